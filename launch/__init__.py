@@ -1,0 +1,1 @@
+"""How it is started: command line, torchrun entry, placement and the run directory."""

@@ -1,0 +1,1 @@
+"""What is trained: blocks, heads, objectives, noise, optimizers and the `Stage` they form."""

@@ -1,0 +1,1 @@
+"""Data sets, the two-view augmentation and the order of samples."""

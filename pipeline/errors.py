@@ -1,0 +1,60 @@
+"""Errors that users are meant to read: what is wrong, where, what is allowed, what to do.
+
+Everything Onward raises on purpose derives from `OnwardError`. The command line turns a
+`UserError` into exit code 2 (bad input) and a `TrainingError` into exit code 1 (the run failed);
+neither is ever shown as a traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class OnwardError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class UserError(OnwardError):
+    """Bad input: a file, a folder, a port or a machine that does not fit what was asked for."""
+
+
+class ConfigError(UserError):
+    """A key of the configuration that cannot be accepted.
+
+    Args:
+        path: dotted path of the key, for example `data.batch_size`.
+        problem: what is wrong, with the value that was found.
+        remedy: what is allowed, or what to do.
+    """
+
+    def __init__(self, path: str, problem: str, remedy: str) -> None:
+        self.path, self.problem, self.remedy = path, problem, remedy
+        super().__init__(f"{path}: {problem}. {remedy}" if path else f"{problem}. {remedy}")
+
+
+class TrainingError(OnwardError):
+    """A run that started and could not go on."""
+
+
+class StageFailure(TrainingError):
+    """A stage that raised, died or went silent.
+
+    Args:
+        who: the process in words, for example `stage 2`.
+        step: the step it was working on, or None if it had not started.
+        cause: one sentence.
+    """
+
+    def __init__(self, who: str, step: int | None, cause: str) -> None:
+        self.who, self.step, self.cause = who, step, cause
+        where = "before its first step" if step is None else f"at step {step}"
+        super().__init__(f"{who} failed {where}: {cause}")
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Say which names are allowed, and which of them was probably meant."""
+    names = [str(item) for item in allowed]
+    close = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"Did you mean '{close[0]}'? " if close else ""
+    return f"{hint}Allowed: {', '.join(names)}"

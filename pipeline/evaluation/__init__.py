@@ -1,0 +1,1 @@
+"""What a trained block is worth."""

@@ -1,0 +1,1 @@
+"""The self-supervised losses, one file each."""

@@ -1,0 +1,1 @@
+"""Who runs it: stage workers, the coordinator, the links between them, the feed and the metrics."""

@@ -1,0 +1,1 @@
+"""Links carry messages from one stage to the next; one file a kind."""
