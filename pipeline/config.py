@@ -9,11 +9,12 @@ Defaults are those of the released code of "Blockwise Self-Supervised Learning a
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from pipeline.errors import nearest
+from pipeline.units import RESNET_UNITS as RESNET_UNITS
+from pipeline.units import check_cuts, network_units, split_units
 
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 DatasetName = Literal["fashion_mnist_10k", "fashion_mnist", "cifar10", "cifar100", "image_folder"]
@@ -21,16 +22,9 @@ NoiseKind = Literal["none", "all", "hw", "c", "c_legacy"]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 DEVICE_PATTERN = r"^(auto|cpu|cuda|cuda:\d+)$"
-
-RESNET_UNITS: dict[str, tuple[int, int, int, int]] = {
-    "resnet18": (2, 2, 2, 2),
-    "resnet34": (3, 4, 6, 3),
-    "resnet50": (3, 4, 6, 3),
-    "resnet101": (3, 4, 23, 3),
-    "resnet152": (3, 8, 36, 3),
-}
 
 
 class Section(BaseModel):
@@ -86,14 +80,14 @@ class Augment(Section):
     @classmethod
     def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[0] > value[1]:
-            raise ValueError(f"the first value must not exceed the second; give [{value[1]}, {value[0]}]")
+            raise ValueError(f"the first value must not exceed the second. Give [{value[1]}, {value[0]}]")
         return value
 
     @field_validator("crop_scale")
     @classmethod
     def _share(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[1] > 1.0:
-            raise ValueError("a crop covers at most the whole image; give values up to 1.0")
+            raise ValueError("a crop covers at most the whole image. Give values up to 1.0")
         return value
 
 
@@ -113,7 +107,7 @@ class Data(Section):
     """Drop the last, smaller batch of an epoch."""
     download: bool = False
     """Let torchvision download the data set into `root` if it is not there."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
     augment: Augment = Augment()
 
@@ -124,41 +118,27 @@ class Model(Section):
     backbone: BackboneName = "resnet50"
     width: Annotated[int, Field(ge=4)] = 64
     """Channels of the first stage; 64 is torchvision's network, less is a narrower one."""
-    stem: Literal["imagenet", "cifar"] = "imagenet"
-    """`imagenet`: 7x7 stride 2 and max pooling. `cifar`: 3x3 stride 1, no pooling."""
+    stem: Literal["imagenet", "cifar", "strided"] = "imagenet"
+    """`imagenet`: 7x7 stride 2 and max pooling. `cifar`: 3x3 stride 1. `strided`: 3x3 stride 2."""
     zero_init_residual: bool = True
     cuts: tuple[str, ...] = ("layer1", "layer2", "layer3")
-    """Modules after which the network is cut: `layerN` or one residual unit, `layerN.M`."""
+    """Modules after which the network is cut: `stem`, `layerN` or one residual unit, `layerN.M`."""
 
-    @model_validator(mode="after")
-    def _cuts_form_a_chain(self) -> Self:
-        units = self.units()
-        positions = []
-        for cut in self.cuts:
-            if cut not in units and not any(unit.startswith(cut + ".") for unit in units):
-                layers = sorted({unit.split(".")[0] for unit in units if "." in unit})
-                raise ValueError(f"'{cut}' is not a module of {self.backbone}. {nearest(cut, [*layers, *units[1:]])}")
-            positions.append(self._position(cut, units))
-        if positions != sorted(set(positions)):
-            raise ValueError(f"cuts must be distinct and in the order of the network, got {list(self.cuts)}")
-        if positions and positions[-1] == len(units) - 1:
-            raise ValueError(f"a cut after the last module '{self.cuts[-1]}' leaves an empty block; remove it")
-        return self
-
-    @staticmethod
-    def _position(cut: str, units: list[str]) -> int:
-        return max(i for i, unit in enumerate(units) if unit == cut or unit.startswith(cut + "."))
+    @field_validator("cuts")
+    @classmethod
+    def _cuts_form_a_chain(cls, cuts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "backbone" not in info.data:
+            return cuts  # the backbone is wrong, and that is the error to report
+        check_cuts(info.data["backbone"], cuts)
+        return cuts
 
     def units(self) -> list[str]:
         """Names of the pieces that are never cut, in order: the stem, then every residual unit."""
-        counts = RESNET_UNITS[self.backbone]
-        return ["stem"] + [f"layer{i}.{j}" for i, count in enumerate(counts, 1) for j in range(count)]
+        return network_units(self.backbone)
 
     def blocks(self) -> list[list[str]]:
         """The units of each block, in order."""
-        units = self.units()
-        ends = [self._position(cut, units) + 1 for cut in self.cuts] + [len(units)]
-        return [units[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+        return split_units(self.backbone, self.cuts)
 
 
 class Head(Section):

@@ -61,6 +61,14 @@ class TensorSpec:
         """Bytes of the largest message."""
         return prod(self.shape) * self.dtype.itemsize
 
+    def admits(self, shape: tuple[int, ...], dtype: object) -> bool:
+        """Whether a tensor of this shape and dtype fits."""
+        return (
+            dtype == self.dtype
+            and len(shape) == len(self.shape)
+            and all(0 <= size <= limit for size, limit in zip(shape, self.shape, strict=True))
+        )
+
     def __str__(self) -> str:
         return f"{list(self.shape)} {str(self.dtype).removeprefix('torch.')}"
 

@@ -1,0 +1,49 @@
+"""Random bits that depend on a key and on nothing else: not on the process, the order or the past.
+
+Philox is a counter-based generator: its output is a function of a 128-bit key and a 256-bit
+counter (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). The key is
+(seed, purpose), the upper three words of the counter are whatever is being drawn for, and the
+lowest word counts the blocks of one draw, so that no two draws ever share a bit. Only the raw
+stream of numpy's Philox is used, which numpy guarantees never to change.
+"""
+
+from __future__ import annotations
+
+import threading
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Purpose(IntEnum):
+    """What bits are drawn for; draws for different purposes are independent."""
+
+    ORDER = 1
+    """The permutation of an epoch."""
+    VIEW = 2
+    """The parameters of one augmented view."""
+
+
+_local = threading.local()
+
+
+def keyed_bits(seed: int, purpose: Purpose, where: tuple[int, int, int], count: int) -> NDArray[np.uint64]:
+    """`[count]` independent 64-bit words for the key (seed, purpose, *where); all must be >= 0."""
+    philox: np.random.Philox | None = getattr(_local, "philox", None)
+    if philox is None:  # setting the state of one generator is four times faster than making another
+        philox = _local.philox = np.random.Philox(key=0)
+        _local.state = philox.state
+    state = _local.state
+    state["state"]["key"][:] = (seed, purpose)
+    state["state"]["counter"][:] = (0, *where)
+    state["buffer_pos"], state["has_uint32"] = 4, 0
+    philox.state = state
+    return np.asarray(philox.random_raw(count))
+
+
+def keyed_uniforms(seed: int, purpose: Purpose, where: tuple[int, int, int], count: int) -> list[float]:
+    """`count` numbers from [0, 1), with the 53 bits that a double holds, as `numpy.random.Generator` makes them."""
+    bits = keyed_bits(seed, purpose, where, count)
+    uniforms: list[float] = ((bits >> np.uint64(11)) * 2.0**-53).tolist()
+    return uniforms

@@ -1,0 +1,62 @@
+"""The pieces of a ResNet that are never cut, by name, and where a list of cuts parts them.
+
+The configuration checks cuts with this, and the blocks are built from it; plain names, no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+RESNET_UNITS: dict[str, tuple[int, int, int, int]] = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
+}
+"""Residual units of layer1 to layer4."""
+
+
+def network_units(backbone: str) -> list[str]:
+    """Names of the units of `backbone` in order: the stem, then every residual unit, `layerN.M`."""
+    return ["stem"] + [f"layer{i}.{j}" for i, count in enumerate(RESNET_UNITS[backbone], 1) for j in range(count)]
+
+
+def split_units(backbone: str, cuts: Sequence[str]) -> list[list[str]]:
+    """The units of each block, in order; `cuts` are modules after which the network is cut."""
+    units = network_units(backbone)
+    ends = [_position(cut, units) + 1 for cut in cuts] + [len(units)]
+    return [units[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def check_cuts(backbone: str, cuts: Sequence[str]) -> None:
+    """Raises `ValueError`, as "problem. Remedy", unless every block gets at least one unit."""
+    units = network_units(backbone)
+    for cut in cuts:
+        if not _units_named(cut, units):
+            raise ValueError(f"'{cut}' is not a module of {backbone}. {_near_module(cut, units)}")
+    positions = [_position(cut, units) for cut in cuts]
+    if positions != sorted(set(positions)):
+        in_order = [cut for _, cut in sorted(dict(zip(positions, cuts, strict=True)).items())]
+        raise ValueError(f"got {list(cuts)}, which is not in network order, each module once. Give {in_order}")
+    if positions and positions[-1] == len(units) - 1:
+        raise ValueError(f"a cut after '{cuts[-1]}', the last module, leaves an empty block. Remove it")
+
+
+def _position(cut: str, units: list[str]) -> int:
+    return units.index(_units_named(cut, units)[-1])
+
+
+def _units_named(name: str, units: list[str]) -> list[str]:
+    """The units that the module `name` is made of, in order; none if there is no such module."""
+    return [unit for unit in units if unit == name or unit.startswith(name + ".")]
+
+
+def _near_module(name: str, units: list[str]) -> str:
+    """Say which modules there are: layers by name, their units by range, for there may be dozens."""
+    layers = list(dict.fromkeys(unit.split(".")[0] for unit in units))
+    close = get_close_matches(name, [*layers, *units], n=1, cutoff=0.5)
+    hint = f"Did you mean '{close[0]}'? " if close else ""
+    ranges = [f"{layer}.0 to {_units_named(layer, units)[-1]}" for layer in layers[1:]]
+    return f"{hint}Allowed: {', '.join(layers)}, or one residual unit: {', '.join(ranges)}"

@@ -1,0 +1,136 @@
+"""What we compute is what the released code computes: objective, optimizer, schedule, noise, whole training steps."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.config import Config
+from pipeline.config_loading import parse_config
+from pipeline.noise import add_noise
+from pipeline.objectives.barlow_twins import barlow_twins_loss
+from pipeline.optim import Lars, WarmupCosine
+from pipeline.serial import serial_step
+from pipeline.stage import Stage
+from tests.pipeline.golden import Golden, folders
+
+CLOSE = {"rtol": 1e-9, "atol": 1e-12}
+
+
+@pytest.fixture(scope="module", params=folders(), ids=lambda folder: folder.parent.name)
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return Golden(request.param)
+
+
+def test_barlow_twins_loss_and_gradients(golden: Golden) -> None:
+    names = [name for name in golden.settings["objectives"] if name.startswith("barlow_twins")]
+    assert len(names) >= 2
+    for name in names:
+        entry = golden.settings["objectives"][name]
+        z1, z2 = (golden.tensor(z).requires_grad_() for z in ("z1", "z2"))
+        loss, _ = barlow_twins_loss(z1, z2, entry["params"]["lambd"], entry["params"]["scale"])
+        loss.backward()
+        torch.testing.assert_close(loss.item(), entry["loss"], **CLOSE)
+        torch.testing.assert_close(z1.grad, golden.tensor(f"obj_{name}_g1"), **CLOSE)
+        torch.testing.assert_close(z2.grad, golden.tensor(f"obj_{name}_g2"), **CLOSE)
+
+
+def test_lars(golden: Golden) -> None:
+    settings = golden.settings["lars"]
+    count = sum(bool(re.fullmatch(r"lars_p\d+_init", name)) for name in golden.arrays.files)
+    parameters = [torch.nn.Parameter(golden.tensor(f"lars_p{i}_init")) for i in range(count)]
+    lars = Lars(parameters, 0.0, settings["weight_decay"], settings["momentum"], settings["eta"])
+    assert count >= 4
+    for step, lr in enumerate(settings["lrs"]):
+        lars.param_groups[0]["lr"] = lr
+        for i, parameter in enumerate(parameters):
+            parameter.grad = golden.tensor(f"lars_g{i}_step{step}")
+        lars.step()
+        for i, parameter in enumerate(parameters):
+            torch.testing.assert_close(parameter.detach(), golden.tensor(f"lars_p{i}_step{step}"), **CLOSE)
+
+
+def test_schedule(golden: Golden) -> None:
+    s = golden.settings["schedule"]
+    schedule = WarmupCosine(
+        s["base_lr"] * s["batch_size"] / 256,
+        s["warmup_epochs"] * s["steps_per_epoch"],
+        s["epochs"] * s["steps_per_epoch"],
+        s["final_ratio"],
+    )
+    expected = golden.tensor("lr_schedule")
+    assert len(expected) == s["epochs"] * s["steps_per_epoch"]
+    actual = torch.tensor([schedule(step) for step in range(len(expected))], dtype=torch.float64)
+    torch.testing.assert_close(actual, expected, **CLOSE)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("all", "noise_all"), ("hw", "noise_hw"), ("c_legacy", "noise_c")])
+def test_noise(golden: Golden, ours: str, theirs: str) -> None:
+    noised = add_noise(golden.tensor("noise_x"), golden.tensor("noise_eps"), ours, golden.settings["noise"]["std"])
+    torch.testing.assert_close(noised, golden.tensor(theirs), **CLOSE)
+
+
+def released_name(stage: int, name: str) -> str:
+    """The released code's name of a parameter of ours."""
+    if name.startswith("block."):
+        return name.replace("block.", "backbone.", 1)
+    if name.startswith("head.expansion."):
+        return name.replace("head.expansion", f"backbone.pool_conv_block_{stage}", 1)
+    return name.replace("head.projector", f"projector_list.{stage - 1}", 1)
+
+
+def trajectory_config(settings: dict) -> Config:
+    kind = settings["noise_type"]
+    return parse_config(
+        {
+            "model": {"backbone": "resnet50"},
+            "head": {"width": 2048, "filter": settings["filter_size"], "projector": settings["projector"]},
+            "objective": {"lambd": settings["lambd"], "scale": settings["scale"]},
+            "noise": {"kind": "c_legacy" if kind == "c" else kind, "std": settings["noise_std"] or 0.0},
+            "optimizer": {key: settings[key] for key in ("weight_decay", "momentum", "eta")},
+            "data": {"batch_size": settings["batch"], "image_size": settings["image"]},
+        }
+    )
+
+
+def golden_stages(golden: Golden, settings: dict) -> list[Stage]:
+    config = trajectory_config(settings)
+    stages = [Stage(config, index, 1, dtype=torch.float64) for index in range(1, 5)]
+    for stage in stages:
+        with torch.no_grad():
+            for name, parameter in stage.named_parameters():
+                parameter.copy_(golden.parameter(released_name(stage.index, name), tuple(parameter.shape)))
+        stage.schedule = settings["lrs"].__getitem__
+        stage.draw_noise = lambda x, step, block, view: golden.draw(
+            f"noise/step{step}/view{view}/block{block}", tuple(x.shape)
+        )
+    return stages
+
+
+def statistics(stages: list[Stage], names: list[str]) -> tuple[Tensor, Tensor]:
+    """2-norm and sum of the named tensors."""
+    state = {released_name(stage.index, name): t for stage in stages for name, t in stage.state_dict().items()}
+    norms = torch.stack([state[name].norm() for name in names])
+    return norms, torch.stack([state[name].sum() for name in names])
+
+
+@pytest.mark.parametrize("trajectory", ["plain", "noise"])
+def test_three_training_steps_of_resnet50(golden: Golden, trajectory: str) -> None:
+    settings = golden.settings[f"trajectory_{trajectory}"]
+    stages = golden_stages(golden, settings)
+    shape = (settings["batch"], 3, settings["image"], settings["image"])
+    level = settings["noise_std"] or 0.0
+    losses = []
+    for step in range(settings["steps"]):
+        views = torch.stack([golden.draw(f"input/step{step}/view{view}", shape) for view in (1, 2)])
+        losses.append([report.loss for report in serial_step(stages, views, step, [level] * 4)])
+    key = f"traj_{trajectory}"
+    torch.testing.assert_close(torch.tensor(losses, dtype=torch.float64), golden.tensor(f"{key}_losses"), **CLOSE)
+    norms, sums = statistics(stages, settings["names"])
+    torch.testing.assert_close(norms, golden.tensor(f"{key}_norms"), **CLOSE)
+    # A sum over hundreds of thousands of signed numbers cancels: measure its error against the norm.
+    error = (sums - golden.tensor(f"{key}_sums")).abs() / norms
+    assert error.max() < 1e-9

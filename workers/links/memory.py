@@ -1,0 +1,101 @@
+"""Nameless shared memory that holds the messages of one link.
+
+An anonymous memory file has no name in any directory, so there is nothing to clean up and nothing can
+be left behind, not even when every process is killed: the kernel frees it with its last user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator
+from math import prod
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import TrainingError
+from workers.messages import TensorSpec
+
+
+class SlotMemory:
+    """`depth + 1` page-aligned slots, each as large as the largest message, and a count of messages sent.
+
+    Message `n` lives in slot `n mod (depth + 1)`: with at most `depth` messages unreceived, the slot of
+    the message received last is never written, so its receiver may use it in place.
+
+    Args:
+        descriptor: of a file of at least `size(spec, depth)` bytes; not kept open.
+        spec: the largest message.
+        depth: messages that may wait.
+    """
+
+    def __init__(self, descriptor: int, spec: TensorSpec, depth: int) -> None:
+        self._dtype, self._slots = spec.dtype, depth + 1
+        self._slot_bytes = _whole_pages(spec.nbytes)
+        # Touching every page now keeps page faults out of the first lap.
+        flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+        mapped = mmap.mmap(descriptor, self.size(spec, depth), flags=flags)
+        self._bytes: Tensor = torch.frombuffer(mapped, dtype=torch.uint8)  # keeps the mapping alive
+        self._sent = self._bytes[:8].view(torch.int64)
+
+    @staticmethod
+    def size(spec: TensorSpec, depth: int) -> int:
+        """Bytes of the file: one page for the count, then the slots."""
+        return mmap.PAGESIZE + (depth + 1) * _whole_pages(spec.nbytes)
+
+    @property
+    def sent(self) -> int:
+        """Messages sent so far, readable at both ends."""
+        return int(self._sent.item())
+
+    @sent.setter
+    def sent(self, count: int) -> None:
+        self._sent.fill_(count)
+
+    def message(self, index: int, shape: tuple[int, ...]) -> Tensor:
+        """The memory of message `index` as a contiguous tensor of `shape`."""
+        start = mmap.PAGESIZE + index % self._slots * self._slot_bytes
+        nbytes = prod(shape) * self._dtype.itemsize
+        return self._bytes[start : start + nbytes].view(self._dtype).view(shape)
+
+
+@contextlib.contextmanager
+def memory_file(spec: TensorSpec, depth: int, what: str) -> Iterator[int]:
+    """Descriptor of a new nameless file, its pages reserved; closed on leaving (mappings stay).
+
+    Raises:
+        TrainingError: there is not that much memory.
+    """
+    size = SlotMemory.size(spec, depth)
+    descriptor = _open_nameless()
+    try:
+        try:
+            _reserve(descriptor, size)
+        except OSError as error:
+            raise TrainingError(
+                f"{what}: {size / 1e9:.2f} GB of shared memory for {depth + 1} messages of {spec} cannot be had "
+                f"({error.strerror}). Lower link.depth or data.batch_size"
+            ) from None
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    os.ftruncate(descriptor, size)
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)  # fail here, not with a bus error later
+
+
+def _open_nameless() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("onward-link", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _whole_pages(nbytes: int) -> int:
+    return -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE

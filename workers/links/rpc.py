@@ -1,0 +1,239 @@
+"""The link between processes of any hosts, over `torch.distributed.rpc`.
+
+A message is a remote call whose answer comes when the receiver takes it, so the unanswered calls are the
+messages that wait, and `depth` bounds them. TensorPipe may run calls out of order: numbers restore it.
+Each end also keeps one call at the other unanswered for as long as the link is open: it fails
+when that process dies, which is how a blocked end learns of it. Tensors on a GPU pass through host memory.
+The agent of the process (`agent`) must run; it may carry several links, told apart by name.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.futures import Future
+
+from workers.links.base import LinkAddress, LinkClosed, LinkTimeout, Receiver, Sender, seconds, worker_name
+from workers.links.handshake import compare_hellos, hello_bytes
+from workers.links.rpc_calls import (
+    CLOSED,
+    TAKEN,
+    Parcel,
+    Watch,
+    call,
+    deregister,
+    on_goodbye,
+    on_hello,
+    on_message,
+    on_watch_receiver,
+    on_watch_sender,
+    register_receiver,
+    register_sender,
+)
+from workers.messages import Header, Message, TensorSpec
+
+FLUSH_SECONDS = 10.0
+"""Longest wait of an orderly close for messages that are still on the wire."""
+
+_log = logging.getLogger(__name__)
+
+
+class RpcSender(Sender):
+    """Sends over the agent of this process; opened by `open_rpc_sender`."""
+
+    def __init__(self, address: LinkAddress, spec: TensorSpec) -> None:
+        super().__init__(address, spec)
+        self.watch = Watch(address.receiver)
+        self._to = worker_name(address.receiver)
+        self._sent = self._pending = 0
+        self._closed = False
+
+    def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
+        """See `Sender.send`; the tensor is still being read when the call returns."""
+        self._check_fits(tuple(tensor.shape), tensor.dtype)
+        depth, watch = self.address.depth, self.watch
+        with watch.changed:
+            if not watch.changed.wait_for(lambda: watch.over is not None or self._pending < depth, max(timeout, 0.0)):
+                raise LinkTimeout(
+                    f"{self.address}: no room within {seconds(timeout)}: {self.address.receiver} has not taken any of "
+                    f"the {depth} messages that wait (link.depth)"
+                )
+            if watch.over is not None:
+                raise LinkClosed(f"{self.address}: cannot send message {self._sent}: {watch.over}")
+            self._pending += 1
+        packed = tensor.detach().to("cpu").contiguous()
+        arguments = (self.address.name, self._sent, header.to_bytes(), packed)
+        call(self._to, on_message, arguments, 0.0, self._answered)
+        self._sent += 1
+        self.bytes_sent += packed.numel() * packed.element_size()
+
+    def close(self) -> None:
+        """Say that no more follows, and wait (10 s at most) until what was sent has arrived."""
+        if self._closed:
+            return
+        self._closed = True
+        if self.watch.over is None:
+            arrived = threading.Event()
+            goodbye = (self.address.name, self._sent)
+            call(self._to, on_goodbye, goodbye, FLUSH_SECONDS, lambda answer, error: arrived.set())
+            if not arrived.wait(FLUSH_SECONDS):
+                _log.warning("%s: messages may be lost: %s did not confirm them", self.address, self.address.receiver)
+        self.watch.end("this end was closed")
+        deregister(self)
+        self.watch.release()
+
+    def _answered(self, answer: Any, error: Exception | None) -> None:
+        if error is not None or answer != TAKEN:
+            self.watch.answered(answer, error)
+            return
+        with self.watch.changed:
+            self._pending -= 1
+            self.watch.changed.notify_all()
+
+
+class RpcReceiver(Receiver):
+    """Receives over the agent of this process; opened by `open_rpc_receiver`."""
+
+    def __init__(self, address: LinkAddress, spec: TensorSpec, device: torch.device) -> None:
+        super().__init__(address, spec)
+        self.watch = Watch(address.sender)
+        self._device = device
+        self._hello: tuple[bytes, Future[bytes]] | None = None
+        self._arrived: dict[int, Parcel] = {}
+        self._received = self._total_arrived = 0
+        self._closed_after: int | None = None
+        self._flushed: Future[str] | None = None
+
+    def recv(self, timeout: float) -> Message:
+        """See `Receiver.recv`. On the CPU the tensor is the memory that the agent received into."""
+        watch = self.watch
+        with watch.changed:
+            if not watch.changed.wait_for(self._can_go_on, max(timeout, 0.0)):
+                raise LinkTimeout(
+                    f"{self.address}: {self.address.sender} sent nothing within {seconds(timeout)} "
+                    f"(waiting for message {self._received})"
+                )
+            parcel = self._arrived.pop(self._received, None)
+            if parcel is None:
+                reason = watch.over
+                if self._received == self._closed_after:
+                    reason = f"{self.address.sender} closed its end after {self._received} messages"
+                raise LinkClosed(f"{self.address}: message {self._received} cannot be received: {reason}")
+            self._received += 1
+        parcel.taken.set_result(TAKEN)
+        self._check_fits(tuple(parcel.tensor.shape), parcel.tensor.dtype)
+        return Message(Header.from_bytes(parcel.header), parcel.tensor.to(self._device))
+
+    def waiting(self) -> int:
+        """See `Receiver.waiting`; counts what has arrived."""
+        return len(self._arrived)
+
+    def close(self) -> None:
+        """Tell the sender; messages that wait are dropped."""
+        with self.watch.changed:
+            dropped, self._arrived = list(self._arrived.values()), {}
+        self.watch.end("this end was closed")
+        deregister(self)
+        for parcel in dropped:
+            parcel.taken.set_result(CLOSED)
+        self.watch.release()
+        self._confirm()
+
+    def greet(self, hello: bytes, answer: Future[bytes]) -> None:
+        """The sender introduced itself; it waits for `answer`."""
+        with self.watch.changed:
+            self._hello = hello, answer
+            self.watch.changed.notify_all()
+
+    def await_hello(self, timeout: float) -> tuple[bytes, Future[bytes]]:
+        """The sender's hello and where to answer it; raises `LinkTimeout`."""
+        with self.watch.changed:
+            self.watch.changed.wait_for(lambda: self._hello is not None, max(timeout, 0.0))
+            if self._hello is None:
+                raise LinkTimeout(f"{self.address}: {self.address.sender} did not connect within {seconds(timeout)}")
+            return self._hello
+
+    def arrive(self, number: int, parcel: Parcel) -> None:
+        """Keep a message until it is taken."""
+        with self.watch.changed:
+            self._arrived[number] = parcel
+            self._total_arrived += 1
+            self.watch.changed.notify_all()
+        self._confirm()
+
+    def hear_goodbye(self, count: int, flushed: Future[str]) -> None:
+        """The sender closes after `count` messages; answer when all have arrived."""
+        with self.watch.changed:
+            self._closed_after, self._flushed = count, flushed
+            self.watch.changed.notify_all()
+        self._confirm()
+
+    def _confirm(self) -> None:
+        with self.watch.changed:
+            complete = self._total_arrived == self._closed_after or self.watch.over is not None
+            flushed = self._flushed if complete else None
+            self._flushed = None if complete else self._flushed
+        if flushed is not None:
+            flushed.set_result(TAKEN)
+
+    def _can_go_on(self) -> bool:
+        over = self.watch.over is not None or self._received == self._closed_after
+        return over or self._received in self._arrived
+
+
+def open_rpc_sender(address: LinkAddress, spec: TensorSpec, timeout: float) -> RpcSender:
+    """Introduce this end to the receiver's process and agree. Raises the three link errors."""
+    sender = RpcSender(address, spec)
+    register_sender(sender)  # first, so that the receiver finds it to watch
+    try:
+        ours = hello_bytes(address, spec)
+        compare_hellos(address, sender=ours, receiver=_exchange_hello(address, ours, timeout))
+    except BaseException:
+        deregister(sender)
+        sender.watch.release()
+        raise
+    sender.watch.follow(address.name, on_watch_receiver)
+    return sender
+
+
+def open_rpc_receiver(address: LinkAddress, spec: TensorSpec, timeout: float, device: torch.device) -> RpcReceiver:
+    """Wait for the sender to introduce itself and agree. Raises the three link errors."""
+    receiver = RpcReceiver(address, spec, device)
+    register_receiver(receiver)
+    try:
+        theirs, answer = receiver.await_hello(timeout)
+        ours = hello_bytes(address, spec)
+        receiver.watch.follow(address.name, on_watch_sender)
+        answer.set_result(ours)  # before comparing: a disagreement is for both ends to report
+        compare_hellos(address, sender=theirs, receiver=ours)
+    except BaseException:
+        deregister(receiver)
+        receiver.watch.release()
+        raise
+    return receiver
+
+
+def _exchange_hello(address: LinkAddress, ours: bytes, timeout: float) -> bytes:
+    deadline = time.monotonic() + timeout
+    answered = threading.Event()
+    outcome: list[tuple[Any, Exception | None]] = []
+
+    def keep(answer: Any, error: Exception | None) -> None:
+        outcome.append((answer, error))
+        answered.set()
+
+    call(worker_name(address.receiver), on_hello, (address.name, ours), timeout, keep)
+    # A little longer than the call's own limit, which tells a late answer from none.
+    in_time = answered.wait(timeout + 1.0)
+    answer, error = outcome[0] if in_time else (None, None)
+    if isinstance(answer, bytes):
+        return answer
+    if error is None or time.monotonic() >= deadline:
+        raise LinkTimeout(f"{address}: {address.receiver} did not open its end within {seconds(timeout)}")
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise LinkClosed(f"{address}: {address.receiver} cannot be reached while the link is being opened ({reason})")

@@ -1,0 +1,172 @@
+"""Authenticated connections between two processes, over a Unix socket or TCP, with a limit on every wait.
+
+`multiprocessing.connection` brings framing and mutual authentication with a shared key, but none of
+its blocking calls takes a timeout. Here the sockets are made by hand, so that connecting and accepting
+have one, and the kernel bounds every read and write that has begun (`SO_RCVTIMEO`, `SO_SNDTIMEO`).
+Nothing is encrypted, and nothing is ever unpickled: only `send_bytes` and `recv_bytes` are used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import struct
+import time
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
+
+from pipeline.errors import UserError
+
+Address = str | tuple[str, int]
+"""Path of a Unix socket, or host and port."""
+
+FRAME_SECONDS = 10.0
+"""A frame that has begun must end within this; frames are small and their peers are alive."""
+
+RETRY_SECONDS = 0.02
+MAX_UNIX_PATH = 100
+"""Bytes; Linux takes 107, others less."""
+
+
+def listen(address: Address) -> socket.socket:
+    """Listen on `address`; port 0 takes a free one (`address_of` tells which).
+
+    A socket file left behind by an earlier process is replaced.
+
+    Raises:
+        UserError: the address cannot be listened on.
+    """
+    family = _family(address)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if isinstance(address, str):
+            remove_socket_file(address)
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        problem = error.strerror or error
+        raise UserError(f"cannot listen on {describe(address)}: {problem}. Free it or name another") from None
+    return listener
+
+
+def address_of(listener: socket.socket) -> Address:
+    """Where a listener really listens."""
+    name = listener.getsockname()
+    return name if isinstance(name, str) else (name[0], name[1])
+
+
+def describe(address: Address) -> str:
+    """An address for a message."""
+    return f"'{address}'" if isinstance(address, str) else f"{address[0]}:{address[1]}"
+
+
+def remove_socket_file(path: str) -> None:
+    """Remove the file of a Unix socket if there is one; never any other kind of file."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)
+
+
+def accept(listener: socket.socket, timeout: float) -> socket.socket:
+    """The next connection, not yet authenticated; raises `TimeoutError`."""
+    listener.settimeout(max(timeout, 0.001))
+    accepted, _ = listener.accept()
+    return accepted
+
+
+def welcome(accepted: socket.socket, key: bytes, timeout: float) -> Connection:
+    """Authenticate a peer that connected to us, and ourselves to it.
+
+    Raises:
+        AuthenticationError: the peer has another key, or speaks something else.
+        EOFError, OSError: the peer went away or fell silent.
+    """
+    connection = _wrap(accepted, timeout)
+    try:
+        deliver_challenge(connection, key)
+        answer_challenge(connection, key)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, AssertionError):  # how the library says that no challenge came
+            raise AuthenticationError("the peer does not speak this protocol") from None
+        raise
+    limit_io(connection, FRAME_SECONDS)
+    return connection
+
+
+def connect(address: Address, key: bytes, timeout: float) -> Connection:
+    """Connect to a listener, waiting for it to appear, and authenticate both ways.
+
+    Raises:
+        AuthenticationError: the two keys differ; retrying would not help.
+        TimeoutError: nobody answered in time.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return _connect_once(address, key, deadline - time.monotonic())
+        except (OSError, EOFError) as error:  # not there yet, or there and gone again
+            if time.monotonic() + RETRY_SECONDS >= deadline:
+                raise TimeoutError(f"nobody answered at {describe(address)} ({error or 'connection ended'})") from None
+        time.sleep(RETRY_SECONDS)
+
+
+def limit_io(connection: Connection, limit: float) -> None:
+    """Let a read or write that blocks for `limit` seconds fail with `BlockingIOError`."""
+    value = struct.pack("ll", int(limit), max(int(limit % 1 * 1e6), 1000))
+    with as_socket(connection) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+
+def as_socket(connection: Connection) -> socket.socket:
+    """The connection's socket under a descriptor of its own, for what only sockets can do."""
+    return socket.socket(fileno=os.dup(connection.fileno()))
+
+
+def _connect_once(address: Address, key: bytes, timeout: float) -> Connection:
+    timeout = max(timeout, 0.01)
+    sock = socket.socket(_family(address), socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    connection = _wrap(sock, timeout)
+    try:
+        answer_challenge(connection, key)
+        deliver_challenge(connection, key)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, AssertionError):
+            raise AuthenticationError("the peer does not speak this protocol") from None
+        raise
+    limit_io(connection, FRAME_SECONDS)
+    return connection
+
+
+def _wrap(sock: socket.socket, timeout: float) -> Connection:
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setblocking(True)  # the kernel's limits apply to blocking sockets
+    connection = Connection(sock.detach())
+    limit_io(connection, timeout)
+    return connection
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    if isinstance(address, str):
+        if len(os.fsencode(address)) > MAX_UNIX_PATH:
+            raise UserError(
+                f"the path '{address}' is too long for a socket: at most {MAX_UNIX_PATH} bytes. "
+                "Choose a shorter directory, for example one in /tmp"
+            )
+        return socket.AF_UNIX
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
