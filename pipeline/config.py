@@ -80,14 +80,14 @@ class Augment(Section):
     @classmethod
     def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[0] > value[1]:
-            raise ValueError(f"the first value must not exceed the second. Give [{value[1]}, {value[0]}]")
+            raise ValueError(f"got {list(value)}, with the first above the second. Give [{value[1]}, {value[0]}]")
         return value
 
     @field_validator("crop_scale")
     @classmethod
     def _share(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[1] > 1.0:
-            raise ValueError("a crop covers at most the whole image. Give values up to 1.0")
+            raise ValueError(f"got {list(value)}, and a crop covers at most the whole image. Give values up to 1.0")
         return value
 
 

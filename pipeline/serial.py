@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
 from pipeline.stage import Stage, StageReport
 
 
-def serial_step(stages: Sequence[Stage], views: Tensor, step: int, noise_levels: Sequence[float]) -> list[StageReport]:
+def serial_step(
+    stages: Sequence[Stage], views: Tensor, step: int, noise_levels: Sequence[float]
+) -> Iterator[StageReport]:
     """One step of every stage: each reads what the one before computed, before that one's update.
+
+    A generator: it yields each stage's report when that stage has finished the step.
 
     Args:
         stages: in order.
@@ -18,9 +22,7 @@ def serial_step(stages: Sequence[Stage], views: Tensor, step: int, noise_levels:
         step: counted from 0.
         noise_levels: one per stage.
     """
-    reports = []
     activations = views
     for stage, level in zip(stages, noise_levels, strict=True):
         activations = stage(activations, step, level)
-        reports.append(stage.update(step))
-    return reports
+        yield stage.update(step)

@@ -1,0 +1,63 @@
+# Every command that people and CI run. `make` alone lists them.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+# Handed to pip, for example PIP_ARGS="--extra-index-url URL" for another build of torch.
+PIP_ARGS ?=
+# Handed to the command: make quickstart ARGS="train.epochs=2", make test ARGS="tests/launch -x".
+ARGS ?=
+
+STAMP := .venv/.installed
+BIN := .venv/bin
+CODE := pipeline workers launch tests
+
+.PHONY: help install quickstart test test-all lint types format bench clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' Makefile
+
+install: $(STAMP) ## Make .venv and install Onward with its tools into it.
+
+# Old only when pyproject.toml changes, so that every target below starts at once.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: Onward needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing)." \
+	    "Install one and name it: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@[ -x $(BIN)/python ] || { echo "Making a virtual environment in .venv"; $(PYTHON) -m venv .venv; }
+	@echo "Installing Onward and its dependencies into .venv (the first time pip downloads up to 5 GB: be patient)"
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS) -e '.[dev]' \
+	  | awk '/^ *(Collecting|Downloading|Installing|Successfully)/ {print "  " substr($$0, 1, 110); fflush()}'
+	@touch $(STAMP)
+
+quickstart: $(STAMP) ## Train the small example; ARGS="key=value ..." changes it.
+	@$(BIN)/python -m launch.cli train configs/quickstart.yaml $(ARGS)
+
+test: lint types ## What CI runs: lint, types, and every test that is not slow.
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: lint types ## The same with the slow tests.
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## Rules and formatting.
+	$(BIN)/python -m ruff check $(CODE)
+	$(BIN)/python -m ruff format --check $(CODE)
+
+types: $(STAMP) ## Types, strictly.
+	$(BIN)/python -m mypy
+
+format: $(STAMP) ## Format the code and mend what can be mended.
+	$(BIN)/python -m ruff format $(CODE)
+	$(BIN)/python -m ruff check --fix $(CODE)
+
+bench: $(STAMP) ## Run every benchmark.
+	@for benchmark in tests/benchmarks/*.py; do \
+	  [ -e "$$benchmark" ] || { echo "error: there is no benchmark in tests/benchmarks" >&2; exit 1; }; \
+	  echo "== $$benchmark"; $(BIN)/python "$$benchmark" $(ARGS); done
+
+clean: ## Remove caches and build outputs; runs/ and .venv stay.
+	rm -rf build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find pipeline workers launch tests -name __pycache__ -type d -prune -exec rm -rf {} +

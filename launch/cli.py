@@ -1,0 +1,147 @@
+"""The command line: reads what the user typed, and turns every failure into one line and an exit code.
+
+0 done, 1 training failed, 2 bad input, 130 interrupted. What needs torch is imported only when it
+is needed, so that bad input is answered at once.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launch.preflight import Report, preflight
+from launch.run_dir import RunDir, create_run_dir, read_config
+from pipeline.config import Config
+from pipeline.config_loading import dump_config, load_config
+from pipeline.errors import OnwardError, UserError
+from pipeline.shapes import boundary_shapes
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    help="Train deep networks as a pipeline in which nothing flows backward.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/quickstart.yaml.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Laid over the file, such as train.epochs=2 or stages.2.device=cpu."),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that 'onward train' wrote.")]
+
+
+@app.command()
+def train(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Train; everything is written to runs/NAME-DATE-TIME, or to run_dir=FOLDER."""
+    with _failures_in_words():
+        settings = load_config(config, overrides or [])
+        preflight(settings)
+        run_dir = create_run_dir(settings, config.stem)
+        from launch.spawn import run_training
+
+        raise typer.Exit(run_training(settings.model_copy(update={"run_dir": str(run_dir)}), run_dir))
+
+
+@app.command()
+def check(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Check everything that 'train' would, start nothing, and print the resolved configuration and the placement."""
+    with _failures_in_words():
+        settings = load_config(config, overrides or [])
+        report = preflight(settings)
+        print(dump_config(settings), end="")
+        print(_commented(_placement_table(settings, report)))
+
+
+@app.command()
+def evaluate(run: RunFolder) -> None:
+    """Measure the trained blocks of a run once more and write its report."""
+    with _failures_in_words():
+        read_config(run)
+        from launch.evaluate import evaluate_run
+
+        raise typer.Exit(evaluate_run(run))
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    to: Annotated[Path, typer.Argument(metavar="FILE", help="The safetensors file to write.")],
+) -> None:
+    """Copy the trained backbone, under torchvision's names, to a file."""
+    with _failures_in_words():
+        read_config(run)
+        source = RunDir(run).backbone
+        if not source.is_file():
+            raise UserError(f"'{run}' has no trained backbone ('{source}'). Train it to the end first")
+        if to.exists():
+            raise UserError(f"'{to}' already exists. Give another file, or delete it")
+        try:
+            shutil.copyfile(source, to)
+        except OSError as error:
+            raise UserError(
+                f"'{to}' cannot be written ({error.strerror}). Give a file in a folder that exists"
+            ) from None
+        print(to)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"onward {importlib.metadata.version('onward')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@contextmanager
+def _failures_in_words() -> Iterator[None]:
+    """Errors that are meant to be read become one line on stderr; anything else is a bug and stays a traceback."""
+    try:
+        yield
+    except OnwardError as error:
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        raise typer.Exit(EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _placement_table(config: Config, report: Report) -> str:
+    """Columns: stage, device, units, output shape; then what the run amounts to."""
+    rows = [("stage", "device", "units", "output [V, B, C, H, W]")]
+    for placement, shape in zip(report.placements, boundary_shapes(config)[1:], strict=True):
+        units = placement.units[0] if len(placement.units) == 1 else f"{placement.units[0]} to {placement.units[-1]}"
+        rows.append((str(placement.stage), placement.device, units, str(list(shape))))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    steps = f"{report.steps_per_epoch} steps an epoch, {report.total_steps} in all"
+    return "\n".join([*lines, f"{report.num_images} images in batches of {config.data.batch_size}: {steps}"])
+
+
+def _commented(text: str) -> str:
+    """As YAML comments: what `check` prints is a configuration that `train` reads."""
+    return "\n".join(f"# {line}" for line in text.splitlines())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ends in `SystemExit` with one of the exit codes above."""
+    app(args=None if arguments is None else list(arguments), prog_name="onward")
+
+
+if __name__ == "__main__":
+    main()

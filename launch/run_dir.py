@@ -1,0 +1,170 @@
+"""The run directory: everything one run writes, and the only thing that is left of it.
+
+It is created once, before any process starts, and never shared by two runs: making `logs/` in an
+empty folder is what claims it, because only one process can make a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.config_loading import dump_config, load_config
+from pipeline.errors import ConfigError, UserError
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Where things are in a run directory."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration; what makes a folder a run."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def final(self) -> Path:
+        """The trained weights."""
+        return self.path / "final"
+
+    @property
+    def backbone(self) -> Path:
+        """The trained backbone under torchvision's names."""
+        return self.final / "backbone.safetensors"
+
+    @property
+    def logs(self) -> Path:
+        """One file a process."""
+        return self.path / "logs"
+
+    @property
+    def report(self) -> Path:
+        """What was measured when training had ended."""
+        return self.path / "report.json"
+
+    @property
+    def failure(self) -> Path:
+        """Who failed, at which step and why; absent if nobody did."""
+        return self.path / "failure.json"
+
+    @property
+    def coordinator(self) -> Path:
+        """Where the running coordinator is reached."""
+        return self.path / "coordinator.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held while the run is running."""
+        return self.path / ".lock"
+
+
+def check_run_dir(config: Config) -> None:
+    """Whether `config.run_dir` could be created, without creating it.
+
+    Raises:
+        ConfigError: it holds a run or something else, is a file, or may not be written.
+    """
+    if config.run_dir is None:
+        _check_writable(Path("runs"))
+        return
+    path = Path(config.run_dir)
+    _check_writable(path)
+    try:
+        entries = sorted(os.listdir(path)) if path.is_dir() else []
+    except OSError as error:
+        raise ConfigError("run_dir", f"'{path}' cannot be read ({error.strerror})", _REMEDY) from None
+    if "config.yaml" in entries:
+        raise ConfigError("run_dir", f"'{path}' already holds a run", f"{_REMEDY}, or delete it")
+    if entries:
+        problem = f"'{path}' is not empty (it holds '{entries[0]}') and is not a run"
+        raise ConfigError("run_dir", problem, f"{_REMEDY}, or empty it")
+
+
+def create_run_dir(config: Config, config_name: str) -> Path:
+    """Make the directory, with `logs/` and the resolved `config.yaml`, its `run_dir` filled in.
+
+    Args:
+        config: `config.run_dir` is used if given, else `runs/NAME-YYYYmmdd-HHMMSS`.
+        config_name: NAME.
+
+    Raises:
+        ConfigError: as `check_run_dir`; then nothing was changed.
+    """
+    check_run_dir(config)
+    path = Path(config.run_dir) if config.run_dir is not None else _free_name(config_name)
+    run = RunDir(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        run.logs.mkdir()
+        write_text(run.config, dump_config(config.model_copy(update={"run_dir": str(path)})))
+    except FileExistsError:
+        raise ConfigError("run_dir", f"'{path}' was taken by another run this moment", _REMEDY) from None
+    except OSError as error:
+        raise ConfigError("run_dir", f"'{path}' cannot be written ({error.strerror})", _REMEDY) from None
+    return path
+
+
+def read_config(run: Path) -> Config:
+    """The resolved configuration of the run in `run`.
+
+    Raises:
+        UserError: there is no run in that folder, or its configuration was damaged.
+    """
+    if not RunDir(run).config.is_file():
+        problem = "is not a run directory: it has no config.yaml" if run.is_dir() else "does not exist"
+        raise UserError(f"'{run}' {problem}. Give a folder that 'onward train' wrote, such as runs/NAME-DATE-TIME")
+    return load_config(RunDir(run).config)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON; a reader finds the old file or the new one, never half of it."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 through a temporary file in the same folder: flushed to disk, then renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+_REMEDY = "Give another run_dir=FOLDER"
+
+
+def _free_name(config_name: str) -> Path:
+    """A name that is not taken: two runs may start within one second."""
+    first = Path("runs") / f"{config_name}-{datetime.now():%Y%m%d-%H%M%S}"
+    path, number = first, 2
+    while path.exists():
+        path, number = first.with_name(f"{first.name}-{number}"), number + 1
+    return path
+
+
+def _check_writable(path: Path) -> None:
+    """The folder, or the nearest one above it that exists, must be a folder in which one may write."""
+    try:
+        existing = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+    except ValueError:  # a null byte
+        raise ConfigError("run_dir", f"{str(path)!r} is not a path", _REMEDY) from None
+    if not existing.is_dir():
+        raise ConfigError("run_dir", f"'{existing}' is not a folder", _REMEDY)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError("run_dir", f"you may not write in '{existing}'", _REMEDY)

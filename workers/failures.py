@@ -1,0 +1,73 @@
+"""Finds the one cause among the many signs of a failed run.
+
+When a process dies its neighbours lose their links and the launcher stops the others, so one fault
+is reported several times. What raised comes before what died in silence, that before who merely lost
+a neighbour, and that before who was told to stop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import OnwardError, StageFailure, UserError
+from workers.links.base import LinkClosed, LinkTimeout
+
+RANKS = ("bad_input", "raised", "died", "timeout", "lost_neighbour", "interrupted")
+
+
+@dataclass(frozen=True)
+class Sign:
+    """One process's word about what went wrong.
+
+    Args:
+        who: the process in words.
+        step: the step it was working on.
+        kind: one of `RANKS`.
+        cause: one sentence.
+    """
+
+    who: str
+    step: int | None
+    kind: str
+    cause: str
+
+    def to_message(self) -> dict[str, Any]:
+        """For the control channel."""
+        return {"type": "failure", "who": self.who, "step": self.step, "kind": self.kind, "cause": self.cause}
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> Sign:
+        """The inverse of `to_message`."""
+        return cls(str(message["who"]), message["step"], str(message["kind"]), str(message["cause"]))
+
+    def error(self) -> OnwardError:
+        """As an exception; its text is what the user reads."""
+        if self.kind == "bad_input":
+            return UserError(self.cause)
+        return StageFailure(self.who, self.step, self.cause)
+
+
+def sign_of(who: str, step: int | None, error: BaseException) -> Sign:
+    """What `who` has to say about an exception that ended it."""
+    kind = "raised"
+    if isinstance(error, UserError):
+        kind = "bad_input"
+    elif isinstance(error, LinkTimeout):
+        kind = "timeout"
+    elif isinstance(error, LinkClosed):
+        kind = "lost_neighbour"
+    elif isinstance(error, Interrupted):
+        kind = "interrupted"
+    text = " ".join(str(error).split())
+    cause = text if isinstance(error, OnwardError | Interrupted) else f"{type(error).__name__}: {text}"
+    return Sign(who, step, kind, cause)
+
+
+def choose(signs: list[Sign]) -> Sign:
+    """The sign that explains the others; of two alike the earlier."""
+    return min(signs, key=lambda sign: RANKS.index(sign.kind) if sign.kind in RANKS else 1)
+
+
+class Interrupted(BaseException):
+    """The process was asked to stop by a signal; not an `Exception`, so that nothing swallows it."""

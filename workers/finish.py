@@ -1,0 +1,88 @@
+"""The end of a run: join the backbone, measure every block, write the report, print the table."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.evaluation.blocks import BlockScore, score_blocks
+from pipeline.stage import Stage
+from workers.recorder import Recorder
+from workers.run_files import RunDir, write_json
+from workers.weights import load_stages, save_backbone
+
+
+def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.device, console: Console) -> None:
+    """Everything after the last step; every stage's file must be there."""
+    save_backbone(run, config.num_stages)
+    report: dict[str, Any] = {
+        "runtime": config.runtime,
+        "link": config.link.kind,
+        "images": recorder.images,
+        "images_per_second": recorder.images_per_second,
+        "final_digest": final_digest(run),
+        "stages": recorder.shares(),
+    }
+    write_json(run.report, report)
+    if config.evaluation.linear_probe:
+        try:
+            report |= measure(config, run, device)
+        except UserError as error:
+            console.print(f"no linear probe: {error}", markup=False, highlight=False, soft_wrap=True)
+        write_json(run.report, report)
+    print_report(console, run, report)
+
+
+def measure(config: Config, run: RunDir, device: torch.device) -> dict[str, Any]:
+    """Score the trained network and the same network untrained.
+
+    Raises:
+        UserError: no test split, or the run's weights cannot be read.
+    """
+    torch.set_num_threads(os.cpu_count() or 1)
+    stages = [Stage(config, index, 1) for index in range(1, config.num_stages + 1)]
+    untrained = score_blocks(config, stages, device)
+    load_stages(run, stages)
+    trained = score_blocks(config, stages, device)
+    return {"untrained": [asdict(score) for score in untrained], "trained": [asdict(score) for score in trained]}
+
+
+def final_digest(run: RunDir) -> str:
+    """One SHA-256 over the names and bytes of everything in `final/`; equal for equal runs."""
+    digest = hashlib.sha256()
+    for path in sorted(run.final.glob("*.safetensors")):
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def print_report(console: Console, run: RunDir, report: dict[str, Any]) -> None:
+    """The summary that a run ends with."""
+    console.print(_table(report))
+    rate = f"{report['images_per_second']:.0f} images/s" if report["images_per_second"] else "one step"
+    console.print(f"{report['images']} images, {rate}  ·  everything is in {run.path}", markup=False, soft_wrap=True)
+
+
+def _table(report: dict[str, Any]) -> Table:
+    table = Table(title="Linear-probe accuracy (untrained → trained) and time of each block", title_justify="left")
+    for name in ("block", "trunk", "expansion", "computing", "waiting for input", "waiting for room"):
+        table.add_column(name, justify="right")
+    for row, shares in enumerate(report["stages"]):
+        scores = [f"{'–':^20}"] * 2
+        if "trained" in report:
+            before, after = (BlockScore(**report[name][row]) for name in ("untrained", "trained"))
+            scores = [_gain(before.trunk, after.trunk), _gain(before.expansion, after.expansion)]
+        times = [f"{100 * shares[name]:.1f} %" for name in ("busy", "wait_input", "wait_output")]
+        table.add_row(str(shares["stage"]), *scores, *times)
+    return table
+
+
+def _gain(before: float, after: float) -> str:
+    return f"{100 * before:.1f} → {100 * after:.1f} ({100 * (after - before):+.1f})"

@@ -1,0 +1,68 @@
+"""How the processes that torchrun started meet: a small key-value store, before any link exists."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from pipeline.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """This process among those that torchrun started.
+
+    Args:
+        rank, world_size: among all hosts.
+        local_rank, local_world_size: on this host.
+        store: torchrun's.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    store: dist.Store
+
+    @property
+    def on_one_host(self) -> bool:
+        """Whether all processes are here."""
+        return self.world_size == self.local_world_size
+
+    def publish(self, name: str, value: dict[str, Any]) -> None:
+        """Let every process look up `value` under `name`."""
+        self.store.set(f"onward/{name}", json.dumps(value))
+
+    def look_up(self, name: str, timeout: float) -> dict[str, Any]:
+        """What was published under `name`; raises `TrainingError` if nothing is after `timeout` seconds."""
+        try:
+            self.store.wait([f"onward/{name}"], timedelta(seconds=timeout))
+        except (RuntimeError, ValueError) as error:
+            raise TrainingError(f"rank {self.rank} heard nothing of rank 0 within {timeout:g} s") from error
+        value: dict[str, Any] = json.loads(self.store.get(f"onward/{name}"))
+        return value
+
+
+def under_torchrun() -> bool:
+    """Whether this process was started by torchrun."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def join_group(timeout: float) -> RunGroup:
+    """Meet the other processes.
+
+    Raises:
+        TrainingError: the store cannot be reached within `timeout` seconds.
+    """
+    try:
+        store, rank, world_size = next(dist.rendezvous("env://", timeout=timedelta(seconds=timeout)))
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(f"torchrun's store cannot be reached ({error})") from error
+    local = int(os.environ.get("LOCAL_RANK", rank))
+    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    return RunGroup(rank, world_size, local, local_world, store)

@@ -1,0 +1,61 @@
+"""What the processes of a run must know to find and to trust each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from pipeline.config import Config
+from pipeline.shapes import boundary_shapes
+from workers.links.base import LinkAddress
+from workers.messages import TensorSpec
+
+COORDINATOR = "coordinator"
+START_SECONDS = 300.0
+"""All processes must have started, and opened their links, within this."""
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """One run's meeting point.
+
+    Args:
+        private_dir: folder that only this user may enter; holds the sockets.
+        key: authenticates every connection of the run.
+        num_stages: stage processes; the coordinator comes on top.
+        rpc_init: where the RPC group meets (`file://` on one host, `env://` on several).
+    """
+
+    private_dir: str
+    key: bytes = field(repr=False)
+    num_stages: int
+    rpc_init: str
+
+    @property
+    def control(self) -> str:
+        """Unix socket of the control channel."""
+        return str(Path(self.private_dir) / "control")
+
+    def link(self, index: int, depth: int) -> LinkAddress:
+        """The link into stage `index + 1`; link 0 comes from the coordinator."""
+        sender = COORDINATOR if index == 0 else stage_name(index)
+        path = str(Path(self.private_dir) / f"link{index}")
+        return LinkAddress(f"link{index}", sender, stage_name(index + 1), path, self.key, depth)
+
+
+def stage_name(index: int) -> str:
+    """The process of stage `index`, counted from 1, in words."""
+    return f"stage {index}"
+
+
+def link_spec(config: Config, index: int) -> TensorSpec:
+    """What link `index` carries at most: images as bytes into stage 1, activations after that."""
+    return TensorSpec(boundary_shapes(config)[index], torch.uint8 if index == 0 else torch.float32)
+
+
+def noise_levels(config: Config) -> tuple[float, ...]:
+    """The relative noise of every stage at a step, as the coordinator's header states it."""
+    noises = [config.stage(index).noise for index in range(1, config.num_stages + 1)]
+    return tuple(0.0 if noise.kind == "none" else noise.std for noise in noises)

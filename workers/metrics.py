@@ -1,0 +1,82 @@
+"""The Prometheus metrics of a run, on a registry of their own, served by the coordinator.
+
+Prefix `onward_`, base units, labels `stage` and `replica`. Exporting happens on the server's own
+thread; a metric that was asked for and cannot be served is an error at the start.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+from pipeline import config as settings
+from pipeline.errors import UserError
+from workers.reports import StepReport
+
+STAGE = ("stage", "replica")
+REPLICA = "0"
+
+
+class RunMetrics:
+    """Everything that is exported; updated by the recorder."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.samples = Counter("onward_samples", "Images that every stage has learned from", registry=registry)
+        self.step = Gauge(
+            "onward_step", "Last step that a stage has finished, counted from 0", STAGE, registry=registry
+        )
+        self.busy = Counter("onward_stage_busy_seconds", "Time a stage spent computing", STAGE, registry=registry)
+        self.wait = Counter(
+            "onward_stage_wait_seconds",
+            "Time a stage spent waiting for its neighbour",
+            (*STAGE, "direction"),
+            registry=registry,
+        )
+        self.link_bytes = Counter("onward_link_bytes", "Bytes a stage has sent to the next", STAGE, registry=registry)
+        self.queue_depth = Gauge(
+            "onward_link_queue_depth", "Batches waiting at the input of a stage", STAGE, registry=registry
+        )
+        self.loss = Gauge("onward_objective_loss", "Loss of a stage and its terms", (*STAGE, "term"), registry=registry)
+        self.learning_rate = Gauge("onward_learning_rate", "Learning rate of a stage", STAGE, registry=registry)
+        self.feed_wait = Counter("onward_feed_wait_seconds", "Time the pipeline waited for images", registry=registry)
+        self._last: dict[int, StepReport] = {}
+        self._feed_wait = 0.0
+
+    def stage_report(self, report: StepReport) -> None:
+        """Take in one step of one stage."""
+        labels = (str(report.stage), REPLICA)
+        last = self._last.get(report.stage)
+        self._last[report.stage] = report
+
+        def grown(name: str) -> float:
+            now: float = getattr(report, name)
+            return max(now - (getattr(last, name) if last else 0), 0)
+
+        self.step.labels(*labels).set(report.step)
+        self.busy.labels(*labels).inc(grown("busy"))
+        self.wait.labels(*labels, "input").inc(grown("wait_input"))
+        self.wait.labels(*labels, "output").inc(grown("wait_output"))
+        self.link_bytes.labels(*labels).inc(grown("link_bytes"))
+        self.queue_depth.labels(*labels).set(report.queue_depth)
+        self.learning_rate.labels(*labels).set(report.learning_rate)
+        for term, value in {"total": report.loss, **report.terms}.items():
+            self.loss.labels(*labels, term).set(value)
+
+    def step_done(self, images: int, feed_wait: float) -> None:
+        """Every stage has finished a step of `images` images; the feed was waited for `feed_wait` s in all."""
+        self.samples.inc(images)
+        self.feed_wait.inc(max(feed_wait - self._feed_wait, 0))
+        self._feed_wait = max(feed_wait, self._feed_wait)
+
+    def serve(self, config: settings.Metrics) -> str:
+        """Start the endpoint and return its URL.
+
+        Raises:
+            UserError: the address cannot be listened on.
+        """
+        try:
+            server, _ = start_http_server(config.port, config.host, registry=self.registry)
+        except OSError as error:
+            where = f"metrics.host={config.host} metrics.port={config.port}"
+            raise UserError(f"{where}: cannot listen there ({error.strerror or error}). Give another port") from None
+        return f"http://{config.host}:{server.server_port}/metrics"

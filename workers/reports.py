@@ -1,0 +1,60 @@
+"""What a stage tells the coordinator after every step; a plain dictionary on the wire."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.stage import StageReport
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One step of one stage; all times are totals since the first batch, in seconds.
+
+    Args:
+        stage: counted from 1.
+        step: counted from 0.
+        loss, terms, learning_rate: see `StageReport`.
+        busy: forward, loss, backward and optimizer.
+        wait_input: waiting for the stage before.
+        wait_output: handing over to the stage after, mostly waiting for room.
+        queue_depth: batches that waited at the input.
+        link_bytes: bytes sent onward.
+    """
+
+    stage: int
+    step: int
+    loss: float
+    terms: dict[str, float]
+    learning_rate: float
+    busy: float
+    wait_input: float
+    wait_output: float
+    queue_depth: int
+    link_bytes: int
+
+    def to_message(self) -> dict[str, Any]:
+        """For the control channel."""
+        return {"type": "report", **asdict(self)}
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> StepReport:
+        """The inverse of `to_message`."""
+        return cls(**{name: message[name] for name in cls.__dataclass_fields__})
+
+
+@dataclass
+class StageTimes:
+    """Where a stage's time went, in seconds."""
+
+    busy: float = 0.0
+    wait_input: float = 0.0
+    wait_output: float = 0.0
+
+    def report(self, stage: int, step: int, result: StageReport, queue_depth: int, link_bytes: int) -> StepReport:
+        """The report of one step."""
+        return StepReport(
+            stage, step, result.loss, result.terms, result.learning_rate, **asdict(self),
+            queue_depth=queue_depth, link_bytes=link_bytes,
+        )  # fmt: skip

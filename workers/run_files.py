@@ -1,0 +1,92 @@
+"""Where things are in a run directory, and how its small files are written."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration; what makes a folder a run."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line, one line a step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def final(self) -> Path:
+        """The trained weights."""
+        return self.path / "final"
+
+    @property
+    def backbone(self) -> Path:
+        """The trained backbone under torchvision's names."""
+        return self.final / "backbone.safetensors"
+
+    @property
+    def logs(self) -> Path:
+        """One file a process."""
+        return self.path / "logs"
+
+    @property
+    def report(self) -> Path:
+        """What was measured when training had ended."""
+        return self.path / "report.json"
+
+    @property
+    def failure(self) -> Path:
+        """Who failed, at which step and why; absent if nobody did."""
+        return self.path / "failure.json"
+
+    @property
+    def coordinator(self) -> Path:
+        """Process and address of the coordinator."""
+        return self.path / "coordinator.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the coordinator while it lives."""
+        return self.path / ".lock"
+
+    def stage(self, index: int) -> Path:
+        """The trained stage `index`, counted from 1."""
+        return self.final / f"stage_{index}.safetensors"
+
+    def log(self, name: str) -> Path:
+        """The log of one process."""
+        return self.logs / f"{name}.log"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON; a reader finds the old file or the new one, never half of it."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 through a temporary file in the same folder: flushed to disk, then renamed."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write through a temporary file in the same folder: flushed to disk, then renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

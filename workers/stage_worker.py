@@ -1,0 +1,72 @@
+"""The loop of one stage process: receive, forward, send onward, learn, report.
+
+Activations leave before the local update, so the next stage starts while this one learns. Nothing
+comes back: the links carry batches one way only, and the next stage's loss never reaches this block.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipeline.stage import Stage
+from workers.links.base import Receiver, Sender
+from workers.reports import StageTimes
+
+
+class ReportChannel(Protocol):
+    """What a stage needs of the control channel."""
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send one message to the coordinator."""
+        ...
+
+
+@dataclass
+class StageWorker:
+    """Drives one `Stage` between its links.
+
+    Args:
+        stage: what computes.
+        receiver: from the stage before (or the coordinator).
+        sender: to the stage after; None for the last stage.
+        control: where reports go.
+        timeout: seconds to wait for a neighbour.
+    """
+
+    stage: Stage
+    receiver: Receiver
+    sender: Sender | None
+    control: ReportChannel
+    timeout: float
+    step: int | None = None
+    """The step being worked on; for the report of a failure."""
+
+    def run(self) -> None:
+        """Work until the batch that is marked as the last.
+
+        Raises:
+            LinkTimeout, LinkClosed, LinkMismatch: a neighbour is gone or silent.
+        """
+        times = StageTimes()
+        last = False
+        while not last:
+            started = time.monotonic()
+            message = self.receiver.recv(self.timeout)
+            header = message.header
+            self.step, last = header.step, header.last
+            received = time.monotonic()
+            level = header.noise_levels[self.stage.index - 1]
+            activations = self.stage(message.tensor, header.step, level)
+            forwarded = time.monotonic()
+            if self.sender is not None:
+                self.sender.send(header, activations, self.timeout)
+            sent = time.monotonic()
+            result = self.stage.update(header.step)
+            times.wait_input += received - started
+            times.wait_output += sent - forwarded
+            times.busy += (forwarded - received) + (time.monotonic() - sent)
+            link_bytes = self.sender.bytes_sent if self.sender is not None else 0
+            report = times.report(self.stage.index, header.step, result, self.receiver.waiting(), link_bytes)
+            self.control.send(report.to_message())

@@ -1,0 +1,62 @@
+"""The `final/` folder: every stage's tensors, and the backbone under torchvision's names.
+
+safetensors only, so that reading them can run no code; the bytes are a function of the tensors, so
+two runs that computed the same have the same digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from pipeline.backbones import merge_backbone
+from pipeline.errors import UserError
+from pipeline.stage import Stage
+from workers.run_files import RunDir, write_bytes
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
+    """Write `tensors` atomically; returns the SHA-256 of the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    write_bytes(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def save_stage(run: RunDir, stage: Stage) -> str:
+    """Write everything a trained stage holds; returns the SHA-256 of the file."""
+    return save_tensors(run.stage(stage.index), stage.snapshot())
+
+
+def load_stages(run: RunDir, stages: Sequence[Stage]) -> None:
+    """Fill `stages` with the trained weights and buffers of a run.
+
+    Raises:
+        UserError: a file is missing, damaged, or of another architecture.
+    """
+    for stage in stages:
+        path = run.stage(stage.index)
+        try:
+            tensors = load_file(path)
+            stage.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("optimizer.")})
+        except FileNotFoundError:
+            raise UserError(f"'{path}' does not exist: this run has not been trained to its end") from None
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"'{path}' cannot be read ({error}). Train the run again") from None
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"'{path}' does not fit the run's config.yaml ({reason})") from None
+
+
+def save_backbone(run: RunDir, num_stages: int) -> str:
+    """Join the blocks of all stages into `final/backbone.safetensors`; returns its SHA-256."""
+    blocks = {}
+    for index in range(1, num_stages + 1):
+        tensors = load_file(run.stage(index))
+        blocks[index] = {k.removeprefix("block."): v for k, v in tensors.items() if k.startswith("block.")}
+    return save_tensors(run.backbone, merge_backbone(blocks))
