@@ -94,7 +94,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the date 2020-99-99
-        raise UserError(f"'{path}'{_where(error)} is not valid YAML: {_problem(error)}. Correct that line") from None
+        raise UserError(f"'{path}'{_where(error)} is not valid YAML: {_problem(error)}. Correct the file") from None
     if values is None:
         values = {}
     if not isinstance(values, dict):
@@ -112,7 +112,13 @@ def _where(error: Exception) -> str:
 def _problem(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    return str(getattr(error, "problem", None) or str(error).splitlines()[0])
+    problem = str(getattr(error, "problem", None) or str(error).splitlines()[0])
+    mark, opened = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    return (
+        f"{problem}, for what is opened in line {opened.line + 1}"
+        if mark and opened and opened.line != mark.line
+        else problem
+    )
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

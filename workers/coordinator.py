@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -55,11 +56,20 @@ class Coordinator:
         meeting: where its processes meet.
         device: what the final evaluation runs on.
         console: what the user sees.
+        announce: called with the address of the control channel as soon as it listens.
     """
 
-    def __init__(self, config: Config, run: RunDir, meeting: Meeting, device: torch.device, console: Console) -> None:
+    def __init__(
+        self,
+        config: Config,
+        run: RunDir,
+        meeting: Meeting,
+        device: torch.device,
+        console: Console,
+        announce: Callable[[str | tuple[str, int]], None],
+    ) -> None:
         self.config, self.run_files, self.meeting = config, run, meeting
-        self.device, self.console = device, console
+        self.device, self.console, self.announce = device, console, announce
         self.metrics = RunMetrics()
         self._signs: queue.Queue[Sign] = queue.Queue()
         self._done: set[str] = set()
@@ -67,9 +77,10 @@ class Coordinator:
 
     def run(self) -> None:
         """Raises `RunFailed`, or another `OnwardError` if the run could not start."""
-        self._announce()
+        self._serve_metrics()
         with ControlServer(self.meeting.control, self.meeting.key) as control, Feed(self.config) as feed:
             progress = Progress(self.console, feed.total_steps, feed.steps_per_epoch, self.config.train.epochs)
+            self.announce(control.address)
             control.accept(set(self._names), START_SECONDS)
             with Recorder(self.run_files.metrics, len(self._names), self.metrics, progress) as recorder:
                 threading.Thread(target=self._feed, args=(feed, recorder), name="sender", daemon=True).start()
@@ -82,7 +93,7 @@ class Coordinator:
         """Called from any thread: a process is known to be gone."""
         self._signs.put(Sign(who, None, "died", cause))
 
-    def _announce(self) -> None:
+    def _serve_metrics(self) -> None:
         state: dict[str, Any] = {"stages": len(self._names)}
         if self.config.metrics.enabled:
             state["metrics"] = self.metrics.serve(self.config.metrics)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import OnwardError, StageFailure, UserError
-from workers.links.base import LinkClosed, LinkTimeout
 
 RANKS = ("bad_input", "raised", "died", "timeout", "lost_neighbour", "interrupted")
 
@@ -49,13 +48,16 @@ class Sign:
 
 
 def sign_of(who: str, step: int | None, error: BaseException) -> Sign:
-    """What `who` has to say about an exception that ended it."""
+    """What `who` has to say about an exception that ended it.
+
+    Link errors are known by name: this module must not load torch, the command line reads with it.
+    """
     kind = "raised"
     if isinstance(error, UserError):
         kind = "bad_input"
-    elif isinstance(error, LinkTimeout):
+    elif type(error).__name__ == "LinkTimeout":
         kind = "timeout"
-    elif isinstance(error, LinkClosed):
+    elif type(error).__name__ in ("LinkClosed", "ControlClosed"):
         kind = "lost_neighbour"
     elif isinstance(error, Interrupted):
         kind = "interrupted"

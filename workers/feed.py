@@ -30,6 +30,8 @@ from pipeline.errors import OnwardError, TrainingError, UserError
 BATCHES_AHEAD = 2
 POLL_SECONDS = 0.25
 """How soon the thread notices that it should stop, or that a worker died."""
+DEATH_SECONDS = 5.0
+"""How long to ask which worker died before its death is reported without a name."""
 CLOSE_SECONDS = 20.0
 """Far above what stopping takes; a thread that needs longer is left behind (it is a daemon)."""
 CHUNK_ROWS = 64
@@ -221,11 +223,19 @@ class Feed:
             yield self._batch(step, torch.cat(parts, dim=1))
 
     def _receive(self, chunks: Iterator[torch.Tensor | str]) -> torch.Tensor:
+        broken: tuple[float, Exception] | None = None
         while True:
             if self._stop.is_set():
                 raise Stopped
+            if broken and time.monotonic() - broken[0] > DEATH_SECONDS:
+                raise TrainingError(f"the connection to a feed worker broke ({broken[1]}). Start the run again")
             try:
                 item = next(chunks)
+            except (OSError, EOFError) as error:
+                # A worker died with a finished chunk still in its hands. The chunk is lost, so the loader
+                # gives out none after it, and says which process it was once the system has buried it.
+                broken = broken or (time.monotonic(), error)
+                continue
             except RuntimeError as error:
                 if "timed out" in str(error):  # after POLL_SECONDS; the iterator can be asked again
                     continue

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import torch.distributed as dist
+from torch.distributed import TCPStore
+from torch.distributed.rendezvous import rendezvous
 
 from pipeline.errors import TrainingError
 
@@ -27,7 +28,7 @@ class RunGroup:
     world_size: int
     local_rank: int
     local_world_size: int
-    store: dist.Store
+    store: TCPStore
 
     @property
     def on_one_host(self) -> bool:
@@ -60,7 +61,7 @@ def join_group(timeout: float) -> RunGroup:
         TrainingError: the store cannot be reached within `timeout` seconds.
     """
     try:
-        store, rank, world_size = next(dist.rendezvous("env://", timeout=timedelta(seconds=timeout)))
+        store, rank, world_size = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
     except (RuntimeError, ValueError) as error:
         raise TrainingError(f"torchrun's store cannot be reached ({error})") from error
     local = int(os.environ.get("LOCAL_RANK", rank))

@@ -26,17 +26,14 @@ class Meeting:
         key: authenticates every connection of the run.
         num_stages: stage processes; the coordinator comes on top.
         rpc_init: where the RPC group meets (`file://` on one host, `env://` on several).
+        control: Unix socket, or host and port, of the control channel.
     """
 
     private_dir: str
     key: bytes = field(repr=False)
     num_stages: int
     rpc_init: str
-
-    @property
-    def control(self) -> str:
-        """Unix socket of the control channel."""
-        return str(Path(self.private_dir) / "control")
+    control: str | tuple[str, int]
 
     def link(self, index: int, depth: int) -> LinkAddress:
         """The link into stage `index + 1`; link 0 comes from the coordinator."""

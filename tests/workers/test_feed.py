@@ -149,9 +149,13 @@ def test_an_image_that_cannot_be_decoded_ends_the_feed_by_name(photos: Path, wor
     assert active_children() == []  # even though the error is still at hand
 
 
-def test_a_killed_worker_is_named(photos: Path) -> None:
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_killed_worker_is_named(photos: Path, busy: bool) -> None:
+    """Idle, it dies with finished chunks that nobody has fetched yet; these are lost with it."""
     with Feed(config(photos, workers=2, epochs=1000)) as feed:
         next(feed)
+        if not busy:
+            time.sleep(1.0)
         victim = min(active_children(), key=lambda child: child.pid or 0)
         os.kill(victim.pid or 0, signal.SIGKILL)
         started = time.monotonic()

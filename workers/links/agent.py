@@ -9,6 +9,7 @@ use it on networks of your own only.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable
 
 from torch.distributed import rpc
@@ -39,6 +40,9 @@ def start_agent(name: str, rank: int, world_size: int, init_method: str, timeout
     )
 
     join_group: Callable[..., None] = rpc.init_rpc  # untyped in the library
+
+    # The library's own start-up trips over a deprecation of its own.
+    warnings.filterwarnings("ignore", message="You are using a Backend", category=UserWarning)
 
     def join() -> None:
         join_group(worker_name(name), rank=rank, world_size=world_size, rpc_backend_options=options)

@@ -203,7 +203,7 @@ def _await_sender(address: LinkAddress, timeout: float) -> Connection:
                     refused += 1
                     _log.warning("%s: refused a connection that is not %s's (%s)", address, address.sender, error)
     except TimeoutError:
-        strangers = f"; {refused} connections with a wrong key were refused" if refused else ""
+        strangers = f"; connections refused for a wrong key: {refused}" if refused else ""
         raise LinkTimeout(f"{address}: {address.sender} did not connect within {seconds(timeout)}{strangers}") from None
     finally:
         wire.remove_socket_file(address.path)

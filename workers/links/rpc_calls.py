@@ -26,8 +26,8 @@ _HandlerT = TypeVar("_HandlerT", bound=Callable[..., Any])
 
 def _answers_later(handler: _HandlerT) -> _HandlerT:
     """Mark a handler whose future is the answer; the library's own decorator has no types."""
-    marked: _HandlerT = rpc.functions.async_execution(handler)
-    return marked
+    mark: Callable[[_HandlerT], _HandlerT] = rpc.functions.async_execution
+    return mark(handler)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,125 @@
+"""What tests of several packages need: the command line, a folder of images, and a watch on lost processes."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: on a small machine, threads fight
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+HELPERS_OF_PYTHON = ("resource_tracker", "forkserver", "torch_shm_manager")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def make_image_folder() -> Callable[..., Path]:
+    """`make_image_folder(root, per_class=4, classes=2, size=16)` writes `root/train/classN/M.png`."""
+
+    def make(root: Path, per_class: int = 4, classes: int = 2, size: int = 16) -> Path:
+        random = np.random.default_rng(0)
+        for label in range(classes):
+            folder = root / "train" / f"class{label}"
+            folder.mkdir(parents=True)
+            for index in range(per_class):
+                pixels = random.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+        return root
+
+    return make
+
+
+@pytest.fixture
+def onward(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """The command line in this process: `onward("check", path, "seed=1")`."""
+    from launch.cli import main
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        code = ended.value.code
+        return Outcome(code if isinstance(code, int) else 0, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def onward_process() -> Callable[..., Outcome]:
+    """The command line in a process of its own, killed after a minute: `onward_process("check", path, cwd=folder)`."""
+
+    def run(*arguments: object, cwd: Path, timeout: float = 60.0) -> Outcome:
+        command = [sys.executable, "-m", "launch.cli", *map(str, arguments)]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def fake_training(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Puts a stand-in for `launch.spawn` in place; returns the run directories it was called with."""
+    called: list[Path] = []
+    stand_in = ModuleType("launch.spawn")
+
+    def run_training(_config: object, run_dir: Path) -> int:
+        called.append(run_dir)
+        return 0
+
+    stand_in.__dict__["run_training"] = run_training
+    monkeypatch.setitem(sys.modules, "launch.spawn", stand_in)
+    return called
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """Every process that the tests start must be gone at the end; a lost one holds ports and memory."""
+    yield
+    deadline = time.monotonic() + 10.0
+    while (left := _children()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left, f"the tests left processes behind: {left}"
+
+
+def _children() -> list[str]:
+    """Command lines of the live child processes of this one (Linux)."""
+    found = []
+    for path in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+        try:
+            pids = path.read_text().split()
+        except OSError:
+            continue
+        for pid in pids:
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if command and not any(name in command for name in HELPERS_OF_PYTHON):  # empty: a zombie, waited for later
+                found.append(command)
+    return found

@@ -1,0 +1,136 @@
+"""A process that opens ends of links and does with them what the contract test tells it to.
+
+Requests come as JSON lines on standard input, answers leave as JSON lines on standard output. Tensors are
+made from a seed, and answers hold their digests, so that what was sent and what arrived can be compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import random
+import sys
+import time
+from typing import Any
+
+import torch
+
+from workers.links.agent import start_agent, stop_agent
+from workers.links.base import LinkAddress, Receiver, Sender
+from workers.links.factory import open_receiver, open_sender
+from workers.messages import Header, Message, TensorSpec
+
+torch.set_num_threads(1)
+senders: dict[str, Sender] = {}
+receivers: dict[str, Receiver] = {}
+held: dict[str, Message] = {}
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.WARNING)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print must not get between the answers
+    print("ready", file=answers, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        started = time.monotonic()
+        try:
+            answer = {"value": OPERATIONS[request.pop("do")](**request)}
+        except Exception as error:
+            answer = {"error": type(error).__name__, "message": str(error)}
+        answer["seconds"] = time.monotonic() - started
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def make(shape: list[int], dtype: str, seed: int, layout: str = "contiguous") -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    kind = getattr(torch, dtype)
+    whole = torch.randint(0, 200, [*shape[:-1], 2 * shape[-1]], generator=generator).to(kind)
+    if layout == "strided":
+        return whole[..., ::2]
+    if layout == "transposed":
+        return whole[..., : shape[-1]].transpose(0, 1).contiguous().transpose(0, 1)
+    return whole[..., : shape[-1]].contiguous()
+
+
+def digest(tensor: torch.Tensor) -> dict[str, Any]:
+    data = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+    return {"shape": list(tensor.shape), "dtype": str(tensor.dtype), "sha": hashlib.sha256(data).hexdigest()}
+
+
+def open_end(
+    end: str, kind: Any, address: dict[str, Any], shape: list[int], dtype: str, timeout: float = 10, key: str = "key"
+) -> None:
+    where = LinkAddress(**address, key=key.encode())
+    spec = TensorSpec(tuple(shape), getattr(torch, dtype))
+    if end == "sender":
+        senders[where.name] = open_sender(kind, where, spec, timeout)
+    else:
+        receivers[where.name] = open_receiver(kind, where, spec, timeout)
+
+
+def send(link: str, step: int, shape: list[int], dtype: str = "float32", layout: str = "contiguous",
+         timeout: float = 10, levels: list[float] | None = None, last: bool = False) -> dict[str, Any]:  # fmt: skip
+    tensor = make(shape, dtype, step, layout)
+    header = Header(step, 7, tuple(levels or ()), last)
+    senders[link].send(header, tensor, timeout)
+    return {**digest(tensor), "step": step, "levels": levels or [], "last": last}
+
+
+def recv(link: str, timeout: float = 10) -> dict[str, Any]:
+    held[link] = receivers[link].recv(timeout)
+    header = held[link].header
+    assert held[link].tensor.is_contiguous()
+    assert header.epoch == 7
+    tensor = digest(held[link].tensor)
+    return {**tensor, "step": header.step, "levels": list(header.noise_levels), "last": header.last}
+
+
+def overwrite_held(link: str) -> dict[str, Any]:
+    held[link].tensor.mul_(2).add_(1)
+    return digest(held[link].tensor)
+
+
+def send_many(link: str, count: int, longest_pause: float) -> None:
+    pauses = random.Random(1)
+    for step in range(count):
+        senders[link].send(Header(step, 7, ()), torch.full((3, 2), step), 10)
+        time.sleep(pauses.random() * longest_pause if step % 10 == 0 else 0)
+
+
+def recv_many(link: str, count: int, longest_pause: float) -> list[int]:
+    pauses, steps = random.Random(2), []
+    for _ in range(count):
+        message = receivers[link].recv(10)
+        time.sleep(pauses.random() * longest_pause if len(steps) % 7 == 0 else 0)
+        assert bool((message.tensor == message.header.step).all())
+        steps.append(message.header.step)
+    return steps
+
+
+def close(link: str) -> None:
+    for ends in (senders, receivers):
+        if link in ends:
+            ends[link].close()
+
+
+OPERATIONS: dict[str, Any] = {
+    "start_agent": lambda **settings: start_agent(**settings),
+    "stop_agent": lambda **settings: stop_agent(**settings),
+    "open": open_end,
+    "send": send,
+    "recv": recv,
+    "overwrite_held": overwrite_held,
+    "digest_held": lambda link: digest(held[link].tensor),
+    "send_many": send_many,
+    "recv_many": recv_many,
+    "waiting": lambda link: receivers[link].waiting(),
+    "bytes_sent": lambda link: senders[link].bytes_sent,
+    "close": close,
+    "leave": lambda: os._exit(0),
+}
+
+if __name__ == "__main__":
+    main()
