@@ -17,11 +17,12 @@ from typing import Annotated
 import typer
 
 from launch.preflight import Report, preflight
-from launch.run_dir import RunDir, create_run_dir, read_config
+from launch.run_dir import create_run_dir, read_config
 from pipeline.config import Config
 from pipeline.config_loading import dump_config, load_config
 from pipeline.errors import OnwardError, UserError
 from pipeline.shapes import boundary_shapes
+from workers.run_files import RunDir
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -48,6 +49,7 @@ def main(announce_fd: int) -> int:
     def announce(address: Any) -> None:
         os.write(announce_fd, json.dumps(address).encode() + b"\n")
 
+    logging.info("%s: process %d", COORDINATOR, os.getpid())
     coordinator = Coordinator(config, run, meeting, torch.device(start["device"]), Console(), announce)
     watch_parent(lambda: _orphaned(coordinator, run))
     with run.lock.open("a") as lock:
@@ -59,6 +61,8 @@ def main(announce_fd: int) -> int:
         except (Exception, Interrupted) as error:
             logging.exception("the coordinator failed")
             return record_failure(run, sign_of(COORDINATOR, None, error))
+        finally:
+            shutil.rmtree(meeting.private_dir, ignore_errors=True)  # rank 0 does so too, unless it was killed
     return 0
 
 
@@ -80,6 +84,7 @@ def _orphaned(coordinator: Coordinator, run: RunDir) -> None:
     def give_up() -> None:
         if not run.failure.exists():
             record_failure(run, Sign(stage_name(1), None, "died", cause))
+        shutil.rmtree(coordinator.meeting.private_dir, ignore_errors=True)
         os._exit(1)
 
     timer = Timer(ORPHAN_SECONDS, give_up)

@@ -1,4 +1,4 @@
-"""The run directory: everything one run writes, and the only thing that is left of it.
+"""Claims the run directory: everything one run writes, and the only thing that is left of it.
 
 It is created once, before any process starts, and never shared by two runs: making `logs/` in an
 empty folder is what claims it, because only one process can make a folder.
@@ -6,68 +6,16 @@ empty folder is what claims it, because only one process can make a folder.
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from pipeline.config import Config
 from pipeline.config_loading import dump_config, load_config
 from pipeline.errors import ConfigError, UserError
+from workers.run_files import RunDir, write_text
 
-
-@dataclass(frozen=True)
-class RunDir:
-    """Where things are in a run directory."""
-
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration; what makes a folder a run."""
-        return self.path / "config.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON object a line."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def final(self) -> Path:
-        """The trained weights."""
-        return self.path / "final"
-
-    @property
-    def backbone(self) -> Path:
-        """The trained backbone under torchvision's names."""
-        return self.final / "backbone.safetensors"
-
-    @property
-    def logs(self) -> Path:
-        """One file a process."""
-        return self.path / "logs"
-
-    @property
-    def report(self) -> Path:
-        """What was measured when training had ended."""
-        return self.path / "report.json"
-
-    @property
-    def failure(self) -> Path:
-        """Who failed, at which step and why; absent if nobody did."""
-        return self.path / "failure.json"
-
-    @property
-    def coordinator(self) -> Path:
-        """Where the running coordinator is reached."""
-        return self.path / "coordinator.json"
-
-    @property
-    def lock(self) -> Path:
-        """Held while the run is running."""
-        return self.path / ".lock"
+_REMEDY = "Give another run_dir=FOLDER"
 
 
 def check_run_dir(config: Config) -> None:
@@ -126,27 +74,6 @@ def read_config(run: Path) -> Config:
         problem = "is not a run directory: it has no config.yaml" if run.is_dir() else "does not exist"
         raise UserError(f"'{run}' {problem}. Give a folder that 'onward train' wrote, such as runs/NAME-DATE-TIME")
     return load_config(RunDir(run).config)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON; a reader finds the old file or the new one, never half of it."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 through a temporary file in the same folder: flushed to disk, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-_REMEDY = "Give another run_dir=FOLDER"
 
 
 def _free_name(config_name: str) -> Path:

@@ -73,6 +73,8 @@ class Coordinator:
         self.metrics = RunMetrics()
         self._signs: queue.Queue[Sign] = queue.Queue()
         self._done: set[str] = set()
+        """Processes whose end needs no further word: they finished, or said why not."""
+        self._recorder: Recorder | None = None
         self._names = {stage_name(index): index for index in range(1, meeting.num_stages + 1)}
 
     def run(self) -> None:
@@ -83,6 +85,7 @@ class Coordinator:
             self.announce(control.address)
             control.accept(set(self._names), START_SECONDS)
             with Recorder(self.run_files.metrics, len(self._names), self.metrics, progress) as recorder:
+                self._recorder = recorder
                 threading.Thread(target=self._feed, args=(feed, recorder), name="sender", daemon=True).start()
                 self._follow(control, recorder)
         if self.config.link.kind == "rpc":
@@ -91,7 +94,8 @@ class Coordinator:
 
     def report_loss_of(self, who: str, cause: str) -> None:
         """Called from any thread: a process is known to be gone."""
-        self._signs.put(Sign(who, None, "died", cause))
+        step = _next_step(self._recorder, self._names[who]) if self._recorder else None
+        self._signs.put(Sign(who, step, "died", cause))
 
     def _serve_metrics(self) -> None:
         state: dict[str, Any] = {"stages": len(self._names)}
@@ -147,6 +151,7 @@ class Coordinator:
         elif kind == "done":
             self._done.add(who)
         elif kind == "failure":
+            self._done.add(who)
             self._signs.put(Sign.from_message(message))
 
     def _explain(self, control: ControlServer, recorder: Recorder) -> Sign:

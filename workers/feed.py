@@ -223,7 +223,7 @@ class Feed:
             yield self._batch(step, torch.cat(parts, dim=1))
 
     def _receive(self, chunks: Iterator[torch.Tensor | str]) -> torch.Tensor:
-        broken: tuple[float, Exception] | None = None
+        broken: tuple[float, str] | None = None  # as text: an exception holds on to all it went through
         while True:
             if self._stop.is_set():
                 raise Stopped
@@ -234,7 +234,7 @@ class Feed:
             except (OSError, EOFError) as error:
                 # A worker died with a finished chunk still in its hands. The chunk is lost, so the loader
                 # gives out none after it, and says which process it was once the system has buried it.
-                broken = broken or (time.monotonic(), error)
+                broken = broken or (time.monotonic(), str(error))
                 continue
             except RuntimeError as error:
                 if "timed out" in str(error):  # after POLL_SECONDS; the iterator can be asked again

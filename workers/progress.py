@@ -29,7 +29,7 @@ class Progress:
         self.console = console
         self.total_steps, self.steps_per_epoch, self.epochs = total_steps, steps_per_epoch, epochs
         self._live = Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
-        self._window: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._window: deque[tuple[float, int]] = deque()
         self._images = 0
         self._printed = 0.0
 
@@ -45,14 +45,14 @@ class Progress:
             self._live.stop()
 
     def step_done(self, step: int, images: int, losses: list[float]) -> float:
-        """Every stage has finished `step`; returns images/s."""
+        """Every stage has finished `step`; returns images/s, 0 until there is a second step to measure."""
         now = time.monotonic()
         self._images += images
         self._window.append((now, self._images))
         while len(self._window) > 2 and now - self._window[0][0] > WINDOW_SECONDS:
             self._window.popleft()
         (start, before) = self._window[0]
-        rate = (self._images - before) / max(now - start, 1e-9)
+        rate = (self._images - before) / (now - start) if now > start else 0.0
         last = step + 1 >= self.total_steps
         if self._live:
             self._live.update(Text(self._line(step, images, rate, losses)))
@@ -62,12 +62,14 @@ class Progress:
         return rate
 
     def _line(self, step: int, images: int, rate: float, losses: list[float]) -> str:
-        left = (self.total_steps - step - 1) * images / max(rate, 1e-9)
+        left = (self.total_steps - step - 1) * images
+        speed = f"{rate:7.1f} images/s" if rate else "first step done"
+        time_left = f"{clock(left / rate)} left" if rate else ""
         return (
             f"step {step + 1:>{len(str(self.total_steps))}}/{self.total_steps}  "
-            f"epoch {step // self.steps_per_epoch + 1}/{self.epochs}  {rate:7.1f} images/s  "
-            f"loss {' '.join(f'{loss:.4f}' for loss in losses)}  {clock(left)} left"
-        )
+            f"epoch {step // self.steps_per_epoch + 1}/{self.epochs}  {speed}  "
+            f"loss {' '.join(f'{loss:.4f}' for loss in losses)}  {time_left}"
+        ).rstrip()
 
 
 def clock(seconds: float) -> str:

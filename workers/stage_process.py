@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import traceback
 from contextlib import ExitStack, suppress
@@ -38,6 +39,7 @@ def run_stage_process(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     name = stage_name(index)
+    _log.info("%s: process %d on %s, %d CPU threads", name, os.getpid(), device, config.threads)
     worker: StageWorker | None = None
     with ExitStack() as stack:
         try:

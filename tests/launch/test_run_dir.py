@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 import launch.run_dir
-from launch.run_dir import RunDir, check_run_dir, create_run_dir, read_config, write_json
+from launch.run_dir import check_run_dir, create_run_dir, read_config
 from pipeline.config import Config
 from pipeline.config_loading import parse_config
 from pipeline.errors import ConfigError, UserError
+from workers.run_files import RunDir, write_json
 
 
 def into(path: Path) -> Config:
@@ -82,7 +83,7 @@ def test_a_full_disk_is_bad_input_and_no_traceback(tmp_path: Path, monkeypatch: 
     def fail(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(launch.run_dir.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(ConfigError, match=r"cannot be written \(No space left on device\)"):
         create_run_dir(into(tmp_path / "run"), "any")
     assert not (tmp_path / "run" / "config.yaml").exists()
@@ -101,7 +102,7 @@ def test_of_two_runs_that_start_at_once_one_gets_the_folder(tmp_path: Path, monk
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "report.json"
     write_json(path, {"loss": 1.5})
-    monkeypatch.setattr(launch.run_dir.os, "fsync", lambda _descriptor: (_ for _ in ()).throw(OSError("disk")))
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: (_ for _ in ()).throw(OSError("disk")))
     with pytest.raises(OSError, match="disk"):
         write_json(path, {"loss": 2.5})
     assert json.loads(path.read_text()) == {"loss": 1.5}

@@ -23,7 +23,7 @@ from pipeline.errors import TrainingError, UserError
 from workers import feed as feed_module
 from workers.feed import Feed, FeedBatch
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
@@ -163,6 +163,17 @@ def test_a_killed_worker_is_named(photos: Path, busy: bool) -> None:
             list(feed)
         assert time.monotonic() - started < 20
     assert active_children() == []
+
+
+def test_a_connection_that_stays_broken_is_reported(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __next__(self) -> None:
+            time.sleep(0.01)
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(feed_module, "DEATH_SECONDS", 0.2)
+    with Feed(config(photos)) as feed, pytest.raises(TrainingError, match=r"broke \(.*reset by peer\)\. Start"):
+        feed._receive(Broken())  # type: ignore[arg-type]
 
 
 def test_a_feed_that_makes_no_progress_is_given_up(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,215 @@
+"""The command line beyond bad input: what it prints, what it starts, and how it ends."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from launch.run_dir import read_config
+from pipeline.config_loading import load_config
+from pipeline.errors import StageFailure, UserError
+from workers.run_files import RunDir
+
+CommandLine = Callable[..., Any]
+
+
+def test_training_starts_in_a_directory_that_is_ready(
+    folder: Path, onward: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def run_training(config: Any, run_dir: Path) -> int:
+        seen.append((config, run_dir, read_config(run_dir), RunDir(run_dir).logs.is_dir()))
+        return 0
+
+    stand_in(monkeypatch, "launch.spawn", run_training=run_training)
+    outcome = onward("train", "config.yaml", "run_dir=out", "seed=5", "stages.2.noise.std=0.5")
+    expected = load_config("config.yaml", ["run_dir=out", "seed=5", "stages.2.noise.std=0.5"])
+    assert (outcome.code, outcome.err) == (0, "")
+    assert seen == [(expected, Path("out"), expected, True)]
+
+
+def test_a_run_is_named_after_its_configuration(folder: Path, onward: CommandLine, fake_training: list[Path]) -> None:
+    assert [onward("train", "config.yaml").code for _ in range(2)] == [0, 0]
+    assert len(set(fake_training)) == 2
+    for run in fake_training:
+        assert str(run).startswith("runs/config-2")
+        assert read_config(run).run_dir == str(run)
+
+
+def test_the_last_override_wins(folder: Path, onward: CommandLine, fake_training: list[Path]) -> None:
+    onward("train", "config.yaml", "seed=1", "run_dir=out", "seed=2")
+    assert read_config(Path("out")).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "message"),
+    [
+        (0, 0, ""),
+        (1, 1, ""),
+        (130, 130, ""),
+        (StageFailure("stage 2", 7, "it was\nkilled"), 1, "error: stage 2 failed at step 7: it was killed\n"),
+        (UserError("the data went away"), 2, "error: the data went away\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_exit_codes(
+    ending: int | BaseException,
+    code: int,
+    message: str,
+    folder: Path,
+    onward: CommandLine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run_training(_config: object, _run_dir: Path) -> int:
+        if isinstance(ending, BaseException):
+            raise ending
+        return ending
+
+    stand_in(monkeypatch, "launch.spawn", run_training=run_training)
+    outcome = onward("train", "config.yaml")
+    assert (outcome.code, outcome.err) == (code, message)
+
+
+def test_evaluation_is_given_the_run(folder: Path, onward: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "launch.spawn", run_training=lambda _config, _run_dir: 0)
+    stand_in(monkeypatch, "launch.evaluate", evaluate_run=lambda run: 3 if run == Path("out") else 4)
+    onward("train", "config.yaml", "run_dir=out")
+    assert onward("evaluate", "out").code == 3
+
+
+def test_check_prints_a_configuration_that_train_reads(folder: Path, onward: CommandLine) -> None:
+    outcome = onward("check", "config.yaml", "seed=4", "model.cuts=[layer1, layer2.0]")
+    (folder / "resolved.yaml").write_text(outcome.out)
+    assert load_config("resolved.yaml") == load_config("config.yaml", ["seed=4", "model.cuts=[layer1, layer2.0]"])
+
+
+def test_check_prints_where_stages_go_and_what_crosses(folder: Path, onward: CommandLine) -> None:
+    outcome = onward("check", "config.yaml", "model.cuts=[stem, layer2.0]", "train.max_steps=3")
+    assert outcome.out.splitlines()[-5:] == [
+        "# stage  device  units                 output [V, B, C, H, W]",
+        "# 1      cpu     stem                  [2, 4, 8, 16, 16]",
+        "# 2      cpu     layer1.0 to layer2.0  [2, 4, 16, 8, 8]",
+        "# 3      cpu     layer2.1 to layer4.1  [2, 4, 64, 2, 2]",
+        "# 8 images in batches of 4: 2 steps an epoch, 3 in all",
+    ]
+    assert not (folder / "runs").exists()
+
+
+def test_checking_never_loads_torch(folder: Path, repository: Path) -> None:
+    """Bad input must be answered at once; loading torch takes seconds."""
+    script = (
+        "import sys; from launch.cli import main\n"
+        "try: main(['check', *sys.argv[1:]])\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print('LOADED', sorted({'torch', 'torchvision'} & set(sys.modules)))"
+    )
+    for arguments in ([repository / "configs" / "quickstart.yaml"], ["config.yaml", "device=auto"]):
+        command = [sys.executable, "-c", script, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout.endswith("LOADED []\n"), done.stdout[-200:]
+
+
+def test_the_version(onward: CommandLine) -> None:
+    outcome = onward("--version")
+    assert (outcome.code, outcome.out) == (0, f"onward {version('onward')}\n")
+
+
+def test_export_copies_the_backbone_once(
+    folder: Path, onward: CommandLine, fake_training: list[Path], assert_refused: Callable[[Any, str], None]
+) -> None:
+    onward("train", "config.yaml", "run_dir=out")
+    assert_refused(onward("export", "out", "b.safetensors"), r"'out' has no trained backbone .*Train it to the end")
+    run = RunDir(Path("out"))
+    run.final.mkdir()
+    run.backbone.write_bytes(b"weights")
+    assert onward("export", "out", "b.safetensors").code == 0
+    assert Path("b.safetensors").read_bytes() == b"weights"
+    assert_refused(onward("export", "out", "b.safetensors"), r"'b\.safetensors' already exists\. Give another")
+    assert_refused(onward("export", "out", "no/b.safetensors"), r"cannot be written \(No such file")
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port that something listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_taken_port(
+    folder: Path,
+    onward: CommandLine,
+    fake_training: list[Path],
+    taken_port: int,
+    assert_refused: Callable[[Any, str], None],
+) -> None:
+    overrides = ("metrics.enabled=true", f"metrics.port={taken_port}")
+    expected = rf"^metrics\.port: port {taken_port} of 127\.0\.0\.1 is taken\. Give metrics\.port=0"
+    assert_refused(onward("train", "config.yaml", *overrides), expected)
+    assert fake_training == []
+    assert not (folder / "runs").exists()
+
+
+def test_a_taken_port_does_not_matter_without_metrics(folder: Path, onward: CommandLine, taken_port: int) -> None:
+    assert onward("check", "config.yaml", f"metrics.port={taken_port}").code == 0
+
+
+def test_a_port_is_free_again_after_the_check(folder: Path, onward: CommandLine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    overrides = ("metrics.enabled=true", f"metrics.port={port}")
+    assert [onward("check", "config.yaml", *overrides).code for _ in range(2)] == [0, 0]
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("train", "config.yaml", "noise.std=-1"), r"^noise\.std: got -1\. "),
+        (("check", "nowhere.yaml"), r"^configuration file 'nowhere\.yaml' does not exist"),
+        (("evaluate", "images"), r"^'images' is not a run directory"),
+        (("evaluate", "nowhere"), r"^'nowhere' does not exist\. Give a folder that 'onward train' wrote"),
+        (("export", "nowhere", "out.safetensors"), r"^'nowhere' does not exist"),
+    ],
+)
+def test_bad_input_in_a_real_process(
+    arguments: tuple[str, ...],
+    expected: str,
+    folder: Path,
+    tree: Callable[[Path], object],
+    onward_process: CommandLine,
+    assert_refused: Callable[[Any, str], None],
+) -> None:
+    before = tree(folder)
+    assert_refused(onward_process(*arguments, cwd=folder), expected)
+    assert tree(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "Usage: onward"),
+        (("trian",), "No such command 'trian'"),
+        (("train",), "Missing argument 'CONFIG'"),
+        (("train", "config.yaml", "--epochs", "3"), "No such option: --epochs"),
+    ],
+)
+def test_a_wrong_command_line(arguments: tuple[str, ...], expected: str, onward: CommandLine) -> None:
+    outcome = onward(*arguments)
+    assert outcome.code == 2
+    assert expected in outcome.out + outcome.err
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, module: str, **functions: Callable[..., object]) -> None:
+    """Put a module with `functions` where the command line will import it from."""
+    fake = ModuleType(module)
+    fake.__dict__.update(functions)
+    monkeypatch.setitem(sys.modules, module, fake)

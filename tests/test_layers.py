@@ -1,0 +1,107 @@
+"""Imports go one way, launch -> workers -> pipeline, and what moves bytes between processes stays where it belongs."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MAY_IMPORT = {
+    "pipeline": {"pipeline"},
+    "workers": {"pipeline", "workers"},
+    "launch": {"pipeline", "workers", "launch"},
+}
+TRANSPORT = ("torch.distributed", "torch.multiprocessing", "multiprocessing", "socket")
+MAY_USE_TRANSPORT = {
+    "workers/links/": "links and the control channel carry data between processes",
+    "workers/groups.py": "joins the process group that torchrun describes",
+    "launch/spawn.py": "starts processes",
+    "launch/ports.py": "binds the metrics port once to see that it is free; carries nothing",
+}
+SOURCES = sorted(path for package in MAY_IMPORT for path in (REPOSITORY / package).rglob("*.py"))
+
+
+def imports(source: str, module: str) -> Iterator[str]:
+    """Every module that `source` imports, wherever it stands, as a full dotted name.
+
+    Attributes of torch count (`torch.distributed.x` needs no import of its own), and so do names given
+    to `import_module`. `module` resolves relative imports.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(module.split(".")[: -node.level]) if node.level else ""
+            parent = ".".join(part for part in (base, node.module) if part)
+            yield from (f"{parent}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "torch":
+            yield f"torch.{node.attr}"
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in ("import_module", "__import__"):
+                yield str(node.args[0].value)
+
+
+def against_the_direction(package: str, imported: str) -> bool:
+    root = imported.split(".")[0]
+    return root in MAY_IMPORT and root not in MAY_IMPORT[package]
+
+
+def is_transport(imported: str) -> bool:
+    return any(imported == name or imported.startswith(name + ".") for name in TRANSPORT)
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_go_one_way(path: Path) -> None:
+    name = name_of(path)
+    module = name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+    wrong = [found for found in imports(path.read_text(), module) if against_the_direction(name.split("/")[0], found)]
+    assert not wrong, f"{name} imports {wrong}: launch -> workers -> pipeline, never the other way"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_transport_stays_in_its_place(path: Path) -> None:
+    name = name_of(path)
+    if name.startswith(tuple(MAY_USE_TRANSPORT)):
+        return
+    module = name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+    wrong = [found for found in imports(path.read_text(), module) if is_transport(found)]
+    assert not wrong, f"{name} uses {wrong}; only these may: {', '.join(MAY_USE_TRANSPORT)}"
+
+
+def test_every_exception_is_still_needed() -> None:
+    for place in MAY_USE_TRANSPORT:
+        found = [path for path in SOURCES if name_of(path).startswith(place)]
+        used = [path for path in found if any(is_transport(name) for name in imports(path.read_text(), "x.y"))]
+        assert used, f"{place} uses no transport any more; take it off the list"
+
+
+@pytest.mark.parametrize(
+    ("source", "direction", "transport"),
+    [
+        ("import launch.cli", True, False),
+        ("def f():\n    from launch import cli", True, False),
+        ("from .. import launch", True, False),
+        ("import importlib\nimportlib.import_module('launch.cli')", True, False),
+        ("from pipeline.config import Config", False, False),
+        ("import socket as s", False, True),
+        ("from torch import distributed", False, True),
+        ("import torch.distributed as dist", False, True),
+        ("import torch\ntorch.distributed.init_process_group()", False, True),
+        ("from torch.distributed.rpc import rpc_sync", False, True),
+        ("from multiprocessing import shared_memory", False, True),
+        ("__import__('socket')", False, True),
+        ("import torch\ntorch.nn.Linear\nimport socketserver_like", False, False),
+    ],
+)
+def test_the_check_itself(source: str, direction: bool, transport: bool) -> None:
+    found = list(imports(source, "workers.x"))
+    assert any(against_the_direction("workers", name) for name in found) == direction
+    assert any(is_transport(name) for name in found) == transport

@@ -1,0 +1,291 @@
+"""The control channel: everybody is heard, strangers are dropped, and an end is noticed at once."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import TrainingError, UserError
+from workers.links import wire
+from workers.links.control import MAX_MESSAGE_BYTES, ControlClient, ControlClosed, ControlServer, ControlTimeout
+
+KEY = b"the key of the run"
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ControlServer]:
+    with ControlServer(str(tmp_path / "control") if request.param == "unix" else ("127.0.0.1", 0), KEY) as opened:
+        yield opened
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def meanwhile() -> Iterator[Callable[..., Callable[[], Any]]]:
+    """Run a call in a thread; the function returned waits for its outcome."""
+    threads: list[threading.Thread] = []
+
+    def start(call: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+        outcome: list[Any] = []
+
+        def run() -> None:
+            try:
+                outcome.append(call(*arguments))
+            except Exception as error:
+                outcome.append(error)
+
+        threads.append(threading.Thread(target=run))
+        threads[-1].start()
+
+        def result(thread: threading.Thread = threads[-1]) -> Any:
+            thread.join(10)
+            return outcome[0]
+
+        return result
+
+    yield start
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def clients(
+    server: ControlServer, meanwhile: Callable[..., Callable[[], Any]]
+) -> Iterator[tuple[ControlClient, ControlClient]]:
+    names = ("stage 1", "stage 2")
+    connecting = [meanwhile(ControlClient.connect, server.address, KEY, name, 10) for name in names]
+    server.accept(set(names), 10)
+    one, two = connecting[0](), connecting[1]()
+    yield one, two
+    one.close()
+    two.close()
+
+
+def collect(server: ControlServer, count: int) -> list[tuple[str, Any]]:
+    news: list[tuple[str, Any]] = []
+    deadline = time.monotonic() + 10
+    while len(news) < count and time.monotonic() < deadline:
+        news += server.poll(0.5)
+    return news
+
+
+def test_messages_travel_both_ways(server: ControlServer, clients: tuple[ControlClient, ControlClient]) -> None:
+    one, two = clients
+    server.broadcast({"do": "start"})
+    server.send("stage 2", {"step": 3, "values": [0.5, None, "ä"]})
+    assert one.poll(5) == {"do": "start"}
+    assert [two.poll(5), two.poll(5)] == [{"do": "start"}, {"step": 3, "values": [0.5, None, "ä"]}]
+    assert one.poll(0) is None
+    one.send({"n": 1})
+    one.send({"n": 2})
+    two.send({"n": 3})
+    news = collect(server, 3)
+    assert sorted(news, key=lambda item: item[1]["n"]) == [
+        ("stage 1", {"n": 1}), ("stage 1", {"n": 2}), ("stage 2", {"n": 3})
+    ]  # fmt: skip
+    assert server.poll(0.05) == []
+
+
+def test_two_threads_of_one_client_do_not_mix_their_messages(
+    server: ControlServer,
+    clients: tuple[ControlClient, ControlClient],
+    meanwhile: Callable[..., Callable[[], Any]],
+) -> None:
+    def send_all(thread: int) -> None:
+        for number in range(100):
+            clients[0].send({"thread": thread, "number": number, "padding": "x" * 20_000})
+
+    done = [meanwhile(send_all, thread) for thread in (0, 1)]
+    news = collect(server, 200)
+    assert [wait() for wait in done] == [None, None]
+    for thread in (0, 1):
+        assert [message["number"] for _, message in news if message["thread"] == thread] == list(range(100))
+
+
+def test_accept_names_those_that_are_missing_and_keeps_the_others(
+    server: ControlServer, meanwhile: Callable[..., Callable[[], Any]]
+) -> None:
+    connecting = meanwhile(ControlClient.connect, server.address, KEY, "stage 1", 10)
+    with pytest.raises(ControlTimeout, match=r"stage 2, stage 3 did not connect .* within 0\.5 s"):
+        server.accept({"stage 1", "stage 2", "stage 3"}, 0.5)
+    with connecting() as client:
+        server.accept({"stage 1"}, 0.1)
+        client.send({"still": "here"})
+        assert collect(server, 1) == [("stage 1", {"still": "here"})]
+
+
+def test_the_end_of_a_client_is_reported_once_after_its_last_words(
+    server: ControlServer, clients: tuple[ControlClient, ControlClient]
+) -> None:
+    clients[0].send({"last": "words"})
+    clients[0].close()
+    server.send("stage 1", {"nobody": "reads this"})
+    assert collect(server, 2) == [("stage 1", {"last": "words"}), ("stage 1", None)]
+    assert server.poll(0.05) == []
+    server.send("stage 1", {})
+    clients[1].send({"n": 1})
+    assert collect(server, 1) == [("stage 2", {"n": 1})]
+
+
+def test_a_client_that_ended_may_come_back(
+    server: ControlServer,
+    clients: tuple[ControlClient, ControlClient],
+    meanwhile: Callable[..., Callable[[], Any]],
+) -> None:
+    clients[0].close()
+    assert collect(server, 1) == [("stage 1", None)]
+    connecting = meanwhile(ControlClient.connect, server.address, KEY, "stage 1", 10)
+    server.accept({"stage 1", "stage 2"}, 10)
+    with connecting() as again:
+        server.send("stage 1", {"welcome": "back"})
+        assert again.poll(5) == {"welcome": "back"}
+
+
+def test_a_client_learns_at_once_that_the_server_has_gone(
+    server: ControlServer,
+    clients: tuple[ControlClient, ControlClient],
+    meanwhile: Callable[..., Callable[[], Any]],
+) -> None:
+    polling = meanwhile(clients[0].poll, 30)
+    server.broadcast({"last": "words"})
+    server.close()
+    assert polling() == {"last": "words"}
+    started = time.monotonic()
+    with pytest.raises(ControlClosed, match="stage 1: the coordinator has ended"):
+        clients[0].poll(30)
+    assert time.monotonic() - started < 1
+    with pytest.raises(ControlClosed, match="stage 2: the coordinator cannot be reached"):  # noqa: PT012
+        for _ in range(100):  # over TCP the first may still leave
+            clients[1].send({})
+            time.sleep(0.01)
+
+
+def test_a_killed_client_is_noticed_at_once(server: ControlServer, meanwhile: Callable[..., Callable[[], Any]]) -> None:
+    code = (
+        "import sys, ast, time; from workers.links.control import ControlClient; "
+        f"client = ControlClient.connect(ast.literal_eval(sys.argv[1]), {KEY!r}, 'stage 1', 30); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, repr(server.address)])
+    try:
+        server.accept({"stage 1"}, 60)
+        polling = meanwhile(server.poll, 30)
+        process.kill()
+        killed = time.monotonic()
+        assert polling() == [("stage 1", None)]
+        assert time.monotonic() - killed < 1
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def test_a_wrong_key_is_refused_on_both_ends(
+    server: ControlServer, meanwhile: Callable[..., Callable[[], Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = meanwhile(ControlClient.connect, server.address, b"wrong", "stage 1", 5)
+    right = meanwhile(ControlClient.connect, server.address, KEY, "stage 2", 5)
+    server.accept({"stage 2"}, 5)
+    with pytest.raises(ControlTimeout, match="stage 1"):
+        server.accept({"stage 1", "stage 2"}, 0.5)
+    error = wrong()
+    assert isinstance(error, ControlClosed)
+    assert "refused the key" in str(error)
+    assert "control: refused a connection" in caplog.text
+    right().close()
+
+
+@pytest.mark.parametrize(("name", "reason"), [("stage 1", "already connected"), ("stage 9", "not expected")])
+def test_a_name_that_is_taken_or_unknown_is_refused(
+    server: ControlServer,
+    clients: tuple[ControlClient, ControlClient],
+    meanwhile: Callable[..., Callable[[], Any]],
+    name: str,
+    reason: str,
+) -> None:
+    other = meanwhile(ControlClient.connect, server.address, KEY, name, 5)
+    with pytest.raises(ControlTimeout):
+        server.accept({"stage 1", "stage 2", "stage 3"}, 0.5)
+    assert reason in str(other())
+    clients[0].send({"n": 1})
+    assert collect(server, 1) == [("stage 1", {"n": 1})]
+
+
+def test_strangers_delay_nobody(server: ControlServer, meanwhile: Callable[..., Callable[[], Any]]) -> None:
+    family = socket.AF_UNIX if isinstance(server.address, str) else socket.AF_INET
+    with socket.socket(family) as silent, socket.socket(family) as rude:
+        silent.connect(server.address)
+        rude.connect(server.address)
+        rude.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connecting = meanwhile(ControlClient.connect, server.address, KEY, "stage 1", 10)
+        started = time.monotonic()
+        server.accept({"stage 1"}, 10)
+        assert time.monotonic() - started < 2
+    connecting().close()
+
+
+BAD_BYTES = {
+    "not json": b"{",
+    "no object": b"[1, 2]",
+    "a pickle": b"\x80\x04N.",
+    "deeply nested": b"[" * 100_000,
+    "oversized": b" " * (MAX_MESSAGE_BYTES + 1),
+}
+
+
+@pytest.mark.parametrize("bad", list(BAD_BYTES))
+def test_a_client_that_sends_anything_else_is_dropped_and_the_others_go_on(
+    server: ControlServer,
+    clients: tuple[ControlClient, ControlClient],
+    meanwhile: Callable[..., Callable[[], Any]],
+    caplog: pytest.LogCaptureFixture,
+    bad: str,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    connection: Connection = clients[0]._connection
+    sending = meanwhile(connection.send_bytes, BAD_BYTES[bad])
+    assert collect(server, 1) == [("stage 1", None)]
+    sending()
+    assert "control: dropped stage 1" in caplog.text
+    clients[1].send({"n": 1})
+    assert collect(server, 1) == [("stage 2", {"n": 1})]
+
+
+def test_a_message_that_is_too_long_is_not_sent(
+    server: ControlServer, clients: tuple[ControlClient, ControlClient]
+) -> None:
+    with pytest.raises(TrainingError, match=f"at most {MAX_MESSAGE_BYTES} bytes"):
+        clients[0].send({"padding": "x" * MAX_MESSAGE_BYTES})
+    clients[0].send({"n": 1})
+    assert collect(server, 1) == [("stage 1", {"n": 1})]
+
+
+def test_a_client_without_a_server_gives_up_in_time(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(ControlTimeout, match=r"stage 1 cannot connect .* within 0\.3 s"):
+        ControlClient.connect(str(tmp_path / "nobody"), KEY, "stage 1", 0.3)
+    assert time.monotonic() - started < 1
+
+
+def test_an_address_in_use_and_a_path_too_long_are_explained(tmp_path: Path) -> None:
+    with ControlServer(("127.0.0.1", 0), KEY) as first, pytest.raises(UserError, match="cannot listen on 127"):
+        ControlServer(first.address, KEY)
+    with pytest.raises(UserError, match="at most 100 bytes"):
+        ControlServer(str(tmp_path / ("x" * 200)), KEY)
+
+
+def test_an_ordinary_file_is_never_removed(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with pytest.raises(UserError):
+        ControlServer(str(path), KEY)
+    wire.remove_socket_file(str(path))
+    assert path.read_text() == "data"

@@ -1,0 +1,56 @@
+"""The metrics as Prometheus reads them, through its own parser."""
+
+from __future__ import annotations
+
+import socket
+import urllib.request
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipeline.config import Metrics
+from pipeline.errors import UserError
+from workers.metrics import RunMetrics
+from workers.reports import StepReport
+
+
+def report(stage: int, step: int, busy: float) -> StepReport:
+    return StepReport(stage, step, 0.5, {"on_diagonal": 20.0}, 0.1, busy, 0.25, 0.125, queue_depth=2, link_bytes=1000)
+
+
+def scrape(url: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    assert all(family.documentation for family in families)
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+
+
+def test_everything_a_run_reports_is_served() -> None:
+    metrics = RunMetrics()
+    url = metrics.serve(Metrics())
+    for step, busy in enumerate([1.0, 2.5]):
+        for stage in (1, 2):
+            metrics.stage_report(report(stage, step, busy))
+        metrics.step_done(images=64, feed_wait=0.5 * (step + 1))
+    values = scrape(url)
+    stage = (("replica", "0"), ("stage", "2"))
+    assert values["onward_samples_total", ()] == 128
+    assert values["onward_feed_wait_seconds_total", ()] == 1.0
+    assert values["onward_step", stage] == 1
+    assert values["onward_stage_busy_seconds_total", stage] == 2.5
+    assert values["onward_stage_wait_seconds_total", (("direction", "input"), *stage)] == 0.25
+    assert values["onward_stage_wait_seconds_total", (("direction", "output"), *stage)] == 0.125
+    assert values["onward_link_bytes_total", stage] == 1000
+    assert values["onward_link_queue_depth", stage] == 2
+    assert values["onward_learning_rate", stage] == 0.1
+    assert values["onward_objective_loss", (*stage, ("term", "total"))] == 0.5
+    assert values["onward_objective_loss", (*stage, ("term", "on_diagonal"))] == 20.0
+
+
+def test_a_port_that_is_taken_is_an_error_at_the_start() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"metrics\.port={port}.*[Gg]ive another port"):
+            RunMetrics().serve(Metrics(port=port))
