@@ -24,16 +24,19 @@ LIMIT = 150
 """Seconds; a run of six tiny steps takes about ten on two idle cores."""
 
 
-def command(folder: Path, *overrides: str) -> list[str]:
-    """`onward train` on the tiny network, writing to `folder/run` unless an override says otherwise."""
-    config = folder / "tiny.yaml"
-    config.write_text(TINY)
+def command(folder: Path, *overrides: str, config: Path | None = None) -> list[str]:
+    """`onward train`, on the tiny network unless another configuration is given; writes to `folder/run`."""
+    if config is None:
+        config = folder / "tiny.yaml"
+        config.write_text(TINY)
     return [sys.executable, "-m", "launch.cli", "train", str(config), f"run_dir={folder / 'run'}", *overrides]
 
 
-def start(folder: Path, *overrides: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+def start(
+    folder: Path, *overrides: str, environment: dict[str, str] | None = None, config: Path | None = None
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command(folder, *overrides),
+        command(folder, *overrides, config=config),
         cwd=ROOT,
         env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE,
@@ -42,9 +45,11 @@ def start(folder: Path, *overrides: str, environment: dict[str, str] | None = No
     )
 
 
-def train(folder: Path, *overrides: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def train(
+    folder: Path, *overrides: str, environment: dict[str, str] | None = None, config: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run to the end; kills everything after `LIMIT` seconds."""
-    process = start(folder, *overrides, environment=environment)
+    process = start(folder, *overrides, environment=environment, config=config)
     try:
         out, err = process.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:

@@ -129,7 +129,7 @@ def test_close_ends_an_unfinished_feed(photos: Path, workers: int) -> None:
     started = time.monotonic()
     feed.close()
     feed.close()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
     assert feed_threads() == 0
     assert active_children() == []
     with pytest.raises(TrainingError, match="closed"):
@@ -161,7 +161,7 @@ def test_a_killed_worker_is_named(photos: Path, busy: bool) -> None:
         started = time.monotonic()
         with pytest.raises(TrainingError, match=rf"feed worker \(process {victim.pid}\) died.*memory ran out"):
             list(feed)
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 40
     assert active_children() == []
 
 
