@@ -36,7 +36,7 @@ def imports(source: str, module: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(module.split(".")[: -node.level]) if node.level else ""
             parent = ".".join(part for part in (base, node.module) if part)
-            yield from (f"{parent}.{alias.name}" for alias in node.names)
+            yield from (".".join(filter(None, (parent, alias.name))) for alias in node.names)
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "torch":
             yield f"torch.{node.attr}"
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
@@ -61,7 +61,7 @@ def name_of(path: Path) -> str:
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_imports_go_one_way(path: Path) -> None:
     name = name_of(path)
-    module = name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+    module = name.removesuffix(".py").replace("/", ".")
     wrong = [found for found in imports(path.read_text(), module) if against_the_direction(name.split("/")[0], found)]
     assert not wrong, f"{name} imports {wrong}: launch -> workers -> pipeline, never the other way"
 
@@ -71,7 +71,7 @@ def test_transport_stays_in_its_place(path: Path) -> None:
     name = name_of(path)
     if name.startswith(tuple(MAY_USE_TRANSPORT)):
         return
-    module = name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+    module = name.removesuffix(".py").replace("/", ".")
     wrong = [found for found in imports(path.read_text(), module) if is_transport(found)]
     assert not wrong, f"{name} uses {wrong}; only these may: {', '.join(MAY_USE_TRANSPORT)}"
 
