@@ -157,9 +157,7 @@ def _start_coordinator(group: RunGroup, config: Config, run: RunDir, stack: Exit
     images = len(open_dataset(config.data, "train"))
     plan = StepPlan(images, config.data.batch_size, config.train.epochs, config.data.drop_last, config.seed, None)
     shared_key = "" if group.on_one_host else key
-    return child, Prepared(
-        str(run.path.absolute()), private, shared_key, rpc_init, control, plan.steps_per_epoch
-    )
+    return child, Prepared(str(run.path.absolute()), private, shared_key, rpc_init, control, plan.steps_per_epoch)
 
 
 def _train_stage(group: RunGroup, config: Config, run: RunDir, prepared: Prepared) -> bool:

@@ -6,12 +6,27 @@ import json
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
-from torch.distributed import TCPStore
 from torch.distributed.rendezvous import rendezvous
 
 from pipeline.errors import TrainingError
+
+
+class Store(Protocol):
+    """The part of torch's key-value stores that is used here."""
+
+    def set(self, key: str, value: str) -> None:
+        """Keep `value` under `key`."""
+        ...
+
+    def get(self, key: str) -> bytes:
+        """What is kept under `key`."""
+        ...
+
+    def wait(self, keys: list[str], timeout: timedelta) -> None:
+        """Until all `keys` are there; raises when the time is over."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,7 @@ class RunGroup:
     world_size: int
     local_rank: int
     local_world_size: int
-    store: TCPStore
+    store: Store
 
     @property
     def on_one_host(self) -> bool:
