@@ -11,7 +11,6 @@ import signal
 import sys
 from pathlib import Path
 from threading import Timer
-from types import FrameType
 from typing import Any
 
 import torch
@@ -20,8 +19,8 @@ from rich.console import Console
 from launch.run_dir import read_config
 from launch.spawn import watch_parent
 from launch.train import record_failure
-from workers.coordinator import Coordinator, RunFailed
-from workers.failures import Interrupted, Sign, sign_of
+from workers.coordinator import Coordinator
+from workers.failures import Interrupted, RunFailed, Sign, raise_interrupted, sign_of
 from workers.meeting import COORDINATOR, Meeting, stage_name
 from workers.run_files import RunDir
 
@@ -36,7 +35,7 @@ def main(announce_fd: int) -> int:
     config = read_config(run.path)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
+        signal.signal(number, raise_interrupted)
     host = start["control_host"]
     meeting = Meeting(
         start["private_dir"],
@@ -90,10 +89,6 @@ def _orphaned(coordinator: Coordinator, run: RunDir) -> None:
     timer = Timer(ORPHAN_SECONDS, give_up)
     timer.daemon = True
     timer.start()
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(f"asked to stop by {signal.Signals(number).name}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -28,7 +29,7 @@ from pipeline.data.datasets import open_dataset
 from pipeline.data.sampler import StepPlan
 from pipeline.errors import OnwardError, UserError
 from workers.environment import process_environment
-from workers.failures import Sign, sign_of
+from workers.failures import Interrupted, RunFailed, Sign, raise_interrupted, sign_of
 from workers.groups import RunGroup, join_group, under_torchrun
 from workers.meeting import COORDINATOR, START_SECONDS, Meeting, stage_name
 from workers.run_files import RunDir, write_json
@@ -94,9 +95,13 @@ def _serial(config: Config, run: RunDir) -> int:
     from workers.serial_run import run_serial
 
     devices = [placement.device for placement in place(config, count_gpus())]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, raise_interrupted)
     try:
         run_serial(config, run, devices, Console())
-    except (OnwardError, KeyboardInterrupt) as error:
+    except RunFailed as failure:
+        return record_failure(run, failure.sign)
+    except (OnwardError, Interrupted) as error:
         return record_failure(run, sign_of("the serial run", None, error))
     return 0
 

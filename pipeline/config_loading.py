@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline.config import Config, Section
 from pipeline.errors import ConfigError, UserError, nearest
+from pipeline.shapes import boundary_shapes
 
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
@@ -265,3 +266,11 @@ def _check_together(config: Config) -> None:
             f"a warm-up of {optimizer.warmup_epochs} epochs leaves nothing of the {config.train.epochs} trained",
             f"Give less than train.epochs={config.train.epochs}",
         )
+    for index, (_, _, _, height, width) in enumerate(boundary_shapes(config)[1:], 1):
+        kind = config.stage(index).noise.kind
+        if (kind == "hw" and height * width == 1) or (kind == "c_legacy" and height == 1):
+            raise ConfigError(
+                "noise.kind",
+                f"'{kind}' takes a standard deviation over pixels, and the output of stage {index} is {height}x{width}",
+                f"Give stages.{index}.noise.kind=all, or a larger data.image_size",
+            )

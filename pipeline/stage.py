@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from pipeline.backbones import Block
 from pipeline.config import Config
 from pipeline.data.normalize import Normalize
+from pipeline.errors import TrainingError
 from pipeline.heads import ExpansionHead
 from pipeline.noise import add_noise, standard_normal
 from pipeline.objectives import build_objective
@@ -100,7 +102,11 @@ class Stage(nn.Module):
         return output
 
     def update(self, step: int) -> StageReport:
-        """Head, loss, backward and optimizer step on what `forward` has just computed."""
+        """Head, loss, backward and optimizer step on what `forward` has just computed.
+
+        Raises:
+            TrainingError: the loss is not a finite number.
+        """
         z1, z2 = (self.head(output) for output in self._outputs)
         loss, terms = self.objective(z1, z2)
         self.optimizer.zero_grad(set_to_none=True)
@@ -110,7 +116,13 @@ class Stage(nn.Module):
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        return StageReport(loss.item(), {name: term.item() for name, term in terms.items()}, learning_rate)
+        value = loss.item()
+        if not isfinite(value):
+            raise TrainingError(
+                f"the loss is {value}. Lower optimizer.lr (now {learning_rate:g}) or warm up longer "
+                f"(optimizer.warmup_epochs), for this stage alone with stages.{self.index}.optimizer"
+            )
+        return StageReport(value, {name: term.item() for name, term in terms.items()}, learning_rate)
 
     def snapshot(self) -> dict[str, Tensor]:
         """Everything the stage would need to go on: weights, buffers and momentum, by name."""

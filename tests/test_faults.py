@@ -110,3 +110,12 @@ def test_a_killed_command_line_leaves_no_orphan(tmp_path: Path) -> None:
     while processes_mentioning(str(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not processes_mentioning(str(tmp_path))
+
+
+def test_a_loss_that_is_not_a_number_names_its_stage(tmp_path: Path) -> None:
+    result = train(tmp_path, "runtime=serial", "optimizer.warmup_epochs=0", "stages.2.optimizer.lr=1.0e+30")
+    assert result.returncode == 1
+    assert re.fullmatch(
+        r"error: stage 2 failed at step 1: the loss is (nan|inf)\. Lower optimizer\.lr .*stages\.2\.optimizer",
+        result.stderr.strip(),
+    ), result.stderr

@@ -17,8 +17,7 @@ import torch
 from rich.console import Console
 
 from pipeline.config import Config
-from pipeline.errors import TrainingError
-from workers.failures import Sign, choose, sign_of
+from workers.failures import RunFailed, Sign, choose, sign_of
 from workers.feed import Feed
 from workers.finish import finish_run
 from workers.links.agent import start_agent, stop_agent
@@ -37,14 +36,6 @@ POLL_SECONDS = 0.2
 GRACE_SECONDS = 1.0
 """After the first sign of a failure, how long to listen for a better explanation."""
 STOP_SECONDS = 30.0
-
-
-class RunFailed(TrainingError):
-    """The run is over; `sign` says why."""
-
-    def __init__(self, sign: Sign) -> None:
-        super().__init__(str(sign.error()))
-        self.sign = sign
 
 
 class Coordinator:

@@ -7,10 +7,12 @@ a neighbour, and that before who was told to stop.
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
-from pipeline.errors import OnwardError, StageFailure, UserError
+from pipeline.errors import OnwardError, StageFailure, TrainingError, UserError
 
 RANKS = ("bad_input", "raised", "died", "timeout", "lost_neighbour", "interrupted")
 
@@ -47,6 +49,14 @@ class Sign:
         return StageFailure(self.who, self.step, self.cause)
 
 
+class RunFailed(TrainingError):
+    """The run is over; `sign` says why."""
+
+    def __init__(self, sign: Sign) -> None:
+        super().__init__(str(sign.error()))
+        self.sign = sign
+
+
 def sign_of(who: str, step: int | None, error: BaseException) -> Sign:
     """What `who` has to say about an exception that ended it.
 
@@ -73,3 +83,9 @@ def choose(signs: list[Sign]) -> Sign:
 
 class Interrupted(BaseException):
     """The process was asked to stop by a signal; not an `Exception`, so that nothing swallows it."""
+
+
+def raise_interrupted(number: int, frame: FrameType | None) -> None:
+    """Signal handler: raises `Interrupted` once; a second signal must not cut off the telling of the first."""
+    signal.signal(number, signal.SIG_IGN)
+    raise Interrupted(f"asked to stop by {signal.Signals(number).name}")

@@ -12,9 +12,10 @@ from pipeline.config import Config
 from pipeline.serial import serial_step
 from pipeline.stage import Stage
 from workers.compute import set_up_compute
+from workers.failures import Interrupted, RunFailed, sign_of
 from workers.feed import Feed
 from workers.finish import finish_run
-from workers.meeting import noise_levels
+from workers.meeting import noise_levels, stage_name
 from workers.metrics import RunMetrics
 from workers.progress import Progress
 from workers.recorder import Recorder
@@ -27,6 +28,7 @@ def run_serial(config: Config, run: RunDir, devices: Sequence[str], console: Con
     """Train every stage in turn, step by step, on the first stage's device.
 
     Raises:
+        RunFailed: a stage raised.
         OnwardError: bad data, a port that cannot be served, a feed that died.
     """
     set_up_compute(config.threads)
@@ -52,7 +54,11 @@ def _train(config: Config, feed: Feed, stages: list[Stage], device: torch.device
         recorder.batch_sent(batch.step, batch.epoch, batch.views.shape[1])
         started = time.monotonic()
         results = serial_step(stages, batch.views.to(device), batch.step, levels)
-        for stage, spent, result in zip(stages, times, results, strict=True):
+        for stage, spent in zip(stages, times, strict=True):
+            try:
+                result = next(results)
+            except (Exception, Interrupted) as error:
+                raise RunFailed(sign_of(stage_name(stage.index), batch.step, error)) from error
             spent.busy += time.monotonic() - started
             recorder.stage_report(spent.report(stage.index, batch.step, result, queue_depth=0, link_bytes=0))
             started = time.monotonic()

@@ -7,7 +7,6 @@ import os
 import signal
 import traceback
 from contextlib import ExitStack, suppress
-from types import FrameType
 
 import torch
 
@@ -15,7 +14,7 @@ from pipeline.config import Config
 from pipeline.errors import TrainingError
 from pipeline.stage import Stage
 from workers.compute import set_up_compute
-from workers.failures import Interrupted, sign_of
+from workers.failures import Interrupted, raise_interrupted, sign_of
 from workers.links.agent import start_agent, stop_agent
 from workers.links.control import ControlClient
 from workers.links.factory import open_receiver, open_sender
@@ -37,7 +36,7 @@ def run_stage_process(
     """
     set_up_compute(config.threads)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
+        signal.signal(number, raise_interrupted)
     name = stage_name(index)
     _log.info("%s: process %d on %s, %d CPU threads", name, os.getpid(), device, config.threads)
     worker: StageWorker | None = None
@@ -87,9 +86,3 @@ def _leave_orderly(config: Config, worker: StageWorker) -> None:
         worker.sender.close()
     if config.link.kind == "rpc":
         stop_agent(graceful=True, timeout=STOP_SECONDS)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    # Once is enough: a second signal must not cut off the telling of the first.
-    signal.signal(number, signal.SIG_IGN)
-    raise Interrupted(f"asked to stop by {signal.Signals(number).name}")
