@@ -25,7 +25,7 @@ install: $(STAMP) ## Make .venv and install Onward with its tools into it.
 # Old only when pyproject.toml changes, so that every target below starts at once.
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "error: Onward needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing)." \
+	  echo "error: Onward needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | head -n 1)." \
 	    "Install one and name it: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@[ -x $(BIN)/python ] || { echo "Making a virtual environment in .venv"; $(PYTHON) -m venv .venv; }
 	@echo "Installing Onward and its dependencies into .venv (the first time pip downloads up to 5 GB: be patient)"

@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 from launch.preflight import Report, preflight
 from launch.run_dir import create_run_dir, read_config
 from pipeline.config import Config
@@ -23,8 +24,6 @@ from pipeline.config_loading import dump_config, load_config
 from pipeline.errors import OnwardError, UserError
 from pipeline.shapes import boundary_shapes
 from workers.run_files import RunDir
-
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     help="Train deep networks as a pipeline in which nothing flows backward.",

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from launch.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
 from pipeline.config import Config
 from pipeline.errors import TrainingError
 from workers.environment import process_environment
@@ -44,6 +45,8 @@ def run_training(config: Config, run_dir: Path) -> int:
     module = "launch.train" if serial else "launch.spawn"
     environment = {**process_environment(config.threads), PREPARED: str(run_dir)}
     log = run.log("serial" if serial else "torchrun")
+    how = "in one process" if serial else f"in {config.num_stages} processes and a coordinator, link {config.link.kind}"
+    print(f"training {config.num_stages} stages {how}; everything goes to {run_dir}", flush=True)
     with log.open("ab") as errors:
         child = subprocess.Popen(
             [sys.executable, "-m", module, str(run.config), str(config.num_stages)],
@@ -54,7 +57,7 @@ def run_training(config: Config, run_dir: Path) -> int:
         )
         code, interrupted = _wait(child)
     _await_release(run)
-    return _tell(run, code, interrupted, log)
+    return _tell(run, code, interrupted)
 
 
 def _wait(child: subprocess.Popen[bytes]) -> tuple[int, bool]:
@@ -89,23 +92,21 @@ def _await_release(run: RunDir) -> None:
                 time.sleep(0.05)
 
 
-def _tell(run: RunDir, code: int, interrupted: bool, log: Path) -> int:
+def _tell(run: RunDir, code: int, interrupted: bool) -> int:
     """Say in one line on stderr what ended the run; the exit code."""
-    if code == 0 and not run.failure.exists():
-        return 0
     failure = _read_json(run.failure)
-    if failure is None:
-        cause = f"interrupted; see {log}" if interrupted else f"the run ended without a word (exit code {code})"
-        failure = {"message": f"{cause}; see {run.logs}", "exit_code": 130 if interrupted else 1, "kind": "died"}
-    elif interrupted:
-        where = "before the first step" if failure["step"] is None else f"at step {failure['step']}"
-        failure = {"message": f"interrupted {where}", "exit_code": 130, "kind": "interrupted"}
-    elif failure["kind"] == "died":
-        failure = _with_exit_code(run, failure)
-    word = "interrupted" if failure["exit_code"] == 130 else "error"
-    message = failure["message"].removeprefix("interrupted ")
-    print(f"{word}: {message}" if word == "error" else f"{word} {message}", file=sys.stderr)
-    return int(failure["exit_code"])
+    if interrupted and (failure or code):
+        step = failure["step"] if failure else None
+        print(f"interrupted {'before the first step' if step is None else f'at step {step}'}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    if failure:
+        failure = _with_exit_code(run, failure) if failure["kind"] == "died" else failure
+        print(f"error: {failure['message']}", file=sys.stderr)
+        return int(failure["exit_code"])
+    if code:
+        print(f"error: the run ended without a word (exit code {code}); see {run.logs}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
 
 
 def _with_exit_code(run: RunDir, failure: dict[str, Any]) -> dict[str, Any]:

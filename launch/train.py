@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 from launch.placement import count_gpus, place
 from launch.preflight import preflight
 from launch.run_dir import create_run_dir, read_config
@@ -34,7 +35,7 @@ from workers.groups import RunGroup, join_group, under_torchrun
 from workers.meeting import COORDINATOR, START_SECONDS, Meeting, stage_name
 from workers.run_files import RunDir, write_json
 
-EXIT_CODES = {"bad_input": 2, "interrupted": 130}
+EXIT_CODES = {"bad_input": EXIT_BAD_INPUT, "interrupted": EXIT_INTERRUPTED}
 LEAVE_SECONDS = 8.0
 """How long a stage that failed waits for the coordinator to have written down why."""
 
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _lead(group, arguments) if group.rank == 0 else _follow(group)
     except OnwardError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
+        return EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
 
 
 def _prepared_run(arguments: list[str]) -> tuple[Config, RunDir]:
@@ -126,16 +127,16 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
         if code < 0 and not run.failure.exists():
             cause = f"its process was killed by signal {-code}"
             record_failure(run, Sign(COORDINATOR, None, "died", cause))
-        return code if finished else 1
+        return code if finished else EXIT_FAILED
 
 
 def _follow(group: RunGroup) -> int:
     """Any other rank: train its stage where rank 0 says."""
     word = group.look_up("run", START_SECONDS)
     if not word["run_dir"]:
-        return 2  # rank 0 has said why
+        return EXIT_BAD_INPUT  # rank 0 has said why
     run = RunDir(Path(word["run_dir"]))
-    return 0 if _train_stage(group, read_config(run.path), run, Prepared(**word)) else 1
+    return 0 if _train_stage(group, read_config(run.path), run, Prepared(**word)) else EXIT_FAILED
 
 
 def _start_coordinator(group: RunGroup, config: Config, run: RunDir, stack: ExitStack) -> tuple[Child, Prepared]:
@@ -198,7 +199,7 @@ def _log_to(path: Path) -> None:
 
 def record_failure(run: RunDir, sign: Sign) -> int:
     """Write down the cause of a failed run, and say it unless the command line will; returns the exit code."""
-    code = EXIT_CODES.get(sign.kind, 1)
+    code = EXIT_CODES.get(sign.kind, EXIT_FAILED)
     message = str(sign.error())
     write_json(
         run.failure,

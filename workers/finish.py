@@ -71,12 +71,17 @@ def print_report(console: Console, run: RunDir, report: dict[str, Any]) -> None:
 
 
 def _table(report: dict[str, Any]) -> Table:
-    table = Table(title="Linear-probe accuracy (untrained → trained) and time of each block", title_justify="left")
-    for name in ("block", "trunk", "expansion", "computing", "waiting for input", "waiting for room"):
+    probed = "trained" in report
+    title = (
+        "Linear-probe accuracy in % (untrained → trained), and where the time went" if probed else "Where the time went"
+    )
+    table = Table(title=title, title_justify="left")
+    accuracies = ("trunk", "expansion") if probed else ()
+    for name in ("block", *accuracies, "computing", "waiting for input", "waiting for room"):
         table.add_column(name, justify="right")
     for row, shares in enumerate(report["stages"]):
-        scores = [f"{'–':^20}"] * 2
-        if "trained" in report:
+        scores = []
+        if probed:
             before, after = (BlockScore(**report[name][row]) for name in ("untrained", "trained"))
             scores = [_gain(before.trunk, after.trunk), _gain(before.expansion, after.expansion)]
         times = [f"{100 * shares[name]:.1f} %" for name in ("busy", "wait_input", "wait_output")]
