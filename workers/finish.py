@@ -66,19 +66,18 @@ def final_digest(run: RunDir) -> str:
 def print_report(console: Console, run: RunDir, report: dict[str, Any]) -> None:
     """The summary that a run ends with."""
     console.print(_table(report))
+    console.print("busy: computing; starved: waiting for input; blocked: waiting for room in the next stage's queue")
     rate = f"{report['images_per_second']:.0f} images/s" if report["images_per_second"] else "one step"
     console.print(f"{report['images']} images, {rate}  ·  everything is in {run.path}", markup=False, soft_wrap=True)
 
 
 def _table(report: dict[str, Any]) -> Table:
     probed = "trained" in report
-    title = (
-        "Linear-probe accuracy in % (untrained → trained), and where the time went" if probed else "Where the time went"
-    )
+    title = "linear probe, % (untrained → trained); share of time" if probed else "share of time"
     table = Table(title=title, title_justify="left")
     accuracies = ("trunk", "expansion") if probed else ()
-    for name in ("block", *accuracies, "computing", "waiting for input", "waiting for room"):
-        table.add_column(name, justify="right")
+    for name in ("block", *accuracies, "busy", "starved", "blocked"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row, shares in enumerate(report["stages"]):
         scores = []
         if probed:
@@ -90,4 +89,4 @@ def _table(report: dict[str, Any]) -> Table:
 
 
 def _gain(before: float, after: float) -> str:
-    return f"{100 * before:.1f} → {100 * after:.1f} ({100 * (after - before):+.1f})"
+    return f"{100 * before:.1f} → {100 * after:.1f} {100 * (after - before):+.1f}"
