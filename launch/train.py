@@ -29,7 +29,7 @@ from pipeline.config_loading import load_config
 from pipeline.data.datasets import open_dataset
 from pipeline.data.sampler import StepPlan
 from pipeline.errors import OnwardError, UserError
-from workers.environment import process_environment
+from workers.environment import ALLOCATOR, process_environment
 from workers.failures import Interrupted, RunFailed, Sign, raise_interrupted, sign_of
 from workers.groups import RunGroup, join_group, under_torchrun
 from workers.meeting import COORDINATOR, START_SECONDS, Meeting, stage_name
@@ -72,14 +72,23 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
 
 
-def _prepared_run(arguments: list[str]) -> tuple[Config, RunDir]:
-    """The run that the command line has prepared; otherwise check and prepare it here."""
+def _prepared_run(arguments: list[str], num_processes: int | None = None) -> tuple[Config, RunDir]:
+    """The run that the command line has prepared; otherwise check and prepare it here.
+
+    Args:
+        num_processes: how many torchrun started; None without torchrun.
+    """
     if PREPARED in os.environ:
         run = Path(os.environ[PREPARED])
         return read_config(run), RunDir(run)
     if not arguments or arguments[0].startswith("-"):
         raise UserError("usage: torchrun --nproc-per-node=STAGES -m launch.train CONFIG [key=value ...]")
     config = load_config(arguments[0], arguments[1:])
+    if num_processes not in (None, config.num_stages):
+        raise UserError(
+            f"the network is cut into {config.num_stages} stages and torchrun started {num_processes} processes. "
+            f"Give --nproc-per-node={config.num_stages} (one process a stage), or other model.cuts"
+        )
     preflight(config)
     run = create_run_dir(config, Path(arguments[0]).stem)
     return read_config(run), RunDir(run)
@@ -111,12 +120,7 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
     """Rank 0: prepare, start the coordinator, train stage 1, wait for the coordinator."""
     with ExitStack() as stack:
         try:
-            config, run = _prepared_run(arguments)
-            if group.world_size != config.num_stages:
-                raise UserError(
-                    f"the network is cut into {config.num_stages} stages and torchrun started {group.world_size} "
-                    f"processes. Give --nproc-per-node={config.num_stages} (one process a stage), or other model.cuts"
-                )
+            config, run = _prepared_run(arguments, group.world_size)
             coordinator, prepared = _start_coordinator(group, config, run, stack)
         except OnwardError:
             group.publish("run", {"run_dir": ""})
@@ -211,7 +215,15 @@ def record_failure(run: RunDir, sign: Sign) -> int:
     return code
 
 
+def _with_allocator() -> None:
+    """Start over with the allocator's settings, which count only from a process's start; torchrun sets none."""
+    if not ALLOCATOR.keys() <= os.environ.keys():
+        threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+        os.execve(sys.executable, [sys.executable, "-m", "launch.train", *sys.argv[1:]], process_environment(threads))
+
+
 if __name__ == "__main__":
+    _with_allocator()
     # Links and RPC agents have threads of their own; after a failure nothing may wait for them.
     exit_code = main()
     sys.stdout.flush()

@@ -66,7 +66,7 @@ def final_digest(run: RunDir) -> str:
 def print_report(console: Console, run: RunDir, report: dict[str, Any]) -> None:
     """The summary that a run ends with."""
     console.print(_table(report))
-    console.print("busy: computing; starved: waiting for input; blocked: waiting for room in the next stage's queue")
+    console.print("busy: computing; starved: waiting for input; blocked: waiting for room")
     rate = f"{report['images_per_second']:.0f} images/s" if report["images_per_second"] else "one step"
     console.print(f"{report['images']} images, {rate}  ·  everything is in {run.path}", markup=False, soft_wrap=True)
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from workers.environment import ALLOCATOR
 from workers.links.agent import start_agent, stop_agent
 from workers.links.base import LinkAddress, Receiver, Sender
 from workers.links.factory import open_receiver, open_sender
@@ -31,11 +32,6 @@ from workers.messages import Header, TensorSpec
 MEGABYTES = (1, 12, 50)
 WARM_UP = 6
 LIMIT = 60.0
-KEEP_MEMORY = {
-    "MALLOC_TRIM_THRESHOLD_": str(2**40),
-    "MALLOC_MMAP_THRESHOLD_": str(2**40),
-    "MALLOC_TOP_PAD_": str(2**28),
-}
 
 
 def main() -> None:
@@ -61,7 +57,7 @@ def main() -> None:
 def measure(kind: str, messages: int, malloc: bool) -> list[dict[str, Any]]:
     """Median seconds of a message and of a copy, for each size."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    environment.update(KEEP_MEMORY if malloc else {})
+    environment.update(ALLOCATOR if malloc else {})
     with tempfile.TemporaryDirectory() as directory:
         common = [sys.executable, __file__, "--directory", directory, "--kinds", kind, "--messages", str(messages)]
         receiver = subprocess.Popen([*common, "--role", "receiver"], env=environment)
