@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from safetensors.torch import load_file
 
-from tests.runs import ROOT, report, start, train, wait_for_steps
+from tests.runs import LIMIT, ROOT, report, start, train, wait_for_steps
 
 BACKBONE = "backbone.safetensors"
 
@@ -41,6 +43,10 @@ def test_a_run_directory_holds_what_the_documentation_says(tmp_path: Path) -> No
     assert all(abs(sum(row[k] for k in ("busy", "wait_input", "wait_output")) - 1) < 1e-6 for row in values["stages"])
     assert re.search(r"step +4/4 .*images/s +loss( \d+\.\d+){4} +0:00 left", result.stdout)
     assert str(run) in result.stdout
+    evaluate = [sys.executable, "-m", "launch.cli", "evaluate", str(run)]
+    again = subprocess.run(evaluate, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
+    assert again.returncode == 0, again.stderr
+    assert report(tmp_path) == values
     assert "\x1b" not in result.stdout
 
 
