@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.evaluation.blocks import BlockScore, score_blocks
+from pipeline.evaluation.blocks import BlockScore, collect_features, score_blocks
 from pipeline.stage import Stage
 from workers.recorder import Recorder
 from workers.run_files import RunDir, write_json
@@ -47,12 +47,19 @@ def measure(config: Config, run: RunDir, device: torch.device) -> dict[str, Any]
     Raises:
         UserError: no test split, or the run's weights cannot be read.
     """
-    torch.set_num_threads(os.cpu_count() or 1)
     stages = [Stage(config, index, 1) for index in range(1, config.num_stages + 1)]
-    untrained = score_blocks(config, stages, device)
+    untrained = _score(config, stages, device)
     load_stages(run, stages)
-    trained = score_blocks(config, stages, device)
+    trained = _score(config, stages, device)
     return {"untrained": [asdict(score) for score in untrained], "trained": [asdict(score) for score in trained]}
+
+
+def _score(config: Config, stages: list[Stage], device: torch.device) -> list[BlockScore]:
+    torch.set_num_threads(os.cpu_count() or 1)
+    train, test = (collect_features(config, stages, split, device) for split in ("train", "test"))
+    # A probe is thousands of tiny steps: threads gain nothing there, and lose much where cores are shared.
+    torch.set_num_threads(1)
+    return score_blocks(train, test)
 
 
 def final_digest(run: RunDir) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.data.augment import evaluation_view
-from pipeline.data.datasets import ImageDataset, open_dataset
-from pipeline.evaluation.features import extract_features
+from pipeline.data.datasets import ImageDataset, Split, open_dataset
+from pipeline.evaluation.features import BlockFeatures, extract_features
 from pipeline.evaluation.linear import linear_probe_accuracy
 from pipeline.stage import Stage
 
@@ -26,22 +26,33 @@ class BlockScore:
     expansion: float
 
 
-def score_blocks(config: Config, stages: Sequence[Stage], device: torch.device) -> list[BlockScore]:
-    """Fit and test the probes of all blocks; the stages are left in evaluation mode on `device`.
+@dataclass(frozen=True)
+class LabelledFeatures:
+    """Features of every block, in order, and the labels of the same images, `[N]`."""
+
+    blocks: list[BlockFeatures]
+    labels: Tensor
+
+
+def collect_features(config: Config, stages: Sequence[Stage], split: Split, device: torch.device) -> LabelledFeatures:
+    """All blocks' features of one split in one pass; the stages are left in evaluation mode on `device`.
 
     Raises:
-        UserError: the data set has no test split, or cannot be read.
+        UserError: the data set has no such split, or cannot be read.
     """
+    data = open_dataset(config.data, split)
     for stage in stages:
         stage.to(device)
-    train, test = open_dataset(config.data, "train"), open_dataset(config.data, "test")
-    fitted = extract_features(stages, _batches(config, train, device))
-    held_out = extract_features(stages, _batches(config, test, device))
-    train_labels, test_labels = (torch.from_numpy(np.asarray(data.labels)) for data in (train, test))
+    features = extract_features(stages, _batches(config, data, device))
+    return LabelledFeatures(features, torch.from_numpy(np.asarray(data.labels)))
+
+
+def score_blocks(train: LabelledFeatures, test: LabelledFeatures) -> list[BlockScore]:
+    """Fit a probe on each feature of each block, and test it."""
     scores = []
-    for index, (a, b) in enumerate(zip(fitted, held_out, strict=True), 1):
-        trunk = linear_probe_accuracy(a.trunk, train_labels, b.trunk, test_labels)
-        expansion = linear_probe_accuracy(a.expansion, train_labels, b.expansion, test_labels)
+    for index, (fitted, held_out) in enumerate(zip(train.blocks, test.blocks, strict=True), 1):
+        trunk = linear_probe_accuracy(fitted.trunk, train.labels, held_out.trunk, test.labels)
+        expansion = linear_probe_accuracy(fitted.expansion, train.labels, held_out.expansion, test.labels)
         scores.append(BlockScore(index, trunk, expansion))
     return scores
 
