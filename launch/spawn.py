@@ -97,7 +97,7 @@ def _tell(run: RunDir, code: int, interrupted: bool) -> int:
     failure = _read_json(run.failure)
     if interrupted and (failure or code):
         step = failure["step"] if failure else None
-        print(f"interrupted {'before the first step' if step is None else f'at step {step}'}", file=sys.stderr)
+        print("interrupted" if step is None else f"interrupted at step {step}", file=sys.stderr)
         return EXIT_INTERRUPTED
     if failure:
         failure = _with_exit_code(run, failure) if failure["kind"] == "died" else failure

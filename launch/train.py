@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -36,6 +37,8 @@ from workers.meeting import COORDINATOR, START_SECONDS, Meeting, stage_name
 from workers.run_files import RunDir, write_json
 
 EXIT_CODES = {"bad_input": EXIT_BAD_INPUT, "interrupted": EXIT_INTERRUPTED}
+EXPLAIN_SECONDS = 3.0
+"""The coordinator needs one to find the cause among the signs of a failure."""
 LEAVE_SECONDS = 8.0
 """How long a stage that failed waits for the coordinator to have written down why."""
 
@@ -127,11 +130,23 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
             raise
         group.publish("run", prepared.__dict__)
         finished = _train_stage(group, config, run, prepared)
-        code = coordinator.wait(None if finished else LEAVE_SECONDS)
+        code = _coordinators_end(coordinator, finished)
         if code < 0 and not run.failure.exists():
             cause = f"its process was killed by signal {-code}"
             record_failure(run, Sign(COORDINATOR, None, "died", cause))
         return code if finished else EXIT_FAILED
+
+
+def _coordinators_end(coordinator: Child, finished: bool) -> int:
+    """Its exit code. When torchrun asks us to stop, the coordinator may be about to write down why: let it."""
+    try:
+        return coordinator.wait(None if finished else LEAVE_SECONDS)
+    except Interrupted:
+        try:
+            return coordinator.process.wait(EXPLAIN_SECONDS)
+        except subprocess.TimeoutExpired:  # it knows of no failure: the user asked, and it must stop too
+            coordinator.process.terminate()
+            return coordinator.wait(LEAVE_SECONDS)
 
 
 def _follow(group: RunGroup) -> int:

@@ -65,7 +65,10 @@ def test_a_killed_process_ends_the_run(tmp_path: Path, victim: str, kind: str, m
         assert private_folders() <= private
 
 
-def test_an_exception_names_stage_step_and_cause(tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [6, 60])
+def test_an_exception_names_stage_step_and_cause(tmp_path: Path, steps: int) -> None:
+    # With 6 steps stage 1 has finished when stage 3 fails: torchrun's order to stop once reached it while it waited
+    # for the coordinator, which was killed before it had written down the cause.
     hook = tmp_path / "hook"
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(
@@ -81,7 +84,7 @@ def test_an_exception_names_stage_step_and_cause(tmp_path: Path) -> None:
                 module.Stage.update = failing
         """)
     )
-    result = train(tmp_path, environment={"PYTHONPATH": str(hook)})
+    result = train(tmp_path, f"train.max_steps={steps}", environment={"PYTHONPATH": str(hook)})
     assert result.returncode == 1
     assert result.stderr.strip() == "error: stage 3 failed at step 4: ValueError: the third block is upset"
     failure = json.loads((tmp_path / "run" / "failure.json").read_text())

@@ -54,6 +54,9 @@ def run_stage_process(
             control.send({"type": "done", "digest": save_stage(run, stage)})
             _leave_orderly(config, worker)
         except BaseException as error:
+            # From here a signal changes nothing: this process is leaving, and must still say why.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
             _log.error("%s", traceback.format_exc())
             with suppress(Exception):
                 control.send(sign_of(name, worker.step if worker else None, error).to_message())
