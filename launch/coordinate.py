@@ -45,8 +45,9 @@ def main(announce_fd: int) -> int:
         (host, 0) if host else str(Path(start["private_dir"]) / "control"),
     )
 
-    def announce(address: Any) -> None:
-        os.write(announce_fd, json.dumps(address).encode() + b"\n")
+    def announce(address: Any, steps_per_epoch: int) -> None:
+        word = {"control": address, "steps_per_epoch": steps_per_epoch}
+        os.write(announce_fd, json.dumps(word).encode() + b"\n")
 
     logging.info("%s: process %d", COORDINATOR, os.getpid())
     coordinator = Coordinator(config, run, meeting, torch.device(start["device"]), Console(), announce)

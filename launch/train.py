@@ -27,8 +27,6 @@ from launch.run_dir import create_run_dir, read_config
 from launch.spawn import PREPARED, Child
 from pipeline.config import Config
 from pipeline.config_loading import load_config
-from pipeline.data.datasets import open_dataset
-from pipeline.data.sampler import StepPlan
 from pipeline.errors import OnwardError, UserError
 from workers.environment import ALLOCATOR, process_environment
 from workers.failures import Interrupted, RunFailed, Sign, raise_interrupted, sign_of
@@ -178,11 +176,9 @@ def _start_coordinator(group: RunGroup, config: Config, run: RunDir, stack: Exit
     environment = process_environment(config.threads)
     child = Child("launch.coordinate", start, environment, run.log(COORDINATOR))
     stack.callback(child.wait, 0.0)
-    control = child.first_word()
-    images = len(open_dataset(config.data, "train"))
-    plan = StepPlan(images, config.data.batch_size, config.train.epochs, config.data.drop_last, config.seed, None)
+    word = child.first_word()  # the coordinator has opened the data set: it knows how long an epoch is
     shared_key = "" if group.on_one_host else key
-    return child, Prepared(str(run.path.absolute()), private, shared_key, rpc_init, control, plan.steps_per_epoch)
+    return child, Prepared(str(run.path.absolute()), private, shared_key, rpc_init, **word)
 
 
 def _train_stage(group: RunGroup, config: Config, run: RunDir, prepared: Prepared) -> bool:

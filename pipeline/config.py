@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from pipeline.units import RESNET_UNITS as RESNET_UNITS
 from pipeline.units import check_cuts, network_units, split_units
 
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]

@@ -6,7 +6,7 @@ loading torch. Every stride-2 layer of a ResNet is padded so that it maps n pixe
 
 from __future__ import annotations
 
-from pipeline.config import RESNET_UNITS, Config, Model
+from pipeline.config import Config, Model
 
 NUM_VIEWS = 2
 
@@ -44,8 +44,3 @@ def boundary_shapes(config: Config) -> list[tuple[int, int, int, int, int]]:
             size = output_size(config.model, unit, size)
         shapes.append((NUM_VIEWS, batch, output_channels(config.model, units[-1]), size, size))
     return shapes
-
-
-def num_units(model: Model) -> int:
-    """Residual units of the backbone."""
-    return sum(RESNET_UNITS[model.backbone])

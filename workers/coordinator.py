@@ -47,7 +47,7 @@ class Coordinator:
         meeting: where its processes meet.
         device: what the final evaluation runs on.
         console: what the user sees.
-        announce: called with the address of the control channel as soon as it listens.
+        announce: called with the address of the control channel, as soon as it listens, and the steps of an epoch.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Coordinator:
         meeting: Meeting,
         device: torch.device,
         console: Console,
-        announce: Callable[[str | tuple[str, int]], None],
+        announce: Callable[[str | tuple[str, int], int], None],
     ) -> None:
         self.config, self.run_files, self.meeting = config, run, meeting
         self.device, self.console, self.announce = device, console, announce
@@ -73,7 +73,7 @@ class Coordinator:
         self._serve_metrics()
         with ControlServer(self.meeting.control, self.meeting.key) as control, Feed(self.config) as feed:
             progress = Progress(self.console, feed.total_steps, feed.steps_per_epoch, self.config.train.epochs)
-            self.announce(control.address)
+            self.announce(control.address, feed.steps_per_epoch)
             control.accept(set(self._names), START_SECONDS)
             with Recorder(self.run_files.metrics, len(self._names), self.metrics, progress) as recorder:
                 self._recorder = recorder
