@@ -31,6 +31,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+bench_app = typer.Typer(help="Measure.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/quickstart.yaml.")]
 Overrides = Annotated[
     list[str] | None,
@@ -93,6 +95,29 @@ def export(
         print(to)
 
 
+@bench_app.command("method")
+def bench_method(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="What to train, configs/quickstart.yaml if not given."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each variant; they differ in the seed.")] = 3,
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the runs and the table go.")] = Path(
+        "runs/bench-method"
+    ),
+) -> None:
+    """Untrained, end to end, simultaneous with and without noise, sequential and supervised, on one budget."""
+    with _failures_in_words():
+        given = arguments or []
+        named = bool(given) and "=" not in given[0]
+        config = Path(given[0]) if named else Path("configs/quickstart.yaml")
+        from rich.console import Console
+
+        from launch.bench import bench_method as compare
+
+        compare(config, given[1:] if named else given, seeds, to, Console())
+
+
 def _print_version(asked: bool) -> None:
     if asked:
         print(f"onward {importlib.metadata.version('onward')}")
@@ -123,7 +148,7 @@ def _failures_in_words() -> Iterator[None]:
 
 def _placement_table(config: Config, report: Report) -> str:
     """Columns: stage, device, units, output shape; then what the run amounts to."""
-    rows = [("stage", "device", "units", "output [V, B, C, H, W]")]
+    rows = [("stage", "device", "units", "output [V, B, ...]")]
     for placement, shape in zip(report.placements, boundary_shapes(config)[1:], strict=True):
         units = placement.units[0] if len(placement.units) == 1 else f"{placement.units[0]} to {placement.units[-1]}"
         rows.append((str(placement.stage), placement.device, units, str(list(shape))))

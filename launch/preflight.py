@@ -5,14 +5,18 @@ The cheap questions come first; the data set, which may take a while to look thr
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
 
 from launch.placement import Placement, count_gpus, place
 from launch.ports import check_port
 from launch.run_dir import check_run_dir
 from pipeline.config import Config
+from pipeline.config_checks import check_devices, embedding_width, key_of
 from pipeline.data import datasets
 from pipeline.data.sampler import StepPlan
+from pipeline.errors import ConfigError, UserError
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,39 @@ def preflight(config: Config) -> Report:
     """
     check_run_dir(config)
     placements = tuple(place(config, count_gpus()))
+    devices = [placement.device for placement in placements]
+    check_devices(config, devices)
+    _check_compiler(config, devices)
     if config.metrics.enabled:
         check_port(config.metrics)
     num_images = datasets.preflight(config.data)
-    data, train = config.data, config.train
-    plan = StepPlan(num_images, data.batch_size, train.epochs, data.drop_last, config.seed, train.max_steps)
+    _check_classes(config)
+    plan = StepPlan.of(config, num_images)
     return Report(num_images, placements, plan.steps_per_epoch, plan.total_steps)
+
+
+def _check_classes(config: Config) -> None:
+    """A supervised block must end with as many outputs as there are classes."""
+    if not config.uses_labels:
+        return
+    classes = datasets.count_classes(config.data)
+    for index in range(1, config.num_stages + 1):
+        stage = config.stage(index)
+        outputs = embedding_width(config, stage)
+        if stage.objective.kind == "supervised" and outputs != classes:
+            raise ConfigError(
+                key_of(config, stage, "head", "projector"),
+                f"gives {outputs} outputs at stage {index}, and {config.data.name} has {classes} classes to tell apart",
+                f"Give [{classes}], or more layers that end with {classes}",
+            )
+
+
+def _check_compiler(config: Config, devices: list[str]) -> None:
+    """torch.compile writes C++ for a CPU."""
+    for index, device in enumerate(devices, 1):
+        compiler = os.environ.get("CXX", "g++")
+        if device == "cpu" and config.stage(index).precision.compile and shutil.which(compiler) is None:
+            raise UserError(
+                f"precision.compile: torch.compile needs the C++ compiler '{compiler}' for a CPU, and it is not "
+                "installed. Install it, name another one in CXX, or give precision.compile=false"
+            )

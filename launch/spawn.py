@@ -41,7 +41,7 @@ PREPARED = "ONWARD_RUN_DIR"
 def run_training(config: Config, run_dir: Path) -> int:
     """Train in the prepared `run_dir`; returns the exit code, after saying why if it is not 0."""
     run = RunDir(run_dir)
-    serial = config.runtime == "serial"
+    serial = config.in_one_process
     module = "launch.train" if serial else "launch.spawn"
     environment = {**process_environment(config.threads), PREPARED: str(run_dir)}
     log = run.log("serial" if serial else "torchrun")

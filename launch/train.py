@@ -96,7 +96,7 @@ def _prepared_run(arguments: list[str], num_processes: int | None = None) -> tup
 
 
 def _serial(config: Config, run: RunDir) -> int:
-    if config.runtime != "serial":
+    if not config.in_one_process:
         raise UserError(
             f"a pipelined run needs one process a stage. Start it with 'onward train', with 'torchrun "
             f"--nproc-per-node={config.num_stages} -m launch.train', or give runtime=serial"

@@ -1,7 +1,7 @@
 """From a YAML file and dotted overrides to a validated `Config`, or one readable error.
 
 The file is parsed, overrides such as `objective.lambd=0.005` are laid over it, and pydantic
-validates the result. Its errors are rewritten: dotted path, the value found, what is allowed.
+validates the result. `config_errors` rewrites its errors, `config_checks` has what no section can check alone.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from pipeline.config import Config, Section
-from pipeline.errors import ConfigError, UserError, nearest
-from pipeline.shapes import boundary_shapes
+from pipeline.config.kinds import annotation_at, merged_values, section_for
+from pipeline.config_checks import check_together
+from pipeline.config_errors import explain, shown
+from pipeline.errors import ConfigError, UserError
 
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
@@ -67,16 +68,22 @@ def parse_config(values: dict[str, Any]) -> Config:
     try:
         config = Config.model_validate_json(json.dumps(_plain(values)))
     except ValidationError as error:
-        raise _explain(error.errors()[0]) from None
-    _check_stages(config)
-    _check_together(config)
+        raise explain(error.errors()[0]) from None
+    check_together(config)
     return config
 
 
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML that `load_config` reads back to an equal `Config`."""
-    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    text: str = yaml.safe_dump(_kinds_first(config.model_dump(mode="json")), sort_keys=False)
     return text
+
+
+def _kinds_first(value: Any) -> Any:
+    """The key that decides which others there are comes first."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _kinds_first(value[key]) for key in sorted(value, key=lambda key: key not in ("kind", "backbone"))}
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
@@ -150,127 +157,27 @@ def _apply(values: dict[str, Any], override: str) -> None:
         section = section[name]
         if not isinstance(section, dict):
             path = ".".join(parents[: depth + 1])
-            problem = f"'{path}' is the value {_short(section)}, not a section"
+            problem = f"'{path}' is the value {shown(section)}, not a section"
             raise ConfigError(key, problem, f"Give {path}=VALUE instead")
-    section[_as_key(section, leaf)] = value
+    leaf = _as_key(section, leaf)
+    kinds = _annotation_of(parents)
+    if leaf in ("kind", "backbone") and kinds is not None:  # the file's keys of another kind go with it
+        value_now = merged_values(kinds, section, {leaf: value})
+        section.clear()
+        section.update(value_now)
+    section[leaf] = value
+
+
+def _annotation_of(path: Sequence[str]) -> Any:
+    """The annotation of the section at `path`; None if there is no such section."""
+    section: type[Section] | None = Config
+    annotation: Any = None
+    for name in path:
+        annotation = annotation_at(section, name) if section else None
+        section = section_for(annotation, {}) if annotation is not None else None
+    return annotation
 
 
 def _as_key(section: dict[Any, Any], name: str) -> Any:
     """YAML reads the keys of `stages` as numbers; an override must hit the same key."""
     return int(name) if name.isdigit() and int(name) in section else name
-
-
-def _explain(detail: ErrorDetails) -> ConfigError:
-    location = [str(part) for part in detail["loc"]]
-    value, kind, context = detail["input"], detail["type"], detail.get("ctx", {})
-    if location[-1:] == ["[key]"]:  # only `stages` has keys that are not names
-        problem = f"'{value}' is not the number of a stage"
-        return ConfigError(".".join(location[:-1]), problem, "Stages are numbered 1, 2, ...")
-    if kind == "missing":  # the values of a list that is too short; no key is mandatory
-        location = location[:-1]
-    path, name = ".".join(location), location[-1] if location else ""
-    if kind == "extra_forbidden":
-        return ConfigError(path, f"unknown key (value {_short(value)})", nearest(name, _keys_at(location[:-1])))
-    if kind == "literal_error":
-        return ConfigError(path, f"unknown value {_short(value)}", nearest(str(value), _choices(context)))
-    if kind == "value_error":
-        problem, _, remedy = str(context["error"]).partition(". ")
-        return ConfigError(path, problem, remedy or "Correct the value")
-    if kind in ("model_type", "dict_type"):
-        keys = "the numbers of stages" if location == ["stages"] else ", ".join(_keys_at(location))
-        return ConfigError(path, f"got {_short(value)} where a section was expected", f"Its keys are {keys}")
-    return ConfigError(path, f"got {_short(value)}", _allowed(kind, context, detail["msg"], location))
-
-
-_TYPES = {
-    "int_type": "an integer",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "string_type": "text; quote it",
-    "tuple_type": "a list, such as [1, 2]",
-    "finite_number": "a finite number",
-    "string_pattern_mismatch": "auto, cpu, cuda, or cuda:N with the number of a GPU",
-}
-
-
-def _allowed(kind: str, context: dict[str, Any], message: str, location: list[str]) -> str:
-    """What a value should have been, as a sentence."""
-    if kind in _TYPES:
-        return f"It should be {_TYPES[kind]}"
-    if kind == "too_short":
-        return f"It should be a list of at least {context['min_length']} value"
-    if kind in ("too_long", "missing"):
-        return f"It should be a list of {len(_default_at(location))} values"
-    return message.replace("Input should", "It should")
-
-
-def _choices(context: dict[str, Any]) -> list[str]:
-    return re.findall(r"'([^']*)'", str(context.get("expected", ""))) or [str(context.get("expected", ""))]
-
-
-def _short(value: Any) -> str:
-    """`value` as it may stand in YAML, cut where it is long."""
-    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _default_at(location: Sequence[str]) -> Any:
-    value: Any = Config()
-    for name in location:
-        value = getattr(value, name)
-    return value
-
-
-def _keys_at(location: Sequence[str]) -> list[str]:
-    """The keys that the section at `location` accepts."""
-    if location[:1] == ["stages"] and len(location) > 2:
-        location = location[2:]  # a section of a stage has the keys of the common one
-    model: type[BaseModel] = Config
-    for name in location:
-        field = model.model_fields.get(name)
-        found = _section_in(field.annotation) if field else None
-        if found is None:
-            continue  # the number of a stage inside `stages`
-        model = found
-    return list(model.model_fields)
-
-
-def _section_in(annotation: Any) -> type[Section] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return next((found for arg in get_args(annotation) if (found := _section_in(arg))), None)
-
-
-def _check_stages(config: Config) -> None:
-    for index in config.stages:
-        if not 1 <= index <= config.num_stages:
-            raise ConfigError(
-                f"stages.{index}",
-                f"there is no stage {index}",
-                f"The network is cut into {config.num_stages} blocks; stages are 1 to {config.num_stages}",
-            )
-        try:
-            config.stage(index)
-        except ValidationError as error:  # its title is the section's class: Head, Objective, ...
-            detail = error.errors()[0]
-            explained = _explain({**detail, "loc": (error.title.lower(), *detail["loc"])})
-            raise ConfigError(f"stages.{index}.{explained.path}", explained.problem, explained.remedy) from None
-
-
-def _check_together(config: Config) -> None:
-    """Values that are fine alone and make no sense together."""
-    optimizer = config.optimizer
-    if optimizer.warmup_epochs >= config.train.epochs:
-        raise ConfigError(
-            "optimizer.warmup_epochs",
-            f"a warm-up of {optimizer.warmup_epochs} epochs leaves nothing of the {config.train.epochs} trained",
-            f"Give less than train.epochs={config.train.epochs}",
-        )
-    for index, (_, _, _, height, width) in enumerate(boundary_shapes(config)[1:], 1):
-        kind = config.stage(index).noise.kind
-        if (kind == "hw" and height * width == 1) or (kind == "c_legacy" and height == 1):
-            raise ConfigError(
-                "noise.kind",
-                f"'{kind}' takes a standard deviation over pixels, and the output of stage {index} is {height}x{width}",
-                f"Give stages.{index}.noise.kind=all, or a larger data.image_size",
-            )

@@ -1,4 +1,4 @@
-"""Noise on a block's output, seen by its own head and by the next block alike.
+"""Noise on activations, seen by a block's own head and by the next block alike.
 
 Released `model.py`: `noise_std * randn * std(x)` after the block's last ReLU; the gradient flows
 through `std(x)`. The draw is keyed by (seed, step, stage, view), so it is the same in any process.
@@ -6,28 +6,65 @@ through `std(x)`. The draw is keyed by (seed, step, stage, view), so it is the s
 
 from __future__ import annotations
 
+from math import cos, pi
+
 import torch
 from torch import Tensor
 
-from pipeline.config import NoiseKind
+from pipeline.config import Noise, NoiseKind
 from pipeline.randomness import generator
 
-_DIMENSIONS: dict[str, tuple[int, ...]] = {
+_IMAGE_DIMENSIONS: dict[str, tuple[int, ...]] = {
     "hw": (2, 3),
     "c": (1,),
     # The released code takes the deviation over height where its comment says channels.
     "c_legacy": (2,),
 }
+_TOKEN_DIMENSIONS: dict[str, tuple[int, ...]] = {"hw": (1,), "c": (2,)}
 
 
 def activation_scale(x: Tensor, kind: NoiseKind) -> Tensor:
-    """Unbiased standard deviation of `x` `[B, C, H, W]`, in a shape that broadcasts against it."""
-    return x.std() if kind == "all" else x.std(dim=_DIMENSIONS[kind], keepdim=True)
+    """Unbiased standard deviation of `x`, in a shape that broadcasts against it.
+
+    `hw` is taken over the pixels of `[B, C, H, W]` and the tokens N of `[B, N, D]`, `c` over their
+    channels, C and D; tokens have no height, and so no `c_legacy`.
+    """
+    if kind == "all":
+        return x.std()
+    dimensions = _IMAGE_DIMENSIONS if x.ndim == 4 else _TOKEN_DIMENSIONS
+    return x.std(dim=dimensions[kind], keepdim=True)
 
 
-def add_noise(x: Tensor, draw: Tensor, kind: NoiseKind, level: float) -> Tensor:
-    """`x + level * draw * std(x)` for a standard-normal `draw` of the shape of `x`, `[B, C, H, W]`."""
-    return x + level * draw * activation_scale(x, kind)
+def add_noise(x: Tensor, draw: Tensor, kind: NoiseKind, level: float, relative: bool = True) -> Tensor:
+    """`x` with noise of the standard deviation `level`, in units of the activations' own if `relative`.
+
+    Args:
+        x: `[B, C, H, W]`, or tokens `[B, N, D]`.
+        draw: standard normal, of the shape of `x`.
+        kind: what the activations' standard deviation is taken over; of no effect on absolute noise.
+        level: standard deviation of the noise.
+        relative: whether `level` multiplies the activations' standard deviation.
+    """
+    noise = level * draw
+    return x + noise * activation_scale(x, kind) if relative else x + noise
+
+
+def noise_level(config: Noise, step: int, total_steps: int) -> float:
+    """Standard deviation at `step`, counted from 0; 0 where the kind is `none`.
+
+    The schedules `linear` and `cosine` go from `std` at step 0 to `final_std` at step `total_steps - 1`.
+    """
+    if config.kind == "none":
+        return 0.0
+    progress = step / (total_steps - 1) if total_steps > 1 else 0.0
+    match config.schedule:
+        case "constant":
+            return config.std
+        case "linear":
+            share = 1 - progress
+        case "cosine":
+            share = 0.5 * (1 + cos(pi * progress))
+    return config.std * share + config.final_std * (1 - share)
 
 
 def standard_normal(x: Tensor, seed: int, step: int, stage: int, view: int) -> Tensor:

@@ -25,6 +25,15 @@ def generator(device: torch.device, *key: int | str) -> torch.Generator:
 
 
 @contextmanager
+def seeded_forward(device: torch.device, *key: int | str) -> Iterator[None]:
+    """Dropout and its like draw from the device's global generator; lend them a keyed one and put it back."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive_seed(*key))
+        yield
+
+
+@contextmanager
 def seeded_initialisation(*key: int | str) -> Iterator[None]:
     """Module constructors draw from torch's global generator; lend them a keyed one and put it back."""
     with torch.random.fork_rng(devices=[]):

@@ -1,28 +1,103 @@
-"""All stages in one process: the algorithm in its plainest form, and the reference for the pipeline."""
+"""All stages in one process: the algorithm in its plainest form, and the reference for the pipeline.
+
+One generator for each way to train. Each yields the stages' reports in order, as soon as a stage has
+finished the step; which of them runs is a matter of the configuration (`mode`, `precision.shared_scaler`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isfinite
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from pipeline.config import Config
+from pipeline.precision import LossScaler
 from pipeline.stage import Stage, StageReport
 
 
+def build_stages(
+    config: Config, steps_per_epoch: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+) -> list[Stage]:
+    """Every stage of a run, in order, on one device."""
+    stages = [Stage(config, index, steps_per_epoch, device, dtype) for index in range(1, config.num_stages + 1)]
+    last = stages[-1]
+    if config.mode == "end_to_end" and last.target is not None:  # the target follows the whole network
+        last.follow_with_target(nn.Sequential(*(stage.block for stage in stages)))
+        last.remember_buffers()
+    return stages
+
+
 def serial_step(
-    stages: Sequence[Stage], views: Tensor, step: int, noise_levels: Sequence[float]
+    stages: Sequence[Stage], views: Tensor, step: int, noise_levels: Sequence[float], labels: Tensor | None = None
 ) -> Iterator[StageReport]:
     """One step of every stage: each reads what the one before computed, before that one's update.
 
-    A generator: it yields each stage's report when that stage has finished the step.
+    In mode sequential the stages before the learner only run forward, and those after it do not run at all.
 
     Args:
         stages: in order.
         views: the input of the first stage, `[V, B, C, H, W]`.
         step: counted from 0.
         noise_levels: one per stage.
+        labels: `[B]`, where an objective uses them.
     """
     activations = views
+    learner = stages[0].phases.learner(step)
+    for stage, level in zip(stages[:learner], noise_levels, strict=False):
+        if learner is not None and stage.index < learner:
+            activations = stage.relay(activations, step, level)
+            yield StageReport()
+        else:
+            activations = stage(activations, step, level)
+            yield stage.update(step, labels)
+
+
+def end_to_end_step(
+    stages: Sequence[Stage], views: Tensor, step: int, noise_levels: Sequence[float], labels: Tensor | None = None
+) -> Iterator[StageReport]:
+    """The baseline: the loss of the last block, its gradient through all of them. Arguments as `serial_step`."""
+    last = stages[-1]
+    inputs = [stages[0].prepared(view) for view in views] if last.target is not None else None
+    outputs: Tensor | list[Tensor] = views
     for stage, level in zip(stages, noise_levels, strict=True):
+        stage(outputs, step, level)
+        outputs = stage.outputs
+    for stage in stages[:-1]:
+        stage.optimizer.zero_grad(set_to_none=True)
+    loss = last.backward(step, labels, inputs)
+    finite = isfinite(loss.item())
+    for stage in stages:
+        yield stage.finish(step, finite=finite)
+
+
+def shared_scaler_step(
+    stages: Sequence[Stage],
+    views: Tensor,
+    step: int,
+    noise_levels: Sequence[float],
+    scaler: LossScaler,
+    labels: Tensor | None = None,
+) -> Iterator[StageReport]:
+    """As the released code steps in fp16: every loss through one scaler, and one decision for all blocks.
+
+    Args:
+        stages, views, step, noise_levels, labels: as `serial_step`.
+        scaler: of all the stages' optimizers.
+    """
+    activations = views
+    finite = True
+    for stage, level in zip(stages, noise_levels, strict=True):
+        stage.scaler = scaler
         activations = stage(activations, step, level)
-        yield stage.update(step)
+        finite &= isfinite(stage.backward(step, labels).item())
+    moved = False
+    if finite:
+        scaler.unscale()
+        for stage in stages:
+            stage.set_learning_rate(step)
+            stage.clip_gradients()
+        moved = scaler.step()
+    for stage in stages:
+        yield stage.finish(step, apply=lambda: moved, finite=finite)

@@ -7,23 +7,31 @@ possible, `update` then learns from the local loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from math import isfinite
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
-from pipeline.backbones import Block
+from pipeline.backbones import build_block
 from pipeline.config import Config
+from pipeline.config.model import Module
+from pipeline.config.objectives import BYOL, BarlowTwins
 from pipeline.data.normalize import Normalize
-from pipeline.errors import TrainingError
-from pipeline.heads import ExpansionHead
+from pipeline.heads import Head, build_head
 from pipeline.noise import add_noise, standard_normal
-from pipeline.objectives import build_objective
+from pipeline.objectives import Embeddings, Objective, build_objective
 from pipeline.optim import build_optimizer, build_schedule
-from pipeline.shapes import output_channels
+from pipeline.phases import Phases
+from pipeline.precision import Compute, LossScaler
+from pipeline.randomness import seeded_forward
+from pipeline.shapes import block_output, channels_of
+from pipeline.skips import SkipCounter
+from pipeline.target import Follower, Target
 
 
 @dataclass(frozen=True)
@@ -31,14 +39,16 @@ class StageReport:
     """What a stage has to say about one step.
 
     Args:
-        loss: of this block, as it was minimised.
+        loss: of this block, as it was minimised; None where it has none (a frozen block, or end to end).
         terms: the named parts of the loss.
-        learning_rate: of this step.
+        learning_rate: of this step; 0 where nothing moved.
+        skipped: the loss or a gradient was not finite, and nothing moved.
     """
 
-    loss: float
-    terms: dict[str, float]
-    learning_rate: float
+    loss: float | None = None
+    terms: dict[str, float] = field(default_factory=dict)
+    learning_rate: float = 0.0
+    skipped: bool = False
 
 
 class Stage(nn.Module):
@@ -61,76 +71,222 @@ class Stage(nn.Module):
     ) -> None:
         super().__init__()
         mine = config.stage(index)
-        self.index, self.noise_kind = index, mine.noise.kind
+        device = device or torch.device("cpu")
+        self.index, self.config, self.noise = index, mine, mine.noise
+        self._seed, self._may_draw = config.seed, isinstance(config.model, Module)
+        self.phases = Phases.of(config, steps_per_epoch)
+        self.compute = Compute(mine.precision, device, dtype)
         self.normalize = Normalize(config.data.mean, config.data.std)
-        self.block = Block(config.model, mine.units, config.seed)
-        self.head = ExpansionHead(mine.head, output_channels(config.model, mine.units[-1]), config.seed, index)
-        self.to(device=device or torch.device("cpu"), dtype=dtype)
-        self.train()
-        self.objective = build_objective(mine.objective)
-        self.gradient_divisor = mine.objective.reference_world_size
+        self._build(config, index, device, dtype)
+        self.gradient_divisor = mine.objective.reference_world_size if isinstance(mine.objective, BarlowTwins) else 1
         self.schedule: Callable[[int], float] = build_schedule(
             mine.optimizer, config.data.batch_size, config.train.epochs, steps_per_epoch
         )
-        self.optimizer = build_optimizer(mine.optimizer, self.parameters())
+        trained = nn.ModuleList([m for m in (self.block, self.head, self.objective) if m is not None])
+        self.optimizer = build_optimizer(mine.optimizer, trained)
+        self.scaler = LossScaler(device, [self.optimizer]) if mine.precision.dtype == "fp16" else None
         self.draw_noise: Callable[[Tensor, int, int, int], Tensor] = partial(_keyed_draw, config.seed)
-        self._outputs: list[Tensor] = []
+        self.skips = SkipCounter(index, config.train.max_skipped)
+        self.outputs: list[Tensor] = []
+        """Of the last `forward`, one a view, with their graph; what the loss is computed from."""
+        self._inputs: list[Tensor] = []
+        self._loss: tuple[Tensor, dict[str, Tensor]] | None = None
+        self.remember_buffers()
 
-    def forward(self, views: Tensor, step: int, noise_level: float) -> Tensor:
-        """Both views through the block, one after the other (batch norm is per view), and the noise.
+    def _build(self, config: Config, index: int, device: torch.device, dtype: torch.dtype) -> None:
+        mine = config.stage(index)
+        self.block = build_block(config, index)
+        self.head: Head | None = None
+        self.objective: Objective | None = None
+        self.target: Target | None = None
+        self._follower: Follower | None = None
+        if config.mode != "end_to_end" or index == config.num_stages:
+            self.head = build_head(mine.head, channels_of(block_output(config, index)), config.seed, index)
+            self.objective = build_objective(mine.objective, self.head.embedding_width, config.seed, index)
+            if isinstance(mine.objective, BYOL):
+                self.follow_with_target(self.block)
+        self.to(device=device, dtype=dtype)
+        self.train()
+        # In a tuple, because a module that is an attribute would stand twice in the state dict.
+        self._run = tuple(self.compute.prepare(m) for m in (self.block, self.head) if m is not None)
+
+    def forward(self, views: Tensor | Sequence[Tensor], step: int, noise_level: float) -> Tensor:
+        """Every view through the block, one after the other (batch norm is per view), and the noise.
 
         Args:
-            views: `[V, B, C, H, W]`, detached.
+            views: `[V, B, C, H, W]` or `[V, B, N, D]`, detached except end to end.
             step: keys the noise.
-            noise_level: relative standard deviation of the noise; 0 for none.
+            noise_level: standard deviation of the noise; 0 for none.
 
         Returns:
-            The detached, contiguous activations for the next stage, `[V, B, C', H', W']`.
+            The detached, contiguous activations for the next stage, `[V, B, C', H', W']` or `[V, B, N', D']`.
         """
-        self._outputs = []
+        torch._foreach_copy_(self._state_before, self._state_buffers)
+        self.outputs, self._inputs = [], []
         for number, view in enumerate(views, 1):
-            output = self.trunk(view)
-            if self.noise_kind != "none" and noise_level > 0:
-                draw = self.draw_noise(output, step, self.index, number)
-                output = add_noise(output, draw, self.noise_kind, noise_level)
-            self._outputs.append(output)
-        return torch.stack([output.detach() for output in self._outputs])
+            x = self.prepared(view)
+            if self.target is not None:
+                self._inputs.append(x.detach())
+            if self.noise.placement == "input":
+                x = self._noised(x, step, number, noise_level)
+            with self._keyed("forward", step, number):
+                output = self._through_block(x)
+            if self.noise.placement == "output":
+                output = self._noised(output, step, number, noise_level)
+            self.outputs.append(output)
+        return torch.stack([output.detach() for output in self.outputs]).contiguous()
+
+    @torch.no_grad()
+    def relay(self, views: Tensor, step: int, noise_level: float) -> Tensor:
+        """As `forward`, for a block that is trained and frozen: running statistics, and nothing is kept."""
+        self.eval()
+        activations: Tensor = self(views, step, noise_level)
+        self.outputs, self._inputs = [], []
+        return activations
 
     def trunk(self, images: Tensor) -> Tensor:
-        """The block alone, without noise: `[B, C, H, W]` to `[B, C', H', W']`."""
-        output: Tensor = self.block(self.normalize(images))
-        return output
+        """The block alone, without noise: `[B, C, H, W]` to `[B, C', H', W']`, or to tokens `[B, N, D]`."""
+        return self._through_block(self.prepared(images))
 
-    def update(self, step: int) -> StageReport:
+    def features(self, activations: Tensor) -> Tensor | None:
+        """What the head makes of the block's output before it projects, `[B, F]`; None where there is no head."""
+        if self.head is None:
+            return None
+        with self.compute.autocast():
+            features: Tensor = self.head.features(activations)
+        return features
+
+    def prepared(self, x: Tensor) -> Tensor:
+        """Images normalised, activations in the format of this stage."""
+        x = self.normalize(x) if not x.is_floating_point() else x
+        if not self.compute.half and x.dtype != self.compute.activations and x.dtype.itemsize < 4:
+            x = x.to(self.compute.activations)  # the stage before computes in half precision, this one does not
+        return self.compute.laid_out(x)
+
+    def update(self, step: int, labels: Tensor | None = None) -> StageReport:
         """Head, loss, backward and optimizer step on what `forward` has just computed.
 
         Raises:
-            TrainingError: the loss is not a finite number.
+            TrainingError: the loss was not finite too many times in a row.
         """
-        z1, z2 = (self.head(output) for output in self._outputs)
-        loss, terms = self.objective(z1, z2)
+        self.backward(step, labels)
+        return self.finish(step)
+
+    def backward(self, step: int, labels: Tensor | None = None, target_inputs: list[Tensor] | None = None) -> Tensor:
+        """Compute the loss and its gradients, and keep both until `finish`.
+
+        Args:
+            step: of the run.
+            labels: `[B]`, for an objective that uses them.
+            target_inputs: what the target network sees, where it is more than a copy of this block.
+
+        Returns:
+            The loss, a scalar without a graph.
+        """
+        assert self.objective is not None
+        targets = self._targets(step, target_inputs or self._inputs)
+        with self.compute.autocast():
+            embeddings = [self._run[1](output) for output in self.outputs]
+        with self.compute.full():
+            full = torch.float32 if self.compute.half else self.compute.activations
+            views = tuple(z.to(full) for z in embeddings)
+            self._loss = self.objective(Embeddings(views, tuple(t.to(full) for t in targets), labels))
         self.optimizer.zero_grad(set_to_none=True)
-        (loss / self.gradient_divisor).backward()  # type: ignore[no-untyped-call]
-        self._outputs = []
-        learning_rate = self.schedule(step)
+        loss = self._loss[0] / self.gradient_divisor
+        (self.scaler.scale(loss) if self.scaler else loss).backward()
+        self.outputs, self._inputs = [], []
+        return self._loss[0].detach()
+
+    def follow_with_target(self, network: nn.Module) -> None:
+        """BYOL: let the target be a copy of `network`, whose last part is this block, and of the head."""
+        assert self.head is not None
+        assert isinstance(self.config.objective, BYOL)
+        self.target = Target(network, self.head)
+        self._follower = Follower(self.target, network, self.head, self.config.objective, self.phases.schedule_steps)
+
+    def remember_buffers(self) -> None:
+        """The buffers of batch norm, and room for what they were before a step that is skipped."""
+        self._state_buffers = [buffer for buffer in self.buffers() if buffer.numel()]
+        self._state_before = [buffer.clone() for buffer in self._state_buffers]
+
+    def set_learning_rate(self, step: int) -> float:
+        """Put the learning rates of `step` into the optimizer; the one of the weights."""
+        learning_rate = self.schedule(self.phases.local(step, self.index))
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
-        value = loss.item()
-        if not isfinite(value):
-            raise TrainingError(
-                f"the loss is {value}. Lower optimizer.lr (now {learning_rate:g}) or warm up longer "
-                f"(optimizer.warmup_epochs), for this stage alone with stages.{self.index}.optimizer"
-            )
-        return StageReport(value, {name: term.item() for name, term in terms.items()}, learning_rate)
+            group["lr"] = learning_rate * group["lr_ratio"]
+        return learning_rate
+
+    def finish(self, step: int, apply: Callable[[], bool] | None = None, finite: bool = True) -> StageReport:
+        """Move the parameters, unless the loss is not finite; end the step.
+
+        Args:
+            step: of the run.
+            apply: moves the parameters and says whether it did; this stage's optimizer if not given.
+            finite: end to end: whether the loss of the last block is.
+        """
+        loss, terms = self._loss or (None, {})
+        value = None if loss is None else loss.item()
+        finite = finite and (value is None or isfinite(value))
+        learning_rate = self.set_learning_rate(step)
+        if finite:
+            moved = (apply or self._step_optimizer)()
+        else:
+            moved = False
+            torch._foreach_copy_(self._state_buffers, self._state_before)
+        if moved and self._follower is not None:
+            self._follower.after_update(self.phases.local(step, self.index))
+        self.skips.count(moved, value, learning_rate)
+        self._loss, self.outputs = None, []
+        return StageReport(value, {k: t.item() for k, t in terms.items()}, learning_rate, skipped=not moved)
 
     def snapshot(self) -> dict[str, Tensor]:
-        """Everything the stage would need to go on: weights, buffers and momentum, by name."""
+        """Everything the stage would need to go on: weights, buffers, target and momentum, by name."""
         tensors = dict(self.state_dict())
         for name, parameter in self.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{key}.{name}"] = value
+                tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
         return tensors
+
+    def _through_block(self, x: Tensor) -> Tensor:
+        with self.compute.autocast():
+            output: Tensor = self._run[0](x)
+        return output.to(self.compute.activations)
+
+    def _keyed(self, what: str, step: int, view: int) -> AbstractContextManager[None]:
+        """Keys what a network of the user's own may draw; those with names here draw nothing."""
+        if not self._may_draw:
+            return nullcontext()
+        return seeded_forward(self.compute.device, self._seed, what, step, self.index, view)
+
+    def _noised(self, x: Tensor, step: int, view: int, level: float) -> Tensor:
+        if self.noise.kind == "none" or level == 0:
+            return x
+        draw = self.draw_noise(x, step, self.index, view)
+        return add_noise(x, draw, self.noise.kind, level, self.noise.relative)
+
+    def _targets(self, step: int, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        if self.target is None:
+            return ()
+        assert self._follower is not None
+        self._follower.before_forward(self.phases.local(step, self.index))
+        with self._keyed("target", step, 0), self.compute.autocast():
+            targets: tuple[Tensor, ...] = self.target(inputs[:2])
+        return targets
+
+    def _step_optimizer(self) -> bool:
+        if self.scaler:
+            self.scaler.unscale()
+        self.clip_gradients()
+        if self.scaler:
+            return self.scaler.step()
+        self.optimizer.step()
+        return True
+
+    def clip_gradients(self) -> None:
+        """Scale the gradients down to `optimizer.clip_norm`, where they are larger."""
+        if self.config.optimizer.clip_norm is not None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            clip_grad_norm_(parameters, self.config.optimizer.clip_norm)
 
 
 def _keyed_draw(seed: int, output: Tensor, step: int, stage: int, view: int) -> Tensor:

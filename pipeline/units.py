@@ -1,4 +1,4 @@
-"""The pieces of a ResNet that are never cut, by name, and where a list of cuts parts them.
+"""The pieces of a network that are never cut, by name, and where a list of cuts parts them.
 
 The configuration checks cuts with this, and the blocks are built from it; plain names, no torch.
 """
@@ -14,25 +14,35 @@ RESNET_UNITS: dict[str, tuple[int, int, int, int]] = {
     "resnet50": (3, 4, 6, 3),
     "resnet101": (3, 4, 23, 3),
     "resnet152": (3, 8, 36, 3),
+    "wide_resnet50_2": (3, 4, 6, 3),
+    "wide_resnet101_2": (3, 4, 23, 3),
+    "resnext50_32x4d": (3, 4, 6, 3),
+    "resnext101_32x8d": (3, 4, 23, 3),
+    "resnext101_64x4d": (3, 4, 23, 3),
 }
 """Residual units of layer1 to layer4."""
+VIT_LAYERS: dict[str, int] = {"vit_b_16": 12, "vit_b_32": 12, "vit_l_16": 24, "vit_l_32": 24, "vit_h_14": 32}
+"""Encoder layers."""
 
 
-def network_units(backbone: str) -> list[str]:
-    """Names of the units of `backbone` in order: the stem, then every residual unit, `layerN.M`."""
+def resnet_units(backbone: str) -> list[str]:
+    """Names of the units of a ResNet in order: the stem, then every residual unit, `layerN.M`."""
     return ["stem"] + [f"layer{i}.{j}" for i, count in enumerate(RESNET_UNITS[backbone], 1) for j in range(count)]
 
 
-def split_units(backbone: str, cuts: Sequence[str]) -> list[list[str]]:
+def vit_units(num_layers: int) -> list[str]:
+    """Names of the units of a Vision Transformer in order: the patch embedding, then every encoder layer."""
+    return ["conv_proj"] + [f"encoder.layers.encoder_layer_{i}" for i in range(num_layers)]
+
+
+def split_units(units: list[str], cuts: Sequence[str]) -> list[list[str]]:
     """The units of each block, in order; `cuts` are modules after which the network is cut."""
-    units = network_units(backbone)
     ends = [_position(cut, units) + 1 for cut in cuts] + [len(units)]
     return [units[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def check_cuts(backbone: str, cuts: Sequence[str]) -> None:
+def check_cuts(backbone: str, units: list[str], cuts: Sequence[str]) -> None:
     """Raises `ValueError`, as "problem. Remedy", unless every block gets at least one unit."""
-    units = network_units(backbone)
     for cut in cuts:
         if not _units_named(cut, units):
             raise ValueError(f"'{cut}' is not a module of {backbone}. {_near_module(cut, units)}")
@@ -58,5 +68,7 @@ def _near_module(name: str, units: list[str]) -> str:
     layers = list(dict.fromkeys(unit.split(".")[0] for unit in units))
     close = get_close_matches(name, [*layers, *units], n=1, cutoff=0.5)
     hint = f"Did you mean '{close[0]}'? " if close else ""
+    if units[0] == "conv_proj":
+        return f"{hint}Allowed: {units[0]}, or one layer: {units[1]} to {units[-1]}"
     ranges = [f"{layer}.0 to {_units_named(layer, units)[-1]}" for layer in layers[1:]]
     return f"{hint}Allowed: {', '.join(layers)}, or one residual unit: {', '.join(ranges)}"

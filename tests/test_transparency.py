@@ -46,3 +46,47 @@ def test_noise_in_the_last_block_leaves_the_others_alone(serial: Path, tmp_path:
 def _same(one: Path, other: Path, stage: int) -> bool:
     first, second = (load_file(folder / "run" / "final" / f"stage_{stage}.safetensors") for folder in (one, other))
     return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
+
+
+VIT = (
+    "model={backbone: vit_b_16, patch_size: 7, hidden_dim: 32, num_layers: 3, num_heads: 4, mlp_dim: 64, "
+    "cuts: [encoder.layers.encoder_layer_0, encoder.layers.encoder_layer_1]}"
+)
+TRACED = "model={backbone: 'torchvision.models:shufflenet_v2_x0_5', output: conv5, cuts: [stage2.1, stage3]}"
+METHODS = {
+    "sequential": ("mode=sequential", "noise.schedule=linear"),
+    "another loss, head and optimizer in every block": (
+        "stages.1={objective: {kind: simclr, negatives: single_patch}, head: {kind: lsp}, optimizer: {kind: sgd}}",
+        "stages.2={objective: {kind: byol, predictor: [32]}, optimizer: {kind: lars_lr_in_momentum, clip_norm: 1.0}}",
+        "stages.3={objective: {kind: vicreg}, head: {kind: gsp}, optimizer: {kind: adamw, exclude: type}}",
+        "stages.4={objective: {kind: supervised}, head: {projector: [10]}, noise: {placement: input, relative: false}}",
+    ),
+    "bf16 over rpc": ("precision={dtype: bf16, channels_last: true}", "stages.3.precision.dtype=fp32", "link.kind=rpc"),
+    "transformer": (VIT,),
+    "traced network": (TRACED,),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", METHODS.values(), ids=list(METHODS))
+def test_every_part_of_the_method_is_the_same_in_both_runtimes(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    digests = set()
+    for runtime in ("serial", "pipelined"):
+        folder = tmp_path / runtime
+        folder.mkdir()
+        result = train(folder, f"runtime={runtime}", "train.max_steps=3", *overrides)
+        assert result.returncode == 0, result.stderr
+        digests.add(report(folder)["final_digest"])
+    assert len(digests) == 1
+
+
+def test_end_to_end_is_one_process_whatever_the_runtime(tmp_path: Path) -> None:
+    digests = set()
+    for runtime in ("serial", "pipelined"):
+        folder = tmp_path / runtime
+        folder.mkdir()
+        result = train(folder, f"runtime={runtime}", "train.max_steps=2", "mode=end_to_end")
+        assert result.returncode == 0, result.stderr
+        assert "in one process" in result.stdout
+        assert report(folder)["runtime"] == "serial"
+        digests.add(report(folder)["final_digest"])
+    assert len(digests) == 1

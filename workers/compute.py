@@ -9,10 +9,13 @@ import os
 
 import torch
 
+from pipeline.config import Config
 
-def set_up_compute(threads: int) -> None:
-    """Use `threads` CPU threads, and only kernels whose result does not vary from run to run."""
-    torch.set_num_threads(threads)
+
+def set_up_compute(config: Config) -> None:
+    """Use the configured CPU threads and formats, and only kernels whose result does not vary from run to run."""
+    torch.set_num_threads(config.threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision.tf32
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False

@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 
 from pipeline.config import Config
+from pipeline.phases import Phases
 from workers.failures import RunFailed, Sign, choose, sign_of
 from workers.feed import Feed
 from workers.finish import finish_run
@@ -24,7 +25,7 @@ from workers.links.agent import start_agent, stop_agent
 from workers.links.base import Sender
 from workers.links.control import ControlServer
 from workers.links.factory import open_sender
-from workers.meeting import COORDINATOR, START_SECONDS, Meeting, link_spec, noise_levels, stage_name
+from workers.meeting import COORDINATOR, START_SECONDS, Meeting, NoisePolicy, link_spec, stage_name
 from workers.messages import Header
 from workers.metrics import RunMetrics
 from workers.progress import Progress
@@ -72,10 +73,10 @@ class Coordinator:
         """Raises `RunFailed`, or another `OnwardError` if the run could not start."""
         self._serve_metrics()
         with ControlServer(self.meeting.control, self.meeting.key) as control, Feed(self.config) as feed:
-            progress = Progress(self.console, feed.total_steps, feed.steps_per_epoch, self.config.train.epochs)
+            progress = Progress(self.console, feed.total_steps, feed.steps_per_epoch)
             self.announce(control.address, feed.steps_per_epoch)
             control.accept(set(self._names), START_SECONDS)
-            with Recorder(self.run_files.metrics, len(self._names), self.metrics, progress) as recorder:
+            with Recorder(self.run_files.metrics, self.metrics, progress) as recorder:
                 self._recorder = recorder
                 threading.Thread(target=self._feed, args=(feed, recorder), name="sender", daemon=True).start()
                 self._follow(control, recorder)
@@ -100,12 +101,14 @@ class Coordinator:
         step = None
         try:
             sender = self._open_first_link()
-            levels = noise_levels(self.config)
+            noise = NoisePolicy(self.config, feed.steps_per_epoch)
+            phases = Phases.of(self.config, feed.steps_per_epoch)
             for batch in feed:
-                step = batch.step
+                step, learner = batch.step, phases.learner(batch.step)
                 recorder.feed_wait = feed.wait_seconds
-                recorder.batch_sent(step, batch.epoch, batch.views.shape[1])
-                header = Header(step, batch.epoch, levels, batch.last)
+                recorder.batch_sent(step, batch.epoch, batch.views.shape[1], learner or len(self._names))
+                labels = b"" if batch.labels is None else batch.labels.astype("<i4").tobytes()
+                header = Header(step, batch.epoch, noise.levels(step), batch.last, learner, labels)
                 sender.send(header, batch.views, self.config.link.timeout)
         except Exception as error:
             self._signs.put(sign_of(COORDINATOR, step, error))
@@ -119,8 +122,8 @@ class Coordinator:
 
     def _follow(self, control: ControlServer, recorder: Recorder) -> None:
         heard = time.monotonic()
-        limit = self.config.link.timeout + START_SECONDS * (not recorder.latest)
         while len(self._done) < len(self._names):
+            limit = self.config.link.timeout + START_SECONDS * (not recorder.latest)
             for who, message in control.poll(POLL_SECONDS):
                 heard = time.monotonic()
                 self._take(who, message, recorder)

@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.config import Config
-from pipeline.data.augment import two_views
+from pipeline.data.augment import make_views
 from pipeline.data.datasets import ImageDataset, open_dataset
 from pipeline.data.sampler import StepPlan
 from pipeline.errors import OnwardError, TrainingError, UserError
@@ -40,12 +42,16 @@ CHUNK_ROWS = 64
 
 @dataclass(frozen=True)
 class FeedBatch:
-    """One step's input: `views` is uint8, `[2, B, 3, S, S]`, view 1 first; `last` says that no batch follows."""
+    """One step's input: `views` is uint8, `[V, B, 3, S, S]`, view 1 first; `last` says that no batch follows.
+
+    `labels` are the classes of the images, `[B]`, if a loss uses them, else None.
+    """
 
     step: int
     epoch: int
     last: bool
     views: torch.Tensor
+    labels: NDArray[np.int64] | None = None
 
 
 Key = tuple[int, int, int]
@@ -55,12 +61,13 @@ Key = tuple[int, int, int]
 class Chunks(Dataset[torch.Tensor | str]):
     """Rows of a batch, augmented; what the worker processes serve.
 
-    Indexing gives uint8 `[2, rows, 3, S, S]`, or the text of a `UserError`: an exception raised in a
+    Indexing gives uint8 `[V, rows, 3, S, S]`, or the text of a `UserError`: an exception raised in a
     worker would reach the user with the traceback of two processes.
     """
 
     def __init__(self, config: Config, images: ImageDataset, plan: StepPlan) -> None:
         self.config, self.images, self.plan = config, images, plan
+        self.num_views = config.num_views
 
     def __getitem__(self, key: Key) -> torch.Tensor | str:
         try:
@@ -72,14 +79,14 @@ class Chunks(Dataset[torch.Tensor | str]):
         """Augment the rows; raises `UserError` naming an undecodable file, and `Stopped` soon after `stop` is set."""
         step, start, end = key
         epoch, indices = self.plan.batch(step)
-        data = self.config.data
-        views = torch.empty((2, end - start, 3, data.image_size, data.image_size), dtype=torch.uint8)
+        data, count = self.config.data, self.num_views
+        views = torch.empty((count, end - start, 3, data.image_size, data.image_size), dtype=torch.uint8)
         out = views.numpy()
         for row, index in enumerate(indices[start:end].tolist()):
             if stop is not None and stop.is_set():
                 raise Stopped
             image = self.images.image(index)
-            two_views(image, data.augment, data.image_size, self.config.seed, epoch, index, out=out[:, row])
+            make_views(image, data.augment, data.image_size, count, self.config.seed, epoch, index, out=out[:, row])
         return views
 
 
@@ -103,8 +110,9 @@ class Feed:
 
     def __init__(self, config: Config, start_step: int = 0) -> None:
         images = open_dataset(config.data, "train")
-        data, train = config.data, config.train
-        self._plan = StepPlan(len(images), data.batch_size, train.epochs, data.drop_last, config.seed, train.max_steps)
+        data = config.data
+        self._plan = StepPlan.of(config, len(images))
+        self._labels = images.labels if config.uses_labels else None
         self.total_steps, self.steps_per_epoch = self._plan.total_steps, self._plan.steps_per_epoch
         self.wait_seconds = 0.0
         """How long the consumer has waited for batches."""
@@ -188,7 +196,8 @@ class Feed:
 
     def _batch(self, step: int, views: torch.Tensor) -> FeedBatch:
         epoch = step // self.steps_per_epoch
-        return FeedBatch(step, epoch, last=step == self.total_steps - 1, views=views)
+        labels = None if self._labels is None else self._labels[self._plan.batch(step)[1]]
+        return FeedBatch(step, epoch, step == self.total_steps - 1, views, labels)
 
     def _local(self, start_step: int) -> Iterator[FeedBatch]:
         for step in range(start_step, self.total_steps):

@@ -14,6 +14,7 @@ from rich.table import Table
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.evaluation.blocks import BlockScore, collect_features, score_blocks
+from pipeline.serial import build_stages
 from pipeline.stage import Stage
 from workers.recorder import Recorder
 from workers.run_files import RunDir, write_json
@@ -24,7 +25,8 @@ def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.de
     """Everything after the last step; every stage's file must be there."""
     save_backbone(run, config.num_stages)
     report: dict[str, Any] = {
-        "runtime": config.runtime,
+        "runtime": "serial" if config.in_one_process else "pipelined",
+        "mode": config.mode,
         "link": config.link.kind,
         "images": recorder.images,
         "images_per_second": recorder.images_per_second,
@@ -47,7 +49,7 @@ def measure(config: Config, run: RunDir, device: torch.device) -> dict[str, Any]
     Raises:
         UserError: no test split, or the run's weights cannot be read.
     """
-    stages = [Stage(config, index, 1) for index in range(1, config.num_stages + 1)]
+    stages = build_stages(config, 1)
     untrained = _score(config, stages, device)
     load_stages(run, stages)
     trained = _score(config, stages, device)
@@ -95,5 +97,7 @@ def _table(report: dict[str, Any]) -> Table:
     return table
 
 
-def _gain(before: float, after: float) -> str:
+def _gain(before: float | None, after: float | None) -> str:
+    if before is None or after is None:  # end to end, only the last block has a head
+        return "-"
     return f"{100 * before:.1f} → {100 * after:.1f} {100 * (after - before):+.1f}"

@@ -8,6 +8,9 @@ from pathlib import Path
 import torch
 
 from pipeline.config import Config
+from pipeline.noise import noise_level
+from pipeline.phases import Phases
+from pipeline.precision import DTYPES
 from pipeline.shapes import boundary_shapes
 from workers.links.base import LinkAddress
 from workers.messages import TensorSpec
@@ -49,10 +52,18 @@ def stage_name(index: int) -> str:
 
 def link_spec(config: Config, index: int) -> TensorSpec:
     """What link `index` carries at most: images as bytes into stage 1, activations after that."""
-    return TensorSpec(boundary_shapes(config)[index], torch.uint8 if index == 0 else torch.float32)
+    dtype = torch.uint8 if index == 0 else DTYPES[config.stage(index).precision.dtype]
+    return TensorSpec(boundary_shapes(config)[index], dtype)
 
 
-def noise_levels(config: Config) -> tuple[float, ...]:
-    """The relative noise of every stage at a step, as the coordinator's header states it."""
-    noises = [config.stage(index).noise for index in range(1, config.num_stages + 1)]
-    return tuple(0.0 if noise.kind == "none" else noise.std for noise in noises)
+class NoisePolicy:
+    """The noise of every stage at every step, as the coordinator's headers state it."""
+
+    def __init__(self, config: Config, steps_per_epoch: int) -> None:
+        self._noises = [config.stage(index).noise for index in range(1, config.num_stages + 1)]
+        self._phases = Phases.of(config, steps_per_epoch)
+
+    def levels(self, step: int) -> tuple[float, ...]:
+        """Standard deviation of the noise at stage 1, 2, ...; 0 for none."""
+        local, span = self._phases.local, self._phases.schedule_steps
+        return tuple(noise_level(noise, local(step, index), span) for index, noise in enumerate(self._noises, 1))

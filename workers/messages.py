@@ -9,11 +9,13 @@ import json
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
 import torch
 
 from pipeline.errors import TrainingError
 
-MAX_HEADER_BYTES = 64 * 1024
+MAX_HEADER_BYTES = 1024 * 1024
+"""Room for the labels of a batch of a quarter of a million images."""
 
 
 @dataclass(frozen=True)
@@ -23,25 +25,44 @@ class Header:
     Args:
         step: counted from 0.
         epoch: counted from 0.
-        noise_levels: relative standard deviation of the noise at stage 1, 2, ...
+        noise_levels: standard deviation of the noise at stage 1, 2, ...
         last: no batch follows this one.
+        learner: the only stage, from 1, that learns from this batch; None if all do. Stages before it run
+            forward only, and the batch does not travel beyond it.
+        labels: of the images, as 32-bit integers, little-endian; empty unless a loss uses them.
     """
 
     step: int
     epoch: int
     noise_levels: tuple[float, ...]
     last: bool = False
+    learner: int | None = None
+    labels: bytes = b""
+
+    @property
+    def label_tensor(self) -> torch.Tensor | None:
+        """The labels `[B]`, int64; None if they did not travel."""
+        if not self.labels:
+            return None
+        return torch.from_numpy(np.frombuffer(self.labels, dtype="<i4").astype(np.int64))
+
+    def reaches(self, stage: int) -> bool:
+        """Whether the batch travels to `stage`."""
+        return self.learner is None or stage <= self.learner
 
     def to_bytes(self) -> bytes:
-        """JSON, UTF-8."""
-        return json.dumps([self.step, self.epoch, self.noise_levels, self.last]).encode()
+        """One line of JSON, UTF-8, then the labels."""
+        fields = [self.step, self.epoch, self.noise_levels, self.last, self.learner]
+        return json.dumps(fields).encode() + b"\n" + self.labels
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Header:
         """Raises `TrainingError` if the bytes are not a header."""
         try:
-            step, epoch, levels, last = json.loads(data)
-            return cls(int(step), int(epoch), tuple(float(level) for level in levels), bool(last))
+            line, _, labels = data.partition(b"\n")
+            step, epoch, levels, last, learner = json.loads(line)
+            levels = tuple(float(level) for level in levels)
+            return cls(int(step), int(epoch), levels, bool(last), None if learner is None else int(learner), labels)
         except (ValueError, TypeError) as error:
             raise TrainingError(f"a link delivered bytes that are not a header ({error})") from None
 

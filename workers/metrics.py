@@ -38,6 +38,12 @@ class RunMetrics:
         )
         self.loss = Gauge("onward_objective_loss", "Loss of a stage and its terms", (*STAGE, "term"), registry=registry)
         self.learning_rate = Gauge("onward_learning_rate", "Learning rate of a stage", STAGE, registry=registry)
+        self.skipped = Counter(
+            "onward_skipped_steps",
+            "Steps skipped because the loss or a gradient was not finite",
+            STAGE,
+            registry=registry,
+        )
         self.feed_wait = Counter("onward_feed_wait_seconds", "Time the pipeline waited for images", registry=registry)
         self._last: dict[int, StepReport] = {}
         self._feed_wait = 0.0
@@ -57,10 +63,12 @@ class RunMetrics:
         self.wait.labels(*labels, "input").inc(grown("wait_input"))
         self.wait.labels(*labels, "output").inc(grown("wait_output"))
         self.link_bytes.labels(*labels).inc(grown("link_bytes"))
+        self.skipped.labels(*labels).inc(grown("skipped"))
         self.queue_depth.labels(*labels).set(report.queue_depth)
         self.learning_rate.labels(*labels).set(report.learning_rate)
         for term, value in {"total": report.loss, **report.terms}.items():
-            self.loss.labels(*labels, term).set(value)
+            if value is not None:
+                self.loss.labels(*labels, term).set(value)
 
     def step_done(self, images: int, feed_wait: float) -> None:
         """Every stage has finished a step of `images` images; the feed was waited for `feed_wait` s in all."""

@@ -22,12 +22,12 @@ class Progress:
 
     Args:
         console: where to; a terminal gets one line that moves.
-        total_steps, steps_per_epoch, epochs: the size of the run.
+        total_steps, steps_per_epoch: the size of the run.
     """
 
-    def __init__(self, console: Console, total_steps: int, steps_per_epoch: int, epochs: int) -> None:
+    def __init__(self, console: Console, total_steps: int, steps_per_epoch: int) -> None:
         self.console = console
-        self.total_steps, self.steps_per_epoch, self.epochs = total_steps, steps_per_epoch, epochs
+        self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
         self._live = Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
         self._window: deque[tuple[float, int]] = deque()
         self._images = 0
@@ -44,7 +44,7 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def step_done(self, step: int, images: int, losses: list[float]) -> float:
+    def step_done(self, step: int, images: int, losses: list[float | None]) -> float:
         """Every stage has finished `step`; returns images/s, 0 until there is a second step to measure."""
         now = time.monotonic()
         self._images += images
@@ -61,14 +61,14 @@ class Progress:
             self.console.print(self._line(step, images, rate, losses), markup=False, highlight=False, soft_wrap=True)
         return rate
 
-    def _line(self, step: int, images: int, rate: float, losses: list[float]) -> str:
+    def _line(self, step: int, images: int, rate: float, losses: list[float | None]) -> str:
         left = (self.total_steps - step - 1) * images
         speed = f"{rate:7.1f} images/s" if rate else "first step done"
         time_left = f"{clock(left / rate)} left" if rate else ""
         return (
             f"step {step + 1:>{len(str(self.total_steps))}}/{self.total_steps}  "
-            f"epoch {step // self.steps_per_epoch + 1}/{self.epochs}  {speed}  "
-            f"loss {' '.join(f'{loss:.4f}' for loss in losses)}  {time_left}"
+            f"epoch {step // self.steps_per_epoch + 1}/{-(-self.total_steps // self.steps_per_epoch)}  {speed}  "
+            f"loss {' '.join('-' if loss is None else f'{loss:.4f}' for loss in losses)}  {time_left}"
         ).rstrip()
 
 

@@ -20,11 +20,11 @@ from workers.reports import StepReport
 class Recorder:
     """The one consumer of step reports in either runtime; a context manager."""
 
-    def __init__(self, path: Path, num_stages: int, metrics: RunMetrics, progress: Progress) -> None:
-        self.num_stages, self.metrics, self.progress = num_stages, metrics, progress
+    def __init__(self, path: Path, metrics: RunMetrics, progress: Progress) -> None:
+        self.metrics, self.progress = metrics, progress
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._waiting: dict[int, dict[int, StepReport]] = {}
-        self._batches: dict[int, tuple[int, int]] = {}
+        self._batches: dict[int, tuple[int, int, int]] = {}
         self.latest: dict[int, StepReport] = {}
         """Last report of every stage."""
         self.feed_wait = 0.0
@@ -43,9 +43,9 @@ class Recorder:
         self.progress.__exit__(kind, error, trace)
         self._file.close()
 
-    def batch_sent(self, step: int, epoch: int, images: int) -> None:
-        """A batch of `images` images has entered the pipeline as `step`."""
-        self._batches[step] = (epoch, images)
+    def batch_sent(self, step: int, epoch: int, images: int, stages: int) -> None:
+        """A batch of `images` images has entered the pipeline as `step`, and will reach so many stages."""
+        self._batches[step] = (epoch, images, stages)
 
     def stage_report(self, report: StepReport) -> None:
         """A stage has finished a step."""
@@ -53,12 +53,12 @@ class Recorder:
         self.metrics.stage_report(report)
         reports = self._waiting.setdefault(report.step, {})
         reports[report.stage] = report
-        if len(reports) == self.num_stages:
+        if len(reports) == self._batches[report.step][2]:
             self._step_done(report.step, [reports[index] for index in sorted(reports)])
             del self._waiting[report.step]
 
     def _step_done(self, step: int, reports: list[StepReport]) -> None:
-        epoch, images = self._batches.pop(step)
+        epoch, images, _ = self._batches.pop(step)
         now = time.monotonic()
         self.images += images
         if self._first_time is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 from pipeline.stage import StageReport
@@ -15,7 +16,8 @@ class StepReport:
     Args:
         stage: counted from 1.
         step: counted from 0.
-        loss, terms, learning_rate: see `StageReport`.
+        loss, terms, learning_rate: see `StageReport`; a number that is not finite is None, for JSON has none.
+        skipped: steps that were skipped so far because a loss or gradient was not finite.
         busy: forward, loss, backward and optimizer.
         wait_input: waiting for the stage before.
         wait_output: handing over to the stage after, mostly waiting for room.
@@ -25,9 +27,10 @@ class StepReport:
 
     stage: int
     step: int
-    loss: float
-    terms: dict[str, float]
+    loss: float | None
+    terms: dict[str, float | None]
     learning_rate: float
+    skipped: int
     busy: float
     wait_input: float
     wait_output: float
@@ -46,15 +49,22 @@ class StepReport:
 
 @dataclass
 class StageTimes:
-    """Where a stage's time went, in seconds."""
+    """Where a stage's time went, in seconds, and how often it had to skip a step."""
 
     busy: float = 0.0
     wait_input: float = 0.0
     wait_output: float = 0.0
+    skipped: int = 0
 
     def report(self, stage: int, step: int, result: StageReport, queue_depth: int, link_bytes: int) -> StepReport:
         """The report of one step."""
+        self.skipped += result.skipped
+        terms = {name: _finite(value) for name, value in result.terms.items()}
         return StepReport(
-            stage, step, result.loss, result.terms, result.learning_rate, **asdict(self),
+            stage, step, _finite(result.loss), terms, result.learning_rate, **asdict(self),
             queue_depth=queue_depth, link_bytes=link_bytes,
         )  # fmt: skip
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and isfinite(value) else None

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from rich.console import Console
 
 from pipeline.config import Config
-from pipeline.serial import serial_step
-from pipeline.stage import Stage
+from pipeline.precision import LossScaler
+from pipeline.serial import build_stages, end_to_end_step, serial_step, shared_scaler_step
+from pipeline.stage import Stage, StageReport
 from workers.compute import set_up_compute
 from workers.failures import Interrupted, RunFailed, sign_of
 from workers.feed import Feed
 from workers.finish import finish_run
-from workers.meeting import noise_levels, stage_name
+from workers.meeting import NoisePolicy, stage_name
 from workers.metrics import RunMetrics
 from workers.progress import Progress
 from workers.recorder import Recorder
@@ -31,15 +33,15 @@ def run_serial(config: Config, run: RunDir, devices: Sequence[str], console: Con
         RunFailed: a stage raised.
         OnwardError: bad data, a port that cannot be served, a feed that died.
     """
-    set_up_compute(config.threads)
+    set_up_compute(config)
     device = torch.device(devices[0])
     metrics = RunMetrics()
     if config.metrics.enabled:
         console.print(f"metrics at {metrics.serve(config.metrics)}", markup=False, highlight=False)
     with Feed(config) as feed:
-        stages = [Stage(config, i, feed.steps_per_epoch, device) for i in range(1, config.num_stages + 1)]
-        progress = Progress(console, feed.total_steps, feed.steps_per_epoch, config.train.epochs)
-        with Recorder(run.metrics, config.num_stages, metrics, progress) as recorder:
+        stages = build_stages(config, feed.steps_per_epoch, device)
+        progress = Progress(console, feed.total_steps, feed.steps_per_epoch)
+        with Recorder(run.metrics, metrics, progress) as recorder:
             _train(config, feed, stages, device, recorder)
     for stage in stages:
         save_stage(run, stage)
@@ -47,14 +49,17 @@ def run_serial(config: Config, run: RunDir, devices: Sequence[str], console: Con
 
 
 def _train(config: Config, feed: Feed, stages: list[Stage], device: torch.device, recorder: Recorder) -> None:
-    levels = noise_levels(config)
+    noise = NoisePolicy(config, feed.steps_per_epoch)
+    one_step = _way_to_step(config, stages, device)
     times = [StageTimes() for _ in stages]
     for batch in feed:
         recorder.feed_wait = feed.wait_seconds
-        recorder.batch_sent(batch.step, batch.epoch, batch.views.shape[1])
+        learner = stages[0].phases.learner(batch.step)
+        recorder.batch_sent(batch.step, batch.epoch, batch.views.shape[1], learner or len(stages))
         started = time.monotonic()
-        results = serial_step(stages, batch.views.to(device), batch.step, levels)
-        for stage, spent in zip(stages, times, strict=True):
+        labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(device)
+        results = one_step(stages, batch.views.to(device), batch.step, noise.levels(batch.step), labels=labels)
+        for stage, spent in zip(stages[:learner], times, strict=False):
             try:
                 result = next(results)
             except (Exception, Interrupted) as error:
@@ -62,3 +67,11 @@ def _train(config: Config, feed: Feed, stages: list[Stage], device: torch.device
             spent.busy += time.monotonic() - started
             recorder.stage_report(spent.report(stage.index, batch.step, result, queue_depth=0, link_bytes=0))
             started = time.monotonic()
+
+
+def _way_to_step(config: Config, stages: Sequence[Stage], device: torch.device) -> Callable[..., Iterator[StageReport]]:
+    if config.mode == "end_to_end":
+        return end_to_end_step
+    if config.precision.shared_scaler == "reference":
+        return partial(shared_scaler_step, scaler=LossScaler(device, [stage.optimizer for stage in stages]))
+    return serial_step

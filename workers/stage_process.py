@@ -34,7 +34,7 @@ def run_stage_process(
 
     Whatever goes wrong is told to the coordinator in one sentence and written to this process's log in full.
     """
-    set_up_compute(config.threads)
+    set_up_compute(config)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, raise_interrupted)
     name = stage_name(index)

@@ -10,8 +10,11 @@ import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipeline.stage import Stage
-from workers.links.base import Receiver, Sender
+import torch
+
+from pipeline.stage import Stage, StageReport
+from workers.links.base import LinkTimeout, Receiver, Sender
+from workers.messages import Header, Message
 from workers.reports import StageTimes
 
 
@@ -53,20 +56,35 @@ class StageWorker:
         last = False
         while not last:
             started = time.monotonic()
-            message = self.receiver.recv(self.timeout)
+            message = self._receive()
             header = message.header
             self.step, last = header.step, header.last
             received = time.monotonic()
+            learns = header.learner in (None, self.stage.index)
             level = header.noise_levels[self.stage.index - 1]
-            activations = self.stage(message.tensor, header.step, level)
+            forward = self.stage if learns else self.stage.relay
+            activations = forward(message.tensor, header.step, level)
             forwarded = time.monotonic()
-            if self.sender is not None:
+            if self.sender is not None and header.reaches(self.stage.index + 1):
                 self.sender.send(header, activations, self.timeout)
             sent = time.monotonic()
-            result = self.stage.update(header.step)
+            result = self.stage.update(header.step, self._labels(header)) if learns else StageReport()
             times.wait_input += received - started
             times.wait_output += sent - forwarded
             times.busy += (forwarded - received) + (time.monotonic() - sent)
             link_bytes = self.sender.bytes_sent if self.sender is not None else 0
             report = times.report(self.stage.index, header.step, result, self.receiver.waiting(), link_bytes)
             self.control.send(report.to_message())
+
+    def _receive(self) -> Message:
+        """The next batch. A stage whose turn has not come (mode sequential) waits as long as its neighbour lives."""
+        while True:
+            try:
+                return self.receiver.recv(self.timeout)
+            except LinkTimeout:
+                if self.step is not None or self.stage.phases.count == 1 or self.stage.index == 1:
+                    raise
+
+    def _labels(self, header: Header) -> torch.Tensor | None:
+        labels = header.label_tensor
+        return None if labels is None else labels.to(self.stage.compute.device)

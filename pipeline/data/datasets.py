@@ -124,6 +124,13 @@ def preflight(data: Data) -> int:
     return count
 
 
+def count_classes(data: Data) -> int:
+    """Classes of the training set, without opening more of it than their names."""
+    if data.name == "image_folder":
+        return FolderImages(split_folder(_root(data), "train")).num_classes
+    return CIFAR_CLASSES.get(data.name, 10)
+
+
 def _root(data: Data) -> Path:
     if data.root is not None:
         return Path(data.root).expanduser()

@@ -23,6 +23,8 @@ class Purpose(IntEnum):
     """The permutation of an epoch."""
     VIEW = 2
     """The parameters of one augmented view."""
+    PIXEL_NOISE = 3
+    """The noise on the pixels of one augmented view."""
 
 
 _local = threading.local()
@@ -47,3 +49,18 @@ def keyed_uniforms(seed: int, purpose: Purpose, where: tuple[int, int, int], cou
     bits = keyed_bits(seed, purpose, where, count)
     uniforms: list[float] = ((bits >> np.uint64(11)) * 2.0**-53).tolist()
     return uniforms
+
+
+def keyed_normals(seed: int, purpose: Purpose, where: tuple[int, int, int], count: int) -> NDArray[np.float64]:
+    """`[count]` numbers from the standard normal distribution; the first of them do not depend on `count`.
+
+    Box and Muller's transform (Annals of Mathematical Statistics 29, 1958) of uniforms with 53 bits,
+    so that none is beyond 8.6.
+    """
+    pairs = -(-count // 2)
+    uniforms = (keyed_bits(seed, purpose, where, 2 * pairs) >> np.uint64(11)) * 2.0**-53
+    radius = np.sqrt(-2.0 * np.log1p(-uniforms[0::2]))  # of 1 - u, which is never 0
+    angle = 2.0 * np.pi * uniforms[1::2]
+    normals = np.empty(2 * pairs)
+    normals[0::2], normals[1::2] = radius * np.cos(angle), radius * np.sin(angle)
+    return normals[:count]

@@ -11,6 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config import Config
 from pipeline.data.draws import Purpose, keyed_bits
 from pipeline.errors import ConfigError
 
@@ -25,20 +26,35 @@ class StepPlan:
         drop_last: leave the smaller batch at the end of an epoch out.
         seed: of the run.
         max_steps: stop after this many steps; None runs all epochs.
+        repeats: go through all of it so many times, once for each block that is trained after another.
 
     Raises:
         ConfigError: an epoch has no full batch, or would end with a batch of a single image.
     """
 
     def __init__(
-        self, num_samples: int, batch_size: int, epochs: int, drop_last: bool, seed: int, max_steps: int | None = None
+        self,
+        num_samples: int,
+        batch_size: int,
+        epochs: int,
+        drop_last: bool,
+        seed: int,
+        max_steps: int | None = None,
+        repeats: int = 1,
     ) -> None:
         check_batch_size(num_samples, batch_size, drop_last)
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
         self.steps_per_epoch = num_samples // batch_size if drop_last else math.ceil(num_samples / batch_size)
         planned = epochs * self.steps_per_epoch
-        self.total_steps = planned if max_steps is None else min(planned, max_steps)
+        self.total_steps = repeats * (planned if max_steps is None else min(planned, max_steps))
         self._cached: tuple[int, NDArray[np.int64]] | None = None
+
+    @classmethod
+    def of(cls, config: Config, num_samples: int) -> StepPlan:
+        """The plan of a run over `num_samples` images."""
+        data, train = config.data, config.train
+        repeats = config.num_stages if config.mode == "sequential" else 1
+        return cls(num_samples, data.batch_size, train.epochs, data.drop_last, config.seed, train.max_steps, repeats)
 
     def batch(self, step: int) -> tuple[int, NDArray[np.int64]]:
         """The epoch of `step`, counted from 0 like the step, and the indices of its images, `[B]`."""

@@ -23,7 +23,8 @@ class BlockScore:
 
     block: int
     trunk: float
-    expansion: float
+    expansion: float | None
+    """None for a block without a head: end to end, only the last has one."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ def score_blocks(train: LabelledFeatures, test: LabelledFeatures) -> list[BlockS
     scores = []
     for index, (fitted, held_out) in enumerate(zip(train.blocks, test.blocks, strict=True), 1):
         trunk = linear_probe_accuracy(fitted.trunk, train.labels, held_out.trunk, test.labels)
-        expansion = linear_probe_accuracy(fitted.expansion, train.labels, held_out.expansion, test.labels)
+        expansion = None
+        if fitted.expansion is not None and held_out.expansion is not None:
+            expansion = linear_probe_accuracy(fitted.expansion, train.labels, held_out.expansion, test.labels)
         scores.append(BlockScore(index, trunk, expansion))
     return scores
 
@@ -60,5 +63,6 @@ def score_blocks(train: LabelledFeatures, test: LabelledFeatures) -> list[BlockS
 def _batches(config: Config, data: ImageDataset, device: torch.device) -> Iterator[Tensor]:
     size, step = config.data.image_size, config.evaluation.batch_size
     for start in range(0, len(data), step):
-        views = [evaluation_view(data.image(i), size) for i in range(start, min(start + step, len(data)))]
+        images = (data.image(i) for i in range(start, min(start + step, len(data))))
+        views = [evaluation_view(image, size, config.data.eval_interpolation) for image in images]
         yield torch.from_numpy(np.stack(views)).to(device)

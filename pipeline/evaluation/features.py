@@ -18,10 +18,13 @@ from pipeline.stage import Stage
 
 @dataclass(frozen=True)
 class BlockFeatures:
-    """Features of `N` images at one block: `trunk` `[N, C]`, `expansion` `[N, width]`, float32 on the CPU."""
+    """Features of `N` images at one block: `trunk` `[N, C]`, `expansion` `[N, width]`, float32 on the CPU.
+
+    `expansion` is what the head gives before it projects; None where there is no head.
+    """
 
     trunk: Tensor
-    expansion: Tensor
+    expansion: Tensor | None
 
 
 @torch.inference_mode()
@@ -37,6 +40,11 @@ def extract_features(stages: Sequence[Stage], batches: Iterable[Tensor]) -> list
         activations = images
         for stage, (trunk, expansion) in zip(stages, collected, strict=True):
             activations = stage.trunk(activations)
-            trunk.append(activations.mean(dim=(2, 3)).float().cpu())
-            expansion.append(stage.head.features(activations).float().cpu())
-    return [BlockFeatures(torch.cat(trunk), torch.cat(expansion)) for trunk, expansion in collected]
+            pooled = activations.mean(dim=(2, 3) if activations.dim() == 4 else 1)  # a map, or tokens [B, N, D]
+            trunk.append(pooled.float().cpu())
+            features = stage.features(activations)
+            if features is not None:
+                expansion.append(features.float().cpu())
+    return [
+        BlockFeatures(torch.cat(trunk), torch.cat(expansion) if expansion else None) for trunk, expansion in collected
+    ]

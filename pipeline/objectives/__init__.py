@@ -1,26 +1,38 @@
-"""The self-supervised losses, one file each; `OBJECTIVES` is where a new one is named."""
+"""The local losses, one file each; `OBJECTIVES` is where a new one is named."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any
 
-from torch import Tensor
-
-from pipeline.config import Objective
+from pipeline.config import objectives as settings
 from pipeline.objectives.barlow_twins import BarlowTwins
+from pipeline.objectives.base import Embeddings, Objective
+from pipeline.objectives.byol import BYOL
+from pipeline.objectives.simclr import SimCLR
+from pipeline.objectives.supervised import Supervised
+from pipeline.objectives.vicreg import VICReg
+
+OBJECTIVES: dict[str, Callable[[Any, int, int, int], Objective]] = {
+    "barlow_twins": BarlowTwins,
+    "simclr": SimCLR,
+    "vicreg": VICReg,
+    "byol": BYOL,
+    "supervised": Supervised,
+}
+
+__all__ = ["OBJECTIVES", "Embeddings", "Objective", "build_objective"]
 
 
-class ObjectiveFn(Protocol):
-    """Embeddings `[N, D]` of the two views to a scalar loss and its named, detached terms."""
+def build_objective(config: settings.Objective, width: int, seed: int, stage: int) -> Objective:
+    """The objective that `objective.kind` names.
 
-    def __call__(self, z1: Tensor, z2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss."""
-        ...
+    Args:
+        config: the stage's section `objective`.
+        width: size D of the stage's embeddings.
+        seed, stage: key the initialisation of the objective's own weights, if it has any.
 
-
-OBJECTIVES = {"barlow_twins": BarlowTwins}
-
-
-def build_objective(config: Objective) -> ObjectiveFn:
-    """The objective that `objective.kind` names."""
-    return OBJECTIVES[config.kind](config)
+    Raises:
+        ConfigError: the section does not fit the embeddings.
+    """
+    return OBJECTIVES[config.kind](config, width, seed, stage)

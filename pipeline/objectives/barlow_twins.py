@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.config import Objective
+from pipeline.config import objectives as settings
+from pipeline.objectives.base import Embeddings, Objective
 
 
 def cross_correlation(z1: Tensor, z2: Tensor) -> Tensor:
@@ -35,12 +36,14 @@ def barlow_twins_loss(z1: Tensor, z2: Tensor, lambd: float, scale: float) -> tup
     return loss, {"on_diagonal": on_diagonal.detach(), "off_diagonal": off_diagonal.detach()}
 
 
-class BarlowTwins:
-    """The loss with its settings bound."""
+class BarlowTwins(Objective):
+    """The loss with its settings bound; dividing the gradient by `reference_world_size` is left to the stage."""
 
-    def __init__(self, config: Objective) -> None:
+    def __init__(self, config: settings.BarlowTwins, width: int, seed: int, stage: int) -> None:
+        super().__init__()
         self.lambd, self.scale = config.lambd, config.scale
 
-    def __call__(self, z1: Tensor, z2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, embeddings: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
         """Embeddings `[N, D]` of the two views to the loss and its terms."""
+        z1, z2 = embeddings.views[:2]
         return barlow_twins_loss(z1, z2, self.lambd, self.scale)

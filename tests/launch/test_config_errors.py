@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Config, Section
+from pipeline.config.kinds import annotation_at, kinds_of, section_for
 from pipeline.config_loading import load_config, parse_config
 from pipeline.errors import ConfigError, UserError
 
@@ -79,33 +80,54 @@ def test_any_override(key: list[str], text: str, tmp_path_factory: pytest.TempPa
     accepted_or_explained(lambda: load_config(path, [".".join(key) + "=" + text]))
 
 
-def leaves(section: Section, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """The path of every key of the configuration."""
-    found = []
-    for name in type(section).model_fields:
-        value = getattr(section, name)
-        found += leaves(value, (*path, name)) if isinstance(value, Section) else [(*path, name)]
+Leaf = tuple[tuple[str, ...], dict[str, Any]]
+"""The path of a key, and what else its section must hold to be of the kind that has the key."""
+KIND_VALUES = {"vit": "vit_b_16", "module": "torchvision.models:alexnet", "resnet": "resnet18"}
+
+
+def leaves(section: type[Section], path: tuple[str, ...] = (), beside: dict[str, Any] | None = None) -> list[Leaf]:
+    """Every key of the configuration, of every kind of section."""
+    found: list[Leaf] = []
+    for name in section.model_fields:
+        annotation = annotation_at(section, name)
+        inner = section_for(annotation, {})
+        if kinds := kinds_of(annotation):
+            tag = "backbone" if name == "model" else "kind"
+            for kind, model in kinds.items():
+                value = KIND_VALUES.get(kind, kind)
+                needed = {"output": "features"} if kind == "module" else {}
+                found += leaves(model, (*path, name), {tag: value, **needed})
+        elif inner is not None and name != "stages":
+            found += leaves(inner, (*path, name))
+        else:
+            found.append(((*path, name), beside or {}))
     return found
 
 
-@pytest.mark.parametrize("path", leaves(Config()), ids=".".join)
-@given(value=VALUES)
-@settings(max_examples=25, deadline=None)
-def test_any_value_at_any_key(path: tuple[str, ...], value: object) -> None:
-    nested: Any = value
+LEAVES = leaves(Config)
+NAMES = [".".join(path) + "".join(f"-{value}" for value in list(beside.values())[:1]) for path, beside in LEAVES]
+
+
+def nest(path: tuple[str, ...], section: dict[str, Any]) -> dict[str, Any]:
+    """`section` as the section at `path`."""
+    nested = section
     for name in reversed(path):
         nested = {name: nested}
-    accepted_or_explained(lambda: parse_config(nested))
+    return nested
 
 
-@pytest.mark.parametrize("path", leaves(Config()), ids=".".join)
-def test_every_misspelt_key_is_an_error_that_names_the_right_one(path: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("path", "beside"), LEAVES, ids=NAMES)
+@given(value=VALUES)
+@settings(max_examples=25, deadline=None)
+def test_any_value_at_any_key(path: tuple[str, ...], beside: dict[str, Any], value: object) -> None:
+    accepted_or_explained(lambda: parse_config(nest(path[:-1], {**beside, path[-1]: value})))
+
+
+@pytest.mark.parametrize(("path", "beside"), LEAVES, ids=NAMES)
+def test_every_misspelt_key_is_an_error_that_names_the_right_one(path: tuple[str, ...], beside: dict[str, Any]) -> None:
     wrong = path[-1][:-1] + "x_"
-    nested: Any = {wrong: 0}
-    for name in reversed(path[:-1]):
-        nested = {name: nested}
     with pytest.raises(ConfigError) as caught:
-        parse_config(nested)
+        parse_config(nest(path[:-1], {**beside, wrong: 0}))
     assert caught.value.path == ".".join([*path[:-1], wrong])
     assert path[-1] in caught.value.remedy.split("Allowed: ")[1].split(", ")
 

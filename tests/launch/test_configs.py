@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from pipeline.config import Config
 from pipeline.config_loading import load_config
+from tests.runs import train
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
 
@@ -26,7 +28,9 @@ def header(path: Path) -> str:
 
 
 def test_there_are_presets() -> None:
-    assert {"quickstart.yaml", "paper_resnet50_imagenet.yaml"} <= {path.name for path in CONFIGS}
+    names = "barlow_twins_imagenet byol_cifar10 byol_imagenet end_to_end paper_resnet50_imagenet quickstart sequential"
+    names += " simclr_single_gpu supervised_blockwise vicreg_imagenet"
+    assert {path.stem for path in CONFIGS} == set(names.split())
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -48,6 +52,42 @@ def test_the_preset_passes_every_check(
         overrides = ["data.name=image_folder", f"data.root={tmp_path / 'images'}", "data.batch_size=4"]
     outcome = onward("check", path, "device=cpu", *overrides)
     assert (outcome.code, outcome.err) == (0, "")
+
+
+def shrunk(config: Config) -> list[str]:
+    """Overrides that leave the method of a preset and make the network, the images and the run tiny."""
+    last = config.head.projector[-1] if config.objective.kind == "supervised" else 16
+    byol = ["objective.predictor=[16, 16]"] if config.objective.kind == "byol" else []
+    return [
+        *byol,
+        "data.name=fashion_mnist_10k",
+        "data.root=null",
+        "data.batch_size=16",
+        "data.image_size=32",
+        "data.workers=0",
+        "data.download=false",
+        "model.width=8",
+        f"head.projector=[16, {last}]",
+        *(["head.width=16"] if config.head.kind == "expansion" else []),
+        "train.max_steps=2",
+        "evaluation.linear_probe=false",
+        "metrics.enabled=false",
+        "runtime=serial",
+        "threads=1",
+    ]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_the_preset_trains_two_tiny_steps(path: Path, tmp_path: Path) -> None:
+    result = train(tmp_path, *shrunk(load_config(path)), config=path)
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    blocks = 4 if load_config(path).mode == "sequential" else 1
+    assert len(lines) == 2 * blocks
+    losses = [stage["loss"] for line in lines for stage in line["stages"]]
+    assert [loss for loss in losses if loss is not None]
+    assert not any(stage["skipped"] for line in lines for stage in line["stages"])
+    assert (tmp_path / "run" / "final" / "backbone.safetensors").is_file()
 
 
 def test_the_paper_preset_is_the_released_command() -> None:

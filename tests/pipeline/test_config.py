@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pipeline.config import Config
 from pipeline.config_loading import dump_config, load_config, parse_config
-from pipeline.units import RESNET_UNITS, network_units, split_units
+from pipeline.units import RESNET_UNITS, resnet_units, split_units
 
 
 def load(tmp_path: Path, text: str, *overrides: str) -> Config:
@@ -57,8 +57,8 @@ def test_numbers_as_people_write_them(text: str, value: float, tmp_path: Path) -
         ("run_dir=null", lambda c: c.run_dir, None),
         ("model.cuts=[]", lambda c: c.num_stages, 1),
         ("model.cuts=[layer1.0, layer2]", lambda c: c.model.cuts, ("layer1.0", "layer2")),
-        ("data.augment.jitter.p=0", lambda c: c.data.augment.jitter.p, 0.0),
-        ("data.augment={gray_p: 0.5}", lambda c: c.data.augment.gray_p, 0.5),
+        ("data.augment.jitter.p=0", lambda c: c.data.augment.jitter.p, (0.0, 0.0)),
+        ("data.augment={gray_p: 0.5}", lambda c: c.data.augment.gray_p, (0.5, 0.5)),
         (" seed =7", lambda c: c.seed, 7),
         ("stages.2.noise.std=0.5", lambda c: c.stage(2).noise.std, 0.5),
     ],
@@ -121,11 +121,11 @@ def test_cuts(cuts: list[str], blocks: list[list[str]]) -> None:
 
 @pytest.mark.parametrize("backbone", RESNET_UNITS)
 def test_blocks_part_the_network_without_loss(backbone: str) -> None:
-    units = network_units(backbone)
-    blocks = split_units(backbone, units[:-1])
+    units = resnet_units(backbone)
+    blocks = split_units(units, units[:-1])
     assert blocks == [[unit] for unit in units]
     assert len(units) == 1 + sum(RESNET_UNITS[backbone])
-    assert [unit for block in split_units(backbone, ["layer1", "layer2", "layer3"]) for unit in block] == units
+    assert [unit for block in split_units(units, ["layer1", "layer2", "layer3"]) for unit in block] == units
 
 
 @given(
@@ -139,7 +139,7 @@ def test_blocks_part_the_network_without_loss(backbone: str) -> None:
 def test_what_is_written_is_read_back_equal(
     tmp_path_factory: pytest.TempPathFactory, seed: int, lr: float, run_dir: str | None, cuts: set[int], std: float
 ) -> None:
-    names = [network_units("resnet50")[:-1][i] for i in sorted(cuts) if i < 16]
+    names = [resnet_units("resnet50")[:-1][i] for i in sorted(cuts) if i < 16]
     values = {
         "seed": seed,
         "run_dir": run_dir,

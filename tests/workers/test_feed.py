@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from pipeline.config import Config, Data, Link, Train
-from pipeline.data.augment import two_views
+from pipeline.data.augment import make_views
 from pipeline.data.datasets import open_dataset
 from pipeline.data.sampler import StepPlan
 from pipeline.errors import TrainingError, UserError
@@ -80,7 +80,7 @@ def test_batches_are_the_planned_images_augmented(photos: Path) -> None:
         assert batch.views.shape == (2, len(indices), 3, 16, 16)
         assert batch.views.is_contiguous()
         for row, index in enumerate(indices.tolist()):
-            expected = two_views(images.image(index), run.data.augment, 16, 5, epoch, index)
+            expected = make_views(images.image(index), run.data.augment, 16, 2, 5, epoch, index)
             np.testing.assert_array_equal(batch.views[:, row].numpy(), expected)
 
 
@@ -183,7 +183,7 @@ def test_a_feed_that_makes_no_progress_is_given_up(photos: Path, monkeypatch: py
         release.wait(30)
         raise feed_module.Stopped
 
-    monkeypatch.setattr(feed_module, "two_views", stuck)
+    monkeypatch.setattr(feed_module, "make_views", stuck)
     with Feed(config(photos, timeout=0.5)) as feed:
         with pytest.raises(TrainingError, match=r"produced nothing for 1 s while step 0 .*link\.timeout"):
             next(feed)
@@ -193,10 +193,10 @@ def test_a_feed_that_makes_no_progress_is_given_up(photos: Path, monkeypatch: py
 def test_a_slow_feed_that_makes_progress_is_not_given_up(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(*arguments: object, **keys: object) -> object:
         time.sleep(0.15)
-        return two_views(*arguments, **keys)  # type: ignore[arg-type]
+        return make_views(*arguments, **keys)  # type: ignore[arg-type]
 
     monkeypatch.setattr(feed_module, "CHUNK_ROWS", 2)
-    monkeypatch.setattr(feed_module, "two_views", slow)
+    monkeypatch.setattr(feed_module, "make_views", slow)
     with Feed(config(photos, timeout=0.8)) as feed:
         assert next(feed).views.shape[1] == 8
         assert feed.wait_seconds > 1.0
@@ -206,7 +206,7 @@ def test_an_unexpected_error_reaches_the_consumer(photos: Path, monkeypatch: pyt
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(feed_module, "two_views", broken)
+    monkeypatch.setattr(feed_module, "make_views", broken)
     with Feed(config(photos)) as feed, pytest.raises(ZeroDivisionError, match="a defect"):
         next(feed)
 

@@ -1,4 +1,4 @@
-"""The augmentation: equal to torchvision's to the bit given its parameters, and drawn as torchvision draws."""
+"""How views are drawn: keyed, distributed as torchvision draws them, and the same bits as ever."""
 
 from __future__ import annotations
 
@@ -8,98 +8,54 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, RandomResizedCrop, Resize
-from torchvision.transforms import functional as tf
 
 from pipeline.config import Augment
 from pipeline.config import Jitter as JitterConfig
-from pipeline.data import augment
-from pipeline.data.augment import Jitter, ViewParameters, draw_parameters, evaluation_view, two_views
+from pipeline.data.augment import draw_parameters, evaluation_view, make_views
+from pipeline.data.operations import Blur, Jitter, ViewParameters, apply
+from tests.pipeline.data.samples import assert_frequency, assert_uncorrelated, assert_uniform, photo
 
-IDENTITY = ViewParameters(0, 0, 40, 52, False, None, False, None, False)
 SAMPLES = 4000
 
 
-def photo(mode: str = "RGB", height: int = 40, width: int = 52) -> Image.Image:
-    """Smooth noise: all levels and hues, edges, no symmetry."""
-    channels = () if mode == "L" else (3,)
-    noise = np.random.default_rng(7).integers(0, 256, (height, width, *channels), dtype=np.uint8)
-    return ImageOps.autocontrast(Image.fromarray(noise).filter(ImageFilter.GaussianBlur(1.0)))
+def test_a_run_of_today_draws_what_runs_have_always_drawn() -> None:
+    """Written down when the first version was made; a change here changes every run that anyone has made."""
+    drawn = {
+        (view, index): draw_parameters(Augment(), (300, 400), 5, 4, index, view) for view in (0, 1) for index in (1, 2)
+    }
+    assert drawn == {
+        (0, 1): ViewParameters(
+            9, 161, 206, 159, True,
+            Jitter(1.2503566731192706, 0.6458528047424977, 0.8143660958841921, 0.09258076681346003, (2, 1, 3, 0)),
+            True, Blur(1.3293257433849155, None),
+        ),
+        (0, 2): ViewParameters(
+            92, 52, 167, 154, True,
+            Jitter(1.1001146792066052, 0.7429774216258682, 0.939160461466669, 0.05108602522329439, (2, 1, 3, 0)),
+            True, Blur(1.1519802002621335, None),
+        ),
+        (1, 1): ViewParameters(
+            14, 23, 279, 348, True,
+            Jitter(0.7077956392775634, 0.7600316151090009, 0.8320024279587398, 0.01678402332413434, (3, 0, 1, 2)),
+            solarize=True,
+        ),
+        (1, 2): ViewParameters(3, 77, 240, 277),
+    }  # fmt: skip
 
 
-def torchvision_view(image: Image.Image, p: ViewParameters, size: int) -> np.ndarray:
-    """The released `Transform`, written with torchvision and PIL's own classes."""
-    image = tf.resized_crop(
-        image.convert("RGB"), p.top, p.left, p.height, p.width, [size, size], InterpolationMode.BICUBIC
-    )
-    if p.flip:
-        image = tf.hflip(image)
-    if p.jitter:
-        steps = [
-            lambda i, f: tf.adjust_brightness(i, f),
-            lambda i, f: tf.adjust_contrast(i, f),
-            lambda i, f: tf.adjust_saturation(i, f),
-            lambda i, f: tf.adjust_hue(i, f),
-        ]
-        factors = (p.jitter.brightness, p.jitter.contrast, p.jitter.saturation, p.jitter.hue)
-        for operation in p.jitter.order:
-            image = steps[operation](image, factors[operation])
-    if p.gray:
-        image = tf.to_grayscale(image, 3)
-    if p.blur_radius is not None:
-        image = image.filter(ImageFilter.GaussianBlur(p.blur_radius))
-    if p.solarize:
-        image = ImageOps.solarize(image, 128)
-    return np.asarray(image).transpose(2, 0, 1)
-
-
-def view_of(image: Image.Image, p: ViewParameters, size: int) -> np.ndarray:
-    return np.asarray(augment.apply(image, p, size).convert("RGB")).transpose(2, 0, 1)
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("view", [0, 1])
-def test_drawn_views_equal_torchvision_to_the_bit(mode: str, view: int) -> None:
-    """For mode L this is also the proof that the one-channel shortcut is exact: the reference works on RGB."""
-    config = Augment(solarize_p=(0.5, 0.5), blur_p=(0.7, 0.7))
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_views_are_their_parameters_applied(mode: str) -> None:
     image = photo(mode)
-    for index, size in itertools.product(range(150), (24, 37)):
-        p = draw_parameters(config, (image.height, image.width), 3, 0, index, view)
-        np.testing.assert_array_equal(view_of(image, p, size), torchvision_view(image, p, size), err_msg=str(p))
-
-
-@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
-def test_every_order_of_the_colour_jitter_equals_torchvision(order: tuple[int, ...]) -> None:
-    for mode in ("RGB", "L"):
-        p = replace(IDENTITY, jitter=Jitter(1.37, 0.61, 1.19, -0.083, order), solarize=True)
-        np.testing.assert_array_equal(view_of(photo(mode), p, 32), torchvision_view(photo(mode), p, 32))
-
-
-@pytest.mark.parametrize("gray", [False, True])
-def test_extreme_factors_equal_torchvision(gray: bool) -> None:
-    for factor, hue in ((0.0, 0.5), (0.001, -0.5), (2.5, 0.003), (1.0, -0.001)):
-        p = replace(IDENTITY, jitter=Jitter(factor, factor, factor, hue, (3, 1, 0, 2)), gray=gray, blur_radius=0.1)
-        np.testing.assert_array_equal(view_of(photo(), p, 32), torchvision_view(photo(), p, 32))
-
-
-def test_a_hue_that_is_switched_off_leaves_colours_alone() -> None:
-    """Going to HSV and back rounds; torchvision does not go there when hue is 0, and neither do we."""
-    p = replace(IDENTITY, jitter=Jitter(1.0, 1.0, 1.0, 0.0, (3, 0, 1, 2)))
-    np.testing.assert_array_equal(view_of(photo(), p, 32), view_of(photo(), replace(p, jitter=None), 32))
-
-
-def test_two_views_shape_channels_and_destination() -> None:
     out = np.zeros((2, 3, 20, 20), np.uint8)
-    views = two_views(photo("L"), Augment(), 20, 1, 2, 3, out=out)
+    views = make_views(image, Augment(), 20, 2, 1, 2, 3, out=out)
     assert views is out
-    assert views.dtype == np.uint8
-    np.testing.assert_array_equal(views[:, 0], views[:, 1])
-    np.testing.assert_array_equal(views[:, 0], views[:, 2])
     for view in range(2):
-        p = draw_parameters(Augment(), (40, 52), 1, 2, 3, view)
-        np.testing.assert_array_equal(views[view], view_of(photo("L"), p, 20))
-    assert two_views(photo(), Augment(), 24, 1, 2, 3).shape == (2, 3, 24, 24)
+        pixels = apply(image, draw_parameters(Augment(), (40, 52), 1, 2, 3, view), 20).convert("RGB")
+        np.testing.assert_array_equal(views[view], np.asarray(pixels).transpose(2, 0, 1))
+    fresh = make_views(image, Augment(), 20, 2, 1, 2, 3)
+    assert fresh.dtype == np.uint8
+    np.testing.assert_array_equal(fresh, out)
 
 
 def test_every_part_of_the_key_matters_and_nothing_else() -> None:
@@ -112,19 +68,56 @@ def test_every_part_of_the_key_matters_and_nothing_else() -> None:
 def test_switching_an_operation_off_does_not_shift_the_other_draws() -> None:
     off = Augment(flip_p=0.0, gray_p=0.0, blur_p=(0.0, 0.0), jitter=JitterConfig(p=0.0), solarize_p=(0.0, 0.0))
     on = Augment(flip_p=1.0, gray_p=1.0, blur_p=(1.0, 1.0), jitter=JitterConfig(p=1.0), solarize_p=(1.0, 1.0))
-    mixed = Augment()
+    mixed = Augment(crop_p=0.5, noise_std=(0.1, 0.1))
     for index in range(200):
         nothing, everything, some = (draw_parameters(c, (300, 400), 5, 1, index, 1) for c in (off, on, mixed))
-        box = ("top", "left", "height", "width")
-        assert [getattr(nothing, k) for k in box] == [getattr(everything, k) for k in box]
-        assert some.jitter in (None, everything.jitter)
-        assert some.blur_radius in (None, everything.blur_radius)
-        assert (nothing.flip, nothing.jitter, nothing.gray, nothing.blur_radius, nothing.solarize) == (
-            False, None, False, None, False,
-        )  # fmt: skip
         assert everything.jitter is not None
-        assert everything.blur_radius is not None
+        assert everything.blur is not None
         assert (everything.flip, everything.gray, everything.solarize) == (True, True, True)
+        assert nothing == ViewParameters(*box(everything))
+        assert box(some) in (box(everything), (0, 0, 300, 400))
+        assert some.jitter in (None, everything.jitter)
+        assert some.blur in (None, everything.blur)
+
+
+PROBABILITIES = ("crop_p", "flip_p", "gray_p", "blur_p", "solarize_p", "jitter")
+
+
+@pytest.mark.parametrize("key", PROBABILITIES)
+@pytest.mark.parametrize("view", [0, 1])
+def test_every_operation_has_a_probability_for_each_view(key: str, view: int) -> None:
+    """Always in one view, never in the other, whatever the draws; everything else is off."""
+    pair = (1.0, 0.0) if view == 0 else (0.0, 1.0)
+    values = dict.fromkeys(PROBABILITIES, (0.0, 0.0)) | {key: pair}
+    config = Augment(**values | {"jitter": JitterConfig(p=values["jitter"])})
+    for index in range(100):
+        there, elsewhere = (draw_parameters(config, (300, 400), 1, 0, index, v) for v in (view, 1 - view))
+        assert operations(there) == {key}
+        assert operations(elsewhere) == set()
+
+
+def operations(p: ViewParameters) -> set[str]:
+    found = {
+        "crop_p": box(p) != (0, 0, 300, 400),
+        "flip_p": p.flip,
+        "gray_p": p.gray,
+        "blur_p": p.blur is not None,
+        "solarize_p": p.solarize,
+        "jitter": p.jitter is not None,
+    }
+    return {key for key, present in found.items() if present}
+
+
+def box(p: ViewParameters) -> tuple[int, int, int, int]:
+    return p.top, p.left, p.height, p.width
+
+
+def test_the_kind_of_blur_changes_nothing_but_the_kernel() -> None:
+    for index in range(50):
+        pil = draw_parameters(Augment(), (300, 400), 1, 0, index, 0)
+        kernel = draw_parameters(Augment(blur_kind="kernel", blur_kernel=0.3), (300, 400), 1, 0, index, 0)
+        assert pil.blur is not None
+        assert kernel == replace(pil, blur=Blur(pil.blur.sigma, 0.3))
 
 
 @pytest.fixture(scope="module")
@@ -132,31 +125,33 @@ def drawn() -> dict[int, list[ViewParameters]]:
     return {v: [draw_parameters(Augment(), (300, 400), 11, 4, i, v) for i in range(SAMPLES)] for v in (0, 1)}
 
 
-def share(values: list[bool]) -> float:
-    return sum(values) / len(values)
-
-
-def assert_uniform(values: list[float], low: float, high: float) -> None:
-    """Kolmogorov-Smirnov distance to the uniform distribution; 1.95 / sqrt(n) is the 0.1 % point."""
-    ordered = np.sort((np.asarray(values) - low) / (high - low))
-    assert ordered[0] >= 0
-    assert ordered[-1] <= 1
-    distance = np.abs(ordered - (np.arange(len(ordered)) + 0.5) / len(ordered)).max()
-    assert distance < 1.95 / len(ordered) ** 0.5
-
-
 def test_probabilities_are_the_released_ones(drawn: dict[int, list[ViewParameters]]) -> None:
     expected = {0: (0.5, 0.8, 0.2, 1.0, 0.0), 1: (0.5, 0.8, 0.2, 0.1, 0.2)}
     for view, parameters in drawn.items():
         found = (
-            share([p.flip for p in parameters]),
-            share([p.jitter is not None for p in parameters]),
-            share([p.gray for p in parameters]),
-            share([p.blur_radius is not None for p in parameters]),
-            share([p.solarize for p in parameters]),
+            [p.flip for p in parameters],
+            [p.jitter is not None for p in parameters],
+            [p.gray for p in parameters],
+            [p.blur is not None for p in parameters],
+            [p.solarize for p in parameters],
         )
-        for probability, value in zip(expected[view], found, strict=True):
-            assert value == pytest.approx(probability, abs=4 * (probability * (1 - probability) / SAMPLES) ** 0.5)
+        for probability, values in zip(expected[view], found, strict=True):
+            assert_frequency(values, probability)
+
+
+@pytest.mark.parametrize("probability", [(0.3, 0.3), (0.75, 0.2)])
+def test_crops_are_as_frequent_as_asked_and_independent_of_all_else(probability: tuple[float, float]) -> None:
+    """Colour, not area, stands for the other draws of the view: a view without a crop has the whole area."""
+    config = Augment(crop_p=probability, jitter=JitterConfig(p=1.0), blur_p=1.0, solarize_p=0.5)
+    columns: list[list[float]] = []
+    for view in (0, 1):
+        views = [draw_parameters(config, (300, 400), 11, 4, index, view) for index in range(SAMPLES)]
+        cropped = [box(p) != (0, 0, 300, 400) for p in views]
+        assert_frequency(cropped, probability[view])
+        columns += [[float(c) for c in cropped], [p.jitter.brightness for p in views], [p.blur.sigma for p in views]]
+        columns += [[float(p.flip) for p in views], [float(p.gray) for p in views], [p.jitter.hue for p in views]]
+        columns += [[float(p.solarize) for p in views], [float(p.jitter.order[0]) for p in views]]
+    assert_uncorrelated(columns)
 
 
 def test_factors_and_radii_are_uniform_and_orders_equally_likely(drawn: dict[int, list[ViewParameters]]) -> None:
@@ -165,7 +160,7 @@ def test_factors_and_radii_are_uniform_and_orders_equally_likely(drawn: dict[int
     assert_uniform([j.contrast for j in jitters], 0.6, 1.4)
     assert_uniform([j.saturation for j in jitters], 0.8, 1.2)
     assert_uniform([j.hue for j in jitters], -0.1, 0.1)
-    assert_uniform([p.blur_radius for p in drawn[0] if p.blur_radius], 0.1, 2.0)
+    assert_uniform([p.blur.sigma for p in drawn[0] if p.blur], 0.1, 2.0)
     counts = {order: sum(j.order == order for j in jitters) for order in itertools.permutations(range(4))}
     mean = len(jitters) / 24
     chi_squared = sum((count - mean) ** 2 / mean for count in counts.values())
@@ -176,10 +171,8 @@ def test_views_epochs_and_operations_are_independent(drawn: dict[int, list[ViewP
     later = [draw_parameters(Augment(), (300, 400), 11, 5, i, 0) for i in range(SAMPLES)]
     columns = [[float(p.height * p.width) for p in part] for part in (drawn[0], drawn[1], later)]
     columns += [[float(p.flip) for p in drawn[0]], [float(p.gray) for p in drawn[0]], [p.top for p in drawn[0]]]
-    columns += [[p.blur_radius or 0.0 for p in drawn[0]], [float(p.jitter is not None) for p in drawn[0]]]
-    correlation = np.corrcoef(np.asarray(columns)) - np.eye(len(columns))
-    correlation[0, 5] = correlation[5, 0] = 0.0  # a large crop cannot start low: that dependence is right
-    assert np.abs(correlation).max() < 4 / SAMPLES**0.5
+    columns += [[p.blur.sigma if p.blur else 0.0 for p in drawn[0]], [float(p.jitter is not None) for p in drawn[0]]]
+    assert_uncorrelated(columns, but=((0, 5),))  # a large crop cannot start low: that dependence is right
 
 
 @pytest.mark.parametrize(("height", "width"), [(300, 400), (28, 28), (60, 400), (400, 90)])
@@ -213,15 +206,24 @@ def test_the_fallback_is_torchvisions_centre_crop(height: int, width: int) -> No
 
 @pytest.mark.parametrize(("height", "width"), [(40, 52), (53, 41), (300, 224), (224, 225)])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_the_evaluation_view_equals_torchvisions(height: int, width: int, mode: str) -> None:
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_the_evaluation_view_equals_torchvisions(height: int, width: int, mode: str, interpolation: str) -> None:
     image = photo(mode, height, width)
     for size, short in ((28, 32), (224, 256)):
-        reference = Compose([Resize(short), CenterCrop(size)])(image.convert("RGB"))
-        view = evaluation_view(image, size)
+        reference = Compose([Resize(short, InterpolationMode(interpolation)), CenterCrop(size)])(image.convert("RGB"))
+        view = evaluation_view(image, size, interpolation)
         np.testing.assert_array_equal(view, np.asarray(reference).transpose(2, 0, 1))
         assert view.flags.c_contiguous
 
 
-def test_an_image_of_the_right_size_is_evaluated_as_it_is() -> None:
+def test_evaluation_is_bilinear_unless_asked_otherwise() -> None:
+    image = photo()
+    default, bilinear, bicubic = (evaluation_view(image, 28, *kind) for kind in ((), ("bilinear",), ("bicubic",)))
+    np.testing.assert_array_equal(default, bilinear)
+    assert (bilinear != bicubic).any()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_an_image_of_the_right_size_is_evaluated_as_it_is(interpolation: str) -> None:
     image = photo("L", 28, 28)
-    np.testing.assert_array_equal(evaluation_view(image, 28), np.stack([np.asarray(image)] * 3))
+    np.testing.assert_array_equal(evaluation_view(image, 28, interpolation), np.stack([np.asarray(image)] * 3))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 
-from pipeline.data.draws import Purpose, keyed_bits, keyed_uniforms
+from pipeline.data import draws
+from pipeline.data.draws import Purpose, keyed_bits, keyed_normals, keyed_uniforms
+from tests.pipeline.data.samples import assert_normal, assert_uncorrelated
 
 
 def fresh(seed: int, purpose: Purpose, where: tuple[int, int, int], count: int) -> np.ndarray:
@@ -38,3 +42,40 @@ def test_threads_do_not_disturb_each_other() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(draw, range(400)))
+
+
+def test_normals_are_box_and_mullers_of_the_keyed_uniforms() -> None:
+    where = (1, 2, 3)
+    uniforms = keyed_uniforms(5, Purpose.PIXEL_NOISE, where, 4)
+    expected = []
+    for first, second in (uniforms[:2], uniforms[2:]):
+        radius = math.sqrt(-2 * math.log(1 - first))
+        expected += [radius * math.cos(2 * math.pi * second), radius * math.sin(2 * math.pi * second)]
+    np.testing.assert_allclose(keyed_normals(5, Purpose.PIXEL_NOISE, where, 4), expected, rtol=1e-12)
+
+
+def test_the_first_normals_do_not_depend_on_how_many_are_drawn() -> None:
+    many = keyed_normals(5, Purpose.PIXEL_NOISE, (1, 2, 3), 1000)
+    for count in (0, 1, 2, 7, 999):
+        few = keyed_normals(5, Purpose.PIXEL_NOISE, (1, 2, 3), count)
+        assert few.shape == (count,)
+        np.testing.assert_array_equal(few, many[:count])
+
+
+def test_normals_are_normal_and_independent() -> None:
+    normals = keyed_normals(5, Purpose.PIXEL_NOISE, (1, 2, 3), 100_000)
+    assert_normal(normals[:20_000])
+    assert np.abs(normals.mean()) < 4 / normals.size**0.5
+    assert np.abs(np.square(normals).mean() - 1) < 4 * (2 / normals.size) ** 0.5
+    assert np.abs(np.power(normals, 4).mean() - 3) < 4 * (96 / normals.size) ** 0.5
+    half = normals.size // 2
+    pairs = [normals[0::2], normals[1::2], np.square(normals[0::2]), np.square(normals[1::2])]
+    assert_uncorrelated([*(p.tolist() for p in pairs), keyed_uniforms(5, Purpose.VIEW, (1, 2, 3), half)])
+
+
+def test_the_largest_uniform_gives_no_infinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    for word in (0, 2**64 - 1):
+        monkeypatch.setattr(draws, "keyed_bits", lambda *key, word=word: np.full(key[-1], word, np.uint64))
+        normals = keyed_normals(0, Purpose.PIXEL_NOISE, (0, 0, 0), 4)
+        assert np.isfinite(normals).all()
+        assert np.abs(normals).max() < 8.6

@@ -1,32 +1,32 @@
-"""Blocks of a torchvision ResNet, under torchvision's own parameter names.
+"""Blocks of a torchvision ResNet, Wide ResNet or ResNeXt, under torchvision's own parameter names.
 
 A block is a run of consecutive units (the stem, then residual units) and is built alone: stage 3
 never allocates the other stages' weights. Because every unit is initialised from its own key, the
-same network results however it is cut. At width 64 the pieces together are exactly
-`torchvision.models.resnet*` without the classifier; smaller widths scale every layer.
+same network results however it is cut. At width 64 the pieces together are exactly torchvision's
+network of that name without the classifier; smaller widths scale every layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
 
-from pipeline.config import Model
+from pipeline.config.model import ResNet
 from pipeline.randomness import seeded_initialisation
-from pipeline.shapes import expansion_of, output_channels
+from pipeline.shapes import expansion_of, groups_of, unit_channels
 
 
-class Block(nn.Module):
+class ResNetBlock(nn.Module):
     """Consecutive units of a ResNet; `[B, C, H, W]` in, `[B, C', H', W']` out.
 
     Its state dict has the names of torchvision's ResNet (`conv1.weight`, `layer2.0.bn1.bias`, ...), so the
     blocks' state dicts together are the backbone's.
     """
 
-    def __init__(self, model: Model, units: Sequence[str], seed: int) -> None:
+    def __init__(self, model: ResNet, units: Sequence[str], seed: int) -> None:
         super().__init__()
         self.units = tuple(units)
         for unit in units:
@@ -41,7 +41,7 @@ class Block(nn.Module):
                     assert isinstance(group, nn.ModuleDict)
                     group[position] = _residual_unit(model, unit)
 
-    def _add_stem(self, model: Model) -> None:
+    def _add_stem(self, model: ResNet) -> None:
         if model.stem == "imagenet":
             self.conv1 = nn.Conv2d(3, model.width, 7, stride=2, padding=3, bias=False)
             self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1)
@@ -67,22 +67,17 @@ def initialise_convolutions(module: nn.Module) -> None:
             nn.init.kaiming_normal_(child.weight, mode="fan_out", nonlinearity="relu")
 
 
-def merge_backbone(blocks: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """One state dict with torchvision's names from the state dicts of the blocks, in stage order."""
-    return {name: tensor for index in sorted(blocks) for name, tensor in blocks[index].items()}
-
-
-def _residual_unit(model: Model, unit: str) -> nn.Module:
+def _residual_unit(model: ResNet, unit: str) -> nn.Module:
     layer, position = (int(part) for part in unit.removeprefix("layer").split("."))
     expansion = expansion_of(model)
-    channels = output_channels(model, unit)
+    channels = unit_channels(model, unit)
     before = channels if position else (model.width if layer == 1 else channels // 2)
     stride = 2 if layer > 1 and position == 0 else 1
     downsample = None
     if stride != 1 or before != channels:
         downsample = nn.Sequential(resnet.conv1x1(before, channels, stride), nn.BatchNorm2d(channels))
     kind = resnet.BasicBlock if expansion == 1 else resnet.Bottleneck
-    module: nn.Module = kind(before, channels // expansion, stride, downsample)
+    module: nn.Module = kind(before, channels // expansion, stride, downsample, *groups_of(model))
     initialise_convolutions(module)
     if model.zero_init_residual:
         last = module.bn2 if expansion == 1 else module.bn3

@@ -1,0 +1,38 @@
+"""The block of a stage, whichever family of networks it is cut from: the one place that knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from pipeline.backbones.module import TracedBlock, build_traced_block
+from pipeline.backbones.resnet import ResNetBlock, initialise_convolutions
+from pipeline.backbones.vit import ViTBlock
+from pipeline.config import Config
+from pipeline.config.model import ResNet, ViT
+
+__all__ = ["ResNetBlock", "TracedBlock", "ViTBlock", "build_block", "initialise_convolutions", "merge_backbone"]
+
+
+def build_block(config: Config, index: int) -> nn.Module:
+    """Block `index`, counted from 1: `[B, C, H, W]` or tokens `[B, N, D]` in, one of the two out.
+
+    The same weights result however the network is cut, and the names in the state dict are those of the
+    network uncut, so `merge_backbone` joins the blocks again.
+
+    Raises:
+        ConfigError: a user's module that cannot be imported, built or cut as asked for.
+    """
+    model = config.model
+    if isinstance(model, ResNet):
+        return ResNetBlock(model, model.blocks()[index - 1], config.seed)
+    if isinstance(model, ViT):
+        units = model.blocks()[index - 1]
+        return ViTBlock(model, units, config.data.image_size, config.seed)
+    return build_traced_block(model, index, config.data.image_size, config.seed)
+
+
+def merge_backbone(blocks: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """One state dict with the names of the uncut network from the state dicts of the blocks, in stage order."""
+    return {name: tensor for index in sorted(blocks) for name, tensor in blocks[index].items()}

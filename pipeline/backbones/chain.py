@@ -1,0 +1,90 @@
+"""The way from the image to the output of a traced network, and what bypasses a point of it."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Iterable
+
+from torch import fx, nn
+
+from pipeline.backbones.tracing import Trace
+
+IN_PLACE_OPERATORS = frozenset(
+    (operator.iadd, operator.iand, operator.ifloordiv, operator.ilshift, operator.imatmul, operator.imod, operator.imul)
+) | {operator.ior, operator.ipow, operator.irshift, operator.isub, operator.itruediv, operator.ixor}
+
+
+class Chain:
+    """The nodes that `output` is made of, in order of execution.
+
+    Args:
+        network: what was traced.
+        trace: what was found.
+        output: the last value; what does not lead to it is left out.
+    """
+
+    def __init__(self, network: nn.Module, trace: Trace, output: fx.Node) -> None:
+        every = list(trace.graph.nodes)
+        self.image = next(node for node in every if node.op == "placeholder")
+        self.order = {node: position for position, node in enumerate(every)}
+        until = every[: self.order[output] + 1]
+        needed = _with_inputs([output])
+        for node in reversed(until):  # a call that changes a value in place counts though nothing reads its result
+            if node not in needed and node.args and node.args[0] in needed and _works_in_place(network, node):
+                needed |= _with_inputs([node])
+        self.nodes = [node for node in until if node in needed]
+        self._of_image = {self.image}
+        for node in self.nodes:
+            if not self._of_image.isdisjoint(node.all_input_nodes):
+                self._of_image.add(node)
+
+    def holds(self, node: fx.Node) -> bool:
+        """Whether `node` is computed from the image, and the output from `node`."""
+        return node in self.order and node in self._of_image and node in self.nodes
+
+    def bypassing(self, cut: fx.Node) -> list[fx.Node]:
+        """The values besides `cut` that are computed from the image up to `cut`, and read after it."""
+        at, alive = self.order[cut], set(self.nodes)
+        return [
+            node
+            for node in self.nodes
+            if node is not cut
+            and node in self._of_image
+            and self.order[node] < at
+            and any(self.order[user] > at for user in node.users if user in alive)
+        ]
+
+    def between(self, start: fx.Node, end: fx.Node) -> list[fx.Node]:
+        """What is computed after `start` up to `end`, with whatever it reads that does not depend on the image."""
+        first, last = self.order[start], self.order[end]
+        own = {node for node in self.nodes if node in self._of_image and first < self.order[node] <= last}
+        reads = {other for node in own for other in node.all_input_nodes} - self._of_image
+        return [node for node in self.nodes if node in own | _with_inputs(reads)]
+
+
+def _with_inputs(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += node.all_input_nodes
+    return found
+
+
+def _works_in_place(network: nn.Module, node: fx.Node) -> bool:
+    """Whether the call changes its first argument, as far as its name and its arguments tell."""
+    if node.op == "call_module":
+        return bool(getattr(network.get_submodule(str(node.target)), "inplace", False))
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if (name.endswith("_") and not name.endswith("__")) or node.target in IN_PLACE_OPERATORS:
+        return True
+    if not callable(node.target):
+        return False
+    try:
+        arguments = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments
+    except (TypeError, ValueError):  # built-in functions do not tell
+        arguments = node.kwargs
+    return arguments.get("inplace") is True

@@ -1,0 +1,173 @@
+"""A traced network as a chain of graphs, one a block; or the reason why it is none where it is to be cut.
+
+A network can be cut after a module if the result of that module is all that the rest of the network
+reads. Parameters are no such value: they go to the block that uses them, and two blocks may not share
+one, for each has an optimizer of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from torch import Tensor, fx, nn
+
+from pipeline.backbones.chain import Chain
+from pipeline.backbones.importing import nearby
+from pipeline.backbones.tracing import Trace, trace
+from pipeline.config.model import Module
+from pipeline.errors import ConfigError
+
+
+def cut_network(network: nn.Module, model: Module, training: bool) -> list[fx.Graph]:
+    """One graph a block, from its one input to its one output, as `network` runs in the given mode.
+
+    Raises:
+        ConfigError: a name that is no module, a cut where the network is not a chain, or shared weights.
+    """
+    for path, name in points(model):
+        _check_name(network, model, path, name)
+    found = trace(network, model.units(), training)
+    ends = [_value(found, path, name) for path, name in points(model)]
+    chain = Chain(network, found, ends[-1])
+    _check_order(model, ends, chain)
+    for name, end in zip(model.cuts, ends, strict=False):
+        _check_cut(chain, found, model, name, end)
+    starts = [chain.image, *ends[:-1]]
+    blocks = [chain.between(start, end) for start, end in zip(starts, ends, strict=True)]
+    _check_sharing(network, blocks)
+    return [_graph(nodes, start, end) for nodes, start, end in zip(blocks, starts, ends, strict=True)]
+
+
+def points(model: Module) -> list[tuple[str, str]]:
+    """The key and the name of every point at which a block ends, in order."""
+    return [*(("model.cuts", cut) for cut in model.cuts), ("model.output", model.output)]
+
+
+def _check_name(network: nn.Module, model: Module, path: str, name: str) -> None:
+    names = [other for other, _ in network.named_modules(remove_duplicate=False) if other]
+    if name not in names:
+        top = ", ".join(child for child, _ in network.named_children()) or "none"
+        remedy = f"{nearby(name, names)}The modules at its top are: {top}"
+        raise ConfigError(path, f"'{name}' is not a module of {model.backbone}", remedy)
+
+
+def _value(found: Trace, path: str, name: str) -> fx.Node:
+    """What the module `name` returned, if it ran once and that is one value."""
+    results = found.results.get(name, [])
+    if not results:
+        run = [other for other in found.results if other.startswith(f"{name}.")] or list(found.results)
+        remedy = f"{nearby(name, run)}Name a module that is called by itself"
+        raise ConfigError(path, f"'{name}' is never called when the network runs", remedy)
+    if len(results) > 1:
+        problem = f"'{name}' is called {len(results)} times in one pass, so it is not one point of the network"
+        raise ConfigError(path, problem, "Name a module that is called once")
+    if not isinstance(results[0], fx.Node):
+        problem = f"'{name}' returns a {type(results[0]).__name__}, not one tensor"
+        raise ConfigError(path, problem, "Name a module that returns one tensor")
+    return results[0]
+
+
+def _check_order(model: Module, ends: Sequence[fx.Node], chain: Chain) -> None:
+    if not chain.holds(ends[-1]) or ends[-1] is chain.image:
+        problem = f"'{model.output}' computes nothing from the image"
+        raise ConfigError("model.output", problem, "Name the module whose result is the backbone's output")
+    positions = [chain.order[end] for end in ends]
+    for name, position in zip(model.cuts, positions, strict=False):
+        if position > positions[-1]:
+            problem = f"'{name}' runs after model.output='{model.output}', which ends the network"
+            raise ConfigError("model.cuts", problem, "Remove it, or name a later output")
+    points = [("the image", chain.order[chain.image]), *zip(model.units(), positions, strict=True)]
+    for (name, position), (after, other) in pairwise(sorted(points, key=lambda point: point[1])):
+        if position == other:
+            problem = f"there is nothing between {_quoted(name)} and '{after}', so that block would be empty"
+            raise ConfigError("model.cuts", problem, "Give only one of them")
+    if positions != sorted(positions):
+        in_order = [name for name, _ in sorted(points[1:-1], key=lambda point: point[1])]
+        problem = f"got {list(model.cuts)}, which is not in network order"
+        raise ConfigError("model.cuts", problem, f"Give {in_order}")
+
+
+def _check_cut(chain: Chain, found: Trace, model: Module, name: str, cut: fx.Node) -> None:
+    if not chain.holds(cut):
+        problem = f"'{name}' is not on the way from the image to model.output='{model.output}'"
+        raise ConfigError("model.cuts", problem, _nearest_cuts(chain, found, cut))
+    others = chain.bypassing(cut)
+    if others:
+        more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+        problem = f"cannot cut at '{name}': what follows it also reads {_described(found, others[-1])}{more}"
+        raise ConfigError("model.cuts", problem, _nearest_cuts(chain, found, cut))
+
+
+def _nearest_cuts(chain: Chain, found: Trace, cut: fx.Node) -> str:
+    at, end = chain.order[cut], chain.order[chain.nodes[-1]]
+    points = [
+        (chain.order[node], name)
+        for node, name in _names(found).items()
+        if chain.holds(node) and chain.order[node] < end and node is not chain.image and not chain.bypassing(node)
+    ]
+    before = [f"'{name}' before it" for position, name in sorted(points) if position < at][-1:]
+    after = [f"'{name}' after it" for position, name in sorted(points) if position > at][:1]
+    if not before + after:
+        return "No other module in sight divides the network in two. Leave the cut out"
+    return f"The nearest points where one value passes: {', '.join(before + after)}"
+
+
+def _names(found: Trace) -> dict[fx.Node, str]:
+    """By its result, the outermost module that returns it and is called once."""
+    once = [(name, results[0]) for name, results in found.results.items() if len(results) == 1]
+    deepest_first = sorted(once, key=lambda item: -item[0].count("."))
+    return {node: name for name, node in deepest_first if isinstance(node, fx.Node)}
+
+
+def _described(found: Trace, node: fx.Node) -> str:
+    if node.op == "placeholder":
+        return "the image"
+    if node in (names := _names(found)):
+        return f"the output of '{names[node]}'"
+    if node.op == "call_module":
+        return f"an output of '{node.target}'"
+    called = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    return f"the result of {called} in the forward of {_quoted(found.owners[node] or 'the network')}"
+
+
+def _quoted(name: str) -> str:
+    return name if name.startswith("the ") else f"'{name}'"
+
+
+def _check_sharing(network: nn.Module, blocks: Sequence[Sequence[fx.Node]]) -> None:
+    seen: dict[int, tuple[int, str]] = {}
+    for number, nodes in enumerate(blocks, 1):
+        for name, tensor in _state(network, nodes):
+            owner, first = seen.setdefault(id(tensor), (number, name))
+            if owner != number:
+                alias = "" if first == name else f" (there as '{first}')"
+                raise ConfigError(
+                    "model.cuts",
+                    f"'{name}' is used by block {number} and by block {owner}{alias}, and blocks cannot share weights",
+                    "Cut where all that uses it stays in one block",
+                )
+
+
+def _state(network: nn.Module, nodes: Sequence[fx.Node]) -> Iterator[tuple[str, Tensor]]:
+    """All that a block may change: its parameters, and the buffers of the modules it calls."""
+    for node in nodes:
+        target = str(node.target)
+        if node.op == "call_module":
+            module = network.get_submodule(target)
+            yield from module.named_parameters(prefix=target)
+            yield from module.named_buffers(prefix=target)
+        elif node.op == "get_attr":
+            owner, _, name = target.rpartition(".")
+            value = getattr(network.get_submodule(owner), name)
+            if isinstance(value, nn.Parameter):
+                yield target, value
+
+
+def _graph(nodes: Sequence[fx.Node], start: fx.Node, end: fx.Node) -> fx.Graph:
+    graph = fx.Graph()
+    copies = {start: graph.placeholder("x")}
+    for node in nodes:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(copies[end])
+    return graph

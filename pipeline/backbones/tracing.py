@@ -1,0 +1,108 @@
+"""What a network computes on the way to some named modules, as a torch.fx graph.
+
+Only modules that hold a named one are looked into; every other module is one node, and runs later as
+the original it is. So Python control flow stands in the way only where the network is to be cut.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from pipeline.backbones.importing import first_line
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One pass through a network.
+
+    Args:
+        graph: in order of execution; its first placeholder is the image.
+        results: by qualified name, what each call of a module returned: a node, if it was one value.
+        owners: by node, the qualified name of the module in whose forward it stands.
+        training: the mode that the network was in.
+    """
+
+    graph: fx.Graph
+    results: dict[str, list[object]]
+    owners: dict[fx.Node, str]
+    training: bool
+
+
+def trace(network: nn.Module, names: Collection[str], training: bool) -> Trace:
+    """Follow `network` in training or evaluation mode, looking into every module that holds one of `names`.
+
+    Raises:
+        ConfigError: a forward that decides by values, draws random numbers, or takes more than one tensor.
+    """
+    tracer = _Tracer(names)
+    before = torch.get_rng_state()
+    try:
+        network.train(training)
+        graph = tracer.trace(network, concrete_args=_defaults(network))
+    except ConfigError:
+        raise
+    except Exception as error:
+        module = f"'{tracer.inside}'" if tracer.inside else "the network"
+        raise ConfigError(
+            "model.backbone",
+            f"the forward of {module} cannot be traced ({first_line(error)})",
+            "Where a network is cut, its forward may not decide by values or sizes of tensors. Cut outside of "
+            "that module, or write it without such decisions",
+        ) from None
+    if not torch.equal(torch.get_rng_state(), before):
+        raise ConfigError(
+            "model.backbone",
+            "where the network is cut, a forward draws random numbers, which tracing would make constants",
+            "Draw them in a layer of its own, such as nn.Dropout, which runs as it is",
+        )
+    return Trace(graph, tracer.results, tracer.owners, training)
+
+
+class _Tracer(fx.Tracer):
+    """Records what `Trace` holds; `inside` is the module whose forward is being followed."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        super().__init__()
+        self.inside = ""
+        self.results: dict[str, list[object]] = {}
+        self.owners: dict[fx.Node, str] = {}
+        self._opened = {name[:end] for name in names for end, sign in enumerate(name) if sign == "."}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name not in self._opened
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        outer, name = self.inside, self.path_of_module(m)
+        self.inside = name
+        result = super().call_module(m, forward, args, kwargs)
+        self.inside = outer  # not after an error, which is told with the innermost module
+        self.results.setdefault(name, []).append(result.node if isinstance(result, fx.Proxy) else result)
+        return result
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(*args, **kwargs)
+        self.owners[node] = self.inside
+        return node
+
+
+def _defaults(network: nn.Module) -> dict[str, Any]:
+    """The arguments of forward besides the first, which keep their defaults."""
+    parameters = list(inspect.signature(type(network).forward).parameters.values())[1:]  # without self
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    needed = [p.name for p in named[1:] if p.default is p.empty]
+    if needed or not parameters:
+        raise ConfigError(
+            "model.backbone",
+            f"the forward of {type(network).__name__} takes {', '.join(p.name for p in named) or 'nothing'}",
+            "It must take one tensor, the images; other arguments need defaults",
+        )
+    return {p.name: p.default for p in named[1:]}

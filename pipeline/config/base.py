@@ -1,0 +1,32 @@
+"""What every section of the configuration is made of: the strict base class and the number types."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, strict about types, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def as_tuple(value: Any) -> Any:
+    """A list as a tuple: behind a validator of ours, pydantic no longer takes JSON's lists for tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _for_both_views(value: Any) -> Any:
+    return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else as_tuple(value)
+
+
+PerView = Annotated[tuple[Probability, Probability], BeforeValidator(_for_both_views)]
+"""A probability for each of the two views; one number stands for both."""

@@ -1,0 +1,57 @@
+"""`head`: what turns a block's output into the embedding that its loss sees; thrown away after training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, Tag
+
+from pipeline.config.base import PositiveInt, Section, as_tuple
+from pipeline.config.kinds import by_key
+
+
+def _none_is_empty(value: Any) -> Any:
+    return () if value in ("none", None) else as_tuple(value)
+
+
+class Projected(Section):
+    """What all heads have in common: the projector."""
+
+    projector: Annotated[tuple[PositiveInt, ...], BeforeValidator(_none_is_empty)] = (8192, 8192, 8192)
+    """Widths of the projector's layers; `none` (or []) makes the pooled feature itself the embedding."""
+    projector_bias: bool = False
+    """Whether the last layer has a bias; the layers before a batch norm never have one."""
+    projector_norm: bool = False
+    """Batch norm without weights after the last layer (the SimCLR of the BYOL report)."""
+    initialisation: Literal["shared", "independent"] = "shared"
+    """`shared`: all blocks' projectors start as copies of one, as released. `independent`: each from its own draw."""
+
+
+class Expansion(Projected):
+    """Convolution-based expansion (CbE): convolution, batch norm, ReLU, then global average pooling."""
+
+    kind: Literal["expansion"] = "expansion"
+    width: PositiveInt = 2048
+    """Output channels of the expansion convolution."""
+    filter: Literal[1, 3] = 1
+    """Side of the expansion convolution, in pixels."""
+
+
+class GlobalPooling(Projected):
+    """Global spatial pooling (GSP): the average over all pixels."""
+
+    kind: Literal["gsp"] = "gsp"
+
+
+class LocalPooling(Projected):
+    """Local spatial pooling (LSP): the averages over the cells of a grid, side by side."""
+
+    kind: Literal["lsp"] = "lsp"
+    grid: Annotated[int, Field(ge=1)] = 2
+    """Cells along each side; the feature has `channels * grid**2` numbers."""
+
+
+Head = Annotated[
+    Annotated[Expansion, Tag("expansion")] | Annotated[GlobalPooling, Tag("gsp")] | Annotated[LocalPooling, Tag("lsp")],
+    by_key("kind", "expansion"),
+]

@@ -1,0 +1,88 @@
+"""Sections that come in kinds, such as `objective`: which keys there are depends on the key `kind`.
+
+A section of kinds is a union of models that pydantic tells apart by a tag. The key may be left out
+of the YAML, which then means the default kind; pydantic's plain discriminator would call that an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Annotated, Any, get_args
+
+from pydantic import Discriminator, Tag, TypeAdapter
+
+from pipeline.config.base import Section
+
+
+def by_key(key: str, default: str, family: Callable[[str], str] = str) -> Discriminator:
+    """Tell kinds apart by the value of `key`, or by what `family` makes of it; `default` stands for a missing key."""
+
+    def read(value: Any) -> str:
+        name = value.get(key, default) if isinstance(value, dict) else getattr(value, key, default)
+        return family(name if isinstance(name, str) else json.dumps(name, default=str))
+
+    return Discriminator(read)
+
+
+def section_for(annotation: Any, value: Mapping[str, Any]) -> type[Section] | None:
+    """The model that would read `value` under this annotation; None where there is none, or no such kind."""
+    if isinstance(annotation, type):
+        return annotation if issubclass(annotation, Section) else None
+    tell = _discriminator(annotation)
+    if tell is not None:
+        read: Callable[[Any], str] = tell.discriminator  # type: ignore[assignment]
+        return kinds_of(annotation).get(read(dict(value)))
+    return next((found for part in get_args(annotation) if (found := section_for(part, value))), None)
+
+
+def kinds_of(annotation: Any) -> dict[str, type[Section]]:
+    """The models of a union of kinds, by their tags; none for anything else."""
+    found: dict[str, type[Section]] = {}
+    for part in get_args(annotation):
+        tag = next((item.tag for item in get_args(part)[1:] if isinstance(item, Tag)), None)
+        found |= {tag: get_args(part)[0]} if tag else kinds_of(part)
+    return found
+
+
+def annotation_at(section: type[Section], name: str) -> Any:
+    """The annotation of a key, with what tells its kinds apart; None for an unknown key."""
+    field = section.model_fields.get(name)
+    if field is None:
+        return None
+    tell = next((item for item in (field.discriminator, *field.metadata) if isinstance(item, Discriminator)), None)
+    return Annotated[field.annotation, tell] if tell else field.annotation
+
+
+def merged_values(annotation: Any, common: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`overrides` laid over `common`.
+
+    Where the overrides name another kind, only those keys carry over that mean the same for both: the
+    new kind has them, with the same default. A learning rate of LARS is none for AdamW.
+    """
+    before, after = (section_for(annotation, values) for values in (common, {**common, **overrides}))
+    if after is not None and before is not None and after is not before:
+        common = {key: value for key, value in common.items() if _same(before, after, key)}
+    return {**common, **overrides}
+
+
+def merge(annotation: Any, common: Section, overrides: Mapping[str, Any]) -> Any:
+    """The section `common` with `overrides` laid over it; raises `ValidationError`."""
+    values = merged_values(annotation, common.model_dump(mode="json"), overrides)
+    return _adapter(annotation).validate_json(json.dumps(values))
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
+
+
+def _discriminator(annotation: Any) -> Discriminator | None:
+    return next((part for part in get_args(annotation)[1:] if isinstance(part, Discriminator)), None)
+
+
+def _same(before: type[Section], after: type[Section], key: str) -> bool:
+    fields = [section.model_fields.get(key) for section in (before, after)]
+    first, second = fields
+    return first is not None and second is not None and first.get_default() == second.get_default()

@@ -1,0 +1,110 @@
+"""`model`: the backbone, and where it is cut into blocks."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, Tag, ValidationInfo, field_validator
+
+from pipeline.config.base import PositiveInt, Section
+from pipeline.config.kinds import by_key
+from pipeline.units import RESNET_UNITS, VIT_LAYERS, check_cuts, resnet_units, split_units, vit_units
+
+ResNetName = Literal[
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+    "wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
+]  # fmt: skip
+ViTName = Literal["vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14"]
+MODULE_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+
+
+class ResNet(Section):
+    """A torchvision ResNet, Wide ResNet or ResNeXt."""
+
+    backbone: ResNetName = "resnet50"
+    width: Annotated[int, Field(ge=4)] = 64
+    """Channels of the first stage; 64 is torchvision's network, less is a narrower one."""
+    stem: Literal["imagenet", "cifar", "strided"] = "imagenet"
+    """`imagenet`: 7x7 stride 2 and max pooling. `cifar`: 3x3 stride 1. `strided`: 3x3 stride 2."""
+    zero_init_residual: bool = True
+    cuts: tuple[str, ...] = ("layer1", "layer2", "layer3")
+    """Modules after which the network is cut: `stem`, `layerN` or one residual unit, `layerN.M`."""
+
+    @field_validator("cuts")
+    @classmethod
+    def _cuts_form_a_chain(cls, cuts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "backbone" in info.data:  # else the backbone is wrong, and that is the error to report
+            check_cuts(info.data["backbone"], resnet_units(info.data["backbone"]), cuts)
+        return cuts
+
+    def units(self) -> list[str]:
+        """Names of the pieces that are never cut, in order: the stem, then every residual unit."""
+        return resnet_units(self.backbone)
+
+    def blocks(self) -> list[list[str]]:
+        """The units of each block, in order."""
+        return split_units(self.units(), self.cuts)
+
+
+class ViT(Section):
+    """A torchvision Vision Transformer; a size that is not given is that of the named network."""
+
+    backbone: ViTName
+    patch_size: PositiveInt | None = None
+    hidden_dim: PositiveInt | None = None
+    num_layers: PositiveInt | None = None
+    num_heads: PositiveInt | None = None
+    mlp_dim: PositiveInt | None = None
+    cuts: tuple[str, ...] = ()
+    """Modules after which the network is cut: `conv_proj` or one layer, `encoder.layers.encoder_layer_N`."""
+
+    @field_validator("cuts")
+    @classmethod
+    def _cuts_form_a_chain(cls, cuts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "backbone" in info.data and "num_layers" in info.data:
+            layers = info.data["num_layers"] or VIT_LAYERS[info.data["backbone"]]
+            check_cuts(info.data["backbone"], vit_units(layers), cuts)
+        return cuts
+
+    def units(self) -> list[str]:
+        """Names of the pieces that are never cut, in order: the patch embedding, then every layer."""
+        return vit_units(self.num_layers or VIT_LAYERS[self.backbone])
+
+    def blocks(self) -> list[list[str]]:
+        """The units of each block, in order."""
+        return split_units(self.units(), self.cuts)
+
+
+class Module(Section):
+    """Any torch module whose forward takes one tensor: traced with torch.fx and cut at named points."""
+
+    backbone: Annotated[str, Field(pattern=MODULE_PATTERN)]
+    """`PACKAGE.MODULE:FUNCTION`, which returns the module: `torchvision.models:convnext_tiny`."""
+    options: dict[str, Any] = Field(default={})
+    """Keyword arguments of the function."""
+    output: str
+    """Name of the module whose result the last block gives, such as `features`; what follows it is left out."""
+    cuts: tuple[str, ...] = ()
+    """Names of modules, such as `features.3`, after which the network is cut."""
+
+    def units(self) -> list[str]:
+        """The names that end the blocks, in order."""
+        return [*self.cuts, self.output]
+
+    def blocks(self) -> list[list[str]]:
+        """Each block by the name that ends it."""
+        return [[name] for name in self.units()]
+
+
+def _family(backbone: str) -> str:
+    if backbone in VIT_LAYERS:
+        return "vit"
+    return "module" if re.match(MODULE_PATTERN, backbone) else "resnet"
+
+
+BACKBONES = (*RESNET_UNITS, *VIT_LAYERS, "PACKAGE.MODULE:FUNCTION")
+Model = Annotated[
+    Annotated[ResNet, Tag("resnet")] | Annotated[ViT, Tag("vit")] | Annotated[Module, Tag("module")],
+    by_key("backbone", "resnet50", _family),
+]

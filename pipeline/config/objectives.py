@@ -1,0 +1,87 @@
+"""`objective`: the loss of a block."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, Tag, field_validator
+
+from pipeline.config.base import NonNegative, PositiveFloat, PositiveInt, Probability, Section
+from pipeline.config.kinds import by_key
+
+
+class BarlowTwins(Section):
+    """Cross-correlation of the two views' embeddings, driven to the identity."""
+
+    kind: Literal["barlow_twins"] = "barlow_twins"
+    lambd: NonNegative = 0.0051
+    """Weight of the off-diagonal terms."""
+    scale: PositiveFloat = 0.024
+    """Factor on the whole loss (`--scale-loss` of the released code)."""
+    reference_world_size: PositiveInt = 1
+    """Divide the gradient by this: the released code's all-reduce is not differentiated, so its
+    gradient is the true one divided by the number of ranks (16 in the paper's command)."""
+
+
+class SimCLR(Section):
+    """NT-Xent: find an image's other view among all views of the batch."""
+
+    kind: Literal["simclr"] = "simclr"
+    temperature: PositiveFloat = 0.15
+    negatives: Literal["batch", "single_patch"] = "batch"
+    """`batch`: all other images. `single_patch`: one patch of the same image, a third view that
+    `data.augment.patch_scale` describes; the loss then never compares two images."""
+
+
+class VICReg(Section):
+    """Invariance, variance and covariance."""
+
+    kind: Literal["vicreg"] = "vicreg"
+    invariance_weight: NonNegative = 25.0
+    variance_weight: NonNegative = 25.0
+    covariance_weight: NonNegative = 1.0
+    std_halved: bool = True
+    """Halve the variance term of each view, as the released code does; the paper does not."""
+
+
+class BYOL(Section):
+    """Predict what a slowly moving copy of the block says of the other view."""
+
+    kind: Literal["byol"] = "byol"
+    momentum: float | None = 0.996
+    """Of the target network, at the first step."""
+    momentum_schedule: Literal["cosine", "constant"] = "cosine"
+    """`cosine`: from `momentum` at the first step to 1 at the last."""
+    momentum_update: Literal["before_forward", "after_update"] = "before_forward"
+    """When the target moves: before the forward of a step, as in the reproduction report, or after the
+    optimizer has moved the online network."""
+    predictor: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (4096, 256)
+    """Widths of the predictor's layers; the last must be the projector's."""
+
+    @field_validator("momentum")
+    @classmethod
+    def _moves_slowly(cls, value: float | None) -> float | None:
+        if value is None or not 0.0 < value < 1.0:
+            shown = "null" if value is None else f"{value:g}"
+            raise ValueError(
+                f"got {shown}, and without a momentum between 0 and 1 the target is no slow copy of the block, "
+                "and both may collapse. Give objective.momentum=0.996, or objective.kind=simclr, which has no target"
+            )
+        return value
+
+
+class Supervised(Section):
+    """Cross-entropy with the images' labels; the projector's outputs are the classes."""
+
+    kind: Literal["supervised"] = "supervised"
+    label_smoothing: Probability = 0.0
+
+
+Objective = Annotated[
+    Annotated[BarlowTwins, Tag("barlow_twins")]
+    | Annotated[SimCLR, Tag("simclr")]
+    | Annotated[VICReg, Tag("vicreg")]
+    | Annotated[BYOL, Tag("byol")]
+    | Annotated[Supervised, Tag("supervised")],
+    by_key("kind", "barlow_twins"),
+]

@@ -1,0 +1,148 @@
+"""One run: every section together, and what each stage makes of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipeline.config.base import PositiveFloat, PositiveInt, Section
+from pipeline.config.data import Data
+from pipeline.config.heads import Expansion, Head
+from pipeline.config.kinds import merge
+from pipeline.config.model import Model, ResNet
+from pipeline.config.noise import Noise
+from pipeline.config.objectives import BarlowTwins, Objective, SimCLR
+from pipeline.config.optimizers import Lars, Optimizer
+from pipeline.config.precision import Precision
+
+DEVICE_PATTERN = r"^(auto|cpu|cuda|cuda:\d+)$"
+
+
+class Link(Section):
+    """How activations travel from one stage to the next."""
+
+    kind: Literal["queue", "rpc"] = "queue"
+    """`queue`: shared memory on one host. `rpc`: torch.distributed.rpc, any host."""
+    depth: Annotated[int, Field(ge=1, le=64)] = 2
+    """Batches that may wait on one link before the sender blocks."""
+    timeout: PositiveFloat = 300.0
+    """Seconds that a stage waits for its neighbour before it gives up."""
+
+
+class Train(Section):
+    """How long to train."""
+
+    epochs: PositiveInt = 300
+    """Passes over the data set, in mode sequential for each block; the learning-rate schedule spans them."""
+    max_steps: PositiveInt | None = None
+    """Stop after this many steps (the schedule still spans `epochs`); in mode sequential, of each block."""
+    max_skipped: PositiveInt = 10
+    """Give up when a block had to skip this many steps in a row because its loss was not finite."""
+
+
+class StageOverrides(Section):
+    """What one stage does differently; partial sections are merged over the common ones."""
+
+    device: Annotated[str, Field(pattern=DEVICE_PATTERN)] | None = None
+    head: dict[str, Any] = Field(default={})
+    objective: dict[str, Any] = Field(default={})
+    noise: dict[str, Any] = Field(default={})
+    optimizer: dict[str, Any] = Field(default={})
+    precision: dict[str, Any] = Field(default={})
+
+
+class Metrics(Section):
+    """The Prometheus endpoint of the coordinator."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """0 takes a free port; the address is printed and kept in `coordinator.json`."""
+
+
+class Evaluation(Section):
+    """What is measured when training has ended."""
+
+    linear_probe: bool = True
+    """Fit a linear classifier on every block of the trained and of the same untrained network."""
+    batch_size: PositiveInt = 500
+
+
+class Config(Section):
+    """One run."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    run_dir: str | None = None
+    """Where everything the run writes goes; `runs/NAME-DATE-TIME` if not given."""
+    runtime: Literal["pipelined", "serial"] = "pipelined"
+    mode: Literal["simultaneous", "sequential", "end_to_end"] = "simultaneous"
+    """`simultaneous`: every block learns at every step. `sequential`: one block after the other, each to its
+    end; those before it only run forward. `end_to_end`: one loss, at the last block, whose gradient goes
+    through all of them, in one process: the baseline."""
+    device: Annotated[str, Field(pattern=DEVICE_PATTERN)] = "auto"
+    """`auto`: one GPU a stage where there are enough, else the CPU. `cuda`: stage k on GPU k-1."""
+    threads: PositiveInt = 1
+    """CPU threads of one stage; part of what makes two runs equal to the bit."""
+    restart: Literal["none"] = "none"
+    link: Link = Link()
+    train: Train = Train()
+    data: Data = Data()
+    model: Model = ResNet()
+    head: Head = Expansion()
+    objective: Objective = BarlowTwins()
+    noise: Noise = Noise()
+    optimizer: Optimizer = Lars()
+    precision: Precision = Precision()
+    stages: dict[int, StageOverrides] = Field(default={})
+    metrics: Metrics = Metrics()
+    evaluation: Evaluation = Evaluation()
+
+    @property
+    def num_stages(self) -> int:
+        """One stage a block."""
+        return len(self.model.cuts) + 1
+
+    @property
+    def in_one_process(self) -> bool:
+        """Whether one process trains all blocks: asked for, or because one loss reaches all of them."""
+        return self.runtime == "serial" or self.mode == "end_to_end"
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether a loss needs the labels of the images."""
+        return any(self.stage(index).objective.kind == "supervised" for index in range(1, self.num_stages + 1))
+
+    @property
+    def num_views(self) -> int:
+        """Views of an image that travel: two, and a third where a loss takes a patch as its negative."""
+        objectives = [self.stage(index).objective for index in range(1, self.num_stages + 1)]
+        patch = any(isinstance(o, SimCLR) and o.negatives == "single_patch" for o in objectives)
+        return 3 if patch else 2
+
+    def stage(self, index: int) -> StageConfig:
+        """The settings of stage `index`, counted from 1, with its overrides merged in."""
+        overrides = self.stages.get(index, StageOverrides())
+        return StageConfig(
+            index=index,
+            units=tuple(self.model.blocks()[index - 1]),
+            device=overrides.device or self.device,
+            head=merge(Head, self.head, overrides.head),
+            objective=merge(Objective, self.objective, overrides.objective),
+            noise=merge(Noise, self.noise, overrides.noise),
+            optimizer=merge(Optimizer, self.optimizer, overrides.optimizer),
+            precision=merge(Precision, self.precision, overrides.precision),
+        )
+
+
+class StageConfig(Section):
+    """One stage's share of the configuration, overrides merged."""
+
+    index: PositiveInt
+    units: tuple[str, ...]
+    device: str
+    head: Head
+    objective: Objective
+    noise: Noise
+    optimizer: Optimizer
+    precision: Precision

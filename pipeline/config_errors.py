@@ -1,0 +1,134 @@
+"""Rewrites pydantic's errors for the people who wrote the YAML: dotted path, value found, what is allowed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+from pipeline.config import Config, Section, StageOverrides
+from pipeline.config.kinds import annotation_at, kinds_of, section_for
+from pipeline.config.model import BACKBONES
+from pipeline.errors import ConfigError, nearest
+
+
+def explain(detail: ErrorDetails, root: Sequence[str] = ()) -> ConfigError:
+    """The first thing that is wrong, in words.
+
+    Args:
+        detail: of pydantic; its location may hold the tags of kinds.
+        root: the section that was validated, where it was not the whole configuration.
+    """
+    value, kind, context = detail["input"], detail["type"], detail.get("ctx", {})
+    parts = [*root, *(str(part) for part in detail["loc"])]
+    if kind == "missing" and isinstance(detail["loc"][-1], int):  # the values of a list that is too short
+        parts, kind = parts[:-1], "too_short_list"
+    place = _locate(parts)
+    path, name = ".".join(place.path), place.path[-1] if place.path else ""
+    if name == "[key]":  # only `stages` has keys that are not names
+        problem = f"'{value}' is not the number of a stage"
+        return ConfigError(".".join(place.path[:-1]), problem, "Stages are numbered 1, 2, ...")
+    if kind == "missing":
+        return ConfigError(path, "is missing", f"Give {path}=VALUE; there is no default")
+    if kind == "extra_forbidden":
+        return ConfigError(path, f"unknown key (value {shown(value)})", _near_key(place, _locate(parts[:-1])))
+    if kind == "union_tag_invalid":
+        found = value.get("kind") if isinstance(value, dict) else value
+        kinds = kinds_of(place.annotation)
+        return ConfigError(f"{path}.kind", f"unknown value {shown(found)}", nearest(str(found), kinds))
+    if kind == "literal_error":
+        choices = BACKBONES if path == "model.backbone" else _choices(context)
+        return ConfigError(path, f"unknown value {shown(value)}", nearest(str(value), choices))
+    if kind == "value_error":
+        problem, _, remedy = str(context["error"]).partition(". ")
+        return ConfigError(path, problem, remedy or "Correct the value")
+    if kind in ("model_type", "dict_type"):
+        keys = (
+            "the numbers of stages" if place.path == ["stages"] else ", ".join((place.section or Config).model_fields)
+        )
+        return ConfigError(path, f"got {shown(value)} where a section was expected", f"Its keys are {keys}")
+    return ConfigError(path, f"got {shown(value)}", _allowed(kind, context, detail["msg"], place))
+
+
+def shown(value: Any) -> str:
+    """`value` as it may stand in YAML, cut where it is long."""
+    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_TYPES = {
+    "int_type": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text; quote it",
+    "tuple_type": "a list, such as [1, 2]",
+    "finite_number": "a finite number",
+}
+_PATTERNS = {
+    "device": "auto, cpu, cuda, or cuda:N with the number of a GPU",
+    "backbone": "PACKAGE.MODULE:FUNCTION, such as torchvision.models:convnext_tiny",
+}
+
+
+def _allowed(kind: str, context: Mapping[str, Any], message: str, place: _Place) -> str:
+    """What a value should have been, as a sentence."""
+    if kind in _TYPES:
+        return f"It should be {_TYPES[kind]}"
+    if kind == "string_pattern_mismatch":
+        return f"It should be {_PATTERNS[place.path[-1]]}"
+    if kind == "too_short":
+        return f"It should be a list of at least {context['min_length']} value"
+    if kind in ("too_long", "too_short_list"):
+        return f"It should be a list of {len(place.holder.model_fields[place.path[-1]].get_default())} values"
+    return message.replace("Input should", "It should")
+
+
+def _choices(context: Mapping[str, Any]) -> list[str]:
+    return re.findall(r"'([^']*)'", str(context.get("expected", ""))) or [str(context.get("expected", ""))]
+
+
+def _near_key(place: _Place, section: _Place) -> str:
+    """The keys that there are, and of which other kind of section the key would be one."""
+    name, keys = place.path[-1], place.holder.model_fields
+    kinds = kinds_of(section.annotation)
+    owners = [tag for tag, model in kinds.items() if name in model.model_fields]
+    if not owners:
+        return nearest(name, keys)
+    kind = next(tag for tag, model in kinds.items() if model is place.holder)
+    return f"It is a key of {', '.join(owners)}, and this is {kind}. Allowed: {', '.join(keys)}"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where something is wrong: the dotted path, the section that has its last key, the section at the path itself."""
+
+    path: list[str]
+    holder: type[Section]
+    annotation: Any
+    section: type[Section] | None
+
+
+def _locate(parts: Sequence[str]) -> _Place:
+    """Follow a location of pydantic's, which has the tag of a kind after every section of kinds."""
+    path: list[str] = []
+    holder: type[Section] = Config
+    section: type[Section] | None = Config
+    annotation: Any = None
+    for part in parts:
+        kinds = kinds_of(annotation)
+        if part in kinds:
+            section = kinds[part]
+            continue
+        holder = section or holder
+        path.append(part)
+        if path[0] == "stages" and len(path) == 2:
+            annotation = StageOverrides
+        else:  # a section of a stage has the keys of the common one
+            common = path[0] == "stages" and len(path) == 3 and isinstance(getattr(Config(), part, None), Section)
+            annotation = annotation_at(Config if common else holder, part)
+        section = section_for(annotation, {})
+    return _Place(path, holder, annotation, section)

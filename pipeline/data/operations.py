@@ -1,0 +1,149 @@
+"""What is done to the pixels of one view, given its parameters: nothing in here is random.
+
+The operations are those of `Transform` in https://github.com/facebookresearch/barlowtwins (main.py),
+in its order: random resized crop (bicubic), flip, colour jitter, grayscale, Gaussian blur,
+solarisation; then the noise on the pixels, which is ours.
+
+A gray image stays in one channel until the end. That is exact: saturation, hue and grayscale leave
+gray pixels as they are, and all other operations treat the channels alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageFilter
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+WHITE = 255
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Colour factors (1 changes nothing; hue: 0) and the order in which they are applied."""
+
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Blur:
+    """A Gaussian blur of standard deviation `sigma`, in pixels."""
+
+    sigma: float
+    kernel: float | None
+    """Side of the sampled kernel as a share of the side of the view; None for PIL's blur, which has no kernel."""
+
+
+@dataclass(frozen=True)
+class ViewParameters:
+    """Everything that makes one view but the noise itself; pixels, counted from the top left corner."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool = False
+    jitter: Jitter | None = None
+    gray: bool = False
+    blur: Blur | None = None
+    solarize: bool = False
+    noise_std: float = 0.0
+    """In units of the range from black to white; 0 adds none."""
+
+
+def apply(image: Image.Image, parameters: ViewParameters, size: int) -> Image.Image:
+    """Make one view of `image` (mode L or RGB), all but its noise.
+
+    Returns:
+        `size` x `size` pixels, mode L if it ended up gray, else RGB.
+    """
+    p = parameters
+    # The crop comes first and alone: resizing with a box would let pixels outside of the crop in at its border.
+    image = image.crop((p.left, p.top, p.left + p.width, p.top + p.height))
+    image = image.resize((size, size), Image.Resampling.BICUBIC)
+    if p.flip:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if p.jitter:
+        image = _jitter(image, p.jitter)
+    if p.gray and image.mode != "L":
+        image = image.convert("L")
+    if p.blur:
+        image = _blur(image, p.blur)
+    if p.solarize:  # min(x, 255 - x): inverts exactly the pixels from 128 on
+        image = ImageChops.darker(image, ImageChops.invert(image))
+    return image
+
+
+def add_noise(pixels: NDArray[np.uint8], noise: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Add noise to `pixels`, round to whole levels and cut off at black and white.
+
+    Args:
+        pixels: `[3, H, W]`, or `[H, W]` of a gray view.
+        noise: `[3, H, W]` or `[H, W]`, in units of the range from black to white.
+
+    Returns:
+        The wider of the two shapes: a gray view with noise of every channel's own has three channels.
+    """
+    noisy: NDArray[np.float64] = np.clip(np.rint(pixels + WHITE * noise), 0, WHITE)
+    return noisy.astype(np.uint8)
+
+
+def channels_first(image: Image.Image) -> NDArray[np.uint8]:
+    """`[3, H, W]`, or `[H, W]` of a gray image, which numpy repeats along the channels where it is written."""
+    pixels = np.frombuffer(image.tobytes(), np.uint8)
+    if image.mode == "L":
+        return pixels.reshape(image.height, image.width)
+    return pixels.reshape(image.height, image.width, 3).transpose(2, 0, 1)
+
+
+def kernel_side(share: float, size: int) -> int:
+    """Side of the blur kernel in pixels: the odd number nearest to `share * size` (the larger of two), at least 3.
+
+    With the usual share of 0.1, 23 pixels at 224 and 3 at 32, as SimCLR and the BYOL reproduction have it.
+    """
+    # Rounded first, or 0.58 * 100 would be 57.99999999999999 and go down.
+    return max(3, 2 * int(round(share * size, 6) / 2) + 1)
+
+
+def _jitter(image: Image.Image, jitter: Jitter) -> Image.Image:
+    """What torchvision's `ColorJitter` does to PIL images; factors that change nothing are left out, as there."""
+    colored = image.mode != "L"
+    for operation in jitter.order:
+        if operation == BRIGHTNESS and jitter.brightness != 1.0:
+            image = Image.blend(Image.new(image.mode, image.size, 0), image, jitter.brightness)
+        elif operation == CONTRAST and jitter.contrast != 1.0:
+            image = _contrast(image, jitter.contrast)
+        elif operation == SATURATION and colored and jitter.saturation != 1.0:
+            image = Image.blend(image.convert("L").convert("RGB"), image, jitter.saturation)
+        elif operation == HUE and colored and jitter.hue != 0.0:
+            # Going to HSV and back rounds, so a hue that is switched off (0) must not go there.
+            hsv = image.convert("HSV")
+            shift = Image.new("HSV", image.size, (int(jitter.hue * 255) % 256, 0, 0))
+            image = ImageChops.add_modulo(hsv, shift).convert("RGB")
+    return image
+
+
+def _contrast(image: Image.Image, factor: float) -> Image.Image:
+    """Blend with the mean gray level, rounded; PIL's own `ImageEnhance.Contrast` sums in Python, seven times slower."""
+    gray = np.frombuffer((image if image.mode == "L" else image.convert("L")).tobytes(), np.uint8)
+    mean = int(int(gray.sum(dtype=np.int64)) / gray.size + 0.5)
+    level = mean if image.mode == "L" else (mean, mean, mean)
+    return Image.blend(Image.new(image.mode, image.size, level), image, factor)
+
+
+def _blur(image: Image.Image, blur: Blur) -> Image.Image:
+    """PIL's blur, or one with a sampled Gaussian cut off at the side of the kernel, the border mirrored (101)."""
+    if blur.kernel is None:
+        return image.filter(ImageFilter.GaussianBlur(blur.sigma))
+    side = kernel_side(blur.kernel, image.width)
+    # In floats: OpenCV rounds the kernel of 8-bit images to 1/256, which is up to three levels away from the truth.
+    pixels = np.asarray(image, np.float32)
+    blurred = cv2.GaussianBlur(pixels, (side, side), blur.sigma, borderType=cv2.BORDER_REFLECT_101)
+    return Image.fromarray(np.rint(blurred).clip(0, WHITE).astype(np.uint8))

@@ -1,0 +1,48 @@
+"""What all objectives share: the embeddings that they are given, and the module that they are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What a stage knows of one batch when it computes its loss.
+
+    Args:
+        views: `[N, D]` each: view 1, view 2, and the negative patch where the run has one.
+        targets: `[N, D]` each: views 1 and 2 by the target network, without gradient; empty unless `uses_target`.
+        labels: class of every image, `[N]` int64; None unless `uses_labels`.
+    """
+
+    views: tuple[Tensor, ...]
+    targets: tuple[Tensor, ...] = ()
+    labels: Tensor | None = None
+
+
+class Objective(nn.Module, ABC):
+    """A local loss. It sees the whole batch and nothing of another stage.
+
+    Every objective is built from `(config, width, seed, stage)`: its section of the configuration, the size D of
+    the embeddings, and what keys the initialisation of its weights, if it has any.
+    """
+
+    uses_target: ClassVar[bool] = False
+    """Whether it needs `Embeddings.targets`."""
+    uses_labels: ClassVar[bool] = False
+    """Whether it needs `Embeddings.labels`."""
+
+    @abstractmethod
+    def forward(self, embeddings: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss as it is minimised, a scalar, and its named terms: detached scalars, for the reports."""
+
+
+def unit_vectors(z: Tensor) -> Tensor:
+    """Rows of `[N, D]` scaled to length 1; a zero row stays zero, in half precision too, where 1e-12 would be 0."""
+    return F.normalize(z, dim=1, eps=max(1e-12, torch.finfo(z.dtype).tiny))

@@ -1,0 +1,100 @@
+"""The learning rate as a pure function of the step.
+
+A rate that is computed, not advanced, is the same after a restart, in every process, and whatever was
+skipped; there is no schedule to save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import cos, pi
+
+from pipeline.config import Optimizer
+
+Schedule = Callable[[int], float]
+"""A step, counted from 0, to its learning rate."""
+
+
+@dataclass(frozen=True)
+class WarmupConstant:
+    """Linear from 0, then constant; the base of the other schedules.
+
+    Args:
+        base_lr: the highest learning rate.
+        warmup_steps: steps from 0 to `base_lr`; need not be whole.
+    """
+
+    base_lr: float
+    warmup_steps: float
+
+    def __call__(self, step: int) -> float:
+        """Learning rate of `step`, counted from 0."""
+        if step < self.warmup_steps:
+            return self.base_lr * step / self.warmup_steps
+        return self._after_warmup(step)
+
+    def _after_warmup(self, step: int) -> float:
+        return self.base_lr
+
+
+@dataclass(frozen=True)
+class WarmupCosine(WarmupConstant):
+    """Linear from 0, then half a cosine (released `main.py: adjust_learning_rate`).
+
+    Args:
+        base_lr, warmup_steps: as those of `WarmupConstant`.
+        total_steps: the cosine ends here, at `final_ratio * base_lr`.
+        final_ratio: share of `base_lr` at the end.
+    """
+
+    total_steps: int
+    final_ratio: float
+
+    def _after_warmup(self, step: int) -> float:
+        progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
+        share = 0.5 * (1 + cos(pi * progress))
+        return self.base_lr * share + self.base_lr * self.final_ratio * (1 - share)
+
+
+@dataclass(frozen=True)
+class WarmupStep(WarmupConstant):
+    """Linear from 0, then a factor at every milestone; one inside the warm-up counts from the end of it.
+
+    Args:
+        base_lr, warmup_steps: as those of `WarmupConstant`.
+        steps_per_epoch: what an epoch of the milestones is.
+        milestones: in epochs, increasing.
+        gamma: the factor.
+    """
+
+    steps_per_epoch: int
+    milestones: tuple[float, ...]
+    gamma: float
+
+    def _after_warmup(self, step: int) -> float:
+        # Compared in epochs: a quotient of whole numbers rounds as the milestone's decimals did; a product need not.
+        epoch = step / self.steps_per_epoch
+        return self.base_lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+
+
+def build_schedule(config: Optimizer, batch_size: int, epochs: int, steps_per_epoch: int) -> Schedule:
+    """The schedule that `optimizer.schedule` names.
+
+    It is that of the regular parameters; a group's `lr_ratio` multiplies it.
+
+    Args:
+        config: its `lr` is for a batch of 256 where `scale_lr` is set.
+        batch_size: images of one step.
+        epochs: what a cosine spans.
+        steps_per_epoch: what an epoch of `warmup_epochs` and `milestones` is.
+    """
+    base_lr = config.lr * batch_size / 256 if config.scale_lr else config.lr
+    warmup_steps = config.warmup_epochs * steps_per_epoch
+    match config.schedule:
+        case "cosine":
+            return WarmupCosine(base_lr, warmup_steps, epochs * steps_per_epoch, config.final_ratio)
+        case "step":
+            return WarmupStep(base_lr, warmup_steps, steps_per_epoch, config.milestones, config.gamma)
+        case "constant":
+            return WarmupConstant(base_lr, warmup_steps)

@@ -1,0 +1,32 @@
+"""Steps that a block had to skip because its loss, or a gradient, was not finite; too many in a row end the run."""
+
+from __future__ import annotations
+
+from math import isfinite
+
+from pipeline.errors import TrainingError
+
+
+class SkipCounter:
+    """Counts for one stage.
+
+    Args:
+        stage: counted from 1, for the message.
+        limit: steps in a row at which to give up.
+    """
+
+    def __init__(self, stage: int, limit: int) -> None:
+        self.stage, self.limit = stage, limit
+        self.in_a_row = 0
+
+    def count(self, moved: bool, loss: float | None, learning_rate: float) -> None:
+        """One more step; raises `TrainingError` after too many in a row that moved nothing."""
+        self.in_a_row = 0 if moved else self.in_a_row + 1
+        if self.in_a_row < self.limit:
+            return
+        found = "a gradient overflowed" if loss is not None and isfinite(loss) else f"the loss is {loss}"
+        raise TrainingError(
+            f"{found}, and {self.in_a_row} steps in a row were skipped (train.max_skipped). Lower optimizer.lr "
+            f"(now {learning_rate:g}) or warm up longer (optimizer.warmup_epochs), for this stage alone with "
+            f"stages.{self.stage}.optimizer"
+        )

@@ -1,0 +1,86 @@
+"""The comparison of methods: what is compared, that it goes on where it stopped, and what the table says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from launch.bench import bench_method, summarise, table, variants
+from pipeline.errors import UserError
+from tests.runs import TINY
+
+SMALL = ["data.batch_size=512", "train.epochs=2", "train.max_steps=2", "model.cuts=[layer2]", "metrics.enabled=false"]
+
+
+def block(trunk: float, expansion: float | None) -> dict[str, float | None]:
+    return {"trunk": trunk, "expansion": expansion}
+
+
+def test_the_table_has_mean_and_spread_of_every_block() -> None:
+    reports = [
+        {"untrained": [block(0.5, 0.4)], "trained": [block(trunk, None)], "images": 100, "images_per_second": rate}
+        for trunk, rate in [(0.6, 10.0), (0.8, 30.0)]
+    ]
+    untrained, trained = summarise({"end to end": reports})
+    assert untrained["trunk"] == [pytest.approx((50.0, 0.0))]
+    assert untrained["seconds"] is None
+    assert trained["trunk"] == [pytest.approx((70.0, 14.142135), abs=1e-5)]
+    assert trained["expansion"] == [None]
+    assert trained["images_per_second"] == pytest.approx((20.0, 14.142135), abs=1e-5)
+    console = Console(width=120, record=True)
+    console.print(table([untrained, trained], 2))
+    text = console.export_text()
+    assert "70.0 ± 14.1" in text
+    assert "20 ± 14" in text
+
+
+def test_every_variant_differs_from_the_others_in_its_method_alone() -> None:
+    found = {variant.name: variant.overrides for variant in variants(10, ["noise.kind=all", "noise.std=0.25"])}
+    assert list(found) == ["end to end", "simultaneous", "simultaneous + noise", "sequential", "supervised blockwise"]
+    assert found["simultaneous + noise"] == ("mode=simultaneous", "noise.kind=all", "noise.std=0.25")
+    assert "head.projector=[10]" in found["supervised blockwise"]
+
+
+def test_the_comparison_runs_and_a_second_call_only_reads(tmp_path: Path) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(TINY)
+    overrides = [*SMALL, "evaluation.linear_probe=true", "noise.kind=all"]
+    folder = tmp_path / "bench"
+    console = Console(width=140, record=True)
+    bench_method(config, overrides, 1, folder, console)
+    rows = json.loads((folder / "method.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["untrained", *(v.name for v in variants(10, []))]
+    assert all(0 < value[0] < 100 for row in rows for value in row["trunk"])
+    assert all(row["images_per_second"][0] > 0 for row in rows[1:])
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("report.json")}
+    bench_method(config, overrides, 1, folder, Console(quiet=True))
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("report.json")} == before
+    with pytest.raises(UserError, match=r"another configuration\. Give another --to folder"):
+        bench_method(config, [*overrides, "optimizer.lr=0.3"], 1, folder, Console(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["model.cuts=[]"], r"^model\.cuts: the network is one block"),
+        (["--seeds", "0"], r"^--seeds: got 0\. Give 1 or more"),
+        (["noise.kind=none"], r"^noise: one of the variants trains with noise"),
+        (["evaluation.linear_probe=false"], r"^evaluation\.linear_probe: the comparison is of linear probes"),
+        (["optimizer.lr=-1"], r"^optimizer\.lr: got -1"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    arguments: list[str],
+    expected: str,
+    folder: Path,
+    onward: Callable[..., Any],
+    assert_refused: Callable[[Any, str], None],
+    fake_training: list[Path],
+) -> None:
+    assert_refused(onward("bench", "method", "config.yaml", *arguments), expected)
+    assert fake_training == []
