@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from pipeline.config import Config, StageConfig
 from pipeline.config.heads import Expansion, LocalPooling
-from pipeline.config.objectives import BYOL
+from pipeline.config.objectives import BYOL, Custom
 from pipeline.config_errors import explain
 from pipeline.errors import ConfigError
 from pipeline.shapes import block_output, boundary_shapes, channels_of, check_model
@@ -20,7 +20,7 @@ def check_together(config: Config) -> None:
     check_model(config)
     for index in range(1, config.num_stages + 1):
         stage = config.stage(index)
-        for check in (_check_optimizer, _check_precision, _check_noise, _check_head, _check_byol):
+        for check in (_check_optimizer, _check_precision, _check_noise, _check_head, _check_objective):
             check(config, stage)
 
 
@@ -177,12 +177,13 @@ def _check_head(config: Config, stage: StageConfig) -> None:
         raise ConfigError(key_of(config, stage, "head", "grid"), problem, f"Give at most {min(shape[1:])}")
 
 
-def _check_byol(config: Config, stage: StageConfig) -> None:
-    objective = stage.objective
-    if not isinstance(objective, BYOL):
-        return
-    width = embedding_width(config, stage)
-    if objective.predictor[-1] != width:
+def _check_objective(config: Config, stage: StageConfig) -> None:
+    objective, width = stage.objective, embedding_width(config, stage)
+    if isinstance(objective, Custom):  # the only kind that needs torch to be checked
+        from pipeline.objectives import build_objective
+
+        build_objective(objective, width, config.seed, stage.index)
+    if isinstance(objective, BYOL) and objective.predictor[-1] != width:
         raise ConfigError(
             key_of(config, stage, "objective", "predictor"),
             f"ends with {objective.predictor[-1]} outputs, and must predict the embedding of {width}",

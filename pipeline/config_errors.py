@@ -38,7 +38,7 @@ def explain(detail: ErrorDetails, root: Sequence[str] = ()) -> ConfigError:
         return ConfigError(path, f"unknown key (value {shown(value)})", _near_key(place, _locate(parts[:-1])))
     if kind == "union_tag_invalid":
         found = value.get("kind") if isinstance(value, dict) else value
-        kinds = kinds_of(place.annotation)
+        kinds = [_NAMED.get(kind, kind) for kind in kinds_of(place.annotation)]
         return ConfigError(f"{path}.kind", f"unknown value {shown(found)}", nearest(str(found), kinds))
     if kind == "literal_error":
         choices = BACKBONES if path == "model.backbone" else _choices(context)
@@ -71,7 +71,10 @@ _TYPES = {
 _PATTERNS = {
     "device": "auto, cpu, cuda, or cuda:N with the number of a GPU",
     "backbone": "PACKAGE.MODULE:FUNCTION, such as torchvision.models:convnext_tiny",
+    "kind": "PACKAGE.MODULE:CLASS, such as my_losses:Cosine",
 }
+_NAMED = {"custom": "PACKAGE.MODULE:CLASS"}
+"""How the kind of something of the user's own is written."""
 
 
 def _allowed(kind: str, context: Mapping[str, Any], message: str, place: _Place) -> str:

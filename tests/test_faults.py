@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import processes_mentioning, start, train, wait_for_steps
+from tests.runs import processes_mentioning, report, start, train, wait_for_steps
 
 SECONDS_TO_END = 25
 """Generous for a busy machine; it takes about three."""
@@ -77,10 +77,10 @@ def test_an_exception_names_stage_step_and_cause(tmp_path: Path, steps: int) -> 
             if os.environ.get("RANK") == "2":
                 import pipeline.stage as module
                 update = module.Stage.update
-                def failing(self, step):
+                def failing(self, step, labels=None):
                     if step == 4:
                         raise ValueError("the third block is upset")
-                    return update(self, step)
+                    return update(self, step, labels)
                 module.Stage.update = failing
         """)
     )
@@ -116,9 +116,21 @@ def test_a_killed_command_line_leaves_no_orphan(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_a_number_names_its_stage(tmp_path: Path) -> None:
-    result = train(tmp_path, "runtime=serial", "optimizer.warmup_epochs=0", "stages.2.optimizer.lr=1.0e+30")
+    diverge = ("optimizer.warmup_epochs=0", "stages.2.optimizer.lr=1.0e+30", "train.max_skipped=3")
+    result = train(tmp_path, "runtime=serial", *diverge)
     assert result.returncode == 1
     assert re.fullmatch(
-        r"error: stage 2 failed at step 1: the loss is (nan|inf)\. Lower optimizer\.lr .*stages\.2\.optimizer",
+        r"error: stage 2 failed at step 3: the loss is (nan|inf), and 3 steps in a row were skipped "
+        r"\(train\.max_skipped\)\. Lower optimizer\.lr .*stages\.2\.optimizer",
         result.stderr.strip(),
     ), result.stderr
+
+
+def test_a_block_that_skips_steps_leaves_the_others_to_train_and_is_named_in_the_end(tmp_path: Path) -> None:
+    diverge = ("optimizer.warmup_epochs=0", "stages.4.optimizer.lr=1.0e+30")
+    result = train(tmp_path, *diverge)
+    assert result.returncode == 0, result.stderr
+    assert "stage 4 skipped 5 steps: loss or gradient not finite" in result.stdout
+    assert [stage["skipped"] for stage in report(tmp_path)["stages"]] == [0, 0, 0, 5]
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert [stage["loss"] is None for stage in last["stages"]] == [False, False, False, True]

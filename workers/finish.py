@@ -76,6 +76,9 @@ def print_report(console: Console, run: RunDir, report: dict[str, Any]) -> None:
     """The summary that a run ends with."""
     console.print(_table(report))
     console.print("busy: computing; starved: waiting for input; blocked: waiting for room")
+    for shares in report["stages"]:
+        if shares["skipped"]:
+            console.print(f"stage {shares['stage']} skipped {shares['skipped']} steps: loss or gradient not finite")
     rate = f"{report['images_per_second']:.0f} images/s" if report["images_per_second"] else "one step"
     console.print(f"{report['images']} images, {rate}  ·  everything is in {run.path}", markup=False, soft_wrap=True)
 

@@ -77,7 +77,7 @@ class Recorder:
         return (self.images - self._first_images) / (self._last_time - self._first_time)
 
     def shares(self) -> list[dict[str, Any]]:
-        """For every stage, the share of its time spent computing and waiting, 0 to 1."""
+        """For every stage, the share of its time spent computing and waiting, 0 to 1, and the steps it skipped."""
         rows = []
         for stage in sorted(self.latest):
             report = self.latest[stage]
@@ -89,6 +89,7 @@ class Recorder:
                     "wait_input": report.wait_input / total,
                     "wait_output": report.wait_output / total,
                     "busy_seconds": report.busy,
+                    "skipped": report.skipped,
                 }
             )
         return rows

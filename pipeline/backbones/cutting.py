@@ -13,10 +13,10 @@ from itertools import pairwise
 from torch import Tensor, fx, nn
 
 from pipeline.backbones.chain import Chain
-from pipeline.backbones.importing import nearby
 from pipeline.backbones.tracing import Trace, trace
 from pipeline.config.model import Module
 from pipeline.errors import ConfigError
+from pipeline.importing import nearby
 
 
 def cut_network(network: nn.Module, model: Module, training: bool) -> list[fx.Graph]:

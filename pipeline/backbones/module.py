@@ -14,9 +14,10 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from pipeline.backbones.cutting import cut_network, points
-from pipeline.backbones.importing import first_line, import_network
+from pipeline.backbones.network import import_network
 from pipeline.config.model import Module
 from pipeline.errors import ConfigError
+from pipeline.importing import first_line
 from pipeline.randomness import seeded_initialisation
 
 PROBE_BATCH = 2

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from pipeline.backbones.importing import first_line
 from pipeline.errors import ConfigError
+from pipeline.importing import first_line
 
 
 @dataclass(frozen=True)

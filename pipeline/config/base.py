@@ -13,6 +13,10 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
+NAME_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+"""Something of the user's own, `PACKAGE.MODULE:NAME`."""
+
+
 class Section(BaseModel):
     """Base of every section: frozen, strict about types, no unknown keys."""
 

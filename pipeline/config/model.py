@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, ValidationInfo, field_validator
 
-from pipeline.config.base import PositiveInt, Section
+from pipeline.config.base import NAME_PATTERN, PositiveInt, Section
 from pipeline.config.kinds import by_key
 from pipeline.units import RESNET_UNITS, VIT_LAYERS, check_cuts, resnet_units, split_units, vit_units
 
@@ -16,7 +16,6 @@ ResNetName = Literal[
     "wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
 ]  # fmt: skip
 ViTName = Literal["vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14"]
-MODULE_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 
 
 class ResNet(Section):
@@ -79,7 +78,7 @@ class ViT(Section):
 class Module(Section):
     """Any torch module whose forward takes one tensor: traced with torch.fx and cut at named points."""
 
-    backbone: Annotated[str, Field(pattern=MODULE_PATTERN)]
+    backbone: Annotated[str, Field(pattern=NAME_PATTERN)]
     """`PACKAGE.MODULE:FUNCTION`, which returns the module: `torchvision.models:convnext_tiny`."""
     options: dict[str, Any] = Field(default={})
     """Keyword arguments of the function."""
@@ -100,7 +99,7 @@ class Module(Section):
 def _family(backbone: str) -> str:
     if backbone in VIT_LAYERS:
         return "vit"
-    return "module" if re.match(MODULE_PATTERN, backbone) else "resnet"
+    return "module" if re.match(NAME_PATTERN, backbone) else "resnet"
 
 
 BACKBONES = (*RESNET_UNITS, *VIT_LAYERS, "PACKAGE.MODULE:FUNCTION")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, field_validator
 
-from pipeline.config.base import NonNegative, PositiveFloat, PositiveInt, Probability, Section
+from pipeline.config.base import NAME_PATTERN, NonNegative, PositiveFloat, PositiveInt, Probability, Section
 from pipeline.config.kinds import by_key
 
 
@@ -77,11 +78,25 @@ class Supervised(Section):
     label_smoothing: Probability = 0.0
 
 
+class Custom(Section):
+    """A loss of the user's own: a `pipeline.objectives.Objective` outside of the package."""
+
+    kind: Annotated[str, Field(pattern=NAME_PATTERN)]
+    """`PACKAGE.MODULE:CLASS`; called with the size of the embeddings, then the options."""
+    options: dict[str, Any] = Field(default={})
+    """Keyword arguments of the class."""
+
+
+def _family(kind: str) -> str:
+    return "custom" if re.match(NAME_PATTERN, kind) else kind
+
+
 Objective = Annotated[
     Annotated[BarlowTwins, Tag("barlow_twins")]
     | Annotated[SimCLR, Tag("simclr")]
     | Annotated[VICReg, Tag("vicreg")]
     | Annotated[BYOL, Tag("byol")]
-    | Annotated[Supervised, Tag("supervised")],
-    by_key("kind", "barlow_twins"),
+    | Annotated[Supervised, Tag("supervised")]
+    | Annotated[Custom, Tag("custom")],
+    by_key("kind", "barlow_twins", _family),
 ]

@@ -111,7 +111,8 @@ class Config(Section):
     @property
     def uses_labels(self) -> bool:
         """Whether a loss needs the labels of the images."""
-        return any(self.stage(index).objective.kind == "supervised" for index in range(1, self.num_stages + 1))
+        kinds = {self.stage(index).objective.kind for index in range(1, self.num_stages + 1)}
+        return any(kind == "supervised" or ":" in kind for kind in kinds)  # a loss of the user's own may use them
 
     @property
     def num_views(self) -> int:

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.config import objectives as settings
+from pipeline.errors import ConfigError
+from pipeline.importing import Named
 from pipeline.objectives.barlow_twins import BarlowTwins
 from pipeline.objectives.base import Embeddings, Objective
 from pipeline.objectives.byol import BYOL
 from pipeline.objectives.simclr import SimCLR
 from pipeline.objectives.supervised import Supervised
 from pipeline.objectives.vicreg import VICReg
+from pipeline.randomness import seeded_initialisation
 
 OBJECTIVES: dict[str, Callable[[Any, int, int, int], Objective]] = {
     "barlow_twins": BarlowTwins,
@@ -20,6 +23,7 @@ OBJECTIVES: dict[str, Callable[[Any, int, int, int], Objective]] = {
     "byol": BYOL,
     "supervised": Supervised,
 }
+"""A loss that is not here is named in the configuration as `PACKAGE.MODULE:CLASS`."""
 
 __all__ = ["OBJECTIVES", "Embeddings", "Objective", "build_objective"]
 
@@ -33,6 +37,15 @@ def build_objective(config: settings.Objective, width: int, seed: int, stage: in
         seed, stage: key the initialisation of the objective's own weights, if it has any.
 
     Raises:
-        ConfigError: the section does not fit the embeddings.
+        ConfigError: the section does not fit the embeddings, or names a class that cannot be used.
     """
-    return OBJECTIVES[config.kind](config, width, seed, stage)
+    if not isinstance(config, settings.Custom):
+        return OBJECTIVES[config.kind](config, width, seed, stage)
+    with seeded_initialisation(seed, "objective", stage):
+        own = Named("objective.kind", config.kind, "objective.options", config.options).call(width)
+    if not isinstance(own, Objective):
+        problem = f"'{config.kind}' is no pipeline.objectives.Objective (it made a {type(own).__name__})"
+        raise ConfigError("objective.kind", problem, "Derive the class from it, as pipeline/objectives/vicreg.py does")
+    if own.uses_target:
+        raise ConfigError("objective.kind", f"'{config.kind}' wants a target network", "Only byol has one; use it")
+    return own

@@ -25,6 +25,19 @@ class _LayerWise(Optimizer, ABC):
     buffer `momentum`, of its shape.
     """
 
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.9,
+        eta: float = 0.001,
+        lars_weight: float = 1.0,
+        **variant: float,
+    ) -> None:
+        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "eta": eta}
+        super().__init__(params, {**defaults, "lars_weight": lars_weight, **variant})
+
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Move every parameter that has a gradient; the gradients stay as they are."""
@@ -71,18 +84,6 @@ class Lars(_LayerWise):
         lars_weight: how much of the scaling is used, 0 to 1.
     """
 
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float,
-        weight_decay: float = 0.0,
-        momentum: float = 0.9,
-        eta: float = 0.001,
-        lars_weight: float = 1.0,
-    ) -> None:
-        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "eta": eta}
-        super().__init__(params, {**defaults, "lars_weight": lars_weight})
-
     def _trust_ratio(self, p: Tensor, gradient: Tensor, decayed: Tensor, group: dict[str, Any]) -> Tensor:
         p_norm, update_norm = torch.linalg.vector_norm(p), torch.linalg.vector_norm(decayed)
         return torch.where((p_norm > 0) & (update_norm > 0), group["eta"] * p_norm / update_norm, 1.0)
@@ -122,8 +123,7 @@ class LarsClipped(_LayerWise):
         lars_weight: float = 1.0,
         eps: float = 1e-8,
     ) -> None:
-        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "eta": eta}
-        super().__init__(params, {**defaults, "lars_weight": lars_weight, "eps": eps})
+        super().__init__(params, lr, weight_decay, momentum, eta, lars_weight, eps=eps)
 
     def _trust_ratio(self, p: Tensor, gradient: Tensor, decayed: Tensor, group: dict[str, Any]) -> Tensor:
         p_norm, g_norm = torch.linalg.vector_norm(p), torch.linalg.vector_norm(gradient)

@@ -14,11 +14,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from pipeline.backbones import TracedBlock, build_block, merge_backbone
+from pipeline.backbones import TracedBlock, build_block
 from pipeline.backbones.module import measure
 from pipeline.config import Config
 from pipeline.config.model import Module
 from pipeline.shapes import block_output, boundary_shapes, channels_of, check_model
+from tests.pipeline.blocks import blocks_of, images, merged
 
 TORCHVISION = "torchvision.models:"
 USERS = "networks_for_cutting:"
@@ -143,18 +144,6 @@ def config_of(backbone: str, output: str, cuts: Sequence[str] = (), size: int = 
     model = {"backbone": backbone, "options": options, "output": output, "cuts": list(cuts)}
     data = {"image_size": size, "batch_size": batch}
     return Config.model_validate_json(json.dumps({"seed": 4, "model": model, "data": data}))
-
-
-def blocks_of(config: Config) -> list[nn.Module]:
-    return [build_block(config, index) for index in range(1, config.num_stages + 1)]
-
-
-def merged(blocks: list[nn.Module]) -> dict[str, Tensor]:
-    return merge_backbone({index: block.state_dict() for index, block in enumerate(blocks, 1)})
-
-
-def images(size: int = 32) -> Tensor:
-    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 def through(blocks: list[nn.Module], x: Tensor) -> Tensor:

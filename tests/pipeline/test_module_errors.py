@@ -226,7 +226,7 @@ def refusal(size: int = 32, **model: Any) -> ConfigError:
             "has no function 'plan'. Did you mean 'plain' or 'lazy'? Write PACKAGE.MOD",
         ),
         ("torchvision.models:convnext_tny", "Did you mean 'convnext_tiny' or "),
-        ("networks_with_errors:NUMBER", "is of type int, not a function. Name a function that returns the network"),
+        ("networks_with_errors:NUMBER", "is of type int, not a function. Name something that can be called"),
         (
             "networks_with_errors:raises",
             "failed (RuntimeError: no such). Correct it, or give what it needs in model.",

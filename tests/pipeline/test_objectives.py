@@ -58,7 +58,8 @@ def objective(kind: str) -> Objective:
 
 
 def test_every_kind_of_the_configuration_has_its_objective() -> None:
-    assert set(OBJECTIVES) == set(kinds_of(settings.Objective)) == {config.kind for config in CASES.values()}
+    kinds = set(kinds_of(settings.Objective)) - {"custom"}
+    assert set(OBJECTIVES) == kinds == {config.kind for config in CASES.values()}
 
 
 def test_the_loss_is_a_scalar_and_the_terms_are_detached_scalars(objective: Objective, kind: str) -> None:

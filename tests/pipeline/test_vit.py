@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models import VisionTransformer
 
-from pipeline.backbones import build_block, merge_backbone
+from pipeline.backbones import build_block
 from pipeline.config import Config
 from pipeline.config.model import ViT, ViTName
 from pipeline.errors import ConfigError
 from pipeline.shapes import VIT_SIZES, block_output, boundary_shapes, channels_of, check_model, vit_sizes
+from tests.pipeline.blocks import blocks_of, images, merged
 
 SIZES = {"patch_size": 8, "hidden_dim": 24, "num_layers": 3, "num_heads": 4, "mlp_dim": 40}
 LAYER = "encoder.layers.encoder_layer_"
@@ -30,18 +31,6 @@ def config_of(image_size: int = 32, **model: Any) -> Config:
         "model": {"backbone": "vit_b_16", **SIZES, **model},
     }
     return Config.model_validate_json(json.dumps(values))
-
-
-def blocks_of(config: Config) -> list[nn.Module]:
-    return [build_block(config, index) for index in range(1, config.num_stages + 1)]
-
-
-def merged(blocks: list[nn.Module]) -> dict[str, Tensor]:
-    return merge_backbone({index: block.state_dict() for index, block in enumerate(blocks, 1)})
-
-
-def images(size: int = 32) -> Tensor:
-    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("mode", [True, False], ids=["training", "evaluation"])

@@ -15,7 +15,8 @@ from workers.reports import StepReport
 
 
 def report(stage: int, step: int, busy: float) -> StepReport:
-    return StepReport(stage, step, 0.5, {"on_diagonal": 20.0}, 0.1, busy, 0.25, 0.125, queue_depth=2, link_bytes=1000)
+    terms = {"on_diagonal": 20.0, "off_diagonal": None}
+    return StepReport(stage, step, 0.5, terms, 0.1, 2, busy, 0.25, 0.125, queue_depth=2, link_bytes=1000)
 
 
 def scrape(url: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -42,9 +43,13 @@ def test_everything_a_run_reports_is_served() -> None:
     assert values["onward_stage_wait_seconds_total", (("direction", "output"), *stage)] == 0.125
     assert values["onward_link_bytes_total", stage] == 1000
     assert values["onward_link_queue_depth", stage] == 2
+    assert values["onward_skipped_steps_total", stage] == 2
     assert values["onward_learning_rate", stage] == 0.1
     assert values["onward_objective_loss", (*stage, ("term", "total"))] == 0.5
     assert values["onward_objective_loss", (*stage, ("term", "on_diagonal"))] == 20.0
+    assert ("onward_objective_loss", (*stage, ("term", "off_diagonal"))) not in values, (
+        "what is not finite is no number"
+    )
 
 
 def test_a_port_that_is_taken_is_an_error_at_the_start() -> None:

@@ -14,6 +14,7 @@ import socket
 import stat
 import struct
 import time
+from collections.abc import Callable, Sequence
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 
@@ -86,17 +87,7 @@ def welcome(accepted: socket.socket, key: bytes, timeout: float) -> Connection:
         AuthenticationError: the peer has another key, or speaks something else.
         EOFError, OSError: the peer went away or fell silent.
     """
-    connection = _wrap(accepted, timeout)
-    try:
-        deliver_challenge(connection, key)
-        answer_challenge(connection, key)
-    except BaseException as error:
-        connection.close()
-        if isinstance(error, AssertionError):  # how the library says that no challenge came
-            raise AuthenticationError("the peer does not speak this protocol") from None
-        raise
-    limit_io(connection, FRAME_SECONDS)
-    return connection
+    return _authenticated(_wrap(accepted, timeout), (deliver_challenge, answer_challenge), key)
 
 
 def connect(address: Address, key: bytes, timeout: float) -> Connection:
@@ -138,13 +129,19 @@ def _connect_once(address: Address, key: bytes, timeout: float) -> Connection:
     except BaseException:
         sock.close()
         raise
-    connection = _wrap(sock, timeout)
+    return _authenticated(_wrap(sock, timeout), (answer_challenge, deliver_challenge), key)
+
+
+def _authenticated(
+    connection: Connection, steps: Sequence[Callable[[Connection, bytes], None]], key: bytes
+) -> Connection:
+    """Prove to each other that both have the key; one end challenges first, the other answers first."""
     try:
-        answer_challenge(connection, key)
-        deliver_challenge(connection, key)
+        for step in steps:
+            step(connection, key)
     except BaseException as error:
         connection.close()
-        if isinstance(error, AssertionError):
+        if isinstance(error, AssertionError):  # how the library says that no challenge came
             raise AuthenticationError("the peer does not speak this protocol") from None
         raise
     limit_io(connection, FRAME_SECONDS)

@@ -1,0 +1,42 @@
+"""The network that the user names, uncut.
+
+The whole network is built under one key, and every stage builds it alike and keeps its own part: that is what makes
+the weights independent of the cuts.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from pipeline.config.model import Module
+from pipeline.errors import ConfigError
+from pipeline.importing import Named
+from pipeline.randomness import seeded_initialisation
+
+
+def import_network(model: Module, seed: int) -> nn.Module:
+    """The network that `model.backbone` names, uncut and on the CPU, with the weights of `seed`.
+
+    Its random numbers are keyed as far as they are torch's; a function that draws from another source is not
+    repeatable.
+
+    Raises:
+        ConfigError: it cannot be imported, raises, or does not return a module with complete weights.
+    """
+    with seeded_initialisation(seed, "network"):
+        network = Named("model.backbone", model.backbone, "model.options", model.options).call()
+    if not isinstance(network, nn.Module):
+        raise ConfigError(
+            "model.backbone",
+            f"'{model.backbone}' returned an object of type {type(network).__name__}, not a torch.nn.Module",
+            "Name a function that builds and returns the network",
+        )
+    lazy = [name for name, parameter in network.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise ConfigError(
+            "model.backbone",
+            f"'{lazy[0]}' of '{model.backbone}' has no size before the first batch",
+            "Give its layer the number of inputs, in place of a lazy layer",
+        )
+    return network

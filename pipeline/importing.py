@@ -1,0 +1,109 @@
+"""Objects that the user names as `PACKAGE.MODULE:NAME`: imported, called, and refused in words if that fails.
+
+The code is the user's, so anything may go wrong in it; whatever does becomes a `ConfigError` that names the key.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Named:
+    """A callable that a configuration names.
+
+    Args:
+        key: dotted path of the key that holds the name, for messages.
+        name: `PACKAGE.MODULE:NAME`. The module is looked for in the current directory, then on `sys.path`.
+        options_key: dotted path of the key that holds the keyword arguments.
+        options: the keyword arguments.
+    """
+
+    key: str
+    name: str
+    options_key: str
+    options: Mapping[str, Any]
+
+    def call(self, *arguments: Any) -> object:
+        """Import it and call it with `arguments` and the options.
+
+        Raises:
+            ConfigError: it cannot be imported or called, or raises.
+        """
+        with _current_folder_importable():
+            found = self._find()
+            try:
+                return found(*arguments, **self.options)
+            except (Exception, SystemExit) as error:
+                raise self._failed(found, error) from None
+
+    def _find(self) -> Callable[..., object]:
+        module_name, _, path = self.name.partition(":")
+        try:
+            found: Any = importlib.import_module(module_name)
+        except (Exception, SystemExit) as error:
+            parents = [module_name[:end] for end, sign in enumerate(module_name + ".") if sign == "."]
+            if isinstance(error, ModuleNotFoundError) and error.name in parents:
+                problem = f"there is no module '{error.name}' on Python's path or in '{Path.cwd()}'"
+                raise ConfigError(self.key, problem, "Install it, or start where it lies") from None
+            problem = f"importing '{module_name}' failed ({first_line(error)})"
+            raise ConfigError(self.key, problem, "Correct that module") from None
+        for name in path.split("."):
+            if not hasattr(found, name):
+                public = [other for other in dir(found) if not other.startswith("_")]
+                remedy = f"{nearby(name, public)}Write PACKAGE.MODULE:NAME"
+                raise ConfigError(self.key, f"'{module_name}' has no function '{path}'", remedy)
+            found = getattr(found, name)
+        if not callable(found):
+            problem = f"'{self.name}' is of type {type(found).__name__}, not a function"
+            raise ConfigError(self.key, problem, "Name something that can be called")
+        function: Callable[..., object] = found
+        return function
+
+    def _failed(self, function: Callable[..., object], error: BaseException) -> ConfigError:
+        if self.options:
+            problem = f"'{self.name}' failed with these options ({first_line(error)})"
+            return ConfigError(self.options_key, problem, f"Its arguments are {_arguments(function)}")
+        problem = f"'{self.name}' failed ({first_line(error)})"
+        remedy = f"Correct it, or give what it needs in {self.options_key}; its arguments are {_arguments(function)}"
+        return ConfigError(self.key, problem, remedy)
+
+
+def first_line(error: BaseException) -> str:
+    """An exception in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def nearby(name: str, names: Iterable[str]) -> str:
+    """The few of many `names` that look most like `name`, as the beginning of a remedy."""
+    close = get_close_matches(name, list(names), n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(repr(other) for other in close)}? " if close else ""
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()  # the file may be younger than the last look into its folder
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _arguments(function: Callable[..., object]) -> str:
+    try:
+        return str(inspect.signature(function)).partition(" -> ")[0]
+    except (TypeError, ValueError):  # some built-in callables do not tell
+        return "not known"
