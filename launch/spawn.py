@@ -46,7 +46,8 @@ def run_training(config: Config, run_dir: Path) -> int:
     environment = {**process_environment(config.threads), PREPARED: str(run_dir)}
     log = run.log("serial" if serial else "torchrun")
     how = "in one process" if serial else f"in {config.num_stages} processes and a coordinator, link {config.link.kind}"
-    print(f"training {config.num_stages} stages {how}; everything goes to {run_dir}", flush=True)
+    mode = {"sequential": " one after the other", "end_to_end": " with one loss"}.get(config.mode, "")
+    print(f"training {config.num_stages} stages{mode} {how}; everything goes to {run_dir}", flush=True)
     with log.open("ab") as errors:
         child = subprocess.Popen(
             [sys.executable, "-m", module, str(run.config), str(config.num_stages)],
