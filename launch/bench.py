@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +25,8 @@ from pipeline.config import Config
 from pipeline.config_loading import load_config
 from pipeline.errors import TrainingError, UserError
 from workers.run_files import RunDir, write_json
+
+END_TO_END = "end to end"
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def variants(classes: int, noise: Sequence[str]) -> list[Variant]:
     silent = "noise.kind=none"
     cores = len(os.sched_getaffinity(0))
     return [
-        Variant("end to end", ("mode=end_to_end", f"threads={cores}", silent)),
+        Variant(END_TO_END, ("mode=end_to_end", f"threads={cores}", silent)),
         Variant("simultaneous", ("mode=simultaneous", silent)),
         Variant("simultaneous + noise", ("mode=simultaneous", *noise)),
         Variant("sequential", ("mode=sequential", silent)),
@@ -82,7 +85,8 @@ def bench_method(config_file: Path, overrides: Sequence[str], seeds: int, folder
             results.setdefault(variant.name, []).append(report)
     rows = summarise(results)
     write_json(folder / "method.json", {"config": str(config_file), "overrides": list(overrides), "rows": rows})
-    console.print(table(rows, seeds))
+    for table in tables(rows, seeds):
+        console.print(table)
 
 
 def _check(config: Config, seeds: int) -> None:
@@ -124,8 +128,9 @@ def _finished(run: RunDir, config: Config) -> dict[str, Any] | None:
 
 def summarise(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Mean and spread over the seeds, for each variant: accuracies in percent, block by block, and images/s."""
-    first = next(iter(results.values()))
-    rows = [_row("untrained", first, "untrained")]
+    # Every run has measured the same untrained network, but end to end only its last block has a head.
+    measured = next((reports for name, reports in results.items() if name != END_TO_END), next(iter(results.values())))
+    rows = [_row("untrained", measured, "untrained")]
     rows += [_row(name, reports, "trained") for name, reports in results.items()]
     return rows
 
@@ -144,31 +149,40 @@ def _row(name: str, reports: list[dict[str, Any]], which: str) -> dict[str, Any]
     return row
 
 
-def _mean_and_spread(values: Sequence[float | None]) -> tuple[float, float] | None:
-    """Mean and standard deviation; None if a value is missing."""
+def _mean_and_spread(values: Sequence[float | None]) -> tuple[float, float | None] | None:
+    """Mean and standard deviation (None for one value); None if a value is missing."""
     numbers = [value for value in values if value is not None]
     if len(numbers) < len(values):
         return None
-    return statistics.mean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else 0.0
+    return statistics.mean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None
 
 
-def table(rows: list[dict[str, Any]], seeds: int) -> Table:
-    """What the command prints."""
-    title = f"linear probe of each block, % (mean ± standard deviation of {seeds} seeds)"
-    result = Table(title=title, title_justify="left")
-    result.add_column("trained", no_wrap=True)
-    result.add_column("feature")
-    for block in range(1, len(rows[0]["trunk"]) + 1):
-        result.add_column(f"block {block}", justify="right", no_wrap=True)
-    result.add_column("images/s", justify="right", no_wrap=True)
-    result.add_column("seconds", justify="right", no_wrap=True)
+def tables(rows: list[dict[str, Any]], seeds: int) -> list[Table]:
+    """What the command prints: accuracies on the trunk, on the expansion feature, and what they cost."""
+    spread = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
+    blocks = [f"block {block}" for block in range(1, len(rows[0]["trunk"]) + 1)]
+    results = []
+    for feature in ("trunk", "expansion"):
+        results.append(_table(f"linear probe on the {feature}, % ({spread})", blocks))
+        for row in rows:
+            results[-1].add_row(row["name"], *(_cell(value, 1) for value in row[feature]))
+    results.append(_table(f"cost ({spread})", ["images/s", "seconds of training"]))
     for row in rows:
-        rate, seconds = row["images_per_second"], row["seconds"]
-        cost = [f"{value[0]:.0f} ± {value[1]:.0f}" if value else "" for value in (rate, seconds)]
-        result.add_row(row["name"], "trunk", *map(_cell, row["trunk"]), *cost)
-        result.add_row("", "expansion", *map(_cell, row["expansion"]), "", "", end_section=True)
+        if row["seconds"] is not None:
+            results[-1].add_row(row["name"], _cell(row["images_per_second"], 0), _cell(row["seconds"], 0))
+    return results
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    result.add_column("trained", no_wrap=True)
+    for column in columns:
+        result.add_column(column, justify="right", no_wrap=True)
     return result
 
 
-def _cell(value: tuple[float, float] | None) -> str:
-    return "-" if value is None else f"{value[0]:.1f} ± {value[1]:.1f}"
+def _cell(value: tuple[float, float | None] | None, digits: int) -> str:
+    """`value` is a mean and its spread; the spread of one run is not known."""
+    if value is None:
+        return "-"
+    return f"{value[0]:.{digits}f}" + ("" if value[1] is None else f" ± {value[1]:.{digits}f}")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from launch.bench import bench_method, summarise, table, variants
+from launch.bench import bench_method, summarise, tables, variants
 from pipeline.errors import UserError
 from tests.runs import TINY
 
@@ -32,8 +32,9 @@ def test_the_table_has_mean_and_spread_of_every_block() -> None:
     assert trained["trunk"] == [pytest.approx((70.0, 14.142135), abs=1e-5)]
     assert trained["expansion"] == [None]
     assert trained["images_per_second"] == pytest.approx((20.0, 14.142135), abs=1e-5)
-    console = Console(width=120, record=True)
-    console.print(table([untrained, trained], 2))
+    console = Console(width=80, record=True)
+    for table in tables([untrained, trained], 2):
+        console.print(table)
     text = console.export_text()
     assert "70.0 ± 14.1" in text
     assert "20 ± 14" in text
