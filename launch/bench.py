@@ -20,6 +20,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from launch.resume import compare
 from launch.run_dir import read_config
 from pipeline.config import Config
 from pipeline.config_loading import load_config
@@ -118,10 +119,10 @@ def _report(run: RunDir, config_file: Path, overrides: list[str], console: Conso
 def _finished(run: RunDir, config: Config) -> dict[str, Any] | None:
     if not run.path.exists():
         return None
-    if read_config(run.path) != config:
+    if compare(read_config(run.path), config):
         raise UserError(f"'{run.path}' holds a run with another configuration. Give another --to folder, or delete it")
-    if not run.report.is_file():
-        raise UserError(f"'{run.path}' holds a run that did not end. Delete it and start the comparison again")
+    if not run.report.is_file():  # it was stopped, and goes on
+        return None
     report: dict[str, Any] = json.loads(run.report.read_text(encoding="utf-8"))
     return report
 

@@ -18,7 +18,8 @@ import typer
 
 from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 from launch.preflight import Report, preflight
-from launch.run_dir import create_run_dir, read_config
+from launch.resume import open_run
+from launch.run_dir import read_config
 from pipeline.config import Config
 from pipeline.config_loading import dump_config, load_config
 from pipeline.errors import OnwardError, UserError
@@ -43,14 +44,19 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that 'o
 
 @app.command()
 def train(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Train; everything is written to runs/NAME-DATE-TIME, or to run_dir=FOLDER."""
+    """Train; everything is written to runs/NAME-DATE-TIME, or to run_dir=FOLDER, where a stopped run goes on."""
     with _failures_in_words():
         settings = load_config(config, overrides or [])
         preflight(settings)
-        run_dir = create_run_dir(settings, config.stem)
+        opened = open_run(settings, config.stem)
+        for note in opened.notes:
+            print(note)
+        if opened.finished:
+            return
         from launch.spawn import run_training
 
-        raise typer.Exit(run_training(settings.model_copy(update={"run_dir": str(run_dir)}), run_dir))
+        settings = settings.model_copy(update={"run_dir": str(opened.path)})
+        raise typer.Exit(run_training(settings, opened.path, opened.steps))
 
 
 @app.command()
@@ -148,8 +154,10 @@ def _failures_in_words() -> Iterator[None]:
 
 def _placement_table(config: Config, report: Report) -> str:
     """Columns: stage, device, units, output shape; then what the run amounts to."""
-    rows = [("stage", "device", "units", "output [V, B, ...]")]
-    for placement, shape in zip(report.placements, boundary_shapes(config)[1:], strict=True):
+    shapes = boundary_shapes(config)[1:]
+    axes = "[V, B, C, H, W]" if len(shapes[-1]) == 5 else "[V, B, N, D]"
+    rows = [("stage", "device", "units", f"output {axes}")]
+    for placement, shape in zip(report.placements, shapes, strict=True):
         units = placement.units[0] if len(placement.units) == 1 else f"{placement.units[0]} to {placement.units[-1]}"
         rows.append((str(placement.stage), placement.device, units, str(list(shape))))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -50,7 +50,9 @@ def main(announce_fd: int) -> int:
         os.write(announce_fd, json.dumps(word).encode() + b"\n")
 
     logging.info("%s: process %d", COORDINATOR, os.getpid())
-    coordinator = Coordinator(config, run, meeting, torch.device(start["device"]), Console(), announce)
+    coordinator = Coordinator(
+        config, run, meeting, torch.device(start["device"]), Console(), announce, start["start_step"]
+    )
     watch_parent(lambda: _orphaned(coordinator, run))
     with run.lock.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

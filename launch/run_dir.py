@@ -22,7 +22,7 @@ def check_run_dir(config: Config) -> None:
     """Whether `config.run_dir` could be created, without creating it.
 
     Raises:
-        ConfigError: it holds a run or something else, is a file, or may not be written.
+        ConfigError: it holds something that is no run, is a file, or may not be written.
     """
     if config.run_dir is None:
         _check_writable(Path("runs"))
@@ -33,9 +33,7 @@ def check_run_dir(config: Config) -> None:
         entries = sorted(os.listdir(path)) if path.is_dir() else []
     except OSError as error:
         raise ConfigError("run_dir", f"'{path}' cannot be read ({error.strerror})", _REMEDY) from None
-    if "config.yaml" in entries:
-        raise ConfigError("run_dir", f"'{path}' already holds a run", f"{_REMEDY}, or delete it")
-    if entries:
+    if entries and "config.yaml" not in entries:
         problem = f"'{path}' is not empty (it holds '{entries[0]}') and is not a run"
         raise ConfigError("run_dir", problem, f"{_REMEDY}, or empty it")
 

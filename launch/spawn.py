@@ -34,16 +34,18 @@ STOP_SECONDS = 40.0
 COORDINATOR_SECONDS = 60.0
 """A coordinator must have started, or ended, within this."""
 EXITS = "exits.json"
+START_STEP = "ONWARD_START_STEP"
+"""The first step to train, where a stopped run goes on."""
 PREPARED = "ONWARD_RUN_DIR"
 """Set when the run directory has been made and the user is served by the command line."""
 
 
-def run_training(config: Config, run_dir: Path) -> int:
-    """Train in the prepared `run_dir`; returns the exit code, after saying why if it is not 0."""
+def run_training(config: Config, run_dir: Path, start_step: int = 0) -> int:
+    """Train in the prepared `run_dir` from `start_step`; returns the exit code, after saying why if it is not 0."""
     run = RunDir(run_dir)
     serial = config.in_one_process
     module = "launch.train" if serial else "launch.spawn"
-    environment = {**process_environment(config.threads), PREPARED: str(run_dir)}
+    environment = {**process_environment(config.threads), PREPARED: str(run_dir), START_STEP: str(start_step)}
     log = run.log("serial" if serial else "torchrun")
     how = "in one process" if serial else f"in {config.num_stages} processes and a coordinator, link {config.link.kind}"
     mode = {"sequential": " one after the other", "end_to_end": " with one loss"}.get(config.mode, "")

@@ -23,8 +23,9 @@ from typing import Any
 from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 from launch.placement import count_gpus, place
 from launch.preflight import preflight
-from launch.run_dir import create_run_dir, read_config
-from launch.spawn import PREPARED, Child
+from launch.resume import open_run
+from launch.run_dir import read_config
+from launch.spawn import PREPARED, START_STEP, Child
 from pipeline.config import Config
 from pipeline.config_loading import load_config
 from pipeline.errors import OnwardError, UserError
@@ -50,6 +51,7 @@ class Prepared:
     key: str
     rpc_init: str
     control: Any
+    start_step: int
     steps_per_epoch: int
 
     def meeting(self, num_stages: int) -> Meeting:
@@ -68,20 +70,29 @@ def main(arguments: list[str] | None = None) -> int:
             return _serial(*_prepared_run(arguments))
         group = join_group(START_SECONDS)
         return _lead(group, arguments) if group.rank == 0 else _follow(group)
+    except NothingToDo:
+        return 0
     except OnwardError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
 
 
-def _prepared_run(arguments: list[str], num_processes: int | None = None) -> tuple[Config, RunDir]:
-    """The run that the command line has prepared; otherwise check and prepare it here.
+class NothingToDo(Exception):
+    """The run has been trained to its end."""
+
+
+def _prepared_run(arguments: list[str], num_processes: int | None = None) -> tuple[Config, RunDir, int]:
+    """The run that the command line has prepared, and its first step; otherwise check and prepare it here.
 
     Args:
         num_processes: how many torchrun started; None without torchrun.
+
+    Raises:
+        NothingToDo: it has been trained.
     """
     if PREPARED in os.environ:
         run = Path(os.environ[PREPARED])
-        return read_config(run), RunDir(run)
+        return read_config(run), RunDir(run), int(os.environ.get(START_STEP, "0"))
     if not arguments or arguments[0].startswith("-"):
         raise UserError("usage: torchrun --nproc-per-node=STAGES -m launch.train CONFIG [key=value ...]")
     config = load_config(arguments[0], arguments[1:])
@@ -91,11 +102,15 @@ def _prepared_run(arguments: list[str], num_processes: int | None = None) -> tup
             f"Give --nproc-per-node={config.num_stages} (one process a stage), or other model.cuts"
         )
     preflight(config)
-    run = create_run_dir(config, Path(arguments[0]).stem)
-    return read_config(run), RunDir(run)
+    opened = open_run(config, Path(arguments[0]).stem)
+    for note in opened.notes:
+        print(note, flush=True)
+    if opened.finished:
+        raise NothingToDo
+    return read_config(opened.path), RunDir(opened.path), opened.steps
 
 
-def _serial(config: Config, run: RunDir) -> int:
+def _serial(config: Config, run: RunDir, start_step: int) -> int:
     if not config.in_one_process:
         raise UserError(
             f"a pipelined run needs one process a stage. Start it with 'onward train', with 'torchrun "
@@ -109,7 +124,7 @@ def _serial(config: Config, run: RunDir) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, raise_interrupted)
     try:
-        run_serial(config, run, devices, Console())
+        run_serial(config, run, devices, Console(), start_step)
     except RunFailed as failure:
         return record_failure(run, failure.sign)
     except (OnwardError, Interrupted) as error:
@@ -121,10 +136,10 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
     """Rank 0: prepare, start the coordinator, train stage 1, wait for the coordinator."""
     with ExitStack() as stack:
         try:
-            config, run = _prepared_run(arguments, group.world_size)
-            coordinator, prepared = _start_coordinator(group, config, run, stack)
-        except OnwardError:
-            group.publish("run", {"run_dir": ""})
+            config, run, start_step = _prepared_run(arguments, group.world_size)
+            coordinator, prepared = _start_coordinator(group, config, run, start_step, stack)
+        except (OnwardError, NothingToDo) as reason:
+            group.publish("run", {"run_dir": "", "finished": isinstance(reason, NothingToDo)})
             raise
         group.publish("run", prepared.__dict__)
         finished = _train_stage(group, config, run, prepared)
@@ -151,12 +166,14 @@ def _follow(group: RunGroup) -> int:
     """Any other rank: train its stage where rank 0 says."""
     word = group.look_up("run", START_SECONDS)
     if not word["run_dir"]:
-        return EXIT_BAD_INPUT  # rank 0 has said why
+        return 0 if word["finished"] else EXIT_BAD_INPUT  # rank 0 has said why
     run = RunDir(Path(word["run_dir"]))
     return 0 if _train_stage(group, read_config(run.path), run, Prepared(**word)) else EXIT_FAILED
 
 
-def _start_coordinator(group: RunGroup, config: Config, run: RunDir, stack: ExitStack) -> tuple[Child, Prepared]:
+def _start_coordinator(
+    group: RunGroup, config: Config, run: RunDir, start_step: int, stack: ExitStack
+) -> tuple[Child, Prepared]:
     private = tempfile.mkdtemp(prefix="onward-")  # mode 0700
     stack.callback(shutil.rmtree, private, ignore_errors=True)
     key = secrets.token_hex(32)
@@ -172,13 +189,14 @@ def _start_coordinator(group: RunGroup, config: Config, run: RunDir, stack: Exit
         "rpc_init": rpc_init,
         "control_host": None if group.on_one_host else os.environ["MASTER_ADDR"],
         "device": str(_device(group, config)),
+        "start_step": start_step,
     }
     environment = process_environment(config.threads)
     child = Child("launch.coordinate", start, environment, run.log(COORDINATOR))
     stack.callback(child.wait, 0.0)
     word = child.first_word()  # the coordinator has opened the data set: it knows how long an epoch is
     shared_key = "" if group.on_one_host else key
-    return child, Prepared(str(run.path.absolute()), private, shared_key, rpc_init, **word)
+    return child, Prepared(str(run.path.absolute()), private, shared_key, rpc_init, start_step=start_step, **word)
 
 
 def _train_stage(group: RunGroup, config: Config, run: RunDir, prepared: Prepared) -> bool:
@@ -190,7 +208,7 @@ def _train_stage(group: RunGroup, config: Config, run: RunDir, prepared: Prepare
 
     device = torch.device(_device(group, config))
     meeting = prepared.meeting(config.num_stages)
-    return run_stage_process(config, run, meeting, index, device, prepared.steps_per_epoch)
+    return run_stage_process(config, run, meeting, index, device, prepared.steps_per_epoch, prepared.start_step)
 
 
 def _device(group: RunGroup, config: Config) -> str:

@@ -31,6 +31,7 @@ from pipeline.precision import Compute, LossScaler
 from pipeline.randomness import seeded_forward
 from pipeline.shapes import block_output, channels_of
 from pipeline.skips import SkipCounter
+from pipeline.state import stage_tensors
 from pipeline.target import Follower, Target
 
 
@@ -241,11 +242,7 @@ class Stage(nn.Module):
 
     def snapshot(self) -> dict[str, Tensor]:
         """Everything the stage would need to go on: weights, buffers, target and momentum, by name."""
-        tensors = dict(self.state_dict())
-        for name, parameter in self.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
-        return tensors
+        return stage_tensors(self)
 
     def _through_block(self, x: Tensor) -> Tensor:
         with self.compute.autocast():

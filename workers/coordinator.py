@@ -32,6 +32,7 @@ from workers.progress import Progress
 from workers.recorder import Recorder
 from workers.reports import StepReport
 from workers.run_files import RunDir, write_json
+from workers.snapshots import SnapshotKeeper, Taken
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 1.0
@@ -49,6 +50,7 @@ class Coordinator:
         device: what the final evaluation runs on.
         console: what the user sees.
         announce: called with the address of the control channel, as soon as it listens, and the steps of an epoch.
+        start_step: the first step to train; more than 0 goes on from the snapshot after so many steps.
     """
 
     def __init__(
@@ -59,9 +61,12 @@ class Coordinator:
         device: torch.device,
         console: Console,
         announce: Callable[[str | tuple[str, int], int], None],
+        start_step: int = 0,
     ) -> None:
         self.config, self.run_files, self.meeting = config, run, meeting
         self.device, self.console, self.announce = device, console, announce
+        self.start_step = start_step
+        self.snapshots = SnapshotKeeper(config.snapshots, run, self._say)
         self.metrics = RunMetrics()
         self._signs: queue.Queue[Sign] = queue.Queue()
         self._done: set[str] = set()
@@ -72,7 +77,10 @@ class Coordinator:
     def run(self) -> None:
         """Raises `RunFailed`, or another `OnwardError` if the run could not start."""
         self._serve_metrics()
-        with ControlServer(self.meeting.control, self.meeting.key) as control, Feed(self.config) as feed:
+        with (
+            ControlServer(self.meeting.control, self.meeting.key) as control,
+            Feed(self.config, self.start_step) as feed,
+        ):
             progress = Progress(self.console, feed.total_steps, feed.steps_per_epoch)
             self.announce(control.address, feed.steps_per_epoch)
             control.accept(set(self._names), START_SECONDS)
@@ -88,6 +96,9 @@ class Coordinator:
         """Called from any thread: a process is known to be gone."""
         step = _next_step(self._recorder, self._names[who]) if self._recorder else None
         self._signs.put(Sign(who, step, "died", cause))
+
+    def _say(self, sentence: str) -> None:
+        self.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
     def _serve_metrics(self) -> None:
         state: dict[str, Any] = {"stages": len(self._names)}
@@ -108,7 +119,8 @@ class Coordinator:
                 recorder.feed_wait = feed.wait_seconds
                 recorder.batch_sent(step, batch.epoch, batch.views.shape[1], learner or len(self._names))
                 labels = b"" if batch.labels is None else batch.labels.astype("<i4").tobytes()
-                header = Header(step, batch.epoch, noise.levels(step), batch.last, learner, labels)
+                snapshot = self.snapshots.due(step, learner or len(self._names))
+                header = Header(step, batch.epoch, noise.levels(step), batch.last, learner, snapshot, labels)
                 sender.send(header, batch.views, self.config.link.timeout)
         except Exception as error:
             self._signs.put(sign_of(COORDINATOR, step, error))
@@ -142,6 +154,8 @@ class Coordinator:
                 self._signs.put(Sign(who, step, "died", "its process ended without a word"))
         elif kind == "report":
             recorder.stage_report(StepReport.from_message(message))
+        elif kind == "snapshot":
+            self.snapshots.taken(Taken.from_message(message))
         elif kind == "done":
             self._done.add(who)
         elif kind == "failure":

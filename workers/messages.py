@@ -29,6 +29,7 @@ class Header:
         last: no batch follows this one.
         learner: the only stage, from 1, that learns from this batch; None if all do. Stages before it run
             forward only, and the batch does not travel beyond it.
+        snapshot: every stage that the batch reaches writes its state after the step.
         labels: of the images, as 32-bit integers, little-endian; empty unless a loss uses them.
     """
 
@@ -37,6 +38,7 @@ class Header:
     noise_levels: tuple[float, ...]
     last: bool = False
     learner: int | None = None
+    snapshot: bool = False
     labels: bytes = b""
 
     @property
@@ -52,7 +54,7 @@ class Header:
 
     def to_bytes(self) -> bytes:
         """One line of JSON, UTF-8, then the labels."""
-        fields = [self.step, self.epoch, self.noise_levels, self.last, self.learner]
+        fields = [self.step, self.epoch, self.noise_levels, self.last, self.learner, self.snapshot]
         return json.dumps(fields).encode() + b"\n" + self.labels
 
     @classmethod
@@ -60,9 +62,10 @@ class Header:
         """Raises `TrainingError` if the bytes are not a header."""
         try:
             line, _, labels = data.partition(b"\n")
-            step, epoch, levels, last, learner = json.loads(line)
+            step, epoch, levels, last, learner, snapshot = json.loads(line)
             levels = tuple(float(level) for level in levels)
-            return cls(int(step), int(epoch), levels, bool(last), None if learner is None else int(learner), labels)
+            learner = None if learner is None else int(learner)
+            return cls(int(step), int(epoch), levels, bool(last), learner, bool(snapshot), labels)
         except (ValueError, TypeError) as error:
             raise TrainingError(f"a link delivered bytes that are not a header ({error})") from None
 

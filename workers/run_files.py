@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,15 @@ class RunDir:
     def backbone(self) -> Path:
         """The trained backbone under torchvision's names."""
         return self.final / "backbone.safetensors"
+
+    @property
+    def snapshots(self) -> Path:
+        """One folder a snapshot, `step_N` after N steps."""
+        return self.path / "snapshots"
+
+    def snapshot(self, steps: int) -> Path:
+        """The snapshot after so many steps."""
+        return self.snapshots / f"step_{steps}"
 
     @property
     def logs(self) -> Path:
@@ -67,6 +77,14 @@ class RunDir:
     def log(self, name: str) -> Path:
         """The log of one process."""
         return self.logs / f"{name}.log"
+
+
+def step_numbers(run: RunDir) -> list[int]:
+    """The steps after which there are snapshots, complete or not, in order."""
+    if not run.snapshots.is_dir():
+        return []
+    found = (re.fullmatch(r"step_(\d{1,18})", path.name) for path in run.snapshots.iterdir())
+    return sorted(int(match[1]) for match in found if match)
 
 
 def write_json(path: Path, value: Any) -> None:

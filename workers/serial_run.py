@@ -23,11 +23,12 @@ from workers.progress import Progress
 from workers.recorder import Recorder
 from workers.reports import StageTimes
 from workers.run_files import RunDir
+from workers.snapshots import SnapshotKeeper, SnapshotWriter, restore
 from workers.weights import save_stage
 
 
-def run_serial(config: Config, run: RunDir, devices: Sequence[str], console: Console) -> None:
-    """Train every stage in turn, step by step, on the first stage's device.
+def run_serial(config: Config, run: RunDir, devices: Sequence[str], console: Console, start_step: int = 0) -> None:
+    """Train every stage in turn, step by step from `start_step`, on the first stage's device.
 
     Raises:
         RunFailed: a stage raised.
@@ -38,17 +39,29 @@ def run_serial(config: Config, run: RunDir, devices: Sequence[str], console: Con
     metrics = RunMetrics()
     if config.metrics.enabled:
         console.print(f"metrics at {metrics.serve(config.metrics)}", markup=False, highlight=False)
-    with Feed(config) as feed:
+    keeper = SnapshotKeeper(config.snapshots, run, lambda text: console.print(text, markup=False, highlight=False))
+    writer = SnapshotWriter(run, keeper.taken)
+    with Feed(config, start_step) as feed:
         stages = build_stages(config, feed.steps_per_epoch, device)
+        restore(run, start_step, stages)
         progress = Progress(console, feed.total_steps, feed.steps_per_epoch)
         with Recorder(run.metrics, metrics, progress) as recorder:
-            _train(config, feed, stages, device, recorder)
+            _train(config, feed, stages, device, recorder, (keeper, writer))
+    writer.close()
     for stage in stages:
         save_stage(run, stage)
     finish_run(config, run, recorder, device, console)
 
 
-def _train(config: Config, feed: Feed, stages: list[Stage], device: torch.device, recorder: Recorder) -> None:
+def _train(
+    config: Config,
+    feed: Feed,
+    stages: list[Stage],
+    device: torch.device,
+    recorder: Recorder,
+    snapshots: tuple[SnapshotKeeper, SnapshotWriter],
+) -> None:
+    keeper, writer = snapshots
     noise = NoisePolicy(config, feed.steps_per_epoch)
     one_step = _way_to_step(config, stages, device)
     times = [StageTimes() for _ in stages]
@@ -67,11 +80,17 @@ def _train(config: Config, feed: Feed, stages: list[Stage], device: torch.device
             spent.busy += time.monotonic() - started
             recorder.stage_report(spent.report(stage.index, batch.step, result, queue_depth=0, link_bytes=0))
             started = time.monotonic()
+        if keeper.due(batch.step, learner or len(stages)):
+            for stage in stages[:learner]:
+                writer.take(stage, batch.step + 1)
 
 
 def _way_to_step(config: Config, stages: Sequence[Stage], device: torch.device) -> Callable[..., Iterator[StageReport]]:
     if config.mode == "end_to_end":
         return end_to_end_step
     if config.precision.shared_scaler == "reference":
-        return partial(shared_scaler_step, scaler=LossScaler(device, [stage.optimizer for stage in stages]))
+        shared = LossScaler(device, [stage.optimizer for stage in stages])
+        assert stages[0].scaler is not None
+        shared.scaler.load_state_dict(stages[0].scaler.scaler.state_dict())  # where a snapshot had left it
+        return partial(shared_scaler_step, scaler=shared)
     return serial_step

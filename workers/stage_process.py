@@ -20,6 +20,7 @@ from workers.links.control import ControlClient
 from workers.links.factory import open_receiver, open_sender
 from workers.meeting import START_SECONDS, Meeting, link_spec, stage_name
 from workers.run_files import RunDir
+from workers.snapshots import SnapshotWriter, restore
 from workers.stage_worker import StageWorker
 from workers.weights import save_stage
 
@@ -28,9 +29,15 @@ _log = logging.getLogger(__name__)
 
 
 def run_stage_process(
-    config: Config, run: RunDir, meeting: Meeting, index: int, device: torch.device, steps_per_epoch: int
+    config: Config,
+    run: RunDir,
+    meeting: Meeting,
+    index: int,
+    device: torch.device,
+    steps_per_epoch: int,
+    start_step: int,
 ) -> bool:
-    """Train stage `index` to the end of the run; whether it got there.
+    """Train stage `index` from `start_step` to the end of the run; whether it got there.
 
     Whatever goes wrong is told to the coordinator in one sentence and written to this process's log in full.
     """
@@ -49,8 +56,11 @@ def run_stage_process(
         stack.callback(control.close)
         try:
             stage = Stage(config, index, steps_per_epoch, device)
-            worker = _connect(config, meeting, stage, control, stack)
+            restore(run, start_step, [stage])
+            writer = SnapshotWriter(run, lambda taken: control.send(taken.to_message()))
+            worker = _connect(config, meeting, stage, control, writer, stack)
             worker.run()
+            writer.close()
             control.send({"type": "done", "digest": save_stage(run, stage)})
             _leave_orderly(config, worker)
         except BaseException as error:
@@ -66,7 +76,9 @@ def run_stage_process(
     return True
 
 
-def _connect(config: Config, meeting: Meeting, stage: Stage, control: ControlClient, stack: ExitStack) -> StageWorker:
+def _connect(
+    config: Config, meeting: Meeting, stage: Stage, control: ControlClient, writer: SnapshotWriter, stack: ExitStack
+) -> StageWorker:
     """Open the link from the stage before, then the one to the stage after."""
     kind, index = config.link.kind, stage.index
     if kind == "rpc":
@@ -80,7 +92,7 @@ def _connect(config: Config, meeting: Meeting, stage: Stage, control: ControlCli
         address = meeting.link(index, config.link.depth)
         sender = open_sender(kind, address, link_spec(config, index), START_SECONDS)
         stack.callback(sender.close)
-    return StageWorker(stage, receiver, sender, control, config.link.timeout)
+    return StageWorker(stage, receiver, sender, control, config.link.timeout, writer)
 
 
 def _leave_orderly(config: Config, worker: StageWorker) -> None:

@@ -26,6 +26,14 @@ class ReportChannel(Protocol):
         ...
 
 
+class Snapshots(Protocol):
+    """What a stage needs of the writer of snapshots."""
+
+    def take(self, stage: Stage, steps: int) -> None:
+        """Copy the state after so many steps."""
+        ...
+
+
 @dataclass
 class StageWorker:
     """Drives one `Stage` between its links.
@@ -36,6 +44,7 @@ class StageWorker:
         sender: to the stage after; None for the last stage.
         control: where reports go.
         timeout: seconds to wait for a neighbour.
+        snapshots: where the state goes when a batch is marked for it.
     """
 
     stage: Stage
@@ -43,6 +52,7 @@ class StageWorker:
     sender: Sender | None
     control: ReportChannel
     timeout: float
+    snapshots: Snapshots
     step: int | None = None
     """The step being worked on; for the report of a failure."""
 
@@ -69,6 +79,8 @@ class StageWorker:
                 self.sender.send(header, activations, self.timeout)
             sent = time.monotonic()
             result = self.stage.update(header.step, self._labels(header)) if learns else StageReport()
+            if header.snapshot:
+                self.snapshots.take(self.stage, header.step + 1)
             times.wait_input += received - started
             times.wait_output += sent - forwarded
             times.busy += (forwarded - received) + (time.monotonic() - sent)

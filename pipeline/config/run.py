@@ -61,6 +61,17 @@ class Metrics(Section):
     """0 takes a free port; the address is printed and kept in `coordinator.json`."""
 
 
+class Snapshots(Section):
+    """What a run leaves behind while it runs, to go on from after it was stopped."""
+
+    every: PositiveInt | None = None
+    """Steps from one snapshot to the next; none are taken if not given."""
+    keep_last: PositiveInt = 2
+    """Newest snapshots to keep; more than one, so that a damaged one is not the end."""
+    keep_every: PositiveInt | None = None
+    """Also keep every snapshot whose number of steps is a multiple of this."""
+
+
 class Evaluation(Section):
     """What is measured when training has ended."""
 
@@ -95,6 +106,7 @@ class Config(Section):
     optimizer: Optimizer = Lars()
     precision: Precision = Precision()
     stages: dict[int, StageOverrides] = Field(default={})
+    snapshots: Snapshots = Snapshots()
     metrics: Metrics = Metrics()
     evaluation: Evaluation = Evaluation()
 

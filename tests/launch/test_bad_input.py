@@ -184,7 +184,8 @@ CASES = [
     # the run directory
     Case(
         "earlier run",
-        r"^run_dir: 'old' already holds a run\. Give another.*delete",
+        r"^run_dir: 'old' already holds a run with another configuration: train\.epochs is 300 there, 2 here; .*"
+        r"Give another run_dir",
         ("run_dir=old",),
         prepare=earlier_run,
     ),

@@ -26,7 +26,7 @@ def test_training_starts_in_a_directory_that_is_ready(
 ) -> None:
     seen = []
 
-    def run_training(config: Any, run_dir: Path) -> int:
+    def run_training(config: Any, run_dir: Path, start_step: int) -> int:
         seen.append((config, run_dir, read_config(run_dir), RunDir(run_dir).logs.is_dir()))
         return 0
 
@@ -69,7 +69,7 @@ def test_exit_codes(
     onward: CommandLine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def run_training(_config: object, _run_dir: Path) -> int:
+    def run_training(_config: object, _run_dir: Path, _start_step: int) -> int:
         if isinstance(ending, BaseException):
             raise ending
         return ending
@@ -80,7 +80,7 @@ def test_exit_codes(
 
 
 def test_evaluation_is_given_the_run(folder: Path, onward: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(monkeypatch, "launch.spawn", run_training=lambda _config, _run_dir: 0)
+    stand_in(monkeypatch, "launch.spawn", run_training=lambda _config, _run_dir, _start_step: 0)
     stand_in(monkeypatch, "launch.evaluate", evaluate_run=lambda run: 3 if run == Path("out") else 4)
     onward("train", "config.yaml", "run_dir=out")
     assert onward("evaluate", "out").code == 3

@@ -55,7 +55,7 @@ def test_an_empty_folder_may_become_a_run(tmp_path: Path) -> None:
 def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     path = create_run_dir(into(tmp_path / "run"), "any")
     before = tree(tmp_path)
-    with pytest.raises(ConfigError, match=rf"^run_dir: '{path}' already holds a run\. Give another run_dir.*delete"):
+    with pytest.raises(ConfigError, match=rf"^run_dir: '{path}' was taken by another run this moment\. Give another"):
         create_run_dir(into(path), "any")
     assert tree(tmp_path) == before
 

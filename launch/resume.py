@@ -1,0 +1,196 @@
+"""Going on with a run that was stopped: whether the folder holds the same run, and from which snapshot.
+
+What decides the numbers must be the same; how they are computed may differ: the runtime, the link, the devices.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launch.run_dir import create_run_dir, read_config
+from pipeline.config import Config
+from pipeline.config_errors import shown
+from pipeline.config_loading import dump_config
+from pipeline.errors import ConfigError, UserError
+from workers.manifest import MANIFEST, check_files, read_manifest
+from workers.run_files import RunDir, step_numbers, write_text
+
+FREE = (
+    "run_dir", "runtime", "device", "restart", "link", "metrics", "snapshots", "evaluation",
+    "data.workers", "data.root", "data.download", "train.max_skipped",
+)  # fmt: skip
+"""What may differ from the run that is continued."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run directory that is ready, or whose run has ended.
+
+    Args:
+        path: of the run.
+        steps: already trained.
+        finished: there is nothing left to do.
+        notes: sentences for the user.
+    """
+
+    path: Path
+    steps: int = 0
+    finished: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def open_run(config: Config, config_name: str) -> Opened:
+    """Make the run directory, or take up the run that is in it.
+
+    Args:
+        config: `config.run_dir` may hold the same run, stopped at any moment.
+        config_name: names the directory where none is given.
+
+    Raises:
+        ConfigError: the directory cannot be used; then nothing was changed.
+    """
+    path = existing_run(config)
+    if path is None:
+        return Opened(create_run_dir(config, config_name))
+    found = inspect(config, path)
+    if found.finished:
+        return Opened(path, finished=True, notes=(f"the run in {path} has been trained to its end: nothing to do",))
+    prepare(config, path, found)
+    return Opened(path, found.steps, notes=found.notes)
+
+
+def existing_run(config: Config) -> Path | None:
+    """The directory of `config`, if it holds a run."""
+    if config.run_dir is None or not RunDir(Path(config.run_dir)).config.is_file():
+        return None
+    return Path(config.run_dir)
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What was found in a run directory.
+
+    Args:
+        steps: already trained, to go on from; 0 starts over.
+        finished: the run has been trained to its end.
+        notes: sentences for the user.
+    """
+
+    steps: int
+    finished: bool
+    notes: tuple[str, ...] = ()
+
+
+def inspect(config: Config, path: Path) -> Resumed:
+    """What `config` could go on from in the run directory `path`; changes nothing.
+
+    Raises:
+        ConfigError: another run, or one that is still being trained.
+    """
+    run = RunDir(path)
+    try:
+        earlier = read_config(path)
+    except UserError as error:
+        raise ConfigError("run_dir", f"'{path}' holds a run that cannot be read ({error})", _OTHER) from None
+    differences = compare(earlier, config)
+    if differences:
+        problem = f"'{path}' already holds a run with another configuration: {'; '.join(differences[:5])}"
+        more = f" (and {len(differences) - 5} more)" if len(differences) > 5 else ""
+        raise ConfigError("run_dir", problem + more, f"{_OTHER}, or the same values to go on with it")
+    if is_running(run):
+        raise ConfigError("run_dir", f"the run in '{path}' is still being trained", "Wait for its end, or stop it")
+    if _has_ended(run):
+        return Resumed(0, finished=True)
+    notes = []
+    for steps in reversed(step_numbers(run)):
+        folder = run.snapshot(steps)
+        if not (folder / MANIFEST).exists():  # it was being written when the run stopped
+            continue
+        try:
+            check_files(folder, read_manifest(folder))
+        except UserError as error:
+            notes.append(f"snapshot after {steps} steps passed over: {error}")
+            continue
+        return Resumed(steps, finished=False, notes=(*notes, f"going on from the snapshot after {steps} steps"))
+    return Resumed(0, finished=False, notes=(*notes, "no snapshot to go on from: starting over"))
+
+
+def prepare(config: Config, path: Path, found: Resumed) -> None:
+    """Make the run directory ready to be written to again: what lies after the snapshot goes.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    run = RunDir(path)
+    try:
+        run.failure.unlink(missing_ok=True)
+        run.coordinator.unlink(missing_ok=True)
+        shutil.rmtree(run.final, ignore_errors=True)
+        for steps in step_numbers(run):
+            if steps > found.steps:
+                shutil.rmtree(run.snapshot(steps))
+        if run.metrics.is_file():
+            kept = [line for line in run.metrics.read_text(encoding="utf-8").splitlines() if _before(line, found.steps)]
+            write_text(run.metrics, "".join(line + "\n" for line in kept))
+        write_text(run.config, dump_config(config.model_copy(update={"run_dir": str(path)})))
+    except OSError as error:
+        raise ConfigError("run_dir", f"'{path}' cannot be written ({error.strerror})", _OTHER) from None
+
+
+def compare(earlier: Config, config: Config) -> list[str]:
+    """What decides the numbers and differs, as `key: earlier -> now`."""
+    before, after = (_flat(c.model_dump(mode="json")) for c in (earlier, config))
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and not _free(key)]
+    return [f"{key} is {shown(before.get(key))} there, {shown(after.get(key))} here" for key in keys]
+
+
+def is_running(run: RunDir) -> bool:
+    """Whether a process holds the run."""
+    if not run.lock.exists():
+        return False
+    with run.lock.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+_OTHER = "Give another run_dir=FOLDER"
+
+
+def _free(key: str) -> bool:
+    parts = key.split(".")
+    if parts[0] == "stages" and parts[2:] == ["device"]:
+        return True
+    return any(key == free or key.startswith(free + ".") for free in FREE)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _has_ended(run: RunDir) -> bool:
+    try:
+        return "final_digest" in json.loads(run.report.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def _before(line: str, steps: int) -> bool:
+    """Whether a line of the metrics is of a step before this one; the last line may have been cut short."""
+    try:
+        return int(json.loads(line)["step"]) < steps
+    except (ValueError, KeyError, TypeError):
+        return False

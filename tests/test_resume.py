@@ -1,0 +1,126 @@
+"""A run that is stopped at any moment and started again ends with the bits of one that was never stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.runs import report, train
+
+STEPS = ("train.max_steps=10", "snapshots.every=4")
+MIXED = (
+    "stages.1={objective: {kind: byol, predictor: [32]}, optimizer: {kind: adamw, lr: 0.001}}",
+    "stages.2={objective: {kind: supervised}, head: {projector: [10]}, optimizer: {kind: sgd, nesterov: true}}",
+    "stages.3={objective: {kind: vicreg}, optimizer: {kind: lars_lr_in_momentum}}",
+)
+KILL = """
+import os, signal
+stage, step = os.environ["KILL"].split(":")
+if os.environ.get("RANK", stage) == stage:
+    import pipeline.stage as module
+    for name in ("update", "relay"):
+        def dying(self, *arguments, original=getattr(module.Stage, name), place={"update": 0, "relay": 1}[name]):
+            if arguments[place] == int(step) and self.index == int(stage) + 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(self, *arguments)
+        setattr(module.Stage, name, dying)
+"""
+
+
+def killed(folder: Path, at: str, *overrides: str) -> None:
+    """A run that ends when rank `R` comes to step `S`, for `at` = `R:S`."""
+    (folder / "hook").mkdir()
+    (folder / "hook" / "sitecustomize.py").write_text(KILL)
+    environment = {"KILL": at, "PYTHONPATH": str(folder / "hook")}
+    result = train(folder, *STEPS, *overrides, environment=environment)
+    assert result.returncode == 1, result.stdout
+    assert not (folder / "run" / "report.json").exists()
+
+
+def uninterrupted(folder: Path, *overrides: str) -> str:
+    folder.mkdir()
+    result = train(folder, *STEPS, "runtime=serial", *overrides)
+    assert result.returncode == 0, result.stderr
+    return str(report(folder)["final_digest"])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return uninterrupted(tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.mark.parametrize(
+    ("at", "first", "then"),
+    [
+        ("2:6", (), ()),
+        pytest.param("0:9", (), ("link.kind=rpc", "link.depth=3"), marks=pytest.mark.slow),
+        ("3:5", ("link.kind=rpc",), ("runtime=serial",)),
+        ("1:8", ("runtime=serial",), ("runtime=pipelined", "data.workers=1")),
+    ],
+    ids=["same command", "queue then rpc", "rpc then serial", "serial then pipelined"],
+)
+def test_killed_and_started_again(
+    whole: str, tmp_path: Path, at: str, first: tuple[str, ...], then: tuple[str, ...]
+) -> None:
+    killed(tmp_path, at, *first)
+    result = train(tmp_path, *STEPS, *then)
+    assert result.returncode == 0, result.stderr
+    assert f"going on from the snapshot after {4 if at in ('2:6', '3:5') else 8} steps" in result.stdout
+    assert report(tmp_path)["final_digest"] == whole
+    lines = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines == list(range(10))
+    assert not (tmp_path / "run" / "failure.json").exists()
+
+
+@pytest.mark.parametrize("method", [MIXED, ("mode=sequential", "train.max_steps=5")], ids=["mixed", "sequential"])
+def test_every_method_resumes(tmp_path: Path, method: tuple[str, ...]) -> None:
+    whole = uninterrupted(tmp_path / "whole", *method)
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    killed(folder, "1:9", *method)
+    result = train(folder, *STEPS, *method)
+    assert result.returncode == 0, result.stderr
+    assert "going on from the snapshot after 8 steps" in result.stdout
+    assert report(folder)["final_digest"] == whole
+
+
+@pytest.mark.slow
+def test_a_run_that_stopped_before_its_first_snapshot_starts_over(whole: str, tmp_path: Path) -> None:
+    killed(tmp_path, "2:1")
+    result = train(tmp_path, *STEPS)
+    assert "no snapshot to go on from: starting over" in result.stdout
+    assert report(tmp_path)["final_digest"] == whole
+
+
+def test_a_damaged_snapshot_is_passed_over(whole: str, tmp_path: Path) -> None:
+    killed(tmp_path, "0:9", "runtime=serial")
+    part = tmp_path / "run" / "snapshots" / "step_8" / "stage_2.safetensors"
+    data = part.read_bytes()
+    part.write_bytes(data[:5000] + bytes([data[5000] ^ 1]) + data[5001:])
+    result = train(tmp_path, *STEPS, "runtime=serial")
+    assert result.returncode == 0, result.stderr
+    assert "snapshot after 8 steps passed over: " in result.stdout
+    assert "stage_2.safetensors' is damaged" in result.stdout
+    assert "going on from the snapshot after 4 steps" in result.stdout
+    assert report(tmp_path)["final_digest"] == whole
+
+
+def test_a_finished_run_is_left_alone_and_another_one_refused(tmp_path: Path) -> None:
+    assert train(tmp_path, *STEPS, "runtime=serial").returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    result = train(tmp_path, *STEPS, "runtime=pipelined")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "has been trained to its end: nothing to do" in result.stdout
+    result = train(tmp_path, *STEPS, "noise.std=0.3", "seed=5")
+    assert result.returncode == 2
+    assert "another configuration: seed is 1 there, 5 here; noise.std is 0.25 there, 0.3 here" in result.stderr
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+def test_old_snapshots_go_and_milestones_stay(tmp_path: Path) -> None:
+    keep = ("snapshots.every=1", "snapshots.keep_last=2", "snapshots.keep_every=3")
+    assert train(tmp_path, "train.max_steps=8", *keep, "runtime=serial").returncode == 0
+    kept = {path.name for path in (tmp_path / "run" / "snapshots").iterdir()}
+    assert kept == {"step_3", "step_6", "step_7", "step_8"}

@@ -1,0 +1,172 @@
+"""Snapshots: the state of every stage after the same step, and the manifest that makes it count.
+
+A marker travels with a batch. Each stage copies its state after that step and goes on training; a thread writes the
+copy. When all have reported, the coordinator writes the manifest: sizes and digests of the files. A snapshot without
+a manifest does not exist, and one whose files are not what the manifest says is passed over.
+"""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.config.run import Snapshots
+from pipeline.errors import UserError
+from pipeline.stage import Stage
+from pipeline.state import restore_stage, stage_counters, stage_tensors
+from workers.manifest import MANIFEST, Manifest, StageFile, read_manifest
+from workers.run_files import RunDir, step_numbers, write_json
+from workers.weights import save_tensors
+
+CLOSE_SECONDS = 300.0
+"""Longest wait at the end of a run for a snapshot that is still being written."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of one stage's part of a snapshot.
+
+    Args:
+        stage: counted from 1.
+        steps: of the snapshot.
+        file: what was written; None if that failed.
+        problem: why it failed, in one sentence.
+    """
+
+    stage: int
+    steps: int
+    file: StageFile | None
+    problem: str | None = None
+
+    def to_message(self) -> dict[str, Any]:
+        """For the control channel."""
+        return {"type": "snapshot", **asdict(self)}
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> Taken:
+        """The inverse of `to_message`."""
+        file = StageFile(**message["file"]) if message["file"] else None
+        return cls(int(message["stage"]), int(message["steps"]), file, message["problem"])
+
+
+class SnapshotWriter:
+    """Writes the snapshots of the stages of one process, in a thread of its own.
+
+    At most one waits while another is written: `take` blocks on the third, which bounds the memory.
+
+    Args:
+        run: where to.
+        report: called from the thread with the outcome of each.
+    """
+
+    def __init__(self, run: RunDir, report: Callable[[Taken], None]) -> None:
+        self._run, self._report = run, report
+        self._jobs: queue.Queue[tuple[int, int, dict[str, Tensor], dict[str, Any]] | None] = queue.Queue(1)
+        self._thread = threading.Thread(target=self._write_all, name="snapshots", daemon=True)
+        self._thread.start()
+
+    def take(self, stage: Stage, steps: int) -> None:
+        """Copy the state of `stage` after `steps` steps; it is written later."""
+        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in stage_tensors(stage).items()}
+        self._jobs.put((stage.index, steps, copies, stage_counters(stage)))
+
+    def close(self) -> None:
+        """Until all that were taken are written."""
+        self._jobs.put(None)
+        self._thread.join(CLOSE_SECONDS)
+
+    def _write_all(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            index, steps, tensors, counters = job
+            path = self._run.snapshot(steps) / f"stage_{index}.safetensors"
+            try:
+                digest = save_tensors(path, tensors)
+                file = StageFile(path.name, path.stat().st_size, digest, counters)
+                self._report(Taken(index, steps, file))
+            except OSError as error:
+                problem = f"'{path}' could not be written ({error.strerror or error})"
+                self._report(Taken(index, steps, None, problem))
+
+
+class SnapshotKeeper:
+    """The coordinator's side: says when, joins the stages' parts, writes manifests and clears away what is old.
+
+    Args:
+        config: when, and how many to keep.
+        run: where.
+        say: called with a sentence when a snapshot could not be completed.
+    """
+
+    def __init__(self, config: Snapshots, run: RunDir, say: Callable[[str], None]) -> None:
+        self.config, self.run, self.say = config, run, say
+        self._expected: dict[int, int] = {}
+        self._parts: dict[int, dict[int, StageFile]] = {}
+        self._lock = threading.Lock()  # one thread sends batches, another hears of the parts
+
+    def due(self, step: int, stages: int) -> bool:
+        """Whether a snapshot follows `step`, counted from 0; it then expects the parts of stages 1 to `stages`."""
+        if self.config.every is None or (step + 1) % self.config.every:
+            return False
+        with self._lock:
+            self._expected[step + 1], self._parts[step + 1] = stages, {}
+        return True
+
+    def taken(self, part: Taken) -> None:
+        """One stage has written its part, or has failed to."""
+        with self._lock:
+            if part.steps not in self._expected:
+                return
+            parts = self._parts[part.steps]
+            if part.file is not None:
+                parts[part.stage] = part.file
+            complete = len(parts) == self._expected[part.steps]
+            if complete or part.file is None:
+                del self._expected[part.steps], self._parts[part.steps]
+        if part.file is None:
+            self.say(f"no snapshot after {part.steps} steps: stage {part.stage}: {part.problem}")
+        elif complete:
+            self._commit(part.steps, parts)
+
+    def _commit(self, steps: int, parts: dict[int, StageFile]) -> None:
+        manifest = Manifest(steps, {index: parts[index] for index in sorted(parts)})
+        try:
+            write_json(self.run.snapshot(steps) / MANIFEST, manifest.to_json())
+        except OSError as error:
+            self.say(f"no snapshot after {steps} steps: its manifest could not be written ({error.strerror})")
+            return
+        for old in self._to_drop(steps):
+            shutil.rmtree(self.run.snapshot(old), ignore_errors=True)
+
+    def _to_drop(self, newest: int) -> list[int]:
+        complete = [n for n in step_numbers(self.run) if (self.run.snapshot(n) / MANIFEST).is_file()]
+        last = set(sorted(complete)[-self.config.keep_last :])
+        every = self.config.keep_every
+        return [n for n in complete if n not in last and n < newest and not (every and n % every == 0)]
+
+
+def restore(run: RunDir, steps: int, stages: Sequence[Stage]) -> None:
+    """Bring `stages` to the state of a snapshot; a stage that it does not have has not learned yet.
+
+    Raises:
+        UserError: a file does not fit the stage.
+    """
+    if steps == 0:
+        return
+    folder = run.snapshot(steps)
+    manifest = read_manifest(folder)
+    for stage in stages:
+        part = manifest.stages.get(stage.index)
+        if part is None:
+            continue
+        try:
+            restore_stage(stage, load_file(folder / part.file), part.counters)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"'{folder / part.file}' does not fit stage {stage.index} ({reason})") from None
