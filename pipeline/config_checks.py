@@ -183,7 +183,7 @@ def _check_objective(config: Config, stage: StageConfig) -> None:
         from pipeline.objectives import build_objective
 
         build_objective(objective, width, config.seed, stage.index)
-    if isinstance(objective, BYOL) and objective.predictor[-1] != width:
+    if isinstance(objective, BYOL) and objective.predictor and objective.predictor[-1] != width:
         raise ConfigError(
             key_of(config, stage, "objective", "predictor"),
             f"ends with {objective.predictor[-1]} outputs, and must predict the embedding of {width}",

@@ -52,7 +52,7 @@ class ViT(Section):
     backbone: ViTName
     patch_size: PositiveInt | None = None
     hidden_dim: PositiveInt | None = None
-    num_layers: PositiveInt | None = None
+    num_layers: Annotated[int, Field(gt=0, le=1000)] | None = None
     num_heads: PositiveInt | None = None
     mlp_dim: PositiveInt | None = None
     cuts: tuple[str, ...] = ()

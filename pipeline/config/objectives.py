@@ -56,8 +56,9 @@ class BYOL(Section):
     momentum_update: Literal["before_forward", "after_update"] = "before_forward"
     """When the target moves: before the forward of a step, as in the reproduction report, or after the
     optimizer has moved the online network."""
-    predictor: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (4096, 256)
-    """Widths of the predictor's layers; the last must be the projector's."""
+    predictor: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
+    """Widths of the predictor's layers, the last as wide as the embedding. If not given they are those of the
+    projector, as in both released codes; one layer where there is no projector."""
 
     @field_validator("momentum")
     @classmethod

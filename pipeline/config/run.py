@@ -12,7 +12,7 @@ from pipeline.config.heads import Expansion, Head
 from pipeline.config.kinds import merge
 from pipeline.config.model import Model, ResNet
 from pipeline.config.noise import Noise
-from pipeline.config.objectives import BarlowTwins, Objective, SimCLR
+from pipeline.config.objectives import BYOL, BarlowTwins, Objective, SimCLR
 from pipeline.config.optimizers import Lars, Optimizer
 from pipeline.config.precision import Precision
 
@@ -136,12 +136,16 @@ class Config(Section):
     def stage(self, index: int) -> StageConfig:
         """The settings of stage `index`, counted from 1, with its overrides merged in."""
         overrides = self.stages.get(index, StageOverrides())
+        head = merge(Head, self.head, overrides.head)
+        objective = merge(Objective, self.objective, overrides.objective)
+        if isinstance(objective, BYOL) and objective.predictor is None and head.projector:
+            objective = objective.model_copy(update={"predictor": head.projector})
         return StageConfig(
             index=index,
             units=tuple(self.model.blocks()[index - 1]),
             device=overrides.device or self.device,
-            head=merge(Head, self.head, overrides.head),
-            objective=merge(Objective, self.objective, overrides.objective),
+            head=head,
+            objective=objective,
             noise=merge(Noise, self.noise, overrides.noise),
             optimizer=merge(Optimizer, self.optimizer, overrides.optimizer),
             precision=merge(Precision, self.precision, overrides.precision),

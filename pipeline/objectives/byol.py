@@ -41,14 +41,15 @@ class BYOL(Objective):
 
     def __init__(self, config: settings.BYOL, width: int, seed: int, stage: int) -> None:
         super().__init__()
-        if config.predictor[-1] != width:
+        layers = config.predictor or (width,)
+        if layers[-1] != width:
             raise ConfigError(
                 "objective.predictor",
-                f"its last layer has {config.predictor[-1]} outputs, and the embeddings that it predicts {width}",
+                f"its last layer has {layers[-1]} outputs, and the embeddings that it predicts {width}",
                 f"End it with {width}, or change the last width of head.projector",
             )
         with seeded_initialisation(seed, "predictor", stage):
-            self.predictor = mlp((width, *config.predictor), bias=True)
+            self.predictor = mlp((width, *layers), bias=True)
 
     def forward(self, embeddings: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
         """Embeddings and targets, `[N, D]`, of the two views to the loss and its terms.

@@ -54,8 +54,8 @@ CASES: list[tuple[str, str, tuple[str, ...]]] = [
     ("momentum of 1", r"^objective\.momentum: got 1, .*0\.996", ("objective.kind=byol", "objective.momentum=1.0")),
     (
         "predictor",
-        r"^objective\.predictor: ends with 256 outputs, .*embedding of 16\. Give \[\.\.\., 16\], or a head\.proj",
-        ("objective.kind=byol",),
+        r"^objective\.predictor: ends with 8 outputs, .*embedding of 16\. Give \[\.\.\., 16\], or a head\.proj",
+        ("objective.kind=byol", "objective.predictor=[8]"),
     ),
     (
         "predictor of a stage",
@@ -177,6 +177,11 @@ CASES: list[tuple[str, str, tuple[str, ...]]] = [
         "patches",
         r"^data\.image_size: 30 pixels are not a whole number of patches of 4 pixels\. Give 28 or 32",
         (VIT, "data.image_size=30"),
+    ),
+    (
+        "layers without end",
+        r"^model\.num_layers: got 1000000000\. .*less than or equal to 1000",
+        (VIT.replace("num_layers: 2", "num_layers: 1000000000"),),
     ),
     ("heads of a transformer", r"^model\.num_heads: .*32", (VIT.replace("num_heads: 4", "num_heads: 5"),)),
     (

@@ -183,7 +183,7 @@ def test_the_predictor_has_the_layers_of_the_report_and_its_own_weights_in_every
 
 def test_a_predictor_of_another_width_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"objective\.predictor.*256.*5") as refused:
-        build_objective(settings.BYOL(), WIDTH, 0, 1)
+        build_objective(settings.BYOL(predictor=(4096, 256)), WIDTH, 0, 1)
     assert refused.value.path == "objective.predictor"
 
 

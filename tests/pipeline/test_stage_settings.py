@@ -140,3 +140,13 @@ def test_dropout_is_keyed_by_the_step_and_not_by_the_process(tmp_path: Path, mon
     assert all(same(first, second) for first, second in zip(*states, strict=True))
     again = stages[0](views(0), 0, 0.0), stages[0](views(0), 1, 0.0)
     assert not torch.equal(*again), "another step, another draw"
+
+
+@pytest.mark.parametrize(("projector", "expected"), [([24, 16], [24, 16]), ("none", [64])])
+def test_byols_predictor_has_the_layers_of_the_projector_unless_told_otherwise(
+    projector: Any, expected: list[int]
+) -> None:
+    stage = one_stage(objective={"kind": "byol"}, head={"kind": "gsp", "projector": projector})
+    layers = [m.out_features for m in stage.objective.predictor if isinstance(m, torch.nn.Linear)]
+    assert layers == expected
+    moved_by(stage)
