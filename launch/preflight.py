@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from launch.placement import Placement, count_gpus, place
 from launch.ports import check_port
-from launch.resume import existing_run, inspect
+from launch.resume import check_run, existing_run
 from launch.run_dir import check_run_dir
 from pipeline.config import Config
 from pipeline.config_checks import check_devices, embedding_width, key_of
@@ -46,7 +46,7 @@ def preflight(config: Config) -> Report:
     """
     check_run_dir(config)
     if (path := existing_run(config)) is not None:
-        inspect(config, path)
+        check_run(config, path)
     placements = tuple(place(config, count_gpus()))
     devices = [placement.device for placement in placements]
     check_devices(config, devices)

@@ -29,12 +29,12 @@ FREE = (
 
 @dataclass(frozen=True)
 class Opened:
-    """A run directory that is ready, or whose run has ended.
+    """A run directory: what has been trained in it.
 
     Args:
         path: of the run.
-        steps: already trained.
-        finished: there is nothing left to do.
+        steps: already trained, to go on from; 0 starts over.
+        finished: the run has been trained to its end.
         notes: sentences for the user.
     """
 
@@ -58,10 +58,9 @@ def open_run(config: Config, config_name: str) -> Opened:
     if path is None:
         return Opened(create_run_dir(config, config_name))
     found = inspect(config, path)
-    if found.finished:
-        return Opened(path, finished=True, notes=(f"the run in {path} has been trained to its end: nothing to do",))
-    prepare(config, path, found)
-    return Opened(path, found.steps, notes=found.notes)
+    if not found.finished:
+        prepare(config, found)
+    return found
 
 
 def existing_run(config: Config) -> Path | None:
@@ -71,28 +70,12 @@ def existing_run(config: Config) -> Path | None:
     return Path(config.run_dir)
 
 
-@dataclass(frozen=True)
-class Resumed:
-    """What was found in a run directory.
-
-    Args:
-        steps: already trained, to go on from; 0 starts over.
-        finished: the run has been trained to its end.
-        notes: sentences for the user.
-    """
-
-    steps: int
-    finished: bool
-    notes: tuple[str, ...] = ()
-
-
-def inspect(config: Config, path: Path) -> Resumed:
-    """What `config` could go on from in the run directory `path`; changes nothing.
+def check_run(config: Config, path: Path) -> None:
+    """Whether `config` may go on with the run in `path`, without a look at its snapshots.
 
     Raises:
         ConfigError: another run, or one that is still being trained.
     """
-    run = RunDir(path)
     try:
         earlier = read_config(path)
     except UserError as error:
@@ -102,10 +85,19 @@ def inspect(config: Config, path: Path) -> Resumed:
         problem = f"'{path}' already holds a run with another configuration: {'; '.join(differences[:5])}"
         more = f" (and {len(differences) - 5} more)" if len(differences) > 5 else ""
         raise ConfigError("run_dir", problem + more, f"{_OTHER}, or the same values to go on with it")
-    if is_running(run):
+    if is_running(RunDir(path)):
         raise ConfigError("run_dir", f"the run in '{path}' is still being trained", "Wait for its end, or stop it")
+
+
+def inspect(config: Config, path: Path) -> Opened:
+    """What `config` could go on from in the run directory `path`; changes nothing.
+
+    Reads every file of the newest snapshot. Raises `ConfigError` as `check_run`.
+    """
+    check_run(config, path)
+    run = RunDir(path)
     if _has_ended(run):
-        return Resumed(0, finished=True)
+        return Opened(path, finished=True, notes=(f"the run in {path} has been trained to its end: nothing to do",))
     notes = []
     for steps in reversed(step_numbers(run)):
         folder = run.snapshot(steps)
@@ -116,17 +108,17 @@ def inspect(config: Config, path: Path) -> Resumed:
         except UserError as error:
             notes.append(f"snapshot after {steps} steps passed over: {error}")
             continue
-        return Resumed(steps, finished=False, notes=(*notes, f"going on from the snapshot after {steps} steps"))
-    return Resumed(0, finished=False, notes=(*notes, "no snapshot to go on from: starting over"))
+        return Opened(path, steps, notes=(*notes, f"going on from the snapshot after {steps} steps"))
+    return Opened(path, notes=(*notes, "no snapshot to go on from: starting over"))
 
 
-def prepare(config: Config, path: Path, found: Resumed) -> None:
+def prepare(config: Config, found: Opened) -> None:
     """Make the run directory ready to be written to again: what lies after the snapshot goes.
 
     Raises:
         ConfigError: it cannot be written.
     """
-    run = RunDir(path)
+    run = RunDir(found.path)
     try:
         run.failure.unlink(missing_ok=True)
         run.coordinator.unlink(missing_ok=True)
@@ -137,9 +129,9 @@ def prepare(config: Config, path: Path, found: Resumed) -> None:
         if run.metrics.is_file():
             kept = [line for line in run.metrics.read_text(encoding="utf-8").splitlines() if _before(line, found.steps)]
             write_text(run.metrics, "".join(line + "\n" for line in kept))
-        write_text(run.config, dump_config(config.model_copy(update={"run_dir": str(path)})))
+        write_text(run.config, dump_config(config.model_copy(update={"run_dir": str(found.path)})))
     except OSError as error:
-        raise ConfigError("run_dir", f"'{path}' cannot be written ({error.strerror})", _OTHER) from None
+        raise ConfigError("run_dir", f"'{found.path}' cannot be written ({error.strerror})", _OTHER) from None
 
 
 def compare(earlier: Config, config: Config) -> list[str]:

@@ -69,6 +69,8 @@ def merged_values(annotation: Any, common: Mapping[str, Any], overrides: Mapping
 
 def merge(annotation: Any, common: Section, overrides: Mapping[str, Any]) -> Any:
     """The section `common` with `overrides` laid over it; raises `ValidationError`."""
+    if not overrides:  # most stages: sections are frozen, so the common one serves
+        return common
     values = merged_values(annotation, common.model_dump(mode="json"), overrides)
     return _adapter(annotation).validate_json(json.dumps(values))
 
@@ -83,6 +85,5 @@ def _discriminator(annotation: Any) -> Discriminator | None:
 
 
 def _same(before: type[Section], after: type[Section], key: str) -> bool:
-    fields = [section.model_fields.get(key) for section in (before, after)]
-    first, second = fields
+    first, second = before.model_fields.get(key), after.model_fields.get(key)
     return first is not None and second is not None and first.get_default() == second.get_default()

@@ -123,15 +123,19 @@ class Config(Section):
     @property
     def uses_labels(self) -> bool:
         """Whether a loss needs the labels of the images."""
-        kinds = {self.stage(index).objective.kind for index in range(1, self.num_stages + 1)}
+        kinds = {objective.kind for objective in self._objectives()}
         return any(kind == "supervised" or ":" in kind for kind in kinds)  # a loss of the user's own may use them
 
     @property
     def num_views(self) -> int:
         """Views of an image that travel: two, and a third where a loss takes a patch as its negative."""
-        objectives = [self.stage(index).objective for index in range(1, self.num_stages + 1)]
-        patch = any(isinstance(o, SimCLR) and o.negatives == "single_patch" for o in objectives)
+        patch = any(isinstance(o, SimCLR) and o.negatives == "single_patch" for o in self._objectives())
         return 3 if patch else 2
+
+    def _objectives(self) -> list[Objective]:
+        """Of every stage; much cheaper than whole stages, and asked for often."""
+        own = (self.stages.get(index, StageOverrides()).objective for index in range(1, self.num_stages + 1))
+        return [merge(Objective, self.objective, overrides) for overrides in own]
 
     def stage(self, index: int) -> StageConfig:
         """The settings of stage `index`, counted from 1, with its overrides merged in."""

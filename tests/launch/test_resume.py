@@ -90,7 +90,7 @@ def test_what_lies_after_the_snapshot_goes(run: Path) -> None:
     (run / "snapshots" / "step_12").mkdir()
     (run / "failure.json").write_text("{}")
     (run / "final").mkdir()
-    prepare(CONFIG, run, inspect(CONFIG, run))
+    prepare(CONFIG, inspect(CONFIG, run))
     assert sorted(path.name for path in (run / "snapshots").iterdir()) == ["step_4", "step_8"]
     assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == list(range(8))
     assert not (run / "failure.json").exists()
