@@ -12,6 +12,7 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
+from pipeline.codecs import round_trip
 from pipeline.config import Config
 from pipeline.precision import LossScaler
 from pipeline.stage import Stage, StageReport
@@ -30,7 +31,12 @@ def build_stages(
 
 
 def serial_step(
-    stages: Sequence[Stage], views: Tensor, step: int, noise_levels: Sequence[float], labels: Tensor | None = None
+    stages: Sequence[Stage],
+    views: Tensor,
+    step: int,
+    noise_levels: Sequence[float],
+    labels: Tensor | None = None,
+    codec: str = "none",
 ) -> Iterator[StageReport]:
     """One step of every stage: each reads what the one before computed, before that one's update.
 
@@ -42,10 +48,13 @@ def serial_step(
         step: counted from 0.
         noise_levels: one per stage.
         labels: `[B]`, where an objective uses them.
+        codec: what activations go through between two stages (`link.codec`).
     """
     activations = views
     learner = stages[0].phases.learner(step)
     for stage, level in zip(stages[:learner], noise_levels, strict=False):
+        if stage.index > 1:
+            activations = round_trip(codec, activations)
         if learner is not None and stage.index < learner:
             activations = stage.relay(activations, step, level)
             yield StageReport()
@@ -79,17 +88,20 @@ def shared_scaler_step(
     noise_levels: Sequence[float],
     scaler: LossScaler,
     labels: Tensor | None = None,
+    codec: str = "none",
 ) -> Iterator[StageReport]:
     """As the released code steps in fp16: every loss through one scaler, and one decision for all blocks.
 
     Args:
-        stages, views, step, noise_levels, labels: as `serial_step`.
+        stages, views, step, noise_levels, labels, codec: as `serial_step`.
         scaler: of all the stages' optimizers.
     """
     activations = views
     finite = True
     for stage, level in zip(stages, noise_levels, strict=True):
         stage.scaler = scaler
+        if stage.index > 1:
+            activations = round_trip(codec, activations)
         activations = stage(activations, step, level)
         finite &= isfinite(stage.backward(step, labels).item())
     moved = False

@@ -1,16 +1,17 @@
 """How fast a link is, beside a plain memory copy of the same size in the same process.
 
-    python tests/benchmarks/link_throughput.py [--messages 40] [--malloc] [--kinds queue rpc]
+    python tests/benchmarks/link_throughput.py [--messages 20] [--malloc] [--kinds queue rpc p2p]
 
 One process sends, another receives and reads every value; each message is acknowledged by a tiny message
-back, so a time covers the whole trip. The copies are interleaved with the messages, so that both meet the
-same machine. `--malloc` sets glibc's thresholds in the two processes, so that large buffers are
-kept and not returned to the kernel after every message.
+back, so a time covers the whole trip. All kinds run between the same two processes, and their messages take turns
+with the copies, so that all of them meet the same machine. `--malloc` sets glibc's thresholds in the two processes,
+so that large buffers are kept and not returned to the kernel after every message.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -26,40 +27,40 @@ import torch
 from workers.environment import ALLOCATOR
 from workers.links.agent import start_agent, stop_agent
 from workers.links.base import LinkAddress, Receiver, Sender
-from workers.links.factory import open_receiver, open_sender
+from workers.links.factory import Kind, open_receiver, open_sender
 from workers.messages import Header, TensorSpec
 
+KINDS: tuple[Kind, ...] = ("queue", "rpc", "p2p")
 MEGABYTES = (1, 12, 50)
-WARM_UP = 6
+WARM_UP = 4
 LIMIT = 60.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--messages", type=int, default=40)
+    parser.add_argument("--messages", type=int, default=20)
     parser.add_argument("--malloc", action="store_true", help="set glibc's malloc thresholds in both processes")
-    parser.add_argument("--kinds", nargs="+", default=["queue", "rpc"], choices=["queue", "rpc"])
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--role", choices=["sender", "receiver"], help=argparse.SUPPRESS)
     parser.add_argument("--directory", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.role:
-        play(options.role, options.kinds[0], options.directory, options.messages)
+        play(options.role, options.kinds, options.directory, options.messages)
         return
     print(f"{'link':8}{'MB':>6}{'ms':>10}{'GB/s':>8}{'memcpy GB/s':>13}{'ratio':>8}")
-    for kind in options.kinds:
-        for row in measure(kind, options.messages, options.malloc):
-            print(
-                f"{kind:8}{row['mb']:6}{row['link'] * 1e3:10.2f}{row['mb'] / row['link'] / 1e3:8.2f}"
-                f"{row['mb'] / row['copy'] / 1e3:13.2f}{row['copy'] / row['link']:8.2f}"
-            )
+    for row in measure(options.kinds, options.messages, options.malloc):
+        print(
+            f"{row['kind']:8}{row['mb']:6}{row['link'] * 1e3:10.2f}{row['mb'] / row['link'] / 1e3:8.2f}"
+            f"{row['mb'] / row['copy'] / 1e3:13.2f}{row['copy'] / row['link']:8.2f}"
+        )
 
 
-def measure(kind: str, messages: int, malloc: bool) -> list[dict[str, Any]]:
-    """Median seconds of a message and of a copy, for each size."""
+def measure(kinds: list[Kind], messages: int, malloc: bool) -> list[dict[str, Any]]:
+    """Median seconds of a message over each kind and of a copy, for each size."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     environment.update(ALLOCATOR if malloc else {})
     with tempfile.TemporaryDirectory() as directory:
-        common = [sys.executable, __file__, "--directory", directory, "--kinds", kind, "--messages", str(messages)]
+        common = [sys.executable, __file__, "--directory", directory, "--messages", str(messages), "--kinds", *kinds]
         receiver = subprocess.Popen([*common, "--role", "receiver"], env=environment)
         try:
             sender = subprocess.run(
@@ -72,40 +73,59 @@ def measure(kind: str, messages: int, malloc: bool) -> list[dict[str, Any]]:
     return [json.loads(line) for line in sender.stdout.splitlines()]
 
 
-def play(role: str, kind: Any, directory: str, messages: int) -> None:
+def play(role: str, kinds: list[Kind], directory: str, messages: int) -> None:
     torch.set_num_threads(1)
-    if kind == "rpc":
-        start_agent(role, int(role == "receiver"), 2, f"file://{directory}/store", LIMIT)
+    if "rpc" in kinds:
+        start_agent(role, int(role == "receiver"), 2, f"file://{directory}/rpc", LIMIT)
     for mb in MEGABYTES:
         spec = TensorSpec((mb * 250_000,), torch.float32)
-        answer_spec = TensorSpec((1,), torch.float32)
-        there = LinkAddress(f"there{mb}", "sender", "receiver", f"{directory}/there", b"key", 2)
-        back = LinkAddress(f"back{mb}", "receiver", "sender", f"{directory}/back", b"key", 2)
-        if role == "sender":
-            with open_sender(kind, there, spec, LIMIT) as out, open_receiver(kind, back, answer_spec, LIMIT) as answers:
-                print(json.dumps({"mb": mb, **time_both(out, answers, spec, messages)}), flush=True)
-        else:
-            with (
-                open_receiver(kind, there, spec, LIMIT) as arrivals,
-                open_sender(kind, back, answer_spec, LIMIT) as out,
-            ):
+        with contextlib.ExitStack() as stack:
+            links = {kind: open_both_ways(stack, kind, role, directory, spec) for kind in kinds}
+            if role == "sender":
+                for row in time_all(links, spec, messages):
+                    print(json.dumps({"mb": mb, **row}), flush=True)
+            else:
                 for _ in range(WARM_UP + messages):
-                    message = arrivals.recv(LIMIT)
-                    out.send(message.header, message.tensor.sum().reshape(1), LIMIT)
-    if kind == "rpc":
+                    for out, arrivals in links.values():
+                        message = arrivals.recv(LIMIT)
+                        out.send(message.header, message.tensor.sum().reshape(1), LIMIT)
+    if "rpc" in kinds:
         stop_agent(graceful=True, timeout=LIMIT)
 
 
-def time_both(out: Sender, answers: Receiver, spec: TensorSpec, messages: int) -> dict[str, float]:
+def open_both_ways(
+    stack: contextlib.ExitStack, kind: Kind, role: str, directory: str, spec: TensorSpec
+) -> tuple[Sender, Receiver]:
+    """This process's ends of a link for large messages and of one back for their acknowledgements."""
+
+    def address(way: str, *ends: str) -> LinkAddress:
+        name = f"{way}-{kind}-{spec.shape[0]}"
+        return LinkAddress(name, *ends, f"{directory}/{name}", b"key", 2, store=f"file://{directory}/store")
+
+    there, back = address("there", "sender", "receiver"), address("back", "receiver", "sender")
+    short = TensorSpec((1,), torch.float32)
+    if role == "sender":
+        out = stack.enter_context(open_sender(kind, there, spec, LIMIT))
+        return out, stack.enter_context(open_receiver(kind, back, short, LIMIT))
+    arrivals = stack.enter_context(open_receiver(kind, there, spec, LIMIT))
+    return stack.enter_context(open_sender(kind, back, short, LIMIT)), arrivals
+
+
+def time_all(links: dict[Kind, tuple[Sender, Receiver]], spec: TensorSpec, messages: int) -> list[dict[str, Any]]:
     """Median seconds; the time to read the message once, as the receiver does, is subtracted."""
     tensor, buffer = torch.ones(spec.shape), torch.zeros(spec.shape)
-    link, copy, read = [], [], []
+    trips: dict[Kind, list[float]] = {kind: [] for kind in links}
+    copy, read = [], []
     for step in range(WARM_UP + messages):
-        link.append(clock(lambda step=step: trip(out, answers, step, tensor)))
-        copy.append(clock(lambda: buffer.copy_(tensor)))
-        read.append(clock(tensor.sum))
-    median = {name: statistics.median(times[WARM_UP:]) for name, times in (("l", link), ("c", copy), ("r", read))}
-    return {"link": max(median["l"] - median["r"], 1e-9), "copy": median["c"], "read": median["r"]}
+        for kind, (out, answers) in links.items():
+            trips[kind].append(clock(lambda ends=(out, answers), step=step: trip(*ends, step, tensor)))
+            copy.append(clock(lambda: buffer.copy_(tensor)))
+            read.append(clock(tensor.sum))
+    reading, copying = (statistics.median(times[WARM_UP * len(links) :]) for times in (read, copy))
+    return [
+        {"kind": kind, "link": max(statistics.median(times[WARM_UP:]) - reading, 1e-9), "copy": copying}
+        for kind, times in trips.items()
+    ]
 
 
 def trip(out: Sender, answers: Receiver, step: int, tensor: torch.Tensor) -> None:

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import random
+import signal
 import sys
 import time
 from typing import Any
@@ -60,15 +61,14 @@ def digest(tensor: torch.Tensor) -> dict[str, Any]:
     return {"shape": list(tensor.shape), "dtype": str(tensor.dtype), "sha": hashlib.sha256(data).hexdigest()}
 
 
-def open_end(
-    end: str, kind: Any, address: dict[str, Any], shape: list[int], dtype: str, timeout: float = 10, key: str = "key"
-) -> None:
+def open_end(end: str, kind: Any, address: dict[str, Any], shape: list[int], dtype: str, timeout: float = 10,
+             key: str = "key", codec: str = "none") -> None:  # fmt: skip
     where = LinkAddress(**address, key=key.encode())
     spec = TensorSpec(tuple(shape), getattr(torch, dtype))
     if end == "sender":
-        senders[where.name] = open_sender(kind, where, spec, timeout)
+        senders[where.name] = open_sender(kind, where, spec, timeout, codec=codec)
     else:
-        receivers[where.name] = open_receiver(kind, where, spec, timeout)
+        receivers[where.name] = open_receiver(kind, where, spec, timeout, codec=codec)
 
 
 def send(link: str, step: int, shape: list[int], dtype: str = "float32", layout: str = "contiguous",
@@ -97,14 +97,28 @@ def send_many(link: str, count: int, longest_pause: float) -> None:
     pauses = random.Random(1)
     for step in range(count):
         senders[link].send(Header(step, 7, ()), torch.full((3, 2), step), 10)
-        time.sleep(pauses.random() * longest_pause if step % 10 == 0 else 0)
+        if step % 20 == 0:
+            time.sleep(pauses.random() * longest_pause)
+
+
+def send_and_close(link: str, elements: int) -> None:
+    senders[link].send(Header(0, 7, ()), torch.ones(elements), 10)
+    senders[link].close()
+
+
+def send_and_stop(link: str, elements: int) -> None:
+    """Freeze this process while the tensor is on its way; somebody else must let it go on."""
+    tensor = torch.ones(elements)
+    senders[link].send(Header(0, 7, ()), tensor, 10)
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def recv_many(link: str, count: int, longest_pause: float) -> list[int]:
     pauses, steps = random.Random(2), []
     for _ in range(count):
         message = receivers[link].recv(10)
-        time.sleep(pauses.random() * longest_pause if len(steps) % 7 == 0 else 0)
+        if len(steps) % 14 == 0:
+            time.sleep(pauses.random() * longest_pause)
         assert bool((message.tensor == message.header.step).all())
         steps.append(message.header.step)
     return steps
@@ -125,6 +139,8 @@ OPERATIONS: dict[str, Any] = {
     "overwrite_held": overwrite_held,
     "digest_held": lambda link: digest(held[link].tensor),
     "send_many": send_many,
+    "send_and_close": send_and_close,
+    "send_and_stop": send_and_stop,
     "recv_many": recv_many,
     "waiting": lambda link: receivers[link].waiting(),
     "bytes_sent": lambda link: senders[link].bytes_sent,

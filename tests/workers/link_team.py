@@ -24,11 +24,16 @@ class Failed(Exception):
 class Peer:
     """A driven process. `begin` asks, `end` gets the answer, `call` does both."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, stderr: int | None = None) -> None:
         self.name = name
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PEER.parents[2])}
         self.process = subprocess.Popen(
-            [sys.executable, str(PEER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, str(PEER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env=environment,
         )
 
     def _line(self, limit: float) -> str:
@@ -67,24 +72,29 @@ class Peer:
 class Team:
     """Two peers with a link from the first to the second, and others to be killed."""
 
-    def __init__(self, peers: dict[str, Peer], private: Path) -> None:
-        self.peers, self.private = peers, private
+    def __init__(self, peers: dict[str, Peer], private: Path, store: str) -> None:
+        self.peers, self.private, self.store = peers, private, store
         self.stage1, self.stage2 = peers["stage 1"], peers["stage 2"]
 
     def address(self, depth: int = 2, sender: str = "stage 1", receiver: str = "stage 2") -> dict[str, Any]:
         name = f"link{next(numbers)}"
         return {
-            "name": name, "sender": sender, "receiver": receiver, "depth": depth, "path": str(self.private / name)
+            "name": name, "sender": sender, "receiver": receiver, "depth": depth, "path": str(self.private / name),
+            "store": self.store,
         }  # fmt: skip
 
     def link(self, kind: str, sender: str = "stage 1", receiver: str = "stage 2", depth: int = 2,
-             shape: tuple[int, ...] = (4, 3, 2), dtype: str = "float32") -> str:  # fmt: skip
+             **settings: Any) -> str:  # fmt: skip
         address = self.address(depth, sender, receiver)
-        for end, process in (("receiver", receiver), ("sender", sender)):
-            self.peers[process].begin("open", end=end, kind=kind, address=address, shape=shape, dtype=dtype)
-        self.peers[sender].end()
-        self.peers[receiver].end()
+        self.open(kind, address, self.peers[sender], self.peers[receiver], **settings)
         return str(address["name"])
+
+    def open(self, kind: str, address: dict[str, Any], sender: Peer, receiver: Peer, **settings: Any) -> None:
+        settings = {"shape": (4, 3, 2), "dtype": "float32", **settings}
+        for end, peer in (("receiver", receiver), ("sender", sender)):
+            peer.begin("open", end=end, kind=kind, address=address, **settings)
+        sender.end()
+        receiver.end()
 
     def close(self, link: str) -> None:
         self.stage1.call("close", link=link)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import socket
 import time
@@ -14,7 +15,8 @@ import pytest
 
 from tests.workers.link_team import Peer, Team
 
-KINDS = ("queue", "rpc")
+KINDS = ("queue", "rpc", "p2p")
+FRAMED = ("queue", "p2p")
 VICTIMS = ("stage 3", "stage 4")
 
 
@@ -22,20 +24,20 @@ VICTIMS = ("stage 3", "stage 4")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """Processes cost seconds to start, so one team serves the whole module; links are opened per test."""
     private = tmp_path_factory.mktemp("private")
-    store = tmp_path_factory.mktemp("store") / "rpc"
+    store = tmp_path_factory.mktemp("store")
     before = set(os.listdir("/dev/shm"))
     with contextlib.ExitStack() as stack:
-        peers = {name: Peer(name) for name in ("stage 1", "stage 2", *VICTIMS)}
+        peers = {name: Peer(name) for name in ("stage 1", "stage 2", "stage 5", *VICTIMS)}
         for peer in peers.values():
             stack.callback(peer.kill)
         for peer in peers.values():
             peer.await_ready()
-        group = {"world_size": len(peers), "init_method": f"file://{store}", "timeout": 30}
+        group = {"world_size": len(peers), "init_method": f"file://{store}/rpc", "timeout": 30}
         for rank, peer in enumerate(peers.values()):
             peer.begin("start_agent", name=peer.name, rank=rank, **group)
         for peer in peers.values():
             peer.end(40)
-        yield Team(peers, private)
+        yield Team(peers, private, f"file://{store}/links")
     assert os.listdir(private) == []
     assert set(os.listdir("/dev/shm")) <= before
 
@@ -47,11 +49,11 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 def test_messages_arrive_in_order_none_lost_none_twice(team: Team, kind: str) -> None:
     link = team.link(kind, depth=3, shape=(3, 2), dtype="int64")
-    team.stage1.begin("send_many", link=link, count=2000, longest_pause=0.003)
-    team.stage2.begin("recv_many", link=link, count=2000, longest_pause=0.003)
+    team.stage1.begin("send_many", link=link, count=10_000, longest_pause=0.003)
+    team.stage2.begin("recv_many", link=link, count=10_000, longest_pause=0.003)
     team.stage1.end(60)
-    assert team.stage2.end(60) == list(range(2000))
-    assert team.stage1.call("bytes_sent", link=link) == 2000 * 3 * 2 * 8
+    assert team.stage2.end(60) == list(range(10_000))
+    assert team.stage1.call("bytes_sent", link=link) == 10_000 * 3 * 2 * 8
     assert team.stage2.call("waiting", link=link) == 0
     team.close(link)
 
@@ -150,6 +152,15 @@ def test_what_was_sent_before_an_orderly_close_still_arrives(team: Team, kind: s
     team.close(link)
 
 
+def test_a_large_message_survives_a_close_right_behind_it(team: Team, kind: str) -> None:
+    elements = 10_000_000
+    link = team.link(kind, depth=1, shape=(elements,))
+    team.stage1.call("send_and_close", link=link, elements=elements)
+    ones = b"\x00\x00\x80\x3f" * elements
+    assert team.stage2.call("recv", link=link)["sha"] == hashlib.sha256(ones).hexdigest()
+    team.close(link)
+
+
 def test_a_blocked_sender_learns_that_the_receiver_closes(team: Team, kind: str) -> None:
     link = team.link(kind, depth=1)
     team.stage1.call("send", link=link, step=0, shape=[4, 3, 2])
@@ -161,6 +172,33 @@ def test_a_blocked_sender_learns_that_the_receiver_closes(team: Team, kind: str)
     assert "stage 2 closed its end" in message
     assert duration < 1
     team.close(link)
+
+
+def test_a_full_link_closes_at_once_at_the_sender_and_loses_nothing(team: Team, kind: str) -> None:
+    link = team.link(kind, depth=2)
+    sent = [team.stage1.call("send", link=link, step=step, shape=[4, 3, 2]) for step in range(2)]
+    team.stage1.begin("send", link=link, step=2, shape=[4, 3, 2], timeout=0.1)
+    assert team.stage1.failure()[0] == "LinkTimeout"
+    started = time.monotonic()
+    team.stage1.call("close", link=link)
+    assert time.monotonic() - started < 1
+    assert [team.stage2.call("recv", link=link) for _ in range(2)] == sent
+    team.stage2.begin("recv", link=link)
+    assert team.stage2.failure()[0] == "LinkClosed"
+    team.close(link)
+
+
+def test_a_full_link_closes_at_once_at_the_receiver(team: Team, kind: str) -> None:
+    link = team.link(kind, depth=2)
+    for step in range(2):
+        team.stage1.call("send", link=link, step=step, shape=[4, 3, 2])
+    for peer in (team.stage2, team.stage1):
+        started = time.monotonic()
+        peer.call("close", link=link)
+        assert time.monotonic() - started < 1
+    for peer, do in ((team.stage1, {"do": "send", "step": 2, "shape": [4, 3, 2]}), (team.stage2, {"do": "recv"})):
+        peer.begin(link=link, **do)
+        assert peer.failure()[0] == "LinkClosed"
 
 
 @pytest.mark.parametrize(
@@ -180,8 +218,13 @@ def test_a_tensor_that_does_not_fit_is_refused(team: Team, kind: str, shape: lis
 
 @pytest.mark.parametrize(
     ("other", "expected"),
-    [({"dtype": "float64"}, "[4, 2] float64"), ({"shape": [4, 3]}, "[4, 3] float32"), ({"depth": 5}, "5")],
-    ids=["dtype", "shape", "depth"],
+    [
+        ({"dtype": "float64"}, "[4, 2] float64"),
+        ({"shape": [4, 3]}, "[4, 3] float32"),
+        ({"depth": 5}, "5"),
+        ({"codec": "bf16"}, "bf16"),
+    ],
+    ids=["dtype", "shape", "depth", "codec"],
 )
 def test_a_mismatch_is_found_at_the_handshake_and_named_on_both_ends(
     team: Team, kind: str, other: dict[str, Any], expected: str
@@ -210,9 +253,10 @@ def test_an_end_that_stays_alone_gives_up_in_time(team: Team, kind: str) -> None
         assert 0.4 < duration < 2
 
 
-def test_a_wrong_key_is_refused_and_the_right_sender_still_gets_in(team: Team) -> None:
+@pytest.mark.parametrize("kind", FRAMED)
+def test_a_wrong_key_is_refused_and_the_right_sender_still_gets_in(team: Team, kind: str) -> None:
     address = team.address()
-    common = {"kind": "queue", "address": address, "shape": [4], "dtype": "float32"}
+    common = {"kind": kind, "address": address, "shape": [4], "dtype": "float32"}
     team.stage2.begin("open", end="receiver", **common)
     team.stage1.begin("open", end="sender", key="wrong", **common)
     error, message, _ = team.stage1.failure()
@@ -230,8 +274,9 @@ def test_a_wrong_key_is_refused_and_the_right_sender_still_gets_in(team: Team) -
     team.close(link)
 
 
-def test_a_receiver_that_only_met_strangers_says_so(team: Team) -> None:
-    common = {"kind": "queue", "address": team.address(), "shape": [4], "dtype": "float32"}
+@pytest.mark.parametrize("kind", FRAMED)
+def test_a_receiver_that_only_met_strangers_says_so(team: Team, kind: str) -> None:
+    common = {"kind": kind, "address": team.address(), "shape": [4], "dtype": "float32"}
     team.stage2.begin("open", end="receiver", timeout=1.5, **common)
     team.stage1.begin("open", end="sender", key="wrong", **common)
     assert team.stage1.failure()[0] == "LinkMismatch"
@@ -243,7 +288,7 @@ def test_a_receiver_that_only_met_strangers_says_so(team: Team) -> None:
 def test_receivers_blocked_on_a_killed_sender_learn_at_once(team: Team) -> None:
     victim = VICTIMS[0]
     blocked = []
-    for kind, peer in (("queue", team.stage2), ("rpc", team.stage1)):
+    for kind, peer in (("queue", team.stage2), ("rpc", team.stage1), ("p2p", team.peers["stage 5"])):
         link = team.link(kind, sender=victim, receiver=peer.name)
         sent = team.peers[victim].call("send", link=link, step=0, shape=[4, 3, 2])
         assert peer.call("recv", link=link) == sent
@@ -254,7 +299,7 @@ def test_receivers_blocked_on_a_killed_sender_learn_at_once(team: Team) -> None:
 def test_senders_blocked_on_a_killed_receiver_learn_at_once(team: Team) -> None:
     victim = VICTIMS[1]
     blocked = []
-    for kind, peer in (("queue", team.stage2), ("rpc", team.stage1)):
+    for kind, peer in (("queue", team.stage2), ("rpc", team.stage1), ("p2p", team.peers["stage 5"])):
         link = team.link(kind, sender=peer.name, receiver=victim, depth=1)
         peer.call("send", link=link, step=0, shape=[4, 3, 2])
         blocked.append((peer, {"do": "send", "link": link, "step": 1, "shape": [4, 3, 2], "timeout": 60}))

@@ -1,7 +1,7 @@
 """What every link promises, whatever it is made of: the two ends, the address they share, their errors.
 
 A link carries messages one way, in order, from one stage to the next; nothing ever travels back but
-permission to send more. `factory` opens both ends, `queue` and `rpc` implement them.
+permission to send more. `factory` opens both ends, `queue`, `rpc` and `p2p` implement them.
 """
 
 from __future__ import annotations
@@ -38,9 +38,12 @@ class LinkAddress:
         name: for example `link2`; unique in a run.
         sender: the sending process in words, `stage 2`; `worker_name` of it is its name in an RPC group.
         receiver: the receiving process in words.
-        path: Unix socket in the run's private directory; used by `queue` only.
-        key: authentication key of the run; used by `queue` only.
+        path: Unix socket in the run's private directory; `queue` needs one. Where it is empty `p2p` uses TCP.
+        key: authentication key of the run; not used by `rpc`.
         depth: messages that may wait unreceived before `send` blocks.
+        store: where the two processes of a `p2p` link meet: `file:///PATH` on one host, or `tcp://HOST:PORT` of a
+            store that another process hosts.
+        host: that the receiving process listens on where there is no `path`; the port is published in the store.
     """
 
     name: str
@@ -49,6 +52,8 @@ class LinkAddress:
     path: str
     key: bytes = field(repr=False)
     depth: int
+    store: str = ""
+    host: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.sender} -> {self.receiver})"
@@ -90,6 +95,15 @@ class Sender(_End):
         """Bytes of tensors sent so far."""
 
     @abstractmethod
+    def await_room(self, timeout: float) -> None:
+        """Wait until the next `send` will find room; who sends over several links asks all of them first.
+
+        Raises:
+            LinkTimeout: no room within `timeout` seconds; the link can be used again.
+            LinkClosed: the receiver has gone.
+        """
+
+    @abstractmethod
     def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
         """Send one message; block while `depth` messages are unreceived (this is the backpressure).
 
@@ -104,6 +118,10 @@ class Sender(_End):
             LinkClosed: the receiver has gone.
             LinkMismatch: the tensor does not fit the spec.
         """
+
+    def gone(self) -> bool:
+        """Whether the receiver is known to have gone; does not wait, and only some links know before they send."""
+        return False
 
 
 class Receiver(_End):

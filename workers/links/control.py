@@ -11,8 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import queue
-import socket
+import select
 import threading
 import time
 from multiprocessing import AuthenticationError
@@ -22,10 +21,9 @@ from typing import Any, Self
 from pipeline.errors import TrainingError
 from workers.links import wire
 from workers.links.base import seconds
+from workers.links.reception import Reception
 
 MAX_MESSAGE_BYTES = 1024 * 1024
-HELLO_SECONDS = 5.0
-"""A connection that has not introduced itself within this is dropped."""
 
 Message = dict[str, Any]
 _log = logging.getLogger(__name__)
@@ -40,7 +38,7 @@ class ControlClosed(TrainingError):
 
 
 class ControlServer:
-    """The coordinator's end; for one thread.
+    """The coordinator's end; for one thread. Who connects is received at any time (`Reception`).
 
     Args:
         address: path of a Unix socket, or host and port (port 0 takes a free one; see `address`).
@@ -51,36 +49,45 @@ class ControlServer:
     """
 
     def __init__(self, address: wire.Address, key: bytes) -> None:
-        self._key = key
-        self._listener = wire.listen(address)
-        self.address: wire.Address = wire.address_of(self._listener)
+        self._reception = Reception(address, key, _name_in)
+        self.address = self._reception.address
         """Where clients connect, with the real port."""
         self._clients: dict[str, Connection] = {}
+        self._early: dict[str, Connection] = {}
+        """Clients that are known and have come back before `accept` asked for them."""
+        self._known: set[str] = set()
         self._ended: list[str] = []
-        self._arrivals: queue.Queue[tuple[str, Connection]] = queue.Queue(maxsize=1024)
+        self.dropped: dict[str, str] = {}
+        """Why the connection of a client was ended from here, by its name, once that has happened."""
 
     def accept(self, names: set[str], timeout: float) -> None:
         """Wait until a client of every one of `names` is connected; those that are already count.
 
         May be called again: after a timeout to go on waiting, or for a client that is to come back after
-        `poll` has reported its end. Clients of other names are refused.
+        `poll` has reported its end. Clients of other names are refused, here and in `poll`.
 
         Raises:
             ControlTimeout: names those that are missing.
         """
+        self._known |= names
         deadline = time.monotonic() + timeout
-        while missing := sorted(names - self._clients.keys()):
+        while True:
+            self._admit(names)
+            missing = sorted(names - self.connected())
+            if not missing:
+                return
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise ControlTimeout(
                     f"{', '.join(missing)} did not connect to the coordinator at {wire.describe(self.address)} "
                     f"within {seconds(timeout)}"
                 )
-            # Strangers are dealt with in threads of their own, so that a silent one delays nobody.
-            with contextlib.suppress(TimeoutError):
-                accepted = wire.accept(self._listener, min(remaining, 0.05))
-                threading.Thread(target=self._introduce, args=(accepted,), daemon=True).start()
-            self._admit(names)
+            if arrival := self._reception.next(remaining):
+                self._sort(*arrival)
+
+    def connected(self) -> set[str]:
+        """The clients whose process is still there; of others `poll` may have last words to tell."""
+        return {name for name, connection in self._clients.items() if not _has_ended(connection)}
 
     def send(self, name: str, message: Message) -> None:
         """Send to one client. If its connection has ended nothing happens here: `poll` reports that."""
@@ -106,6 +113,8 @@ class ControlServer:
         Waits until there is something, `timeout` seconds at most; then the list is empty.
         """
         news: list[tuple[str, Message | None]] = []
+        while arrival := self._reception.next(0):
+            self._sort(*arrival)
         if not self._ended:
             names = {id(connection): name for name, connection in self._clients.items()}
             if not names:
@@ -115,16 +124,18 @@ class ControlServer:
         ended, self._ended = self._ended, []
         return news + [(name, None) for name in ended]
 
+    def dismiss(self, name: str) -> None:
+        """End the connection of a client that another process is about to replace; `poll` reports that too."""
+        if name in self._clients:
+            self._drop(name, None)
+
     def close(self) -> None:
         """End every connection and remove the socket file."""
-        self._listener.close()
-        if isinstance(self.address, str):
-            wire.remove_socket_file(self.address)
-        while not self._arrivals.empty():
-            self._arrivals.get_nowait()[1].close()
-        for connection in self._clients.values():
+        self._reception.close()
+        for connection in (*self._clients.values(), *self._early.values()):
             connection.close()
         self._clients.clear()
+        self._early.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -132,37 +143,28 @@ class ControlServer:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _introduce(self, accepted: socket.socket) -> None:
-        """Authenticate one connection and hear its name; runs in a thread, bounded by `HELLO_SECONDS`."""
-        try:
-            connection = wire.welcome(accepted, self._key, HELLO_SECONDS)
-        except (AuthenticationError, EOFError, OSError) as error:
-            _log.warning("control: refused a connection (%s)", error or "it ended")
+    def _sort(self, name: str, connection: Connection) -> None:
+        """Keep a client that is or may be waited for; refuse any other."""
+        refusal = None
+        if any(name in group and not _has_ended(group[name]) for group in (self._clients, self._early)):
+            refusal = f"{_shown(name)} is already connected"
+        elif name not in self._known:
+            refusal = f"{_shown(name)} is not expected; expected: {', '.join(sorted(self._known))}"
+        if refusal is None:
+            if name in self._early:
+                self._early[name].close()
+            self._early[name] = connection
             return
-        try:
-            if not connection.poll(HELLO_SECONDS):
-                raise TrainingError("it did not say its name")
-            name = _decode(connection.recv_bytes(MAX_MESSAGE_BYTES)).get("hello")
-            self._arrivals.put_nowait((str(name), connection))
-        except (EOFError, OSError, TrainingError, queue.Full) as error:
-            _log.warning("control: refused a client (%s)", error or "it ended")
-            connection.close()
+        _log.warning("control: refused a client: %s", refusal)
+        with contextlib.suppress(OSError):
+            connection.send_bytes(_encode({"welcome": False, "refusal": refusal}))
+        connection.close()
 
     def _admit(self, names: set[str]) -> None:
-        while not self._arrivals.empty():
-            name, connection = self._arrivals.get_nowait()
-            refusal = None
-            if name in self._clients:
-                refusal = f"'{name}' is already connected"
-            elif name not in names:
-                refusal = f"'{name}' is not expected; expected: {', '.join(sorted(names))}"
-            with contextlib.suppress(OSError):
-                connection.send_bytes(_encode({"welcome": refusal is None, "refusal": refusal}))
-            if refusal is None:
-                self._clients[name] = connection
-            else:
-                _log.warning("control: refused a client: %s", refusal)
-                connection.close()
+        for name in names & self._early.keys() - self._clients.keys():
+            connection = self._clients[name] = self._early.pop(name)
+            with contextlib.suppress(OSError):  # it has gone already: `poll` reports that
+                connection.send_bytes(_encode({"welcome": True, "refusal": None}))
 
     def _read(self, name: str) -> list[tuple[str, Message | None]]:
         """The next message of one client, or nothing if its connection ended."""
@@ -177,6 +179,7 @@ class ControlServer:
     def _drop(self, name: str, reason: str | None) -> None:
         if reason is not None:
             _log.warning("control: dropped %s: %s", name, reason)
+            self.dropped[name] = reason
         self._clients.pop(name).close()
         self._ended.append(name)
 
@@ -245,6 +248,25 @@ class ControlClient:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _has_ended(connection: Connection) -> bool:
+    """Whether the peer has gone, even if not all it sent has been read."""
+    poller = select.poll()
+    poller.register(connection.fileno(), getattr(select, "POLLRDHUP", 0))  # POLLHUP is always reported
+    return bool(poller.poll(0))
+
+
+def _name_in(hello: bytes) -> str:
+    name = _decode(hello).get("hello")
+    if not isinstance(name, str):
+        raise TrainingError("it did not say its name")
+    return name
+
+
+def _shown(name: str) -> str:
+    """A name that a stranger gave itself, as it may stand in a log."""
+    return ascii(name) if len(name) <= 40 else ascii(name[:40]) + "..."
 
 
 def _encode(message: Message) -> bytes:

@@ -1,4 +1,4 @@
-"""Opens the two ends of a link of either kind; the only place that knows which kinds there are."""
+"""Opens the two ends of a link of any kind; the only place that knows which kinds there are."""
 
 from __future__ import annotations
 
@@ -6,49 +6,92 @@ from typing import Literal
 
 import torch
 
+from pipeline.codecs import build_codec
 from workers.links.base import LinkAddress, Receiver, Sender
+from workers.links.coded import CodedReceiver, CodedSender, wire_spec
 from workers.messages import TensorSpec
 
-Kind = Literal["queue", "rpc"]
+Kind = Literal["queue", "rpc", "p2p"]
 CPU = torch.device("cpu")
 
 
-def open_sender(kind: Kind, address: LinkAddress, spec: TensorSpec, timeout: float) -> Sender:
+def open_sender(
+    kind: Kind,
+    address: LinkAddress,
+    spec: TensorSpec,
+    timeout: float,
+    codec: str = "none",
+    device: torch.device = CPU,
+) -> Sender:
     """Open the sending end; blocks until the receiving end has been opened too.
 
     Args:
-        kind: `queue` on one host; `rpc` on any, once `agent.start_agent` has returned.
+        kind: `queue` on one host; `rpc` on any, once `agent.start_agent` has returned; `p2p` on any.
         address: the same at both ends.
         spec: the largest tensor that will be sent.
         timeout: seconds.
+        codec: how activations are written on the wire (`pipeline.codecs`); images travel as they are.
+        device: where the tensors are that will be sent; a `p2p` link between two GPUs never leaves them.
 
     Raises:
         LinkTimeout: the other end was not opened in time.
-        LinkMismatch: the two ends disagree on the spec, the depth or the key.
+        LinkMismatch: the two ends disagree on the kind, the codec, the spec, the depth or the key.
         LinkClosed: the other process ended meanwhile.
     """
-    # Each kind is imported when it is used: a run over shared memory never loads the RPC framework.
-    if kind == "rpc":
-        from workers.links.rpc import open_rpc_sender
-
-        return open_rpc_sender(address, spec, timeout)
-    from workers.links.queue import open_queue_sender
-
-    return open_queue_sender(address, spec, timeout)
+    coder = build_codec(codec, spec.shape, spec.dtype)
+    if coder is None:
+        return _open_sender(kind, address, spec, timeout, "none", device)
+    return CodedSender(_open_sender(kind, address, wire_spec(coder), timeout, codec, device), coder)
 
 
 def open_receiver(
-    kind: Kind, address: LinkAddress, spec: TensorSpec, timeout: float, device: torch.device = CPU
+    kind: Kind,
+    address: LinkAddress,
+    spec: TensorSpec,
+    timeout: float,
+    device: torch.device = CPU,
+    codec: str = "none",
 ) -> Receiver:
     """Open the receiving end; see `open_sender`.
 
     Args:
+        kind, address, spec, timeout, codec: as `open_sender`.
         device: where received tensors are wanted.
     """
+    coder = build_codec(codec, spec.shape, spec.dtype)
+    if coder is None:
+        return _open_receiver(kind, address, spec, timeout, "none", device)
+    return CodedReceiver(_open_receiver(kind, address, wire_spec(coder), timeout, codec, device), coder)
+
+
+# Each kind is imported when it is used: a run over shared memory never loads the RPC framework.
+def _open_sender(
+    kind: Kind, address: LinkAddress, spec: TensorSpec, timeout: float, codec: str, device: torch.device
+) -> Sender:
+    if kind == "rpc":
+        from workers.links.rpc import open_rpc_sender
+
+        return open_rpc_sender(address, spec, timeout, codec)
+    if kind == "p2p":
+        from workers.links.p2p import open_p2p_sender
+
+        return open_p2p_sender(address, spec, timeout, codec, device)
+    from workers.links.queue import open_queue_sender
+
+    return open_queue_sender(address, spec, timeout, codec)
+
+
+def _open_receiver(
+    kind: Kind, address: LinkAddress, spec: TensorSpec, timeout: float, codec: str, device: torch.device
+) -> Receiver:
     if kind == "rpc":
         from workers.links.rpc import open_rpc_receiver
 
-        return open_rpc_receiver(address, spec, timeout, device)
+        return open_rpc_receiver(address, spec, timeout, codec, device)
+    if kind == "p2p":
+        from workers.links.p2p import open_p2p_receiver
+
+        return open_p2p_receiver(address, spec, timeout, codec, device)
     from workers.links.queue import open_queue_receiver
 
-    return open_queue_receiver(address, spec, timeout, device)
+    return open_queue_receiver(address, spec, timeout, codec, device)

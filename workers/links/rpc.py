@@ -52,9 +52,8 @@ class RpcSender(Sender):
         self._sent = self._pending = 0
         self._closed = False
 
-    def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
-        """See `Sender.send`; the tensor is still being read when the call returns."""
-        self._check_fits(tuple(tensor.shape), tensor.dtype)
+    def await_room(self, timeout: float) -> None:
+        """See `Sender.await_room`."""
         depth, watch = self.address.depth, self.watch
         with watch.changed:
             if not watch.changed.wait_for(lambda: watch.over is not None or self._pending < depth, max(timeout, 0.0)):
@@ -64,6 +63,12 @@ class RpcSender(Sender):
                 )
             if watch.over is not None:
                 raise LinkClosed(f"{self.address}: cannot send message {self._sent}: {watch.over}")
+
+    def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
+        """See `Sender.send`; the tensor is still being read when the call returns."""
+        self._check_fits(tuple(tensor.shape), tensor.dtype)
+        self.await_room(timeout)
+        with self.watch.changed:
             self._pending += 1
         packed = tensor.detach().to("cpu").contiguous()
         arguments = (self.address.name, self._sent, header.to_bytes(), packed)
@@ -185,12 +190,12 @@ class RpcReceiver(Receiver):
         return over or self._received in self._arrived
 
 
-def open_rpc_sender(address: LinkAddress, spec: TensorSpec, timeout: float) -> RpcSender:
+def open_rpc_sender(address: LinkAddress, spec: TensorSpec, timeout: float, codec: str) -> RpcSender:
     """Introduce this end to the receiver's process and agree. Raises the three link errors."""
     sender = RpcSender(address, spec)
     register_sender(sender)  # first, so that the receiver finds it to watch
     try:
-        ours = hello_bytes(address, spec)
+        ours = hello_bytes(address, spec, "rpc", codec)
         compare_hellos(address, sender=ours, receiver=_exchange_hello(address, ours, timeout))
     except BaseException:
         deregister(sender)
@@ -200,13 +205,15 @@ def open_rpc_sender(address: LinkAddress, spec: TensorSpec, timeout: float) -> R
     return sender
 
 
-def open_rpc_receiver(address: LinkAddress, spec: TensorSpec, timeout: float, device: torch.device) -> RpcReceiver:
+def open_rpc_receiver(
+    address: LinkAddress, spec: TensorSpec, timeout: float, codec: str, device: torch.device
+) -> RpcReceiver:
     """Wait for the sender to introduce itself and agree. Raises the three link errors."""
     receiver = RpcReceiver(address, spec, device)
     register_receiver(receiver)
     try:
         theirs, answer = receiver.await_hello(timeout)
-        ours = hello_bytes(address, spec)
+        ours = hello_bytes(address, spec, "rpc", codec)
         receiver.watch.follow(address.name, on_watch_sender)
         answer.set_result(ours)  # before comparing: a disagreement is for both ends to report
         compare_hellos(address, sender=theirs, receiver=ours)

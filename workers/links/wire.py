@@ -13,8 +13,9 @@ import os
 import socket
 import stat
 import struct
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 
@@ -47,6 +48,8 @@ def listen(address: Address) -> socket.socket:
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        if isinstance(address, str):
+            os.chmod(address, 0o600)  # before anybody can connect; the folder should be private too
         listener.listen(128)
     except OSError as error:
         listener.close()
@@ -87,7 +90,7 @@ def welcome(accepted: socket.socket, key: bytes, timeout: float) -> Connection:
         AuthenticationError: the peer has another key, or speaks something else.
         EOFError, OSError: the peer went away or fell silent.
     """
-    return _authenticated(_wrap(accepted, timeout), (deliver_challenge, answer_challenge), key)
+    return _authenticated(_wrap(accepted, timeout), (deliver_challenge, answer_challenge), key, timeout)
 
 
 def connect(address: Address, key: bytes, timeout: float) -> Connection:
@@ -129,23 +132,46 @@ def _connect_once(address: Address, key: bytes, timeout: float) -> Connection:
     except BaseException:
         sock.close()
         raise
-    return _authenticated(_wrap(sock, timeout), (answer_challenge, deliver_challenge), key)
+    return _authenticated(_wrap(sock, timeout), (answer_challenge, deliver_challenge), key, timeout)
 
 
 def _authenticated(
-    connection: Connection, steps: Sequence[Callable[[Connection, bytes], None]], key: bytes
+    connection: Connection, steps: Sequence[Callable[[Connection, bytes], None]], key: bytes, limit: float
 ) -> Connection:
     """Prove to each other that both have the key; one end challenges first, the other answers first."""
     try:
-        for step in steps:
-            step(connection, key)
+        with _ended_after(connection, limit):
+            for step in steps:
+                step(connection, key)
     except BaseException as error:
         connection.close()
-        if isinstance(error, AssertionError):  # how the library says that no challenge came
+        if isinstance(error, AssertionError | ValueError):  # how the library says that no challenge came
             raise AuthenticationError("the peer does not speak this protocol") from None
         raise
     limit_io(connection, FRAME_SECONDS)
     return connection
+
+
+@contextlib.contextmanager
+def _ended_after(connection: Connection, limit: float) -> Iterator[None]:
+    """End the connection unless the block ends within `limit` seconds.
+
+    The kernel's limits start anew with every byte: a peer that sends one now and then would hold us for minutes.
+    """
+    with as_socket(connection) as sock:
+
+        def end() -> None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(limit, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
 
 
 def _wrap(sock: socket.socket, timeout: float) -> Connection:

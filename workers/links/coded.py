@@ -1,0 +1,77 @@
+"""The two ends of a link that writes activations in fewer bytes: a codec around the ends of any kind."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pipeline.codecs import Codec
+from workers.links.base import LinkMismatch, Receiver, Sender
+from workers.messages import Header, Message, TensorSpec
+
+
+def wire_spec(codec: Codec) -> TensorSpec:
+    """What the link beneath is opened for."""
+    return TensorSpec(codec.wire_shape, codec.wire_dtype)
+
+
+class CodedSender(Sender):
+    """Writes activations with a codec.
+
+    Only the first two axes of a message, views and images, may be smaller than those of the link.
+
+    Args:
+        inner: sends what the codec wrote; opened for `wire_spec(codec)`.
+        codec: of the activations.
+    """
+
+    def __init__(self, inner: Sender, codec: Codec) -> None:
+        super().__init__(inner.address, TensorSpec(codec.shape, codec.dtype))
+        self._inner, self._codec = inner, codec
+
+    def await_room(self, timeout: float) -> None:
+        """See `Sender.await_room`."""
+        self._inner.await_room(timeout)
+
+    def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
+        """See `Sender.send`; `bytes_sent` counts what is on the wire."""
+        self._check_fits(tuple(tensor.shape), tensor.dtype)
+        if tuple(tensor.shape[2:]) != self.spec.shape[2:]:
+            found = f"a tensor {list(tensor.shape)} does not fit the link, which was opened for {self.spec}"
+            raise LinkMismatch(f"{self.address}: {found}. With a codec only views and images may be fewer")
+        self._inner.await_room(timeout)
+        self._inner.send(header, self._codec.encode(tensor.detach()), timeout)
+        self.bytes_sent = self._inner.bytes_sent
+
+    def gone(self) -> bool:
+        """See `Sender.gone`."""
+        return self._inner.gone()
+
+    def close(self) -> None:
+        """See `Sender.close`."""
+        self._inner.close()
+
+
+class CodedReceiver(Receiver):
+    """Reads what a `CodedSender` wrote.
+
+    Args:
+        inner: receives what the codec wrote; opened for `wire_spec(codec)`.
+        codec: of the activations.
+    """
+
+    def __init__(self, inner: Receiver, codec: Codec) -> None:
+        super().__init__(inner.address, TensorSpec(codec.shape, codec.dtype))
+        self._inner, self._codec = inner, codec
+
+    def recv(self, timeout: float) -> Message:
+        """See `Receiver.recv`; the tensor has the dtype of the link and memory of its own."""
+        message = self._inner.recv(timeout)
+        return Message(message.header, self._codec.decode(message.tensor))
+
+    def waiting(self) -> int:
+        """See `Receiver.waiting`."""
+        return self._inner.waiting()
+
+    def close(self) -> None:
+        """See `Receiver.close`."""
+        self._inner.close()

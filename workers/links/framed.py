@@ -1,0 +1,188 @@
+"""The two ends of a link whose headers travel over an authenticated socket; how the tensors travel is left open.
+
+A frame is the shape of a tensor and its header. For every message taken one byte travels back and allows one more,
+so the messages that wait are bounded by construction. When a process dies the kernel closes its socket, which is
+how the other end learns of it at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import time
+from abc import abstractmethod
+from multiprocessing.connection import Connection
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import TrainingError
+from workers.links.base import LinkAddress, LinkClosed, LinkTimeout, Receiver, Sender, seconds
+from workers.messages import MAX_HEADER_BYTES, Header, Message, TensorSpec
+
+TAKEN, ARRIVED, CLOSING = b"+", b"=", b"x"
+GONE = (BrokenPipeError, ConnectionResetError, EOFError)
+"""How a socket says that the process at its other end is no more."""
+
+MAX_FRAME_BYTES = MAX_HEADER_BYTES + 1024
+
+
+class FramedSender(Sender):
+    """Announces each message by a frame, and lets `_carry` take care of the tensor.
+
+    Args:
+        address, spec: what the two ends agreed on.
+        connection: to the receiver, authenticated.
+    """
+
+    def __init__(self, address: LinkAddress, spec: TensorSpec, connection: Connection) -> None:
+        super().__init__(address, spec)
+        self._connection = connection
+        self._sent = self._taken = 0
+        self._all_arrived = False
+        self._over: str | None = None
+
+    def await_room(self, timeout: float) -> None:
+        """See `Sender.await_room`."""
+        deadline = time.monotonic() + timeout
+        while self._over is None and self._sent - self._taken >= self.address.depth:
+            if not self._connection.poll(max(deadline - time.monotonic(), 0.0)):
+                raise LinkTimeout(
+                    f"{self.address}: no room within {seconds(timeout)}: {self.address.receiver} has not taken any of "
+                    f"the {self.address.depth} messages that wait (link.depth)"
+                )
+            self._read_answers()
+        if self._over is not None:
+            raise LinkClosed(f"{self.address}: cannot send message {self._sent}: {self._over}")
+
+    def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
+        """See `Sender.send`."""
+        self._check_fits(tuple(tensor.shape), tensor.dtype)
+        self.await_room(timeout)
+        try:
+            self._carry(self._sent, tensor.detach())
+            self._connection.send_bytes(_frame(header, tensor))
+        except OSError as error:
+            self._read_answers()  # the receiver may have said that it closes
+            self._end(f"{self.address.receiver} cannot be reached ({error.strerror or error})")
+            raise LinkClosed(f"{self.address}: message {self._sent} was not sent: {self._over}") from None
+        self._sent += 1
+        self.bytes_sent += tensor.numel() * tensor.element_size()
+
+    def gone(self) -> bool:
+        """See `Sender.gone`."""
+        self._read_answers()
+        return self._over is not None
+
+    def close(self) -> None:
+        """Say that no more follows; what was sent can still be received."""
+        with contextlib.suppress(OSError):
+            self._connection.send_bytes(CLOSING)
+        self._let_go()
+        self._end("this end was closed")
+        self._connection.close()
+
+    @abstractmethod
+    def _carry(self, number: int, tensor: Tensor) -> None:
+        """Set the tensor of message `number` on its way; there is room. Raises `OSError` if there is no way."""
+
+    @abstractmethod
+    def _let_go(self) -> None:
+        """Give back what carries tensors; called once the receiver knows that no more follows, perhaps again."""
+
+    def _read_answers(self) -> None:
+        try:
+            while self._over is None and self._connection.poll(0):
+                answer = self._connection.recv_bytes(1)
+                if answer == CLOSING:
+                    self._end(f"{self.address.receiver} closed its end")
+                self._taken += answer == TAKEN
+                self._all_arrived |= answer == ARRIVED
+        except (*GONE, OSError):
+            self._end(f"{self.address.receiver} ended without closing the link")
+
+    def _end(self, reason: str) -> None:
+        self._over = self._over or reason
+
+
+class FramedReceiver(Receiver):
+    """Takes frames in order, and lets `_fetch` find their tensors.
+
+    Args:
+        address, spec: what the two ends agreed on.
+        connection: to the sender, authenticated.
+        device: where tensors are wanted.
+    """
+
+    def __init__(self, address: LinkAddress, spec: TensorSpec, connection: Connection, device: torch.device) -> None:
+        super().__init__(address, spec)
+        self._connection = connection
+        self._device = device
+        self._received = 0
+        self._over: str | None = None
+
+    def recv(self, timeout: float) -> Message:
+        """See `Receiver.recv`. On the CPU the tensor is the link's own memory."""
+        header, shape = _unframe(self._next_frame(timeout))
+        self._check_fits(shape, self.spec.dtype)
+        tensor = self._fetch(self._received, shape)
+        self._received += 1
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # sent, closed and gone is in order
+            self._answer(TAKEN)
+        return Message(header, tensor)
+
+    def close(self) -> None:
+        """Tell the sender, and let go of the memory (a tensor still held keeps it alive)."""
+        with contextlib.suppress(OSError):
+            self._answer(CLOSING)
+        self._over = self._over or "this end was closed"
+        self._let_go()
+        self._connection.close()
+
+    @abstractmethod
+    def _fetch(self, number: int, shape: tuple[int, ...]) -> Tensor:
+        """The tensor of message `number`, which is there, on the device; that of the message before is given back."""
+
+    @abstractmethod
+    def _let_go(self) -> None:
+        """Give back what carries tensors; may be called again."""
+
+    def _frame_within(self, timeout: float) -> bool:
+        """Whether a frame, or the end of the link, can be read within `timeout` seconds."""
+        return self._connection.poll(timeout)
+
+    def _read_frame(self) -> bytes:
+        """The next frame; raises `EOFError` or `OSError` where the sender has gone."""
+        return self._connection.recv_bytes(MAX_FRAME_BYTES)
+
+    def _answer(self, answer: bytes) -> None:
+        self._connection.send_bytes(answer)
+
+    def _next_frame(self, timeout: float) -> bytes:
+        if self._over is None:
+            try:
+                if not self._frame_within(max(timeout, 0.0)):
+                    raise LinkTimeout(
+                        f"{self.address}: {self.address.sender} sent nothing within {seconds(timeout)} "
+                        f"(waiting for message {self._received})"
+                    )
+                frame = self._read_frame()
+                if frame != CLOSING:
+                    return frame
+                self._over = f"{self.address.sender} closed its end after {self._received} messages"
+            except (*GONE, OSError):
+                self._over = f"{self.address.sender} ended without closing the link"
+        raise LinkClosed(f"{self.address}: message {self._received} cannot be received: {self._over}")
+
+
+def _frame(header: Header, tensor: Tensor) -> bytes:
+    return struct.pack(f"!B{tensor.dim()}Q", tensor.dim(), *tensor.shape) + header.to_bytes()
+
+
+def _unframe(frame: bytes) -> tuple[Header, tuple[int, ...]]:
+    try:
+        axes = frame[0]
+        shape = struct.unpack_from(f"!{axes}Q", frame, 1)
+    except (IndexError, struct.error) as error:
+        raise TrainingError(f"a link delivered a frame that cannot be read ({error})") from None
+    return Header.from_bytes(frame[1 + 8 * axes :]), shape

@@ -1,0 +1,249 @@
+"""Ends of a link that outlive the process at the other end: what it needs when it comes back is sent again.
+
+Nothing flows backward, so a stage that died can be brought back alone: from its snapshot, with the batches that came
+after it. The sender keeps those until a newer snapshot is complete; the receiver drops what it has seen before. Both
+rely on a restarted stage computing the same bits again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+
+from pipeline.errors import TrainingError
+from workers.links.base import LinkClosed, LinkTimeout, Receiver, Sender
+from workers.messages import Header, Message
+
+MEMORY_BYTES = 2**30
+"""Of batches kept in memory for one link; those beyond wait on disk."""
+
+
+@dataclass
+class _Kept:
+    header: Header
+    tensor: Tensor | None
+    file: Path | None = None
+
+
+class Log:
+    """The batches that a restarted receiver may need: all since the last complete snapshot, in order.
+
+    Args:
+        folder: where batches go that do not fit into `limit` bytes of memory.
+    """
+
+    def __init__(self, folder: Path, limit: int = MEMORY_BYTES) -> None:
+        self._folder, self._limit = folder, limit
+        self._kept: dict[int, _Kept] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()  # one thread sends, another hears of snapshots
+
+    def add(self, header: Header, tensor: Tensor) -> None:
+        """Keep one batch; the tensor must not be changed afterwards."""
+        size = tensor.numel() * tensor.element_size()
+        with self._lock:
+            spill = self._bytes + size > self._limit
+            self._bytes += 0 if spill else size
+        kept = _Kept(header, None if spill else tensor)
+        if spill:
+            kept.file = self._folder / f"step_{header.step}.safetensors"
+            _write(kept.file, tensor)
+        with self._lock:
+            self._kept[header.step] = kept
+
+    def forget(self, steps: int) -> None:
+        """A snapshot after `steps` steps is complete: no earlier batch will be asked for."""
+        with self._lock:
+            gone = [self._kept.pop(step) for step in list(self._kept) if step < steps]
+            self._bytes -= sum(k.tensor.numel() * k.tensor.element_size() for k in gone if k.tensor is not None)
+        for kept in gone:
+            if kept.file is not None:
+                kept.file.unlink(missing_ok=True)
+
+    def steps(self) -> list[int]:
+        """Of the batches that are kept."""
+        with self._lock:
+            return sorted(self._kept)
+
+    def get(self, step: int) -> Message | None:
+        """The batch of `step`; None once it has been forgotten."""
+        with self._lock:
+            kept = self._kept.get(step)
+        if kept is None:
+            return None
+        tensor = kept.tensor
+        if tensor is None:
+            assert kept.file is not None
+            try:
+                tensor = _read(kept.file)
+            except FileNotFoundError:  # forgotten meanwhile
+                return None
+        return Message(kept.header, tensor)
+
+    def close(self) -> None:
+        """Remove what is on disk."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class LastingSender(Sender):
+    """A sender whose receiver may die and come back.
+
+    Args:
+        open_sender: opens the link, once the receiver is there; called again after it died.
+        log: of what was sent.
+        patience: seconds to wait for a receiver to come back, and for it to take what it gets once more.
+    """
+
+    def __init__(self, open_sender: Callable[[], Sender], log: Log, patience: float) -> None:
+        self._open, self._log, self._patience = open_sender, log, patience
+        self._inner = _opened(open_sender, patience)
+        self._retired = 0
+        super().__init__(self._inner.address, self._inner.spec)
+
+    def await_room(self, timeout: float) -> None:
+        """As `Sender.await_room`; a receiver that died is waited for, however short `timeout` is."""
+        try:
+            self._inner.await_room(timeout)
+        except LinkClosed:
+            self._reopen()
+
+    def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
+        """As `Sender.send`; if the receiver died, everything it may need is sent once it is back."""
+        self._log.add(header, tensor)
+        try:
+            self._inner.send(header, tensor, timeout)
+        except LinkClosed:
+            self._reopen()
+        self.bytes_sent = self._retired + self._inner.bytes_sent
+
+    def gone(self) -> bool:
+        """See `Sender.gone`."""
+        return self._inner.gone()
+
+    def serve(self) -> None:
+        """Everything has been sent: if the receiver has died since, send it once more what it needs."""
+        if self.gone():
+            self._reopen()
+
+    def forget(self, steps: int) -> None:
+        """A snapshot after `steps` steps is complete; may be called from another thread."""
+        self._log.forget(steps)
+
+    def close(self) -> None:
+        """See `Sender.close`."""
+        self._inner.close()
+        self._log.close()
+
+    def _reopen(self) -> None:
+        """Connect to the restarted receiver and send again what is kept.
+
+        Raises:
+            LinkClosed: it did not come back, or died again and again.
+        """
+        deadline = time.monotonic() + self._patience
+        while True:
+            self._inner.close()
+            self._retired += self._inner.bytes_sent
+            self._inner = _opened(self._open, self._patience)
+            try:
+                for step in self._log.steps():
+                    message = self._log.get(step)
+                    if message is not None:
+                        self._inner.send(message.header, message.tensor, self._patience)
+                return
+            except LinkClosed:
+                if time.monotonic() > deadline:
+                    raise
+
+
+class LastingReceiver(Receiver):
+    """A receiver whose sender may die and come back, and then sends some batches once more.
+
+    Args:
+        open_receiver: opens the link; called again after the sender died.
+        patience: seconds to wait for a sender to come back.
+        start_step: batches before this one are dropped.
+    """
+
+    def __init__(self, open_receiver: Callable[[], Receiver], patience: float, start_step: int) -> None:
+        self._open, self._patience = open_receiver, patience
+        self._next, self._begun = start_step, False
+        self._inner = _opened(open_receiver, patience)
+        super().__init__(self._inner.address, self._inner.spec)
+
+    def recv(self, timeout: float) -> Message:
+        """As `Receiver.recv`; a sender that died is waited for.
+
+        Raises:
+            TrainingError: a batch is missing between this one and the one before.
+        """
+        deadline = time.monotonic() + timeout + self._patience
+        while True:
+            try:
+                message = self._inner.recv(timeout)
+            except LinkClosed:
+                if time.monotonic() > deadline:
+                    raise
+                self._reopen()
+                continue
+            step = message.header.step
+            if self._begun and step > self._next:
+                raise TrainingError(f"{self.address}: step {step} came where step {self._next} was due")
+            if step >= self._next:
+                self._next, self._begun = step + 1, True
+                return message
+
+    def serve(self) -> None:
+        """The last batch is there: if the sender dies all the same, let its successor send what nobody needs."""
+        with contextlib.suppress(LinkTimeout):
+            try:
+                self._inner.recv(0.0)
+            except LinkClosed:
+                self._reopen()
+
+    def waiting(self) -> int:
+        """See `Receiver.waiting`."""
+        return self._inner.waiting()
+
+    def close(self) -> None:
+        """See `Receiver.close`."""
+        self._inner.close()
+
+    def _reopen(self) -> None:
+        self._inner.close()
+        self._inner = _opened(self._open, self._patience)
+
+
+End = TypeVar("End")
+
+
+def _opened(opening: Callable[[], End], patience: float) -> End:
+    """One end of the link. A process that dies while its end is being opened is waited for as any other."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return opening()
+        except LinkClosed:
+            if time.monotonic() > deadline:
+                raise
+
+
+def _write(path: Path, tensor: Tensor) -> None:
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"batch": tensor.contiguous()}, path)
+
+
+def _read(path: Path) -> Tensor:
+    from safetensors.torch import load_file
+
+    return load_file(path)["batch"]
