@@ -1,0 +1,35 @@
+"""Who differentiates the loss of a stage and moves its parameters, by the configuration's `engine.kind`."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pipeline.config import StageConfig
+from pipeline.config.engines import DeepSpeedEngine as DeepSpeedSettings
+from pipeline.engines.base import OPTIMIZER, Engine
+from pipeline.engines.torch_engine import TorchEngine
+from pipeline.optim import build_optimizer
+from pipeline.replicas import Team
+
+__all__ = ["OPTIMIZER", "Engine", "TorchEngine", "build_engine"]
+
+
+def build_engine(config: StageConfig, module: nn.Module, team: Team, device: torch.device) -> Engine:
+    """The engine that `engine.kind` names.
+
+    Args:
+        config: of the stage.
+        module: what is trained, on its device; the names of its parameters are those of the engine's state.
+        team: the replicas of the stage. DeepSpeed wants torch.distributed's default group, also of one replica.
+        device: of the stage.
+
+    Raises:
+        UserError: DeepSpeed cannot be used here.
+    """
+    optimizer = build_optimizer(config.optimizer, module)
+    if isinstance(config.engine, DeepSpeedSettings):
+        from pipeline.engines.deepspeed_engine import DeepSpeedEngine  # takes seconds to import, and few want it
+
+        return DeepSpeedEngine(config, module, optimizer, team, device)
+    return TorchEngine(module, optimizer, team, shard=config.engine.shard_optimizer)

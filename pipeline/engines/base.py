@@ -1,0 +1,59 @@
+"""What a stage needs of whoever differentiates its loss and moves its parameters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+OPTIMIZER = "optimizer."
+"""Begins the names of tensors that are the optimizer's state."""
+
+
+class Engine(ABC):
+    """The optimizer of one stage, shared by its replicas.
+
+    The gradient of a parameter is the average over the replicas; `pipeline.replicas` scales what flows into it so
+    that this average is the gradient that one replica would have computed from the whole batch.
+    """
+
+    optimizer: Optimizer
+    """Its groups carry `lr`, set before every step, and `lr_ratio`."""
+
+    @abstractmethod
+    def zero_grad(self) -> None:
+        """Forget the gradients of the last step."""
+
+    @abstractmethod
+    def backward(self, loss: Tensor) -> None:
+        """Differentiate `loss`; averaging over the replicas begins while the gradients are still being computed."""
+
+    @abstractmethod
+    def await_gradients(self) -> None:
+        """Until every gradient is the average over the replicas."""
+
+    @abstractmethod
+    def clip(self, max_norm: float) -> None:
+        """Scale the gradients so that their norm, all together, is at most `max_norm`."""
+
+    @abstractmethod
+    def step(self) -> bool:
+        """Move the parameters; whether they moved."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """The state as one replica would have it, `optimizer.KEY.PARAMETER`: on every replica, or on the first only.
+
+        Every replica of the stage must call it at the same step. An engine that keeps finer copies of the parameters
+        gives those too, under the parameters' own names.
+        """
+
+    @abstractmethod
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `tensors`, from the state of the whole stage; names that are not its own are left alone.
+
+        Raises:
+            RuntimeError: a tensor belongs to no parameter of this stage.
+        """

@@ -1,0 +1,91 @@
+"""PyTorch's optimizers as the engine of a stage: alone, or averaging gradients while others are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from pipeline.engines.base import OPTIMIZER, Engine
+from pipeline.replicas import BUCKET_BYTES, GradientSum, Team, held_by, on_first, shard_optimizer
+
+
+class TorchEngine(Engine):
+    """With one replica, nothing but the optimizer.
+
+    Args:
+        module: its parameters' names are those of the state.
+        optimizer: of the parameters of `module`; it has not made a step.
+        team: the replicas.
+        shard: spread the optimizer's state over the replicas; the parameters move by the same bits.
+        bucket_bytes: gradients that are summed together.
+    """
+
+    def __init__(
+        self, module: nn.Module, optimizer: Optimizer, team: Team, shard: bool = False, bucket_bytes: int = BUCKET_BYTES
+    ) -> None:
+        self._parameters = dict(module.named_parameters())
+        self._team = team
+        self._sharded = shard and team.size > 1
+        self.optimizer = shard_optimizer(optimizer, team) if self._sharded else optimizer
+        self._sum = GradientSum(module.parameters(), team, bucket_bytes) if team.size > 1 else None
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of the last step."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def backward(self, loss: Tensor) -> None:
+        """Differentiate `loss`; buckets of gradients leave for the other replicas as soon as they are full."""
+        # The sum of the gradients of loss / R is the average of those of the loss, and on the way they are as large as
+        # in one process: fp16 overflows where it would there.
+        torch.autograd.backward(loss / self._team.size if self._team.size > 1 else loss)
+
+    def await_gradients(self) -> None:
+        """Until every gradient is the average; raises `ReplicaLost` if another replica does not answer."""
+        if self._sum is not None:
+            self._sum.finish()
+
+    def clip(self, max_norm: float) -> None:
+        """Scale the gradients so that their norm, all together, is at most `max_norm`."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        clip_grad_norm_(parameters, max_norm)
+
+    def step(self) -> bool:
+        """Move the parameters; always true."""
+        self.optimizer.step()
+        return True
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The optimizer's state as `optimizer.KEY.PARAMETER`, not copied; where it is spread, on the first alone."""
+        state = held_by(self.optimizer).state
+        own = {
+            f"{OPTIMIZER}{key}.{name}": torch.as_tensor(value)
+            for name, parameter in self._parameters.items()
+            for key, value in state.get(parameter, {}).items()
+        }
+        if not self._sharded:
+            return own
+        return on_first(own, self._team, next(iter(self._parameters.values())).device)
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `tensors`; of the whole state, a replica takes what it holds.
+
+        Raises:
+            RuntimeError: a tensor belongs to no parameter of this stage.
+        """
+        local = held_by(self.optimizer)
+        held = {id(p) for group in local.param_groups for p in group["params"]}
+        for name, value in tensors.items():
+            if not name.startswith(OPTIMIZER):
+                continue
+            key, _, owner = name.removeprefix(OPTIMIZER).partition(".")
+            if owner not in self._parameters:
+                raise RuntimeError(f"there is no parameter '{owner}' that '{name}' could belong to")
+            parameter = self._parameters[owner]
+            if id(parameter) in held:
+                # Counters of torch's optimizers are numbers on the CPU, wherever the parameter is.
+                value = value.to(parameter.device) if value.dim() else value
+                local.state[parameter][key] = value.clone()
