@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.config import Noise, NoiseKind
 from pipeline.randomness import generator
+from pipeline.replicas import SOLO, Team, whole_deviation
 
 _IMAGE_DIMENSIONS: dict[str, tuple[int, ...]] = {
     "hw": (2, 3),
@@ -23,19 +24,22 @@ _IMAGE_DIMENSIONS: dict[str, tuple[int, ...]] = {
 _TOKEN_DIMENSIONS: dict[str, tuple[int, ...]] = {"hw": (1,), "c": (2,)}
 
 
-def activation_scale(x: Tensor, kind: NoiseKind) -> Tensor:
+def activation_scale(x: Tensor, kind: NoiseKind, team: Team = SOLO) -> Tensor:
     """Unbiased standard deviation of `x`, in a shape that broadcasts against it.
 
-    `hw` is taken over the pixels of `[B, C, H, W]` and the tokens N of `[B, N, D]`, `c` over their
-    channels, C and D; tokens have no height, and so no `c_legacy`.
+    `all` is taken over the whole batch, of which `x` is what one replica of the team has. `hw` is taken over the
+    pixels of `[B, C, H, W]` and the tokens N of `[B, N, D]`, `c` over their channels, C and D; tokens have no height,
+    and so no `c_legacy`.
     """
     if kind == "all":
-        return x.std()
+        return whole_deviation(x, team)
     dimensions = _IMAGE_DIMENSIONS if x.ndim == 4 else _TOKEN_DIMENSIONS
     return x.std(dim=dimensions[kind], keepdim=True)
 
 
-def add_noise(x: Tensor, draw: Tensor, kind: NoiseKind, level: float, relative: bool = True) -> Tensor:
+def add_noise(
+    x: Tensor, draw: Tensor, kind: NoiseKind, level: float, relative: bool = True, team: Team = SOLO
+) -> Tensor:
     """`x` with noise of the standard deviation `level`, in units of the activations' own if `relative`.
 
     Args:
@@ -44,9 +48,10 @@ def add_noise(x: Tensor, draw: Tensor, kind: NoiseKind, level: float, relative: 
         kind: what the activations' standard deviation is taken over; of no effect on absolute noise.
         level: standard deviation of the noise.
         relative: whether `level` multiplies the activations' standard deviation.
+        team: the replicas, each of which has its rows of the batch as `x`.
     """
     noise = level * draw
-    return x + noise * activation_scale(x, kind) if relative else x + noise
+    return x + noise * activation_scale(x, kind, team) if relative else x + noise
 
 
 def noise_level(config: Noise, step: int, total_steps: int) -> float:
@@ -68,6 +73,9 @@ def noise_level(config: Noise, step: int, total_steps: int) -> float:
 
 
 def standard_normal(x: Tensor, seed: int, step: int, stage: int, view: int) -> Tensor:
-    """The draw for one view of one step: the shape, dtype and device of `x`."""
+    """The draw for one view of one step: the shape, dtype and device of `x`, which is the whole batch.
+
+    A replica draws for all and takes its rows; only so does it draw what one process would.
+    """
     source = generator(x.device, seed, "noise", step, stage, view)
     return torch.randn(x.shape, generator=source, dtype=x.dtype, device=x.device)

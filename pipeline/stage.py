@@ -10,25 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from math import isfinite
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 
 from pipeline.backbones import build_block
 from pipeline.config import Config
 from pipeline.config.model import Module
-from pipeline.config.objectives import BYOL, BarlowTwins
+from pipeline.config.objectives import BYOL, BarlowTwins, Custom
 from pipeline.data.normalize import Normalize
+from pipeline.engines import build_engine
 from pipeline.heads import Head, build_head
 from pipeline.noise import add_noise, standard_normal
 from pipeline.objectives import Embeddings, Objective, build_objective
-from pipeline.optim import build_optimizer, build_schedule
+from pipeline.optim import build_schedule
 from pipeline.phases import Phases
 from pipeline.precision import Compute, LossScaler
 from pipeline.randomness import seeded_forward
+from pipeline.replicas import SOLO, Team, gather_rows, synchronise_batch_norms
 from pipeline.shapes import block_output, channels_of
 from pipeline.skips import SkipCounter
 from pipeline.state import stage_tensors
@@ -60,6 +60,8 @@ class Stage(nn.Module):
         index: which block.
         steps_per_epoch: the schedule's unit of time.
         device, dtype: where and in what precision it computes.
+        team: the replicas that share its batch. Each is given its own rows of every view, and all of them together
+            compute what one would of the whole batch; every method then waits for the others to call it too.
     """
 
     def __init__(
@@ -69,11 +71,12 @@ class Stage(nn.Module):
         steps_per_epoch: int,
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
+        team: Team = SOLO,
     ) -> None:
         super().__init__()
         mine = config.stage(index)
         device = device or torch.device("cpu")
-        self.index, self.config, self.noise = index, mine, mine.noise
+        self.index, self.config, self.noise, self.team = index, mine, mine.noise, team
         self._seed, self._may_draw = config.seed, isinstance(config.model, Module)
         self.phases = Phases.of(config, steps_per_epoch)
         self.compute = Compute(mine.precision, device, dtype)
@@ -83,10 +86,11 @@ class Stage(nn.Module):
         self.schedule: Callable[[int], float] = build_schedule(
             mine.optimizer, config.data.batch_size, config.train.epochs, steps_per_epoch
         )
-        trained = nn.ModuleList([m for m in (self.block, self.head, self.objective) if m is not None])
-        self.optimizer = build_optimizer(mine.optimizer, trained)
+        trained = nn.ModuleDict({n: m for n, m in self.named_children() if n in ("block", "head", "objective")})
+        self.engine = build_engine(mine, trained, team, device)
+        self.optimizer = self.engine.optimizer
         self.scaler = LossScaler(device, [self.optimizer]) if mine.precision.dtype == "fp16" else None
-        self.draw_noise: Callable[[Tensor, int, int, int], Tensor] = partial(_keyed_draw, config.seed)
+        self.draw_noise: Callable[..., Tensor] = lambda x, *key: standard_normal(x, config.seed, *key)
         self.skips = SkipCounter(index, config.train.max_skipped)
         self.outputs: list[Tensor] = []
         """Of the last `forward`, one a view, with their graph; what the loss is computed from."""
@@ -106,6 +110,8 @@ class Stage(nn.Module):
             self.objective = build_objective(mine.objective, self.head.embedding_width, config.seed, index)
             if isinstance(mine.objective, BYOL):
                 self.follow_with_target(self.block)
+        # Not those of the objective: it sees the whole batch on every replica.
+        synchronise_batch_norms((self.block, self.head, self.target), self.team)
         self.to(device=device, dtype=dtype)
         self.train()
         # In a tuple, because a module that is an attribute would stand twice in the state dict.
@@ -122,7 +128,8 @@ class Stage(nn.Module):
         Returns:
             The detached, contiguous activations for the next stage, `[V, B, C', H', W']` or `[V, B, N', D']`.
         """
-        torch._foreach_copy_(self._state_before, self._state_buffers)
+        if self._state_buffers:  # a transformer has none, and its head may not
+            torch._foreach_copy_(self._state_before, self._state_buffers)
         self.outputs, self._inputs = [], []
         for number, view in enumerate(views, 1):
             x = self.prepared(view)
@@ -178,7 +185,7 @@ class Stage(nn.Module):
 
         Args:
             step: of the run.
-            labels: `[B]`, for an objective that uses them.
+            labels: `[B]`, of the whole batch, for an objective that uses them.
             target_inputs: what the target network sees, where it is more than a copy of this block.
 
         Returns:
@@ -190,11 +197,13 @@ class Stage(nn.Module):
             embeddings = [self._run[1](output) for output in self.outputs]
         with self.compute.full():
             full = torch.float32 if self.compute.half else self.compute.activations
-            views = tuple(z.to(full) for z in embeddings)
-            self._loss = self.objective(Embeddings(views, tuple(t.to(full) for t in targets), labels))
-        self.optimizer.zero_grad(set_to_none=True)
+            views, targets = (tuple(gather_rows(z.to(full), self.team) for z in zs) for zs in (embeddings, targets))
+            with self._same_draws(step):
+                self._loss = self.objective(Embeddings(views, targets, labels))
+        self.engine.zero_grad()
         loss = self._loss[0] / self.gradient_divisor
-        (self.scaler.scale(loss) if self.scaler else loss).backward()
+        self.engine.backward(self.scaler.scale(loss) if self.scaler else loss)
+        self.engine.await_gradients()
         self.outputs, self._inputs = [], []
         return self._loss[0].detach()
 
@@ -233,7 +242,8 @@ class Stage(nn.Module):
             moved = (apply or self._step_optimizer)()
         else:
             moved = False
-            torch._foreach_copy_(self._state_buffers, self._state_before)
+            if self._state_buffers:
+                torch._foreach_copy_(self._state_buffers, self._state_before)
         if moved and self._follower is not None:
             self._follower.after_update(self.phases.local(step, self.index))
         self.skips.count(moved, value, learning_rate)
@@ -253,13 +263,21 @@ class Stage(nn.Module):
         """Keys what a network of the user's own may draw; those with names here draw nothing."""
         if not self._may_draw:
             return nullcontext()
-        return seeded_forward(self.compute.device, self._seed, what, step, self.index, view)
+        # Replicas have a key each, or they would drop the same units of different images.
+        key = (what, step, self.index, view) + ((self.team.rank,) if self.team.size > 1 else ())
+        return seeded_forward(self.compute.device, self._seed, *key)
+
+    def _same_draws(self, step: int) -> AbstractContextManager[None]:
+        """Keys what a loss of the user's own may draw: the same on all replicas."""
+        if self.team.size == 1 or not isinstance(self.config.objective, Custom):
+            return nullcontext()
+        return seeded_forward(self.compute.device, self._seed, "objective", step, self.index)
 
     def _noised(self, x: Tensor, step: int, view: int, level: float) -> Tensor:
         if self.noise.kind == "none" or level == 0:
             return x
-        draw = self.draw_noise(x, step, self.index, view)
-        return add_noise(x, draw, self.noise.kind, level, self.noise.relative)
+        draw = self.team.rows(self.draw_noise(self.team.whole_like(x), step, self.index, view))
+        return add_noise(x, draw, self.noise.kind, level, self.noise.relative, self.team)
 
     def _targets(self, step: int, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         if self.target is None:
@@ -274,17 +292,9 @@ class Stage(nn.Module):
         if self.scaler:
             self.scaler.unscale()
         self.clip_gradients()
-        if self.scaler:
-            return self.scaler.step()
-        self.optimizer.step()
-        return True
+        return self.scaler.step() if self.scaler else self.engine.step()
 
     def clip_gradients(self) -> None:
         """Scale the gradients down to `optimizer.clip_norm`, where they are larger."""
         if self.config.optimizer.clip_norm is not None:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            clip_grad_norm_(parameters, self.config.optimizer.clip_norm)
-
-
-def _keyed_draw(seed: int, output: Tensor, step: int, stage: int, view: int) -> Tensor:
-    return standard_normal(output, seed, step, stage, view)
+            self.engine.clip(self.config.optimizer.clip_norm)

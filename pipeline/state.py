@@ -8,25 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
+
+from pipeline.engines import OPTIMIZER
 
 if TYPE_CHECKING:
     from pipeline.stage import Stage
-
-OPTIMIZER = "optimizer."
 
 
 def stage_tensors(stage: Stage) -> dict[str, Tensor]:
     """Weights, buffers, the target network and the optimizer's state, by name; not copied.
 
-    The optimizer's tensors are named `optimizer.KEY.PARAMETER`.
+    The optimizer's tensors are named `optimizer.KEY.PARAMETER`. All replicas of a stage must call this at the same
+    step. On the first it is the state of the whole stage, in the form that one process has, and any number of
+    replicas can go on from it; on the others the optimizer's part may be missing.
     """
-    tensors = dict(stage.state_dict())
-    for name, parameter in stage.named_parameters():
-        for key, value in stage.optimizer.state.get(parameter, {}).items():
-            tensors[f"{OPTIMIZER}{key}.{name}"] = torch.as_tensor(value)
-    return tensors
+    return {**stage.state_dict(), **stage.engine.tensors()}
 
 
 def stage_counters(stage: Stage) -> dict[str, Any]:
@@ -42,17 +39,7 @@ def restore_stage(stage: Stage, tensors: Mapping[str, Tensor], counters: Mapping
         RuntimeError: the tensors are not those of this stage.
     """
     stage.load_state_dict({name: value for name, value in tensors.items() if not name.startswith(OPTIMIZER)})
-    parameters = dict(stage.named_parameters())
-    for name, value in tensors.items():
-        if not name.startswith(OPTIMIZER):
-            continue
-        key, _, owner = name.removeprefix(OPTIMIZER).partition(".")
-        if owner not in parameters:
-            raise RuntimeError(f"there is no parameter '{owner}' that '{name}' could belong to")
-        parameter = parameters[owner]
-        # Counters of torch's optimizers are numbers on the CPU, wherever the parameter is.
-        value = value.to(parameter.device) if value.dim() else value
-        stage.optimizer.state[parameter][key] = value.clone()
+    stage.engine.load(tensors)
     stage.skips.in_a_row = int(counters["skipped_in_a_row"])
     if stage.scaler and counters["scaler"]:
         stage.scaler.scaler.load_state_dict(counters["scaler"])

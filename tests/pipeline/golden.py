@@ -29,6 +29,7 @@ def folders() -> list[Path]:
 
 class Golden:
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.settings: dict[str, Any] = json.loads((folder / "reference.json").read_text())
         self.arrays = np.load(folder / "reference.npz", allow_pickle=False)
 

@@ -12,9 +12,11 @@ from pipeline.config import Config
 from pipeline.config_loading import parse_config
 from pipeline.noise import add_noise
 from pipeline.optim import Lars, WarmupCosine, parameter_groups
+from pipeline.replicas import SOLO, Team
 from pipeline.serial import serial_step
 from pipeline.stage import Stage
 from tests.pipeline.golden import Golden, folders
+from tests.pipeline.replica_team import Replicas
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 
@@ -85,9 +87,9 @@ def trajectory_config(settings: dict) -> Config:
     )
 
 
-def golden_stages(golden: Golden, settings: dict) -> list[Stage]:
+def golden_stages(golden: Golden, settings: dict, team: Team = SOLO) -> list[Stage]:
     config = trajectory_config(settings)
-    stages = [Stage(config, index, 1, dtype=torch.float64) for index in range(1, 5)]
+    stages = [Stage(config, index, 1, dtype=torch.float64, team=team) for index in range(1, 5)]
     for stage in stages:
         with torch.no_grad():
             for name, parameter in stage.named_parameters():
@@ -106,20 +108,33 @@ def statistics(stages: list[Stage], names: list[str]) -> tuple[Tensor, Tensor]:
     return norms, torch.stack([state[name].sum() for name in names])
 
 
-@pytest.mark.parametrize("trajectory", ["plain", "noise"])
-def test_three_training_steps_of_resnet50(golden: Golden, trajectory: str) -> None:
+def trajectory_of(golden: Golden, trajectory: str, team: Team = SOLO) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses `[steps, 4]`, and norms and sums of everything after the last step; the batch is the team's."""
     settings = golden.settings[f"trajectory_{trajectory}"]
-    stages = golden_stages(golden, settings)
+    stages = golden_stages(golden, settings, team)
     shape = (settings["batch"], 3, settings["image"], settings["image"])
     level = settings["noise_std"] or 0.0
     losses = []
     for step in range(settings["steps"]):
-        views = torch.stack([golden.draw(f"input/step{step}/view{view}", shape) for view in (1, 2)])
+        views = torch.stack([team.rows(golden.draw(f"input/step{step}/view{view}", shape)) for view in (1, 2)])
         losses.append([report.loss for report in serial_step(stages, views, step, [level] * 4)])
+    return torch.tensor(losses, dtype=torch.float64), *statistics(stages, settings["names"])
+
+
+def assert_as_released(golden: Golden, trajectory: str, losses: Tensor, norms: Tensor, sums: Tensor) -> None:
     key = f"traj_{trajectory}"
-    torch.testing.assert_close(torch.tensor(losses, dtype=torch.float64), golden.tensor(f"{key}_losses"), **CLOSE)
-    norms, sums = statistics(stages, settings["names"])
+    torch.testing.assert_close(losses, golden.tensor(f"{key}_losses"), **CLOSE)
     torch.testing.assert_close(norms, golden.tensor(f"{key}_norms"), **CLOSE)
     # A sum over hundreds of thousands of signed numbers cancels: measure its error against the norm.
     error = (sums - golden.tensor(f"{key}_sums")).abs() / norms
     assert error.max() < 1e-9
+
+
+@pytest.mark.parametrize("trajectory", ["plain", "noise"])
+def test_three_training_steps_of_resnet50(golden: Golden, trajectory: str) -> None:
+    assert_as_released(golden, trajectory, *trajectory_of(golden, trajectory))
+
+
+def test_two_replicas_of_every_stage_take_the_same_steps(golden: Golden, replicas: Replicas) -> None:
+    for found in replicas.run(2, "golden", folder=str(golden.folder), trajectory="noise", limit=240):
+        assert_as_released(golden, "noise", found["losses"], found["norms"], found["sums"])

@@ -150,3 +150,19 @@ def test_byols_predictor_has_the_layers_of_the_projector_unless_told_otherwise(
     layers = [m.out_features for m in stage.objective.predictor if isinstance(m, torch.nn.Linear)]
     assert layers == expected
     moved_by(stage)
+
+
+def test_a_stage_without_any_buffer_trains() -> None:
+    stage = Stage(
+        small_config(
+            model={"backbone": "vit_b_16", "patch_size": 8, "hidden_dim": 8, "num_layers": 1, "num_heads": 1},
+            head={"kind": "gsp", "projector": [16]},
+        ),
+        1,
+        STEPS_PER_EPOCH,
+    )
+    assert not list(stage.buffers()), "no batch norm anywhere"
+    weight = "block.encoder.layers.encoder_layer_0.mlp.0.weight"
+    assert moved_by(stage)[weight].any()
+    stage(views(0).float().fill_(float("nan")), 7, 0.0)
+    assert stage.update(7).skipped

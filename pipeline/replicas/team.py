@@ -1,0 +1,113 @@
+"""The replicas of one stage as one of them sees them: which rows are its own, and how it asks the others.
+
+Nothing here is differentiated. Sums are taken over what was gathered, in the order of the replicas, so that every
+replica and every run adds the same numbers in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pipeline.errors import TrainingError
+from pipeline.importing import first_line
+
+
+class ReplicaLost(TrainingError):
+    """Another replica of the stage died, or did not answer within the group's time limit."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes that share the batch of one stage; replica r of R has the rows `[r * N / R, (r + 1) * N / R)`.
+
+    Every method that asks the others must be called by all of them, in the same order.
+
+    Args:
+        rank: this replica, counted from 0.
+        size: R; alone, a replica asks nobody.
+        group: for what a forward or a backward waits for.
+        gradient_group: of the same processes, for sums that run while a backward does: within one group the order
+            of everything is fixed, so these must not queue behind one another.
+    """
+
+    rank: int = 0
+    size: int = 1
+    group: dist.ProcessGroup | None = None
+    gradient_group: dist.ProcessGroup | None = None
+
+    def rows(self, whole: Tensor) -> Tensor:
+        """This replica's share of `[N, ...]`, a view of it: `[N / R, ...]`."""
+        if self.size == 1:
+            return whole
+        count = len(whole) // self.size
+        return whole.narrow(0, self.rank * count, count)
+
+    def whole_like(self, x: Tensor) -> Tensor:
+        """For `[n, ...]`, something of the shape `[n * R, ...]`, the dtype and the device of the whole; no values."""
+        if self.size == 1:
+            return x
+        return x.new_empty(1).expand(len(x) * self.size, *x.shape[1:])
+
+    def all_gather(self, x: Tensor) -> Tensor:
+        """`x` of every replica, in their order: `[R, *x.shape]`.
+
+        Raises:
+            ReplicaLost: one of them does not answer.
+        """
+        x = x.detach().contiguous()
+        every = x.new_empty((self.size, *x.shape))
+        with _answered():
+            dist.all_gather(list(every.unbind(0)), x, group=self.group)
+        return every
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum of `x` over the replicas; raises as `all_gather`."""
+        return self.all_gather(x).sum(dim=0) if self.size > 1 else x
+
+    def broadcast(self, x: Tensor, source: int) -> None:
+        """Overwrite `x`, which is contiguous, with that of replica `source`; raises as `all_gather`."""
+        with _answered():
+            dist.broadcast(x, group=self.group, group_src=source)
+
+    def start_sum(self, x: Tensor) -> PendingSum:
+        """Begin to replace `x`, which is contiguous, by its sum over the replicas; it is not to be touched meanwhile.
+
+        Raises:
+            ReplicaLost: one of them does not answer.
+        """
+        with _answered():
+            work = dist.all_reduce(x, group=self.gradient_group, async_op=True)
+        assert work is not None
+        return PendingSum(work)
+
+
+class PendingSum:
+    """A sum on its way."""
+
+    def __init__(self, work: dist.Work) -> None:
+        self._work = work
+
+    def wait(self) -> None:
+        """Until the sum is there, on a GPU for the kernels that follow; raises `ReplicaLost`."""
+        with _answered():
+            self._work.wait()
+
+
+SOLO = Team()
+"""A stage of one process."""
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ReplicaLost(f"another replica of this stage does not answer ({first_line(error)[:200]})") from error

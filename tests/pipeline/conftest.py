@@ -1,0 +1,16 @@
+"""Processes that play the replicas of a stage, shared by all tests that want them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.pipeline.replica_team import Replicas
+
+
+@pytest.fixture(scope="session")
+def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
+    started = Replicas(tmp_path_factory.mktemp("replicas"))
+    yield started
+    started.stop()

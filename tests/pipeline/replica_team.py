@@ -1,0 +1,84 @@
+"""Drives the processes of `replica_peer`: a case is run by the first R of them, and their tensors are compared."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import selectors
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[2]
+PROCESSES = 3
+numbers = itertools.count()
+
+
+class Failed(Exception):
+    """A replica's case raised; `args` are the name of the error's class and its message."""
+
+
+class Replicas:
+    """Processes that wait for calls; started once, because each imports torch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "tests.pipeline.replica_peer"]
+        self.processes = [
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+            )
+            for _ in range(PROCESSES)
+        ]
+        assert all(self._line(process, 120) == "ready\n" for process in self.processes)
+
+    def run(self, size: int, case: str, limit: float = 90, **settings: Any) -> list[dict[str, Tensor]]:
+        """What `replica_cases.CASE(team, **settings)` gives on every one of `size` replicas."""
+        name = f"{case}-{next(numbers)}"
+        store = f"file://{self.folder / 'store'}"
+        for rank, process in enumerate(self.processes[:size]):
+            call = {"case": case, "name": name, "rank": rank, "size": size, "store": store, "settings": settings}
+            process.stdin.write(json.dumps({**call, "folder": str(self.folder)}) + "\n")
+            process.stdin.flush()
+        answers = [json.loads(self._line(process, limit)) for process in self.processes[:size]]
+        for answer in answers:
+            if "error" in answer:
+                raise Failed(answer["error"], answer["message"])
+        return [load_file(answer["file"]) for answer in answers]
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.stdin.close()
+        for process in self.processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def _line(self, process: subprocess.Popen, limit: float) -> str:
+        with selectors.DefaultSelector() as ready:
+            ready.register(process.stdout, selectors.EVENT_READ)
+            if not ready.select(limit):
+                process.kill()
+                raise AssertionError(f"a replica did not answer within {limit} s")
+        return process.stdout.readline()
+
+
+def error(found: Tensor, expected: Tensor, floor: float = 0.0) -> float:
+    """The 2-norm of the difference, relative to that of `expected`, or to `floor` where that is larger."""
+    size = max(expected.double().norm().item(), floor)
+    difference = (found.double() - expected.double()).norm().item()
+    return difference / size if difference else 0.0
+
+
+def errors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
+    """Of every tensor of a stage, the largest first; gradients that vanish by construction count as 1e-3."""
+    assert found.keys() == expected.keys()
+    each = {name: error(found[name], expected[name], 1e-3 if "grad" in name else 0.0) for name in expected}
+    return dict(sorted(each.items(), key=lambda item: -item[1]))
