@@ -15,7 +15,7 @@ STAMP := .venv/.installed
 BIN := .venv/bin
 CODE := pipeline workers launch tests
 
-.PHONY: help install quickstart test test-all lint types format bench clean
+.PHONY: help install quickstart test test-all fuzz soak lint types format bench clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' Makefile
@@ -41,6 +41,12 @@ test: lint types ## What CI runs: lint, types, and every test that is not slow.
 
 test-all: lint types ## The same with the slow tests.
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(STAMP) ## Try 10,000 inputs of every kind that a run reads; FUZZ_EXAMPLES and FUZZ_SEED change how many and which.
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-10000} $(BIN)/python -m pytest tests/fuzz --timeout=7200 $(ARGS)
+
+soak: $(STAMP) ## Kill random processes of runs for MINUTES=30, and compare what they trained.
+	$(BIN)/python tests/soak.py --minutes $${MINUTES:-30} --seed $${SEED:-1}
 
 lint: $(STAMP) ## Rules and formatting.
 	$(BIN)/python -m ruff check $(CODE)

@@ -159,7 +159,7 @@ def _placement_table(config: Config, report: Report) -> str:
     rows = [("stage", "device", "units", f"output {axes}")]
     for placement, shape in zip(report.placements, shapes, strict=True):
         units = placement.units[0] if len(placement.units) == 1 else f"{placement.units[0]} to {placement.units[-1]}"
-        rows.append((str(placement.stage), placement.device, units, str(list(shape))))
+        rows.append((str(placement.stage), ", ".join(placement.devices), units, str(list(shape))))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     steps = f"{report.steps_per_epoch} steps an epoch, {report.total_steps} in all"

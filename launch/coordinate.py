@@ -1,4 +1,4 @@
-"""The coordinator's process: started by rank 0 with one JSON object on its standard input, ends with it."""
+"""The coordinator's process: started with one JSON object on its standard input, ends with its parent."""
 
 from __future__ import annotations
 
@@ -6,54 +6,95 @@ import fcntl
 import json
 import logging
 import os
+import queue
 import shutil
 import signal
 import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
-from threading import Timer
+from types import FrameType
 from typing import Any
 
 import torch
 from rich.console import Console
 
+from launch.children import first_line, hear_parent
+from launch.failure import record_failure
 from launch.run_dir import read_config
-from launch.spawn import watch_parent
-from launch.train import record_failure
 from workers.coordinator import Coordinator
 from workers.failures import Interrupted, RunFailed, Sign, raise_interrupted, sign_of
-from workers.meeting import COORDINATOR, Meeting, stage_name
+from workers.meeting import Meeting
 from workers.run_files import RunDir
+from workers.topology import COORDINATOR
 
 ORPHAN_SECONDS = 5.0
 """How long an orphaned coordinator may take to find and write down the cause."""
 
 
-def main(announce_fd: int) -> int:
+class Parent:
+    """The process that started the coordinator, and the training processes.
+
+    Args:
+        answers: number of the pipe to it.
+    """
+
+    def __init__(self, answers: int) -> None:
+        self._answers = answers
+        self._notes: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    def announce(self, control: str | tuple[str, int]) -> None:
+        """See `Supervisor.announce`."""
+        self._tell({"control": control})
+
+    def restart(self, names: list[str]) -> None:
+        """See `Supervisor.restart`."""
+        self._tell({"restart": names})
+
+    def beat(self, seconds: float) -> None:
+        """Give a sign of life again and again, from a thread."""
+
+        def tell() -> None:
+            with suppress(OSError):  # nobody listens any more
+                while True:
+                    self._tell({"beat": True})
+                    time.sleep(seconds)
+
+        threading.Thread(target=tell, name="pulse", daemon=True).start()
+
+    def hear(self, note: dict[str, Any]) -> None:
+        """Keep what it says; called from a thread or a signal handler."""
+        self._notes.put(note)
+
+    def notes(self) -> list[dict[str, Any]]:
+        """See `Supervisor.notes`."""
+        found = []
+        while not self._notes.empty():
+            found.append(self._notes.get())
+        return found
+
+    def _tell(self, word: dict[str, Any]) -> None:
+        os.write(self._answers, json.dumps(word).encode() + b"\n")
+
+
+def main(answers: int) -> int:
     """Coordinate one run; returns the exit code."""
-    start: dict[str, Any] = json.loads(_first_line())
+    start: dict[str, Any] = first_line()
     run = RunDir(Path(start["run_dir"]))
     config = read_config(run.path)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    parent = Parent(answers)
+    if start["beat"]:
+        parent.beat(start["beat"])
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, raise_interrupted)
-    host = start["control_host"]
-    meeting = Meeting(
-        start["private_dir"],
-        bytes.fromhex(start["key"]),
-        start["num_stages"],
-        start["rpc_init"],
-        (host, 0) if host else str(Path(start["private_dir"]) / "control"),
-    )
-
-    def announce(address: Any, steps_per_epoch: int) -> None:
-        word = {"control": address, "steps_per_epoch": steps_per_epoch}
-        os.write(announce_fd, json.dumps(word).encode() + b"\n")
-
+        signal.signal(number, lambda n, frame: _first_signal(parent, n, frame))
     logging.info("%s: process %d", COORDINATOR, os.getpid())
+    meeting = _meeting(start)
     coordinator = Coordinator(
-        config, run, meeting, torch.device(start["device"]), Console(), announce, start["start_step"]
+        config, run, meeting, torch.device(start["device"]), Console(), parent, start["start_step"]
     )
-    watch_parent(lambda: _orphaned(coordinator, run))
+    hear_parent(parent.hear, lambda: _orphaned(coordinator, run, start["parent"]))
     with run.lock.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
@@ -64,32 +105,38 @@ def main(announce_fd: int) -> int:
             logging.exception("the coordinator failed")
             return record_failure(run, sign_of(COORDINATOR, None, error))
         finally:
-            shutil.rmtree(meeting.private_dir, ignore_errors=True)  # rank 0 does so too, unless it was killed
+            if meeting.private_dir:
+                shutil.rmtree(meeting.private_dir, ignore_errors=True)  # so does the parent, unless it was killed
     return 0
 
 
-def _first_line() -> bytes:
-    """Byte by byte: what follows on standard input belongs to the watch for the parent's end."""
-    line = b""
-    while not line.endswith(b"\n"):
-        piece = os.read(0, 1)
-        if not piece:
-            raise SystemExit("the coordinator is started by rank 0 of a run, not by hand")
-        line += piece
-    return line
+def _meeting(start: dict[str, Any]) -> Meeting:
+    if not start["host"]:
+        return Meeting.on_one_host(start["private_dir"])
+    host = start["host"]
+    return Meeting("", bytes.fromhex(start["key"]), "env://", (host, 0), start["store"], host)
 
 
-def _orphaned(coordinator: Coordinator, run: RunDir) -> None:
+def _first_signal(parent: Parent, number: int, frame: FrameType | None) -> None:
+    """Asks the run to stop in order; the next signal stops it at once."""
+    for other in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(other, raise_interrupted)
+    parent.hear({"type": "leave"})
+
+
+def _orphaned(coordinator: Coordinator, run: RunDir, parent: str) -> None:
     cause = "its process ended without a word"
-    coordinator.report_loss_of(stage_name(1), cause)
+    if coordinator.oversight is not None:
+        coordinator.oversight.report_loss_of(parent, cause)
 
     def give_up() -> None:
         if not run.failure.exists():
-            record_failure(run, Sign(stage_name(1), None, "died", cause))
-        shutil.rmtree(coordinator.meeting.private_dir, ignore_errors=True)
+            record_failure(run, Sign(parent, None, "died", cause))
+        if coordinator.meeting.private_dir:
+            shutil.rmtree(coordinator.meeting.private_dir, ignore_errors=True)
         os._exit(1)
 
-    timer = Timer(ORPHAN_SECONDS, give_up)
+    timer = threading.Timer(ORPHAN_SECONDS, give_up)
     timer.daemon = True
     timer.start()
 

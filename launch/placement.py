@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from workers.topology import members
 
 DEVICE_FILES = Path("/dev")
 
@@ -25,11 +26,18 @@ class Placement:
         stage: counted from 1.
         units: the stem and residual units that it trains, in order.
         device: as torch names it, for example `cpu` or `cuda:0`.
+        others: the devices of its further replicas.
     """
 
     stage: int
     units: tuple[str, ...]
     device: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Of all its replicas."""
+        return (self.device, *self.others)
 
 
 def place(config: Config, num_gpus: int) -> list[Placement]:
@@ -39,28 +47,38 @@ def place(config: Config, num_gpus: int) -> list[Placement]:
         ConfigError: a GPU was asked for that this machine does not have.
     """
     placements = []
+    everyone = members(config)
     for index, units in enumerate(config.model.blocks(), 1):
         overrides = config.stages.get(index)
         path = f"stages.{index}.device" if overrides and overrides.device else "device"
         asked = (overrides.device if overrides else None) or config.device
-        device = _device(asked, path, index, config.num_stages, num_gpus)
-        placements.append(Placement(index, tuple(units), device))
+        ranks = [member.rank for member in everyone if index in member.stages]
+        device, *others = [_device(asked, path, index, rank, len(everyone), num_gpus) for rank in ranks]
+        placements.append(Placement(index, tuple(units), device, tuple(others)))
     return placements
 
 
-def _device(asked: str, path: str, stage: int, num_stages: int, num_gpus: int) -> str:
+def member_devices(config: Config, num_gpus: int) -> list[str]:
+    """The device of every training process, by rank; raises `ConfigError` as `place` does."""
+    placements = place(config, num_gpus)
+    return [placements[member.stages[0] - 1].devices[member.replica - 1] for member in members(config)]
+
+
+def _device(asked: str, path: str, stage: int, rank: int, num_processes: int, num_gpus: int) -> str:
     if asked == "cpu" or (asked == "auto" and num_gpus == 0):
         return "cpu"
     if asked == "auto":  # neighbours share: fewer boundaries cross from one GPU to another
-        return f"cuda:{stage - 1 if num_gpus >= num_stages else (stage - 1) * num_gpus // num_stages}"
+        return f"cuda:{rank if num_gpus >= num_processes else rank * num_gpus // num_processes}"
     if num_gpus == 0:
         problem = f"got '{asked}', and this machine has 0 GPUs that may be used"
         raise ConfigError(path, problem, f"Give {path}=cpu or {path}=auto, or make a GPU visible ({_visibility()})")
-    number = stage - 1 if asked == "cuda" else int(asked.removeprefix("cuda:"))
+    number = rank if asked == "cuda" else int(asked.removeprefix("cuda:"))
     if number < num_gpus:
         return f"cuda:{number}"
     if asked == "cuda" and path == "device":
-        problem = f"'cuda' gives every stage a GPU of its own, but there are {num_stages} stages and {num_gpus} GPUs"
+        problem = (
+            f"'cuda' gives every process a GPU of its own, but there are {num_processes} processes and {num_gpus} GPUs"
+        )
         remedy = "device=auto to share the GPUs, device=cuda:0 to put all on one, device=cpu, or fewer model.cuts"
         raise ConfigError(path, problem, f"Give {remedy}")
     problem = f"got '{asked}' for stage {stage}, but this machine has {num_gpus} GPUs"

@@ -1,6 +1,6 @@
 """Whether a port can be served, asked before anything starts rather than found out after.
 
-The only socket of this package outside `spawn`: it is bound and closed again, and carries no data.
+The sockets here are bound or connected and closed again; they carry no data.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import errno
 import socket
 
 from pipeline.config import Metrics
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UserError
 
 _HOST_REMEDY = "Give 127.0.0.1, 0.0.0.0 for every interface, or metrics.enabled=false"
 
@@ -40,3 +40,14 @@ def check_port(metrics: Metrics) -> None:
                 raise ConfigError("metrics.port", f"port {port} of {host} is taken", remedy) from None
             problem = f"'{host}' is not an address of this machine ({error.strerror})"
             raise ConfigError("metrics.host", problem, _HOST_REMEDY) from None
+
+
+def own_address(towards: str) -> str:
+    """The address of this host by which it reaches the host `towards`; raises `UserError`."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(towards, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(address)  # of a datagram socket: nothing is sent
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise UserError(f"this host has no way to '{towards}' ({error.strerror}). Check MASTER_ADDR") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,13 @@ from workers.manifest import MANIFEST, check_files, read_manifest
 from workers.run_files import RunDir, step_numbers, write_text
 
 FREE = (
-    "run_dir", "runtime", "device", "restart", "link", "metrics", "snapshots", "evaluation",
-    "data.workers", "data.root", "data.download", "train.max_skipped",
+    "run_dir", "runtime", "device", "replicas", "processes", "restart", "max_restarts", "hang_timeout", "faults",
+    "link.kind", "link.depth", "link.timeout", "metrics", "snapshots", "evaluation",
+    "engine.shard_optimizer", "data.workers", "data.root", "data.download", "train.max_skipped",
 )  # fmt: skip
 """What may differ from the run that is continued."""
+RELEASE_SECONDS = 10.0
+"""How long a coordinator may outlive the process that started it."""
 
 
 @dataclass(frozen=True)
@@ -153,12 +157,26 @@ def is_running(run: RunDir) -> bool:
     return False
 
 
+def await_release(run: RunDir, seconds: float = RELEASE_SECONDS) -> None:
+    """Until nobody holds the run any more: a coordinator may outlive its parent by a moment."""
+    deadline = time.monotonic() + seconds
+    if not run.lock.exists():
+        return
+    with run.lock.open("a") as lock:
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                time.sleep(0.05)
+
+
 _OTHER = "Give another run_dir=FOLDER"
 
 
 def _free(key: str) -> bool:
     parts = key.split(".")
-    if parts[0] == "stages" and parts[2:] == ["device"]:
+    if parts[0] == "stages" and parts[2:] in (["device"], ["replicas"], ["engine", "shard_optimizer"]):
         return True
     return any(key == free or key.startswith(free + ".") for free in FREE)
 

@@ -7,6 +7,7 @@ empty folder is what claims it, because only one process can make a folder.
 from __future__ import annotations
 
 import os
+import stat
 from datetime import datetime
 from pathlib import Path
 
@@ -66,12 +67,30 @@ def read_config(run: Path) -> Config:
     """The resolved configuration of the run in `run`.
 
     Raises:
-        UserError: there is no run in that folder, or its configuration was damaged.
+        UserError: there is no run in that folder, its configuration was damaged, or something in it leads out of it.
     """
     if not RunDir(run).config.is_file():
         problem = "is not a run directory: it has no config.yaml" if run.is_dir() else "does not exist"
         raise UserError(f"'{run}' {problem}. Give a folder that 'onward train' wrote, such as runs/NAME-DATE-TIME")
+    _check_own(run)
     return load_config(RunDir(run).config)
+
+
+def _check_own(run: Path) -> None:
+    """A run writes and deletes below its folder: nothing in it may lead elsewhere, or block who opens it."""
+    for folder in (run, RunDir(run).snapshots):
+        try:
+            entries = sorted(folder.iterdir()) if folder.is_dir() else []
+        except OSError as error:
+            raise UserError(f"'{folder}' cannot be read ({error.strerror}). {_REMEDY}") from None
+        for path in entries:
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:  # a temporary file of a run that is being trained
+                continue
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                what = "a symbolic link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
+                raise UserError(f"'{path}' is {what}: a run holds its own files only. Replace it by what belongs there")
 
 
 def _free_name(config_name: str) -> Path:

@@ -1,65 +1,66 @@
-"""What torchrun starts on every rank: `torchrun --nproc-per-node=STAGES -m launch.train CONFIG [key=value ...]`.
+"""What torchrun starts on every rank: `torchrun --nproc-per-node=PROCESSES -m launch.train CONFIG [key=value ...]`.
 
-Rank k trains stage k + 1 on the GPU of its local rank. Rank 0 prepares the run (configuration, run
-directory, key), starts the coordinator as its child and tells the other ranks where to meet. Without
-torchrun this module runs the whole network serially in one process.
+There is one process a stage, or one a replica of a stage, in the order of the stages; each uses the GPU of its local
+rank. Rank 0 prepares the run (configuration, run directory, key), starts the coordinator as its child and tells the
+other ranks where to meet. Without torchrun this module runs the whole network serially in one process.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import secrets
 import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
-from launch.placement import count_gpus, place
+from launch.children import Child, ended
+from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
+from launch.failure import PREPARED, in_words, read_failure, record_failure
+from launch.placement import count_gpus, member_devices, place
+from launch.ports import own_address
 from launch.preflight import preflight
-from launch.resume import open_run
+from launch.resume import await_release, open_run
 from launch.run_dir import read_config
-from launch.spawn import PREPARED, START_STEP, Child
+from launch.spawn import START_STEP
+from launch.supervise import make_private_dir
 from pipeline.config import Config
 from pipeline.config_loading import load_config
-from pipeline.errors import OnwardError, UserError
+from pipeline.errors import ConfigError, OnwardError, UserError
 from workers.environment import ALLOCATOR, process_environment
 from workers.failures import Interrupted, RunFailed, Sign, raise_interrupted, sign_of
 from workers.groups import RunGroup, join_group, under_torchrun
-from workers.meeting import COORDINATOR, START_SECONDS, Meeting, stage_name
-from workers.run_files import RunDir, write_json
+from workers.meeting import START_SECONDS, Meeting
+from workers.run_files import RunDir
+from workers.topology import COORDINATOR, Member, members
 
-EXIT_CODES = {"bad_input": EXIT_BAD_INPUT, "interrupted": EXIT_INTERRUPTED}
-EXPLAIN_SECONDS = 3.0
-"""The coordinator needs one to find the cause among the signs of a failure."""
-LEAVE_SECONDS = 8.0
+COORDINATOR_SECONDS = 60.0
+"""The coordinator must have opened the data set within this."""
+LEAVE_SECONDS = 15.0
 """How long a stage that failed waits for the coordinator to have written down why."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What rank 0 tells the others."""
+    """What rank 0 tells the others; on several hosts through the store, which is open to their network."""
 
     run_dir: str
     private_dir: str
     key: str
-    rpc_init: str
+    store: str
     control: Any
-    start_step: int
-    steps_per_epoch: int
 
-    def meeting(self, num_stages: int) -> Meeting:
+    def meeting(self) -> Meeting:
         """Where the processes of the run meet."""
-        # On one host the key is read from a file that only this user can open; the store is open to the network.
-        key = self.key or (Path(self.private_dir) / "key").read_text()
-        control = self.control if isinstance(self.control, str) else (self.control[0], self.control[1])
-        return Meeting(self.private_dir, bytes.fromhex(key), num_stages, self.rpc_init, control)
+        if self.private_dir:
+            return Meeting.on_one_host(self.private_dir)
+        host, port = self.control
+        return Meeting("", bytes.fromhex(self.key), "env://", (host, port), self.store, own_address(host))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not under_torchrun():
             return _serial(*_prepared_run(arguments))
+        _check_torchrun()
         group = join_group(START_SECONDS)
         return _lead(group, arguments) if group.rank == 0 else _follow(group)
     except NothingToDo:
@@ -81,11 +83,26 @@ class NothingToDo(Exception):
     """The run has been trained to its end."""
 
 
-def _prepared_run(arguments: list[str], num_processes: int | None = None) -> tuple[Config, RunDir, int]:
+def _check_torchrun() -> None:
+    """torchrun gives every attempt the same store, with the addresses of the one before in it, unless told not to."""
+    if _may_restart() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise UserError(
+            "torchrun would restart this run with the addresses of the dead processes (--max-restarts, pytorch issue "
+            "135712). Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the environment of torchrun on every host and use "
+            "--standalone or --rdzv-backend=c10d, or give --max-restarts=0"
+        )
+
+
+def _may_restart() -> bool:
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+
+
+def _prepared_run(arguments: list[str], group: RunGroup | None = None) -> tuple[Config, RunDir, int]:
     """The run that the command line has prepared, and its first step; otherwise check and prepare it here.
 
     Args:
-        num_processes: how many torchrun started; None without torchrun.
+        arguments: of the command line.
+        group: the processes that torchrun started; None without torchrun.
 
     Raises:
         NothingToDo: it has been trained.
@@ -94,13 +111,12 @@ def _prepared_run(arguments: list[str], num_processes: int | None = None) -> tup
         run = Path(os.environ[PREPARED])
         return read_config(run), RunDir(run), int(os.environ.get(START_STEP, "0"))
     if not arguments or arguments[0].startswith("-"):
-        raise UserError("usage: torchrun --nproc-per-node=STAGES -m launch.train CONFIG [key=value ...]")
+        raise UserError("usage: torchrun --nproc-per-node=PROCESSES -m launch.train CONFIG [key=value ...]")
     config = load_config(arguments[0], arguments[1:])
-    if num_processes not in (None, config.num_stages):
-        raise UserError(
-            f"the network is cut into {config.num_stages} stages and torchrun started {num_processes} processes. "
-            f"Give --nproc-per-node={config.num_stages} (one process a stage), or other model.cuts"
-        )
+    if group is not None:
+        _check_processes(config, group)
+        if config.run_dir is not None:  # a coordinator that torchrun could not reach may still be ending
+            await_release(RunDir(Path(config.run_dir)))
     preflight(config)
     opened = open_run(config, Path(arguments[0]).stem)
     for note in opened.notes:
@@ -110,112 +126,128 @@ def _prepared_run(arguments: list[str], num_processes: int | None = None) -> tup
     return read_config(opened.path), RunDir(opened.path), opened.steps
 
 
+def _check_processes(config: Config, group: RunGroup) -> None:
+    count = len(members(config))
+    if group.world_size != count:
+        raise UserError(
+            f"this run needs {count} processes (one a stage, or a replica of a stage) and torchrun started "
+            f"{group.world_size}. Give --nproc-per-node={count}, or other model.cuts, processes or replicas"
+        )
+    if config.restart == "stage":
+        problem = "got 'stage', and torchrun restarts all processes or none"
+        raise ConfigError("restart", problem, "Give it --max-restarts, or start the run with 'onward train'")
+    if _may_restart() and config.run_dir is None:
+        problem = "is not given, and a restarted run must find what the one before left (--max-restarts)"
+        raise ConfigError("run_dir", problem, "Give run_dir=FOLDER")
+    if not group.on_one_host and config.link.kind == "queue":
+        problem = "got 'queue', which is shared memory, and the processes are on several hosts"
+        raise ConfigError("link.kind", problem, "Give p2p or rpc")
+
+
 def _serial(config: Config, run: RunDir, start_step: int) -> int:
     if not config.in_one_process:
         raise UserError(
-            f"a pipelined run needs one process a stage. Start it with 'onward train', with 'torchrun "
-            f"--nproc-per-node={config.num_stages} -m launch.train', or give runtime=serial"
+            f"a pipelined run needs {len(members(config))} processes. Start it with 'onward train', with 'torchrun "
+            f"--nproc-per-node={len(members(config))} -m launch.train', or give runtime=serial"
         )
     from rich.console import Console
 
     from workers.serial_run import run_serial
 
     devices = [placement.device for placement in place(config, count_gpus())]
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, raise_interrupted)
-    try:
-        run_serial(config, run, devices, Console(), start_step)
-    except RunFailed as failure:
-        return record_failure(run, failure.sign)
-    except (OnwardError, Interrupted) as error:
-        return record_failure(run, sign_of("the serial run", None, error))
+    with run.lock.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            run_serial(config, run, devices, Console(), start_step)
+        except BlockingIOError:
+            print(f"error: the run in '{run.path}' is being trained by another process", file=sys.stderr)
+            return EXIT_BAD_INPUT
+        except RunFailed as failure:
+            return record_failure(run, failure.sign)
+        except (OnwardError, Interrupted) as error:
+            return record_failure(run, sign_of("the serial run", None, error))
     return 0
 
 
 def _lead(group: RunGroup, arguments: list[str]) -> int:
-    """Rank 0: prepare, start the coordinator, train stage 1, wait for the coordinator."""
+    """Rank 0: prepare, start the coordinator, train its stages, wait for the coordinator."""
+    terminal = os.dup(2)
     with ExitStack() as stack:
         try:
-            config, run, start_step = _prepared_run(arguments, group.world_size)
+            config, run, start_step = _prepared_run(arguments, group)
             coordinator, prepared = _start_coordinator(group, config, run, start_step, stack)
         except (OnwardError, NothingToDo) as reason:
             group.publish("run", {"run_dir": "", "finished": isinstance(reason, NothingToDo)})
             raise
-        group.publish("run", prepared.__dict__)
-        finished = _train_stage(group, config, run, prepared)
-        code = _coordinators_end(coordinator, finished)
-        if code < 0 and not run.failure.exists():
-            cause = f"its process was killed by signal {-code}"
-            record_failure(run, Sign(COORDINATOR, None, "died", cause))
-        return code if finished else EXIT_FAILED
-
-
-def _coordinators_end(coordinator: Child, finished: bool) -> int:
-    """Its exit code. When torchrun asks us to stop, the coordinator may be about to write down why: let it."""
-    try:
-        return coordinator.wait(None if finished else LEAVE_SECONDS)
-    except Interrupted:
+        group.publish("run", asdict(prepared))
+        finished = _train(group, config, run, prepared)
         try:
-            return coordinator.process.wait(EXPLAIN_SECONDS)
-        except subprocess.TimeoutExpired:  # it knows of no failure: the user asked, and it must stop too
-            coordinator.process.terminate()
-            return coordinator.wait(LEAVE_SECONDS)
+            code = coordinator.wait(None if finished else LEAVE_SECONDS)
+        except Interrupted:
+            code = coordinator.wait(LEAVE_SECONDS)
+        if code < 0 and not run.failure.exists():
+            record_failure(run, Sign(COORDINATOR, None, "died", ended(code)))
+        failure = read_failure(run)
+        if failure:
+            os.write(terminal, (in_words(failure["kind"], failure["message"]) + "\n").encode())
+        return code if finished or code else EXIT_FAILED
 
 
 def _follow(group: RunGroup) -> int:
-    """Any other rank: train its stage where rank 0 says."""
+    """Any other rank: train its stages where rank 0 says."""
     word = group.look_up("run", START_SECONDS)
     if not word["run_dir"]:
         return 0 if word["finished"] else EXIT_BAD_INPUT  # rank 0 has said why
     run = RunDir(Path(word["run_dir"]))
-    return 0 if _train_stage(group, read_config(run.path), run, Prepared(**word)) else EXIT_FAILED
+    return 0 if _train(group, read_config(run.path), run, Prepared(**word)) else EXIT_FAILED
 
 
 def _start_coordinator(
     group: RunGroup, config: Config, run: RunDir, start_step: int, stack: ExitStack
 ) -> tuple[Child, Prepared]:
-    private = tempfile.mkdtemp(prefix="onward-")  # mode 0700
-    stack.callback(shutil.rmtree, private, ignore_errors=True)
-    key = secrets.token_hex(32)
-    key_file = Path(private) / "key"
-    key_file.touch(mode=0o600)
-    key_file.write_text(key)
-    rpc_init = f"file://{private}/rpc" if group.on_one_host else "env://"
+    private, key, host, store = "", "", "", ""
+    if group.on_one_host:
+        private = make_private_dir()
+        stack.callback(shutil.rmtree, private, ignore_errors=True)
+    else:
+        key, host = secrets.token_hex(32), os.environ["MASTER_ADDR"]
+        store = f"tcp://{host}:{os.environ['MASTER_PORT']}"
     start = {
-        "run_dir": str(run.path),
-        "key": key,
+        "run_dir": str(run.path.absolute()),
         "private_dir": private,
-        "num_stages": config.num_stages,
-        "rpc_init": rpc_init,
-        "control_host": None if group.on_one_host else os.environ["MASTER_ADDR"],
-        "device": str(_device(group, config)),
+        "key": key,
+        "host": host,
+        "store": store,
+        "device": _device(group, config, members(config)[0]),
         "start_step": start_step,
+        "beat": 0,  # torchrun's processes do not listen: a coordinator that is stopped costs them `link.timeout`
+        "parent": members(config)[0].name,
     }
-    environment = process_environment(config.threads)
-    child = Child("launch.coordinate", start, environment, run.log(COORDINATOR))
-    stack.callback(child.wait, 0.0)
-    word = child.first_word()  # the coordinator has opened the data set: it knows how long an epoch is
-    shared_key = "" if group.on_one_host else key
-    return child, Prepared(str(run.path.absolute()), private, shared_key, rpc_init, start_step=start_step, **word)
+    child = Child("launch.coordinate", start, process_environment(config.threads), run.log(COORDINATOR))
+    stack.callback(child.close)
+    word = child.first_word(COORDINATOR_SECONDS)
+    return child, Prepared(str(run.path.absolute()), private, key, store, word["control"])
 
 
-def _train_stage(group: RunGroup, config: Config, run: RunDir, prepared: Prepared) -> bool:
-    index = group.rank + 1
-    _log_to(run.log(stage_name(index).replace(" ", "_")))
+def _train(group: RunGroup, config: Config, run: RunDir, prepared: Prepared) -> bool:
+    member = members(config)[group.rank]
+    _log_to(run.log(member.log_name))
     import torch
 
-    from workers.stage_process import run_stage_process
+    from workers.stage_process import run_member
 
-    device = torch.device(_device(group, config))
-    meeting = prepared.meeting(config.num_stages)
-    return run_stage_process(config, run, meeting, index, device, prepared.steps_per_epoch, prepared.start_step)
+    finished = run_member(config, run, prepared.meeting(), member, torch.device(_device(group, config, member)))
+    if group.rank == 0:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, raise_interrupted)
+    return finished
 
 
-def _device(group: RunGroup, config: Config) -> str:
+def _device(group: RunGroup, config: Config, member: Member) -> str:
     """On one host as `onward check` prints it; on several, the GPU of the local rank."""
     if group.on_one_host:
-        return place(config, count_gpus())[group.rank].device
-    asked = config.stage(group.rank + 1).device
+        return member_devices(config, count_gpus())[member.rank]
+    asked = config.stage(member.stages[0]).device
     return f"cuda:{group.local_rank}" if asked in ("auto", "cuda") and count_gpus() else asked.replace("auto", "cpu")
 
 
@@ -228,20 +260,6 @@ def _log_to(path: Path) -> None:
     os.dup2(log, 2)
     os.close(log)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
-
-
-def record_failure(run: RunDir, sign: Sign) -> int:
-    """Write down the cause of a failed run, and say it unless the command line will; returns the exit code."""
-    code = EXIT_CODES.get(sign.kind, EXIT_FAILED)
-    message = str(sign.error())
-    write_json(
-        run.failure,
-        {"who": sign.who, "step": sign.step, "kind": sign.kind, "cause": sign.cause}
-        | {"message": message, "exit_code": code},
-    )
-    if PREPARED not in os.environ:
-        print(f"error: {message}", file=sys.stderr)
-    return code
 
 
 def _with_allocator() -> None:

@@ -8,6 +8,7 @@ from pipeline.config import Config, StageConfig
 from pipeline.config.heads import Expansion, LocalPooling
 from pipeline.config.objectives import BYOL, Custom
 from pipeline.config_errors import explain
+from pipeline.config_topology import check_topology
 from pipeline.errors import ConfigError
 from pipeline.shapes import block_output, boundary_shapes, channels_of, check_model
 
@@ -17,6 +18,7 @@ def check_together(config: Config) -> None:
     _check_stages(config)
     _check_batch(config)
     _check_modes(config)
+    check_topology(config)
     check_model(config)
     for index in range(1, config.num_stages + 1):
         stage = config.stage(index)
@@ -64,7 +66,7 @@ def _section_of(error: ValidationError) -> str:
     for section in ("noise", "precision"):
         if title.lower() == section:
             return section
-    named = {"Expansion": "head", "BarlowTwins": "objective", "Lars": "optimizer"}
+    named = {"TorchEngine": "engine", "Expansion": "head", "BarlowTwins": "objective", "Lars": "optimizer"}
     return next(section for first, section in named.items() if first in title)
 
 

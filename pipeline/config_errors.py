@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic_core import ErrorDetails
 
@@ -28,12 +28,13 @@ def explain(detail: ErrorDetails, root: Sequence[str] = ()) -> ConfigError:
     if kind == "missing" and isinstance(detail["loc"][-1], int):  # the values of a list that is too short
         parts, kind = parts[:-1], "too_short_list"
     place = _locate(parts)
-    path, name = ".".join(place.path), place.path[-1] if place.path else ""
+    path, name = _dotted(place.path), place.path[-1] if place.path else ""
     if name == "[key]":  # only `stages` has keys that are not names
-        problem = f"'{value}' is not the number of a stage"
-        return ConfigError(".".join(place.path[:-1]), problem, "Stages are numbered 1, 2, ...")
+        problem = f"{shown(str(value))} is not the number of a stage"
+        return ConfigError(_dotted(place.path[:-1]), problem, "Stages are numbered 1, 2, ...")
     if kind == "missing":
-        return ConfigError(path, "is missing", f"Give {path}=VALUE; there is no default")
+        in_list = len(place.path) > 1 and place.path[0] == "faults"  # where no override reaches
+        return ConfigError(path, "is missing", f"{'Add it' if in_list else f'Give {path}=VALUE'}; there is no default")
     if kind == "extra_forbidden":
         return ConfigError(path, f"unknown key (value {shown(value)})", _near_key(place, _locate(parts[:-1])))
     if kind == "union_tag_invalid":
@@ -55,9 +56,15 @@ def explain(detail: ErrorDetails, root: Sequence[str] = ()) -> ConfigError:
 
 
 def shown(value: Any) -> str:
-    """`value` as it may stand in YAML, cut where it is long."""
+    """`value` as it may stand in YAML, cut where it is long; what a terminal would act on is escaped."""
     text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def _dotted(path: Sequence[str]) -> str:
+    """A path for a message: keys that somebody made up may be long, or hold anything."""
+    return ".".join(name if name.isprintable() and len(name) <= 60 else shown(name) for name in path)
 
 
 _TYPES = {
@@ -79,6 +86,8 @@ _NAMED = {"custom": "PACKAGE.MODULE:CLASS"}
 
 def _allowed(kind: str, context: Mapping[str, Any], message: str, place: _Place) -> str:
     """What a value should have been, as a sentence."""
+    if kind == "tuple_type" and place.section is not None:
+        return f"It should be a list of sections, each with keys of {', '.join(place.section.model_fields)}"
     if kind in _TYPES:
         return f"It should be {_TYPES[kind]}"
     if kind == "string_pattern_mismatch":
@@ -128,6 +137,9 @@ def _locate(parts: Sequence[str]) -> _Place:
             continue
         holder = section or holder
         path.append(part)
+        if get_origin(annotation) is tuple:  # one of a list; a list of sections has their keys
+            annotation = get_args(annotation)[0]
+            continue
         if path[0] == "stages" and len(path) == 2:
             annotation = StageOverrides
         else:  # a section of a stage has the keys of the common one

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,30 @@ from pipeline.config_checks import check_together
 from pipeline.config_errors import explain, shown
 from pipeline.errors import ConfigError, UserError
 
+MAX_BYTES = 256 * 1024
+"""Of a configuration file; the largest in use has a few thousand."""
+MAX_VALUES = 20_000
+"""Values and sections, aliases resolved: a few lines of YAML can stand for more than fits into memory."""
+MAX_DEPTH = 20
+"""No section is as deep; a YAML alias may even hold itself."""
+MAX_INT_BITS = 1024
+
 _MERGE_TAG = "tag:yaml.org,2002:merge"
+# A tag on a value that does not fit it ends in almost any of Python's own errors: !!bool maybe, !!int '', 2020-99-99.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, ArithmeticError, AttributeError, TypeError, RecursionError)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with two traps taken out.
+    """YAML 1.1 with three traps taken out.
 
     `1e-6` is a number, as people who write learning rates mean it. A key that stands twice is an
-    error: YAML would silently keep the last.
+    error: YAML would silently keep the last. Merges of merges may not grow without end.
     """
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > MAX_VALUES:
+            raise yaml.MarkedYAMLError(problem="'<<' merges too much", problem_mark=node.start_mark)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -45,7 +60,7 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+    re.compile(r"^[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
     list("-+0123456789."),
 )
 
@@ -66,9 +81,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def parse_config(values: dict[str, Any]) -> Config:
     """Validate a nested mapping; raises `ConfigError` for the first thing that is wrong."""
     try:
-        config = Config.model_validate_json(json.dumps(_plain(values)))
+        config = Config.model_validate_json(json.dumps(_Plain().mapping(values, ())))
     except ValidationError as error:
-        raise explain(error.errors()[0]) from None
+        found = error.errors(include_url=False)
+        # Of a misspelt key pydantic says first that the right one is missing.
+        raise explain(next((detail for detail in found if detail["type"] != "missing"), found[0])) from None
     check_together(config)
     return config
 
@@ -88,7 +105,9 @@ def _kinds_first(value: Any) -> Any:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        text = data.decode("utf-8")
     except FileNotFoundError:
         raise UserError(f"configuration file '{path}' does not exist. Give the path of a YAML file") from None
     except IsADirectoryError:
@@ -99,9 +118,11 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # ValueError: a path that holds a null byte
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"configuration file '{path}' cannot be read ({reason}). Give a readable YAML file") from None
+    if len(data) > MAX_BYTES:
+        raise UserError(f"configuration file '{path}' has more than {MAX_BYTES} bytes. Give the YAML file of a run")
     try:
         values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the date 2020-99-99
+    except _YAML_ERRORS as error:
         raise UserError(f"'{path}'{_where(error)} is not valid YAML: {_problem(error)}. Correct the file") from None
     if values is None:
         values = {}
@@ -109,7 +130,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
         raise UserError(
             f"'{path}' holds a {type(values).__name__}, not a mapping. Write 'key: value' lines, as in configs/"
         )
-    return values
+    return _Plain().mapping(values, ())
 
 
 def _where(error: Exception) -> str:
@@ -120,7 +141,9 @@ def _where(error: Exception) -> str:
 def _problem(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    problem = str(getattr(error, "problem", None) or str(error).splitlines()[0])
+    if not isinstance(error, yaml.YAMLError | ValueError):
+        return "a value does not fit the tag before it"
+    problem = " ".join(str(getattr(error, "problem", None) or error).split())[:200]
     mark, opened = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
     return (
         f"{problem}, for what is opened in line {opened.line + 1}"
@@ -129,15 +152,45 @@ def _problem(error: Exception) -> str:
     )
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """`value` as JSON has it: text for keys, and for what YAML knows and JSON does not, such as dates."""
-    if depth > 20:  # no section is as deep; a YAML alias may even hold itself
-        return "..."
-    if isinstance(value, dict):
-        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item, depth + 1) for item in value]
-    return value if value is None or isinstance(value, str | bool | int | float) else str(value)
+class _Plain:
+    """Values as JSON has them: text for keys, and for what YAML knows and JSON does not, such as dates.
+
+    Raises:
+        ConfigError: too many values, or a text with a null byte or half a character, which no system call takes.
+    """
+
+    def __init__(self) -> None:
+        self._left = MAX_VALUES
+
+    def mapping(self, values: Mapping[Any, Any], path: tuple[str, ...]) -> dict[str, Any]:
+        """Every value of a section, and those in it."""
+        plain = {}
+        for key, value in values.items():
+            name = self._text(str(key), path)
+            plain[name] = self.value(value, (*path, name))
+        return plain
+
+    def value(self, value: Any, path: tuple[str, ...]) -> Any:
+        """The value at `path`, whatever it is."""
+        self._left -= 1
+        if self._left < 0:
+            problem = f"there are more than {MAX_VALUES} values in all, aliases resolved"
+            raise ConfigError(".".join(path[:2]), problem, "Leave out what no run needs")
+        if len(path) > MAX_DEPTH:
+            return "..."
+        if isinstance(value, dict):
+            return self.mapping(value, path)
+        if isinstance(value, list | tuple):
+            return [self.value(item, (*path, str(number))) for number, item in enumerate(value)]
+        if isinstance(value, int) and value.bit_length() > MAX_INT_BITS:  # Python refuses to write those in decimal
+            return f"an integer of {value.bit_length()} bits"
+        return value if value is None or isinstance(value, bool | int | float) else self._text(str(value), path)
+
+    def _text(self, text: str, path: tuple[str, ...]) -> str:
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            problem = f"{shown(text)} holds a character that no name or path can have"
+            raise ConfigError(".".join(path), problem, "Leave it out")
+        return text
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -146,20 +199,20 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise UserError(f"override '{override}' is not of the form key=value. Example: objective.lambd=0.005")
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise ConfigError(key, f"'{text}' is not a valid YAML value", "Quote it if it is text") from None
-    *parents, leaf = key.strip().split(".")
+    except _YAML_ERRORS:
+        raise ConfigError(key, f"{shown(text)} is not a valid YAML value", "Quote it if it is text") from None
+    path = key.strip().split(".")
+    *parents, leaf = path
+    value = _Plain().value(value, tuple(path))
     section: Any = values
     for depth, name in enumerate(parents):
-        name = _as_key(section, name)
         if section.get(name) is None:  # missing, or empty in the file
             section[name] = {}
         section = section[name]
         if not isinstance(section, dict):
-            path = ".".join(parents[: depth + 1])
-            problem = f"'{path}' is the value {shown(section)}, not a section"
-            raise ConfigError(key, problem, f"Give {path}=VALUE instead")
-    leaf = _as_key(section, leaf)
+            above = ".".join(parents[: depth + 1])
+            problem = f"'{above}' is the value {shown(section)}, not a section"
+            raise ConfigError(key, problem, f"Give {above}=VALUE instead")
     kinds = _annotation_of(parents)
     if leaf in ("kind", "backbone") and kinds is not None:  # the file's keys of another kind go with it
         value_now = merged_values(kinds, section, {leaf: value})
@@ -176,8 +229,3 @@ def _annotation_of(path: Sequence[str]) -> Any:
         annotation = annotation_at(section, name) if section else None
         section = section_for(annotation, {}) if annotation is not None else None
     return annotation
-
-
-def _as_key(section: dict[Any, Any], name: str) -> Any:
-    """YAML reads the keys of `stages` as numbers; an override must hit the same key."""
-    return int(name) if name.isdigit() and int(name) in section else name

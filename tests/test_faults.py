@@ -6,113 +6,117 @@ import json
 import os
 import re
 import signal
-import tempfile
-import textwrap
-import time
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.runs import processes_mentioning, report, start, train, wait_for_steps
+from tests.recovery import LEAVE_SECONDS, disturbed, fault, faults, undisturbed
+from tests.runs import LIMIT, report, train, wait_for_steps
 
-SECONDS_TO_END = 25
-"""Generous for a busy machine; it takes about three."""
-
-
-def pid_of(folder: Path, name: str) -> int:
-    text = (folder / "run" / "logs" / f"{name}.log").read_text()
-    found = re.search(r"process (\d+)", text)
-    assert found, text
-    return int(found.group(1))
-
-
-def private_folders() -> set[str]:
-    return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("onward-")}
-
-
-def nothing_left(folder: Path) -> bool:
-    deadline = time.monotonic() + 5
-    while processes_mentioning(str(folder)):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
+KILLED = r"its process was killed by signal 9 \(SIGKILL\)"
+LONG = "train.max_steps=600"
 
 
 @pytest.mark.parametrize(
-    ("victim", "kind", "message"),
+    ("victim", "overrides", "message"),
     [
-        ("stage_1", "queue", r"^error: stage 1 failed at step \d+: its process was killed by signal 9 \(SIGKILL\)$"),
-        ("stage_3", "queue", r"^error: stage 3 failed at step \d+: its process was killed by signal 9 \(SIGKILL\)$"),
-        ("stage_2", "rpc", r"^error: stage 2 failed at step \d+: its process was killed by signal 9 \(SIGKILL\)$"),
-        ("coordinator", "queue", r"^error: coordinator failed .*: its process was killed by signal 9$"),
+        ("stage_1", ("link.kind=p2p",), rf"stage 1 failed at step \d+: {KILLED}"),
+        ("stage_3", (), rf"stage 3 failed at step \d+: {KILLED}"),
+        ("stage_2", ("link.kind=rpc",), rf"stage 2 failed at step \d+: {KILLED}"),
+        ("stages_1-2", ("processes=2",), rf"stages 1-2 failed at step \d+: {KILLED}"),
+        ("coordinator", (), rf"coordinator failed( at step \d+)?: {KILLED}"),
     ],
+    ids=["first, p2p", "third, queue", "second, rpc", "two stages in one", "coordinator"],
 )
-def test_a_killed_process_ends_the_run(tmp_path: Path, victim: str, kind: str, message: str) -> None:
-    shared, private = set(os.listdir("/dev/shm")), private_folders()
-    process = start(tmp_path, "train.max_steps=600", f"link.kind={kind}")
-    wait_for_steps(tmp_path, 3, process)
-    os.kill(pid_of(tmp_path, victim), signal.SIGKILL)
-    killed = time.monotonic()
-    _, err = process.communicate(timeout=SECONDS_TO_END)
-    assert process.returncode == 1
-    assert time.monotonic() - killed < SECONDS_TO_END
-    assert re.search(message, err, re.MULTILINE), err
-    assert len(err.strip().splitlines()) == 1
-    assert nothing_left(tmp_path), processes_mentioning(str(tmp_path))
-    assert set(os.listdir("/dev/shm")) <= shared
-    if victim != "coordinator":
-        assert private_folders() <= private
+def test_a_killed_process_ends_the_run(tmp_path: Path, victim: str, overrides: tuple[str, ...], message: str) -> None:
+    with disturbed(tmp_path) as trial:
+        process = trial.start(LONG, *overrides)
+        trial.signal(victim, signal.SIGKILL, 3, process)
+        error = trial.failed(process)
+        assert re.fullmatch("error: " + message, error), error
+
+
+def test_a_killed_feed_worker_ends_the_run(tmp_path: Path) -> None:
+    with disturbed(tmp_path) as trial:
+        process = trial.start(LONG, "data.workers=1")
+        wait_for_steps(tmp_path, 3, process)
+        worker = _feed_worker(trial.pid("coordinator"))
+        os.kill(worker, signal.SIGKILL)
+        error = trial.failed(process)
+        assert re.match(
+            rf"error: coordinator failed at step \d+: (feed worker \(process {worker}\) died|the connection to a feed "
+            r"worker broke)",
+            error,
+        ), error
+
+
+def test_a_killed_command_line_leaves_no_orphan_and_a_cause(tmp_path: Path) -> None:
+    with disturbed(tmp_path) as trial:
+        process = trial.start(LONG, "data.workers=1")
+        wait_for_steps(tmp_path, 2, process)
+        process.kill()
+        process.communicate(timeout=LEAVE_SECONDS)
+    failure = json.loads((trial.run / "failure.json").read_text())
+    assert failure["message"].startswith("onward train failed")
+    assert failure["message"].endswith("its process ended without a word")
 
 
 @pytest.mark.parametrize("steps", [6, 60])
 def test_an_exception_names_stage_step_and_cause(tmp_path: Path, steps: int) -> None:
-    # With 6 steps stage 1 has finished when stage 3 fails: torchrun's order to stop once reached it while it waited
-    # for the coordinator, which was killed before it had written down the cause.
-    hook = tmp_path / "hook"
-    hook.mkdir()
-    (hook / "sitecustomize.py").write_text(
-        textwrap.dedent("""
-            import os, sys
-            if os.environ.get("RANK") == "2":
-                import pipeline.stage as module
-                update = module.Stage.update
-                def failing(self, step, labels=None):
-                    if step == 4:
-                        raise ValueError("the third block is upset")
-                    return update(self, step, labels)
-                module.Stage.update = failing
-        """)
-    )
-    result = train(tmp_path, f"train.max_steps={steps}", environment={"PYTHONPATH": str(hook)})
-    assert result.returncode == 1
-    assert result.stderr.strip() == "error: stage 3 failed at step 4: ValueError: the third block is upset"
-    failure = json.loads((tmp_path / "run" / "failure.json").read_text())
-    assert (failure["who"], failure["step"]) == ("stage 3", 4)
-    assert "Traceback" in (tmp_path / "run" / "logs" / "stage_3.log").read_text()
-    assert nothing_left(tmp_path)
+    # With 6 steps stage 1 has finished when stage 3 fails.
+    with disturbed(tmp_path) as trial:
+        error = trial.failed(trial.start(f"train.max_steps={steps}", faults(fault("raise", 3, 4))), LIMIT)
+        assert error == "error: stage 3 failed at step 4: InjectedFault: the configuration asked for it (faults)"
+        failure = json.loads((trial.run / "failure.json").read_text())
+        assert (failure["who"], failure["step"], failure["kind"]) == ("stage 3", 4, "raised")
+        assert "Traceback" in (trial.run / "logs" / "stage_3.log").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_an_interrupted_run_says_so(tmp_path: Path, number: signal.Signals) -> None:
-    process = start(tmp_path, "train.max_steps=600")
-    wait_for_steps(tmp_path, 3, process)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert re.fullmatch(r"interrupted at step \d+", err.strip()), err
-    assert nothing_left(tmp_path)
+def test_a_step_that_never_ends_is_named(tmp_path: Path) -> None:
+    with disturbed(tmp_path) as trial:
+        error = trial.failed(trial.start(LONG, "hang_timeout=3", faults(fault("hang", 2, 5))), LIMIT)
+        assert re.fullmatch(
+            r"error: stage 2 failed at step 5: it has been computing for \d+ s \(hang_timeout\)", error
+        ), error
 
 
-def test_a_killed_command_line_leaves_no_orphan(tmp_path: Path) -> None:
-    process = start(tmp_path, "train.max_steps=600")
-    wait_for_steps(tmp_path, 2, process)
-    process.kill()
-    process.communicate(timeout=60)
-    deadline = time.monotonic() + 45
-    while processes_mentioning(str(tmp_path)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not processes_mentioning(str(tmp_path))
+@pytest.mark.parametrize(("victim", "who"), [("stage_3", "stage 3"), ("coordinator", "coordinator")])
+def test_a_stopped_process_is_named(tmp_path: Path, victim: str, who: str) -> None:
+    with disturbed(tmp_path) as trial:
+        process = trial.start(LONG, "hang_timeout=4")
+        trial.signal(victim, signal.SIGSTOP, 3, process)
+        error = trial.failed(process)
+        assert re.fullmatch(
+            rf"error: {who} failed( at step \d+)?: no sign of life for \d+ s \(hang_timeout\): its process or its host "
+            r"is stopped or cut off",
+            error,
+        ), error
+
+
+def test_snapshots_that_fail_or_are_damaged_cost_nothing_but_themselves(tmp_path: Path) -> None:
+    upset = faults(
+        fault("disk_full", 2, 0), fault("slow", 1, 3, seconds=0.5), fault("corrupt", 3, 7),
+        fault("slow", 4, 10, seconds=1.5), fault("kill", 4, 11),
+    )  # fmt: skip
+    every = "snapshots.every=3"
+    with disturbed(tmp_path) as trial:
+        process = trial.start(every, upset)
+        out, error = process.communicate(timeout=LIMIT)
+        assert process.returncode == 1
+        assert re.fullmatch(rf"error: stage 4 failed at step 11: {KILLED}\n", error), error
+        assert re.search(
+            r"no snapshot after 3 steps: stage 2: '.*stage_2\.safetensors' could not be written \(No space left", out
+        ), out
+        result = trial.train(every, upset, "runtime=serial")
+        assert result.returncode == 0, result.stderr
+        assert re.search(r"snapshot after 9 steps passed over: '.*stage_3\.safetensors' is damaged", result.stdout)
+        assert "going on from the snapshot after 6 steps" in result.stdout
+        assert trial.digest == undisturbed()
+        times = [
+            json.loads(line)["stages"][0]["busy"] for line in (trial.run / "metrics.jsonl").read_text().splitlines()
+        ]
+        assert times[3] - times[2] > 0.5
 
 
 def test_a_loss_that_is_not_a_number_names_its_stage(tmp_path: Path) -> None:
@@ -134,3 +138,11 @@ def test_a_block_that_skips_steps_leaves_the_others_to_train_and_is_named_in_the
     assert [stage["skipped"] for stage in report(tmp_path)["stages"]] == [0, 0, 0, 5]
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert [stage["loss"] is None for stage in last["stages"]] == [False, False, False, True]
+
+
+def _feed_worker(coordinator: int) -> int:
+    """The process that augments images for the coordinator; its other child looks after shared memory."""
+    children = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(coordinator)], capture_output=True, text=True)
+    workers = [line.split()[0] for line in children.stdout.splitlines() if "spawn_main" in line]
+    assert len(workers) == 1, children.stdout
+    return int(workers[0])

@@ -18,7 +18,9 @@ TRANSPORT = ("torch.distributed", "torch.multiprocessing", "multiprocessing", "s
 MAY_USE_TRANSPORT = {
     "workers/links/": "links and the control channel carry data between processes",
     "workers/groups.py": "joins the process group that torchrun describes",
-    "launch/spawn.py": "starts processes",
+    "workers/replica_group.py": "joins the replicas of a stage",
+    "pipeline/replicas/": "collectives of a group that it is given",
+    "pipeline/engines/deepspeed_engine.py": "hands DeepSpeed the group that it is given",
     "launch/ports.py": "binds the metrics port once to see that it is free; carries nothing",
 }
 SOURCES = sorted(path for package in MAY_IMPORT for path in (REPOSITORY / package).rglob("*.py"))

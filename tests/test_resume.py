@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,26 +16,12 @@ MIXED = (
     "stages.2={objective: {kind: supervised}, head: {projector: [10]}, optimizer: {kind: sgd, nesterov: true}}",
     "stages.3={objective: {kind: vicreg}, optimizer: {kind: lars_lr_in_momentum}}",
 )
-KILL = """
-import os, signal
-stage, step = os.environ["KILL"].split(":")
-if os.environ.get("RANK", stage) == stage:
-    import pipeline.stage as module
-    for name in ("update", "relay"):
-        def dying(self, *arguments, original=getattr(module.Stage, name), place={"update": 0, "relay": 1}[name]):
-            if arguments[place] == int(step) and self.index == int(stage) + 1:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(self, *arguments)
-        setattr(module.Stage, name, dying)
-"""
 
 
-def killed(folder: Path, at: str, *overrides: str) -> None:
-    """A run that ends when rank `R` comes to step `S`, for `at` = `R:S`."""
-    (folder / "hook").mkdir()
-    (folder / "hook" / "sitecustomize.py").write_text(KILL)
-    environment = {"KILL": at, "PYTHONPATH": str(folder / "hook")}
-    result = train(folder, *STEPS, *overrides, environment=environment)
+def killed(folder: Path, at: tuple[int, int], *overrides: str) -> None:
+    """A run whose stage dies at a step, `at` of both."""
+    death = f"faults=[{{kind: kill, stage: {at[0]}, step: {at[1]}}}]"
+    result = train(folder, *STEPS, *overrides, death)
     assert result.returncode == 1, result.stdout
     assert not (folder / "run" / "report.json").exists()
 
@@ -54,15 +41,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize(
     ("at", "first", "then"),
     [
-        ("2:6", (), ()),
-        pytest.param("0:9", (), ("link.kind=rpc", "link.depth=3"), marks=pytest.mark.slow),
-        ("3:5", ("link.kind=rpc",), ("runtime=serial",)),
-        ("1:8", ("runtime=serial",), ("runtime=pipelined", "data.workers=1")),
+        ((3, 6), (), ()),
+        pytest.param((1, 9), (), ("link.kind=rpc", "link.depth=3"), marks=pytest.mark.slow),
+        ((4, 5), ("link.kind=rpc",), ("runtime=serial",)),
+        ((2, 8), ("runtime=serial",), ("runtime=pipelined", "data.workers=1")),
     ],
     ids=["same command", "queue then rpc", "rpc then serial", "serial then pipelined"],
 )
 def test_killed_and_started_again(
-    whole: str, tmp_path: Path, at: str, first: tuple[str, ...], then: tuple[str, ...]
+    whole: str, tmp_path: Path, at: tuple[int, int], first: tuple[str, ...], then: tuple[str, ...]
 ) -> None:
     killed(tmp_path, at, *first)
     result = train(tmp_path, *STEPS, *then)
@@ -79,7 +66,7 @@ def test_every_method_resumes(tmp_path: Path, method: tuple[str, ...]) -> None:
     whole = uninterrupted(tmp_path / "whole", *method)
     folder = tmp_path / "stopped"
     folder.mkdir()
-    killed(folder, "1:9", *method)
+    killed(folder, (2, 9), *method)
     result = train(folder, *STEPS, *method)
     assert result.returncode == 0, result.stderr
     assert "going on from the snapshot after 8 steps" in result.stdout
@@ -88,21 +75,30 @@ def test_every_method_resumes(tmp_path: Path, method: tuple[str, ...]) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_stopped_before_its_first_snapshot_starts_over(whole: str, tmp_path: Path) -> None:
-    killed(tmp_path, "2:1")
+    killed(tmp_path, (3, 1))
     result = train(tmp_path, *STEPS)
     assert "no snapshot to go on from: starting over" in result.stdout
     assert report(tmp_path)["final_digest"] == whole
 
 
-def test_a_damaged_snapshot_is_passed_over(whole: str, tmp_path: Path) -> None:
-    killed(tmp_path, "0:9", "runtime=serial")
+@pytest.mark.parametrize(
+    ("harm", "problem"),
+    [
+        (lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:], "stage_2.safetensors' is damaged"),
+        (lambda data: data[:5000], "stage_2.safetensors' has 5000 bytes, and the manifest says"),
+    ],
+    ids=["flipped", "torn"],
+)
+def test_a_damaged_snapshot_is_passed_over(
+    whole: str, tmp_path: Path, harm: Callable[[bytes], bytes], problem: str
+) -> None:
+    killed(tmp_path, (1, 9), "runtime=serial")
     part = tmp_path / "run" / "snapshots" / "step_8" / "stage_2.safetensors"
-    data = part.read_bytes()
-    part.write_bytes(data[:5000] + bytes([data[5000] ^ 1]) + data[5001:])
+    part.write_bytes(harm(part.read_bytes()))
     result = train(tmp_path, *STEPS, "runtime=serial")
     assert result.returncode == 0, result.stderr
     assert "snapshot after 8 steps passed over: " in result.stdout
-    assert "stage_2.safetensors' is damaged" in result.stdout
+    assert problem in result.stdout
     assert "going on from the snapshot after 4 steps" in result.stdout
     assert report(tmp_path)["final_digest"] == whole
 

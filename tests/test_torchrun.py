@@ -1,35 +1,149 @@
-"""Started by torchrun itself, as on a cluster: the same run, and wrong numbers of processes are refused."""
+"""Started by torchrun itself, as on a cluster: the same run, wrong settings refused, workers started again."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import signal
+import socket
 import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.runs import LIMIT, ROOT, TINY, report, train
+import pytest
+
+from tests.recovery import STEPS, Trial, disturbed, fault, faults, python, undisturbed
+from tests.runs import LIMIT, ROOT, TINY, wait_for_steps
+
+ANEW = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+"""Without it torchrun gives every attempt the store of the one before."""
 
 
-def torchrun(folder: Path, processes: int) -> subprocess.CompletedProcess[str]:
-    (folder / "tiny.yaml").write_text(TINY)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*launcher, "-m", "launch.train", str(folder / "tiny.yaml"), f"run_dir={folder / 'run'}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT)
+@contextlib.contextmanager
+def agents(trial: Trial, count: int, each: int, *overrides: str, restarts: int = 0, anew: bool = True) -> Iterator[
+    list[subprocess.Popen[str]]
+]:  # fmt: skip
+    """`count` torchruns that start `each` processes; several stand for several hosts."""
+    (trial.folder / "tiny.yaml").write_text(TINY)
+    meet = ["--standalone"]
+    if count > 1:
+        meet = [
+            f"--nnodes={count}", "--rdzv-backend=c10d", f"--rdzv-id={trial.private.name}",
+            f"--rdzv-endpoint=127.0.0.1:{_free_port()}", "--local-addr=127.0.0.1",
+        ]  # fmt: skip
+    command = python("-m", "torch.distributed.run", *meet, f"--nproc-per-node={each}", f"--max-restarts={restarts}")
+    command += ["-m", "launch.train", str(trial.folder / "tiny.yaml"), f"run_dir={trial.run}", *STEPS, *overrides]
+    environment = {**os.environ, **trial.environment, "OMP_NUM_THREADS": "1"} | ({ANEW: "1"} if anew else {})
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) for _ in range(count)]
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate(timeout=LIMIT)
+
+
+def ended(processes: list[subprocess.Popen[str]]) -> tuple[list[int], str, str]:
+    """Exit codes, and everything that was printed."""
+    said = [process.communicate(timeout=LIMIT) for process in processes]
+    out, error = ("".join(part) for part in zip(*said, strict=True))
+    return [process.returncode for process in processes], out, error
+
+
+def causes(error: str) -> list[str]:
+    """Our own lines among torchrun's."""
+    return re.findall(r"^(?:error: |interrupted).*$", error, re.M)
 
 
 def test_torchrun_by_hand_gives_the_same_weights(tmp_path: Path) -> None:
-    result = torchrun(tmp_path, 4)
-    assert result.returncode == 0, result.stderr
-    serial = tmp_path / "serial"
-    serial.mkdir()
-    assert train(serial, "runtime=serial").returncode == 0
-    assert report(tmp_path)["final_digest"] == report(serial)["final_digest"]
+    with disturbed(tmp_path) as trial, agents(trial, 1, 2, "processes=2") as processes:
+        codes, _, error = ended(processes)
+        assert codes == [0], error
+        assert trial.digest == undisturbed()
 
 
 def test_a_wrong_number_of_processes_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    result = torchrun(tmp_path, 2)
-    assert result.returncode != 0
-    assert "error: the network is cut into 4 stages and torchrun started 2 processes" in result.stderr
-    assert "--nproc-per-node=4" in result.stderr
-    assert not (tmp_path / "run").exists()
+    with disturbed(tmp_path) as trial, agents(trial, 1, 2) as processes:
+        codes, _, error = ended(processes)
+        assert codes != [0]
+        assert causes(error) == [
+            "error: this run needs 4 processes (one a stage, or a replica of a stage) and torchrun started 2. Give "
+            "--nproc-per-node=4, or other model.cuts, processes or replicas"
+        ]
+        assert not trial.run.exists()
+
+
+@pytest.mark.parametrize(
+    ("anew", "overrides", "remedy"),
+    [
+        (False, (), f"Set {ANEW}=1 in the environment of torchrun on every host"),
+        (True, ("restart=stage",), "restart: got 'stage', and torchrun restarts all processes or none"),
+    ],
+    ids=["old addresses", "one stage alone"],
+)
+def test_a_restart_that_could_not_work_is_refused(
+    tmp_path: Path, anew: bool, overrides: tuple[str, ...], remedy: str
+) -> None:
+    two = ("processes=2", *overrides)
+    with disturbed(tmp_path) as trial, agents(trial, 1, 2, *two, restarts=1, anew=anew) as processes:
+        codes, _, error = ended(processes)
+        assert codes != [0]
+        assert remedy in error
+        assert not trial.run.exists()
+
+
+@pytest.mark.parametrize(
+    ("count", "each", "overrides", "victim"),
+    [
+        (1, 4, (), "stage_1"),
+        (1, 2, ("processes=2",), "coordinator"),
+        (2, 2, ("link.kind=p2p",), "stage_3"),
+        pytest.param(2, 2, ("link.kind=rpc",), "stage_2", marks=pytest.mark.slow),
+        pytest.param(1, 4, ("link.kind=rpc",), "stage_4", marks=pytest.mark.slow),
+    ],
+    ids=["one agent, rank 0", "one agent, coordinator", "two agents, p2p", "two agents, rpc", "one agent, rpc"],
+)
+def test_torchrun_starts_them_again(
+    tmp_path: Path, count: int, each: int, overrides: tuple[str, ...], victim: str
+) -> None:
+    pause = faults(fault("slow", 1, 5, seconds=3))
+    with disturbed(tmp_path) as trial, agents(trial, count, each, pause, *overrides, restarts=2) as processes:
+        trial.signal(victim, signal.SIGKILL, 5, processes[0])
+        codes, out, error = ended(processes)
+        assert codes == [0] * count, error
+        assert "going on from the snapshot after 4 steps" in out
+        assert trial.digest == undisturbed()
+
+
+def test_a_failure_without_restarts_has_one_cause(tmp_path: Path) -> None:
+    overrides = ("link.kind=p2p", faults(fault("raise", 3, 6)))
+    with disturbed(tmp_path) as trial, agents(trial, 2, 2, *overrides) as processes:
+        codes, _, error = ended(processes)
+        assert 0 not in codes
+        assert causes(error) == [
+            "error: stage 3 failed at step 6: InjectedFault: the configuration asked for it (faults)"
+        ]
+
+
+def test_torchrun_is_asked_to_stop(tmp_path: Path) -> None:
+    pause = faults(fault("slow", 1, 5, seconds=4))
+    with disturbed(tmp_path) as trial:
+        with agents(trial, 1, 2, "processes=2", pause) as processes:
+            wait_for_steps(tmp_path, 5, processes[0])
+            processes[0].terminate()
+            _, _, error = ended(processes)
+            found = re.findall(
+                r"^interrupted; the same command goes on from the snapshot after (\d+) steps", error, re.M
+            )
+            assert len(found) == 1, error
+        result = trial.train(pause)
+        assert f"going on from the snapshot after {found[0]} steps" in result.stdout
+        assert trial.digest == undisturbed()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

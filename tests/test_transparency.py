@@ -18,13 +18,58 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("overrides", [("queue", 1), ("queue", 5), ("rpc", 1), ("rpc", 3)], ids=str)
+LINKS = [("queue", 1), ("queue", 5), ("rpc", 1), ("rpc", 3), ("p2p", 1), ("p2p", 4)]
+
+
+@pytest.mark.parametrize("overrides", LINKS, ids=str)
 def test_the_pipeline_equals_the_serial_run(serial: Path, tmp_path: Path, overrides: tuple[str, int]) -> None:
     kind, depth = overrides
     result = train(tmp_path, f"link.kind={kind}", f"link.depth={depth}")
     assert result.returncode == 0, result.stderr
     assert report(tmp_path)["final_digest"] == report(serial)["final_digest"]
     assert report(tmp_path)["link"] == kind
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_stages_may_share_processes(serial: Path, tmp_path: Path, processes: int) -> None:
+    result = train(tmp_path, f"processes={processes}")
+    assert result.returncode == 0, result.stderr
+    assert f"in {'3 processes' if processes == 3 else 'a process'} and a coordinator" in result.stdout
+    assert report(tmp_path)["final_digest"] == report(serial)["final_digest"]
+
+
+def test_a_codec_changes_the_run_and_is_the_same_in_both_runtimes(serial: Path, tmp_path: Path) -> None:
+    digests = []
+    for number, how in enumerate((["runtime=serial"], ["link.kind=p2p"], ["processes=2"])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        result = train(folder, "link.codec=int8", *how)
+        assert result.returncode == 0, result.stderr
+        digests.append(report(folder)["final_digest"])
+    assert len(set(digests)) == 1
+    assert digests[0] != report(serial)["final_digest"]
+
+
+def test_replicas_compute_what_one_does_and_the_same_bits_every_time(serial: Path, tmp_path: Path) -> None:
+    counts = [f"stages.{stage}.replicas={count}" for stage, count in enumerate((3, 2, 2, 1), 1)]
+    digests = []
+    for number, how in enumerate(([], ["link.kind=p2p", "stages.2.engine.shard_optimizer=true"])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        result = train(folder, "data.batch_size=66", *counts, *how)
+        assert result.returncode == 0, result.stderr
+        digests.append(report(folder)["final_digest"])
+    assert digests[0] == digests[1]
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    assert train(alone, "data.batch_size=66", "runtime=serial").returncode == 0
+    for stage in range(1, 5):
+        one, many = (load_file(f / "run" / "final" / f"stage_{stage}.safetensors") for f in (alone, tmp_path / "0"))
+        assert one.keys() == many.keys()
+        for name in one:
+            wanted = one[name].double()
+            error = (many[name].double() - wanted).norm() / wanted.norm().clamp_min(1e-6)
+            assert error < 2e-3, f"stage {stage}, {name}: {error:.1e}"  # fp32 rounds sums of slices otherwise
 
 
 def test_the_digest_sees_the_noise_and_the_seed(serial: Path, tmp_path: Path) -> None:

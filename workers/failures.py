@@ -10,11 +10,14 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from pipeline.errors import OnwardError, StageFailure, TrainingError, UserError
+from workers.parsing import Count, read_message
 
-RANKS = ("bad_input", "raised", "died", "timeout", "lost_neighbour", "interrupted")
+RANKS = ("bad_input", "raised", "died", "hung", "timeout", "lost_neighbour", "interrupted")
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,9 @@ class Sign:
         cause: one sentence.
     """
 
-    who: str
-    step: int | None
-    kind: str
+    who: Annotated[str, Field(max_length=200)]
+    step: Count | None
+    kind: Annotated[str, Field(pattern=f"^({'|'.join(RANKS)})$")]
     cause: str
 
     def to_message(self) -> dict[str, Any]:
@@ -39,13 +42,15 @@ class Sign:
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> Sign:
-        """The inverse of `to_message`."""
-        return cls(str(message["who"]), message["step"], str(message["kind"]), str(message["cause"]))
+        """The inverse of `to_message`; raises `MalformedMessage`."""
+        return read_message(cls, message)
 
     def error(self) -> OnwardError:
         """As an exception; its text is what the user reads."""
         if self.kind == "bad_input":
             return UserError(self.cause)
+        if self.kind == "interrupted":
+            return TrainingError(self.cause)
         return StageFailure(self.who, self.step, self.cause)
 
 
@@ -67,7 +72,7 @@ def sign_of(who: str, step: int | None, error: BaseException) -> Sign:
         kind = "bad_input"
     elif type(error).__name__ == "LinkTimeout":
         kind = "timeout"
-    elif type(error).__name__ in ("LinkClosed", "ControlClosed"):
+    elif type(error).__name__ in ("LinkClosed", "ControlClosed", "ReplicaLost"):
         kind = "lost_neighbour"
     elif isinstance(error, Interrupted):
         kind = "interrupted"

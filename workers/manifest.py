@@ -6,18 +6,34 @@ What it says is checked before anything is read: a manifest comes from a disk th
 from __future__ import annotations
 
 import hashlib
-import re
+import json
+import os
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import UserError
 
 MANIFEST = "manifest.json"
 MAX_BYTES = 16 * 1024 * 1024
+MAX_STAGES = 100_000
 _CHUNK = 1 << 20
+
+
+def _check_counters(value: Any, depth: int = 0) -> Any:
+    """Counters are a few numbers: nothing that another program would have to be careful with."""
+    if isinstance(value, dict) and depth < 4 and len(value) <= 1000:
+        return {key[:200]: _check_counters(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list) and depth < 4 and len(value) <= 1000:
+        return [_check_counters(item, depth + 1) for item in value]
+    small = isinstance(value, int | float) and abs(value) < 2**53  # neither infinite nor NaN
+    if not (value is None or small or (isinstance(value, str) and len(value) <= 1000)):
+        raise ValueError("a counter is neither a finite number, a short text nor a small group of them")
+    return value
 
 
 @dataclass(frozen=True)
@@ -31,10 +47,12 @@ class StageFile:
         counters: what of the stage's state is not a tensor.
     """
 
-    file: str
-    bytes: int
-    sha256: str
-    counters: dict[str, Any]
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+    file: Annotated[str, Field(pattern=r"^stage_[1-9][0-9]{0,5}\.safetensors$")]
+    bytes: Annotated[int, Field(ge=0, lt=2**63)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    counters: Annotated[dict[str, Any], AfterValidator(_check_counters)]
 
 
 @dataclass(frozen=True)
@@ -49,53 +67,64 @@ class Manifest:
         return {"format": 1, "steps": self.steps, "stages": {str(k): asdict(part) for k, part in self.stages.items()}}
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-    file: str = Field(pattern=r"^stage_\d{1,6}\.safetensors$")
-    bytes: int = Field(ge=0)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    counters: dict[str, Any]
-
-
 class _Form(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     format: int = Field(ge=1, le=1)
-    steps: int = Field(ge=1)
-    stages: dict[str, _Part] = Field(min_length=1)
+    steps: int = Field(ge=1, lt=2**63)
+    stages: dict[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}$")], StageFile] = Field(
+        min_length=1, max_length=MAX_STAGES
+    )
 
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest in `folder`, without looking at the files it names.
 
     Raises:
-        UserError: there is none, or it is not one: no path in it may leave its folder.
+        UserError: there is none, or it is not one: no path in it, and no link beside it, may leave its folder.
     """
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if stat.S_ISLNK(os.lstat(folder).st_mode):
+            raise UserError(f"'{folder}' is a symbolic link, and a snapshot is a folder of its run")
+        if (size := _size(path)) > MAX_BYTES:
             raise UserError(f"'{path}' is no manifest: it is larger than {MAX_BYTES} bytes")
-        form = _Form.model_validate_json(path.read_bytes())
-        stages = {int(index): StageFile(**part.model_dump()) for index, part in form.stages.items()}
+        with path.open("rb") as file:
+            data = file.read(size)
+        json.loads(data, object_pairs_hook=_without_twins)
+        form = _Form.model_validate_json(data)
     except OSError as error:
         raise UserError(f"'{path}' cannot be read ({error.strerror})") from None
-    except (ValidationError, ValueError, RecursionError) as error:
-        found = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+    except (ValueError, RecursionError) as error:
+        found = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else error
         raise UserError(f"'{path}' is no manifest ({' '.join(str(found).split())[:200]})") from None
-    named = re.fullmatch(r"step_(\d+)", folder.name)
-    if named is None or int(named[1]) != form.steps:
+    if folder.name != f"step_{form.steps}":
         raise UserError(f"'{path}' is the manifest of another snapshot, after {form.steps} steps")
-    for index, part in stages.items():
+    for index, part in form.stages.items():
         if part.file != f"stage_{index}.safetensors":
             raise UserError(f"'{path}' gives stage {index} the file '{part.file}'")
-    return Manifest(form.steps, stages)
+    return Manifest(form.steps, {int(index): part for index, part in form.stages.items()})
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> None:
+    """Two readers of a key that stands twice may disagree on which value counts."""
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("a key stands twice")
+
+
+def _size(path: Path) -> int:
+    """Bytes of an ordinary file; raises `UserError` for a link, which may lead anywhere, or a pipe, which may block."""
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"'{path}' is not an ordinary file")
+    return status.st_size
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
-    """Raises `UserError` naming the first file that is not what the manifest says."""
+    """Raises `UserError` naming the first file that is not what the manifest says, or holds no tensors."""
     for part in manifest.stages.values():
         path = folder / part.file
         try:
-            size = path.stat().st_size
+            size = _size(path)
             digest = _digest(path) if size == part.bytes else None
         except OSError as error:
             raise UserError(f"'{path}' cannot be read ({error.strerror})") from None
@@ -103,6 +132,11 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             raise UserError(f"'{path}' has {size} bytes, and the manifest says {part.bytes}")
         if digest != part.sha256:
             raise UserError(f"'{path}' is damaged: its digest is not the manifest's")
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"'{path}' holds no tensors that can be read ({error})") from None
 
 
 def _digest(path: Path) -> str:

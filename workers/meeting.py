@@ -14,8 +14,8 @@ from pipeline.precision import DTYPES
 from pipeline.shapes import boundary_shapes
 from workers.links.base import LinkAddress
 from workers.messages import TensorSpec
+from workers.topology import KEY_FILE
 
-COORDINATOR = "coordinator"
 START_SECONDS = 300.0
 """All processes must have started, and opened their links, within this."""
 
@@ -25,35 +25,38 @@ class Meeting:
     """One run's meeting point.
 
     Args:
-        private_dir: folder that only this user may enter; holds the sockets.
+        private_dir: folder that only this user may enter; holds the sockets. Empty on several hosts.
         key: authenticates every connection of the run.
-        num_stages: stage processes; the coordinator comes on top.
         rpc_init: where the RPC group meets (`file://` on one host, `env://` on several).
         control: Unix socket, or host and port, of the control channel.
+        store: where process groups meet: `file://FOLDER/NAME` on one host, `tcp://HOST:PORT` on several.
+        host: that this process listens on, where there is no private folder.
     """
 
     private_dir: str
     key: bytes = field(repr=False)
-    num_stages: int
     rpc_init: str
     control: str | tuple[str, int]
+    store: str
+    host: str = ""
 
-    def link(self, index: int, depth: int) -> LinkAddress:
-        """The link into stage `index + 1`; link 0 comes from the coordinator."""
-        sender = COORDINATOR if index == 0 else stage_name(index)
-        path = str(Path(self.private_dir) / f"link{index}")
-        return LinkAddress(f"link{index}", sender, stage_name(index + 1), path, self.key, depth)
+    @classmethod
+    def on_one_host(cls, private_dir: str) -> Meeting:
+        """Everything is a file in the private folder, the key too: only this user can open them."""
+        folder = Path(private_dir)
+        key = bytes.fromhex((folder / KEY_FILE).read_text())
+        return cls(private_dir, key, f"file://{folder}/rpc", str(folder / "control"), f"file://{folder}/store")
+
+    def point(self, name: str, sender: str, receiver: str, depth: int) -> LinkAddress:
+        """The address of one connection between two processes."""
+        path = str(Path(self.private_dir) / name) if self.private_dir else ""
+        return LinkAddress(name, sender, receiver, path, self.key, depth, store=self.store, host=self.host)
 
 
-def stage_name(index: int) -> str:
-    """The process of stage `index`, counted from 1, in words."""
-    return f"stage {index}"
-
-
-def link_spec(config: Config, index: int) -> TensorSpec:
-    """What link `index` carries at most: images as bytes into stage 1, activations after that."""
-    dtype = torch.uint8 if index == 0 else DTYPES[config.stage(index).precision.dtype]
-    return TensorSpec(boundary_shapes(config)[index], dtype)
+def link_spec(config: Config, stage: int) -> TensorSpec:
+    """What enters `stage` at most: images as bytes into stage 1, activations after that."""
+    dtype = torch.uint8 if stage == 1 else DTYPES[config.stage(stage - 1).precision.dtype]
+    return TensorSpec(boundary_shapes(config)[stage - 1], dtype)
 
 
 class NoisePolicy:

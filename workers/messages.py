@@ -30,6 +30,7 @@ class Header:
         learner: the only stage, from 1, that learns from this batch; None if all do. Stages before it run
             forward only, and the batch does not travel beyond it.
         snapshot: every stage that the batch reaches writes its state after the step.
+        leave: the run stops here, to go on another day; only together with `last`.
         labels: of the images, as 32-bit integers, little-endian; empty unless a loss uses them.
     """
 
@@ -39,6 +40,7 @@ class Header:
     last: bool = False
     learner: int | None = None
     snapshot: bool = False
+    leave: bool = False
     labels: bytes = b""
 
     @property
@@ -54,7 +56,7 @@ class Header:
 
     def to_bytes(self) -> bytes:
         """One line of JSON, UTF-8, then the labels."""
-        fields = [self.step, self.epoch, self.noise_levels, self.last, self.learner, self.snapshot]
+        fields = [self.step, self.epoch, self.noise_levels, self.last, self.learner, self.snapshot, self.leave]
         return json.dumps(fields).encode() + b"\n" + self.labels
 
     @classmethod
@@ -62,11 +64,11 @@ class Header:
         """Raises `TrainingError` if the bytes are not a header."""
         try:
             line, _, labels = data.partition(b"\n")
-            step, epoch, levels, last, learner, snapshot = json.loads(line)
+            step, epoch, levels, last, learner, snapshot, leave = json.loads(line)
             levels = tuple(float(level) for level in levels)
             learner = None if learner is None else int(learner)
-            return cls(int(step), int(epoch), levels, bool(last), learner, bool(snapshot), labels)
-        except (ValueError, TypeError) as error:
+            return cls(int(step), int(epoch), levels, bool(last), learner, bool(snapshot), bool(leave), labels)
+        except (ValueError, TypeError, RecursionError, OverflowError) as error:
             raise TrainingError(f"a link delivered bytes that are not a header ({error})") from None
 
 

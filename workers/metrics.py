@@ -6,6 +6,8 @@ thread; a metric that was asked for and cannot be served is an error at the star
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from pipeline import config as settings
@@ -44,6 +46,7 @@ class RunMetrics:
             STAGE,
             registry=registry,
         )
+        self.restarts = Counter("onward_restarts", "Times a stage was brought back", STAGE, registry=registry)
         self.feed_wait = Counter("onward_feed_wait_seconds", "Time the pipeline waited for images", registry=registry)
         self._last: dict[int, StepReport] = {}
         self._feed_wait = 0.0
@@ -69,6 +72,12 @@ class RunMetrics:
         for term, value in {"total": report.loss, **report.terms}.items():
             if value is not None:
                 self.loss.labels(*labels, term).set(value)
+
+    def restarted(self, stages: Iterable[int]) -> None:
+        """These stages start over from a snapshot; what they report as totals begins at 0 again."""
+        for stage in stages:
+            self.restarts.labels(str(stage), REPLICA).inc()
+            self._last.pop(stage, None)
 
     def step_done(self, images: int, feed_wait: float) -> None:
         """Every stage has finished a step of `images` images; the feed was waited for `feed_wait` s in all."""

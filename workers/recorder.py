@@ -48,7 +48,10 @@ class Recorder:
         self._batches[step] = (epoch, images, stages)
 
     def stage_report(self, report: StepReport) -> None:
-        """A stage has finished a step."""
+        """A stage has finished a step; one that was restarted goes through some steps again, which count once."""
+        latest = self.latest.get(report.stage)
+        if latest is not None and report.step <= latest.step:
+            return
         self.latest[report.stage] = report
         self.metrics.stage_report(report)
         reports = self._waiting.setdefault(report.step, {})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
 
 from pipeline.stage import StageReport
+from workers.parsing import Count, Finite, Index, MalformedMessage, Seconds, read_message
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,17 @@ class StepReport:
         link_bytes: bytes sent onward.
     """
 
-    stage: int
-    step: int
-    loss: float | None
-    terms: dict[str, float | None]
-    learning_rate: float
-    skipped: int
-    busy: float
-    wait_input: float
-    wait_output: float
-    queue_depth: int
-    link_bytes: int
+    stage: Index
+    step: Count
+    loss: Finite | None
+    terms: dict[str, Finite | None]
+    learning_rate: Finite
+    skipped: Count
+    busy: Seconds
+    wait_input: Seconds
+    wait_output: Seconds
+    queue_depth: Count
+    link_bytes: Count
 
     def to_message(self) -> dict[str, Any]:
         """For the control channel."""
@@ -43,8 +45,16 @@ class StepReport:
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> StepReport:
-        """The inverse of `to_message`."""
-        return cls(**{name: message[name] for name in cls.__dataclass_fields__})
+        """The inverse of `to_message`; raises `MalformedMessage`."""
+        return read_message(cls, message)
+
+    @classmethod
+    def from_member(cls, message: dict[str, Any], stages: Collection[int]) -> StepReport:
+        """The report of a process that trains `stages`; raises `MalformedMessage` if it is about another."""
+        report = cls.from_message(message)
+        if report.stage not in stages:
+            raise MalformedMessage(f"a report of stage {report.stage}, which it does not train")
+        return report
 
 
 @dataclass

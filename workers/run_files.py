@@ -70,6 +70,16 @@ class RunDir:
         """Held by the coordinator while it lives."""
         return self.path / ".lock"
 
+    @property
+    def faults(self) -> Path:
+        """Which faults of the configuration have struck."""
+        return self.path / ".faults"
+
+    @property
+    def replay(self) -> Path:
+        """Batches that a restarted stage may need, where they do not fit into memory."""
+        return self.path / ".replay"
+
     def stage(self, index: int) -> Path:
         """The trained stage `index`, counted from 1."""
         return self.final / f"stage_{index}.safetensors"

@@ -21,6 +21,7 @@ from pipeline.config.run import Snapshots
 from pipeline.errors import UserError
 from pipeline.stage import Stage
 from pipeline.state import restore_stage, stage_counters, stage_tensors
+from workers.faults import Faults
 from workers.manifest import MANIFEST, Manifest, StageFile, read_manifest
 from workers.run_files import RunDir, step_numbers, write_json
 from workers.weights import save_tensors
@@ -64,17 +65,25 @@ class SnapshotWriter:
     Args:
         run: where to.
         report: called from the thread with the outcome of each.
+        faults: that are to strike.
+        writes: whether this process keeps what it takes; of replicas only the first does.
     """
 
-    def __init__(self, run: RunDir, report: Callable[[Taken], None]) -> None:
-        self._run, self._report = run, report
+    def __init__(
+        self, run: RunDir, report: Callable[[Taken], None], faults: Faults | None = None, writes: bool = True
+    ) -> None:
+        self._run, self._report, self._writes = run, report, writes
+        self._faults = faults or Faults((), run, (), 1)
         self._jobs: queue.Queue[tuple[int, int, dict[str, Tensor], dict[str, Any]] | None] = queue.Queue(1)
         self._thread = threading.Thread(target=self._write_all, name="snapshots", daemon=True)
         self._thread.start()
 
     def take(self, stage: Stage, steps: int) -> None:
         """Copy the state of `stage` after `steps` steps; it is written later."""
-        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in stage_tensors(stage).items()}
+        tensors = stage_tensors(stage)  # replicas may have to put their parts together: all of them ask
+        if not self._writes:
+            return
+        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
         self._jobs.put((stage.index, steps, copies, stage_counters(stage)))
 
     def close(self) -> None:
@@ -87,8 +96,10 @@ class SnapshotWriter:
             index, steps, tensors, counters = job
             path = self._run.snapshot(steps) / f"stage_{index}.safetensors"
             try:
+                self._faults.before_write(index, steps)
                 digest = save_tensors(path, tensors)
                 file = StageFile(path.name, path.stat().st_size, digest, counters)
+                self._faults.after_write(index, steps, path)
                 self._report(Taken(index, steps, file))
             except OSError as error:
                 problem = f"'{path}' could not be written ({error.strerror or error})"
@@ -102,26 +113,49 @@ class SnapshotKeeper:
         config: when, and how many to keep.
         run: where.
         say: called with a sentence when a snapshot could not be completed.
+        start_step: the snapshot that the run goes on from; 0 for none.
+        committed: called with the steps of every snapshot that is complete.
     """
 
-    def __init__(self, config: Snapshots, run: RunDir, say: Callable[[str], None]) -> None:
-        self.config, self.run, self.say = config, run, say
+    def __init__(
+        self,
+        config: Snapshots,
+        run: RunDir,
+        say: Callable[[str], None],
+        start_step: int = 0,
+        committed: Callable[[int], None] = lambda steps: None,
+    ) -> None:
+        self.config, self.run, self.say, self._tell = config, run, say, committed
+        self.committed = start_step
+        """Steps of the newest complete snapshot."""
         self._expected: dict[int, int] = {}
         self._parts: dict[int, dict[int, StageFile]] = {}
         self._lock = threading.Lock()  # one thread sends batches, another hears of the parts
 
-    def due(self, step: int, stages: int) -> bool:
-        """Whether a snapshot follows `step`, counted from 0; it then expects the parts of stages 1 to `stages`."""
-        if self.config.every is None or (step + 1) % self.config.every:
+    def due(self, step: int, stages: int, leave: bool = False) -> bool:
+        """Whether a snapshot follows `step`, counted from 0; it then expects the parts of stages 1 to `stages`.
+
+        Args:
+            leave: the run ends with this step, so a snapshot follows in any case.
+        """
+        if not leave and (self.config.every is None or (step + 1) % self.config.every):
             return False
         with self._lock:
             self._expected[step + 1], self._parts[step + 1] = stages, {}
         return True
 
+    def forget(self, stages: Sequence[int]) -> None:
+        """These stages start over from the newest complete snapshot, and will write their parts of others again."""
+        with self._lock:
+            for parts in self._parts.values():
+                for stage in stages:
+                    parts.pop(stage, None)
+
     def taken(self, part: Taken) -> None:
         """One stage has written its part, or has failed to."""
         with self._lock:
             if part.steps not in self._expected:
+                self._clear(part.steps)
                 return
             parts = self._parts[part.steps]
             if part.file is not None:
@@ -130,17 +164,26 @@ class SnapshotKeeper:
             if complete or part.file is None:
                 del self._expected[part.steps], self._parts[part.steps]
         if part.file is None:
+            self._clear(part.steps)
             self.say(f"no snapshot after {part.steps} steps: stage {part.stage}: {part.problem}")
         elif complete:
             self._commit(part.steps, parts)
+
+    def _clear(self, steps: int) -> None:
+        """Make room: the other parts of a snapshot that cannot be completed are of no use."""
+        if not (self.run.snapshot(steps) / MANIFEST).exists():
+            shutil.rmtree(self.run.snapshot(steps), ignore_errors=True)
 
     def _commit(self, steps: int, parts: dict[int, StageFile]) -> None:
         manifest = Manifest(steps, {index: parts[index] for index in sorted(parts)})
         try:
             write_json(self.run.snapshot(steps) / MANIFEST, manifest.to_json())
         except OSError as error:
+            self._clear(steps)
             self.say(f"no snapshot after {steps} steps: its manifest could not be written ({error.strerror})")
             return
+        self.committed = max(self.committed, steps)
+        self._tell(steps)
         for old in self._to_drop(steps):
             shutil.rmtree(self.run.snapshot(old), ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""The life of one stage's process: connect, build the stage, open the links, work, save, leave."""
+"""The life of one training process: connect, build its stages, open the links, work, save, leave."""
 
 from __future__ import annotations
 
@@ -12,92 +12,139 @@ import torch
 
 from pipeline.config import Config
 from pipeline.errors import TrainingError
+from pipeline.replicas import Team
 from pipeline.stage import Stage
 from workers.compute import set_up_compute
 from workers.failures import Interrupted, raise_interrupted, sign_of
+from workers.faults import Faults
 from workers.links.agent import start_agent, stop_agent
-from workers.links.control import ControlClient
-from workers.links.factory import open_receiver, open_sender
-from workers.meeting import START_SECONDS, Meeting, link_spec, stage_name
+from workers.links.control import ControlClient, ControlTimeout
+from workers.meeting import START_SECONDS, Meeting
+from workers.replica_group import form_team
 from workers.run_files import RunDir
 from workers.snapshots import SnapshotWriter, restore
-from workers.stage_worker import StageWorker
+from workers.stage_worker import Activity, StageWorker
+from workers.topology import Member, members, stage_name
+from workers.watch import Watch
 from workers.weights import save_stage
+from workers.wiring import Wiring
 
 STOP_SECONDS = 30.0
+LINGER_SECONDS = 7 * 24 * 3600.0
+"""A process that is done waits for the rest of the run; the control channel tells it when there is none any more."""
 _log = logging.getLogger(__name__)
 
 
-def run_stage_process(
-    config: Config,
-    run: RunDir,
-    meeting: Meeting,
-    index: int,
-    device: torch.device,
-    steps_per_epoch: int,
-    start_step: int,
-) -> bool:
-    """Train stage `index` from `start_step` to the end of the run; whether it got there.
+def run_member(config: Config, run: RunDir, meeting: Meeting, member: Member, device: torch.device) -> bool:
+    """Train the stages of `member` to the end of the run; whether it got there.
 
     Whatever goes wrong is told to the coordinator in one sentence and written to this process's log in full.
     """
     set_up_compute(config)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, raise_interrupted)
-    name = stage_name(index)
-    _log.info("%s: process %d on %s, %d CPU threads", name, os.getpid(), device, config.threads)
-    worker: StageWorker | None = None
+    _log.info("%s: process %d on %s, %d CPU threads", member.name, os.getpid(), device, config.threads)
     with ExitStack() as stack:
         try:
-            control = ControlClient.connect(meeting.control, meeting.key, name, START_SECONDS)
+            control = ControlClient.connect(meeting.control, meeting.key, member.name, START_SECONDS)
+            stack.callback(control.close)
+            start = control.poll(START_SECONDS)
         except (TrainingError, Interrupted):
-            _log.exception("%s could not reach the coordinator", name)
+            _log.exception("%s could not reach the coordinator", member.name)
             return False
-        stack.callback(control.close)
+        process = _Process(config, run, meeting, member, device, control, stack)
         try:
-            stage = Stage(config, index, steps_per_epoch, device)
-            restore(run, start_step, [stage])
-            writer = SnapshotWriter(run, lambda taken: control.send(taken.to_message()))
-            worker = _connect(config, meeting, stage, control, writer, stack)
-            worker.run()
-            writer.close()
-            control.send({"type": "done", "digest": save_stage(run, stage)})
-            _leave_orderly(config, worker)
+            if start is None or start.get("type") != "start":
+                raise ControlTimeout(f"{member.name}: the coordinator did not say where to start")
+            process.train(int(start["step"]), int(start["steps_per_epoch"]), int(start["attempt"]))
         except BaseException as error:
-            # From here a signal changes nothing: this process is leaving, and must still say why.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_IGN)
+            process.activity.since = None
             _log.error("%s", traceback.format_exc())
+            who = stage_name(process.activity.stage) if member.replicas == 1 else member.name
+            sign = sign_of(who, process.activity.step, error).to_message()
             with suppress(Exception):
-                control.send(sign_of(name, worker.step if worker else None, error).to_message())
+                control.send({**sign, "process": member.name})
             if config.link.kind == "rpc":
                 stop_agent(graceful=False, timeout=2.0)
             return False
     return True
 
 
-def _connect(
-    config: Config, meeting: Meeting, stage: Stage, control: ControlClient, writer: SnapshotWriter, stack: ExitStack
-) -> StageWorker:
-    """Open the link from the stage before, then the one to the stage after."""
-    kind, index = config.link.kind, stage.index
-    if kind == "rpc":
-        start_agent(stage_name(index), index - 1, meeting.num_stages + 1, meeting.rpc_init, START_SECONDS)
-    device = next(stage.parameters()).device
-    address = meeting.link(index - 1, config.link.depth)
-    receiver = open_receiver(kind, address, link_spec(config, index - 1), START_SECONDS, device)
-    stack.callback(receiver.close)
-    sender = None
-    if index < meeting.num_stages:
-        address = meeting.link(index, config.link.depth)
-        sender = open_sender(kind, address, link_spec(config, index), START_SECONDS)
-        stack.callback(sender.close)
-    return StageWorker(stage, receiver, sender, control, config.link.timeout, writer)
+class _Process:
+    """What one training process holds, from the connection to its end."""
 
+    def __init__(
+        self,
+        config: Config,
+        run: RunDir,
+        meeting: Meeting,
+        member: Member,
+        device: torch.device,
+        control: ControlClient,
+        stack: ExitStack,
+    ) -> None:
+        self.config, self.run, self.meeting, self.member = config, run, meeting, member
+        self.device, self.control, self.stack = device, control, stack
+        self.activity = Activity(member.stages[0])
+        self.wiring = Wiring(config, meeting, run)
 
-def _leave_orderly(config: Config, worker: StageWorker) -> None:
-    worker.receiver.close()
-    if worker.sender is not None:
-        worker.sender.close()
-    if config.link.kind == "rpc":
-        stop_agent(graceful=True, timeout=STOP_SECONDS)
+    def train(self, start_step: int, steps_per_epoch: int, attempt: int) -> None:
+        """From the first batch to the last, and the end of the run."""
+        config, member = self.config, self.member
+        beat = min(1.0, config.hang_timeout / 4)
+        with Watch(self.control, self.activity, beat, self.wiring.committed) as watch:
+            worker = self._prepare(start_step, steps_per_epoch, attempt)
+            try:
+                worker.run()
+            finally:
+                self.activity.since = None
+            worker.snapshots.close()
+            if worker.left:
+                self.control.send({"type": "left"})
+            else:
+                for stage in worker.stages:
+                    save_stage(self.run, stage, writes=member.reports)
+                self.control.send({"type": "done"})
+            watch.linger(self.wiring.serve, LINGER_SECONDS)
+            self._leave(worker)
+
+    def _prepare(self, start_step: int, steps_per_epoch: int, attempt: int) -> StageWorker:
+        """Build the stages, open the link from the stage before, then the one to the stage after."""
+        config, member, control = self.config, self.member, self.control
+        team = self._team(attempt)
+        stages = [Stage(config, index, steps_per_epoch, self.device, team=team) for index in member.stages]
+        restore(self.run, start_step, stages)
+        faults = Faults(config.faults, self.run, member.stages, member.replica)
+        writer = SnapshotWriter(self.run, lambda taken: control.send(taken.to_message()), faults, writes=member.reports)
+        if config.link.kind == "rpc":
+            ranks = len(members(config)) + 1
+            start_agent(member.name, member.rank, ranks, self.meeting.rpc_init, START_SECONDS)
+        receiver = self.wiring.receiver(member, start_step, self.device)
+        self.stack.callback(receiver.close)
+        sender = self.wiring.sender(member, self.device)
+        if sender is not None:
+            self.stack.callback(sender.close)
+        reports = control if member.reports else None
+        codec = config.link.codec
+        return StageWorker(stages, receiver, sender, reports, config.link.timeout, writer, faults, self.activity, codec)
+
+    def _team(self, attempt: int) -> Team:
+        member = self.member
+        name = f"unit{member.unit}.{attempt}"
+        alone = any(self.config.stage(index).engine.kind == "deepspeed" for index in member.stages)
+        return form_team(
+            self.meeting.store,
+            name,
+            member.replica - 1,
+            member.replicas,
+            self.device,
+            START_SECONDS,
+            always_group=alone,
+        )
+
+    def _leave(self, worker: StageWorker) -> None:
+        worker.receiver.close()
+        if worker.sender is not None:
+            worker.sender.close()
+        if self.config.link.kind == "rpc":
+            stop_agent(graceful=True, timeout=STOP_SECONDS)

@@ -1,4 +1,4 @@
-"""The loop of one stage process: receive, forward, send onward, learn, report.
+"""The loop of one training process: receive, forward, send onward, learn, report.
 
 Activations leave before the local update, so the next stage starts while this one learns. Nothing
 comes back: the links carry batches one way only, and the next stage's loss never reaches this block.
@@ -7,12 +7,15 @@ comes back: the links carry batches one way only, and the next stage's loss neve
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 
+from pipeline.codecs import round_trip
 from pipeline.stage import Stage, StageReport
+from workers.faults import Faults
 from workers.links.base import LinkTimeout, Receiver, Sender
 from workers.messages import Header, Message
 from workers.reports import StageTimes
@@ -33,28 +36,50 @@ class Snapshots(Protocol):
         """Copy the state after so many steps."""
         ...
 
+    def close(self) -> None:
+        """Until all that were taken are written."""
+        ...
+
+
+@dataclass
+class Activity:
+    """What a process is doing, for whoever asks whether it is still alive; written by one thread, read by another."""
+
+    stage: int
+    step: int | None = None
+    """The step being worked on; None before the first."""
+    since: float | None = None
+    """When it began to compute, by `time.monotonic`; None while it waits for a neighbour."""
+
 
 @dataclass
 class StageWorker:
-    """Drives one `Stage` between its links.
+    """Drives neighbouring stages between two links.
 
     Args:
-        stage: what computes.
+        stages: what computes, in order; usually one.
         receiver: from the stage before (or the coordinator).
         sender: to the stage after; None for the last stage.
-        control: where reports go.
+        control: where reports go; None for a replica that does not speak for its stage.
         timeout: seconds to wait for a neighbour.
         snapshots: where the state goes when a batch is marked for it.
+        faults: that are to strike.
+        activity: kept up to date.
+        codec: what activations go through between two stages, here as on a link.
     """
 
-    stage: Stage
+    stages: Sequence[Stage]
     receiver: Receiver
     sender: Sender | None
-    control: ReportChannel
+    control: ReportChannel | None
     timeout: float
     snapshots: Snapshots
-    step: int | None = None
-    """The step being worked on; for the report of a failure."""
+    faults: Faults
+    activity: Activity
+    codec: str = "none"
+    left: bool = False
+    """The run was asked to stop before its end."""
+    _times: dict[int, StageTimes] = field(default_factory=dict)
 
     def run(self) -> None:
         """Work until the batch that is marked as the last.
@@ -62,41 +87,70 @@ class StageWorker:
         Raises:
             LinkTimeout, LinkClosed, LinkMismatch: a neighbour is gone or silent.
         """
-        times = StageTimes()
+        self._times = {stage.index: StageTimes() for stage in self.stages}
         last = False
         while not last:
             started = time.monotonic()
             message = self._receive()
             header = message.header
-            self.step, last = header.step, header.last
-            received = time.monotonic()
-            learns = header.learner in (None, self.stage.index)
-            level = header.noise_levels[self.stage.index - 1]
-            forward = self.stage if learns else self.stage.relay
-            activations = forward(message.tensor, header.step, level)
-            forwarded = time.monotonic()
-            if self.sender is not None and header.reaches(self.stage.index + 1):
-                self.sender.send(header, activations, self.timeout)
-            sent = time.monotonic()
-            result = self.stage.update(header.step, self._labels(header)) if learns else StageReport()
-            if header.snapshot:
-                self.snapshots.take(self.stage, header.step + 1)
-            times.wait_input += received - started
-            times.wait_output += sent - forwarded
-            times.busy += (forwarded - received) + (time.monotonic() - sent)
-            link_bytes = self.sender.bytes_sent if self.sender is not None else 0
-            report = times.report(self.stage.index, header.step, result, self.receiver.waiting(), link_bytes)
+            self.activity.step, last, self.left = header.step, header.last, header.leave
+            self._times[self.stages[0].index].wait_input += time.monotonic() - started
+            reached = [stage for stage in self.stages if header.reaches(stage.index)]
+            activations = message.tensor
+            for stage in reached:
+                activations = self._forward(stage, activations, header)
+            self._send(header, activations, reached[-1].index)
+            for stage in reached:
+                self._learn(stage, header)
+            self.activity.since = None
+
+    def _forward(self, stage: Stage, activations: torch.Tensor, header: Header) -> torch.Tensor:
+        started = self._begin(stage)
+        if stage is not self.stages[0]:
+            activations = round_trip(self.codec, activations)
+        forward = stage if header.learner in (None, stage.index) else stage.relay
+        onward: torch.Tensor = forward(activations, header.step, header.noise_levels[stage.index - 1])
+        self._times[stage.index].busy += time.monotonic() - started
+        return onward
+
+    def _send(self, header: Header, activations: torch.Tensor, index: int) -> None:
+        if self.sender is None or not header.reaches(index + 1):
+            return
+        self.activity.since, started = None, time.monotonic()
+        self.sender.send(header, activations, self.timeout)
+        self._times[index].wait_output += time.monotonic() - started
+
+    def _learn(self, stage: Stage, header: Header) -> None:
+        started = self._begin(stage)
+        self.faults.before_update(stage.index, header.step)
+        learns = header.learner in (None, stage.index)
+        result = stage.update(header.step, self._labels(header, stage)) if learns else StageReport()
+        if header.snapshot:
+            self.snapshots.take(stage, header.step + 1)
+        times = self._times[stage.index]
+        times.busy += time.monotonic() - started
+        first, final = stage is self.stages[0], stage is self.stages[-1]
+        waiting = self.receiver.waiting() if first else 0
+        link_bytes = self.sender.bytes_sent if final and self.sender is not None else 0
+        report = times.report(stage.index, header.step, result, waiting, link_bytes)
+        if self.control is not None:
             self.control.send(report.to_message())
+
+    def _begin(self, stage: Stage) -> float:
+        now = time.monotonic()
+        self.activity.stage, self.activity.since = stage.index, now
+        return now
 
     def _receive(self) -> Message:
         """The next batch. A stage whose turn has not come (mode sequential) waits as long as its neighbour lives."""
+        first = self.stages[0]
         while True:
             try:
                 return self.receiver.recv(self.timeout)
             except LinkTimeout:
-                if self.step is not None or self.stage.phases.count == 1 or self.stage.index == 1:
+                if self.activity.step is not None or first.phases.count == 1 or first.index == 1:
                     raise
 
-    def _labels(self, header: Header) -> torch.Tensor | None:
+    def _labels(self, header: Header, stage: Stage) -> torch.Tensor | None:
         labels = header.label_tensor
-        return None if labels is None else labels.to(self.stage.compute.device)
+        return None if labels is None else labels.to(stage.compute.device)

@@ -28,9 +28,17 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def save_stage(run: RunDir, stage: Stage) -> str:
-    """Write everything a trained stage holds; returns the SHA-256 of the file."""
-    return save_tensors(run.stage(stage.index), stage.snapshot())
+def save_stage(run: RunDir, stage: Stage, writes: bool = True) -> None:
+    """Write everything a trained stage holds.
+
+    Args:
+        run: where to.
+        stage: what. All its replicas call this, for they may have to put their parts together.
+        writes: whether this one is the one that writes.
+    """
+    tensors = stage.snapshot()
+    if writes:
+        save_tensors(run.stage(stage.index), tensors)
 
 
 def load_stages(run: RunDir, stages: Sequence[Stage]) -> None:

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from pipeline.config.base import PositiveFloat, PositiveInt, Section
 from pipeline.config.data import Data
+from pipeline.config.engines import Engine, TorchEngine
+from pipeline.config.faults import Fault
 from pipeline.config.heads import Expansion, Head
 from pipeline.config.kinds import merge
 from pipeline.config.model import Model, ResNet
@@ -22,12 +24,16 @@ DEVICE_PATTERN = r"^(auto|cpu|cuda|cuda:\d+)$"
 class Link(Section):
     """How activations travel from one stage to the next."""
 
-    kind: Literal["queue", "rpc"] = "queue"
-    """`queue`: shared memory on one host. `rpc`: torch.distributed.rpc, any host."""
+    kind: Literal["queue", "rpc", "p2p"] = "queue"
+    """`queue`: shared memory on one host. `rpc`: torch.distributed.rpc, any host. `p2p`: send and receive of Gloo
+    (CPU) or NCCL (GPU) into buffers that wait for them, any host."""
     depth: Annotated[int, Field(ge=1, le=64)] = 2
     """Batches that may wait on one link before the sender blocks."""
     timeout: PositiveFloat = 300.0
     """Seconds that a stage waits for its neighbour before it gives up."""
+    codec: Literal["none", "bf16", "fp16", "int8"] = "none"
+    """How activations are written on the wire. All but `none` lose precision, and with it the equality to the bit
+    with a run without codec; `int8` has one scale for each channel of each image. Images travel as they are."""
 
 
 class Train(Section):
@@ -45,6 +51,8 @@ class StageOverrides(Section):
     """What one stage does differently; partial sections are merged over the common ones."""
 
     device: Annotated[str, Field(pattern=DEVICE_PATTERN)] | None = None
+    replicas: PositiveInt | None = None
+    engine: dict[str, Any] = Field(default={})
     head: dict[str, Any] = Field(default={})
     objective: dict[str, Any] = Field(default={})
     noise: dict[str, Any] = Field(default={})
@@ -95,7 +103,19 @@ class Config(Section):
     """`auto`: one GPU a stage where there are enough, else the CPU. `cuda`: stage k on GPU k-1."""
     threads: PositiveInt = 1
     """CPU threads of one stage; part of what makes two runs equal to the bit."""
-    restart: Literal["none"] = "none"
+    replicas: PositiveInt = 1
+    """Processes that share the batch of one stage, each a slice; `stages.K.replicas` for one stage alone."""
+    processes: PositiveInt | None = None
+    """Processes that share the stages, neighbours together; one a stage if not given."""
+    restart: Literal["none", "job", "stage"] = "none"
+    """What comes back when a process dies: nothing; all processes from the last snapshot; or the dead stage alone, on
+    one host, while the others wait for it."""
+    max_restarts: PositiveInt = 3
+    """Restarts in a row without a new snapshot between them, after which the run fails."""
+    hang_timeout: PositiveFloat = 120.0
+    """Seconds that one step of one stage may take, waiting for neighbours not counted; a stage that is stopped, or
+    computes for longer, is named and ends the run (or is restarted). The first step may take longer."""
+    engine: Engine = TorchEngine()
     link: Link = Link()
     train: Train = Train()
     data: Data = Data()
@@ -109,6 +129,7 @@ class Config(Section):
     snapshots: Snapshots = Snapshots()
     metrics: Metrics = Metrics()
     evaluation: Evaluation = Evaluation()
+    faults: tuple[Fault, ...] = ()
 
     @property
     def num_stages(self) -> int:
@@ -119,6 +140,10 @@ class Config(Section):
     def in_one_process(self) -> bool:
         """Whether one process trains all blocks: asked for, or because one loss reaches all of them."""
         return self.runtime == "serial" or self.mode == "end_to_end"
+
+    def replicas_of(self, index: int) -> int:
+        """Processes that share the batch of stage `index`."""
+        return self.stages.get(index, StageOverrides()).replicas or self.replicas
 
     @property
     def uses_labels(self) -> bool:
@@ -148,6 +173,8 @@ class Config(Section):
             index=index,
             units=tuple(self.model.blocks()[index - 1]),
             device=overrides.device or self.device,
+            replicas=overrides.replicas or self.replicas,
+            engine=merge(Engine, self.engine, overrides.engine),
             head=head,
             objective=objective,
             noise=merge(Noise, self.noise, overrides.noise),
@@ -162,6 +189,8 @@ class StageConfig(Section):
     index: PositiveInt
     units: tuple[str, ...]
     device: str
+    replicas: PositiveInt
+    engine: Engine
     head: Head
     objective: Objective
     noise: Noise

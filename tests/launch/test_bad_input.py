@@ -173,7 +173,7 @@ CASES = [
     ),
     # the machine
     Case("GPU without GPUs", r"^device: got 'cuda', .*0 GPUs.*device=cpu", ("device=cuda",)),
-    Case("more stages than GPUs", r"^device: .*4 stages and 2 GPUs.*device=auto", ("device=cuda",), gpus=2),
+    Case("more stages than GPUs", r"^device: .*4 processes and 2 GPUs.*device=auto", ("device=cuda",), gpus=2),
     Case("GPU of a stage", r"^stages\.2\.device: got 'cuda:5' .*2 GPUs", ("stages.2.device=cuda:5",), gpus=2),
     Case("unknown host", r"^metrics\.host: 'no host' .*127\.0\.0\.1", ("metrics.enabled=true", "metrics.host=no host")),
     Case(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import pytest
 from hypothesis import given, settings
@@ -91,7 +92,9 @@ def leaves(section: type[Section], path: tuple[str, ...] = (), beside: dict[str,
     for name in section.model_fields:
         annotation = annotation_at(section, name)
         inner = section_for(annotation, {})
-        if kinds := kinds_of(annotation):
+        if get_origin(annotation) is tuple and inner is not None:  # a list of sections: its first
+            found += leaves(inner, (*path, name, "0"))
+        elif kinds := kinds_of(annotation):
             tag = "backbone" if name == "model" else "kind"
             for kind, model in kinds.items():
                 value = KIND_VALUES.get(kind, kind)
@@ -110,10 +113,11 @@ NAMES = [".".join(path) + "".join(f"-{value}" for value in list(beside.values())
 
 def nest(path: tuple[str, ...], section: dict[str, Any]) -> dict[str, Any]:
     """`section` as the section at `path`."""
-    nested = section
+    nested: Any = section
     for name in reversed(path):
-        nested = {name: nested}
-    return nested
+        nested = [nested] if name == "0" else {name: nested}
+    whole: dict[str, Any] = nested
+    return whole
 
 
 @pytest.mark.parametrize(("path", "beside"), LEAVES, ids=NAMES)
@@ -130,6 +134,71 @@ def test_every_misspelt_key_is_an_error_that_names_the_right_one(path: tuple[str
         parse_config(nest(path[:-1], {**beside, wrong: 0}))
     assert caught.value.path == ".".join([*path[:-1], wrong])
     assert path[-1] in caught.value.remedy.split("Allowed: ")[1].split(", ")
+
+
+@pytest.mark.parametrize(
+    ("faults", "path", "problem"),
+    [
+        ([{"kind": "kill", "step": 3}], "faults.0.stage", "is missing"),
+        ([{"kind": "kill", "stage": 1, "step": 0}, 7], "faults.1", "got 7 where a section was expected"),
+        ({"kind": "kill"}, "faults", 'got {"kind": "kill"}'),
+        ([{"kind": "kil", "stage": 1, "step": 0}], "faults.0.kind", "unknown value 'kil'"),
+        ([{"kind": "slow", "stage": 1, "step": 0, "seconds": 0}], "faults.0.seconds", "got 0"),
+    ],
+)
+def test_a_list_of_sections_names_the_item_and_its_keys(faults: object, path: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"faults": faults})
+    assert (caught.value.path, caught.value.problem) == (path, problem)
+    if "section" in caught.value.remedy or "section" in problem:
+        assert "kind, stage, step" in caught.value.remedy
+
+
+BOMBS = {
+    "aliases": "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)),
+    "merges": "a0: &a0 {x: 1, y: 2}\n"
+    + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12)),
+    "digits": "seed: " + "1" * 200_000 + "x\n",
+    "sixties": "seed: " + ":".join(["59"] * 2000) + ".5\n",
+    "hexadecimal": "seed: 0x" + "f" * 100_000 + "\n",
+    "tag of a truth": "seed: !!bool maybe\n",
+    "tag of nothing": "seed: !!int ''\n",
+    "tag of a date": "seed: !!timestamp soon\n",
+    "half a character": 'run_dir: "\\uD800"\n',
+    "null byte": 'run_dir: "\\0"\n',
+    "endless": "# " + "x" * 300_000 + "\n",
+    "braces": "{" * 3000,
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_no_text_takes_long_or_ends_in_a_traceback(bomb: str, tmp_path: Path) -> None:
+    (tmp_path / "bomb.yaml").write_text(BOMBS[bomb])
+    started = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        load_config(tmp_path / "bomb.yaml")
+    assert time.monotonic() - started < 5
+    assert len(str(caught.value)) < 1000
+    with pytest.raises(UserError):
+        load_config(tmp_path / "bomb.yaml", ["a0.x=1", "a1.x=1", "seed.x=1"])
+
+
+def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="more than 262144 bytes"):
+        load_config("/dev/zero")
+
+
+def test_a_value_that_holds_itself_can_be_shown(tmp_path: Path) -> None:
+    (tmp_path / "loop.yaml").write_text("data: &a [*a]\n")
+    with pytest.raises(ConfigError, match="not a section"):
+        load_config(tmp_path / "loop.yaml", ["data.batch_size=4"])
+
+
+def test_what_a_terminal_would_act_on_is_escaped() -> None:
+    for values in ({"\x1b[2J": 1}, {"stages": {"\x1b[2J": {}}}, {"device": "\x1b[2J"}, {"data": {"\x9b2J": 1}}):
+        with pytest.raises(ConfigError) as caught:
+            parse_config(values)
+        assert str(caught.value).isprintable()
 
 
 def test_an_alias_that_holds_itself(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_placement_names_stage_and_units() -> None:
     [
         ("cuda", 0, {}, r"^device: got 'cuda', and this machine has 0 GPUs .*Give device=cpu or device=auto"),
         ("cuda:0", 0, {}, r"^device: got 'cuda:0', .*device=cpu"),
-        ("cuda", 3, {}, r"^device: .*4 stages and 3 GPUs.*device=auto.*device=cuda:0.*device=cpu.*model\.cuts"),
+        ("cuda", 3, {}, r"^device: .*4 processes and 3 GPUs.*device=auto.*device=cuda:0.*device=cpu.*model\.cuts"),
         ("cuda:2", 2, {}, r"^device: got 'cuda:2' .*2 GPUs.*cuda:0, cuda:1, cpu or auto"),
         ("cpu", 2, {3: "cuda:7"}, r"^stages\.3\.device: got 'cuda:7' for stage 3, .*2 GPUs"),
         ("cpu", 2, {3: "cuda"}, r"^stages\.3\.device: got 'cuda' for stage 3, .*2 GPUs"),

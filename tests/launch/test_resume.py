@@ -8,9 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from launch.resume import inspect, prepare
 from pipeline.config import Config
@@ -22,12 +24,12 @@ CONFIG = parse_config({"data": {"batch_size": 64}, "train": {"epochs": 20}, "sna
 
 
 def snapshot(run: Path, steps: int, stages: int = 2) -> dict[str, Any]:
-    """A complete snapshot of made-up bytes; returns what its manifest holds."""
+    """A complete snapshot of made-up tensors; returns what its manifest holds."""
     folder = run / "snapshots" / f"step_{steps}"
     folder.mkdir(parents=True)
     parts = {}
     for index in range(1, stages + 1):
-        data = bytes([index]) * (100 + index)
+        data = save({"weight": np.full(100 + index, index, dtype=np.uint8)})
         (folder / f"stage_{index}.safetensors").write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()
         parts[str(index)] = {
@@ -65,7 +67,7 @@ def test_a_damaged_one_is_passed_over_and_named(run: Path, damage: str) -> None:
     folder = run / "snapshots" / "step_8"
     part = folder / "stage_2.safetensors"
     if damage == "flipped":
-        part.write_bytes(b"\0" + part.read_bytes()[1:])
+        part.write_bytes(part.read_bytes()[:-1] + b"\0")
     elif damage == "cut":
         part.write_bytes(part.read_bytes()[:-1])
     elif damage == "missing":

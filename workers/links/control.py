@@ -162,8 +162,12 @@ class ControlServer:
 
     def _admit(self, names: set[str]) -> None:
         for name in names & self._early.keys() - self._clients.keys():
-            connection = self._clients[name] = self._early.pop(name)
-            with contextlib.suppress(OSError):  # it has gone already: `poll` reports that
+            connection = self._early.pop(name)
+            if _has_ended(connection):
+                connection.close()
+                continue
+            self._clients[name] = connection
+            with contextlib.suppress(OSError):  # it has gone this moment: `poll` reports that
                 connection.send_bytes(_encode({"welcome": True, "refusal": None}))
 
     def _read(self, name: str) -> list[tuple[str, Message | None]]:

@@ -1,0 +1,54 @@
+"""What is left of a failed run for whoever reads it next: `failure.json`, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
+from workers.failures import Sign
+from workers.run_files import RunDir, write_json
+
+EXIT_CODES = {"bad_input": EXIT_BAD_INPUT, "interrupted": EXIT_INTERRUPTED}
+PREPARED = "ONWARD_RUN_DIR"
+"""Set in processes whose user is served by the command line, which also made the run directory."""
+
+
+def record_failure(run: RunDir, sign: Sign) -> int:
+    """Write down the cause of a failed run, and say it unless the command line will; returns the exit code."""
+    if not write_failure(run, sign):  # a full disk is a common cause
+        print(in_words(sign.kind, str(sign.error())), flush=True)
+    elif PREPARED not in os.environ:
+        print(in_words(sign.kind, str(sign.error())), file=sys.stderr)
+    return exit_code(sign)
+
+
+def write_failure(run: RunDir, sign: Sign) -> bool:
+    """Write down the cause of a failed run; whether that was possible."""
+    said = {"message": str(sign.error()), "exit_code": exit_code(sign)}
+    try:
+        write_json(run.failure, {"who": sign.who, "step": sign.step, "kind": sign.kind, "cause": sign.cause, **said})
+    except OSError:
+        return False
+    return True
+
+
+def exit_code(sign: Sign) -> int:
+    """What a run ends with that failed so."""
+    return EXIT_CODES.get(sign.kind, EXIT_FAILED)
+
+
+def read_failure(run: RunDir) -> dict[str, Any] | None:
+    """What `record_failure` wrote; None if nothing failed."""
+    try:
+        value: dict[str, Any] = json.loads(run.failure.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value
+
+
+def in_words(kind: str, message: str) -> str:
+    """The line that the user reads."""
+    return message if kind == "interrupted" else f"error: {message}"

@@ -1,0 +1,39 @@
+"""One training process of `onward train`: started with one JSON object on its standard input, ends with its parent."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from launch.children import first_line, hear_parent
+from launch.run_dir import read_config
+from workers.run_files import RunDir
+from workers.topology import members
+
+
+def main() -> int:
+    """Train what this process is for; returns the exit code."""
+    start: dict[str, Any] = first_line()
+    hear_parent(lambda message: None, lambda: os._exit(1))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    import torch
+
+    from workers.meeting import Meeting
+    from workers.stage_process import run_member
+
+    run = RunDir(Path(start["run_dir"]))
+    config = read_config(run.path)
+    member = members(config)[start["rank"]]
+    meeting = Meeting.on_one_host(start["private_dir"])
+    return 0 if run_member(config, run, meeting, member, torch.device(start["device"])) else 1
+
+
+if __name__ == "__main__":
+    # Links and RPC agents have threads of their own; after a failure nothing may wait for them.
+    exit_code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)

@@ -1,0 +1,147 @@
+"""One attempt at a pipelined run on this host: starts its processes, restarts some, and sees that all of them end."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from launch.children import Child, ended
+from launch.failure import PREPARED, exit_code, write_failure
+from launch.placement import count_gpus, member_devices
+from pipeline.config import Config
+from workers.environment import process_environment
+from workers.failures import Sign
+from workers.health import no_sign_of_life
+from workers.run_files import RunDir
+from workers.topology import COORDINATOR, KEY_FILE, Member, members
+
+POLL_SECONDS = 0.02
+LEAVE_SECONDS = 15.0
+"""After the coordinator has ended, the others see it and end; what is left after this is killed."""
+
+
+@dataclass
+class Stop:
+    """How often the user has asked to stop."""
+
+    asked: int = 0
+
+
+class Supervision:
+    """The processes of one attempt; a context manager, at whose end none of them is left.
+
+    Args:
+        config: of the run.
+        run: where it writes.
+        start_step: the first step to train.
+    """
+
+    def __init__(self, config: Config, run: RunDir, start_step: int) -> None:
+        self.config, self.run, self.start_step = config, run, start_step
+        self._everyone = {member.name: member for member in members(config)}
+        self._devices = member_devices(config, count_gpus())
+        self._children: dict[str, Child] = {}
+        self._told: set[int] = set()
+        """Processes whose end the coordinator knows of."""
+        self._heard: float | None = None
+        """When the coordinator last gave a sign of life; None until its first."""
+
+    def __enter__(self) -> Self:
+        self._private = make_private_dir()
+        environment = {**process_environment(self.config.threads), PREPARED: str(self.run.path)}
+        environment |= LOOPBACK
+        start = {
+            "run_dir": str(self.run.path.absolute()),
+            "private_dir": self._private,
+            "host": "",
+            "device": self._devices[0],
+            "start_step": self.start_step,
+            "parent": "onward train",
+            "beat": min(1.0, self.config.hang_timeout / 4),
+        }
+        self._environment = environment
+        self._coordinator = Child("launch.coordinate", start, environment, self.run.log(COORDINATOR))
+        for member in self._everyone.values():
+            self._start(member)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for child in (*self._children.values(), self._coordinator):
+            child.close()
+        shutil.rmtree(self._private, ignore_errors=True)
+
+    def follow(self, stop: Stop) -> int:
+        """Until the run has ended; the coordinator's exit code."""
+        passed_on = False
+        while self._coordinator.process.poll() is None:
+            if stop.asked and not passed_on:
+                self._coordinator.tell({"type": "leave"})
+                passed_on = True
+            if stop.asked > 1:
+                return self._ended_with(Sign(COORDINATOR, None, "interrupted", "interrupted at once"))
+            self._report_the_gone()
+            self._obey()
+            silent = 0.0 if self._heard is None else time.monotonic() - self._heard
+            if silent > self.config.hang_timeout:
+                self._coordinator.close()
+                return self._ended_with(Sign(COORDINATOR, None, "hung", no_sign_of_life(silent)))
+            time.sleep(POLL_SECONDS)
+        self._await_the_rest()
+        code = self._coordinator.process.returncode
+        if code < 0:
+            return self._ended_with(Sign(COORDINATOR, None, "died", ended(code)))
+        return code
+
+    def _ended_with(self, sign: Sign) -> int:
+        """The coordinator cannot say it itself."""
+        write_failure(self.run, sign)
+        return exit_code(sign)
+
+    def _obey(self) -> None:
+        """Do what the coordinator asks for."""
+        for word in self._coordinator.words():
+            self._heard = time.monotonic()
+            for name in word.get("restart", ()):
+                self._children[name].close()
+                self._start(self._everyone[name])
+
+    def _start(self, member: Member) -> None:
+        start: dict[str, Any] = {
+            "run_dir": str(self.run.path.absolute()),
+            "private_dir": self._private,
+            "rank": member.rank,
+            "device": self._devices[member.rank],
+        }
+        environment = {**self._environment, "RANK": str(member.rank), "LOCAL_RANK": str(member.rank)}
+        log = self.run.log(member.log_name)
+        self._children[member.name] = Child("launch.member", start, environment, log, quiet=True)
+
+    def _report_the_gone(self) -> None:
+        for name, child in self._children.items():
+            code = child.process.poll()
+            if code and child.process.pid not in self._told:
+                self._told.add(child.process.pid)
+                self._coordinator.tell({"type": "gone", "who": name, "cause": ended(code)})
+
+    def _await_the_rest(self) -> None:
+        deadline = time.monotonic() + LEAVE_SECONDS
+        for child in self._children.values():
+            child.wait(max(deadline - time.monotonic(), 0.0))
+
+
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+"""On one host no library shall listen on anything else."""
+
+
+def make_private_dir() -> str:
+    """A folder that only this user can enter, with the key that authenticates the run's connections."""
+    private = tempfile.mkdtemp(prefix="onward-")  # mode 0700
+    key_file = Path(private) / KEY_FILE
+    key_file.touch(mode=0o600)
+    key_file.write_text(secrets.token_hex(32))
+    return private

@@ -1,0 +1,114 @@
+"""What fits together of the keys that say how many processes share the work, and what happens when one dies."""
+
+from __future__ import annotations
+
+from pipeline.config import Config, StageConfig
+from pipeline.config.engines import DeepSpeedEngine
+from pipeline.config.objectives import BYOL
+from pipeline.config.optimizers import AdamW, LayerWise
+from pipeline.errors import ConfigError
+
+
+def check_topology(config: Config) -> None:
+    """Raises `ConfigError` for the first combination that cannot work."""
+    _check_processes(config)
+    _check_restart(config)
+    _check_faults(config)
+    for index in range(1, config.num_stages + 1):
+        stage = config.stage(index)
+        _check_replicas(config, stage)
+        _check_engine(config, stage)
+    if config.mode == "end_to_end" and config.link.codec != "none":
+        problem = f"got '{config.link.codec}', and in mode end_to_end nothing travels over a link"
+        raise ConfigError("link.codec", problem, "Give link.codec=none")
+
+
+def _key(config: Config, index: int, key: str) -> str:
+    overrides = config.stages.get(index)
+    return f"stages.{index}.{key}" if overrides and getattr(overrides, key) else key
+
+
+def _check_processes(config: Config) -> None:
+    if config.processes is None:
+        return
+    if config.in_one_process:
+        problem = f"got {config.processes}, and this run is trained in one process (runtime, mode)"
+        raise ConfigError("processes", problem, "Leave it out, or give runtime=pipelined")
+    if config.processes > config.num_stages:
+        problem = f"got {config.processes}, and there are {config.num_stages} stages to share"
+        raise ConfigError("processes", problem, f"Give 1 to {config.num_stages}; stages.K.replicas shares one stage")
+
+
+def _check_replicas(config: Config, stage: StageConfig) -> None:
+    count, path = stage.replicas, _key(config, stage.index, "replicas")
+    if count == 1:
+        return
+    if config.in_one_process:
+        raise ConfigError(path, f"got {count}, and this run is trained in one process", "Give runtime=pipelined, or 1")
+    if config.processes is not None:
+        problem = f"got {count}, and processes={config.processes} puts several stages into one process"
+        raise ConfigError(path, problem, "Give either")
+    if not config.data.drop_last:
+        problem = f"got {count}, and the smaller batch at the end of an epoch cannot be shared evenly"
+        raise ConfigError(path, problem, "Give data.drop_last=true")
+    if config.data.batch_size % count or config.data.batch_size // count < 2:
+        problem = f"{count} replicas cannot share a batch of {config.data.batch_size} evenly, two images or more each"
+        raise ConfigError(path, problem, f"Give a data.batch_size that is a multiple of {count}")
+    if stage.precision.compile:
+        problem = f"got {count}, and a compiled network cannot wait for the other replicas' batch statistics"
+        raise ConfigError(path, problem, "Give precision.compile=false for this stage, or 1 replica")
+
+
+def _check_restart(config: Config) -> None:
+    if config.restart == "none":
+        return
+    if config.in_one_process:
+        problem = f"got '{config.restart}', and this run is trained in one process, which nothing outlives"
+        raise ConfigError("restart", problem, "Give runtime=pipelined, or restart=none")
+    if config.snapshots.every is None:
+        problem = f"got '{config.restart}', and without snapshots there is nothing to come back to"
+        raise ConfigError("restart", problem, "Give snapshots.every, for example 100")
+    if config.restart == "stage" and config.link.kind == "rpc":
+        problem = "got 'stage', and torch.distributed.rpc cannot take a process back into its group"
+        raise ConfigError("restart", problem, "Give link.kind=queue or p2p, or restart=job")
+
+
+def _check_faults(config: Config) -> None:
+    for number, fault in enumerate(config.faults):
+        replicas = config.replicas_of(fault.stage) if fault.stage <= config.num_stages else 0
+        if fault.stage > config.num_stages:
+            problem = f"there is no stage {fault.stage}"
+            raise ConfigError(f"faults.{number}.stage", problem, f"Stages are 1 to {config.num_stages}")
+        if fault.replica > replicas:
+            problem = f"stage {fault.stage} has no replica {fault.replica}"
+            raise ConfigError(f"faults.{number}.replica", problem, f"Replicas are 1 to {replicas}")
+
+
+def _check_engine(config: Config, stage: StageConfig) -> None:
+    engine, path = stage.engine, _key(config, stage.index, "engine")
+    if not isinstance(engine, DeepSpeedEngine):
+        return
+    optimizer = stage.optimizer
+    if config.in_one_process or config.processes is not None:
+        problem = "got 'deepspeed', which wants a process for each stage"
+        raise ConfigError(f"{path}.kind", problem, "Give runtime=pipelined and no processes, or engine.kind=torch")
+    if isinstance(optimizer, LayerWise) and engine.zero_stage > 0:
+        problem = (
+            f"got {engine.zero_stage} with optimizer.kind={optimizer.kind}: ZeRO flattens parameters into one vector, "
+            "so the norms of single layers, which LARS is made of, would be lost without a word"
+        )
+        remedy = "Give engine.zero_stage=0, engine.kind=torch with engine.shard_optimizer=true, or optimizer.kind=adamw"
+        raise ConfigError(f"{path}.zero_stage", problem, remedy)
+    if engine.offload_optimizer and not isinstance(optimizer, AdamW):
+        problem = f"DeepSpeed steps on the CPU with Adam only, and optimizer.kind is {optimizer.kind}"
+        raise ConfigError(f"{path}.offload_optimizer", problem, "Give optimizer.kind=adamw, or false")
+    if engine.offload_optimizer and engine.zero_stage == 0:
+        raise ConfigError(
+            f"{path}.offload_optimizer", "needs ZeRO, and engine.zero_stage is 0", "Give zero_stage 1 or 2"
+        )
+    if stage.precision.dtype == "fp16":
+        problem = "got 'deepspeed', whose loss scaler would hide skipped steps"
+        raise ConfigError(f"{path}.kind", problem, "Give precision.dtype=bf16 or fp32, or engine.kind=torch")
+    if stage.precision.dtype == "bf16" and isinstance(stage.objective, BYOL):
+        problem = "got 'deepspeed' with bf16 parameters, too coarse for the slow target of byol to move"
+        raise ConfigError(f"{path}.kind", problem, "Give precision.dtype=fp32, or engine.kind=torch")

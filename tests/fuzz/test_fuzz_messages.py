@@ -1,0 +1,101 @@
+"""Whatever bytes a peer sends, parsing them ends soon: with what they say, or an error that was meant."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import TrainingError
+from tests.fuzz.fuzzing import EDITS, JSON, attempt, edited, fuzzed, with_one_changed
+from workers.failures import Sign
+from workers.links.base import LinkAddress, LinkMismatch
+from workers.links.control import _decode, _name_in
+from workers.links.framed import _frame, _unframe
+from workers.links.handshake import compare_hellos, hello_bytes
+from workers.messages import Header, TensorSpec
+from workers.parsing import MalformedMessage
+from workers.reports import StepReport
+
+ADDRESS = LinkAddress("link1", "stage 1", "stage 2", "/nowhere", b"key", 2)
+SPEC = TensorSpec((2, 4, 3), torch.float32)
+HELLO = hello_bytes(ADDRESS, SPEC, "queue", "none")
+FRAME = _frame(Header(3, 0, (0.1, 0.2), labels=b"\0" * 16), torch.zeros(2, 4, 3))
+REPORT = StepReport(1, 0, 0.5, {"invariance": None}, 0.1, 0, 0.1, 0.1, 0.1, 1, 100)
+SIGN = Sign("stage 1", 3, "raised", "it broke")
+ANYTHING = st.binary(max_size=100) | st.integers(1, 200_000).map(lambda n: b"[" * n) | JSON.map(repr).map(str.encode)
+
+
+def hello(data: bytes) -> None:
+    _, refusal = attempt(lambda: compare_hellos(ADDRESS, data, HELLO), LinkMismatch)
+    if refusal is not None:
+        assert refusal.startswith("link1 (stage 1 -> stage 2)")
+        return
+    said, agreed = json.loads(data), json.loads(HELLO)
+    assert {key: said[key] for key in agreed} == agreed
+
+
+@given(data=ANYTHING | EDITS.map(lambda edits: edited(HELLO, edits)))
+@fuzzed
+def test_a_hello(data: bytes) -> None:
+    hello(data)
+
+
+@given(value=with_one_changed(json.loads(HELLO), JSON))
+@fuzzed
+def test_a_hello_with_any_value(value: Any) -> None:
+    try:
+        data = json.dumps(value).encode()
+    except ValueError:  # an integer that Python does not write
+        return
+    hello(data)
+
+
+@given(data=ANYTHING | EDITS.map(lambda edits: edited(FRAME, edits)))
+@fuzzed
+def test_a_frame(data: bytes) -> None:
+    frame, refusal = attempt(lambda: _unframe(data), TrainingError)
+    if refusal is None:
+        header, shape = frame
+        assert isinstance(header.step, int)
+        assert SPEC.admits(shape, SPEC.dtype) in (True, False)
+
+
+@given(data=ANYTHING | EDITS.map(lambda edits: edited(FRAME[25:], edits)))
+@fuzzed
+def test_a_header(data: bytes) -> None:
+    header, refusal = attempt(lambda: Header.from_bytes(data), TrainingError)
+    if refusal is None:
+        assert all(isinstance(level, float) for level in header.noise_levels)
+        assert header.learner is None or isinstance(header.learner, int)
+
+
+@given(data=ANYTHING | EDITS.map(lambda edits: edited(b'{"hello": "stage 1"}', edits)))
+@fuzzed
+def test_a_control_message(data: bytes) -> None:
+    message, refusal = attempt(lambda: _decode(data), TrainingError)
+    assert refusal or isinstance(message, dict)
+    name, refusal = attempt(lambda: _name_in(data), TrainingError)
+    assert refusal or isinstance(name, str)
+
+
+@given(
+    report=with_one_changed(REPORT.to_message(), JSON),
+    sign=with_one_changed(SIGN.to_message(), JSON),
+)
+@fuzzed
+def test_a_report_and_a_sign(report: Any, sign: Any) -> None:
+    for message, original in ((report, REPORT), (sign, SIGN)):
+        if not isinstance(message, dict):
+            continue
+        found, refusal = attempt(functools.partial(original.from_message, message), MalformedMessage)
+        if refusal is not None:
+            assert refusal.isprintable()
+            continue
+        for name, value in vars(original).items():  # nothing was converted
+            allowed = (float, int) if isinstance(value, float) else type(value)
+            assert getattr(found, name) is None or isinstance(getattr(found, name), allowed)

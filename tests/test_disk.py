@@ -1,0 +1,96 @@
+"""Disks that are full or may not be written: training goes on where it can, and where it cannot the cause is told.
+
+The disks are real: a small file system, or one mounted read-only, in a mount namespace that ends with the run. Where
+neither root nor user namespaces are to be had, a folder without permission to write takes their place.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from launch.run_dir import create_run_dir
+from pipeline.config_loading import load_config
+from tests.recovery import STEPS, Trial, disturbed, undisturbed
+from tests.runs import LIMIT, TINY
+
+NAMESPACE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
+
+
+def can_mount() -> bool:
+    try:
+        return subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+FULL = "mount -t tmpfs -o size=2400k none {folder}"
+"""Room for one snapshot of the tiny network, and half of another."""
+READ_ONLY = "mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+WAYS = {
+    "full": (FULL, "No space left on device"),
+    "read-only": (READ_ONLY, "Read-only file system"),
+    "forbidden": ("", "Permission denied"),
+}
+
+
+def on_a_bad_disk(trial: Trial, folder: Path, mounting: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """The run with `folder` on that disk."""
+    if not mounting:
+        folder.chmod(0o500)
+        return trial.train(*overrides)
+    script = mounting.format(folder=shlex.quote(str(folder))) + ' && exec "$@"'
+    process = trial.launch([*NAMESPACE, "sh", "-c", script, "sh"], *overrides)
+    out, error = process.communicate(timeout=LIMIT)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, error)
+
+
+def prepared(trial: Trial, *overrides: str) -> None:
+    """The run directory as the command line makes it, so that there is something to mount on."""
+    config = trial.folder / "tiny.yaml"
+    config.write_text(TINY)
+    create_run_dir(load_config(config, [f"run_dir={trial.run}", *STEPS, *overrides]), "tiny")
+
+
+@pytest.mark.parametrize("way", ["full", "read-only"] if can_mount() else ["forbidden"])
+def test_a_run_without_room_for_snapshots_goes_on(tmp_path: Path, way: str) -> None:
+    mounting, problem = WAYS[way]
+    with disturbed(tmp_path) as trial:
+        prepared(trial)
+        snapshots = trial.run / "snapshots"
+        snapshots.mkdir()
+        result = on_a_bad_disk(trial, snapshots, mounting)
+        assert (result.returncode, result.stderr) == (0, "")
+        for steps in (8, 12) if way == "full" else (4, 8, 12):
+            said = re.findall(
+                rf"^no snapshot after {steps} steps: stage \d: '.*' could not be written \((.*)\)$", result.stdout, re.M
+            )
+            assert said == [problem], result.stdout
+        assert ("no snapshot after 4 steps" in result.stdout) == (way != "full")
+        assert trial.digest == undisturbed()
+
+
+@pytest.mark.skipif(not can_mount(), reason="a small file system takes root or user namespaces")
+@pytest.mark.parametrize(
+    ("size", "overrides", "cause"),
+    [
+        ("700k", (), r"error: stage 4 failed at step 11: OSError: \[Errno 28\] No space left on device"),
+        ("36k", ("runtime=serial",), r"error: stage \d failed.*: OSError: \[Errno 28\] No space left on device.*"),
+    ],
+    ids=["for the weights", "for anything"],
+)
+def test_a_run_without_room_for_its_results_says_so(
+    tmp_path: Path, size: str, overrides: tuple[str, ...], cause: str
+) -> None:
+    with disturbed(tmp_path) as trial:
+        trial.run.mkdir()
+        small = f"mount -t tmpfs -o size={size} none {{folder}}"
+        result = on_a_bad_disk(trial, trial.run, small, "snapshots.every=100", *overrides)
+        assert result.returncode == 1
+        assert len(result.stderr.splitlines()) == 1, result.stderr
+        assert re.search(f"^{cause}$", result.stderr + result.stdout, re.M), result.stderr + result.stdout

@@ -1,0 +1,162 @@
+"""A stage that dies comes back alone, as often as it may, whoever else dies meanwhile; the bits stay the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.recovery import Trial, disturbed, fault, faults, undisturbed
+from tests.runs import LIMIT, wait_for_steps
+
+STAGE, OFTEN = "restart=stage", "max_restarts=20"
+BACK = re.compile(r"^stage (\d) failed at step (\d+): .*It comes back from step (\d+) \(restart \d+ of \d+", re.M)
+TOGETHER = "All processes start again"
+
+
+def survives(trial: Trial, *overrides: str) -> list[tuple[int, ...]]:
+    """Run to the end: stage, step of the fault and step of the snapshot of everyone who came back."""
+    result = trial.train(*overrides)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert TOGETHER not in result.stdout, result.stdout
+    lines = [json.loads(line)["step"] for line in (trial.run / "metrics.jsonl").read_text().splitlines()]
+    assert lines == list(range(12))
+    return [tuple(map(int, found)) for found in BACK.findall(result.stdout)]
+
+
+@pytest.mark.parametrize("link", ["queue", "p2p"])
+def test_stages_come_back_before_the_first_snapshot_between_two_and_after_each_other(tmp_path: Path, link: str) -> None:
+    deaths = [("raise", 1, 2), ("kill", 4, 6), ("kill", 2, 9), ("kill", 2, 9), ("kill", 3, 9)]
+    with disturbed(tmp_path) as trial:
+        struck = faults(*(fault(*death) for death in deaths))
+        back = survives(trial, STAGE, OFTEN, f"link.kind={link}", struck)
+        assert sorted((stage, step) for stage, step, _ in back) == sorted(death[1:] for death in deaths)
+        assert all(start in (0, step // 4 * 4 - 4, step // 4 * 4) for _, step, start in back)
+        assert trial.digest == undisturbed()
+
+
+@pytest.mark.parametrize("link", ["queue", "p2p"])
+def test_stages_come_back_when_those_around_them_are_done(tmp_path: Path, link: str) -> None:
+    with disturbed(tmp_path) as trial:
+        struck = faults(fault("kill", 2, 11), fault("slow", 2, 10, seconds=0.5), fault("kill", 4, 11))
+        back = survives(trial, STAGE, OFTEN, f"link.kind={link}", struck)
+        assert {stage for stage, _, _ in back} == {2, 4}
+        assert trial.digest == undisturbed()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [0, 3, 11])
+@pytest.mark.parametrize("stage", [1, 2, 3, 4])
+def test_every_stage_at_every_time(tmp_path: Path, stage: int, step: int) -> None:
+    with disturbed(tmp_path) as trial:
+        (back,) = survives(trial, STAGE, faults(fault("kill", stage, step)))
+        assert back[:2] == (stage, step)
+        assert trial.digest == undisturbed()
+
+
+def test_two_die_at_once_one_hangs_and_one_is_stopped(tmp_path: Path) -> None:
+    pause = fault("slow", 1, 5, seconds=3)
+    with disturbed(tmp_path) as trial:
+        process = trial.start(STAGE, OFTEN, "hang_timeout=6", faults(pause, fault("hang", 2, 8)))
+        wait_for_steps(tmp_path, 5, process)
+        for name, number in (("stage_4", signal.SIGKILL), ("stage_3", signal.SIGKILL), ("stage_1", signal.SIGSTOP)):
+            os.kill(trial.pid(name), number)
+        out, error = process.communicate(timeout=LIMIT)
+        assert (process.returncode, error) == (0, "")
+        assert {stage for stage, _, _ in BACK.findall(out)} == {"1", "2", "3", "4"}
+        assert re.search(r"stage 1 failed at step 5: no sign of life for \d+ s \(hang_timeout\)", out), out
+        assert re.search(r"stage 2 failed at step 8: it has been computing for \d+ s \(hang_timeout\)", out), out
+        assert trial.digest == undisturbed()
+
+
+def test_a_stage_that_is_done_dies_and_so_does_the_one_after_it(tmp_path: Path) -> None:
+    with disturbed(tmp_path) as trial:
+        process = trial.start(STAGE, OFTEN, faults(fault("slow", 3, 11, seconds=4)))
+        wait_for_steps(tmp_path, 11, process)
+        for name in ("stage_2", "stage_3"):
+            os.kill(trial.pid(name), signal.SIGKILL)
+        out, error = process.communicate(timeout=LIMIT)
+        assert (process.returncode, error) == (0, "")
+        assert TOGETHER not in out
+        assert {stage for stage, _, _ in BACK.findall(out)} == {"2", "3"}
+        assert trial.digest == undisturbed()
+
+
+@pytest.mark.parametrize("way", ["stage", "job"])
+def test_who_fails_again_and_again_is_given_up_with_the_cause(tmp_path: Path, way: str) -> None:
+    struck = faults(*[fault("raise", 3, 6)] * 2)
+    with disturbed(tmp_path) as trial:
+        process = trial.start(f"restart={way}", "max_restarts=1", struck)
+        out, error = process.communicate(timeout=LIMIT)
+        assert process.returncode == 1
+        cause = "stage 3 failed at step 6: InjectedFault: the configuration asked for it (faults)"
+        assert error == f"error: {cause}\n"
+        assert out.count(cause) == 1
+        assert "(restart 1 of 1 without a new snapshot)" in out
+
+
+@pytest.mark.parametrize(
+    ("way", "victim", "cause"),
+    [
+        ("job", "stage_2", r"stage 2 failed at step \d+: its process was killed by signal 9 \(SIGKILL\)"),
+        ("stage", "coordinator", r"coordinator failed.*: its process was killed by signal 9 \(SIGKILL\)"),
+    ],
+    ids=["job", "coordinator"],
+)
+def test_all_processes_start_again(tmp_path: Path, way: str, victim: str, cause: str) -> None:
+    with disturbed(tmp_path) as trial:
+        process = trial.start(f"restart={way}", faults(fault("slow", 1, 5, seconds=3)))
+        trial.signal(victim, signal.SIGKILL, 5, process)
+        out, error = process.communicate(timeout=LIMIT)
+        assert (process.returncode, error) == (0, "")
+        assert re.search(rf"^{cause}\. {TOGETHER} \(restart 1 of 3 without a new snapshot\)$", out, re.M), out
+        assert "going on from the snapshot after 4 steps" in out
+        assert not (trial.run / "failure.json").exists()
+        assert trial.digest == undisturbed()
+
+
+def test_a_replica_brings_its_whole_stage_back(tmp_path: Path) -> None:
+    two = ("stages.2.replicas=2", "stages.3.replicas=2", "data.batch_size=64")
+    whole = undisturbed(*two, "runtime=pipelined")
+    with disturbed(tmp_path) as trial:
+        struck = faults(
+            "{kind: kill, stage: 2, step: 6, replica: 2}", "{kind: kill, stage: 3, step: 9, replica: 1}",
+        )  # fmt: skip
+        result = trial.train(STAGE, *two, struck)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert TOGETHER not in result.stdout
+        assert re.search(r"^stage 2 replica 2 failed at step 6: .* It comes back from step 4", result.stdout, re.M)
+        assert re.search(r"^stage 3 replica 1 failed at step 9: .* It comes back from step 8", result.stdout, re.M)
+        assert trial.digest == whole
+
+
+@pytest.mark.slow
+def test_a_stage_comes_back_in_mode_sequential(tmp_path: Path) -> None:
+    mode = ("mode=sequential", "train.max_steps=4", "snapshots.every=3")
+    struck = faults(fault("kill", 3, 9), fault("kill", 1, 13), fault("kill", 4, 13))
+    with disturbed(tmp_path) as trial:
+        process = trial.start(STAGE, *mode, struck)
+        trial.signal("stage_4", signal.SIGKILL, 2, process)  # its turn has not come
+        out, error = process.communicate(timeout=LIMIT)
+        assert (process.returncode, error) == (0, "")
+        assert TOGETHER not in out
+        assert trial.digest == undisturbed(*mode)
+
+
+@pytest.mark.slow
+def test_a_run_is_stopped_while_a_stage_comes_back(tmp_path: Path) -> None:
+    with disturbed(tmp_path) as trial:
+        process = trial.start(STAGE, faults(fault("slow", 1, 5, seconds=3)))
+        trial.signal("stage_3", signal.SIGKILL, 5, process)
+        time.sleep(1.5)
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=LIMIT)
+        assert process.returncode == 130
+        assert error.startswith("interrupted; the same command goes on from the snapshot after ")
+        assert trial.train(STAGE).returncode == 0
+        assert trial.digest == undisturbed()

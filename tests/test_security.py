@@ -1,0 +1,308 @@
+"""What a run shows to others: where it listens, where its key is, and what strangers and hostile files can do to it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from multiprocessing import AuthenticationError
+from pathlib import Path
+
+import pytest
+
+from tests.runs import report, start, train
+from workers.links import wire
+
+STEPS = "train.max_steps=12"
+LIMIT = 120.0
+
+
+# --- what can be seen of a run ---------------------------------------------------------------------------------------
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found
+
+
+def inodes(pid: int) -> set[str]:
+    """The sockets that a process holds open."""
+    found = set()
+    for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+        try:
+            target = os.readlink(descriptor)
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            found.add(target[8:-1])
+    return found
+
+
+def listeners(pids: list[int]) -> set[str]:
+    """Where processes listen: `127.0.0.1`, `::`, or the path of a Unix socket (`@name` if it has none)."""
+    try:
+        held = set().union(*(inodes(pid) for pid in pids))
+    except OSError:
+        return set()
+    found = set()
+    for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in held:
+                words = bytes.fromhex(fields[1].partition(":")[0])
+                packed = b"".join(words[at : at + 4][::-1] for at in range(0, len(words), 4))
+                found.add(socket.inet_ntop(family, packed))
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split(maxsplit=7)
+        if int(fields[3], 16) & 0x10000 and fields[6] in held:
+            found.add(fields[7] if len(fields) > 7 else "@")
+    return found
+
+
+def test_the_check_for_listeners_itself(tmp_path: Path) -> None:
+    with socket.socket() as everywhere, socket.socket() as here, socket.socket(socket.AF_UNIX) as named:
+        everywhere.bind(("0.0.0.0", 0))
+        here.bind(("127.0.0.1", 0))
+        named.bind(str(tmp_path / "named"))
+        assert not {"0.0.0.0", "127.0.0.1"} & listeners([os.getpid()])
+        for one in (everywhere, here, named):
+            one.listen()
+        assert {"0.0.0.0", "127.0.0.1", str(tmp_path / "named")} <= listeners([os.getpid()])
+
+
+class Watched:
+    """A run with a folder for temporary files of its own, and what was seen of it while it ran."""
+
+    def __init__(self, folder: Path, *overrides: str, environment: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        # A socket's path must be short.
+        self.temporary = Path(tempfile.mkdtemp(prefix="s", dir="/tmp"))
+        self.process = start(folder, *overrides, environment={"TMPDIR": str(self.temporary), **(environment or {})})
+        self.out = self.err = ""
+
+    def private(self) -> Path | None:
+        """The folder with the run's key, once it is there."""
+        return next((path.parent for path in self.temporary.glob("onward-*/key") if path.read_text()), None)
+
+    def while_it_runs(self, look: Callable[[list[int]], None], pause: float = 0.2) -> None:
+        """Call `look` with the processes of the run until they have ended."""
+        output = threading.Thread(target=self._read)
+        output.start()
+        deadline = time.monotonic() + LIMIT
+        try:
+            while self.process.poll() is None:
+                assert time.monotonic() < deadline, "the run does not end"
+                look(tree(self.process.pid))
+                time.sleep(pause)
+        finally:
+            self.process.kill() if self.process.poll() is None else None
+            output.join(30)
+            shutil.rmtree(self.temporary)
+
+    def _read(self) -> None:
+        self.out, self.err = self.process.communicate()
+
+
+@pytest.mark.parametrize("link", ["queue", "rpc", "p2p"])
+def test_a_run_listens_where_nobody_else_can_come(link: str, tmp_path: Path) -> None:
+    run = Watched(tmp_path, STEPS, f"link.kind={link}")
+    seen: set[str] = set()
+    modes: set[int] = set()
+    environments: set[bytes] = set()
+
+    def look(pids: list[int]) -> None:
+        new = listeners(pids) - seen
+        modes.update(stat.S_IMODE(os.stat(Path(path).parent).st_mode) for path in new if path.startswith("/"))
+        seen.update(new)
+        members = [pid for pid in pids if b"launch.member" in _read(Path(f"/proc/{pid}/cmdline"))]
+        environments.update(_read(Path(f"/proc/{pid}/environ")) for pid in members)
+
+    run.while_it_runs(look)
+    assert run.process.returncode == 0, run.err
+    named = {where for where in seen if where.startswith("/")}
+    assert any(path.endswith("/control") for path in named), seen
+    assert modes == {0o700}
+    # TensorPipe meets processes of its host at sockets that have no file; deploy/security.md says what that means.
+    unnamed = {where for where in seen if where.startswith("@")} if link == "rpc" else set()
+    assert seen - named - unnamed <= {"127.0.0.1", "::1"}
+    told = {variables for variables in environments if variables}
+    assert told
+    for name in (b"GLOO_SOCKET_IFNAME", b"TP_SOCKET_IFNAME", b"NCCL_SOCKET_IFNAME"):  # for hosts with a public name
+        assert all(name + b"=lo\0" in variables for variables in told)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_the_key_is_seen_in_one_private_file_only(tmp_path: Path) -> None:
+    run = Watched(tmp_path, "train.max_steps=20", "data.workers=1")
+    keys: set[str] = set()
+    modes: set[tuple[int, int]] = set()
+    shown: list[str] = []
+
+    def look(pids: list[int]) -> None:
+        private = run.private()
+        if private is not None:
+            try:
+                keys.add((private / "key").read_text())
+                modes.add((stat.S_IMODE(private.stat().st_mode), stat.S_IMODE((private / "key").stat().st_mode)))
+            except OSError:  # it has just been removed
+                pass
+        for pid in pids:
+            for file in ("cmdline", "environ"):
+                data = _read(Path(f"/proc/{pid}/{file}"))
+                shown.extend(f"{pid} {file}" for key in keys if key.encode() in data or bytes.fromhex(key) in data)
+
+    run.while_it_runs(look, pause=0.03)
+    assert run.process.returncode == 0, run.err
+    assert len(keys) == 1
+    key = keys.pop()
+    assert len(bytes.fromhex(key)) == 32
+    assert modes == {(0o700, 0o600)}
+    assert not shown
+    assert key not in run.out + run.err
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert any(path.name == "coordinator.log" for path in files)
+    for path in files:
+        data = path.read_bytes()
+        assert key.encode() not in data, path
+        assert bytes.fromhex(key) not in data, path
+
+
+# --- strangers at the control channel ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert train(folder, STEPS, "runtime=serial").returncode == 0
+    return str(report(folder)["final_digest"])
+
+
+def attack(private: Path) -> Iterator[str]:
+    """Everything that somebody who reaches the socket may try; what the coordinator should say to each."""
+    path, key = str(private / "control"), bytes.fromhex((private / "key").read_text())
+
+    def until_refused(sock: socket.socket, data: bytes) -> None:
+        with sock, suppress(ConnectionError):
+            sock.sendall(data)
+            while sock.recv(4096):
+                pass
+
+    def raw(data: bytes) -> None:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(5)
+        sock.connect(path)
+        until_refused(sock, data)
+
+    def known(data: bytes) -> None:
+        with wire.connect(path, key, 5) as connection:
+            until_refused(wire.as_socket(connection), data)
+
+    def framed(data: bytes) -> bytes:
+        return struct.pack("!i", len(data)) + data
+
+    with pytest.raises(AuthenticationError):
+        wire.connect(path, b"another key", 5)
+    yield "digest received was wrong"
+    for data in (b"GET / HTTP/1.1\r\n\r\n", struct.pack("!i", 2**31 - 1) + b"x", struct.pack("!iQ", -1, 2**63)):
+        raw(data + b"x" * 100)
+        yield "bad message length"
+    raw(framed(b"x" * 20))
+    yield "digest received was wrong"
+    known(framed(b'{"hello": "stage 9"}'))
+    yield "'stage 9' is not expected"
+    known(framed(b'{"hello": "stage 1"}'))
+    yield "'stage 1' is already connected"
+    known(framed(b'{"hello": "stage 1\\nERROR \\u001b[2J \\ud800"}'))
+    yield r"'stage 1\nERROR \x1b[2J \ud800' is not expected"
+    known(framed(b"{"))
+    known(framed(b"[" * 1000))
+    yield from ["not JSON"] * 2
+    known(framed(b'{"hello": 1}'))
+    yield "did not say its name"
+    known(framed(b" " * 2000))
+    yield "bad message length"
+
+
+def test_strangers_are_refused_with_a_line_in_the_log_and_change_nothing(undisturbed: str, tmp_path: Path) -> None:
+    run = Watched(tmp_path, STEPS)
+    expected: list[str] = []
+    metrics = tmp_path / "run" / "metrics.jsonl"
+
+    def look(pids: list[int]) -> None:
+        private = run.private()
+        if not expected and private is not None and metrics.exists() and metrics.read_text().count("\n") > 1:
+            expected.extend(attack(private))
+
+    run.while_it_runs(look)
+    assert run.process.returncode == 0, run.err
+    assert report(tmp_path)["final_digest"] == undisturbed
+    log = (tmp_path / "run" / "logs" / "coordinator.log").read_text()
+    refusals = [line for line in log.splitlines() if "control: refused a " in line]
+    assert len(refusals) == len(expected) > 10, log
+    for words in set(expected):
+        assert sum(words in line for line in refusals) >= expected.count(words), (words, log)
+    assert "Traceback" not in log
+
+
+GARBLED = """
+import json, os
+from multiprocessing.connection import Connection
+original = Connection.send_bytes
+def send_bytes(self, data, *rest):
+    if bytes(data).startswith(b'{"type": "report"'):
+        report = json.loads(data)
+        if (report["stage"], report["step"]) == (2, 3):
+            data = eval(os.environ["GARBLED"])
+    return original(self, data, *rest)
+Connection.send_bytes = send_bytes
+"""
+"""The third report of stage 2 becomes what the environment says."""
+
+
+@pytest.mark.parametrize(
+    ("garbled", "message"),
+    [
+        ("b'{'", "not JSON"),
+        ("b'[' * 100000", "not JSON"),
+        ("json.dumps({**report, 'stage': 99}).encode()", "stage 99"),
+        ("json.dumps({**report, 'step': 10**6}).encode()", "step 1000000"),
+        ("json.dumps({**report, 'loss': 'low'}).encode()", "valid 'loss"),
+        ("json.dumps({'type': 'report'}).encode()", "valid 'stage'"),
+        ("json.dumps({'type': 'failure', 'who': 7}).encode()", "valid 'who'"),
+        ("json.dumps({'type': 'snapshot', 'stage': 2, 'steps': 'x'}).encode()", "valid 'steps'"),
+        ("json.dumps({'type': 'beat', 'stage': [], 'step': 'x', 'computing': {}}).encode()", "valid 'stage"),
+    ],
+)
+def test_a_stage_that_talks_nonsense_ends_the_run_with_one_message(garbled: str, message: str, tmp_path: Path) -> None:
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(GARBLED)
+    result = train(tmp_path, STEPS, environment={"PYTHONPATH": str(hook), "GARBLED": garbled})
+    assert result.returncode == 1, result.stdout
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("error: stage 2 failed at step ")
+    assert message in result.stderr
+    assert "Traceback" not in (tmp_path / "run" / "logs" / "coordinator.log").read_text()

@@ -1,0 +1,113 @@
+"""Asked to stop, a run writes a snapshot, says how it goes on, and leaves; asked twice, it leaves at once."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.recovery import Trial, disturbed, fault, faults, undisturbed
+from tests.runs import LIMIT, wait_for_steps
+
+PAUSE = faults(fault("slow", 1, 5, seconds=4))
+"""Long enough that a signal sent now is heard in this step."""
+LONG_PAUSE = faults(fault("slow", 1, 5, seconds=120))
+GOES_ON = r"interrupted; the same command goes on from the snapshot after (\d+) steps\n"
+MIXED = (
+    "stages.1={objective: {kind: byol, predictor: [32]}, optimizer: {kind: adamw, lr: 0.001}}",
+    "stages.2={objective: {kind: supervised}, head: {projector: [10]}, optimizer: {kind: sgd, nesterov: true}}",
+    "stages.3={objective: {kind: vicreg}, optimizer: {kind: lars_lr_in_momentum}}",
+    "noise.std=0.3",
+)
+
+
+def left_in_order(process: subprocess.Popen[str]) -> int:
+    """The steps of the snapshot that the run has left with."""
+    _, error = process.communicate(timeout=LIMIT)
+    assert process.returncode == 130, error
+    found = re.fullmatch(GOES_ON, error)
+    assert found, error
+    return int(found[1])
+
+
+def goes_on(trial: Trial, steps: int, whole: str, *overrides: str) -> None:
+    result = trial.train(*overrides)
+    assert result.returncode == 0, result.stderr
+    assert f"going on from the snapshot after {steps} steps" in result.stdout
+    assert trial.digest == whole
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [(), ("mode=sequential", "train.max_steps=4"), ("runtime=serial", "snapshots.every=100")],
+    ids=["pipelined", "sequential", "serial"],
+)
+def test_a_run_that_is_asked_to_stop_goes_on_later(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    with disturbed(tmp_path) as trial:
+        process = trial.start(PAUSE, *overrides)
+        wait_for_steps(tmp_path, 5, process)
+        process.send_signal(signal.SIGINT)
+        steps = left_in_order(process)
+        assert 5 <= steps <= 11
+        goes_on(trial, steps, undisturbed(*(o for o in overrides if o != "runtime=serial")), *overrides)
+
+
+def test_from_one_topology_to_the_next(tmp_path: Path) -> None:
+    """Five times the same run, each in another shape, stopped through another process, in the middle of an epoch."""
+    steps = ("train.max_steps=45",)
+    pauses = faults(*(fault("slow", 1, at, seconds=4) for at in (5, 14, 23, 32)))
+    shapes: list[tuple[tuple[str, ...], Callable[[Trial, subprocess.Popen[str]], None]]] = [
+        ((), lambda trial, process: process.send_signal(signal.SIGTERM)),
+        (("runtime=serial",), lambda trial, process: process.send_signal(signal.SIGINT)),
+        (("processes=2",), lambda trial, process: trial.signal("coordinator", signal.SIGTERM, 0, process)),
+        (("link.kind=p2p",), lambda trial, process: trial.signal("stage_3", signal.SIGTERM, 0, process)),
+    ]
+    with disturbed(tmp_path) as trial:
+        for number, (shape, stop) in enumerate(shapes):
+            process = trial.start(*steps, *MIXED, pauses, *shape)
+            wait_for_steps(tmp_path, 5 + 9 * number, process)
+            stop(trial, process)
+            assert 5 + 9 * number < left_in_order(process) <= 12 + 9 * number
+        result = trial.train(*steps, *MIXED, pauses, "link.kind=rpc", "snapshots.every=7")
+        assert result.returncode == 0, result.stderr
+        assert trial.digest == undisturbed(*steps, *MIXED)
+
+
+@pytest.mark.parametrize("overrides", [(), ("runtime=serial",)], ids=["pipelined", "serial"])
+def test_the_second_signal_ends_it_at_once(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    with disturbed(tmp_path) as trial:
+        process = trial.start(LONG_PAUSE, *overrides)
+        wait_for_steps(tmp_path, 5, process)
+        process.send_signal(signal.SIGINT)
+        time.sleep(1)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert error == "interrupted at once\n"
+
+
+def test_a_signal_before_the_first_step(tmp_path: Path) -> None:
+    with disturbed(tmp_path) as trial:
+        process = trial.start()
+        while not (trial.run / "logs" / "coordinator.log").exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=LIMIT)
+        assert (process.returncode, error) == (130, "interrupted; there is no snapshot yet\n")
+        assert not (trial.run / "final").exists()
+
+
+def test_a_signal_at_the_last_step_lets_the_run_end(tmp_path: Path) -> None:
+    with disturbed(tmp_path) as trial:
+        process = trial.start(faults(fault("slow", 4, 11, seconds=4)))
+        wait_for_steps(tmp_path, 11, process)
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=LIMIT)
+        assert (process.returncode, error) == (0, "")
+        assert trial.digest == undisturbed()

@@ -1,0 +1,222 @@
+"""Links that outlive the process at the other end: what was sent is sent again, what was seen is dropped."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import torch
+
+from pipeline.errors import TrainingError
+from workers.links.base import LinkAddress, LinkClosed, LinkTimeout, Receiver, Sender
+from workers.links.factory import open_receiver, open_sender
+from workers.links.lasting import LastingReceiver, LastingSender, Log
+from workers.messages import Header, Message, TensorSpec
+
+SPEC = TensorSpec((2, 3), torch.float32)
+BYTES = 24
+T = TypeVar("T")
+
+
+def header(step: int) -> Header:
+    return Header(step, 0, (0.0,), False, None, False, False, b"")
+
+
+def batch(step: int) -> torch.Tensor:
+    return torch.full((2, 3), float(step))
+
+
+class Link:
+    """Opens the ends of one queue link, as often as asked, in the threads of one process."""
+
+    def __init__(self, folder: Path, depth: int = 2) -> None:
+        self.address = LinkAddress("link1", "stage 1", "stage 2", str(folder / "l"), b"key", depth)
+        self._threads = ThreadPoolExecutor(8)
+
+    def sender(self) -> Sender:
+        return open_sender("queue", self.address, SPEC, 10)
+
+    def receiver(self) -> Receiver:
+        return open_receiver("queue", self.address, SPEC, 10)
+
+    def soon(self, call: Callable[[], T]) -> Future[T]:
+        return self._threads.submit(call)
+
+    def both(self, log: Log, start_step: int = 0) -> tuple[LastingSender, LastingReceiver]:
+        receiver = self.soon(lambda: LastingReceiver(self.receiver, 10, start_step))
+        return LastingSender(self.sender, log, 10), receiver.result(10)
+
+
+def dies(end: Sender | Receiver) -> None:
+    """As the kernel does it for a process that is killed: its sockets are closed, and nothing is said."""
+    inner = getattr(end, "_inner", end)
+    inner._connection.close()
+
+
+def steps(receiver: Receiver, count: int) -> list[int]:
+    found = []
+    for _ in range(count):
+        message = receiver.recv(5)
+        assert torch.equal(message.tensor, batch(message.header.step))
+        found.append(message.header.step)
+    return found
+
+
+@pytest.fixture
+def link(tmp_path: Path) -> Link:
+    return Link(tmp_path)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    return Log(tmp_path / "log")
+
+
+def test_what_does_not_fit_into_memory_waits_on_disk_and_comes_back_the_same(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    log = Log(folder, limit=2 * BYTES)
+    for step in range(5):
+        log.add(header(step), batch(step))
+    assert len(list(folder.iterdir())) == 3
+    assert log.steps() == list(range(5))
+    for step in range(5):
+        message = log.get(step)
+        assert isinstance(message, Message)
+        assert message.header == header(step)
+        assert torch.equal(message.tensor, batch(step))
+    log.forget(4)
+    assert log.steps() == [4]
+    assert log.get(3) is None
+    assert [path.name for path in folder.iterdir()] == ["step_4.safetensors"]
+    log.add(header(5), batch(5))  # there is room in memory again
+    assert len(list(folder.iterdir())) == 1
+    log.close()
+    assert not folder.exists()
+
+
+def test_a_new_receiver_gets_everything_since_the_snapshot(link: Link, tmp_path: Path) -> None:
+    log = Log(tmp_path / "log", limit=BYTES)
+    sender, receiver = link.both(log)
+    for step in range(6):
+        sender.send(header(step), batch(step), 5)
+        assert steps(receiver, 1) == [step]
+    sender.forget(3)
+    dies(receiver)
+    successor = link.soon(lambda: LastingReceiver(link.receiver, 10, 3))
+    sending = link.soon(lambda: sender.send(header(6), batch(6), 5))
+    assert steps(successor.result(10), 4) == [3, 4, 5, 6]
+    sending.result(10)
+    assert sender.bytes_sent == (6 + 4) * BYTES
+    sender.close()
+    assert not (tmp_path / "log").exists()
+
+
+def test_a_new_sender_repeats_itself_and_the_receiver_drops_what_it_has_seen(link: Link, log: Log) -> None:
+    sender, receiver = link.both(log)
+    for step in range(4):
+        sender.send(header(step), batch(step), 5)
+        receiver.recv(5)
+    dies(sender)
+    rest = link.soon(lambda: steps(receiver, 3))
+    successor = LastingSender(link.sender, Log(Path("unused")), 10)
+    for step in range(2, 7):
+        successor.send(header(step), batch(step), 5)
+    assert rest.result(10) == [4, 5, 6]
+
+
+def test_a_receiver_that_starts_from_a_snapshot_drops_what_came_before_it(link: Link, log: Log) -> None:
+    sender, receiver = link.both(log, start_step=2)
+    sending = link.soon(lambda: [sender.send(header(step), batch(step), 5) for step in range(4)])
+    assert steps(receiver, 2) == [2, 3]
+    sending.result(10)
+
+
+def test_a_gap_is_an_error_and_a_late_beginning_is_not(link: Link, log: Log) -> None:
+    sender, receiver = link.both(log)
+    for step in (5, 6):  # in mode sequential a stage's first batch is that of its phase
+        sender.send(header(step), batch(step), 5)
+    assert steps(receiver, 2) == [5, 6]
+    sender.send(header(8), batch(8), 5)
+    with pytest.raises(TrainingError, match=r"link1 \(stage 1 -> stage 2\): step 8 came where step 7 was due"):
+        receiver.recv(5)
+
+
+def test_being_asked_for_room_for_a_moment_does_not_cut_the_repetition_short(link: Link, log: Log) -> None:
+    # Who sends over several links asks each for room with next to no patience.
+    sender, receiver = link.both(log)
+    for step in range(6):
+        sender.send(header(step), batch(step), 5)
+        if step < 4:  # the others fill the link
+            receiver.recv(5)
+    dies(receiver)
+    successor = link.soon(lambda: LastingReceiver(link.receiver, 10, 0))
+    asked = link.soon(lambda: sender.await_room(0.0))
+    late = successor.result(10)
+    threading.Event().wait(0.3)  # the link is full again meanwhile
+    assert steps(late, 6) == list(range(6))
+    asked.result(10)
+
+
+def test_an_idle_sender_notices_that_its_receiver_has_gone(link: Link, log: Log) -> None:
+    sender, receiver = link.both(log)
+    sender.send(header(0), batch(0), 5)
+    receiver.recv(5)
+    assert not sender.gone()
+    sender.serve()
+    dies(receiver)
+    assert sender.gone()
+    successor = link.soon(lambda: LastingReceiver(link.receiver, 10, 0))
+    sender.serve()
+    assert steps(successor.result(10), 1) == [0]
+    assert not sender.gone()
+
+
+def test_a_receiver_that_needs_nothing_more_lets_a_new_sender_in(link: Link, log: Log) -> None:
+    sender, receiver = link.both(log)
+    for step in range(3):
+        sender.send(header(step), batch(step), 5)
+        receiver.recv(5)
+    receiver.serve()
+    dies(sender)
+    serving = threading.Event()
+
+    def serve() -> None:
+        while not serving.is_set():
+            receiver.serve()
+
+    done = link.soon(serve)
+    successor = LastingSender(link.sender, Log(Path("unused")), 10)
+    for step in range(3):
+        successor.send(header(step), batch(step), 5)  # more than the link holds: somebody takes them
+    successor.await_room(5)
+    serving.set()
+    done.result(10)
+
+
+def test_a_receiver_that_dies_while_it_is_being_opened_is_waited_for(link: Link, log: Log) -> None:
+    attempts = []
+
+    def opening() -> Sender:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise LinkClosed("stage 2 ended while the link was being opened")
+        return link.sender()
+
+    receiver = link.soon(link.receiver)
+    sender = LastingSender(opening, log, 10)
+    sender.send(header(0), batch(0), 5)
+    assert steps(receiver.result(10), 1) == [0]
+    assert len(attempts) == 3
+
+
+def test_who_does_not_come_back_is_given_up(tmp_path: Path, log: Log) -> None:
+    link = Link(tmp_path)
+    sender, receiver = link.both(log)
+    sender._open = lambda: open_sender("queue", link.address, SPEC, 0.2)
+    dies(receiver)
+    with pytest.raises(LinkTimeout, match=r"no receiver within 0\.2 s"):
+        sender.send(header(0), batch(0), 5)

@@ -1,0 +1,268 @@
+"""The coordinator's main thread: hears every training process, and decides what happens when one is in trouble.
+
+The first sign of a failure is often a neighbour's, so it listens a little longer before it names a cause. Then the
+run ends, or (`restart: stage`) the process that is in trouble comes back from the last complete snapshot.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pipeline.config import Config
+from workers.failures import RunFailed, Sign, choose, sign_of
+from workers.health import Health
+from workers.links.control import ControlServer, ControlTimeout
+from workers.meeting import START_SECONDS
+from workers.recorder import Recorder
+from workers.reports import StepReport
+from workers.restarts import Restarts
+from workers.sending import Sending
+from workers.snapshots import SnapshotKeeper, Taken
+from workers.topology import COORDINATOR, members, stage_name
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 1.0
+"""After the first sign of a failure, how long to listen for a better explanation."""
+LEAVE_SECONDS = 60.0
+"""How long an interrupted run may take to write its snapshot."""
+
+
+class Supervisor(Protocol):
+    """Who started the processes of the run."""
+
+    def announce(self, control: str | tuple[str, int]) -> None:
+        """The control channel listens at this address."""
+        ...
+
+    def notes(self) -> list[dict[str, Any]]:
+        """What it had to say since the last call: who is gone (`gone`), and whether to stop (`leave`)."""
+        ...
+
+    def restart(self, names: list[str]) -> None:
+        """Start these processes again, after ending what is left of them."""
+        ...
+
+
+@dataclass
+class Oversight:
+    """One run's training processes, from the first connection to the last word.
+
+    Args:
+        config: the run.
+        control: where they connect.
+        supervisor: who started them.
+        snapshots: joins the parts that they write.
+        recorder: gets their reports.
+        sending: feeds them.
+        steps_per_epoch, start_step: what they are told at the start.
+        say: prints a sentence.
+        restarted: called with the stages that come back.
+    """
+
+    config: Config
+    control: ControlServer
+    supervisor: Supervisor
+    snapshots: SnapshotKeeper
+    recorder: Recorder
+    sending: Sending
+    steps_per_epoch: int
+    start_step: int
+    say: Callable[[str], None]
+    restarted: Callable[[tuple[int, ...]], None]
+    _signs: queue.Queue[tuple[str, Sign]] = field(default_factory=queue.Queue)
+    """Who it is from, and what it says."""
+    _silent: dict[str, float] = field(default_factory=dict)
+    """Processes that ended without a word, and until when their parent may tell how."""
+    _done: set[str] = field(default_factory=set)
+    """Processes that have finished, or have said why they could not."""
+    _leave_by: float | None = None
+
+    def __post_init__(self) -> None:
+        self._members = {member.name: member for member in members(self.config)}
+        self._restarts = Restarts(list(self._members.values()), self.config.max_restarts, START_SECONDS)
+        self._health = Health(self.config.hang_timeout)
+
+    def gather(self) -> None:
+        """Until every training process has connected and knows where to start.
+
+        Raises:
+            RunFailed: one ended before, or the run was asked to stop.
+            ControlTimeout: names those that are missing.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while self._members.keys() - self.control.connected():
+            try:
+                self.control.accept(set(self._members), POLL_SECONDS)
+            except ControlTimeout:
+                if time.monotonic() > deadline:
+                    raise
+            self._take_notes()
+            if self._leave_by is not None:
+                raise RunFailed(self.interrupted())
+            if not self._signs.empty():
+                raise RunFailed(self._signs.get()[1])
+        for name in self._members:
+            self._welcome(name, self.start_step)
+
+    def follow(self) -> None:
+        """Until all have finished, or have left after a snapshot. Raises `RunFailed`."""
+        heard = time.monotonic()
+        while not self._complete():
+            for name, message in self.control.poll(POLL_SECONDS):
+                if message is None or message.get("type") != "beat":
+                    heard = time.monotonic()
+                self._take(name, message)
+            self._take_notes()
+            self._admit()
+            self._look_for_trouble()
+            while not self._signs.empty():
+                self._handle(*self._signs.get())
+            if self._restarts.awaited or self._leave_by is not None:
+                heard = time.monotonic()
+            limit = self.config.link.timeout + START_SECONDS * (not self.recorder.latest)
+            if time.monotonic() - heard > limit:
+                behind = min(self._members, key=self._next_step)
+                cause = f"no stage has reported anything for {limit:g} s (link.timeout)"
+                raise RunFailed(Sign(behind, self._next_step(behind), "timeout", cause))
+
+    def report_loss_of(self, name: str, cause: str) -> None:
+        """Called from any thread: a process is known to be gone."""
+        self._signs.put((name, Sign(name, self._next_step(name), "died", cause)))
+
+    def sending_failed(self, step: int | None, error: Exception) -> None:
+        """Called from the sending thread."""
+        self._signs.put((COORDINATOR, sign_of(COORDINATOR, step, error)))
+
+    def interrupted(self) -> Sign:
+        """What a run that was asked to stop ends with."""
+        last = self.snapshots.committed
+        onward = (
+            f"the same command goes on from the snapshot after {last} steps" if last else "there is no snapshot yet"
+        )
+        return Sign(COORDINATOR, None, "interrupted", f"interrupted; {onward}")
+
+    def _welcome(self, name: str, step: int) -> None:
+        attempt = self._restarts.attempt(self._members[name].unit)
+        start = {"step": step, "steps_per_epoch": self.steps_per_epoch, "attempt": attempt}
+        self.control.send(name, {"type": "start", **start})
+        self._health.expect([name])
+
+    def _complete(self) -> bool:
+        header = self.sending.left
+        reached = {n for n, member in self._members.items() if header is None or header.reaches(member.stages[0])}
+        return self._done >= reached
+
+    def _take(self, name: str, message: dict[str, Any] | None) -> None:
+        if name in self._restarts.awaited:  # the last words of a process that is being replaced
+            return
+        if message is None:
+            self._health.dismiss(name)
+            if not self._may_go(name):
+                self._silent[name] = time.monotonic() + GRACE_SECONDS
+            return
+        kind = message.get("type")
+        self._health.heard(name, message if kind == "beat" else None)
+        if kind == "report":
+            self.recorder.stage_report(StepReport.from_message(message))
+        elif kind == "snapshot":
+            self.snapshots.taken(Taken.from_message(message))
+        elif kind in ("done", "left"):
+            self._done.add(name)
+        elif kind == "leave":
+            self._leave(str(message.get("why")))
+        elif kind == "failure":
+            self._health.dismiss(name)
+            self._done.add(name) if self.config.restart != "stage" else None
+            self._signs.put((name, Sign.from_message(message)))
+
+    def _may_go(self, name: str) -> bool:
+        """Whether the end of this process needs no word; where stages come back a neighbour may need even it."""
+        return name in self._done and self.config.restart != "stage"
+
+    def _take_notes(self) -> None:
+        for note in self.supervisor.notes():
+            if note["type"] == "leave":
+                self._leave("asked to stop")
+            elif not self._may_go(note["who"]) and note["who"] not in self._restarts.awaited:
+                self._silent.pop(note["who"], None)
+                self.report_loss_of(note["who"], note["cause"])
+
+    def _admit(self) -> None:
+        """Let processes in that come back."""
+        if not (awaited := self._restarts.awaited):
+            return
+        with suppress(ControlTimeout):
+            self.control.accept(awaited, POLL_SECONDS)
+        for name in awaited & self.control.connected():
+            self._restarts.back(name)
+            self._welcome(name, self.snapshots.committed)
+
+    def _look_for_trouble(self) -> None:
+        now = time.monotonic()
+        for name in [name for name, until in self._silent.items() if now > until]:
+            self._give_up_on(name)
+        if (hung := self._health.hung()) is not None:
+            self._health.dismiss(hung.who)
+            who = hung.who if hung.stage is None else stage_name(hung.stage)
+            step = self._next_step(hung.who) if hung.step is None else hung.step
+            self._signs.put((hung.who, Sign(who, step, "hung", hung.cause)))
+        if (late := self._restarts.overdue()) is not None:
+            raise RunFailed(Sign(late, None, "died", f"it did not come back within {START_SECONDS:g} s"))
+        if self._leave_by is not None and now > self._leave_by:
+            raise RunFailed(self.interrupted())
+
+    def _give_up_on(self, name: str) -> None:
+        del self._silent[name]
+        self.report_loss_of(name, "its process ended without a word")
+
+    def _handle(self, name: str, sign: Sign) -> None:
+        """Bring the process back that the sign is about, or end the run."""
+        if name in self._restarts.awaited or (self._may_go(name) and sign.kind == "died"):
+            return
+        if self.config.restart != "stage" or sign.kind == "lost_neighbour":
+            name, sign = self._explained(name, sign)
+        hopeless = sign.kind == "bad_input" or name not in self._members or self._leave_by is not None
+        if self.config.restart != "stage" or hopeless or self._restarts.exhausted(self.snapshots.committed):
+            raise RunFailed(sign)
+        member = self._members[name]
+        for gone in (names := self._restarts.begin(member.unit)):
+            self._done.discard(gone)
+            self._silent.pop(gone, None)
+            self._health.dismiss(gone)
+            self.control.dismiss(gone)  # its last process may still be there
+        self.snapshots.forget(member.stages)
+        self.supervisor.restart(names)
+        self.restarted(member.stages)
+        count = f"restart {self._restarts.in_a_row} of {self.config.max_restarts} without a new snapshot"
+        self.say(f"{sign.error()}. It comes back from step {self.snapshots.committed} ({count})")
+
+    def _explained(self, name: str, sign: Sign) -> tuple[str, Sign]:
+        """Listen a little longer: the first sign is often a neighbour's."""
+        deadline = time.monotonic() + GRACE_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            for who, message in self.control.poll(min(left, POLL_SECONDS)):
+                self._take(who, message)
+            self._take_notes()
+        for who in list(self._silent):
+            self._give_up_on(who)
+        signs = [(name, sign)]
+        while not self._signs.empty():
+            signs.append(self._signs.get())
+        chosen = choose([sign for _, sign in signs])
+        return next((who, sign) for who, sign in signs if sign is chosen)
+
+    def _leave(self, why: str) -> None:
+        if self._leave_by is None:
+            self._leave_by = time.monotonic() + LEAVE_SECONDS
+            self.say(f"{why}: stopping after a snapshot (ask again to stop at once)")
+            self.sending.leave.set()
+
+    def _next_step(self, name: str) -> int:
+        member = self._members.get(name)
+        latest = self.recorder.latest.get(member.stages[0]) if member else None
+        return latest.step + 1 if latest else 0

@@ -1,0 +1,88 @@
+"""The coordinator's sending thread: batches into the first link, each with its header, held back by the link."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.config import Config
+from pipeline.phases import Phases
+from workers.feed import Feed, FeedBatch
+from workers.links.base import Sender
+from workers.meeting import NoisePolicy
+from workers.messages import Header
+from workers.recorder import Recorder
+from workers.snapshots import SnapshotKeeper
+
+LINGER_SECONDS = 0.2
+
+
+class Serving(Protocol):
+    """What is left to do for a link when everything has been sent."""
+
+    def serve(self) -> None:
+        """Connect again to a receiver that was restarted."""
+        ...
+
+
+@dataclass
+class Sending:
+    """Feeds the pipeline; `start` returns at once.
+
+    Args:
+        config: the run.
+        feed: what to send.
+        open_sender: opens the first link.
+        serving: of that link.
+        snapshots: says at which steps there is one.
+    """
+
+    config: Config
+    feed: Feed
+    open_sender: Callable[[], Sender]
+    serving: Serving
+    snapshots: SnapshotKeeper
+    failed: Callable[[int | None, Exception], None] = lambda step, error: None
+    """Called with the step and the exception that ended the thread."""
+    leave: threading.Event = field(default_factory=threading.Event)
+    """Set it to end the run with the next batch."""
+    left: Header | None = None
+    """The header that ended the run before its end."""
+    over: threading.Event = field(default_factory=threading.Event)
+    """Set it when nobody will need anything more."""
+
+    def start(self, recorder: Recorder) -> None:
+        """Begin to send."""
+        threading.Thread(target=self._run, args=(recorder,), name="sender", daemon=True).start()
+
+    def _run(self, recorder: Recorder) -> None:
+        step = None
+        try:
+            sender = self.open_sender()
+            noise = NoisePolicy(self.config, self.feed.steps_per_epoch)
+            phases = Phases.of(self.config, self.feed.steps_per_epoch)
+            for batch in self.feed:
+                step = batch.step
+                header = self._header(batch, noise, phases.learner(step))
+                recorder.feed_wait = self.feed.wait_seconds
+                stages = header.learner or self.config.num_stages
+                recorder.batch_sent(step, batch.epoch, batch.views.shape[1], stages)
+                if header.leave:
+                    self.left = header
+                sender.send(header, batch.views, self.config.link.timeout)
+                if header.leave:
+                    break
+            while not self.over.wait(LINGER_SECONDS):
+                self.serving.serve()
+        except Exception as error:
+            if not self.over.is_set():
+                self.failed(step, error)
+
+    def _header(self, batch: FeedBatch, noise: NoisePolicy, learner: int | None) -> Header:
+        leave = self.leave.is_set() and not batch.last
+        snapshot = self.snapshots.due(batch.step, learner or self.config.num_stages, leave)
+        labels = b"" if batch.labels is None else batch.labels.astype("<i4").tobytes()
+        levels = noise.levels(batch.step)
+        return Header(batch.step, batch.epoch, levels, batch.last or leave, learner, snapshot, leave, labels)

@@ -1,0 +1,130 @@
+"""Which links a process opens: from every process of the unit before, to every process of the unit after."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+
+import torch
+
+from pipeline.config import Config
+from workers.links.base import LinkAddress, Receiver, Sender
+from workers.links.factory import CPU, open_receiver, open_sender
+from workers.links.fan import Share, joining, shares, slicing
+from workers.links.lasting import LastingReceiver, LastingSender, Log
+from workers.meeting import START_SECONDS, Meeting, link_spec
+from workers.messages import TensorSpec
+from workers.run_files import RunDir
+from workers.topology import COORDINATOR, Member, members, of_unit
+
+
+class Wiring:
+    """The links of one process of a run.
+
+    Args:
+        config: the run.
+        meeting: where its processes meet.
+        run: where batches wait that a restarted stage may need.
+    """
+
+    def __init__(self, config: Config, meeting: Meeting, run: RunDir) -> None:
+        self._config, self._meeting, self._run = config, meeting, run
+        self._members = members(config)
+        self._senders: list[LastingSender] = []
+        self._receivers: list[LastingReceiver] = []
+
+    def receiver(self, member: Member, start_step: int, device: torch.device) -> Receiver:
+        """The link into the unit of `member`, which is to get the batches from `start_step` on.
+
+        Raises:
+            LinkTimeout, LinkClosed, LinkMismatch: a sender did not open its end, or opened another one.
+        """
+        senders, receivers = self._ends(member.unit)
+        points: list[tuple[Share, Receiver]] = []
+        for share in shares(len(senders), len(receivers)):
+            if receivers[share.receiver] != member.name:
+                continue
+            address, spec = self._address(member.unit, share), share.spec(self._spec(member.unit))
+            link = self._config.link
+            opening = partial(open_receiver, link.kind, address, spec, START_SECONDS, device, self._codec(member.unit))
+            lasts = self._config.restart == "stage"
+            points.append((share, self._lasting_receiver(opening, start_step) if lasts else opening()))
+        return joining(points, self._part(member.unit, len(receivers)), device)
+
+    def sender(self, member: Member, device: torch.device) -> Sender | None:
+        """The link out of the unit of `member`; None for the last. Raises as `receiver`."""
+        if member.unit == self._members[-1].unit:
+            return None
+        return self._sender(member.name, member.unit + 1, device)
+
+    def first_sender(self) -> Sender:
+        """The coordinator's, into the first unit; raises as `receiver`."""
+        return self._sender(COORDINATOR, 0, CPU)
+
+    def committed(self, steps: int) -> None:
+        """A snapshot after `steps` steps is complete; may be called from another thread."""
+        for sender in self._senders:
+            sender.forget(steps)
+
+    def serve(self) -> None:
+        """Every batch has come and gone; a neighbour that was restarted since may still need this process."""
+        for receiver in self._receivers:
+            receiver.serve()
+        for sender in self._senders:
+            sender.serve()
+
+    def close(self) -> None:
+        """Remove what waits on disk."""
+        shutil.rmtree(self._run.replay, ignore_errors=True)
+
+    def _sender(self, name: str, unit: int, device: torch.device) -> Sender:
+        senders, receivers = self._ends(unit)
+        points: list[tuple[Share, Sender]] = []
+        for share in shares(len(senders), len(receivers)):
+            if senders[share.sender] != name:
+                continue
+            address, spec = self._address(unit, share), share.spec(self._spec(unit))
+            opening = partial(
+                open_sender, self._config.link.kind, address, spec, START_SECONDS, self._codec(unit), device
+            )
+            points.append(
+                (share, self._lasting_sender(opening, address) if self._config.restart == "stage" else opening())
+            )
+        return slicing(points, self._part(unit, len(senders)))
+
+    def _lasting_sender(self, opening: partial[Sender], address: LinkAddress) -> LastingSender:
+        sender = LastingSender(opening, Log(self._run.replay / address.name), START_SECONDS)
+        self._senders.append(sender)
+        return sender
+
+    def _lasting_receiver(self, opening: partial[Receiver], start_step: int) -> LastingReceiver:
+        receiver = LastingReceiver(opening, START_SECONDS, start_step)
+        self._receivers.append(receiver)
+        return receiver
+
+    def _ends(self, unit: int) -> tuple[list[str], list[str]]:
+        """The processes before and after the link into `unit`."""
+        before = [member.name for member in of_unit(self._members, unit - 1)] if unit else [COORDINATOR]
+        return before, [member.name for member in of_unit(self._members, unit)]
+
+    def _address(self, unit: int, share: Share) -> LinkAddress:
+        senders, receivers = self._ends(unit)
+        pair = "" if share.senders == share.receivers == 1 else f".{share.sender + 1}-{share.receiver + 1}"
+        ends = senders[share.sender], receivers[share.receiver]
+        return self._meeting.point(f"link{unit}{pair}", *ends, self._config.link.depth)
+
+    def _first_stage(self, unit: int) -> int:
+        return of_unit(self._members, unit)[0].stages[0]
+
+    def _spec(self, unit: int) -> TensorSpec:
+        """Of the whole batch."""
+        return link_spec(self._config, self._first_stage(unit))
+
+    def _part(self, unit: int, replicas: int) -> TensorSpec:
+        """Of what one of `replicas` holds."""
+        views, batch, *rest = self._spec(unit).shape
+        return TensorSpec((views, batch // replicas, *rest), self._spec(unit).dtype)
+
+    def _codec(self, unit: int) -> str:
+        """Images travel as they are."""
+        return self._config.link.codec if unit else "none"
