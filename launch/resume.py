@@ -131,7 +131,11 @@ def prepare(config: Config, found: Opened) -> None:
             if steps > found.steps:
                 shutil.rmtree(run.snapshot(steps))
         if run.metrics.is_file():
-            kept = [line for line in run.metrics.read_text(encoding="utf-8").splitlines() if _before(line, found.steps)]
+            kept = [
+                line
+                for line in run.metrics.read_text(encoding="utf-8", errors="replace").splitlines()
+                if _before(line, found.steps)
+            ]
             write_text(run.metrics, "".join(line + "\n" for line in kept))
         write_text(run.config, dump_config(config.model_copy(update={"run_dir": str(found.path)})))
     except OSError as error:
@@ -194,7 +198,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _has_ended(run: RunDir) -> bool:
     try:
         return "final_digest" in json.loads(run.report.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 
@@ -202,5 +206,5 @@ def _before(line: str, steps: int) -> bool:
     """Whether a line of the metrics is of a step before this one; the last line may have been cut short."""
     try:
         return int(json.loads(line)["step"]) < steps
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return False

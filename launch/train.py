@@ -164,7 +164,8 @@ def _serial(config: Config, run: RunDir, start_step: int) -> int:
             return EXIT_BAD_INPUT
         except RunFailed as failure:
             return record_failure(run, failure.sign)
-        except (OnwardError, Interrupted) as error:
+        except (Exception, Interrupted) as error:
+            logging.exception("the serial run failed")
             return record_failure(run, sign_of("the serial run", None, error))
     return 0
 

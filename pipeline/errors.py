@@ -42,14 +42,14 @@ class StageFailure(TrainingError):
 
     Args:
         who: the process in words, for example `stage 2`.
-        step: the step it was working on, or None if it had not started.
+        step: the step it was working on, or None if that is not known.
         cause: one sentence.
     """
 
     def __init__(self, who: str, step: int | None, cause: str) -> None:
         self.who, self.step, self.cause = who, step, cause
-        where = "before its first step" if step is None else f"at step {step}"
-        super().__init__(f"{who} failed {where}: {cause}")
+        where = "" if step is None else f" at step {step}"
+        super().__init__(f"{who} failed{where}: {cause}")
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -89,12 +89,12 @@ def test_a_stage_that_is_done_dies_and_so_does_the_one_after_it(tmp_path: Path) 
 
 @pytest.mark.parametrize("way", ["stage", "job"])
 def test_who_fails_again_and_again_is_given_up_with_the_cause(tmp_path: Path, way: str) -> None:
-    struck = faults(*[fault("raise", 3, 6)] * 2)
+    struck = faults(*[fault("raise", 3, 2)] * 2)
     with disturbed(tmp_path) as trial:
         process = trial.start(f"restart={way}", "max_restarts=1", struck)
         out, error = process.communicate(timeout=LIMIT)
         assert process.returncode == 1
-        cause = "stage 3 failed at step 6: InjectedFault: the configuration asked for it (faults)"
+        cause = "stage 3 failed at step 2: InjectedFault: the configuration asked for it (faults)"
         assert error == f"error: {cause}\n"
         assert out.count(cause) == 1
         assert "(restart 1 of 1 without a new snapshot)" in out

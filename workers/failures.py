@@ -17,7 +17,8 @@ from pydantic import Field
 from pipeline.errors import OnwardError, StageFailure, TrainingError, UserError
 from workers.parsing import Count, read_message
 
-RANKS = ("bad_input", "raised", "died", "hung", "timeout", "lost_neighbour", "interrupted")
+RANKS = ("bad_input", "raised", "died", "hung", "timeout", "lost_neighbour", "given_up", "interrupted")
+"""What can be wrong with a process. `given_up`: it has come back as often as it may."""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+
+from workers.parsing import Count, Index, Seconds
 
 
 @dataclass
@@ -14,6 +15,20 @@ class _Pulse:
     stage: int | None = None
     step: int | None = None
     computing: float | None = None
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A sign of life, as it travels.
+
+    Args:
+        stage, step: that the process is at.
+        computing: seconds since it began to; None while it waits.
+    """
+
+    stage: Index | None = None
+    step: Count | None = None
+    computing: Seconds | None = None
 
 
 @dataclass(frozen=True)
@@ -53,14 +68,14 @@ class Health:
         """Nothing more is expected of this one."""
         self._pulses.pop(name, None)
 
-    def heard(self, name: str, beat: Mapping[str, Any] | None = None) -> None:
+    def heard(self, name: str, beat: Beat | None = None) -> None:
         """Something has come from `name`; `beat` if it was a sign of life."""
         pulse = self._pulses.get(name)
         if pulse is None:
             return
         pulse.heard = time.monotonic()
         if beat is not None:
-            pulse.stage, pulse.step, pulse.computing = beat.get("stage"), beat.get("step"), beat.get("computing")
+            pulse.stage, pulse.step, pulse.computing = beat.stage, beat.step, beat.computing
 
     def hung(self) -> Hung | None:
         """The first process that counts as hung."""

@@ -10,14 +10,15 @@ import queue
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pipeline.config import Config
 from workers.failures import RunFailed, Sign, choose, sign_of
-from workers.health import Health
+from workers.health import Beat, Health
 from workers.links.control import ControlServer, ControlTimeout
 from workers.meeting import START_SECONDS
+from workers.parsing import MalformedMessage, read_message
 from workers.recorder import Recorder
 from workers.reports import StepReport
 from workers.restarts import Restarts
@@ -162,13 +163,21 @@ class Oversight:
             return
         if message is None:
             self._health.dismiss(name)
-            if not self._may_go(name):
+            if (why := self.control.dropped.pop(name, None)) is not None:
+                self._signs.put((name, Sign(name, self._next_step(name), "raised", why)))
+            elif not self._may_go(name):
                 self._silent[name] = time.monotonic() + GRACE_SECONDS
             return
+        try:
+            self._take_message(name, message)
+        except MalformedMessage as error:
+            self._signs.put((name, Sign(name, self._next_step(name), "raised", f"it sent {error}")))
+
+    def _take_message(self, name: str, message: dict[str, Any]) -> None:
         kind = message.get("type")
-        self._health.heard(name, message if kind == "beat" else None)
+        self._health.heard(name, read_message(Beat, message) if kind == "beat" else None)
         if kind == "report":
-            self.recorder.stage_report(StepReport.from_message(message))
+            self.recorder.stage_report(StepReport.from_member(message, self._members[name].stages))
         elif kind == "snapshot":
             self.snapshots.taken(Taken.from_message(message))
         elif kind in ("done", "left"):
@@ -227,8 +236,10 @@ class Oversight:
         if self.config.restart != "stage" or sign.kind == "lost_neighbour":
             name, sign = self._explained(name, sign)
         hopeless = sign.kind == "bad_input" or name not in self._members or self._leave_by is not None
-        if self.config.restart != "stage" or hopeless or self._restarts.exhausted(self.snapshots.committed):
+        if self.config.restart != "stage" or hopeless:
             raise RunFailed(sign)
+        if self._restarts.exhausted(self.snapshots.committed):
+            raise RunFailed(replace(sign, kind="given_up"))
         member = self._members[name]
         for gone in (names := self._restarts.begin(member.unit)):
             self._done.discard(gone)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from workers.metrics import RunMetrics
+from workers.parsing import MalformedMessage
 from workers.progress import Progress
 from workers.reports import StepReport
 
@@ -52,6 +53,8 @@ class Recorder:
         latest = self.latest.get(report.stage)
         if latest is not None and report.step <= latest.step:
             return
+        if report.step not in self._batches:
+            raise MalformedMessage(f"a report of step {report.step}, which no batch was sent for")
         self.latest[report.stage] = report
         self.metrics.stage_report(report)
         reports = self._waiting.setdefault(report.step, {})

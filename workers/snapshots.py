@@ -23,6 +23,7 @@ from pipeline.stage import Stage
 from pipeline.state import restore_stage, stage_counters, stage_tensors
 from workers.faults import Faults
 from workers.manifest import MANIFEST, Manifest, StageFile, read_manifest
+from workers.parsing import Index, read_message
 from workers.run_files import RunDir, step_numbers, write_json
 from workers.weights import save_tensors
 
@@ -41,8 +42,8 @@ class Taken:
         problem: why it failed, in one sentence.
     """
 
-    stage: int
-    steps: int
+    stage: Index
+    steps: Index
     file: StageFile | None
     problem: str | None = None
 
@@ -53,8 +54,7 @@ class Taken:
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> Taken:
         """The inverse of `to_message`."""
-        file = StageFile(**message["file"]) if message["file"] else None
-        return cls(int(message["stage"]), int(message["steps"]), file, message["problem"])
+        return read_message(cls, message)
 
 
 class SnapshotWriter:

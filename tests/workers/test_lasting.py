@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,6 +46,20 @@ class Link:
 
     def soon(self, call: Callable[[], T]) -> Future[T]:
         return self._threads.submit(call)
+
+    @contextmanager
+    def serving(self, serve: Callable[[], None]) -> Iterator[None]:
+        """Call it again and again, as a process does that has nothing more to do."""
+        over = threading.Event()
+
+        def body() -> None:
+            while not over.is_set():
+                serve()
+
+        done = self.soon(body)
+        yield
+        over.set()
+        done.result(10)
 
     def both(self, log: Log, start_step: int = 0) -> tuple[LastingSender, LastingReceiver]:
         receiver = self.soon(lambda: LastingReceiver(self.receiver, 10, start_step))
@@ -107,10 +122,13 @@ def test_a_new_receiver_gets_everything_since_the_snapshot(link: Link, tmp_path:
     sender.forget(3)
     dies(receiver)
     successor = link.soon(lambda: LastingReceiver(link.receiver, 10, 3))
-    sending = link.soon(lambda: sender.send(header(6), batch(6), 5))
-    assert steps(successor.result(10), 4) == [3, 4, 5, 6]
-    sending.result(10)
-    assert sender.bytes_sent == (6 + 4) * BYTES
+    sender.send(header(6), batch(6), 5)  # does not wait for the room that all of them need
+    with link.serving(sender.serve):
+        assert steps(successor.result(10), 4) == [3, 4, 5, 6]
+    for step in (7, 8):
+        sender.send(header(step), batch(step), 5)
+    assert steps(successor.result(10), 2) == [7, 8]
+    assert sender.bytes_sent == (6 + 4 + 2) * BYTES
     sender.close()
     assert not (tmp_path / "log").exists()
 
@@ -156,9 +174,13 @@ def test_being_asked_for_room_for_a_moment_does_not_cut_the_repetition_short(lin
     successor = link.soon(lambda: LastingReceiver(link.receiver, 10, 0))
     asked = link.soon(lambda: sender.await_room(0.0))
     late = successor.result(10)
-    threading.Event().wait(0.3)  # the link is full again meanwhile
-    assert steps(late, 6) == list(range(6))
-    asked.result(10)
+    with pytest.raises(LinkTimeout):
+        asked.result(10)
+    with pytest.raises(LinkTimeout):
+        sender.await_room(0.05)
+    rest = link.soon(lambda: steps(late, 6))
+    sender.await_room(5)
+    assert rest.result(10) == list(range(6))
 
 
 def test_an_idle_sender_notices_that_its_receiver_has_gone(link: Link, log: Log) -> None:
@@ -170,8 +192,8 @@ def test_an_idle_sender_notices_that_its_receiver_has_gone(link: Link, log: Log)
     dies(receiver)
     assert sender.gone()
     successor = link.soon(lambda: LastingReceiver(link.receiver, 10, 0))
-    sender.serve()
-    assert steps(successor.result(10), 1) == [0]
+    with link.serving(sender.serve):
+        assert steps(successor.result(10), 1) == [0]
     assert not sender.gone()
 
 
@@ -182,19 +204,11 @@ def test_a_receiver_that_needs_nothing_more_lets_a_new_sender_in(link: Link, log
         receiver.recv(5)
     receiver.serve()
     dies(sender)
-    serving = threading.Event()
-
-    def serve() -> None:
-        while not serving.is_set():
-            receiver.serve()
-
-    done = link.soon(serve)
-    successor = LastingSender(link.sender, Log(Path("unused")), 10)
-    for step in range(3):
-        successor.send(header(step), batch(step), 5)  # more than the link holds: somebody takes them
-    successor.await_room(5)
-    serving.set()
-    done.result(10)
+    with link.serving(receiver.serve):
+        successor = LastingSender(link.sender, Log(Path("unused")), 10)
+        for step in range(3):
+            successor.send(header(step), batch(step), 5)  # more than the link holds: somebody takes them
+        successor.await_room(5)
 
 
 def test_a_receiver_that_dies_while_it_is_being_opened_is_waited_for(link: Link, log: Log) -> None:
@@ -211,6 +225,36 @@ def test_a_receiver_that_dies_while_it_is_being_opened_is_waited_for(link: Link,
     sender.send(header(0), batch(0), 5)
     assert steps(receiver.result(10), 1) == [0]
     assert len(attempts) == 3
+
+
+def test_two_receivers_that_need_each_other_are_served_by_turns(tmp_path: Path) -> None:
+    # Two replicas of a stage come back; neither takes a batch before the other has got the one before.
+    links = [Link(tmp_path / name) for name in "ab"]
+    for link in links:
+        Path(link.address.path).parent.mkdir()
+    pairs = [link.both(Log(Path("unused"))) for link in links]
+    for step in range(6):
+        for sender, receiver in pairs:
+            sender.send(header(step), batch(step), 5)
+            receiver.recv(5)
+    for _, receiver in pairs:
+        dies(receiver)
+    late = [link.soon(lambda link=link: LastingReceiver(link.receiver, 10, 0)) for link in links]
+    sending = links[0].soon(lambda: [sender.send(header(6), batch(6), 5) for sender, _ in pairs])
+    sending.result(10)
+    taken: list[int] = []
+
+    def take() -> None:
+        for _ in range(7):
+            taken.extend(steps(receiver.result(10), 1)[0] for receiver in late)
+
+    taking = links[0].soon(take)
+    while not taking.done():
+        for sender, _ in pairs:
+            with suppress(LinkTimeout):
+                sender.await_room(0.01)
+    taking.result()
+    assert taken == [step for step in range(7) for _ in late]
 
 
 def test_who_does_not_come_back_is_given_up(tmp_path: Path, log: Log) -> None:

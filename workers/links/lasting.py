@@ -7,11 +7,12 @@ rely on a restarted stage computing the same bits again.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +25,8 @@ from workers.messages import Header, Message
 
 MEMORY_BYTES = 2**30
 """Of batches kept in memory for one link; those beyond wait on disk."""
+SERVE_SECONDS = 0.1
+"""How long who has nothing else to do waits for a receiver to take what it gets once more."""
 
 
 @dataclass
@@ -96,32 +99,45 @@ class Log:
 class LastingSender(Sender):
     """A sender whose receiver may die and come back.
 
+    Batches that a new receiver needs again go out as it takes them, before anything else; no call but `await_room` and
+    `send` waits for that, and a `send` that finds the receiver gone does not either. Who sends to several replicas of
+    a stage must serve all of them by turns: one alone takes nothing, it waits for the others.
+
     Args:
         open_sender: opens the link, once the receiver is there; called again after it died.
         log: of what was sent.
-        patience: seconds to wait for a receiver to come back, and for it to take what it gets once more.
+        patience: seconds to wait for a receiver to come back.
     """
 
     def __init__(self, open_sender: Callable[[], Sender], log: Log, patience: float) -> None:
         self._open, self._log, self._patience = open_sender, log, patience
         self._inner = _opened(open_sender, patience)
         self._retired = 0
+        self._due: deque[int] = deque()
+        """Steps that are yet to be sent, or sent again."""
         super().__init__(self._inner.address, self._inner.spec)
 
     def await_room(self, timeout: float) -> None:
         """As `Sender.await_room`; a receiver that died is waited for, however short `timeout` is."""
-        try:
-            self._inner.await_room(timeout)
-        except LinkClosed:
-            self._reopen()
+        while True:
+            deadline = time.monotonic() + timeout
+            try:
+                self._send_due(deadline)
+                return self._inner.await_room(max(deadline - time.monotonic(), 0.0))
+            except LinkClosed:
+                self._reopen()
 
     def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
-        """As `Sender.send`; if the receiver died, everything it may need is sent once it is back."""
+        """As `Sender.send`; if the receiver died, everything it may need is sent as soon as it takes it."""
         self._log.add(header, tensor)
+        if header.step not in self._due:
+            self._due.append(header.step)
         try:
-            self._inner.send(header, tensor, timeout)
+            self._send_due(time.monotonic() + timeout)
         except LinkClosed:
             self._reopen()
+            with suppress(LinkTimeout, LinkClosed):
+                self._send_due(time.monotonic())
         self.bytes_sent = self._retired + self._inner.bytes_sent
 
     def gone(self) -> bool:
@@ -129,9 +145,15 @@ class LastingSender(Sender):
         return self._inner.gone()
 
     def serve(self) -> None:
-        """Everything has been sent: if the receiver has died since, send it once more what it needs."""
-        if self.gone():
-            self._reopen()
+        """Nothing new is to be sent: if the receiver has died since, send it once more what it needs."""
+        with suppress(LinkTimeout):
+            try:
+                self._send_due(time.monotonic() + SERVE_SECONDS)
+                died = self.gone()
+            except LinkClosed:
+                died = True
+            if died:
+                self._reopen()
 
     def forget(self, steps: int) -> None:
         """A snapshot after `steps` steps is complete; may be called from another thread."""
@@ -142,26 +164,19 @@ class LastingSender(Sender):
         self._inner.close()
         self._log.close()
 
-    def _reopen(self) -> None:
-        """Connect to the restarted receiver and send again what is kept.
+    def _send_due(self, deadline: float) -> None:
+        while self._due:
+            message = self._log.get(self._due[0])
+            if message is not None:
+                self._inner.send(message.header, message.tensor, max(deadline - time.monotonic(), 0.0))
+            self._due.popleft()
 
-        Raises:
-            LinkClosed: it did not come back, or died again and again.
-        """
-        deadline = time.monotonic() + self._patience
-        while True:
-            self._inner.close()
-            self._retired += self._inner.bytes_sent
-            self._inner = _opened(self._open, self._patience)
-            try:
-                for step in self._log.steps():
-                    message = self._log.get(step)
-                    if message is not None:
-                        self._inner.send(message.header, message.tensor, self._patience)
-                return
-            except LinkClosed:
-                if time.monotonic() > deadline:
-                    raise
+    def _reopen(self) -> None:
+        """Connect to the restarted receiver, which needs all that is kept."""
+        self._inner.close()
+        self._retired += self._inner.bytes_sent
+        self._inner = _opened(self._open, self._patience)
+        self._due = deque(self._log.steps())
 
 
 class LastingReceiver(Receiver):
@@ -203,9 +218,10 @@ class LastingReceiver(Receiver):
 
     def serve(self) -> None:
         """The last batch is there: if the sender dies all the same, let its successor send what nobody needs."""
-        with contextlib.suppress(LinkTimeout):
+        with suppress(LinkTimeout):
             try:
-                self._inner.recv(0.0)
+                while True:
+                    self._inner.recv(0.0)
             except LinkClosed:
                 self._reopen()
 

@@ -71,7 +71,10 @@ def open_queue_sender(address: LinkAddress, spec: TensorSpec, timeout: float, co
         agree(connection, address, hello_bytes(address, spec, "queue", codec), deadline, sending=True)
         with memory_file(spec, address.depth, str(address)) as descriptor, wire.as_socket(connection) as sock:
             memory = SlotMemory(descriptor, spec, address.depth)
-            socket.send_fds(sock, [TAKEN], [descriptor])
+            try:
+                socket.send_fds(sock, [TAKEN], [descriptor])
+            except OSError:
+                raise LinkClosed(f"{address}: {address.receiver} ended while the link was being opened") from None
     return QueueSender(address, spec, connection, memory)
 
 
