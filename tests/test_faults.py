@@ -142,7 +142,9 @@ def test_a_block_that_skips_steps_leaves_the_others_to_train_and_is_named_in_the
 
 def _feed_worker(coordinator: int) -> int:
     """The process that augments images for the coordinator; its other child looks after shared memory."""
-    children = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(coordinator)], capture_output=True, text=True)
+    children = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(coordinator)], capture_output=True, text=True
+    )
     workers = [line.split()[0] for line in children.stdout.splitlines() if "spawn_main" in line]
     assert len(workers) == 1, children.stdout
     return int(workers[0])
