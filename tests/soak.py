@@ -93,7 +93,7 @@ class Soak:
             "ask to leave": (2, lambda: process.terminate() is None),
         }
         kind = self.draw.choices(list(kinds), [weight for weight, _ in kinds.values()])[0]
-        before, struck = self._step(folder), time.monotonic()
+        before, struck, at = self._step(folder), time.monotonic(), time.time()
         if not kinds[kind][1]():
             return process
         if kind in ("kill the command", "ask to leave"):
@@ -106,7 +106,7 @@ class Soak:
             if time.monotonic() - struck > RECOVERY_LIMIT:
                 raise Wrong(f"{folder}: no new step within {RECOVERY_LIMIT:g} s after: {kind}")
             time.sleep(0.05)
-        self.times.setdefault(kind, []).append(_longest_pause(folder, before))
+        self.times.setdefault(kind, []).append(_longest_pause(folder, at))
         return process
 
     def _step(self, folder: Path) -> int:
@@ -140,13 +140,11 @@ class Soak:
         )
 
 
-def _longest_pause(folder: Path, step: int) -> float:
-    """Seconds between two steps that follow one another, from `step` on."""
-    lines = (
-        json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines() if line[-1] == "}"
-    )
-    times = [line["time"] for line in lines if line["step"] >= step]
-    return max((later - earlier for earlier, later in pairwise(times)), default=0.0)
+def _longest_pause(folder: Path, struck: float) -> float:
+    """Seconds between two steps that follow one another, the second of them after `struck` (by `time.time`)."""
+    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    times = [json.loads(line)["time"] for line in lines if line.endswith("}")]
+    return max((later - earlier for earlier, later in pairwise(times) if later > struck), default=0.0)
 
 
 def _send(number: signal.Signals, folder: Path, module: str, draw: random.Random) -> bool:

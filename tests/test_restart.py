@@ -69,7 +69,7 @@ def test_two_die_at_once_one_hangs_and_one_is_stopped(tmp_path: Path) -> None:
         out, error = process.communicate(timeout=LIMIT)
         assert (process.returncode, error) == (0, "")
         assert {stage for stage, _, _ in BACK.findall(out)} == {"1", "2", "3", "4"}
-        assert re.search(r"stage 1 failed at step 5: no sign of life for \d+ s \(hang_timeout\)", out), out
+        assert re.search(r"stage 1 failed at step \d+: no sign of life for \d+ s \(hang_timeout\)", out), out
         assert re.search(r"stage 2 failed at step 8: it has been computing for \d+ s \(hang_timeout\)", out), out
         assert trial.digest == undisturbed()
 
