@@ -54,7 +54,7 @@ def test_killed_and_started_again(
     killed(tmp_path, at, *first)
     result = train(tmp_path, *STEPS, *then)
     assert result.returncode == 0, result.stderr
-    assert f"going on from the snapshot after {4 if at in ('2:6', '3:5') else 8} steps" in result.stdout
+    assert f"going on from the snapshot after {4 if at[1] < 8 else 8} steps" in result.stdout
     assert report(tmp_path)["final_digest"] == whole
     lines = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines == list(range(10))
