@@ -18,6 +18,7 @@ from workers.environment import process_environment
 from workers.failures import Sign
 from workers.health import no_sign_of_life
 from workers.run_files import RunDir
+from workers.snapshots import clear_unfinished
 from workers.topology import COORDINATOR, KEY_FILE, Member, members
 
 POLL_SECONDS = 0.02
@@ -74,6 +75,7 @@ class Supervision:
         for child in (*self._children.values(), self._coordinator):
             child.close()
         shutil.rmtree(self._private, ignore_errors=True)
+        clear_unfinished(self.run)
 
     def follow(self, stop: Stop) -> int:
         """Until the run has ended; the coordinator's exit code."""

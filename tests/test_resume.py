@@ -113,10 +113,3 @@ def test_a_finished_run_is_left_alone_and_another_one_refused(tmp_path: Path) ->
     assert result.returncode == 2
     assert "another configuration: seed is 1 there, 5 here; noise.std is 0.25 there, 0.3 here" in result.stderr
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
-
-
-def test_old_snapshots_go_and_milestones_stay(tmp_path: Path) -> None:
-    keep = ("snapshots.every=1", "snapshots.keep_last=2", "snapshots.keep_every=3")
-    assert train(tmp_path, "train.max_steps=8", *keep, "runtime=serial").returncode == 0
-    kept = {path.name for path in (tmp_path / "run" / "snapshots").iterdir()}
-    assert kept == {"step_3", "step_6", "step_7", "step_8"}

@@ -48,13 +48,12 @@ def run_serial(config: Config, run: RunDir, devices: Sequence[str], console: Con
     keeper = SnapshotKeeper(config.snapshots, run, say, start_step)
     faults = Faults(config.faults, run, range(1, config.num_stages + 1), 1)
     writer = SnapshotWriter(run, keeper.taken, faults)
-    with Feed(config, start_step) as feed:
+    with writer, Feed(config, start_step) as feed:
         stages = build_stages(config, feed.steps_per_epoch, device)
         restore(run, start_step, stages)
         progress = Progress(console, feed.total_steps, feed.steps_per_epoch)
         with Recorder(run.metrics, metrics, progress) as recorder:
             _train(config, feed, stages, device, recorder, (keeper, writer), faults, stop)
-    writer.close()
     if stop.left:
         last = keeper.committed
         onward = (

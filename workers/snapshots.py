@@ -8,11 +8,14 @@ a manifest does not exist, and one whose files are not what the manifest says is
 from __future__ import annotations
 
 import queue
+import re
 import shutil
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -24,7 +27,7 @@ from pipeline.state import restore_stage, stage_counters, stage_tensors
 from workers.faults import Faults
 from workers.manifest import MANIFEST, Manifest, StageFile, read_manifest
 from workers.parsing import Index, read_message
-from workers.run_files import RunDir, step_numbers, write_json
+from workers.run_files import RunDir, step_numbers, temporary_of, write_json
 from workers.weights import save_tensors
 
 CLOSE_SECONDS = 300.0
@@ -58,7 +61,7 @@ class Taken:
 
 
 class SnapshotWriter:
-    """Writes the snapshots of the stages of one process, in a thread of its own.
+    """Writes the snapshots of the stages of one process, in a thread of its own; a context manager.
 
     At most one waits while another is written: `take` blocks on the third, which bounds the memory.
 
@@ -75,8 +78,19 @@ class SnapshotWriter:
         self._run, self._report, self._writes = run, report, writes
         self._faults = faults or Faults((), run, (), 1)
         self._jobs: queue.Queue[tuple[int, int, dict[str, Tensor], dict[str, Any]] | None] = queue.Queue(1)
+        self._writing: Path | None = None
+        self._abandoned = False
         self._thread = threading.Thread(target=self._write_all, name="snapshots", daemon=True)
         self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
 
     def take(self, stage: Stage, steps: int) -> None:
         """Copy the state of `stage` after `steps` steps; it is written later."""
@@ -91,10 +105,16 @@ class SnapshotWriter:
         self._jobs.put(None)
         self._thread.join(CLOSE_SECONDS)
 
+    def abandon(self) -> None:
+        """At the end of a process that will not wait for the disk: no half-written file stays."""
+        self._abandoned = True
+        if self._writing is not None:
+            temporary_of(self._writing).unlink(missing_ok=True)
+
     def _write_all(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._jobs.get()) is not None and not self._abandoned:
             index, steps, tensors, counters = job
-            path = self._run.snapshot(steps) / f"stage_{index}.safetensors"
+            self._writing = path = self._run.snapshot(steps) / f"stage_{index}.safetensors"
             try:
                 self._faults.before_write(index, steps)
                 digest = save_tensors(path, tensors)
@@ -192,6 +212,20 @@ class SnapshotKeeper:
         last = set(sorted(complete)[-self.config.keep_last :])
         every = self.config.keep_every
         return [n for n in complete if n not in last and n < newest and not (every and n % every == 0)]
+
+
+def clear_unfinished(run: RunDir) -> None:
+    """Remove what killed processes were writing: half files, and snapshots that no manifest speaks of.
+
+    Only for when no process of the run is left.
+    """
+    for steps in step_numbers(run):
+        if not (run.snapshot(steps) / MANIFEST).exists():
+            shutil.rmtree(run.snapshot(steps), ignore_errors=True)
+    for path in run.path.rglob(".*.tmp"):
+        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+            with suppress(OSError):
+                path.unlink()
 
 
 def restore(run: RunDir, steps: int, stages: Sequence[Stage]) -> None:

@@ -116,6 +116,7 @@ class _Process:
         restore(self.run, start_step, stages)
         faults = Faults(config.faults, self.run, member.stages, member.replica)
         writer = SnapshotWriter(self.run, lambda taken: control.send(taken.to_message()), faults, writes=member.reports)
+        self.stack.callback(writer.abandon)
         if config.link.kind == "rpc":
             ranks = len(members(config)) + 1
             start_agent(member.name, member.rank, ranks, self.meeting.rpc_init, START_SECONDS)
