@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from launch.forked import Forked, ForkServer
 from pipeline.errors import TrainingError
 
 
@@ -30,32 +31,41 @@ class Child:
         environment: of the process.
         log: where its errors go.
         quiet: what it prints goes there too, not to the terminal.
+        server: forks the process, which then need not import anything itself; else it is a new interpreter.
     """
 
     def __init__(
-        self, module: str, start: dict[str, Any], environment: dict[str, str], log: Path, quiet: bool = False
+        self,
+        module: str,
+        start: dict[str, Any],
+        environment: dict[str, str],
+        log: Path,
+        quiet: bool = False,
+        server: ForkServer | None = None,
     ) -> None:
-        reader, writer = os.pipe()
-        with log.open("ab") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", module, str(writer)],
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=file if quiet else None,
-                stderr=file,
-                pass_fds=[writer],
-                start_new_session=True,
-            )
-        os.close(writer)
-        self._reader, self._heard = reader, b""
+        self._reader, answers = os.pipe()
+        orders, self._writer = os.pipe()
+        self._heard = b""
+        self.process: subprocess.Popen[bytes] | Forked
+        try:
+            with log.open("ab") as file:
+                streams = (orders, file.fileno() if quiet else 1, file.fileno())
+                if server is None:
+                    self.process = _new_interpreter(module, environment, streams, answers)
+                else:
+                    title = f"onward {module} {log.stem} {start['run_dir']}"
+                    self.process = server.start(module, title, environment, (*streams, answers))
+        finally:
+            os.close(answers)
+            os.close(orders)
         self.tell(start)
 
     def tell(self, message: dict[str, Any]) -> None:
         """Send one object; nothing happens if the process has gone."""
-        assert self.process.stdin is not None
+        data = json.dumps(message).encode() + b"\n"
         with contextlib.suppress(OSError):
-            self.process.stdin.write(json.dumps(message).encode() + b"\n")
-            self.process.stdin.flush()
+            while data:
+                data = data[os.write(self._writer, data) :]
 
     def words(self, timeout: float = 0.0) -> list[Any]:
         """The objects that the process has sent since the last call; waits `timeout` seconds for the first."""
@@ -91,10 +101,24 @@ class Child:
     def close(self) -> None:
         """Kill what is left of it and let go of its pipes."""
         self.wait(0.0)
-        assert self.process.stdin is not None
-        for close in (self.process.stdin.close, lambda: os.close(self._reader)):
+        for descriptor in (self._reader, self._writer):
             with contextlib.suppress(OSError):
-                close()
+                os.close(descriptor)
+
+
+def _new_interpreter(
+    module: str, environment: dict[str, str], streams: tuple[int, int, int], answers: int
+) -> subprocess.Popen[bytes]:
+    stdin, stdout, stderr = streams
+    return subprocess.Popen(
+        [sys.executable, "-m", module, str(answers)],
+        env=environment,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        pass_fds=[answers],
+        start_new_session=True,
+    )
 
 
 def ended(code: int) -> str:

@@ -7,14 +7,18 @@ empty folder is what claims it, because only one process can make a folder.
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import stat
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.config_loading import dump_config, load_config
 from pipeline.errors import ConfigError, UserError
-from workers.run_files import RunDir, write_text
+from workers.manifest import MANIFEST
+from workers.run_files import RunDir, step_numbers, write_text
 
 _REMEDY = "Give another run_dir=FOLDER"
 
@@ -112,3 +116,17 @@ def _check_writable(path: Path) -> None:
         raise ConfigError("run_dir", f"'{existing}' is not a folder", _REMEDY)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError("run_dir", f"you may not write in '{existing}'", _REMEDY)
+
+
+def clear_unfinished(run: RunDir) -> None:
+    """Remove what killed processes were writing: half files, and snapshots that no manifest speaks of.
+
+    Only for when no process of the run is left.
+    """
+    for steps in step_numbers(run):
+        if not (run.snapshot(steps) / MANIFEST).exists():
+            shutil.rmtree(run.snapshot(steps), ignore_errors=True)
+    for path in run.path.rglob(".*.tmp"):
+        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+            with suppress(OSError):
+                path.unlink()

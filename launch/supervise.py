@@ -6,19 +6,21 @@ import secrets
 import shutil
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from launch.children import Child, ended
 from launch.failure import PREPARED, exit_code, write_failure
+from launch.forked import ForkServer
 from launch.placement import count_gpus, member_devices
+from launch.run_dir import clear_unfinished
 from pipeline.config import Config
 from workers.environment import process_environment
 from workers.failures import Sign
 from workers.health import no_sign_of_life
 from workers.run_files import RunDir
-from workers.snapshots import clear_unfinished
 from workers.topology import COORDINATOR, KEY_FILE, Member, members
 
 POLL_SECONDS = 0.02
@@ -55,7 +57,7 @@ class Supervision:
     def __enter__(self) -> Self:
         self._private = make_private_dir()
         environment = {**process_environment(self.config.threads), PREPARED: str(self.run.path)}
-        environment |= LOOPBACK
+        self._environment = environment | LOOPBACK
         start = {
             "run_dir": str(self.run.path.absolute()),
             "private_dir": self._private,
@@ -65,17 +67,22 @@ class Supervision:
             "parent": "onward train",
             "beat": min(1.0, self.config.hang_timeout / 4),
         }
-        self._environment = environment
-        self._coordinator = Child("launch.coordinate", start, environment, self.run.log(COORDINATOR))
-        for member in self._everyone.values():
-            self._start(member)
+        log = self.run.log(COORDINATOR)
+        with ExitStack() as undo:
+            undo.callback(clear_unfinished, self.run)
+            undo.callback(shutil.rmtree, self._private, ignore_errors=True)
+            self._server = ForkServer(self._environment, log)
+            undo.callback(self._server.close)
+            self._coordinator = Child("launch.coordinate", start, self._environment, log, server=self._server)
+            undo.callback(self._coordinator.close)
+            undo.callback(self._close_children)
+            for member in self._everyone.values():
+                self._start(member)
+            self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for child in (*self._children.values(), self._coordinator):
-            child.close()
-        shutil.rmtree(self._private, ignore_errors=True)
-        clear_unfinished(self.run)
+        self._undo.close()
 
     def follow(self, stop: Stop) -> int:
         """Until the run has ended; the coordinator's exit code."""
@@ -94,7 +101,7 @@ class Supervision:
                 return self._ended_with(Sign(COORDINATOR, None, "hung", no_sign_of_life(silent)))
             time.sleep(POLL_SECONDS)
         self._await_the_rest()
-        code = self._coordinator.process.returncode
+        code = self._coordinator.wait()
         if code < 0:
             return self._ended_with(Sign(COORDINATOR, None, "died", ended(code)))
         return code
@@ -121,7 +128,11 @@ class Supervision:
         }
         environment = {**self._environment, "RANK": str(member.rank), "LOCAL_RANK": str(member.rank)}
         log = self.run.log(member.log_name)
-        self._children[member.name] = Child("launch.member", start, environment, log, quiet=True)
+        self._children[member.name] = Child("launch.member", start, environment, log, True, self._server)
+
+    def _close_children(self) -> None:
+        for child in self._children.values():
+            child.close()
 
     def _report_the_gone(self) -> None:
         for name, child in self._children.items():

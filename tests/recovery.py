@@ -96,6 +96,7 @@ class Trial:
         alive = {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
         return [
             *processes_mentioning(str(self.private)),
+            *processes_mentioning(str(self.run)),
             *(str(path) for path in self.private.glob("onward-*")),
             *(str(path) for path in self.folder.rglob("*.tmp")),
             *(str(path) for path in self.folder.rglob(".replay")),

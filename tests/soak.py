@@ -77,7 +77,7 @@ class Soak:
         self._nothing_left(folder)
 
     def _begin(self, folder: Path, link: str) -> subprocess.Popen[str]:
-        environment = {"TMPDIR": str(self.folder / "tmp"), "SOAK": str(folder)}
+        environment = {"TMPDIR": str(self.folder / "tmp")}
         return start(folder, *OVERRIDES, f"link.kind={link}", environment=environment)
 
     def _strike(self, folder: Path, link: str, process: subprocess.Popen[str]) -> subprocess.Popen[str]:
@@ -124,7 +124,7 @@ class Soak:
 
     def _nothing_left(self, folder: Path) -> None:
         deadline = time.monotonic() + 30
-        while left := [*processes_mentioning(f"SOAK={folder}"), *map(str, (self.folder / "tmp").glob("onward-*"))]:
+        while left := [*processes_mentioning(f"{folder}/run"), *map(str, (self.folder / "tmp").glob("onward-*"))]:
             if time.monotonic() > deadline:
                 raise Wrong(f"{folder}: left behind: {left}")
             time.sleep(0.2)
@@ -152,8 +152,8 @@ def _send(number: signal.Signals, folder: Path, module: str, draw: random.Random
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            mine = entry.name.isdigit() and f"SOAK={folder}".encode() in (entry / "environ").read_bytes().split(b"\0")
-            if mine and module.encode() in (entry / "cmdline").read_bytes():
+            title = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            if module.encode() in title and f"{folder}/run".encode() in title:
                 found.append(int(entry.name))
         except OSError:
             continue

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import slow
 from tests.recovery import LEAVE_SECONDS, disturbed, fault, faults, undisturbed
 from tests.runs import LIMIT, report, train, wait_for_steps
 
@@ -21,7 +22,7 @@ LONG = "train.max_steps=600"
 @pytest.mark.parametrize(
     ("victim", "overrides", "message"),
     [
-        ("stage_1", ("link.kind=p2p",), rf"stage 1 failed at step \d+: {KILLED}"),
+        slow("stage_1", ("link.kind=p2p",), rf"stage 1 failed at step \d+: {KILLED}"),
         ("stage_3", (), rf"stage 3 failed at step \d+: {KILLED}"),
         ("stage_2", ("link.kind=rpc",), rf"stage 2 failed at step \d+: {KILLED}"),
         ("stages_1-2", ("processes=2",), rf"stages 1-2 failed at step \d+: {KILLED}"),
@@ -62,7 +63,7 @@ def test_a_killed_command_line_leaves_no_orphan_and_a_cause(tmp_path: Path) -> N
     assert failure["message"].endswith("its process ended without a word")
 
 
-@pytest.mark.parametrize("steps", [6, 60])
+@pytest.mark.parametrize("steps", [6, slow(60)])
 def test_an_exception_names_stage_step_and_cause(tmp_path: Path, steps: int) -> None:
     # With 6 steps stage 1 has finished when stage 3 fails.
     with disturbed(tmp_path) as trial:

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save
 
 from launch.run_dir import read_config
 from pipeline.errors import UserError
+from tests.marks import slow
 from tests.runs import report, train
 from workers.manifest import MAX_BYTES
 
@@ -156,10 +157,10 @@ def first(tensors: dict[str, Any]) -> str:
     ("damage", "code", "message"),
     [
         (other(lambda t: t.update({first(t): np.zeros((2, 2), np.float32)})), 2, "does not fit stage 2"),
-        (other(lambda t: t.update({"more": np.zeros(2, np.float32)})), 2, "does not fit stage 2"),
+        slow(other(lambda t: t.update({"more": np.zeros(2, np.float32)})), 2, "does not fit stage 2"),
         (other(lambda t: t.pop(first(t))), 2, "does not fit stage 2"),
         (other(lambda t: t.update({"optimizer.momentum_buffer.nobody": np.zeros(2)})), 2, "no parameter 'nobody'"),
-        (with_counters({}), 2, "does not fit stage 1"),
+        slow(with_counters({}), 2, "does not fit stage 1"),
         (with_counters({"skipped_in_a_row": "many", "scaler": None}), 2, "does not fit stage 1"),
         (other(lambda t: t[first(t)].fill(np.nan)), 0, ""),
     ],

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import slow
 from tests.recovery import Trial, disturbed, fault, faults, undisturbed
 from tests.runs import LIMIT, wait_for_steps
 
@@ -29,7 +30,7 @@ def survives(trial: Trial, *overrides: str) -> list[tuple[int, ...]]:
     return [tuple(map(int, found)) for found in BACK.findall(result.stdout)]
 
 
-@pytest.mark.parametrize("link", ["queue", "p2p"])
+@pytest.mark.parametrize("link", ["queue", slow("p2p")])
 def test_stages_come_back_before_the_first_snapshot_between_two_and_after_each_other(tmp_path: Path, link: str) -> None:
     deaths = [("raise", 1, 2), ("kill", 4, 6), ("kill", 2, 9), ("kill", 2, 9), ("kill", 3, 9)]
     with disturbed(tmp_path) as trial:
@@ -40,7 +41,7 @@ def test_stages_come_back_before_the_first_snapshot_between_two_and_after_each_o
         assert trial.digest == undisturbed()
 
 
-@pytest.mark.parametrize("link", ["queue", "p2p"])
+@pytest.mark.parametrize("link", [slow("queue"), "p2p"])
 def test_stages_come_back_when_those_around_them_are_done(tmp_path: Path, link: str) -> None:
     with disturbed(tmp_path) as trial:
         struck = faults(fault("kill", 2, 11), fault("slow", 2, 10, seconds=0.5), fault("kill", 4, 11))
@@ -87,7 +88,7 @@ def test_a_stage_that_is_done_dies_and_so_does_the_one_after_it(tmp_path: Path) 
         assert trial.digest == undisturbed()
 
 
-@pytest.mark.parametrize("way", ["stage", "job"])
+@pytest.mark.parametrize("way", ["stage", slow("job")])
 def test_who_fails_again_and_again_is_given_up_with_the_cause(tmp_path: Path, way: str) -> None:
     struck = faults(*[fault("raise", 3, 2)] * 2)
     with disturbed(tmp_path) as trial:

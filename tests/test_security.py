@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import slow
 from tests.runs import report, start, train
 from workers.links import wire
 
@@ -286,14 +287,14 @@ Connection.send_bytes = send_bytes
     ("garbled", "message"),
     [
         ("b'{'", "not JSON"),
-        ("b'[' * 100000", "not JSON"),
+        slow("b'[' * 100000", "not JSON"),
         ("json.dumps({**report, 'stage': 99}).encode()", "stage 99"),
-        ("json.dumps({**report, 'step': 10**6}).encode()", "step 1000000"),
-        ("json.dumps({**report, 'loss': 'low'}).encode()", "valid 'loss"),
-        ("json.dumps({'type': 'report'}).encode()", "valid 'stage'"),
-        ("json.dumps({'type': 'failure', 'who': 7}).encode()", "valid 'who'"),
+        slow("json.dumps({**report, 'step': 10**6}).encode()", "step 1000000"),
+        slow("json.dumps({**report, 'loss': 'low'}).encode()", "valid 'loss"),
+        slow("json.dumps({'type': 'report'}).encode()", "valid 'stage'"),
+        slow("json.dumps({'type': 'failure', 'who': 7}).encode()", "valid 'who'"),
         ("json.dumps({'type': 'snapshot', 'stage': 2, 'steps': 'x'}).encode()", "valid 'steps'"),
-        ("json.dumps({'type': 'beat', 'stage': [], 'step': 'x', 'computing': {}}).encode()", "valid 'stage"),
+        slow("json.dumps({'type': 'beat', 'stage': [], 'step': 'x', 'computing': {}}).encode()", "valid 'stage"),
     ],
 )
 def test_a_stage_that_talks_nonsense_ends_the_run_with_one_message(garbled: str, message: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from tests.marks import slow
 from tests.runs import report, train
 
 
@@ -18,19 +19,18 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-LINKS = [("queue", 1), ("queue", 5), ("rpc", 1), ("rpc", 3), ("p2p", 1), ("p2p", 4)]
+LINKS = [("queue", 1), slow("queue", 5), slow("rpc", 1), ("rpc", 3), slow("p2p", 1), ("p2p", 4)]
 
 
-@pytest.mark.parametrize("overrides", LINKS, ids=str)
-def test_the_pipeline_equals_the_serial_run(serial: Path, tmp_path: Path, overrides: tuple[str, int]) -> None:
-    kind, depth = overrides
+@pytest.mark.parametrize(("kind", "depth"), LINKS)
+def test_the_pipeline_equals_the_serial_run(serial: Path, tmp_path: Path, kind: str, depth: int) -> None:
     result = train(tmp_path, f"link.kind={kind}", f"link.depth={depth}")
     assert result.returncode == 0, result.stderr
     assert report(tmp_path)["final_digest"] == report(serial)["final_digest"]
     assert report(tmp_path)["link"] == kind
 
 
-@pytest.mark.parametrize("processes", [1, 3])
+@pytest.mark.parametrize("processes", [slow(1), 3])
 def test_stages_may_share_processes(serial: Path, tmp_path: Path, processes: int) -> None:
     result = train(tmp_path, f"processes={processes}")
     assert result.returncode == 0, result.stderr

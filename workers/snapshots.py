@@ -8,11 +8,9 @@ a manifest does not exist, and one whose files are not what the manifest says is
 from __future__ import annotations
 
 import queue
-import re
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -212,20 +210,6 @@ class SnapshotKeeper:
         last = set(sorted(complete)[-self.config.keep_last :])
         every = self.config.keep_every
         return [n for n in complete if n not in last and n < newest and not (every and n % every == 0)]
-
-
-def clear_unfinished(run: RunDir) -> None:
-    """Remove what killed processes were writing: half files, and snapshots that no manifest speaks of.
-
-    Only for when no process of the run is left.
-    """
-    for steps in step_numbers(run):
-        if not (run.snapshot(steps) / MANIFEST).exists():
-            shutil.rmtree(run.snapshot(steps), ignore_errors=True)
-    for path in run.path.rglob(".*.tmp"):
-        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
-            with suppress(OSError):
-                path.unlink()
 
 
 def restore(run: RunDir, steps: int, stages: Sequence[Stage]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.pipeline.replica_team import Replicas
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: every team that was dissolved still costs its process a little
 def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
     started = Replicas(tmp_path_factory.mktemp("replicas"))
     yield started

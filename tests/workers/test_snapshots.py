@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from launch.run_dir import clear_unfinished
 from pipeline.config import Config
 from pipeline.config.run import Snapshots
 from pipeline.stage import Stage
 from workers.manifest import MANIFEST, StageFile
 from workers.run_files import RunDir, step_numbers
-from workers.snapshots import SnapshotKeeper, SnapshotWriter, Taken, clear_unfinished
+from workers.snapshots import SnapshotKeeper, SnapshotWriter, Taken
 from workers.weights import save_tensors
 
 TINY = Config.model_validate(
@@ -32,7 +33,8 @@ def write_part(run: RunDir, steps: int, stage: int = 1) -> Taken:
 
 @pytest.mark.parametrize(("every", "kept"), [(None, [10, 12]), (4, [4, 8, 10, 12]), (6, [6, 10, 12])])
 def test_which_snapshots_stay(tmp_path: Path, every: int | None, kept: list[int]) -> None:
-    run, told = RunDir(tmp_path), []
+    run = RunDir(tmp_path)
+    told: list[int] = []
     config = Snapshots(every=2, keep_last=2, keep_every=every)
     keeper = SnapshotKeeper(config, run, pytest.fail, committed=told.append)
     for step in range(12):
@@ -43,7 +45,8 @@ def test_which_snapshots_stay(tmp_path: Path, every: int | None, kept: list[int]
 
 
 def test_a_snapshot_counts_when_every_stage_has_written_its_part(tmp_path: Path) -> None:
-    run, said = RunDir(tmp_path), []
+    run = RunDir(tmp_path)
+    said: list[str] = []
     keeper = SnapshotKeeper(Snapshots(every=2), run, said.append)
     assert keeper.due(1, stages=2)
     keeper.taken(write_part(run, 2, stage=2))

@@ -1,0 +1,125 @@
+"""One process that imports everything once and then forks: a run's processes start in a fraction of a second.
+
+Importing torch takes each process seconds of computing. The fork server does it once for all of them, so that a run
+starts sooner, a stage that died comes back sooner, and the pages of the libraries are shared. It computes nothing,
+opens nothing on a GPU and starts no thread, which is what makes forking it safe; the Python documentation describes
+the same idea for its own `multiprocessing` start method of that name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from setproctitle import setproctitle
+
+PRELOAD = ("torch", "torch._dynamo", "launch.failure", "launch.run_dir", "workers.coordinator", "workers.stage_process")
+"""What the processes of a run import; `torch._dynamo` is loaded by the first optimizer."""
+MESSAGE_BYTES = 1 << 20
+STREAMS = 4
+"""Descriptors that come with an order: standard input, output and error, and the pipe of the answers."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A process to start.
+
+    Args:
+        module: what it runs, as `python -m` would.
+        title: what `ps` shows.
+        environment: all of its environment.
+        streams: standard input, output and error, and where it answers.
+    """
+
+    module: str
+    title: str
+    environment: dict[str, str]
+    streams: tuple[int, ...]
+
+
+def serve(orders: socket.socket) -> Order | None:
+    """Fork for every order until the other end closes; the order, in the forked process, and None in the server."""
+    awake, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the starting process's to handle
+    while True:
+        ready, _, _ = select.select([orders.fileno(), awake], [], [])
+        if awake in ready:
+            os.read(awake, 4096)
+            _bury(orders)
+        if orders.fileno() in ready:
+            order = _next_order(orders)
+            if order is None:
+                return None
+            pid = os.fork()
+            if not pid:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                for descriptor in (awake, wake):
+                    os.close(descriptor)
+                orders.close()
+                return order
+            for descriptor in order.streams:
+                os.close(descriptor)
+            _say(orders, {"started": pid})
+
+
+def become(order: Order) -> None:
+    """Turn the forked process into the one that was ordered: a session, streams and an environment of its own."""
+    os.setsid()
+    *streams, answers = order.streams
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    setproctitle(order.title)  # it finds its place beside the environment, so that must still be the first one
+    os.environ.clear()
+    os.environ.update(order.environment)
+    sys.argv = [order.module, str(answers)]
+    runpy.run_module(order.module, run_name="__main__", alter_sys=True)
+
+
+def _next_order(orders: socket.socket) -> Order | None:
+    data, streams, _, _ = socket.recv_fds(orders, MESSAGE_BYTES, STREAMS)
+    if not data:
+        return None
+    order: dict[str, Any] = json.loads(data)
+    return Order(order["module"], order["title"], order["environment"], tuple(streams))
+
+
+def _bury(orders: socket.socket) -> None:
+    """Tell of every process that has ended, and how."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            _say(orders, {"ended": pid, "code": os.waitstatus_to_exitcode(status)})
+
+
+def _say(orders: socket.socket, word: dict[str, int]) -> None:
+    with contextlib.suppress(OSError):  # the other end has gone, which the next round finds
+        orders.send(json.dumps(word).encode())
+
+
+if __name__ == "__main__":
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    for name in PRELOAD:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # or the collector would copy pages by writing to what is shared
+    ordered = serve(channel)
+    if ordered is not None:
+        become(ordered)

@@ -1,0 +1,158 @@
+"""The starting side of the fork server: asks it for processes, and hears how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from launch.fork_server import MESSAGE_BYTES
+from pipeline.errors import TrainingError
+
+START_SECONDS = 120.0
+"""For the server to import what it preloads, on a machine that is busy with the imports of others."""
+POLL_SECONDS = 0.02
+LOST = 255
+"""Stands for the exit code of a process whose end nobody saw, because the server was gone."""
+
+
+class Forked:
+    """A process that the server forked; the part of `subprocess.Popen` that a supervisor needs."""
+
+    def __init__(self, server: ForkServer, pid: int) -> None:
+        self._server, self.pid = server, pid
+        self.returncode: int | None = None
+        try:
+            self._handle: int | None = os.pidfd_open(pid)
+        except ProcessLookupError:  # it has ended already, and the server will say so
+            self._handle = None
+
+    def poll(self) -> int | None:
+        """Its exit code, or minus the number of the signal that ended it; None while it lives."""
+        if self.returncode is None:
+            self._server.listen()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """As `poll`, once it has ended; raises `subprocess.TimeoutExpired` after `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.poll() is None:
+            left = 1.0 if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
+            self._server.listen(min(left, 1.0))
+        assert self.returncode is not None
+        return self.returncode
+
+    def kill(self) -> None:
+        """End it at once, if it has not ended yet."""
+        if self.poll() is None and self._handle is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+
+    def ended(self, code: int) -> None:
+        """Take note of how it ended."""
+        self.returncode = code
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def gone(self) -> bool:
+        """Whether it has ended, seen without the server."""
+        return self._handle is None or bool(select.select([self._handle], [], [], 0)[0])
+
+
+class ForkServer:
+    """Starts the server, and processes through it; a server that was killed is started again when it is needed.
+
+    Args:
+        environment: of the server; what the processes read while they import must be in it.
+        log: where the server's errors go.
+    """
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        self._environment, self._log = environment, log
+        self._living: dict[int, Forked] = {}
+        self._born: list[Forked] = []
+        self._launch()
+
+    def start(self, module: str, title: str, environment: dict[str, str], streams: tuple[int, ...]) -> Forked:
+        """A process that runs `module` as `python -m` would.
+
+        Args:
+            module: in the place of the program.
+            title: what `ps` shows.
+            environment: all of its environment.
+            streams: standard input, output and error, and where it answers; the caller's copies stay open.
+
+        Raises:
+            TrainingError: the server ends, or takes too long.
+        """
+        if self._process.poll() is not None:
+            self.close()
+            self._launch()
+        order = {"module": module, "title": title, "environment": environment}
+        with suppress(OSError):  # then it is found gone below
+            socket.send_fds(self._orders, [json.dumps(order).encode()], streams)
+        deadline = time.monotonic() + START_SECONDS
+        while not self._born:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise TrainingError(f"no process could be started: the fork server ended; see '{self._log}'")
+            self.listen(0.1)
+        return self._born.pop()
+
+    def listen(self, timeout: float = 0.0) -> None:
+        """Take note of what the server says; waits `timeout` seconds for it to say something."""
+        while select.select([self._orders], [], [], timeout)[0]:
+            timeout = 0.0
+            try:
+                data = self._orders.recv(MESSAGE_BYTES)
+            except OSError:
+                data = b""
+            if not data:
+                self._look_after_orphans()
+                return
+            word = json.loads(data)
+            if "started" in word:
+                pid = word["started"]
+                self._living[pid] = Forked(self, pid)
+                self._born.append(self._living[pid])
+            elif (forked := self._living.pop(word["ended"], None)) is not None:
+                forked.ended(word["code"])
+
+    @property
+    def pid(self) -> int:
+        """Of the server."""
+        return self._process.pid
+
+    def close(self) -> None:
+        """End the server; processes that it forked live on."""
+        self._orders.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _launch(self) -> None:
+        self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, self._log.open("ab") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "launch.fork_server", str(theirs.fileno())],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stderr=file,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+
+    def _look_after_orphans(self) -> None:
+        """Without the server nobody says how its processes end; that they have ended can still be seen."""
+        for pid, forked in list(self._living.items()):
+            if forked.gone():
+                self._living.pop(pid).ended(LOST)
+        time.sleep(POLL_SECONDS)
