@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.marks import slow
@@ -63,13 +64,16 @@ def test_replicas_compute_what_one_does_and_the_same_bits_every_time(serial: Pat
     alone = tmp_path / "alone"
     alone.mkdir()
     assert train(alone, "data.batch_size=66", "runtime=serial").returncode == 0
+    # Rounding is all that may differ, and a ReLU or a nearly constant channel makes much of it in single tensors; what
+    # is equal in float64 is tested with the stage. A gradient of the wrong rows would change the momentum by a third.
     for stage in range(1, 5):
         one, many = (load_file(f / "run" / "final" / f"stage_{stage}.safetensors") for f in (alone, tmp_path / "0"))
         assert one.keys() == many.keys()
-        for name in one:
-            wanted = one[name].double()
-            error = (many[name].double() - wanted).norm() / wanted.norm().clamp_min(1e-6)
-            assert error < 2e-3, f"stage {stage}, {name}: {error:.1e}"  # fp32 rounds sums of slices otherwise
+        for momentum, limit in ((False, 5e-6), (True, 2e-2)):
+            names = [name for name in sorted(one) if name.startswith("optimizer.") == momentum]
+            wanted, found = (torch.cat([whole[name].double().flatten() for name in names]) for whole in (one, many))
+            error = (found - wanted).norm() / wanted.norm()
+            assert error < limit, f"stage {stage}, {'momentum' if momentum else 'weights'}: {error:.1e}"
 
 
 def test_the_digest_sees_the_noise_and_the_seed(serial: Path, tmp_path: Path) -> None:
