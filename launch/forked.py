@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from launch.fork_server import MESSAGE_BYTES
 from pipeline.errors import TrainingError
@@ -72,6 +73,8 @@ class Forked:
 class ForkServer:
     """Starts the server, and processes through it; a server that was killed is started again when it is needed.
 
+    A context manager, at whose end the server is gone.
+
     Args:
         environment: of the server; what the processes read while they import must be in it.
         log: where the server's errors go.
@@ -82,6 +85,12 @@ class ForkServer:
         self._living: dict[int, Forked] = {}
         self._born: list[Forked] = []
         self._launch()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def start(self, module: str, title: str, environment: dict[str, str], streams: tuple[int, ...]) -> Forked:
         """A process that runs `module` as `python -m` would.

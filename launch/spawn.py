@@ -15,13 +15,14 @@ from types import FrameType
 
 from launch.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
 from launch.failure import PREPARED, in_words, read_failure
+from launch.forked import ForkServer
 from launch.resume import await_release, inspect, prepare
-from launch.supervise import Stop, Supervision
+from launch.supervise import Stop, Supervision, run_environment
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from workers.environment import process_environment
 from workers.run_files import RunDir
-from workers.topology import members
+from workers.topology import COORDINATOR, members
 
 START_STEP = "ONWARD_START_STEP"
 """The first step to train, where a stopped run goes on."""
@@ -42,9 +43,8 @@ def run_training(config: Config, run_dir: Path, start_step: int = 0) -> int:
 
     previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        code = (
-            _serial(config, run, start_step, stop) if config.in_one_process else _repeat(config, run, start_step, stop)
-        )
+        train = _serial if config.in_one_process else _pipelined
+        code = train(config, run, start_step, stop)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -56,11 +56,16 @@ def _processes(count: int) -> str:
     return f"{count} processes and a coordinator" if count > 1 else "a process and a coordinator"
 
 
-def _repeat(config: Config, run: RunDir, start_step: int, stop: Stop) -> int:
+def _pipelined(config: Config, run: RunDir, start_step: int, stop: Stop) -> int:
+    with ForkServer(run_environment(config, run), run.log(COORDINATOR)) as server:
+        return _repeat(config, run, start_step, stop, server)
+
+
+def _repeat(config: Config, run: RunDir, start_step: int, stop: Stop, server: ForkServer) -> int:
     """One attempt after the other, as long as each may be followed by another."""
     in_a_row = 0
     while True:
-        with Supervision(config, run, start_step) as supervision:
+        with Supervision(config, run, start_step, server) as supervision:
             code = supervision.follow(stop)
         await_release(run)
         failure = read_failure(run)

@@ -42,10 +42,11 @@ class Supervision:
         config: of the run.
         run: where it writes.
         start_step: the first step to train.
+        server: forks the processes; started with `run_environment`.
     """
 
-    def __init__(self, config: Config, run: RunDir, start_step: int) -> None:
-        self.config, self.run, self.start_step = config, run, start_step
+    def __init__(self, config: Config, run: RunDir, start_step: int, server: ForkServer) -> None:
+        self.config, self.run, self.start_step, self._server = config, run, start_step, server
         self._everyone = {member.name: member for member in members(config)}
         self._devices = member_devices(config, count_gpus())
         self._children: dict[str, Child] = {}
@@ -56,8 +57,7 @@ class Supervision:
 
     def __enter__(self) -> Self:
         self._private = make_private_dir()
-        environment = {**process_environment(self.config.threads), PREPARED: str(self.run.path)}
-        self._environment = environment | LOOPBACK
+        self._environment = run_environment(self.config, self.run)
         start = {
             "run_dir": str(self.run.path.absolute()),
             "private_dir": self._private,
@@ -71,8 +71,6 @@ class Supervision:
         with ExitStack() as undo:
             undo.callback(clear_unfinished, self.run)
             undo.callback(shutil.rmtree, self._private, ignore_errors=True)
-            self._server = ForkServer(self._environment, log)
-            undo.callback(self._server.close)
             self._coordinator = Child("launch.coordinate", start, self._environment, log, server=self._server)
             undo.callback(self._coordinator.close)
             undo.callback(self._close_children)
@@ -145,6 +143,11 @@ class Supervision:
         deadline = time.monotonic() + LEAVE_SECONDS
         for child in self._children.values():
             child.wait(max(deadline - time.monotonic(), 0.0))
+
+
+def run_environment(config: Config, run: RunDir) -> dict[str, str]:
+    """What every process of a run finds in its environment."""
+    return {**process_environment(config.threads), PREPARED: str(run.path), **LOOPBACK}
 
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
