@@ -7,6 +7,7 @@ is needed, so that bad input is answered at once.
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from launch.resume import open_run
 from launch.run_dir import read_config
 from pipeline.config import Config
 from pipeline.config_loading import dump_config, load_config
-from pipeline.errors import OnwardError, UserError
+from pipeline.errors import OnwardError, UserError, nearest
 from pipeline.shapes import boundary_shapes
 from workers.run_files import RunDir
 
@@ -34,6 +35,8 @@ app = typer.Typer(
 )
 bench_app = typer.Typer(help="Measure.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
+data_app = typer.Typer(help="Copies of data sets that are quicker to read.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/quickstart.yaml.")]
 Overrides = Annotated[
     list[str] | None,
@@ -124,6 +127,43 @@ def bench_method(
         compare(config, given[1:] if named else given, seeds, to, Console())
 
 
+@data_app.command("pack")
+def data_pack(
+    source: Annotated[
+        Path, typer.Argument(metavar="CONFIG_OR_FOLDER", help="Whose data set: a YAML file's, or a folder of classes.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; it must not exist.")],
+    kind: Annotated[
+        str, typer.Option("--format", metavar="jpeg|raw", help="JPEGs again, or pixels, ten times as large.")
+    ] = "jpeg",
+    short_side: Annotated[int, typer.Option(min=8, help="Longest that the shorter side may be, in pixels.")] = 256,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEGs.")] = 90,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Threads; one a core if not given.")] = None,
+) -> None:
+    """Copy a data set with smaller images into a few large files. This changes the data: report it with results."""
+    with _failures_in_words():
+        if kind not in ("jpeg", "raw"):
+            raise UserError(f"--format: '{kind}' is no format of a packed data set. {nearest(kind, ('jpeg', 'raw'))}")
+        from rich.console import Console
+
+        from launch.pack import pack
+        from pipeline.data.packed import Settings
+
+        settings = Settings(format="jpeg" if kind == "jpeg" else "raw", short_side=short_side, quality=quality)
+        pack(source, out, settings, workers or os.cpu_count() or 1, Console())
+
+
+@data_app.command("verify")
+def data_verify(folder: Annotated[Path, typer.Argument(metavar="OUT", help="What 'onward data pack' wrote.")]) -> None:
+    """Compare every file of a packed data set with the digest it had when it was written."""
+    with _failures_in_words():
+        from rich.console import Console
+
+        from launch.pack import verify_packed
+
+        verify_packed(folder, Console())
+
+
 def _print_version(asked: bool) -> None:
     if asked:
         print(f"onward {importlib.metadata.version('onward')}")
@@ -155,7 +195,7 @@ def _failures_in_words() -> Iterator[None]:
 def _placement_table(config: Config, report: Report) -> str:
     """Columns: stage, device, units, output shape; then what the run amounts to."""
     shapes = boundary_shapes(config)[1:]
-    axes = "[V, B, C, H, W]" if len(shapes[-1]) == 5 else "[V, B, N, D]"
+    axes = {5: "[V, B, C, H, W]", 4: "[V, B, N, D]", 3: "[1, B, numbers of all views]"}[len(shapes[-1])]
     rows = [("stage", "device", "units", f"output {axes}")]
     for placement, shape in zip(report.placements, shapes, strict=True):
         units = placement.units[0] if len(placement.units) == 1 else f"{placement.units[0]} to {placement.units[-1]}"

@@ -9,6 +9,7 @@ import os
 import shutil
 from dataclasses import dataclass
 
+from launch.data_index import check_data
 from launch.placement import Placement, count_gpus, place
 from launch.ports import check_port
 from launch.resume import check_run, existing_run
@@ -18,6 +19,7 @@ from pipeline.config_checks import check_devices, embedding_width, key_of
 from pipeline.data import datasets
 from pipeline.data.sampler import StepPlan
 from pipeline.errors import ConfigError, UserError
+from workers.run_files import RunDir
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def preflight(config: Config) -> Report:
         UserError: data that is not there or cannot be read.
     """
     check_run_dir(config)
-    if (path := existing_run(config)) is not None:
+    path = existing_run(config)
+    if path is not None:
         check_run(config, path)
     placements = tuple(place(config, count_gpus()))
     devices = [placement.device for placement in placements]
@@ -53,6 +56,8 @@ def preflight(config: Config) -> Report:
     _check_compiler(config, devices)
     if config.metrics.enabled:
         check_port(config.metrics)
+    if path is not None:
+        check_data(config, RunDir(path))
     num_images = datasets.preflight(config.data)
     _check_classes(config)
     plan = StepPlan.of(config, num_images)
@@ -67,6 +72,12 @@ def _check_classes(config: Config) -> None:
     for index in range(1, config.num_stages + 1):
         stage = config.stage(index)
         outputs = embedding_width(config, stage)
+        if stage.objective.kind == "supervised" and not classes:
+            raise ConfigError(
+                key_of(config, stage, "objective", "kind"),
+                f"supervised needs labels at stage {index}, and the images of {config.data.name} have none",
+                "Give an objective that compares views, or images in class folders",
+            )
         if stage.objective.kind == "supervised" and outputs != classes:
             raise ConfigError(
                 key_of(config, stage, "head", "projector"),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launch.data_index import keep_index
 from launch.run_dir import create_run_dir, read_config
 from pipeline.config import Config
 from pipeline.config_errors import shown
@@ -24,7 +25,8 @@ from workers.run_files import RunDir, step_numbers, write_text
 FREE = (
     "run_dir", "runtime", "device", "replicas", "processes", "restart", "max_restarts", "hang_timeout", "faults",
     "link.kind", "link.depth", "link.timeout", "metrics", "snapshots", "evaluation",
-    "engine.shard_optimizer", "data.workers", "data.root", "data.download", "train.max_skipped",
+    "engine.shard_optimizer", "train.max_skipped", "data.workers", "data.root", "data.download", "data.feed",
+    "data.in_memory", "data.affinity", "data.on_error",
 )  # fmt: skip
 """What may differ from the run that is continued."""
 RELEASE_SECONDS = 10.0
@@ -57,13 +59,18 @@ def open_run(config: Config, config_name: str) -> Opened:
 
     Raises:
         ConfigError: the directory cannot be used; then nothing was changed.
+        UserError: the training set cannot be read.
     """
     path = existing_run(config)
     if path is None:
-        return Opened(create_run_dir(config, config_name))
+        path = create_run_dir(config, config_name)
+        keep_index(config, RunDir(path))
+        return Opened(path)
     found = inspect(config, path)
     if not found.finished:
         prepare(config, found)
+        if not RunDir(path).data_index.is_file():
+            keep_index(config, RunDir(path))
     return found
 
 

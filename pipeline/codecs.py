@@ -8,7 +8,7 @@ between stages, so they equal the pipelined ones to the bit with a codec too.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from math import prod
+from math import isqrt, prod
 
 import torch
 from torch import Tensor
@@ -27,7 +27,8 @@ class Codec(ABC):
     """Writes and reads activations of one shape; encoded and decoded tensors are contiguous.
 
     Args:
-        shape: `[V, B, C, H, W]` or tokens `[V, B, N, D]`; V and B of a tensor may be smaller.
+        shape: `[V, B, C, H, W]` or tokens `[V, B, N, D]`, or anything packed, `[1, B, total]`; the largest there are.
+            Smaller ones are written as well, as far as `restores` says.
         dtype: of the activations, floating.
     """
 
@@ -43,6 +44,10 @@ class Codec(ABC):
     @abstractmethod
     def wire_dtype(self) -> torch.dtype:
         """The dtype on the wire."""
+
+    def restores(self, shape: tuple[int, ...]) -> bool:
+        """Whether activations of `shape`, no axis larger than the codec's own, come back in that shape."""
+        return True
 
     @abstractmethod
     def encode(self, activations: Tensor) -> Tensor:
@@ -133,7 +138,16 @@ class Int8Codec(Codec):
         # 127 times a 127th of the largest number may be more than that.
         largest = min(torch.finfo(self.dtype).max, torch.finfo(torch.float32).max)
         values = (levels.float() * scale).clamp(-largest, largest).to(self.dtype)
-        return values.reshape(*written.shape[:2], *self.shape[2:])
+        return values.reshape(*written.shape[:3], *self._sides(length)) if self._is_map else values.contiguous()
+
+    def restores(self, shape: tuple[int, ...]) -> bool:
+        """See `Codec.restores`: of a smaller map only the number of pixels is on the wire, so it must be square."""
+        return not self._is_map or self._sides(shape[3] * shape[4]) == (shape[3], shape[4])
+
+    def _sides(self, pixels: int) -> tuple[int, int]:
+        """Height and width of a map of so many pixels."""
+        height, width = self.shape[3:]
+        return (height, width) if pixels == height * width else (isqrt(pixels), isqrt(pixels))
 
     @property
     def _is_map(self) -> bool:

@@ -9,17 +9,22 @@ from pipeline.config.heads import Expansion, LocalPooling
 from pipeline.config.objectives import BYOL, Custom
 from pipeline.config_errors import explain
 from pipeline.config_topology import check_topology
+from pipeline.config_views import check_sizes, check_views, for_smallest
+from pipeline.data.schedules import all_view_sizes
 from pipeline.errors import ConfigError
-from pipeline.shapes import block_output, boundary_shapes, channels_of, check_model
+from pipeline.shapes import block_output, channels_of, check_model
 
 
 def check_together(config: Config) -> None:
     """Raises `ConfigError` for the first combination that cannot work."""
     _check_stages(config)
     _check_batch(config)
+    _check_feed(config)
     _check_modes(config)
+    check_views(config)
     check_topology(config)
     check_model(config)
+    check_sizes(config)
     for index in range(1, config.num_stages + 1):
         stage = config.stage(index)
         for check in (_check_optimizer, _check_precision, _check_noise, _check_head, _check_objective):
@@ -78,6 +83,16 @@ def _check_batch(config: Config) -> None:
     if "simclr" in kinds:
         why = "simclr takes the other images of the batch for negatives, and there are none"
     raise ConfigError("data.batch_size", f"got 1, and {why}", "Give 2 or more; 256 and up is usual")
+
+
+def _check_feed(config: Config) -> None:
+    if config.data.feed == "stages" and config.data.on_error == "skip" and config.uses_labels:
+        raise ConfigError(
+            "data.on_error",
+            "with data.feed=stages the coordinator sends the labels and never learns which image stands in for a "
+            "broken one",
+            "Set data.on_error=fail or data.feed=coordinator",
+        )
 
 
 def _check_modes(config: Config) -> None:
@@ -148,9 +163,13 @@ def check_devices(config: Config, devices: list[str]) -> None:
 def _check_noise(config: Config, stage: StageConfig) -> None:
     noise = stage.noise
     at_input = noise.placement == "input"
-    shape = boundary_shapes(config)[stage.index - (1 if at_input else 0)][2:]
+    smallest = all_view_sizes(config.data)[0]
+    if at_input and stage.index == 1:
+        shape: tuple[int, ...] = (3, smallest, smallest)
+    else:
+        shape = block_output(config, stage.index - (1 if at_input else 0), smallest)
     path = key_of(config, stage, "noise", "kind")
-    where = f"the {noise.placement} of stage {stage.index}"
+    where = f"the {noise.placement} of stage {stage.index}{for_smallest(config)}"
     if len(shape) == 2:
         if noise.kind == "c_legacy":
             raise ConfigError(path, f"'c_legacy' is over height, and {where} is {shape[0]} tokens", "Give all, hw or c")
@@ -165,7 +184,7 @@ def _check_noise(config: Config, stage: StageConfig) -> None:
 
 
 def _check_head(config: Config, stage: StageConfig) -> None:
-    head, shape = stage.head, block_output(config, stage.index)
+    head, shape = stage.head, block_output(config, stage.index, all_view_sizes(config.data)[0])
     if len(shape) == 2 and isinstance(head, LocalPooling):
         problem = f"'lsp' pools over cells of a map, and stage {stage.index} gives {shape[0]} tokens"
         raise ConfigError(key_of(config, stage, "head", "kind"), problem, "Give expansion or gsp")
@@ -175,6 +194,7 @@ def _check_head(config: Config, stage: StageConfig) -> None:
     if len(shape) == 3 and isinstance(head, LocalPooling) and head.grid > min(shape[1:]):
         problem = (
             f"a grid of {head.grid}x{head.grid} does not fit the {shape[1]}x{shape[2]} output of stage {stage.index}"
+            f"{for_smallest(config)}"
         )
         raise ConfigError(key_of(config, stage, "head", "grid"), problem, f"Give at most {min(shape[1:])}")
 

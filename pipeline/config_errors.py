@@ -95,8 +95,15 @@ def _allowed(kind: str, context: Mapping[str, Any], message: str, place: _Place)
     if kind == "too_short":
         return f"It should be a list of at least {context['min_length']} value"
     if kind in ("too_long", "too_short_list"):
-        return f"It should be a list of {len(place.holder.model_fields[place.path[-1]].get_default())} values"
+        return f"It should be a list of {_length(place.annotation)} values"
     return message.replace("Input should", "It should")
+
+
+def _length(annotation: Any) -> int:
+    """Of a tuple, or of the tuple that is one of several choices."""
+    if get_origin(annotation) is tuple:
+        return len(get_args(annotation))
+    return max((_length(choice) for choice in get_args(annotation)), default=0)
 
 
 def _choices(context: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from pipeline.codecs import round_trip
 from pipeline.config import Config
 from pipeline.precision import LossScaler
 from pipeline.stage import Stage, StageReport
+from pipeline.stage_inputs import Batch
 
 
 def build_stages(
@@ -32,7 +33,7 @@ def build_stages(
 
 def serial_step(
     stages: Sequence[Stage],
-    views: Tensor,
+    views: Batch,
     step: int,
     noise_levels: Sequence[float],
     labels: Tensor | None = None,
@@ -44,16 +45,18 @@ def serial_step(
 
     Args:
         stages: in order.
-        views: the input of the first stage, `[V, B, C, H, W]`.
+        views: the input of the first stage, bytes `[V, B, S, S, 3]`; packed `[1, B, total]`, or a list of views, where
+            they have several sizes.
         step: counted from 0.
         noise_levels: one per stage.
         labels: `[B]`, where an objective uses them.
         codec: what activations go through between two stages (`link.codec`).
     """
-    activations = views
+    activations: Batch = views
     learner = stages[0].phases.learner(step)
     for stage, level in zip(stages[:learner], noise_levels, strict=False):
         if stage.index > 1:
+            assert isinstance(activations, Tensor)  # a stage gives one
             activations = round_trip(codec, activations)
         if learner is not None and stage.index < learner:
             activations = stage.relay(activations, step, level)
@@ -64,18 +67,19 @@ def serial_step(
 
 
 def end_to_end_step(
-    stages: Sequence[Stage], views: Tensor, step: int, noise_levels: Sequence[float], labels: Tensor | None = None
+    stages: Sequence[Stage], views: Batch, step: int, noise_levels: Sequence[float], labels: Tensor | None = None
 ) -> Iterator[StageReport]:
     """The baseline: the loss of the last block, its gradient through all of them. Arguments as `serial_step`."""
     last = stages[-1]
-    inputs = [stages[0].prepared(view) for view in views] if last.target is not None else None
-    outputs: Tensor | list[Tensor] = views
+    first = stages[0].inputs
+    shown = [first.prepared(view) for view in first.views(views, step)[:2]] if last.target is not None else None
+    outputs: Batch = views
     for stage, level in zip(stages, noise_levels, strict=True):
         stage(outputs, step, level)
         outputs = stage.outputs
     for stage in stages[:-1]:
         stage.optimizer.zero_grad(set_to_none=True)
-    loss = last.backward(step, labels, inputs)
+    loss = last.backward(step, labels, shown)
     finite = isfinite(loss.item())
     for stage in stages:
         yield stage.finish(step, finite=finite)
@@ -83,7 +87,7 @@ def end_to_end_step(
 
 def shared_scaler_step(
     stages: Sequence[Stage],
-    views: Tensor,
+    views: Batch,
     step: int,
     noise_levels: Sequence[float],
     scaler: LossScaler,
@@ -96,11 +100,12 @@ def shared_scaler_step(
         stages, views, step, noise_levels, labels, codec: as `serial_step`.
         scaler: of all the stages' optimizers.
     """
-    activations = views
+    activations: Batch = views
     finite = True
     for stage, level in zip(stages, noise_levels, strict=True):
         stage.scaler = scaler
         if stage.index > 1:
+            assert isinstance(activations, Tensor)  # a stage gives one
             activations = round_trip(codec, activations)
         activations = stage(activations, step, level)
         finite &= isfinite(stage.backward(step, labels).item())

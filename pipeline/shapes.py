@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from pipeline.config import Config
 from pipeline.config.model import Module, ResNet, ViT
+from pipeline.data.view_kinds import sizes_differ, view_kinds
 from pipeline.errors import ConfigError
 from pipeline.units import VIT_LAYERS
 
@@ -86,19 +88,48 @@ def unit_size(model: ResNet, unit: str, size: int) -> int:
 
 
 def boundary_shapes(config: Config) -> list[tuple[int, ...]]:
-    """Input shape of every stage, then the output shape of the last: `[V, B, C, H, W]`, or `[V, B, N, D]` of tokens.
+    """What enters every stage at most, then what leaves the last.
+
+    Images, as bytes, are `[V, B, S, S, 3]`; activations `[V, B, C, H, W]`, or `[V, B, N, D]` of tokens. Where the views
+    have several sizes it is all `[1, B, total]` (`pipeline.packing`).
 
     Raises:
         ConfigError: a user's module that cannot be cut, as `check_model` does.
     """
-    size = config.data.image_size
-    views = (config.num_views, config.data.batch_size)
-    return [(*views, *shape) for shape in ((3, size, size), *_block_outputs(config))]
+    sizes = [kind.size for kind in view_kinds(config.data, config.num_views)]
+    of_views = [view_shapes(config, index, sizes) for index in range(1, config.num_stages + 2)]
+    return [packed_shape(shapes, config.data.batch_size, sizes_differ(config.data)) for shapes in of_views]
 
 
-def block_output(config: Config, index: int) -> tuple[int, ...]:
-    """What block `index`, counted from 1, makes of one view of one image: `(C, H, W)`, or `(N, D)` of tokens."""
-    return list(_block_outputs(config))[index - 1]
+def packed_shape(shapes: Sequence[tuple[int, ...]], rows: int, packed: bool) -> tuple[int, ...]:
+    """The shape of what `pipeline.packing.pack` makes of views of `shapes` (of one image each), `rows` images."""
+    if packed:
+        return 1, rows, sum(prod(shape) for shape in shapes)
+    return len(shapes), rows, *shapes[0]
+
+
+def view_shapes(config: Config, index: int, sizes: Sequence[int]) -> list[tuple[int, ...]]:
+    """What enters stage `index` of one image, for views of these sides in pixels: `(S, S, 3)` of stage 1.
+
+    One number more than there are stages stands for what leaves the last. Raises as `boundary_shapes`.
+    """
+    if index == 1:
+        return [(size, size, 3) for size in sizes]
+    shapes = {size: block_output(config, index - 1, size) for size in set(sizes)}
+    return [shapes[size] for size in sizes]
+
+
+def block_output(config: Config, index: int, size: int | None = None) -> tuple[int, ...]:
+    """What block `index`, counted from 1, makes of one view of one image: `(C, H, W)`, or `(N, D)` of tokens.
+
+    Args:
+        config, index: of the run and the block.
+        size: side of the view in pixels; `data.image_size` if not given.
+
+    Raises:
+        ConfigError: a user's module that cannot be cut, or does not take views of this size.
+    """
+    return list(_block_outputs(config, size or config.data.image_size))[index - 1]
 
 
 def channels_of(shape: Sequence[int]) -> int:
@@ -124,8 +155,8 @@ def check_model(config: Config) -> None:
         _facts_of_module(model, config.data.image_size)
 
 
-def _block_outputs(config: Config) -> Iterator[tuple[int, ...]]:
-    model, size = config.model, config.data.image_size
+def _block_outputs(config: Config, size: int) -> Iterator[tuple[int, ...]]:
+    model = config.model
     if isinstance(model, Module):
         yield from _facts_of_module(model, size)
     elif isinstance(model, ViT):

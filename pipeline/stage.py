@@ -19,18 +19,19 @@ from pipeline.backbones import build_block
 from pipeline.config import Config
 from pipeline.config.model import Module
 from pipeline.config.objectives import BYOL, BarlowTwins, Custom
-from pipeline.data.normalize import Normalize
 from pipeline.engines import build_engine
 from pipeline.heads import Head, build_head
 from pipeline.noise import add_noise, standard_normal
 from pipeline.objectives import Embeddings, Objective, build_objective
 from pipeline.optim import build_schedule
+from pipeline.packing import pack
 from pipeline.phases import Phases
 from pipeline.precision import Compute, LossScaler
 from pipeline.randomness import seeded_forward
 from pipeline.replicas import SOLO, Team, gather_rows, synchronise_batch_norms
 from pipeline.shapes import block_output, channels_of
 from pipeline.skips import SkipCounter
+from pipeline.stage_inputs import Batch, StageInputs
 from pipeline.state import stage_tensors
 from pipeline.target import Follower, Target
 
@@ -80,7 +81,7 @@ class Stage(nn.Module):
         self._seed, self._may_draw = config.seed, isinstance(config.model, Module)
         self.phases = Phases.of(config, steps_per_epoch)
         self.compute = Compute(mine.precision, device, dtype)
-        self.normalize = Normalize(config.data.mean, config.data.std)
+        self.inputs, self._has_patch = StageInputs(config, index, steps_per_epoch, self.compute), config.has_patch
         self._build(config, index, device, dtype)
         self.gradient_divisor = mine.objective.reference_world_size if isinstance(mine.objective, BarlowTwins) else 1
         self.schedule: Callable[[int], float] = build_schedule(
@@ -94,7 +95,7 @@ class Stage(nn.Module):
         self.skips = SkipCounter(index, config.train.max_skipped)
         self.outputs: list[Tensor] = []
         """Of the last `forward`, one a view, with their graph; what the loss is computed from."""
-        self._inputs: list[Tensor] = []
+        self._target_inputs: list[Tensor] = []
         self._loss: tuple[Tensor, dict[str, Tensor]] | None = None
         self.remember_buffers()
 
@@ -117,24 +118,25 @@ class Stage(nn.Module):
         # In a tuple, because a module that is an attribute would stand twice in the state dict.
         self._run = tuple(self.compute.prepare(m) for m in (self.block, self.head) if m is not None)
 
-    def forward(self, views: Tensor | Sequence[Tensor], step: int, noise_level: float) -> Tensor:
+    def forward(self, batch: Batch, step: int, noise_level: float) -> Tensor:
         """Every view through the block, one after the other (batch norm is per view), and the noise.
 
         Args:
-            views: `[V, B, C, H, W]` or `[V, B, N, D]`, detached except end to end.
-            step: keys the noise.
+            batch: images as bytes `[V, B, S, S, 3]`, activations `[V, B, C, H, W]` or `[V, B, N, D]`, views of several
+                sizes packed as `[1, B, total]`; or a list of views. Detached except end to end.
+            step: keys the noise, and says how large the views are.
             noise_level: standard deviation of the noise; 0 for none.
 
         Returns:
-            The detached, contiguous activations for the next stage, `[V, B, C', H', W']` or `[V, B, N', D']`.
+            The detached, contiguous activations for the next stage, as they came.
         """
         if self._state_buffers:  # a transformer has none, and its head may not
             torch._foreach_copy_(self._state_before, self._state_buffers)
-        self.outputs, self._inputs = [], []
-        for number, view in enumerate(views, 1):
-            x = self.prepared(view)
-            if self.target is not None:
-                self._inputs.append(x.detach())
+        self.outputs, self._target_inputs = [], []
+        for number, view in enumerate(self.inputs.views(batch, step), 1):
+            x = self.inputs.prepared(view)
+            if self.target is not None and number <= 2:
+                self._target_inputs.append(x.detach())
             if self.noise.placement == "input":
                 x = self._noised(x, step, number, noise_level)
             with self._keyed("forward", step, number):
@@ -142,19 +144,19 @@ class Stage(nn.Module):
             if self.noise.placement == "output":
                 output = self._noised(output, step, number, noise_level)
             self.outputs.append(output)
-        return torch.stack([output.detach() for output in self.outputs]).contiguous()
+        return pack([output.detach() for output in self.outputs], self.inputs.packed)
 
     @torch.no_grad()
-    def relay(self, views: Tensor, step: int, noise_level: float) -> Tensor:
+    def relay(self, batch: Batch, step: int, noise_level: float) -> Tensor:
         """As `forward`, for a block that is trained and frozen: running statistics, and nothing is kept."""
         self.eval()
-        activations: Tensor = self(views, step, noise_level)
-        self.outputs, self._inputs = [], []
+        activations: Tensor = self(batch, step, noise_level)
+        self.outputs, self._target_inputs = [], []
         return activations
 
     def trunk(self, images: Tensor) -> Tensor:
-        """The block alone, without noise: `[B, C, H, W]` to `[B, C', H', W']`, or to tokens `[B, N, D]`."""
-        return self._through_block(self.prepared(images))
+        """The block alone, without noise: `[B, C, H, W]`, or bytes `[B, S, S, 3]`, to maps or tokens `[B, N, D]`."""
+        return self._through_block(self.inputs.prepared(images))
 
     def features(self, activations: Tensor) -> Tensor | None:
         """What the head makes of the block's output before it projects, `[B, F]`; None where there is no head."""
@@ -163,13 +165,6 @@ class Stage(nn.Module):
         with self.compute.autocast():
             features: Tensor = self.head.features(activations)
         return features
-
-    def prepared(self, x: Tensor) -> Tensor:
-        """Images normalised, activations in the format of this stage."""
-        x = self.normalize(x) if not x.is_floating_point() else x
-        if not self.compute.half and x.dtype != self.compute.activations and x.dtype.itemsize < 4:
-            x = x.to(self.compute.activations)  # the stage before computes in half precision, this one does not
-        return self.compute.laid_out(x)
 
     def update(self, step: int, labels: Tensor | None = None) -> StageReport:
         """Head, loss, backward and optimizer step on what `forward` has just computed.
@@ -186,25 +181,26 @@ class Stage(nn.Module):
         Args:
             step: of the run.
             labels: `[B]`, of the whole batch, for an objective that uses them.
-            target_inputs: what the target network sees, where it is more than a copy of this block.
+            target_inputs: views 1 and 2 as the target network sees them, where it is more than a copy of this block.
 
         Returns:
             The loss, a scalar without a graph.
         """
         assert self.objective is not None
-        targets = self._targets(step, target_inputs or self._inputs)
+        targets = self._targets(step, target_inputs or self._target_inputs)
         with self.compute.autocast():
             embeddings = [self._run[1](output) for output in self.outputs]
         with self.compute.full():
             full = torch.float32 if self.compute.half else self.compute.activations
             views, targets = (tuple(gather_rows(z.to(full), self.team) for z in zs) for zs in (embeddings, targets))
+            views, patch = (views[:-1], views[-1]) if self._has_patch else (views, None)
             with self._same_draws(step):
-                self._loss = self.objective(Embeddings(views, targets, labels))
+                self._loss = self.objective(Embeddings(views, targets, labels, patch))
         self.engine.zero_grad()
         loss = self._loss[0] / self.gradient_divisor
         self.engine.backward(self.scaler.scale(loss) if self.scaler else loss)
         self.engine.await_gradients()
-        self.outputs, self._inputs = [], []
+        self.outputs, self._target_inputs = [], []
         return self._loss[0].detach()
 
     def follow_with_target(self, network: nn.Module) -> None:
@@ -285,7 +281,7 @@ class Stage(nn.Module):
         assert self._follower is not None
         self._follower.before_forward(self.phases.local(step, self.index))
         with self._keyed("target", step, 0), self.compute.autocast():
-            targets: tuple[Tensor, ...] = self.target(inputs[:2])
+            targets: tuple[Tensor, ...] = self.target(inputs)
         return targets
 
     def _step_optimizer(self) -> bool:

@@ -34,7 +34,8 @@ class Target(nn.Module):
     def forward(self, views: Iterable[Tensor]) -> tuple[Tensor, ...]:
         """Inputs of the block, `[B, C, H, W]` (or tokens) each, to the embeddings `[B, D]`, without noise.
 
-        One after the other: batch norm is per view.
+        One after the other: batch norm is per view. Of more than two views it is shown the first two only, so that
+        its running averages are those of large views.
         """
         with torch.no_grad():
             return tuple(self.head(self.block(view)) for view in views)

@@ -15,6 +15,7 @@ from rich.console import Console
 from pipeline.config import Config
 from workers.failures import RunFailed
 from workers.feed import Feed
+from workers.feeding import NumbersFeed, open_feed
 from workers.finish import finish_run
 from workers.links.agent import start_agent, stop_agent
 from workers.links.base import Sender
@@ -69,7 +70,7 @@ class Coordinator:
         self._serve_metrics()
         with (
             ControlServer(self.meeting.control, self.meeting.key) as control,
-            Feed(self.config, self.start_step) as feed,
+            open_feed(self.config, self.start_step) as feed,
         ):
             progress = Progress(self.console, feed.total_steps, feed.steps_per_epoch)
             self.supervisor.announce(control.address)
@@ -87,7 +88,9 @@ class Coordinator:
             raise RunFailed(self.oversight.interrupted())
         finish_run(self.config, self.run_files, recorder, self.device, self.console)
 
-    def _take_up(self, control: ControlServer, feed: Feed, recorder: Recorder) -> tuple[Oversight, Sending]:
+    def _take_up(
+        self, control: ControlServer, feed: Feed | NumbersFeed, recorder: Recorder
+    ) -> tuple[Oversight, Sending]:
         """Who feeds the run and who follows it; they know of each other."""
 
         def committed(steps: int) -> None:

@@ -32,6 +32,7 @@ def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.de
         "images_per_second": recorder.images_per_second,
         "final_digest": final_digest(run),
         "stages": recorder.shares(),
+        "feed": recorder.feed_report(),
     }
     write_json(run.report, report)
     if config.evaluation.linear_probe:
@@ -41,6 +42,8 @@ def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.de
             console.print(f"no linear probe: {error}", markup=False, highlight=False, soft_wrap=True)
         write_json(run.report, report)
     print_report(console, run, report)
+    for note in recorder.feed_notes():
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
 
 
 def measure(config: Config, run: RunDir, device: torch.device) -> dict[str, Any]:

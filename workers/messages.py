@@ -11,11 +11,13 @@ from math import prod
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.errors import TrainingError
 
-MAX_HEADER_BYTES = 1024 * 1024
-"""Room for the labels of a batch of a quarter of a million images."""
+MAX_HEADER_BYTES = 4 * 1024 * 1024
+"""Room for the labels and the numbers of a batch of a quarter of a million images."""
+LABEL_BYTES, SAMPLE_BYTES = 4, 8
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class Header:
         snapshot: every stage that the batch reaches writes its state after the step.
         leave: the run stops here, to go on another day; only together with `last`.
         labels: of the images, as 32-bit integers, little-endian; empty unless a loss uses them.
+        samples: numbers of the images in the data set, as 64-bit integers, little-endian; empty unless stage 1
+            draws something for each of them.
+        data_set: fingerprint of the data set; empty unless stage 1 reads the images itself.
     """
 
     step: int
@@ -42,6 +47,8 @@ class Header:
     snapshot: bool = False
     leave: bool = False
     labels: bytes = b""
+    samples: bytes = b""
+    data_set: str = ""
 
     @property
     def label_tensor(self) -> torch.Tensor | None:
@@ -50,24 +57,33 @@ class Header:
             return None
         return torch.from_numpy(np.frombuffer(self.labels, dtype="<i4").astype(np.int64))
 
+    @property
+    def sample_numbers(self) -> NDArray[np.int64]:
+        """The numbers of the images of the whole batch, `[B]`; `[0]` if they did not travel."""
+        return np.frombuffer(self.samples, dtype="<i8").astype(np.int64)
+
     def reaches(self, stage: int) -> bool:
         """Whether the batch travels to `stage`."""
         return self.learner is None or stage <= self.learner
 
     def to_bytes(self) -> bytes:
-        """One line of JSON, UTF-8, then the labels."""
+        """One line of JSON, UTF-8, then the labels, then the numbers of the images."""
         fields = [self.step, self.epoch, self.noise_levels, self.last, self.learner, self.snapshot, self.leave]
-        return json.dumps(fields).encode() + b"\n" + self.labels
+        line = json.dumps([*fields, self.data_set, len(self.labels)])
+        return line.encode() + b"\n" + self.labels + self.samples
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Header:
         """Raises `TrainingError` if the bytes are not a header."""
         try:
-            line, _, labels = data.partition(b"\n")
-            step, epoch, levels, last, learner, snapshot, leave = json.loads(line)
+            line, _, rest = data.partition(b"\n")
+            step, epoch, levels, last, learner, snapshot, leave, data_set, size = json.loads(line)
             levels = tuple(float(level) for level in levels)
             learner = None if learner is None else int(learner)
-            return cls(int(step), int(epoch), levels, bool(last), learner, bool(snapshot), bool(leave), labels)
+            if not 0 <= size <= len(rest) or size % LABEL_BYTES or (len(rest) - size) % SAMPLE_BYTES:
+                raise ValueError(f"{len(rest)} bytes after it, said to be {size} of labels, then numbers of images")
+            marks = bool(last), learner, bool(snapshot), bool(leave)
+            return cls(int(step), int(epoch), levels, *marks, rest[:size], rest[size:], str(data_set))
         except (ValueError, TypeError, RecursionError, OverflowError) as error:
             raise TrainingError(f"a link delivered bytes that are not a header ({error})") from None
 

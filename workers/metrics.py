@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 
 from pipeline import config as settings
 from pipeline.errors import UserError
+from workers.feed.measures import FeedMeasures
 from workers.reports import StepReport
 
 STAGE = ("stage", "replica")
@@ -48,8 +49,19 @@ class RunMetrics:
         )
         self.restarts = Counter("onward_restarts", "Times a stage was brought back", STAGE, registry=registry)
         self.feed_wait = Counter("onward_feed_wait_seconds", "Time the pipeline waited for images", registry=registry)
+        self.feed_images = Counter("onward_feed_images", "Images that the feed has made", registry=registry)
+        self.feed_seconds = Counter(
+            "onward_feed_seconds", "Time of all feed workers together, by part", ("part",), registry=registry
+        )
+        self.feed_restarts = Counter(
+            "onward_feed_restarts", "Feed workers that died and were replaced", registry=registry
+        )
+        self.feed_skipped = Counter(
+            "onward_feed_skipped", "Images that could not be decoded, others in their place", registry=registry
+        )
+        self.feed_memory = Gauge("onward_feed_memory_bytes", "Memory that batches are made in", registry=registry)
         self._last: dict[int, StepReport] = {}
-        self._feed_wait = 0.0
+        self._feed = FeedMeasures()
 
     def stage_report(self, report: StepReport) -> None:
         """Take in one step of one stage."""
@@ -79,11 +91,17 @@ class RunMetrics:
             self.restarts.labels(str(stage), REPLICA).inc()
             self._last.pop(stage, None)
 
-    def step_done(self, images: int, feed_wait: float) -> None:
-        """Every stage has finished a step of `images` images; the feed was waited for `feed_wait` s in all."""
+    def step_done(self, images: int, feed: FeedMeasures) -> None:
+        """Every stage has finished a step of `images` images; `feed` is how the feed stands."""
         self.samples.inc(images)
-        self.feed_wait.inc(max(feed_wait - self._feed_wait, 0))
-        self._feed_wait = max(feed_wait, self._feed_wait)
+        last, self._feed = self._feed, feed
+        self.feed_wait.inc(_grown(feed.wait_seconds, last.wait_seconds))
+        self.feed_images.inc(_grown(feed.images, last.images))
+        self.feed_restarts.inc(_grown(feed.restarts, last.restarts))
+        self.feed_skipped.inc(_grown(feed.skipped, last.skipped))
+        self.feed_memory.set(feed.memory_bytes)
+        for part, spent in feed.seconds.items():
+            self.feed_seconds.labels(part).inc(_grown(spent, last.seconds.get(part, 0.0)))
 
     def serve(self, config: settings.Metrics) -> str:
         """Start the endpoint and return its URL.
@@ -97,3 +115,8 @@ class RunMetrics:
             where = f"metrics.host={config.host} metrics.port={config.port}"
             raise UserError(f"{where}: cannot listen there ({error.strerror or error}). Give another port") from None
         return f"http://{config.host}:{server.server_port}/metrics"
+
+
+def _grown(now: float, before: float) -> float:
+    """By how much a total has grown; the feed of a process that was restarted begins at 0 again."""
+    return now - before if now >= before else now

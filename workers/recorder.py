@@ -12,10 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from workers.feed.measures import FeedMeasures
 from workers.metrics import RunMetrics
 from workers.parsing import MalformedMessage
 from workers.progress import Progress
 from workers.reports import StepReport
+
+ADVICE_STEPS = 20
+ADVICE_SHARE = 0.1
+"""A run that waits for the feed longer than this share of its time, over so many steps, is told what to do."""
 
 
 class Recorder:
@@ -28,11 +33,13 @@ class Recorder:
         self._batches: dict[int, tuple[int, int, int]] = {}
         self.latest: dict[int, StepReport] = {}
         """Last report of every stage."""
-        self.feed_wait = 0.0
-        self.images = 0
+        self.feed = FeedMeasures()
+        """How the feed stood when the last batch was sent, or when the first stage that has its own reported last."""
+        self.images = self.steps = 0
         self._first_time: float | None = None
         self._last_time = 0.0
         self._first_images = 0
+        self._first_wait = 0.0
 
     def __enter__(self) -> Self:
         self.progress.__enter__()
@@ -56,6 +63,8 @@ class Recorder:
         if report.step not in self._batches:
             raise MalformedMessage(f"a report of step {report.step}, which no batch was sent for")
         self.latest[report.stage] = report
+        if report.feed is not None:
+            self.feed = report.feed
         self.metrics.stage_report(report)
         reports = self._waiting.setdefault(report.step, {})
         reports[report.stage] = report
@@ -67,20 +76,45 @@ class Recorder:
         epoch, images, _ = self._batches.pop(step)
         now = time.monotonic()
         self.images += images
+        self.steps += 1
         if self._first_time is None:
-            self._first_time, self._first_images = now, self.images
+            self._first_time, self._first_images, self._first_wait = now, self.images, self.feed.wait_seconds
         self._last_time = now
-        self.metrics.step_done(images, self.feed_wait)
+        self.metrics.step_done(images, self.feed)
         rate = self.progress.step_done(step, images, [report.loss for report in reports])
         line = {"step": step, "epoch": epoch, "time": time.time(), "images_per_second": round(rate, 2)}
-        self._file.write(json.dumps({**line, "stages": [asdict(report) for report in reports]}) + "\n")
+        self._file.write(json.dumps({**line, "stages": [_line(report) for report in reports]}) + "\n")
 
     @property
     def images_per_second(self) -> float:
         """Throughput from the end of the first step to the end of the last; 0 for a run of one step."""
-        if self._first_time is None or self._last_time <= self._first_time:
-            return 0.0
-        return (self.images - self._first_images) / (self._last_time - self._first_time)
+        return (self.images - self._first_images) / self._seconds if self._seconds else 0.0
+
+    @property
+    def feed_wait_share(self) -> float:
+        """Of the same time, the share in which the run waited for images, 0 to 1."""
+        waited = self.feed.wait_seconds - self._first_wait
+        return min(waited / self._seconds, 1.0) if self._seconds else 0.0
+
+    @property
+    def _seconds(self) -> float:
+        return 0.0 if self._first_time is None else self._last_time - self._first_time
+
+    def feed_report(self) -> dict[str, Any]:
+        """The feed's part of `report.json`: its measures, what it spent by part as shares, and the wait for it."""
+        return {**asdict(self.feed), "shares": self.feed.shares(), "wait_share": self.feed_wait_share}
+
+    def feed_notes(self) -> list[str]:
+        """What the user should know about the feed when the run has ended, a sentence each."""
+        notes = []
+        if self.feed.skipped:
+            notes.append(
+                f"{self.feed.skipped} times another image stood in for one that cannot be decoded; see the log"
+            )
+        if self.steps >= ADVICE_STEPS and self.feed_wait_share > ADVICE_SHARE:
+            share, workers = f"{100 * self.feed_wait_share:.0f} %", self.feed.workers
+            notes.append(f"the run waited for images {share} of the time: raise data.workers (it is {workers})")
+        return notes
 
     def shares(self) -> list[dict[str, Any]]:
         """For every stage, the share of its time spent computing and waiting, 0 to 1, and the steps it skipped."""
@@ -99,3 +133,8 @@ class Recorder:
                 }
             )
         return rows
+
+
+def _line(report: StepReport) -> dict[str, Any]:
+    """A stage's report as it is written; the feed has a place of its own in `report.json`."""
+    return {name: value for name, value in asdict(report).items() if name != "feed"}

@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any
 
 from pipeline.stage import StageReport
+from workers.feed.measures import FeedMeasures
 from workers.parsing import Count, Finite, Index, MalformedMessage, Seconds, read_message
 
 
@@ -25,6 +26,7 @@ class StepReport:
         wait_output: handing over to the stage after, mostly waiting for room.
         queue_depth: batches that waited at the input.
         link_bytes: bytes sent onward.
+        feed: how the feed of the first stage stands, where it has one of its own.
     """
 
     stage: Index
@@ -38,6 +40,7 @@ class StepReport:
     wait_output: Seconds
     queue_depth: Count
     link_bytes: Count
+    feed: FeedMeasures | None = None
 
     def to_message(self) -> dict[str, Any]:
         """For the control channel."""

@@ -22,6 +22,11 @@ class RunDir:
         return self.path / "config.yaml"
 
     @property
+    def data_index(self) -> Path:
+        """What the training set consisted of when the run began."""
+        return self.path / "data_index.npz"
+
+    @property
     def metrics(self) -> Path:
         """One JSON object a line, one line a step."""
         return self.path / "metrics.jsonl"

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.config import Config
+from pipeline.data.photometrics import photometrics_on_device
 from pipeline.phases import Phases
 from workers.feed import Feed, FeedBatch
+from workers.feeding import NumbersFeed
 from workers.links.base import Sender
 from workers.meeting import NoisePolicy
 from workers.messages import Header
@@ -40,7 +42,7 @@ class Sending:
     """
 
     config: Config
-    feed: Feed
+    feed: Feed | NumbersFeed
     open_sender: Callable[[], Sender]
     serving: Serving
     snapshots: SnapshotKeeper
@@ -66,12 +68,15 @@ class Sending:
             for batch in self.feed:
                 step = batch.step
                 header = self._header(batch, noise, phases.learner(step))
-                recorder.feed_wait = self.feed.wait_seconds
+                if isinstance(self.feed, Feed):  # that of a first stage comes with its reports
+                    recorder.feed = self.feed.measures()
                 stages = header.learner or self.config.num_stages
                 recorder.batch_sent(step, batch.epoch, batch.views.shape[1], stages)
                 if header.leave:
                     self.left = header
-                sender.send(header, batch.views, self.config.link.timeout)
+                # The feed writes the batch after next into the memory of this one.
+                views = batch.views.clone() if sender.keeps else batch.views
+                sender.send(header, views, self.config.link.timeout)
                 if header.leave:
                     break
             while not self.over.wait(LINGER_SECONDS):
@@ -84,5 +89,7 @@ class Sending:
         leave = self.leave.is_set() and not batch.last
         snapshot = self.snapshots.due(batch.step, learner or self.config.num_stages, leave)
         labels = b"" if batch.labels is None else batch.labels.astype("<i4").tobytes()
-        levels = noise.levels(batch.step)
-        return Header(batch.step, batch.epoch, levels, batch.last or leave, learner, snapshot, leave, labels)
+        samples = batch.samples.astype("<i8").tobytes() if photometrics_on_device(self.config.data) else b""
+        data_set = self.feed.data_set if isinstance(self.feed, NumbersFeed) else ""
+        marks = batch.last or leave, learner, snapshot, leave
+        return Header(batch.step, batch.epoch, noise.levels(batch.step), *marks, labels, samples, data_set)

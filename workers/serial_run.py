@@ -12,13 +12,14 @@ import torch
 from rich.console import Console
 
 from pipeline.config import Config
+from pipeline.data.photometrics import Photometrics, photometrics_on_device
 from pipeline.precision import LossScaler
 from pipeline.serial import build_stages, end_to_end_step, serial_step, shared_scaler_step
 from pipeline.stage import Stage, StageReport
 from workers.compute import set_up_compute
 from workers.failures import Interrupted, RunFailed, Sign, raise_interrupted, sign_of
 from workers.faults import Faults
-from workers.feed import Feed
+from workers.feed import Feed, FeedBatch
 from workers.finish import finish_run
 from workers.meeting import NoisePolicy
 from workers.metrics import RunMetrics
@@ -77,15 +78,16 @@ def _train(
 ) -> None:
     keeper, writer = snapshots
     noise = NoisePolicy(config, feed.steps_per_epoch)
-    one_step = _way_to_step(config, stages, device)
+    one_step, finished = _way_to_step(config, stages, device), _finisher(config)
     times = [StageTimes() for _ in stages]
     for batch in feed:
-        recorder.feed_wait = feed.wait_seconds
+        recorder.feed = feed.measures()
         learner = stages[0].phases.learner(batch.step)
         recorder.batch_sent(batch.step, batch.epoch, batch.views.shape[1], learner or len(stages))
         started = time.monotonic()
         labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(device)
-        results = one_step(stages, batch.views.to(device), batch.step, noise.levels(batch.step), labels=labels)
+        views = finished(batch.views.to(device), batch)
+        results = one_step(stages, views, batch.step, noise.levels(batch.step), labels=labels)
         for stage, spent in zip(stages[:learner], times, strict=False):
             try:
                 faults.before_update(stage.index, batch.step)
@@ -101,6 +103,14 @@ def _train(
                 writer.take(stage, batch.step + 1)
         if stop.left:
             return
+
+
+def _finisher(config: Config) -> Callable[[torch.Tensor, FeedBatch], torch.Tensor]:
+    """What is left to do to the views of a batch on the device (`data.augment_on: device`)."""
+    if not photometrics_on_device(config.data):
+        return lambda views, batch: views
+    photometrics = Photometrics(config.data, config.num_views, config.seed)
+    return lambda views, batch: photometrics(views, batch.epoch, batch.samples)
 
 
 class _Stop:

@@ -17,6 +17,7 @@ from pipeline.stage import Stage
 from workers.compute import set_up_compute
 from workers.failures import Interrupted, raise_interrupted, sign_of
 from workers.faults import Faults
+from workers.feeding import MeasuredReports
 from workers.links.agent import start_agent, stop_agent
 from workers.links.control import ControlClient, ControlTimeout
 from workers.meeting import START_SECONDS, Meeting
@@ -125,7 +126,8 @@ class _Process:
         sender = self.wiring.sender(member, self.device)
         if sender is not None:
             self.stack.callback(sender.close)
-        reports = control if member.reports else None
+        spoken = control if self.wiring.feed is None else MeasuredReports(control, self.wiring.feed)
+        reports = spoken if member.reports else None
         codec = config.link.codec
         return StageWorker(stages, receiver, sender, reports, config.link.timeout, writer, faults, self.activity, codec)
 

@@ -8,6 +8,8 @@ from functools import partial
 import torch
 
 from pipeline.config import Config
+from workers.feed import Feed
+from workers.feeding import finishing, numbers_spec, self_feeding, stages_feed
 from workers.links.base import LinkAddress, Receiver, Sender
 from workers.links.factory import CPU, open_receiver, open_sender
 from workers.links.fan import Share, joining, shares, slicing
@@ -32,24 +34,24 @@ class Wiring:
         self._members = members(config)
         self._senders: list[LastingSender] = []
         self._receivers: list[LastingReceiver] = []
+        self.feed: Feed | None = None
+        """Of this process, if it reads the images of its batches itself."""
 
     def receiver(self, member: Member, start_step: int, device: torch.device) -> Receiver:
-        """The link into the unit of `member`, which is to get the batches from `start_step` on.
+        """The link into the unit of `member`, which is to get the batches from `start_step` on, finished images first.
 
         Raises:
             LinkTimeout, LinkClosed, LinkMismatch: a sender did not open its end, or opened another one.
+            UserError: this process is to read the images itself, and the data set cannot be opened.
         """
-        senders, receivers = self._ends(member.unit)
-        points: list[tuple[Share, Receiver]] = []
-        for share in shares(len(senders), len(receivers)):
-            if receivers[share.receiver] != member.name:
-                continue
-            address, spec = self._address(member.unit, share), share.spec(self._spec(member.unit))
-            link = self._config.link
-            opening = partial(open_receiver, link.kind, address, spec, START_SECONDS, device, self._codec(member.unit))
-            lasts = self._config.restart == "stage"
-            points.append((share, self._lasting_receiver(opening, start_step) if lasts else opening()))
-        return joining(points, self._part(member.unit, len(receivers)), device)
+        if member.unit:
+            return self._link(member, start_step, device)
+        if not stages_feed(self._config):
+            return finishing(self._link(member, start_step, device), self._config, member)
+        numbers = self._link(member, start_step, CPU)
+        spec = _part_of(link_spec(self._config, 1), member.replicas)
+        images, self.feed = self_feeding(numbers, self._config, member, start_step, spec, device)
+        return finishing(images, self._config, member)
 
     def sender(self, member: Member, device: torch.device) -> Sender | None:
         """The link out of the unit of `member`; None for the last. Raises as `receiver`."""
@@ -76,6 +78,19 @@ class Wiring:
     def close(self) -> None:
         """Remove what waits on disk."""
         shutil.rmtree(self._run.replay, ignore_errors=True)
+
+    def _link(self, member: Member, start_step: int, device: torch.device) -> Receiver:
+        senders, receivers = self._ends(member.unit)
+        points: list[tuple[Share, Receiver]] = []
+        for share in shares(len(senders), len(receivers)):
+            if receivers[share.receiver] != member.name:
+                continue
+            address, spec = self._address(member.unit, share), share.spec(self._spec(member.unit))
+            link = self._config.link
+            opening = partial(open_receiver, link.kind, address, spec, START_SECONDS, device, self._codec(member.unit))
+            lasts = self._config.restart == "stage"
+            points.append((share, self._lasting_receiver(opening, start_step) if lasts else opening()))
+        return joining(points, self._part(member.unit, len(receivers)), device)
 
     def _sender(self, name: str, unit: int, device: torch.device) -> Sender:
         senders, receivers = self._ends(unit)
@@ -118,13 +133,19 @@ class Wiring:
 
     def _spec(self, unit: int) -> TensorSpec:
         """Of the whole batch."""
+        if unit == 0 and stages_feed(self._config):
+            return numbers_spec(self._config)
         return link_spec(self._config, self._first_stage(unit))
 
     def _part(self, unit: int, replicas: int) -> TensorSpec:
         """Of what one of `replicas` holds."""
-        views, batch, *rest = self._spec(unit).shape
-        return TensorSpec((views, batch // replicas, *rest), self._spec(unit).dtype)
+        return _part_of(self._spec(unit), replicas)
 
     def _codec(self, unit: int) -> str:
         """Images travel as they are."""
         return self._config.link.codec if unit else "none"
+
+
+def _part_of(whole: TensorSpec, replicas: int) -> TensorSpec:
+    views, batch, *rest = whole.shape
+    return TensorSpec((views, batch // replicas, *rest), whole.dtype)

@@ -6,9 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.config.base import Finite, NonNegative, PerView, PositiveFloat, Section
+from pipeline.config.base import Finite, NonNegative, PerView, PositiveFloat, PositiveInt, Probability, Section
 
-DatasetName = Literal["fashion_mnist_10k", "fashion_mnist", "cifar10", "cifar100", "image_folder"]
+DatasetName = Literal[
+    "fashion_mnist_10k", "fashion_mnist", "mnist", "kmnist", "emnist", "qmnist", "usps", "semeion", "svhn",
+    "cifar10", "cifar100", "stl10", "eurosat", "gtsrb", "fer2013", "caltech101", "caltech256", "country211", "dtd",
+    "fgvc_aircraft", "flowers102", "food101", "imagenette", "oxford_iiit_pet", "places365", "places365_small",
+    "rendered_sst2", "stanford_cars", "sun397", "imagenet", "image_folder", "packed",
+]  # fmt: skip
 
 
 def _ordered(value: tuple[float, float]) -> tuple[float, float]:
@@ -67,12 +72,51 @@ class Augment(Section):
         return _share(value)
 
 
+class Crops(Section):
+    """Views of one kind, for runs that compare more than two, or of several sizes (`data.views`).
+
+    What is not given is that of `data.augment`; there the first number of a pair is for the first view and the
+    second for all others.
+    """
+
+    count: PositiveInt = 1
+    """Views of this kind."""
+    size: Annotated[int, Field(ge=8)] | None = None
+    """Side in pixels; `data.image_size` if not given."""
+    crop_scale: tuple[PositiveFloat, PositiveFloat] | None = None
+    flip_p: Probability | None = None
+    jitter_p: Probability | None = None
+    gray_p: Probability | None = None
+    blur_p: Probability | None = None
+    solarize_p: Probability | None = None
+    noise_std: NonNegative | None = None
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _in_order(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        return None if value is None else _share(_ordered(value))
+
+
+class Progressive(Section):
+    """Resolution that grows during training, in steps of 32 pixels (or of 4, below 64): Leclerc et al., FFCV (2023)."""
+
+    start_size: Annotated[int, Field(ge=8)]
+    """Side of the views in the first epochs, in pixels."""
+    start_epoch: Annotated[int, Field(ge=0)] = 0
+    """The ramp begins here, counted from 0 ..."""
+    end_epoch: Annotated[int, Field(ge=1)]
+    """... and from here on the views have `data.image_size` pixels a side."""
+
+
 class Data(Section):
     """What is trained on."""
 
     name: DatasetName = "fashion_mnist_10k"
     root: str | None = None
     """Folder of the data set; `fashion_mnist_10k` ships with the package and needs none."""
+    split: str | None = None
+    """The part to train on, under the data set's own name for it, such as `unlabeled` of `stl10`; its usual training
+    part if not given. The test part stays what it is."""
     batch_size: Annotated[int, Field(ge=1)] = 2048
     """Images a step. The loss and batch norm see the whole batch."""
     image_size: Annotated[int, Field(ge=8)] = 224
@@ -81,6 +125,25 @@ class Data(Section):
     """Processes that augment; 0 augments in the coordinator. The batches are the same bits for any number."""
     drop_last: bool = True
     """Drop the last, smaller batch of an epoch."""
+    views: tuple[Crops, ...] = ()
+    """The views that are compared, if not the two of `augment`. The first two are compared with each other and
+    with every other one; those that are smaller (multi-crop) with these two only."""
+    progressive: Progressive | None = None
+    """Train with smaller views at first."""
+    augment_backend: Literal["fast", "pil"] = "fast"
+    """`fast`: OpenCV and torch on bytes, about one level of 255 away from PIL. `pil`: the bits of the released code."""
+    augment_on: Literal["auto", "workers", "device"] = "auto"
+    """Where jitter, grayscale, blur and solarisation happen: where the crops are made, or batched on the device of the
+    first stage. `auto`: where the images are cropped."""
+    feed: Literal["coordinator", "stages"] = "coordinator"
+    """Who reads and augments. `stages`: every process of stage 1 its own share of the batch, on its own host; the
+    coordinator then sends the numbers of the images. Each host needs the data set."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """At an image that cannot be decoded: end the run, naming it, or put another one in its place, always the same."""
+    in_memory: bool = False
+    """Read all files once, undecoded, and keep them in memory that all feed workers of a host share."""
+    affinity: bool = True
+    """Keep each feed worker on one core, where there are more cores than stages on the host."""
     download: bool = False
     """Let torchvision download the data set into `root` if it is not there."""
     mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)

@@ -153,9 +153,14 @@ class Config(Section):
 
     @property
     def num_views(self) -> int:
-        """Views of an image that travel: two, and a third where a loss takes a patch as its negative."""
-        patch = any(isinstance(o, SimCLR) and o.negatives == "single_patch" for o in self._objectives())
-        return 3 if patch else 2
+        """Views of an image that travel: those that are compared, and one more where there is a patch."""
+        compared = sum(group.count for group in self.data.views) or 2
+        return compared + self.has_patch
+
+    @property
+    def has_patch(self) -> bool:
+        """Whether a loss takes a patch of the image as its negative, which is then the last of its views."""
+        return any(isinstance(o, SimCLR) and o.negatives == "single_patch" for o in self._objectives())
 
     def _objectives(self) -> list[Objective]:
         """Of every stage; much cheaper than whole stages, and asked for often."""

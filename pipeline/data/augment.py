@@ -1,6 +1,6 @@
 """The released two-view augmentation, drawn per sample from a key, and the third view that a loss may ask for.
 
-What is drawn (here) is apart from what is applied (`operations.py`): the parameters of a view are a
+What is drawn (here) is apart from what is applied (`operations.py`, `fast.py`): the parameters of a view are a
 pure function of (seed, epoch, image, view), and every view consumes the same numbers whatever is
 switched on, so that changing one probability leaves all other draws as they were. The noise on the
 pixels has a stream of its own, keyed alike.
@@ -10,15 +10,10 @@ from __future__ import annotations
 
 import math
 from itertools import permutations
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from pipeline.config import Augment
-from pipeline.data.draws import Purpose, keyed_normals, keyed_uniforms
-from pipeline.data.operations import Blur, Jitter, ViewParameters, add_noise, apply, channels_first
+from pipeline.data.draws import Purpose, keyed_uniforms
+from pipeline.data.operations import Blur, Jitter, ViewParameters
 
 CROP_TRIES = 10
 CROP_RATIO = (3 / 4, 4 / 3)
@@ -27,10 +22,7 @@ BOX_DRAWS = 2 * CROP_TRIES + 2
 DRAWS = BOX_DRAWS + 12
 ORDERS = tuple(permutations(range(4)))
 PATCH = 2
-"""The view that is the negative patch; views 0 and 1 are the two that are compared."""
-EVALUATION_MARGIN = 256 / 224
-"""The released evaluation resizes to 256 pixels before it crops 224."""
-RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+"""The view that is the negative patch in a run that has one; it compares two views then, 0 and 1."""
 
 
 def draw_parameters(
@@ -44,16 +36,15 @@ def draw_parameters(
         seed: of the run.
         epoch: counted from 0.
         index: of the image in the data set.
-        view: 0 or 1; 2 for the negative patch, which is cropped and nothing else.
+        view: counted from 0; of a pair in `config`, view 0 has the first, all others the second.
     """
     draws = keyed_uniforms(seed, Purpose.VIEW, (view, index, epoch), DRAWS)
-    if view == PATCH:
-        return ViewParameters(*_draw_box(config.patch_scale, image_size, draws))
+    which = min(view, 1)
     # A draw for something new goes to the end, or every run there has been would change.
     flip, jitter, brightness, contrast, saturation, hue, order, gray, blur, sigma, solarize, crop = draws[BOX_DRAWS:]
     return ViewParameters(
-        *(_draw_box(config.crop_scale, image_size, draws) if crop < config.crop_p[view] else (0, 0, *image_size)),
-        flip=flip < config.flip_p[view],
+        *(_draw_box(config.crop_scale, image_size, draws) if crop < config.crop_p[which] else (0, 0, *image_size)),
+        flip=flip < config.flip_p[which],
         jitter=Jitter(
             _factor(brightness, config.jitter.brightness),
             _factor(contrast, config.jitter.contrast),
@@ -61,73 +52,13 @@ def draw_parameters(
             _between(hue, -config.jitter.hue, config.jitter.hue),
             ORDERS[int(order * len(ORDERS))],
         )
-        if jitter < config.jitter.p[view]
+        if jitter < config.jitter.p[which]
         else None,
-        gray=gray < config.gray_p[view],
-        blur=_blur(config, sigma) if blur < config.blur_p[view] else None,
-        solarize=solarize < config.solarize_p[view],
-        noise_std=config.noise_std[view],
+        gray=gray < config.gray_p[which],
+        blur=_blur(config, sigma) if blur < config.blur_p[which] else None,
+        solarize=solarize < config.solarize_p[which],
+        noise_std=config.noise_std[which],
     )
-
-
-def make_views(
-    image: Image.Image,
-    config: Augment,
-    size: int,
-    num_views: int,
-    seed: int,
-    epoch: int,
-    index: int,
-    out: NDArray[np.uint8] | None = None,
-) -> NDArray[np.uint8]:
-    """The views of one image, written into `out` if it is given.
-
-    Noise on the pixels is independent per channel; an image of one channel (mode L) has one noise for
-    all three, so that it stays gray. A view that grayscale made of a colour image has three.
-
-    Args:
-        image: mode L or RGB.
-        config: probabilities and ranges.
-        size: side of the views, in pixels.
-        num_views: 2, or 3 with the negative patch; the first two are the same either way.
-        seed: of the run.
-        epoch: counted from 0.
-        index: of the image in the data set.
-        out: uint8 `[num_views, 3, size, size]`.
-
-    Returns:
-        uint8 `[num_views, 3, size, size]`.
-    """
-    views = np.empty((num_views, 3, size, size), np.uint8) if out is None else out
-    for view in range(num_views):
-        parameters = draw_parameters(config, (image.height, image.width), seed, epoch, index, view)
-        pixels = channels_first(apply(image, parameters, size))
-        if parameters.noise_std > 0.0:
-            shape = (size, size) if image.mode == "L" else (3, size, size)
-            normals = keyed_normals(seed, Purpose.PIXEL_NOISE, (view, index, epoch), math.prod(shape))
-            pixels = add_noise(pixels, parameters.noise_std * normals.reshape(shape))
-        views[view] = pixels
-    return views
-
-
-def evaluation_view(
-    image: Image.Image, size: int, interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-) -> NDArray[np.uint8]:
-    """The view that is evaluated on, uint8 `[3, size, size]`, nothing random.
-
-    An image that has the size already stays as it is; any other is resized until its short side is
-    256/224 of `size`, and its centre is cut out: bilinearly, as the released `evaluate.py` does, or
-    bicubically, as the BYOL reproduction's `dataset.py` does.
-    """
-    if image.size != (size, size):
-        short = round(size * EVALUATION_MARGIN)
-        width, height = image.size
-        long = int(short * max(width, height) / min(width, height))
-        resized = (short, long) if width <= height else (long, short)
-        image = image.resize(resized, RESAMPLING[interpolation])
-        left, top = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
-        image = image.crop((left, top, left + size, top + size))
-    return np.ascontiguousarray(np.broadcast_to(channels_first(image), (3, size, size)))
 
 
 def _draw_box(scale: tuple[float, float], image_size: tuple[int, int], draws: list[float]) -> tuple[int, int, int, int]:

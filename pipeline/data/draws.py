@@ -25,9 +25,12 @@ class Purpose(IntEnum):
     """The parameters of one augmented view."""
     PIXEL_NOISE = 3
     """The noise on the pixels of one augmented view."""
+    REPLACEMENT = 4
+    """Who stands in for an image that cannot be decoded."""
 
 
 _local = threading.local()
+_UNUSED_BITS = np.uint64(11)
 
 
 def keyed_bits(seed: int, purpose: Purpose, where: tuple[int, int, int], count: int) -> NDArray[np.uint64]:
@@ -35,11 +38,9 @@ def keyed_bits(seed: int, purpose: Purpose, where: tuple[int, int, int], count: 
     philox: np.random.Philox | None = getattr(_local, "philox", None)
     if philox is None:  # setting the state of one generator is four times faster than making another
         philox = _local.philox = np.random.Philox(key=0)
-        _local.state = philox.state
+        _local.state = philox.state | {"buffer": [0, 0, 0, 0], "buffer_pos": 4, "has_uint32": 0}
     state = _local.state
-    state["state"]["key"][:] = (seed, purpose)
-    state["state"]["counter"][:] = (0, *where)
-    state["buffer_pos"], state["has_uint32"] = 4, 0
+    state["state"] = {"counter": (0, *where), "key": (seed, int(purpose))}  # arrays would take twice as long to read
     philox.state = state
     return np.asarray(philox.random_raw(count))
 
@@ -47,7 +48,7 @@ def keyed_bits(seed: int, purpose: Purpose, where: tuple[int, int, int], count: 
 def keyed_uniforms(seed: int, purpose: Purpose, where: tuple[int, int, int], count: int) -> list[float]:
     """`count` numbers from [0, 1), with the 53 bits that a double holds, as `numpy.random.Generator` makes them."""
     bits = keyed_bits(seed, purpose, where, count)
-    uniforms: list[float] = ((bits >> np.uint64(11)) * 2.0**-53).tolist()
+    uniforms: list[float] = ((bits >> _UNUSED_BITS) * 2.0**-53).tolist()
     return uniforms
 
 
@@ -58,7 +59,7 @@ def keyed_normals(seed: int, purpose: Purpose, where: tuple[int, int, int], coun
     so that none is beyond 8.6.
     """
     pairs = -(-count // 2)
-    uniforms = (keyed_bits(seed, purpose, where, 2 * pairs) >> np.uint64(11)) * 2.0**-53
+    uniforms = (keyed_bits(seed, purpose, where, 2 * pairs) >> _UNUSED_BITS) * 2.0**-53
     radius = np.sqrt(-2.0 * np.log1p(-uniforms[0::2]))  # of 1 - u, which is never 0
     angle = 2.0 * np.pi * uniforms[1::2]
     normals = np.empty(2 * pairs)

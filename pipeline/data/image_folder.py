@@ -1,18 +1,21 @@
 """A folder of class folders of image files: what torchvision's `ImageFolder` reads, without torch.
 
-`root/train/CLASS/...` is the training set and `root/val/CLASS/...` the test set; a root without
-`train` is itself the training set. Classes are numbered in the order of their names.
+`root/train/CLASS/...` is the training set and `root/val/CLASS/...` the test set; a root without `train` is
+itself the training set. Classes are numbered in the order of their names. A folder without class folders is a
+set without labels; with the part `unlabeled`, so is any folder, with all images below it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from pipeline.data.decoding import undecodable
+from pipeline.data.files import FileImages, FileNames, read_image
 from pipeline.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -20,65 +23,35 @@ HEADERS_CHECKED = 10_000
 IMAGES_DECODED = 256
 
 
-class FolderImages:
+class FolderImages(FileImages):
     """Image files and their labels; files are opened when they are asked for.
 
     Args:
-        folder: holds one folder a class.
+        folder: holds one folder a class, or images without class folders.
         like: folder with the classes that `folder` must have too, so that their numbers agree.
+        unlabeled: take all images below `folder`, and no folder for a class.
 
     Raises:
-        UserError: no such folder, no class folders, other classes, or a class folder without images.
+        UserError: no such folder, no images in it, other classes, or a class folder without images.
     """
 
-    def __init__(self, folder: Path, like: Path | None = None) -> None:
-        self.classes = _class_names(folder)
-        if like is not None:
-            _check_same_classes(folder, self.classes, like, _class_names(like))
-        self.files: list[str] = []
+    def __init__(self, folder: Path, like: Path | None = None, unlabeled: bool = False) -> None:
+        classes = [] if unlabeled else _class_names(folder)
+        if like is not None and not unlabeled:
+            _check_same_classes(folder, classes, like, _class_names(like))
         counts = []
-        for name in self.classes:
-            found = _image_files(folder / name)
-            if not found:
-                raise UserError(
-                    f"class folder '{folder / name}' holds no image. "
-                    f"Add some ({', '.join(EXTENSIONS)}) or remove the folder"
-                )
-            self.files += found
-            counts.append(len(found))
-        self.labels: NDArray[np.int64] = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-        self.num_classes = len(self.classes)
 
-    def __len__(self) -> int:
-        return len(self.files)
+        def names() -> Iterator[str]:
+            for place in classes or ["."]:
+                found = _image_files(folder, place)
+                if not found:
+                    raise _no_images(folder, place if classes else None)
+                counts.append(len(found))
+                yield from found
 
-    def image(self, index: int) -> Image.Image:
-        """The image, mode L or RGB; raises `UserError` if its file cannot be decoded."""
-        return read_image(self.files[index])
-
-    def label(self, index: int) -> int:
-        """The number of the image's class."""
-        return int(self.labels[index])
-
-    def name_of(self, index: int) -> str:
-        """The path of the image's file."""
-        return self.files[index]
-
-
-def read_image(path: str) -> Image.Image:
-    """Decode a file; gray stays gray (L), everything else becomes RGB.
-
-    Raises:
-        UserError: the file is missing, damaged or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode == "L":
-                image.load()
-                return image
-            return image.convert("RGB")
-    except Exception as error:  # PIL's decoders raise whatever a damaged file leads them to
-        raise _undecodable(path, error) from None
+        files = FileNames.of(str(folder), names())
+        labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts) if classes else np.full(len(files), -1)
+        super().__init__(files, labels, classes)
 
 
 def split_folder(root: Path, split: str) -> Path:
@@ -98,7 +71,7 @@ def split_folder(root: Path, split: str) -> Path:
     return validation
 
 
-def check_files(files: list[str]) -> None:
+def check_files(files: Sequence[str]) -> None:
     """Look at the headers of up to 10,000 evenly spaced files and decode up to 256 of them.
 
     Raises:
@@ -108,22 +81,42 @@ def check_files(files: list[str]) -> None:
         try:
             with Image.open(path):
                 pass
-        except Exception as error:  # as above
-            raise _undecodable(path, error) from None
+        except FileNotFoundError:
+            read_image(path)
+        except Exception as error:  # PIL's decoders raise whatever a damaged file leads them to
+            raise undecodable(path, _in_words(error)) from None
     for path in _evenly(files, IMAGES_DECODED):
         read_image(path)
 
 
+def image_names(folder: Path) -> list[str]:
+    """All image files below a folder, relative to it, in the order of their names; links are followed."""
+    return _image_files(folder, ".")
+
+
 def _class_names(folder: Path) -> list[str]:
     try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        with os.scandir(folder) as entries:
+            found = [(entry.name, entry.is_dir()) for entry in entries]
     except OSError as error:
         raise UserError(
             f"folder '{folder}' cannot be read ({error.strerror}). Check data.root and its permissions"
         ) from None
-    if not names:
-        raise UserError(f"folder '{folder}' holds no class folders. Images must lie in '{folder}/CLASS/'")
+    names = sorted(name for name, is_folder in found if is_folder)
+    if not names and not any(name.lower().endswith(EXTENSIONS) for name, _ in found):
+        raise _no_images(folder, None)
     return names
+
+
+def _no_images(folder: Path, name: str | None) -> UserError:
+    if name is not None:
+        return UserError(
+            f"class folder '{folder / name}' holds no image. Add some ({', '.join(EXTENSIONS)}) or remove the folder"
+        )
+    return UserError(
+        f"folder '{folder}' holds no class folders. Images must lie in '{folder}/CLASS/', "
+        f"or in '{folder}' itself if they have no classes"
+    )
 
 
 def _check_same_classes(folder: Path, names: list[str], like: Path, expected: list[str]) -> None:
@@ -136,20 +129,23 @@ def _check_same_classes(folder: Path, names: list[str], like: Path, expected: li
         )
 
 
-def _image_files(folder: Path) -> list[str]:
+def _image_files(folder: Path, place: str) -> list[str]:
+    """Images below `folder/place`, relative to `folder`: folders in the order of their paths, as torchvision does."""
     found = []
-    for place, _, names in sorted(os.walk(folder, followlinks=True)):
-        found += [os.path.join(place, name) for name in sorted(names) if name.lower().endswith(EXTENSIONS)]
+    top = os.path.join(folder, place)
+    for where, _, names in sorted(os.walk(top, followlinks=True)):
+        relative = os.path.normpath(os.path.join(place, os.path.relpath(where, top)))
+        prefix = "" if relative == "." else relative + "/"
+        found += [prefix + name for name in sorted(names) if name.lower().endswith(EXTENSIONS)]
     return found
 
 
-def _evenly(files: list[str], most: int) -> list[str]:
+def _evenly(files: Sequence[str], most: int) -> list[str]:
     count = min(len(files), most)
     return [files[i * len(files) // count] for i in range(count)]
 
 
-def _undecodable(path: str, error: Exception) -> UserError:
-    if isinstance(error, FileNotFoundError):
-        return UserError(f"image '{path}' does not exist any more. Put it back or start again without it")
-    reason = "not an image that can be read" if isinstance(error, UnidentifiedImageError) else str(error)
-    return UserError(f"image '{path}' cannot be decoded ({reason}). Replace or remove the file")
+def _in_words(error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    return "not an image that can be read" if isinstance(error, UnidentifiedImageError) else str(error)

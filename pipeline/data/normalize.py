@@ -1,6 +1,7 @@
 """Pixels to network input, on the device of the first stage, so that bytes travel and not floats.
 
-Computes to the bit what torchvision's `ToTensor` followed by `Normalize` computes on the CPU.
+Computes to the bit what torchvision's `ToTensor` followed by `Normalize` computes on the CPU. Bytes have their channels
+last, where crops are made; networks read them first.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ class Normalize:
         """Normalise `images`.
 
         Args:
-            images: `[..., 3, H, W]`; uint8, or floating point, which is returned as it is.
+            images: uint8 `[..., H, W, 3]`; or floating point, which is returned as it is.
             dtype: of the result. float64 is computed in float64, everything else in float32.
+
+        Returns:
+            `[..., 3, H, W]`, contiguous.
 
         Raises:
             TypeError: another dtype than uint8 or floating point.
@@ -37,12 +41,13 @@ class Normalize:
             return images
         if images.dtype != torch.uint8:
             raise TypeError(f"images must be uint8 or floating point, got {images.dtype}")
-        if images.dim() < 3 or images.shape[-3] != 3:
-            raise ValueError(f"images must be [..., 3, H, W], got {list(images.shape)}")
+        if images.dim() < 3 or images.shape[-1] != 3:
+            raise ValueError(f"images must be [..., H, W, 3], got {list(images.shape)}")
         work = torch.float64 if dtype == torch.float64 else torch.float32
         scale, mean, std = self._on(images.device, work)
         # In place after the conversion: one allocation, three passes.
-        return images.to(work).div_(scale).sub_(mean).div_(std).to(dtype)
+        floats = images.movedim(-1, -3).to(work, memory_format=torch.contiguous_format)
+        return floats.div_(scale).sub_(mean).div_(std).to(dtype)
 
     def _on(self, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         key = (device, dtype)

@@ -1,4 +1,4 @@
-"""What is done to the pixels of one view, given its parameters: nothing in here is random.
+"""What is done to the pixels of one view, given its parameters, with PIL (`augment_backend: pil`): nothing is random.
 
 The operations are those of `Transform` in https://github.com/facebookresearch/barlowtwins (main.py),
 in its order: random resized crop (bicubic), flip, colour jitter, grayscale, Gaussian blur,
@@ -10,6 +10,7 @@ gray pixels as they are, and all other operations treat the channels alike.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -19,6 +20,8 @@ from PIL import Image, ImageChops, ImageFilter
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 WHITE = 255
+Lap = Callable[[str], None]
+"""Told the name of each part of the work (`crop`, `jitter`, `blur`, `other`) when it is done."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,35 @@ class ViewParameters:
     """In units of the range from black to white; 0 adds none."""
 
 
-def apply(image: Image.Image, parameters: ViewParameters, size: int) -> Image.Image:
-    """Make one view of `image` (mode L or RGB), all but its noise.
+class PilOperations:
+    """Makes views with PIL, to the bit those of the released code."""
+
+    def __call__(
+        self,
+        pixels: NDArray[np.uint8],
+        parameters: ViewParameters,
+        noise: NDArray[np.float64] | None,
+        out: NDArray[np.uint8],
+        lap: Lap,
+    ) -> None:
+        """Make one view.
+
+        Args:
+            pixels: of the image, uint8 `[H, W]` or `[H, W, 3]` (RGB).
+            parameters: of the view.
+            noise: `[S, S, 1]` or `[S, S, 3]`, in units of the range from black to white.
+            out: uint8 `[S, S, 3]`, any strides.
+            lap: told what is done.
+        """
+        view = np.asarray(apply(Image.fromarray(pixels), parameters, len(out), lap))
+        if view.ndim == 2:
+            view = view[:, :, np.newaxis]
+        np.copyto(out, view if noise is None else add_noise(view, noise))
+        lap("other")
+
+
+def apply(image: Image.Image, parameters: ViewParameters, size: int, lap: Lap = lambda _: None) -> Image.Image:
+    """Make one view of `image` (mode L or RGB), all but its noise; `lap` is told of the parts as they are done.
 
     Returns:
         `size` x `size` pixels, mode L if it ended up gray, else RGB.
@@ -70,12 +100,15 @@ def apply(image: Image.Image, parameters: ViewParameters, size: int) -> Image.Im
     image = image.resize((size, size), Image.Resampling.BICUBIC)
     if p.flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    lap("crop")
     if p.jitter:
         image = _jitter(image, p.jitter)
     if p.gray and image.mode != "L":
         image = image.convert("L")
+    lap("jitter")
     if p.blur:
-        image = _blur(image, p.blur)
+        image = blurred(image, p.blur)
+        lap("blur")
     if p.solarize:  # min(x, 255 - x): inverts exactly the pixels from 128 on
         image = ImageChops.darker(image, ImageChops.invert(image))
     return image
@@ -85,22 +118,14 @@ def add_noise(pixels: NDArray[np.uint8], noise: NDArray[np.float64]) -> NDArray[
     """Add noise to `pixels`, round to whole levels and cut off at black and white.
 
     Args:
-        pixels: `[3, H, W]`, or `[H, W]` of a gray view.
-        noise: `[3, H, W]` or `[H, W]`, in units of the range from black to white.
+        pixels: of a view, `[H, W, 3]`, or `[H, W, 1]` if it is gray.
+        noise: `[H, W, 3]` or `[H, W, 1]`, in units of the range from black to white.
 
     Returns:
         The wider of the two shapes: a gray view with noise of every channel's own has three channels.
     """
     noisy: NDArray[np.float64] = np.clip(np.rint(pixels + WHITE * noise), 0, WHITE)
     return noisy.astype(np.uint8)
-
-
-def channels_first(image: Image.Image) -> NDArray[np.uint8]:
-    """`[3, H, W]`, or `[H, W]` of a gray image, which numpy repeats along the channels where it is written."""
-    pixels = np.frombuffer(image.tobytes(), np.uint8)
-    if image.mode == "L":
-        return pixels.reshape(image.height, image.width)
-    return pixels.reshape(image.height, image.width, 3).transpose(2, 0, 1)
 
 
 def kernel_side(share: float, size: int) -> int:
@@ -138,7 +163,7 @@ def _contrast(image: Image.Image, factor: float) -> Image.Image:
     return Image.blend(Image.new(image.mode, image.size, level), image, factor)
 
 
-def _blur(image: Image.Image, blur: Blur) -> Image.Image:
+def blurred(image: Image.Image, blur: Blur) -> Image.Image:
     """PIL's blur, or one with a sampled Gaussian cut off at the side of the kernel, the border mirrored (101)."""
     if blur.kernel is None:
         return image.filter(ImageFilter.GaussianBlur(blur.sigma))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Config
-from pipeline.data.augment import evaluation_view
-from pipeline.data.datasets import ImageDataset, Split, open_dataset
+from pipeline.data.datasets import ImageDataset, Split, open_labelled
+from pipeline.data.evaluation_view import evaluation_view
 from pipeline.evaluation.features import BlockFeatures, extract_features
 from pipeline.evaluation.linear import linear_probe_accuracy
 from pipeline.stage import Stage
@@ -39,9 +39,9 @@ def collect_features(config: Config, stages: Sequence[Stage], split: Split, devi
     """All blocks' features of one split in one pass; the stages are left in evaluation mode on `device`.
 
     Raises:
-        UserError: the data set has no such split, or cannot be read.
+        UserError: the data set has no such split or no labels, or cannot be read.
     """
-    data = open_dataset(config.data, split)
+    data = open_labelled(config.data, split)
     for stage in stages:
         stage.to(device)
     features = extract_features(stages, _batches(config, data, device))

@@ -29,7 +29,7 @@ class BlockFeatures:
 
 @torch.inference_mode()
 def extract_features(stages: Sequence[Stage], batches: Iterable[Tensor]) -> list[BlockFeatures]:
-    """One entry per stage, in order; `batches` are images `[B, 3, H, W]`.
+    """One entry per stage, in order; `batches` are images, bytes `[B, S, S, 3]`.
 
     The stages are left in evaluation mode.
     """

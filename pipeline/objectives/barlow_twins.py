@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.config import objectives as settings
-from pipeline.objectives.base import Embeddings, Objective
+from pipeline.objectives.base import Embeddings, Objective, over_pairs
 
 
 def cross_correlation(z1: Tensor, z2: Tensor) -> Tensor:
@@ -44,6 +44,5 @@ class BarlowTwins(Objective):
         self.lambd, self.scale = config.lambd, config.scale
 
     def forward(self, embeddings: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
-        """Embeddings `[N, D]` of the two views to the loss and its terms."""
-        z1, z2 = embeddings.views[:2]
-        return barlow_twins_loss(z1, z2, self.lambd, self.scale)
+        """Embeddings `[N, D]` of the views to the loss and its terms, the mean over pairs (`over_pairs`)."""
+        return over_pairs(embeddings.views, lambda z1, z2: barlow_twins_loss(z1, z2, self.lambd, self.scale))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,14 +17,16 @@ class Embeddings:
     """What a stage knows of one batch when it computes its loss.
 
     Args:
-        views: `[N, D]` each: view 1, view 2, and the negative patch where the run has one.
+        views: `[N, D]` each: view 1, view 2, and the others of `data.views`.
         targets: `[N, D]` each: views 1 and 2 by the target network, without gradient; empty unless `uses_target`.
         labels: class of every image, `[N]` int64; None unless `uses_labels`.
+        patch: the negative patch, `[N, D]`; None where the run has none.
     """
 
     views: tuple[Tensor, ...]
     targets: tuple[Tensor, ...] = ()
     labels: Tensor | None = None
+    patch: Tensor | None = None
 
 
 class Objective(nn.Module, ABC):
@@ -41,6 +44,26 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, embeddings: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss as it is minimised, a scalar, and its named terms: detached scalars, for the reports."""
+
+
+def over_pairs(
+    views: Sequence[Tensor], loss: Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The mean over pairs of views of a loss of two, and of its terms.
+
+    Compared are views 1 and 2 with each other and both with every other view: the pairs (a, b) with a of the first
+    two and b > a. Smaller views (multi-crop) are never compared among themselves, as in SwAV (Caron et al. 2020,
+    section 3.3) and DINO (Caron et al. 2021, equation 3). With two views it is `loss` itself.
+
+    Args:
+        views: embeddings, `[N, D]` each, two or more.
+        loss: of the embeddings of two views.
+    """
+    results = [loss(views[a], views[b]) for a in range(2) for b in range(a + 1, len(views))]
+    if len(results) == 1:
+        return results[0]
+    terms = {name: torch.stack([own[name] for _, own in results]).mean() for name in results[0][1]}
+    return torch.stack([value for value, _ in results]).mean(), terms
 
 
 def unit_vectors(z: Tensor) -> Tensor:

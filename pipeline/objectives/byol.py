@@ -6,6 +6,10 @@ released BYOL report (`src/model.py`), the loss that of its `loss.py`. The targe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+
 from torch import Tensor
 
 from pipeline.config import objectives as settings
@@ -15,19 +19,23 @@ from pipeline.objectives.base import Embeddings, Objective, unit_vectors
 from pipeline.randomness import seeded_initialisation
 
 
-def byol_loss(p1: Tensor, p2: Tensor, t1: Tensor, t2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean over the batch of `(2 - 2 cos(p1, t2)) + (2 - 2 cos(p2, t1))`; a zero vector has cosine 0.
+def byol_loss(predictions: Sequence[Tensor], targets: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Twice the mean of `2 - 2 cos(p_b, t_a)` over the batch and all a != b; a zero vector has cosine 0.
+
+    With two views it is the published `(2 - 2 cos(p_1, t_2)) + (2 - 2 cos(p_2, t_1))`. Smaller views (multi-crop) have
+    no targets and predict those of both others, as in DINO (Caron et al. 2021, equation 3).
 
     Args:
-        p1, p2: online predictions of views 1 and 2, `[N, D]`.
-        t1, t2: target projections of views 1 and 2, `[N, D]`.
+        predictions: p of every view by the online network, `[N, D]` each.
+        targets: t of views 1 and 2 by the target network, `[N, D]` each.
 
     Returns:
         The loss, and `similarity`: the mean cosine of prediction and target.
     """
-    q1, q2, u1, u2 = (unit_vectors(z) for z in (p1, p2, t1, t2))
-    cosines = (q1 * u2).sum(dim=1) + (q2 * u1).sum(dim=1)
-    return (4 - 2 * cosines).mean(), {"similarity": cosines.detach().mean() / 2}
+    online, goals = [unit_vectors(p) for p in predictions], [unit_vectors(t) for t in targets]
+    each = [(q * u).sum(dim=1) for b, q in enumerate(online) for a, u in enumerate(goals) if a != b]
+    cosines = reduce(add, each)
+    return (4 - 4 / len(each) * cosines).mean(), {"similarity": cosines.detach().mean() / len(each)}
 
 
 class BYOL(Objective):
@@ -52,12 +60,11 @@ class BYOL(Objective):
             self.predictor = mlp((width, *layers), bias=True)
 
     def forward(self, embeddings: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
-        """Embeddings and targets, `[N, D]`, of the two views to the loss and its terms.
+        """Embeddings of the views and targets of the first two, `[N, D]` each, to the loss and its terms.
 
         Raises:
             ValueError: the targets are missing.
         """
         if len(embeddings.targets) != 2:
             raise ValueError(f"BYOL needs the targets of two views, and was given {len(embeddings.targets)}")
-        p1, p2 = (self.predictor(z) for z in embeddings.views[:2])
-        return byol_loss(p1, p2, *embeddings.targets)
+        return byol_loss([self.predictor(z) for z in embeddings.views], embeddings.targets)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.config import objectives as settings
-from pipeline.objectives.base import Embeddings, Objective, unit_vectors
+from pipeline.objectives.base import Embeddings, Objective, over_pairs, unit_vectors
 
 
 def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -68,14 +68,16 @@ class SimCLR(Objective):
         self.temperature, self.negatives = config.temperature, config.negatives
 
     def forward(self, embeddings: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
-        """Embeddings `[N, D]` of the two views, and of the patch for `single_patch`, to the loss and its terms.
+        """Embeddings `[N, D]` of the views, and of the patch for `single_patch`, to the loss and its terms.
+
+        With more than two views they are the mean over pairs (`over_pairs`); a pair's negatives are its own 2N views.
 
         Raises:
-            ValueError: `single_patch` without the embeddings of the patch.
+            ValueError: `single_patch` without the embeddings of the patch, or with more than two views.
         """
-        z1, z2, *patch = embeddings.views
         if self.negatives == "batch":
-            return nt_xent_loss(z1, z2, self.temperature)
-        if not patch:
-            raise ValueError("negatives=single_patch needs the patch as a third view, and was given two views")
-        return single_patch_loss(z1, z2, patch[0], self.temperature)
+            return over_pairs(embeddings.views, lambda z1, z2: nt_xent_loss(z1, z2, self.temperature))
+        if embeddings.patch is None or len(embeddings.views) != 2:
+            raise ValueError("negatives=single_patch needs two views and the negative patch")
+        z1, z2 = embeddings.views
+        return single_patch_loss(z1, z2, embeddings.patch, self.temperature)

@@ -5,6 +5,8 @@ The baseline that the self-supervised losses are compared with: everything but t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,20 +15,20 @@ from pipeline.config import objectives as settings
 from pipeline.objectives.base import Embeddings, Objective
 
 
-def supervised_loss(z1: Tensor, z2: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean of the two views' cross-entropies with the labels, which the views share.
+def supervised_loss(views: Sequence[Tensor], labels: Tensor, smoothing: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean of all views' cross-entropies with the labels, which the views share.
 
     Args:
-        z1, z2: logits of the two views, `[N, D]`, D classes.
+        views: logits of every view, `[N, D]`, D classes.
         labels: `[N]` int64, 0 to D - 1.
         smoothing: share of the target that is spread evenly over all D classes (Szegedy et al. 2016, section 7).
 
     Returns:
-        The loss, and `accuracy`: the mean over both views.
+        The loss, and `accuracy`: the mean over the views.
     """
-    logits, both = torch.cat((z1, z2)), labels.repeat(2)
-    loss = F.cross_entropy(logits, both, label_smoothing=smoothing)
-    correct = logits.detach().argmax(dim=1) == both
+    logits, every = torch.cat(tuple(views)), labels.repeat(len(views))
+    loss = F.cross_entropy(logits, every, label_smoothing=smoothing)
+    correct = logits.detach().argmax(dim=1) == every
     return loss, {"accuracy": correct.to(logits.dtype).mean()}
 
 
@@ -40,12 +42,11 @@ class Supervised(Objective):
         self.label_smoothing = config.label_smoothing
 
     def forward(self, embeddings: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
-        """Embeddings `[N, D]` of the two views, read as logits, and the labels to the loss and its terms.
+        """Embeddings `[N, D]` of the views, read as logits, and the labels to the loss and its terms.
 
         Raises:
             ValueError: the labels are missing.
         """
         if embeddings.labels is None:
             raise ValueError("the supervised objective needs labels, and was given none")
-        z1, z2 = embeddings.views[:2]
-        return supervised_loss(z1, z2, embeddings.labels, self.label_smoothing)
+        return supervised_loss(embeddings.views, embeddings.labels, self.label_smoothing)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.config import objectives as settings
-from pipeline.objectives.base import Embeddings, Objective
+from pipeline.objectives.base import Embeddings, Objective, over_pairs
 
 EPSILON = 1e-4
 """Added to the variance under the root, whose gradient would be infinite at 0."""
@@ -58,6 +58,5 @@ class VICReg(Objective):
         self.config = config
 
     def forward(self, embeddings: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
-        """Embeddings `[N, D]` of the two views to the loss and its terms."""
-        z1, z2 = embeddings.views[:2]
-        return vicreg_loss(z1, z2, self.config)
+        """Embeddings `[N, D]` of the views to the loss and its terms, the mean over pairs (`over_pairs`)."""
+        return over_pairs(embeddings.views, lambda z1, z2: vicreg_loss(z1, z2, self.config))

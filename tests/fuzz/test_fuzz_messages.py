@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline.errors import TrainingError
 from tests.fuzz.fuzzing import EDITS, JSON, attempt, edited, fuzzed, with_one_changed
 from workers.failures import Sign
+from workers.feed import FeedMeasures
 from workers.links.base import LinkAddress, LinkMismatch
 from workers.links.control import _decode, _name_in
 from workers.links.framed import _frame, _unframe
@@ -24,8 +25,8 @@ from workers.reports import StepReport
 ADDRESS = LinkAddress("link1", "stage 1", "stage 2", "/nowhere", b"key", 2)
 SPEC = TensorSpec((2, 4, 3), torch.float32)
 HELLO = hello_bytes(ADDRESS, SPEC, "queue", "none")
-FRAME = _frame(Header(3, 0, (0.1, 0.2), labels=b"\0" * 16), torch.zeros(2, 4, 3))
-REPORT = StepReport(1, 0, 0.5, {"invariance": None}, 0.1, 0, 0.1, 0.1, 0.1, 1, 100)
+FRAME = _frame(Header(3, 0, (0.1, 0.2), labels=b"\0" * 16, samples=b"\0" * 32), torch.zeros(2, 4, 3))
+REPORT = StepReport(1, 0, 0.5, {"invariance": None}, 0.1, 0, 0.1, 0.1, 0.1, 1, 100, FeedMeasures(images=64))
 SIGN = Sign("stage 1", 3, "raised", "it broke")
 ANYTHING = st.binary(max_size=100) | st.integers(1, 200_000).map(lambda n: b"[" * n) | JSON.map(repr).map(str.encode)
 

@@ -19,7 +19,7 @@ from pipeline.serial import serial_step
 from pipeline.stage import Stage
 from pipeline.state import restore_stage, stage_counters, stage_tensors
 from tests.pipeline.golden import Golden
-from tests.pipeline.small import STEPS_PER_EPOCH, small_config, views
+from tests.pipeline.small import STEPS_PER_EPOCH, image_views, small_config, views
 from tests.pipeline.test_golden import trajectory_of
 from workers.replica_group import dissolve_team
 
@@ -28,17 +28,18 @@ ONE_BLOCK = {"cuts": []}
 
 
 def replica_config(sections: dict[str, Any]) -> Config:
-    return small_config(**{**sections, "data": {"batch_size": BATCH}})
+    return small_config(**{**sections, "data": {"batch_size": BATCH, **sections.get("data", {})}})
 
 
 def batch(
     config: Config, step: int, team: Team, dtype: torch.dtype, poisoned: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    """This replica's rows of every view, and all labels."""
-    whole = views(step, config.num_views, BATCH).to(dtype) / 255 - 0.5
+) -> tuple[list[Tensor], Tensor | None]:
+    """This replica's rows of every view, `[B / R, 3, S, S]`, and all labels."""
+    whole = [view.permute(0, 3, 1, 2).to(dtype) / 255 - 0.5 for view in image_views(config, step, BATCH)]
     if poisoned:
-        whole[0, 0, 0, 0, 0] = float("inf")  # one pixel of one image, which only the first replica has
-    return torch.stack([team.rows(view) for view in whole]), (torch.arange(BATCH) % 4 if config.uses_labels else None)
+        whole[0][0, 0, 0, 0] = float("inf")  # one pixel of one image, which only the first replica has
+    rows = [team.rows(view).contiguous() for view in whole]
+    return rows, (torch.arange(BATCH) % 4 if config.uses_labels else None)
 
 
 def train(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.config_loading import parse_config
+from pipeline.data.schedules import view_sizes
+from pipeline.data.view_kinds import sizes_differ
+from pipeline.packing import pack
 from pipeline.serial import build_stages, end_to_end_step, serial_step
 from pipeline.stage import Stage, StageReport
 
@@ -35,18 +39,35 @@ def small_config(**sections: Any) -> Config:
 
 
 def views(step: int, count: int = 2, batch: int = 8, size: int = 16) -> Tensor:
-    """Random images, uint8 `[V, B, 3, S, S]`."""
+    """Random images, uint8 `[V, B, S, S, 3]`."""
     source = torch.Generator().manual_seed(step)
-    return torch.randint(0, 256, (count, batch, 3, size, size), generator=source, dtype=torch.uint8)
+    images = torch.randint(0, 256, (count, batch, 3, size, size), generator=source, dtype=torch.uint8)
+    return images.movedim(2, -1).contiguous()
 
 
-def train(config: Config, steps: int, stages: list[Stage] | None = None, level: float = 0.0) -> list[list[StageReport]]:
-    """Train in one process; the reports of every step."""
+def image_views(config: Config, step: int, batch: int = 8) -> list[Tensor]:
+    """Random images of the sizes that the views of a run have at `step`, uint8 `[B, S, S, 3]` each."""
+    sizes = view_sizes(config.data, step // STEPS_PER_EPOCH, config.num_views)
+    if len(set(sizes)) == 1:
+        return list(views(step, len(sizes), batch, sizes[0]))
+    return [views(100 * step + number, 1, batch, size)[0] for number, size in enumerate(sizes)]
+
+
+def batch_of(config: Config, step: int, batch: int = 8) -> Tensor:
+    """The same as one tensor, as it travels."""
+    return pack(image_views(config, step, batch), sizes_differ(config.data))
+
+
+def train(
+    config: Config, steps: int | Iterable[int], stages: list[Stage] | None = None, level: float = 0.0
+) -> list[list[StageReport]]:
+    """Train in one process, so many steps or these; the reports of every step."""
+    numbers = range(steps) if isinstance(steps, int) else steps
     stages = stages or build_stages(config, STEPS_PER_EPOCH)
     one_step = end_to_end_step if config.mode == "end_to_end" else serial_step
     labels = torch.arange(8) % 4 if config.uses_labels else None
     levels = [level] * len(stages)
-    return [list(one_step(stages, views(step, config.num_views), step, levels, labels=labels)) for step in range(steps)]
+    return [list(one_step(stages, batch_of(config, step), step, levels, labels=labels)) for step in numbers]
 
 
 def state(stage: Stage) -> dict[str, Tensor]:

@@ -115,8 +115,8 @@ def test_shapes_by_arithmetic_are_the_real_shapes(stem: str, backbone: str, size
     config = config_of({"backbone": backbone, "stem": stem, "width": width, "cuts": cuts}, image_size=size)
     check_model(config)
     shapes = boundary_shapes(config)
-    assert shapes[0] == (2, 2, 3, size, size)
-    x = torch.zeros(shapes[0][1:])
+    assert shapes[0] == (2, 2, size, size, 3)
+    x = torch.zeros(2, 3, size, size)
     for index, (block, shape) in enumerate(zip(blocks_of(config), shapes[1:], strict=True), 1):
         x = block(x)
         assert (2, *x.shape) == shape

@@ -111,6 +111,38 @@ def test_what_is_not_finite_stays_visible(name: str, bad: float, shape: tuple[in
 
 
 @pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize(
+    ("largest", "shape"),
+    [
+        ((2, 6, 5, 4, 4), (2, 6, 5, 3, 3)),
+        ((2, 6, 5, 4, 4), (1, 2, 3, 1, 1)),
+        ((2, 6, 5, 4, 3), (2, 6, 5, 4, 3)),
+        ((2, 6, 5, 4, 3), (2, 6, 5, 2, 2)),
+        ((2, 6, 7, 5), (1, 2, 4, 3)),
+    ],
+    ids=str,
+)
+def test_what_is_smaller_comes_back_as_from_a_codec_of_its_own(
+    name: str, largest: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
+    codec, x = build_codec(name, largest, torch.float32), activations(shape)
+    assert codec.restores(shape)
+    written = codec.encode(x)
+    assert all(size <= limit for size, limit in zip(written.shape, codec.wire_shape, strict=True))
+    y = codec.decode(written)
+    assert y.is_contiguous()
+    assert torch.equal(y, round_trip(name, x))
+
+
+def test_int8_says_which_maps_it_could_not_restore() -> None:
+    codec = build_codec("int8", (2, 6, 5, 4, 4), torch.float32)
+    shapes = [(height, width) for height in range(1, 5) for width in range(1, 5)]
+    assert [s for s in shapes if codec.restores((2, 6, 5, *s))] == [(1, 1), (2, 2), (3, 3), (4, 4)]
+    assert not build_codec("int8", (2, 6, 5, 4, 1), torch.float32).restores((2, 6, 5, 2, 2))
+    assert build_codec("bf16", (2, 6, 5, 4, 4), torch.float32).restores((2, 6, 5, 2, 3))
+
+
+@pytest.mark.parametrize("name", CODECS)
 def test_a_batch_of_nothing_passes(name: str) -> None:
     assert round_trip(name, torch.zeros(2, 0, 3, 4, 4)).shape == (2, 0, 3, 4, 4)
 

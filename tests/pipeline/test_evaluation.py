@@ -42,7 +42,7 @@ def test_features_of_all_blocks_are_those_of_each_block() -> None:
         }
     )
     stages = [Stage(config, index, 1) for index in (1, 2, 3, 4)]
-    images = torch.randint(0, 256, (10, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(0, 256, (10, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     features = extract_features(stages, images.split(3))
     assert [tuple(f.trunk.shape) for f in features] == [(10, 4), (10, 8), (10, 16), (10, 32)]
     assert [tuple(f.expansion.shape) for f in features] == [(10, 8)] * 4

@@ -37,7 +37,7 @@ RELEASED: dict[str, Callable[[Tensor, Tensor, Golden, dict[str, Any]], Loss]] = 
     "barlow_twins": lambda z1, z2, _, entry: barlow_twins_loss(z1, z2, entry["lambd"], entry["scale"]),
     "simclr": lambda z1, z2, _, entry: nt_xent_loss(z1, z2, entry["temperature"]),
     "vicreg": vicreg,
-    "byol": lambda z1, z2, golden, _: byol_loss(z1, z2, golden.tensor("t1"), golden.tensor("t2")),
+    "byol": lambda z1, z2, golden, _: byol_loss((z1, z2), (golden.tensor("t1"), golden.tensor("t2"))),
 }
 
 

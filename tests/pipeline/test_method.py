@@ -22,7 +22,8 @@ def tiny(**overrides: object) -> dict[str, object]:
 
 
 def views(seed: int = 0) -> torch.Tensor:
-    return torch.randint(0, 256, (2, 4, 3, 16, 16), dtype=torch.uint8, generator=generator(seed))
+    images = torch.randint(0, 256, (2, 4, 3, 16, 16), dtype=torch.uint8, generator=generator(seed))
+    return images.movedim(2, -1).contiguous()
 
 
 def test_no_gradient_of_one_stage_reaches_another() -> None:
@@ -42,7 +43,7 @@ def test_the_reference_world_size_divides_the_gradient_and_not_the_loss() -> Non
     losses, gradients = [], []
     for world_size in (1, 16):
         stage = Stage(parse_config(tiny(objective={"reference_world_size": world_size})), 1, 1, dtype=torch.float64)
-        stage(views().double(), step=0, noise_level=0.0)
+        stage(views().permute(0, 1, 4, 2, 3).double(), step=0, noise_level=0.0)
         losses.append(stage.update(step=0).loss)
         gradients.append(stage.head.projector[0].weight.grad)
     assert losses[0] == losses[1]

@@ -325,8 +325,8 @@ def test_shapes_without_data_are_the_real_shapes(
     config = config_of(name, output, cuts, size, batch)
     check_model(config)
     shapes = boundary_shapes(config)
-    assert shapes[0] == (2, batch, 3, size, size)
-    x = torch.zeros(shapes[0][1:])
+    assert shapes[0] == (2, batch, size, size, 3)
+    x = torch.zeros(batch, 3, size, size)
     for index, block in enumerate(blocks_of(config), 1):
         x = block.eval()(x)
         assert (2, *x.shape) == shapes[index]

@@ -97,22 +97,22 @@ def test_vicreg_by_hand() -> None:
 
 
 def test_byol_by_hand() -> None:
-    loss, terms = byol_loss(rows([2, 0]), rows([1, 1]), rows([3, 0]), rows([0, 1]))
+    loss, terms = byol_loss((rows([2, 0]), rows([1, 1])), (rows([3, 0]), rows([0, 1])))
     assert loss.item() == pytest.approx(2 + (2 - 2 / sqrt(2)), rel=1e-12)
     assert terms["similarity"].item() == pytest.approx((0 + 1 / sqrt(2)) / 2, rel=1e-12)
 
 
 def test_byol_ranges_from_agreement_over_zeros_to_opposition() -> None:
     z = draw(1, 6)
-    losses = [byol_loss(sign * z, sign * z, z, z)[0].item() for sign in (1, 0, -1)]
+    losses = [byol_loss((sign * z, sign * z), (z, z))[0].item() for sign in (1, 0, -1)]
     assert losses == pytest.approx([0, 4, 8], abs=1e-12)
 
 
 def test_supervised_by_hand() -> None:
     """Class probabilities 3/4 and 1/4, right in view 1 and wrong in view 2."""
     z1, z2, labels = rows([log(3), 0]), rows([0, log(3)]), torch.tensor([0])
-    loss, terms = supervised_loss(z1, z2, labels, smoothing=0.0)
+    loss, terms = supervised_loss((z1, z2), labels, smoothing=0.0)
     assert loss.item() == pytest.approx((log(4 / 3) + log(4)) / 2, rel=1e-12)
     assert terms["accuracy"].item() == 0.5
-    smoothed = supervised_loss(z1, z1, labels, smoothing=0.2)[0]
+    smoothed = supervised_loss((z1, z1), labels, smoothing=0.2)[0]
     assert smoothed.item() == pytest.approx(0.9 * log(4 / 3) + 0.1 * log(4), rel=1e-12)

@@ -23,6 +23,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "supervised": {"objective": {"kind": "supervised"}},
     "custom": {"objective": {"kind": "tests.pipeline.replica_cases:Whitened"}},
 }
+LARGE_AND_SMALL: dict[str, Any] = {"views": [{"count": 2}, {"count": 2, "size": 12}]}
 SETTINGS: dict[str, dict[str, Any]] = {
     "clipped": {"optimizer": {"kind": "adamw", "lr": 0.01, "clip_norm": 0.1, "warmup_epochs": 0}},
     "absolute noise": {"noise": {"kind": "all", "relative": False}},
@@ -49,6 +50,14 @@ def test_replicas_equal_one_process(replicas: Replicas, sections: dict[str, Any]
     found = replicas.run(size, "train", sections=sections)
     assert all(same(found[0], other) for other in found[1:]), "replicas differ from one another"
     worst = errors(found[0], expected)
+    assert max(worst.values()) < CLOSE, worst
+
+
+@pytest.mark.parametrize("data", [{"views": [{"count": 4}]}, LARGE_AND_SMALL], ids=["one size", "two sizes"])
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "simclr, single_patch"])
+def test_with_four_views(replicas: Replicas, name: str, data: dict[str, Any]) -> None:
+    sections = {"noise": {"kind": "all"}, **OBJECTIVES[name], "data": data}
+    worst = errors(replicas.run(2, "train", sections=sections)[1], train(SOLO, sections))
     assert max(worst.values()) < CLOSE, worst
 
 

@@ -64,7 +64,7 @@ def test_noise_is_at_the_output_or_at_the_input() -> None:
     assert shapes == {"output": [(8, 64, 2, 2)] * 2, "input": [(8, 3, 16, 16)] * 2}
     for view in (0, 1):
         torch.testing.assert_close(at_output[view], silent[view] + 0.5 * silent[view].std())
-    image = stage.prepared(views(0)[0])
+    image = stage.inputs.prepared(views(0)[0])
     noised = image + 0.5 * image.std()
     torch.testing.assert_close(at_input[0], one_stage().block(noised))
 
@@ -164,5 +164,5 @@ def test_a_stage_without_any_buffer_trains() -> None:
     assert not list(stage.buffers()), "no batch norm anywhere"
     weight = "block.encoder.layers.encoder_layer_0.mlp.0.weight"
     assert moved_by(stage)[weight].any()
-    stage(views(0).float().fill_(float("nan")), 7, 0.0)
+    stage(torch.full((2, 8, 3, 16, 16), float("nan")), 7, 0.0)
     assert stage.update(7).skipped

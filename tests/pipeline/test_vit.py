@@ -114,8 +114,8 @@ def test_shapes_by_arithmetic_are_the_real_shapes(size: int, patch: int) -> None
     config = config_of(size, patch_size=patch, cuts=EVERY_UNIT)
     check_model(config)
     shapes = boundary_shapes(config)
-    assert shapes[0] == (2, 3, 3, size, size)
-    x = torch.zeros(shapes[0][1:])
+    assert shapes[0] == (2, 3, size, size, 3)
+    x = torch.zeros(3, 3, size, size)
     for index, (block, shape) in enumerate(zip(blocks_of(config), shapes[1:], strict=True), 1):
         x = block(x)
         assert (2, *x.shape) == shape

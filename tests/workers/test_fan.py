@@ -166,6 +166,35 @@ def test_smaller_batches_pass(fan: Callable[..., Fan]) -> None:
         link.send(0, batch(0, 8))
 
 
+@pytest.mark.parametrize("kind", ["queue", "p2p"])
+@pytest.mark.parametrize("codec", ["none", "bf16", "int8"])
+def test_smaller_maps_pass(fan: Callable[..., Fan], kind: str, codec: str) -> None:
+    """Of views that grow during training: every message in its own size, the largest again after the smallest."""
+    link = fan(2, 3, TensorSpec((2, 12, 3, 5, 5), torch.float32), kind=kind, codec=codec)
+    for step, side in enumerate((2, 3, 5, 1, 5)):
+        x = torch.randn(2, 12, 3, side, side, generator=torch.Generator().manual_seed(step))
+        link.send(step, x)
+        assert torch.equal(link.recv(step), round_trip(codec, x))
+
+
+@pytest.mark.parametrize("codec", ["none", "bf16"])
+def test_packed_views_pass_and_may_be_fewer(fan: Callable[..., Fan], codec: str) -> None:
+    link = fan(3, 2, TensorSpec((1, 12, 50), torch.float32), codec=codec)
+    for step, total in enumerate((50, 7, 50)):
+        x = torch.randn(1, 12, total, generator=torch.Generator().manual_seed(step))
+        link.send(step, x)
+        assert torch.equal(link.recv(step), round_trip(codec, x))
+
+
+def test_a_smaller_map_whose_shape_int8_could_not_restore_is_refused(fan: Callable[..., Fan]) -> None:
+    link = fan(1, 1, TensorSpec((2, 12, 3, 4, 4), torch.float32), codec="int8")
+    for height, width in ((1, 4), (2, 3), (4, 1)):
+        with pytest.raises(LinkMismatch, match="With this codec smaller maps must be square"):
+            link.send(0, torch.zeros(2, 12, 3, height, width))
+    link.send(0, torch.ones(2, 12, 3, 2, 2))
+    assert link.recv(0).shape == (2, 12, 3, 2, 2)
+
+
 def test_where_one_way_is_enough_it_is_the_end_itself(fan: Callable[..., Fan]) -> None:
     link = fan(2, 4, spec())
     assert all(isinstance(end, SlicingSender) for end in link.senders)

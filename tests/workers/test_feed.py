@@ -3,84 +3,53 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
-from collections.abc import Callable
-from multiprocessing import active_children
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from pipeline.config import Config, Data, Link, Train
-from pipeline.data.augment import make_views
+from pipeline.config import Config, Data, Train
 from pipeline.data.datasets import open_dataset
 from pipeline.data.sampler import StepPlan
+from pipeline.data.views import ViewMaker
 from pipeline.errors import TrainingError, UserError
-from workers import feed as feed_module
-from workers.feed import Feed, FeedBatch
+from pipeline.packing import unpack
+from tests.workers.feed_cases import assert_same, batches, config, wait_for, write_photos
+from workers.feed import Feed, agenda, making
 
-pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """23 small photos in two classes."""
-    rng = np.random.default_rng(0)
-    for i in range(23):
-        folder = tmp_path / f"class{i % 2}"
-        folder.mkdir(exist_ok=True)
-        size = (20 + i, 30, 3) if i % 3 else (25, 25)
-        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(folder / f"{i:02}.jpg")
-    return tmp_path
+pytestmark = pytest.mark.timeout(240)
 
 
-def config(root: Path, *, workers: int = 0, epochs: int = 2, timeout: float = 30.0, **data: object) -> Config:
-    section = {"name": "image_folder", "root": str(root), "batch_size": 8, "image_size": 16, "drop_last": False}
-    return Config(
-        seed=5,
-        data=Data(**{**section, "workers": workers, **data}),  # type: ignore[arg-type]
-        train=Train(epochs=epochs),
-        link=Link(timeout=timeout),
-    )
-
-
-def batches(config: Config, start_step: int = 0) -> list[FeedBatch]:
-    with Feed(config, start_step) as feed:
-        return list(feed)
-
-
-def assert_same(left: list[FeedBatch], right: list[FeedBatch]) -> None:
-    assert [(b.step, b.epoch, b.last) for b in left] == [(b.step, b.epoch, b.last) for b in right]
-    assert all(torch.equal(a.views, b.views) for a, b in zip(left, right, strict=True))
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("photos"))
 
 
 def feed_threads() -> int:
     return sum(thread.name == "feed" for thread in threading.enumerate())
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
-
-
-def test_batches_are_the_planned_images_augmented(photos: Path) -> None:
-    run = config(photos)
+@pytest.mark.parametrize("backend", ["fast", "pil"])
+def test_batches_are_the_planned_images_augmented(photos: Path, backend: str) -> None:
+    run = config(photos, augment_backend=backend)
     images, plan = open_dataset(run.data, "train"), StepPlan(23, 8, 2, False, seed=5)
     found = batches(run)
     assert [(b.step, b.epoch, b.last) for b in found] == [(s, s // 3, s == 5) for s in range(6)]
+    maker = ViewMaker(run.data, 2, 5)
     for batch in found:
         epoch, indices = plan.batch(batch.step)
+        np.testing.assert_array_equal(batch.samples, indices)
+        assert batch.labels is None
         assert batch.views.dtype == torch.uint8
-        assert batch.views.shape == (2, len(indices), 3, 16, 16)
+        assert batch.views.shape == (2, len(indices), 16, 16, 3)
         assert batch.views.is_contiguous()
         for row, index in enumerate(indices.tolist()):
-            expected = make_views(images.image(index), run.data.augment, 16, 2, 5, epoch, index)
+            expected = np.empty((2, 16, 16, 3), np.uint8)
+            maker.make(images.pixels(index), epoch, index, list(expected))
             np.testing.assert_array_equal(batch.views[:, row].numpy(), expected)
 
 
@@ -91,122 +60,126 @@ def test_a_run_can_start_at_any_step(photos: Path) -> None:
     assert batches(config(photos), 6) == []
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_same_bits_for_any_number_of_workers(photos: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed_module, "CHUNK_ROWS", 3)  # several chunks a batch, uneven ones
-    whole = batches(config(photos))
-    assert_same(batches(config(photos, workers=workers), start_step=2), whole[2:])
-    assert active_children() == []
-    assert feed_threads() == 0
+def test_a_replica_gets_its_rows_of_every_batch(photos: Path) -> None:
+    run = config(photos, drop_last=True, labels=True)
+    whole = batches(run)
+    halves = [batches(run, part=(number, 2)) for number in (0, 1)]
+    for batch, *parts in zip(whole, *halves, strict=True):
+        assert torch.equal(torch.cat([part.views for part in parts], dim=1), batch.views)
+        np.testing.assert_array_equal(np.concatenate([part.samples for part in parts]), batch.samples)
+        assert batch.labels is not None
+        np.testing.assert_array_equal(np.concatenate([part.labels for part in parts]), batch.labels)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(batch.labels, batch.samples >= 12)  # 12 images of the first class
+
+
+@pytest.mark.parametrize("sizes", [(16, 16), (16, 16, 8)])
+def test_views_of_several_sizes_travel_packed(photos: Path, sizes: tuple[int, ...]) -> None:
+    """The two views are the same bits beside a smaller one as alone."""
+    plain, views = batches(config(photos)), tuple({"size": size} for size in sizes)
+    found = batches(config(photos, views=views))
+    for batch, expected in zip(found, plain, strict=True):
+        parts = unpack(batch.views, [(size, size, 3) for size in sizes])
+        assert len(parts) == len(sizes)
+        assert torch.equal(torch.stack(parts[:2]), expected.views)
+        assert (batch.views.dim() == 3) == (len(set(sizes)) > 1)
+        assert all(part.float().std() > 5 for part in parts)
+
+
+def test_resolution_grows_from_epoch_to_epoch(photos: Path) -> None:
+    growing = {"start_size": 8, "start_epoch": 0, "end_epoch": 2}
+    run = config(photos, epochs=3, progressive=growing)
+    found = batches(run)
+    assert [batch.views.shape[2] for batch in found] == [8, 8, 8, 12, 12, 12, 16, 16, 16]
+    plain = batches(config(photos, epochs=3))
+    assert_same(found[6:], plain[6:])
+    assert_same(batches(run, 4), found[4:])
 
 
 def test_bundled_images_feed_a_whole_epoch() -> None:
     run = Config(data=Data(batch_size=500, image_size=28), train=Train(epochs=300, max_steps=3))
     with Feed(run) as feed:
         assert (feed.steps_per_epoch, feed.total_steps) == (20, 3)
-        found = list(feed)
-    assert [b.last for b in found] == [False, False, True]
-    assert 0 < feed.wait_seconds < 30
-    assert 40 < found[0].views.float().mean() < 130
+        found = [(batch.last, batch.views.float().mean().item()) for batch in feed]
+    assert [last for last, _ in found] == [False, False, True]
+    assert 0 < feed.wait_seconds < 60
+    assert 40 < found[0][1] < 130
 
 
-def test_at_most_two_batches_are_made_ahead(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-    original = Feed._augment_here
-    monkeypatch.setattr(Feed, "_augment_here", lambda self, step: (made.append(step), original(self, step))[1])
-    with Feed(config(photos, epochs=20)) as feed:
-        wait_for(lambda: len(made) == 3)  # two wait in the queue, one waits for a place
-        time.sleep(0.6)
-        assert made == [0, 1, 2]
-        next(feed)
-        wait_for(lambda: len(made) == 4)
+def test_a_batch_stays_while_two_more_are_made_and_no_further(photos: Path) -> None:
+    with Feed(config(photos, epochs=20, drop_last=True)) as feed:
+        first = next(feed)
+        kept = first.views.clone()
+        wait_for(lambda: feed._ring.made == 24)
+        time.sleep(0.5)
+        assert feed._ring.made == 24
+        assert torch.equal(first.views, kept)
+        places = [first.views.data_ptr()] + [next(feed).views.data_ptr() for _ in range(5)]
+        assert places[:3] == places[3:]
+        assert len(set(places)) == 3
+        assert feed.measures().memory_bytes >= 3 * first.views.numel()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_close_ends_an_unfinished_feed(photos: Path, workers: int) -> None:
-    feed = Feed(config(photos, workers=workers, epochs=1000))
+def test_close_ends_an_unfinished_feed(photos: Path) -> None:
+    descriptors = os.listdir("/proc/self/fd")
+    feed = Feed(config(photos, epochs=1000))
     next(feed)
-    started = time.monotonic()
     feed.close()
     feed.close()
-    assert time.monotonic() - started < 10
     assert feed_threads() == 0
-    assert active_children() == []
+    assert os.listdir("/proc/self/fd") == descriptors
     with pytest.raises(TrainingError, match="closed"):
         next(feed)
+    assert feed.measures().images == 8
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_cannot_be_decoded_ends_the_feed_by_name(photos: Path, workers: int) -> None:
-    victim = photos / "class1" / "07.jpg"
+def test_an_image_that_cannot_be_decoded_ends_the_feed_by_name(tmp_path: Path) -> None:
+    victim = write_photos(tmp_path) / "class1" / "07.jpg"
     victim.write_bytes(victim.read_bytes()[:200])
-    with Feed(config(photos, workers=workers)) as feed, pytest.raises(UserError) as caught:
+    with Feed(config(tmp_path)) as feed, pytest.raises(UserError) as caught:
         list(feed)
     message = str(caught.value)
-    assert f"image '{victim}' cannot be decoded" in message
+    assert str(victim) in message
     assert "Traceback" not in message
     assert "\n" not in message
-    assert active_children() == []  # even though the error is still at hand
 
 
-@pytest.mark.parametrize("busy", [True, False])
-def test_a_killed_worker_is_named(photos: Path, busy: bool) -> None:
-    """Idle, it dies with finished chunks that nobody has fetched yet; these are lost with it."""
-    with Feed(config(photos, workers=2, epochs=1000)) as feed:
-        next(feed)
-        if not busy:
-            time.sleep(1.0)
-        victim = min(active_children(), key=lambda child: child.pid or 0)
-        os.kill(victim.pid or 0, signal.SIGKILL)
-        started = time.monotonic()
-        with pytest.raises(TrainingError, match=rf"feed worker \(process {victim.pid}\) died.*memory ran out"):
-            list(feed)
-        assert time.monotonic() - started < 40
-    assert active_children() == []
-
-
-def test_a_connection_that_stays_broken_is_reported(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken:
-        def __next__(self) -> None:
-            time.sleep(0.01)
-            raise ConnectionResetError(104, "Connection reset by peer")
-
-    monkeypatch.setattr(feed_module, "DEATH_SECONDS", 0.2)
-    with Feed(config(photos)) as feed, pytest.raises(TrainingError, match=r"broke \(.*reset by peer\)\. Start"):
-        feed._receive(Broken())  # type: ignore[arg-type]
-
-
-def test_a_feed_that_makes_no_progress_is_given_up(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_feed_that_makes_no_progress_is_given_up_by_name(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
+    run = config(photos, timeout=0.5)
+    victim = StepPlan.of(run, 23).batch(0)[1].tolist()[3]
 
-    def stuck(*_: object, **__: object) -> None:
-        release.wait(30)
-        raise feed_module.Stopped
+    class Stuck(ViewMaker):
+        def make(self, pixels: object, epoch: int, index: int, out: object) -> None:
+            if index == victim:
+                release.wait(60)
 
-    monkeypatch.setattr(feed_module, "make_views", stuck)
-    with Feed(config(photos, timeout=0.5)) as feed:
-        with pytest.raises(TrainingError, match=r"produced nothing for 1 s while step 0 .*link\.timeout"):
+    monkeypatch.setattr(making, "ViewMaker", Stuck)
+    name = open_dataset(run.data, "train").name_of(victim)
+    with Feed(run) as feed:
+        expected = rf"produced nothing for 1 s while step 0 .*held up by image '{name}'.*link\.timeout"
+        with pytest.raises(TrainingError, match=expected):
             next(feed)
         release.set()
 
 
 def test_a_slow_feed_that_makes_progress_is_not_given_up(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(*arguments: object, **keys: object) -> object:
-        time.sleep(0.15)
-        return make_views(*arguments, **keys)  # type: ignore[arg-type]
+    class Slow(ViewMaker):
+        def make(self, *arguments: object) -> None:
+            time.sleep(0.15)
+            super().make(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(feed_module, "CHUNK_ROWS", 2)
-    monkeypatch.setattr(feed_module, "make_views", slow)
+    monkeypatch.setattr(making, "ViewMaker", Slow)
     with Feed(config(photos, timeout=0.8)) as feed:
         assert next(feed).views.shape[1] == 8
         assert feed.wait_seconds > 1.0
 
 
 def test_an_unexpected_error_reaches_the_consumer(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise ZeroDivisionError("a defect")
+    class Broken(ViewMaker):
+        def make(self, *arguments: object) -> None:
+            raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(feed_module, "make_views", broken)
+    monkeypatch.setattr(making, "ViewMaker", Broken)
     with Feed(config(photos)) as feed, pytest.raises(ZeroDivisionError, match="a defect"):
         next(feed)
 
@@ -215,3 +188,26 @@ def test_a_data_set_that_is_not_there_fails_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a folder"):
         Feed(config(tmp_path / "nowhere"))
     assert feed_threads() == 0
+
+
+def test_memory_that_cannot_be_had_fails_at_once(photos: Path) -> None:
+    with pytest.raises(TrainingError, match=r"GB of shared memory for 3 batches.*Lower data\.batch_size"):
+        Feed(config(photos, image_size=2**20))
+    assert feed_threads() == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "workers", "expected"),
+    [(128, 224, 1, 64), (128, 224, 8, 4), (2048, 224, 4, 64), (128, 32, 8, 16), (8, 224, 16, 1), (23, 96, 2, 3)],
+)
+def test_pieces_are_many_enough_for_the_workers_and_large_enough_for_the_messages(
+    photos: Path, rows: int, size: int, workers: int, expected: int
+) -> None:
+    plan = agenda.Agenda(config(photos, batch_size=rows, image_size=size), rows, 0, (0, 1))
+    work = agenda.Work(0, 0, 0, np.arange(rows))
+    assert plan.chunk_rows(work, workers) == expected
+    chunks = list(work.chunks(expected))
+    assert [index for chunk in chunks for index in chunk.samples] == list(range(rows))
+    assert [chunk.first for chunk in chunks] == list(range(0, rows, expected))
+    file = BytesIO(b"".join(chunk.to_bytes() for chunk in chunks))
+    assert list(iter(lambda: agenda.Chunk.read(file), None)) == chunks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,10 +14,33 @@ from workers.messages import Header, TensorSpec
 
 @pytest.mark.parametrize(
     "header",
-    [Header(0, 0, ()), Header(2**40, 300, (0.25, 0.1, 1e-300, math.pi)), Header(5, 1, (0.0,), last=True)],
+    [
+        Header(0, 0, ()),
+        Header(2**40, 300, (0.25, 0.1, 1e-300, math.pi)),
+        Header(5, 1, (0.0,), last=True),
+        Header(5, 1, (0.0,), labels=b"\n" * 8, samples=b"\n" * 16, data_set="0f"),
+        Header(5, 1, (0.0,), samples=b"\xff" * 8),
+    ],
 )
 def test_a_header_survives_as_bytes(header: Header) -> None:
     assert Header.from_bytes(header.to_bytes()) == header
+
+
+def test_numbers_and_labels_of_images_are_told_apart() -> None:
+    labels, samples = np.array([3, 1, 2], "<i4"), np.array([7, 2**40, 0], "<i8")
+    header = Header.from_bytes(Header(0, 0, (), labels=labels.tobytes(), samples=samples.tobytes()).to_bytes())
+    assert header.sample_numbers.tolist() == [7, 2**40, 0]
+    assert header.label_tensor is not None
+    assert header.label_tensor.tolist() == [3, 1, 2]
+    assert Header(0, 0, ()).sample_numbers.shape == (0,)
+    assert Header(0, 0, ()).label_tensor is None
+
+
+@pytest.mark.parametrize(("size", "rest"), [(4, 0), (-4, 8), (2, 8), (0, 7), (4, 8)])
+def test_labels_and_numbers_that_do_not_add_up_are_refused(size: int, rest: int) -> None:
+    line = Header(0, 0, ()).to_bytes().rstrip(b"\n").removesuffix(b"0]") + b"%d]\n" % size
+    with pytest.raises(TrainingError, match="not a header"):
+        Header.from_bytes(line + b"\0" * rest)
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"{}", b"[1, 2]", b'["a", 0, [], false]', b"[1, 0, 3, false]", b"null"])

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.config import Metrics
 from pipeline.errors import UserError
+from workers.feed import FeedMeasures
 from workers.metrics import RunMetrics
 from workers.reports import StepReport
 
@@ -32,11 +33,19 @@ def test_everything_a_run_reports_is_served() -> None:
     for step, busy in enumerate([1.0, 2.5]):
         for stage in (1, 2):
             metrics.stage_report(report(stage, step, busy))
-        metrics.step_done(images=64, feed_wait=0.5 * (step + 1))
+        spent = {"decode": 2.0 * step, "blur": 1.0 + step}
+        feed = FeedMeasures(0.5 * (step + 1), 64 * (step + 2), spent, step, 3 * step, memory_bytes=4096)
+        metrics.step_done(64, feed)
     values = scrape(url)
     stage = (("replica", "0"), ("stage", "2"))
     assert values["onward_samples_total", ()] == 128
     assert values["onward_feed_wait_seconds_total", ()] == 1.0
+    assert values["onward_feed_images_total", ()] == 192
+    assert values["onward_feed_seconds_total", (("part", "decode"),)] == 2.0
+    assert values["onward_feed_seconds_total", (("part", "blur"),)] == 2.0
+    assert values["onward_feed_restarts_total", ()] == 1
+    assert values["onward_feed_skipped_total", ()] == 3
+    assert values["onward_feed_memory_bytes", ()] == 4096
     assert values["onward_step", stage] == 1
     assert values["onward_stage_busy_seconds_total", stage] == 2.5
     assert values["onward_stage_wait_seconds_total", (("direction", "input"), *stage)] == 0.25
@@ -50,6 +59,20 @@ def test_everything_a_run_reports_is_served() -> None:
     assert ("onward_objective_loss", (*stage, ("term", "off_diagonal"))) not in values, (
         "what is not finite is no number"
     )
+
+
+def test_the_feed_of_a_process_that_was_restarted_begins_anew() -> None:
+    metrics = RunMetrics()
+    for images, spent in [(64, 2.0), (128, 4.0), (32, 0.5), (64, 1.0)]:
+        metrics.step_done(32, FeedMeasures(images=images, wait_seconds=spent, seconds={"crop": spent}))
+    values = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+    }
+    assert values["onward_feed_images_total",] == 128 + 64
+    assert values["onward_feed_wait_seconds_total",] == 4.0 + 1.0
+    assert values["onward_feed_seconds_total", "crop"] == 4.0 + 1.0
 
 
 def test_a_port_that_is_taken_is_an_error_at_the_start() -> None:

@@ -94,6 +94,11 @@ class Sender(_End):
         self.bytes_sent = 0
         """Bytes of tensors sent so far."""
 
+    @property
+    def keeps(self) -> bool:
+        """Whether the link may still read a tensor after `send` has returned, so that its memory must not be reused."""
+        return True
+
     @abstractmethod
     def await_room(self, timeout: float) -> None:
         """Wait until the next `send` will find room; who sends over several links asks all of them first.
@@ -110,7 +115,7 @@ class Sender(_End):
         Args:
             header: travels as it is.
             tensor: any shape within the spec, contiguous or not, on any device. It arrives contiguous.
-                It must not be modified after the call: a link may still be reading it.
+                It must not be modified after the call if the link `keeps` it.
             timeout: seconds to wait for room.
 
         Raises:

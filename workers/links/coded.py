@@ -17,7 +17,7 @@ def wire_spec(codec: Codec) -> TensorSpec:
 class CodedSender(Sender):
     """Writes activations with a codec.
 
-    Only the first two axes of a message, views and images, may be smaller than those of the link.
+    A message may be smaller than the link's along any axis, as far as the codec can tell its shape at the other end.
 
     Args:
         inner: sends what the codec wrote; opened for `wire_spec(codec)`.
@@ -35,9 +35,9 @@ class CodedSender(Sender):
     def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
         """See `Sender.send`; `bytes_sent` counts what is on the wire."""
         self._check_fits(tuple(tensor.shape), tensor.dtype)
-        if tuple(tensor.shape[2:]) != self.spec.shape[2:]:
+        if not self._codec.restores(tuple(tensor.shape)):
             found = f"a tensor {list(tensor.shape)} does not fit the link, which was opened for {self.spec}"
-            raise LinkMismatch(f"{self.address}: {found}. With a codec only views and images may be fewer")
+            raise LinkMismatch(f"{self.address}: {found}. With this codec smaller maps must be square")
         self._inner.await_room(timeout)
         self._inner.send(header, self._codec.encode(tensor.detach()), timeout)
         self.bytes_sent = self._inner.bytes_sent

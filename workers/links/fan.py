@@ -91,6 +91,11 @@ class SlicingSender(Sender):
         super().__init__(replace(ends[0].address, name=_joint_name(ends), receiver=receivers), spec)
         self._points = list(points)
 
+    @property
+    def keeps(self) -> bool:
+        """See `Sender.keeps`; each receiver is sent a part of the same memory."""
+        return any(end.keeps for _, end in self._points)
+
     def await_room(self, timeout: float) -> None:
         """See `Sender.await_room`; room for every receiver."""
 

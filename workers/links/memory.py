@@ -1,4 +1,4 @@
-"""Nameless shared memory that holds the messages of one link.
+"""Nameless shared memory, and the messages of one link in it.
 
 An anonymous memory file has no name in any directory, so there is nothing to clean up and nothing can
 be left behind, not even when every process is killed: the kernel frees it with its last user.
@@ -7,6 +7,7 @@ be left behind, not even when every process is killed: the kernel frees it with 
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import tempfile
@@ -34,7 +35,7 @@ class SlotMemory:
 
     def __init__(self, descriptor: int, spec: TensorSpec, depth: int) -> None:
         self._dtype, self._slots = spec.dtype, depth + 1
-        self._slot_bytes = _whole_pages(spec.nbytes)
+        self._slot_bytes = whole_pages(spec.nbytes)
         # Touching every page now keeps page faults out of the first lap.
         flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
         mapped = mmap.mmap(descriptor, self.size(spec, depth), flags=flags)
@@ -44,7 +45,7 @@ class SlotMemory:
     @staticmethod
     def size(spec: TensorSpec, depth: int) -> int:
         """Bytes of the file: one page for the count, then the slots."""
-        return mmap.PAGESIZE + (depth + 1) * _whole_pages(spec.nbytes)
+        return mmap.PAGESIZE + (depth + 1) * whole_pages(spec.nbytes)
 
     @property
     def sent(self) -> int:
@@ -70,32 +71,45 @@ def memory_file(spec: TensorSpec, depth: int, what: str) -> Iterator[int]:
         TrainingError: there is not that much memory.
     """
     size = SlotMemory.size(spec, depth)
-    descriptor = _open_nameless()
     try:
-        try:
-            _reserve(descriptor, size)
-        except OSError as error:
-            raise TrainingError(
-                f"{what}: {size / 1e9:.2f} GB of shared memory for {depth + 1} messages of {spec} cannot be had "
-                f"({error.strerror}). Lower link.depth or data.batch_size"
-            ) from None
+        descriptor = nameless_file("onward-link", size)
+    except OSError as error:
+        raise TrainingError(
+            f"{what}: {size / 1e9:.2f} GB of shared memory for {depth + 1} messages of {spec} cannot be had "
+            f"({error.strerror}). Lower link.depth or data.batch_size"
+        ) from None
+    try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _reserve(descriptor: int, size: int) -> None:
-    os.ftruncate(descriptor, size)
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)  # fail here, not with a bus error later
+def nameless_file(label: str, size: int) -> int:
+    """Descriptor of a new file of `size` bytes, all of them reserved; `label` is what tools show it as.
+
+    Raises:
+        OSError: there is not that much memory.
+    """
+    if size > os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE:  # the kernel would try, and kill whoever stands in its way
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    descriptor = _open_nameless(label)
+    try:
+        os.ftruncate(descriptor, size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)  # fail here, not with a bus error later
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
-def _open_nameless() -> int:
+def whole_pages(nbytes: int) -> int:
+    """`nbytes` rounded up to whole pages."""
+    return -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def _open_nameless(label: str) -> int:
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("onward-link", os.MFD_CLOEXEC)
+        return os.memfd_create(label, os.MFD_CLOEXEC)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
-
-
-def _whole_pages(nbytes: int) -> int:
-    return -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE

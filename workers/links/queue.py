@@ -31,6 +31,11 @@ class QueueSender(FramedSender):
         super().__init__(address, spec, connection)
         self._memory: SlotMemory | None = memory
 
+    @property
+    def keeps(self) -> bool:
+        """See `Sender.keeps`."""
+        return False
+
     def _carry(self, number: int, tensor: Tensor) -> None:
         assert self._memory is not None  # there was room, so this end is open
         self._memory.message(number, tuple(tensor.shape)).copy_(tensor)

@@ -1,11 +1,15 @@
-"""What several tests of the augmentation need: a picture, and tests of what is random."""
+"""What several tests of the augmentation need: a picture, its views, and tests of what is random."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
+
+from pipeline.config import Augment, Data
+from pipeline.data.views import ViewMaker
 
 
 def photo(mode: str = "RGB", height: int = 40, width: int = 52) -> Image.Image:
@@ -13,6 +17,23 @@ def photo(mode: str = "RGB", height: int = 40, width: int = 52) -> Image.Image:
     channels = () if mode == "L" else (3,)
     noise = np.random.default_rng(7).integers(0, 256, (height, width, *channels), dtype=np.uint8)
     return ImageOps.autocontrast(Image.fromarray(noise).filter(ImageFilter.GaussianBlur(1.0)))
+
+
+def views_of(
+    image: Image.Image,
+    augment: Augment,
+    size: int,
+    num_views: int,
+    seed: int,
+    epoch: int,
+    index: int,
+    backend: Literal["fast", "pil"] = "pil",
+) -> np.ndarray:
+    """`[num_views, size, size, 3]`."""
+    views = np.zeros((num_views, size, size, 3), np.uint8)
+    data = Data(augment=augment, augment_backend=backend)
+    ViewMaker(data, num_views, seed).make(np.asarray(image), epoch, index, list(views))
+    return views
 
 
 def assert_uniform(values: list[float], low: float, high: float) -> None:

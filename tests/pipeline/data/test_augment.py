@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms import CenterCrop, Compose, InterpolationMode, RandomResizedCrop, Resize
+from torchvision.transforms import RandomResizedCrop
 
 from pipeline.config import Augment
 from pipeline.config import Jitter as JitterConfig
-from pipeline.data.augment import draw_parameters, evaluation_view, make_views
-from pipeline.data.operations import Blur, Jitter, ViewParameters, apply
-from tests.pipeline.data.samples import assert_frequency, assert_uncorrelated, assert_uniform, photo
+from pipeline.data.augment import draw_parameters
+from pipeline.data.operations import Blur, Jitter, ViewParameters
+from tests.pipeline.data.samples import assert_frequency, assert_uncorrelated, assert_uniform
 
 SAMPLES = 4000
 
@@ -42,20 +42,6 @@ def test_a_run_of_today_draws_what_runs_have_always_drawn() -> None:
         ),
         (1, 2): ViewParameters(3, 77, 240, 277),
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_views_are_their_parameters_applied(mode: str) -> None:
-    image = photo(mode)
-    out = np.zeros((2, 3, 20, 20), np.uint8)
-    views = make_views(image, Augment(), 20, 2, 1, 2, 3, out=out)
-    assert views is out
-    for view in range(2):
-        pixels = apply(image, draw_parameters(Augment(), (40, 52), 1, 2, 3, view), 20).convert("RGB")
-        np.testing.assert_array_equal(views[view], np.asarray(pixels).transpose(2, 0, 1))
-    fresh = make_views(image, Augment(), 20, 2, 1, 2, 3)
-    assert fresh.dtype == np.uint8
-    np.testing.assert_array_equal(fresh, out)
 
 
 def test_every_part_of_the_key_matters_and_nothing_else() -> None:
@@ -202,28 +188,3 @@ def test_the_fallback_is_torchvisions_centre_crop(height: int, width: int) -> No
         assert found == {tuple(reference)}
     else:
         assert (0, 0, height, width) in found
-
-
-@pytest.mark.parametrize(("height", "width"), [(40, 52), (53, 41), (300, 224), (224, 225)])
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_the_evaluation_view_equals_torchvisions(height: int, width: int, mode: str, interpolation: str) -> None:
-    image = photo(mode, height, width)
-    for size, short in ((28, 32), (224, 256)):
-        reference = Compose([Resize(short, InterpolationMode(interpolation)), CenterCrop(size)])(image.convert("RGB"))
-        view = evaluation_view(image, size, interpolation)
-        np.testing.assert_array_equal(view, np.asarray(reference).transpose(2, 0, 1))
-        assert view.flags.c_contiguous
-
-
-def test_evaluation_is_bilinear_unless_asked_otherwise() -> None:
-    image = photo()
-    default, bilinear, bicubic = (evaluation_view(image, 28, *kind) for kind in ((), ("bilinear",), ("bicubic",)))
-    np.testing.assert_array_equal(default, bilinear)
-    assert (bilinear != bicubic).any()
-
-
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_an_image_of_the_right_size_is_evaluated_as_it_is(interpolation: str) -> None:
-    image = photo("L", 28, 28)
-    np.testing.assert_array_equal(evaluation_view(image, 28, interpolation), np.stack([np.asarray(image)] * 3))

@@ -7,6 +7,7 @@ import hashlib
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pipeline.config import Data
 from pipeline.data import image_folder
 from pipeline.data.datasets import open_dataset, preflight
 from pipeline.data.idx import read_idx
+from pipeline.data.mnist_family import IDX_SETS
 from pipeline.errors import ConfigError, UserError
 
 PACKAGE_DATA = files("pipeline") / "data" / "fashion_mnist_10k"
@@ -90,6 +92,18 @@ def test_fashion_mnist_from_either_layout(tmp_path: Path, layout: str, compress:
     test = open_dataset(data, "test")
     assert test.labels.tolist() == [0, 1]
     np.testing.assert_array_equal(np.asarray(test.image(1)), images[5])
+
+
+def test_fashion_mnist_where_the_operating_system_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = write_fashion_mnist(tmp_path / "datasets", compress=True)
+    known = IDX_SETS["fashion_mnist"]
+    assert known.elsewhere == "/usr/share/datasets/fashion-mnist"  # of Debian's package dataset-fashion-mnist
+    monkeypatch.setitem(IDX_SETS, "fashion_mnist", replace(known, elsewhere=str(tmp_path / "datasets")))
+    data = Data(name="fashion_mnist", batch_size=4)
+    assert preflight(data) == 4
+    np.testing.assert_array_equal(open_dataset(data, "train").pixels(2), images[2])
+    with pytest.raises(UserError, match="holds no fashion_mnist"):  # what was named is not replaced by what lies around
+        preflight(data.model_copy(update={"root": str(tmp_path)}))
 
 
 def test_image_folder_reads_what_torchvision_reads(photos: Path) -> None:
@@ -183,7 +197,8 @@ def test_val_without_train_is_not_taken_for_classes(photos: Path) -> None:
         ("fashion_mnist", r"data\.root: fashion_mnist needs .*data\.download=true"),
     ],
 )
-def test_a_root_that_is_needed_and_missing(name: str, message: str) -> None:
+def test_a_root_that_is_needed_and_missing(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(IDX_SETS, "fashion_mnist", replace(IDX_SETS["fashion_mnist"], elsewhere="/nowhere"))
     data = Data(name=name)  # type: ignore[arg-type]
     for check in (lambda: preflight(data), lambda: open_dataset(data, "train")):
         with pytest.raises(ConfigError, match=message):

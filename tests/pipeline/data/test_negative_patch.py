@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from pipeline.config import Augment
-from pipeline.data.augment import PATCH, draw_parameters, make_views
+from pipeline.data.augment import PATCH, draw_parameters
 from pipeline.data.operations import ViewParameters
-from tests.pipeline.data.samples import assert_uncorrelated, assert_uniform, photo
+from pipeline.data.view_kinds import patch_augment
+from tests.pipeline.data.samples import assert_uncorrelated, assert_uniform, photo, views_of
 
 EVERYTHING = Augment(flip_p=1.0, gray_p=1.0, blur_p=1.0, solarize_p=1.0, noise_std=(0.1, 0.1))
 SAMPLES = 4000
@@ -18,25 +19,27 @@ HEIGHT, WIDTH = 600, 800
 
 @pytest.fixture(scope="module")
 def patches() -> list[ViewParameters]:
-    return [draw_parameters(EVERYTHING, (HEIGHT, WIDTH), 11, 4, index, PATCH) for index in range(SAMPLES)]
+    return [
+        draw_parameters(patch_augment(EVERYTHING), (HEIGHT, WIDTH), 11, 4, index, PATCH) for index in range(SAMPLES)
+    ]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_the_patch_is_a_resized_crop_whatever_the_other_views_are(mode: str) -> None:
     image = photo(mode)
     for index in range(50):
-        views = make_views(image, EVERYTHING, 24, 3, 1, 0, index)
-        assert views.shape == (3, 3, 24, 24)
-        p = draw_parameters(EVERYTHING, (40, 52), 1, 0, index, PATCH)
+        views = views_of(image, EVERYTHING, 24, 3, 1, 0, index)
+        p = draw_parameters(patch_augment(EVERYTHING), (40, 52), 1, 0, index, PATCH)
         corner = image.crop((p.left, p.top, p.left + p.width, p.top + p.height))
         expected = corner.resize((24, 24), Image.Resampling.BICUBIC).convert("RGB")
-        np.testing.assert_array_equal(views[PATCH], np.asarray(expected).transpose(2, 0, 1))
+        np.testing.assert_array_equal(views[PATCH], np.asarray(expected))
 
 
-def test_the_patch_leaves_the_two_views_as_they_are() -> None:
+@pytest.mark.parametrize("backend", ["fast", "pil"])
+def test_the_patch_leaves_the_two_views_as_they_are(backend: str) -> None:
     for index in range(50):
-        two = make_views(photo(), Augment(), 24, 2, 1, 0, index)
-        three = make_views(photo(), Augment(), 24, 3, 1, 0, index, out=np.zeros((3, 3, 24, 24), np.uint8))
+        two = views_of(photo(), Augment(), 24, 2, 1, 0, index, backend)
+        three = views_of(photo(), Augment(), 24, 3, 1, 0, index, backend)
         np.testing.assert_array_equal(two, three[:2])
 
 
@@ -70,7 +73,7 @@ def place(p: ViewParameters) -> float:
 
 
 def test_the_scale_is_the_patchs_own() -> None:
-    config = Augment(crop_scale=(0.5, 1.0), patch_scale=(0.3, 0.4))
+    config = patch_augment(Augment(crop_scale=(0.5, 1.0), patch_scale=(0.3, 0.4)))
     for index in range(200):
         p = draw_parameters(config, (HEIGHT, WIDTH), 0, 0, index, PATCH)
         assert 0.29 < p.height * p.width / (HEIGHT * WIDTH) < 0.41

@@ -9,7 +9,7 @@ from torchvision.transforms import functional as tf
 from pipeline.data.normalize import Normalize
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-ALL_LEVELS = torch.arange(256, dtype=torch.uint8).view(1, 16, 16).repeat(3, 1, 1)
+ALL_LEVELS = torch.arange(256, dtype=torch.uint8).view(16, 16, 1).repeat(1, 1, 3)
 
 
 @pytest.fixture
@@ -18,23 +18,27 @@ def normalize() -> Normalize:
 
 
 def test_every_level_equals_to_tensor_and_normalize(normalize: Normalize) -> None:
-    pixels = ALL_LEVELS.permute(1, 2, 0).numpy()
-    expected = tf.normalize(tf.to_tensor(pixels), MEAN, STD)
+    expected = tf.normalize(tf.to_tensor(ALL_LEVELS.numpy()), MEAN, STD)
     assert normalize(ALL_LEVELS).dtype == torch.float32
     assert torch.equal(normalize(ALL_LEVELS), expected)
 
 
 def test_batches_of_views_and_strided_input(normalize: Normalize) -> None:
-    views = torch.randint(0, 256, (2, 5, 3, 8, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    views = torch.randint(0, 256, (2, 5, 8, 9, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     before = views.clone()
     result = normalize(views)
     assert torch.equal(views, before)
-    assert torch.equal(result[1, 4], normalize(views[1, 4]))
-    assert torch.equal(normalize(views.transpose(-1, -2)), result.transpose(-1, -2))
+    assert result.shape == (2, 5, 3, 8, 9)
+    assert result.is_contiguous()
+    expected = tf.normalize(tf.to_tensor(views[1, 4].numpy()), MEAN, STD)
+    assert torch.equal(result[1, 4], expected)
+    assert torch.equal(normalize(views[1, 4]), expected)
+    assert torch.equal(normalize(views.transpose(-3, -2)), result.transpose(-1, -2))
+    assert normalize(views.transpose(-3, -2)).is_contiguous()
 
 
 def test_other_dtypes(normalize: Normalize) -> None:
-    exact = tf.normalize(ALL_LEVELS.double().div(255), MEAN, STD)
+    exact = tf.normalize(ALL_LEVELS.permute(2, 0, 1).double().div(255), MEAN, STD)
     assert torch.equal(normalize(ALL_LEVELS, torch.float64), exact)
     assert torch.equal(normalize(ALL_LEVELS, torch.bfloat16), normalize(ALL_LEVELS).bfloat16())
 
@@ -47,5 +51,5 @@ def test_floating_point_passes_unchanged(normalize: Normalize) -> None:
 def test_what_is_not_an_image_is_refused(normalize: Normalize) -> None:
     with pytest.raises(TypeError, match="uint8"):
         normalize(torch.zeros(3, 4, 4, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"\[\.\.\., 3, H, W\], got \[4, 4, 3\]"):
-        normalize(torch.zeros(4, 4, 3, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"\[\.\.\., H, W, 3\], got \[3, 4, 4\]"):
+        normalize(torch.zeros(3, 4, 4, dtype=torch.uint8))

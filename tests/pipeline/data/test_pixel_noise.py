@@ -8,8 +8,8 @@ from PIL import Image
 
 from pipeline.config import Augment
 from pipeline.config import Jitter as JitterConfig
-from pipeline.data.augment import draw_parameters, make_views
-from tests.pipeline.data.samples import assert_normal, assert_uncorrelated, photo
+from pipeline.data.augment import draw_parameters
+from tests.pipeline.data.samples import assert_normal, assert_uncorrelated, photo, views_of
 
 BARE = {"crop_p": 0.0, "flip_p": 0.0, "gray_p": 0.0, "blur_p": 0.0, "solarize_p": 0.0, "jitter": JitterConfig(p=0.0)}
 SIZE = 64
@@ -20,7 +20,7 @@ def noise_of(mode: str, key: tuple[int, int, int], view: int, std: float = STD) 
     """The noise on a view of a mid-gray image, `[3, SIZE, SIZE]`, in standard deviations, from the pixels alone."""
     image = Image.new("L", (SIZE, SIZE), 128).convert(mode)
     config = Augment(**BARE, noise_std=(std, std))
-    return (make_views(image, config, SIZE, 2, *key)[view].astype(float) - 128) / (255 * std)
+    return (views_of(image, config, SIZE, 2, *key)[view].transpose(2, 0, 1).astype(float) - 128) / (255 * std)
 
 
 def spread(noise: np.ndarray, std: float = STD) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_noise_is_independent_of_the_other_draws_of_its_view() -> None:
     noisy, image = Augment(**BARE, noise_std=(0.1, 0.1)), Image.new("RGB", (4, 4), (128, 128, 128))
     pixels, drawn = [], []
     for index in range(3000):
-        noise = make_views(image, noisy, 4, 2, 11, 4, index)[0, :, 0, :2].ravel() - 128.0
+        noise = views_of(image, noisy, 4, 2, 11, 4, index)[0, 0, :2].T.ravel() - 128.0
         pixels.append([*noise, *np.square(noise)])
         p = draw_parameters(config, (300, 400), 11, 4, index, 0)
         drawn.append([p.top, p.height, p.flip, p.jitter.brightness, p.jitter.hue, p.gray, p.blur.sigma])
@@ -66,24 +66,24 @@ def test_a_gray_image_stays_gray_and_a_colour_image_made_gray_does_not() -> None
     np.testing.assert_array_equal(gray[0], gray[1])
     np.testing.assert_array_equal(gray[0], gray[2])
     made_gray = Augment(**BARE | {"gray_p": 1.0}, noise_std=(STD, STD))
-    view = make_views(photo(), made_gray, 24, 2, 1, 2, 3)[0]
+    view = views_of(photo(), made_gray, 24, 2, 1, 2, 3)[0].transpose(2, 0, 1)
     assert (view[0] != view[1]).any()
     assert (view[1] != view[2]).any()
 
 
 def test_noise_comes_last_and_its_draws_do_not_depend_on_what_came_before() -> None:
     """The same noise on the finished view, whatever made it; dark and light pixels are cut off."""
-    noise = 255 * STD * noise_of("RGB", (1, 2, 3), 1, STD)
-    clean = make_views(photo(), Augment(solarize_p=1.0), SIZE, 2, 1, 2, 3)[1]
-    noisy = make_views(photo(), Augment(solarize_p=1.0, noise_std=(0.0, STD)), SIZE, 2, 1, 2, 3)[1]
+    noise = 255 * STD * noise_of("RGB", (1, 2, 3), 1, STD).transpose(1, 2, 0)
+    clean = views_of(photo(), Augment(solarize_p=1.0), SIZE, 2, 1, 2, 3)[1]
+    noisy = views_of(photo(), Augment(solarize_p=1.0, noise_std=(0.0, STD)), SIZE, 2, 1, 2, 3)[1]
     np.testing.assert_array_equal(noisy, np.clip(clean + np.rint(noise), 0, 255))
     assert ((clean + noise) < 0).any()
 
 
 def test_each_view_has_its_own_deviation_and_none_is_none() -> None:
-    clean = make_views(photo(), Augment(), SIZE, 2, 1, 2, 3)
+    clean = views_of(photo(), Augment(), SIZE, 2, 1, 2, 3)
     for std in ((STD, 0.0), (0.0, STD)):
-        noisy = make_views(photo(), Augment(noise_std=std), SIZE, 2, 1, 2, 3)
+        noisy = views_of(photo(), Augment(noise_std=std), SIZE, 2, 1, 2, 3)
         assert [bool((noisy[view] != clean[view]).any()) for view in (0, 1)] == [value > 0 for value in std]
 
 

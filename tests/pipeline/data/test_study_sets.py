@@ -16,10 +16,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tf
 
 from pipeline.config import Augment
-from pipeline.data.augment import draw_parameters, make_views
+from pipeline.data.augment import draw_parameters
 from pipeline.data.draws import Purpose, keyed_normals
 from pipeline.data.operations import ViewParameters
-from tests.pipeline.data.samples import photo
+from tests.pipeline.data.samples import photo, views_of
 
 CROP = """
 flip_p: 0
@@ -138,17 +138,18 @@ def reference(name: str, image: Image.Image, p: ViewParameters, size: int) -> Im
 def test_the_pixels_of_a_set_are_those_of_its_operations_alone(name: str) -> None:
     config, image = augment(SETS[name][0]), photo("RGB", HEIGHT, WIDTH)
     for index in range(150):
-        views = make_views(image, config, 24, 2, 2, 0, index)
+        views = views_of(image, config, 24, 2, 2, 0, index)
         for view in (0, 1):
             p = draw_parameters(config, (HEIGHT, WIDTH), 2, 0, index, view)
-            expected = np.asarray(reference(name, image, p, 24)).transpose(2, 0, 1)
+            expected = np.asarray(reference(name, image, p, 24))
             np.testing.assert_array_equal(views[view], expected, err_msg=str(p))
 
 
 def test_noise_alone_is_the_whole_image_and_noise() -> None:
-    whole = np.asarray(photo().resize((24, 24), Image.Resampling.BICUBIC), np.float64).transpose(2, 0, 1)
+    whole = np.asarray(photo().resize((24, 24), Image.Resampling.BICUBIC), np.float64)
     for index in range(50):
-        views = make_views(photo(), augment(NOISE), 24, 2, 2, 0, index)
+        views = views_of(photo(), augment(NOISE), 24, 2, 2, 0, index)
         for view in (0, 1):
             normals = keyed_normals(2, Purpose.PIXEL_NOISE, (view, index, 0), 3 * 24 * 24).reshape(3, 24, 24)
-            np.testing.assert_array_equal(views[view], np.rint(whole + 25.5 * normals).clip(0, 255))
+            expected = np.rint(whole + 25.5 * normals.transpose(1, 2, 0)).clip(0, 255)
+            np.testing.assert_array_equal(views[view], expected)

@@ -1,0 +1,292 @@
+"""Worker processes of the feed: the same bits whatever befalls them, and none left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import TrainingError, UserError
+from tests.workers.feed_cases import assert_same, batches, config, fault_in_workers, wait_for, write_photos
+from workers.feed import Feed, FeedBatch, feed, pool, worker
+from workers.feed.pool import Pool
+
+pytestmark = pytest.mark.timeout(240)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="module")
+def whole(photos: Path) -> list[FeedBatch]:
+    """What every feed of these tests must give, made without processes."""
+    return batches(config(photos))
+
+
+def workers_of(running: Feed) -> list[worker.Worker]:
+    source = running._source
+    assert isinstance(source, Pool)
+    return source._workers
+
+
+def ready(running: Feed, count: int) -> bool:
+    return sum(found.ready for found in workers_of(running)) == count
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_same_bits_for_any_number_of_workers(
+    photos: Path, whole: list[FeedBatch], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.feed.agenda.CHUNK_PIXELS", 3 * 16 * 16)  # several pieces a batch, uneven ones
+    monkeypatch.setattr("workers.feed.agenda.CHUNKS_PER_WORKER", 1)
+    shared_memory = set(os.listdir("/dev/shm"))
+    with Feed(config(photos, workers=count), start_step=2) as running:
+        assert set(os.listdir("/dev/shm")) == shared_memory
+        found = [replace(batch, views=batch.views.clone()) for batch in running]
+        pids = [process.process.pid for process in workers_of(running)]
+        measured = running.measures()
+    assert_same(found, whole[2:])
+    assert len(pids) == count
+    assert not any(alive(pid) for pid in pids)
+    images = sum(batch.views.shape[1] for batch in found)
+    assert (measured.images, measured.workers, measured.restarts) == (images, count, 0)
+
+
+def test_a_killed_worker_is_replaced_and_the_bits_stay_the_same(photos: Path) -> None:
+    run, expected = config(photos, workers=2, epochs=40), batches(config(photos, epochs=40))
+    found, killed = [], 0
+    with Feed(run) as running:
+        for batch in running:
+            found.append(replace(batch, views=batch.views.clone()))
+            if batch.step in (0, 50):
+                wait_for(lambda: ready(running, 2))
+                os.kill(workers_of(running)[batch.step % 2].process.pid, signal.SIGKILL)
+                wait_for(lambda before=killed: running.measures().restarts > before)
+                killed += 1
+    assert_same(found, expected)
+    assert running.measures().restarts == 2
+    assert running.measures().images == 40 * 23
+
+
+def test_a_worker_that_dies_in_the_middle_of_a_piece_spoils_nothing(
+    photos: Path, whole: list[FeedBatch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "died"
+    fault = f"""
+        if index == 7 and not os.path.exists({str(mark)!r}):
+            open({str(mark)!r}, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    fault_in_workers(tmp_path, monkeypatch, fault)
+    with Feed(config(photos, workers=1)) as running:
+        found = [replace(batch, views=batch.views.clone()) for batch in running]
+    assert mark.exists()
+    assert running.measures().restarts == 1
+    assert_same(found, whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("SIGKILL", "memory ran out: lower data.workers"), ("SIGBUS", "/dev/shm"), ("SIGSEGV", "A library crashed")],
+)
+def test_an_image_that_kills_every_worker_ends_the_run_by_name(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    fault_in_workers(tmp_path, monkeypatch, f"if index == 7: os.kill(os.getpid(), signal.{name})")
+    with Feed(config(photos, workers=1)) as running, pytest.raises(TrainingError) as caught:
+        list(running)
+    number = getattr(signal, name).value
+    message = str(caught.value)
+    assert message.startswith("feed workers died 3 times in a row; the last at image '")
+    assert "07.jpg" in message or "14.jpg" in message  # image 7 of all is the eighth of class 0
+    assert f"killed by signal {number} ({name}). " in message
+    assert reason in message
+    assert running.measures().restarts == pool.DEATHS - 1
+
+
+def test_workers_that_cannot_start_end_the_run(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif 'workers.feed.process' in sys.orig_argv: os._exit(7)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with (
+        Feed(config(photos, workers=2)) as running,
+        pytest.raises(TrainingError, match=r"died 3 times in a row; the last: it ended with exit code 7"),
+    ):
+        next(running)
+
+
+def test_a_worker_that_hangs_is_waited_for_and_named(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other worker goes on with everything that was not given to the one that hangs."""
+    monkeypatch.setattr("workers.feed.agenda.CHUNK_PIXELS", 16 * 16)
+    fault_in_workers(tmp_path, monkeypatch, "if index == 7: time.sleep(600)")
+    with Feed(config(photos, workers=2, timeout=2.0)) as running:
+        wait_for(lambda: ready(running, 2))
+        with pytest.raises(TrainingError, match=r"held up by image '.*\.jpg'.*link\.timeout"):
+            list(running)
+        assert running._ring.current() == [7]
+        stuck = pool.AHEAD  # pieces, of one image each
+        assert running._ring.made >= 8 + 8 + 7 - stuck
+        started = time.monotonic()
+    assert time.monotonic() - started < 15
+    assert not any(alive(process.process.pid) for process in workers_of(running))
+
+
+def test_a_defect_in_a_worker_is_told_in_words(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault_in_workers(tmp_path, monkeypatch, "if index == 7: raise ZeroDivisionError('a defect')")
+    expected = r"feed worker 1 failed at image '.*\.jpg': ZeroDivisionError: a defect"
+    with Feed(config(photos, workers=1)) as running, pytest.raises(TrainingError, match=expected):
+        list(running)
+
+
+def test_what_libraries_print_does_not_get_between_the_answers(
+    photos: Path, whole: list[FeedBatch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault_in_workers(tmp_path, monkeypatch, "print('a word from a library', flush=True)")
+    assert_same(batches(config(photos, workers=1)), whole)
+
+
+def test_an_image_that_cannot_be_decoded_ends_the_feed_by_name(tmp_path: Path) -> None:
+    victim = write_photos(tmp_path) / "class1" / "07.jpg"
+    victim.write_bytes(victim.read_bytes()[:200])
+    messages = []
+    for count in (0, 2):
+        with Feed(config(tmp_path, workers=count)) as running, pytest.raises(UserError) as caught:
+            list(running)
+        messages.append(str(caught.value))
+    assert str(victim) in messages[0]
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_files_in_memory_are_read_once(tmp_path: Path, whole: list[FeedBatch], count: int) -> None:
+    """Also by workers that start when the folder is gone."""
+    root = write_photos(tmp_path / "photos")
+    with Feed(config(root, workers=count, in_memory=True)) as running:
+        shutil.rmtree(root)
+        found = [replace(batch, views=batch.views.clone()) for batch in running]
+    assert_same(found, whole)
+
+
+def test_workers_know_the_images_as_their_parent_does(tmp_path: Path, whole: list[FeedBatch]) -> None:
+    """A file that comes in between would shift the numbers of all that follow."""
+    root = write_photos(tmp_path / "photos")
+    with Feed(config(root, workers=1)) as running:
+        shutil.copy(root / "class0" / "00.jpg", root / "class0" / "000.jpg")
+        found = [replace(batch, views=batch.views.clone()) for batch in running]
+    assert_same(found, whole)
+
+
+def test_close_ends_the_workers_in_the_middle_of_their_work(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault_in_workers(tmp_path, monkeypatch, "time.sleep(600)")
+    running = Feed(config(photos, workers=2))
+    wait_for(lambda: len(running._ring.current()) == 2)
+    started = time.monotonic()
+    running.close()
+    assert time.monotonic() - started < 10
+    assert not any(alive(process.process.pid) for process in workers_of(running))
+
+
+def test_workers_end_with_a_parent_that_is_killed(photos: Path, tmp_path: Path) -> None:
+    """One is in the middle of a read that hangs."""
+    parent = start_parent(photos, tmp_path, "time.sleep(600)", busy=2)
+    assert parent.stdout is not None
+    pids = [int(word) for word in parent.stdout.readline().split()]
+    assert len(pids) == 2
+    parent.kill()
+    parent.wait(10)
+    wait_for(lambda: not any(alive(pid) for pid in pids), 10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_leaves_the_workers_at_work(
+    photos: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    parent = start_parent(photos, tmp_path, "time.sleep(0.01)", busy=0)
+    assert parent.stdout is not None
+    pids = [int(word) for word in parent.stdout.readline().split()]
+    os.killpg(parent.pid, number)
+    assert parent.stdout.readline() == "120 batches, 0 restarts\n"
+    assert parent.wait(60) == 0
+    wait_for(lambda: not any(alive(pid) for pid in pids), 10)
+
+
+PARENT = """
+import signal, sys, time
+from pathlib import Path
+from tests.workers.feed_cases import config
+from workers.feed import Feed
+
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: None)
+with Feed(config(Path(sys.argv[1]), workers=2, epochs=40)) as feed:
+    while sum(worker.ready for worker in feed._source._workers) < 2 or len(feed._ring.current()) < int(sys.argv[2]):
+        time.sleep(0.01)
+    print(*(worker.process.pid for worker in feed._source._workers), flush=True)
+    count = sum(1 for _ in feed)
+    print(f"{count} batches, {feed.measures().restarts} restarts", flush=True)
+"""
+
+
+def start_parent(photos: Path, folder: Path, fault: str, busy: int) -> subprocess.Popen[str]:
+    """A process that has a feed with two workers; says their numbers when both are ready and `busy` at an image."""
+    with pytest.MonkeyPatch.context() as patch:
+        fault_in_workers(folder, patch, fault)
+        path = [str(folder / "customized"), str(ROOT)]
+        return subprocess.Popen(
+            [sys.executable, "-c", PARENT, str(photos), str(busy)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+
+def test_workers_are_kept_on_their_cores(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = min(os.sched_getaffinity(0))
+    asked = []
+
+    def cores(workers: int, busy: int, allowed: set[int]) -> list[int | None]:
+        asked.append((workers, busy, allowed))
+        return [None, None, core, None]
+
+    monkeypatch.setattr(feed, "cores_for", cores)
+    run = config(photos, workers=2, epochs=100, drop_last=True)
+    with Feed(run, part=(1, 2)) as running:
+        wait_for(lambda: ready(running, 2))
+        assert [os.sched_getaffinity(process.process.pid) for process in workers_of(running)] == [
+            {core},
+            os.sched_getaffinity(0),
+        ]
+    assert asked == [(4, run.num_stages * run.threads, os.sched_getaffinity(0))]
+
+
+def test_only_threads_of_the_feed_block_signals(photos: Path) -> None:
+    """Ctrl-C must still reach the process that has a feed."""
+    with Feed(config(photos, workers=1)) as running:
+        wait_for(lambda: ready(running, 1))
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+        assert threading.current_thread() is threading.main_thread()
