@@ -1,6 +1,7 @@
 """Whether a run that goes on is given the data it began with: an index of them lies in its folder.
 
-`data.root` may change from start to start, and a folder may change by itself; what is trained on may not.
+`data.root` may change from start to start, and a folder may change by itself; what is trained on may not. The headers
+of image files are read when a run begins and never again; a run that goes on compares names, sizes and labels.
 """
 
 from __future__ import annotations
@@ -11,17 +12,49 @@ from collections.abc import Callable
 
 from pipeline.config import Config
 from pipeline.data.datasets import open_dataset
+from pipeline.data.decoding import leave_warnings_to_us
+from pipeline.data.files import FileImages
+from pipeline.data.headers import scan_headers
 from pipeline.data.index import Index, difference, scan
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UserError
 from workers.run_files import RunDir, write_bytes
 
 PATIENCE = 2.0
 """Seconds after which the user is told what takes so long."""
 
 
-def keep_index(config: Config, run: RunDir) -> None:
-    """Write the index of the training set beside the run; raises `UserError` if the data cannot be read."""
-    _write(run, scan(open_dataset(config.data, "train"), _progress()))
+def make_index(config: Config) -> tuple[Index, list[str]]:
+    """The index of the training set, and a sentence if some of it cannot be trained on.
+
+    Raises:
+        UserError: the data cannot be read; or, by its header, a file is no image (`data.on_error: fail`).
+    """
+    images = open_dataset(config.data, "train")
+    leave_warnings_to_us()
+    if not config.data.scan_headers or not isinstance(images, FileImages):
+        return scan(images, _progress()), []
+    headers = scan_headers(images.files, _progress())
+    return scan(images, headers=headers), _look_at(headers.problems, len(images), config.data.on_error)
+
+
+def _look_at(problems: dict[int, str], count: int, on_error: str) -> list[str]:
+    if not problems:
+        return []
+    first = next(iter(problems.values()))
+    if on_error == "fail":
+        more = f" {len(problems) - 1} more of the {count} files are no images either." if len(problems) > 1 else ""
+        raise UserError(f"{first}.{more} With data.on_error=skip others are taken in their place")
+    return [f"{len(problems)} of {count} files are no images, and others are taken in their place; the first: {first}"]
+
+
+def keep_index(index: Index, run: RunDir) -> None:
+    """Write it beside the run; raises `ConfigError` if it cannot be written."""
+    try:
+        write_bytes(run.data_index, index.to_bytes())
+    except OSError as error:
+        raise ConfigError(
+            "run_dir", f"'{run.path}' cannot be written ({error.strerror})", "Give another run_dir=FOLDER"
+        ) from None
 
 
 def check_data(config: Config, run: RunDir) -> None:
@@ -41,15 +74,6 @@ def check_data(config: Config, run: RunDir) -> None:
             f"the training set is not the one that the run in '{run.path}' began with: {changed}",
             "Bring back what it was, or give another run_dir=FOLDER",
         )
-
-
-def _write(run: RunDir, index: Index) -> None:
-    try:
-        write_bytes(run.data_index, index.to_bytes())
-    except OSError as error:
-        raise ConfigError(
-            "run_dir", f"'{run.path}' cannot be written ({error.strerror})", "Give another run_dir=FOLDER"
-        ) from None
 
 
 def _progress() -> Callable[[int, int], None]:

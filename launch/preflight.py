@@ -17,6 +17,7 @@ from launch.run_dir import check_run_dir
 from pipeline.config import Config
 from pipeline.config_checks import check_devices, embedding_width, key_of
 from pipeline.data import datasets
+from pipeline.data.decoding import leave_warnings_to_us
 from pipeline.data.sampler import StepPlan
 from pipeline.errors import ConfigError, UserError
 from workers.run_files import RunDir
@@ -58,6 +59,7 @@ def preflight(config: Config) -> Report:
         check_port(config.metrics)
     if path is not None:
         check_data(config, RunDir(path))
+    leave_warnings_to_us()
     num_images = datasets.preflight(config.data)
     _check_classes(config)
     plan = StepPlan.of(config, num_images)

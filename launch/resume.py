@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.data_index import keep_index
+from launch.data_index import keep_index, make_index
 from launch.run_dir import create_run_dir, read_config
 from pipeline.config import Config
 from pipeline.config_errors import shown
@@ -26,7 +26,7 @@ FREE = (
     "run_dir", "runtime", "device", "replicas", "processes", "restart", "max_restarts", "hang_timeout", "faults",
     "link.kind", "link.depth", "link.timeout", "metrics", "snapshots", "evaluation",
     "engine.shard_optimizer", "train.max_skipped", "data.workers", "data.root", "data.download", "data.feed",
-    "data.in_memory", "data.affinity", "data.on_error",
+    "data.in_memory", "data.affinity", "data.on_error", "data.scan_headers",
 )  # fmt: skip
 """What may differ from the run that is continued."""
 RELEASE_SECONDS = 10.0
@@ -63,14 +63,15 @@ def open_run(config: Config, config_name: str) -> Opened:
     """
     path = existing_run(config)
     if path is None:
+        index, notes = make_index(config)
         path = create_run_dir(config, config_name)
-        keep_index(config, RunDir(path))
-        return Opened(path)
+        keep_index(index, RunDir(path))
+        return Opened(path, notes=tuple(notes))
     found = inspect(config, path)
     if not found.finished:
         prepare(config, found)
         if not RunDir(path).data_index.is_file():
-            keep_index(config, RunDir(path))
+            keep_index(make_index(config)[0], RunDir(path))
     return found
 
 

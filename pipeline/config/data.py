@@ -140,6 +140,8 @@ class Data(Section):
     coordinator then sends the numbers of the images. Each host needs the data set."""
     on_error: Literal["fail", "skip"] = "fail"
     """At an image that cannot be decoded: end the run, naming it, or put another one in its place, always the same."""
+    scan_headers: bool = True
+    """Read the header of every image file before a run begins, so that what is no image is named then. Once a run."""
     in_memory: bool = False
     """Read all files once, undecoded, and keep them in memory that all feed workers of a host share."""
     affinity: bool = True

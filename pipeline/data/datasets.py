@@ -103,7 +103,8 @@ def open_labelled(data: Data, split: Split) -> ImageDataset:
 def preflight(data: Data) -> int:
     """Check, without torch, that the training set is there and readable; return the number of its images.
 
-    Image files are checked by sample: the headers of up to 10,000, the whole of up to 256. Of sets that torchvision
+    Image files are checked by sample, unless others may stand in for them: the headers of up to 10,000, the whole of
+    up to 256. Of sets that torchvision
     reads it is checked that their files are there; their number of images is the published one.
 
     Raises:
@@ -118,7 +119,7 @@ def preflight(data: Data) -> int:
     else:
         images = open_dataset(data, "train")
         count = len(images)
-        if isinstance(images, FolderImages):
+        if isinstance(images, FolderImages) and data.on_error == "fail":
             check_files(images.files)
         if data.in_memory:
             check_memory(images)

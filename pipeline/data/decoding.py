@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -22,6 +23,7 @@ from pipeline.errors import UserError
 
 MAX_PIXELS = 178_956_970
 """Images of more pixels are refused: a small file that announces them can fill the memory. PIL's limit."""
+TOO_LARGE = f"it announces more than {MAX_PIXELS} pixels, as files made to fill the memory do"
 END_OF_IMAGE = b"\xff\xd9"
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """What ends the compressed data: a byte 0xff that is neither stuffed nor a restart marker."""
@@ -52,6 +54,11 @@ def decode(data: bytes | memoryview, name: str) -> NDArray[np.uint8]:
         if header is not None and pixels is not None:
             return upright(pixels, header.orientation)
     return _decode_with_pil(data, name)
+
+
+def leave_warnings_to_us() -> None:
+    """Have PIL not warn, in this process, of images with half as many pixels as are refused here."""
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
 
 
 def undecodable(name: str, reason: object) -> UserError:
@@ -117,8 +124,7 @@ def _decode_with_pil(data: bytes | memoryview, name: str) -> NDArray[np.uint8]:
     except UnidentifiedImageError:
         raise undecodable(name, "not an image that can be read") from None
     except Image.DecompressionBombError:
-        reason = f"it announces more than {MAX_PIXELS} pixels, as files made to fill the memory do"
-        raise undecodable(name, reason) from None
+        raise undecodable(name, TOO_LARGE) from None
     except Exception as error:  # PIL's decoders raise whatever a damaged file leads them to
         raise undecodable(name, str(error) or type(error).__name__) from None
 

@@ -12,10 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from pipeline.data.decoding import undecodable
 from pipeline.data.files import FileImages, FileNames, read_image
+from pipeline.data.headers import read_size
 from pipeline.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -78,13 +77,7 @@ def check_files(files: Sequence[str]) -> None:
         UserError: naming the first file found that cannot be read.
     """
     for path in _evenly(files, HEADERS_CHECKED):
-        try:
-            with Image.open(path):
-                pass
-        except FileNotFoundError:
-            read_image(path)
-        except Exception as error:  # PIL's decoders raise whatever a damaged file leads them to
-            raise undecodable(path, _in_words(error)) from None
+        read_size(path)
     for path in _evenly(files, IMAGES_DECODED):
         read_image(path)
 
@@ -143,9 +136,3 @@ def _image_files(folder: Path, place: str) -> list[str]:
 def _evenly(files: Sequence[str], most: int) -> list[str]:
     count = min(len(files), most)
     return [files[i * len(files) // count] for i in range(count)]
-
-
-def _in_words(error: Exception) -> str:
-    from PIL import UnidentifiedImageError
-
-    return "not an image that can be read" if isinstance(error, UnidentifiedImageError) else str(error)

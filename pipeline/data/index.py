@@ -1,7 +1,8 @@
 """What a data set consists of, small enough to be kept with a run: so that a run is not continued on other data.
 
 Of files it holds names, sizes in bytes and labels, not times of modification, which copying changes, and not
-contents, which would have to be read; of an array a digest of its pixels.
+contents, which would have to be read; of an array a digest of its pixels. Height and width, from the headers of the
+files, are kept for whoever wants to know them, and are not part of what is compared.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.arrays import ArrayImages
 from pipeline.data.files import FileImages, FileNames, Progress, file_sizes
+from pipeline.data.headers import Headers
 from pipeline.data.packed import PackedImages
 from pipeline.errors import UserError
 
@@ -34,16 +36,20 @@ class Index:
         files: relative names, in order; empty for data sets that are no files.
         sizes: of the files in bytes, int64 `[N]`; likewise.
         contents: SHA-256 of the pixels, where they are no files.
+        heights: of the images in files, in pixels, int32 `[N]`; 0 where no header was read; empty if none was.
+        widths: likewise.
     """
 
     labels: NDArray[np.int64]
     files: FileNames
     sizes: NDArray[np.int64]
     contents: str
+    heights: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    widths: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256, in hexadecimal, of everything above: what two runs on the same data have in common."""
+        """SHA-256, in hexadecimal, of labels, names, sizes and contents: what two runs on the same data share."""
         digest = hashlib.sha256(f"{FORMAT} {len(self.labels)} {len(self.files)} {self.contents}\n".encode())
         for numbers in (self.labels, self.files.ends, self.sizes):
             digest.update(np.ascontiguousarray(numbers, "<i8").data)
@@ -56,6 +62,7 @@ class Index:
         np.savez_compressed(
             buffer, format=np.frombuffer(FORMAT.encode(), np.uint8), labels=self.labels, sizes=self.sizes,
             names=self.files.text, name_ends=self.files.ends, contents=np.frombuffer(self.contents.encode(), np.uint8),
+            heights=self.heights, widths=self.widths,
         )  # fmt: skip
         return buffer.getvalue()
 
@@ -69,18 +76,25 @@ class Index:
                 labels, ends, sizes = (found[key].astype(np.int64, casting="equiv") for key in _NUMBERS)
                 text = found["names"].astype(np.uint8, casting="equiv")
                 contents = found["contents"].tobytes().decode()
+                heights, widths = (found[key].astype(np.int32, casting="equiv") for key in ("heights", "widths"))
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"'{name}' is no index of a data set that can be read ({error}). Delete it") from None
-        if ends.shape != sizes.shape or len(ends) not in (0, len(labels)) or (len(ends) and ends[-1] != len(text)):
+        fits = ends.shape == sizes.shape and len(ends) in (0, len(labels)) and (not len(ends) or ends[-1] == len(text))
+        if not fits or heights.shape != widths.shape or heights.shape not in ((0,), ends.shape):
             raise UserError(f"'{name}' is no index of a data set: its parts do not fit each other. Delete it")
-        return cls(labels, FileNames("", text, ends), sizes, contents)
+        return cls(labels, FileNames("", text, ends), sizes, contents, heights, widths)
 
 
 _NUMBERS = ("labels", "name_ends", "sizes")
 
 
-def scan(images: object, progress: Progress | None = None) -> Index:
+def scan(images: object, progress: Progress | None = None, headers: Headers | None = None) -> Index:
     """Look at every file's size, or at every pixel of an array.
+
+    Args:
+        images: what `open_dataset` gave.
+        progress: told how far it is.
+        headers: of the files; then the files are not looked at again.
 
     Raises:
         UserError: a file is gone.
@@ -89,6 +103,8 @@ def scan(images: object, progress: Progress | None = None) -> Index:
     nothing = FileNames("", np.zeros(0, np.uint8), _NO_FILES)
     if isinstance(images, FileImages):
         names = FileNames("", images.files.text, images.files.ends)
+        if headers is not None:
+            return Index(images.labels, names, headers.nbytes, "", headers.heights, headers.widths)
         return Index(images.labels, names, file_sizes(images.files, progress), "")
     if isinstance(images, ArrayImages):
         return Index(images.labels, nothing, _NO_FILES, _digest(images.array))

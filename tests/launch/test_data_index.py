@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import Data
+from pipeline.data import image_folder
 from pipeline.data.datasets import open_dataset
 from pipeline.data.index import Index, fingerprint
 
@@ -99,3 +100,49 @@ def test_a_data_set_that_is_not_there(folder: Path, onward: Onward, assert_refus
         ("cifar11", "Did you mean 'cifar10'"),
     ):
         assert_refused(onward("check", "config.yaml", f"data.name={name}"), words)
+
+
+def damage(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / "images" / "train" / name).write_bytes(b"")
+
+
+def test_heights_and_widths_are_kept(started: Path) -> None:
+    index = Index.from_bytes((started / "run" / "data_index.npz").read_bytes(), "x")
+    assert index.heights.tolist() == index.widths.tolist() == [16] * 8
+
+
+@pytest.fixture
+def unsampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sample of files that is looked at before is without the damaged ones, as it is in a large data set."""
+    monkeypatch.setattr(image_folder, "HEADERS_CHECKED", 1)
+    monkeypatch.setattr(image_folder, "IMAGES_DECODED", 1)
+
+
+@pytest.mark.usefixtures("unsampled")
+def test_every_header_is_looked_at_before_a_run_is_made(
+    folder: Path, onward: Onward, assert_refused: Refused, fake_training: list[Path]
+) -> None:
+    damage(folder, "class0/2.png", "class1/3.png")
+    refused = onward("train", "config.yaml", "run_dir=run")
+    first = r"^image '.*class0/2\.png' cannot be decoded \(the file is empty\)\. Replace or remove the file\. "
+    assert_refused(refused, first + r"1 more of the 8 files are no images either\. With data\.on_error=skip others are")
+    assert not (folder / "run").exists()
+    assert fake_training == []
+    assert onward("train", "config.yaml", "run_dir=run", "data.scan_headers=false").code == 0
+
+
+def test_files_that_others_stand_in_for_are_counted(folder: Path, onward: Onward, fake_training: list[Path]) -> None:
+    damage(folder, "class0/0.png", "class1/3.png")
+    begun = onward("train", "config.yaml", "run_dir=run", "data.on_error=skip")
+    assert (begun.code, len(fake_training)) == (0, 1), begun.err
+    assert "2 of 8 files are no images, and others are taken in their place; the first: image" in begun.out
+    index = Index.from_bytes((folder / "run" / "data_index.npz").read_bytes(), "x")
+    assert index.heights.tolist() == [0, *[16] * 6, 0]
+
+
+@pytest.mark.usefixtures("unsampled")
+def test_headers_are_not_read_again(started: Path, onward: Onward) -> None:
+    path = started / "images" / "train" / "class0" / "2.png"
+    path.write_bytes(bytes(path.stat().st_size))  # the same size, and no image any more: the index is what counts
+    assert onward("train", "config.yaml", "run_dir=run").code == 0

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import Data
 from pipeline.data.datasets import ImageDataset
+from pipeline.data.decoding import leave_warnings_to_us
 from pipeline.data.photometrics import photometrics_on_device
 from pipeline.data.replacement import replacements
 from pipeline.data.views import ViewMaker
@@ -59,6 +60,7 @@ class Maker:
 
     def __init__(self, data: Data, num_views: int, seed: int, images: ImageDataset, ring: Ring, worker: int) -> None:
         cv2.setNumThreads(0)  # its threads would fight with those that train
+        leave_warnings_to_us()
         self._data, self._num_views, self._seed = data, num_views, seed
         self._images, self._ring, self._worker = images, ring, worker
         here = not photometrics_on_device(data)
