@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -27,6 +29,9 @@ class ArrayImages:
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """`[H, W]` or `[H, W, 3]`, contiguous; not to be written to."""
         return np.ascontiguousarray(self.array[index])
+
+    def expect(self, indices: Sequence[int]) -> None:
+        """Nothing needs to be read ahead."""
 
     def image(self, index: int) -> Image.Image:
         """The image, mode L or RGB."""

@@ -6,6 +6,7 @@ Whatever can be read without torch is, so that a configuration can be checked ag
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, Protocol
@@ -45,6 +46,10 @@ class ImageDataset(Protocol):
 
         Raises `UserError` if the image cannot be read or decoded.
         """
+        ...
+
+    def expect(self, indices: Sequence[int]) -> None:
+        """`pixels` of these images will be asked for soon: a hint, which cannot fail."""
         ...
 
     def image(self, index: int) -> Image.Image:

@@ -1,7 +1,7 @@
 """The files of a data set: a million names in a few arrays, read whole, one read each.
 
-No advice is given to the kernel (`posix_fadvise`): a file that is read whole is read ahead anyway, and telling
-it to forget what was read would cost the next epoch its page cache where the data set fits.
+The kernel is told which files come next (`posix_fadvise`), so that the disk reads while images are decoded. It is
+never told to forget what was read: that would cost the next epoch its page cache where the data set fits.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import overload
 
 import numpy as np
@@ -108,6 +109,11 @@ class FileImages:
         path = self.files[index]
         return decode(read_file(path) if self.contents is None else self._kept(index), path)
 
+    def expect(self, indices: Sequence[int]) -> None:
+        """Have the system read the files of these images ahead; those that cannot be opened show in `pixels`."""
+        if self.contents is None:
+            read_ahead([self.files[index] for index in indices])
+
     def image(self, index: int) -> Image.Image:
         """The image, mode L or RGB; raises `UserError` if its file cannot be decoded."""
         return Image.fromarray(self.pixels(index))
@@ -137,6 +143,19 @@ def read_file(path: str) -> bytes:
             return file.readall()
     except OSError as error:
         raise _unreadable(path, error) from None
+
+
+def read_ahead(paths: Iterable[str]) -> None:
+    """Have the system read files while something else is done, where it can be asked to."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for path in paths:
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(descriptor)
 
 
 def read_image(path: str) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ import io
 import json
 import mmap
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -97,7 +98,8 @@ class PackedImages:
         self._root, self._split, self.manifest = root, split, manifest
         known = manifest.splits[split]
         self._columns, self._names = _read_index(root, known)
-        self._shards = [_map(root, shard) for shard in known.shards]
+        self._maps = [_map(root, shard) for shard in known.shards]
+        self._shards = [memoryview(shard) for shard in self._maps]
         _check_columns(root, known, manifest.settings.format, self._columns)
         _check_labels(root, known, manifest.num_classes, self._columns["label"])
         self._raw = manifest.settings.format == "raw"
@@ -119,6 +121,14 @@ class PackedImages:
         if not self._raw:
             return decode(data, self.name_of(index))
         return np.frombuffer(data, np.uint8).reshape((height, width) if channels == 1 else (height, width, 3))
+
+    def expect(self, indices: Sequence[int]) -> None:
+        """Have the system read these images ahead."""
+        for index in indices:
+            shard, start, end = (int(self._columns[name][index]) for name in COLUMNS[:3])
+            first = start - start % mmap.PAGESIZE
+            if end > start and hasattr(mmap, "MADV_WILLNEED"):
+                self._maps[shard].madvise(mmap.MADV_WILLNEED, first, end - first)
 
     def image(self, index: int) -> Image.Image:
         """The image, mode L or RGB."""
@@ -189,12 +199,12 @@ def _sized(root: Path, file: PackedFile) -> Path:
     return path
 
 
-def _map(root: Path, file: PackedFile) -> memoryview:
+def _map(root: Path, file: PackedFile) -> mmap.mmap:
     path = _sized(root, file)
     if not file.bytes:
-        return memoryview(b"")
+        return mmap.mmap(-1, 1)  # a file without bytes cannot be mapped
     with path.open("rb") as content:
-        return memoryview(mmap.mmap(content.fileno(), file.bytes, prot=mmap.PROT_READ))
+        return mmap.mmap(content.fileno(), file.bytes, prot=mmap.PROT_READ)
 
 
 def _read_index(root: Path, known: PackedSplit) -> tuple[dict[str, NDArray[np.int64]], FileNames]:

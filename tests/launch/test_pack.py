@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Callable
@@ -311,3 +312,29 @@ def test_a_damaged_copy_of_jpegs_is_refused(
     damage, message = DAMAGE[what]
     damage(tmp_path / "out")
     assert_refused(onward("data", "verify", tmp_path / "out"), message)
+
+
+class Spy:
+    """A mapped file that notes which bytes are expected."""
+
+    def __init__(self, mapped: mmap.mmap) -> None:
+        self._mapped = mapped
+        self.ranges: list[tuple[int, int]] = []
+
+    def madvise(self, advice: int, start: int, length: int) -> None:
+        assert advice == mmap.MADV_WILLNEED
+        self._mapped.madvise(advice, start, length)
+        self.ranges.append((start, start + length))
+
+
+@pytest.mark.parametrize("kind", ["raw", "jpeg"])
+def test_the_system_is_told_which_bytes_come_next(source: Path, tmp_path: Path, onward: Onward, kind: str) -> None:
+    assert onward("data", "pack", source, tmp_path / "out", "--format", kind, "--short-side", "32").code == 0
+    images = packed(tmp_path / "out")
+    spies = [Spy(mapped) for mapped in images._maps]
+    images._maps = spies  # type: ignore[assignment]
+    images.expect([9, 0, 3])
+    for shard, index in ((2, 9), (0, 0), (0, 3)):
+        start, end = (int(images._columns[name][index]) for name in ("start", "end"))
+        assert any(first % mmap.PAGESIZE == 0 and first <= start < end == last for first, last in spies[shard].ranges)
+    assert [len(spy.ranges) for spy in spies] == [2, 0, 1]

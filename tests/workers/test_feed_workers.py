@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data.files import FileImages
 from pipeline.errors import TrainingError, UserError
 from tests.workers.feed_cases import assert_same, batches, config, fault_in_workers, wait_for, write_photos
 from workers.feed import Feed, FeedBatch, feed, pool, worker
@@ -290,3 +291,10 @@ def test_only_threads_of_the_feed_block_signals(photos: Path) -> None:
         wait_for(lambda: ready(running, 1))
         assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
         assert threading.current_thread() is threading.main_thread()
+
+
+def test_the_system_reads_ahead_what_a_piece_needs(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected: list[int] = []
+    monkeypatch.setattr(FileImages, "expect", lambda images, indices: expected.extend(indices))
+    made = batches(config(photos))
+    assert expected == [number for batch in made for number in batch.samples.tolist()]

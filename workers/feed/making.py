@@ -78,6 +78,7 @@ class Maker:
         layout = Layout.of(self._data, self._num_views, chunk.epoch, chunk.rows)
         views = layout.views(self._ring.slot(chunk.slot))
         stand_ins = []
+        self._images.expect(chunk.samples)
         for row, index in enumerate(chunk.samples, chunk.first):
             if stopped():
                 raise Stopped
