@@ -34,12 +34,10 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "quickstart.yaml")
     arguments = parser.parse_args()
     print(machine())
-    print(
-        f"linear probe on the trunk of every block, %; mean [range] of {arguments.seeds} seeds, {arguments.epochs} epochs"
-    )
+    seeds, epochs = range(arguments.seeds), arguments.epochs
+    print(f"linear probe on the trunk of every block, %; mean [range] of {len(seeds)} seeds, {epochs} epochs")
     for value in arguments.values:
-        seeds = range(arguments.seeds)
-        found = [scores(arguments.key, value, seed, arguments.epochs, arguments.config) for seed in seeds]
+        found = [scores(arguments.key, value, seed, epochs, arguments.config) for seed in seeds]
         blocks = (f"{mean(block):6.2f} [{min(block):.2f}-{max(block):.2f}]" for block in zip(*found, strict=True))
         print(f"  {value:8}", *blocks, flush=True)
 
