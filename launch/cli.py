@@ -42,6 +42,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Laid over the file, such as train.epochs=2 or stages.2.device=cpu."),
 ]
+EvaluationOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Laid over the run's settings: evaluation.KEY=VALUE, device=VALUE."),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that 'onward train' wrote.")]
 
 
@@ -73,13 +77,13 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def evaluate(run: RunFolder) -> None:
-    """Measure the trained blocks of a run once more and write its report."""
+def evaluate(run: RunFolder, overrides: EvaluationOverrides = None) -> None:
+    """Measure every block of a run; everything that is found is written to RUN/evaluation.json and RUN/evaluation/."""
     with _failures_in_words():
         read_config(run)
         from launch.evaluate import evaluate_run
 
-        raise typer.Exit(evaluate_run(run))
+        raise typer.Exit(evaluate_run(run, overrides or []))
 
 
 @app.command()
@@ -102,6 +106,53 @@ def export(
                 f"'{to}' cannot be written ({error.strerror}). Give a file in a folder that exists"
             ) from None
         print(to)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN[@STEPS]...", help="Folders that 'onward evaluate' measured, or snapshots."),
+    ],
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MEASURE[/METRIC]", help="Only these, such as linear/quick or quality/lidar; repeatable."),
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the tables as Markdown.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write every number, with all digits.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Also draw figures, PNG and SVG.")] = None,
+) -> None:
+    """Put evaluated runs side by side, the first against the others; runs that differ only in the seed as one."""
+    with _failures_in_words():
+        from rich.console import Console
+
+        from launch.compare import Outputs, compare_runs
+
+        compare_runs(runs, measure or [], Outputs(markdown, csv, plot), Console())
+
+
+@app.command()
+def select(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Folders that 'onward evaluate' measured; RUN@STEPS for a snapshot."),
+    ],
+    by: Annotated[str, typer.Option(metavar="lidar|rankme|alpha|collapse", help="What decides.")] = "lidar",
+    feature: Annotated[str, typer.Option(metavar="trunk|expansion|projector", help="Measured where.")] = "trunk",
+    block: Annotated[str, typer.Option(metavar="last|K", help="Measured at which block, from 1.")] = "last",
+    accuracy: Annotated[
+        str | None,
+        typer.Option(metavar="MEASURE", help="To compare the measures with; the first linear probe if not given."),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the runs, in order, as CSV.")] = None,
+) -> None:
+    """Order evaluated runs without labels, and say how well every measure tells accuracy, where that is known."""
+    with _failures_in_words():
+        from rich.console import Console
+
+        from launch.select import Choice, select_runs
+
+        select_runs(runs, Choice(by, feature, block, accuracy), csv, Console())
 
 
 @bench_app.command("method")

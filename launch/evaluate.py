@@ -1,33 +1,140 @@
-"""`onward evaluate RUN`: measure every block of a finished run again and write its report."""
+"""`onward evaluate RUN`: measure every block of a run, and write `evaluation.json`, tables and figures.
+
+Also started by torchrun, `torchrun --nproc-per-node=N -m launch.evaluate RUN [key=value ...]`: then N processes share
+the work of making features, each on the GPU of its local rank, and rank 0 does everything else.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
+from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
 from launch.placement import count_gpus, place
 from launch.run_dir import read_config
-from pipeline.errors import UserError
-from workers.finish import measure, print_report
+from launch.showing.plots import write_plots
+from launch.showing.table import print_document
+from launch.showing.writing import write_csv, write_markdown
+from pipeline.config import Config
+from pipeline.config_loading import load_config
+from pipeline.errors import ConfigError, OnwardError, UserError
+from workers.evaluating.ranks import Ranks
+from workers.evaluating.run import FOLDER, Evaluated, evaluate
+from workers.evaluating.telling import Teller
+from workers.finish import print_report
+from workers.groups import RunGroup, join_group, under_torchrun
 from workers.run_files import RunDir, write_json
 
+MEET_SECONDS = 300.0
+"""How long the processes that torchrun started wait for each other."""
 
-def evaluate_run(run_dir: Path) -> int:
-    """Fit the linear probes of the trained and of the untrained network, update `report.json`, print the table.
+
+def evaluate_run(run_dir: Path, overrides: Sequence[str] = (), group: RunGroup | None = None) -> int:
+    """Measure a run, write what was found into its directory, and print it; returns the exit code.
+
+    Args:
+        run_dir: what `onward train` wrote.
+        overrides: `evaluation.KEY=VALUE` and `device=VALUE`, laid over the run's own configuration.
+        group: the processes that torchrun started; None without it.
 
     Raises:
-        UserError: the run has not ended, its weights are damaged, or its data set has no test split.
+        ConfigError: an override that no evaluation takes.
+        UserError: no run, no or damaged weights, or nothing that can be measured.
+        TrainingError: another process says nothing.
     """
-    run = RunDir(run_dir)
-    config = read_config(run_dir)
-    try:
-        report = json.loads(run.report.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"'{run.report}' cannot be read ({error}): this run has not been trained to its end") from None
-    report |= measure(config, run, torch.device(place(config, count_gpus())[0].device))
-    write_json(run.report, report)
-    print_report(Console(), run, report)
+    trained_with = read_config(run_dir)
+    run, config = RunDir(run_dir), evaluation_config(run_dir, overrides)
+    console = Console(quiet=group is not None and group.rank > 0)
+    with Teller(console) as teller:
+        ranks = None if group is None or group.world_size == 1 else Ranks(group)
+        found = evaluate(config, trained_with, run, torch.device(_device(config, group)), teller, ranks)
+    if found is not None:
+        _write(config, run, found, console)
     return 0
+
+
+def evaluation_config(run_dir: Path, overrides: Sequence[str]) -> Config:
+    """The configuration of a run with the evaluation's settings laid over it.
+
+    Raises:
+        ConfigError: an override of something that was decided when the run was trained, or a value that is wrong.
+    """
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if "=" in override and key != "device" and not key.startswith("evaluation."):
+            problem = "cannot be changed for an evaluation: the run was trained with what its config.yaml says"
+            raise ConfigError(key, problem, "Give evaluation.KEY=VALUE or device=VALUE")
+    return load_config(RunDir(run_dir).config, overrides)
+
+
+def _device(config: Config, group: RunGroup | None) -> str:
+    """That of the first stage; of several processes each has the GPU of its local rank."""
+    gpus = count_gpus()
+    device = place(config, gpus)[0].device
+    if group is None or device == "cpu" or config.device not in ("auto", "cuda"):
+        return device
+    return f"cuda:{group.local_rank % gpus}"
+
+
+def _write(config: Config, run: RunDir, found: Evaluated, console: Console) -> None:
+    document = found.document
+    folder = run.path / FOLDER
+    try:
+        write_json(run.path / f"{FOLDER}.json", document.to_json())
+        folder.mkdir(exist_ok=True)
+        if document.checkpoint is not None:  # the next evaluation takes the place of the one above
+            write_json(folder / f"step_{document.checkpoint}.json", document.to_json())
+        write_csv(document, folder / "results.csv")
+        write_markdown(document, folder / "results.md")
+        if config.evaluation.plots:
+            write_plots(document, folder)
+        _update_report(run, found.table, console)
+    except OSError as error:
+        where = error.filename or run.path
+        raise UserError(
+            f"'{where}' cannot be written ({error.strerror or error}). Make room, or make it writable"
+        ) from None
+    print_document(console, document)
+    _say(console, f"tables and figures are in {folder}, every number is in {folder}.json")
+
+
+def _update_report(run: RunDir, table: dict[str, Any] | None, console: Console) -> None:
+    """Put the probe table into the report that the run ended with."""
+    if table is None:
+        return
+    try:
+        report = json.loads(run.report.read_text(encoding="utf-8")) | table
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        _say(console, f"'{run.report}' stays as it is: it cannot be read ({error})")
+        return
+    write_json(run.report, report)
+    print_report(console, run, report)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """What torchrun starts on every rank; returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if not arguments or arguments[0].startswith("-"):
+            raise UserError(
+                "usage: torchrun --nproc-per-node=PROCESSES -m launch.evaluate RUN [evaluation.KEY=VALUE ...]"
+            )
+        group = join_group(MEET_SECONDS) if under_torchrun() else None
+        return evaluate_run(Path(arguments[0]), arguments[1:], group)
+    except OnwardError as error:
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

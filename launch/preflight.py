@@ -16,6 +16,7 @@ from launch.resume import check_run, existing_run
 from launch.run_dir import check_run_dir
 from pipeline.config import Config
 from pipeline.config_checks import check_devices, embedding_width, key_of
+from pipeline.config_online import check_labels
 from pipeline.data import datasets
 from pipeline.data.decoding import leave_warnings_to_us
 from pipeline.data.sampler import StepPlan
@@ -67,10 +68,11 @@ def preflight(config: Config) -> Report:
 
 
 def _check_classes(config: Config) -> None:
-    """A supervised block must end with as many outputs as there are classes."""
+    """Who uses labels must find some, and a supervised block must end with as many outputs as there are classes."""
     if not config.uses_labels:
         return
     classes = datasets.count_classes(config.data)
+    check_labels(config, classes)
     for index in range(1, config.num_stages + 1):
         stage = config.stage(index)
         outputs = embedding_width(config, stage)

@@ -8,6 +8,7 @@ from pipeline.config import Config, StageConfig
 from pipeline.config.heads import Expansion, LocalPooling
 from pipeline.config.objectives import BYOL, Custom
 from pipeline.config_errors import explain
+from pipeline.config_online import check_online
 from pipeline.config_topology import check_topology
 from pipeline.config_views import check_sizes, check_views, for_smallest
 from pipeline.data.schedules import all_view_sizes
@@ -25,6 +26,7 @@ def check_together(config: Config) -> None:
     check_topology(config)
     check_model(config)
     check_sizes(config)
+    check_online(config)
     for index in range(1, config.num_stages + 1):
         stage = config.stage(index)
         for check in (_check_optimizer, _check_precision, _check_noise, _check_head, _check_objective):

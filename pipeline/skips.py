@@ -4,7 +4,28 @@ from __future__ import annotations
 
 from math import isfinite
 
+import torch
+from torch import nn
+
 from pipeline.errors import TrainingError
+
+
+class KeptBuffers:
+    """The buffers of a module, mostly of batch norm, and what they were before the step."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._buffers = [buffer for buffer in module.buffers() if buffer.numel()]
+        self._before = [buffer.clone() for buffer in self._buffers]
+
+    def keep(self) -> None:
+        """Remember them as they are."""
+        if self._buffers:  # a transformer has none, and its head may not
+            torch._foreach_copy_(self._before, self._buffers)
+
+    def put_back(self) -> None:
+        """Undo what has happened to them since `keep`."""
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._before)
 
 
 class SkipCounter:

@@ -20,6 +20,7 @@ from pipeline.config import Config
 from pipeline.config.model import Module
 from pipeline.config.objectives import BYOL, BarlowTwins, Custom
 from pipeline.engines import build_engine
+from pipeline.evaluation.online import OnlineMeasures
 from pipeline.heads import Head, build_head
 from pipeline.noise import add_noise, standard_normal
 from pipeline.objectives import Embeddings, Objective, build_objective
@@ -30,7 +31,7 @@ from pipeline.precision import Compute, LossScaler
 from pipeline.randomness import seeded_forward
 from pipeline.replicas import SOLO, Team, gather_rows, synchronise_batch_norms
 from pipeline.shapes import block_output, channels_of
-from pipeline.skips import SkipCounter
+from pipeline.skips import KeptBuffers, SkipCounter
 from pipeline.stage_inputs import Batch, StageInputs
 from pipeline.state import stage_tensors
 from pipeline.target import Follower, Target
@@ -93,6 +94,8 @@ class Stage(nn.Module):
         self.scaler = LossScaler(device, [self.optimizer]) if mine.precision.dtype == "fp16" else None
         self.draw_noise: Callable[..., Tensor] = lambda x, *key: standard_normal(x, config.seed, *key)
         self.skips = SkipCounter(index, config.train.max_skipped)
+        self.online: OnlineMeasures | None = None
+        """What is measured beside the training, set by who drives the stage; never part of its state dict."""
         self.outputs: list[Tensor] = []
         """Of the last `forward`, one a view, with their graph; what the loss is computed from."""
         self._target_inputs: list[Tensor] = []
@@ -130,8 +133,7 @@ class Stage(nn.Module):
         Returns:
             The detached, contiguous activations for the next stage, as they came.
         """
-        if self._state_buffers:  # a transformer has none, and its head may not
-            torch._foreach_copy_(self._state_before, self._state_buffers)
+        self._buffers_kept.keep()
         self.outputs, self._target_inputs = [], []
         for number, view in enumerate(self.inputs.views(batch, step), 1):
             x = self.inputs.prepared(view)
@@ -141,6 +143,8 @@ class Stage(nn.Module):
                 x = self._noised(x, step, number, noise_level)
             with self._keyed("forward", step, number):
                 output = self._through_block(x)
+            if self.online is not None and self.training:
+                self.online.collect(number, output)
             if self.noise.placement == "output":
                 output = self._noised(output, step, number, noise_level)
             self.outputs.append(output)
@@ -211,9 +215,8 @@ class Stage(nn.Module):
         self._follower = Follower(self.target, network, self.head, self.config.objective, self.phases.schedule_steps)
 
     def remember_buffers(self) -> None:
-        """The buffers of batch norm, and room for what they were before a step that is skipped."""
-        self._state_buffers = [buffer for buffer in self.buffers() if buffer.numel()]
-        self._state_before = [buffer.clone() for buffer in self._state_buffers]
+        """The buffers of batch norm are to be as they were before a step that is skipped."""
+        self._buffers_kept = KeptBuffers(self)
 
     def set_learning_rate(self, step: int) -> float:
         """Put the learning rates of `step` into the optimizer; the one of the weights."""
@@ -238,8 +241,7 @@ class Stage(nn.Module):
             moved = (apply or self._step_optimizer)()
         else:
             moved = False
-            if self._state_buffers:
-                torch._foreach_copy_(self._state_buffers, self._state_before)
+            self._buffers_kept.put_back()
         if moved and self._follower is not None:
             self._follower.after_update(self.phases.local(step, self.index))
         self.skips.count(moved, value, learning_rate)

@@ -107,6 +107,7 @@ class Coordinator:
             recorder,
             sending,
             feed.steps_per_epoch,
+            feed.num_classes,
             self.start_step,
             self._say,
             self.metrics.restarted,

@@ -52,7 +52,7 @@ class NumbersFeed:
 
     def __init__(self, config: Config, start_step: int = 0) -> None:
         images = open_dataset(config.data, "train")
-        self._labels = images.labels if config.uses_labels else None
+        self._labels, self.num_classes = images.labels if config.uses_labels else None, images.num_classes
         self._plan, self._next = StepPlan.of(config, len(images)), start_step
         self.total_steps, self.steps_per_epoch = self._plan.total_steps, self._plan.steps_per_epoch
         self.data_set = fingerprint(images)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,12 +11,13 @@ from rich.table import Table
 
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.evaluation.blocks import BlockScore, collect_features, score_blocks
-from pipeline.serial import build_stages
-from pipeline.stage import Stage
+from pipeline.evaluation.blocks import BlockScore
+from workers.evaluating.checkpoints import load_network
+from workers.evaluating.probe_table import ready_stages, scores_of
+from workers.evaluating.source import FeatureSource
 from workers.recorder import Recorder
 from workers.run_files import RunDir, write_json
-from workers.weights import load_stages, save_backbone
+from workers.weights import save_backbone
 
 
 def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.device, console: Console) -> None:
@@ -42,7 +41,7 @@ def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.de
             console.print(f"no linear probe: {error}", markup=False, highlight=False, soft_wrap=True)
         write_json(run.report, report)
     print_report(console, run, report)
-    for note in recorder.feed_notes():
+    for note in recorder.notes():
         console.print(note, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -52,25 +51,16 @@ def measure(config: Config, run: RunDir, device: torch.device) -> dict[str, Any]
     Raises:
         UserError: no test split, or the run's weights cannot be read.
     """
-    stages = build_stages(config, 1)
-    untrained = _score(config, stages, device)
-    load_stages(run, stages)
-    trained = _score(config, stages, device)
-    return {"untrained": [asdict(score) for score in untrained], "trained": [asdict(score) for score in trained]}
-
-
-def _score(config: Config, stages: list[Stage], device: torch.device) -> list[BlockScore]:
-    torch.set_num_threads(os.cpu_count() or 1)
-    train, test = (collect_features(config, stages, split, device) for split in ("train", "test"))
-    # A probe is thousands of tiny steps: threads gain nothing there, and lose much where cores are shared.
-    torch.set_num_threads(1)
-    return score_blocks(train, test)
+    stages = ready_stages(config, device)
+    untrained = scores_of(FeatureSource(config, stages, device))
+    load_network(run, stages, None, lambda text: None)
+    return {"untrained": untrained, "trained": scores_of(FeatureSource(config, stages, device))}
 
 
 def final_digest(run: RunDir) -> str:
-    """One SHA-256 over the names and bytes of everything in `final/`; equal for equal runs."""
+    """One SHA-256 over the names and bytes of the weights in `final/`, probes left out; equal for equal runs."""
     digest = hashlib.sha256()
-    for path in sorted(run.final.glob("*.safetensors")):
+    for path in sorted({*run.final.glob("*.safetensors")} - {*run.final.glob("probe_*.safetensors")}):
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 

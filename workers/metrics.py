@@ -17,6 +17,14 @@ from workers.reports import StepReport
 
 STAGE = ("stage", "replica")
 REPLICA = "0"
+QUALITY_GAUGES = {
+    "rankme": ("onward_representation_rank", "RankMe of a stage's features: their effective rank"),
+    "lidar": ("onward_lidar", "LiDAR of a stage's features: effective rank of what separates images"),
+    "collapse": ("onward_collapse_level", "Spread of the directions of a stage's features; 0: collapsed"),
+    "alpha": ("onward_alpha_req", "Exponent at which the spectrum of a stage's features decays"),
+    "alpha_r2": ("onward_alpha_req_r2", "Share of the spectrum's variance that this power law explains"),
+}
+"""By the name of the measure: that of its gauge, and what it says."""
 
 
 class RunMetrics:
@@ -47,6 +55,21 @@ class RunMetrics:
             STAGE,
             registry=registry,
         )
+        self.probe_accuracy = Gauge(
+            "onward_probe_accuracy_ratio",
+            "Training images that an online probe of a stage classifies correctly, over the last steps",
+            (*STAGE, "probe"),
+            registry=registry,
+        )
+        self.quality = {
+            measure: Gauge(name, text, STAGE, registry=registry) for measure, (name, text) in QUALITY_GAUGES.items()
+        }
+        self.online_skipped = Counter(
+            "onward_online_skipped_steps",
+            "Steps that online measures left out because features were not finite",
+            STAGE,
+            registry=registry,
+        )
         self.restarts = Counter("onward_restarts", "Times a stage was brought back", STAGE, registry=registry)
         self.feed_wait = Counter("onward_feed_wait_seconds", "Time the pipeline waited for images", registry=registry)
         self.feed_images = Counter("onward_feed_images", "Images that the feed has made", registry=registry)
@@ -61,6 +84,7 @@ class RunMetrics:
         )
         self.feed_memory = Gauge("onward_feed_memory_bytes", "Memory that batches are made in", registry=registry)
         self._last: dict[int, StepReport] = {}
+        self._left_out: dict[int, float] = {}
         self._feed = FeedMeasures()
 
     def stage_report(self, report: StepReport) -> None:
@@ -84,6 +108,22 @@ class RunMetrics:
         for term, value in {"total": report.loss, **report.terms}.items():
             if value is not None:
                 self.loss.labels(*labels, term).set(value)
+        self._online(report, labels)
+
+    def _online(self, report: StepReport, labels: tuple[str, str]) -> None:
+        """What was measured beside the training; between two measurements a gauge stays."""
+        for measure, value in report.online.items():
+            if value is None or measure == "skipped":
+                continue
+            if measure in ("linear", "knn"):
+                self.probe_accuracy.labels(*labels, measure).set(value)
+            else:
+                self.quality[measure].labels(*labels).set(value)
+        # A total that snapshots keep: of a stage that came back it does not begin at 0 again.
+        skipped, before = report.online.get("skipped") or 0, self._left_out.get(report.stage, 0)
+        if skipped > before:
+            self.online_skipped.labels(*labels).inc(skipped - before)
+            self._left_out[report.stage] = skipped
 
     def restarted(self, stages: Iterable[int]) -> None:
         """These stages start over from a snapshot; what they report as totals begins at 0 again."""

@@ -60,7 +60,7 @@ class Oversight:
         snapshots: joins the parts that they write.
         recorder: gets their reports.
         sending: feeds them.
-        steps_per_epoch, start_step: what they are told at the start.
+        steps_per_epoch, classes, start_step: what they are told at the start.
         say: prints a sentence.
         restarted: called with the stages that come back.
     """
@@ -72,6 +72,7 @@ class Oversight:
     recorder: Recorder
     sending: Sending
     steps_per_epoch: int
+    classes: int
     start_step: int
     say: Callable[[str], None]
     restarted: Callable[[tuple[int, ...]], None]
@@ -149,7 +150,7 @@ class Oversight:
 
     def _welcome(self, name: str, step: int) -> None:
         attempt = self._restarts.attempt(self._members[name].unit)
-        start = {"step": step, "steps_per_epoch": self.steps_per_epoch, "attempt": attempt}
+        start = {"step": step, "steps_per_epoch": self.steps_per_epoch, "attempt": attempt, "classes": self.classes}
         self.control.send(name, {"type": "start", **start})
         self._health.expect([name])
 

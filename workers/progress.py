@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -18,7 +19,7 @@ PLAIN_SECONDS = 5.0
 
 
 class Progress:
-    """Step, images/s, loss of each block, time left.
+    """Step, images/s, loss of each block and accuracy of its online probe, if it has one, time left.
 
     Args:
         console: where to; a terminal gets one line that moves.
@@ -44,8 +45,17 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def step_done(self, step: int, images: int, losses: list[float | None]) -> float:
-        """Every stage has finished `step`; returns images/s, 0 until there is a second step to measure."""
+    def step_done(
+        self, step: int, images: int, losses: list[float | None], probed: Sequence[float | None] = ()
+    ) -> float:
+        """Every stage has finished `step`; returns images/s, 0 until there is a second step to measure.
+
+        Args:
+            step: counted from 0.
+            images: of its batch.
+            losses: of the blocks, in order; None for one without.
+            probed: accuracies of their online probes, 0 to 1; None where nothing was measured.
+        """
         now = time.monotonic()
         self._images += images
         self._window.append((now, self._images))
@@ -55,20 +65,25 @@ class Progress:
         rate = (self._images - before) / (now - start) if now > start else 0.0
         last = step + 1 >= self.total_steps
         if self._live:
-            self._live.update(Text(self._line(step, images, rate, losses)))
+            self._live.update(Text(self._line(step, images, rate, losses, probed)))
         elif last or now - self._printed >= PLAIN_SECONDS:
             self._printed = now
-            self.console.print(self._line(step, images, rate, losses), markup=False, highlight=False, soft_wrap=True)
+            line = self._line(step, images, rate, losses, probed)
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         return rate
 
-    def _line(self, step: int, images: int, rate: float, losses: list[float | None]) -> str:
+    def _line(
+        self, step: int, images: int, rate: float, losses: list[float | None], probed: Sequence[float | None]
+    ) -> str:
         left = (self.total_steps - step - 1) * images
         speed = f"{rate:7.1f} images/s" if rate else "first step done"
         time_left = f"{clock(left / rate)} left" if rate else ""
+        accuracies = " ".join("-" if share is None else f"{100 * share:.1f}" for share in probed)
+        probes = f"probe {accuracies} %  " if any(share is not None for share in probed) else ""
         return (
             f"step {step + 1:>{len(str(self.total_steps))}}/{self.total_steps}  "
             f"epoch {step // self.steps_per_epoch + 1}/{-(-self.total_steps // self.steps_per_epoch)}  {speed}  "
-            f"loss {' '.join('-' if loss is None else f'{loss:.4f}' for loss in losses)}  {time_left}"
+            f"loss {' '.join('-' if loss is None else f'{loss:.4f}' for loss in losses)}  {probes}{time_left}"
         ).rstrip()
 
 

@@ -35,6 +35,7 @@ class Recorder:
         """Last report of every stage."""
         self.feed = FeedMeasures()
         """How the feed stood when the last batch was sent, or when the first stage that has its own reported last."""
+        self._left_out: dict[int, int] = {}
         self.images = self.steps = 0
         self._first_time: float | None = None
         self._last_time = 0.0
@@ -65,6 +66,8 @@ class Recorder:
         self.latest[report.stage] = report
         if report.feed is not None:
             self.feed = report.feed
+        if skipped := report.online.get("skipped"):
+            self._left_out[report.stage] = int(skipped)
         self.metrics.stage_report(report)
         reports = self._waiting.setdefault(report.step, {})
         reports[report.stage] = report
@@ -81,7 +84,8 @@ class Recorder:
             self._first_time, self._first_images, self._first_wait = now, self.images, self.feed.wait_seconds
         self._last_time = now
         self.metrics.step_done(images, self.feed)
-        rate = self.progress.step_done(step, images, [report.loss for report in reports])
+        probed = [report.online.get("linear", report.online.get("knn")) for report in reports]
+        rate = self.progress.step_done(step, images, [report.loss for report in reports], probed)
         line = {"step": step, "epoch": epoch, "time": time.time(), "images_per_second": round(rate, 2)}
         self._file.write(json.dumps({**line, "stages": [_line(report) for report in reports]}) + "\n")
 
@@ -116,6 +120,13 @@ class Recorder:
             notes.append(f"the run waited for images {share} of the time: raise data.workers (it is {workers})")
         return notes
 
+    def notes(self) -> list[str]:
+        """What the user should know when the run has ended, a sentence each."""
+        return self.feed_notes() + [
+            f"stage {stage}: its features were not finite at {steps} steps, which online measures left out"
+            for stage, steps in sorted(self._left_out.items())
+        ]
+
     def shares(self) -> list[dict[str, Any]]:
         """For every stage, the share of its time spent computing and waiting, 0 to 1, and the steps it skipped."""
         rows = []
@@ -137,4 +148,4 @@ class Recorder:
 
 def _line(report: StepReport) -> dict[str, Any]:
     """A stage's report as it is written; the feed has a place of its own in `report.json`."""
-    return {name: value for name, value in asdict(report).items() if name != "feed"}
+    return {n: v for n, v in asdict(report).items() if n != "feed" and (n != "online" or v)}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any
 
+from pipeline.evaluation.online import Measure
 from pipeline.stage import StageReport
 from workers.feed.measures import FeedMeasures
 from workers.parsing import Count, Finite, Index, MalformedMessage, Seconds, read_message
@@ -27,6 +28,8 @@ class StepReport:
         queue_depth: batches that waited at the input.
         link_bytes: bytes sent onward.
         feed: how the feed of the first stage stands, where it has one of its own.
+        online: what was measured beside the training at this step, see `OnlineMeasures.measure`; None for a number
+            that is not finite.
     """
 
     stage: Index
@@ -41,6 +44,7 @@ class StepReport:
     queue_depth: Count
     link_bytes: Count
     feed: FeedMeasures | None = None
+    online: dict[Measure, Finite | None] = field(default_factory=dict)
 
     def to_message(self) -> dict[str, Any]:
         """For the control channel."""
@@ -69,13 +73,22 @@ class StageTimes:
     wait_output: float = 0.0
     skipped: int = 0
 
-    def report(self, stage: int, step: int, result: StageReport, queue_depth: int, link_bytes: int) -> StepReport:
+    def report(
+        self,
+        stage: int,
+        step: int,
+        result: StageReport,
+        queue_depth: int,
+        link_bytes: int,
+        online: Mapping[Measure, float] | None = None,
+    ) -> StepReport:
         """The report of one step."""
         self.skipped += result.skipped
         terms = {name: _finite(value) for name, value in result.terms.items()}
         return StepReport(
             stage, step, _finite(result.loss), terms, result.learning_rate, **asdict(self),
             queue_depth=queue_depth, link_bytes=link_bytes,
+            online={name: _finite(value) for name, value in (online or {}).items()},
         )  # fmt: skip
 
 

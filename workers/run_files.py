@@ -89,6 +89,10 @@ class RunDir:
         """The trained stage `index`, counted from 1."""
         return self.final / f"stage_{index}.safetensors"
 
+    def probe(self, index: int) -> Path:
+        """The linear probe that was trained along with stage `index` (`evaluation.online.linear`)."""
+        return self.final / f"probe_{index}.safetensors"
+
     def log(self, name: str) -> Path:
         """The log of one process."""
         return self.logs / f"{name}.log"

@@ -13,7 +13,9 @@ from rich.console import Console
 
 from pipeline.config import Config
 from pipeline.data.photometrics import Photometrics, photometrics_on_device
+from pipeline.evaluation.online import online_measures
 from pipeline.precision import LossScaler
+from pipeline.replicas import SOLO
 from pipeline.serial import build_stages, end_to_end_step, serial_step, shared_scaler_step
 from pipeline.stage import Stage, StageReport
 from workers.compute import set_up_compute
@@ -51,6 +53,9 @@ def run_serial(config: Config, run: RunDir, devices: Sequence[str], console: Con
     writer = SnapshotWriter(run, keeper.taken, faults)
     with writer, Feed(config, start_step) as feed:
         stages = build_stages(config, feed.steps_per_epoch, device)
+        for stage in stages:
+            measures = online_measures(config, stage.index, feed.num_classes, feed.steps_per_epoch, stage.compute, SOLO)
+            stage.online = measures
         restore(run, start_step, stages)
         progress = Progress(console, feed.total_steps, feed.steps_per_epoch)
         with Recorder(run.metrics, metrics, progress) as recorder:
@@ -92,10 +97,11 @@ def _train(
             try:
                 faults.before_update(stage.index, batch.step)
                 result = next(results)
+                online = stage.online.measure(batch.step, labels) if stage.online is not None else None
             except (Exception, Interrupted) as error:
                 raise RunFailed(sign_of(stage_name(stage.index), batch.step, error)) from error
             spent.busy += time.monotonic() - started
-            recorder.stage_report(spent.report(stage.index, batch.step, result, queue_depth=0, link_bytes=0))
+            recorder.stage_report(spent.report(stage.index, batch.step, result, 0, 0, online))
             started = time.monotonic()
         stop.left = stop.asked and not batch.last
         if keeper.due(batch.step, learner or len(stages), stop.left):

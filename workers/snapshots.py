@@ -7,6 +7,7 @@ a manifest does not exist, and one whose files are not what the manifest says is
 
 from __future__ import annotations
 
+import logging
 import queue
 import shutil
 import threading
@@ -21,7 +22,7 @@ from torch import Tensor
 from pipeline.config.run import Snapshots
 from pipeline.errors import UserError
 from pipeline.stage import Stage
-from pipeline.state import restore_stage, stage_counters, stage_tensors
+from pipeline.state import restore_stage, snapshot_tensors, stage_counters
 from workers.faults import Faults
 from workers.manifest import MANIFEST, Manifest, StageFile, read_manifest
 from workers.parsing import Index, read_message
@@ -30,6 +31,7 @@ from workers.weights import save_tensors
 
 CLOSE_SECONDS = 300.0
 """Longest wait at the end of a run for a snapshot that is still being written."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class SnapshotWriter:
 
     def take(self, stage: Stage, steps: int) -> None:
         """Copy the state of `stage` after `steps` steps; it is written later."""
-        tensors = stage_tensors(stage)  # replicas may have to put their parts together: all of them ask
+        tensors = snapshot_tensors(stage)  # replicas may have to put their parts together: all of them ask
         if not self._writes:
             return
         copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
@@ -227,7 +229,9 @@ def restore(run: RunDir, steps: int, stages: Sequence[Stage]) -> None:
         if part is None:
             continue
         try:
-            restore_stage(stage, load_file(folder / part.file), part.counters)
+            anew = restore_stage(stage, load_file(folder / part.file), part.counters)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"'{folder / part.file}' does not fit stage {stage.index} ({reason})") from None
+        if anew:
+            _log.warning("stage %d: not in '%s', so it starts anew: online %s", stage.index, folder, ", ".join(anew))

@@ -12,6 +12,7 @@ import torch
 
 from pipeline.config import Config
 from pipeline.errors import TrainingError
+from pipeline.evaluation.online import online_measures
 from pipeline.replicas import Team
 from pipeline.stage import Stage
 from workers.compute import set_up_compute
@@ -57,7 +58,7 @@ def run_member(config: Config, run: RunDir, meeting: Meeting, member: Member, de
         try:
             if start is None or start.get("type") != "start":
                 raise ControlTimeout(f"{member.name}: the coordinator did not say where to start")
-            process.train(int(start["step"]), int(start["steps_per_epoch"]), int(start["attempt"]))
+            process.train(*(int(start[key]) for key in ("step", "steps_per_epoch", "attempt", "classes")))
         except BaseException as error:
             process.activity.since = None
             _log.error("%s", traceback.format_exc())
@@ -89,12 +90,12 @@ class _Process:
         self.activity = Activity(member.stages[0])
         self.wiring = Wiring(config, meeting, run)
 
-    def train(self, start_step: int, steps_per_epoch: int, attempt: int) -> None:
+    def train(self, start_step: int, steps_per_epoch: int, attempt: int, classes: int) -> None:
         """From the first batch to the last, and the end of the run."""
         config, member = self.config, self.member
         beat = min(1.0, config.hang_timeout / 4)
         with Watch(self.control, self.activity, beat, self.wiring.committed) as watch:
-            worker = self._prepare(start_step, steps_per_epoch, attempt)
+            worker = self._prepare(start_step, steps_per_epoch, attempt, classes)
             try:
                 worker.run()
             finally:
@@ -109,11 +110,13 @@ class _Process:
             watch.linger(self.wiring.serve, LINGER_SECONDS)
             self._leave(worker)
 
-    def _prepare(self, start_step: int, steps_per_epoch: int, attempt: int) -> StageWorker:
+    def _prepare(self, start_step: int, steps_per_epoch: int, attempt: int, classes: int) -> StageWorker:
         """Build the stages, open the link from the stage before, then the one to the stage after."""
         config, member, control = self.config, self.member, self.control
         team = self._team(attempt)
         stages = [Stage(config, index, steps_per_epoch, self.device, team=team) for index in member.stages]
+        for stage in stages:
+            stage.online = online_measures(config, stage.index, classes, steps_per_epoch, stage.compute, team)
         restore(self.run, start_step, stages)
         faults = Faults(config.faults, self.run, member.stages, member.replica)
         writer = SnapshotWriter(self.run, lambda taken: control.send(taken.to_message()), faults, writes=member.reports)

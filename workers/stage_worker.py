@@ -124,7 +124,9 @@ class StageWorker:
         started = self._begin(stage)
         self.faults.before_update(stage.index, header.step)
         learns = header.learner in (None, stage.index)
-        result = stage.update(header.step, self._labels(header, stage)) if learns else StageReport()
+        labels = self._labels(header, stage)
+        result = stage.update(header.step, labels) if learns else StageReport()
+        online = stage.online.measure(header.step, labels) if stage.online is not None else None
         if header.snapshot:
             self.snapshots.take(stage, header.step + 1)
         times = self._times[stage.index]
@@ -132,7 +134,7 @@ class StageWorker:
         first, final = stage is self.stages[0], stage is self.stages[-1]
         waiting = self.receiver.waiting() if first else 0
         link_bytes = self.sender.bytes_sent if final and self.sender is not None else 0
-        report = times.report(stage.index, header.step, result, waiting, link_bytes)
+        report = times.report(stage.index, header.step, result, waiting, link_bytes, online)
         if self.control is not None:
             self.control.send(report.to_message())
 

@@ -7,15 +7,12 @@ two runs that computed the same have the same digests.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pipeline.backbones import merge_backbone
-from pipeline.errors import UserError
 from pipeline.stage import Stage
 from workers.run_files import RunDir, write_bytes
 
@@ -29,7 +26,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
 
 
 def save_stage(run: RunDir, stage: Stage, writes: bool = True) -> None:
-    """Write everything a trained stage holds.
+    """Write everything a trained stage holds, and the linear probe that was trained along, if there was one.
 
     Args:
         run: where to.
@@ -39,26 +36,8 @@ def save_stage(run: RunDir, stage: Stage, writes: bool = True) -> None:
     tensors = stage.snapshot()
     if writes:
         save_tensors(run.stage(stage.index), tensors)
-
-
-def load_stages(run: RunDir, stages: Sequence[Stage]) -> None:
-    """Fill `stages` with the trained weights and buffers of a run.
-
-    Raises:
-        UserError: a file is missing, damaged, or of another architecture.
-    """
-    for stage in stages:
-        path = run.stage(stage.index)
-        try:
-            tensors = load_file(path)
-            stage.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("optimizer.")})
-        except FileNotFoundError:
-            raise UserError(f"'{path}' does not exist: this run has not been trained to its end") from None
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"'{path}' cannot be read ({error}). Train the run again") from None
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"'{path}' does not fit the run's config.yaml ({reason})") from None
+        if stage.online is not None and stage.online.probe is not None:
+            save_tensors(run.probe(stage.index), stage.online.probe.weights())
 
 
 def save_backbone(run: RunDir, num_stages: int) -> str:

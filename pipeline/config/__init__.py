@@ -8,6 +8,7 @@ Defaults are those of the released code of "Blockwise Self-Supervised Learning a
 
 from pipeline.config.base import Section
 from pipeline.config.data import Augment, Data, Jitter
+from pipeline.config.evaluation import Evaluation
 from pipeline.config.heads import Head
 from pipeline.config.model import Model
 from pipeline.config.noise import Noise, NoiseKind
@@ -20,6 +21,7 @@ __all__ = [
     "Augment",
     "Config",
     "Data",
+    "Evaluation",
     "Head",
     "Jitter",
     "Link",

@@ -9,6 +9,7 @@ from pydantic import Field
 from pipeline.config.base import PositiveFloat, PositiveInt, Section
 from pipeline.config.data import Data
 from pipeline.config.engines import Engine, TorchEngine
+from pipeline.config.evaluation import Evaluation
 from pipeline.config.faults import Fault
 from pipeline.config.heads import Expansion, Head
 from pipeline.config.kinds import merge
@@ -80,14 +81,6 @@ class Snapshots(Section):
     """Also keep every snapshot whose number of steps is a multiple of this."""
 
 
-class Evaluation(Section):
-    """What is measured when training has ended."""
-
-    linear_probe: bool = True
-    """Fit a linear classifier on every block of the trained and of the same untrained network."""
-    batch_size: PositiveInt = 500
-
-
 class Config(Section):
     """One run."""
 
@@ -147,7 +140,9 @@ class Config(Section):
 
     @property
     def uses_labels(self) -> bool:
-        """Whether a loss needs the labels of the images."""
+        """Whether a loss, or what is measured while training, needs the labels of the images."""
+        if self.evaluation.online.linear or self.evaluation.online.knn_bank:
+            return True
         kinds = {objective.kind for objective in self._objectives()}
         return any(kind == "supervised" or ":" in kind for kind in kinds)  # a loss of the user's own may use them
 

@@ -1,20 +1,15 @@
-"""Linear-probe accuracy of every block, on the trunk and on the expansion feature."""
+"""Linear-probe accuracy of every block, on the trunk and on the expansion feature: the table a run ends with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from pipeline.config import Config
-from pipeline.data.datasets import ImageDataset, Split, open_labelled
-from pipeline.data.evaluation_view import evaluation_view
-from pipeline.evaluation.features import BlockFeatures, extract_features
+from pipeline.evaluation.feature_set import FeatureSet
 from pipeline.evaluation.linear import linear_probe_accuracy
-from pipeline.stage import Stage
+from pipeline.evaluation.places import Feature, Place
+
+FEATURES: tuple[Feature, ...] = ("trunk", "expansion")
 
 
 @dataclass(frozen=True)
@@ -27,42 +22,17 @@ class BlockScore:
     """None for a block without a head: end to end, only the last has one."""
 
 
-@dataclass(frozen=True)
-class LabelledFeatures:
-    """Features of every block, in order, and the labels of the same images, `[N]`."""
+def score_blocks(train: FeatureSet, test: FeatureSet, known: Mapping[Place, float] | None = None) -> list[BlockScore]:
+    """Fit a probe on each feature of each block, and test it.
 
-    blocks: list[BlockFeatures]
-    labels: Tensor
-
-
-def collect_features(config: Config, stages: Sequence[Stage], split: Split, device: torch.device) -> LabelledFeatures:
-    """All blocks' features of one split in one pass; the stages are left in evaluation mode on `device`.
-
-    Raises:
-        UserError: the data set has no such split or no labels, or cannot be read.
+    Args:
+        train, test: both features of every block that has them; others are passed over.
+        known: scores of such probes that have been fitted already.
     """
-    data = open_labelled(config.data, split)
-    for stage in stages:
-        stage.to(device)
-    features = extract_features(stages, _batches(config, data, device))
-    return LabelledFeatures(features, torch.from_numpy(np.asarray(data.labels)))
-
-
-def score_blocks(train: LabelledFeatures, test: LabelledFeatures) -> list[BlockScore]:
-    """Fit a probe on each feature of each block, and test it."""
-    scores = []
-    for index, (fitted, held_out) in enumerate(zip(train.blocks, test.blocks, strict=True), 1):
-        trunk = linear_probe_accuracy(fitted.trunk, train.labels, held_out.trunk, test.labels)
-        expansion = None
-        if fitted.expansion is not None and held_out.expansion is not None:
-            expansion = linear_probe_accuracy(fitted.expansion, train.labels, held_out.expansion, test.labels)
-        scores.append(BlockScore(index, trunk, expansion))
-    return scores
-
-
-def _batches(config: Config, data: ImageDataset, device: torch.device) -> Iterator[Tensor]:
-    size, step = config.data.image_size, config.evaluation.batch_size
-    for start in range(0, len(data), step):
-        images = (data.image(i) for i in range(start, min(start + step, len(data))))
-        views = [evaluation_view(image, size, config.data.eval_interpolation) for image in images]
-        yield torch.from_numpy(np.stack(views)).to(device)
+    scores = dict(known or {})
+    for place in train.features:
+        if place.feature in FEATURES and place not in scores:
+            features = train.features[place], train.labels, test.features[place], test.labels
+            scores[place] = linear_probe_accuracy(*features)
+    blocks = sorted({place.block for place in scores})
+    return [BlockScore(block, scores[Place(block, "trunk")], scores.get(Place(block, "expansion"))) for block in blocks]

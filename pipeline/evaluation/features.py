@@ -1,50 +1,72 @@
-"""Features of every block for a whole data set, in one pass through the network.
+"""The embeddings of images at any places of a network, in one pass through it.
 
-Evaluation mode: running batch-norm statistics and no noise. Two features a block, as in the
-blockwise paper: the trunk (global average of the block's output) and the expansion feature (what
-the released evaluation classifies).
+Evaluation mode: running batch-norm statistics and no noise. What a place is, `pipeline.evaluation.places` says: the
+trunk and the expansion feature are those of the blockwise paper, the latter what the released evaluation classifies;
+the projector's output is what the loss sees.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from pipeline.evaluation.places import Feature, Place
 from pipeline.stage import Stage
 
 
-@dataclass(frozen=True)
-class BlockFeatures:
-    """Features of `N` images at one block: `trunk` `[N, C]`, `expansion` `[N, width]`, float32 on the CPU.
+def places_of(stages: Sequence[Stage], features: Iterable[Feature], blocks: Collection[int] = ()) -> tuple[Place, ...]:
+    """The places that a network has, block by block.
 
-    `expansion` is what the head gives before it projects; None where there is no head.
+    Args:
+        stages: the network, from its first block on.
+        features: of each block. A block without a head has a trunk only: end to end, only the last has one.
+        blocks: counted from 1; all if empty.
     """
+    wanted = tuple(features)
+    return tuple(
+        Place(stage.index, feature)
+        for stage in stages
+        for feature in wanted
+        if (not blocks or stage.index in blocks) and (feature == "trunk" or stage.head is not None)
+    )
 
-    trunk: Tensor
-    expansion: Tensor | None
 
+@torch.no_grad()  # not inference mode, whose tensors no classifier can be trained on
+def embed(stages: Sequence[Stage], images: Tensor, places: Collection[Place]) -> dict[Place, Tensor]:
+    """One batch at every place, as far into the network as the last of them.
 
-@torch.inference_mode()
-def extract_features(stages: Sequence[Stage], batches: Iterable[Tensor]) -> list[BlockFeatures]:
-    """One entry per stage, in order; `batches` are images, bytes `[B, S, S, 3]`.
+    Args:
+        stages: the network, in evaluation mode.
+        images: bytes `[B, S, S, 3]`, on the device of the stages.
+        places: of `places_of`.
 
-    The stages are left in evaluation mode.
+    Returns:
+        float32 `[B, D]` each, on the device of the stages.
     """
-    collected: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in stages]
-    for stage in stages:
-        stage.eval()
-    for images in batches:
-        activations = images
-        for stage, (trunk, expansion) in zip(stages, collected, strict=True):
-            activations = stage.trunk(activations)
-            pooled = activations.mean(dim=(2, 3) if activations.dim() == 4 else 1)  # a map, or tokens [B, N, D]
-            trunk.append(pooled.float().cpu())
-            features = stage.features(activations)
-            if features is not None:
-                expansion.append(features.float().cpu())
-    return [
-        BlockFeatures(torch.cat(trunk), torch.cat(expansion) if expansion else None) for trunk, expansion in collected
-    ]
+    found: dict[Place, Tensor] = {}
+    last = max((place.block for place in places), default=0)
+    activations = images
+    for stage in stages[:last]:
+        activations = stage.trunk(activations)
+        wanted = {place.feature: place for place in places if place.block == stage.index}
+        if trunk := wanted.get("trunk"):
+            # A map [B, C, H, W], or tokens [B, N, D].
+            found[trunk] = activations.mean(dim=(2, 3) if activations.dim() == 4 else 1).float()
+        if wanted.keys() - {"trunk"}:
+            found |= _of_the_head(stage, activations, wanted)
+    return found
+
+
+def _of_the_head(stage: Stage, activations: Tensor, wanted: dict[Feature, Place]) -> dict[Place, Tensor]:
+    features = stage.features(activations)
+    assert features is not None, f"block {stage.index} has no head"
+    assert stage.head is not None
+    found = {}
+    if expansion := wanted.get("expansion"):
+        found[expansion] = features.float()
+    if projector := wanted.get("projector"):
+        with stage.compute.autocast():
+            found[projector] = stage.head.projector(features).float()
+    return found

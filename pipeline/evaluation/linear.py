@@ -7,12 +7,39 @@ It is meant for comparing blocks and runs; the papers' SGD protocols give slight
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 L2 = 1e-3
 ITERATIONS = 100
+
+
+@dataclass(frozen=True)
+class LinearClassifier:
+    """A fitted classifier of `C` classes.
+
+    Args:
+        mean, std: of the features that it was fitted on, `[D]`.
+        weight: `[C, D]`, of standardised features.
+        bias: `[C]`.
+    """
+
+    mean: Tensor
+    std: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    @torch.no_grad()
+    def classify(self, features: Tensor) -> Tensor:
+        """The classes of features `[M, D]`, int64 `[M]`."""
+        return F.linear((features - self.mean) / self.std, self.weight, self.bias).argmax(dim=1)
+
+    def to(self, device: torch.device) -> LinearClassifier:
+        """The same, for features on `device`."""
+        return LinearClassifier(*(tensor.to(device) for tensor in (self.mean, self.std, self.weight, self.bias)))
 
 
 def linear_probe_accuracy(
@@ -26,8 +53,16 @@ def linear_probe_accuracy(
         l2: half the weight of the squared norm of the classifier's weights in the loss.
         iterations: of L-BFGS.
     """
+    classifier = fit_linear_probe(train, train_labels, l2, iterations)
+    return (classifier.classify(test) == test_labels).float().mean().item()
+
+
+def fit_linear_probe(
+    train: Tensor, train_labels: Tensor, l2: float = L2, iterations: int = ITERATIONS
+) -> LinearClassifier:
+    """The classifier whose accuracy `linear_probe_accuracy` gives, for tests on more than one set of images."""
     mean, std = train.mean(dim=0), train.std(dim=0).clamp_min(1e-6)
-    train, test = (train - mean) / std, (test - mean) / std
+    train = (train - mean) / std
     classes = int(train_labels.max()) + 1
     weight = torch.zeros(classes, train.shape[1], requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
@@ -40,6 +75,4 @@ def linear_probe_accuracy(
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        predicted = F.linear(test, weight, bias).argmax(dim=1)
-    return (predicted == test_labels).float().mean().item()
+    return LinearClassifier(mean, std, weight.detach(), bias.detach())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import TrainingError
+from pipeline.evaluation.online import Measure
 from tests.fuzz.fuzzing import EDITS, JSON, attempt, edited, fuzzed, with_one_changed
 from workers.failures import Sign
 from workers.feed import FeedMeasures
@@ -26,7 +27,8 @@ ADDRESS = LinkAddress("link1", "stage 1", "stage 2", "/nowhere", b"key", 2)
 SPEC = TensorSpec((2, 4, 3), torch.float32)
 HELLO = hello_bytes(ADDRESS, SPEC, "queue", "none")
 FRAME = _frame(Header(3, 0, (0.1, 0.2), labels=b"\0" * 16, samples=b"\0" * 32), torch.zeros(2, 4, 3))
-REPORT = StepReport(1, 0, 0.5, {"invariance": None}, 0.1, 0, 0.1, 0.1, 0.1, 1, 100, FeedMeasures(images=64))
+ONLINE = {"linear": 0.5, "knn": None, "rankme": 12.5, "skipped": 1}
+REPORT = StepReport(1, 0, 0.5, {"invariance": None}, 0.1, 0, 0.1, 0.1, 0.1, 1, 100, FeedMeasures(images=64), ONLINE)
 SIGN = Sign("stage 1", 3, "raised", "it broke")
 ANYTHING = st.binary(max_size=100) | st.integers(1, 200_000).map(lambda n: b"[" * n) | JSON.map(repr).map(str.encode)
 
@@ -97,6 +99,9 @@ def test_a_report_and_a_sign(report: Any, sign: Any) -> None:
         if refusal is not None:
             assert refusal.isprintable()
             continue
+        if isinstance(found, StepReport):
+            assert found.online.keys() <= set(get_args(Measure))
+            assert all(value is None or isinstance(value, float | int) for value in found.online.values())
         for name, value in vars(original).items():  # nothing was converted
             allowed = (float, int) if isinstance(value, float) else type(value)
             assert getattr(found, name) is None or isinstance(getattr(found, name), allowed)

@@ -81,9 +81,10 @@ def test_exit_codes(
 
 def test_evaluation_is_given_the_run(folder: Path, onward: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, "launch.spawn", run_training=lambda _config, _run_dir, _start_step: 0)
-    stand_in(monkeypatch, "launch.evaluate", evaluate_run=lambda run: 3 if run == Path("out") else 4)
+    expected = (Path("out"), ["evaluation.mlp=true"])
+    stand_in(monkeypatch, "launch.evaluate", evaluate_run=lambda *given: 3 if given == expected else 4)
     onward("train", "config.yaml", "run_dir=out")
-    assert onward("evaluate", "out").code == 3
+    assert onward("evaluate", "out", "evaluation.mlp=true").code == 3
 
 
 def test_check_prints_a_configuration_that_train_reads(folder: Path, onward: CommandLine) -> None:

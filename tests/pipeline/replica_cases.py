@@ -13,11 +13,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.config import Config
 from pipeline.engines import TorchEngine
+from pipeline.evaluation.online import online_measures
 from pipeline.objectives import Embeddings, Objective
 from pipeline.replicas import SynchronisedBatchNorm, Team, synchronise_batch_norms
 from pipeline.serial import serial_step
 from pipeline.stage import Stage
-from pipeline.state import restore_stage, stage_counters, stage_tensors
+from pipeline.state import restore_stage, snapshot_tensors, stage_counters, stage_tensors
 from tests.pipeline.golden import Golden
 from tests.pipeline.small import STEPS_PER_EPOCH, image_views, small_config, views
 from tests.pipeline.test_golden import trajectory_of
@@ -78,6 +79,30 @@ def train(
         scale = (counters["scaler"] or {}).get("scale", 0.0)
         results[f"{stage.index}/counters"] = torch.tensor([counters["skipped_in_a_row"], scale], dtype=torch.float64)
     return results
+
+
+def online(
+    team: Team, sections: dict[str, Any], settings: dict[str, Any], steps: int = 6, dtype: str = "float64"
+) -> dict[str, Tensor]:
+    """Train with `evaluation.online`: what was said at every step, by stage and measure, and the state of everything.
+
+    Weights are left out: those of replicas are compared where they train.
+    """
+    config = replica_config({**sections, "evaluation": {"online": settings}})
+    stages = [
+        Stage(config, index, STEPS_PER_EPOCH, dtype=getattr(torch, dtype), team=team)
+        for index in range(1, config.num_stages + 1)
+    ]
+    results: dict[str, list[float]] = {}
+    for stage in stages:
+        stage.online = online_measures(config, stage.index, 4, STEPS_PER_EPOCH, stage.compute, team)
+    for step in range(steps):
+        inputs, labels = batch(config, step, team, getattr(torch, dtype))
+        for stage, _ in zip(stages, serial_step(stages, inputs, step, [0.25] * len(stages), labels), strict=True):
+            for name, value in stage.online.measure(step, labels).items():
+                results.setdefault(f"{stage.index}/said/{name}", []).append(value)
+    kept = {f"{s.index}/{n}": t for s in stages for n, t in snapshot_tensors(s).items() if n.startswith("online.")}
+    return {name: torch.tensor(values, dtype=torch.float64) for name, values in results.items()} | kept
 
 
 def _restore(stages: list[Stage], path: str) -> int:

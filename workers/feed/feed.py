@@ -88,6 +88,7 @@ class Feed:
     def __init__(self, config: Config, start_step: int = 0, part: tuple[int, int] = (0, 1)) -> None:
         self.images = open_dataset(config.data, "train")
         """The data set that is read."""
+        self.num_classes = self.images.num_classes
         self._agenda = Agenda(config, len(self.images), start_step, part)
         self.total_steps, self.steps_per_epoch = self._agenda.total_steps, self._agenda.steps_per_epoch
         self.wait_seconds = 0.0

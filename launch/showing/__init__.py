@@ -1,0 +1,1 @@
+"""What was measured, for people: tables, files for other programs, and figures."""

@@ -1,0 +1,148 @@
+"""`evaluation`: what is measured of the blocks: at the end of training, while it runs, and by `onward evaluate`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from pipeline.config.base import NonNegative, PositiveFloat, PositiveInt, Section
+from pipeline.config.data import DatasetName
+from pipeline.evaluation.places import Feature
+
+LinearProtocol = Literal["quick", "blockwise", "byol", "lidar"]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
+Severity = Annotated[int, Field(ge=1, le=5)]
+
+
+def _corruptions(value: Any) -> Any:
+    """Checked here, because of a union pydantic would name the choice that it tried first and not the key."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    if value in ("none", "standard", "all") or isinstance(value, tuple):
+        return value
+    raise ValueError(f"got {value!r}. Allowed: none, standard, all, or a list of names such as [fog, contrast]")
+
+
+class Knn(Section):
+    """Weighted nearest neighbours, by cosine (Wu et al., arXiv 1805.01978)."""
+
+    k: tuple[PositiveInt, ...] = (20, 200)
+    """Neighbours; several numbers are measured in one pass, none at all leaves it out."""
+    temperature: PositiveFloat = 0.07
+
+
+class FewLabels(Section):
+    """Classifiers fitted on a share of the labels, the same share of every class."""
+
+    shares: tuple[Share, ...] = ()
+    """Shares of the training images, such as 0.01 and 0.1; none leaves it out."""
+    unfrozen: bool = False
+    """Also train the blocks below the classifier, from their trained weights."""
+    epochs: PositiveInt = 20
+    """Of the unfrozen fine-tuning, over the labelled images."""
+    lr_backbone: PositiveFloat = 0.005
+    lr_classifier: PositiveFloat = 0.5
+
+
+class Quality(Section):
+    """Measures of an embedding that need no labels: LiDAR, RankMe, alpha-ReQ, collapse."""
+
+    enabled: bool = True
+    samples: Annotated[int, Field(ge=2)] = 1000
+    """Images of the training set, n of LiDAR: its surrogate classes."""
+    views: Annotated[int, Field(ge=2)] = 10
+    """Augmented views of each, q of LiDAR."""
+    delta: NonNegative = 1e-4
+    """Added to the diagonal of LiDAR's covariance within samples."""
+    epsilon: NonNegative = 1e-8
+    """Added to the normalised spectrum of LiDAR and RankMe."""
+    ranks: tuple[PositiveInt, PositiveInt] = (6, 100)
+    """First and last eigenvalue that alpha-ReQ fits its power law to, counted from 1; cut at the dimension."""
+    places: tuple[Feature, ...] = ("trunk", "expansion", "projector")
+    """Features that are measured, of each block."""
+
+    @field_validator("ranks")
+    @classmethod
+    def _in_order(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if value[0] >= value[1]:
+            raise ValueError(f"got {list(value)}, and the first must be below the last. Give [6, 100]")
+        return value
+
+
+class Corruptions(Section):
+    """Accuracy on corrupted test images (Hendrycks and Dietterich, arXiv 1903.12261)."""
+
+    names: Annotated[Literal["none", "standard", "all"] | tuple[str, ...], BeforeValidator(_corruptions)] = "none"
+    """`standard`: the 15 of the benchmark; `all`: its four extra ones too; or a list of names."""
+    severities: tuple[Severity, ...] = (1, 2, 3, 4, 5)
+    folder: str | None = None
+    """Folder of ImageNet-C or CIFAR-10-C; without one the corruptions are computed."""
+    baseline: str | None = None
+    """A run directory with an `evaluation.json`, to which the mean corruption error is relative."""
+
+
+class TransferSet(Section):
+    """Another labelled data set that the frozen features are tested on; its keys are those of `data`."""
+
+    name: DatasetName
+    root: str | None = None
+    """Folder of the data set; `fashion_mnist_10k` ships with the package and needs none."""
+    split: str | None = None
+    """The part to fit on, under the data set's own name for it; its usual training part if not given."""
+    download: bool = False
+    """Let torchvision download the data set into `root` if it is not there."""
+
+
+class Online(Section):
+    """What is measured while training, beside it: the trained bits are those of a run without."""
+
+    linear: bool = False
+    """A linear classifier for every block, trained along on features that carry no gradient."""
+    lr: PositiveFloat = 0.1
+    """Learning rate of these classifiers."""
+    knn_bank: Annotated[int, Field(ge=0)] = 0
+    """Samples in the bank of the nearest-neighbour accuracy; 0 leaves it out."""
+    knn_k: PositiveInt = 20
+    """Neighbours."""
+    quality_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between two measurements of RankMe and its like; 0 leaves them out."""
+    quality_samples: PositiveInt = 1024
+    """Rows of the bank that they look at."""
+
+
+class Evaluation(Section):
+    """What is measured of every block, and how."""
+
+    linear_probe: bool = True
+    """When training ends, fit a linear classifier on every block of the trained and of the same untrained network."""
+    batch_size: PositiveInt = 500
+    """Images that go through the network at once."""
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
+    """Threads that decode; 0: one a core. The features are the same bits for any number."""
+    places: tuple[Feature, ...] = ("trunk", "expansion")
+    """Features that classifiers are fitted on, of each block."""
+    blocks: tuple[PositiveInt, ...] = ()
+    """Blocks that are measured, counted from 1; all if empty."""
+    checkpoint: PositiveInt | None = None
+    """Measure the snapshot after so many steps; the trained network if not given."""
+    cache: bool = True
+    """Keep the features in the run directory, for the next evaluation of the same weights on the same data."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of everything that an evaluation draws."""
+    linear: tuple[LinearProtocol, ...] = ("quick",)
+    """Protocols of the linear probe: `quick` (L-BFGS to a fixed number of iterations), and those of the papers."""
+    epochs: PositiveInt | None = None
+    """Epochs of the linear probes and the MLP, if not their protocol's own."""
+    augmented: bool = False
+    """Fit the papers' probes on augmented training images, new ones every epoch, instead of on one view of each."""
+    mlp: bool = False
+    """Also fit a classifier with one hidden layer."""
+    knn: Knn = Knn()
+    few_labels: FewLabels = FewLabels()
+    quality: Quality = Quality()
+    corruptions: Corruptions = Corruptions()
+    transfer: tuple[TransferSet, ...] = ()
+    online: Online = Online()
+    plots: bool = True
+    """Draw the figures."""

@@ -1,0 +1,96 @@
+"""The augmented views that LiDAR measures on: q views of each of n images of the training set.
+
+They are drawn as the run draws its views, by keys of their own: the views of an image depend on (seed, image) and on
+nothing else, so neither n, q nor the size of batches changes those that are there anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Data
+from pipeline.config.evaluation import Quality
+from pipeline.data.datasets import ImageDataset
+from pipeline.data.replacement import replacements
+from pipeline.data.view_kinds import view_kinds
+from pipeline.data.views import ViewMaker
+from pipeline.errors import ConfigError, UserError
+from pipeline.randomness import derive_seed
+
+
+class QualityViews:
+    """Makes the views; keeps the memory that this takes, so have one a thread.
+
+    The images are evenly spaced in the data set, so that of one that is sorted by class every class has its share.
+    View j is of the kind of the run's view j modulo V, where V counts the run's views that have the full size: usually
+    two, so that both halves of an asymmetric augmentation are measured alike.
+
+    Args:
+        data: section of the run; its augmentation.
+        images: the training set.
+        settings: how many images and views.
+        seed: of the evaluation.
+
+    Attributes:
+        indices: the images that are measured.
+
+    Raises:
+        ConfigError: the training set has fewer images than are asked for.
+    """
+
+    def __init__(self, data: Data, images: ImageDataset, settings: Quality, seed: int) -> None:
+        length, samples = len(images), settings.samples
+        if samples > length:
+            problem = f"got {samples}, and the training set has {length} images"
+            raise ConfigError("evaluation.quality.samples", problem, f"Give 2 to {length}")
+        self.indices = [number * length // samples for number in range(samples)]
+        groups = tuple(group for group in data.views if group.size in (None, data.image_size))
+        whole = data.model_copy(update={"views": groups})
+        self._images, self._count, self._size = images, settings.views, data.image_size
+        self._kinds, self._skip = len(view_kinds(whole)), data.on_error == "skip"
+        self._seed = derive_seed(seed, "quality")
+        self._maker = ViewMaker(whole, self._kinds, self._seed)
+
+    def __len__(self) -> int:
+        """All views, n q."""
+        return len(self.indices) * self._count
+
+    def make(self, rows: Iterable[int]) -> NDArray[np.uint8]:
+        """Some of the views, uint8 `[B, S, S, 3]`.
+
+        Args:
+            rows: view j of image i is row i q + j, so that the views of one image are neighbours.
+
+        Raises:
+            UserError: an image cannot be decoded (`data.on_error: fail`), or none of those tried in its place can.
+        """
+        chosen = [divmod(int(row), self._count) for row in rows]
+        views = np.empty((len(chosen), self._size, self._size, 3), np.uint8)
+        done, turn = 0, np.empty((self._kinds, self._size, self._size, 3), np.uint8)
+        for number, group in groupby(chosen, key=lambda pair: pair[0]):
+            index = self.indices[number]
+            pixels = self._pixels(index)
+            for which, pairs in groupby(group, key=lambda pair: pair[1] // self._kinds):
+                self._maker.make(pixels, which, index, list(turn))
+                for _, view in pairs:
+                    views[done] = turn[view % self._kinds]
+                    done += 1
+        return views
+
+    def _pixels(self, index: int) -> NDArray[np.uint8]:
+        try:
+            return self._images.pixels(index)
+        except UserError:
+            if not self._skip:
+                raise
+        for other in replacements(self._seed, 0, index, len(self._images)):
+            try:
+                return self._images.pixels(other)
+            except UserError:
+                continue
+        name = self._images.name_of(index)
+        raise UserError(f"'{name}' cannot be decoded, nor can the images tried in its place: check the data set")

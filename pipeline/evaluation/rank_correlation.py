@@ -1,0 +1,34 @@
+"""How well a measure orders networks: rank correlations with their accuracy, as the LiDAR paper reports them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Both from -1 to 1; 1: one orders as the other does, 0: it says nothing.
+
+    Args:
+        kendall: Kendall's tau-b, which takes ties into account.
+        spearman: Spearman's rho.
+    """
+
+    kendall: float
+    spearman: float
+
+
+def rank_correlation(scores: Sequence[float], accuracies: Sequence[float]) -> RankCorrelation | None:
+    """The agreement of two orders of the same networks; None where all values of one are equal.
+
+    Args:
+        scores: larger is better.
+        accuracies: as many, two or more.
+    """
+    if len(set(scores)) < 2 or len(set(accuracies)) < 2:
+        return None
+    from scipy import stats  # takes a second, and only this needs it
+
+    kendall, spearman = stats.kendalltau(scores, accuracies), stats.spearmanr(scores, accuracies)
+    return RankCorrelation(float(kendall.statistic), float(spearman.statistic))

@@ -1,0 +1,1 @@
+"""What `onward evaluate` does: features of a trained network, and everything that is measured on them."""

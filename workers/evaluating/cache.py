@@ -1,0 +1,151 @@
+"""Features kept on disk: one folder for everything that they depend on, one safetensors file a place.
+
+Nothing in the folder is believed. A file counts if `features.json` names it, and its size, its digest, its shape and
+all its numbers are as they should be; any other is made again, and the user is told why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.evaluation.places import Place
+from pipeline.stage import Stage
+from workers.evaluating.finite import is_finite
+from workers.run_files import write_json
+
+FORMAT = "onward-features-1"
+INDEX = "features.json"
+TENSOR = "features"
+"""Name of the one tensor of a file."""
+MAX_INDEX_BYTES = 1 << 20
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Written:
+    """One file of features.
+
+    Args:
+        bytes: its size.
+        sha256: of its contents.
+        width: D of its `[N, D]`.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+    bytes: Annotated[int, Field(ge=0, lt=2**63)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    width: Annotated[int, Field(ge=1, lt=2**31)]
+
+
+_FILES = TypeAdapter(dict[str, Written])
+
+
+class Entry:
+    """The features of one set of images, by one network.
+
+    Args:
+        root: folder of all entries.
+        what: everything that the features depend on, as JSON has it; its digest names the folder.
+        images: N.
+        note: called with a sentence about what is damaged.
+    """
+
+    def __init__(self, root: Path, what: Mapping[str, Any], images: int, note: Callable[[str], None]) -> None:
+        self.what, self.images, self._note = dict(what), images, note
+        self.folder = root / hashlib.sha256(json.dumps(self.what, sort_keys=True).encode()).hexdigest()[:32]
+
+    def path(self, place: Place) -> Path:
+        """Where the features at `place` lie."""
+        return self.folder / f"{place.key}.safetensors"
+
+    def read(self, places: Iterable[Place]) -> dict[Place, Tensor]:
+        """What there is of `places`, float32 `[N, D]` mapped from the disk; damaged files are left out."""
+        known, found = self._index(self._note), {}
+        for place in places:
+            written = known.get(place.key)
+            if written is None:
+                continue
+            try:
+                found[place] = read_features(self.path(place), written, self.images)
+            except UserError as error:
+                self._note(f"{error}. The features of {place} are made again")
+        return found
+
+    def add(self, files: Mapping[Place, Written]) -> None:
+        """Name files that were just written, beside those that are there; raises `OSError`."""
+        named = {key: asdict(written) for key, written in self._index(lambda said: None).items()}
+        named |= {place.key: asdict(written) for place, written in files.items()}
+        write_json(self.folder / INDEX, {"format": FORMAT, "what": self.what, "images": self.images, "files": named})
+
+    def _index(self, note: Callable[[str], None]) -> dict[str, Written]:
+        path = self.folder / INDEX
+        try:
+            with path.open("rb") as file:
+                values = json.loads(file.read(MAX_INDEX_BYTES))
+            if not isinstance(values, dict) or {k: v for k, v in values.items() if k != "files"} != {
+                "format": FORMAT, "what": json.loads(json.dumps(self.what)), "images": self.images,
+            }:  # fmt: skip
+                raise ValueError("it is of other features")
+            return _FILES.validate_json(json.dumps(values["files"]))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, RecursionError) as error:
+            reason = "its files are not listed as they should be" if isinstance(error, ValidationError) else error
+            note(f"'{path}' cannot be used ({' '.join(str(reason).split())[:200]}). Its features are made again")
+            return {}
+
+
+def read_features(path: Path, written: Written, rows: int) -> Tensor:
+    """Features from a file, float32 `[N, D]` mapped from the disk.
+
+    Args:
+        path: of the file.
+        written: what it should be.
+        rows: N.
+
+    Raises:
+        UserError: it is anything else, cannot be read, or holds a NaN or an infinity.
+    """
+    try:
+        if (size := path.lstat().st_size) != written.bytes:
+            raise UserError(f"'{path}' has {size} bytes and should have {written.bytes}")
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != written.sha256:
+            raise UserError(f"'{path}' is damaged: its digest is another")
+        features = load_file(path).get(TENSOR)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"'{path}' cannot be read ({reason})") from None
+    if features is None or features.dtype != torch.float32 or list(features.shape) != [rows, written.width]:
+        raise UserError(f"'{path}' does not hold {rows} features of {written.width} numbers")
+    if not is_finite(features):
+        raise UserError(f"'{path}' holds NaN or infinity")
+    return features
+
+
+def network_digest(stages: Sequence[Stage]) -> str:
+    """SHA-256 over names, shapes and values of all blocks and heads; what the loss adds of its own does not count."""
+    digest = hashlib.sha256()
+    for stage in stages:
+        for name, tensor in sorted(stage.state_dict().items()):
+            if not name.startswith(("block.", "head.")):
+                continue
+            digest.update(f"{stage.index} {name} {tensor.dtype} {list(tensor.shape)}\0".encode())
+            raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            for start in range(0, raw.size, _CHUNK):
+                digest.update(raw[start : start + _CHUNK].data)
+    return digest.hexdigest()

@@ -1,0 +1,105 @@
+"""The network that is evaluated: a run's trained weights, or those of one of its snapshots.
+
+A file is opened only when its snapshot's manifest vouches for it, and a tensor is taken only if it fits the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.errors import ConfigError, UserError
+from pipeline.stage import Stage
+from pipeline.state import network_tensors
+from workers.manifest import MANIFEST, check_files, read_manifest
+from workers.run_files import RunDir, step_numbers
+
+
+def load_network(run: RunDir, stages: Sequence[Stage], steps: int | None, note: Callable[[str], None]) -> None:
+    """Fill `stages` with weights and buffers of a run; the optimizer's state stays on the disk.
+
+    Args:
+        run: where they are.
+        stages: the whole network.
+        steps: of the snapshot to take; None for the trained network.
+        note: called with a sentence if some blocks had not learned at that snapshot.
+
+    Raises:
+        ConfigError: there is no such snapshot, or no trained network.
+        UserError: a file is damaged, or of another architecture.
+    """
+    if steps is None:
+        _load_trained(run, stages)
+    else:
+        _load_snapshot(run, stages, steps, note)
+
+
+def snapshot_steps(run: RunDir) -> list[int]:
+    """After how many steps there are complete snapshots, in order."""
+    return [steps for steps in step_numbers(run) if (run.snapshot(steps) / MANIFEST).is_file()]
+
+
+def _load_trained(run: RunDir, stages: Sequence[Stage]) -> None:
+    for stage in stages:
+        path = run.stage(stage.index)
+        if not path.is_file():
+            known = snapshot_steps(run)
+            problem = f"'{path}' does not exist: this run has not been trained to its end"
+            if not known:
+                raise UserError(f"{problem}, and it has no snapshots. Train it first")
+            remedy = f"Its newest snapshot is after {known[-1]} steps: give evaluation.checkpoint={known[-1]}"
+            raise ConfigError("evaluation.checkpoint", problem, remedy)
+        _load(stage, path)
+
+
+def _load_snapshot(run: RunDir, stages: Sequence[Stage], steps: int, note: Callable[[str], None]) -> None:
+    known = snapshot_steps(run)
+    if steps not in known:
+        some = f"There are snapshots after {', '.join(map(str, known))} steps" if known else "It has no snapshots"
+        trained = run.stage(len(stages)).is_file()
+        remedy = f"{some}{'; leave it out for the trained network' if trained else ''}"
+        raise ConfigError("evaluation.checkpoint", f"'{run.path}' has no snapshot after {steps} steps", remedy)
+    folder = run.snapshot(steps)
+    try:
+        manifest = read_manifest(folder)
+        check_files(folder, manifest)
+    except UserError as error:
+        others = [number for number in known if number != steps]
+        remedy = f"Give evaluation.checkpoint={others[-1]}" if others else "It has no other snapshot"
+        raise ConfigError("evaluation.checkpoint", str(error), remedy) from None
+    unlearned = [stage.index for stage in stages if stage.index not in manifest.stages]
+    if unlearned:
+        which = f"block {unlearned[0]}" if len(unlearned) == 1 else f"blocks {unlearned[0]} to {unlearned[-1]}"
+        note(f"after {steps} steps {which} had not begun to learn: measured as initialised")
+    for stage in stages:
+        if stage.index in manifest.stages:
+            _load(stage, folder / manifest.stages[stage.index].file)
+
+
+def _load(stage: Stage, path: Path) -> None:
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"'{path}' cannot be read ({error}). Train the run again") from None
+    tensors = network_tensors(tensors)
+    problem = _misfit(stage.state_dict(), tensors)
+    if problem:
+        raise UserError(
+            f"'{path}' does not fit the network of the run's config.yaml: {problem}. Restore either of them"
+        )
+    stage.load_state_dict(tensors)
+
+
+def _misfit(network: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:
+    """The first tensor that is missing, of another shape or not the network's, in words; None if all fit."""
+    for name, tensor in network.items():
+        if name not in found:
+            return f"it has no '{name}'"
+        if found[name].shape != tensor.shape:
+            return f"'{name}' is {list(found[name].shape)} in the file and {list(tensor.shape)} in the network"
+    extra = next((name for name in found if name not in network), None)
+    return None if extra is None else f"the network has no '{extra}'"

@@ -1,0 +1,198 @@
+"""What a measure is given: the network, the images, their features, and somebody to tell how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from pipeline.config import Config, Data, Evaluation
+from pipeline.data.datasets import ImageDataset, Split, open_dataset, open_labelled
+from pipeline.data.evaluation_view import evaluation_view
+from pipeline.errors import ConfigError
+from pipeline.evaluation.feature_set import FeatureSet
+from pipeline.evaluation.features import embed, places_of
+from pipeline.evaluation.places import Feature, Place
+from pipeline.stage import Stage
+from workers.evaluating.augmented import augmented_batches
+from workers.evaluating.extraction import Batch, Load, Transform
+from workers.evaluating.finite import check_finite
+from workers.evaluating.source import FeatureSource, Tell
+
+
+@dataclass
+class Context:
+    """One network and one labelled data set.
+
+    Args:
+        config: of the run, with the evaluation's settings laid over it.
+        stages: the whole network, loaded, in evaluation mode, on `device`.
+        device: that it computes on; results of measures are computed there or on the CPU.
+        run: the run directory.
+        source: makes features, or reads those of an earlier evaluation.
+        data: which data set, and how its images are resized and normalised.
+        data_name: the data set in records.
+        progress: called with what is being done, how much of it is done, and how much there is.
+        note: called with a sentence for the user.
+
+    Attributes:
+        spectra: eigenvalues for the document, by `Place.key`; a measure adds its own.
+        corruptions: likewise, what the corruption benchmark has to say beside its errors.
+    """
+
+    config: Config
+    stages: Sequence[Stage]
+    device: torch.device
+    run: Path
+    source: FeatureSource
+    data: Data
+    data_name: str
+    progress: Tell = lambda text, done, total: None
+    note: Callable[[str], None] = lambda text: None
+    spectra: dict[str, list[float]] = field(default_factory=dict)
+    corruptions: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Evaluation:
+        """What is to be measured."""
+        return self.config.evaluation
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where classifiers are fitted: `evaluation.places` of `evaluation.blocks`."""
+        return self.places_of(self.settings.places)
+
+    def places_of(self, features: Iterable[Feature]) -> tuple[Place, ...]:
+        """These features of `evaluation.blocks`; blocks without a head have a trunk only."""
+        return places_of(self.stages, features, self.settings.blocks)
+
+    @cached_property
+    def trained_images(self) -> ImageDataset:
+        """What the run was trained on, with labels or without; raises `UserError` if it cannot be read."""
+        return open_dataset(self.data, "train")
+
+    @cached_property
+    def train_images(self) -> ImageDataset:
+        """What classifiers are fitted on; raises `UserError` if the images have no labels or cannot be read."""
+        return open_labelled(self.data, "train")
+
+    @cached_property
+    def test_images(self) -> ImageDataset:
+        """What classifiers are tested on; raises `UserError` if there is no such part, or without labels."""
+        return open_labelled(self.data, "test")
+
+    @property
+    def classes(self) -> int:
+        """Of the labelled training images; raises as `train_images`."""
+        return self.train_images.num_classes
+
+    @cached_property
+    def train(self) -> FeatureSet:
+        """Features of `train_images` at `places`; raises `UserError` also if they are not finite."""
+        return self._features("train", self.train_images)
+
+    @cached_property
+    def test(self) -> FeatureSet:
+        """Features of `test_images` at `places`; raises `UserError` also if they are not finite."""
+        return self._features("test", self.test_images)
+
+    def features_of(
+        self, images: ImageDataset, transform: Transform | None = None, places: Collection[Place] | None = None
+    ) -> FeatureSet:
+        """Features of any images, in evaluation's view of them; nothing is kept on disk.
+
+        Args:
+            images: `[N]`.
+            transform: from the view of an image, uint8 `[S, S, 3]`, and its number to another such view.
+            places: `self.places` if not given.
+
+        Raises:
+            UserError: an image cannot be read, or features are not finite.
+        """
+        return self.source.make(images, self.data, places or self.places, transform, self.progress)
+
+    def embed(self, images: Tensor | NDArray[np.uint8], places: Collection[Place]) -> dict[Place, Tensor]:
+        """One batch through the network: bytes `[B, S, S, 3]` to float32 `[B, D]` at each place, on `device`.
+
+        Raises `UserError` if they are not finite.
+        """
+        pixels = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
+        found = embed(self.stages, pixels.to(self.device), places)
+        check_finite(found)
+        return found
+
+    def embedded(
+        self, batches: Sequence[Batch], load: Load, places: Collection[Place]
+    ) -> Iterator[dict[Place, Tensor]]:
+        """Many batches through the network, in order; several are made at the same time, in threads.
+
+        Args:
+            batches: which images make up each batch.
+            load: makes the pixels of a batch, uint8 `[B, S, S, 3]`; called in threads, for several batches at once.
+            places: where embeddings are taken.
+
+        Returns:
+            For each batch float32 `[B, D]` at each place, on the CPU.
+
+        Raises:
+            UserError: what `load` raises, or embeddings that are not finite.
+        """
+        for _, found in self.source.extractor.run(batches, load, places):
+            check_finite(found)
+            yield found
+
+    def view(self, image: Image.Image) -> NDArray[np.uint8]:
+        """What evaluation sees of an image: uint8 `[S, S, 3]`."""
+        return evaluation_view(image, self.data.image_size, self.data.eval_interpolation)
+
+    def augmented_epoch(
+        self, epoch: int, batch_size: int | None = None, places: Collection[Place] | None = None
+    ) -> Iterator[tuple[dict[Place, Tensor], Tensor]]:
+        """The features of augmented training images, in a new order: crops and flips, as the papers' probes see them.
+
+        Keyed by (`evaluation.seed`, epoch, image), so it is the same every time.
+
+        Args:
+            epoch: counted from 0.
+            batch_size: images a batch, the last may be smaller; `evaluation.batch_size` if not given.
+            places: `self.places` if not given.
+
+        Returns:
+            For each batch the features, float32 `[B, D]` on the CPU, and the labels, int64 `[B]`.
+
+        Raises:
+            UserError: as `train_images`, or features are not finite.
+        """
+        size, where = batch_size or self.settings.batch_size, tuple(places or self.places)
+        return augmented_batches(
+            self.source.extractor, self.train_images, self.data, self.settings.seed, epoch, size, where
+        )
+
+    def on(self, data: Data, name: str) -> Context:
+        """The same network, on another data set.
+
+        Args:
+            data: which, at which `image_size` and interpolation. Normalised as the run's own, whatever it says.
+            name: of the data set in records.
+        """
+        return Context(
+            self.config, self.stages, self.device, self.run, self.source, data, name, self.progress, self.note
+        )
+
+    def check_blocks(self) -> None:
+        """Raises `ConfigError` if `evaluation.blocks` names one that the network does not have."""
+        for number, block in enumerate(self.settings.blocks):
+            if block > len(self.stages):
+                problem = f"there is no block {block}"
+                raise ConfigError(f"evaluation.blocks.{number}", problem, f"Blocks are 1 to {len(self.stages)}")
+
+    def _features(self, split: Split, images: ImageDataset) -> FeatureSet:
+        return self.source.get(split, images, self.data, self.places, self.progress)

@@ -1,0 +1,54 @@
+"""The probe table of `report.json`: the trained network beside the same network untrained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from pipeline.config import Config
+from pipeline.data.datasets import Split, open_labelled
+from pipeline.evaluation.blocks import FEATURES, score_blocks
+from pipeline.evaluation.feature_set import FeatureSet
+from pipeline.evaluation.features import places_of
+from pipeline.evaluation.places import Place
+from pipeline.serial import build_stages
+from pipeline.stage import Stage
+from workers.compute import set_up_compute
+from workers.evaluating.source import FeatureSource, Tell
+
+
+def ready_stages(config: Config, device: torch.device) -> list[Stage]:
+    """The network of a run as it is initialised, in evaluation mode, on `device`, which computes as it trains."""
+    set_up_compute(config)
+    stages = build_stages(config, 1, device)
+    for stage in stages:
+        stage.eval()
+    return stages
+
+
+def table_features(
+    source: FeatureSource, split: Split, more: tuple[Place, ...] = (), tell: Tell = lambda *how_far: None
+) -> FeatureSet:
+    """What the table needs of the labelled images, and at `more` places in the same pass; raises `UserError`."""
+    places = dict.fromkeys((*places_of(source.stages, FEATURES), *more))
+    data = source.config.data
+    return source.get(split, open_labelled(data, split), data, tuple(places), tell)
+
+
+def scores_of(source: FeatureSource, known: Mapping[Place, float] | None = None) -> list[dict[str, Any]]:
+    """One row a block.
+
+    Args:
+        source: of the network's features.
+        known: accuracies of the quick probe that have been measured already.
+
+    Raises:
+        UserError: the data has no labels or no test split, or the features are not finite.
+    """
+    train, test = (table_features(source, split) for split in ("train", "test"))
+    # A probe is thousands of tiny steps: threads gain nothing there, and lose much where cores are shared.
+    torch.set_num_threads(1)
+    return [asdict(score) for score in score_blocks(train, test, known)]

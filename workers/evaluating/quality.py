@@ -1,0 +1,138 @@
+"""What every block is worth without labels: augmented views of some images through the network, and the measures."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.config.evaluation import Quality
+from pipeline.data.memory import available_bytes
+from pipeline.errors import ConfigError
+from pipeline.evaluation.document import Record
+from pipeline.evaluation.places import Place
+from pipeline.evaluation.quality import alpha_of_spectrum, collapse_level, lidar, rankme, spectrum
+from pipeline.evaluation.quality_views import QualityViews
+from workers.evaluating.context import Context
+from workers.evaluating.extraction import Batch
+from workers.evaluating.finite import check_finite
+
+MEASURE = "quality"
+WORK = 3
+"""Copies in float64 of one embedding, and of a square matrix of its smaller side, that the measures hold at once."""
+
+
+def measure_quality(context: Context) -> list[Record]:
+    """LiDAR, RankMe, alpha-ReQ and the collapse level of every place; their spectra go to `context.spectra`.
+
+    All are measured on the same n x q augmented views. Where an embedding has too few dimensions for
+    `evaluation.quality.ranks`, alpha-ReQ is left out with a note.
+
+    Raises:
+        ConfigError: more images than there are, or more memory than is available.
+        UserError: an image cannot be read, or embeddings are not finite.
+    """
+    settings = context.settings.quality
+    if not settings.enabled:
+        return []
+    places = context.places_of(dict.fromkeys(settings.places))
+    embeddings = _embed(context, places)
+    records: list[Record] = []
+    too_few: list[Place] = []
+    with _all_cores():
+        for done, place in enumerate(places, 1):
+            found, values = _measures(embeddings.pop(place), settings, context.device)
+            context.spectra[place.key] = values
+            records += [
+                Record(context.data_name, place.block, place.feature, MEASURE, metric, value)
+                for metric, value in found.items()
+            ]
+            if "alpha" not in found:
+                too_few.append(place)
+            context.progress("measures without labels", done, len(places))
+    if too_few:
+        names = ", ".join(map(str, too_few))
+        context.note(f"no alpha-ReQ of {names}: fewer dimensions than evaluation.quality.ranks={list(settings.ranks)}")
+    return records
+
+
+def _measures(rows: Tensor, settings: Quality, device: torch.device) -> tuple[dict[str, float], list[float]]:
+    """Every number by its metric, and the spectrum, of the embeddings `[n q, d]`."""
+    try:
+        return _measures_of(rows.to(device), settings)
+    except torch.OutOfMemoryError:  # of a GPU; that there is enough in the host was seen to
+        return _measures_of(rows, settings)
+
+
+def _measures_of(rows: Tensor, settings: Quality) -> tuple[dict[str, float], list[float]]:
+    values = spectrum(rows)
+    found = {
+        "lidar": lidar(rows.view(-1, settings.views, rows.shape[1]), settings.delta, settings.epsilon),
+        "rankme": rankme(rows, settings.epsilon),
+        "collapse": collapse_level(rows),
+    }
+    if len(values) > settings.ranks[0]:
+        power_law = alpha_of_spectrum(values, settings.ranks)
+        found |= {"alpha": power_law.alpha, "alpha_r2": power_law.r2}
+    return found, values.tolist()
+
+
+def _embed(context: Context, places: Sequence[Place]) -> dict[Place, Tensor]:
+    """float32 `[n q, d]` of every place, on the CPU, the views of one image one after the other."""
+    settings, seed = context.settings.quality, context.settings.seed
+    own = threading.local()  # views are made in several threads, and each needs a maker of its own
+
+    def load(batch: Batch) -> NDArray[np.uint8]:
+        if not hasattr(own, "views"):
+            own.views = QualityViews(context.data, context.trained_images, settings, seed)
+        made: NDArray[np.uint8] = own.views.make(batch)
+        return made
+
+    total = len(QualityViews(context.data, context.trained_images, settings, seed))
+    size = context.settings.batch_size
+    batches = [range(first, min(first + size, total)) for first in range(0, total, size)] if places else []
+    kept: dict[Place, Tensor] = {}
+    done = 0
+    for found in context.embedded(batches, load, places):
+        if not kept:
+            _check_memory({place: total * part.shape[1] for place, part in found.items()}, total)
+            kept = {place: torch.empty(total, part.shape[1]) for place, part in found.items()}
+        check_finite(found)
+        rows = len(next(iter(found.values())))
+        for place, part in found.items():
+            kept[place][done : done + rows] = part
+        done += rows
+        context.progress("augmented views", done, total)
+    return kept
+
+
+def _check_memory(numbers: dict[Place, int], rows: int) -> None:
+    """Whether so many float32 `numbers` in `rows`, and what is made of the largest, fit into the host's memory."""
+    largest = max(numbers.values())
+    side = min(rows, largest // rows)
+    need = 4 * sum(numbers.values()) + 8 * WORK * (largest + side * side)
+    have = available_bytes()
+    if have is not None and need > have:
+        raise ConfigError(
+            "evaluation.quality.samples",
+            f"the embeddings of {rows} views at {len(numbers)} places, and what is computed of them, take "
+            f"{need / 1e9:.1f} GB, and {have / 1e9:.1f} GB of memory are available",
+            "Give fewer samples, evaluation.quality.views or evaluation.quality.places, or some of evaluation.blocks",
+        )
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Large matrices gain from threads, which the forward passes must not use."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,94 @@
+"""Several processes that torchrun started share the work of making features; no tensors travel between them.
+
+Each writes the rows of its own batches to files in the run directory, and says through torchrun's store, in JSON, that
+they are there, or why not. Shares are whole batches, so the bits are those of one process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.errors import TrainingError, UserError
+from pipeline.evaluation.places import Place
+from workers.evaluating.cache import Written
+from workers.groups import RunGroup
+
+TIMEOUT = 1800.0
+"""Seconds that one process waits for another, which has as much to do as itself."""
+T = TypeVar("T")
+_FILES = TypeAdapter(dict[str, Written])
+
+
+@dataclass
+class Ranks:
+    """This process among those that share the work; rank 0 leads and alone measures.
+
+    Args:
+        group: that torchrun started.
+        timeout: seconds that one waits for another.
+    """
+
+    group: RunGroup
+    timeout: float = TIMEOUT
+    _number: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is rank 0."""
+        return self.group.rank == 0
+
+    def share(self, batches: Sequence[T], rank: int | None = None) -> Sequence[T]:
+        """The batches of one rank, this one if not given: neighbours, and about as many for each."""
+        rank, size = self.group.rank if rank is None else rank, self.group.world_size
+        return batches[len(batches) * rank // size : len(batches) * (rank + 1) // size]
+
+    def agree(self, places: Iterable[Place] | None) -> tuple[Place, ...]:
+        """Rank 0 says which features are to be made; the others hear it.
+
+        Args:
+            places: of rank 0; the others give None.
+
+        Raises:
+            TrainingError: rank 0 says nothing.
+        """
+        self._number += 1
+        if self.leads:
+            chosen = tuple(places or ())
+            self.group.publish(f"features/{self._number}", {"places": [asdict(place) for place in chosen]})
+            return chosen
+        word = self.group.look_up(f"features/{self._number}", self.timeout)
+        return tuple(Place(**place) for place in word["places"])
+
+    def done(self, files: dict[Place, Written]) -> None:
+        """This rank has written its rows."""
+        named = {place.key: asdict(written) for place, written in files.items()}
+        self.group.publish(f"features/{self._number}/{self.group.rank}", {"files": named})
+
+    def failed(self, error: Exception) -> None:
+        """This rank cannot go on; rank 0 says why."""
+        self.group.publish(f"features/{self._number}/{self.group.rank}", {"error": str(error)})
+
+    def files_of(self, rank: int, places: Iterable[Place]) -> dict[Place, Written]:
+        """What another rank has written.
+
+        Raises:
+            UserError: it could not.
+            TrainingError: it says nothing, or nothing that can be understood.
+        """
+        try:
+            word: dict[str, Any] = self.group.look_up(f"features/{self._number}/{rank}", self.timeout)
+        except TrainingError:
+            problem = f"process {rank} had not written its features {self.timeout:g} s after process 0"
+            raise TrainingError(problem) from None
+        if "error" in word:
+            raise UserError(f"process {rank}: {word['error']}")
+        try:
+            named = _FILES.validate_json(json.dumps(word.get("files")))
+            return {place: named[place.key] for place in places}
+        except (ValidationError, KeyError):
+            raise TrainingError(f"process {rank} did not say which features it has written") from None

@@ -1,0 +1,208 @@
+"""One evaluation, from the weights to the document: every measure that the configuration asks for, in order.
+
+What cannot be measured is left out with a sentence, so that data without labels still get the measures that need none;
+where nothing is left, the first reason is the error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from pipeline.config import Config
+from pipeline.data.datasets import Split, open_labelled
+from pipeline.errors import ConfigError, UserError
+from pipeline.evaluation.document import DataInfo, Document, Record
+from pipeline.evaluation.places import Place
+from pipeline.stage import Stage
+from workers.evaluating.checkpoints import load_network
+from workers.evaluating.context import Context
+from workers.evaluating.probe_table import ready_stages, scores_of, table_features
+from workers.evaluating.probes import measure_probes
+from workers.evaluating.quality import measure_quality
+from workers.evaluating.ranks import Ranks
+from workers.evaluating.robustness import measure_corruptions, plan_corruptions
+from workers.evaluating.source import PACKAGES, FeatureSource
+from workers.evaluating.telling import Teller
+from workers.evaluating.transfer import check_transfer, transfer_contexts
+from workers.run_files import RunDir
+
+FOLDER = "evaluation"
+"""Of a run directory: tables, figures, and the features that are kept."""
+SPLITS: tuple[Split, ...] = ("train", "test")
+MEASURES: tuple[tuple[str, Callable[[Context], list[Record]]], ...] = (
+    ("quality", measure_quality),
+    ("probes", measure_probes),
+    ("corruptions", measure_corruptions),
+)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation found.
+
+    Args:
+        document: for `evaluation.json`.
+        table: the probes of the trained and the untrained network, for `report.json`; None where they were not asked
+            for or could not be fitted.
+    """
+
+    document: Document
+    table: dict[str, Any] | None
+
+
+def evaluate(
+    config: Config, trained_with: Config, run: RunDir, device: torch.device, teller: Teller, ranks: Ranks | None = None
+) -> Evaluated | None:
+    """Measure one run.
+
+    Args:
+        config: of the run, with the evaluation's settings laid over it.
+        trained_with: of the run, as it was trained.
+        run: where its weights are, and where features are kept.
+        device: that everything is computed on.
+        teller: told how far it is.
+        ranks: the processes that share the work; None for one alone.
+
+    Returns:
+        None on all ranks but the first, which measures.
+
+    Raises:
+        UserError: the weights cannot be read, or nothing at all can be measured.
+        TrainingError: another process says nothing.
+    """
+    stages = ready_stages(config, device)
+    load_network(run, stages, config.evaluation.checkpoint, teller.note)
+    source = _source(config, run, stages, device, teller, ranks)
+    context = Context(config, stages, device, run.path, source, config.data, config.data.name, teller.tell, teller.note)
+    for check in (Context.check_blocks, plan_corruptions, check_transfer):
+        check(context)
+    untrained = None
+    if config.evaluation.checkpoint is None and "quick" in config.evaluation.linear and run.report.is_file():
+        untrained = _untrained_table(config, run, device, teller, ranks)
+    if untrained is not None or ranks is not None:
+        _prefetch(source, context.places, teller, ranks)
+    if ranks is not None and not ranks.leads:
+        return None
+    source.ranks = None  # the others have ended
+    records = _measured(context)
+    trained = None if untrained is None else _trained_table(context, records)
+    table = None if trained is None else {"untrained": untrained, "trained": trained}
+    return Evaluated(_document(context, trained_with, records), table)
+
+
+def _source(
+    config: Config, run: RunDir, stages: list[Stage], device: torch.device, teller: Teller, ranks: Ranks | None
+) -> FeatureSource:
+    return FeatureSource(config, stages, device, run.path / FOLDER / "features", teller.note, ranks)
+
+
+def _prefetch(source: FeatureSource, places: tuple[Place, ...], teller: Teller, ranks: Ranks | None) -> bool:
+    """Make all features that will be asked for, one pass a part; whether they are there.
+
+    What is wrong is said by the measure that needs them. But where processes share the work, one that cannot go on
+    ends all.
+    """
+    try:
+        for split in SPLITS:
+            open_labelled(source.config.data, split)
+    except UserError:
+        return False
+    try:
+        for split in SPLITS:
+            table_features(source, split, places, teller.tell)
+    except UserError:
+        if ranks is not None:
+            raise
+        return False
+    return True
+
+
+def _untrained_table(
+    config: Config, run: RunDir, device: torch.device, teller: Teller, ranks: Ranks | None
+) -> list[dict[str, Any]] | None:
+    """The rows of the network as it was initialised; None where there can be none."""
+    source = _source(config, run, ready_stages(config, device), device, teller, ranks)
+    if not _prefetch(source, (), teller, ranks):
+        return None
+    source.ranks = None
+    return scores_of(source) if ranks is None or ranks.leads else []
+
+
+def _trained_table(context: Context, records: Iterable[Record]) -> list[dict[str, Any]] | None:
+    known = {
+        record.place: record.value
+        for record in records
+        if (record.data, record.measure, record.metric) == (context.data_name, "linear/quick", "top1")
+    }
+    try:
+        return scores_of(context.source, known)
+    except UserError:  # the probes have said it
+        return None
+
+
+def _measured(context: Context) -> list[Record]:
+    """Every measure in order, on the run's own data and then on the others."""
+    records: list[Record] = []
+    problems: list[UserError] = []
+    for what, measure in _jobs(context):
+        try:
+            found = measure()
+        except ConfigError:
+            raise
+        except UserError as problem:
+            context.note(f"{what} left out: {problem}")
+            problems.append(problem)
+            continue
+        records += [record for record in found if record.finite]
+        for record in found:
+            if not record.finite:
+                context.note(f"{record.measure} {record.metric} of {record.place} is {record.value}: left out")
+    if not records:
+        off = "nothing is to be measured: every part of the section evaluation is off. Switch one on, such as quality"
+        raise problems[0] if problems else UserError(off)
+    return records
+
+
+def _jobs(context: Context) -> Iterator[tuple[str, Callable[[], list[Record]]]]:
+    for what, measure in MEASURES:
+        yield what, partial(measure, context)
+    for other in transfer_contexts(context):
+        yield f"transfer to {other.data_name}", partial(measure_probes, other)
+
+
+def _document(context: Context, trained_with: Config, records: list[Record]) -> Document:
+    settings, versions = context.settings, {name: version(name) for name in PACKAGES}
+    what = trained_with.model_dump(mode="json", exclude={"run_dir", "evaluation"})
+    return Document(
+        run=str(context.run),
+        checkpoint=settings.checkpoint,
+        config=settings.model_dump(mode="json"),
+        run_config_digest=hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest(),
+        seed=settings.seed,
+        versions={"python": platform.python_version(), **versions},
+        data=_data_info(context),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        results=records,
+        spectra=context.spectra,
+        corruptions=context.corruptions,
+    )
+
+
+def _data_info(context: Context) -> DataInfo:
+    train = test = classes = 0
+    with suppress(UserError):
+        train, classes = len(context.train_images), context.classes
+    with suppress(UserError):
+        test = len(context.test_images)
+    return DataInfo(context.data_name, train, test, classes)
