@@ -64,6 +64,7 @@ def shrunk(config: Config) -> list[str]:
         "data.root=null",
         "data.batch_size=16",
         "data.image_size=32",
+        "data.progressive=null",
         "data.workers=0",
         "data.download=false",
         "model.width=8",
