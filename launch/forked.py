@@ -112,8 +112,13 @@ class ForkServer:
             socket.send_fds(self._orders, [json.dumps(order).encode()], streams)
         deadline = time.monotonic() + START_SECONDS
         while not self._born:
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self._process.poll() is not None:
                 raise TrainingError(f"no process could be started: the fork server ended; see '{self._log}'")
+            if time.monotonic() > deadline:
+                raise TrainingError(
+                    f"no process could be started within {START_SECONDS:.0f} s, in which the fork server imports "
+                    "PyTorch: this machine is too busy, or its file system too slow"
+                )
             self.listen(0.1)
         return self._born.pop()
 

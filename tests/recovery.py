@@ -21,7 +21,7 @@ STEPS = ("train.max_steps=12", "snapshots.every=4", "metrics.enabled=false")
 END_SECONDS = 40
 """For a run that cannot go on to end; generous for a busy machine, it takes about three."""
 LEAVE_SECONDS = 15
-"""For processes that nobody waits for any more to notice it: feed workers look after their parent every 5 s."""
+"""For processes that nobody waits for any more to notice it."""
 SHARED_MEMORY = Path("/dev/shm")
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.marks import slow
 from tests.runs import report, train
 
 FOUR = "data.views=[{count: 4}]"
@@ -49,11 +50,11 @@ def digest(folder: Path, *overrides: str) -> str:
     [
         ((FOUR, *MIXED), ("link.kind=queue",)),
         ((SIZES, *MIXED), ("link.kind=queue", "processes=2", "data.workers=2")),
-        ((SIZES, NOISE), ("link.kind=rpc",)),
-        pytest.param((SIZES, "link.codec=bf16"), ("link.kind=p2p",), marks=pytest.mark.slow),
-        ((GROWING, SIZES), ("link.kind=queue",)),
+        slow((SIZES, NOISE), ("link.kind=rpc",)),
+        slow((SIZES, "link.codec=bf16"), ("link.kind=p2p",)),
+        slow((GROWING, SIZES), ("link.kind=queue",)),
         ((GROWING, "link.codec=int8"), ("link.kind=rpc", "data.workers=1")),
-        pytest.param((GROWING, NOISE), ("link.kind=p2p",), marks=pytest.mark.slow),
+        slow((GROWING, NOISE), ("link.kind=p2p",)),
     ],
     ids=["four", "sizes", "sizes, noise, rpc", "sizes, codec, p2p", "both", "growing, codec, rpc", "growing, p2p"],
 )
@@ -64,7 +65,7 @@ def test_the_pipeline_equals_the_serial_run(
     assert digest(tmp_path / "pipelined", *images, *method, *how) == serial
 
 
-@pytest.mark.parametrize("method", [(FOUR,), (GROWING, SIZES)], ids=["four", "both"])
+@pytest.mark.parametrize("method", [slow((FOUR,)), (GROWING, SIZES)], ids=["four", "both"])
 def test_replicas_compute_what_one_does(images: tuple[str, ...], tmp_path: Path, method: tuple[str, ...]) -> None:
     """But for rounding, which training magnifies; and the same bits over another link."""
     method = (*images, *method, "train.max_steps=6")
@@ -80,7 +81,7 @@ def test_replicas_compute_what_one_does(images: tuple[str, ...], tmp_path: Path,
             assert error < 1e-2, (stage, key, error)
 
 
-@pytest.mark.parametrize("method", [(SIZES,), (GROWING, SIZES)], ids=["sizes", "both"])
+@pytest.mark.parametrize("method", [slow((SIZES,)), (GROWING, SIZES)], ids=["sizes", "both"])
 def test_stopped_in_the_middle_of_a_ramp_and_started_again(
     images: tuple[str, ...], tmp_path: Path, method: tuple[str, ...]
 ) -> None:

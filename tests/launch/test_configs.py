@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.config import Config
 from pipeline.config_loading import load_config
+from tests.marks import slow
 from tests.runs import train
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
@@ -64,6 +65,7 @@ def shrunk(config: Config) -> list[str]:
         "data.root=null",
         "data.batch_size=16",
         "data.image_size=32",
+        "data.progressive=null",
         "data.workers=0",
         "data.download=false",
         "model.width=8",
@@ -77,7 +79,9 @@ def shrunk(config: Config) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [slow(path) if "imagenet" in path.name else path for path in CONFIGS], ids=[path.name for path in CONFIGS]
+)
 def test_the_preset_trains_two_tiny_steps(path: Path, tmp_path: Path) -> None:
     result = train(tmp_path, *shrunk(load_config(path)), config=path)
     assert result.returncode == 0, result.stderr

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from launch import forked
 from launch.children import Child
 from launch.forked import LOST, ForkServer
 from pipeline.errors import TrainingError
@@ -131,3 +132,12 @@ def test_the_command_itself_does_not_load_torch() -> None:
     """Or every start would take seconds longer, for nothing: the fork server loads it."""
     loaded = "import sys, launch.cli, launch.spawn; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", loaded], cwd=ROOT, timeout=60).returncode == 0
+
+
+def test_a_server_that_takes_too_long_is_told_from_one_that_ended(
+    tmp_path: Path, server: ForkServer, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.kill(server.pid, signal.SIGSTOP)
+    monkeypatch.setattr(forked, "START_SECONDS", 1.0)
+    with pytest.raises(TrainingError, match=r"within 1 s, in which .*: this machine is too busy, or"):
+        child(tmp_path, server, environment)

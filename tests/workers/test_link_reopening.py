@@ -163,7 +163,7 @@ def test_processes_with_outstanding_receives_end_quietly(tmp_path: Path, store: 
             started = time.monotonic()
             _, errors = peer.process.communicate(timeout=10)
             assert time.monotonic() - started < 5
-            assert peer.process.returncode == 0
+            assert peer.process.returncode == 0, errors
             assert errors == ""
 
 

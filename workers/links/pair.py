@@ -7,6 +7,7 @@ promises what a receive does with less than it expects. Connections of both are 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import time
 from abc import ABC, abstractmethod
@@ -95,6 +96,7 @@ class GlooPair(Pair):
             self._group: Any = ProcessGroupGloo(store, rank, 2, options)
         self._peer = 1 - rank
         self._receipt = torch.zeros(1, dtype=torch.uint8)
+        atexit.register(self.close)  # a group that is still there when the interpreter ends aborts the process
 
     def send(self, payload: Tensor) -> list[Work]:
         """See `Pair.send`."""
@@ -114,9 +116,13 @@ class GlooPair(Pair):
 
     def close(self) -> None:
         """See `Pair.close`."""
+        atexit.unregister(self.close)
+        group, self._group = self._group, None
+        if group is None:
+            return
         # Gloo's own abort does not wake a thread that waits; a wait that times out ends all transfers of its group.
         with contextlib.suppress(RuntimeError):
-            self._group.recv([torch.empty_like(self._receipt)], self._peer, _NEVER_USED).wait(timedelta(seconds=1e-3))
+            group.recv([torch.empty_like(self._receipt)], self._peer, _NEVER_USED).wait(timedelta(seconds=1e-3))
 
 
 class _GlooArrival:
