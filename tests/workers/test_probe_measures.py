@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.errors import ConfigError, UserError
+from pipeline.errors import UserError
 from pipeline.evaluation.document import Record
 from pipeline.evaluation.feature_set import FeatureSet
 from pipeline.evaluation.few_label import few_label_indices
@@ -231,12 +231,13 @@ def test_what_no_classifier_can_be_fitted_to_is_refused(
         measure_probes(measured)
 
 
-def test_too_many_neighbours_are_refused_before_anything_is_fitted(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workers.evaluating.probes.linear_probe_accuracy", None)
-    with pytest.raises(ConfigError, match=r"evaluation\.knn\.k: 49 neighbours are more than the 48 images"):
-        measure_probes(context(folder, linear=["quick"], knn={"k": [5, 49]}))
+def test_more_neighbours_than_images_are_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = context(folder, linear=[], knn={"k": [5, 49]})
+    notes: list[str] = []
+    monkeypatch.setattr(found, "note", notes.append)
+    assert {record.measure for record in measure_probes(found)} == {"knn/5"}
+    assert notes == [f"no k-NN with k=[49]: {found.data_name} has 48 training images"]
+    assert measure_probes(context(folder, linear=[], knn={"k": [49]})) == []
 
 
 def test_features_that_are_no_numbers_are_refused_by_name(folder: Path) -> None:

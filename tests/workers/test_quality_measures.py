@@ -123,9 +123,29 @@ def test_settings_that_measure_nothing(key: str, value: object) -> None:
         small_config(evaluation={"quality": {key: value}})
 
 
-def test_more_images_than_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^evaluation.quality.samples: got 10001, .* Give 2 to 10000$"):
-        measure_quality(context(tmp_path, {"samples": 10_001}))
+class Few:
+    """The first images of a data set."""
+
+    def __init__(self, images: Any) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._images, name)
+
+
+def test_more_images_than_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = context(tmp_path, {"samples": 10_001, "places": ["trunk"]})
+    notes: list[str] = []
+    monkeypatch.setattr(found, "note", notes.append)
+    monkeypatch.setattr(found, "trained_images", Few(found.trained_images))
+    few = {(r.place, r.metric): r.value for r in measure_quality(found)}
+    assert notes[0] == "quality on all 30 training images: evaluation.quality.samples=10001 is more"
+    exact = context(tmp_path, {"samples": 30, "places": ["trunk"]})
+    monkeypatch.setattr(exact, "trained_images", Few(exact.trained_images))
+    assert few == {(r.place, r.metric): r.value for r in measure_quality(exact)}
 
 
 def test_embeddings_that_do_not_fit_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

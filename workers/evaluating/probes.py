@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.evaluation.document import Record
 from pipeline.evaluation.few_label import few_label_indices
-from pipeline.evaluation.knn import check_neighbours, knn_accuracy
+from pipeline.evaluation.knn import knn_accuracy
 from pipeline.evaluation.linear import linear_probe_accuracy
 from pipeline.evaluation.mlp import EPOCHS, fit_mlp
 from pipeline.evaluation.places import Place
@@ -34,12 +34,13 @@ def measure_probes(context: Context) -> list[Record]:
     Raises:
         UserError: there is nothing to fit or to test on: no labels, no test images, a single class; or features are
             not finite.
-        ConfigError: `evaluation.knn.k` is more than there are training images.
     """
     if not _asked(context):
         return []
     task = Task(context.train, context.test, context.data_name)
-    check_neighbours(context.settings.knn.k, len(task.train_rows))
+    too_many = [k for k in context.settings.knn.k if k > len(task.train_rows)]
+    if too_many:
+        context.note(f"no k-NN with k={too_many}: {context.data_name} has {len(task.train_rows)} training images")
     if task.unknown:
         context.note(
             f"{task.unknown} of {len(task.test_rows)} test images of {context.data_name} are of classes that its "
@@ -68,7 +69,7 @@ class _Measures:
         settings = self.context.settings
         found = [self._linear(place, name, augmented) for name in settings.linear]
         found += [self._mlp(place)] if settings.mlp else []
-        found += [self._neighbours(place)] if settings.knn.k else []
+        found += [self._neighbours(place)]
         found += [self._few_labels(place, share) for share in settings.few_labels.shares]
         return [record for records in found for record in records]
 
@@ -131,8 +132,11 @@ class _Measures:
 
     def _neighbours(self, place: Place) -> list[Record]:
         task, knn = self.task, self.context.settings.knn
+        possible = [k for k in knn.k if k <= len(task.train_rows)]
+        if not possible:
+            return []
         data = task.train_features(place), task.train_labels, task.test_features(place), task.test_labels
-        found = knn_accuracy(*data, knn.k, knn.temperature, device=self.context.device)
+        found = knn_accuracy(*data, possible, knn.temperature, device=self.context.device)
         return [
             record
             for k, (top1, top5) in found.items()

@@ -35,14 +35,14 @@ def measure_quality(context: Context) -> list[Record]:
     `evaluation.quality.ranks`, alpha-ReQ is left out with a note.
 
     Raises:
-        ConfigError: more images than there are, or more memory than is available.
+        ConfigError: more memory than is available.
         UserError: an image cannot be read, or embeddings are not finite.
     """
-    settings = context.settings.quality
+    settings = _settings(context)
     if not settings.enabled:
         return []
     places = context.places_of(dict.fromkeys(settings.places))
-    embeddings = _embed(context, places)
+    embeddings = _embed(context, settings, places)
     records: list[Record] = []
     too_few: list[Place] = []
     with _all_cores():
@@ -83,9 +83,18 @@ def _measures_of(rows: Tensor, settings: Quality) -> tuple[dict[str, float], lis
     return found, values.tolist()
 
 
-def _embed(context: Context, places: Sequence[Place]) -> dict[Place, Tensor]:
+def _settings(context: Context) -> Quality:
+    """The run's; of a training set with fewer images than `evaluation.quality.samples`, all of them."""
+    settings = context.settings.quality
+    if not settings.enabled or settings.samples <= (count := len(context.trained_images)):
+        return settings
+    context.note(f"quality on all {count} training images: evaluation.quality.samples={settings.samples} is more")
+    return settings.model_copy(update={"samples": count})
+
+
+def _embed(context: Context, settings: Quality, places: Sequence[Place]) -> dict[Place, Tensor]:
     """float32 `[n q, d]` of every place, on the CPU, the views of one image one after the other."""
-    settings, seed = context.settings.quality, context.settings.seed
+    seed = context.settings.seed
     own = threading.local()  # views are made in several threads, and each needs a maker of its own
 
     def load(batch: Batch) -> NDArray[np.uint8]:
