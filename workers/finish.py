@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,7 +74,14 @@ def print_report(console: Console, run: RunDir, report: dict[str, Any]) -> None:
         if shares["skipped"]:
             console.print(f"stage {shares['stage']} skipped {shares['skipped']} steps: loss or gradient not finite")
     rate = f"{report['images_per_second']:.0f} images/s" if report["images_per_second"] else "one step"
-    console.print(f"{report['images']} images, {rate}  ·  everything is in {run.path}", markup=False, soft_wrap=True)
+    place = _from_here(run.path)
+    console.print(f"{report['images']} images, {rate}  ·  everything is in {place}", markup=False, soft_wrap=True)
+
+
+def _from_here(path: Path) -> Path:
+    """As a user who stands here would write it."""
+    absolute = path.absolute()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
 def _table(report: dict[str, Any]) -> Table:
