@@ -86,10 +86,10 @@ class Wiring:
             if receivers[share.receiver] != member.name:
                 continue
             address, spec = self._address(member.unit, share), share.spec(self._spec(member.unit))
-            link = self._config.link
-            opening = partial(open_receiver, link.kind, address, spec, START_SECONDS, device, self._codec(member.unit))
+            kind, codec = self._config.link.kind, self._codec(member.unit)
+            opening = partial(open_receiver, kind, address, spec, device=device, codec=codec)
             lasts = self._config.restart == "stage"
-            points.append((share, self._lasting_receiver(opening, start_step) if lasts else opening()))
+            points.append((share, self._lasting_receiver(opening, start_step) if lasts else opening(START_SECONDS)))
         return joining(points, self._part(member.unit, len(receivers)), device)
 
     def _sender(self, name: str, unit: int, device: torch.device) -> Sender:

@@ -9,27 +9,23 @@ photographs.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
 import torch
 from common.photographs import photograph
-from common.runs import machine
+from common.runs import ROOT, machine
 
-from pipeline.config import Augment, Data, Jitter
+from pipeline.config import Augment, Data
 from pipeline.data.views import ViewMaker
 
+sys.path.insert(0, str(ROOT))
+
+from tests.pipeline.data.samples import only
+
 WHITE = 255
-OFF = {"flip_p": 0.0, "gray_p": 0.0, "blur_p": 0.0, "solarize_p": 0.0}
-STILL = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
-
-
-def only(jitter: dict[str, float] | None = None, **settings: object) -> Augment:
-    """Crops, and nothing else but what is given."""
-    chosen = Jitter(p=0.0) if jitter is None else Jitter(p=1.0, **STILL | jitter)
-    return Augment(**OFF | {"jitter": chosen} | settings)
-
 
 OPERATIONS = {
     "crop": only(),

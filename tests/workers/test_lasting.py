@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -14,7 +15,8 @@ import torch
 
 from pipeline.errors import TrainingError
 from workers.links.base import LinkAddress, LinkClosed, LinkTimeout, Receiver, Sender
-from workers.links.factory import open_receiver, open_sender
+from workers.links.factory import CPU, open_receiver, open_sender
+from workers.links.fan import Share, joining, slicing
 from workers.links.lasting import LastingReceiver, LastingSender, Log
 from workers.messages import Header, Message, TensorSpec
 
@@ -41,8 +43,8 @@ class Link:
     def sender(self) -> Sender:
         return open_sender("queue", self.address, SPEC, 10)
 
-    def receiver(self) -> Receiver:
-        return open_receiver("queue", self.address, SPEC, 10)
+    def receiver(self, timeout: float = 10) -> Receiver:
+        return open_receiver("queue", self.address, SPEC, timeout)
 
     def soon(self, call: Callable[[], T]) -> Future[T]:
         return self._threads.submit(call)
@@ -84,6 +86,13 @@ def steps(receiver: Receiver, count: int) -> list[int]:
 @pytest.fixture
 def link(tmp_path: Path) -> Link:
     return Link(tmp_path)
+
+
+@pytest.fixture
+def two_links(tmp_path: Path) -> list[Link]:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    return [Link(tmp_path / name, depth) for name, depth in (("a", 4), ("b", 2))]
 
 
 @pytest.fixture
@@ -227,11 +236,9 @@ def test_a_receiver_that_dies_while_it_is_being_opened_is_waited_for(link: Link,
     assert len(attempts) == 3
 
 
-def test_two_receivers_that_need_each_other_are_served_by_turns(tmp_path: Path) -> None:
+def test_two_receivers_that_need_each_other_are_served_by_turns(two_links: list[Link]) -> None:
     # Two replicas of a stage come back; neither takes a batch before the other has got the one before.
-    links = [Link(tmp_path / name) for name in "ab"]
-    for link in links:
-        Path(link.address.path).parent.mkdir()
+    links = two_links
     pairs = [link.both(Log(Path("unused"))) for link in links]
     for step in range(6):
         for sender, receiver in pairs:
@@ -255,6 +262,60 @@ def test_two_receivers_that_need_each_other_are_served_by_turns(tmp_path: Path) 
                 sender.await_room(0.01)
     taking.result()
     assert taken == [step for step in range(7) for _ in late]
+
+
+def test_a_receiver_that_had_room_when_it_died_is_let_in_while_another_has_none(two_links: list[Link]) -> None:
+    pairs = [link.both(Log(Path("unused"))) for link in two_links]
+    ways = [Share(0, number, 1, 2) for number in range(2)]
+    whole = torch.zeros(2, 6)
+    sender = slicing([(way, end) for way, (end, _) in zip(ways, pairs, strict=True)], TensorSpec((2, 6), whole.dtype))
+    for step in range(2):
+        sender.send(header(step), whole + step, 5)
+        pairs[0][1].recv(5)  # the other takes nothing: its link is full
+    for _, receiver in pairs:
+        dies(receiver)
+    late = [link.soon(lambda link=link: LastingReceiver(link.receiver, 10, 0)) for link in two_links]
+    sending = two_links[0].soon(lambda: [sender.send(header(step), whole + step, 5) for step in (2, 3)])
+    # Each of them takes a batch when both have got the one before.
+    taken = [[steps(receiver.result(10), 1)[0] for receiver in late] for _ in range(4)]
+    assert taken == [[step, step] for step in range(4)]
+    sending.result(10)
+
+
+def test_a_sender_that_died_after_its_part_is_let_in_while_another_part_is_awaited(two_links: list[Link]) -> None:
+    pairs = [link.both(Log(Path("unused"))) for link in two_links]
+    ways = [Share(number, 0, 2, 1) for number in range(2)]
+    points = [(way, end) for way, (_, end) in zip(ways, pairs, strict=True)]
+    receiver = joining(points, TensorSpec((2, 6), torch.float32), CPU)
+    for step in range(2):
+        for sender, _ in pairs[: 2 - step]:
+            sender.send(header(step), batch(step), 5)
+    joined = two_links[0].soon(lambda: [receiver.recv(5).tensor[0].tolist() for _ in range(3)])
+    time.sleep(0.2)  # the part of step 1 is taken
+    for sender, _ in pairs:
+        dies(sender)
+    # Replicas compute together, so neither sends before both have connected.
+    late = [link.soon(lambda link=link: LastingSender(link.sender, Log(Path("unused")), 10)) for link in two_links]
+    successors = [sender.result(10) for sender in late]
+    for step in range(3):
+        for sender in successors:
+            sender.send(header(step), batch(step), 5)
+    assert joined.result(10) == [[float(step)] * 6 for step in range(3)]
+
+
+def test_senders_that_leave_in_good_order_are_not_waited_for(two_links: list[Link]) -> None:
+    pairs = [link.both(Log(Path("unused"))) for link in two_links]
+    ways = [Share(number, 0, 2, 1) for number in range(2)]
+    points = [(way, end) for way, (_, end) in zip(ways, pairs, strict=True)]
+    receiver = joining(points, TensorSpec((2, 6), torch.float32), CPU)
+    (first, _), (second, _) = pairs
+    first.send(header(0), batch(0), 5)
+    first.close()
+    joined = two_links[0].soon(lambda: receiver.recv(5))
+    time.sleep(0.2)
+    second.send(header(0), batch(0), 5)
+    second.close()
+    assert joined.result(4).tensor.shape == (2, 6)
 
 
 def test_who_does_not_come_back_is_given_up(tmp_path: Path, log: Log) -> None:

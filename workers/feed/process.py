@@ -25,11 +25,10 @@ from pipeline.errors import OnwardError, UserError
 from workers.feed.agenda import Chunk
 from workers.feed.making import Maker
 from workers.feed.ring import Ring
+from workers.feed.worker import STOP_SIGNALS
 
 REQUESTS = 0
 """Standard input."""
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""Of Ctrl-C and of schedulers, which go to every process of a group: the feed is needed until the run has left."""
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ from workers.feed.agenda import Chunk
 CLOSE_SECONDS = 5.0
 """A worker ends at once when its pipe is closed, unless the system itself holds it."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Of Ctrl-C and of schedulers, which go to every process of a group: the feed is needed until the run has left."""
 
 
 class Worker:

@@ -148,6 +148,13 @@ class Receiver(_End):
     def waiting(self) -> int:
         """Messages sent and not yet received, about; safe from any thread."""
 
+    def gone(self) -> bool:
+        """Whether the sender is known to have gone, though messages of it may wait; does not wait itself."""
+        return False
+
+    def attend(self) -> None:
+        """Nothing is to be received from this sender now, but from another: where it died, let its successor in."""
+
 
 def worker_name(process: str) -> str:
     """The name in an RPC group of a process in words: `stage 2` is `stage-2`."""

@@ -72,6 +72,10 @@ class CodedReceiver(Receiver):
         """See `Receiver.waiting`."""
         return self._inner.waiting()
 
+    def gone(self) -> bool:
+        """See `Receiver.gone`."""
+        return self._inner.gone()
+
     def close(self) -> None:
         """See `Receiver.close`."""
         self._inner.close()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import select
 import threading
 import time
 from multiprocessing import AuthenticationError
@@ -87,7 +86,7 @@ class ControlServer:
 
     def connected(self) -> set[str]:
         """The clients whose process is still there; of others `poll` may have last words to tell."""
-        return {name for name, connection in self._clients.items() if not _has_ended(connection)}
+        return {name for name, connection in self._clients.items() if not wire.has_ended(connection)}
 
     def send(self, name: str, message: Message) -> None:
         """Send to one client. If its connection has ended nothing happens here: `poll` reports that."""
@@ -146,7 +145,7 @@ class ControlServer:
     def _sort(self, name: str, connection: Connection) -> None:
         """Keep a client that is or may be waited for; refuse any other."""
         refusal = None
-        if any(name in group and not _has_ended(group[name]) for group in (self._clients, self._early)):
+        if any(name in group and not wire.has_ended(group[name]) for group in (self._clients, self._early)):
             refusal = f"{_shown(name)} is already connected"
         elif name not in self._known:
             refusal = f"{_shown(name)} is not expected; expected: {', '.join(sorted(self._known))}"
@@ -163,7 +162,7 @@ class ControlServer:
     def _admit(self, names: set[str]) -> None:
         for name in names & self._early.keys() - self._clients.keys():
             connection = self._early.pop(name)
-            if _has_ended(connection):
+            if wire.has_ended(connection):
                 connection.close()
                 continue
             self._clients[name] = connection
@@ -252,13 +251,6 @@ class ControlClient:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _has_ended(connection: Connection) -> bool:
-    """Whether the peer has gone, even if not all it sent has been read."""
-    poller = select.poll()
-    poller.register(connection.fileno(), getattr(select, "POLLRDHUP", 0))  # POLLHUP is always reported
-    return bool(poller.poll(0))
 
 
 def _name_in(hello: bytes) -> str:

@@ -97,7 +97,11 @@ class SlicingSender(Sender):
         return any(end.keeps for _, end in self._points)
 
     def await_room(self, timeout: float) -> None:
-        """See `Sender.await_room`; room for every receiver."""
+        """See `Sender.await_room`; room for every receiver.
+
+        A receiver that had room is asked again for as long as another has none: had both been restarted, each of them
+        might wait for the other, and for its own link to be opened again.
+        """
 
         def have_room(number: int, wait: float) -> None:
             self._points[number][1].await_room(wait)
@@ -149,7 +153,11 @@ class JoiningReceiver(Receiver):
         """
 
         def have_part(number: int, wait: float) -> None:
-            self._parts[number] = self._parts[number] or self._points[number][1].recv(wait)
+            end = self._points[number][1]
+            if self._parts[number] is None:
+                self._parts[number] = end.recv(wait)
+            else:
+                end.attend()
 
         late = _of_each(len(self._points), have_part, timeout)
         if late:
@@ -203,16 +211,18 @@ def joining(points: Sequence[tuple[Share, Receiver]], spec: TensorSpec, device: 
 
 
 def _of_each(count: int, attempt: Callable[[int, float], None], timeout: float) -> list[int]:
-    """Have `attempt(number, seconds)` succeed for every number below `count`; those for which it timed out.
+    """Have `attempt(number, seconds)` succeed for every number below `count` at once; those for which it timed out.
 
-    While one is waited for the others are asked too, so that the end of any of them is noticed at once.
+    While one is waited for, all others are asked too, also those for which it has succeeded: the end of any of them
+    is noticed at once.
     """
     deadline = time.monotonic() + timeout
     missing = list(range(count))
     while missing:
         remaining = max(deadline - time.monotonic(), 0.0)
-        waits = [min(remaining, LOOK_AROUND_SECONDS)] + [0.0] * (len(missing) - 1)
-        missing = [number for number, wait in zip(missing, waits, strict=True) if not _in_time(attempt, number, wait)]
+        awaited = missing[0]
+        waits = [min(remaining, LOOK_AROUND_SECONDS) if number == awaited else 0.0 for number in range(count)]
+        missing = [number for number, wait in enumerate(waits) if not _in_time(attempt, number, wait)]
         if remaining == 0:
             break
     return missing

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import TrainingError
+from workers.links import wire
 from workers.links.base import LinkAddress, LinkClosed, LinkTimeout, Receiver, Sender, seconds
 from workers.messages import MAX_HEADER_BYTES, Header, Message, TensorSpec
 
@@ -45,6 +46,7 @@ class FramedSender(Sender):
     def await_room(self, timeout: float) -> None:
         """See `Sender.await_room`."""
         deadline = time.monotonic() + timeout
+        self._read_answers()  # also where there is room: the receiver may have gone
         while self._over is None and self._sent - self._taken >= self.address.depth:
             if not self._connection.poll(max(deadline - time.monotonic(), 0.0)):
                 raise LinkTimeout(
@@ -130,6 +132,10 @@ class FramedReceiver(Receiver):
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # sent, closed and gone is in order
             self._answer(TAKEN)
         return Message(header, tensor)
+
+    def gone(self) -> bool:
+        """See `Receiver.gone`."""
+        return self._over is not None or wire.has_ended(self._connection)
 
     def close(self) -> None:
         """Tell the sender, and let go of the memory (a tensor still held keeps it alive)."""

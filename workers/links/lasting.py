@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +28,9 @@ MEMORY_BYTES = 2**30
 """Of batches kept in memory for one link; those beyond wait on disk."""
 SERVE_SECONDS = 0.1
 """How long who has nothing else to do waits for a receiver to take what it gets once more."""
+
+ATTEND_SECONDS = 0.5
+"""How long a successor may take to connect while batches are awaited from others; then it gets another chance."""
 
 
 @dataclass
@@ -183,15 +187,15 @@ class LastingReceiver(Receiver):
     """A receiver whose sender may die and come back, and then sends some batches once more.
 
     Args:
-        open_receiver: opens the link; called again after the sender died.
+        open_receiver: opens the link, and waits so many seconds for the sender; called again after that died.
         patience: seconds to wait for a sender to come back.
         start_step: batches before this one are dropped.
     """
 
-    def __init__(self, open_receiver: Callable[[], Receiver], patience: float, start_step: int) -> None:
+    def __init__(self, open_receiver: Callable[[float], Receiver], patience: float, start_step: int) -> None:
         self._open, self._patience = open_receiver, patience
         self._next, self._begun = start_step, False
-        self._inner = _opened(open_receiver, patience)
+        self._inner = _opened(partial(open_receiver, patience), patience)
         super().__init__(self._inner.address, self._inner.spec)
 
     def recv(self, timeout: float) -> Message:
@@ -225,6 +229,17 @@ class LastingReceiver(Receiver):
             except LinkClosed:
                 self._reopen()
 
+    def attend(self) -> None:
+        """See `Receiver.attend`.
+
+        The successor may be waited for by those that this process waits for: it has to open this link before it can
+        meet the other replicas of its stage. One that left in good order has none, so nobody is waited for long.
+        """
+        if self._inner.gone() and not self._inner.waiting():
+            self._inner.close()
+            with suppress(LinkTimeout, LinkClosed):
+                self._inner = self._open(ATTEND_SECONDS)
+
     def waiting(self) -> int:
         """See `Receiver.waiting`."""
         return self._inner.waiting()
@@ -235,7 +250,7 @@ class LastingReceiver(Receiver):
 
     def _reopen(self) -> None:
         self._inner.close()
-        self._inner = _opened(self._open, self._patience)
+        self._inner = _opened(partial(self._open, self._patience), self._patience)
 
 
 End = TypeVar("End")

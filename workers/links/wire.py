@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import stat
 import struct
@@ -172,6 +173,13 @@ def _ended_after(connection: Connection, limit: float) -> Iterator[None]:
         finally:
             timer.cancel()
             timer.join()
+
+
+def has_ended(connection: Connection) -> bool:
+    """Whether the peer has gone, even if not all it sent has been read."""
+    poller = select.poll()
+    poller.register(connection.fileno(), getattr(select, "POLLRDHUP", 0))  # POLLHUP is always reported
+    return bool(poller.poll(0))
 
 
 def _wrap(sock: socket.socket, timeout: float) -> Connection:

@@ -8,8 +8,17 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-from pipeline.config import Augment, Data
+from pipeline.config import Augment, Data, Jitter
 from pipeline.data.views import ViewMaker
+
+OFF = {"flip_p": 0.0, "gray_p": 0.0, "blur_p": 0.0, "solarize_p": 0.0}
+STILL = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+
+
+def only(jitter: dict[str, float] | None = None, **settings: object) -> Augment:
+    """Crops, and nothing else but what is given."""
+    chosen = Jitter(p=0.0) if jitter is None else Jitter(p=1.0, **STILL | jitter)
+    return Augment(**OFF | {"jitter": chosen} | settings)
 
 
 def photo(mode: str = "RGB", height: int = 40, width: int = 52) -> Image.Image:

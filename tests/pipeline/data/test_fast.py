@@ -7,20 +7,11 @@ import pytest
 from PIL import Image
 
 from pipeline.config import Augment, Data
-from pipeline.config import Jitter as JitterConfig
 from pipeline.data.views import ViewMaker
-from tests.pipeline.data.samples import views_of
+from tests.pipeline.data.samples import only, views_of
 
-OFF = {"flip_p": 0.0, "gray_p": 0.0, "blur_p": 0.0, "solarize_p": 0.0}
-STILL = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
 PSNR, MEAN = 44.0, 1.5
 """Decibels at least, and levels of difference at most, over all images."""
-
-
-def only(jitter: dict[str, float] | None = None, **settings: object) -> Augment:
-    """Crops, and nothing else but what is given."""
-    chosen = JitterConfig(p=0.0) if jitter is None else JitterConfig(p=1.0, **STILL | jitter)
-    return Augment(**OFF | {"jitter": chosen} | settings)
 
 
 OPERATIONS = {
