@@ -49,6 +49,11 @@ def read_evaluated(names: Sequence[str]) -> list[EvaluatedRun]:
     return found
 
 
+def evaluate_command(path: Path, steps: int | None) -> str:
+    """What measures a run, or with `steps` a snapshot of it."""
+    return f"onward evaluate {path}" + ("" if steps is None else f" evaluation.checkpoint={steps}")
+
+
 def _where(name: str) -> tuple[Path, int | None]:
     """The run directory, and the steps of the snapshot; None for the trained network."""
     split = re.fullmatch(r"(.+)@(\d{1,18})", name, re.ASCII)
@@ -59,7 +64,7 @@ def _where(name: str) -> tuple[Path, int | None]:
 
 def _read(path: Path, steps: int | None) -> Document:
     """`evaluation.json` is the last evaluation, whatever it was of; those of snapshots are kept beside."""
-    command = f"onward evaluate {path}" + ("" if steps is None else f" evaluation.checkpoint={steps}")
+    command = evaluate_command(path, steps)
     file = path / ("evaluation.json" if steps is None else f"evaluation/step_{steps}.json")
     if not file.is_file():
         raise UserError(f"'{file}' does not exist: that was not evaluated. Run '{command}' first")

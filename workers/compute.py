@@ -6,6 +6,8 @@ Two runs are equal to the bit only if they use as many threads and the same kern
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -19,3 +21,14 @@ def set_up_compute(config: Config) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """So many threads inside of PyTorch's operations: a sum's last bits may depend on how many share it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -34,7 +34,8 @@ class Record:
         data: name of the data set it was measured on.
         block: counted from 1.
         feature: where in the block.
-        measure: how: `linear/PROTOCOL`, `mlp`, `knn/K`, `few_labels/SHARE`, `quality`, `corruption/NAME/SEVERITY`,
+        measure: how: `linear/PROTOCOL`, `mlp`, `knn/K`, `few_labels/SHARE`,
+            `few_labels/SHARE/unfrozen`, `quality`, `corruption/NAME/SEVERITY`,
             `corruption/mean`.
         metric: what: `top1`, `top5`, `error` (shares from 0 to 1), `lidar`, `rankme`, `alpha`, `alpha_r2`, `collapse`.
         value: finite; after the last epoch, where there are epochs.
@@ -110,7 +111,7 @@ class Document:
     data: DataInfo
     created: str
     results: list[Record] = field(default_factory=list)
-    spectra: dict[Annotated[str, Field(pattern=r"^[1-9]\d*\.(trunk|expansion|projector)$")], list[Number]] = field(
+    spectra: dict[Annotated[str, Field(pattern=r"^[1-9]\d{0,5}\.(trunk|expansion|projector)$")], list[Number]] = field(
         default_factory=dict
     )
     corruptions: dict[str, Any] = field(default_factory=dict)

@@ -19,7 +19,7 @@ class Embeddings:
     Args:
         views: `[N, D]` each: view 1, view 2, and the others of `data.views`.
         targets: `[N, D]` each: views 1 and 2 by the target network, without gradient; empty unless `uses_target`.
-        labels: class of every image, `[N]` int64; None unless `uses_labels`.
+        labels: class of every image, `[N]` int64; None unless a loss of the run, or `evaluation.online`, uses labels.
         patch: the negative patch, `[N, D]`; None where the run has none.
     """
 

@@ -6,23 +6,18 @@ Every image gets a new random crop and flip in every epoch, keyed by (`evaluatio
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config.data import Crops
-from pipeline.data.views import ViewMaker
 from pipeline.evaluation.few_label import FineTuned, LabelledImages, epoch_batches, fine_tune, score
 from pipeline.evaluation.places import Place
 from pipeline.evaluation.task import Task
 from pipeline.randomness import derive_seed
-from workers.evaluating.augmented import CROP_AND_FLIP
+from workers.evaluating.augmented import augmented_load
 from workers.evaluating.context import Context
-from workers.evaluating.extraction import Batch, Load, evaluation_load, in_order
+from workers.evaluating.extraction import Batch, evaluation_load, in_order
 
 
 def fine_tuned_accuracy(context: Context, task: Task, place: Place, rows: Tensor, seed: int) -> tuple[float, float]:
@@ -49,7 +44,9 @@ def fine_tuned_accuracy(context: Context, task: Task, place: Place, rows: Tensor
 def _training(context: Context, task: Task, rows: Tensor, seed: int, epoch: int) -> Iterator[LabelledImages]:
     chosen = [rows[positions] for positions in epoch_batches(len(rows), seed, epoch)]
     numbers: list[Batch] = [task.train_rows[some].numpy() for some in chosen]
-    pixels = in_order(_crops(context, epoch), numbers, context.source.extractor.threads)
+    drawn = derive_seed("evaluation", context.settings.seed, "fine-tuning")
+    crops = augmented_load(context.train_images, context.data, drawn, epoch)
+    pixels = in_order(crops, numbers, context.source.extractor.threads)
     for some, images in zip(chosen, pixels, strict=True):
         yield torch.from_numpy(images), task.train_labels[some]
 
@@ -60,24 +57,3 @@ def _testing(context: Context, task: Task) -> Iterator[LabelledImages]:
     pixels = in_order(evaluation_load(context.test_images, context.data), numbers, context.source.extractor.threads)
     for labels, images in zip(torch.split(task.test_labels, size), pixels, strict=True):
         yield torch.from_numpy(images), labels
-
-
-def _crops(context: Context, epoch: int) -> Load:
-    """Loads crops of training images, the same in whichever thread."""
-    settings = context.data.model_copy(
-        update={"augment": CROP_AND_FLIP, "views": (Crops(count=1),), "progressive": None}
-    )
-    seed, images = derive_seed("evaluation", context.settings.seed, "fine-tuning"), context.train_images
-    makers = threading.local()  # a maker keeps memory that only one thread may use
-
-    def load(batch: Batch) -> NDArray[np.uint8]:
-        if not hasattr(makers, "own"):
-            makers.own = ViewMaker(settings, 1, seed)
-        views = np.empty((len(batch), settings.image_size, settings.image_size, 3), np.uint8)
-        numbers = [int(index) for index in batch]
-        images.expect(numbers)
-        for view, index in zip(views, numbers, strict=True):
-            makers.own.make(images.pixels(index), epoch, index, [view])
-        return views
-
-    return load

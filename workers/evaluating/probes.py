@@ -6,7 +6,6 @@ A place's numbers depend on the features there, the settings and `evaluation.see
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +21,7 @@ from pipeline.evaluation.probes import LinearProbe, ProbeScore, fit, fit_augment
 from pipeline.evaluation.protocols import PROTOCOLS
 from pipeline.evaluation.task import Task
 from pipeline.randomness import derive_seed
+from workers.compute import cpu_threads
 from workers.evaluating.context import Context
 from workers.evaluating.fine_tuning import fine_tuned_accuracy
 
@@ -47,7 +47,7 @@ def measure_probes(context: Context) -> list[Record]:
             "training images lack: they count as errors"
         )
     measures = _Measures(context, task)
-    with _threads(context.config.threads):
+    with cpu_threads(context.config.threads):
         augmented = measures.augmented() if context.settings.augmented else {}
         records = []
         for number, place in enumerate(context.places):
@@ -103,7 +103,9 @@ class _Measures:
 
     def _fitted(self, place: Place, name: str) -> ProbeScore:
         task = self.task
-        with _threads(1):  # thousands of tiny steps: threads gain nothing there, and lose much where cores are shared
+        with cpu_threads(
+            1
+        ):  # thousands of tiny steps: threads gain nothing there, and lose much where cores are shared
             features = task.train_features(place), task.test_features(place)
             return fit(self._probe(place, name), features[0], task.train_labels, features[1], task.test_labels)
 
@@ -115,7 +117,7 @@ class _Measures:
     def _quick(self, place: Place, rows: Tensor) -> float:
         """The quick probe, fitted on some of the labelled training images, with the data set's own classes."""
         train, test = self.context.train.labels, self.context.test.labels
-        with _threads(1):
+        with cpu_threads(1):
             return linear_probe_accuracy(
                 self.task.train_features(place).index_select(0, rows),
                 train[self.task.train_rows][rows],
@@ -163,14 +165,3 @@ class _Measures:
 def _asked(context: Context) -> bool:
     settings = context.settings
     return bool(settings.linear or settings.mlp or settings.knn.k or settings.few_labels.shares)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """So many threads inside of PyTorch's operations: a sum's last bits may depend on how many share it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from pipeline.evaluation.document import Record
 from pipeline.evaluation.places import Place
 from pipeline.evaluation.quality import alpha_of_spectrum, collapse_level, lidar, rankme, spectrum
 from pipeline.evaluation.quality_views import QualityViews
+from workers.compute import cpu_threads
 from workers.evaluating.context import Context
 from workers.evaluating.extraction import Batch
 from workers.evaluating.finite import check_finite
@@ -45,7 +45,8 @@ def measure_quality(context: Context) -> list[Record]:
     embeddings = _embed(context, settings, places)
     records: list[Record] = []
     too_few: list[Place] = []
-    with _all_cores():
+    # Large matrices gain from threads, which the forward passes must not use.
+    with cpu_threads(len(os.sched_getaffinity(0))):
         for done, place in enumerate(places, 1):
             found, values = _measures(embeddings.pop(place), settings, context.device)
             context.spectra[place.key] = values
@@ -134,14 +135,3 @@ def _check_memory(numbers: dict[Place, int], rows: int) -> None:
             f"{need / 1e9:.1f} GB, and {have / 1e9:.1f} GB of memory are available",
             "Give fewer samples, evaluation.quality.views or evaluation.quality.places, or some of evaluation.blocks",
         )
-
-
-@contextmanager
-def _all_cores() -> Iterator[None]:
-    """Large matrices gain from threads, which the forward passes must not use."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

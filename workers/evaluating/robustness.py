@@ -27,6 +27,7 @@ from pipeline.evaluation.document import Document, Record
 from pipeline.evaluation.linear import LinearClassifier, fit_linear_probe
 from pipeline.evaluation.places import Place
 from pipeline.evaluation.task import Task
+from workers.compute import cpu_threads
 from workers.evaluating.context import Context
 from workers.evaluating.extraction import Batch, evaluation_load, whole_batches
 
@@ -146,14 +147,11 @@ def _baseline(run: Path, context: Context, plan: Plan) -> Baseline:
 
 def _classifiers(context: Context, task: Task) -> dict[Place, LinearClassifier]:
     labels = context.train.labels[task.train_rows]
-    before, found = torch.get_num_threads(), {}
-    torch.set_num_threads(1)  # the same numbers as those of the quick probe, which is fitted so
-    try:
+    found: dict[Place, LinearClassifier] = {}
+    with cpu_threads(1):  # the same numbers as those of the quick probe, which is fitted so
         for number, place in enumerate(context.places):
             context.progress("classifiers for corrupted images", number, len(context.places))
             found[place] = fit_linear_probe(task.train_features(place), labels).to(context.device)
-    finally:
-        torch.set_num_threads(before)
     return found
 
 
