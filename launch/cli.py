@@ -25,6 +25,7 @@ from pipeline.config import Config
 from pipeline.config_loading import dump_config, load_config
 from pipeline.errors import OnwardError, UserError, nearest
 from pipeline.shapes import boundary_shapes
+from workers.observing.terminal.verbosity import ask, say
 from workers.run_files import RunDir
 
 app = typer.Typer(
@@ -50,14 +51,24 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that 'o
 
 
 @app.command()
-def train(config: ConfigFile, overrides: Overrides = None) -> None:
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say only what went wrong, and where the results are.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also say every step, process, link and snapshot.")
+    ] = False,
+) -> None:
     """Train; everything is written to runs/NAME-DATE-TIME, or to run_dir=FOLDER, where a stopped run goes on."""
     with _failures_in_words():
+        ask(quiet, verbose)
         settings = load_config(config, overrides or [])
         preflight(settings)
         opened = open_run(settings, config.stem)
         for note in opened.notes:
-            print(note)
+            say(note, important=opened.finished)
         if opened.finished:
             return
         from launch.spawn import run_training
@@ -106,6 +117,22 @@ def export(
                 f"'{to}' cannot be written ({error.strerror}). Give a file in a folder that exists"
             ) from None
         print(to)
+
+
+@app.command()
+def report(
+    run: RunFolder,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="The page to write, RUN/report.html if not given.")
+    ] = None,
+) -> None:
+    """Make one page of a run, running or ended: RUN/report.html, and its figures for papers in RUN/report/."""
+    with _failures_in_words():
+        read_config(run)
+        from launch.report import write_report
+
+        for note in write_report(run, to):
+            print(note)
 
 
 @app.command()

@@ -18,7 +18,6 @@ from types import FrameType
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from launch.children import first_line, hear_parent
 from launch.failure import record_failure
@@ -26,6 +25,7 @@ from launch.run_dir import read_config
 from workers.coordinator import Coordinator
 from workers.failures import Interrupted, RunFailed, Sign, raise_interrupted, sign_of
 from workers.meeting import Meeting
+from workers.observing.terminal.voice import Terminal
 from workers.run_files import RunDir
 from workers.topology import COORDINATOR
 
@@ -92,7 +92,7 @@ def main(answers: int) -> int:
     logging.info("%s: process %d", COORDINATOR, os.getpid())
     meeting = _meeting(start)
     coordinator = Coordinator(
-        config, run, meeting, torch.device(start["device"]), Console(), parent, start["start_step"]
+        config, run, meeting, torch.device(start["device"]), Terminal.of_process(), parent, start["start_step"]
     )
     hear_parent(parent.hear, lambda: _orphaned(coordinator, run, start["parent"]))
     with run.lock.open("a") as lock:

@@ -27,8 +27,9 @@ from pipeline.errors import ConfigError, OnwardError, UserError
 from workers.evaluating.ranks import Ranks
 from workers.evaluating.run import FOLDER, Evaluated, evaluate
 from workers.evaluating.telling import Teller
-from workers.finish import print_report
 from workers.groups import RunGroup, join_group, under_torchrun
+from workers.observing.terminal.summary import print_report
+from workers.observing.terminal.voice import Terminal
 from workers.run_files import RunDir, write_json
 
 MEET_SECONDS = 300.0
@@ -114,7 +115,7 @@ def _update_report(run: RunDir, table: dict[str, Any] | None, console: Console) 
         _say(console, f"'{run.report}' stays as it is: it cannot be read ({error})")
         return
     write_json(run.report, report)
-    print_report(console, run, report)
+    print_report(Terminal(console), run, report)
 
 
 def _say(console: Console, text: str) -> None:

@@ -21,6 +21,7 @@ from pipeline.data import datasets
 from pipeline.data.decoding import leave_warnings_to_us
 from pipeline.data.sampler import StepPlan
 from pipeline.errors import ConfigError, UserError
+from workers.observing.trackers.starting import check_trackers
 from workers.run_files import RunDir
 
 
@@ -58,6 +59,7 @@ def preflight(config: Config) -> Report:
     _check_compiler(config, devices)
     if config.metrics.enabled:
         check_port(config.metrics)
+    check_trackers(config.trackers)
     if path is not None:
         check_data(config, RunDir(path))
     leave_warnings_to_us()

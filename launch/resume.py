@@ -9,6 +9,7 @@ import fcntl
 import json
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from pipeline.config_errors import shown
 from pipeline.config_loading import dump_config
 from pipeline.errors import ConfigError, UserError
 from workers.manifest import MANIFEST, check_files, read_manifest
+from workers.observing.observer import Event
+from workers.parsing import MalformedMessage
 from workers.run_files import RunDir, step_numbers, write_text
 
 FREE = (
     "run_dir", "runtime", "device", "replicas", "processes", "restart", "max_restarts", "hang_timeout", "faults",
-    "link.kind", "link.depth", "link.timeout", "metrics", "snapshots", "evaluation",
+    "link.kind", "link.depth", "link.timeout", "metrics", "alarms", "trace", "trackers", "snapshots", "evaluation",
     "engine.shard_optimizer", "train.max_skipped", "data.workers", "data.root", "data.download", "data.feed",
     "data.in_memory", "data.affinity", "data.on_error", "data.scan_headers",
 )  # fmt: skip
@@ -138,13 +141,8 @@ def prepare(config: Config, found: Opened) -> None:
         for steps in step_numbers(run):
             if steps > found.steps:
                 shutil.rmtree(run.snapshot(steps))
-        if run.metrics.is_file():
-            kept = [
-                line
-                for line in run.metrics.read_text(encoding="utf-8", errors="replace").splitlines()
-                if _before(line, found.steps)
-            ]
-            write_text(run.metrics, "".join(line + "\n" for line in kept))
+        _keep_lines(run.metrics, lambda line: _before(line, found.steps))
+        _keep_lines(run.events, _whole)
         write_text(run.config, dump_config(config.model_copy(update={"run_dir": str(found.path)})))
     except OSError as error:
         raise ConfigError("run_dir", f"'{found.path}' cannot be written ({error.strerror})", _OTHER) from None
@@ -208,6 +206,21 @@ def _has_ended(run: RunDir) -> bool:
         return "final_digest" in json.loads(run.report.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, RecursionError):
         return False
+
+
+def _keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        write_text(path, "".join(line + "\n" for line in lines if wanted(line)))
+
+
+def _whole(line: str) -> bool:
+    """Whether a line of the events can be read; all that have happened are kept."""
+    try:
+        Event.from_json(json.loads(line))
+    except (ValueError, RecursionError, MalformedMessage):
+        return False
+    return True
 
 
 def _before(line: str, steps: int) -> bool:

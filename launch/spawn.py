@@ -21,6 +21,8 @@ from launch.supervise import Stop, Supervision, run_environment
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from workers.environment import process_environment
+from workers.observing.terminal.verbosity import recover, say
+from workers.observing.trace_file import merge_trace
 from workers.run_files import RunDir
 from workers.topology import COORDINATOR, members
 
@@ -35,7 +37,7 @@ def run_training(config: Config, run_dir: Path, start_step: int = 0) -> int:
     count = len(members(config))
     how = "in one process" if config.in_one_process else f"in {_processes(count)}, link {config.link.kind}"
     mode = {"sequential": " one after the other", "end_to_end": " with one loss"}.get(config.mode, "")
-    print(f"training {config.num_stages} stages{mode} {how}; everything goes to {run_dir}", flush=True)
+    say(f"training {config.num_stages} stages{mode} {how}; everything goes to {run_dir}")
     stop = Stop()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -49,6 +51,8 @@ def run_training(config: Config, run_dir: Path, start_step: int = 0) -> int:
         for number, handler in previous.items():
             signal.signal(number, handler)
     await_release(run)
+    for note in merge_trace(run):
+        say(note)
     return _tell(run, code)
 
 
@@ -103,6 +107,8 @@ def _serial(config: Config, run: RunDir, start_step: int, stop: Stop) -> int:
             passed_on += 1
             child.terminate() if passed_on == 1 else child.kill()
         time.sleep(0.05)
+    if child.returncode < 0:
+        recover()
     return EXIT_INTERRUPTED if passed_on > 1 else child.returncode
 
 

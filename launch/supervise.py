@@ -20,6 +20,7 @@ from pipeline.config import Config
 from workers.environment import process_environment
 from workers.failures import Sign
 from workers.health import no_sign_of_life
+from workers.observing.terminal.verbosity import detail, recover
 from workers.run_files import RunDir
 from workers.topology import COORDINATOR, KEY_FILE, Member, members
 
@@ -54,6 +55,8 @@ class Supervision:
         """Processes whose end the coordinator knows of."""
         self._heard: float | None = None
         """When the coordinator last gave a sign of life; None until its first."""
+        self._killed = False
+        """Whether the coordinator could not leave the terminal as it was."""
 
     def __enter__(self) -> Self:
         self._private = make_private_dir()
@@ -75,12 +78,15 @@ class Supervision:
             undo.callback(self._coordinator.close)
             undo.callback(self._close_children)
             for member in self._everyone.values():
-                self._start(member)
+                detail(f"{member.name}: {self._start(member)}")
+            detail(f"{COORDINATOR}: process {self._coordinator.process.pid}, log {log}")
             self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._undo.close()
+        if self._killed:
+            recover()
 
     def follow(self, stop: Stop) -> int:
         """Until the run has ended; the coordinator's exit code."""
@@ -106,6 +112,7 @@ class Supervision:
 
     def _ended_with(self, sign: Sign) -> int:
         """The coordinator cannot say it itself."""
+        self._killed = True
         write_failure(self.run, sign)
         return exit_code(sign)
 
@@ -117,7 +124,8 @@ class Supervision:
                 self._children[name].close()
                 self._start(self._everyone[name])
 
-    def _start(self, member: Member) -> None:
+    def _start(self, member: Member) -> str:
+        """Start its process; where that is, in words."""
         start: dict[str, Any] = {
             "run_dir": str(self.run.path.absolute()),
             "private_dir": self._private,
@@ -126,7 +134,9 @@ class Supervision:
         }
         environment = {**self._environment, "RANK": str(member.rank), "LOCAL_RANK": str(member.rank)}
         log = self.run.log(member.log_name)
-        self._children[member.name] = Child("launch.member", start, environment, log, True, self._server)
+        child = Child("launch.member", start, environment, log, True, self._server)
+        self._children[member.name] = child
+        return f"process {child.process.pid} on {start['device']}, log {log}"
 
     def _close_children(self) -> None:
         for child in self._children.values():

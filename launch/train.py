@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import platform
 import secrets
 import shutil
 import signal
@@ -36,6 +37,8 @@ from workers.environment import ALLOCATOR, process_environment
 from workers.failures import Interrupted, RunFailed, Sign, raise_interrupted, sign_of
 from workers.groups import RunGroup, join_group, under_torchrun
 from workers.meeting import START_SECONDS, Meeting
+from workers.observing.terminal.verbosity import detail, say, take_flags
+from workers.observing.trace_file import merge_trace
 from workers.run_files import RunDir
 from workers.topology import COORDINATOR, Member, members
 
@@ -65,10 +68,14 @@ class Prepared:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run this rank; returns its exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        arguments = take_flags(sys.argv[1:] if arguments is None else arguments)
         if not under_torchrun():
-            return _serial(*_prepared_run(arguments))
+            config, run, start_step = _prepared_run(arguments)
+            code = _serial(config, run, start_step)
+            if PREPARED not in os.environ:  # the command line does it itself
+                _say_trace(run)
+            return code
         _check_torchrun()
         group = join_group(START_SECONDS)
         return _lead(group, arguments) if group.rank == 0 else _follow(group)
@@ -111,7 +118,7 @@ def _prepared_run(arguments: list[str], group: RunGroup | None = None) -> tuple[
         run = Path(os.environ[PREPARED])
         return read_config(run), RunDir(run), int(os.environ.get(START_STEP, "0"))
     if not arguments or arguments[0].startswith("-"):
-        raise UserError("usage: torchrun --nproc-per-node=PROCESSES -m launch.train CONFIG [key=value ...]")
+        raise UserError("usage: torchrun --nproc-per-node=PROCESSES -m launch.train [-q|-v] CONFIG [key=value ...]")
     config = load_config(arguments[0], arguments[1:])
     if group is not None:
         _check_processes(config, group)
@@ -120,7 +127,7 @@ def _prepared_run(arguments: list[str], group: RunGroup | None = None) -> tuple[
     preflight(config)
     opened = open_run(config, Path(arguments[0]).stem)
     for note in opened.notes:
-        print(note, flush=True)
+        say(note, important=opened.finished)
     if opened.finished:
         raise NothingToDo
     return read_config(opened.path), RunDir(opened.path), opened.steps
@@ -150,15 +157,14 @@ def _serial(config: Config, run: RunDir, start_step: int) -> int:
             f"a pipelined run needs {len(members(config))} processes. Start it with 'onward train', with 'torchrun "
             f"--nproc-per-node={len(members(config))} -m launch.train', or give runtime=serial"
         )
-    from rich.console import Console
-
+    from workers.observing.terminal.voice import Terminal
     from workers.serial_run import run_serial
 
     devices = [placement.device for placement in place(config, count_gpus())]
     with run.lock.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            run_serial(config, run, devices, Console(), start_step)
+            run_serial(config, run, devices, Terminal.of_process(), start_step)
         except BlockingIOError:
             print(f"error: the run in '{run.path}' is being trained by another process", file=sys.stderr)
             return EXIT_BAD_INPUT
@@ -168,6 +174,12 @@ def _serial(config: Config, run: RunDir, start_step: int) -> int:
             logging.exception("the serial run failed")
             return record_failure(run, sign_of("the serial run", None, error))
     return 0
+
+
+def _say_trace(run: RunDir) -> None:
+    """Join what the processes have recorded, if anything."""
+    for note in merge_trace(run):
+        say(note)
 
 
 def _lead(group: RunGroup, arguments: list[str]) -> int:
@@ -186,6 +198,7 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
             code = coordinator.wait(None if finished else LEAVE_SECONDS)
         except Interrupted:
             code = coordinator.wait(LEAVE_SECONDS)
+        _say_trace(run)
         if code < 0 and not run.failure.exists():
             record_failure(run, Sign(COORDINATOR, None, "died", ended(code)))
         failure = read_failure(run)
@@ -232,6 +245,8 @@ def _start_coordinator(
 
 def _train(group: RunGroup, config: Config, run: RunDir, prepared: Prepared) -> bool:
     member = members(config)[group.rank]
+    where = f"process {os.getpid()} of {platform.node()} on {_device(group, config, member)}"
+    detail(f"{member.name}: {where}, log {run.log(member.log_name)}")
     _log_to(run.log(member.log_name))
     import torch
 

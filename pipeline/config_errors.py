@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic_core import ErrorDetails
 
-from pipeline.config import Config, Section, StageOverrides
+from pipeline.config import Config, Section, StageOverrides, Tracker
 from pipeline.config.kinds import annotation_at, kinds_of, section_for
 from pipeline.config.model import BACKBONES
 from pipeline.errors import ConfigError, nearest
@@ -79,6 +79,7 @@ _PATTERNS = {
     "device": "auto, cpu, cuda, or cuda:N with the number of a GPU",
     "backbone": "PACKAGE.MODULE:FUNCTION, such as torchvision.models:convnext_tiny",
     "kind": "PACKAGE.MODULE:CLASS, such as my_losses:Cosine",
+    "tracker": "tensorboard, or PACKAGE.MODULE:CLASS, such as my_trackers:Sheet",
 }
 _NAMED = {"custom": "PACKAGE.MODULE:CLASS"}
 """How the kind of something of the user's own is written."""
@@ -91,7 +92,7 @@ def _allowed(kind: str, context: Mapping[str, Any], message: str, place: _Place)
     if kind in _TYPES:
         return f"It should be {_TYPES[kind]}"
     if kind == "string_pattern_mismatch":
-        return f"It should be {_PATTERNS[place.path[-1]]}"
+        return f"It should be {_PATTERNS['tracker' if place.holder is Tracker else place.path[-1]]}"
     if kind == "too_short":
         return f"It should be a list of at least {context['min_length']} value"
     if kind in ("too_long", "too_short_list"):

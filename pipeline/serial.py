@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from pipeline.codecs import round_trip
 from pipeline.config import Config
 from pipeline.precision import LossScaler
-from pipeline.stage import Stage, StageReport
+from pipeline.stage import Stage
 from pipeline.stage_inputs import Batch
+from pipeline.stage_report import StageReport
 
 
 def build_stages(
@@ -114,7 +115,7 @@ def shared_scaler_step(
         scaler.unscale()
         for stage in stages:
             stage.set_learning_rate(step)
-            stage.clip_gradients()
+            stage.prepare_gradients(step)
         moved = scaler.step()
     for stage in stages:
         yield stage.finish(step, apply=lambda: moved, finite=finite)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from math import isfinite
 
 import torch
@@ -32,26 +31,11 @@ from pipeline.randomness import seeded_forward
 from pipeline.replicas import SOLO, Team, gather_rows, synchronise_batch_norms
 from pipeline.shapes import block_output, channels_of
 from pipeline.skips import KeptBuffers, SkipCounter
+from pipeline.spans import Spans, no_spans
 from pipeline.stage_inputs import Batch, StageInputs
+from pipeline.stage_report import StageReport, StepNorms
 from pipeline.state import stage_tensors
 from pipeline.target import Follower, Target
-
-
-@dataclass(frozen=True)
-class StageReport:
-    """What a stage has to say about one step.
-
-    Args:
-        loss: of this block, as it was minimised; None where it has none (a frozen block, or end to end).
-        terms: the named parts of the loss.
-        learning_rate: of this step; 0 where nothing moved.
-        skipped: the loss or a gradient was not finite, and nothing moved.
-    """
-
-    loss: float | None = None
-    terms: dict[str, float] = field(default_factory=dict)
-    learning_rate: float = 0.0
-    skipped: bool = False
 
 
 class Stage(nn.Module):
@@ -94,6 +78,9 @@ class Stage(nn.Module):
         self.scaler = LossScaler(device, [self.optimizer]) if mine.precision.dtype == "fp16" else None
         self.draw_noise: Callable[..., Tensor] = lambda x, *key: standard_normal(x, config.seed, *key)
         self.skips = SkipCounter(index, config.train.max_skipped)
+        self.norms = StepNorms(self.engine, config.metrics.norms_every if team.rank == 0 else 0)
+        self.span: Spans = no_spans
+        """Told what begins and ends within a step, set by who drives the stage."""
         self.online: OnlineMeasures | None = None
         """What is measured beside the training, set by who drives the stage; never part of its state dict."""
         self.outputs: list[Tensor] = []
@@ -141,7 +128,7 @@ class Stage(nn.Module):
                 self._target_inputs.append(x.detach())
             if self.noise.placement == "input":
                 x = self._noised(x, step, number, noise_level)
-            with self._keyed("forward", step, number):
+            with self.span(f"view {number}"), self._keyed("forward", step, number):
                 output = self._through_block(x)
             if self.online is not None and self.training:
                 self.online.collect(number, output)
@@ -176,8 +163,9 @@ class Stage(nn.Module):
         Raises:
             TrainingError: the loss was not finite too many times in a row.
         """
-        self.backward(step, labels)
-        return self.finish(step)
+        with self.span("update"):
+            self.backward(step, labels)
+            return self.finish(step)
 
     def backward(self, step: int, labels: Tensor | None = None, target_inputs: list[Tensor] | None = None) -> Tensor:
         """Compute the loss and its gradients, and keep both until `finish`.
@@ -192,18 +180,19 @@ class Stage(nn.Module):
         """
         assert self.objective is not None
         targets = self._targets(step, target_inputs or self._target_inputs)
-        with self.compute.autocast():
+        with self.span("head"), self.compute.autocast():
             embeddings = [self._run[1](output) for output in self.outputs]
         with self.compute.full():
             full = torch.float32 if self.compute.half else self.compute.activations
             views, targets = (tuple(gather_rows(z.to(full), self.team) for z in zs) for zs in (embeddings, targets))
             views, patch = (views[:-1], views[-1]) if self._has_patch else (views, None)
-            with self._same_draws(step):
+            with self.span("loss"), self._same_draws(step):
                 self._loss = self.objective(Embeddings(views, targets, labels, patch))
-        self.engine.zero_grad()
         loss = self._loss[0] / self.gradient_divisor
-        self.engine.backward(self.scaler.scale(loss) if self.scaler else loss)
-        self.engine.await_gradients()
+        with self.span("backward"):
+            self.engine.zero_grad()
+            self.engine.backward(self.scaler.scale(loss) if self.scaler else loss)
+            self.engine.await_gradients()
         self.outputs, self._target_inputs = [], []
         return self._loss[0].detach()
 
@@ -238,7 +227,8 @@ class Stage(nn.Module):
         finite = finite and (value is None or isfinite(value))
         learning_rate = self.set_learning_rate(step)
         if finite:
-            moved = (apply or self._step_optimizer)()
+            with self.span("optimizer"):
+                moved = apply() if apply else self._step_optimizer(step)
         else:
             moved = False
             self._buffers_kept.put_back()
@@ -246,7 +236,8 @@ class Stage(nn.Module):
             self._follower.after_update(self.phases.local(step, self.index))
         self.skips.count(moved, value, learning_rate)
         self._loss, self.outputs = None, []
-        return StageReport(value, {k: t.item() for k, t in terms.items()}, learning_rate, skipped=not moved)
+        norms = self.norms.after_step(moved)
+        return StageReport(value, {k: t.item() for k, t in terms.items()}, learning_rate, not moved, *norms)
 
     def snapshot(self) -> dict[str, Tensor]:
         """Everything the stage would need to go on: weights, buffers, target and momentum, by name."""
@@ -286,13 +277,14 @@ class Stage(nn.Module):
             targets: tuple[Tensor, ...] = self.target(inputs)
         return targets
 
-    def _step_optimizer(self) -> bool:
+    def _step_optimizer(self, step: int) -> bool:
         if self.scaler:
             self.scaler.unscale()
-        self.clip_gradients()
+        self.prepare_gradients(step)
         return self.scaler.step() if self.scaler else self.engine.step()
 
-    def clip_gradients(self) -> None:
-        """Scale the gradients down to `optimizer.clip_norm`, where they are larger."""
+    def prepare_gradients(self, step: int) -> None:
+        """Measure the gradients of `step` if that is due, and scale them down to `optimizer.clip_norm` if need be."""
+        self.norms.before_step(step)
         if self.config.optimizer.clip_norm is not None:
             self.engine.clip(self.config.optimizer.clip_norm)

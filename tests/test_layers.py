@@ -23,6 +23,7 @@ MAY_USE_TRANSPORT = {
     "pipeline/engines/deepspeed_engine.py": "hands DeepSpeed the group that it is given",
     "launch/fork_server.py": "takes orders for processes from the one that started it",
     "launch/forked.py": "the other end of that",
+    "workers/observing/live/server.py": "listens for browsers and Prometheus",
     "launch/ports.py": "binds the metrics port once to see that it is free; carries nothing",
 }
 SOURCES = sorted(path for package in MAY_IMPORT for path in (REPOSITORY / package).rglob("*.py"))

@@ -23,6 +23,7 @@ from workers.feed import Feed, FeedBatch, FeedMeasures
 from workers.links.base import Receiver
 from workers.links.fan import part
 from workers.messages import Message, TensorSpec
+from workers.observing.trace import NO_TRACE, Tracer
 from workers.topology import Member
 
 FINGERPRINT_LETTERS = 12
@@ -87,9 +88,9 @@ class NumbersFeed:
         """Nothing is held."""
 
 
-def open_feed(config: Config, start_step: int = 0) -> Feed | NumbersFeed:
+def open_feed(config: Config, start_step: int = 0, trace: Tracer = NO_TRACE) -> Feed | NumbersFeed:
     """What the coordinator sends; raises as `Feed` and `NumbersFeed`."""
-    return NumbersFeed(config, start_step) if stages_feed(config) else Feed(config, start_step)
+    return NumbersFeed(config, start_step) if stages_feed(config) else Feed(config, start_step, trace=trace)
 
 
 class SelfFeedingReceiver(Receiver):

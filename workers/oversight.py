@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ from workers.failures import RunFailed, Sign, choose, sign_of
 from workers.health import Beat, Health
 from workers.links.control import ControlServer, ControlTimeout
 from workers.meeting import START_SECONDS
+from workers.observing.observation import Observation
 from workers.parsing import MalformedMessage, read_message
 from workers.recorder import Recorder
 from workers.reports import StepReport
@@ -61,8 +61,7 @@ class Oversight:
         recorder: gets their reports.
         sending: feeds them.
         steps_per_epoch, classes, start_step: what they are told at the start.
-        say: prints a sentence.
-        restarted: called with the stages that come back.
+        observation: is told what happens.
     """
 
     config: Config
@@ -74,8 +73,7 @@ class Oversight:
     steps_per_epoch: int
     classes: int
     start_step: int
-    say: Callable[[str], None]
-    restarted: Callable[[tuple[int, ...]], None]
+    observation: Observation
     _signs: queue.Queue[tuple[str, Sign]] = field(default_factory=queue.Queue)
     """Who it is from, and what it says."""
     _silent: dict[str, float] = field(default_factory=dict)
@@ -120,6 +118,7 @@ class Oversight:
                     heard = time.monotonic()
                 self._take(name, message)
             self._take_notes()
+            self.observation.tick(self.recorder.owing.oldest())
             self._admit()
             self._look_for_trouble()
             while not self._signs.empty():
@@ -180,7 +179,10 @@ class Oversight:
         if kind == "report":
             self.recorder.stage_report(StepReport.from_member(message, self._members[name].stages))
         elif kind == "snapshot":
-            self.snapshots.taken(Taken.from_message(message))
+            taken = Taken.from_message(message)
+            if taken.file is not None:
+                self.recorder.snapshot_written(taken.stage, taken.seconds)
+            self.snapshots.taken(taken)
         elif kind in ("done", "left"):
             self._done.add(name)
         elif kind == "leave":
@@ -249,9 +251,11 @@ class Oversight:
             self.control.dismiss(gone)  # its last process may still be there
         self.snapshots.forget(member.stages)
         self.supervisor.restart(names)
-        self.restarted(member.stages)
         count = f"restart {self._restarts.in_a_row} of {self.config.max_restarts} without a new snapshot"
-        self.say(f"{sign.error()}. It comes back from step {self.snapshots.committed} ({count})")
+        text = f"{sign.error()}. It comes back from step {self.snapshots.committed} ({count})"
+        for number, stage in enumerate(member.stages):
+            also = text if number == 0 else f"stage {stage} comes back with stage {member.stages[0]}"
+            self.observation.post("restart", "restart", also, stage, self.snapshots.committed)
 
     def _explained(self, name: str, sign: Sign) -> tuple[str, Sign]:
         """Listen a little longer: the first sign is often a neighbour's."""
@@ -271,7 +275,7 @@ class Oversight:
     def _leave(self, why: str) -> None:
         if self._leave_by is None:
             self._leave_by = time.monotonic() + LEAVE_SECONDS
-            self.say(f"{why}: stopping after a snapshot (ask again to stop at once)")
+            self.observation.note(f"{why}: stopping after a snapshot (ask again to stop at once)")
             self.sending.leave.set()
 
     def _next_step(self, name: str) -> int:

@@ -1,4 +1,4 @@
-"""Joins the reports of all stages, step by step, and hands them to the file, the metrics and the terminal.
+"""Joins the reports of all stages, step by step, and hands them to the file and to all who observe the run.
 
 Stages finish a step at different times: a line of `metrics.jsonl` is written when the last of them has.
 """
@@ -13,9 +13,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from workers.feed.measures import FeedMeasures
-from workers.metrics import RunMetrics
+from workers.observing.metrics import RunMetrics
+from workers.observing.observer import Observers
+from workers.observing.owing import Owing
+from workers.observing.pace import Pace
+from workers.observing.terminal.progress import Progress
 from workers.parsing import MalformedMessage
-from workers.progress import Progress
 from workers.reports import StepReport
 
 ADVICE_STEPS = 20
@@ -24,10 +27,29 @@ ADVICE_SHARE = 0.1
 
 
 class Recorder:
-    """The one consumer of step reports in either runtime; a context manager."""
+    """The one consumer of step reports in either runtime; a context manager.
 
-    def __init__(self, path: Path, metrics: RunMetrics, progress: Progress) -> None:
-        self.metrics, self.progress = metrics, progress
+    Args:
+        path: of `metrics.jsonl`.
+        start_step, total_steps: the steps of the run.
+        metrics: is told of single reports, before their step is complete.
+        progress: ends with the steps, because others print after them.
+        observers: are told of complete steps; metrics and progress are among them.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        start_step: int,
+        total_steps: int,
+        metrics: RunMetrics,
+        progress: Progress,
+        observers: Observers,
+    ) -> None:
+        self.metrics, self.progress, self.observers = metrics, progress, observers
+        self.owing = Owing(start_step, total_steps)
+        """What the run waits for."""
+        self._pace = Pace(total_steps)
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._waiting: dict[int, dict[int, StepReport]] = {}
         self._batches: dict[int, tuple[int, int, int]] = {}
@@ -36,6 +58,7 @@ class Recorder:
         self.feed = FeedMeasures()
         """How the feed stood when the last batch was sent, or when the first stage that has its own reported last."""
         self._left_out: dict[int, int] = {}
+        self._snapshot_seconds: dict[int, float] = {}
         self.images = self.steps = 0
         self._first_time: float | None = None
         self._last_time = 0.0
@@ -55,9 +78,11 @@ class Recorder:
     def batch_sent(self, step: int, epoch: int, images: int, stages: int) -> None:
         """A batch of `images` images has entered the pipeline as `step`, and will reach so many stages."""
         self._batches[step] = (epoch, images, stages)
+        self.owing.batch_sent(step, stages)
 
     def stage_report(self, report: StepReport) -> None:
         """A stage has finished a step; one that was restarted goes through some steps again, which count once."""
+        self.owing.heard(report.stage, report.step)
         latest = self.latest.get(report.stage)
         if latest is not None and report.step <= latest.step:
             return
@@ -68,26 +93,46 @@ class Recorder:
             self.feed = report.feed
         if skipped := report.online.get("skipped"):
             self._left_out[report.stage] = int(skipped)
-        self.metrics.stage_report(report)
+        self.metrics.stage_report(report, time.time())
         reports = self._waiting.setdefault(report.step, {})
         reports[report.stage] = report
         if len(reports) == self._batches[report.step][2]:
             self._step_done(report.step, [reports[index] for index in sorted(reports)])
             del self._waiting[report.step]
 
+    def snapshot_written(self, stage: int, seconds: float) -> None:
+        """A stage's part of a snapshot has been written, so long after it was taken; called from any thread."""
+        self._snapshot_seconds[stage] = seconds
+        self.metrics.snapshot_written(stage, seconds)
+
     def _step_done(self, step: int, reports: list[StepReport]) -> None:
         epoch, images, _ = self._batches.pop(step)
+        self.owing.step_done(step)
         now = time.monotonic()
         self.images += images
         self.steps += 1
         if self._first_time is None:
             self._first_time, self._first_images, self._first_wait = now, self.images, self.feed.wait_seconds
         self._last_time = now
-        self.metrics.step_done(images, self.feed)
-        probed = [report.online.get("linear", report.online.get("knn")) for report in reports]
-        rate = self.progress.step_done(step, images, [report.loss for report in reports], probed)
-        line = {"step": step, "epoch": epoch, "time": time.time(), "images_per_second": round(rate, 2)}
-        self._file.write(json.dumps({**line, "stages": [_line(report) for report in reports]}) + "\n")
+        rate, left = self._pace.step_done(step, images)
+        line = {
+            "step": step,
+            "epoch": epoch,
+            "time": time.time(),
+            "images": images,
+            "images_per_second": round(rate, 2),
+            "eta_seconds": None if left is None else round(left, 1),
+            "feed_wait_seconds": self.feed.wait_seconds,
+            "stages": [self._line(report) for report in reports],
+        }
+        self._file.write(json.dumps(line) + "\n")
+        self.metrics.feed_measured(self.feed)
+        self.observers.step_done(line)
+
+    def _line(self, report: StepReport) -> dict[str, Any]:
+        """A stage's report as it is written; the feed has a place of its own in `report.json`."""
+        values = {n: v for n, v in asdict(report).items() if n != "feed" and (n != "online" or v)}
+        return {**values, "snapshot_seconds": self._snapshot_seconds.get(report.stage)}
 
     @property
     def images_per_second(self) -> float:
@@ -144,8 +189,3 @@ class Recorder:
                 }
             )
         return rows
-
-
-def _line(report: StepReport) -> dict[str, Any]:
-    """A stage's report as it is written; the feed has a place of its own in `report.json`."""
-    return {n: v for n, v in asdict(report).items() if n != "feed" and (n != "online" or v)}

@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any
 
 from pipeline.evaluation.online import Measure
-from pipeline.stage import StageReport
+from pipeline.stage_report import StageReport
 from workers.feed.measures import FeedMeasures
 from workers.parsing import Count, Finite, Index, MalformedMessage, Seconds, read_message
 
@@ -30,6 +30,8 @@ class StepReport:
         feed: how the feed of the first stage stands, where it has one of its own.
         online: what was measured beside the training at this step, see `OnlineMeasures.measure`; None for a number
             that is not finite.
+        gradient_norm, update_norm: see `StepNorms`; None at a step that did not measure them.
+        memory_bytes, cuda_bytes: see `ProcessMemory`; stages that share a process all report that of the process.
     """
 
     stage: Index
@@ -45,6 +47,10 @@ class StepReport:
     link_bytes: Count
     feed: FeedMeasures | None = None
     online: dict[Measure, Finite | None] = field(default_factory=dict)
+    gradient_norm: Finite | None = None
+    update_norm: Finite | None = None
+    memory_bytes: Count | None = None
+    cuda_bytes: Count | None = None
 
     def to_message(self) -> dict[str, Any]:
         """For the control channel."""
@@ -81,14 +87,17 @@ class StageTimes:
         queue_depth: int,
         link_bytes: int,
         online: Mapping[Measure, float] | None = None,
+        memory: tuple[int | None, int | None] = (None, None),
     ) -> StepReport:
-        """The report of one step."""
+        """The report of one step; `memory` as `ProcessMemory.measure` has it."""
         self.skipped += result.skipped
         terms = {name: _finite(value) for name, value in result.terms.items()}
         return StepReport(
             stage, step, _finite(result.loss), terms, result.learning_rate, **asdict(self),
             queue_depth=queue_depth, link_bytes=link_bytes,
             online={name: _finite(value) for name, value in (online or {}).items()},
+            gradient_norm=result.gradient_norm, update_norm=result.update_norm,
+            memory_bytes=memory[0], cuda_bytes=memory[1],
         )  # fmt: skip
 
 

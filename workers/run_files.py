@@ -32,6 +32,11 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def events(self) -> Path:
+        """One JSON object a line: alarms, restarts, snapshots, notes."""
+        return self.path / "events.jsonl"
+
+    @property
     def final(self) -> Path:
         """The trained weights."""
         return self.path / "final"
@@ -79,6 +84,16 @@ class RunDir:
     def faults(self) -> Path:
         """Which faults of the configuration have struck."""
         return self.path / ".faults"
+
+    @property
+    def trace(self) -> Path:
+        """What each process did when, one file each (`trace.enabled`)."""
+        return self.path / "trace"
+
+    @property
+    def merged_trace(self) -> Path:
+        """All of it as one trace; `trace.json.gz` where it is large."""
+        return self.path / "trace.json"
 
     @property
     def replay(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,6 +16,7 @@ from workers.feeding import NumbersFeed
 from workers.links.base import Sender
 from workers.meeting import NoisePolicy
 from workers.messages import Header
+from workers.observing.trace import FEED, NO_TRACE, Tracer
 from workers.recorder import Recorder
 from workers.snapshots import SnapshotKeeper
 
@@ -54,6 +56,8 @@ class Sending:
     """The header that ended the run before its end."""
     over: threading.Event = field(default_factory=threading.Event)
     """Set it when nobody will need anything more."""
+    trace: Tracer = NO_TRACE
+    """Told what is done when."""
 
     def start(self, recorder: Recorder) -> None:
         """Begin to send."""
@@ -65,8 +69,11 @@ class Sending:
             sender = self.open_sender()
             noise = NoisePolicy(self.config, self.feed.steps_per_epoch)
             phases = Phases.of(self.config, self.feed.steps_per_epoch)
+            waits = time.monotonic()
             for batch in self.feed:
                 step = batch.step
+                self.trace.at(step)
+                self.trace.took(FEED, "wait for images", waits)
                 header = self._header(batch, noise, phases.learner(step))
                 if isinstance(self.feed, Feed):  # that of a first stage comes with its reports
                     recorder.feed = self.feed.measures()
@@ -76,7 +83,9 @@ class Sending:
                     self.left = header
                 # The feed writes the batch after next into the memory of this one.
                 views = batch.views.clone() if sender.keeps else batch.views
-                sender.send(header, views, self.config.link.timeout)
+                with self.trace.span(FEED, "send"):
+                    sender.send(header, views, self.config.link.timeout)
+                waits = time.monotonic()
                 if header.leave:
                     break
             while not self.over.wait(LINGER_SECONDS):

@@ -4,111 +4,163 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 
 import torch
-from rich.console import Console
 
 from pipeline.config import Config
 from pipeline.data.photometrics import Photometrics, photometrics_on_device
-from pipeline.evaluation.online import online_measures
+from pipeline.evaluation.online import Measure, online_measures
 from pipeline.precision import LossScaler
 from pipeline.replicas import SOLO
 from pipeline.serial import build_stages, end_to_end_step, serial_step, shared_scaler_step
-from pipeline.stage import Stage, StageReport
+from pipeline.stage import Stage
+from pipeline.stage_report import StageReport
 from workers.compute import set_up_compute
 from workers.failures import Interrupted, RunFailed, Sign, raise_interrupted, sign_of
 from workers.faults import Faults
 from workers.feed import Feed, FeedBatch
 from workers.finish import finish_run
 from workers.meeting import NoisePolicy
-from workers.metrics import RunMetrics
-from workers.progress import Progress
+from workers.observing.memory import ProcessMemory
+from workers.observing.observation import Observation
+from workers.observing.terminal.voice import Terminal
+from workers.observing.trace import FEED, Tracer, trace_of_serial
 from workers.recorder import Recorder
 from workers.reports import StageTimes
 from workers.run_files import RunDir
-from workers.snapshots import SnapshotKeeper, SnapshotWriter, restore
+from workers.snapshots import SnapshotKeeper, SnapshotWriter, Taken, restore
 from workers.topology import stage_name
 from workers.weights import save_stage
 
 
-def run_serial(config: Config, run: RunDir, devices: Sequence[str], console: Console, start_step: int = 0) -> None:
+def run_serial(config: Config, run: RunDir, devices: Sequence[str], terminal: Terminal, start_step: int = 0) -> None:
     """Train every stage in turn, step by step from `start_step`, on the first stage's device.
 
     Raises:
         RunFailed: a stage raised.
-        OnwardError: bad data, a port that cannot be served, a feed that died.
+        OnwardError: bad data, a port that cannot be served, a feed that died, a tracker that cannot be started.
     """
     set_up_compute(config)
     device = torch.device(devices[0])
-    metrics = RunMetrics()
-    if config.metrics.enabled:
-        console.print(f"metrics at {metrics.serve(config.metrics)}", markup=False, highlight=False)
     stop = _Stop()
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    keeper = SnapshotKeeper(config.snapshots, run, say, start_step)
-    faults = Faults(config.faults, run, range(1, config.num_stages + 1), 1)
-    writer = SnapshotWriter(run, keeper.taken, faults)
-    with writer, Feed(config, start_step) as feed:
-        stages = build_stages(config, feed.steps_per_epoch, device)
+    with Observation(config, run, terminal, start_step) as observation:
+        keeper = SnapshotKeeper(config.snapshots, run, observation.note, start_step, observation.committed)
+        trace = trace_of_serial(config.trace, run, config.num_stages)
+        with closing(trace), Feed(config, start_step, trace=trace) as feed:
+            observation.begin(feed.total_steps, feed.steps_per_epoch)
+            stages = _stages(config, feed, device)
+            restore(run, start_step, stages)
+            for stage in stages:
+                trace.watch(stage)
+            recorder = observation.recorder(feed.total_steps)
+            faults = Faults(config.faults, run, range(1, config.num_stages + 1), 1)
+            with recorder, SnapshotWriter(run, _taker(keeper, recorder), faults) as writer:
+                observers = recorder, observation, keeper, writer
+                _Training(config, feed, stages, device, *observers, faults, stop, trace).run()
+            observation.tick()
+        if stop.left:
+            raise RunFailed(Sign(stage_name(1), None, "interrupted", _interrupted(keeper.committed)))
         for stage in stages:
-            measures = online_measures(config, stage.index, feed.num_classes, feed.steps_per_epoch, stage.compute, SOLO)
-            stage.online = measures
-        restore(run, start_step, stages)
-        progress = Progress(console, feed.total_steps, feed.steps_per_epoch)
-        with Recorder(run.metrics, metrics, progress) as recorder:
-            _train(config, feed, stages, device, recorder, (keeper, writer), faults, stop)
-    if stop.left:
-        last = keeper.committed
-        onward = (
-            f"the same command goes on from the snapshot after {last} steps" if last else "there is no snapshot yet"
-        )
-        raise RunFailed(Sign(stage_name(1), None, "interrupted", f"interrupted; {onward}"))
+            save_stage(run, stage)
+        finish_run(config, run, recorder, device, terminal)
+
+
+def _stages(config: Config, feed: Feed, device: torch.device) -> list[Stage]:
+    stages = build_stages(config, feed.steps_per_epoch, device)
     for stage in stages:
-        save_stage(run, stage)
-    finish_run(config, run, recorder, device, console)
+        measures = online_measures(config, stage.index, feed.num_classes, feed.steps_per_epoch, stage.compute, SOLO)
+        stage.online = measures
+    return stages
 
 
-def _train(
-    config: Config,
-    feed: Feed,
-    stages: list[Stage],
-    device: torch.device,
-    recorder: Recorder,
-    snapshots: tuple[SnapshotKeeper, SnapshotWriter],
-    faults: Faults,
-    stop: _Stop,
-) -> None:
-    keeper, writer = snapshots
-    noise = NoisePolicy(config, feed.steps_per_epoch)
-    one_step, finished = _way_to_step(config, stages, device), _finisher(config)
-    times = [StageTimes() for _ in stages]
-    for batch in feed:
-        recorder.feed = feed.measures()
-        learner = stages[0].phases.learner(batch.step)
-        recorder.batch_sent(batch.step, batch.epoch, batch.views.shape[1], learner or len(stages))
+def _taker(keeper: SnapshotKeeper, recorder: Recorder) -> Callable[[Taken], None]:
+    """What hears of the parts of snapshots, in the thread that writes them."""
+
+    def taken(part: Taken) -> None:
+        if part.file is not None:
+            recorder.snapshot_written(part.stage, part.seconds)
+        keeper.taken(part)
+
+    return taken
+
+
+def _interrupted(committed: int) -> str:
+    onward = f"the same command goes on from the snapshot after {committed} steps"
+    return f"interrupted; {onward if committed else 'there is no snapshot yet'}"
+
+
+@dataclass
+class _Training:
+    """The loop over all batches."""
+
+    config: Config
+    feed: Feed
+    stages: list[Stage]
+    device: torch.device
+    recorder: Recorder
+    observation: Observation
+    keeper: SnapshotKeeper
+    writer: SnapshotWriter
+    faults: Faults
+    stop: _Stop
+    trace: Tracer
+
+    def __post_init__(self) -> None:
+        self._noise = NoisePolicy(self.config, self.feed.steps_per_epoch)
+        self._one_step = _way_to_step(self.config, self.stages, self.device)
+        self._finished = _finisher(self.config)
+        self._times = [StageTimes() for _ in self.stages]
+        self._memory = ProcessMemory(self.device)
+
+    def run(self) -> None:
+        """To the last batch, or until the run is asked to stop. Raises `RunFailed`."""
+        asked = time.monotonic()
+        for batch in self.feed:
+            self._times[0].wait_input += time.monotonic() - asked
+            self.trace.at(batch.step)
+            self.trace.took(FEED, "wait for images", asked)
+            self.recorder.feed = self.feed.measures()
+            learner = self.stages[0].phases.learner(batch.step)
+            reached = learner or len(self.stages)
+            self.recorder.batch_sent(batch.step, batch.epoch, batch.views.shape[1], reached)
+            self._learn(batch, learner)
+            self.stop.left = self.stop.asked and not batch.last
+            if self.keeper.due(batch.step, reached, self.stop.left):
+                for stage in self.stages[:learner]:
+                    with self.trace.span(stage_name(stage.index), "snapshot"):
+                        self.writer.take(stage, batch.step + 1)
+            self.observation.tick()
+            if self.stop.left:
+                return
+            asked = time.monotonic()
+
+    def _learn(self, batch: FeedBatch, learner: int | None) -> None:
         started = time.monotonic()
-        labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(device)
-        views = finished(batch.views.to(device), batch)
-        results = one_step(stages, views, batch.step, noise.levels(batch.step), labels=labels)
-        for stage, spent in zip(stages[:learner], times, strict=False):
+        labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(self.device)
+        views = self._finished(batch.views.to(self.device), batch)
+        results = self._one_step(self.stages, views, batch.step, self._noise.levels(batch.step), labels=labels)
+        for stage, spent in zip(self.stages[:learner], self._times, strict=False):
             try:
-                faults.before_update(stage.index, batch.step)
+                self.faults.before_update(stage.index, batch.step)
                 result = next(results)
-                online = stage.online.measure(batch.step, labels) if stage.online is not None else None
+                online = self._measured(stage, batch.step, labels)
             except (Exception, Interrupted) as error:
                 raise RunFailed(sign_of(stage_name(stage.index), batch.step, error)) from error
             spent.busy += time.monotonic() - started
-            recorder.stage_report(spent.report(stage.index, batch.step, result, 0, 0, online))
+            memory = self._memory.measure()
+            self.recorder.stage_report(spent.report(stage.index, batch.step, result, 0, 0, online, memory))
             started = time.monotonic()
-        stop.left = stop.asked and not batch.last
-        if keeper.due(batch.step, learner or len(stages), stop.left):
-            for stage in stages[:learner]:
-                writer.take(stage, batch.step + 1)
-        if stop.left:
-            return
+
+    def _measured(self, stage: Stage, step: int, labels: torch.Tensor | None) -> Mapping[Measure, float] | None:
+        if stage.online is None:
+            return None
+        with self.trace.span(stage_name(stage.index), "online"):
+            return stage.online.measure(step, labels)
 
 
 def _finisher(config: Config) -> Callable[[torch.Tensor, FeedBatch], torch.Tensor]:

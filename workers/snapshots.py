@@ -11,6 +11,7 @@ import logging
 import queue
 import shutil
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from pipeline.stage import Stage
 from pipeline.state import restore_stage, snapshot_tensors, stage_counters
 from workers.faults import Faults
 from workers.manifest import MANIFEST, Manifest, StageFile, read_manifest
-from workers.parsing import Index, read_message
+from workers.parsing import Index, Seconds, read_message
 from workers.run_files import RunDir, step_numbers, temporary_of, write_json
 from workers.weights import save_tensors
 
@@ -43,12 +44,14 @@ class Taken:
         steps: of the snapshot.
         file: what was written; None if that failed.
         problem: why it failed, in one sentence.
+        seconds: from the beginning of the copy until it was written.
     """
 
     stage: Index
     steps: Index
     file: StageFile | None
     problem: str | None = None
+    seconds: Seconds = 0.0
 
     def to_message(self) -> dict[str, Any]:
         """For the control channel."""
@@ -77,7 +80,7 @@ class SnapshotWriter:
     ) -> None:
         self._run, self._report, self._writes = run, report, writes
         self._faults = faults or Faults((), run, (), 1)
-        self._jobs: queue.Queue[tuple[int, int, dict[str, Tensor], dict[str, Any]] | None] = queue.Queue(1)
+        self._jobs: queue.Queue[tuple[int, int, dict[str, Tensor], dict[str, Any], float] | None] = queue.Queue(1)
         self._writing: Path | None = None
         self._abandoned = False
         self._thread = threading.Thread(target=self._write_all, name="snapshots", daemon=True)
@@ -94,11 +97,12 @@ class SnapshotWriter:
 
     def take(self, stage: Stage, steps: int) -> None:
         """Copy the state of `stage` after `steps` steps; it is written later."""
+        began = time.monotonic()
         tensors = snapshot_tensors(stage)  # replicas may have to put their parts together: all of them ask
         if not self._writes:
             return
         copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-        self._jobs.put((stage.index, steps, copies, stage_counters(stage)))
+        self._jobs.put((stage.index, steps, copies, stage_counters(stage), began))
 
     def close(self) -> None:
         """Until all that were taken are written."""
@@ -113,14 +117,14 @@ class SnapshotWriter:
 
     def _write_all(self) -> None:
         while (job := self._jobs.get()) is not None and not self._abandoned:
-            index, steps, tensors, counters = job
+            index, steps, tensors, counters, began = job
             self._writing = path = self._run.snapshot(steps) / f"stage_{index}.safetensors"
             try:
                 self._faults.before_write(index, steps)
                 digest = save_tensors(path, tensors)
                 file = StageFile(path.name, path.stat().st_size, digest, counters)
                 self._faults.after_write(index, steps, path)
-                self._report(Taken(index, steps, file))
+                self._report(Taken(index, steps, file, seconds=time.monotonic() - began))
             except OSError as error:
                 problem = f"'{path}' could not be written ({error.strerror or error})"
                 self._report(Taken(index, steps, None, problem))

@@ -22,6 +22,7 @@ from workers.feeding import MeasuredReports
 from workers.links.agent import start_agent, stop_agent
 from workers.links.control import ControlClient, ControlTimeout
 from workers.meeting import START_SECONDS, Meeting
+from workers.observing.trace import trace_of_member
 from workers.replica_group import form_team
 from workers.run_files import RunDir
 from workers.snapshots import SnapshotWriter, restore
@@ -101,6 +102,7 @@ class _Process:
             finally:
                 self.activity.since = None
             worker.snapshots.close()
+            worker.trace.close()  # whole before the coordinator hears of the end
             if worker.left:
                 self.control.send({"type": "left"})
             else:
@@ -113,10 +115,13 @@ class _Process:
     def _prepare(self, start_step: int, steps_per_epoch: int, attempt: int, classes: int) -> StageWorker:
         """Build the stages, open the link from the stage before, then the one to the stage after."""
         config, member, control = self.config, self.member, self.control
+        trace = trace_of_member(config.trace, self.run, member)
+        self.stack.callback(trace.close)
         team = self._team(attempt)
         stages = [Stage(config, index, steps_per_epoch, self.device, team=team) for index in member.stages]
         for stage in stages:
             stage.online = online_measures(config, stage.index, classes, steps_per_epoch, stage.compute, team)
+            trace.watch(stage)
         restore(self.run, start_step, stages)
         faults = Faults(config.faults, self.run, member.stages, member.replica)
         writer = SnapshotWriter(self.run, lambda taken: control.send(taken.to_message()), faults, writes=member.reports)
@@ -129,10 +134,12 @@ class _Process:
         sender = self.wiring.sender(member, self.device)
         if sender is not None:
             self.stack.callback(sender.close)
+        if self.wiring.feed is not None:
+            self.wiring.feed.trace = trace
         spoken = control if self.wiring.feed is None else MeasuredReports(control, self.wiring.feed)
         reports = spoken if member.reports else None
-        codec = config.link.codec
-        return StageWorker(stages, receiver, sender, reports, config.link.timeout, writer, faults, self.activity, codec)
+        limit, codec = config.link.timeout, config.link.codec
+        return StageWorker(stages, receiver, sender, reports, limit, writer, faults, self.activity, codec, trace)
 
     def _team(self, attempt: int) -> Team:
         member = self.member

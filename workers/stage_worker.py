@@ -14,11 +14,15 @@ from typing import Any, Protocol
 import torch
 
 from pipeline.codecs import round_trip
-from pipeline.stage import Stage, StageReport
+from pipeline.stage import Stage
+from pipeline.stage_report import StageReport
 from workers.faults import Faults
 from workers.links.base import LinkTimeout, Receiver, Sender
 from workers.messages import Header, Message
+from workers.observing.memory import ProcessMemory
+from workers.observing.trace import NO_TRACE, Tracer
 from workers.reports import StageTimes
+from workers.topology import stage_name
 
 
 class ReportChannel(Protocol):
@@ -66,6 +70,7 @@ class StageWorker:
         faults: that are to strike.
         activity: kept up to date.
         codec: what activations go through between two stages, here as on a link.
+        trace: is told what is done when.
     """
 
     stages: Sequence[Stage]
@@ -77,9 +82,11 @@ class StageWorker:
     faults: Faults
     activity: Activity
     codec: str = "none"
+    trace: Tracer = NO_TRACE
     left: bool = False
     """The run was asked to stop before its end."""
     _times: dict[int, StageTimes] = field(default_factory=dict)
+    _memory: ProcessMemory = field(init=False)
 
     def run(self) -> None:
         """Work until the batch that is marked as the last.
@@ -88,6 +95,7 @@ class StageWorker:
             LinkTimeout, LinkClosed, LinkMismatch: a neighbour is gone or silent.
         """
         self._times = {stage.index: StageTimes() for stage in self.stages}
+        self._memory = ProcessMemory(self.stages[0].compute.device)
         last = False
         while not last:
             started = time.monotonic()
@@ -95,6 +103,8 @@ class StageWorker:
             header = message.header
             self.activity.step, last, self.left = header.step, header.last, header.leave
             self._times[self.stages[0].index].wait_input += time.monotonic() - started
+            self.trace.at(header.step)
+            self.trace.took(stage_name(self.stages[0].index), "receive", started)
             reached = [stage for stage in self.stages if header.reaches(stage.index)]
             activations = message.tensor
             for stage in reached:
@@ -119,6 +129,7 @@ class StageWorker:
         self.activity.since, started = None, time.monotonic()
         self.sender.send(header, activations, self.timeout)
         self._times[index].wait_output += time.monotonic() - started
+        self.trace.took(stage_name(index), "send", started)
 
     def _learn(self, stage: Stage, header: Header) -> None:
         started = self._begin(stage)
@@ -126,15 +137,21 @@ class StageWorker:
         learns = header.learner in (None, stage.index)
         labels = self._labels(header, stage)
         result = stage.update(header.step, labels) if learns else StageReport()
-        online = stage.online.measure(header.step, labels) if stage.online is not None else None
+        online = None
+        if stage.online is not None:
+            with self.trace.span(stage_name(stage.index), "online"):
+                online = stage.online.measure(header.step, labels)
         if header.snapshot:
-            self.snapshots.take(stage, header.step + 1)
+            with self.trace.span(stage_name(stage.index), "snapshot"):
+                self.snapshots.take(stage, header.step + 1)
         times = self._times[stage.index]
         times.busy += time.monotonic() - started
         first, final = stage is self.stages[0], stage is self.stages[-1]
         waiting = self.receiver.waiting() if first else 0
+        self.trace.count(stage_name(stage.index), "queue", waiting)
         link_bytes = self.sender.bytes_sent if final and self.sender is not None else 0
-        report = times.report(stage.index, header.step, result, waiting, link_bytes, online)
+        memory = self._memory.measure()
+        report = times.report(stage.index, header.step, result, waiting, link_bytes, online, memory)
         if self.control is not None:
             self.control.send(report.to_message())
 

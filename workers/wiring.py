@@ -63,6 +63,17 @@ class Wiring:
         """The coordinator's, into the first unit; raises as `receiver`."""
         return self._sender(COORDINATOR, 0, CPU)
 
+    def in_words(self) -> list[str]:
+        """Every link of the run, a sentence each."""
+        link, sentences = self._config.link, []
+        for unit in sorted({member.unit for member in self._members}):
+            before, after = (" and ".join(ends) for ends in self._ends(unit))
+            spec, codec = self._spec(unit), self._codec(unit)
+            coded = "" if codec == "none" else f" as {codec}"
+            what = f"at most {link.depth} batches of {spec} ({spec.nbytes / 1e6:.1f} MB){coded}"
+            sentences.append(f"link from {before} to {after}: {link.kind}, {what}")
+        return sentences
+
     def committed(self, steps: int) -> None:
         """A snapshot after `steps` steps is complete; may be called from another thread."""
         for sender in self._senders:

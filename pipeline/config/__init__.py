@@ -13,11 +13,13 @@ from pipeline.config.heads import Head
 from pipeline.config.model import Model
 from pipeline.config.noise import Noise, NoiseKind
 from pipeline.config.objectives import Objective
+from pipeline.config.observing import Alarms, Metrics, Trace, Tracker
 from pipeline.config.optimizers import Optimizer
 from pipeline.config.precision import Precision
-from pipeline.config.run import Config, Link, Metrics, StageConfig, StageOverrides, Train
+from pipeline.config.run import Config, Link, StageConfig, StageOverrides, Train
 
 __all__ = [
+    "Alarms",
     "Augment",
     "Config",
     "Data",
@@ -35,5 +37,7 @@ __all__ = [
     "Section",
     "StageConfig",
     "StageOverrides",
+    "Trace",
+    "Tracker",
     "Train",
 ]

@@ -16,6 +16,7 @@ from pipeline.config.kinds import merge
 from pipeline.config.model import Model, ResNet
 from pipeline.config.noise import Noise
 from pipeline.config.objectives import BYOL, BarlowTwins, Objective, SimCLR
+from pipeline.config.observing import Alarms, Metrics, Trace, TraceOrBool, TrackerOrName
 from pipeline.config.optimizers import Lars, Optimizer
 from pipeline.config.precision import Precision
 
@@ -59,15 +60,6 @@ class StageOverrides(Section):
     noise: dict[str, Any] = Field(default={})
     optimizer: dict[str, Any] = Field(default={})
     precision: dict[str, Any] = Field(default={})
-
-
-class Metrics(Section):
-    """The Prometheus endpoint of the coordinator."""
-
-    enabled: bool = True
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 0
-    """0 takes a free port; the address is printed and kept in `coordinator.json`."""
 
 
 class Snapshots(Section):
@@ -121,6 +113,10 @@ class Config(Section):
     stages: dict[int, StageOverrides] = Field(default={})
     snapshots: Snapshots = Snapshots()
     metrics: Metrics = Metrics()
+    alarms: Alarms = Alarms()
+    trace: TraceOrBool = Trace()
+    trackers: tuple[TrackerOrName, ...] = ()
+    """Where measurements also go, in this order; see `configs/README.md`."""
     evaluation: Evaluation = Evaluation()
     faults: tuple[Fault, ...] = ()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 OPTIMIZER = "optimizer."
@@ -39,6 +40,18 @@ class Engine(ABC):
         """Scale the gradients so that their norm, all together, is at most `max_norm`."""
 
     @abstractmethod
+    def gradient_norm(self) -> float | None:
+        """Of all gradients together, as they are before `clip`; None where only `step` finds out."""
+
+    def stepped_gradient_norm(self) -> float | None:
+        """The same, as the last `step` found it; None for an engine that does not say."""
+        return None
+
+    @abstractmethod
+    def parameters(self) -> list[Tensor] | None:
+        """What `step` changes, always in the same order; None where this replica does not have all of it."""
+
+    @abstractmethod
     def step(self) -> bool:
         """Move the parameters; whether they moved."""
 
@@ -57,3 +70,8 @@ class Engine(ABC):
         Raises:
             RuntimeError: a tensor belongs to no parameter of this stage.
         """
+
+
+def norm_of_gradients(parameters: Iterable[Tensor]) -> float:
+    """Euclidean, of the gradients of all `parameters` that have one, as if they were one vector."""
+    return get_total_norm([p.grad for p in parameters if p.grad is not None]).item()

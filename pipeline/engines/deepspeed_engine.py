@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from pipeline.config import StageConfig
 from pipeline.config import engines as settings
-from pipeline.engines.base import Engine
+from pipeline.engines.base import Engine, norm_of_gradients
 from pipeline.engines.deepspeed_state import OptimizerState, PartitionedState, WholeState
 from pipeline.engines.full_norms import normalise_with_full_weights
 from pipeline.errors import ConfigError, UserError
@@ -70,6 +70,8 @@ class DeepSpeedEngine(Engine):
         told = deepspeed_config(config, sum(p.numel() for p in names), device)
         self._engine, wrapper = _initialised(deepspeed, module, optimizer, told, device)
         self.optimizer = optimizer
+        self._trained: list[Tensor] = list(names)
+        self._whole_gradients, self._masters = not (engine.zero_stage or half), half
         self._clip_norm, self._unfinished = config.optimizer.clip_norm, False
         self._offloaded = wrapper if engine.offload_optimizer else None
         self._state: OptimizerState
@@ -119,6 +121,19 @@ class DeepSpeedEngine(Engine):
         """
         if max_norm != self._clip_norm:
             raise ValueError(f"DeepSpeed clips to {self._clip_norm}, and was asked for {max_norm}")
+
+    def gradient_norm(self) -> float | None:
+        """Of all gradients together; None with ZeRO or bf16, where no replica has them whole and in fp32."""
+        return norm_of_gradients(self._trained) if self._whole_gradients else None
+
+    def stepped_gradient_norm(self) -> float | None:
+        """As DeepSpeed has found it over all replicas, before it clipped."""
+        found = self._engine.get_global_grad_norm()
+        return None if found is None else float(found)
+
+    def parameters(self) -> list[Tensor] | None:
+        """The parameters; None with bf16, whose masters change by less than their parameters can show."""
+        return None if self._masters else self._trained
 
     def step(self) -> bool:
         """Clip and move the parameters; False where ZeRO or bf16 met a gradient that is not finite, and did not.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from pipeline.engines.base import OPTIMIZER, Engine
+from pipeline.engines.base import OPTIMIZER, Engine, norm_of_gradients
 from pipeline.replicas import BUCKET_BYTES, GradientSum, Team, held_by, on_first, shard_optimizer
 
 
@@ -50,8 +50,15 @@ class TorchEngine(Engine):
 
     def clip(self, max_norm: float) -> None:
         """Scale the gradients so that their norm, all together, is at most `max_norm`."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        clip_grad_norm_(parameters, max_norm)
+        clip_grad_norm_(self.parameters(), max_norm)
+
+    def gradient_norm(self) -> float:
+        """Of all gradients together; every replica has all of them."""
+        return norm_of_gradients(self.parameters())
+
+    def parameters(self) -> list[Tensor]:
+        """Those of the optimizer; where its state is spread, each replica still has all parameters."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def step(self) -> bool:
         """Move the parameters; always true."""

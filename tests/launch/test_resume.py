@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from launch.resume import inspect, prepare
-from pipeline.config import Config
+from pipeline.config import Alarms, Config, Metrics, Trace, Tracker
 from pipeline.config_loading import dump_config, parse_config
 from pipeline.errors import ConfigError, UserError
 from workers.manifest import MANIFEST, check_files, read_manifest
+from workers.observing.observer import Event
 
 CONFIG = parse_config({"data": {"batch_size": 64}, "train": {"epochs": 20}, "snapshots": {"every": 4}})
 
@@ -99,6 +100,15 @@ def test_what_lies_after_the_snapshot_goes(run: Path) -> None:
     assert not (run / "final").exists()
 
 
+def test_what_happened_is_kept_and_what_cannot_be_read_is_not(run: Path) -> None:
+    event = Event(1.0, "alarm", "collapse", 1, 9, "later than the snapshot")
+    good = json.dumps(event.to_json()) + "\n"
+    for damage in ("[" * 10**5 + "\n", "{}\n", "\0\n", '{"kind": "no'):
+        (run / "events.jsonl").write_text(good + damage + good[: -1 if damage.endswith("\n") else 0])
+        prepare(CONFIG, inspect(CONFIG, run))
+        assert (run / "events.jsonl").read_text() == good * (2 if damage.endswith("\n") else 1)
+
+
 def changed(**values: Any) -> Config:
     return CONFIG.model_copy(update=values)
 
@@ -107,6 +117,12 @@ def test_how_it_is_computed_may_change(run: Path) -> None:
     link = CONFIG.link.model_copy(update={"kind": "rpc", "depth": 5})
     data = CONFIG.data.model_copy(update={"workers": 3})
     assert inspect(changed(runtime="serial", device="cpu", link=link, data=data), run).steps == 8
+
+
+def test_who_looks_may_change(run: Path) -> None:
+    told = {"metrics": Metrics(norms_every=1, page=False), "alarms": Alarms(enabled=False)}
+    traced = {"trace": Trace(enabled=True), "trackers": (Tracker(kind="tensorboard"),)}
+    assert inspect(changed(**told, **traced), run).steps == 8
 
 
 def test_what_decides_the_numbers_may_not(run: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pipeline.config import Config, StageConfig
 from pipeline.replicas.team import Team
 from pipeline.stage import Stage
+from pipeline.stage_report import StageReport
 from pipeline.state import restore_stage, stage_counters, stage_tensors
 from tests.pipeline.small import STEPS_PER_EPOCH, small_config
 
@@ -96,28 +97,35 @@ def set_rate(optimizer: torch.optim.Optimizer, step: int) -> None:
 
 
 def whole_stage(sections: Mapping[str, Any], team: Team) -> dict[str, Tensor]:
-    """The last block of a network and its loss: losses, state, and whether it can be resumed before the last step."""
-    config = small_config(**sections)
+    """The last block of a network: losses, norms of the third step, state, and whether it can be resumed.
+
+    A norm that was not measured is -1.
+    """
+    config = small_config(**sections, metrics={"norms_every": 1})
     stage = Stage(config, 4, STEPS_PER_EPOCH, team=team)
-    losses, saved, counters = [], {}, {}
+    losses, norms, saved, counters = [], [-1.0, -1.0], {}, {}
     for step in range(4):
         if step == 3:
             saved = {name: value.clone() for name, value in stage_tensors(stage).items()}
             counters = stage_counters(stage)
-        losses.append(one_step(stage, step, team))
+        report = one_step(stage, step, team)
+        losses.append(report.loss)
+        if step == 2:
+            norms = [-1.0 if norm is None else norm for norm in (report.gradient_norm, report.update_norm)]
     resumed_stage = Stage(config, 4, STEPS_PER_EPOCH, team=team)
     restore_stage(resumed_stage, saved, counters)
-    again, wanted = one_step(resumed_stage, 3, team), stage_tensors(stage)
+    again, wanted = one_step(resumed_stage, 3, team).loss, stage_tensors(stage)
     found = stage_tensors(resumed_stage)
     same = again == losses[-1] and all(torch.equal(found[name], value) for name, value in wanted.items())
-    return {**wanted, "losses": torch.tensor(losses), "same": torch.tensor(same and set(found) == set(wanted))}
+    said = {"losses": torch.tensor(losses), "live.norms": torch.tensor(norms)}
+    return {**wanted, **said, "same": torch.tensor(same and set(found) == set(wanted))}
 
 
-def one_step(stage: Stage, step: int, team: Team) -> float:
+def one_step(stage: Stage, step: int, team: Team) -> StageReport:
     generator = torch.Generator().manual_seed(step)
     whole = torch.randn(2, BATCH, 32, 4, 4, generator=generator)
     stage(torch.stack([team.rows(view) for view in whole]), step, 0.0)
     report = stage.update(step)
     assert report.loss is not None
     assert not report.skipped
-    return report.loss
+    return report

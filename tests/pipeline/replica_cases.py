@@ -81,6 +81,18 @@ def train(
     return results
 
 
+def norms(team: Team, sections: dict[str, Any], steps: int = 3) -> dict[str, Tensor]:
+    """Of gradient and update at every step, -1 for one that was not measured, `[steps, 2]`."""
+    config = replica_config({**sections, "metrics": {"norms_every": 1}})
+    stage = Stage(config, 1, STEPS_PER_EPOCH, dtype=torch.float64, team=team)
+    found = []
+    for step in range(steps):
+        inputs, labels = batch(config, step, team, torch.float64)
+        (report,) = serial_step([stage], inputs, step, [0.25], labels)
+        found.append([-1.0 if norm is None else norm for norm in (report.gradient_norm, report.update_norm)])
+    return {"norms": torch.tensor(found, dtype=torch.float64)}
+
+
 def online(
     team: Team, sections: dict[str, Any], settings: dict[str, Any], steps: int = 6, dtype: str = "float64"
 ) -> dict[str, Tensor]:

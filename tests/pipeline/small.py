@@ -14,7 +14,8 @@ from pipeline.data.schedules import view_sizes
 from pipeline.data.view_kinds import sizes_differ
 from pipeline.packing import pack
 from pipeline.serial import build_stages, end_to_end_step, serial_step
-from pipeline.stage import Stage, StageReport
+from pipeline.stage import Stage
+from pipeline.stage_report import StageReport
 
 STEPS_PER_EPOCH = 4
 

@@ -197,9 +197,15 @@ def test_bf16_begins_with_weights_that_were_not_rounded(teams: dict[int, Results
 def test_a_stage_of_the_pipeline(teams: dict[int, Results], case: str) -> None:
     """With batch norm over all replicas, channels_last and the target of BYOL; against torch in one process."""
     wanted = whole_stage({**STAGES[case], "engine": {"kind": "torch"}}, SOLO)
+    gradient, update = wanted.pop("live.norms").tolist()
     exact = "precision" not in STAGES[case]
     for size in (1, 2):
         found = state(teams[size], case)
+        norms = part(teams[size], case, "straight")["live.norms"].tolist()
+        assert norms[0] == pytest.approx(gradient, rel=1e-4 if exact else 0.1), "of the whole stage, not clipped"
+        assert norms[1] == (pytest.approx(update, rel=1e-4) if exact else -1), (
+            "bf16 does not show what masters moved by"
+        )
         assert found["same"]
         torch.testing.assert_close(found["losses"], wanted["losses"], rtol=1e-5 if exact else 0.1, atol=0)
         if exact and size == 1:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipeline.config import Config
+from tests.observing.recorders import recorder
 from tests.workers.feed_cases import batches, config, write_photos
 from workers.feed import Feed
 from workers.links.base import LinkAddress, Sender
@@ -19,9 +20,6 @@ from workers.links.p2p import P2pSender
 from workers.links.queue import QueueSender
 from workers.links.rpc import RpcSender
 from workers.messages import Header, TensorSpec
-from workers.metrics import RunMetrics
-from workers.progress import Progress
-from workers.recorder import Recorder
 from workers.run_files import RunDir
 from workers.sending import Sending
 from workers.snapshots import SnapshotKeeper
@@ -58,26 +56,21 @@ class Serving:
 
 
 def send_all(run: Config, folder: Path, sender: Sender) -> None:
-    from io import StringIO
-
-    from rich.console import Console
-
     (folder / "run").mkdir()
     files = RunDir(folder / "run")
     failed: list[Any] = []
     with Feed(run) as feed:
-        progress = Progress(Console(file=StringIO()), feed.total_steps, feed.steps_per_epoch)
         keeper = SnapshotKeeper(run.snapshots, files, print, 0)
         sending = Sending(run, feed, lambda: sender, Serving(), keeper, lambda step, error: failed.append(error))
-        with Recorder(files.metrics, RunMetrics(), progress) as recorder:
-            sending.start(recorder)
+        with recorder(files.path, feed.total_steps) as joined:
+            sending.start(joined)
             (thread,) = [thread for thread in threading.enumerate() if thread.name == "sender"]
             while feed._next < feed.total_steps and thread.is_alive():
                 thread.join(0.05)
             sending.over.set()
             thread.join(30)
             assert not thread.is_alive()
-            assert recorder.feed.images == 46
+            assert joined.feed.images == 46
     assert failed == []
 
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
+from tests.observing.recorders import recorder
 from tests.workers.feed_cases import config, write_photos
 from workers import recorder as recorder_module
 from workers.feed import Feed, FeedMeasures
 from workers.feed.measures import PARTS
-from workers.metrics import RunMetrics
-from workers.progress import Progress
-from workers.recorder import Recorder
 from workers.reports import StepReport
 
 pytestmark = pytest.mark.timeout(120)
@@ -54,13 +50,12 @@ def told(
     now = iter(range(100, 1000))
     clock = type("Clock", (), {"monotonic": staticmethod(lambda: float(next(now))), "time": staticmethod(lambda: 0.0)})
     monkeypatch.setattr(recorder_module, "time", clock)
-    progress = Progress(Console(file=StringIO()), len(waits), len(waits))
-    with Recorder(folder / "metrics.jsonl", RunMetrics(), progress) as recorder:
+    with recorder(folder, len(waits)) as joined:
         for step, wait in enumerate(waits):
-            recorder.feed = FeedMeasures(wait_seconds=wait, images=8 * step + 8, skipped=skipped, workers=3)
-            recorder.batch_sent(step, 0, 8, 1)
-            recorder.stage_report(report(step))
-    return recorder.feed_notes(), recorder.feed_report()
+            joined.feed = FeedMeasures(wait_seconds=wait, images=8 * step + 8, skipped=skipped, workers=3)
+            joined.batch_sent(step, 0, 8, 1)
+            joined.stage_report(report(step))
+    return joined.feed_notes(), joined.feed_report()
 
 
 def test_a_run_that_waits_for_images_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,11 +77,10 @@ def test_a_short_run_and_a_fast_feed_are_told_nothing(
 
 
 def test_the_feed_of_a_first_stage_comes_with_its_reports(tmp_path: Path) -> None:
-    progress = Progress(Console(file=StringIO()), 1, 1)
-    with Recorder(tmp_path / "metrics.jsonl", RunMetrics(), progress) as recorder:
-        recorder.batch_sent(0, 0, 8, 1)
-        recorder.stage_report(replace(report(0), feed=FeedMeasures(images=8, workers=2)))
-    assert recorder.feed_report()["workers"] == 2
+    with recorder(tmp_path) as joined:
+        joined.batch_sent(0, 0, 8, 1)
+        joined.stage_report(replace(report(0), feed=FeedMeasures(images=8, workers=2)))
+    assert joined.feed_report()["workers"] == 2
     assert "feed" not in json.loads((tmp_path / "metrics.jsonl").read_text())["stages"][0]
 
 

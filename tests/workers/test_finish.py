@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from workers.finish import print_report
+from workers.observing.terminal.summary import print_report
+from workers.observing.terminal.voice import Terminal
 from workers.run_files import RunDir
 
 REPORT = {"stages": [], "images": 64, "images_per_second": 10.0}
@@ -20,5 +21,5 @@ REPORT = {"stages": [], "images": 64, "images_per_second": 10.0}
 def test_where_everything_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, shown: str) -> None:
     monkeypatch.chdir(tmp_path)
     console = Console(file=io.StringIO(), width=200)
-    print_report(console, RunDir(Path(where.format(here=tmp_path))), REPORT)
+    print_report(Terminal(console), RunDir(Path(where.format(here=tmp_path))), REPORT)
     assert console.file.getvalue().endswith(f"64 images, 10 images/s  ·  everything is in {shown}\n")  # type: ignore[attr-defined]

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from pipeline.stage import StageReport
+from pipeline.stage_report import StageReport
+from tests.observing.recorders import recorder
 from workers.feed import FeedMeasures
-from workers.metrics import RunMetrics
+from workers.observing.metrics import RunMetrics
 from workers.parsing import MalformedMessage
-from workers.progress import Progress
-from workers.recorder import Recorder
 from workers.reports import StageTimes, StepReport
 
 
@@ -48,9 +46,11 @@ def test_a_report_says_nothing_else(online: object) -> None:
 
 def test_the_metrics_keep_what_was_measured_last() -> None:
     metrics = RunMetrics()
-    metrics.stage_report(reported(1, 0, {"linear": 0.1, "knn": 0.2, "rankme": 5.0, "lidar": 4.0, "collapse": 0.3}))
-    metrics.stage_report(reported(1, 1, {"linear": 0.5, "alpha": 1.5, "alpha_r2": 0.9, "lidar": float("nan")}))
-    metrics.stage_report(reported(2, 0, {}))
+    metrics.stage_report(
+        reported(1, 0, {"linear": 0.1, "knn": 0.2, "rankme": 5.0, "lidar": 4.0, "collapse": 0.3}), 100.0
+    )
+    metrics.stage_report(reported(1, 1, {"linear": 0.5, "alpha": 1.5, "alpha_r2": 0.9, "lidar": float("nan")}), 100.0)
+    metrics.stage_report(reported(2, 0, {}), 100.0)
     found = gauges(metrics)
     assert found["onward_probe_accuracy_ratio", "linear", "0", "1"] == 0.5
     assert found["onward_probe_accuracy_ratio", "knn", "0", "1"] == 0.2
@@ -66,10 +66,10 @@ def test_the_metrics_keep_what_was_measured_last() -> None:
 def test_steps_left_out_count_once_though_a_stage_comes_back() -> None:
     metrics = RunMetrics()
     for step, skipped in enumerate([1, 1, 3]):
-        metrics.stage_report(reported(1, step, {"skipped": skipped}))
+        metrics.stage_report(reported(1, step, {"skipped": skipped}), 100.0)
     metrics.restarted([1])
     for step, skipped in ((1, 1), (2, 3), (3, 4)):
-        metrics.stage_report(reported(1, step, {"skipped": skipped}))
+        metrics.stage_report(reported(1, step, {"skipped": skipped}), 100.0)
     assert gauges(metrics)["onward_online_skipped_steps_total", "0", "1"] == 4
 
 
@@ -77,15 +77,14 @@ def recorded(tmp_path: Path, reports: list[StepReport]) -> tuple[str, list[str],
     """The terminal, the notes at the end, and the lines of `metrics.jsonl`."""
     written = StringIO()
     tmp_path.mkdir(exist_ok=True)
-    path = tmp_path / "metrics.jsonl"
-    progress = Progress(Console(file=written, width=200), 1, 1)
-    with Recorder(path, RunMetrics(), progress) as recorder:
-        recorder.feed = FeedMeasures()
-        recorder.batch_sent(0, 0, 64, len(reports))
+    with recorder(tmp_path, 1, written) as joined:
+        joined.feed = FeedMeasures()
+        joined.batch_sent(0, 0, 64, len(reports))
         for report in reports:
-            recorder.stage_report(report)
-        notes = recorder.notes()
-    return written.getvalue(), notes, [json.loads(line) for line in path.read_text().splitlines()]
+            joined.stage_report(report)
+        notes = joined.notes()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    return written.getvalue(), notes, [json.loads(line) for line in lines]
 
 
 def test_the_line_shows_the_probe_or_the_neighbours_and_nothing_where_there_are_none(tmp_path: Path) -> None:

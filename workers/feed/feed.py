@@ -34,6 +34,7 @@ from workers.feed.making import Maker, StandIn
 from workers.feed.measures import PARTS, FeedMeasures
 from workers.feed.pool import Local, Pool, Source
 from workers.feed.ring import Ring
+from workers.observing.trace import MAKING, NO_TRACE, Tracer
 from workers.topology import members
 
 POLL_SECONDS = 0.25
@@ -78,6 +79,7 @@ class Feed:
         config: the run; `link.timeout` is how many seconds the feed may make no progress.
         start_step: the first step, counted from 0.
         part: (r, R): only rows r * B / R to (r + 1) * B / R of every batch, those of replica r.
+        trace: is told when each batch was made.
 
     Raises:
         UserError: the data set cannot be opened, or (while iterating) an image cannot be decoded.
@@ -85,7 +87,10 @@ class Feed:
             nothing was produced in time.
     """
 
-    def __init__(self, config: Config, start_step: int = 0, part: tuple[int, int] = (0, 1)) -> None:
+    def __init__(
+        self, config: Config, start_step: int = 0, part: tuple[int, int] = (0, 1), trace: Tracer = NO_TRACE
+    ) -> None:
+        self.trace = trace
         self.images = open_dataset(config.data, "train")
         """The data set that is read."""
         self.num_classes = self.images.num_classes
@@ -209,7 +214,11 @@ class Feed:
     def _run(self) -> None:
         try:
             with self._source as source:
+                given = 0.0
                 for item in source.made():
+                    # Of batches that are made side by side, each counts from when the one before was done.
+                    self.trace.took(MAKING, "make batch", max(source.began, given), item[0].step)
+                    given = time.monotonic()
                     self._ready.put(item)
         except OnwardError as error:
             # The traceback would keep everything alive that it went through for as long as the error is.

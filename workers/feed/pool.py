@@ -7,6 +7,7 @@ and not the batch. A piece that is lost with its worker is made again, to the sa
 from __future__ import annotations
 
 import selectors
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
@@ -35,6 +36,8 @@ class Source(Protocol):
     """Workers that died and were replaced."""
     starts: int
     """Workers that have become ready."""
+    began: float
+    """When the making of the batch began that was given last, by `time.monotonic`."""
 
     def made(self) -> Iterator[Made]:
         """The batches in order, each as soon as it is complete; ends early if the gate stops it."""
@@ -52,7 +55,7 @@ class Local:
 
     def __init__(self, agenda: Agenda, gate: Gate, maker: Callable[[], Maker]) -> None:
         self._agenda, self._gate, self._maker = agenda, gate, maker
-        self.restarts, self.starts = 0, 1
+        self.restarts, self.starts, self.began = 0, 1, 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -68,6 +71,7 @@ class Local:
         for number, step in enumerate(self._agenda.steps()):
             if not gate.wait(number):
                 return
+            self.began = time.monotonic()
             work = self._agenda.work(step)
             stand_ins = []
             for chunk in work.chunks(self._agenda.chunk_rows(work, 1)):
@@ -109,8 +113,11 @@ class Pool:
         self._begun: deque[tuple[Work, list[StandIn]]] = deque()
         self._left: dict[int, int] = {}
         """Pieces that are still to be made, by step."""
+        self._since: dict[int, float] = {}
+        """When they were begun, by step."""
         self._deaths = 0
         self.restarts = self.starts = 0
+        self.began = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -149,6 +156,7 @@ class Pool:
             while self._begun and not self._left[self._begun[0][0].step]:
                 work, stand_ins = self._begun.popleft()
                 del self._left[work.step]
+                self.began = self._since.pop(work.step)
                 yield work, sorted(stand_ins, key=lambda stand_in: stand_in.row)
 
     def _hire(self, number: int) -> None:
@@ -168,6 +176,7 @@ class Pool:
         chunks = list(work.chunks(self._agenda.chunk_rows(work, len(self._workers))))
         self._begun.append((work, []))
         self._left[step] = len(chunks)
+        self._since[step] = time.monotonic()
         self._waiting += chunks
 
     def _hand_out(self) -> None:

@@ -1,0 +1,56 @@
+"""`onward report`: one page about a run that needs nothing else, and the same figures for a paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+
+from launch.reporting.charts import Picture, charts
+from launch.reporting.colours import DRAWN
+from launch.reporting.gantt import gantt
+from launch.reporting.page import page, stages_of
+from launch.reporting.reading import RunRecord, read_run
+from launch.showing.figures import save, styled
+from launch.showing.writing import write_file
+from pipeline.errors import UserError
+from workers.observing.trace_file import is_merged, merge_trace
+
+
+def write_report(path: Path, to: Path | None = None) -> list[str]:
+    """Write `RUN/report.html`, and every figure as PNG and SVG to `RUN/report/`.
+
+    Of a run whose trace was not joined, because its processes were killed, the trace is written too.
+
+    Args:
+        path: the run directory; the run may be running, failed or done.
+        to: the file to write instead of `RUN/report.html`.
+
+    Returns:
+        What the user should know, a sentence each; the last says where the page is.
+
+    Raises:
+        UserError: there is no run, no step of it has ended, its metrics are damaged, or a file cannot be written.
+    """
+    record = read_run(path)
+    target = to or path / "report.html"
+    if target.is_dir():
+        raise UserError(f"'{target}' is a folder. Give a file, such as '{target / 'report.html'}'")
+    with styled():
+        mpl.rcParams.update(DRAWN)
+        pictures = _pictures(record)
+        html = page(record, pictures)
+        for picture in pictures:
+            save(picture.figure, path / "report", picture.key)
+    write_file(target, html.encode("utf-8", errors="replace"))
+    said = list(record.notes)
+    if record.parts and record.outcome.word != "running" and not is_merged(record.run):
+        said += merge_trace(record.run)
+    return [*said, f"report in {target}; its figures, PNG and SVG, in {path / 'report'}"]
+
+
+def _pictures(record: RunRecord) -> list[Picture]:
+    count = stages_of(record)
+    pipeline = gantt(record.parts, count)
+    rest = charts(record.series, count, record.config.link.depth)
+    return [*([] if pipeline is None else [pipeline]), *rest]

@@ -1,0 +1,66 @@
+"""The colours of a report, each for white and for dark; a stage has the same one in every figure and on the live page.
+
+From the first stage to the last they go from dark blue over teal to orange and differ in lightness too, so that
+neighbours can be told apart by those who see red and green alike, and in print without colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from matplotlib.colors import to_hex, to_rgb
+
+
+class Pair(NamedTuple):
+    """One colour, `#rrggbb`, as it is on white and as it is on dark."""
+
+    light: str
+    dark: str
+
+
+INK = Pair("#171b22", "#e9ecf1")
+QUIET = Pair("#5b6472", "#9aa4b2")
+GRID = Pair("#e4e7ec", "#2a303b")
+CARD = Pair("#ffffff", "#161a21")
+BUSY = Pair("#2563c9", "#5b93ee")
+STARVED = Pair("#e0a000", "#e3b23c")
+BLOCKED = Pair("#b0559b", "#d184bf")
+NAMED = {"ink": INK, "quiet": QUIET, "grid": GRID, "card": CARD, "busy": BUSY, "starved": STARVED, "blocked": BLOCKED}
+"""By the names of the page's variables."""
+_RAMP = (
+    Pair("#27348b", "#8c9bff"), Pair("#1f77c9", "#4fb0ff"), Pair("#159a8c", "#3fd0bd"), Pair("#7a9a1b", "#b5d34a"),
+    Pair("#d38a00", "#ffc04d"), Pair("#c4501b", "#ff8a5c"), Pair("#8a2f5c", "#e77fb3"),
+)  # fmt: skip
+_FEW = (0.0, 1.5, 4.0, 5.0)
+"""Places on the ramp for four stages and fewer, farther apart than even steps would be."""
+DRAWN: dict[Any, Any] = {
+    "text.color": INK.light, "axes.labelcolor": INK.light, "axes.edgecolor": QUIET.light, "xtick.color": QUIET.light,
+    "ytick.color": QUIET.light, "xtick.labelcolor": INK.light, "ytick.labelcolor": INK.light, "grid.color": GRID.light,
+}  # fmt: skip
+"""Matplotlib's settings: what is drawn has these colours and no others, which is why a page can swap them."""
+
+
+def stage_colour(stage: int, count: int) -> Pair:
+    """Of stage `stage` of `count`, counted from 1."""
+    place = _FEW[min(stage, 4) - 1] if count <= 4 else (stage - 1) / (count - 1) * (len(_RAMP) - 1)
+    low = min(int(place), len(_RAMP) - 2)
+    one, other = _RAMP[low], _RAMP[low + 1]
+    return Pair(*(_mixed(a, b, place - low) for a, b in zip(one, other, strict=True)))
+
+
+def variables(stages: int) -> dict[str, Pair]:
+    """Every colour of a report by the name of its variable on the page: `ink`, ..., `stage-1`, ..."""
+    return {**NAMED, **{f"stage-{stage}": stage_colour(stage, stages) for stage in range(1, stages + 1)}}
+
+
+def style_sheet(colours: Mapping[str, Pair]) -> str:
+    """The variables, dark where the system is and what is read is no paper."""
+    light = "".join(f"--{name}:{pair.light};" for name, pair in colours.items())
+    dark = "".join(f"--{name}:{pair.dark};" for name, pair in colours.items())
+    return f":root{{{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
+
+
+def _mixed(one: str, other: str, share: float) -> str:
+    (r, g, b), (to_r, to_g, to_b) = to_rgb(one), to_rgb(other)
+    return to_hex((r + (to_r - r) * share, g + (to_g - g) * share, b + (to_b - b) * share))

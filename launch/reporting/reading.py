@@ -1,0 +1,129 @@
+"""Everything a report needs of a run directory, whatever state the run is in; what is damaged is said and left out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launch.failure import read_failure
+from launch.reporting.series import RunSeries, read_series
+from launch.resume import is_running
+from launch.run_dir import read_config
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.evaluation.document import Document
+from workers.observing.history_file import read_events, read_steps
+from workers.observing.observer import Event
+from workers.observing.trace_part import Part, read_parts
+from workers.run_files import RunDir
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run stands.
+
+    Args:
+        word: `running`, `done`, `interrupted`, `failed` or `stopped`.
+        text: one sentence.
+    """
+
+    word: str
+    text: str
+
+
+@dataclass
+class RunRecord:
+    """A run as it was read.
+
+    Args:
+        run: where.
+        config: that it was started with.
+        outcome: how it stands.
+        series: what its stages reported.
+        events: alarms, restarts, snapshots, in order.
+        report: `report.json`; empty where there is none.
+        evaluation: the last one; None where there is none.
+        parts: of the trace.
+        notes: what is missing or damaged, a sentence each.
+    """
+
+    run: RunDir
+    config: Config
+    outcome: Outcome
+    series: RunSeries
+    events: list[Event] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)
+    evaluation: Document | None = None
+    parts: list[Part] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_run(path: Path) -> RunRecord:
+    """The run in a directory.
+
+    Raises:
+        UserError: there is no run, no step of it has ended, or its metrics are damaged.
+    """
+    config = read_config(path)
+    run = RunDir(path)
+    outcome = _outcome(run)
+    if not run.metrics.is_file():
+        why = "it has only begun: wait for its first step" if outcome.word == "running" else "no step of it has ended"
+        raise UserError(f"'{path}' has no metrics.jsonl, so there is nothing to report ({why})")
+    lines, notes = read_steps(run.metrics)
+    if not lines:
+        raise UserError(f"'{run.metrics}' has no step yet, so there is nothing to report. Wait for the first one")
+    record = RunRecord(run, config, outcome, read_series(lines), notes=list(notes))
+    record.report = _read_report(run, record.notes)
+    record.events = _read_events(run, record.notes)
+    record.evaluation = _read_evaluation(path, record.notes)
+    record.parts, found = read_parts(run.trace)
+    record.notes += found
+    return record
+
+
+def _outcome(run: RunDir) -> Outcome:
+    if is_running(run):
+        return Outcome("running", "It is still running; this is how far it had come when this page was made.")
+    if (failure := read_failure(run)) is not None:
+        word = "interrupted" if failure.get("kind") == "interrupted" else "failed"
+        return Outcome(word, str(failure.get("message") or "It did not say why."))
+    if run.report.is_file():
+        return Outcome("done", "It was trained to its end.")
+    return Outcome("stopped", "It ended without a word: its processes were killed, or the machine stopped.")
+
+
+def _read_report(run: RunDir, notes: list[str]) -> dict[str, Any]:
+    if not run.report.is_file():
+        return {}
+    try:
+        found = json.loads(run.report.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        return found
+    notes.append("report.json is damaged and was left out")
+    return {}
+
+
+def _read_events(run: RunDir, notes: list[str]) -> list[Event]:
+    try:
+        events, found = read_events(run.events)
+    except UserError as error:
+        notes.append(f"events were left out: {error}")
+        return []
+    notes += found
+    return events
+
+
+def _read_evaluation(path: Path, notes: list[str]) -> Document | None:
+    file = path / "evaluation.json"
+    if not file.is_file():
+        return None
+    try:
+        return Document.read(file)
+    except UserError as error:
+        notes.append(str(error))
+        return None

@@ -1,0 +1,80 @@
+"""The files of deploy/prometheus and deploy/grafana, and what the metrics and rules in them are called."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.deploy.promql import TARGET, labels_of, parse
+from workers.observing.catalogue import CATALOGUE
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+PROMETHEUS, GRAFANA = DEPLOY / "prometheus", DEPLOY / "grafana"
+DASHBOARD = GRAFANA / "dashboards" / "onward.json"
+
+
+@dataclass(frozen=True)
+class Expression:
+    """One expression and where it stands; `names` are texts that use its labels."""
+
+    where: str
+    text: str
+    names: tuple[str, ...] = ()
+
+
+@cache
+def read_yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def rules(kind: str) -> dict[str, dict[str, Any]]:
+    """By name, the rules of one kind: `record` or `alert`."""
+    groups = read_yaml(PROMETHEUS / "rules.yml")["groups"]
+    return {rule[kind]: rule for group in groups for rule in group["rules"] if kind in rule}
+
+
+def dashboard() -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    return value
+
+
+@cache
+def panels() -> list[dict[str, Any]]:
+    """Those with queries."""
+    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+
+
+def of_rules() -> list[Expression]:
+    recorded = [Expression(name, rule["expr"]) for name, rule in rules("record").items()]
+    return recorded + [
+        Expression(name, rule["expr"], tuple(rule["annotations"].values())) for name, rule in rules("alert").items()
+    ]
+
+
+def of_panels() -> list[Expression]:
+    return [
+        Expression(f"{panel['title']} {target['refId']}", target["expr"], (target["legendFormat"],))
+        for panel in panels()
+        for target in panel["targets"]
+    ]
+
+
+@cache
+def series() -> dict[str, frozenset[str]]:
+    """The labels of everything that can be asked for: the catalogue, `up`, and the recording rules."""
+    known = {"up": TARGET}
+    for metric in CATALOGUE:
+        labels = TARGET | set(metric.labels)
+        if metric.kind == "histogram":
+            known |= {f"{metric.name}_{part}": labels for part in ("sum", "count")}
+            known[f"{metric.name}_bucket"] = labels | {"le"}
+        else:
+            known[metric.name] = labels
+    for name, rule in rules("record").items():
+        known[name] = labels_of(parse(rule["expr"]), known)
+    return known

@@ -1,0 +1,154 @@
+"""Prometheus itself, on the configuration, the rules and every question of the dashboard, while a real run trains."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import isfinite
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest
+
+from tests.deploy.parts import PROMETHEUS, dashboard, of_panels, of_rules, rules
+from tests.deploy.promql import fill, parse, selectors
+from tests.deploy.server import Server, prometheus, tool
+from tests.runs import start
+from workers.observing.metrics import RunMetrics
+
+LIMIT = 120
+BATCH = 64
+"""Images a step, in tests/runs.py."""
+ANSWER_SECONDS = 400.0
+"""For a run to have shown everything that it can show; it takes a fraction of that where the cores are idle."""
+EVERYTHING = (
+    "train.epochs=1000",
+    "train.max_steps=100000",
+    "evaluation.online={linear: true, knn_bank: 256, quality_every: 5}",
+    "snapshots.every=20",
+    "metrics.norms_every=5",
+    "data.workers=1",
+)
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("check", "config", "prometheus.yml"), ("check", "rules", "rules.yml"), ("test", "rules", "rules_test.yml")],
+    ids=" ".join,
+)
+def test_promtool_is_content(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run([tool("promtool"), *arguments], cwd=PROMETHEUS, capture_output=True, text=True, timeout=LIMIT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_tests_of_the_rules_find_a_rule_that_is_wrong(tmp_path: Path) -> None:
+    right, wrong = (f"run:onward_feed_wait:share1m > {limit}" for limit in (0.5, 0.9))
+    (tmp_path / "rules.yml").write_text((PROMETHEUS / "rules.yml").read_text().replace(right, wrong))
+    (tmp_path / "rules_test.yml").write_text((PROMETHEUS / "rules_test.yml").read_text())
+    command = [tool("promtool"), "test", "rules", "rules_test.yml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT)
+    assert done.returncode == 1
+    assert "DataStarvation" in done.stdout + done.stderr
+
+
+def test_promtool_finds_the_metrics_well_named() -> None:
+    served = generate_latest(RunMetrics().registry).decode()
+    command = [tool("promtool"), "check", "metrics"]
+    done = subprocess.run(command, input=served, capture_output=True, text=True, timeout=LIMIT)
+    assert done.returncode == 0, done.stderr
+    badly_named = served.replace("onward_samples_total", "onward_samples")
+    assert subprocess.run(command, input=badly_named, capture_output=True, text=True, timeout=LIMIT).returncode == 3
+
+
+@contextmanager
+def run_and_announcement(folder: Path, file: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run that measures everything until it is stopped, and the program that tells Prometheus of it."""
+    announce = [sys.executable, str(PROMETHEUS / "announce.py"), str(folder), str(file), "--every", "0.5"]
+    announcing = subprocess.Popen(announce, stdout=subprocess.DEVNULL)
+    process = start(folder, *EVERYTHING)
+    try:
+        yield process
+    finally:
+        announcing.kill()
+        announcing.wait(timeout=LIMIT)
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate(timeout=LIMIT)
+
+
+def questions(values: dict[str, str]) -> dict[str, str]:
+    """Every expression of dashboard and rules by where it stands; of alerts the series that they look at."""
+    asked = {query.where: fill(query.text, values) for query in of_panels()}
+    for rule in of_rules():
+        if rule.where in rules("record"):
+            asked[rule.where] = rule.text
+        else:
+            texts = (re.sub(r" offset \w+", "", node.prettify()) for node in selectors(parse(rule.text)))
+            asked |= {f"{rule.where} {number}": text for number, text in enumerate(texts)}
+    return asked
+
+
+def has_numbers(server: Server, expression: str) -> bool:
+    """Whether there is a series, and it has a value that is a number."""
+    return any(isfinite(float(series["value"][1])) for series in server.query(expression))
+
+
+def check_choices(server: Server, values: dict[str, str]) -> None:
+    """The variables of the dashboard offer what there is."""
+    offered = {}
+    for variable in dashboard()["templating"]["list"]:
+        if variable["type"] == "query":
+            asked = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"])
+            assert asked, variable["query"]
+            found = server.query(f"group by ({asked[2]}) ({fill(asked[1], values)})")
+            offered[variable["name"]] = sorted(series["metric"][asked[2]] for series in found)
+    assert offered == {"run": ["run"], "instance": [values["$instance"]], "stage": ["1", "2", "3", "4"]}
+
+
+def check_rules(server: Server) -> None:
+    """Every rule was evaluated without an error, and no alert fires for a run in which all is well."""
+    for group in server.get("rules")["groups"]:
+        for rule in group["rules"]:
+            assert rule["health"] == "ok", f"{rule['name']}: {rule.get('lastError')}"
+    firing = [alert["labels"] for alert in server.get("alerts")["alerts"] if alert["state"] == "firing"]
+    assert not [labels for labels in firing if labels["severity"] == "critical"]
+
+
+def check_values(server: Server, folder: Path) -> None:
+    """What Prometheus has read is what the run has written."""
+    (samples,) = server.query("onward_samples_total")
+    images = float(samples["value"][1])
+    steps = len((folder / "run" / "metrics.jsonl").read_text().splitlines())
+    assert images % BATCH == 0
+    assert 0 < images <= BATCH * steps
+    for series in server.query("stage:onward_busy:share1m"):
+        assert 0 < float(series["value"][1]) <= 1
+
+
+@pytest.mark.timeout(ANSWER_SECONDS + 3 * LIMIT)
+def test_every_question_has_an_answer_while_a_run_trains(tmp_path: Path) -> None:
+    with prometheus(tmp_path) as server, run_and_announcement(tmp_path, tmp_path / "targets" / "runs.json") as process:
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while not (seen := server.query("onward_run_info")):
+            assert process.poll() is None, process.communicate(timeout=LIMIT)
+            assert time.monotonic() < deadline, "the run was never scraped"
+            time.sleep(0.5)
+        values = {"$instance": seen[0]["metric"]["instance"], "$stage": "1|2|3|4", "$run": "run"}
+        open_questions = questions(values)
+        while open_questions and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(1.0)
+            open_questions = {where: text for where, text in open_questions.items() if not has_numbers(server, text)}
+        assert not open_questions, f"without an answer: {open_questions}"
+        check_choices(server, values)
+        check_rules(server)
+        check_values(server, tmp_path)
+    assert process.returncode == 130, "the run was stopped, it did not fail"

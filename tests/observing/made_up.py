@@ -1,0 +1,64 @@
+"""A run that never was: its facts, the lines of its `metrics.jsonl`, and all of it shown on this process's terminal.
+
+As a program, `python -m tests.observing.made_up STAGES STEPS [probe] [raise] [fast]`, for tests that look at a screen.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from workers.observing.observer import Event, RunFacts
+from workers.observing.terminal.progress import Progress
+from workers.observing.terminal.voice import Terminal
+
+
+def facts(path: Path = Path("runs/made-up"), stages: int = 2, start_step: int = 0) -> RunFacts:
+    """585 steps, 39 an epoch; at most two batches wait on a link."""
+    return RunFacts(path.name, path, {"link": {"depth": 2}}, stages, 585, 39, start_step, 1.0)
+
+
+def stage(number: int, step: int, **values: Any) -> dict[str, Any]:
+    """Busy 0.2 s a step, starved 0.2, blocked 0.1."""
+    spent = {"busy": 0.2 * (step + 1), "wait_input": 0.2 * (step + 1), "wait_output": 0.1 * (step + 1)}
+    return {
+        "stage": number, "step": step, "loss": 2.0 + number, "terms": {"invariance": 1.5, "redundancy": None},
+        "learning_rate": 0.1, "skipped": 0, **spent, "queue_depth": 1, "link_bytes": 1000 * (step + 1), "online": {},
+        "gradient_norm": None, **values,
+    }  # fmt: skip
+
+
+def line(step: int, stages: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of `metrics.jsonl`; the first step has no speed yet."""
+    pace = (
+        {"images_per_second": 676.25, "eta_seconds": 216.0} if step else {"images_per_second": 0.0, "eta_seconds": None}
+    )
+    return {"step": step, "epoch": step // 39, "time": 100.0 + step, "images": 256, **pace, "stages": stages}
+
+
+def alarm(number: int | None, step: int, kind: Any = "alarm", name: str = "nonfinite") -> Event:
+    """Something is wrong with a stage, or with the run."""
+    return Event(1.0, kind, name, number, step, f"{name} of stage {number} at step {step}")
+
+
+def show(stages: int, steps: int, probed: bool, raises: bool, seconds: float) -> None:
+    """Draw the run as it would be drawn; an alarm at step 3."""
+    with Progress(Terminal.of_process()) as progress:
+        progress.run_started(facts(stages=stages))
+        for step in range(steps):
+            online = {"linear": 0.25} if probed else {}
+            progress.step_done(line(step, [stage(number, step, online=online) for number in range(1, stages + 1)]))
+            if step == 3:
+                progress.event(alarm(2, step))
+            time.sleep(seconds)
+        if raises:
+            raise SystemExit("it ends badly")
+        progress.run_ended("done")
+    print("the end")
+
+
+if __name__ == "__main__":
+    pause = 0.001 if "fast" in sys.argv else 0.05
+    show(int(sys.argv[1]), int(sys.argv[2]), "probe" in sys.argv, "raise" in sys.argv, pause)

@@ -1,0 +1,60 @@
+"""A recorder without a run around it, the reports that it takes, and an observer that remembers what it was told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tests.pipeline.small import small_config
+from workers.observing.metrics import RunMetrics
+from workers.observing.observer import Event, Observers, RunFacts
+from workers.observing.terminal.progress import Progress
+from workers.observing.terminal.voice import Terminal
+from workers.recorder import Recorder
+from workers.reports import StepReport
+
+
+def facts(path: Path, steps: int = 6, **sections: Any) -> RunFacts:
+    """Of a run of four stages."""
+    config = small_config(**sections).model_dump(mode="json")
+    return RunFacts(path.name, path, config, 4, steps, 4, 0, 100.0)
+
+
+def recorder(folder: Path, steps: int = 1, file: StringIO | None = None, *observers: Any) -> Recorder:
+    """Writes to `folder`, shows the run in `file`, and tells `observers`."""
+    progress, metrics = Progress(Terminal(Console(file=file or StringIO(), width=200))), RunMetrics()
+    told = Observers([metrics, progress, *observers], print)
+    told.run_started(facts(folder, steps))
+    return Recorder(folder / "metrics.jsonl", 0, steps, metrics, progress, told)
+
+
+def report(stage: int, step: int, **values: Any) -> StepReport:
+    """One step of a stage that is busy for a second a step."""
+    known = {"busy": step + 1.0, "wait_input": 0.0, "wait_output": 0.0, "queue_depth": 1, "link_bytes": 10}
+    return StepReport(stage, step, **{"loss": 0.5, "terms": {}, "learning_rate": 0.1, "skipped": 0, **known, **values})
+
+
+class Witness:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Any]] = []
+
+    def run_started(self, facts: RunFacts) -> None:
+        self.told.append(("started", facts))
+
+    def step_done(self, line: Mapping[str, Any]) -> None:
+        self.told.append(("step", line))
+
+    def event(self, event: Event) -> None:
+        self.told.append(("event", event))
+
+    def run_ended(self, outcome: str) -> None:
+        self.told.append(("ended", outcome))
+
+    def of(self, what: str) -> list[Any]:
+        return [word for kind, word in self.told if kind == what]

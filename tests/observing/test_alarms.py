@@ -1,0 +1,230 @@
+"""Each alarm: raised once, cleared once and some way below where it was raised, with what to do about it."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Any
+
+import pytest
+
+from pipeline.config import Config
+from tests.pipeline.small import small_config
+from workers.meeting import START_SECONDS
+from workers.observing import alarms as alarms_module
+from workers.observing.alarms import Alarms
+from workers.observing.observer import Event
+from workers.observing.owing import Owed
+
+WIDTHS = {1: 8, 2: 16, 3: 32, 4: 64}
+"""Channels of the four blocks of the small network."""
+
+
+class Case:
+    """Alarms that are told lines, and what they said."""
+
+    def __init__(self, config: Config) -> None:
+        self.said: list[Event] = []
+        self.alarms = Alarms(config, self.said.append)
+        self.step = 0
+
+    def line(self, *stages: dict[str, Any], seconds: float | None = None) -> None:
+        time = float(self.step) if seconds is None else seconds
+        known = {"skipped": 0, "loss": 0.5, "busy": self.step, "wait_input": 0.0}
+        told = [{"stage": number, **known, **stage} for number, stage in enumerate(stages, 1)]
+        self.alarms.step_done({"step": self.step, "time": time, "stages": told})
+        self.step += 1
+
+    def news(self) -> list[tuple[str, str, int | None]]:
+        found = [(event.kind, event.name, event.stage) for event in self.said]
+        self.said.clear()
+        return found
+
+
+def case(**sections: Any) -> Case:
+    return Case(small_config(**sections))
+
+
+def collapse(level: float, stage: int = 2) -> dict[str, Any]:
+    return {"online": {"collapse": level / sqrt(WIDTHS[stage])}}
+
+
+def test_a_collapse_is_told_once_and_ends_above_its_limit() -> None:
+    run = case()
+    run.line({}, collapse(0.5))
+    assert run.news() == []
+    for level in (0.09, 0.01, 0.05):
+        run.line({}, collapse(level))
+    (event,) = run.said
+    assert (event.kind, event.name, event.stage, event.step) == ("alarm", "collapse", 2, 1)
+    assert event.text.startswith("stage 2: its features have collapsed, they spread 9.0 % as far as they could ")
+    assert "alarms.collapse_below=0.1" in event.text
+    assert "stages.2" in event.text
+    run.news()
+    for level in (0.11, 0.09, 0.119):
+        run.line({}, collapse(level))
+        run.line({}, {})
+    assert run.news() == [], "neither over nor raised again"
+    run.line({}, collapse(0.13))
+    assert run.news() == [("cleared", "collapse", 2)]
+    run.line(collapse(0.05, 1), collapse(0.05))
+    assert run.news() == [("alarm", "collapse", 1), ("alarm", "collapse", 2)]
+
+
+def test_a_loss_that_is_not_finite_is_told_at_once() -> None:
+    run = case(alarms={"enabled": False, "window_steps": 3})
+    run.line({}, {})
+    for skipped in (1, 2):
+        run.line({}, {"skipped": skipped, "loss": None})
+    (event,) = run.said
+    assert (event.kind, event.name, event.stage, event.step) == ("alarm", "nonfinite", 2, 1)
+    assert event.text == (
+        "stage 2: the loss is not finite and the step was skipped (after 10 in a row the run ends): lower optimizer.lr "
+        "or warm up longer, for this stage alone with stages.2.optimizer"
+    )
+    run.news()
+    for _ in range(2):
+        run.line({}, {"skipped": 2})
+    assert run.news() == []
+    run.line({}, {"skipped": 2})
+    assert run.news() == [("cleared", "nonfinite", 2)]
+    run.line({}, {"skipped": 0})
+    assert run.news() == [], "a stage that came back counts from 0 again"
+
+
+def test_one_gradient_that_overflows_is_no_news_and_five_in_a_row_are() -> None:
+    run = case()
+    for skipped in (1, 1, 2, 3, 4, 5, 5):
+        run.line({"skipped": skipped})
+    assert run.news() == []
+    for skipped in range(6, 11):
+        run.line({"skipped": skipped})
+    (event,) = run.said
+    assert "for 5 steps in a row gradients were not finite" in event.text
+
+
+def test_end_to_end_the_block_with_the_loss_is_named() -> None:
+    run = case(mode="end_to_end")
+    run.line(*({"skipped": 1, "loss": None} for _ in range(4)))
+    assert run.news() == [("alarm", "nonfinite", 4)]
+
+
+def test_a_pipeline_that_waits_for_images_is_told() -> None:
+    run = case(alarms={"window_steps": 4}, data={"workers": 3})
+    waited = [0.0, 0.6, 1.2, 1.8]
+    for total in waited:
+        run.line({"wait_input": total})
+    assert run.news() == [], "the window is not full"
+    run.line({"wait_input": 2.4})
+    (event,) = run.said
+    assert (event.kind, event.name, event.stage) == ("alarm", "starved", 1)
+    assert "stage 1 waits for images 60 % of the time, over the last 4 steps" in event.text
+    assert "raise data.workers (it is 3)" in event.text
+    run.news()
+    total = 2.4
+    for share in (0.45, 0.45, 0.45, 0.45, 0.45):
+        total += share
+        run.line({"wait_input": total})
+    assert run.news() == [], "below the limit, and not by enough"
+    for _ in range(4):
+        total += 0.3
+        run.line({"wait_input": total})
+    assert run.news() == [("cleared", "starved", 1)]
+
+
+def busy(run: Case, times: list[float], *each: float) -> None:
+    for index, seconds in enumerate(each):
+        times[index] += seconds
+    run.line(*({"busy": total} for total in times))
+
+
+def test_a_stage_that_is_much_busier_than_the_others_is_told() -> None:
+    run, times = case(alarms={"window_steps": 2}), [0.0, 0.0, 0.0, 0.0]
+    for _ in range(5):
+        busy(run, times, 1.0, 1.9, 1.0, 1.0)
+    assert run.news() == []
+    for _ in range(3):
+        busy(run, times, 1.0, 1.0, 3.0, 1.0)
+    (event,) = run.said
+    assert (event.kind, event.name, event.stage) == ("alarm", "bottleneck", 3)
+    assert event.text.startswith("stage 3 computes 3.0 times as long") or "stage 3 computes 2." in event.text
+    assert "stages.3.replicas" in event.text
+    run.news()
+    for _ in range(3):
+        busy(run, times, 1.0, 1.0, 1.9, 1.0)
+    assert run.news() == [], "1.8 is where it ends"
+    for _ in range(3):
+        busy(run, times, 1.0, 1.0, 1.7, 1.0)
+    assert run.news() == [("cleared", "bottleneck", 3)]
+
+
+def test_stages_that_share_a_process_count_together() -> None:
+    run, times = case(alarms={"window_steps": 2}, processes=2), [0.0, 0.0, 0.0, 0.0]
+    for _ in range(3):
+        busy(run, times, 1.0, 1.0, 1.0, 3.5)
+    assert run.news() == [("alarm", "bottleneck", 4)], "4.5 of two stages against 2 of the others"
+    alone, times = case(alarms={"window_steps": 2}, processes=1), [0.0, 0.0, 0.0, 0.0]
+    for _ in range(3):
+        busy(alone, times, 1.0, 1.0, 1.0, 9.0)
+    assert alone.news() == [], "nobody waits for it"
+
+
+@pytest.mark.parametrize("sections", [{"mode": "sequential"}, {"runtime": "serial"}, {"alarms": {"enabled": False}}])
+def test_nobody_is_a_bottleneck_where_no_two_compute_at_once_or_nobody_asks(sections: dict[str, Any]) -> None:
+    run, times = case(**{**sections, "alarms": {"window_steps": 2, **sections.get("alarms", {})}}), [0.0] * 4
+    for _ in range(4):
+        busy(run, times, 1.0, 9.0, 1.0, 1.0)
+    assert run.news() == []
+
+
+def test_a_stage_that_comes_back_starts_the_window_again() -> None:
+    run, times = case(alarms={"window_steps": 2}), [0.0, 0.0, 0.0, 0.0]
+    for _ in range(3):
+        busy(run, times, 1.0, 1.0, 1.0, 1.0)
+    times[1] = 0.0
+    for _ in range(4):
+        busy(run, times, 1.0, 0.5, 1.0, 1.0)
+    assert run.news() == [], "2 s of the others are not much against -1.5 s of a stage"
+
+
+class Clock:
+    """A clock that is moved by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(module, "time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+def test_a_stage_that_says_nothing_is_told_and_is_over_when_it_has_kept_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, run = Clock(monkeypatch, alarms_module), case(alarms={"silent_seconds": 60})
+
+    def tick(seconds: float, stage: int | None = 3, first: bool = False) -> list[tuple[str, str, int | None]]:
+        clock.now += 1
+        run.alarms.tick(Owed(stage, 12, seconds, first))
+        return [(event.kind, event.name, event.stage) for event in run.said]
+
+    assert tick(59) == []
+    assert tick(61 + START_SECONDS - 2, first=True) == [], "the first step may take long"
+    assert tick(61) == tick(62) == [("alarm", "silent", 3)]
+    (event,) = run.said
+    assert event.text == (
+        "stage 3 has reported nothing for 61 s and step 12 waits for it: see its log in logs/; one that computes "
+        "longer than hang_timeout=120 ends the run"
+    )
+    run.news()
+    for _ in range(3):  # a report every 50 s: neither silent nor at its old pace
+        for seconds in range(0, 50, 1):
+            assert tick(seconds) == []
+    for _ in range(40):
+        tick(1)
+    assert run.news() == [("cleared", "silent", 3)]
+    assert tick(61, None) == [("alarm", "silent", None)]
+    assert "no images have come for 61 s" in run.said[0].text
+    run.news()
+    run.alarms.tick(None)
+    assert run.said == [], "the run is over"

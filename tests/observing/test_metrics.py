@@ -1,0 +1,184 @@
+"""The metrics as Prometheus reads them, through its own parser, and the catalogue that they are made from."""
+
+from __future__ import annotations
+
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipeline.config import Metrics
+from tests.observing.recorders import facts
+from tests.runs import ROOT
+from workers.feed import FeedMeasures
+from workers.observing.catalogue import CATALOGUE, STAGE, reference
+from workers.observing.live import History, LiveServer
+from workers.observing.metrics import RunMetrics
+from workers.observing.observer import ALARMS, Event
+from workers.reports import StepReport
+
+Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def report(stage: int, step: int, busy: float) -> StepReport:
+    terms = {"on_diagonal": 20.0, "off_diagonal": None}
+    return StepReport(
+        stage, step, 0.5, terms, 0.1, 2, busy, 0.25, 0.125, queue_depth=2, link_bytes=1000,
+        gradient_norm=3.0 if step == 0 else None, update_norm=0.25, memory_bytes=2**30,
+    )  # fmt: skip
+
+
+def line(step: int) -> dict[str, object]:
+    return {"step": step, "epoch": 3, "images": 64, "images_per_second": 12.5, "eta_seconds": None, "stages": []}
+
+
+def scrape(url: str) -> Values:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    assert all(family.documentation for family in families)
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+
+
+def held(metrics: RunMetrics) -> Values:
+    families = metrics.registry.collect()
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+
+
+def test_everything_a_run_reports_is_served(tmp_path: Path) -> None:
+    metrics = RunMetrics()
+    metrics.run_started(facts(tmp_path / "my_run", 6))
+    for step, busy in enumerate([1.0, 2.5]):
+        for stage in (1, 2):
+            metrics.stage_report(report(stage, step, busy), 1000.0 + step)
+        spent = {"decode": 2.0 * step, "blur": 1.0 + step}
+        metrics.feed_measured(FeedMeasures(0.5 * (step + 1), 64 * (step + 2), spent, step, 3 * step, memory_bytes=4096))
+        metrics.step_done(line(step))
+    metrics.snapshot_written(2, 0.2)
+    with LiveServer(Metrics(), metrics.registry, History()) as server:
+        values = scrape(server.metrics_url)
+    stage = (("replica", "0"), ("stage", "2"))
+    assert values["onward_samples_total", ()] == 128
+    assert values["onward_epoch", ()] == 3
+    assert values["onward_images_per_second", ()] == 12.5
+    assert values["onward_run_steps", ()] == 6
+    assert values["onward_feed_wait_seconds_total", ()] == 1.0
+    assert values["onward_feed_images_total", ()] == 192
+    assert values["onward_feed_seconds_total", (("part", "decode"),)] == 2.0
+    assert values["onward_feed_seconds_total", (("part", "blur"),)] == 2.0
+    assert values["onward_feed_restarts_total", ()] == 1
+    assert values["onward_feed_skipped_total", ()] == 3
+    assert values["onward_feed_memory_bytes", ()] == 4096
+    assert values["onward_step", stage] == 1
+    assert values["onward_stage_last_report_timestamp_seconds", stage] == 1001.0
+    assert values["onward_stage_busy_seconds_total", stage] == 2.5
+    assert values["onward_stage_wait_seconds_total", (("direction", "input"), *stage)] == 0.25
+    assert values["onward_stage_wait_seconds_total", (("direction", "output"), *stage)] == 0.125
+    assert values["onward_link_bytes_total", stage] == 1000
+    assert values["onward_link_queue_depth", stage] == 2
+    assert values["onward_link_capacity", stage] == 2
+    assert values["onward_skipped_steps_total", stage] == 2
+    assert values["onward_learning_rate", stage] == 0.1
+    assert values["onward_gradient_norm", stage] == 3.0, "until it is measured again"
+    assert values["onward_update_norm", stage] == 0.25
+    assert values["onward_process_memory_bytes", (("kind", "cpu"), *stage)] == 2**30
+    assert values["onward_snapshot_seconds_count", stage] == 1
+    assert values["onward_snapshot_seconds_sum", stage] == 0.2
+    assert values["onward_objective_loss", (*stage, ("term", "total"))] == 0.5
+    assert values["onward_objective_loss", (*stage, ("term", "on_diagonal"))] == 20.0
+    not_finite = ("onward_objective_loss", (*stage, ("term", "off_diagonal")))
+    assert not_finite not in values, "what is not finite is no number"
+    (info,) = [dict(labels) for name, labels in values if name == "onward_run_info"]
+    assert (info["run"], info["mode"], info["link"]) == ("my_run", "simultaneous", "queue")
+    assert (info["objective"], info["backbone"]) == ("barlow_twins", "resnet18")
+
+
+def test_memory_of_a_gpu_stands_beside_that_of_the_process() -> None:
+    """No other test of a whole run can have any, where there is no GPU."""
+    metrics = RunMetrics()
+    metrics.stage_report(replace(report(1, 0, 1.0), cuda_bytes=2**20), 0.0)
+    found = {labels: value for (name, labels), value in held(metrics).items() if name == "onward_process_memory_bytes"}
+    kinds = {dict(labels)["kind"]: value for labels, value in found.items()}
+    assert kinds == {"cpu": 2**30, "cuda": 2**20}
+
+
+def test_what_is_rare_is_there_from_the_start(tmp_path: Path) -> None:
+    """Prometheus sees no increase of a counter that begins later."""
+    metrics = RunMetrics()
+    metrics.run_started(facts(tmp_path))
+    values = held(metrics)
+    for name in ("onward_restarts_total", "onward_skipped_steps_total", "onward_online_skipped_steps_total"):
+        found = {labels: value for (known, labels), value in values.items() if known == name}
+        assert found == {(("replica", "0"), ("stage", str(stage))): 0.0 for stage in range(1, 5)}
+    for name in ALARMS:
+        assert values["onward_alarm", (("alarm", name),)] == 0
+        assert values["onward_alarms_total", (("alarm", name),)] == 0
+
+
+def test_a_run_of_one_process_has_no_links(tmp_path: Path) -> None:
+    metrics = RunMetrics()
+    metrics.run_started(facts(tmp_path, runtime="serial"))
+    values = held(metrics)
+    assert not [name for name, _ in values if name == "onward_link_capacity"]
+    assert [dict(labels)["link"] for name, labels in values if name == "onward_run_info"] == ["none"]
+
+
+def test_an_alarm_is_raised_while_any_stage_has_it() -> None:
+    metrics = RunMetrics()
+
+    def say(kind: str, stage: int) -> tuple[float, float]:
+        metrics.event(Event(0.0, kind, "collapse", stage, 1, "."))  # type: ignore[arg-type]
+        values, labels = held(metrics), (("alarm", "collapse"),)
+        return values["onward_alarm", labels], values["onward_alarms_total", labels]
+
+    assert say("alarm", 1) == (1, 1)
+    assert say("alarm", 2) == (1, 2)
+    assert say("cleared", 1) == (1, 2)
+    assert say("cleared", 2) == (0, 2)
+
+
+def test_totals_of_a_stage_that_comes_back_begin_at_0_again() -> None:
+    metrics = RunMetrics()
+    metrics.stage_report(report(1, 5, 10.0), 0.0)
+    metrics.event(Event(0.0, "restart", "restart", 1, 3, "."))
+    metrics.stage_report(report(1, 6, 2.0), 0.0)
+    stage = (("replica", "0"), ("stage", "1"))
+    values = held(metrics)
+    assert values["onward_stage_busy_seconds_total", stage] == 12.0
+    assert values["onward_restarts_total", stage] == 1
+
+
+def test_the_feed_of_a_process_that_was_restarted_begins_anew() -> None:
+    metrics = RunMetrics()
+    for images, spent in [(64, 2.0), (128, 4.0), (32, 0.5), (64, 1.0)]:
+        metrics.feed_measured(FeedMeasures(images=images, wait_seconds=spent, seconds={"crop": spent}))
+    values = held(metrics)
+    assert values["onward_feed_images_total", ()] == 128 + 64
+    assert values["onward_feed_wait_seconds_total", ()] == 4.0 + 1.0
+    assert values["onward_feed_seconds_total", (("part", "crop"),)] == 4.0 + 1.0
+
+
+def test_what_is_not_in_the_catalogue_cannot_be_made() -> None:
+    with pytest.raises(KeyError):
+        RunMetrics()._set("onward_moon_phase", 0.5)
+    families = {family.name for family in RunMetrics().registry.collect()}
+    assert families == {metric.name.removesuffix("_total") for metric in CATALOGUE}
+
+
+def test_the_catalogue_keeps_the_rules_of_naming() -> None:
+    assert len({metric.name for metric in CATALOGUE}) == len(CATALOGUE)
+    for metric in CATALOGUE:
+        assert metric.name.startswith("onward_")
+        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
+        stem = metric.name.removesuffix("_total")
+        for unit in ("seconds", "bytes", "ratio"):
+            if metric.unit == unit:
+                assert stem.endswith(f"_{unit}"), f"{metric.name} is measured in {unit}"
+        assert metric.labels[:2] == STAGE or "stage" not in metric.labels
+        assert not metric.help.endswith("."), "it is a phrase, not a sentence"
+
+
+def test_the_page_about_metrics_is_up_to_date() -> None:
+    page = (ROOT / "deploy" / "metrics.md").read_text()
+    assert page == reference(), "run: python -m workers.observing.catalogue > deploy/metrics.md"

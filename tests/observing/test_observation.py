@@ -1,0 +1,88 @@
+"""All observers of a run together: what they are told by whom, also by a run that goes on after another."""
+
+from __future__ import annotations
+
+import io
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pipeline.errors import ConfigError
+from tests.observing.recorders import Witness
+from tests.pipeline.small import small_config
+from workers.failures import RunFailed, Sign
+from workers.observing.event_log import EventLog
+from workers.observing.history_file import read_events
+from workers.observing.observation import Observation
+from workers.observing.observer import Event
+from workers.observing.terminal.voice import Terminal
+from workers.run_files import RunDir
+
+
+def observation(folder: Path, start_step: int = 0, **sections: Any) -> tuple[Observation, Witness, io.StringIO]:
+    shown, witness = io.StringIO(), Witness()
+    terminal = Terminal(Console(file=shown, width=200))
+    made = Observation(small_config(**sections), RunDir(folder), terminal, start_step)
+    made.observers.add(witness)
+    return made, witness, shown
+
+
+def test_everybody_is_told_from_the_beginning_to_the_end(tmp_path: Path) -> None:
+    made, witness, shown = observation(tmp_path)
+    with made:
+        state = json.loads((tmp_path / "coordinator.json").read_text())
+        assert state["stages"] == 4
+        assert state["metrics"] == state["page"] + "metrics"
+        assert state["page"] in shown.getvalue()
+        made.begin(12, 4)
+        made.committed(8)
+        made.note("the disk is nearly full")
+        assert len(witness.told) == 1, "what is posted waits for the main thread"
+        made.tick()
+        with urllib.request.urlopen(state["metrics"], timeout=5) as answer:
+            assert "onward_run_steps 12.0" in answer.read().decode()
+    (facts,) = witness.of("started")
+    assert (facts.name, facts.stages, facts.total_steps, facts.steps_per_epoch) == (tmp_path.name, 4, 12, 4)
+    assert facts.config["model"]["backbone"] == "resnet18"
+    kinds = [("snapshot", "snapshot", 8), ("note", "note", None)]
+    assert [(event.kind, event.name, event.step) for event in witness.of("event")] == kinds
+    assert read_events(tmp_path / "events.jsonl") == (witness.of("event"), [])
+    assert "the disk is nearly full" in shown.getvalue()
+    assert witness.told[-1] == ("ended", "done")
+
+
+def test_how_it_failed_is_told_once(tmp_path: Path) -> None:
+    made, witness, _ = observation(tmp_path, metrics={"enabled": False})
+
+    def fail() -> None:
+        with made:
+            made.begin(12, 4)
+            raise RunFailed(Sign("stage 1", 2, "died", "SIGKILL"))
+
+    with pytest.raises(RunFailed):
+        fail()
+    assert "metrics" not in json.loads((tmp_path / "coordinator.json").read_text())
+    assert witness.of("ended") == ["failed: stage 1 failed at step 2: SIGKILL"]
+
+
+def test_a_run_that_did_not_begin_does_not_end(tmp_path: Path) -> None:
+    made, witness, _ = observation(tmp_path, trackers=["no_such_module_of_anybody:Sheet"])
+    with pytest.raises(ConfigError, match=r"trackers\.0\.kind"), made:
+        made.begin(12, 4)
+    assert witness.told == []
+
+
+def test_a_run_that_goes_on_ends_the_alarms_of_the_one_before(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    for kind, name, stage in (("alarm", "silent", 2), ("alarm", "collapse", 1), ("cleared", "collapse", 1)):
+        log.event(Event(1.0, kind, name, stage, 3, "."))  # type: ignore[arg-type]
+    made, witness, _ = observation(tmp_path, start_step=4)
+    with made:
+        made.begin(12, 4)
+    told = [(event.kind, event.name, event.stage, event.step) for event in witness.of("event")]
+    assert told == [("cleared", "silent", 2, None), ("restart", "restart", None, 4)]
+    assert len(read_events(tmp_path / "events.jsonl")[0]) == 5

@@ -1,0 +1,179 @@
+"""What a person sees: lines that move on a terminal and leave it clean, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from tests.observing.made_up import alarm, facts, line, stage
+from tests.observing.screens import Screen, on_a_terminal
+from tests.runs import ROOT
+from workers.observing.terminal.progress import Progress
+from workers.observing.terminal.verbosity import Verbosity
+from workers.observing.terminal.voice import Terminal
+
+PLAIN = re.compile(
+    r"step +(?P<step>\d+)/(?P<steps>\d+)  epoch (?P<epoch>\d+)/(?P<epochs>\d+)  "
+    r"(?:first step done| *(?P<rate>\d+\.\d) images/s)  loss (?P<losses>(?:-|-?\d+\.\d{4})(?: (?:-|-?\d+\.\d{4}))*)"
+    r"(?:  probe (?P<probes>(?:-|\d+\.\d)(?: (?:-|\d+\.\d))*) %)?(?:  (?P<left>(?:\d+:)?\d+:\d\d) left)?"
+)
+HIDDEN, SHOWN = b"\x1b[?25l", b"\x1b[?25h"
+
+
+def made_up(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tests.observing.made_up", *arguments]
+
+
+def told(verbosity: Verbosity, stages: int = 2, steps: int = 3, **values: object) -> list[str]:
+    """What is written to a file."""
+    file = io.StringIO()
+    with Progress(Terminal(Console(file=file, width=60), verbosity)) as progress:
+        progress.run_started(facts())
+        for step in range(steps):
+            progress.step_done(line(step, [stage(number, step, **values) for number in range(1, stages + 1)]))
+        progress.event(alarm(2, 1))
+        progress.event(alarm(None, 2, "snapshot", "snapshot"))
+        progress.run_ended("done")
+    return file.getvalue().splitlines()
+
+
+def test_a_terminal_has_one_line_a_stage_and_is_left_clean() -> None:
+    shown = on_a_terminal(made_up("4", "12", "probe"))
+    assert shown.code == 0, shown.rows
+    assert len(shown.with_text("step 12/585")) == 1, "the last state, once"
+    (titles,) = shown.with_text("starved")
+    for number in range(1, 5):
+        (row,) = [row for row in shown.rows if re.match(rf"[! ] {{4,5}}{number} ", row)]
+        cells = row.lstrip("! ").split()
+        assert cells[1] == f"{2 + number}.0000"
+        assert cells[3:] == ["40", "%", "40", "%", "20", "%", "1/2", "25.0", "%"], row
+        assert row.startswith("!") == (number == 2), "the alarm is at its stage"
+        bar = cells[2]
+        assert bar.count("█") == pytest.approx(0.4 * len(bar), abs=1)
+        assert bar.count("▒") == pytest.approx(0.2 * len(bar), abs=1)
+    assert titles.split() == ["stage", "loss", "█", "busy", "░", "starved", "▒", "blocked", "queue", "probe"]
+    assert shown.rows.count("alarm: nonfinite of stage 2 at step 3") == 1, "and said above"
+    assert shown.with_text("the end"), "what comes after is below"
+    assert shown.written.count(HIDDEN) == shown.written.count(SHOWN) == 1
+    assert not shown.screen.cursor.hidden
+
+
+@pytest.mark.parametrize("columns", [120, 60, 40])
+def test_every_line_fits_its_terminal(columns: int) -> None:
+    shown = on_a_terminal(made_up("4", "6", "probe"), columns)
+    numbers = [row for row in shown.rows if re.match(r"[! ] +[1-4] +\d\.\d{4}", row)]
+    assert len(numbers) == 4, shown.rows
+    assert len(shown.with_text("step 6/585")) == 1
+    assert all(len(row) < columns for row in numbers), "nothing in the last column, where terminals wrap"
+
+
+def test_sixteen_stages_fit_a_screen_and_a_small_window_shows_what_it_can() -> None:
+    shown = on_a_terminal(made_up("16", "6"))
+    assert len([row for row in shown.rows if re.match(r"[! ] +\d+ +\d", row)]) == 16
+    assert not shown.screen.history.top, "nothing has scrolled away"
+    small = on_a_terminal(made_up("16", "6"), rows=8)
+    assert len(small.with_text("loss 3.0000 4.0000")) == 1
+    assert len(small.with_text("step 6/585")) == 1
+
+
+def test_a_terminal_without_colours_or_unicode() -> None:
+    shown = on_a_terminal(made_up("2", "6"), environment={"NO_COLOR": "1", "PYTHONIOENCODING": "ascii"})
+    assert shown.written.isascii()
+    assert not re.search(rb"\x1b\[[0-9;]*[34][0-7]m", shown.written), "no colour"
+    assert len(shown.with_text("#")) == 3, shown.rows
+
+
+def test_it_is_redrawn_a_few_times_a_second_only() -> None:
+    started = time.monotonic()
+    shown = on_a_terminal(made_up("2", "800", "fast"))
+    most = 4 * (time.monotonic() - started) + 4
+    assert 2 <= shown.written.count(b"starved") <= most < 800
+
+
+def test_a_terminal_that_becomes_narrower_shows_everything_once() -> None:
+    asked: list[int] = []
+
+    def narrower(shown: Screen, process: subprocess.Popen[bytes], resize: Callable[[int], None]) -> None:
+        if not asked and len(shown.with_text("starved")) == 1:
+            asked.append(60)
+            resize(60)
+
+    shown = on_a_terminal(made_up("4", "40"), 100, meanwhile=narrower)
+    assert asked
+    assert len(shown.with_text("step 40/585")) == 1
+    assert len(shown.with_text("starved")) == 1, shown.rows
+
+
+@pytest.mark.parametrize("end", ["raise", "interrupt"])
+def test_a_bad_end_leaves_the_terminal_clean(end: str) -> None:
+    sent: list[int] = []
+
+    def interrupt(shown: Screen, process: subprocess.Popen[bytes], resize: Callable[[int], None]) -> None:
+        if end == "interrupt" and not sent and shown.written.count(b"starved") > 2:  # it is drawn from its thread
+            sent.append(process.pid)
+            process.send_signal(signal.SIGINT)
+
+    shown = on_a_terminal(made_up("2", "12" if end == "raise" else "1000", end), meanwhile=interrupt)
+    assert shown.code == (1 if end == "raise" else -signal.SIGINT)
+    assert shown.written.count(HIDDEN) == shown.written.count(SHOWN) == 1
+    assert len(shown.with_text("starved")) == 1, "how it stood is still there"
+    assert shown.with_text("it ends badly" if end == "raise" else "KeyboardInterrupt")
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}, {"TERM": "dumb", "NO_COLOR": "1"}], ids=str
+)
+def test_a_pipe_gets_plain_lines(environment: dict[str, str]) -> None:
+    result = subprocess.run(
+        made_up("4", "6", "probe"), cwd=ROOT, env={**os.environ, **environment}, capture_output=True, timeout=120
+    )
+    lines = result.stdout.decode().splitlines()
+    assert b"\x1b" not in result.stdout
+    assert b"\r" not in result.stdout
+    steps = [text for text in lines if PLAIN.fullmatch(text)]
+    assert 1 <= len(steps) < 6, "one every few seconds"
+    assert [text for text in lines if text not in steps] == ["alarm: nonfinite of stage 2 at step 3", "the end"]
+
+
+def test_a_dumb_terminal_gets_plain_lines() -> None:
+    shown = on_a_terminal(made_up("2", "6"), environment={"TERM": "dumb"})
+    assert b"\x1b" not in shown.written
+    assert PLAIN.fullmatch(shown.rows[0])
+
+
+def test_a_plain_line_can_be_parsed() -> None:
+    first, second, third, said = told(Verbosity.VERBOSE, online={"knn": 0.125})[:4]
+    found = PLAIN.fullmatch(first)
+    assert found
+    assert (found["step"], found["rate"], found["left"]) == ("1", None, None)
+    found = PLAIN.fullmatch(third)
+    assert found, "never broken, however long"
+    assert (found["step"], found["steps"], found["epoch"], found["epochs"]) == ("3", "585", "1", "15")
+    assert (found["rate"], found["losses"], found["probes"]) == ("676.2", "3.0000 4.0000", "12.5 12.5")
+    assert found["left"] == "3:36"
+    assert second.startswith("step   2/585")
+    assert said == "alarm: nonfinite of stage 2 at step 1"
+
+
+def test_how_much_is_said() -> None:
+    alone = "alarm: nonfinite of stage 2 at step 1"
+    assert told(Verbosity.QUIET) == [alone]
+    assert [text[:12] for text in told(Verbosity.NORMAL)] == ["step   1/585", alone[:12]]
+    verbose = told(Verbosity.VERBOSE)
+    assert [text[:12] for text in verbose[:3]] == ["step   1/585", "step   2/585", "step   3/585"]
+    assert verbose[3:] == [alone, "snapshot of stage None at step 2"]
+
+
+def test_a_stage_without_a_loss_has_a_dash() -> None:
+    (found,) = [PLAIN.fullmatch(text) for text in told(Verbosity.NORMAL, steps=1, loss=None)[:1]]
+    assert found
+    assert found["losses"] == "- -"

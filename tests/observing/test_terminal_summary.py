@@ -1,0 +1,172 @@
+"""What a run ends with: it fits a screen, says what mattered most first, and what to do next."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pipeline.errors import UserError
+from tests.observing.made_up import alarm, facts, line, stage
+from workers.observing.observer import Event
+from workers.observing.terminal.board import Board
+from workers.observing.terminal.shares import WINDOW_STEPS, StageClock
+from workers.observing.terminal.summary import incidents, print_report, print_summary
+from workers.observing.terminal.verbosity import VARIABLE, Verbosity, take_flags
+from workers.observing.terminal.voice import Terminal
+from workers.run_files import RunDir
+
+RUN = RunDir(Path("/elsewhere/runs/quickstart-20261121-195747"))
+
+
+def score(block: int, trunk: float, expansion: float | None) -> dict[str, Any]:
+    return {"block": block, "trunk": trunk, "expansion": expansion}
+
+
+def report(stages: int = 4, **more: Any) -> dict[str, Any]:
+    shares = {"busy": 0.705, "wait_input": 0.275, "wait_output": 0.02, "skipped": 0}
+    return {
+        "images": 149760,
+        "images_per_second": 692.4,
+        "seconds": 216.3,
+        "stages": [{"stage": number, **shares} for number in range(1, stages + 1)],
+        "untrained": [score(n, 0.641, 0.743 if n == stages else None) for n in range(1, stages + 1)],
+        "trained": [score(n, 0.767, 0.817 if n == stages else None) for n in range(1, stages + 1)],
+        **more,
+    }
+
+
+def printed(width: int, verbosity: Verbosity = Verbosity.NORMAL, terminal: bool = True, **more: Any) -> list[str]:
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=terminal, color_system=None)
+    events = [alarm(1, 3, name="starved"), alarm(2, 5), alarm(2, 9), alarm(2, 9, "cleared"), event("restart", 3)]
+    print_summary(Terminal(console, verbosity), RUN, report(**more), [*events, event("restart", None)], ["a note"])
+    return file.getvalue().splitlines()
+
+
+def event(kind: Any, number: int | None) -> Event:
+    return Event(1.0, kind, kind, number, 40, f"stage {number} comes back, " + "and so on " * 12)
+
+
+def test_four_stages_fit_a_screen() -> None:
+    rows = printed(80)
+    assert sum(-(-len(row) // 80) for row in rows) <= 24
+    assert max(len(row) for row in rows[:10]) <= 80
+    assert "│     1 │ 64.1 → 76.7 +12.6 │                - │ 70.5 % │  27.5 % │   2.0 % │" in rows
+    assert "│     4 │ 64.1 → 76.7 +12.6 │ 74.3 → 81.7 +7.4 │ 70.5 % │  27.5 % │   2.0 % │" in rows
+    assert rows[rows.index("a note") + 1 : -3] == [
+        "3 alarms, 1 restart:",
+        "  alarm: nonfinite of stage 2 at step 5",
+        f"  {event('restart', 3).kind}: {event('restart', 3).text}"[:77] + "...",
+        "  alarm: starved of stage 1 at step 3",
+    ]
+    assert rows[-3:] == [
+        "149760 images in 3:36, 692 images/s  ·  everything is in /elsewhere/runs/quickstart-20261121-195747",
+        "next: onward evaluate /elsewhere/runs/quickstart-20261121-195747",
+        "      onward report /elsewhere/runs/quickstart-20261121-195747",
+    ]
+
+
+def test_a_narrow_terminal_gets_a_narrow_table() -> None:
+    rows = printed(60)
+    assert "    4  64.1 → 76.7  74.3 → 81.7  70.5 %   27.5 %    2.0 %" in rows
+
+
+def test_a_log_has_whole_sentences() -> None:
+    assert f"  restart: {event('restart', 3).text}" in printed(80, terminal=False)
+
+
+def test_a_quiet_run_says_where_everything_is() -> None:
+    assert len(printed(80, Verbosity.QUIET)) == 1
+
+
+def test_a_run_without_probes_or_speed() -> None:
+    file = io.StringIO()
+    values = {
+        key: value for key, value in report(2, images_per_second=0.0).items() if key not in ("trained", "seconds")
+    }
+    values["stages"][1]["skipped"] = 3
+    print_report(Terminal(Console(file=file, width=80)), RUN, values)
+    rows = file.getvalue().splitlines()
+    assert rows[0].strip() == "share of time"
+    assert "stage 2 skipped 3 steps: loss or gradient not finite" in rows
+    assert rows[-1].startswith("149760 images, one step  ·  everything is in ")
+
+
+def test_only_so_many_incidents_are_told() -> None:
+    found = incidents([alarm(number, 3, name="starved") for number in range(1, 9)] + [alarm(9, 5)])
+    assert found[0] == "9 alarms:"
+    assert found[1] == "  alarm: nonfinite of stage 9 at step 5", "what matters most, though it came last"
+    assert len(found) == 6
+    assert found[-1] == "  and 5 more, see events.jsonl"
+    assert incidents([alarm(None, 3, "snapshot"), alarm(1, 3, "cleared"), event("restart", None)]) == []
+
+
+def test_shares_are_of_the_last_steps_and_begin_anew_with_a_restart() -> None:
+    watch = StageClock()
+    assert watch.shares() is None
+    for step in range(WINDOW_STEPS):
+        watch.step_done({"busy": 0.0, "wait_input": float(step + 1), "wait_output": 0.0})
+    for step in range(WINDOW_STEPS):
+        watch.step_done({"busy": float(step + 1), "wait_input": 20.0, "wait_output": 0.0})
+    shares = watch.shares()
+    assert shares is not None
+    assert (shares.busy, shares.starved, shares.blocked) == (1.0, 0.0, 0.0)
+    watch.step_done({"busy": 1.0, "wait_input": 1.0, "wait_output": 2.0})
+    shares = watch.shares()
+    assert shares is not None
+    assert (shares.busy, shares.starved, shares.blocked) == (0.25, 0.25, 0.5)
+
+
+def drawn(board: Board) -> list[str]:
+    file = io.StringIO()
+    Console(file=file, width=80, height=24, force_terminal=True, color_system=None).print(board)
+    return file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("reached", [[1], [1, 2], [2]])
+def test_stages_that_a_batch_does_not_reach_keep_their_line(reached: list[int]) -> None:
+    board = Board(facts(stages=3))
+    assert drawn(board) == [], "nothing before the first step"
+    board.step_done(line(4, [stage(number, 4, loss=None) for number in reached]))
+    rows = {int(row[1:6]): row.split() for row in drawn(board)[2:]}
+    assert set(rows) == {1, 2, 3}
+    for number, cells in rows.items():
+        assert cells[1] == "-"
+        assert ("40" in cells) == (number in reached)
+
+
+def test_alarms_are_marked_until_they_are_cleared() -> None:
+    board = Board(facts())
+    board.step_done(line(4, [stage(1, 4), stage(2, 4)]))
+    board.event(alarm(None, 4, name="silent"))
+    board.event(alarm(2, 4))
+    rows = drawn(board)
+    assert [row[0] for row in rows[1:]] == [" ", " ", "!", "!", "!"]
+    assert rows[-2:] == ["! run: silent since step 4", "! stage 2: nonfinite since step 4"]
+    board.event(alarm(2, 9, "cleared"))
+    assert [row[0] for row in drawn(board)[1:]] == [" ", " ", " ", "!"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["a.yaml", "seed=1"], Verbosity.NORMAL),
+        (["-q", "a.yaml", "seed=1"], Verbosity.QUIET),
+        (["a.yaml", "seed=1", "--verbose"], Verbosity.VERBOSE),
+    ],
+)
+def test_the_flags_of_a_rank(monkeypatch: pytest.MonkeyPatch, arguments: list[str], asked: Verbosity) -> None:
+    monkeypatch.setenv(VARIABLE, "anything else")
+    assert take_flags(arguments) == ["a.yaml", "seed=1"]
+    assert Verbosity.asked() is asked
+
+
+def test_a_rank_cannot_be_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "quiet")
+    with pytest.raises(UserError, match="--quiet and --verbose"):
+        take_flags(["-v", "a.yaml", "-q"])
+    assert Verbosity.asked() is Verbosity.QUIET

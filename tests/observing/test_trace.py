@@ -1,0 +1,210 @@
+"""What a process records of itself: everything, as much as it may, and nothing when nobody asked."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.config.observing import Trace
+from pipeline.errors import UserError
+from pipeline.serial import build_stages, serial_step
+from tests.pipeline.small import STEPS_PER_EPOCH, batch_of, same, small_config, state
+from workers.observing.trace import (
+    FLUSH_EVENTS,
+    NO_TRACE,
+    PartTracer,
+    trace_of_coordinator,
+    trace_of_member,
+    trace_of_serial,
+)
+from workers.observing.trace_part import Count, PartHeader, Slice, part_paths, read_part
+from workers.run_files import RunDir
+from workers.topology import Member
+
+ROOT = Path(__file__).resolve().parents[2]
+MEMBER = Member(2, 1, (2, 3), replica=2, replicas=4)
+
+
+def tracer(folder: Path, **settings: int) -> PartTracer:
+    return PartTracer(Trace(enabled=True, **settings), RunDir(folder), PartHeader.of_this_process("stage 1", 0, (1,)))
+
+
+def test_nothing_is_made_when_nobody_asked(tmp_path: Path) -> None:
+    run, off = RunDir(tmp_path), Trace()
+    assert trace_of_member(off, run, MEMBER) is NO_TRACE
+    assert trace_of_coordinator(off, run) is NO_TRACE
+    assert trace_of_serial(off, run, 4) is NO_TRACE
+    with NO_TRACE.span("stage 1", "update"):
+        NO_TRACE.at(3)
+        NO_TRACE.took("stage 1", "forward", 0.0)
+    NO_TRACE.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_says_who_wrote_it_and_by_which_clock(tmp_path: Path) -> None:
+    trace_of_member(Trace(enabled=True), RunDir(tmp_path), MEMBER).close()
+    (path,) = part_paths(tmp_path / "trace")
+    assert path.name == "stages_2-3.1.jsonl"
+    head = read_part(path).header
+    assert (head.name, head.unit, head.stages, head.replica, head.replicas) == ("stages 2-3", 1, (2, 3), 2, 4)
+    assert abs(head.began + head.offset - time.time_ns()) < 60e9
+    assert head.clock
+
+
+def test_slices_counts_and_steps_are_read_as_they_were_written(tmp_path: Path) -> None:
+    trace = tracer(tmp_path)
+    trace.at(7)
+    began = time.monotonic()
+    with trace.span("stage 1", "update"), trace.span("stage 1", "loss"):
+        time.sleep(0.01)
+    trace.took("stage 1", "forward", began)
+    trace.count("stage 1", "queue", 2)
+    trace.close()
+    trace.close()
+    part = read_part(*part_paths(tmp_path / "trace"))
+    assert [(s.track, s.name, s.step) for s in part.slices] == [
+        ("stage 1", "forward", 7), ("stage 1", "update", 7), ("stage 1", "loss", 7),
+    ]  # fmt: skip
+    assert all(10e6 <= each.duration < 10e9 for each in part.slices)
+    assert abs(part.slices[0].start - began * 1e9) < 1e3
+    assert [(c.name, c.value) for c in part.counts] == [("queue", 2)]
+    assert (part.left_out, part.notes) == (0, [])
+
+
+def test_what_is_too_much_is_counted_and_not_kept(tmp_path: Path) -> None:
+    trace = tracer(tmp_path, max_events=5)
+    for step in range(8):
+        trace.at(step)
+        trace.took("stage 1", "forward", time.monotonic())
+    (path,) = part_paths(tmp_path / "trace")
+    assert read_part(path).left_out == 1, "a process that is killed now has not said that it left something out"
+    trace.close()
+    part = read_part(path)
+    assert [each.step for each in part.slices] == [0, 1, 2, 3, 4]
+    assert part.left_out == 3
+
+
+def test_steps_before_the_first_are_not_recorded_and_take_no_room(tmp_path: Path) -> None:
+    trace = tracer(tmp_path, max_events=2, from_step=3)
+    trace.took("stage 1", "receive", time.monotonic())
+    for step in range(5):
+        trace.at(step)
+        trace.took("stage 1", "forward", time.monotonic())
+    trace.close()
+    trace = tracer(tmp_path, from_step=3)
+    for step in (2, 3):
+        trace.took("batches", "make batch", time.monotonic(), step)
+    trace.close()
+    steps, ahead = (read_part(path) for path in part_paths(tmp_path / "trace"))
+    assert ([each.step for each in steps.slices], steps.left_out) == ([3, 4], 0)
+    assert [each.step for each in ahead.slices] == [3], "told by another thread, of another step"
+
+
+def test_a_restarted_process_continues_beside_what_was_written(tmp_path: Path) -> None:
+    for step in range(3):
+        trace = tracer(tmp_path)
+        trace.at(step)
+        trace.took("stage 1", "forward", time.monotonic())
+        trace.close()
+    paths = part_paths(tmp_path / "trace")
+    assert [path.name for path in paths] == [f"stage_1.{number}.jsonl" for number in (1, 2, 3)]
+    assert [read_part(path).slices[0].step for path in paths] == [0, 1, 2]
+
+
+def test_a_killed_process_loses_what_it_did_last_and_no_more(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys, time\nfrom pathlib import Path\nfrom tests.observing.test_trace import tracer\n"
+        f"trace = tracer(Path(sys.argv[1]))\nfor step in range({FLUSH_EVENTS + 5}):\n    trace.at(step)\n"
+        "    trace.took('stage 1', 'forward', time.monotonic())\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL
+    part = read_part(*part_paths(tmp_path / "trace"))
+    assert FLUSH_EVENTS <= len(part.slices) < FLUSH_EVENTS + 5
+    assert [each.step for each in part.slices] == list(range(len(part.slices)))
+
+
+def test_half_a_line_and_damaged_lines_are_left_out_with_a_note(tmp_path: Path) -> None:
+    head = PartHeader.of_this_process("stage 1", 0, (1,))
+    good = json.dumps(["X", "stage 1", "forward", 5, 6, 7])
+    bad = ['["X", "stage 1", 3, 5, 6, 7]', "[" * 900, '["X", "s", "f", 1, -1, 0]', '["C", "s", "q", 1, NaN]', "\xff"]
+    path = tmp_path / "stage_1.1.jsonl"
+    path.write_text("\n".join([json.dumps(head.to_json()), good, *bad, good, good[:-4]]), encoding="latin-1")
+    part = read_part(path)
+    assert part.slices == [Slice("stage 1", "forward", 5, 6, 7)] * 2
+    assert part.notes == [
+        "'stage_1.1.jsonl' ends within a line, which is left out: its process was killed",
+        "5 lines of 'stage_1.1.jsonl' are damaged and left out",
+    ]
+
+
+@pytest.mark.parametrize("first", ["", "{}", "[1]", '{"format": "onward-trace-1"}', "[" * 4000])
+def test_what_is_no_part_of_a_trace_is_refused(tmp_path: Path, first: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(first + "\n")
+    with pytest.raises(ValueError, match=r"'x\.jsonl' is no part of a trace"):
+        read_part(path)
+
+
+def test_a_disk_that_is_full_ends_the_trace_and_not_the_run(tmp_path: Path) -> None:
+    trace = tracer(tmp_path)
+
+    class Full:
+        name, closed = "part", False
+
+        def writelines(self, lines: list[str]) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def close(self) -> None:
+            self.closed = True
+
+    trace._file.close()
+    trace._file = Full()  # type: ignore[assignment]
+    for _ in range(2 * FLUSH_EVENTS + 1):
+        trace.count("stage 1", "queue", 1)
+    trace.close()
+    assert trace._file.closed
+
+
+def test_a_folder_that_cannot_be_made_is_told_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "trace").write_text("in the way")
+    with pytest.raises(UserError, match=r"trace' cannot be written .*trace=false"):
+        tracer(tmp_path)
+
+
+def test_a_stage_that_is_watched_trains_to_the_same_bits_and_tells_its_parts(tmp_path: Path) -> None:
+    config = small_config()
+    trained = []
+    for watched in (False, True):
+        stages = build_stages(config, STEPS_PER_EPOCH)
+        trace = tracer(tmp_path)
+        for stage in stages if watched else ():
+            trace.watch(stage)
+        for step in range(3):
+            trace.at(step)
+            list(serial_step(stages, batch_of(config, step), step, [0.0] * 4))
+        trace.close()
+        trained.append([state(stage) for stage in stages])
+    assert all(same(first, second) for first, second in zip(*trained, strict=True))
+    unwatched, watched_part = (read_part(path) for path in part_paths(tmp_path / "trace"))
+    assert unwatched.slices == []
+    parts = ["forward", "view 1", "view 2", "update", "head", "loss", "backward", "optimizer"]
+    expected = [(f"stage {stage}", what, step) for step in range(3) for stage in (1, 2, 3, 4) for what in parts]
+    assert [(s.track, s.name, s.step) for s in watched_part.slices] == expected
+
+
+def test_counts_are_no_slices(tmp_path: Path) -> None:
+    trace = tracer(tmp_path)
+    trace.count("stage 1", "queue", 0)
+    trace.close()
+    part = read_part(*part_paths(tmp_path / "trace"))
+    assert part.slices == []
+    assert isinstance(part.counts[0], Count)

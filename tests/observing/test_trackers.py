@@ -1,0 +1,260 @@
+"""What a tracker is given, and that no tracker, however slow or broken, is felt by the run."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config.observing import Tracker as Settings
+from pipeline.errors import ConfigError
+from tests.observing.made_up import alarm, facts, line, stage
+from workers.observing.observer import Event
+from workers.observing.trackers import check_trackers, delivery, start_trackers, starting
+from workers.observing.trackers.base import flatten
+from workers.observing.trackers.starting import TrackerObserver
+
+OWN = """
+    import threading, time
+    from workers.observing.trackers import Tracker
+
+    heard, threads = [], set()
+
+    class Keeps(Tracker):
+        def __init__(self, prefix=""):
+            self.prefix = prefix
+        def start(self, facts):
+            self.hear("start", facts.start_step, facts.stages)
+        def log(self, step, numbers):
+            self.hear("log", step, numbers["stage_1/loss"])
+        def event(self, event):
+            self.hear("event", event.name)
+        def end(self, outcome):
+            self.hear("end", outcome)
+        def hear(self, what, *more):
+            threads.add(threading.current_thread().name)
+            heard.append((self.prefix + what, *more))
+
+    class Breaks(Keeps):
+        def log(self, step, numbers):
+            super().log(step, numbers)
+            if step == 2:
+                raise ValueError("the service has gone\\nand more")
+
+    class FailsAtTheEnd(Keeps):
+        def end(self, outcome):
+            raise SystemExit("no")
+
+    class Refuses(Keeps):
+        def start(self, facts):
+            raise ConnectionError("no route to host")
+
+    class Hangs(Keeps):
+        def __init__(self, where):
+            self.where, self.prefix = where, ""
+        def hear(self, what, *more):
+            super().hear(what, *more)
+            if what == self.where:
+                time.sleep(3600)
+
+    class Slow(Keeps):
+        def log(self, step, numbers):
+            time.sleep(0.02)
+            super().log(step, numbers)
+
+    class NoTracker:
+        pass
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module of trackers, as a user would write it, beside which the user stands."""
+    (tmp_path / "own_trackers.py").write_text(textwrap.dedent(OWN))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_trackers", raising=False)
+    yield lambda: sys.modules["own_trackers"]
+    sys.modules.pop("own_trackers", None)
+
+
+def started(
+    *kinds: str | tuple[str, dict[str, Any]], told: list[Event] | None = None, step: int = 0
+) -> TrackerObserver:
+    given = [(kind, {}) if isinstance(kind, str) else kind for kind in kinds]
+    settings = [Settings(kind=f"own_trackers:{kind}", options=options) for kind, options in given]
+    return start_trackers(settings, facts(start_step=step), [].append if told is None else told.append)
+
+
+def steps(observer: TrackerObserver, count: int, first: int = 0) -> None:
+    for step in range(first, first + count):
+        observer.step_done(line(step, [stage(1, step, loss=float(step))]))
+
+
+def soon(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_line_as_numbers() -> None:
+    numbers = flatten(
+        line(3, [stage(1, 3, online={"linear": 0.5, "skipped": 2, "rankme": None}), stage(2, 3, loss=None)])
+    )
+    of_first = {name: value for name, value in numbers.items() if name.startswith("stage_1/")}
+    assert of_first == {
+        "stage_1/loss": 3.0, "stage_1/loss/invariance": 1.5, "stage_1/learning_rate": 0.1, "stage_1/skipped": 0.0,
+        "stage_1/busy": 0.8, "stage_1/wait_input": 0.8, "stage_1/wait_output": 0.4, "stage_1/queue_depth": 1.0,
+        "stage_1/link_bytes": 4000.0, "stage_1/linear": 0.5, "stage_1/online_skipped": 2.0,
+    }  # fmt: skip
+    assert "stage_2/loss" not in numbers
+    rest = {name: value for name, value in numbers.items() if "/" not in name}
+    assert rest == {"epoch": 0.0, "images": 256.0, "images_per_second": 676.25, "eta_seconds": 216.0}
+
+
+def test_a_tracker_hears_everything_in_order_in_one_thread(own: Any) -> None:
+    observer = started(("Keeps", {"prefix": "a "}), "Keeps", step=3)
+    observer.run_started(facts())
+    steps(observer, 2, first=3)
+    observer.event(alarm(1, 4))
+    observer.run_ended("interrupted")
+    expected = [
+        ("start", 3, 2), ("log", 3, 3.0), ("log", 4, 4.0), ("event", "nonfinite"), ("end", "interrupted"),
+    ]  # fmt: skip
+    assert [word for word in own().heard if not word[0].startswith("a ")] == expected
+    assert [(name[2:], *rest) for name, *rest in own().heard if name.startswith("a ")] == expected
+    assert threading.current_thread().name not in own().threads
+
+
+def test_one_that_fails_is_told_nothing_more_and_the_others_are(own: Any) -> None:
+    told: list[Event] = []
+    observer = started("Breaks", ("Keeps", {"prefix": "other "}), told=told)
+    steps(observer, 3)
+    soon(lambda: ("other log", 2, 2.0) in own().heard)
+    steps(observer, 3, first=3)
+    soon(lambda: steps(observer, 1, first=6) or told)
+    observer.run_ended("done")
+    (event,) = told
+    assert (event.kind, event.name, event.stage) == ("note", "tracker", None)
+    assert event.text == (
+        "tracker 'own_trackers:Breaks' failed at step 2 (ValueError: the service has gone) and is told nothing more"
+    )
+    heard = own().heard
+    assert [word[1] for word in heard if word[0] == "log"] == [0, 1, 2]
+    assert ("end", "done") not in heard
+    assert heard[-1] == ("other end", "done")
+
+
+def test_one_that_fails_at_the_end_is_named(own: Any) -> None:
+    told: list[Event] = []
+    started("FailsAtTheEnd", told=told).run_ended("done")
+    assert [event.text for event in told] == [
+        "tracker 'own_trackers:FailsAtTheEnd' failed (SystemExit: no) and is told nothing more"
+    ]
+
+
+def test_one_that_hangs_is_not_waited_for(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "END_SECONDS", 0.4)
+    monkeypatch.setattr(delivery, "MAX_WAITING", 5)
+    told: list[Event] = []
+    observer = started(("Hangs", {"where": "log"}), "Keeps", told=told)
+    began = time.monotonic()
+    steps(observer, 1)
+    soon(lambda: len(own().heard) == 4)  # two starts, two logs
+    for step in range(1, 20):
+        steps(observer, 1, first=step)
+        soon(lambda last=step: own().heard[-1][:2] == ("log", last))  # type: ignore[misc]
+    assert time.monotonic() - began < 20, "the other one hears every step meanwhile"
+    observer.run_ended("done")
+    name = "tracker 'own_trackers:Hangs'"
+    assert [event.text for event in told] == [
+        f"{name} is too slow: steps are left out of it",
+        f"{name} has not ended in time, and is left behind",
+        f"{name} missed 14 steps or events",
+    ]
+
+
+def test_one_that_hangs_at_its_end(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "HURRIED_SECONDS", 0.3)
+    told: list[Event] = []
+    observer = started(("Hangs", {"where": "end"}), told=told)
+    steps(observer, 2)
+    observer.run_ended("failed: stage 1")
+    assert [event.text for event in told] == ["tracker 'own_trackers:Hangs' has not ended in time, and is left behind"]
+
+
+def test_one_that_is_slow_gets_what_it_can_take_and_an_end(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "END_SECONDS", 4.0)
+    monkeypatch.setattr(delivery, "MAX_WAITING", 5)
+    told: list[Event] = []
+    observer = started("Slow", told=told)
+    steps(observer, 50)
+    observer.run_ended("done")
+    heard = own().heard
+    logged = [word[1] for word in heard if word[0] == "log"]
+    assert logged[:5] == [0, 1, 2, 3, 4]
+    assert logged == sorted(logged)
+    assert heard[-1] == ("end", "done")
+    assert [event.text for event in told][
+        -1
+    ] == f"tracker 'own_trackers:Slow' missed {50 - len(logged)} steps or events"
+
+
+def test_what_waits_is_left_out_when_the_time_is_over(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "HURRIED_SECONDS", 1.0)
+    told: list[Event] = []
+    observer = started("Slow", told=told)
+    steps(observer, 500)  # ten seconds' worth
+    observer.run_ended("interrupted")
+    assert own().heard[-1] == ("end", "interrupted")
+    assert "missed" in told[-1].text
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("no_such_trackers:A", {}, "trackers.0.kind: there is no module 'no_such_trackers'"),
+        ("own_trackers:Keep", {}, "trackers.0.kind: 'own_trackers' has no function 'Keep'. Did you mean 'Keeps'"),
+        ("own_trackers:Keeps", {"prefx": "a"}, "trackers.0.options: 'own_trackers:Keeps' failed with these options"),
+        (
+            "own_trackers:Refuses",
+            {},
+            "trackers.0.kind: 'own_trackers:Refuses' could not start (ConnectionError: no route",
+        ),
+        ("own_trackers:NoTracker", {}, "trackers.0.kind: 'own_trackers:NoTracker' gives a NoTracker, not a tracker"),
+        ("tensorboard", {"folder": "x"}, "trackers.0.options: "),
+    ],
+)
+def test_one_that_cannot_start_is_an_error(own: Any, kind: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        start_trackers([Settings(kind=kind, options=options)], facts(), [].append)
+    assert str(error.value).startswith(message)
+
+
+def test_one_that_does_not_come_back_from_its_start(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "START_SECONDS", 0.3)
+    with pytest.raises(ConfigError, match=r"trackers\.0\.kind: 'own_trackers:Hangs' has not started within 0\.3 s"):
+        started(("Hangs", {"where": "start"}))
+
+
+def test_those_that_had_started_are_ended(own: Any) -> None:
+    with pytest.raises(ConfigError, match=r"trackers\.1\.kind"):
+        started("Keeps", "Refuses")
+    assert [word[0] for word in own().heard] == ["start", "end"]
+    assert own().heard[-1][1].startswith("failed: trackers.1.kind")
+
+
+def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_trackers([Settings(kind="tensorboard")])
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(sys, "meta_path", sys.meta_path[-1:])
+    monkeypatch.delitem(sys.modules, "tensorboard", raising=False)
+    (tmp_path / "tensorboard").mkdir()  # where TensorBoard's files may lie
+    with pytest.raises(ConfigError, match=r"trackers\.1\.kind: .* Install it: pip install 'onward\[tensorboard\]'"):
+        check_trackers([Settings(kind="own_trackers:A"), Settings(kind="tensorboard")])

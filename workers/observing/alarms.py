@@ -1,0 +1,190 @@
+"""Watches a run for five things that go wrong, and says each once when it begins and once when it is over.
+
+`collapse`: the features of a stage have become one direction. `nonfinite`: a loss or gradient is not finite. `starved`:
+the pipeline waits for images. `bottleneck`: one process is much busier than the others. `silent`: a stage reports
+nothing. An alarm ends some way below where it began, so that a value near a limit does not raise it again and again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import sqrt
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.shapes import block_output, channels_of
+from workers.meeting import START_SECONDS
+from workers.observing.observer import Event, RunFacts
+from workers.observing.owing import Owed
+from workers.topology import members
+
+MARGIN = 0.2
+"""Share of a limit by which a value must have left it before the alarm is over."""
+GRADIENT_STEPS = 5
+"""Steps in a row whose gradients overflow while the loss is finite; in fp16 one now and then is the scale growing."""
+
+
+@dataclass
+class Alarms:
+    """The alarms of one run; an observer, with a clock that somebody else ticks.
+
+    Args:
+        config: the run.
+        tell: takes what begins and ends.
+    """
+
+    config: Config
+    tell: Callable[[Event], None]
+    _raised: set[tuple[str, int | None]] = field(default_factory=set)
+    _skipped: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    """Of every stage: steps skipped in all, in a row, and steps since the last."""
+    _best: dict[int, float] = field(default_factory=dict)
+    """Of every stage: the collapse level of features that are spread evenly."""
+    _calm_since: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._settings = self.config.alarms
+        self._processes = [m.stages for m in members(self.config) if m.replica == 1]
+        self._window: deque[dict[str, Any]] = deque(maxlen=self._settings.window_steps + 1)
+
+    def run_started(self, facts: RunFacts) -> None:
+        """See `Observer.run_started`."""
+
+    def step_done(self, line: Mapping[str, Any]) -> None:
+        """See `Observer.step_done`."""
+        for stage in line["stages"]:
+            self._nonfinite(line["step"], stage)
+        if not self._settings.enabled:
+            return
+        for stage in line["stages"]:
+            if (level := stage.get("online", {}).get("collapse")) is not None:
+                self._collapse(line["step"], stage["stage"], level)
+        self._window.append(dict(line))
+        if len(self._window) > 1 and any(spent < 0 for spent in self._spent("busy", since=-2).values()):
+            self._window.clear()  # a stage came back, and its totals began at 0 again
+        if len(self._window) == self._window.maxlen:
+            self._shares(line["step"])
+
+    def event(self, event: Event) -> None:
+        """See `Observer.event`."""
+
+    def run_ended(self, outcome: str) -> None:
+        """See `Observer.run_ended`."""
+
+    def tick(self, owed: Owed | None) -> None:
+        """Some time has passed, and this is what has been missing longest."""
+        if not self._settings.enabled:
+            return
+        limit, now = self._settings.silent_seconds, time.monotonic()
+        if owed is not None and owed.seconds > limit + START_SECONDS * owed.first:
+            self._raise("silent", owed.stage, owed.step, self._silence(owed))
+        # Over only when reports have come without a gap for a while: one a minute is not yet the old pace.
+        if owed is not None and owed.seconds > limit / 4:
+            self._calm_since = now
+        if now - self._calm_since > limit / 2:
+            for name, stage in list(self._raised):
+                if name == "silent":
+                    self._clear(name, stage, None, f"{_stage(stage)} reports again")
+
+    def _silence(self, owed: Owed) -> str:
+        since = f"for {owed.seconds:.0f} s"
+        if owed.stage is None:
+            return f"no images have come {since} and every stage waits: see the feed in logs/ of the run, and data.root"
+        end = "is brought back" if self.config.restart == "stage" else "ends the run"
+        return (
+            f"stage {owed.stage} has reported nothing {since} and step {owed.step} waits for it: see its log in logs/; "
+            f"one that computes longer than hang_timeout={self.config.hang_timeout:g} {end}"
+        )
+
+    def _nonfinite(self, step: int, stage: Mapping[str, Any]) -> None:
+        index, total = stage["stage"], stage["skipped"]
+        before, in_a_row, since = self._skipped.get(index, (0, 0, 0))
+        if total < before:  # it was restarted
+            before = 0
+        # End to end every block skips what the loss of the last forbids: the last alone is told.
+        mine = self.config.mode != "end_to_end" or index == self.config.num_stages
+        skipped = total > before and mine
+        in_a_row, since = (in_a_row + 1, 0) if skipped else (0, since + 1)
+        self._skipped[index] = (total, in_a_row, since)
+        if skipped and (stage["loss"] is None or in_a_row >= GRADIENT_STEPS):
+            found = "the loss is" if stage["loss"] is None else f"for {in_a_row} steps in a row gradients were"
+            limit = f"after {self.config.train.max_skipped} in a row the run ends"
+            remedy = f"lower optimizer.lr or warm up longer, for this stage alone with stages.{index}.optimizer"
+            text = f"stage {index}: {found} not finite and the step was skipped ({limit}): {remedy}"
+            self._raise("nonfinite", index, step, text)
+        elif since >= self._settings.window_steps:
+            self._clear("nonfinite", index, step, f"stage {index}: finite for {since} steps")
+
+    def _collapse(self, step: int, index: int, level: float) -> None:
+        if index not in self._best:
+            self._best[index] = 1 / sqrt(channels_of(block_output(self.config, index)))
+        share, limit = level / self._best[index], self._settings.collapse_below
+        if share < limit:
+            text = (
+                f"stage {index}: its features have collapsed, they spread {100 * share:.1f} % as far as they could "
+                f"(alarms.collapse_below={limit:g}): lower optimizer.lr or change the objective, for this stage alone "
+                f"with stages.{index}"
+            )
+            self._raise("collapse", index, step, text)
+        elif share > limit * (1 + MARGIN):
+            self._clear("collapse", index, step, f"stage {index}: its features spread {100 * share:.1f} % again")
+
+    def _shares(self, step: int) -> None:
+        """Where the time of the window went."""
+        seconds = self._window[-1]["time"] - self._window[0]["time"]
+        if seconds > 0:
+            self._starved(step, self._spent("wait_input").get(1, 0.0) / seconds)
+        if self.config.mode == "simultaneous" and not self.config.in_one_process:
+            self._bottleneck(step)
+
+    def _starved(self, step: int, share: float) -> None:
+        limit, steps = self._settings.starved_above, self._settings.window_steps
+        if share > limit:
+            text = (
+                f"stage 1 waits for images {100 * share:.0f} % of the time, over the last {steps} steps: raise "
+                f"data.workers (it is {self.config.data.workers}), or keep the data set in memory or packed"
+            )
+            self._raise("starved", 1, step, text)
+        elif share < limit * (1 - MARGIN):
+            self._clear("starved", 1, step, f"stage 1 waits for images {100 * share:.0f} % of the time")
+
+    def _bottleneck(self, step: int) -> None:
+        spent = self._spent("busy")
+        busy = [sum(spent.get(stage, 0.0) for stage in stages) for stages in self._processes]
+        limit = self._settings.bottleneck_above
+        for stages, mine in zip(self._processes, busy, strict=True):
+            others = (sum(busy) - mine) / max(len(busy) - 1, 1)
+            if others <= 0:
+                continue
+            index, ratio = max(stages, key=lambda stage: spent.get(stage, 0.0)), mine / others
+            if ratio > limit:
+                text = (
+                    f"stage {index} computes {ratio:.1f} times as long as the others on average, which wait for it: "
+                    f"move a cut (model.cuts), or give it replicas (stages.{index}.replicas)"
+                )
+                self._raise("bottleneck", index, step, text)
+            elif ratio <= 1 + (limit - 1) * (1 - MARGIN):
+                for stage in stages:
+                    self._clear("bottleneck", stage, step, f"stage {stage} computes {ratio:.1f} times as long")
+
+    def _spent(self, what: str, since: int = 0) -> dict[int, float]:
+        """By how much a total of every stage has grown over the window, or since that line of it."""
+        first, last = ({s["stage"]: s[what] for s in self._window[at]["stages"]} for at in (since, -1))
+        return {stage: last[stage] - first[stage] for stage in last.keys() & first.keys()}
+
+    def _raise(self, name: str, stage: int | None, step: int | None, text: str) -> None:
+        if (name, stage) not in self._raised:
+            self._raised.add((name, stage))
+            self.tell(Event(time.time(), "alarm", name, stage, step, text))
+
+    def _clear(self, name: str, stage: int | None, step: int | None, text: str) -> None:
+        if (name, stage) in self._raised:
+            self._raised.remove((name, stage))
+            self.tell(Event(time.time(), "cleared", name, stage, step, text))
+
+
+def _stage(stage: int | None) -> str:
+    return "the feed" if stage is None else f"stage {stage}"

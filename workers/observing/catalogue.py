@@ -1,0 +1,186 @@
+"""Every metric that a run exports: the one list that the registry, the documentation and the dashboards are made from.
+
+Prefix `onward_`, base units, and the labels `stage` and `replica` on all that a stage reports, as Prometheus advises
+(prometheus.io/docs/practices/naming). A metric that is not in this list cannot be made.
+
+    python -m workers.observing.catalogue > deploy/metrics.md
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+STAGE = ("stage", "replica")
+"""A stage, counted from 1, and 0 for its replica: the first speaks for all."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Args:
+        name: as it is exposed, a counter's with `_total`.
+        kind: as Prometheus calls it.
+        help: what it is, in one sentence.
+        labels: in the order in which they are set.
+        unit: of its values; nothing for a plain number.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    unit: str = ""
+
+
+def _stage(
+    name: str, kind: Literal["counter", "gauge", "histogram"], help: str, unit: str = "", *labels: str
+) -> Metric:
+    return Metric(name, kind, help, (*STAGE, *labels), unit)
+
+
+_RUN = (
+    Metric(
+        "onward_run_info",
+        "gauge",
+        "Always 1; what the run is stands in its labels",
+        ("run", "version", "mode", "link", "objective", "backbone"),
+    ),
+    Metric("onward_run_steps", "gauge", "Steps that the run is planned to have", unit="steps"),
+    Metric("onward_samples_total", "counter", "Images that every stage has learned from", unit="images"),
+    Metric("onward_epoch", "gauge", "Epoch of the last step that every stage has finished, counted from 0"),
+    Metric("onward_images_per_second", "gauge", "Images a second over the last 20 seconds", unit="images/s"),
+    Metric("onward_eta_seconds", "gauge", "Time until the last step, at that rate", unit="seconds"),
+    Metric("onward_alarm", "gauge", "1 while this alarm is raised, at whichever stage", ("alarm",)),
+    Metric("onward_alarms_total", "counter", "Times that this alarm was raised, at all stages together", ("alarm",)),
+)
+
+_TIMES = (
+    _stage("onward_step", "gauge", "Last step that a stage has finished, counted from 0"),
+    _stage("onward_stage_busy_seconds_total", "counter", "Time a stage spent computing", "seconds"),
+    _stage(
+        "onward_stage_wait_seconds_total",
+        "counter",
+        "Time a stage spent waiting for its neighbour: for input, or for room at its output",
+        "seconds",
+        "direction",
+    ),
+    _stage("onward_stage_last_report_timestamp_seconds", "gauge", "When a stage reported last, since 1970", "seconds"),
+    _stage("onward_link_bytes_total", "counter", "Bytes a stage has sent to the next", "bytes"),
+    _stage("onward_link_queue_depth", "gauge", "Batches waiting at the input of a stage", "batches"),
+    _stage("onward_link_capacity", "gauge", "Batches that may wait at the input of a stage (link.depth)", "batches"),
+    _stage(
+        "onward_process_memory_bytes",
+        "gauge",
+        "Memory of the process that trains a stage: resident (cpu), and held by the allocator (cuda)",
+        "bytes",
+        "kind",
+    ),
+    _stage(
+        "onward_snapshot_seconds",
+        "histogram",
+        "Time from the copy of a stage's state to the file that is written of it",
+        "seconds",
+    ),
+    _stage("onward_restarts_total", "counter", "Times a stage was brought back"),
+)
+
+_LEARNING = (
+    _stage("onward_objective_loss", "gauge", "Loss of a stage (total) and its terms", "", "term"),
+    _stage("onward_learning_rate", "gauge", "Learning rate of a stage"),
+    _stage(
+        "onward_gradient_norm",
+        "gauge",
+        "Euclidean norm of all gradients of a stage together, averaged over its replicas and not clipped yet",
+    ),
+    _stage("onward_update_norm", "gauge", "Euclidean norm of what a step changed in the weights of a stage"),
+    _stage(
+        "onward_skipped_steps_total", "counter", "Steps skipped because the loss or a gradient was not finite", "steps"
+    ),
+)
+
+_ONLINE = (
+    _stage(
+        "onward_probe_accuracy_ratio",
+        "gauge",
+        "Training images that an online probe of a stage classifies correctly, over the last steps",
+        "ratio",
+        "probe",
+    ),
+    _stage("onward_representation_rank", "gauge", "RankMe of a stage's features: their effective rank"),
+    _stage("onward_lidar", "gauge", "LiDAR of a stage's features: effective rank of what separates images"),
+    _stage("onward_collapse_level", "gauge", "Spread of the directions of a stage's features; 0: collapsed"),
+    _stage("onward_alpha_req", "gauge", "Exponent at which the spectrum of a stage's features decays"),
+    _stage("onward_alpha_req_r2", "gauge", "Share of the spectrum's variance that this power law explains"),
+    _stage(
+        "onward_online_skipped_steps_total",
+        "counter",
+        "Steps that online measures left out because features were not finite",
+        "steps",
+    ),
+)
+
+_FEED = (
+    Metric("onward_feed_wait_seconds_total", "counter", "Time the pipeline waited for images", unit="seconds"),
+    Metric("onward_feed_images_total", "counter", "Images that the feed has made", unit="images"),
+    Metric(
+        "onward_feed_seconds_total", "counter", "Time of all feed workers together, by part", ("part",), unit="seconds"
+    ),
+    Metric("onward_feed_restarts_total", "counter", "Feed workers that died and were replaced"),
+    Metric(
+        "onward_feed_skipped_total",
+        "counter",
+        "Images that could not be decoded, others in their place",
+        unit="images",
+    ),
+    Metric("onward_feed_memory_bytes", "gauge", "Memory that batches are made in", unit="bytes"),
+)
+
+GROUPS = {
+    "The run": _RUN,
+    "Stages and links": _TIMES,
+    "Learning": _LEARNING,
+    "Features, where `evaluation.online` measures them": _ONLINE,
+    "The feed": _FEED,
+}
+"""As they are documented, by headline."""
+CATALOGUE = tuple(metric for group in GROUPS.values() for metric in group)
+
+_BEGINNING = """# Metrics
+
+Written by `python -m workers.observing.catalogue > deploy/metrics.md`; a test compares the two.
+
+A run serves these at `http://metrics.host:metrics.port/metrics`; the address is printed at the start, and stands in
+`coordinator.json`. `stage` counts from 1. `replica` is always 0: the first replica speaks for its stage. `alarm` is one
+of `collapse`, `nonfinite`, `starved`, `bottleneck` and `silent`. What a run does not measure is not exported: no
+features without `evaluation.online`, no `cuda` memory without a GPU, no norms with `metrics.norms_every=0`, no links in
+a run of one process.
+
+A counter goes on when a stage is restarted; when the whole run is started again its counters begin at 0, as Prometheus
+expects of a new process.
+"""
+
+
+def reference() -> str:
+    """The catalogue as a page of Markdown."""
+    parts = [_BEGINNING]
+    for headline, metrics in GROUPS.items():
+        rows = [_row(metric) for metric in metrics]
+        parts.append(
+            "\n".join([f"## {headline}", "", "| metric | kind | labels | unit | what it is |", _RULE, *rows, ""])
+        )
+    return "\n".join(parts)
+
+
+_HEAD = "| metric | kind | labels | unit | what it is |"
+_RULE = "|---|---|---|---|---|"
+
+
+def _row(metric: Metric) -> str:
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    return f"| `{metric.name}` | {metric.kind} | {labels} | {metric.unit} | {metric.help} |"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

@@ -1,0 +1,35 @@
+"""Writes `events.jsonl`: what happens beside the steps, a line each; there is rarely more than one in a minute."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from workers.observing.observer import Event, RunFacts
+
+
+class EventLog:
+    """An observer that appends events to a file.
+
+    Args:
+        path: of `events.jsonl`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def run_started(self, facts: RunFacts) -> None:
+        """See `Observer.run_started`."""
+
+    def step_done(self, line: Mapping[str, Any]) -> None:
+        """See `Observer.step_done`: steps have a file of their own."""
+
+    def event(self, event: Event) -> None:
+        """See `Observer.event`; raises `OSError` where the disk is full."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event.to_json()) + "\n")
+
+    def run_ended(self, outcome: str) -> None:
+        """See `Observer.run_ended`."""

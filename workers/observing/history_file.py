@@ -1,0 +1,85 @@
+"""Reads `metrics.jsonl` and `events.jsonl` of a run, which may still be running, or have been cut short by a crash.
+
+The last line may be half a line: the process that wrote it was killed, or is writing it. That is said and the rest is
+used. Anything else that cannot be read is damage, and an error that names the line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from workers.observing.observer import Event
+from workers.parsing import MalformedMessage
+
+
+def read_steps(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The lines of `metrics.jsonl`, in their order.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        One dictionary a step, with a whole number `step` of 0 or more, a finite `time` and a list `stages` of
+        dictionaries, each with a whole number `stage`; and sentences about what was left out.
+
+    Raises:
+        UserError: there is no such file, or a line other than the last is not what a run writes.
+    """
+    return _read(path, _step)
+
+
+def read_events(path: Path) -> tuple[list[Event], list[str]]:
+    """The events of `events.jsonl`, as `read_steps`; a run in which nothing has happened has no such file."""
+    return _read(path, Event.from_json) if path.exists() else ([], [])
+
+
+def _read(path: Path, parse: Any) -> tuple[list[Any], list[str]]:
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"'{path}' does not exist. Give the folder of a run that has trained a step") from None
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read ({error.strerror}). Give the folder of a run") from None
+    lines = text.split(b"\n")
+    found, notes = [], []
+    for number, line in enumerate(lines, 1):
+        if not line and number == len(lines):
+            break
+        try:
+            found.append(parse(_object(line)))
+        except (ValueError, OverflowError, RecursionError, MalformedMessage) as error:
+            if number == len(lines):  # the line has no end
+                notes.append(f"the last line of {path.name}, number {number}, is cut short and left out")
+                break
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(
+                f"'{path}', line {number}: not what a run writes ({reason}). Remove the line if the others will do"
+            ) from None
+    return found, notes
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    value = json.loads(line.decode("utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def _step(values: dict[str, Any]) -> dict[str, Any]:
+    stages = values.get("stages")
+    if not _whole(values.get("step")):
+        raise ValueError("no valid 'step'")
+    moment = values.get("time")
+    if isinstance(moment, bool) or not isinstance(moment, int | float) or not math.isfinite(moment):
+        raise ValueError("no valid 'time'")
+    if not isinstance(stages, list) or not all(isinstance(one, dict) and _whole(one.get("stage")) for one in stages):
+        raise ValueError("no valid 'stages'")
+    return values
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,192 @@
+"""How each request is answered: the page, its data as JSON or as a stream of events, the metrics, or why not."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qs, urlsplit
+
+from workers.observing.live.document import Document
+from workers.observing.live.history import History
+
+if TYPE_CHECKING:
+    from workers.observing.live.server import PageServer
+
+CLIENT_SECONDS = 10.0
+"""How long one read or write may take; a browser that does not read is let go, and asks again when it can."""
+POLL_SECONDS = 0.25
+"""A page is told of news at most this often."""
+HEARTBEAT_SECONDS = 5.0
+"""An open page that hears nothing for longer knows that its connection is dead."""
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Connection": "close",
+}
+JSON = "application/json; charset=utf-8"
+TEXT = "text/plain; charset=utf-8"
+
+
+class Answers(BaseHTTPRequestHandler):
+    """One request; GET and HEAD only."""
+
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "onward", ""
+    timeout = CLIENT_SECONDS
+    server: PageServer
+
+    def do_GET(self) -> None:
+        """Answer with a body."""
+        self.close_connection = True
+        if not self._named_rightly():
+            self._refuse(HTTPStatus.FORBIDDEN, "this Host is not served; open the address that the run has printed\n")
+            return
+        path = urlsplit(self.path).path
+        if path == "/metrics":
+            self._metrics()
+        elif self.server.history is None:
+            self._refuse(HTTPStatus.NOT_FOUND, "only /metrics is served (metrics.page=false)\n")
+        elif file := self.server.files.get(path):
+            self._send(HTTPStatus.OK, file.content_type, [file.data], len(file.data))
+        elif path == "/history.json":
+            self._send(HTTPStatus.OK, JSON, (piece.encode() for piece in self.server.history.whole().pieces()))
+        elif path == "/events":
+            self._stream(self.server.history)
+        elif path == "/healthz":
+            self._send(HTTPStatus.OK, TEXT, [b"ok\n"], 3)
+        else:
+            self._refuse(HTTPStatus.NOT_FOUND, "nothing is here\n")
+
+    do_HEAD = do_GET
+
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        """`do_POST` and all others: nothing here can be changed."""
+        if name.startswith("do_"):
+            return self._not_allowed
+        raise AttributeError(name)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What is no request at all; not as a page, for it would repeat what was sent."""
+        self.close_connection = True
+        self.request_version = self.protocol_version  # or there would be no status line
+        self._refuse(HTTPStatus(code), "this is not a request that can be answered\n")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: a page asks often, and the log is about the run."""
+
+    def _not_allowed(self) -> None:
+        self.close_connection = True
+        self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "GET and HEAD only\n", {"Allow": "GET, HEAD"})
+
+    def _named_rightly(self) -> bool:
+        """Whether `Host` names this machine, where only this machine can ask.
+
+        Otherwise a page from elsewhere, whose name was made to lead here, could read what its own browser may not.
+        """
+        hosts = self.headers.get_all("Host") or []
+        if not self.server.loopback:
+            return True
+        if len(hosts) != 1:
+            return False
+        try:
+            name = urlsplit(f"//{hosts[0].strip()}").hostname or ""
+            return name == "localhost" or name == self.server.name or ip_address(name).is_loopback
+        except ValueError:
+            return False
+
+    def _metrics(self) -> None:
+        started: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def start(status: str, headers: list[tuple[str, str]], *_: Any) -> Callable[[bytes], object]:
+            started.append((status, headers))
+            return lambda data: None
+
+        environment = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": "/metrics",
+            "QUERY_STRING": urlsplit(self.path).query,
+            "HTTP_ACCEPT": self.headers.get("Accept", ""),
+            "HTTP_ACCEPT_ENCODING": self.headers.get("Accept-Encoding", ""),
+        }
+        body = b"".join(self.server.metrics_app(environment, cast(Any, start)))
+        ((status, headers),) = started
+        others = dict(headers)
+        self._send(HTTPStatus(int(status.split()[0])), others.pop("Content-Type"), [body], len(body), others)
+
+    def _stream(self, history: History) -> None:
+        """Server-sent events until the page goes away, the run has ended, or the server closes."""
+        if not self.server.streams.take():
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many pages are open\n", {"Retry-After": "5"})
+            return
+        try:
+            self._send(HTTPStatus.OK, "text/event-stream; charset=utf-8", [])
+            if self.command == "GET":
+                self._follow(history, self._cursor())
+        finally:
+            self.server.streams.leave()
+
+    def _cursor(self) -> str:
+        query = parse_qs(urlsplit(self.path).query)
+        return self.headers.get("Last-Event-ID") or query.get("after", [""])[0]
+
+    def _follow(self, history: History, cursor: str) -> None:
+        seen, said = -1, time.monotonic()
+        while True:
+            closing, version = self.server.closing.is_set(), history.version
+            if version != seen:
+                news = history.since(cursor)
+                if news is None:
+                    self._say("reset", "{}")
+                    return
+                self._say("update", news.text(), news)
+                cursor, seen, said = news.id, version, time.monotonic()
+                if news.outcome is not None:
+                    self._say("end", json.dumps({"outcome": news.outcome}))
+                    return
+            elif closing:
+                return
+            elif time.monotonic() - said > HEARTBEAT_SECONDS:
+                self._write(b": still here\n\n")
+                said = time.monotonic()
+            if not closing:
+                self.server.closing.wait(POLL_SECONDS)
+
+    def _say(self, event: str, data: str, news: Document | None = None) -> None:
+        name = f"id: {news.id}\n" if news else ""
+        self._write(f"{name}event: {event}\ndata: {data}\n\n".encode())
+
+    def _refuse(self, status: HTTPStatus, why: str, others: dict[str, str] | None = None) -> None:
+        self._send(status, TEXT, [why.encode()], len(why), others)
+
+    def _send(
+        self,
+        status: HTTPStatus,
+        content_type: str,
+        body: Iterable[bytes],
+        length: int | None = None,
+        others: dict[str, str] | None = None,
+    ) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        for name, value in {**HEADERS, **(others or {})}.items():
+            self.send_header(name, value)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+        if self.command != "HEAD":
+            for piece in body:
+                self._write(piece)
+
+    def _write(self, data: bytes) -> None:
+        self.wfile.write(data)
+        self.wfile.flush()

@@ -1,0 +1,70 @@
+"""What the server sends to a page: the whole history, or what is new, as JSON in small pieces.
+
+Python's encoder holds the interpreter's lock while it writes; a column at a time, so that nobody waits for long.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.observing.live.buckets import Rows
+
+DIGITS = 6
+"""Significant digits of a number; more than a screen can show."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A copy of the history, or of its end.
+
+    Args:
+        id: where a reader of it stands; see `History.since`.
+        facts: of the run; None in what is new, and before it has started.
+        outcome: how the run ended; None while it runs.
+        now: see `Now.summary`.
+        events: in order.
+        rows: of the table.
+    """
+
+    id: str
+    facts: dict[str, Any] | None
+    outcome: str | None
+    now: dict[str, Any]
+    events: tuple[dict[str, Any], ...]
+    rows: Rows
+
+    def pieces(self) -> Iterator[str]:
+        """The JSON object, in order; `columns` are by stage (0: the run) and name, null where nothing was measured."""
+        head = {
+            "id": self.id,
+            "facts": self.facts,
+            "outcome": self.outcome,
+            "now": self.now,
+            "events": self.events,
+            "stride": self.rows.stride,
+            "start": self.rows.start,
+            "steps": self.rows.steps.tolist(),
+            "times": [round(time, 3) for time in self.rows.times.tolist()],
+        }
+        yield json.dumps(head, allow_nan=False)[:-1] + ', "columns": {'
+        stage = None
+        for number, (key, values) in enumerate(sorted(self.rows.columns.items())):
+            if key[0] != stage:
+                yield f'{"}, " if number else ""}"{key[0]}": {{'
+            yield f"{', ' if key[0] == stage else ''}{json.dumps(key[1])}: {_numbers(values)}"
+            stage = key[0]
+        yield "}}}" if self.rows.columns else "}}"
+
+    def text(self) -> str:
+        """All of it."""
+        return "".join(self.pieces())
+
+
+def _numbers(values: NDArray[np.float64]) -> str:
+    return "[" + ",".join("null" if value != value else f"{value:.{DIGITS}g}" for value in values.tolist()) + "]"

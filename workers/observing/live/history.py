@@ -1,0 +1,147 @@
+"""What the live page shows of a run: a bounded history of every number, what is true now, and what has happened.
+
+The coordinator's main thread adds to it; the threads of the server read copies. Neither keeps the other for longer than
+copying takes: whoever reads encodes its copy by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import threading
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from workers.observing.live.buckets import MAX_ROWS, Buckets
+from workers.observing.live.differences import Differences
+from workers.observing.live.document import Document
+from workers.observing.live.now import Now
+from workers.observing.live.refill import read_events, sampled_steps
+from workers.observing.observer import Event, RunFacts
+from workers.run_files import RunDir
+
+MAX_EVENTS = 500
+"""The last of them; all are in `events.jsonl`."""
+
+
+class History:
+    """An `Observer` that keeps what a page needs to show the whole run at any time.
+
+    Args:
+        max_rows: the most points of any curve.
+        max_events: the most events.
+    """
+
+    def __init__(self, max_rows: int = MAX_ROWS, max_events: int = MAX_EVENTS) -> None:
+        self._lock = threading.Lock()
+        self._name = secrets.token_hex(4)
+        """Tells this history from one that another process kept at the same address."""
+        self._buckets, self._differences, self._now = Buckets(max_rows), Differences(), Now()
+        self._events: deque[Event] = deque(maxlen=max_events)
+        self._happened = 0
+        self._version = 0
+        self._summed, self._sum = -1, self._now.summary()
+        self._facts: dict[str, Any] | None = None
+        self._outcome: str | None = None
+
+    def run_started(self, facts: RunFacts) -> None:
+        """Begin; what earlier attempts have left in the run directory is taken up first."""
+        run = RunDir(facts.path)
+        lines, events = sampled_steps(run.metrics, facts.start_step), read_events(facts.path, self._events.maxlen or 1)
+        with self._lock:
+            self._facts = {
+                "name": facts.name,
+                "path": str(facts.path),
+                "config": json.loads(json.dumps(facts.config, default=str), parse_constant=str),
+                "stages": facts.stages,
+                "total_steps": facts.total_steps,
+                "steps_per_epoch": facts.steps_per_epoch,
+                "start_step": facts.start_step,
+                "started": facts.started,
+            }
+            for line in lines:
+                self._take(line)
+            for event in events:
+                self._happen(event)
+            self._differences.pause()
+            self._now.pause()
+            self._version += 1
+
+    def step_done(self, line: Mapping[str, Any]) -> None:
+        """Take in a line of `metrics.jsonl`."""
+        with self._lock:
+            self._take(line)
+            self._version += 1
+
+    def event(self, event: Event) -> None:
+        """Take in an alarm, a restart, a snapshot or a note."""
+        with self._lock:
+            self._happen(event)
+            self._version += 1
+
+    def run_ended(self, outcome: str) -> None:
+        """Nothing follows: `done`, `failed: CAUSE` or `interrupted`."""
+        with self._lock:
+            self._outcome = outcome
+            self._version += 1
+
+    @property
+    def version(self) -> int:
+        """Grows with everything that is taken in."""
+        return self._version
+
+    @property
+    def outcome(self) -> str | None:
+        """How the run ended; None while it runs."""
+        return self._outcome
+
+    def whole(self) -> Document:
+        """Everything."""
+        with self._lock:
+            return self._document(0, 0, self._facts)
+
+    def since(self, cursor: str) -> Document | None:
+        """What is new since the document whose `id` is `cursor`; None if that cannot be told, and all is needed.
+
+        The last row that the reader has is sent again, for its bucket may have grown.
+        """
+        with self._lock:
+            pattern = rf"{self._name}-{self._buckets.stride}-([0-9]{{1,15}})-([0-9]{{1,15}})"
+            found = re.fullmatch(pattern, cursor)
+            if found is None or self._facts is None:
+                return None
+            rows, happened = int(found[1]), int(found[2])
+            forgotten = self._happened - len(self._events)
+            if rows > self._buckets.count or not forgotten <= happened <= self._happened:
+                return None
+            return self._document(max(rows - 1, 0), happened, None)
+
+    def _document(self, start: int, happened: int, facts: dict[str, Any] | None) -> Document:
+        forgotten = self._happened - len(self._events)
+        events = list(self._events)[max(happened - forgotten, 0) :]
+        return Document(
+            f"{self._name}-{self._buckets.stride}-{self._buckets.count}-{self._happened}",
+            facts,
+            self._outcome,
+            self._summary(),
+            tuple(event.to_json() for event in events),
+            self._buckets.rows(start),
+        )
+
+    def _summary(self) -> dict[str, Any]:
+        """Made once for all readers of the same version."""
+        if self._summed != self._version:
+            self._summed, self._sum = self._version, self._now.summary()
+        return self._sum
+
+    def _take(self, line: Mapping[str, Any]) -> None:
+        values = self._differences.of(line)
+        self._buckets.add(line["step"], line["time"], values)
+        self._now.step_done(line, values)
+
+    def _happen(self, event: Event) -> None:
+        self._events.append(event)
+        self._happened += 1
+        self._now.event(event)

@@ -1,0 +1,94 @@
+"""What is true of a run at this moment: its place, its pace, how every stage spends its time, which alarms are on.
+
+Shares and rates are those of the last seconds, not of the last step, so that they can be read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from workers.observing.live.buckets import MAX_COLUMNS, Key
+from workers.observing.live.differences import RUN
+from workers.observing.observer import Event
+
+WINDOW_SECONDS = 10.0
+MAX_WINDOW = 128
+"""Steps; a run of very short steps is judged by fewer seconds."""
+TIMES = ("busy", "wait_input", "wait_output")
+SUMMED = (*TIMES, "link_bytes", "feed_wait_seconds", "step_seconds")
+
+
+class Now:
+    """The last values of everything, and sums over the last seconds."""
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[float, Mapping[Key, float]]] = deque(maxlen=MAX_WINDOW)
+        self._latest: dict[Key, float] = {}
+        self._place: dict[str, Any] = {}
+        self._alarms: dict[tuple[str, int | None], Event] = {}
+        self._restarts: dict[int, int] = {}
+        self._skipped: dict[int, int] = {}
+
+    def pause(self) -> None:
+        """Another attempt begins: what was slow or alarming before says nothing about it."""
+        self._recent.clear()
+        self._alarms.clear()
+
+    def step_done(self, line: Mapping[str, Any], values: Mapping[Key, float]) -> None:
+        """Take in a line of `metrics.jsonl` and the numbers that `Differences` made of it."""
+        self._place = {name: line.get(name) for name in ("step", "epoch", "time")}
+        self._latest.update((k, v) for k, v in values.items() if k in self._latest or len(self._latest) < MAX_COLUMNS)
+        for (stage, name), value in values.items():
+            if name == "skipped":
+                self._skipped[stage] = self._skipped.get(stage, 0) + int(value)
+        self._recent.append((line["time"], {key: value for key, value in values.items() if key[1] in SUMMED}))
+        while len(self._recent) > 2 and line["time"] - self._recent[0][0] > WINDOW_SECONDS:
+            self._recent.popleft()
+
+    def event(self, event: Event) -> None:
+        """Take in what has happened: an alarm is on until it is cleared."""
+        if event.kind == "alarm":
+            self._alarms[event.name, event.stage] = event
+        elif event.kind == "cleared":
+            self._alarms.pop((event.name, event.stage), None)
+        elif event.kind == "restart" and event.stage is not None:
+            self._restarts[event.stage] = self._restarts.get(event.stage, 0) + 1
+
+    def summary(self) -> dict[str, Any]:
+        """As the page reads it; shares are 0 to 1, and None where nothing has been measured yet."""
+        sums = self._sums()
+        seconds = sums.get((RUN, "step_seconds"), 0.0)
+        waited = sums.get((RUN, "feed_wait_seconds"))
+        stages = sorted({stage for stage, _ in self._latest} - {RUN})
+        return {
+            **self._place,
+            "images_per_second": self._latest.get((RUN, "images_per_second")),
+            "eta_seconds": self._latest.get((RUN, "eta_seconds")),
+            "feed_wait": min(waited / seconds, 1.0) if waited is not None and seconds else None,
+            "alarms": [event.to_json() for event in self._alarms.values()],
+            "stages": {stage: self._stage(stage, sums, seconds) for stage in stages},
+        }
+
+    def _stage(self, stage: int, sums: Mapping[Key, float], seconds: float) -> dict[str, Any]:
+        spent = [sums.get((stage, name), 0.0) for name in TIMES]
+        whole = sum(spent)
+        sent = sums.get((stage, "link_bytes"))
+        return {
+            "shares": [part / whole for part in spent] if whole else None,
+            "bytes_per_second": sent / seconds if sent is not None and seconds else None,
+            "skipped": self._skipped.get(stage, 0),
+            "restarts": self._restarts.get(stage, 0),
+            "latest": {name: value for (index, name), value in self._latest.items() if index == stage},
+        }
+
+    def _sums(self) -> dict[Key, float]:
+        """Over the window; what a step moved counts only where it is known how long the step took."""
+        sums: dict[Key, float] = {}
+        for _, values in self._recent:
+            known = (RUN, "step_seconds") in values
+            for key, value in values.items():
+                if known or key[1] in TIMES:
+                    sums[key] = sums.get(key, 0.0) + value
+        return sums

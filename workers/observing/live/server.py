@@ -1,0 +1,193 @@
+"""The coordinator's one HTTP server: the live page, its data, and the metrics for Prometheus.
+
+It changes nothing, and listens on the loopback address unless told otherwise. Every request has a thread of its own
+that dies with the process, a bounded time for every read and write, and one of a bounded number of places; training
+knows nothing of who looks.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import socketserver
+import threading
+import time
+from http.server import ThreadingHTTPServer
+from ipaddress import ip_address
+from types import TracebackType
+from typing import Any, Self
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from pipeline import config as settings
+from pipeline.errors import ConfigError
+from workers.observing.live.answers import Answers
+from workers.observing.live.history import History
+from workers.observing.live.page_files import page_files
+
+MAX_CLIENTS = 64
+MAX_STREAMS = 24
+"""Pages that are open at once; the rest of the places are for Prometheus and for loading."""
+GOODBYE_SECONDS = 2.0
+"""How long open pages may take to hear how the run ended."""
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 5\r\n\r\n"
+_REMEDY = "Give 127.0.0.1, 0.0.0.0 for every interface, or metrics.enabled=false"
+_log = logging.getLogger(__name__)
+
+
+class LiveServer:
+    """Serves one run; a context manager.
+
+    Args:
+        config: where to listen, and whether there is a page.
+        registry: what `/metrics` shows.
+        history: what the page shows.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+    """
+
+    def __init__(self, config: settings.Metrics, registry: CollectorRegistry, history: History) -> None:
+        self.config, self.history = config, history
+        self._server = _listen(config, registry, history)
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        self.url = f"http://{host}:{self._server.server_address[1]}/"
+        """Of the page."""
+        self.metrics_url = f"{self.url}metrics"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="live page", daemon=True
+        )
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def invitation(self) -> str:
+        """One sentence for the console."""
+        return f"watch at {self.url} (metrics at {self.metrics_url})" if self.config.page else self._metrics_alone
+
+    @property
+    def _metrics_alone(self) -> str:
+        return f"metrics at {self.metrics_url}"
+
+    def close(self) -> None:
+        """Tell open pages how the run has ended, if it has, and stop; takes at most a few seconds."""
+        self._server.closing.set()
+        deadline = time.monotonic() + GOODBYE_SECONDS
+        while self._server.streams.taken and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._server.shutdown()
+        self._thread.join(GOODBYE_SECONDS)
+        self._server.server_close()
+
+
+class Places:
+    """A bounded number of places; nobody waits for one."""
+
+    def __init__(self, number: int) -> None:
+        self._number, self._lock = number, threading.Lock()
+        self.taken = 0
+
+    def take(self) -> bool:
+        """Whether there was one."""
+        with self._lock:
+            free = self.taken < self._number
+            self.taken += free
+            return free
+
+    def leave(self) -> None:
+        """Give it back."""
+        with self._lock:
+            self.taken -= 1
+
+
+class PageServer(ThreadingHTTPServer):
+    """What the threads of all requests share.
+
+    Args:
+        family: IPv4 or IPv6.
+        address: host and port.
+        config, registry, history: see `LiveServer`.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 32
+
+    def __init__(
+        self,
+        family: socket.AddressFamily,
+        address: tuple[Any, ...],
+        config: settings.Metrics,
+        registry: CollectorRegistry,
+        history: History,
+    ) -> None:
+        self.address_family = family
+        self.files = page_files() if config.page else {}
+        self.history = history if config.page else None
+        self.metrics_app = make_wsgi_app(registry)
+        self.clients, self.streams = Places(MAX_CLIENTS), Places(MAX_STREAMS)
+        self.closing = threading.Event()
+        self.name = config.host
+        """What users were told, which is accepted as `Host` too."""
+        self.loopback = ip_address(address[0].partition("%")[0]).is_loopback
+        """Then only names of this machine are accepted as `Host`."""
+        super().__init__(address[:2], Answers)
+
+    def server_bind(self) -> None:
+        """Without asking the network for this machine's name, as the base class does."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Turn away whoever comes when all places are taken."""
+        if self.clients.take():
+            super().process_request(request, client_address)
+            return
+        request.settimeout(1.0)
+        try:
+            request.sendall(_FULL)
+        except OSError:
+            _log.debug("a client that there was no place for has gone")
+        self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """One request, from its own thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.clients.leave()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that has gone away is no news; anything else is, and the run goes on."""
+        _log.debug("a request of %s ended early", client_address, exc_info=True)
+
+
+def _listen(config: settings.Metrics, registry: CollectorRegistry, history: History) -> PageServer:
+    host, port = config.host, config.port
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return PageServer(family, address, config, registry, history)
+    except (OSError, UnicodeError) as error:
+        raise cannot_listen(host, port, error) from None
+
+
+def cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> ConfigError:
+    """In words, why nobody can listen there: what `getaddrinfo` or `bind` has raised."""
+    if isinstance(error, socket.gaierror | UnicodeError):
+        reason = getattr(error, "strerror", None) or "not a host name"
+        return ConfigError("metrics.host", f"'{host}' cannot be resolved ({reason})", _REMEDY)
+    if isinstance(error, PermissionError):
+        remedy = "Give a port from 1024 on, or metrics.port=0 for any free one"
+        return ConfigError("metrics.port", f"you may not serve port {port}", remedy)
+    if error.errno == errno.EADDRINUSE:
+        remedy = "Give metrics.port=0 for any free one, another port, or metrics.enabled=false"
+        return ConfigError("metrics.port", f"port {port} of {host} is taken", remedy)
+    return ConfigError("metrics.host", f"'{host}' is not an address of this machine ({error.strerror})", _REMEDY)

@@ -1,0 +1,168 @@
+// Every chart of the page in its place: what it shows, in which unit, and the setting that turns it on.
+
+import { bytes, number, percent, shareTick } from "./format.js";
+import { Panel } from "./panel.js";
+import { colour, stageColour } from "./theme.js";
+import { Waits } from "./waits.js";
+
+const byteTick = (value) => bytes(value).replace(".00", "");
+const upward = (plot, low, high) => [0, high > 0 ? 1.08 * high : 1];
+
+/** The series `name` of every stage that has it, as lines. */
+function byStage(model, name, change = (values) => values) {
+  return model.stages
+    .filter((stage) => model.has(name, [stage]))
+    .map((stage) => ({
+      label: `stage ${stage}`,
+      short: String(stage),
+      colour: stageColour(stage, model.facts.stages),
+      values: change(model.column(stage, name), stage),
+    }));
+}
+
+/** As `byStage`, but one line where all stages have the same values. */
+function together(model, name) {
+  const lines = byStage(model, name);
+  const same = lines.every((line) => line.values.every((value, index) => value === lines[0].values[index]));
+  return lines.length > 1 && same ? [{ ...lines[0], label: "all stages", short: "", colour: colour("accent") }] : lines;
+}
+
+/** The series of the run as a whole. */
+function ofRun(model, label, values) {
+  return values ? [{ label, short: "", colour: colour("accent"), values }] : [];
+}
+
+/** `top` divided by `bottom` at every point, null where one is missing. */
+function ratio(top, bottom) {
+  return top && bottom
+    ? top.map((value, index) => (value === null || !bottom[index] ? null : value / bottom[index]))
+    : null;
+}
+
+/** A way to look at a panel: what to draw, and in which unit. `on`: whether it is being measured, by the settings. */
+const view = (name, label, unit, lines, more = {}) => ({
+  name,
+  label,
+  unit,
+  lines,
+  format: (value) => number(value, 4),
+  ...more,
+});
+const measured = (name, label, unit, key, more) => view(name, label, unit, (model) => byStage(model, key), more);
+
+const inPercent = { format: (value) => percent(value, 1), tick: shareTick };
+const inBytes = { format: (value) => bytes(value), tick: byteTick, range: upward };
+const online = (path) => (model) => Boolean(model.setting(`evaluation.online.${path}`));
+const quality = online("quality_every");
+
+const termViews = (model) => [
+  measured("total", "total", "", "loss"),
+  ...model.names("term:").map((name) => measured(name, name.replaceAll("_", " "), "", `term:${name}`)),
+];
+
+const PANELS = [
+  { title: "Loss", wide: true, height: 250, logarithmic: true, choices: "Term", views: termViews, hint: [] },
+  {
+    title: "Online probe accuracy",
+    views: () => [
+      measured("linear", "linear", "of the training images", "online:linear", { ...inPercent, on: online("linear") }),
+      measured("knn", "nearest neighbours", "of the training images", "online:knn", {
+        ...inPercent,
+        on: online("knn_bank"),
+      }),
+    ],
+    hint: ["evaluation.online.linear=true", "evaluation.online.knn_bank=2048"],
+  },
+  {
+    title: "Effective rank",
+    views: () => [
+      measured("rankme", "RankMe", "dimensions", "online:rankme", { on: quality }),
+      measured("lidar", "LiDAR", "dimensions", "online:lidar", { on: quality }),
+      measured("alpha", "alpha-ReQ", "exponent", "online:alpha", { on: quality }),
+    ],
+    hint: ["evaluation.online.quality_every=20"],
+  },
+  {
+    title: "Collapse level",
+    views: () => [measured("collapse", "", "0: collapsed", "online:collapse", { on: quality, range: upward })],
+    hint: ["evaluation.online.quality_every=20"],
+  },
+  {
+    title: "Throughput",
+    views: () => [
+      view("rate", "images", "images/s", (model) => ofRun(model, "images/s", model.column(0, "images_per_second")), {
+        range: upward,
+      }),
+      view(
+        "feed",
+        "waiting for images",
+        "share of time",
+        (model) =>
+          ofRun(
+            model,
+            "waiting for images",
+            ratio(model.column(0, "feed_wait_seconds"), model.column(0, "step_seconds"))?.map((share) =>
+              share === null ? null : Math.min(share, 1),
+            ) ?? null,
+          ),
+        { ...inPercent, range: upward },
+      ),
+    ],
+    hint: [],
+  },
+  { title: "Where the time of each stage goes", wide: true, waits: true, hint: [] },
+  {
+    title: "Norms",
+    views: () => [
+      measured("gradient", "gradient", "Euclidean norm", "gradient_norm", {
+        on: (model) => model.setting("metrics.norms_every") !== 0,
+      }),
+      measured("update", "update", "Euclidean norm", "update_norm", {
+        on: (model) => model.setting("metrics.norms_every") !== 0,
+      }),
+    ],
+    hint: ["metrics.norms_every=10"],
+    logarithmic: true,
+  },
+  {
+    title: "Learning rate",
+    views: () => [view("rate", "", "", (model) => together(model, "learning_rate"), { range: upward })],
+    hint: [],
+  },
+  {
+    title: "Links",
+    views: () => [
+      view(
+        "bytes",
+        "traffic",
+        "sent to the next stage, per second",
+        (model) =>
+          byStage(model, "link_bytes", (values) => ratio(values, model.column(0, "step_seconds")) ?? []).filter(
+            (line) => line.values.some((value) => value > 0),
+          ),
+        { ...inBytes, format: (value) => bytes(value, "/s") },
+      ),
+      measured("queue", "queue", "batches that wait at a stage", "queue_depth", { range: upward }),
+    ],
+    hint: [],
+  },
+  {
+    title: "Memory",
+    views: () => [
+      measured("memory", "process", "resident", "memory_bytes", inBytes),
+      measured("cuda", "GPU", "allocated by PyTorch", "cuda_bytes", { ...inBytes, optional: true }),
+    ],
+    hint: [],
+  },
+];
+
+export class Panels {
+  constructor(root) {
+    this.panels = PANELS.map((plan) => (plan.waits ? new Waits(plan) : new Panel(plan)));
+    root.append(...this.panels.map((panel) => panel.node));
+  }
+
+  draw(model) {
+    if (model.facts) for (const panel of this.panels) panel.draw(model);
+  }
+}

@@ -1,0 +1,184 @@
+"""The Prometheus metrics of a run, on a registry of their own, made from the catalogue; the coordinator serves them.
+
+Stages report at different times, so what a stage measures is set as soon as it says so; what holds for the whole run is
+set when all stages have finished a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from math import nan
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+from workers.feed.measures import FeedMeasures
+from workers.observing.catalogue import CATALOGUE, Metric
+from workers.observing.observer import ALARMS, Event, RunFacts
+from workers.reports import StepReport
+
+REPLICA = "0"
+QUALITY = {
+    "rankme": "onward_representation_rank",
+    "lidar": "onward_lidar",
+    "collapse": "onward_collapse_level",
+    "alpha": "onward_alpha_req",
+    "alpha_r2": "onward_alpha_req_r2",
+}
+"""By the name of the measure: that of its gauge."""
+BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+"""Of the time that snapshots take, in seconds."""
+FROM_THE_START = (
+    ("onward_restarts_total",),
+    ("onward_skipped_steps_total",),
+    ("onward_online_skipped_steps_total",),
+    ("onward_stage_wait_seconds_total", "input"),
+    ("onward_stage_wait_seconds_total", "output"),
+)
+"""Of every stage, at 0: of a counter that begins later Prometheus never sees the first increase."""
+
+
+class RunMetrics:
+    """Everything that is exported; an observer, which is told of single reports too.
+
+    A name that is not in the catalogue is a `KeyError`.
+    """
+
+    def __init__(self) -> None:
+        # Else each counter has a gauge beside it, which the catalogue does not have.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        self._made = {metric.name: _make(metric, self.registry) for metric in CATALOGUE}
+        self._last: dict[int, StepReport] = {}
+        self._left_out: dict[int, float] = {}
+        self._feed = FeedMeasures()
+        self._raised: dict[str, set[int | None]] = {name: set() for name in ALARMS}
+        for name in ALARMS:
+            self._set("onward_alarm", 0, name)
+            self._grow("onward_alarms_total", 0, name)
+
+    def run_started(self, facts: RunFacts) -> None:
+        """See `Observer.run_started`."""
+        config = facts.config
+        alone = config["runtime"] == "serial" or config["mode"] == "end_to_end"
+        names = (config["mode"], "none" if alone else config["link"]["kind"], config["objective"]["kind"])
+        self._set("onward_run_info", 1, facts.name, version("onward"), *names, config["model"]["backbone"])
+        self._set("onward_run_steps", facts.total_steps)
+        self._set("onward_eta_seconds", nan)  # 0 would say that it is over
+        for stage in range(1, facts.stages + 1):
+            for name, *labels in FROM_THE_START:
+                self._grow(name, 0, str(stage), REPLICA, *labels)
+            if not alone:
+                self._set("onward_link_capacity", config["link"]["depth"], str(stage), REPLICA)
+
+    def stage_report(self, report: StepReport, now: float) -> None:
+        """Take in one step of one stage, heard at `now`, in seconds since 1970."""
+        labels = (str(report.stage), REPLICA)
+        last = self._last.get(report.stage)
+        self._last[report.stage] = report
+
+        def grown(name: str) -> float:
+            now: float = getattr(report, name)
+            return max(now - (getattr(last, name) if last else 0), 0)
+
+        self._set("onward_step", report.step, *labels)
+        self._set("onward_stage_last_report_timestamp_seconds", now, *labels)
+        self._grow("onward_stage_busy_seconds_total", grown("busy"), *labels)
+        self._grow("onward_stage_wait_seconds_total", grown("wait_input"), *labels, "input")
+        self._grow("onward_stage_wait_seconds_total", grown("wait_output"), *labels, "output")
+        self._grow("onward_link_bytes_total", grown("link_bytes"), *labels)
+        self._grow("onward_skipped_steps_total", grown("skipped"), *labels)
+        self._set("onward_link_queue_depth", report.queue_depth, *labels)
+        self._set("onward_learning_rate", report.learning_rate, *labels)
+        self._set("onward_gradient_norm", report.gradient_norm, *labels)
+        self._set("onward_update_norm", report.update_norm, *labels)
+        self._set("onward_process_memory_bytes", report.memory_bytes, *labels, "cpu")
+        self._set("onward_process_memory_bytes", report.cuda_bytes, *labels, "cuda")
+        for term, value in {"total": report.loss, **report.terms}.items():
+            self._set("onward_objective_loss", value, *labels, term)
+        self._online(report, labels)
+
+    def _online(self, report: StepReport, labels: tuple[str, str]) -> None:
+        """What was measured beside the training; between two measurements a gauge stays."""
+        for measure, value in report.online.items():
+            if measure in ("linear", "knn"):
+                self._set("onward_probe_accuracy_ratio", value, *labels, measure)
+            elif measure != "skipped":
+                self._set(QUALITY[measure], value, *labels)
+        # A total that snapshots keep: of a stage that came back it does not begin at 0 again.
+        skipped, before = report.online.get("skipped") or 0, self._left_out.get(report.stage, 0)
+        if skipped > before:
+            self._grow("onward_online_skipped_steps_total", skipped - before, *labels)
+            self._left_out[report.stage] = skipped
+
+    def snapshot_written(self, stage: int, seconds: float) -> None:
+        """A stage's part of a snapshot has been written, so long after it was taken; called from any thread."""
+        made = self._made["onward_snapshot_seconds"]
+        assert isinstance(made, Histogram)
+        made.labels(str(stage), REPLICA).observe(seconds)
+
+    def restarted(self, stages: Iterable[int]) -> None:
+        """These stages start over from a snapshot; what they report as totals begins at 0 again."""
+        for stage in stages:
+            self._grow("onward_restarts_total", 1, str(stage), REPLICA)
+            self._last.pop(stage, None)
+
+    def feed_measured(self, feed: FeedMeasures) -> None:
+        """How the feed stands now."""
+        last, self._feed = self._feed, feed
+        self._grow("onward_feed_wait_seconds_total", _grown(feed.wait_seconds, last.wait_seconds))
+        self._grow("onward_feed_images_total", _grown(feed.images, last.images))
+        self._grow("onward_feed_restarts_total", _grown(feed.restarts, last.restarts))
+        self._grow("onward_feed_skipped_total", _grown(feed.skipped, last.skipped))
+        self._set("onward_feed_memory_bytes", feed.memory_bytes)
+        for part, spent in feed.seconds.items():
+            self._grow("onward_feed_seconds_total", _grown(spent, last.seconds.get(part, 0.0)), part)
+
+    def step_done(self, line: Mapping[str, Any]) -> None:
+        """See `Observer.step_done`."""
+        self._grow("onward_samples_total", line["images"])
+        self._set("onward_epoch", line["epoch"])
+        self._set("onward_images_per_second", line["images_per_second"])
+        self._set("onward_eta_seconds", line["eta_seconds"])
+
+    def event(self, event: Event) -> None:
+        """See `Observer.event`."""
+        if event.kind == "restart" and event.stage is not None:
+            self.restarted([event.stage])
+        if event.kind in ("alarm", "cleared") and event.name in self._raised:
+            stages = self._raised[event.name]
+            if event.kind == "alarm":
+                stages.add(event.stage)
+                self._grow("onward_alarms_total", 1, event.name)
+            else:
+                stages.discard(event.stage)
+            self._set("onward_alarm", bool(stages), event.name)
+
+    def run_ended(self, outcome: str) -> None:
+        """See `Observer.run_ended`: what was measured stays until the process ends."""
+
+    def _set(self, name: str, value: float | None, *labels: str) -> None:
+        """A gauge; a value that there is not leaves it as it was."""
+        made = self._made[name]
+        assert isinstance(made, Gauge)
+        if value is not None:
+            (made.labels(*labels) if labels else made).set(value)
+
+    def _grow(self, name: str, by: float, *labels: str) -> None:
+        made = self._made[name]
+        assert isinstance(made, Counter)
+        (made.labels(*labels) if labels else made).inc(by)
+
+
+def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+    if metric.kind == "counter":
+        return Counter(metric.name, metric.help, metric.labels, registry=registry)
+    if metric.kind == "gauge":
+        return Gauge(metric.name, metric.help, metric.labels, registry=registry)
+    return Histogram(metric.name, metric.help, metric.labels, registry=registry, buckets=BUCKETS)
+
+
+def _grown(now: float, before: float) -> float:
+    """By how much a total has grown; the feed of a process that was restarted begins at 0 again."""
+    return now - before if now >= before else now

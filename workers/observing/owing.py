@@ -1,0 +1,66 @@
+"""Which stage the run is waiting for, and for how long: the first that has not reported the oldest unfinished batch."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Owed:
+    """What has been missing longest.
+
+    Args:
+        stage: counted from 1, that a report is missing of; None where no batch is under way and the feed owes one.
+        step: that the report, or the batch, is of.
+        seconds: for which nothing has come of it that could have.
+        first: whether nothing has ever come of it.
+    """
+
+    stage: int | None
+    step: int
+    seconds: float
+    first: bool
+
+
+class Owing:
+    """Follows batches and reports.
+
+    Args:
+        start_step, total_steps: the steps of the run.
+    """
+
+    def __init__(self, start_step: int, total_steps: int) -> None:
+        self._total = total_steps
+        self._sent: dict[int, tuple[int, float]] = {}
+        self._reported: dict[int, tuple[int, float]] = {}
+        self._next, self._idle_since, self._begun = start_step, time.monotonic(), False
+
+    def batch_sent(self, step: int, stages: int) -> None:
+        """A batch is on its way, and will reach so many stages; called from any thread."""
+        self._sent[step] = (stages, time.monotonic())
+
+    def heard(self, stage: int, step: int) -> None:
+        """A report has come; of a stage that was restarted perhaps once more."""
+        now = time.monotonic()
+        self._reported[stage] = (max(step, self._reported.get(stage, (-1, 0.0))[0]), now)
+
+    def step_done(self, step: int) -> None:
+        """Every stage that the batch reaches has reported it."""
+        del self._sent[step]
+        self._next, self._idle_since, self._begun = step + 1, time.monotonic(), True
+
+    def oldest(self) -> Owed | None:
+        """What is missing now; None after the last step."""
+        now = time.monotonic()
+        if not (under_way := list(self._sent)):
+            late = Owed(None, self._next, now - self._idle_since, not self._begun)
+            return late if self._next < self._total else None
+        step = min(under_way)
+        stages, before = self._sent[step]
+        for stage in range(1, stages + 1):
+            reached, when = self._reported.get(stage, (-1, before))
+            if reached < step:
+                return Owed(stage, step, now - max(before, when), stage not in self._reported)
+            before = when if reached == step else before
+        return None

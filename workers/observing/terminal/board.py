@@ -1,0 +1,168 @@
+"""How a run stands, drawn on a terminal: a line for the run, a line for every stage, a line for every alarm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.segment import Segment
+from rich.text import Text
+
+from workers.observing.observer import Event, RunFacts
+from workers.observing.terminal.shares import Shares, StageClock
+from workers.observing.terminal.words import accuracies, clock, epochs, loss_in_words, speed
+
+GAP = "  "
+LEAST_BAR, MOST_BAR = 4, 40
+MOST_ALARMS = 3
+SIGNS = {"busy": ("green", "█", "#"), "starved": ("yellow", "░", "."), "blocked": ("magenta", "▒", "o")}
+"""How time is drawn: the colour, the sign, and the sign where there is only ASCII."""
+
+
+@dataclass
+class Board:
+    """Draws itself as wide as it is allowed to; from one thread while another one changes it.
+
+    Args:
+        facts: of the run.
+    """
+
+    facts: RunFacts
+    _line: Mapping[str, Any] = field(default_factory=dict)
+    _clocks: dict[int, StageClock] = field(default_factory=dict)
+    _shares: dict[int, Shares] = field(default_factory=dict)
+    _probes: dict[int, float] = field(default_factory=dict)
+    _alarms: dict[tuple[str, int | None], Event] = field(default_factory=dict)
+
+    def step_done(self, line: Mapping[str, Any]) -> None:
+        """Every stage has finished a step: a line of `metrics.jsonl`."""
+        for stage, probe in zip(line["stages"], accuracies(line), strict=True):
+            number = stage["stage"]
+            watch = self._clocks.setdefault(number, StageClock())
+            watch.step_done(stage)
+            if (shares := watch.shares()) is not None:
+                self._shares = {**self._shares, number: shares}
+            if probe is not None:
+                self._probes = {**self._probes, number: probe}
+        self._line = line
+
+    def event(self, event: Event) -> None:
+        """Mark alarms until they are cleared."""
+        others = {key: other for key, other in self._alarms.items() if key != (event.name, event.stage)}
+        if event.kind == "alarm":
+            self._alarms = {**others, (event.name, event.stage): event}
+        elif event.kind == "cleared":
+            self._alarms = others
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """As many lines as fit into the window, each exactly one row."""
+        line, alarms = self._line, self._alarms
+        if not line:
+            return
+        width, plain = options.max_width - 1, options.ascii_only  # the last column wraps on some terminals
+        rows = self._head(line, width, plain)
+        table = self._table(line, alarms, width, plain)
+        below = [
+            Text(f"! {_who(alarm)}: {alarm.name} since step {alarm.step}", "bold red")
+            for alarm in list(alarms.values())[:MOST_ALARMS]
+        ]
+        room = console.height - 1
+        if len(rows) + len(table) + len(below) > room:
+            table = [Text("loss " + " ".join(loss_in_words(stage["loss"]) for stage in line["stages"]))]
+        for row in [*rows, *table, *below][:room]:
+            row.truncate(width, overflow="crop")
+            yield from row.render(console)
+            yield Segment.line()
+
+    def _head(self, line: Mapping[str, Any], width: int, plain: bool) -> list[Text]:
+        """Step, epoch, speed, time left, and a bar, on the same row where there is room."""
+        done, total = line["step"] + 1, self.facts.total_steps
+        parts = [f"step {done}/{total}", epochs(line["step"], total, self.facts.steps_per_epoch), speed(line).strip()]
+        if line.get("eta_seconds") is not None:
+            parts.append(f"{clock(line['eta_seconds'])} left")
+        text = GAP.join(parts)
+        while len(text) > width and len(parts) > 2:
+            del parts[1]
+            text = GAP.join(parts)
+        share = f"{100 * done // total} %"
+        room = width - len(text) - len(share) - 2 * len(GAP)
+        beside = room >= 3 * LEAST_BAR
+        size = max(min(room if beside else width - len(share) - len(GAP), MOST_BAR), 0)
+        drawn, (sign, rest) = size * done // total, "=-" if plain else "━─"
+        bar = Text.assemble((sign * drawn, "cyan"), (rest * (size - drawn), "dim"), GAP, share)
+        return [Text.assemble((text, "bold"), GAP, bar)] if beside else [Text(text, "bold"), bar]
+
+    def _table(
+        self, line: Mapping[str, Any], alarms: Mapping[tuple[str, int | None], Event], width: int, plain: bool
+    ) -> list[Text]:
+        """A row of titles, and one for each stage."""
+        widths = _fitting(bool(self._probes), width)
+        of_step = {stage["stage"]: stage for stage in line["stages"]}
+        troubled = {stage for _, stage in alarms}
+        rows = [_titles(widths, plain)]
+        for number in sorted({*range(1, self.facts.stages + 1), *of_step}):
+            cells: dict[str, str | Text] = {"stage": str(number)}
+            if (stage := of_step.get(number)) is not None:
+                depth = self.facts.config.get("link", {}).get("depth")
+                cells |= {"loss": loss_in_words(stage["loss"]), "queue": str(stage["queue_depth"])}
+                cells["queue"] += f"/{depth}" if depth else ""
+            if (shares := self._shares.get(number)) is not None:
+                cells["bar"] = time_bar(shares, widths.get("bar", 0), plain)
+                cells |= {name: f"{100 * getattr(shares, name):.0f} %" for name in SIGNS}
+            if number in self._probes:
+                cells["probe"] = f"{100 * self._probes[number]:.1f} %"
+            style = "bold red" if number in troubled else "" if number in of_step else "dim"
+            rows.append(_row("!" if number in troubled else " ", cells, widths, style))
+        return rows
+
+
+def time_bar(shares: Shares, size: int, plain: bool = False) -> Text:
+    """Shares of time as `size` signs side by side, in `plain` ASCII if asked."""
+    bounds = [0, *(round(size * share) for share in (shares.busy, shares.busy + shares.starved, 1.0))]
+    bar = Text()
+    for (style, *signs), start, end in zip(SIGNS.values(), bounds, bounds[1:], strict=False):
+        bar.append(signs[plain] * (end - start), style)
+    return bar
+
+
+def _fitting(probed: bool, width: int) -> dict[str, int]:
+    """Names and widths of the columns that fit, in order; the last to go are stage and loss."""
+    widths = {"stage": 5, "loss": 8, "bar": LEAST_BAR, "busy": 6, "starved": 9, "blocked": 9, "queue": 5, "probe": 7}
+    if not probed:
+        del widths["probe"]
+    for name in ("blocked", "queue", "bar", "starved", "probe", "busy"):
+        if _taken(widths) <= width:
+            break
+        widths.pop(name, None)
+    if "bar" in widths:
+        widths["bar"] = min(widths["bar"] + width - _taken(widths), MOST_BAR)
+    return widths
+
+
+def _taken(widths: Mapping[str, int]) -> int:
+    """Signs of a row, with the mark in front."""
+    return 1 + sum(widths.values()) + len(GAP) * (len(widths) - 1)
+
+
+def _titles(widths: Mapping[str, int], plain: bool) -> Text:
+    """The names of the columns; in front of a share of time, the sign that stands for it in the bar."""
+    titles: dict[str, str | Text] = {name: name for name in widths if name != "bar"}
+    for name, (style, *signs) in SIGNS.items():
+        titles[name] = Text.assemble((signs[plain], style), (f" {name}", "dim"))
+    return _row(" ", titles, widths, "dim")
+
+
+def _row(mark: str, cells: Mapping[str, str | Text], widths: Mapping[str, int], style: str) -> Text:
+    """Every cell at the right of its column, a dash where there is none; a bar is as wide as its column."""
+    row = Text(mark, style, end="")
+    for number, (name, width) in enumerate(widths.items()):
+        cell = cells.get(name, "" if name == "bar" else "-")
+        text = Text(cell, style) if isinstance(cell, str) else cell
+        row.append(GAP if number else "").append(" " * (width - text.cell_len)).append_text(text)
+    return row
+
+
+def _who(event: Event) -> str:
+    return "run" if event.stage is None else f"stage {event.stage}"

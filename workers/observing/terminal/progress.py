@@ -1,0 +1,119 @@
+"""The observer that a person reads: lines that move on a terminal, plain lines in a file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, ConsoleRenderable
+from rich.control import Control
+from rich.live import Live
+from rich.segment import ControlType
+
+from workers.observing.observer import Event, RunFacts
+from workers.observing.terminal.board import Board
+from workers.observing.terminal.voice import Terminal
+from workers.observing.terminal.words import plain_line
+
+PLAIN_SECONDS = 5.0
+"""At most one plain line in this time."""
+REFRESH_PER_SECOND = 4
+MAX_EVENTS = 1000
+"""Events that the summary looks at; `events.jsonl` has all."""
+STYLES = {"alarm": "bold red", "restart": "yellow", "cleared": "green"}
+
+
+class Progress:
+    """Shows a run to its user; an observer, and a context manager at whose end the terminal is as it was.
+
+    Args:
+        terminal: where to, and how much of it.
+    """
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+        self.events: list[Event] = []
+        """Of this attempt, oldest first."""
+        self._facts: RunFacts | None = None
+        self._board: Board | None = None
+        self._live: MovingLines | None = None
+        self._printed = self._started = self._last = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def run_started(self, facts: RunFacts) -> None:
+        """See `Observer.run_started`."""
+        self._facts = facts
+        self._started = self._last = time.monotonic()
+        if self.terminal.console.is_interactive and not self.terminal.quiet:
+            self._board = Board(facts)
+
+    def step_done(self, line: Mapping[str, Any]) -> None:
+        """See `Observer.step_done`."""
+        self._last = time.monotonic()
+        if self._facts is None or self.terminal.quiet:
+            return
+        if self._board is not None:
+            self._board.step_done(line)
+            if self._live is None:  # the first steps may take long, and others print meanwhile
+                self._live = MovingLines(self._board, self.terminal.console)
+                self._live.start(refresh=True)
+            return
+        now, last = self._last, line["step"] + 1 >= self._facts.total_steps
+        if last or self.terminal.verbose or now - self._printed >= PLAIN_SECONDS:
+            self._printed = now
+            self.terminal.say(plain_line(line, self._facts.total_steps, self._facts.steps_per_epoch))
+
+    def event(self, event: Event) -> None:
+        """See `Observer.event`."""
+        if len(self.events) < MAX_EVENTS:
+            self.events.append(event)
+        if self._board is not None:
+            self._board.event(event)
+        if event.kind == "snapshot" or (event.kind == "restart" and event.stage is None):
+            self.terminal.detail(event.text)  # of the other, the command line has told
+        else:
+            prefix = f"{event.kind}: " if event.kind in ("alarm", "cleared") else ""
+            self.terminal.warn(prefix + event.text, STYLES.get(event.kind))
+
+    def run_ended(self, outcome: str) -> None:
+        """See `Observer.run_ended`."""
+        self.stop()
+
+    @property
+    def seconds(self) -> float:
+        """From the beginning of this attempt to its last step, so far."""
+        return self._last - self._started
+
+    def stop(self) -> None:
+        """Leave the lines where they are, and the terminal to others."""
+        if self._live is not None:
+            self._live.stop()
+
+
+class MovingLines(Live):
+    """Redrawn in place a few times a second; and from the top of the window after it has become narrower.
+
+    Terminals break the lines that are there in their own ways when they become narrower, so nobody can tell how far up
+    the first one has gone.
+    """
+
+    def __init__(self, board: Board, console: Console) -> None:
+        self._width = console.width
+        super().__init__(board, console=console, refresh_per_second=REFRESH_PER_SECOND, redirect_stderr=False)
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """See `Live.process_renderables`: the first of what it returns goes back to the first line."""
+        found = super().process_renderables(renderables)
+        if self.console.width < self._width:
+            found[0] = Control(ControlType.HOME, ControlType.CLEAR)
+        self._width = self.console.width
+        return found

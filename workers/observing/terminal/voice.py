@@ -1,0 +1,53 @@
+"""Where a run speaks to its user."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+from rich.console import Console
+
+from workers.observing.terminal.verbosity import Verbosity, attached
+
+
+class Terminal:
+    """Sentences for the user.
+
+    Args:
+        console: where to; one that is interactive may be drawn on.
+        verbosity: which of them.
+    """
+
+    def __init__(self, console: Console, verbosity: Verbosity = Verbosity.NORMAL) -> None:
+        self.console, self.verbosity = console, verbosity
+
+    @classmethod
+    def of_process(cls) -> Terminal:
+        """On the standard output. Nothing but text goes into a file, a pipe or a dumb terminal, whatever is set."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a run must not end because a locale has no arrow
+        return cls(Console(force_terminal=attached(), force_interactive=attached()), Verbosity.asked())
+
+    @property
+    def verbose(self) -> bool:
+        """Whether details are said."""
+        return self.verbosity is Verbosity.VERBOSE
+
+    @property
+    def quiet(self) -> bool:
+        """Whether only what went wrong is said."""
+        return self.verbosity is Verbosity.QUIET
+
+    def say(self, sentence: str) -> None:
+        """What is good to know."""
+        if not self.quiet:
+            self.warn(sentence)
+
+    def detail(self, sentence: str) -> None:
+        """What only a close look needs."""
+        if self.verbose:
+            self.warn(sentence)
+
+    def warn(self, sentence: str, style: str | None = None) -> None:
+        """What must be read: a warning, a failure, the last line."""
+        self.console.print(sentence, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,168 @@
+"""One trace of all parts: Chrome's trace event format, which Perfetto and chrome://tracing open.
+
+"Trace Event Format", Google 2016: `X` are slices, `C` counters, `i` moments, `M` names, `s` and `f` the two ends of an
+arrow. Every process of the run is a process of the trace and every stage a thread of it, in the order of the pipeline.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from workers.observing.trace_flows import Ends, arrows
+from workers.observing.trace_part import Part, PartHeader, offsets, part_paths, read_parts
+from workers.run_files import RunDir, temporary_of
+from workers.topology import stage_name
+
+LARGE_BYTES = 24 * 1024 * 1024
+"""Of all parts together; the trace of them, about twice as large, is then compressed."""
+TRACKS = 1000
+"""More than a process has: threads of different processes get different numbers, which some viewers need."""
+Event = dict[str, Any]
+Process = tuple[int, int, str]
+"""Unit, replica and name: who was restarted is the same process of the trace."""
+
+
+def merge_trace(run: RunDir) -> list[str]:
+    """Make `trace.json`, or `trace.json.gz` where it is large, of what the processes of a run have recorded so far.
+
+    Returns:
+        What the user should know, a sentence each; nothing where nothing was recorded. Nothing is raised: a trace is
+        no reason for a run to end badly.
+    """
+    parts, notes = read_parts(run.trace)
+    if not parts:
+        return notes
+    packed = _packed(run)
+    try:
+        large = sum(path.stat().st_size for path in part_paths(run.trace)) > LARGE_BYTES
+        path, other = (packed, run.merged_trace) if large else (run.merged_trace, packed)
+        _write(path, parts)
+        other.unlink(missing_ok=True)
+    except OSError as error:
+        return [*notes, f"no trace: '{error.filename or run.merged_trace}' cannot be written ({error.strerror})"]
+    events = sum(len(part.slices) + len(part.counts) for part in parts)
+    notes.append(f"trace of {events:,} events in {path}: open it at https://ui.perfetto.dev or in chrome://tracing")
+    if missing := _left_out(parts):
+        names = ", ".join(f"{count:,} of {name}" for name, count in missing.items())
+        notes.append(
+            f"the trace lacks later events ({names}): a process keeps trace.max_events of them. Give more, or a later "
+            "trace.from_step"
+        )
+    return notes
+
+
+def is_merged(run: RunDir) -> bool:
+    """Whether there is one trace that is newer than all parts."""
+    try:
+        newest = max((path.stat().st_mtime_ns for path in part_paths(run.trace)), default=0)
+        return any(path.is_file() and path.stat().st_mtime_ns >= newest for path in (run.merged_trace, _packed(run)))
+    except OSError:  # a file went away this moment
+        return False
+
+
+def _packed(run: RunDir) -> Path:
+    return run.merged_trace.with_name(run.merged_trace.name + ".gz")
+
+
+def trace_events(parts: Sequence[Part]) -> Iterator[Event]:
+    """Everything of a trace, names first; times in whole microseconds since the first process began.
+
+    Whole ones, rounded down, because what lies within something else then still does.
+    """
+    shift = offsets(parts)
+    origin = min(_began(part, shift) for part in parts)
+    processes, threads = _numbers(parts)
+    ends = arrows(parts, shift)
+    yield from _names(processes, threads)
+    for number, part in enumerate(parts):
+        process = _process(part.header)
+        mine = {track: thread for (owner, track), thread in threads.items() if owner == process}
+        moved = shift[part.header.clock] - origin
+        began = (_began(part, shift) - origin) // 1000
+        yield {"ph": "i", "s": "p", "name": "process begins", "pid": processes[process], "tid": 0, "ts": began}
+        yield from _slices(part, number, processes[process], mine, moved, ends)
+        for count in part.counts:
+            name = f"{count.name}, {count.track}"
+            at = (count.time + moved) // 1000
+            yield {"ph": "C", "name": name, "pid": processes[process], "ts": at, "args": {"batches": count.value}}
+
+
+def _slices(part: Part, number: int, process: int, threads: dict[str, int], moved: int, ends: Ends) -> Iterator[Event]:
+    """In order, each followed by the ends of arrows at it: they are bound to what encloses them and stands before."""
+    for each in part.slices:
+        start, end = (each.start + moved) // 1000, (each.start + each.duration + moved) // 1000
+        where: Event = {"pid": process, "tid": threads[each.track], "ts": start}
+        if each.step is not None:
+            where["args"] = {"step": each.step}
+        yield {"ph": "X", "name": each.name, "cat": "onward", **where, "dur": end - start}
+        for kind, arrow in ends.get((number, each), ()):
+            bound = {"bp": "e"} if kind == "f" else {}
+            yield {"ph": kind, "name": "batch", "cat": "batch", "id": arrow, **where, **bound}
+
+
+def _process(header: PartHeader) -> Process:
+    return header.unit, header.replica, header.name
+
+
+def _began(part: Part, shift: dict[str, int]) -> int:
+    first = min([part.header.began, *(each.start for each in part.slices[:1])])
+    return first + shift[part.header.clock]
+
+
+def _numbers(parts: Sequence[Part]) -> tuple[dict[Process, int], dict[tuple[Process, str], int]]:
+    """Of the processes, in the order of the pipeline, and of their tracks: stages below whatever else there is."""
+    processes = {process: number for number, process in enumerate(sorted({_process(p.header) for p in parts}), 1)}
+    threads: dict[tuple[Process, str], int] = {}
+    for process, number in processes.items():
+        mine = [part for part in parts if _process(part.header) == process]
+        found = {s.track for part in mine for s in part.slices} | {c.track for part in mine for c in part.counts}
+        stages = [stage_name(stage) for stage in sorted({stage for part in mine for stage in part.header.stages})]
+        tracks = [*sorted(found - set(stages)), *stages]
+        threads |= {(process, track): number * TRACKS + index for index, track in enumerate(tracks, 1)}
+    return processes, threads
+
+
+def _names(processes: dict[Process, int], threads: dict[tuple[Process, str], int]) -> Iterator[Event]:
+    for process, number in processes.items():
+        where: Event = {"ph": "M", "pid": number, "tid": 0}
+        yield {**where, "name": "process_name", "args": {"name": process[2]}}
+        yield {**where, "name": "process_sort_index", "args": {"sort_index": number}}
+    for (process, track), number in threads.items():
+        where = {"ph": "M", "pid": processes[process], "tid": number}
+        yield {**where, "name": "thread_name", "args": {"name": track}}
+        yield {**where, "name": "thread_sort_index", "args": {"sort_index": number}}
+
+
+def _write(path: Path, parts: Sequence[Part]) -> None:
+    """The whole document, an event a line, through a temporary file."""
+    temporary = temporary_of(path)
+    text = gzip.open if path.suffix == ".gz" else open
+    try:
+        with text(temporary, "wt", encoding="utf-8") as file:
+            file.write(f'{{"displayTimeUnit":"ms","otherData":{json.dumps(_about(parts))},"traceEvents":[\n')
+            for index, event in enumerate(trace_events(parts)):
+                file.write((",\n" if index else "") + json.dumps(event, separators=(",", ":")))
+            file.write("\n]}\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _about(parts: Sequence[Part]) -> dict[str, Any]:
+    """What a reader must know to trust the times."""
+    shift = offsets(parts)
+    began = datetime.fromtimestamp(min(_began(part, shift) for part in parts) / 1e9).astimezone()
+    clocks = "one clock, exact"
+    if len(shift) > 1:
+        clocks = f"{len(shift)} clocks, joined by the time of day: between them, times are as exact as that"
+    return {"began": began.isoformat(), "clocks": clocks, "left_out": _left_out(parts)}
+
+
+def _left_out(parts: Sequence[Part]) -> dict[str, int]:
+    """Events that were not kept, by process."""
+    return {part.header.name: part.left_out for part in parts if part.left_out}

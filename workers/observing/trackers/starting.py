@@ -1,0 +1,130 @@
+"""The trackers of a run: which there are, whether they can be started, and all of them as one observer."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from pipeline.config import observing as settings
+from pipeline.errors import ConfigError
+from pipeline.importing import Named, first_line
+from workers.observing.observer import Event, RunFacts
+from workers.observing.trackers.base import Tracker
+from workers.observing.trackers.delivery import Delivery
+
+BUNDLED = {"tensorboard": "workers.observing.trackers.tensorboard:TensorBoard"}
+START_SECONDS = 120.0
+END_SECONDS, HURRIED_SECONDS = 60.0, 10.0
+"""For all trackers together to end, after a run that was done, and after one that failed or was stopped."""
+
+
+def check_trackers(trackers: Sequence[settings.Tracker]) -> None:
+    """Whether the packages of the bundled ones are installed; imports nothing.
+
+    Raises:
+        ConfigError: one is missing.
+    """
+    for number, tracker in enumerate(trackers):
+        if tracker.kind == "tensorboard" and not _installed("tensorboard"):
+            problem = "tensorboard needs the package 'tensorboard', which is not installed"
+            raise ConfigError(f"trackers.{number}.kind", problem, "Install it: pip install 'onward[tensorboard]'")
+
+
+def _installed(package: str) -> bool:
+    """A folder of that name in the current directory is none."""
+    found = importlib.util.find_spec(package)
+    return found is not None and found.origin is not None
+
+
+def start_trackers(
+    trackers: Sequence[settings.Tracker], facts: RunFacts, tell: Callable[[Event], None]
+) -> TrackerObserver:
+    """Import and start them, one after the other, each in a thread of its own.
+
+    Args:
+        trackers: of the configuration.
+        facts: of the run.
+        tell: takes note of what goes wrong later; called from the thread that the observer is called from.
+
+    Raises:
+        ConfigError: names the first that cannot be imported, made or started, or takes too long to.
+    """
+    check_trackers(trackers)
+    observer = TrackerObserver([], tell)
+    for number, tracker in enumerate(trackers):
+        try:
+            observer.add(_started(tracker, f"trackers.{number}", facts))
+        except ConfigError as error:
+            observer.run_ended(f"failed: {error}")
+            raise
+    return observer
+
+
+def _started(tracker: settings.Tracker, key: str, facts: RunFacts) -> Delivery:
+    delivery = Delivery(tracker.kind, partial(_make, tracker, key), facts)
+    if not delivery.start(START_SECONDS):
+        problem = f"'{tracker.kind}' has not started within {START_SECONDS:g} s"
+        raise ConfigError(f"{key}.kind", problem, "Correct it, or what it waits for, or leave it out")
+    if isinstance(delivery.refused, ConfigError):
+        raise delivery.refused
+    if delivery.refused is not None:
+        problem = f"'{tracker.kind}' could not start ({first_line(delivery.refused)})"
+        raise ConfigError(f"{key}.kind", problem, "Correct it, or leave it out")
+    return delivery
+
+
+def _make(tracker: settings.Tracker, key: str) -> Tracker:
+    name = BUNDLED.get(tracker.kind, tracker.kind)
+    made = Named(f"{key}.kind", name, f"{key}.options", tracker.options).call()
+    if not isinstance(made, Tracker):
+        problem = f"'{tracker.kind}' gives a {type(made).__name__}, not a tracker"
+        raise ConfigError(f"{key}.kind", problem, "Derive it from workers.observing.trackers.Tracker")
+    return made
+
+
+class TrackerObserver:
+    """Hands everything on to the threads of the trackers, and says what became of them; an observer.
+
+    Args:
+        deliveries: to one tracker each, started.
+        tell: see `start_trackers`.
+    """
+
+    def __init__(self, deliveries: Sequence[Delivery], tell: Callable[[Event], None]) -> None:
+        self._deliveries, self._tell = list(deliveries), tell
+
+    def add(self, delivery: Delivery) -> None:
+        """One more."""
+        self._deliveries.append(delivery)
+
+    def run_started(self, facts: RunFacts) -> None:
+        """They were started before: who cannot start must not find a run that has."""
+
+    def step_done(self, line: Mapping[str, Any]) -> None:
+        """See `Observer.step_done`."""
+        for delivery in self._deliveries:
+            delivery.give(line)
+        self._say_news(line["step"])
+
+    def event(self, event: Event) -> None:
+        """See `Observer.event`."""
+        for delivery in self._deliveries:
+            delivery.give(event)
+
+    def run_ended(self, outcome: str) -> None:
+        """Wait a limited time until they have what waits for them; see `END_SECONDS`."""
+        seconds = END_SECONDS if outcome == "done" else HURRIED_SECONDS
+        deadline = time.monotonic() + seconds
+        for delivery in self._deliveries:
+            delivery.finish(outcome, seconds)
+        for delivery in self._deliveries:
+            delivery.await_end(deadline - time.monotonic())
+        self._say_news(None)
+
+    def _say_news(self, step: int | None) -> None:
+        for delivery in self._deliveries:
+            for sentence in delivery.news():
+                self._tell(Event(time.time(), "note", "tracker", None, step, sentence))

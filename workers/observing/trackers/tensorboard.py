@@ -1,0 +1,52 @@
+"""The measurements of a run as TensorBoard's files, in `RUN/tensorboard`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import yaml
+from torch.utils.tensorboard import SummaryWriter
+
+from workers.observing.observer import Event, RunFacts
+from workers.observing.trackers.base import Tracker
+
+FOLDER = "tensorboard"
+
+
+class TensorBoard(Tracker):
+    """Scalars by name, the configuration and the events as text.
+
+    Where a run goes on from a snapshot, what an earlier attempt wrote of later steps is withdrawn.
+
+    Args:
+        flush_seconds: from a measurement to the file that it is read from.
+    """
+
+    def __init__(self, flush_seconds: int = 10) -> None:
+        self.flush_seconds = flush_seconds
+        self._writer: SummaryWriter | None = None
+
+    def start(self, facts: RunFacts) -> None:
+        """See `Tracker.start`."""
+        self._writer = SummaryWriter(
+            str(facts.path / FOLDER), purge_step=facts.start_step, flush_secs=self.flush_seconds
+        )
+        text = yaml.safe_dump(facts.config, sort_keys=False, allow_unicode=True)
+        self._writer.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()), facts.start_step)
+        self._writer.flush()
+
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """See `Tracker.log`."""
+        assert self._writer is not None
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, step)
+
+    def event(self, event: Event) -> None:
+        """See `Tracker.event`."""
+        assert self._writer is not None
+        self._writer.add_text(f"events/{event.kind}", event.text, event.step)
+
+    def end(self, outcome: str) -> None:
+        """See `Tracker.end`."""
+        assert self._writer is not None
+        self._writer.close()
