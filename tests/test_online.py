@@ -68,7 +68,7 @@ def test_the_pipeline_measures_what_the_serial_run_does(
     assert probes(folder) == probes(serial)
 
 
-@pytest.mark.parametrize("then", [(), ("runtime=serial",)], ids=["same command", "in one process"])
+@pytest.mark.parametrize("then", [(), slow(("runtime=serial",))], ids=["same command", "in one process"])
 def test_a_run_that_was_killed_goes_on_measuring(
     serial: Path, plain: str, tmp_path: Path, then: tuple[str, ...]
 ) -> None:

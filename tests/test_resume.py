@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import slow
 from tests.runs import report, train
 
 STEPS = ("train.max_steps=10", "snapshots.every=4")
@@ -43,7 +44,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
     [
         ((3, 6), (), ()),
         pytest.param((1, 9), (), ("link.kind=rpc", "link.depth=3"), marks=pytest.mark.slow),
-        ((4, 5), ("link.kind=rpc",), ("runtime=serial",)),
+        slow((4, 5), ("link.kind=rpc",), ("runtime=serial",)),
         ((2, 8), ("runtime=serial",), ("runtime=pipelined", "data.workers=1")),
     ],
     ids=["same command", "queue then rpc", "rpc then serial", "serial then pipelined"],
@@ -61,7 +62,7 @@ def test_killed_and_started_again(
     assert not (tmp_path / "run" / "failure.json").exists()
 
 
-@pytest.mark.parametrize("method", [MIXED, ("mode=sequential", "train.max_steps=5")], ids=["mixed", "sequential"])
+@pytest.mark.parametrize("method", [MIXED, slow(("mode=sequential", "train.max_steps=5"))], ids=["mixed", "sequential"])
 def test_every_method_resumes(tmp_path: Path, method: tuple[str, ...]) -> None:
     whole = uninterrupted(tmp_path / "whole", *method)
     folder = tmp_path / "stopped"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import slow
 from tests.recovery import Trial, disturbed, fault, faults, undisturbed
 from tests.runs import LIMIT, wait_for_steps
 
@@ -44,7 +45,7 @@ def goes_on(trial: Trial, steps: int, whole: str, *overrides: str) -> None:
 
 @pytest.mark.parametrize(
     "overrides",
-    [(), ("mode=sequential", "train.max_steps=4"), ("runtime=serial", "snapshots.every=100")],
+    [(), slow(("mode=sequential", "train.max_steps=4")), ("runtime=serial", "snapshots.every=100")],
     ids=["pipelined", "sequential", "serial"],
 )
 def test_a_run_that_is_asked_to_stop_goes_on_later(tmp_path: Path, overrides: tuple[str, ...]) -> None:
@@ -57,6 +58,7 @@ def test_a_run_that_is_asked_to_stop_goes_on_later(tmp_path: Path, overrides: tu
         goes_on(trial, steps, undisturbed(*(o for o in overrides if o != "runtime=serial")), *overrides)
 
 
+@pytest.mark.slow
 def test_from_one_topology_to_the_next(tmp_path: Path) -> None:
     """Five times the same run, each in another shape, stopped through another process, in the middle of an epoch."""
     steps = ("train.max_steps=45",)

@@ -53,7 +53,7 @@ def digest(folder: Path, *overrides: str) -> str:
         slow((SIZES, NOISE), ("link.kind=rpc",)),
         slow((SIZES, "link.codec=bf16"), ("link.kind=p2p",)),
         slow((GROWING, SIZES), ("link.kind=queue",)),
-        ((GROWING, "link.codec=int8"), ("link.kind=rpc", "data.workers=1")),
+        slow((GROWING, "link.codec=int8"), ("link.kind=rpc", "data.workers=1")),
         slow((GROWING, NOISE), ("link.kind=p2p",)),
     ],
     ids=["four", "sizes", "sizes, noise, rpc", "sizes, codec, p2p", "both", "growing, codec, rpc", "growing, p2p"],

@@ -91,6 +91,7 @@ class Document:
         checkpoint: steps of the snapshot that was measured; None for the trained network.
         config: the section `evaluation`, resolved.
         run_config_digest: SHA-256 of what was trained: the run's configuration without `evaluation` and `run_dir`.
+        protocols: how each classifier was fitted, every number of it, by measure.
         seed: of what the evaluation drew.
         versions: of python, torch, torchvision and onward.
         data: what was measured on.
@@ -115,6 +116,7 @@ class Document:
         default_factory=dict
     )
     corruptions: dict[str, Any] = field(default_factory=dict)
+    protocols: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As it is written; `best` is left out where there is none."""

@@ -54,6 +54,7 @@ def test_everything_is_written_and_the_report_gets_its_table(run: RunDir, root: 
     assert document.versions.keys() == {"python", "torch", "torchvision", "onward"}
     assert document.created.endswith("+00:00")
     assert set(document.spectra) == {f"{k}.{what}" for k in (1, 2) for what in ("trunk", "expansion", "projector")}
+    assert document.protocols["linear/quick"]["iterations"] == 100
     found = results(run)
     assert {what for what, _, _ in found} >= {"linear/quick top1", "knn/3 top1", "quality lidar", "quality rankme"}
     assert {path.name for path in (run.path / "evaluation").iterdir()} == {"features", "results.csv", "results.md"}

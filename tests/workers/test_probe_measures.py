@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipeline.config.evaluation import Evaluation, FewLabels
 from pipeline.errors import UserError
 from pipeline.evaluation.document import Record
 from pipeline.evaluation.feature_set import FeatureSet
@@ -24,6 +26,7 @@ from pipeline.serial import build_stages
 from tests.pipeline.small import small_config
 from workers.evaluating.context import Context
 from workers.evaluating.probes import measure_probes
+from workers.evaluating.protocols import protocols_of
 from workers.evaluating.source import FeatureSource
 
 CPU = torch.device("cpu")
@@ -246,3 +249,14 @@ def test_features_that_are_no_numbers_are_refused_by_name(folder: Path) -> None:
         next(measured.stages[2].block.parameters()).fill_(float("nan"))
     with pytest.raises(UserError, match=r"the features of block 3 \w+ hold NaN"):
         measure_probes(measured)
+
+
+def test_protocols_are_said_with_every_number() -> None:
+    few = FewLabels(shares=(0.1,), unfrozen=True)
+    settings = Evaluation(linear=("quick", "byol"), mlp=True, epochs=7, few_labels=few)
+    found = protocols_of(settings)
+    assert list(found) == ["linear/quick", "linear/byol", "mlp", "few_labels/0.1", "few_labels/0.1/unfrozen"]
+    byol = {"optimizer": "sgd", "lr": 0.2, "nesterov": True, "weight_decay": 0.0, "schedule": "cosine_by_step"}
+    assert found["linear/byol"].items() >= {**byol, "epochs": 7, "augmented": False}.items()
+    assert (found["mlp"]["epochs"], found["mlp"]["hidden"]) == (7, 2048)
+    json.dumps(found)

@@ -103,9 +103,8 @@ class _Measures:
 
     def _fitted(self, place: Place, name: str) -> ProbeScore:
         task = self.task
-        with cpu_threads(
-            1
-        ):  # thousands of tiny steps: threads gain nothing there, and lose much where cores are shared
+        # Thousands of tiny steps: threads gain nothing there, and lose much where cores are shared.
+        with cpu_threads(1):
             features = task.train_features(place), task.test_features(place)
             return fit(self._probe(place, name), features[0], task.train_labels, features[1], task.test_labels)
 

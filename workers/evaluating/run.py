@@ -29,6 +29,7 @@ from workers.evaluating.checkpoints import load_network
 from workers.evaluating.context import Context
 from workers.evaluating.probe_table import ready_stages, scores_of, table_features
 from workers.evaluating.probes import measure_probes
+from workers.evaluating.protocols import protocols_of
 from workers.evaluating.quality import measure_quality
 from workers.evaluating.ranks import Ranks
 from workers.evaluating.robustness import measure_corruptions, plan_corruptions
@@ -183,6 +184,7 @@ def _jobs(context: Context) -> Iterator[tuple[str, Callable[[], list[Record]]]]:
 
 def _document(context: Context, trained_with: Config, records: list[Record]) -> Document:
     settings, versions = context.settings, {name: version(name) for name in PACKAGES}
+    measured = {record.measure for record in records}
     what = trained_with.model_dump(mode="json", exclude={"run_dir", "evaluation"})
     return Document(
         run=str(context.run),
@@ -196,6 +198,7 @@ def _document(context: Context, trained_with: Config, records: list[Record]) -> 
         results=records,
         spectra=context.spectra,
         corruptions=context.corruptions,
+        protocols={name: values for name, values in protocols_of(settings).items() if name in measured},
     )
 
 

@@ -1,0 +1,54 @@
+"""How each classifier is fitted, with every number of it, for `evaluation.json`: names alone would not reproduce it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.config.evaluation import Evaluation
+from pipeline.evaluation import few_label, linear, mlp
+from pipeline.evaluation.protocols import INITIAL_STD, PROTOCOLS
+
+
+def protocols_of(settings: Evaluation) -> dict[str, dict[str, Any]]:
+    """By measure, as in the records; what `config` says in full (k-NN) is not repeated."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in settings.linear:
+        found[f"linear/{name}"] = _QUICK if name == "quick" else _of_papers(name, settings)
+    if settings.mlp:
+        found["mlp"] = _MLP | {"epochs": settings.epochs or mlp.EPOCHS}
+    for share in settings.few_labels.shares:
+        found[f"few_labels/{share:g}"] = _QUICK
+        if settings.few_labels.unfrozen:
+            found[f"few_labels/{share:g}/unfrozen"] = _FINE_TUNING
+    return found
+
+
+def _of_papers(name: str, settings: Evaluation) -> dict[str, Any]:
+    protocol = asdict(PROTOCOLS[name].lasting(settings.epochs))
+    return {**protocol, "initial_std": INITIAL_STD, "augmented": settings.augmented}
+
+
+_QUICK: dict[str, Any] = {
+    "optimizer": "lbfgs",
+    "iterations": linear.ITERATIONS,
+    "l2": linear.L2,
+    "features": "standardised",
+}
+_MLP: dict[str, Any] = {
+    "optimizer": "adamw",
+    "lr": mlp.LEARNING_RATE,
+    "weight_decay": mlp.WEIGHT_DECAY,
+    "batch_size": mlp.BATCH_SIZE,
+    "hidden": mlp.HIDDEN,
+    "patience": mlp.PATIENCE,
+    "held_out": mlp.HELD_OUT,
+    "features": "standardised",
+}
+_FINE_TUNING: dict[str, Any] = {
+    "optimizer": "sgd",
+    "momentum": few_label.MOMENTUM,
+    "batch_size": few_label.BATCH_SIZE,
+    "schedule": "cosine_by_epoch",
+    "initial_std": INITIAL_STD,
+}
