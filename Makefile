@@ -13,9 +13,9 @@ ARGS ?=
 
 STAMP := .venv/.installed
 BIN := .venv/bin
-CODE := pipeline workers launch tests
+CODE := pipeline workers launch tests deploy
 
-.PHONY: help install quickstart test test-all fuzz soak lint types format bench clean
+.PHONY: help install quickstart test test-all tools fuzz soak lint types format bench clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' Makefile
@@ -39,7 +39,14 @@ quickstart: $(STAMP) ## Train the small example; ARGS="key=value ..." changes it
 test: lint types ## What CI runs: lint, types, and every test that is not slow.
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-all: lint types ## The same with the slow tests.
+tools: ## What the slow tests ask and look with: Debian's Prometheus and Chromium.
+	@for tool in prometheus promtool chromium; do command -v $$tool >/dev/null || missing=1; done; \
+	if [ -n "$${missing:-}" ]; then apt-get update && \
+	  apt-get install -y --no-install-recommends prometheus chromium fonts-dejavu-core || { \
+	  echo "error: prometheus, promtool and chromium are needed; install them with your system's package manager" >&2; \
+	  exit 1; }; fi
+
+test-all: lint types tools ## The same with the slow tests.
 	$(BIN)/python -m pytest $(ARGS)
 
 fuzz: $(STAMP) ## Try 10,000 inputs of every kind that a run reads; FUZZ_EXAMPLES and FUZZ_SEED change how many and which.
