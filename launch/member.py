@@ -10,25 +10,32 @@ from typing import Any
 
 from launch.children import first_line, hear_parent
 from launch.run_dir import read_config
-from workers.run_files import RunDir
+from workers.run_files import RunDir, remove_own_temporaries
 from workers.topology import members
 
 
 def main() -> int:
     """Train what this process is for; returns the exit code."""
     start: dict[str, Any] = first_line()
-    hear_parent(lambda message: None, lambda: os._exit(1))
+    run = RunDir(Path(start["run_dir"]))
+    hear_parent(lambda message: None, lambda: _orphaned(run))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     import torch
 
     from workers.meeting import Meeting
     from workers.stage_process import run_member
 
-    run = RunDir(Path(start["run_dir"]))
     config = read_config(run.path)
     member = members(config)[start["rank"]]
     meeting = Meeting.on_one_host(start["private_dir"])
     return 0 if run_member(config, run, meeting, member, torch.device(start["device"])) else 1
+
+
+def _orphaned(run: RunDir) -> None:
+    try:
+        remove_own_temporaries(run)
+    finally:
+        os._exit(1)
 
 
 if __name__ == "__main__":

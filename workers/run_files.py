@@ -147,3 +147,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 def temporary_of(path: Path) -> Path:
     """Where this process writes what shall become `path`."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def remove_own_temporaries(run: RunDir) -> None:
+    """Remove what this process is writing: it ends in the middle of it, and nobody is left to clear up."""
+    for path in run.path.rglob(f".*.{os.getpid()}.tmp"):
+        path.unlink(missing_ok=True)
