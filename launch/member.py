@@ -32,10 +32,8 @@ def main() -> int:
 
 
 def _orphaned(run: RunDir) -> None:
-    try:
-        remove_own_temporaries(run)
-    finally:
-        os._exit(1)
+    remove_own_temporaries(run)
+    os._exit(1)
 
 
 if __name__ == "__main__":

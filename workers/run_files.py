@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,5 +152,6 @@ def temporary_of(path: Path) -> Path:
 
 def remove_own_temporaries(run: RunDir) -> None:
     """Remove what this process is writing: it ends in the middle of it, and nobody is left to clear up."""
-    for path in run.path.rglob(f".*.{os.getpid()}.tmp"):
-        path.unlink(missing_ok=True)
+    with suppress(OSError):  # whatever the disk says, the process must end
+        for path in run.path.rglob(f".*.{os.getpid()}.tmp"):
+            path.unlink(missing_ok=True)

@@ -74,6 +74,12 @@ def dies(end: Sender | Receiver) -> None:
     inner._connection.close()
 
 
+def joined(ends: list[LastingReceiver]) -> Receiver:
+    """One receiver of what two replicas send, each of them half of a batch."""
+    ways = [Share(number, 0, 2, 1) for number in range(2)]
+    return joining(list(zip(ways, ends, strict=True)), TensorSpec((2, 6), torch.float32), CPU)
+
+
 def steps(receiver: Receiver, count: int) -> list[int]:
     found = []
     for _ in range(count):
@@ -284,13 +290,11 @@ def test_a_receiver_that_had_room_when_it_died_is_let_in_while_another_has_none(
 
 def test_a_sender_that_died_after_its_part_is_let_in_while_another_part_is_awaited(two_links: list[Link]) -> None:
     pairs = [link.both(Log(Path("unused"))) for link in two_links]
-    ways = [Share(number, 0, 2, 1) for number in range(2)]
-    points = [(way, end) for way, (_, end) in zip(ways, pairs, strict=True)]
-    receiver = joining(points, TensorSpec((2, 6), torch.float32), CPU)
+    receiver = joined([end for _, end in pairs])
     for step in range(2):
         for sender, _ in pairs[: 2 - step]:
             sender.send(header(step), batch(step), 5)
-    joined = two_links[0].soon(lambda: [receiver.recv(5).tensor[0].tolist() for _ in range(3)])
+    taken = two_links[0].soon(lambda: [receiver.recv(5).tensor[0].tolist() for _ in range(3)])
     time.sleep(0.2)  # the part of step 1 is taken
     for sender, _ in pairs:
         dies(sender)
@@ -300,22 +304,20 @@ def test_a_sender_that_died_after_its_part_is_let_in_while_another_part_is_await
     for step in range(3):
         for sender in successors:
             sender.send(header(step), batch(step), 5)
-    assert joined.result(10) == [[float(step)] * 6 for step in range(3)]
+    assert taken.result(10) == [[float(step)] * 6 for step in range(3)]
 
 
 def test_senders_that_leave_in_good_order_are_not_waited_for(two_links: list[Link]) -> None:
     pairs = [link.both(Log(Path("unused"))) for link in two_links]
-    ways = [Share(number, 0, 2, 1) for number in range(2)]
-    points = [(way, end) for way, (_, end) in zip(ways, pairs, strict=True)]
-    receiver = joining(points, TensorSpec((2, 6), torch.float32), CPU)
+    receiver = joined([end for _, end in pairs])
     (first, _), (second, _) = pairs
     first.send(header(0), batch(0), 5)
     first.close()
-    joined = two_links[0].soon(lambda: receiver.recv(5))
+    taken = two_links[0].soon(lambda: receiver.recv(5))
     time.sleep(0.2)
     second.send(header(0), batch(0), 5)
     second.close()
-    assert joined.result(4).tensor.shape == (2, 6)
+    assert taken.result(4).tensor.shape == (2, 6)
 
 
 def test_who_does_not_come_back_is_given_up(tmp_path: Path, log: Log) -> None:

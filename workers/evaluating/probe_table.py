@@ -16,7 +16,7 @@ from pipeline.evaluation.features import places_of
 from pipeline.evaluation.places import Place
 from pipeline.serial import build_stages
 from pipeline.stage import Stage
-from workers.compute import set_up_compute
+from workers.compute import cpu_threads, set_up_compute
 from workers.evaluating.source import FeatureSource, Tell
 
 
@@ -50,5 +50,5 @@ def scores_of(source: FeatureSource, known: Mapping[Place, float] | None = None)
     """
     train, test = (table_features(source, split) for split in ("train", "test"))
     # A probe is thousands of tiny steps: threads gain nothing there, and lose much where cores are shared.
-    torch.set_num_threads(1)
-    return [asdict(score) for score in score_blocks(train, test, known)]
+    with cpu_threads(1):
+        return [asdict(score) for score in score_blocks(train, test, known)]

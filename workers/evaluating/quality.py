@@ -21,7 +21,6 @@ from pipeline.evaluation.quality_views import QualityViews
 from workers.compute import cpu_threads
 from workers.evaluating.context import Context
 from workers.evaluating.extraction import Batch
-from workers.evaluating.finite import check_finite
 
 MEASURE = "quality"
 WORK = 3
@@ -113,7 +112,6 @@ def _embed(context: Context, settings: Quality, places: Sequence[Place]) -> dict
         if not kept:
             _check_memory({place: total * part.shape[1] for place, part in found.items()}, total)
             kept = {place: torch.empty(total, part.shape[1]) for place, part in found.items()}
-        check_finite(found)
         rows = len(next(iter(found.values())))
         for place, part in found.items():
             kept[place][done : done + rows] = part
