@@ -5,13 +5,11 @@ The sockets here are bound or connected and closed again; they carry no data.
 
 from __future__ import annotations
 
-import errno
 import socket
 
 from pipeline.config import Metrics
-from pipeline.errors import ConfigError, UserError
-
-_HOST_REMEDY = "Give 127.0.0.1, 0.0.0.0 for every interface, or metrics.enabled=false"
+from pipeline.errors import UserError
+from workers.observing.live.server import cannot_listen
 
 
 def check_port(metrics: Metrics) -> None:
@@ -23,23 +21,12 @@ def check_port(metrics: Metrics) -> None:
     host, port = metrics.host, metrics.port
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except (socket.gaierror, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a host name"
-        raise ConfigError("metrics.host", f"'{host}' cannot be resolved ({reason})", _HOST_REMEDY) from None
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: only listeners count
-        try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: only listeners count
             probe.bind(address)
             probe.listen(1)
-        except PermissionError:
-            remedy = "Give a port from 1024 on, or metrics.port=0 for any free one"
-            raise ConfigError("metrics.port", f"you may not serve port {port}", remedy) from None
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                remedy = "Give metrics.port=0 for any free one, another port, or metrics.enabled=false"
-                raise ConfigError("metrics.port", f"port {port} of {host} is taken", remedy) from None
-            problem = f"'{host}' is not an address of this machine ({error.strerror})"
-            raise ConfigError("metrics.host", problem, _HOST_REMEDY) from None
+    except (OSError, UnicodeError) as error:
+        raise cannot_listen(host, port, error) from None
 
 
 def own_address(towards: str) -> str:

@@ -52,7 +52,7 @@ def run_training(config: Config, run_dir: Path, start_step: int = 0) -> int:
             signal.signal(number, handler)
     await_release(run)
     for note in merge_trace(run):
-        say(note)
+        say(note, important=True)
     return _tell(run, code)
 
 

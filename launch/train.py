@@ -179,7 +179,7 @@ def _serial(config: Config, run: RunDir, start_step: int) -> int:
 def _say_trace(run: RunDir) -> None:
     """Join what the processes have recorded, if anything."""
     for note in merge_trace(run):
-        say(note)
+        say(note, important=True)
 
 
 def _lead(group: RunGroup, arguments: list[str]) -> int:
