@@ -190,7 +190,7 @@ def _check_width(model: ResNet) -> None:
 def _check_heads(model: ViT) -> None:
     sizes = vit_sizes(model)
     if sizes.hidden_dim % sizes.num_heads:
-        divisors = [str(n) for n in range(1, sizes.hidden_dim + 1) if sizes.hidden_dim % n == 0 and n <= 64]
+        divisors = [str(n) for n in range(1, min(sizes.hidden_dim, 64) + 1) if sizes.hidden_dim % n == 0]
         raise ConfigError(
             "model.hidden_dim" if model.num_heads is None else "model.num_heads",
             f"{sizes.num_heads} attention heads cannot share hidden_dim={sizes.hidden_dim} evenly",

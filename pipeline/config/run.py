@@ -116,7 +116,7 @@ class Config(Section):
     alarms: Alarms = Alarms()
     trace: TraceOrBool = Trace()
     trackers: tuple[TrackerOrName, ...] = ()
-    """Where measurements also go, in this order; see `configs/README.md`."""
+    """Where measurements also go, in this order; see `configs/observing.md`."""
     evaluation: Evaluation = Evaluation()
     faults: tuple[Fault, ...] = ()
 

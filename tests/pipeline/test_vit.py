@@ -134,6 +134,7 @@ def test_shapes_by_arithmetic_are_the_real_shapes(size: int, patch: int) -> None
             "a multiple of 5, or model.num_heads out of 1, 2,",
         ),
         (32, {"num_heads": None}, "model.hidden_dim", "12 attention heads cannot share hidden_dim=20 evenly"),
+        (32, {"num_heads": 3, "hidden_dim": 10**15}, "model.num_heads", "out of 1, 2, 4, 5, 8, 10, 16, 20, 25, 32"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(image_size: int, model: dict[str, Any], path: str, expected: str) -> None:
