@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: on a small machine, threads fight
 
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 from PIL import Image
+
+# A shell's background job (`make test &`) ignores Ctrl-C, and so would every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 HELPERS_OF_PYTHON = ("resource_tracker", "forkserver", "torch_shm_manager")

@@ -31,6 +31,7 @@ def test_where_there_is_no_proc_nothing_is_made_up(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_what_a_gpu_holds_is_counted() -> None:
     measured = ProcessMemory(torch.device("cuda", 0))
     before = measured.measure()[1]
