@@ -68,10 +68,23 @@ def serial_step(
 
 
 def end_to_end_step(
-    stages: Sequence[Stage], views: Batch, step: int, noise_levels: Sequence[float], labels: Tensor | None = None
+    stages: Sequence[Stage],
+    views: Batch,
+    step: int,
+    noise_levels: Sequence[float],
+    labels: Tensor | None = None,
+    scaler: LossScaler | None = None,
 ) -> Iterator[StageReport]:
-    """The baseline: the loss of the last block, its gradient through all of them. Arguments as `serial_step`."""
+    """The baseline: the loss of the last block, its gradient through all of them.
+
+    Args:
+        stages, views, step, noise_levels, labels: as `serial_step`.
+        scaler: fp16: of all the stages' optimizers, for there is one loss.
+    """
     last = stages[-1]
+    if scaler is not None:
+        for stage in stages:
+            stage.scaler = scaler
     first = stages[0].inputs
     shown = [first.prepared(view) for view in first.views(views, step)[:2]] if last.target is not None else None
     outputs: Batch = views
@@ -82,6 +95,9 @@ def end_to_end_step(
         stage.optimizer.zero_grad(set_to_none=True)
     loss = last.backward(step, labels, shown)
     finite = isfinite(loss.item())
+    if scaler is not None:
+        yield from _finish_together(stages, step, scaler, finite)
+        return
     for stage in stages:
         yield stage.finish(step, finite=finite)
 
@@ -110,6 +126,11 @@ def shared_scaler_step(
             activations = round_trip(codec, activations)
         activations = stage(activations, step, level)
         finite &= isfinite(stage.backward(step, labels).item())
+    yield from _finish_together(stages, step, scaler, finite)
+
+
+def _finish_together(stages: Sequence[Stage], step: int, scaler: LossScaler, finite: bool) -> Iterator[StageReport]:
+    """One decision for all: an overflow anywhere skips the step of every block."""
     moved = False
     if finite:
         scaler.unscale()

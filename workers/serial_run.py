@@ -38,8 +38,19 @@ from workers.topology import stage_name
 from workers.weights import save_stage
 
 
-def run_serial(config: Config, run: RunDir, devices: Sequence[str], terminal: Terminal, start_step: int = 0) -> None:
+def run_serial(
+    config: Config,
+    run: RunDir,
+    devices: Sequence[str],
+    terminal: Terminal,
+    start_step: int = 0,
+    failed: Callable[[BaseException], object] = lambda error: None,
+) -> None:
     """Train every stage in turn, step by step from `start_step`, on the first stage's device.
+
+    Args:
+        config, run, devices, terminal, start_step: of the run.
+        failed: see `Observation`.
 
     Raises:
         RunFailed: a stage raised.
@@ -48,7 +59,7 @@ def run_serial(config: Config, run: RunDir, devices: Sequence[str], terminal: Te
     set_up_compute(config)
     device = torch.device(devices[0])
     stop = _Stop()
-    with Observation(config, run, terminal, start_step) as observation:
+    with Observation(config, run, terminal, start_step, failed) as observation:
         keeper = SnapshotKeeper(config.snapshots, run, observation.note, start_step, observation.committed)
         trace = trace_of_serial(config.trace, run, config.num_stages)
         with closing(trace), Feed(config, start_step, trace=trace) as feed:
@@ -159,7 +170,7 @@ class _Training:
     def _measured(self, stage: Stage, step: int, labels: torch.Tensor | None) -> Mapping[Measure, float] | None:
         if stage.online is None:
             return None
-        with self.trace.span(stage_name(stage.index), "online"):
+        with self.trace.span(stage_name(stage.index), "probe"):
             return stage.online.measure(step, labels)
 
 
@@ -187,11 +198,20 @@ class _Stop:
 
 def _way_to_step(config: Config, stages: Sequence[Stage], device: torch.device) -> Callable[..., Iterator[StageReport]]:
     if config.mode == "end_to_end":
-        return end_to_end_step
+        return partial(end_to_end_step, scaler=_shared_scaler(stages, device))
     codec = config.link.codec
     if config.precision.shared_scaler == "reference":
-        shared = LossScaler(device, [stage.optimizer for stage in stages])
-        assert stages[0].scaler is not None
-        shared.scaler.load_state_dict(stages[0].scaler.scaler.state_dict())  # where a snapshot had left it
+        shared = _shared_scaler(stages, device)
+        assert shared is not None  # it is refused without fp16
         return partial(shared_scaler_step, scaler=shared, codec=codec)
     return partial(serial_step, codec=codec)
+
+
+def _shared_scaler(stages: Sequence[Stage], device: torch.device) -> LossScaler | None:
+    """One for all stages, where any is in fp16."""
+    first = next((stage.scaler for stage in stages if stage.scaler is not None), None)
+    if first is None:
+        return None
+    shared = LossScaler(device, [stage.optimizer for stage in stages])
+    shared.scaler.load_state_dict(first.scaler.state_dict())  # where a snapshot had left it
+    return shared

@@ -8,7 +8,7 @@ import torch
 from pipeline.config import Config
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.precision import LossScaler
-from pipeline.serial import build_stages, shared_scaler_step
+from pipeline.serial import build_stages, end_to_end_step, shared_scaler_step
 from pipeline.stage import Stage
 from tests.pipeline.small import STEPS_PER_EPOCH, same, small_config, state, train, views
 
@@ -103,6 +103,21 @@ def test_the_shared_scaler_of_the_released_code_skips_every_block() -> None:
     assert all(
         torch.equal(p, q) for s, w in zip(stages, weights, strict=True) for p, q in zip(s.parameters(), w, strict=True)
     )
+
+
+def test_end_to_end_in_fp16_one_scaler_serves_all_blocks() -> None:
+    """There is one loss: its scale is in the gradients of every block."""
+    config = small_config(precision={"dtype": "fp16"}, mode="end_to_end")
+    stages, exact = half_stages(config), build_stages(small_config(mode="end_to_end"), STEPS_PER_EPOCH)
+    scaler = LossScaler(torch.device("cpu"), [stage.optimizer for stage in stages], initial_scale=16.0)
+    first = list(end_to_end_step(stages, views(0), 0, [0.0] * 4, scaler=scaler))
+    wanted = list(end_to_end_step(exact, views(0), 0, [0.0] * 4))
+    assert not any(report.skipped for report in first)
+    for half, full in zip(first, wanted, strict=True):
+        assert half.gradient_norm == pytest.approx(full.gradient_norm, rel=0.1), "of the loss without its scale"
+    next(stages[1].block.parameters()).register_hook(lambda gradient: gradient * float("inf"))
+    second = list(end_to_end_step(stages, views(1), 1, [0.0] * 4, scaler=scaler))
+    assert all(report.skipped for report in second)
 
 
 def test_a_loss_that_is_not_finite_skips_the_block_and_leaves_it_as_it_was() -> None:
