@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError, UserError
 from workers.manifest import MANIFEST, check_files, read_manifest
 from workers.observing.observer import Event
 from workers.parsing import MalformedMessage
-from workers.run_files import RunDir, step_numbers, write_text
+from workers.run_files import RunDir, step_numbers, write_parts, write_text
 
 FREE = (
     "run_dir", "runtime", "device", "replicas", "processes", "restart", "max_restarts", "hang_timeout", "faults",
@@ -209,9 +209,11 @@ def _has_ended(run: RunDir) -> bool:
 
 
 def _keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
+    """Leave only those; a long run has gigabytes of lines, which are never in memory together."""
     if path.is_file():
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        write_text(path, "".join(line + "\n" for line in lines if wanted(line)))
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+            lines = (line.removesuffix("\n") for line in file)
+            write_parts(path, (f"{line}\n".encode() for line in lines if wanted(line)))
 
 
 def _whole(line: str) -> bool:
