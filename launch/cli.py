@@ -25,7 +25,7 @@ from pipeline.config import Config
 from pipeline.config_loading import dump_config, load_config
 from pipeline.errors import OnwardError, UserError, nearest
 from pipeline.shapes import boundary_shapes
-from workers.observing.terminal.verbosity import ask, say
+from workers.observing.terminal import outlet, verbosity
 from workers.run_files import RunDir
 
 app = typer.Typer(
@@ -63,12 +63,13 @@ def train(
 ) -> None:
     """Train; everything is written to runs/NAME-DATE-TIME, or to run_dir=FOLDER, where a stopped run goes on."""
     with _failures_in_words():
-        ask(quiet, verbose)
+        verbosity.ask(quiet, verbose)
+        outlet.speak_in_spite_of_all()
         settings = load_config(config, overrides or [])
         preflight(settings)
         opened = open_run(settings, config.stem)
         for note in opened.notes:
-            say(note, important=opened.finished)
+            verbosity.say(note, important=opened.finished)
         if opened.finished:
             return
         from launch.spawn import run_training
@@ -83,8 +84,7 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
     with _failures_in_words():
         settings = load_config(config, overrides or [])
         report = preflight(settings)
-        print(dump_config(settings), end="")
-        print(_commented(_placement_table(settings, report)))
+        print(dump_config(settings) + _commented(_placement_table(settings, report)))
 
 
 @app.command()
@@ -123,7 +123,7 @@ def export(
 def report(
     run: RunFolder,
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="FILE", help="The page to write, RUN/report.html if not given.")
+        Path | None, typer.Option("--to", metavar="FILE", help="The page, if not RUN/report.html; figures beside it.")
     ] = None,
 ) -> None:
     """Make one page of a run, running or ended: RUN/report.html, and its figures for papers in RUN/report/."""
@@ -291,6 +291,7 @@ def _commented(text: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends in `SystemExit` with one of the exit codes above."""
+    outlet.open_standard_streams()
     app(args=None if arguments is None else list(arguments), prog_name="onward")
 
 

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from launch.children import first_line, hear_parent
-from launch.failure import record_failure
+from launch.failure import Verdict, record_failure
 from launch.run_dir import read_config
 from workers.coordinator import Coordinator
-from workers.failures import Interrupted, RunFailed, Sign, raise_interrupted, sign_of
+from workers.failures import Sign, raise_interrupted
 from workers.meeting import Meeting
 from workers.observing.terminal.voice import Terminal
 from workers.run_files import RunDir, remove_own_temporaries
@@ -90,20 +90,18 @@ def main(answers: int) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, frame: _first_signal(parent, n, frame))
     logging.info("%s: process %d", COORDINATOR, os.getpid())
-    meeting = _meeting(start)
+    meeting, terminal, verdict = _meeting(start), Terminal.of_process(), Verdict(run, COORDINATOR)
+    device = torch.device(start["device"])
     coordinator = Coordinator(
-        config, run, meeting, torch.device(start["device"]), Terminal.of_process(), parent, start["start_step"]
+        config, run, meeting, device, terminal, parent, start["start_step"], failed=verdict.failed
     )
     hear_parent(parent.hear, lambda: _orphaned(coordinator, run, start["parent"]))
     with run.lock.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             coordinator.run()
-        except RunFailed as failure:
-            return record_failure(run, failure.sign)
-        except (Exception, Interrupted) as error:
-            logging.exception("the coordinator failed")
-            return record_failure(run, sign_of(COORDINATOR, None, error))
+        except BaseException as error:
+            return verdict.failed(error)
         finally:
             if meeting.private_dir:
                 shutil.rmtree(meeting.private_dir, ignore_errors=True)  # so does the parent, unless it was killed

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
-from workers.failures import Sign
+from workers.failures import RunFailed, Sign, sign_of
 from workers.run_files import RunDir, write_json
 
 EXIT_CODES = {"bad_input": EXIT_BAD_INPUT, "interrupted": EXIT_INTERRUPTED}
@@ -16,12 +18,37 @@ PREPARED = "ONWARD_RUN_DIR"
 """Set in processes whose user is served by the command line, which also made the run directory."""
 
 
+class Verdict:
+    """Why a run has failed, which is written down once, and before anybody else is told: telling them may take long.
+
+    Args:
+        run: that it is about.
+        who: runs it.
+    """
+
+    def __init__(self, run: RunDir, who: str) -> None:
+        self._run, self._who = run, who
+        self._code: int | None = None
+
+    def failed(self, error: BaseException) -> int:
+        """Take note of what has ended the run, unless that is known; returns the exit code."""
+        if self._code is None:
+            if isinstance(error, RunFailed):
+                sign = error.sign
+            else:
+                logging.error("%s failed", self._who, exc_info=error)
+                sign = sign_of(self._who, None, error)
+            self._code = record_failure(self._run, sign)
+        return self._code
+
+
 def record_failure(run: RunDir, sign: Sign) -> int:
     """Write down the cause of a failed run, and say it unless the command line will; returns the exit code."""
     if not write_failure(run, sign):  # a full disk is a common cause
         print(in_words(sign.kind, str(sign.error())), flush=True)
     elif PREPARED not in os.environ:
-        print(in_words(sign.kind, str(sign.error())), file=sys.stderr)
+        with suppress(OSError):
+            print(in_words(sign.kind, str(sign.error())), file=sys.stderr)
     return exit_code(sign)
 
 

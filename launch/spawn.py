@@ -43,7 +43,10 @@ def run_training(config: Config, run_dir: Path, start_step: int = 0) -> int:
     def ask(number: int, frame: FrameType | None) -> None:
         stop.asked += 1
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    asking = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the terminal may go
+        asking.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, ask) for number in asking}
     try:
         train = _serial if config.in_one_process else _pipelined
         code = train(config, run, start_step, stop)

@@ -22,7 +22,7 @@ from typing import Any
 
 from launch.children import Child, ended
 from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
-from launch.failure import PREPARED, in_words, read_failure, record_failure
+from launch.failure import PREPARED, Verdict, in_words, read_failure, record_failure
 from launch.placement import count_gpus, member_devices, place
 from launch.ports import own_address
 from launch.preflight import preflight
@@ -34,9 +34,10 @@ from pipeline.config import Config
 from pipeline.config_loading import load_config
 from pipeline.errors import ConfigError, OnwardError, UserError
 from workers.environment import ALLOCATOR, process_environment
-from workers.failures import Interrupted, RunFailed, Sign, raise_interrupted, sign_of
+from workers.failures import Interrupted, Sign, raise_interrupted
 from workers.groups import RunGroup, join_group, under_torchrun
 from workers.meeting import START_SECONDS, Meeting
+from workers.observing.terminal.outlet import open_standard_streams, speak_in_spite_of_all
 from workers.observing.terminal.verbosity import detail, say, take_flags
 from workers.observing.trace_file import merge_trace
 from workers.run_files import RunDir
@@ -68,6 +69,7 @@ class Prepared:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run this rank; returns its exit code."""
+    speak_in_spite_of_all()
     try:
         arguments = take_flags(sys.argv[1:] if arguments is None else arguments)
         if not under_torchrun():
@@ -161,18 +163,16 @@ def _serial(config: Config, run: RunDir, start_step: int) -> int:
     from workers.serial_run import run_serial
 
     devices = [placement.device for placement in place(config, count_gpus())]
+    verdict = Verdict(run, "the serial run")
     with run.lock.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            run_serial(config, run, devices, Terminal.of_process(), start_step)
+            run_serial(config, run, devices, Terminal.of_process(), start_step, verdict.failed)
         except BlockingIOError:
             print(f"error: the run in '{run.path}' is being trained by another process", file=sys.stderr)
             return EXIT_BAD_INPUT
-        except RunFailed as failure:
-            return record_failure(run, failure.sign)
-        except (Exception, Interrupted) as error:
-            logging.exception("the serial run failed")
-            return record_failure(run, sign_of("the serial run", None, error))
+        except BaseException as error:
+            return verdict.failed(error)
     return 0
 
 
@@ -286,6 +286,7 @@ def _with_allocator() -> None:
 
 
 if __name__ == "__main__":
+    open_standard_streams()
     _with_allocator()
     # Links and RPC agents have threads of their own; after a failure nothing may wait for them.
     exit_code = main()

@@ -88,7 +88,8 @@ _NAMED = {"custom": "PACKAGE.MODULE:CLASS"}
 def _allowed(kind: str, context: Mapping[str, Any], message: str, place: _Place) -> str:
     """What a value should have been, as a sentence."""
     if kind == "tuple_type" and place.section is not None:
-        return f"It should be a list of sections, each with keys of {', '.join(place.section.model_fields)}"
+        short = "names, such as [tensorboard], or of " if place.section is Tracker else ""
+        return f"It should be a list of {short}sections, each with keys of {', '.join(place.section.model_fields)}"
     if kind in _TYPES:
         return f"It should be {_TYPES[kind]}"
     if kind == "string_pattern_mismatch":

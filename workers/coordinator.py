@@ -7,6 +7,7 @@ side, ends the run with one cause, or brings the stage back that it befell.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 
 import torch
@@ -45,6 +46,7 @@ class Coordinator:
         terminal: what the user sees.
         supervisor: who started the processes.
         start_step: the first step to train; more than 0 goes on from the snapshot after so many steps.
+        failed: see `Observation`.
     """
 
     def __init__(
@@ -56,11 +58,12 @@ class Coordinator:
         terminal: Terminal,
         supervisor: Supervisor,
         start_step: int = 0,
+        failed: Callable[[BaseException], object] = lambda error: None,
     ) -> None:
         self.config, self.run_files, self.meeting = config, run, meeting
         self.device, self.terminal, self.supervisor = device, terminal, supervisor
         self.start_step = start_step
-        self.observation = Observation(config, run, terminal, start_step)
+        self.observation = Observation(config, run, terminal, start_step, failed)
         self.oversight: Oversight | None = None
         """None until the control channel is open."""
         self._wiring = Wiring(config, meeting, run)

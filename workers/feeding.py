@@ -6,6 +6,7 @@ of each batch itself, ahead of time by the same plan, and compares what it has p
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from types import TracebackType
@@ -170,7 +171,9 @@ class FinishingReceiver(Receiver):
             raise TrainingError(
                 f"{self.address}: numbers of {len(samples[rows])} images came with {message.tensor.shape[1]} of them"
             )
+        started = time.monotonic()
         views = self._finish(message.tensor, message.header.epoch, samples[rows])
+        self.computing += time.monotonic() - started
         return Message(replace(message.header, samples=b""), views)
 
     def waiting(self) -> int:

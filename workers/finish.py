@@ -11,7 +11,8 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from workers.evaluating.checkpoints import load_network
 from workers.evaluating.probe_table import ready_stages, scores_of
-from workers.evaluating.source import FeatureSource
+from workers.evaluating.source import FeatureSource, Tell
+from workers.evaluating.telling import Teller
 from workers.observing.terminal.summary import print_summary
 from workers.observing.terminal.voice import Terminal
 from workers.recorder import Recorder
@@ -36,23 +37,41 @@ def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.de
     write_json(run.report, report)
     if config.evaluation.linear_probe:
         try:
-            report |= measure(config, run, device)
+            report |= _measured(config, run, device, terminal)
         except UserError as error:
             terminal.warn(f"no linear probe: {error}")
         write_json(run.report, report)
     print_summary(terminal, run, report, recorder.progress.events, recorder.notes())
 
 
-def measure(config: Config, run: RunDir, device: torch.device) -> dict[str, Any]:
+def _measured(config: Config, run: RunDir, device: torch.device, terminal: Terminal) -> dict[str, Any]:
+    """What `measure` finds, and a sign of life meanwhile: it takes long where the data set is large."""
+    if terminal.quiet:
+        return measure(config, run, device)
+    with Teller(terminal.console) as teller:
+        return measure(config, run, device, teller.tell)
+
+
+def measure(config: Config, run: RunDir, device: torch.device, tell: Tell = lambda *how_far: None) -> dict[str, Any]:
     """Score the trained network and the same network untrained.
+
+    Args:
+        config, run: what has been trained.
+        device: to compute on.
+        tell: is told how far it is.
 
     Raises:
         UserError: no test split, or the run's weights cannot be read.
     """
+
+    def scores(network: str) -> list[dict[str, Any]]:
+        source = FeatureSource(config, stages, device)
+        return scores_of(source, tell=lambda text, done, total: tell(f"{network} network: {text}", done, total))
+
     stages = ready_stages(config, device)
-    untrained = scores_of(FeatureSource(config, stages, device))
+    untrained = scores("untrained")
     load_network(run, stages, None, lambda text: None)
-    return {"untrained": untrained, "trained": scores_of(FeatureSource(config, stages, device))}
+    return {"untrained": untrained, "trained": scores("trained")}
 
 
 def final_digest(run: RunDir) -> str:

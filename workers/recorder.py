@@ -85,6 +85,7 @@ class Recorder:
         self.owing.heard(report.stage, report.step)
         latest = self.latest.get(report.stage)
         if latest is not None and report.step <= latest.step:
+            self.metrics.repeated(report)
             return
         if report.step not in self._batches:
             raise MalformedMessage(f"a report of step {report.step}, which no batch was sent for")

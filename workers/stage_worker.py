@@ -87,6 +87,7 @@ class StageWorker:
     """The run was asked to stop before its end."""
     _times: dict[int, StageTimes] = field(default_factory=dict)
     _memory: ProcessMemory = field(init=False)
+    _computing: float = 0.0
 
     def run(self) -> None:
         """Work until the batch that is marked as the last.
@@ -102,7 +103,7 @@ class StageWorker:
             message = self._receive()
             header = message.header
             self.activity.step, last, self.left = header.step, header.last, header.leave
-            self._times[self.stages[0].index].wait_input += time.monotonic() - started
+            self._received(time.monotonic() - started)
             self.trace.at(header.step)
             self.trace.took(stage_name(self.stages[0].index), "receive", started)
             reached = [stage for stage in self.stages if header.reaches(stage.index)]
@@ -139,7 +140,7 @@ class StageWorker:
         result = stage.update(header.step, labels) if learns else StageReport()
         online = None
         if stage.online is not None:
-            with self.trace.span(stage_name(stage.index), "online"):
+            with self.trace.span(stage_name(stage.index), "probe"):
                 online = stage.online.measure(header.step, labels)
         if header.snapshot:
             with self.trace.span(stage_name(stage.index), "snapshot"):
@@ -169,6 +170,13 @@ class StageWorker:
             except LinkTimeout:
                 if self.activity.step is not None or first.phases.count == 1 or first.index == 1:
                     raise
+
+    def _received(self, seconds: float) -> None:
+        """Finishing colours on this device is work; only the rest of the time was spent waiting."""
+        times, worked = self._times[self.stages[0].index], self.receiver.computing - self._computing
+        self._computing = self.receiver.computing
+        times.busy += worked
+        times.wait_input += max(seconds - worked, 0.0)
 
     def _labels(self, header: Header, stage: Stage) -> torch.Tensor | None:
         labels = header.label_tensor

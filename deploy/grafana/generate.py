@@ -33,8 +33,8 @@ def choices() -> list[Json]:
     }
     return [
         datasource,
-        variable("run", "Run", "label_values(onward_run_info, run)", everything=False),
-        variable("instance", "Process", 'label_values(onward_run_info{run="$run"}, instance)', everything=True),
+        variable("run", "Run", "label_values(onward_run_steps, run)", everything=False),
+        variable("instance", "Process", 'label_values(onward_run_steps{run="$run"}, instance)', everything=True),
         variable("stage", "Stage", f"label_values(onward_step{OF_RUN}, stage)", everything=True),
     ]
 
@@ -46,7 +46,7 @@ def dashboard() -> Json:
         "datasource": DATASOURCE,
         "enable": True,
         "iconColor": "red",
-        "expr": 'ALERTS{instance=~"$instance", alertstate="firing"}',
+        "expr": 'ALERTS{run="$run", instance=~"$instance", alertstate="firing"}',
         "titleFormat": "{{alertname}}",
         "textFormat": "stage {{stage}}",
     }

@@ -176,7 +176,7 @@ def variable(name: str, label: str, query: str, everything: bool) -> Json:
         "datasource": DATASOURCE,
         "query": {"query": query, "refId": name},
         "refresh": 2,
-        "sort": 3 if everything else 0,
+        "sort": 3 if everything else 2,  # numbers rising; runs, whose names end with their date, newest first
         "multi": everything,
         "includeAll": everything,
         "options": [],

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from panels import Panel, Query
 
-OF_RUN = '{instance=~"$instance"}'
-OF_STAGE = '{instance=~"$instance", stage=~"$stage"}'
+OF_RUN = '{run="$run", instance=~"$instance"}'
+OF_STAGE = '{run="$run", instance=~"$instance", stage=~"$stage"}'
 SHARE = (0.0, 1.0)
 FROM_ZERO = (0.0, None)
 GOOD_TO_BAD = ((None, "green"), (1.0, "red"))
 LOGARITHMIC = {"scaleDistribution": {"type": "log", "log": 10}}
+BOTH_SIGNS = {"scaleDistribution": {"type": "symlog", "log": 10, "linearThreshold": 0.01}}
+"""Logarithmic too, with room for 0 and what is below it."""
 
 
 def run(metric: str, legend: str = "{{run}}") -> Query:
@@ -56,11 +58,18 @@ def state() -> list[Panel]:
             "stat",
             SHARE,
         ),
-        Panel("Time left", "At the present rate.", [run("onward_eta_seconds")], 3, "dthms", "stat"),
-        Panel("Images/s", "Over the last 20 seconds.", [run("onward_images_per_second")], 3, kind="stat"),
+        Panel("Time left", "At the rate of the last steps.", [run("onward_eta_seconds")], 3, "dthms", "stat"),
+        Panel(
+            "Images/s",
+            "Over the last minute; 0 where nothing gets on.",
+            [run("run:onward_samples:rate1m")],
+            3,
+            kind="stat",
+        ),
         Panel(
             "Oldest report",
-            "Time since the quietest stage has reported a step; red where the alert StageSilent begins.",
+            "Time since the quietest stage that still has steps to do has reported one; red where the alert "
+            "StageSilent begins.",
             [run("stage:onward_report_age:seconds")],
             3,
             "s",
@@ -99,18 +108,20 @@ def throughput() -> list[Panel]:
     return [
         Panel(
             "Throughput",
-            "Images a second that every stage has learned from, and that the feed has made: the feed may be ahead by "
-            "the batches that wait.",
+            "Images a second that have gone through all stages, as the run itself says it at every step too, and that "
+            "the feed has made, which may be ahead by the batches that wait.",
             [
-                run("run:onward_samples:rate1m", "learned from"),
-                run("run:onward_feed_images:rate1m", "made by the feed"),
+                run("run:onward_samples:rate1m", "through all stages, 1 min"),
+                run("onward_images_per_second", "at the last step, 20 s"),
+                run("run:onward_feed_images:rate1m", "made by the feed, 1 min"),
             ],
-            12,
+            9,
             bounds=FROM_ZERO,
         ),
-        Panel("Time left, over time", "A straight way down is a steady run.", [run("onward_eta_seconds")], 6, "dthms"),
-        Panel("Step and epoch", "Last step of every stage and the epoch, both counted from 0.",
-              [stage("onward_step"), run("onward_run_steps", "planned"), run("onward_epoch", "epoch")], 6),
+        Panel("Time left, over time", "A straight way down is a steady run.", [run("onward_eta_seconds")], 5, "dthms"),
+        Panel("Step", "Last step of every stage, counted from 0, and how many are planned.",
+              [stage("onward_step"), run("onward_run_steps", "planned")], 5),
+        Panel("Epoch", "Of the last step of all stages, counted from 0.", [run("onward_epoch", "epoch")], 5),
     ]  # fmt: skip
 
 
@@ -136,7 +147,7 @@ def stages() -> list[Panel]:
 def links() -> list[Panel]:
     """What travels from stage to stage."""
     return [
-        Panel("Queue", "Batches that wait at the input of a stage, when it takes one.",
+        Panel("Queue", "Batches that wait at the input of a stage, as it ends a step.",
               [stage("onward_link_queue_depth")], bounds=FROM_ZERO),
         Panel("Queue, of its places", "Full before a slow stage, empty behind it: that is back-pressure, and normal.",
               [stage("stage:onward_link_fill:ratio")], unit="percentunit", bounds=SHARE),
@@ -150,9 +161,9 @@ def losses() -> list[Panel]:
     return [
         Panel("Loss", "What each stage minimises; blocks of other widths have other scales.",
               [stage("onward_objective_loss", 'term="total"')], 12),
-        Panel("Terms of the loss", "What it is the sum of; which ones there are depends on the objective.",
-              [stage("onward_objective_loss", 'term!="total"', "term", "stage {{stage}} {{term}}")], 12,
-              custom=LOGARITHMIC),
+        Panel("Terms of the loss", "Its parts before their weights, or what the objective says beside it, such as an "
+              "accuracy.", [stage("onward_objective_loss", 'term!="total"', "term", "stage {{stage}} {{term}}")], 12,
+              custom=BOTH_SIGNS),
         Panel("Learning rate", "As the schedule has it.", [stage("onward_learning_rate")], 12, bounds=FROM_ZERO),
         Panel("Skipped steps", "Steps not taken because something was not finite, and those that online measures left "
               "out, since the run began.",

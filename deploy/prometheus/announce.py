@@ -3,8 +3,11 @@
     python announce.py RUNS targets/runs.json           # until it is stopped
     python announce.py RUNS targets/runs.json --once
 
-A run that has ended well is taken off. One that failed or vanished stays for a day, so that the alert RunGone can
-say so; started again, it is found at its new port. Needs nothing but Python; only reads what runs write.
+A run that has ended well, or was stopped by its user, is taken off. One that failed or vanished stays for a day, so
+that the alert RunGone can say so; started again, it is found at its new port. Where another run has got its port since
+it is taken off too, or Prometheus would take the one for the other.
+
+Needs nothing but Python; only reads what runs write.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +26,8 @@ KEEP_SECONDS = 24 * 3600.0
 """How long a run that reports nothing any more, and has not ended well, stays on the list."""
 WRITTEN = ("coordinator.json", "metrics.jsonl")
 """What a run writes when it begins, and at every step."""
+MOST_SECONDS = 3600.0
+"""From one look to the next."""
 
 
 def address(run: Path) -> str | None:
@@ -37,9 +43,27 @@ def is_of_interest(run: Path, now: float) -> bool:
     """Whether the run may still be going on, or ended otherwise than it should, not long ago."""
     try:
         written = [path.stat().st_mtime for path in run.glob("*.json*") if path.name in WRITTEN]
+        ended_well = (run / "report.json").exists()
     except OSError:  # between two looks a run may be moved, or its files replaced
         return False
-    return bool(written) and now - max(written) < KEEP_SECONDS and not (run / "report.json").exists()
+    return bool(written) and now - max(written) < KEEP_SECONDS and not ended_well and not was_stopped(run)
+
+
+def was_stopped(run: Path) -> bool:
+    """Whether somebody asked the run to stop, and it did."""
+    try:
+        failure = json.loads((run / "failure.json").read_text(encoding="utf-8"))
+        return bool(failure["kind"] == "interrupted")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def began(run: Path) -> float:
+    """When the run wrote down where it serves its metrics, in seconds since 1970; 0 if that is gone."""
+    try:
+        return (run / "coordinator.json").stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def targets(runs: Path, now: float) -> list[dict[str, Any]]:
@@ -52,8 +76,12 @@ def targets(runs: Path, now: float) -> list[dict[str, Any]]:
     Raises:
         OSError: it cannot be read.
     """
-    found = ((run.name, address(run)) for run in sorted(runs.iterdir()) if is_of_interest(run, now))
-    return [{"targets": [where], "labels": {"run": name}} for name, where in found if where is not None]
+    newest: dict[str, str] = {}
+    for run in sorted((run for run in runs.iterdir() if is_of_interest(run, now)), key=began):
+        if (where := address(run)) is not None:
+            newest[where] = run.name
+    named = sorted((name, where) for where, name in newest.items())
+    return [{"targets": [where], "labels": {"run": name}} for name, where in named]
 
 
 def write(path: Path, groups: list[dict[str, Any]]) -> bool:
@@ -63,7 +91,7 @@ def write(path: Path, groups: list[dict[str, Any]]) -> bool:
         OSError: it cannot be written.
     """
     text = json.dumps(groups, indent=2) + "\n"
-    if path.exists() and path.read_text(encoding="utf-8") == text:
+    if path.exists() and path.read_bytes() == text.encode():
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # not *.json: Prometheus must not read it
@@ -72,8 +100,15 @@ def write(path: Path, groups: list[dict[str, Any]]) -> bool:
     return True
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Announce until stopped; returns the exit code."""
+def announce(runs: Path, file: Path) -> None:
+    """Look once, and say what has changed. Raises `OSError`."""
+    groups = targets(runs, time.time())
+    if write(file, groups):
+        print(f"{file}: " + (", ".join(group["labels"]["run"] for group in groups) or "no run"), flush=True)
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What the user has asked for; exits with 2 at a mistake."""
     parser = argparse.ArgumentParser(description="Tell Prometheus where runs serve their metrics.")
     parser.add_argument("runs", type=Path, help="the folder that holds the folders of runs, such as runs")
     parser.add_argument("file", type=Path, help="what Prometheus reads, such as targets/runs.json")
@@ -82,20 +117,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.file.suffix != ".json":
         parser.error(f"{given.file}: Prometheus wants a name that ends in .json")
-    if given.every <= 0:
-        parser.error("--every: give seconds above 0")
+    if not 0 < given.every <= MOST_SECONDS:
+        parser.error(f"--every: give seconds above 0, {MOST_SECONDS:g} at most")
+    return given
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Announce until stopped; returns the exit code."""
+    given, looked, trouble = parsed(arguments), False, ""
     try:
         while True:
-            groups = targets(given.runs, time.time())
-            if write(given.file, groups):
-                print(
-                    f"{given.file}: " + (", ".join(group["labels"]["run"] for group in groups) or "no run"), flush=True
-                )
+            try:
+                announce(given.runs, given.file)
+                looked, trouble = True, ""
+            except OSError as error:
+                before, trouble = trouble, f"{error.filename or given.file}: {error.strerror}"
+                if not looked:
+                    print(f"error: {trouble}. Give the folder of the runs, and a file to write", file=sys.stderr)
+                    return 2
+                # The folder may be on another host that does not answer: it will come back.
+                if trouble != before:
+                    print(f"{trouble}; looking again every {given.every:g} s", file=sys.stderr, flush=True)
             if given.once:
                 return 0
             time.sleep(given.every)
-    except OSError as error:
-        parser.error(f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         return 0
 

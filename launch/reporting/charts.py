@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,9 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from launch.reporting.colours import BLOCKED, BUSY, INK, STARVED, stage_colour
-from launch.reporting.series import Numbers, RunSeries, StageSeries, curve
-from launch.showing.figures import label_outer, legend_below, named_blocks, panels
+from launch.reporting.colours import BLOCKED, BUSY, CARD, INK, STARVED, stage_colour
+from launch.reporting.columns import Numbers
+from launch.reporting.series import POINTS, RunSeries, StageSeries, curve
+from launch.showing.figures import MARKERS, label_outer, legend_below, named_blocks, panels
 
 MEASURES = {
     "linear": ("linear probe, %", 100.0), "knn": ("k-NN, %", 100.0), "rankme": ("RankMe", 1.0),
@@ -26,8 +28,10 @@ MAX_TERMS = 7
 _MIB = 2.0**20
 _LOG_RATIO = 50.0
 """A curve that goes through more than this is drawn on a logarithmic scale."""
-_DOTS = 60
-"""A curve of fewer points shows each of them."""
+_DOTS = 12
+"""A curve of fewer points shows each of them; of others there are about so many marks, which tell curves apart."""
+_MEANS = 30
+"""Points of a curve that goes up and down with every step: means, without the extremes, which would cover all."""
 Values = Callable[[StageSeries], Numbers]
 
 
@@ -112,7 +116,7 @@ def _norms(drawing: _Drawing) -> Picture | None:
 
 def _learning_rates(drawing: _Drawing) -> Picture | None:
     wanted: dict[str, Values] = {"": lambda stage: stage.values["learning_rate"]}
-    return drawing.panels("learning-rate", "Learning rate", "As the schedule of every stage sets it.", wanted)
+    return drawing.panels("learning-rate", "Learning rate", "As the schedule of each stage sets it.", wanted)
 
 
 def _memory(drawing: _Drawing) -> Picture | None:
@@ -129,8 +133,9 @@ def _memory(drawing: _Drawing) -> Picture | None:
 
 def _queues(drawing: _Drawing, depth: int) -> Picture | None:
     wanted: dict[str, Values] = {"": lambda stage: stage.values["queue_depth"]}
-    caption = f"Batches that wait before each stage; a link holds {depth} at most and then blocks the stage before."
-    picture = drawing.panels("queues", "Queue depth", caption, wanted)
+    caption = f"Batches that wait before each stage; a link holds {depth} at most and then blocks the stage before. "
+    caption += "Means of neighbouring steps where there are many."
+    picture = drawing.panels("queues", "Queue depth", caption, wanted, points=_MEANS)
     if picture is not None:
         axes = picture.figure.axes[0]
         axes.set_ylim(-0.05 * depth, 1.1 * depth)
@@ -145,7 +150,8 @@ def _busy(drawing: _Drawing) -> Picture | None:
         whole = np.sum(parts, axis=0)
         return np.where(whole > 0, 100 * parts[0] / np.maximum(whole, 1e-12), np.nan)
 
-    picture = drawing.panels("busy", "Share of time computing", "Of each step; the rest is waiting.", {"": share})
+    caption = "Of the time of each step; the rest is waiting. Means of neighbouring steps where there are many."
+    picture = drawing.panels("busy", "Share of time computing", caption, {"": share}, points=_MEANS)
     if picture is not None:
         picture.figure.axes[0].set_ylim(0, 104)
         picture.figure.axes[0].set_ylabel("% of the step")
@@ -193,7 +199,13 @@ class _Drawing:
         self.colours = {stage.stage: stage_colour(stage.stage, count).light for stage in stages}
 
     def panels(
-        self, key: str, title: str, caption: str, wanted: Mapping[str, Values], logarithmic: bool = False
+        self,
+        key: str,
+        title: str,
+        caption: str,
+        wanted: Mapping[str, Values],
+        logarithmic: bool = False,
+        points: int = POINTS,
     ) -> Picture | None:
         """A panel for each name of `wanted` that any stage has numbers for; None where there is none.
 
@@ -201,6 +213,7 @@ class _Drawing:
             key, title, caption: see `Picture`.
             wanted: by the title of the panel, a stage's values, `[T]`.
             logarithmic: where the values span much.
+            points: of each curve, at most; the extremes are drawn only of curves with `POINTS`.
         """
         known = {name: {stage.stage: get(stage) for stage in self.stages} for name, get in wanted.items()}
         known = {name: each for name, each in known.items() if any(np.isfinite(y).any() for y in each.values())}
@@ -208,24 +221,33 @@ class _Drawing:
             return None
         figure, all_axes = panels(list(known), 2, height=2.7, sharex=True)
         for axes, values in zip(all_axes, known.values(), strict=True):
-            self._draw(axes, values)
+            self._draw(axes, values, points)
             if logarithmic and _spans_much(list(values.values())):
                 axes.set_yscale("log")
         _steps(all_axes)
         label_outer(all_axes, 2, "step", "")
         named = named_blocks(self.colours)
-        handles = [Line2D([], [], color=self.colours[stage]) for stage in named]
-        legend_below(figure, handles, [f"stage {stage}" for stage in named])
+        handles, labels = [Line2D([], [], **self._look(stage)) for stage in named], [f"stage {k}" for k in named]
+        if spare := [axes for axes in figure.axes if axes not in all_axes]:
+            spare[0].legend(handles, labels, loc="center")
+        else:
+            legend_below(figure, handles, labels)
         return Picture(key, title, caption, figure)
 
-    def _draw(self, axes: Axes, values: Mapping[int, Numbers]) -> None:
-        for stage in self.stages:
-            points = curve(stage.step, values[stage.stage])
-            colour = self.colours[stage.stage]
-            marker = "o" if points.x.size <= _DOTS else None
-            axes.plot(points.x, points.y, color=colour, marker=marker, markersize=3.5, linewidth=1.8)
-            if (points.high > points.low).any():
+    def _draw(self, axes: Axes, values: Mapping[int, Numbers], most: int) -> None:
+        for index, stage in enumerate(self.stages):
+            points = curve(stage.step, values[stage.stage], most)
+            apart = -(-points.x.size // _DOTS)
+            first = index * apart // len(self.stages) if apart > 1 else 0  # so that marks do not hide each other
+            axes.plot(points.x, points.y, **self._look(stage.stage), linewidth=1.8, markevery=(first, max(apart, 1)))
+            if most == POINTS and (points.high > points.low).any():
+                colour = self.colours[stage.stage]
                 axes.fill_between(points.x, points.low, points.high, color=colour, alpha=0.14, linewidth=0)
+
+    def _look(self, stage: int) -> dict[str, Any]:
+        marker = MARKERS[(stage - 1) % len(MARKERS)]
+        edge = {"markeredgecolor": CARD.light, "markeredgewidth": 0.6}
+        return {"color": self.colours[stage], "marker": marker, "markersize": 5.5, **edge}
 
 
 def _member(group: str, name: str, scale: float = 1.0) -> Values:

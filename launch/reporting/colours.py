@@ -24,14 +24,21 @@ QUIET = Pair("#5b6472", "#9aa4b2")
 GRID = Pair("#e4e7ec", "#2a303b")
 CARD = Pair("#ffffff", "#161a21")
 BUSY = Pair("#2563c9", "#5b93ee")
-STARVED = Pair("#e0a000", "#e3b23c")
+STARVED = Pair("#b97f00", "#e3b23c")
 BLOCKED = Pair("#b0559b", "#d184bf")
-NAMED = {"ink": INK, "quiet": QUIET, "grid": GRID, "card": CARD, "busy": BUSY, "starved": STARVED, "blocked": BLOCKED}
+ON_BAR = Pair("#14181f", "#12161d")
+"""Letters on a bar that is light on either ground."""
+NAMED = {
+    "ink": INK, "quiet": QUIET, "grid": GRID, "card": CARD, "on-bar": ON_BAR,
+    "busy": BUSY, "starved": STARVED, "blocked": BLOCKED,
+}  # fmt: skip
 """By the names of the page's variables."""
 _RAMP = (
-    Pair("#27348b", "#8c9bff"), Pair("#1f77c9", "#4fb0ff"), Pair("#159a8c", "#3fd0bd"), Pair("#7a9a1b", "#b5d34a"),
-    Pair("#d38a00", "#ffc04d"), Pair("#c4501b", "#ff8a5c"), Pair("#8a2f5c", "#e77fb3"),
+    Pair("#27348b", "#8c9bff"), Pair("#1f77c9", "#4fb0ff"), Pair("#12897d", "#3fd0bd"), Pair("#6d8a17", "#b5d34a"),
+    Pair("#c07d00", "#ffc04d"), Pair("#c4501b", "#ff8a5c"), Pair("#8a2f5c", "#e77fb3"),
 )  # fmt: skip
+_CONTRAST = 4.5
+"""Of letters on what they stand on, at least (WCAG 2.2, 1.4.3)."""
 _FEW = (0.0, 1.5, 4.0, 5.0)
 """Places on the ramp for four stages and fewer, farther apart than even steps would be."""
 DRAWN: dict[Any, Any] = {
@@ -49,6 +56,11 @@ def stage_colour(stage: int, count: int) -> Pair:
     return Pair(*(_mixed(a, b, place - low) for a, b in zip(one, other, strict=True)))
 
 
+def on_bar(colour: Pair) -> Pair:
+    """Letters that can be read on `colour`: of the ground, or dark where that is too close to it."""
+    return CARD if 1.05 / (_luminance(colour.light) + 0.05) >= _CONTRAST else ON_BAR
+
+
 def variables(stages: int) -> dict[str, Pair]:
     """Every colour of a report by the name of its variable on the page: `ink`, ..., `stage-1`, ..."""
     return {**NAMED, **{f"stage-{stage}": stage_colour(stage, stages) for stage in range(1, stages + 1)}}
@@ -59,6 +71,12 @@ def style_sheet(colours: Mapping[str, Pair]) -> str:
     light = "".join(f"--{name}:{pair.light};" for name, pair in colours.items())
     dark = "".join(f"--{name}:{pair.dark};" for name, pair in colours.items())
     return f":root{{{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
+
+
+def _luminance(colour: str) -> float:
+    """Relative, 0 to 1, as WCAG 2.2 defines it."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def _mixed(one: str, other: str, share: float) -> str:

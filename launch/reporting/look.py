@@ -26,7 +26,8 @@ a{color:inherit;text-underline-offset:3px}
 .tiles{display:grid;grid-template-columns:repeat(4,minmax(0,1fr));gap:12px;margin-top:20px}
 .tile,.card{background:var(--card);border:1px solid var(--grid);border-radius:12px;box-shadow:var(--shadow)}
 .tile{padding:12px 16px}
-.tile b{display:block;font-size:21px;line-height:1.3;font-weight:650;letter-spacing:-.01em}
+.tile b{display:block;font-size:21px;line-height:1.3;font-weight:650;letter-spacing:-.01em;
+overflow-wrap:anywhere}
 .tile span{color:var(--quiet);font-size:13px}
 .cards{columns:2;column-gap:16px}
 .cards .card{break-inside:avoid;margin-bottom:16px}
@@ -59,9 +60,10 @@ footer{margin-top:36px;color:var(--quiet);font-size:13px}
 @media (max-width:860px){.cards{columns:1}main{padding:18px 12px 36px}h1{font-size:22px}
 .tiles{grid-template-columns:repeat(2,minmax(0,1fr));gap:8px}.card{padding:14px}.tile b{font-size:18px}
 dl{grid-template-columns:minmax(0,1fr);gap:0}dd{margin-bottom:8px}}
-@media print{:root{--page:#fff}body{font-size:10pt}main{max-width:none;padding:0}
+@media print{:root{--page:#fff}body{font-size:10pt}.quiet,figcaption{font-size:8.5pt}main{max-width:none;padding:0}
 .tiles{grid-template-columns:repeat(4,minmax(0,1fr))}.cards{columns:2}.tile b{font-size:13pt}.tile span{font-size:8pt}
-table{font-size:8pt}th{font-size:7.5pt;white-space:normal}th,td{padding:3px 5px}td:nth-child(2):not(.n){min-width:0}
+table{font-size:7.5pt}th{font-size:7pt;white-space:normal}th,td{padding:3px 4px}.card{padding:10px 12px}
+td:nth-child(2):not(.n){min-width:0}
 dl{grid-template-columns:max-content minmax(0,1fr);gap:2px 14px;font-size:9pt}dd{margin:0}
 .card,.tile,tr{break-inside:avoid}
 h2{break-after:avoid}.card,.tile{box-shadow:none}details pre{white-space:pre-wrap}.scroll{overflow:visible}

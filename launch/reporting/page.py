@@ -12,15 +12,16 @@ import numpy as np
 
 from launch.reporting.charts import Picture
 from launch.reporting.colours import style_sheet, variables
+from launch.reporting.columns import Numbers, number
 from launch.reporting.inline import inline_svg
 from launch.reporting.look import STYLE
 from launch.reporting.reading import RunRecord
-from launch.reporting.series import Numbers, number
 from launch.reporting.tables import (
     MAX_EVENTS,
     evaluation_tables,
     event_table,
     last_known,
+    loss_of,
     peak_memory,
     probe_table,
     stage_table,
@@ -37,17 +38,18 @@ NO_TRACE = (
 SHORT_TRACE = "The trace of this run does not have a step that every stage has finished."
 
 
-def page(record: RunRecord, pictures: Sequence[Picture]) -> str:
+def page(record: RunRecord, pictures: Sequence[Picture], folder: str = "report") -> str:
     """The report as HTML that asks for nothing from elsewhere; every text of the run in it is escaped.
 
     Args:
         record: the run.
         pictures: drawn in the light colours of `colours.variables`.
+        folder: beside the page, in which the figures are.
     """
     colours = variables(stages_of(record))
     svgs = {p.key: inline_svg(p.figure, p.key, f"{p.title}. {p.caption}", colours) for p in pictures}
     title = text(name_of(record))
-    body = "\n".join(_sections(record, pictures, svgs))
+    body = "\n".join(_sections(record, pictures, svgs, folder))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -61,7 +63,7 @@ def name_of(record: RunRecord) -> str:
     return record.run.path.resolve().name
 
 
-def _sections(record: RunRecord, pictures: Sequence[Picture], svgs: dict[str, str]) -> Iterator[str]:
+def _sections(record: RunRecord, pictures: Sequence[Picture], svgs: dict[str, str], folder: str) -> Iterator[str]:
     yield _header(record)
     yield _tiles(record)
     if record.notes:
@@ -79,14 +81,15 @@ def _sections(record: RunRecord, pictures: Sequence[Picture], svgs: dict[str, st
     yield f'<h2>Events and alarms</h2><div class="card">{_events(record)}</div>'
     yield f'<h2>What was run</h2><div class="card stack">{_facts(record)}{_configuration(record.config)}</div>'
     version = importlib.metadata.version("onward")
-    figures = "The figures are in the folder <code>report</code> too, as PNG and SVG."
+    figures = f"The figures are in the folder <code>{text(folder)}</code> beside it, as PNG and SVG."
     yield f"<footer>Made by onward {text(version)} on {date_of(time.time())}. {figures}</footer>"
 
 
 def _header(record: RunRecord) -> str:
     config, outcome = record.config, record.outcome
     how = "in one process" if config.in_one_process else f"link {config.link.kind}"
-    parts = [config.model.backbone, f"{config.num_stages} stages", config.objective.kind, config.mode, how]
+    stages = "1 stage" if config.num_stages == 1 else f"{config.num_stages} stages"
+    parts = [config.model.backbone, stages, config.objective.kind, config.mode, how]
     return (
         f'<header><div class="brand">Onward · report of a run</div><div class="top"><h1>{text(name_of(record))}</h1>'
         f'<span class="pill {outcome.word}">{outcome.word}</span></div>'
@@ -97,32 +100,52 @@ def _header(record: RunRecord) -> str:
 
 def _tiles(record: RunRecord) -> str:
     series = record.series
-    spent = last_known(series.time) - _first(series.time)
     images = (
         float(np.nansum(series.images)) if np.isfinite(series.images).any() else number(record.report.get("images"))
     )
     rate = number(record.report.get("images_per_second"))
     rate = rate if math.isfinite(rate) else last_known(series.rate)
+    pauses = _pauses(record)
+    spent = last_known(series.time) - _first(series.time) - pauses
     tiles = [
-        (plain(rate, 4), "images a second"),
-        (f"{len(series.step):,}", f"steps, to epoch {_epoch(record)} of {record.config.train.epochs}"),
-        (plain(images, 7), "images"),
-        (duration(spent), "from the first step to the last"),
+        (plain(rate), "images a second"),
+        (f"{series.count:,}", f"steps, {_epoch(record)}"),
+        (f"{images:,.0f}" if math.isfinite(images) else NOTHING, "images"),
+        (duration(spent), "from the first step to the last" + (", without pauses" if pauses else "")),
     ]
-    last = series.stages[max(series.stages)] if series.stages else None
+    if record.outcome.word == "running" and math.isfinite(left := last_known(series.eta)):
+        tiles.append((duration(left), "left, after the last step"))
+    cells = "".join(f'<div class="tile"><b>{text(value)}</b><span>{text(name)}</span></div>' for value, name in tiles)
+    return f'<div class="tiles">{cells}{_stage_tiles(record)}</div>'
+
+
+def _stage_tiles(record: RunRecord) -> str:
+    stages = record.series.stages
+    last = stages[max(stages)] if stages else None
+    tiles = []
     if last is not None:
-        tiles.append((plain(last.last("loss")), f"loss of stage {last.stage}, at last"))
+        tiles.append((loss_of(last), f"loss of stage {last.stage}, at last"))
         if math.isfinite(probe := last_known(last.groups["online"].get("linear"))):
             tiles.append((f"{percent(probe)} %", f"online probe of stage {last.stage}"))
-        peaks = {stage.stage: peak_memory(stage) for stage in series.stages.values()}
+        peaks = {stage.stage: peak_memory(stage) for stage in stages.values()}
         known = {stage: peak for stage, peak in peaks.items() if math.isfinite(peak)}
         if known:
             largest = max(known, key=lambda stage: known[stage])
             tiles.append((size_of(known[largest]), f"most memory, stage {largest}"))
     alarms, restarts = (sum(event.kind == kind for event in record.events) for kind in ("alarm", "restart"))
     tiles.append((f"{alarms} / {restarts}", "alarms / restarts"))
-    cells = "".join(f'<div class="tile"><b>{text(value)}</b><span>{text(name)}</span></div>' for value, name in tiles)
-    return f'<div class="tiles">{cells}</div>'
+    return "".join(f'<div class="tile"><b>{value}</b><span>{text(name)}</span></div>' for value, name in tiles)
+
+
+def _pauses(record: RunRecord) -> float:
+    """Seconds from the last step of an attempt to when the next one began; 0 where there was one attempt."""
+    times = record.series.time[np.isfinite(record.series.time)]
+    found = 0.0
+    for event in record.events:
+        if event.kind == "restart" and event.stage is None:
+            before = times[times < event.time]
+            found += event.time - float(before[-1]) if before.size else 0.0
+    return found
 
 
 def _pipeline(record: RunRecord, pictures: Sequence[Picture], svgs: dict[str, str]) -> str:
@@ -184,8 +207,9 @@ def stages_of(record: RunRecord) -> int:
 
 
 def _epoch(record: RunRecord) -> str:
-    epoch = last_known(record.series.epoch)
-    return f"{epoch + 1:.0f}" if math.isfinite(epoch) else NOTHING
+    epoch, train = last_known(record.series.epoch), record.config.train
+    at = f"{epoch + 1:.0f}" if math.isfinite(epoch) else NOTHING
+    return f"in epoch {at}" if train.max_steps is not None else f"to epoch {at} of {train.epochs}"
 
 
 def _first(values: Numbers) -> float:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from launch.failure import read_failure
 from launch.reporting.series import RunSeries, read_series
 from launch.resume import is_running
@@ -14,7 +16,7 @@ from launch.run_dir import read_config
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.evaluation.document import Document
-from workers.observing.history_file import read_events, read_steps
+from workers.observing.history_file import each_step, read_events
 from workers.observing.observer import Event
 from workers.observing.trace_part import Part, read_parts
 from workers.run_files import RunDir
@@ -72,16 +74,36 @@ def read_run(path: Path) -> RunRecord:
     if not run.metrics.is_file():
         why = "it has only begun: wait for its first step" if outcome.word == "running" else "no step of it has ended"
         raise UserError(f"'{path}' has no metrics.jsonl, so there is nothing to report ({why})")
-    lines, notes = read_steps(run.metrics)
-    if not lines:
+    notes: list[str] = []
+    series = read_series(each_step(run.metrics, notes))
+    if not series.count:
         raise UserError(f"'{run.metrics}' has no step yet, so there is nothing to report. Wait for the first one")
-    record = RunRecord(run, config, outcome, read_series(lines), notes=list(notes))
+    record = RunRecord(run, config, outcome, series, notes=[*notes, *_about(series)])
     record.report = _read_report(run, record.notes)
     record.events = _read_events(run, record.notes)
     record.evaluation = _read_evaluation(path, record.notes)
     record.parts, found = read_parts(run.trace)
     record.notes += found
     return record
+
+
+def _about(series: RunSeries) -> list[str]:
+    """What the figures do not show."""
+    found = []
+    if series.every > 1:
+        found.append(
+            f"of {series.count:,} steps, each figure shows one of {series.every}; images and times are those of all"
+        )
+    for stage in series.stages.values():
+        at = stage.step[stage.lost > 0]
+        if at.size:
+            count, still = int(np.nanmax(stage.lost)), ", also at last" if stage.loses else ""
+            near = "about" if series.every > 1 else "at"
+            found.append(
+                f"the loss of stage {stage.stage} was not finite in {count:,} of its steps, first {near} step "
+                f"{at[0]:,.0f}{still}; figures leave those steps out"
+            )
+    return found
 
 
 def _outcome(run: RunDir) -> Outcome:

@@ -1,19 +1,21 @@
 """The lines of `metrics.jsonl` as columns of numbers: one set for each stage, whatever is missing as NaN.
 
-Totals begin at 0 again after a stage was restarted; what a stage spent in a step is the difference of two lines.
+Totals begin at 0 again after a stage was restarted; what a stage spent in a step is the difference of two lines. Of a
+run of very many steps, steps next to each other are joined to one row, so that memory has a bound.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Numbers = NDArray[np.float64]
+from launch.reporting.columns import SUMMED, Columns, Numbers, number
+
 TOTALS = ("busy", "wait_input", "wait_output")
 PLAIN = (
     "loss", "learning_rate", *TOTALS, "queue_depth", "link_bytes", "skipped", "gradient_norm", "update_norm",
@@ -22,8 +24,13 @@ PLAIN = (
 """Of a stage, a number a step."""
 GROUPS = ("terms", "online")
 """Of a stage, several numbers a step, by name."""
+OF_RUN = {"step": "step", "epoch": "epoch", "time": "time", "rate": "images_per_second", "eta": "eta_seconds"}
+"""Of a step, beside its images: the name of the column, and that in the file."""
 POINTS = 300
 """Of one curve; more cannot be told apart, and would make a page large."""
+MOST = 2**18
+"""Rows that are kept; even. Four stages with a few measures take some 200 MB."""
+_LOST, _LOSES, _LINES = "steps without a finite loss", "whether the last one is", "lines"
 
 
 @dataclass
@@ -35,12 +42,16 @@ class StageSeries:
         step: of every report, `[T]`.
         values: by name (`PLAIN`), `[T]`.
         groups: `terms` and `online`: by name, `[T]`.
+        lost: steps whose loss was not finite so far, `[T]`.
+        loses: whether the last loss of all is not finite.
     """
 
     stage: int
     step: Numbers
     values: dict[str, Numbers] = field(default_factory=dict)
     groups: dict[str, dict[str, Numbers]] = field(default_factory=dict)
+    lost: Numbers = field(default_factory=lambda: np.array([]))
+    loses: bool = False
 
     def spent(self, name: str) -> Numbers:
         """What every step added to a total, `[T]`; after a restart the total is what was spent since."""
@@ -69,15 +80,20 @@ class RunSeries:
     """What a run reported.
 
     Args:
-        step, epoch, time, images, rate: of every line, `[T]`; `rate` in images a second.
+        count: of its steps.
+        every: steps that make a row, 1 unless there are very many.
+        step, epoch, time, images, rate, eta: of every row, `[T]`; `rate` in images a second, `eta` in seconds.
         stages: by number.
     """
 
+    count: int
+    every: int
     step: Numbers
     epoch: Numbers
     time: Numbers
     images: Numbers
     rate: Numbers
+    eta: Numbers
     stages: dict[int, StageSeries]
 
 
@@ -91,29 +107,19 @@ class Curve:
     high: Numbers
 
 
-def number(value: Any) -> float:
-    """`value` if it is a finite number, else NaN: a file may hold anything."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return math.nan
-    try:
-        return float(value) if math.isfinite(value) else math.nan
-    except OverflowError:
-        return math.nan
+def read_series(lines: Iterable[Mapping[str, Any]], most: int = MOST) -> RunSeries:
+    """Columns of all lines, each with a whole number `step`, and a list `stages` of dictionaries with a number `stage`.
 
+    Where a run went on from a snapshot, what an earlier attempt did of its steps and later ones is withdrawn.
 
-def read_series(lines: Sequence[Mapping[str, Any]]) -> RunSeries:
-    """Columns of all lines; of a step that occurs twice, because a run went on from a snapshot, the later line."""
-    latest = {line["step"]: line for line in lines if isinstance(line.get("step"), int)}
-    ordered = [latest[step] for step in sorted(latest)]
-    found: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
-    for line in ordered:
-        entries = line.get("stages")
-        for entry in entries if isinstance(entries, list) else []:
-            if isinstance(entry, dict) and isinstance(entry.get("stage"), int) and entry["stage"] > 0:
-                found.setdefault(entry["stage"], []).append((line["step"], entry))
-    names = {"step": "step", "epoch": "epoch", "time": "time", "images": "images", "rate": "images_per_second"}
-    columns = {name: _column(ordered, key) for name, key in names.items()}
-    return RunSeries(stages={stage: _stage(stage, found[stage]) for stage in sorted(found)}, **columns)
+    Args:
+        lines: in the order in which they were written.
+        most: rows to keep, an even number.
+    """
+    gathering = _Gathering(most)
+    for line in lines:
+        gathering.add(line)
+    return gathering.series()
 
 
 def curve(x: Numbers, y: Numbers, points: int = POINTS) -> Curve:
@@ -128,17 +134,107 @@ def curve(x: Numbers, y: Numbers, points: int = POINTS) -> Curve:
     return Curve(np.add.reduceat(x, edges) / sizes, np.add.reduceat(y, edges) / sizes, low, high)
 
 
-def _stage(stage: int, entries: Sequence[tuple[int, Mapping[str, Any]]]) -> StageSeries:
-    reports = [entry for _, entry in entries]
-    series = StageSeries(stage, np.array([step for step, _ in entries], dtype=np.float64))
-    series.values = {name: _column(reports, name) for name in PLAIN}
-    for group in GROUPS:
-        parts = [entry.get(group) for entry in reports]
-        known = [part if isinstance(part, dict) else {} for part in parts]
-        names = dict.fromkeys(str(name) for part in known for name in part)
-        series.groups[group] = {name: _column(known, name) for name in names}
-    return series
+class _StageRows:
+    """What one stage reported, and in which row of the run each row lies."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.columns = Columns()
+        self.lost = 0
+
+    def add(self, row: int, entry: Mapping[str, Any], step: int) -> None:
+        columns = self.columns
+        if not self.rows or self.rows[-1] != row:
+            columns.begin()
+            self.rows.append(row)
+        columns.put("step", step)
+        for name in PLAIN:
+            columns.put(name, entry.get(name))
+        for group in GROUPS:
+            members = entry.get(group)
+            for name, value in members.items() if isinstance(members, dict) else ():
+                columns.put((group, name), value)
+        if isinstance(loss := entry.get("loss"), float):
+            loses = not math.isfinite(loss)
+            self.lost += loses
+            columns.put(_LOST, self.lost)
+            columns.put(_LOSES, float(loses))
+
+    def cut(self, row: int) -> None:
+        size = bisect_left(self.rows, row)
+        del self.rows[size:]
+        self.columns.cut(size)
+        lost = self.columns.numbers(_LOST)
+        self.lost = int(np.nanmax(lost, initial=0.0))
+
+    def halve(self) -> None:
+        groups = np.array(self.rows, dtype=np.int64) // 2
+        self.columns.join(groups)
+        self.rows = np.unique(groups).tolist()
+
+    def series(self, stage: int) -> StageSeries:
+        columns, groups = self.columns, dict[str, dict[str, Numbers]]()
+        for group in GROUPS:
+            keys = [key for key in columns.keys if isinstance(key, tuple) and key[0] == group]
+            groups[group] = {key[1]: columns.numbers(key) for key in keys}
+        values = {name: columns.numbers(name) for name in PLAIN}
+        loses = columns.numbers(_LOSES)
+        known = loses[np.isfinite(loses)]
+        return StageSeries(
+            stage, columns.numbers("step"), values, groups, columns.numbers(_LOST), bool(known.size and known[-1])
+        )
 
 
-def _column(entries: Iterable[Mapping[str, Any]], name: str) -> Numbers:
-    return np.array([number(entry.get(name)) for entry in entries], dtype=np.float64)
+class _Gathering:
+    """Takes lines one by one. Of `every` steps in a row there is one row: the sum of their images, else the last."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._every, self._room = most, 1, 0
+        self._lines, self._stages = Columns(), dict[int, _StageRows]()
+        self._count, self._last = 0, -1
+        self._images = math.nan
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        step: int = line["step"]
+        if step <= self._last:
+            self._withdraw(step)
+        if not self._room:
+            self._begin()
+        self._room -= 1
+        self._count += 1
+        self._last = step
+        for name, key in OF_RUN.items():
+            self._lines.put(name, line.get(key))
+        if math.isfinite(images := number(line.get("images"))):
+            self._images = images + (self._images if math.isfinite(self._images) else 0)
+        self._lines.put(SUMMED, self._images)
+        self._lines.put(_LINES, self._count)
+        for entry in line.get("stages", ()):
+            if entry["stage"] > 0:
+                rows = self._stages.setdefault(entry["stage"], _StageRows())
+                rows.add(self._lines.size - 1, entry, step)
+
+    def series(self) -> RunSeries:
+        columns = {name: self._lines.numbers(name) for name in (*OF_RUN, SUMMED)}
+        stages = {stage: self._stages[stage].series(stage) for stage in sorted(self._stages)}
+        return RunSeries(
+            self._count, self._every, stages={k: each for k, each in stages.items() if each.step.size}, **columns
+        )
+
+    def _begin(self) -> None:
+        if self._lines.size == self._most:
+            self._every *= 2
+            self._lines.join(np.arange(self._most) // 2)
+            for stage in self._stages.values():
+                stage.halve()
+        self._lines.begin()
+        self._room, self._images = self._every, math.nan
+
+    def _withdraw(self, step: int) -> None:
+        """Forget the rows that reach `step`."""
+        size = int(np.searchsorted(self._lines.numbers("step"), step))
+        self._lines.cut(size)
+        for stage in self._stages.values():
+            stage.cut(size)
+        self._count = int(np.nanmax(self._lines.numbers(_LINES), initial=0.0))
+        self._room = 0

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from launch.reporting.columns import Numbers, number
 from launch.reporting.reading import RunRecord
-from launch.reporting.series import Numbers, StageSeries, number
+from launch.reporting.series import StageSeries
 from launch.reporting.words import NOTHING, date_of, percent, plain, size_of
 from launch.showing.grid import Grid
 from launch.showing.naming import clean
@@ -56,15 +57,20 @@ def stage_table(record: RunRecord) -> str:
     for stage in stages:
         shares, units = stage.shares(), _units(record, stage.stage)
         online = [percent(last_known(stage.groups["online"].get(name))) for name in measures]
-        row = [_stage_mark(stage.stage), text(units), plain(stage.last("loss")), *online]
+        row = [_stage_mark(stage.stage), text(units), loss_of(stage), *online]
         row += [percent(shares[name]) for name in ("busy", "wait_input", "wait_output")]
         row += [
-            plain(_mean(stage.values["queue_depth"]), 2),
+            _two(_mean(stage.values["queue_depth"])),
             size_of(peak_memory(stage)),
             size_of(stage.total("link_bytes")),
         ]
         rows.append([*row, plain(stage.last("skipped"))])
     return table(head, rows, left=2)
+
+
+def loss_of(stage: StageSeries) -> str:
+    """The last loss, as HTML; what is not finite is no number of earlier."""
+    return '<b class="failed">not finite</b>' if stage.loses else plain(stage.last("loss"))
 
 
 def event_table(events: Sequence[Event]) -> str:
@@ -135,6 +141,10 @@ def last_known(values: Numbers | None) -> float:
 def _mean(values: Numbers) -> float:
     known = values[np.isfinite(values)]
     return float(known.mean()) if known.size else math.nan
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else NOTHING
 
 
 def peak_memory(stage: StageSeries) -> float:

@@ -35,7 +35,11 @@ def plain(value: float, digits: int = 4) -> str:
     """A number with so many digits that mean something."""
     if not math.isfinite(value):
         return NOTHING
-    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+    if abs(value) >= 1e12:
+        return f"{value:.{digits - 1}e}"
+    if abs(value) >= 10**digits or value == round(value):
+        return f"{value:,.0f}"
+    return f"{value:#.{digits}g}".removesuffix(".")
 
 
 def percent(share: float) -> str:

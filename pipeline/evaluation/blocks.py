@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline.evaluation.feature_set import FeatureSet
@@ -22,17 +22,25 @@ class BlockScore:
     """None for a block without a head: end to end, only the last has one."""
 
 
-def score_blocks(train: FeatureSet, test: FeatureSet, known: Mapping[Place, float] | None = None) -> list[BlockScore]:
+def score_blocks(
+    train: FeatureSet,
+    test: FeatureSet,
+    known: Mapping[Place, float] | None = None,
+    fitted: Callable[[int, int], None] = lambda done, total: None,
+) -> list[BlockScore]:
     """Fit a probe on each feature of each block, and test it.
 
     Args:
         train, test: both features of every block that has them; others are passed over.
         known: scores of such probes that have been fitted already.
+        fitted: called with how many probes are fitted, and of how many, before each and at the end.
     """
     scores = dict(known or {})
-    for place in train.features:
-        if place.feature in FEATURES and place not in scores:
-            features = train.features[place], train.labels, test.features[place], test.labels
-            scores[place] = linear_probe_accuracy(*features)
+    missing = [place for place in train.features if place.feature in FEATURES and place not in scores]
+    for number, place in enumerate(missing):
+        fitted(number, len(missing))
+        features = train.features[place], train.labels, test.features[place], test.labels
+        scores[place] = linear_probe_accuracy(*features)
+    fitted(len(missing), len(missing))
     blocks = sorted({place.block for place in scores})
     return [BlockScore(block, scores[Place(block, "trunk")], scores.get(Place(block, "expansion"))) for block in blocks]

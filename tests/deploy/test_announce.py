@@ -63,6 +63,34 @@ def test_a_run_that_ended_well_is_taken_off_and_one_that_failed_is_not(tmp_path:
     assert [group["labels"]["run"] for group in announced(root, file)] == ["failed"]
 
 
+def test_a_run_that_its_user_has_stopped_is_no_run_that_is_gone(tmp_path: Path) -> None:
+    root, file = tmp_path / "runs", tmp_path / "runs.json"
+    kinds = {"stopped": {"kind": "interrupted"}, "died": {"kind": "died"}, "strange": [], "stranger": {"kind": {}}}
+    for port, (name, failure) in enumerate(kinds.items(), 1):
+        folder = run_folder(root, name, metrics=f"http://127.0.0.1:{port}/metrics")
+        (folder / "failure.json").write_text(json.dumps(failure))
+    assert [group["labels"]["run"] for group in announced(root, file)] == ["died", "strange", "stranger"]
+    (root / "stopped" / "failure.json").unlink()  # as it goes on
+    assert len(announced(root, file)) == 4
+
+
+def test_a_port_belongs_to_the_run_that_got_it_last(tmp_path: Path) -> None:
+    root, file, now = tmp_path / "runs", tmp_path / "runs.json", time.time()
+    for name, age in (("a-new", 10.0), ("z-old", 500.0)):
+        state = run_folder(root, name, metrics="http://127.0.0.1:9464/metrics") / "coordinator.json"
+        os.utime(state, (now - age, now - age))
+    (root / "z-old" / "metrics.jsonl").write_text("{}\n")
+    run_folder(root, "m-other", metrics="http://127.0.0.2:9464/metrics")
+    assert [group["labels"]["run"] for group in announced(root, file)] == ["a-new", "m-other"]
+
+
+def test_what_was_in_the_file_does_not_matter(tmp_path: Path) -> None:
+    root, file = tmp_path / "runs", tmp_path / "runs.json"
+    root.mkdir()
+    file.write_bytes(b"\xff\xfe")
+    assert announced(root, file) == []
+
+
 def test_a_run_that_vanished_is_forgotten_a_day_after_its_last_step(tmp_path: Path) -> None:
     keep = runpy.run_path(str(PROGRAM))["KEEP_SECONDS"]
     root, file = tmp_path / "runs", tmp_path / "runs.json"
@@ -79,21 +107,31 @@ def test_it_goes_on_looking_until_it_is_stopped(tmp_path: Path) -> None:
     root, file = tmp_path / "runs", tmp_path / "runs.json"
     root.mkdir()
     command = [sys.executable, str(PROGRAM), str(root), str(file), "--every", "0.05"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + LIMIT
-        for name in ("first", "second"):
-            run_folder(root, name, metrics="http://127.0.0.1:1/metrics")
+        for port, name in enumerate(("first", "second"), 1):
+            run_folder(root, name, metrics=f"http://127.0.0.1:{port}/metrics")
             while not file.exists() or name not in file.read_text():
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
+        # A folder on another host may be away for a while.
+        root.rename(tmp_path / "away")
+        assert process.stderr is not None
+        assert "looking again every 0.05 s" in process.stderr.readline()
+        (tmp_path / "away").rename(root)
+        run_folder(root, "third", metrics="http://127.0.0.1:3/metrics")
+        while "third" not in file.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=LIMIT)
+        out, errors = process.communicate(timeout=LIMIT)
     finally:
         process.kill()
         process.wait(timeout=LIMIT)
     assert process.returncode == 0
-    assert out.splitlines()[-1].endswith("first, second")
+    assert out.splitlines()[-1].endswith("first, second, third")
+    assert errors == "", "it is said once"
 
 
 @pytest.mark.parametrize(
@@ -102,9 +140,15 @@ def test_it_goes_on_looking_until_it_is_stopped(tmp_path: Path) -> None:
         (("missing", "runs.json"), "missing: No such file"),
         ((".", "runs.txt"), "ends in .json"),
         ((".", "runs.json", "--every", "0"), "above 0"),
+        ((".", "runs.json", "--every", "nan"), "above 0"),
+        ((".", "runs.json", "--every", "inf"), "3600 at most"),
+        ((".", "missing.json/runs.json", "--once"), "missing.json: File exists"),
+        ((".", "folder.json"), "folder.json"),
     ],
 )
 def test_a_mistake_is_told(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    (tmp_path / "missing.json").write_text("")
+    (tmp_path / "folder.json").mkdir()
     done = subprocess.run(
         [sys.executable, str(PROGRAM), *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT
     )

@@ -18,6 +18,7 @@ def test_the_configuration_reads_the_rules_and_the_targets_beside_it() -> None:
     assert config["rule_files"] == ["rules.yml"]
     (job,) = config["scrape_configs"]
     assert job["file_sd_configs"][0]["files"] == ["targets/*.json"]
+    assert not job.get("honor_labels"), "else onward_run_info may have another `run` than all other series of a target"
     for rule in [*rules("record").values(), *rules("alert").values()]:
         for chosen in re.findall(r'job="([^"]*)"', rule["expr"]):
             assert chosen == job["job_name"], "a rule about a job that nobody scrapes"

@@ -103,8 +103,30 @@ def test_the_pipeline_shows_the_middle_of_the_run(ended: tuple[RunDir, str]) -> 
     assert figure is not None
     assert "the batch of step 10 through the pipeline" in figure[0]
     texts = re.findall(r">([^<>]+)</text>", figure[0])
-    assert {"feed", "stage 1", "stage 4", "10", "11", "ms"} <= set(texts)
+    assert {"feed", "stage 1", "stage 4", "10", "11", "time, ms"} <= set(texts)
     assert not {"1", "2", "3", "19"} & set(texts), "steps of its beginning and of its end"
+
+
+def test_a_loss_that_is_not_finite_is_said_everywhere(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", steps=9)
+    lines = [json.loads(each) for each in run.metrics.read_text().splitlines()]
+    for each in lines[6:]:
+        each["stages"][3]["loss"] = float("nan")
+    run.metrics.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    html = page_of(run)
+    assert html.count("not finite</b>") == 2, "in the tile and in the table, where the last finite one stood"
+    assert "the loss of stage 4 was not finite in 3 of its steps, first at step 6, also at last" in Page(html).text
+
+
+def test_a_pause_between_two_attempts_is_not_training(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", steps=9)
+    lines = [json.loads(each) for each in run.metrics.read_text().splitlines()]
+    for each in lines[6:]:
+        each["time"] += 86_400
+    run.metrics.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    goes_on = {**event("restart", "the run goes on after 6 steps", step=6), "time": lines[6]["time"] - 1.0}
+    run.events.write_text(json.dumps(goes_on) + "\n")
+    assert "4.5 s from the first step to the last, without pauses" in Page(page_of(run)).text
 
 
 def test_whatever_a_run_is_called_is_text(tmp_path: Path) -> None:
@@ -244,7 +266,24 @@ def test_the_page_goes_where_it_is_told_to(tmp_path: Path, onward: Callable[...,
     assert (outcome.code, outcome.err) == (0, "")
     assert f"report in {target}" in outcome.out
     assert Page(target.read_text()).text
-    assert not (run.path / "report.html").exists()
-    folder = onward("report", run.path, "--to", tmp_path)
-    assert folder.code == 2
-    assert "is a folder. Give a file" in folder.err
+    assert not list(run.path.glob("report*")), "whose run it is may not be whose report it is"
+    assert "in the folder <code>mine</code>" in target.read_text()
+    assert (tmp_path / "pages" / "mine" / "loss.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (".", "is a folder. Give a file, such as"),
+        ("run/metrics.jsonl", "is no name of a page. Give one that ends in .html"),
+    ],
+)
+def test_what_is_no_page_is_not_replaced_by_one(
+    tmp_path: Path, onward: Callable[..., Outcome], target: str, said: str
+) -> None:
+    run = write_run(tmp_path / "run", steps=2)
+    before = run.metrics.read_bytes()
+    outcome = onward("report", run.path, "--to", tmp_path / target)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert said in outcome.err
+    assert run.metrics.read_bytes() == before

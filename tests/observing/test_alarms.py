@@ -29,7 +29,7 @@ class Case:
 
     def line(self, *stages: dict[str, Any], seconds: float | None = None) -> None:
         time = float(self.step) if seconds is None else seconds
-        known = {"skipped": 0, "loss": 0.5, "busy": self.step, "wait_input": 0.0}
+        known = {"skipped": 0, "loss": 0.5, "busy": self.step, "wait_input": 0.0, "wait_output": 0.0}
         told = [{"stage": number, **known, **stage} for number, stage in enumerate(stages, 1)]
         self.alarms.step_done({"step": self.step, "time": time, "stages": told})
         self.step += 1
@@ -108,6 +108,15 @@ def test_end_to_end_the_block_with_the_loss_is_named() -> None:
     assert run.news() == [("alarm", "nonfinite", 4)]
 
 
+def test_end_to_end_the_block_is_named_whose_gradients_overflow() -> None:
+    run = case(mode="end_to_end")
+    for skipped in range(1, 6):
+        assert run.news() == []
+        run.line({"loss": None}, {"skipped": skipped, "loss": None}, {"loss": None}, {})
+    assert "for 5 steps in a row gradients were not finite" in run.said[0].text
+    assert run.news() == [("alarm", "nonfinite", 2)]
+
+
 def test_a_pipeline_that_waits_for_images_is_told() -> None:
     run = case(alarms={"window_steps": 4}, data={"workers": 3})
     waited = [0.0, 0.6, 1.2, 1.8]
@@ -157,6 +166,23 @@ def test_a_stage_that_is_much_busier_than_the_others_is_told() -> None:
     assert run.news() == [("cleared", "bottleneck", 3)]
 
 
+def test_the_slowest_of_stages_that_all_wait_for_images_is_no_bottleneck() -> None:
+    run, times = case(alarms={"window_steps": 2, "starved_above": 0.99}), [0.0, 0.0, 0.0, 0.0]
+    for _ in range(4):
+        busy(run, times, 0.1, 0.4, 0.1, 0.1)  # of one second
+    assert run.news() == []
+    for _ in range(3):
+        busy(run, times, 0.1, 0.6, 0.1, 0.1)
+    assert run.news() == [("alarm", "bottleneck", 2)]
+    for _ in range(3):
+        busy(run, times, 0.1, 0.45, 0.1, 0.1)
+    assert run.news() == [], "not clearly less than half of the time"
+    for _ in range(3):
+        busy(run, times, 0.1, 0.35, 0.1, 0.1)
+    assert run.said[0].text == "stage 2 waits itself most of the time"
+    assert run.news() == [("cleared", "bottleneck", 2)]
+
+
 def test_stages_that_share_a_process_count_together() -> None:
     run, times = case(alarms={"window_steps": 2}, processes=2), [0.0, 0.0, 0.0, 0.0]
     for _ in range(3):
@@ -184,6 +210,14 @@ def test_a_stage_that_comes_back_starts_the_window_again() -> None:
     for _ in range(4):
         busy(run, times, 1.0, 0.5, 1.0, 1.0)
     assert run.news() == [], "2 s of the others are not much against -1.5 s of a stage"
+
+
+def test_a_stage_that_comes_back_busier_than_it_left_starts_the_window_again_too() -> None:
+    """It went through many steps again before the first that counts; its waits tell."""
+    run = case(alarms={"window_steps": 2})
+    for waited, computed in ((0.1, 0.9), (0.2, 1.8), (0.0, 9.0), (0.1, 9.9)):
+        run.line({"wait_input": waited, "busy": computed}, {}, {}, {})
+    assert run.news() == [], "7.2 s of one step are those of many"
 
 
 class Clock:
@@ -220,11 +254,14 @@ def test_a_stage_that_says_nothing_is_told_and_is_over_when_it_has_kept_pace(mon
     for _ in range(3):  # a report every 50 s: neither silent nor at its old pace
         for seconds in range(0, 50, 1):
             assert tick(seconds) == []
-    for _ in range(40):
-        tick(1)
+    for _ in range(2):  # steps that take 40 s each are slow, and yet not silent
+        for seconds in range(0, 40, 1):
+            tick(seconds)
     assert run.news() == [("cleared", "silent", 3)]
     assert tick(61, None) == [("alarm", "silent", None)]
     assert "no images have come for 61 s" in run.said[0].text
     run.news()
     run.alarms.tick(None)
-    assert run.said == [], "the run is over"
+    assert run.news() == [("cleared", "silent", None)], "nothing is owed any more"
+    run.alarms.tick(None)
+    assert run.news() == [], "the run is over"

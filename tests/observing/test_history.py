@@ -47,7 +47,7 @@ def line(step: int, *stages: dict[str, Any], **others: Any) -> dict[str, Any]:
 
 
 def document(history: History) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(history.whole().text())
+    value: dict[str, Any] = json.loads(history.whole().text)
     return value
 
 
@@ -163,11 +163,11 @@ def test_a_reader_gets_what_is_new_and_misses_nothing(tmp_path: Path) -> None:
     history.event(event("alarm"))
     news = history.since(known["id"])
     assert news is not None
-    found = json.loads(news.text())
+    found = json.loads(news.text)
     assert (found["start"], found["steps"], found["facts"]) == (0, [0, 1], None)
     assert found["columns"]["1"]["loss"] == [1.0, 3.0]
     assert [one["kind"] for one in found["events"]] == ["alarm"]
-    assert json.loads(news.text())["id"] == document(history)["id"]
+    assert json.loads(news.text)["id"] == document(history)["id"]
 
 
 def test_a_reader_whose_copy_cannot_be_mended_is_told_so(tmp_path: Path) -> None:
@@ -253,8 +253,23 @@ def test_a_configuration_with_an_infinite_number_is_still_json(tmp_path: Path) -
 
 def test_the_outcome_is_told(tmp_path: Path) -> None:
     history = started(tmp_path)
+    history.step_done(line(0))
     before = history.version
     assert history.outcome is None
+    assert document(history)["ended"] is None
     history.run_ended("failed: stage 2 died")
     assert history.version > before
-    assert document(history)["outcome"] == "failed: stage 2 died"
+    value = document(history)
+    assert value["outcome"] == "failed: stage 2 died"
+    assert value["ended"] == pytest.approx(value["clock"], abs=5), "not the time of the last step"
+
+
+def test_what_many_pages_are_told_is_made_once(tmp_path: Path) -> None:
+    history = started(tmp_path)
+    history.step_done(line(0))
+    known = document(history)["id"]
+    history.step_done(line(1))
+    assert history.since(known) is history.since(known)
+    first = history.since(known)
+    history.step_done(line(2))
+    assert history.since(known) is not first

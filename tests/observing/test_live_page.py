@@ -108,7 +108,8 @@ def made_up(path: Path, stages: int, steps: int, **config: Any) -> History:
 
 def made_up_line(step: int, stages: int) -> dict[str, Any]:
     terms = {EVIL: 2.0, "on_diagonal": 1.0}
-    return line(step, *(stage(k, step, terms=terms, loss=5.0 / (step + k)) for k in range(1, stages + 1)))
+    found = (stage(k, step, terms=terms, loss=5.0 / (step + k)) for k in range(1, stages + 1))
+    return line(step, *found, time=time.time())
 
 
 def serve(history: History, **settings: Any) -> LiveServer:

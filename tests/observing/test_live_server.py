@@ -87,7 +87,7 @@ def running(path: Path, steps: int = 1) -> History:
 
 
 def cursor(history: History) -> str:
-    return str(json.loads(history.whole().text())["id"])
+    return str(json.loads(history.whole().text)["id"])
 
 
 def test_the_page_and_all_that_it_asks_for_is_served(serve: Server) -> None:
@@ -153,6 +153,19 @@ def test_another_name_for_this_machine_is_refused_on_loopback(serve: Server, pat
 
 def test_on_other_addresses_any_name_will_do(serve: Server) -> None:
     assert ask(serve(host="0.0.0.0"), "/metrics", Host="trainer.example")[0].status == 200
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_an_address_that_stands_for_all_is_not_what_users_are_sent_to(serve: Server, host: str) -> None:
+    try:
+        server = serve(host=host)
+    except ConfigError:
+        assert host == "::", "there may be no IPv6"
+        return
+    here, port = ("127.0.0.1" if host == "0.0.0.0" else "[::1]"), port_of(server)
+    assert server.url == f"http://{here}:{port}/"
+    assert f"from other machines http://{socket.gethostname()}:{port}/" in server.invitation
+    assert "other machines" not in serve().invitation
 
 
 def test_prometheus_gets_the_format_that_it_asks_for(serve: Server) -> None:
@@ -229,7 +242,7 @@ def test_a_quiet_stream_beats(serve: Server, tmp_path: Path, monkeypatch: pytest
     with socket.create_connection(("127.0.0.1", port_of(serve(history))), timeout=WAIT) as client:
         client.sendall(f"GET /events?after={cursor(history)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         received = b""
-        while b"\n: still here\n" not in received:
+        while b"event: beat\n" not in received:
             part = client.recv(4096)
             assert part, received
             received += part

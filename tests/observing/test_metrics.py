@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import urllib.request
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.config import Metrics
-from tests.observing.recorders import facts
+from tests.observing.recorders import facts, recorder
+from tests.observing.recorders import report as a_report
 from tests.runs import ROOT
 from workers.feed import FeedMeasures
 from workers.observing.catalogue import CATALOGUE, STAGE, reference
@@ -119,9 +121,30 @@ def test_what_is_rare_is_there_from_the_start(tmp_path: Path) -> None:
 def test_a_run_of_one_process_has_no_links(tmp_path: Path) -> None:
     metrics = RunMetrics()
     metrics.run_started(facts(tmp_path, runtime="serial"))
+    metrics.stage_report(report(2, 0, 1.0), 0.0)
     values = held(metrics)
-    assert not [name for name, _ in values if name == "onward_link_capacity"]
+    assert not [name for name, _ in values if name.startswith("onward_link_")]
     assert [dict(labels)["link"] for name, labels in values if name == "onward_run_info"] == ["none"]
+
+
+def test_there_is_no_link_within_a_process(tmp_path: Path) -> None:
+    metrics = RunMetrics()
+    metrics.run_started(facts(tmp_path, processes=2))
+    for stage in range(1, 5):
+        metrics.stage_report(report(stage, 0, 1.0), 0.0)
+    found: dict[str, set[str]] = {}
+    for name, labels in held(metrics):
+        if name.startswith("onward_link_"):
+            found.setdefault(name, set()).add(dict(labels)["stage"])
+    inputs, outputs = {"1", "3"}, {"2"}  # the last stage sends nothing
+    assert found == {
+        "onward_link_capacity": inputs, "onward_link_queue_depth": inputs, "onward_link_bytes_total": outputs,
+    }  # fmt: skip
+
+
+def test_before_the_run_has_begun_nobody_knows_when_it_ends() -> None:
+    """The page is served while the data set is opened, which may take minutes."""
+    assert isnan(held(RunMetrics())["onward_eta_seconds", ()])
 
 
 def test_an_alarm_is_raised_while_any_stage_has_it() -> None:
@@ -147,6 +170,24 @@ def test_totals_of_a_stage_that_comes_back_begin_at_0_again() -> None:
     values = held(metrics)
     assert values["onward_stage_busy_seconds_total", stage] == 12.0
     assert values["onward_restarts_total", stage] == 1
+
+
+def test_a_step_that_is_skipped_once_more_after_a_restart_counts_once(tmp_path: Path) -> None:
+    made, stage = recorder(tmp_path, 6), (("replica", "0"), ("stage", "1"))
+
+    def skipped(*told: tuple[int, int]) -> float:
+        for step, total in told:
+            made.stage_report(a_report(1, step, skipped=total))
+        return held(made.metrics)["onward_skipped_steps_total", stage]
+
+    for step in range(6):
+        made.batch_sent(step, 0, 64, 2)
+    with made:
+        assert skipped((0, 0), (1, 0), (2, 1), (3, 2)) == 2
+        made.metrics.event(Event(0.0, "restart", "restart", 1, 1, "."))
+        assert skipped((1, 0), (2, 1), (3, 2)) == 2, "the same steps as before"
+        assert skipped((4, 2)) == 2
+        assert skipped((5, 3)) == 3
 
 
 def test_the_feed_of_a_process_that_was_restarted_begins_anew() -> None:

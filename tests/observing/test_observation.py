@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UserError
 from tests.observing.recorders import Witness
 from tests.pipeline.small import small_config
 from workers.failures import RunFailed, Sign
@@ -67,6 +67,38 @@ def test_how_it_failed_is_told_once(tmp_path: Path) -> None:
         fail()
     assert "metrics" not in json.loads((tmp_path / "coordinator.json").read_text())
     assert witness.of("ended") == ["failed: stage 1 failed at step 2: SIGKILL"]
+
+
+def test_why_it_failed_is_written_down_before_the_observers_are_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    error = RunFailed(Sign("stage 1", 2, "died", "SIGKILL"))
+    config = small_config(metrics={"enabled": False})
+    made = Observation(
+        config, RunDir(tmp_path), Terminal(Console(file=io.StringIO())), failed=lambda error: told.append(str(error))
+    )
+
+    class Slow(Witness):
+        def run_ended(self, outcome: str) -> None:
+            told.append(outcome)
+
+    made.observers.add(Slow())
+
+    def fail() -> None:
+        with made:
+            made.begin(12, 4)
+            raise error
+
+    with pytest.raises(RunFailed):
+        fail()
+    assert told == [str(error), f"failed: {error}"]
+
+
+def test_no_tracker_is_started_for_a_run_whose_events_are_damaged(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text("damage\n\n")
+    made, witness, _ = observation(tmp_path, trackers=["no_such_module_of_anybody:Sheet"])
+    with pytest.raises(UserError, match="line 1: not what a run writes"), made:
+        made.begin(12, 4)
+    assert witness.told == []
 
 
 def test_a_run_that_did_not_begin_does_not_end(tmp_path: Path) -> None:

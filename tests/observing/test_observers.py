@@ -43,6 +43,17 @@ def test_an_observer_that_fails_is_told_nothing_more_and_the_others_are() -> Non
     assert said == ["Failing failed (ZeroDivisionError: no such step) and is told nothing more"]
 
 
+def test_a_terminal_that_is_gone_does_not_end_the_run() -> None:
+    """What fails may be the terminal itself: a full disk behind it, or a window that was closed."""
+
+    def gone(sentence: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    steady = Witness()
+    Observers([Failing(), steady], gone).step_done({"step": 0})
+    assert steady.told == [("step", {"step": 0})]
+
+
 def test_what_other_threads_say_is_told_by_the_main_one() -> None:
     witness = Witness()
     observers = Observers([witness], print)

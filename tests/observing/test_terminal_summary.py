@@ -70,9 +70,38 @@ def test_four_stages_fit_a_screen() -> None:
     ]
 
 
-def test_a_narrow_terminal_gets_a_narrow_table() -> None:
-    rows = printed(60)
-    assert "    4  64.1 → 76.7  74.3 → 81.7  70.5 %   27.5 %    2.0 %" in rows
+@pytest.mark.parametrize("stages", [1, 4, 10, 12])
+def test_more_stages_fit_a_screen_too(stages: int) -> None:
+    many = [alarm(number, 5) for number in range(1, 10)]
+    console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True, color_system=None)
+    print_summary(Terminal(console), RUN, report(stages), many, ["a note"])
+    rows = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert sum(-(-len(row) // 80) for row in rows) <= 23, "and the prompt below"
+    assert len([row for row in rows if "64.1 → 76.7 +12.6" in row]) == stages
+    assert "9 alarms:" in rows
+    assert any("┃" in row for row in rows) == (stages <= 4), "borders are the first to go"
+
+
+@pytest.mark.parametrize(
+    ("width", "last"),
+    [
+        (60, "    4  64.1 → 76.7  74.3 → 81.7  70.5 %   27.5 %    2.0 %"),
+        (40, "    4  64.1 → 76.7  74.3 → 81.7  70.5 %"),
+        (30, "    4  64.1 → 76.7"),
+    ],
+)
+def test_a_narrow_terminal_gets_a_narrow_table(width: int, last: str) -> None:
+    assert last in [row.rstrip() for row in printed(width)]
+
+
+def test_where_there_is_only_ascii() -> None:
+    written = io.BytesIO()
+    file = io.TextIOWrapper(written, encoding="ascii")  # strict: another sign would raise
+    print_report(Terminal(Console(file=file, width=80)), RUN, report(2))
+    file.flush()
+    rows = written.getvalue().decode().splitlines()
+    assert "|     1 | 64.1 -> 76.7 +12.6 |                 - | 70.5 % |  27.5 % |   2.0 % |" in rows
+    assert rows[-1].startswith("149760 images in 3:36, 692 images/s  -  everything is in ")
 
 
 def test_a_log_has_whole_sentences() -> None:

@@ -119,6 +119,20 @@ def test_a_restarted_process_continues_beside_what_was_written(tmp_path: Path) -
     assert [read_part(path).slices[0].step for path in paths] == [0, 1, 2]
 
 
+def test_parts_of_a_process_that_was_started_often_stay_in_order(tmp_path: Path) -> None:
+    for _ in range(11):
+        tracer(tmp_path).close()
+    numbers = [path.name.split(".")[1] for path in part_paths(tmp_path / "trace")]
+    assert numbers == [str(number) for number in range(1, 12)]
+
+
+def test_a_time_that_is_none_is_no_part_of_a_trace(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({**PartHeader.of_this_process("stage 1", 0, (1,)).to_json(), "offset": 10**30}) + "\n")
+    with pytest.raises(ValueError, match="a time is no time"):
+        read_part(path)
+
+
 def test_a_killed_process_loses_what_it_did_last_and_no_more(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys, time\nfrom pathlib import Path\nfrom tests.observing.test_trace import tracer\n"
@@ -136,13 +150,14 @@ def test_half_a_line_and_damaged_lines_are_left_out_with_a_note(tmp_path: Path) 
     head = PartHeader.of_this_process("stage 1", 0, (1,))
     good = json.dumps(["X", "stage 1", "forward", 5, 6, 7])
     bad = ['["X", "stage 1", 3, 5, 6, 7]', "[" * 900, '["X", "s", "f", 1, -1, 0]', '["C", "s", "q", 1, NaN]', "\xff"]
+    bad += [f'["X", "s", "f", {10**40}, 1, 0]', '["X", "s", "f", -5, 1, 0]', f'["C", "s", "q", {10**40}, 1]']
     path = tmp_path / "stage_1.1.jsonl"
     path.write_text("\n".join([json.dumps(head.to_json()), good, *bad, good, good[:-4]]), encoding="latin-1")
     part = read_part(path)
     assert part.slices == [Slice("stage 1", "forward", 5, 6, 7)] * 2
     assert part.notes == [
         "'stage_1.1.jsonl' ends within a line, which is left out: its process was killed",
-        "5 lines of 'stage_1.1.jsonl' are damaged and left out",
+        "8 lines of 'stage_1.1.jsonl' are damaged and left out",
     ]
 
 

@@ -37,7 +37,7 @@ def test_a_stage_that_was_killed_is_in_the_trace_before_and_after(tmp_path: Path
             name: Counter(e["name"] for e in slices(document) if names[e["pid"]] == name) for name in names.values()
         }
         assert told["coordinator"] == {"make batch": 12, "wait for images": 12, "send": 12}
-        steps = {"receive", "forward", "view 1", "view 2", "update", "head", "loss", "backward", "optimizer", "online"}
+        steps = {"receive", "forward", "view 1", "view 2", "update", "head", "loss", "backward", "optimizer", "probe"}
         for name in ("stage 1", "stage 3", "stage 4"):
             assert {told[name][what] for what in steps} == {12}, name
             assert told[name]["snapshot"] == 3
@@ -60,7 +60,7 @@ def test_a_serial_run_has_a_row_a_stage(tmp_path: Path) -> None:
         assert feed["make batch"] == feed["wait for images"] == 12
         rows = {e["tid"]: e["args"]["name"] for e in document["traceEvents"] if e["name"] == "thread_name"}
         told = Counter((rows[e["tid"]], e["name"]) for e in slices(document))
-        names = ("forward", "update", "loss", "online")
+        names = ("forward", "update", "loss", "probe")
         assert {told[f"stage {stage}", name] for stage in (1, 2, 3, 4) for name in names} == {12}
         assert {told[f"stage {stage}", "snapshot"] for stage in (1, 2, 3, 4)} == {3}
         assert len(arrows(document)) == 12

@@ -23,11 +23,12 @@ OWN = """
         def __init__(self, path):
             self.path = path
         def start(self, facts):
+            self.run = facts.path
             self.put(start=facts.start_step, stages=facts.stages, seed=facts.config["seed"])
         def log(self, step, numbers):
             self.put(step=step, loss=numbers["stage_2/loss"])
         def end(self, outcome):
-            self.put(end=outcome)
+            self.put(end=outcome, failure_is_written=(self.run / "failure.json").exists())
         def put(self, **values):
             with open(self.path, "a") as file:
                 print(json.dumps(values), file=file)
@@ -83,12 +84,13 @@ def test_a_run_that_dies_and_goes_on(tmp_path: Path, own: dict[str, str]) -> Non
     first = lines(tmp_path / "ToFile")
     assert first[0] == {"start": 0, "stages": 4, "seed": 1}
     assert first[-1]["end"].startswith("failed: stage 2")
+    assert first[-1]["failure_is_written"], "before the trackers end, which may take long"
     result = train(tmp_path, *STEPS, given, death, environment=own)
     assert result.returncode == 0, result.stderr
     second = lines(tmp_path / "ToFile")[len(first) :]
     assert second[0]["start"] == 4, "the first step after the snapshot"
     assert [line["step"] for line in second[1:-1]] == list(range(4, 12))
-    assert second[-1] == {"end": "done"}
+    assert second[-1] == {"end": "done", "failure_is_written": False}
     stages = [line["stages"][1]["loss"] for line in lines(tmp_path / "run" / "metrics.jsonl")[4:]]
     assert [line["loss"] for line in second[1:-1]] == stages
     agrees(tmp_path)
@@ -104,7 +106,7 @@ def test_a_serial_run(tmp_path: Path, own: dict[str, str]) -> None:
     result = train(tmp_path, *STEPS, "runtime=serial", trackers(tmp_path, "Breaks", "ToFile"), environment=own)
     assert result.returncode == 0, result.stderr
     agrees(tmp_path)
-    assert lines(tmp_path / "ToFile")[-1] == {"end": "done"}
+    assert lines(tmp_path / "ToFile")[-1]["end"] == "done"
     assert report(tmp_path)["final_digest"] == undisturbed()
 
 

@@ -16,7 +16,7 @@ from pipeline.config.observing import Tracker as Settings
 from pipeline.errors import ConfigError
 from tests.observing.made_up import alarm, facts, line, stage
 from workers.observing.observer import Event
-from workers.observing.trackers import check_trackers, delivery, start_trackers, starting
+from workers.observing.trackers import delivery, start_trackers, starting
 from workers.observing.trackers.base import flatten
 from workers.observing.trackers.starting import TrackerObserver
 
@@ -62,6 +62,13 @@ OWN = """
             super().hear(what, *more)
             if what == self.where:
                 time.sleep(3600)
+
+    class Interrupts(Keeps):
+        def __init__(self, where):
+            self.where, self.prefix = where, ""
+        def hear(self, what, *more):
+            if what == self.where:
+                raise KeyboardInterrupt
 
     class Slow(Keeps):
         def log(self, step, numbers):
@@ -155,8 +162,33 @@ def test_one_that_fails_at_the_end_is_named(own: Any) -> None:
     told: list[Event] = []
     started("FailsAtTheEnd", told=told).run_ended("done")
     assert [event.text for event in told] == [
-        "tracker 'own_trackers:FailsAtTheEnd' failed (SystemExit: no) and is told nothing more"
+        "tracker 'own_trackers:FailsAtTheEnd' failed at its end (SystemExit: no) and is told nothing more"
     ]
+
+
+@pytest.mark.parametrize("where", ["log", "end"])
+def test_an_interrupt_of_its_own_is_a_failure_too(own: Any, where: str) -> None:
+    told: list[Event] = []
+    observer = started(("Interrupts", {"where": where}), "Keeps", told=told)
+    steps(observer, 2)
+    began = time.monotonic()
+    observer.run_ended("done")
+    assert time.monotonic() - began < 20, "it is not waited for"
+    place = "at its end" if where == "end" else "at step 0"
+    assert [event.text for event in told] == [
+        f"tracker 'own_trackers:Interrupts' failed {place} (KeyboardInterrupt) and is told nothing more"
+    ]
+
+
+def test_the_user_hears_whom_the_end_waits_for(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "END_SECONDS", 4.0)
+    monkeypatch.setattr(starting, "PATIENCE_SECONDS", 3.0)
+    told: list[Event] = []
+    observer = started(("Hangs", {"where": "end"}), "Keeps", ("Hangs", {"where": "end"}), told=told)
+    observer.run_ended("done")
+    name = "'own_trackers:Hangs'"
+    assert told[0].text == f"waiting for trackers {name}, {name} to end, 4 s at most"
+    assert len(told) == 3
 
 
 def test_one_that_hangs_is_not_waited_for(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,8 +259,15 @@ def test_what_waits_is_left_out_when_the_time_is_over(own: Any, monkeypatch: pyt
             {},
             "trackers.0.kind: 'own_trackers:Refuses' could not start (ConnectionError: no route",
         ),
+        (
+            "own_trackers:Interrupts",
+            {"where": "start"},
+            "trackers.0.kind: 'own_trackers:Interrupts' could not start (KeyboardInterrupt)",
+        ),
         ("own_trackers:NoTracker", {}, "trackers.0.kind: 'own_trackers:NoTracker' gives a NoTracker, not a tracker"),
         ("tensorboard", {"folder": "x"}, "trackers.0.options: "),
+        ("tensorboard", {"flush_seconds": "soon"}, "trackers.0.options: "),
+        ("tensorboard", {"flush_seconds": 0}, "trackers.0.options: "),
     ],
 )
 def test_one_that_cannot_start_is_an_error(own: Any, kind: str, options: dict[str, Any], message: str) -> None:
@@ -248,13 +287,3 @@ def test_those_that_had_started_are_ended(own: Any) -> None:
         started("Keeps", "Refuses")
     assert [word[0] for word in own().heard] == ["start", "end"]
     assert own().heard[-1][1].startswith("failed: trackers.1.kind")
-
-
-def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_trackers([Settings(kind="tensorboard")])
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    monkeypatch.setattr(sys, "meta_path", sys.meta_path[-1:])
-    monkeypatch.delitem(sys.modules, "tensorboard", raising=False)
-    (tmp_path / "tensorboard").mkdir()  # where TensorBoard's files may lie
-    with pytest.raises(ConfigError, match=r"trackers\.1\.kind: .* Install it: pip install 'onward\[tensorboard\]'"):
-        check_trackers([Settings(kind="own_trackers:A"), Settings(kind="tensorboard")])

@@ -27,7 +27,7 @@ def test_short_forms_stand_for_sections() -> None:
     [
         ({"trackers": ["wandb"]}, "trackers.0.kind: got 'wandb'. It should be tensorboard, or PACKAGE.MODULE:CLASS"),
         ({"trackers": [{"knd": "x"}]}, "trackers.0.knd: unknown key (value 'x'). Did you mean 'kind'?"),
-        ({"trackers": "tensorboard"}, "trackers: got 'tensorboard'. It should be a list"),
+        ({"trackers": "tensorboard"}, "trackers: got 'tensorboard'. It should be a list of names, such as"),
         ({"trackers": [3]}, "trackers.0: got 3 where a section was expected"),
         ({"trace": "yes"}, "trace: got 'yes' where a section was expected. Its keys are enabled"),
         ({"trace": {"max": 1}}, "trace.max: unknown key (value 1). Allowed: enabled, max_events, from_step"),

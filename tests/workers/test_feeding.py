@@ -254,7 +254,9 @@ def test_colours_are_finished_with_the_draws_of_the_rows(photos: Path, part: tup
     assert isinstance(end, FinishingReceiver)
     with end:
         assert end.waiting() == 1
+        assert end.computing == 0
         got = end.recv(1.0)
+        assert end.computing > 0, "that was no waiting"
     assert torch.equal(got.tensor, Photometrics(run.data, 2, run.seed)(pixels, 2, SAMPLES[rows]))
     assert not torch.equal(got.tensor, pixels)
     assert got.header == Header(4, 2, (0.5,))

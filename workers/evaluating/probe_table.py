@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,17 +39,20 @@ def table_features(
     return source.get(split, open_labelled(data, split), data, tuple(places), tell)
 
 
-def scores_of(source: FeatureSource, known: Mapping[Place, float] | None = None) -> list[dict[str, Any]]:
+def scores_of(
+    source: FeatureSource, known: Mapping[Place, float] | None = None, tell: Tell = lambda *how_far: None
+) -> list[dict[str, Any]]:
     """One row a block.
 
     Args:
         source: of the network's features.
         known: accuracies of the quick probe that have been measured already.
+        tell: is told how far it is.
 
     Raises:
         UserError: the data has no labels or no test split, or the features are not finite.
     """
-    train, test = (table_features(source, split) for split in ("train", "test"))
+    train, test = (table_features(source, split, tell=tell) for split in ("train", "test"))
     # A probe is thousands of tiny steps: threads gain nothing there, and lose much where cores are shared.
     with cpu_threads(1):
-        return [asdict(score) for score in score_blocks(train, test, known)]
+        return [asdict(score) for score in score_blocks(train, test, known, partial(tell, "linear probes"))]

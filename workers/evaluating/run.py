@@ -137,7 +137,7 @@ def _untrained_table(
     if not _prefetch(source, (), teller, ranks):
         return None
     source.ranks = None
-    return scores_of(source) if ranks is None or ranks.leads else []
+    return scores_of(source, tell=teller.tell) if ranks is None or ranks.leads else []
 
 
 def _trained_table(context: Context, records: Iterable[Record]) -> list[dict[str, Any]] | None:

@@ -132,6 +132,9 @@ class Sender(_End):
 class Receiver(_End):
     """The receiving end; for one thread, except `waiting`."""
 
+    computing: float = 0.0
+    """Seconds of all calls of `recv` together in which it did not wait, but finished what had come."""
+
     @abstractmethod
     def recv(self, timeout: float) -> Message:
         """Take the next message, in the order sent.

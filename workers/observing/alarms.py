@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
@@ -23,6 +23,8 @@ from workers.topology import members
 
 MARGIN = 0.2
 """Share of a limit by which a value must have left it before the alarm is over."""
+TOTALS = ("busy", "wait_input", "wait_output")
+"""Seconds in a report that only grow, as long as the process lives that reports them."""
 GRADIENT_STEPS = 5
 """Steps in a row whose gradients overflow while the loss is finite; in fp16 one now and then is the scale growing."""
 
@@ -55,15 +57,19 @@ class Alarms:
 
     def step_done(self, line: Mapping[str, Any]) -> None:
         """See `Observer.step_done`."""
+        # End to end there is one loss, at the last block, and each block skips what it forbids: the last alone is told.
+        one_loss, losses = self.config.mode == "end_to_end", [stage["loss"] for stage in line["stages"]]
         for stage in line["stages"]:
-            self._nonfinite(line["step"], stage)
+            loss = losses[-1] if one_loss else stage["loss"]
+            mine = loss is not None or not one_loss or stage["stage"] == self.config.num_stages
+            self._nonfinite(line["step"], stage, loss, mine)
         if not self._settings.enabled:
             return
         for stage in line["stages"]:
             if (level := stage.get("online", {}).get("collapse")) is not None:
                 self._collapse(line["step"], stage["stage"], level)
         self._window.append(dict(line))
-        if len(self._window) > 1 and any(spent < 0 for spent in self._spent("busy", since=-2).values()):
+        if len(self._window) > 1 and any(spent < 0 for what in TOTALS for spent in self._spent(what, -2).values()):
             self._window.clear()  # a stage came back, and its totals began at 0 again
         if len(self._window) == self._window.maxlen:
             self._shares(line["step"])
@@ -81,13 +87,14 @@ class Alarms:
         limit, now = self._settings.silent_seconds, time.monotonic()
         if owed is not None and owed.seconds > limit + START_SECONDS * owed.first:
             self._raise("silent", owed.stage, owed.step, self._silence(owed))
-        # Over only when reports have come without a gap for a while: one a minute is not yet the old pace.
-        if owed is not None and owed.seconds > limit / 4:
+        # Over only when reports have come without a long gap for a while: one a minute is not yet the old pace.
+        if owed is not None and owed.seconds > limit * (1 - MARGIN):
             self._calm_since = now
-        if now - self._calm_since > limit / 2:
+        if owed is None or now - self._calm_since > limit:
             for name, stage in list(self._raised):
                 if name == "silent":
-                    self._clear(name, stage, None, f"{_stage(stage)} reports again")
+                    over = "images come again" if stage is None else f"stage {stage} reports again"
+                    self._clear(name, stage, None, over)
 
     def _silence(self, owed: Owed) -> str:
         since = f"for {owed.seconds:.0f} s"
@@ -99,18 +106,16 @@ class Alarms:
             f"one that computes longer than hang_timeout={self.config.hang_timeout:g} {end}"
         )
 
-    def _nonfinite(self, step: int, stage: Mapping[str, Any]) -> None:
+    def _nonfinite(self, step: int, stage: Mapping[str, Any], loss: float | None, mine: bool) -> None:
         index, total = stage["stage"], stage["skipped"]
         before, in_a_row, since = self._skipped.get(index, (0, 0, 0))
         if total < before:  # it was restarted
             before = 0
-        # End to end every block skips what the loss of the last forbids: the last alone is told.
-        mine = self.config.mode != "end_to_end" or index == self.config.num_stages
         skipped = total > before and mine
         in_a_row, since = (in_a_row + 1, 0) if skipped else (0, since + 1)
         self._skipped[index] = (total, in_a_row, since)
-        if skipped and (stage["loss"] is None or in_a_row >= GRADIENT_STEPS):
-            found = "the loss is" if stage["loss"] is None else f"for {in_a_row} steps in a row gradients were"
+        if skipped and (loss is None or in_a_row >= GRADIENT_STEPS):
+            found = "the loss is" if loss is None else f"for {in_a_row} steps in a row gradients were"
             limit = f"after {self.config.train.max_skipped} in a row the run ends"
             remedy = f"lower optimizer.lr or warm up longer, for this stage alone with stages.{index}.optimizer"
             text = f"stage {index}: {found} not finite and the step was skipped ({limit}): {remedy}"
@@ -135,10 +140,11 @@ class Alarms:
     def _shares(self, step: int) -> None:
         """Where the time of the window went."""
         seconds = self._window[-1]["time"] - self._window[0]["time"]
-        if seconds > 0:
-            self._starved(step, self._spent("wait_input").get(1, 0.0) / seconds)
+        if seconds <= 0:  # somebody has set the clock
+            return
+        self._starved(step, self._spent("wait_input").get(1, 0.0) / seconds)
         if self.config.mode == "simultaneous" and not self.config.in_one_process:
-            self._bottleneck(step)
+            self._bottleneck(step, seconds)
 
     def _starved(self, step: int, share: float) -> None:
         limit, steps = self._settings.starved_above, self._settings.window_steps
@@ -151,7 +157,7 @@ class Alarms:
         elif share < limit * (1 - MARGIN):
             self._clear("starved", 1, step, f"stage 1 waits for images {100 * share:.0f} % of the time")
 
-    def _bottleneck(self, step: int) -> None:
+    def _bottleneck(self, step: int, seconds: float) -> None:
         spent = self._spent("busy")
         busy = [sum(spent.get(stage, 0.0) for stage in stages) for stages in self._processes]
         limit = self._settings.bottleneck_above
@@ -160,15 +166,21 @@ class Alarms:
             if others <= 0:
                 continue
             index, ratio = max(stages, key=lambda stage: spent.get(stage, 0.0)), mine / others
-            if ratio > limit:
+            # One that itself waits most of the time holds nobody up: all of them wait for images.
+            if ratio > limit and mine > seconds / 2:
                 text = (
                     f"stage {index} computes {ratio:.1f} times as long as the others on average, which wait for it: "
                     f"move a cut (model.cuts), or give it replicas (stages.{index}.replicas)"
                 )
                 self._raise("bottleneck", index, step, text)
             elif ratio <= 1 + (limit - 1) * (1 - MARGIN):
-                for stage in stages:
-                    self._clear("bottleneck", stage, step, f"stage {stage} computes {ratio:.1f} times as long")
+                self._relieve(stages, step, f"computes {ratio:.1f} times as long")
+            elif mine < seconds / 2 * (1 - MARGIN):
+                self._relieve(stages, step, "waits itself most of the time")
+
+    def _relieve(self, stages: Sequence[int], step: int, why: str) -> None:
+        for stage in stages:
+            self._clear("bottleneck", stage, step, f"stage {stage} {why}")
 
     def _spent(self, what: str, since: int = 0) -> dict[int, float]:
         """By how much a total of every stage has grown over the window, or since that line of it."""
@@ -184,7 +196,3 @@ class Alarms:
         if (name, stage) in self._raised:
             self._raised.remove((name, stage))
             self.tell(Event(time.time(), "cleared", name, stage, step, text))
-
-
-def _stage(stage: int | None) -> str:
-    return "the feed" if stage is None else f"stage {stage}"

@@ -48,10 +48,20 @@ _RUN = (
         ("run", "version", "mode", "link", "objective", "backbone"),
     ),
     Metric("onward_run_steps", "gauge", "Steps that the run is planned to have", unit="steps"),
-    Metric("onward_samples_total", "counter", "Images that every stage has learned from", unit="images"),
+    Metric("onward_samples_total", "counter", "Images of the steps that every stage has finished", unit="images"),
     Metric("onward_epoch", "gauge", "Epoch of the last step that every stage has finished, counted from 0"),
-    Metric("onward_images_per_second", "gauge", "Images a second over the last 20 seconds", unit="images/s"),
-    Metric("onward_eta_seconds", "gauge", "Time until the last step, at that rate", unit="seconds"),
+    Metric(
+        "onward_images_per_second",
+        "gauge",
+        "Images a second in the 20 seconds before the last step ended",
+        unit="images/s",
+    ),
+    Metric(
+        "onward_eta_seconds",
+        "gauge",
+        "Time until the end of the last step, at that rate; NaN before there is one",
+        unit="seconds",
+    ),
     Metric("onward_alarm", "gauge", "1 while this alarm is raised, at whichever stage", ("alarm",)),
     Metric("onward_alarms_total", "counter", "Times that this alarm was raised, at all stages together", ("alarm",)),
 )
@@ -67,8 +77,8 @@ _TIMES = (
         "direction",
     ),
     _stage("onward_stage_last_report_timestamp_seconds", "gauge", "When a stage reported last, since 1970", "seconds"),
-    _stage("onward_link_bytes_total", "counter", "Bytes a stage has sent to the next", "bytes"),
-    _stage("onward_link_queue_depth", "gauge", "Batches waiting at the input of a stage", "batches"),
+    _stage("onward_link_bytes_total", "counter", "Bytes that a stage has sent to the next one", "bytes"),
+    _stage("onward_link_queue_depth", "gauge", "Batches waiting at the input of a stage, as it ends a step", "batches"),
     _stage("onward_link_capacity", "gauge", "Batches that may wait at the input of a stage (link.depth)", "batches"),
     _stage(
         "onward_process_memory_bytes",
@@ -87,7 +97,13 @@ _TIMES = (
 )
 
 _LEARNING = (
-    _stage("onward_objective_loss", "gauge", "Loss of a stage (total) and its terms", "", "term"),
+    _stage(
+        "onward_objective_loss",
+        "gauge",
+        "Loss of a stage (total), its terms before their weights, and what its objective says beside it",
+        "",
+        "term",
+    ),
     _stage("onward_learning_rate", "gauge", "Learning rate of a stage"),
     _stage(
         "onward_gradient_norm",
@@ -123,7 +139,7 @@ _ONLINE = (
 
 _FEED = (
     Metric("onward_feed_wait_seconds_total", "counter", "Time the pipeline waited for images", unit="seconds"),
-    Metric("onward_feed_images_total", "counter", "Images that the feed has made", unit="images"),
+    Metric("onward_feed_images_total", "counter", "Images that the feed has made and handed over", unit="images"),
     Metric(
         "onward_feed_seconds_total", "counter", "Time of all feed workers together, by part", ("part",), unit="seconds"
     ),
@@ -155,10 +171,13 @@ A run serves these at `http://metrics.host:metrics.port/metrics`; the address is
 `coordinator.json`. `stage` counts from 1. `replica` is always 0: the first replica speaks for its stage. `alarm` is one
 of `collapse`, `nonfinite`, `starved`, `bottleneck` and `silent`. What a run does not measure is not exported: no
 features without `evaluation.online`, no `cuda` memory without a GPU, no norms with `metrics.norms_every=0`, no links in
-a run of one process.
+a run of one process, no loss of a stage that has none, and in mode `sequential` nothing of a stage before its turn;
+after it, its last loss and norms stay. A value that is not finite is not shown either: the one before stays.
 
 A counter goes on when a stage is restarted; when the whole run is started again its counters begin at 0, as Prometheus
-expects of a new process.
+expects of a new process. In mode `end_to_end`, and with `precision.shared_scaler=reference`, all stages compute
+together, and the time of that is stage 1's. With `data.feed=stages` the numbers of the feed are those of the first
+replica of stage 1, and of its rows.
 """
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.errors import UserError
 from workers.observing.observer import Event
 from workers.parsing import MalformedMessage
+
+Parsed = TypeVar("Parsed")
 
 
 def read_steps(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -29,37 +32,44 @@ def read_steps(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     Raises:
         UserError: there is no such file, or a line other than the last is not what a run writes.
     """
-    return _read(path, _step)
+    notes: list[str] = []
+    return list(each_step(path, notes)), notes
+
+
+def each_step(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
+    """As `read_steps`, one line at a time: a file may be larger than the memory; sentences are added to `notes`."""
+    return _each(path, _step, notes)
 
 
 def read_events(path: Path) -> tuple[list[Event], list[str]]:
     """The events of `events.jsonl`, as `read_steps`; a run in which nothing has happened has no such file."""
-    return _read(path, Event.from_json) if path.exists() else ([], [])
+    notes: list[str] = []
+    return list(_each(path, Event.from_json, notes)) if path.exists() else [], notes
 
 
-def _read(path: Path, parse: Any) -> tuple[list[Any], list[str]]:
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"'{path}' does not exist. Give the folder of a run that has trained a step") from None
-    except OSError as error:
-        raise UserError(f"'{path}' cannot be read ({error.strerror}). Give the folder of a run") from None
-    lines = text.split(b"\n")
-    found, notes = [], []
-    for number, line in enumerate(lines, 1):
-        if not line and number == len(lines):
-            break
+def _each(path: Path, parse: Callable[[dict[str, Any]], Parsed], notes: list[str]) -> Iterator[Parsed]:
+    for number, line in enumerate(_lines(path), 1):
         try:
-            found.append(parse(_object(line)))
+            found = parse(_object(line))
         except (ValueError, OverflowError, RecursionError, MalformedMessage) as error:
-            if number == len(lines):  # the line has no end
+            if not line.endswith(b"\n"):
                 notes.append(f"the last line of {path.name}, number {number}, is cut short and left out")
-                break
+                return
             reason = " ".join(str(error).split())[:120]
             raise UserError(
                 f"'{path}', line {number}: not what a run writes ({reason}). Remove the line if the others will do"
             ) from None
-    return found, notes
+        yield found
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except FileNotFoundError:
+        raise UserError(f"'{path}' does not exist. Give the folder of a run that has trained a step") from None
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read ({error.strerror}). Give the folder of a run") from None
 
 
 def _object(line: bytes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ set when all stages have finished a step.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from math import nan
@@ -13,10 +14,12 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from pipeline.config import Config
 from workers.feed.measures import FeedMeasures
 from workers.observing.catalogue import CATALOGUE, Metric
 from workers.observing.observer import ALARMS, Event, RunFacts
 from workers.reports import StepReport
+from workers.topology import units
 
 REPLICA = "0"
 QUALITY = {
@@ -51,26 +54,30 @@ class RunMetrics:
         self.registry = CollectorRegistry()
         self._made = {metric.name: _make(metric, self.registry) for metric in CATALOGUE}
         self._last: dict[int, StepReport] = {}
+        self._skipped: dict[int, int] = {}
+        self._receiving: set[int] = set()
+        self._sending: set[int] = set()
         self._left_out: dict[int, float] = {}
         self._feed = FeedMeasures()
         self._raised: dict[str, set[int | None]] = {name: set() for name in ALARMS}
         for name in ALARMS:
             self._set("onward_alarm", 0, name)
             self._grow("onward_alarms_total", 0, name)
+        self._set("onward_eta_seconds", nan)  # 0 would say that it is over
 
     def run_started(self, facts: RunFacts) -> None:
         """See `Observer.run_started`."""
-        config = facts.config
-        alone = config["runtime"] == "serial" or config["mode"] == "end_to_end"
-        names = (config["mode"], "none" if alone else config["link"]["kind"], config["objective"]["kind"])
-        self._set("onward_run_info", 1, facts.name, version("onward"), *names, config["model"]["backbone"])
+        config = Config.model_validate_json(json.dumps(facts.config))
+        groups = [] if config.in_one_process else units(config)
+        self._receiving, self._sending = {group[0] for group in groups}, {group[-1] for group in groups[:-1]}
+        names = (config.mode, config.link.kind if groups else "none", config.objective.kind)
+        self._set("onward_run_info", 1, facts.name, version("onward"), *names, facts.config["model"]["backbone"])
         self._set("onward_run_steps", facts.total_steps)
-        self._set("onward_eta_seconds", nan)  # 0 would say that it is over
         for stage in range(1, facts.stages + 1):
             for name, *labels in FROM_THE_START:
                 self._grow(name, 0, str(stage), REPLICA, *labels)
-            if not alone:
-                self._set("onward_link_capacity", config["link"]["depth"], str(stage), REPLICA)
+        for stage in self._receiving:
+            self._set("onward_link_capacity", config.link.depth, str(stage), REPLICA)
 
     def stage_report(self, report: StepReport, now: float) -> None:
         """Take in one step of one stage, heard at `now`, in seconds since 1970."""
@@ -87,9 +94,11 @@ class RunMetrics:
         self._grow("onward_stage_busy_seconds_total", grown("busy"), *labels)
         self._grow("onward_stage_wait_seconds_total", grown("wait_input"), *labels, "input")
         self._grow("onward_stage_wait_seconds_total", grown("wait_output"), *labels, "output")
-        self._grow("onward_link_bytes_total", grown("link_bytes"), *labels)
-        self._grow("onward_skipped_steps_total", grown("skipped"), *labels)
-        self._set("onward_link_queue_depth", report.queue_depth, *labels)
+        if report.stage in self._sending:
+            self._grow("onward_link_bytes_total", grown("link_bytes"), *labels)
+        if report.stage in self._receiving:
+            self._set("onward_link_queue_depth", report.queue_depth, *labels)
+        self._skip(report, labels)
         self._set("onward_learning_rate", report.learning_rate, *labels)
         self._set("onward_gradient_norm", report.gradient_norm, *labels)
         self._set("onward_update_norm", report.update_norm, *labels)
@@ -98,6 +107,14 @@ class RunMetrics:
         for term, value in {"total": report.loss, **report.terms}.items():
             self._set("onward_objective_loss", value, *labels, term)
         self._online(report, labels)
+
+    def repeated(self, report: StepReport) -> None:
+        """A stage that came back has gone through a step again: what it skips there has been counted."""
+        self._skipped[report.stage] = report.skipped
+
+    def _skip(self, report: StepReport, labels: tuple[str, str]) -> None:
+        self._grow("onward_skipped_steps_total", max(report.skipped - self._skipped.get(report.stage, 0), 0), *labels)
+        self._skipped[report.stage] = report.skipped
 
     def _online(self, report: StepReport, labels: tuple[str, str]) -> None:
         """What was measured beside the training; between two measurements a gauge stays."""
@@ -123,6 +140,7 @@ class RunMetrics:
         for stage in stages:
             self._grow("onward_restarts_total", 1, str(stage), REPLICA)
             self._last.pop(stage, None)
+            self._skipped.pop(stage, None)
 
     def feed_measured(self, feed: FeedMeasures) -> None:
         """How the feed stands now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,9 +31,17 @@ class Observation:
         run: where it writes.
         terminal: what the user sees.
         start_step: the first step of this attempt.
+        failed: called with what has ended the run, before the observers are told, who may take long.
     """
 
-    def __init__(self, config: Config, run: RunDir, terminal: Terminal, start_step: int = 0) -> None:
+    def __init__(
+        self,
+        config: Config,
+        run: RunDir,
+        terminal: Terminal,
+        start_step: int = 0,
+        failed: Callable[[BaseException], object] = lambda error: None,
+    ) -> None:
         self.config, self.run, self.terminal, self.start_step = config, run, terminal, start_step
         self.metrics, self.progress = RunMetrics(), Progress(terminal)
         self.history = History()
@@ -40,7 +49,7 @@ class Observation:
         self.observers = Observers([self.history, EventLog(run.events), self.metrics, self.progress], terminal.warn)
         self.alarms = Alarms(config, self.observers.event)
         self._server: LiveServer | None = None
-        self._begun = False
+        self._failed, self._begun = failed, False
 
     def __enter__(self) -> Self:
         """Serve metrics and page, and write down where.
@@ -63,6 +72,7 @@ class Observation:
 
         Raises:
             ConfigError: a tracker cannot be started.
+            UserError: `events.jsonl` is damaged.
         """
         facts = RunFacts(
             name=self.run.path.absolute().name,
@@ -74,9 +84,9 @@ class Observation:
             start_step=self.start_step,
             started=time.time(),
         )
+        earlier = read_events(self.run.events)[0]
         self.observers.add(start_trackers(self.config.trackers, facts, self.observers.event))
         self.observers.add(self.alarms)
-        earlier = read_events(self.run.events)[0]
         self._begun = True
         self.observers.run_started(facts)
         for name, stage in sorted(_unended(earlier), key=str):
@@ -109,6 +119,8 @@ class Observation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self._failed(error)
         if self._begun:
             self.observers.deliver()
             self.observers.run_ended(outcome_of(error))

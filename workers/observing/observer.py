@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -147,7 +148,8 @@ class Observers:
         except Exception as error:
             self._members.remove(member)
             _log.exception("%s failed in %s", type(member).__name__, what)
-            self._say(f"{type(member).__name__} failed ({type(error).__name__}: {error}) and is told nothing more")
+            with suppress(Exception):  # what failed may be the terminal itself
+                self._say(f"{type(member).__name__} failed ({type(error).__name__}: {error}) and is told nothing more")
 
     def _tell(self, what: str, word: object) -> None:
         for member in list(self._members):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.observing.trace_flows import Ends, arrows
-from workers.observing.trace_part import Part, PartHeader, offsets, part_paths, read_parts
+from workers.observing.trace_part import Part, PartHeader, encoded, offsets, part_paths, read_parts
 from workers.run_files import RunDir, temporary_of
 from workers.topology import stage_name
 
@@ -141,12 +141,12 @@ def _names(processes: dict[Process, int], threads: dict[tuple[Process, str], int
 def _write(path: Path, parts: Sequence[Part]) -> None:
     """The whole document, an event a line, through a temporary file."""
     temporary = temporary_of(path)
-    text = gzip.open if path.suffix == ".gz" else open
+    packed = path.suffix == ".gz"
     try:
-        with text(temporary, "wt", encoding="utf-8") as file:
+        with gzip.open(temporary, "wt", 6, "utf-8") if packed else temporary.open("w", encoding="utf-8") as file:
             file.write(f'{{"displayTimeUnit":"ms","otherData":{json.dumps(_about(parts))},"traceEvents":[\n')
             for index, event in enumerate(trace_events(parts)):
-                file.write((",\n" if index else "") + json.dumps(event, separators=(",", ":")))
+                file.write((",\n" if index else "") + encoded(event))
             file.write("\n]}\n")
         temporary.replace(path)
     finally:

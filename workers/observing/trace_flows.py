@@ -74,7 +74,7 @@ def _arrivals(
     if not head.stages:
         return []
     before = {(p.header.replica, p.header.replicas) for p in parts if p.header.unit == head.unit - 1}
-    senders = [r for r, all_of_them in before if _share_rows(r - 1, all_of_them, head.replica - 1, head.replicas)]
+    senders = [r for r, all_of_them in before if share_rows(r - 1, all_of_them, head.replica - 1, head.replicas)]
     for each in part.slices:
         if each.name != "forward" or each.track != stage_name(head.stages[0]) or each.duration < LEAST:
             continue
@@ -86,6 +86,6 @@ def _arrivals(
     return found
 
 
-def _share_rows(sender: int, senders: int, receiver: int, receivers: int) -> bool:
+def share_rows(sender: int, senders: int, receiver: int, receivers: int) -> bool:
     """Whether two replicas, counted from 0, hold rows of the same images."""
     return sender * receivers < (receiver + 1) * senders and receiver * senders < (sender + 1) * receivers

@@ -17,8 +17,12 @@ from typing import Any, NamedTuple, TextIO
 
 FORMAT = "onward-trace-1"
 COORDINATOR_UNIT = -1
+MAX_TIME = 2**62
+"""Nanoseconds, 146 years: any that is later, or before 0, is damage."""
 MAX_LINE = 4096
 """Characters; no line of ours has a tenth of that."""
+encoded = json.JSONEncoder(separators=(",", ":")).encode
+"""Of a value without spaces; made once, because there are very many events."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -89,6 +93,8 @@ class PartHeader:
             raise ValueError("a field has a value of another kind")
         if not all(_is(stage, int) for stage in values["stages"]):
             raise ValueError("'stages' are not numbers")
+        if not all(0 <= values[key] < MAX_TIME for key in ("offset", "began")):
+            raise ValueError("a time is no time")
         if values["replica"] < 1 or values["replicas"] < values["replica"]:
             raise ValueError("'replica' is none of its replicas")
         return cls(**{**values, "stages": tuple(values["stages"])})
@@ -114,8 +120,8 @@ class Part:
 
 
 def part_paths(folder: Path) -> list[Path]:
-    """The parts in the folder of a trace, in order; none where there is no such folder."""
-    return sorted(folder.glob("*.jsonl"))
+    """The parts in the folder of a trace, in order, those of a name by their number; none where there is no folder."""
+    return sorted(folder.glob("*.jsonl"), key=lambda path: [(len(part), part) for part in path.name.split(".")])
 
 
 def new_part(folder: Path, name: str) -> TextIO:
@@ -187,9 +193,13 @@ def _take(part: Part, line: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     match values:
-        case ["X", str(track), str(name), int(start), int(duration), int() | None as step] if duration >= 0:
+        case ["X", str(track), str(name), int(start), int(duration), int() | None as step] if (
+            0 <= start < MAX_TIME and 0 <= duration < MAX_TIME
+        ):
             part.slices.append(Slice(track, name, start, duration, step))
-        case ["C", str(track), str(name), int(at), int() | float() as value] if 0 <= value < float("inf"):
+        case ["C", str(track), str(name), int(at), int() | float() as value] if (
+            0 <= value < float("inf") and 0 <= at < MAX_TIME
+        ):
             part.counts.append(Count(track, name, at, value))
         case {"left_out": int(count)}:
             part.left_out = count
@@ -213,4 +223,4 @@ def lines_of(events: Iterable[Slice | Count]) -> Iterator[str]:
     """As they are written."""
     for event in events:
         kind = "X" if isinstance(event, Slice) else "C"
-        yield json.dumps([kind, *event], separators=(",", ":")) + "\n"
+        yield encoded([kind, *event]) + "\n"

@@ -22,7 +22,7 @@ CLIENT_SECONDS = 10.0
 POLL_SECONDS = 0.25
 """A page is told of news at most this often."""
 HEARTBEAT_SECONDS = 5.0
-"""An open page that hears nothing for longer knows that its connection is dead."""
+"""A page that hears nothing for three times as long (`connection.js`) says that nobody is there."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -148,7 +148,7 @@ class Answers(BaseHTTPRequestHandler):
                 if news is None:
                     self._say("reset", "{}")
                     return
-                self._say("update", news.text(), news)
+                self._say("update", news.text, news)
                 cursor, seen, said = news.id, version, time.monotonic()
                 if news.outcome is not None:
                     self._say("end", json.dumps({"outcome": news.outcome}))
@@ -156,7 +156,7 @@ class Answers(BaseHTTPRequestHandler):
             elif closing:
                 return
             elif time.monotonic() - said > HEARTBEAT_SECONDS:
-                self._write(b": still here\n\n")
+                self._say("beat", "{}")
                 said = time.monotonic()
             if not closing:
                 self.server.closing.wait(POLL_SECONDS)

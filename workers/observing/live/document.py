@@ -6,8 +6,10 @@ Python's encoder holds the interpreter's lock while it writes; a column at a tim
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ class Document:
         id: where a reader of it stands; see `History.since`.
         facts: of the run; None in what is new, and before it has started.
         outcome: how the run ended; None while it runs.
+        ended: when, in seconds since 1970; None while it runs.
         now: see `Now.summary`.
         events: in order.
         rows: of the table.
@@ -35,16 +38,22 @@ class Document:
     id: str
     facts: dict[str, Any] | None
     outcome: str | None
+    ended: float | None
     now: dict[str, Any]
     events: tuple[dict[str, Any], ...]
     rows: Rows
 
     def pieces(self) -> Iterator[str]:
-        """The JSON object, in order; `columns` are by stage (0: the run) and name, null where nothing was measured."""
+        """The JSON object, in order; `columns` are by stage (0: the run) and name, null where nothing was measured.
+
+        `clock` is the time of this machine, for that of the browser may be another.
+        """
         head = {
             "id": self.id,
             "facts": self.facts,
             "outcome": self.outcome,
+            "ended": self.ended,
+            "clock": round(time.time(), 3),
             "now": self.now,
             "events": self.events,
             "stride": self.rows.stride,
@@ -61,8 +70,9 @@ class Document:
             stage = key[0]
         yield "}}}" if self.rows.columns else "}}"
 
+    @cached_property
     def text(self) -> str:
-        """All of it."""
+        """All of it; written once, for many pages are told the same."""
         return "".join(self.pieces())
 
 

@@ -10,6 +10,7 @@ import json
 import re
 import secrets
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -43,8 +44,10 @@ class History:
         self._happened = 0
         self._version = 0
         self._summed, self._sum = -1, self._now.summary()
+        self._news: tuple[tuple[int, int, int], Document] | None = None
         self._facts: dict[str, Any] | None = None
         self._outcome: str | None = None
+        self._ended: float | None = None
 
     def run_started(self, facts: RunFacts) -> None:
         """Begin; what earlier attempts have left in the run directory is taken up first."""
@@ -84,7 +87,7 @@ class History:
     def run_ended(self, outcome: str) -> None:
         """Nothing follows: `done`, `failed: CAUSE` or `interrupted`."""
         with self._lock:
-            self._outcome = outcome
+            self._outcome, self._ended = outcome, time.time()
             self._version += 1
 
     @property
@@ -116,7 +119,14 @@ class History:
             forgotten = self._happened - len(self._events)
             if rows > self._buckets.count or not forgotten <= happened <= self._happened:
                 return None
-            return self._document(max(rows - 1, 0), happened, None)
+            return self._made_once(max(rows - 1, 0), happened)
+
+    def _made_once(self, start: int, happened: int) -> Document:
+        """One document, and one text, for all pages that stand at the same place."""
+        wanted = (self._version, start, happened)
+        if self._news is None or self._news[0] != wanted:
+            self._news = wanted, self._document(start, happened, None)
+        return self._news[1]
 
     def _document(self, start: int, happened: int, facts: dict[str, Any] | None) -> Document:
         forgotten = self._happened - len(self._events)
@@ -125,6 +135,7 @@ class History:
             f"{self._name}-{self._buckets.stride}-{self._buckets.count}-{self._happened}",
             facts,
             self._outcome,
+            self._ended,
             self._summary(),
             tuple(event.to_json() for event in events),
             self._buckets.rows(start),

@@ -18,6 +18,8 @@ MAX_WINDOW = 128
 """Steps; a run of very short steps is judged by fewer seconds."""
 TIMES = ("busy", "wait_input", "wait_output")
 SUMMED = (*TIMES, "link_bytes", "feed_wait_seconds", "step_seconds")
+MOMENTARY = ("images_per_second", "eta_seconds", "queue_depth", "memory_bytes", "cuda_bytes")
+"""What says nothing about another attempt."""
 
 
 class Now:
@@ -30,19 +32,26 @@ class Now:
         self._alarms: dict[tuple[str, int | None], Event] = {}
         self._restarts: dict[int, int] = {}
         self._skipped: dict[int, int] = {}
+        self._skipping: set[int] = set()
+        """Stages that skipped the last step."""
 
     def pause(self) -> None:
         """Another attempt begins: what was slow or alarming before says nothing about it."""
         self._recent.clear()
         self._alarms.clear()
+        self._skipping.clear()
+        self._latest = {key: value for key, value in self._latest.items() if key[1] not in MOMENTARY}
 
     def step_done(self, line: Mapping[str, Any], values: Mapping[Key, float]) -> None:
         """Take in a line of `metrics.jsonl` and the numbers that `Differences` made of it."""
         self._place = {name: line.get(name) for name in ("step", "epoch", "time")}
         self._latest.update((k, v) for k, v in values.items() if k in self._latest or len(self._latest) < MAX_COLUMNS)
-        for (stage, name), value in values.items():
-            if name == "skipped":
-                self._skipped[stage] = self._skipped.get(stage, 0) + int(value)
+        for stage in {stage for stage, _ in values} - {RUN}:
+            skipped = int(values.get((stage, "skipped"), 0))
+            self._skipped[stage] = self._skipped.get(stage, 0) + skipped
+            (self._skipping.add if skipped else self._skipping.discard)(stage)
+            if (stage, "loss") not in values:
+                self._latest.pop((stage, "loss"), None)  # or one that is long gone would look like that of this step
         self._recent.append((line["time"], {key: value for key, value in values.items() if key[1] in SUMMED}))
         while len(self._recent) > 2 and line["time"] - self._recent[0][0] > WINDOW_SECONDS:
             self._recent.popleft()
@@ -66,6 +75,7 @@ class Now:
             **self._place,
             "images_per_second": self._latest.get((RUN, "images_per_second")),
             "eta_seconds": self._latest.get((RUN, "eta_seconds")),
+            "window": seconds or None,
             "feed_wait": min(waited / seconds, 1.0) if waited is not None and seconds else None,
             "alarms": [event.to_json() for event in self._alarms.values()],
             "stages": {stage: self._stage(stage, sums, seconds) for stage in stages},
@@ -79,6 +89,7 @@ class Now:
             "shares": [part / whole for part in spent] if whole else None,
             "bytes_per_second": sent / seconds if sent is not None and seconds else None,
             "skipped": self._skipped.get(stage, 0),
+            "skipping": stage in self._skipping,
             "restarts": self._restarts.get(stage, 0),
             "latest": {name: value for (index, name), value in self._latest.items() if index == stage},
         }

@@ -33,6 +33,8 @@ GOODBYE_SECONDS = 2.0
 """How long open pages may take to hear how the run ended."""
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 5\r\n\r\n"
 _REMEDY = "Give 127.0.0.1, 0.0.0.0 for every interface, or metrics.enabled=false"
+_LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""By the address that stands for every interface: one that leads to this machine."""
 _log = logging.getLogger(__name__)
 
 
@@ -51,9 +53,8 @@ class LiveServer:
     def __init__(self, config: settings.Metrics, registry: CollectorRegistry, history: History) -> None:
         self.config, self.history = config, history
         self._server = _listen(config, registry, history)
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        self.url = f"http://{host}:{self._server.server_address[1]}/"
-        """Of the page."""
+        self.url = self._url(_LOCAL.get(self._server.server_name, config.host))
+        """Of the page; where every interface is listened on, as this machine itself may ask."""
         self.metrics_url = f"{self.url}metrics"
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="live page", daemon=True
@@ -71,11 +72,16 @@ class LiveServer:
     @property
     def invitation(self) -> str:
         """One sentence for the console."""
-        return f"watch at {self.url} (metrics at {self.metrics_url})" if self.config.page else self._metrics_alone
+        others = f", from other machines {self._url(socket.gethostname())}"
+        where = self.url + (others if self._server.server_name in _LOCAL else "")
+        return f"watch at {where} (metrics at {self.metrics_url})" if self.config.page else self._metrics_alone
 
     @property
     def _metrics_alone(self) -> str:
         return f"metrics at {self.metrics_url}"
+
+    def _url(self, host: str) -> str:
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._server.server_port}/"
 
     def close(self) -> None:
         """Tell open pages how the run has ended, if it has, and stop; takes at most a few seconds."""

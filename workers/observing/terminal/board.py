@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -12,10 +13,12 @@ from rich.text import Text
 
 from workers.observing.observer import Event, RunFacts
 from workers.observing.terminal.shares import Shares, StageClock
-from workers.observing.terminal.words import accuracies, clock, epochs, loss_in_words, speed
+from workers.observing.terminal.words import LONGEST_LOSS, accuracies, clock, epochs, loss_in_words, speed
 
 GAP = "  "
 LEAST_BAR, MOST_BAR = 4, 40
+MARGIN = 3
+"""Columns that stay free: the last one wraps on some terminals, and the `^C` that a terminal echoes takes two."""
 MOST_ALARMS = 3
 SIGNS = {"busy": ("green", "█", "#"), "starved": ("yellow", "░", "."), "blocked": ("magenta", "▒", "o")}
 """How time is drawn: the colour, the sign, and the sign where there is only ASCII."""
@@ -61,7 +64,7 @@ class Board:
         line, alarms = self._line, self._alarms
         if not line:
             return
-        width, plain = options.max_width - 1, options.ascii_only  # the last column wraps on some terminals
+        width, plain = options.max_width - MARGIN, options.ascii_only
         rows = self._head(line, width, plain)
         table = self._table(line, alarms, width, plain)
         below = [
@@ -70,7 +73,8 @@ class Board:
         ]
         room = console.height - 1
         if len(rows) + len(table) + len(below) > room:
-            table = [Text("loss " + " ".join(loss_in_words(stage["loss"]) for stage in line["stages"]))]
+            losses = " ".join(loss_in_words(stage["loss"]) for stage in line["stages"])
+            table = [Text(part) for part in wrap(f"loss {losses}", max(width, LONGEST_LOSS))]
         for row in [*rows, *table, *below][:room]:
             row.truncate(width, overflow="crop")
             yield from row.render(console)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -22,6 +23,7 @@ PLAIN_SECONDS = 5.0
 REFRESH_PER_SECOND = 4
 MAX_EVENTS = 1000
 """Events that the summary looks at; `events.jsonl` has all."""
+_log = logging.getLogger(__name__)
 STYLES = {"alarm": "bold red", "restart": "yellow", "cleared": "green"}
 
 
@@ -94,9 +96,13 @@ class Progress:
         return self._last - self._started
 
     def stop(self) -> None:
-        """Leave the lines where they are, and the terminal to others."""
-        if self._live is not None:
+        """Leave the lines where they are, and the terminal to others; that they cannot be drawn ends no run."""
+        if self._live is None:
+            return
+        try:
             self._live.stop()
+        except Exception:
+            _log.exception("how the run stands cannot be drawn")
 
 
 class MovingLines(Live):

@@ -17,8 +17,17 @@ from workers.run_files import RunDir
 
 FULL_WIDTH = 78
 """Columns of the table with all that it can have."""
+COLUMNS = {"block": 5, "trunk": 11, "expansion": 11, "busy": 6, "starved": 7, "blocked": 7}
+"""Of the table, with the widths that they need at least; the last ones are left out first."""
+ACCURACIES = ("trunk", "expansion")
+SHARES = {"busy": "busy", "starved": "wait_input", "blocked": "wait_output"}
+"""Columns, and what `report.json` calls them."""
+BORDERS = 3
+"""Rows that the borders of the table take."""
 MOST_LINES = 4
 """Sentences about alarms and restarts."""
+UNBOUNDED = 1000
+"""Rows of a file, in effect."""
 RANKS = ("nonfinite", "collapse", "silent", "restart", "bottleneck", "starved", "tracker")
 """Names of events, what matters most first."""
 KINDS = ("alarm", "restart", "note")
@@ -36,28 +45,59 @@ def print_summary(
         events: of the run, oldest first.
         notes: further sentences.
     """
-    print_report(terminal, run, report, [*notes, *(_in_one_row(line, terminal) for line in incidents(events))])
     place = from_here(run.path)
-    terminal.say(f"next: onward evaluate {place}\n      onward report {place}")
+    following = [f"next: onward evaluate {place}", f"      onward report {place}"]
+    most = _room(terminal, run, report, [*notes, *following]) - 2  # how many there are, and that there are more
+    told = incidents(events, max(0, min(most, MOST_LINES)))
+    print_report(terminal, run, report, [*notes, *(_in_one_row(line, terminal) for line in told)], following)
 
 
-def print_report(terminal: Terminal, run: RunDir, report: dict[str, Any], notes: Sequence[str] = ()) -> None:
-    """What `report.json` says, and `notes`."""
+def print_report(
+    terminal: Terminal,
+    run: RunDir,
+    report: dict[str, Any],
+    notes: Sequence[str] = (),
+    following: Sequence[str] = (),
+) -> None:
+    """What `report.json` says, `notes`, where everything is, and what may be done next."""
     if not terminal.quiet:
-        terminal.console.print(_table(report, terminal.console.width))
-    terminal.say("busy: computing; starved: waiting for input; blocked: waiting for room")
-    for shares in report["stages"]:
-        if shares["skipped"]:
-            terminal.say(f"stage {shares['stage']} skipped {shares['skipped']} steps: loss or gradient not finite")
-    for note in notes:
-        terminal.say(note)
+        borders = _room(terminal, run, report, [*notes, *following]) >= BORDERS
+        terminal.console.print(_table(report, terminal, borders))
+    for sentence in [*_remarks(report), *notes]:
+        terminal.say(sentence)
+    terminal.warn(_closing(run, report))
+    for sentence in following:
+        terminal.say(sentence)
+
+
+def _remarks(report: dict[str, Any]) -> list[str]:
+    """What the words of the table mean, and the steps that stages have skipped."""
+    return ["busy: computing; starved: waiting for input; blocked: waiting for room"] + [
+        f"stage {shares['stage']} skipped {shares['skipped']} steps: loss or gradient not finite"
+        for shares in report["stages"]
+        if shares["skipped"]
+    ]
+
+
+def _closing(run: RunDir, report: dict[str, Any]) -> str:
+    """The last line of a run."""
     rate = f"{report['images_per_second']:.0f} images/s" if report["images_per_second"] else "one step"
     seconds = f" in {clock(report['seconds'])}" if report.get("seconds") else ""
-    terminal.warn(f"{report['images']} images{seconds}, {rate}  ·  everything is in {from_here(run.path)}")
+    return f"{report['images']} images{seconds}, {rate}  ·  everything is in {from_here(run.path)}"
 
 
-def incidents(events: Iterable[Event]) -> list[str]:
-    """How many alarms, restarts and notes there were, and the first of each in order of importance.
+def _room(terminal: Terminal, run: RunDir, report: dict[str, Any], more: Sequence[str]) -> int:
+    """Rows of the screen that a table without borders and these sentences leave; a file is as long as one likes."""
+    if not terminal.console.is_interactive:
+        return UNBOUNDED
+    width, height = terminal.console.size
+    sentences = [_title(report), *_remarks(report), _closing(run, report), *more]
+    taken = 1 + len(report["stages"]) + sum(-(-len(sentence) // width) for sentence in sentences)
+    return height - 1 - taken  # the last row is the prompt's
+
+
+def incidents(events: Iterable[Event], most: int = MOST_LINES) -> list[str]:
+    """How many alarms, restarts and notes there were, and the first of each in order of importance, at most so many.
 
     That the run goes on from a snapshot is none of them.
     """
@@ -69,9 +109,9 @@ def incidents(events: Iterable[Event]) -> list[str]:
     for event in found:
         firsts.setdefault((event.name, event.stage), event)
     ordered = sorted(firsts.values(), key=lambda e: RANKS.index(e.name) if e.name in RANKS else len(RANKS))
-    lines = [f"  {event.kind}: {event.text}" for event in ordered[:MOST_LINES]]
-    if len(ordered) > MOST_LINES:
-        lines.append(f"  and {len(ordered) - MOST_LINES} more, see events.jsonl")
+    lines = [f"  {event.kind}: {event.text}" for event in ordered[:most]]
+    if len(ordered) > most:
+        lines.append(f"  and {len(ordered) - most} more, see events.jsonl")
     counted = ", ".join(f"{n} {word}{'s' * (n > 1)}" for word, n in counts.items())
     return [f"{counted}:", *lines]
 
@@ -90,21 +130,28 @@ def from_here(path: Path) -> Path:
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
-def _table(report: dict[str, Any], width: int) -> Table:
-    """With how much every accuracy has gained, and with borders, where there is room."""
+def _title(report: dict[str, Any]) -> str:
+    return "linear probe, % (untrained → trained); share of time" if "trained" in report else "share of time"
+
+
+def _table(report: dict[str, Any], terminal: Terminal, borders: bool) -> Table:
+    """The columns that fit; how much every accuracy has gained where it is wide, and borders if there is room below."""
+    width = terminal.console.width
     probed, full = "trained" in report, width >= FULL_WIDTH
-    title = "linear probe, % (untrained → trained); share of time" if probed else "share of time"
-    table = Table(title=title, title_justify="left", box=box.HEAVY_HEAD if full else None, pad_edge=full)
-    accuracies = ("trunk", "expansion") if probed else ()
-    for name in ("block", *accuracies, "busy", "starved", "blocked"):
+    style = box.HEAVY_HEAD if full and borders else None
+    table = Table(title=terminal.spelled(_title(report)), title_justify="left", box=style, pad_edge=full)
+    names = [name for name in COLUMNS if probed or name not in ACCURACIES]
+    while not full and len(names) > 1 and sum(2 + COLUMNS[name] for name in names) - 2 > width:
+        names.pop()
+    for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for row, shares in enumerate(report["stages"]):
-        scores = []
-        if probed:
-            before, after = report["untrained"][row], report["trained"][row]
-            scores = [_gain(before[feature], after[feature], full) for feature in accuracies]
-        times = [f"{100 * shares[name]:.1f} %" for name in ("busy", "wait_input", "wait_output")]
-        table.add_row(str(shares["stage"]), *scores, *times)
+        cells = {"block": str(shares["stage"])}
+        cells |= {name: f"{100 * shares[key]:.1f} %" for name, key in SHARES.items()}
+        for feature in ACCURACIES if probed else ():
+            before, after = report["untrained"][row][feature], report["trained"][row][feature]
+            cells[feature] = terminal.spelled(_gain(before, after, full))
+        table.add_row(*(cells[name] for name in names))
     return table
 
 

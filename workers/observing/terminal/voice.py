@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import sys
-
 from rich.console import Console
 
+from workers.observing.terminal.outlet import speak_in_spite_of_all
 from workers.observing.terminal.verbosity import Verbosity, attached
+
+ASCII = str.maketrans({"→": "->", "·": "-"})
 
 
 class Terminal:
@@ -24,8 +24,7 @@ class Terminal:
     @classmethod
     def of_process(cls) -> Terminal:
         """On the standard output. Nothing but text goes into a file, a pipe or a dumb terminal, whatever is set."""
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # a run must not end because a locale has no arrow
+        speak_in_spite_of_all()
         return cls(Console(force_terminal=attached(), force_interactive=attached()), Verbosity.asked())
 
     @property
@@ -37,6 +36,10 @@ class Terminal:
     def quiet(self) -> bool:
         """Whether only what went wrong is said."""
         return self.verbosity is Verbosity.QUIET
+
+    def spelled(self, text: str) -> str:
+        """As it can be written where there is only ASCII."""
+        return text.translate(ASCII) if self.console.options.ascii_only else text
 
     def say(self, sentence: str) -> None:
         """What is good to know."""
@@ -50,4 +53,4 @@ class Terminal:
 
     def warn(self, sentence: str, style: str | None = None) -> None:
         """What must be read: a warning, a failure, the last line."""
-        self.console.print(sentence, style=style, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(self.spelled(sentence), style=style, markup=False, highlight=False, soft_wrap=True)

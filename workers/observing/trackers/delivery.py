@@ -35,7 +35,7 @@ class Delivery:
         self._started, self._ended = threading.Event(), threading.Event()
         self._outcome: str | None = None
         self._drain_until = 0.0
-        self.refused: Exception | SystemExit | None = None
+        self.refused: BaseException | None = None
         """Why it did not start."""
         self._failed: str | None = None
         self._thread = threading.Thread(target=self._work, name=f"tracker {name}", daemon=True)
@@ -69,9 +69,13 @@ class Delivery:
         self._drain_until = time.monotonic() + seconds / 2
         self._outcome = outcome
 
+    def has_ended(self, seconds: float) -> bool:
+        """Whether a tracker that was told to finish has ended, within so many seconds."""
+        return self._ended.wait(max(seconds, 0.0))
+
     def await_end(self, seconds: float) -> None:
         """Wait at most so long for a tracker that was told to finish."""
-        if not self._ended.wait(max(seconds, 0.0)):
+        if not self.has_ended(seconds):
             self._unsaid.append(f"tracker '{self.name}' has not ended in time, and is left behind")
         if self.missed:
             self._unsaid.append(f"tracker '{self.name}' missed {self.missed} steps or events")
@@ -80,23 +84,23 @@ class Delivery:
         try:
             tracker = self._make()
             tracker.start(self._facts)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             self.refused = error
             return
         finally:
             self._started.set()
-        step = None
+        where = ""
         try:
             while (what := self._next()) is not None:
                 if isinstance(what, Event):
                     tracker.event(what)
                 else:
-                    step = what["step"]
-                    tracker.log(step, flatten(what))
+                    where = f" at step {what['step']}"
+                    tracker.log(what["step"], flatten(what))
+            where = " at its end"
             tracker.end(self._outcome or "")
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             _log.exception("tracker '%s' failed", self.name)
-            where = "" if step is None else f" at step {step}"
             self._failed = f"tracker '{self.name}' failed{where} ({first_line(error)}) and is told nothing more"
         finally:
             self._ended.set()

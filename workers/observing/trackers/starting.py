@@ -6,6 +6,8 @@ import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
 
 from pipeline.config import observing as settings
@@ -19,18 +21,33 @@ BUNDLED = {"tensorboard": "workers.observing.trackers.tensorboard:TensorBoard"}
 START_SECONDS = 120.0
 END_SECONDS, HURRIED_SECONDS = 60.0, 10.0
 """For all trackers together to end, after a run that was done, and after one that failed or was stopped."""
+PATIENCE_SECONDS = 3.0
+"""How long the user is not told that they are waited for."""
 
 
 def check_trackers(trackers: Sequence[settings.Tracker]) -> None:
-    """Whether the packages of the bundled ones are installed; imports nothing.
+    """Whether there are the packages that they need and are in, and no two get into each other's way; imports nothing.
 
     Raises:
-        ConfigError: one is missing.
+        ConfigError: a package is missing, or a bundled tracker is there twice.
     """
     for number, tracker in enumerate(trackers):
+        package = tracker.kind.partition(":")[0].partition(".")[0]
+        if tracker.kind not in BUNDLED and not _findable(package):
+            problem = f"there is no module '{package}' on Python's path or in '{Path.cwd()}'"
+            raise ConfigError(f"trackers.{number}.kind", problem, "Install it, or start where it lies")
+        if tracker.kind in BUNDLED and tracker.kind in [other.kind for other in trackers[:number]]:
+            problem = f"'{tracker.kind}' is there twice, and both would write the same files"
+            raise ConfigError(f"trackers.{number}.kind", problem, "Leave one out")
         if tracker.kind == "tensorboard" and not _installed("tensorboard"):
             problem = "tensorboard needs the package 'tensorboard', which is not installed"
             raise ConfigError(f"trackers.{number}.kind", problem, "Install it: pip install 'onward[tensorboard]'")
+
+
+def _findable(package: str) -> bool:
+    """Also in the current directory, where the coordinator looks first."""
+    here = PathFinder.find_spec(package, [str(Path.cwd())])
+    return here is not None or importlib.util.find_spec(package) is not None
 
 
 def _installed(package: str) -> bool:
@@ -117,9 +134,15 @@ class TrackerObserver:
     def run_ended(self, outcome: str) -> None:
         """Wait a limited time until they have what waits for them; see `END_SECONDS`."""
         seconds = END_SECONDS if outcome == "done" else HURRIED_SECONDS
-        deadline = time.monotonic() + seconds
+        began = time.monotonic()
+        deadline = began + seconds
         for delivery in self._deliveries:
             delivery.finish(outcome, seconds)
+        silent_until = began + min(PATIENCE_SECONDS, seconds)
+        late = [d.name for d in self._deliveries if not d.has_ended(silent_until - time.monotonic())]
+        if late and silent_until < deadline:
+            names = ", ".join(f"'{name}'" for name in late)
+            self._note(f"waiting for tracker{'s' * (len(late) > 1)} {names} to end, {seconds:g} s at most", None)
         for delivery in self._deliveries:
             delivery.await_end(deadline - time.monotonic())
         self._say_news(None)
@@ -127,4 +150,7 @@ class TrackerObserver:
     def _say_news(self, step: int | None) -> None:
         for delivery in self._deliveries:
             for sentence in delivery.news():
-                self._tell(Event(time.time(), "note", "tracker", None, step, sentence))
+                self._note(sentence, step)
+
+    def _note(self, sentence: str, step: int | None) -> None:
+        self._tell(Event(time.time(), "note", "tracker", None, step, sentence))

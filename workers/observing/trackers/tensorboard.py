@@ -20,9 +20,14 @@ class TensorBoard(Tracker):
 
     Args:
         flush_seconds: from a measurement to the file that it is read from.
+
+    Raises:
+        ValueError: it is no number of seconds.
     """
 
     def __init__(self, flush_seconds: int = 10) -> None:
+        if type(flush_seconds) not in (int, float) or not flush_seconds > 0:
+            raise ValueError(f"flush_seconds is a number of seconds, and not {flush_seconds!r}")
         self.flush_seconds = flush_seconds
         self._writer: SummaryWriter | None = None
 

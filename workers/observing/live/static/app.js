@@ -1,12 +1,13 @@
 // The page: one model of the run, kept up to date by the connection, drawn by its parts at most once a frame.
 
-import { repaint } from "./chart.js";
+import { onZoom, repaint, setZoom } from "./chart.js";
 import { Configuration } from "./configuration.js";
 import { Connection } from "./connection.js";
 import { setText } from "./dom.js";
-import { clock, duration } from "./format.js";
+import { duration } from "./format.js";
 import { Happenings } from "./happenings.js";
 import { Model } from "./model.js";
+import { Notice } from "./notice.js";
 import { Overview } from "./overview.js";
 import { Panels } from "./panels.js";
 import { Pipeline } from "./pipeline.js";
@@ -16,6 +17,7 @@ const FRESHNESS_MS = 1000;
 const find = (id) => document.getElementById(id);
 const model = new Model();
 const overview = new Overview(document);
+const notice = new Notice(find("notice"));
 const parts = [
   new Pipeline(find("pipeline")),
   new Panels(find("panels")),
@@ -28,6 +30,8 @@ let asked = false;
 function draw() {
   asked = false;
   overview.draw(model, line);
+  notice.draw(model, line);
+  find("main").classList.toggle("empty", model.facts === null);
   for (const part of parts) part.draw(model);
   freshness();
 }
@@ -41,12 +45,9 @@ function ask() {
 /** How old what is shown is; it keeps counting when nothing comes. */
 function freshness() {
   const last = model.now.time;
-  let text = "";
-  if (model.outcome !== null) text = `The run has ended (${model.outcome}); what it left on this page stays as it is.`;
-  else if (line === "lost")
-    text = `The run cannot be reached; this is how it stood${last ? ` at ${clock(last)}` : ""}.`;
-  else if (last) text = `Last step ${duration(Math.max(Date.now() / 1000 - last, 0))} ago`;
-  setText(find("freshness"), text);
+  overview.drawState(model, line);
+  if (model.outcome !== null) setText(find("freshness"), "The run has ended; what it left on this page stays.");
+  else setText(find("freshness"), last ? `Last step ${duration(model.since(last))} ago` : "");
 }
 
 const connection = new Connection(model, ask, (state) => {
@@ -61,6 +62,10 @@ setUpTheme([...document.querySelectorAll("[data-theme-choice]")], () => {
 find("retry").addEventListener("click", () => {
   connection.failures = 0;
   connection.again();
+});
+find("unzoom").addEventListener("click", () => setZoom(null));
+onZoom((part) => {
+  find("unzoom").hidden = !part;
 });
 setInterval(freshness, FRESHNESS_MS);
 connection.load();

@@ -2,17 +2,25 @@
 
 import { el, setAttribute, setText } from "./dom.js";
 import { count, tick } from "./format.js";
+import { nameEnds } from "./ends.js";
 import { colour } from "./theme.js";
 
 const sync = window.uPlot.sync("steps");
 const charts = new Set();
 const FEW = 48;
 let zoom = null;
+let zoomed = () => {};
 
-/** Show only these steps in all charts, or everything. */
-function setZoom(range) {
+/** Show only these steps in all charts; null for everything. */
+export function setZoom(range) {
   zoom = range;
+  zoomed(range !== null);
   for (const chart of charts) chart.rescale();
+}
+
+/** `listener` is told whether only a part of the run is shown. */
+export function onZoom(listener) {
+  zoomed = listener;
 }
 
 /** Colours have changed. */
@@ -21,7 +29,8 @@ export function repaint() {
 }
 
 export class Chart {
-  /** `look` has: label, height, format (a value in words), range (of the axis, or null), filled (areas, in order). */
+  /** `look` has: label, height, format (a value in words), tick (the same on the axis), range (of the axis, or null),
+   * filled (areas, in order), sparse (not measured at every step, so that gaps say nothing). */
   constructor(look) {
     this.look = look;
     this.plot = null;
@@ -46,9 +55,10 @@ export class Chart {
     charts.add(this);
   }
 
-  /** `series` has for each line: label, short (beside its end), colour, values; `log`: a logarithmic axis. */
-  show(steps, series, log = false) {
-    this.pending = { steps, series, log };
+  /** `series` has for each line: label, short (beside its end), colour, values. `stride`: a point is the mean of so
+   * many steps. `log`: a logarithmic axis. */
+  show(steps, series, stride, log = false) {
+    this.pending = { steps, series, stride, log };
     if (this.seen) this.flush();
   }
 
@@ -71,11 +81,11 @@ export class Chart {
   }
 
   flush() {
-    const { steps, series, log } = this.pending;
+    const { steps, series, stride, log } = this.pending;
     const positive = (values) => values.map((value) => (value !== null && value > 0 ? value : null));
     const data = [steps, ...series.map((line) => (log ? positive(line.values) : line.values))];
     const key = JSON.stringify([log, series.map((line) => [line.label, line.colour])]);
-    this.series = series;
+    Object.assign(this, { series, stride });
     if (key !== this.key || !this.plot) {
       this.key = key;
       this.make(data, log);
@@ -127,25 +137,29 @@ export class Chart {
       axes: [
         {
           ...axis,
-          size: 26,
-          gap: 4,
+          size: 30,
+          gap: 8,
           space: 60,
           incrs: [1, 2, 5].flatMap((base) => [...Array(9)].map((_, power) => base * 10 ** power)).sort((a, b) => a - b),
-          values: (plot, ticks) => ticks.map(tick),
+          values: (plot, ticks) => ticks.map((value) => tick(value)),
         },
         {
           ...axis,
-          size: 50,
+          size: (plot, texts) => Math.max(50, 10 + 7 * Math.max(...(texts ?? [""]).map((text) => text.length))),
           gap: 4,
           space: 32,
-          values: (plot, ticks) => ticks.map((value) => (value === null ? "" : (this.look.tick ?? tick)(value))),
+          values: (plot, ticks, place, space, apart) =>
+            ticks.map((value) => (value === null ? "" : (this.look.tick ?? tick)(value, log ? 0 : apart))),
         },
       ],
       series: [{}, ...this.series.map((line) => this.line(line))],
       hooks: {
         setCursor: [() => this.drawLegend()],
         setSelect: [(plot) => this.selected(plot)],
-        draw: [(plot) => this.nameAxis(plot), (plot) => this.nameEnds(plot)],
+        draw: [
+          (plot) => this.nameAxis(plot),
+          (plot) => this.look.filled || nameEnds(plot, this.series, this.font(11 * window.devicePixelRatio)),
+        ],
       },
     };
   }
@@ -157,8 +171,9 @@ export class Chart {
       stroke: line.colour,
       fill: this.look.filled ? line.colour : undefined,
       width: this.look.filled ? 0 : 1.75,
-      spanGaps: true,
+      spanGaps: Boolean(this.look.sparse),
       points: {
+        filter: (plot, index, shown) => (shown || this.look.sparse ? null : lonely(plot.data[index])),
         show:
           !this.look.filled && present <= FEW && present > 0
             ? (plot, index) => plot.data[index].filter((value) => value !== null).length <= FEW
@@ -181,63 +196,32 @@ export class Chart {
     plot.ctx.fillStyle = colour("quiet");
     plot.ctx.textAlign = "right";
     plot.ctx.textBaseline = "top";
-    plot.ctx.fillText("step", plot.bbox.left - 10 * ratio, plot.bbox.top + plot.bbox.height + 4 * ratio);
+    plot.ctx.fillText("step", plot.bbox.left - 10 * ratio, plot.bbox.top + plot.bbox.height + 8 * ratio);
     plot.ctx.restore();
   }
 
-  /** The number of its stage beside the end of every line, so that colour is not all that tells them apart. */
-  nameEnds(plot) {
-    if (this.look.filled) return;
-    const ends = [];
-    const [from, to] = [plot.scales.x.min, plot.scales.x.max];
-    this.series.forEach((line, place) => {
-      const values = plot.data[place + 1];
-      let index = values.length - 1;
-      while (index >= 0 && (values[index] === null || plot.data[0][index] > to)) index -= 1;
-      if (index >= 0 && line.short && plot.data[0][index] >= from) {
-        ends.push({
-          line,
-          y: plot.valToPos(values[index], "y", true),
-          x: plot.valToPos(plot.data[0][index], "x", true),
-        });
-      }
-    });
-    const ratio = window.devicePixelRatio;
-    const step = 11 * ratio;
-    ends.sort((a, b) => a.y - b.y);
-    ends.forEach((end, place) => {
-      end.y = place ? Math.max(end.y, ends[place - 1].y + step) : end.y;
-    });
-    let bottom = plot.bbox.top + plot.bbox.height;
-    for (const end of [...ends].reverse()) {
-      end.y = Math.min(end.y, bottom);
-      bottom = end.y - step;
-    }
-    plot.ctx.save();
-    plot.ctx.font = `600 ${this.font(11 * ratio)}`;
-    plot.ctx.textBaseline = "middle";
-    plot.ctx.textAlign = "left";
-    for (const { line, x, y } of ends) {
-      plot.ctx.fillStyle = line.colour;
-      plot.ctx.fillText(line.short, x + 6 * ratio, y);
-    }
-    plot.ctx.restore();
-  }
-
-  /** Values at the cursor, or the last ones; of a series with gaps, the one that held there. */
+  /** Values at the cursor, or the last ones; of what is measured now and then, the one that held there. */
   drawLegend() {
     if (!this.plot) return;
     const at = this.plot.cursor.idx ?? null;
     const steps = this.plot.data[0];
     this.at.hidden = at === null;
-    if (at !== null) setText(this.at, `step ${count(steps[at])}`);
+    if (at !== null) setText(this.at, this.moment(steps[at]));
     for (const line of this.series) {
       const values = line.shown ?? line.values;
-      let index = at ?? values.length - 1;
-      while (index > 0 && values[index] === null) index -= 1;
+      const from = at ?? values.length - 1;
+      let index = from;
+      if (at === null || this.look.sparse) while (index > 0 && values[index] === null) index -= 1;
+      const old = index < from && !this.look.sparse ? ` at step ${count(steps[index])}` : "";
       const node = this.values.get(line.label);
-      if (node) setText(node, this.look.format(values[index] ?? null));
+      if (node) setText(node, this.look.format(values[index] ?? null) + old);
     }
+  }
+
+  /** The steps that the point at `step` stands for. */
+  moment(step) {
+    const first = Math.floor(step / this.stride) * this.stride;
+    return first < step ? `mean of steps ${count(first)} to ${count(step)}` : `step ${count(step)}`;
   }
 
   describe(steps) {
@@ -288,4 +272,14 @@ export class Chart {
       this.plot.setCursor({ left: this.plot.valToPos(this.plot.data[0][to], "x"), top: this.look.height / 3 });
     }
   }
+}
+
+/** Places of values without a neighbour, which no line would show; null if there are none. */
+function lonely(values) {
+  const found = [];
+  values.forEach((value, index) => {
+    if (value !== null && (values[index - 1] ?? null) === null && (values[index + 1] ?? null) === null)
+      found.push(index);
+  });
+  return found.length > 0 ? found : null;
 }

@@ -61,22 +61,29 @@ export function clock(seconds, withSeconds = true) {
   return date.toLocaleString("en-GB", today ? time : { day: "numeric", month: "short", ...time });
 }
 
-/** The short form for the axis of a chart. */
-export function tick(value) {
+/** The short form for the axis of a chart whose ticks are so far `apart`, 0 if at uneven distances. */
+export function tick(value, apart = 0) {
   const size = Math.abs(value);
-  if (size >= 1e6) return `${trimmed(value / 1e6)}M`;
-  if (size >= 1e4) return `${trimmed(value / 1e3)}k`;
-  if (size !== 0 && size < 1e-3) return value.toExponential(0);
-  return trimmed(value);
+  const shown = Number(value.toPrecision(digitsOf(size, apart)));
+  if (size !== 0 && (size < 1e-3 || size >= 1e12)) return shown.toExponential().replace("e+", "e");
+  const [scale, unit] = [
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e4, "k"],
+    [0, ""],
+  ].find(([least]) => size >= least);
+  return `${unit ? Number((shown / (unit === "k" ? 1e3 : scale)).toPrecision(12)) : shown}${unit}`;
 }
 
 /** The same of a share of 1, in percent. */
-export function shareTick(value) {
-  return `${Number((100 * value).toPrecision(3))} %`;
+export function shareTick(value, apart = 0) {
+  return `${tick(100 * value, 100 * apart)} %`;
 }
 
-function trimmed(value) {
-  return String(Number(value.toPrecision(4)));
+/** As many as it takes to tell a tick from its neighbours, and no more. */
+function digitsOf(size, apart) {
+  if (!apart || !size) return 4;
+  return Math.min(Math.max(Math.floor(Math.log10(size)) - Math.floor(Math.log10(apart)) + 2, 1), 12);
 }
 
 function grouped(text) {

@@ -10,7 +10,9 @@ export class Model {
   clear() {
     this.id = "";
     this.facts = null;
-    this.outcome = null;
+    this.outcome = this.ended = null;
+    this.stride = 1;
+    this.ahead = 0;
     this.now = { alarms: [], stages: {} };
     this.events = [];
     this.steps = [];
@@ -24,6 +26,9 @@ export class Model {
     this.id = news.id;
     this.facts = news.facts ?? this.facts;
     this.outcome = news.outcome;
+    this.ended = news.ended;
+    this.stride = news.stride;
+    this.ahead = Date.now() / 1000 - news.clock;
     this.now = news.now;
     this.events = this.events.concat(news.events).slice(-MAX_EVENTS);
     const start = news.start;
@@ -69,6 +74,25 @@ export class Model {
   /** A setting by its dotted path, undefined if there is none. */
   setting(path) {
     return path.split(".").reduce((value, key) => value?.[key], this.facts?.config);
+  }
+
+  /** Seconds since `time` of the coordinator, whose clock is not the browser's. */
+  since(time) {
+    return Math.max(Date.now() / 1000 - this.ahead - time, 0);
+  }
+
+  /** Whether all steps are done, and the final weights and probes follow. */
+  get finishing() {
+    return this.outcome === null && this.facts !== null && (this.now.step ?? -1) + 1 >= this.facts.total_steps;
+  }
+
+  /** Whether `stage` is trained by the process of the one before it, so that nothing travels between them. */
+  sharesProcess(stage) {
+    if (stage === 1) return false;
+    const all = this.facts.stages;
+    const processes = this.oneProcess ? 1 : (this.setting("processes") ?? all);
+    const last = Array.from({ length: processes }, (_, index) => Math.floor((index * all) / processes));
+    return !last.includes(stage - 1);
   }
 
   get oneProcess() {

@@ -7,11 +7,16 @@ const STATES = {
   loading: "Loading",
   starting: "Starting",
   running: "Running",
+  finishing: "Finishing",
+  stalled: "No step",
   done: "Done",
   failed: "Failed",
   interrupted: "Interrupted",
   lost: "Not reachable",
 };
+
+const STALLED_SECONDS = 60;
+const STALLED_STEPS = 10;
 
 export class Overview {
   constructor(root) {
@@ -26,12 +31,11 @@ export class Overview {
       ["feed", "Waiting for images"],
     ]) {
       const value = el("span", { text: "–" });
-      const unit = el("small", {});
       const below = el("p", { class: "below" });
       const name = el("p", { class: "label", text: label });
-      const line = el("p", { class: "value" }, value, unit);
+      const line = el("p", { class: "value" }, value);
       this.find("figures").append(el("div", { class: "figure", "data-figure": key }, name, line, below));
-      this.figures[key] = { name, value, unit, below };
+      this.figures[key] = { name, value, below };
     }
   }
 
@@ -41,7 +45,6 @@ export class Overview {
     if (!model.facts) return;
     const { facts, now } = model;
     setText(this.find("run-name"), facts.name);
-    document.title = `${facts.name} · Onward`;
     const about = [
       model.setting("mode"),
       model.oneProcess ? "one process" : `${model.setting("link.kind")} links`,
@@ -55,33 +58,35 @@ export class Overview {
   }
 
   drawFigures(facts, now, model) {
-    const done = now.step === undefined ? facts.start_step : now.step + 1;
-    const share = facts.total_steps ? done / facts.total_steps : 0;
-    const epochs = Math.ceil(facts.total_steps / Math.max(facts.steps_per_epoch, 1));
+    const done = Math.max((now.step ?? -1) + 1, facts.start_step);
+    const share = facts.total_steps ? Math.min(done / facts.total_steps, 1) : 0;
+    const part = percent(Math.floor(1000 * share) / 1000, 1);
     const over = model.outcome !== null;
-    this.set("rate", now.images_per_second ? number(now.images_per_second) : "–", "img/s", this.batch(model));
+    const standing = over ? this.find("state-text").textContent : part;
+    document.title = `${standing} · ${facts.name} · Onward`;
+    const epochs = Math.ceil(facts.total_steps / Math.max(facts.steps_per_epoch, 1));
+    this.set("rate", now.images_per_second ? number(now.images_per_second) : "–", this.batch(model));
     if (over) {
       this.figures.left.name.textContent = "Ran for";
-      this.set(
-        "left",
-        duration((now.time ?? facts.started) - facts.started),
-        "",
-        `ended ${clock(now.time ?? facts.started)}`,
-      );
+      this.set("left", duration(model.ended - facts.started), `ended ${clock(model.ended)}`);
+    } else if (model.finishing) {
+      this.set("left", "soon", "final weights and probes");
     } else {
       const eta = now.eta_seconds;
       const end = Number.isFinite(eta) && now.time ? `ends about ${clock(now.time + eta, false)}` : "";
-      this.set("left", duration(eta), "", end);
+      this.set("left", duration(eta), end);
     }
-    this.set("step", count(done), `of ${count(facts.total_steps)}`, percent(share, 1));
+    this.set("step", count(done), `${part} of ${count(facts.total_steps)}`);
     this.set(
       "epoch",
       count(Math.min((now.epoch ?? 0) + 1, epochs)),
-      `of ${count(epochs)}`,
-      `${count(facts.steps_per_epoch)} steps each`,
+      `of ${count(epochs)}, ${count(facts.steps_per_epoch)} steps each`,
     );
-    const advice = now.feed_wait > 0.1 ? "more data.workers may help" : "of the last 10 s";
-    this.set("feed", percent(now.feed_wait), "", now.feed_wait === null ? "" : advice);
+    const measured = (now.feed_wait ?? null) !== null;
+    const advice = now.feed_wait > 0.1 ? "more data.workers may help" : `of the last ${duration(now.window)}`;
+    this.set("feed", percent(now.feed_wait), measured ? advice : "");
+    const when = over ? "before the end" : "";
+    setText(this.find("window"), now.window ? `shares of the last ${duration(now.window)} ${when}`.trim() : "");
     const bar = this.find("progress");
     setAttribute(bar, "aria-valuenow", Math.round(100 * share));
     bar.firstElementChild.style.width = `${Math.min(100 * share, 100)}%`;
@@ -92,10 +97,9 @@ export class Overview {
     return size ? `batches of ${count(size)}` : "";
   }
 
-  set(key, value, unit, below) {
+  set(key, value, below) {
     const figure = this.figures[key];
     setText(figure.value, value);
-    setText(figure.unit, unit);
     setText(figure.below, below);
   }
 
@@ -105,12 +109,23 @@ export class Overview {
     else if (model.outcome !== null) state = model.outcome.split(":")[0];
     else if (line === "lost") state = "lost";
     else if (!model.facts) state = "loading";
+    else if (model.finishing) state = "finishing";
+    else if (this.silence(model) > 0) state = "stalled";
     if (!(state in STATES)) state = "done";
     const badge = this.find("state");
     setAttribute(badge, "data-state", state);
     setAttribute(badge, "title", model.outcome);
-    setText(this.find("state-text"), STATES[state]);
+    const since = state === "stalled" ? ` for ${duration(this.silence(model))}` : "";
+    setText(this.find("state-text"), STATES[state] + since);
     this.find("retry").hidden = line !== "lost";
+  }
+
+  /** Whole minutes, in seconds, without a step, where that is far longer than steps take; else 0. */
+  silence(model) {
+    if (!model.now.time || model.now.images_per_second === null) return 0;
+    const usual = (model.column(0, "step_seconds") ?? []).findLast((seconds) => seconds !== null) ?? 0;
+    const passed = model.since(model.now.time);
+    return passed > Math.max(STALLED_SECONDS, STALLED_STEPS * usual) ? 60 * Math.floor(passed / 60) : 0;
   }
 
   /** Only what has changed is touched: the section is read out when it changes. */

@@ -50,7 +50,12 @@ export class Panel {
       ]);
       return;
     }
-    this.chart(look).show(model.steps, lines, this.log && Boolean(this.plan.logarithmic));
+    const log = this.log && Boolean(this.plan.logarithmic);
+    if (log && !lines.some((line) => line.values.some((value) => value > 0))) {
+      this.say(["Nothing is above 0, and a logarithmic axis shows nothing else."]);
+      return;
+    }
+    this.chart(look).show(model.steps, lines, model.stride, log);
   }
 
   waiting(model) {
@@ -61,10 +66,10 @@ export class Panel {
   /** The chart of this look; another unit or range is another chart. */
   chart(look) {
     if (this.look !== look.name || !this.drawn) {
-      const { format, range = null, tick: ticks = tick } = look;
+      const { format, range = null, sparse = false, tick: ticks = tick } = look;
       const label = `${this.plan.title}${look.label ? `, ${look.label}` : ""}`;
       this.drawn?.discard();
-      this.drawn = new Chart({ label, format, range, tick: ticks, height: this.plan.height ?? 190 });
+      this.drawn = new Chart({ label, format, range, sparse, tick: ticks, height: this.plan.height ?? 190 });
       this.body.replaceChildren(this.drawn.node);
       this.look = look.name;
     }

@@ -1,11 +1,12 @@
 // Every chart of the page in its place: what it shows, in which unit, and the setting that turns it on.
 
-import { bytes, number, percent, shareTick } from "./format.js";
+import { bytes, count, number, percent, shareTick } from "./format.js";
 import { Panel } from "./panel.js";
 import { colour, stageColour } from "./theme.js";
 import { Waits } from "./waits.js";
 
-const byteTick = (value) => bytes(value).replace(".00", "");
+const WINDOW_SECONDS = 10; // as the server's shares
+const byteTick = (value, apart, per) => bytes(value, per).replace(/(\.\d*?)0+ /, "$1 ").replace(". ", " ");
 const upward = (plot, low, high) => [0, high > 0 ? 1.08 * high : 1];
 
 /** The series `name` of every stage that has it, as lines. */
@@ -29,14 +30,28 @@ function together(model, name) {
 
 /** The series of the run as a whole. */
 function ofRun(model, label, values) {
-  return values ? [{ label, short: "", colour: colour("accent"), values }] : [];
+  return values?.some((value) => value !== null) ? [{ label, short: "", colour: colour("accent"), values }] : [];
 }
 
-/** `top` divided by `bottom` at every point, null where one is missing. */
-function ratio(top, bottom) {
-  return top && bottom
-    ? top.map((value, index) => (value === null || !bottom[index] ? null : value / bottom[index]))
-    : null;
+/** `amounts` by the time they took, over the last seconds before every point: steps that are reported in one breath
+ * would look as if they had taken none. Null where it is not known. */
+function perSecond(model, amounts) {
+  const { times } = model;
+  const seconds = model.column(0, "step_seconds");
+  if (!amounts || !seconds) return [];
+  const known = (row) => amounts[row] !== null && seconds[row] !== null;
+  const sums = [0, 0];
+  const add = (row, sign) => {
+    if (!known(row)) return;
+    sums[0] += sign * amounts[row];
+    sums[1] += sign * seconds[row];
+  };
+  let first = 0;
+  return times.map((time, row) => {
+    add(row, 1);
+    while (first < row && Math.abs(time - times[first]) > WINDOW_SECONDS) add(first++, -1);
+    return known(row) && sums[1] > 1e-6 ? Math.max(sums[0], 0) / sums[1] : null;
+  });
 }
 
 /** A way to look at a panel: what to draw, and in which unit. `on`: whether it is being measured, by the settings. */
@@ -48,16 +63,20 @@ const view = (name, label, unit, lines, more = {}) => ({
   format: (value) => number(value, 4),
   ...more,
 });
+/** What the stages say, each for itself; what is not measured at every step is `sparse`. */
 const measured = (name, label, unit, key, more) => view(name, label, unit, (model) => byStage(model, key), more);
 
 const inPercent = { format: (value) => percent(value, 1), tick: shareTick };
 const inBytes = { format: (value) => bytes(value), tick: byteTick, range: upward };
 const online = (path) => (model) => Boolean(model.setting(`evaluation.online.${path}`));
-const quality = online("quality_every");
+const quality = { on: online("quality_every"), sparse: true };
+const norms = { on: (model) => model.setting("metrics.norms_every") !== 0, sparse: true };
 
+/** In a long run a point stands for several steps. */
+const points = (model) => (model.stride > 1 ? `each point is the mean of ${count(model.stride)} steps` : "");
 const termViews = (model) => [
-  measured("total", "total", "", "loss"),
-  ...model.names("term:").map((name) => measured(name, name.replaceAll("_", " "), "", `term:${name}`)),
+  measured("total", "total", points(model), "loss"),
+  ...model.names("term:").map((name) => measured(name, name.replaceAll("_", " "), points(model), `term:${name}`)),
 ];
 
 const PANELS = [
@@ -65,10 +84,15 @@ const PANELS = [
   {
     title: "Online probe accuracy",
     views: () => [
-      measured("linear", "linear", "of the training images", "online:linear", { ...inPercent, on: online("linear") }),
+      measured("linear", "linear", "of the training images", "online:linear", {
+        ...inPercent,
+        on: online("linear"),
+        sparse: true,
+      }),
       measured("knn", "nearest neighbours", "of the training images", "online:knn", {
         ...inPercent,
         on: online("knn_bank"),
+        sparse: true,
       }),
     ],
     hint: ["evaluation.online.linear=true", "evaluation.online.knn_bank=2048"],
@@ -76,15 +100,15 @@ const PANELS = [
   {
     title: "Effective rank",
     views: () => [
-      measured("rankme", "RankMe", "dimensions", "online:rankme", { on: quality }),
-      measured("lidar", "LiDAR", "dimensions", "online:lidar", { on: quality }),
-      measured("alpha", "alpha-ReQ", "exponent", "online:alpha", { on: quality }),
+      measured("rankme", "RankMe", "dimensions", "online:rankme", quality),
+      measured("lidar", "LiDAR", "dimensions", "online:lidar", quality),
+      measured("alpha", "alpha-ReQ", "exponent", "online:alpha", quality),
     ],
     hint: ["evaluation.online.quality_every=20"],
   },
   {
     title: "Collapse level",
-    views: () => [measured("collapse", "", "0: collapsed", "online:collapse", { on: quality, range: upward })],
+    views: () => [measured("collapse", "", "0: collapsed", "online:collapse", { ...quality, range: upward })],
     hint: ["evaluation.online.quality_every=20"],
   },
   {
@@ -101,9 +125,9 @@ const PANELS = [
           ofRun(
             model,
             "waiting for images",
-            ratio(model.column(0, "feed_wait_seconds"), model.column(0, "step_seconds"))?.map((share) =>
+            perSecond(model, model.column(0, "feed_wait_seconds")).map((share) =>
               share === null ? null : Math.min(share, 1),
-            ) ?? null,
+            ),
           ),
         { ...inPercent, range: upward },
       ),
@@ -114,12 +138,8 @@ const PANELS = [
   {
     title: "Norms",
     views: () => [
-      measured("gradient", "gradient", "Euclidean norm", "gradient_norm", {
-        on: (model) => model.setting("metrics.norms_every") !== 0,
-      }),
-      measured("update", "update", "Euclidean norm", "update_norm", {
-        on: (model) => model.setting("metrics.norms_every") !== 0,
-      }),
+      measured("gradient", "gradient", "Euclidean norm", "gradient_norm", norms),
+      measured("update", "update", "Euclidean norm", "update_norm", norms),
     ],
     hint: ["metrics.norms_every=10"],
     logarithmic: true,
@@ -135,12 +155,12 @@ const PANELS = [
       view(
         "bytes",
         "traffic",
-        "sent to the next stage, per second",
+        "sent to the next stage",
         (model) =>
-          byStage(model, "link_bytes", (values) => ratio(values, model.column(0, "step_seconds")) ?? []).filter(
+          byStage(model, "link_bytes", (values) => perSecond(model, values)).filter(
             (line) => line.values.some((value) => value > 0),
           ),
-        { ...inBytes, format: (value) => bytes(value, "/s") },
+        { ...inBytes, format: (value) => bytes(value, "/s"), tick: (value, apart) => byteTick(value, apart, "/s") },
       ),
       measured("queue", "queue", "batches that wait at a stage", "queue_depth", { range: upward }),
     ],
@@ -149,7 +169,7 @@ const PANELS = [
   {
     title: "Memory",
     views: () => [
-      measured("memory", "process", "resident", "memory_bytes", inBytes),
+      view("memory", "process", "resident", (model) => together(model, "memory_bytes"), inBytes),
       measured("cuda", "GPU", "allocated by PyTorch", "cuda_bytes", { ...inBytes, optional: true }),
     ],
     hint: [],

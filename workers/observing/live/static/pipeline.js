@@ -28,7 +28,7 @@ export class Pipeline {
   }
 
   make(model) {
-    this.feed = this.box("Images", model.setting("data.name") ?? "");
+    this.feed = this.box("Images", "");
     this.stages = model.stages.map((index) => this.makeStage(index, model));
     this.root.toggleAttribute("data-many", model.facts.stages > 5);
     this.root.replaceChildren(
@@ -114,6 +114,8 @@ export class Pipeline {
     this.fact(feed, "rate", "rate", model.now.images_per_second ? `${number(model.now.images_per_second)} img/s` : "–");
     this.fact(feed, "batch", "batch", count(model.setting("data.batch_size")));
     if (typeof size === "number") this.fact(feed, "size", "size", `${size} px`);
+    this.fact(feed, "data", "data", String(model.setting("data.name") ?? "–"));
+    setAttribute(feed.rows.get("data").parentNode, "class", "fact alone");
   }
 
   drawStage(stage, model) {
@@ -123,7 +125,9 @@ export class Pipeline {
     setAttribute(stage.node, "data-mood", mood);
     const alarmed = model.now.alarms.filter((alarm) => alarm.stage === stage.index).map((alarm) => alarm.name);
     setAttribute(stage.node, "data-alarm", alarmed.length ? "" : null);
-    const state = mood ? `${IN_WORDS[mood]} ${percent(shares[mood])}` : now ? "not at work" : "no step yet";
+    const queued = model.setting("mode") === "sequential" && model.steps.length > 0;
+    const later = queued ? "its turn comes later" : "no step yet";
+    const state = mood ? `${IN_WORDS[mood]} ${percent(shares[mood])}` : now ? "not at work" : later;
     setText(stage.mood, state);
     stage.troubles.hidden = alarmed.length === 0;
     setText(stage.troubles, `Alarm: ${alarmed.join(", ")}`);
@@ -135,14 +139,22 @@ export class Pipeline {
 
   drawFacts(stage, now, model) {
     const latest = now?.latest ?? {};
-    this.fact(stage, "loss", "loss", number(latest.loss, 4));
+    this.fact(stage, "loss", "loss", this.loss(stage, now, model));
     const probe = latest["online:linear"] ?? latest["online:knn"];
     if (probe !== undefined) this.fact(stage, "probe", "probe", percent(probe, 1));
     if (latest["online:rankme"] !== undefined) this.fact(stage, "rank", "rank", number(latest["online:rankme"], 3));
-    if (now?.skipped) this.fact(stage, "skipped", "skipped steps", count(now.skipped));
+    if (now?.skipped) this.fact(stage, "skipped", "skipped", count(now.skipped));
     if (now?.restarts) this.fact(stage, "restarts", "restarts", count(now.restarts));
     const replicas = model.setting(`stages.${stage.index}.replicas`) ?? model.setting("replicas");
     if (replicas > 1) this.fact(stage, "replicas", "replicas", count(replicas));
+  }
+
+  /** That of the last step, or why there is none. */
+  loss(stage, now, model) {
+    const loss = now?.latest.loss;
+    if (loss !== undefined) return number(loss, 4);
+    if (now?.skipping) return "not finite";
+    return model.has("loss", [stage.index]) ? "frozen" : "–";
   }
 
   drawShares(box, shares, words) {
@@ -174,7 +186,7 @@ export class Pipeline {
     let row = box.rows.get(key);
     if (!row) {
       row = el("dd", {});
-      box.facts.append(el("dt", { text: label }), row);
+      box.facts.append(el("div", { class: "fact" }, el("dt", { text: label }), row));
       box.rows.set(key, row);
     }
     setText(row, value);
@@ -202,12 +214,14 @@ export class Pipeline {
     const depth = model.setting("link.depth") ?? 0;
     const waiting = model.now.stages[stage.index]?.latest.queue_depth;
     const sent = model.now.stages[stage.index - 1]?.bytes_per_second;
-    setText(link.fill, waiting === undefined ? "" : `${count(waiting)} of ${count(depth)}`);
-    setText(link.rate, sent ? bytes(sent, "/s") : "");
+    const inside = model.sharesProcess(stage.index);
+    link.slots.hidden = inside;
+    setText(link.rate, inside ? "same process" : sent ? bytes(sent, "/s") : "");
+    setText(link.fill, inside || waiting === undefined ? "" : `${count(waiting)} of ${count(depth)}`);
     setAttribute(
       link.node,
       "title",
-      waiting === undefined
+      inside || waiting === undefined
         ? null
         : `${count(waiting)} of at most ${count(depth)} batches wait at stage ${stage.index}`,
     );

@@ -8,7 +8,7 @@ const probe = document.createElement("span");
 // From the first stage to the last: a way from dark blue over teal to orange, which also differ in lightness, so that
 // neighbours can be told apart by those who see red and green alike.
 const RAMPS = {
-  light: ["#27348b", "#1f77c9", "#159a8c", "#7a9a1b", "#d38a00", "#c4501b", "#8a2f5c"],
+  light: ["#27348b", "#1f77c9", "#12897d", "#6d8a17", "#c07d00", "#c4501b", "#8a2f5c"],
   dark: ["#8c9bff", "#4fb0ff", "#3fd0bd", "#b5d34a", "#ffc04d", "#ff8a5c", "#e77fb3"],
 };
 
@@ -47,6 +47,11 @@ export function stageColour(index, count) {
   const at = span ? span[Math.min(index, 4) - 1] : ((index - 1) / Math.max(count - 1, 1)) * (ramp.length - 1);
   const low = Math.min(Math.floor(at), ramp.length - 2);
   return mixed(ramp[low], ramp[low + 1], at - low);
+}
+
+/** `shade` as text: mixed with the colour of text until it can be read on a card (WCAG AA). */
+export function readable(shade) {
+  return `color-mix(in oklab, ${shade} ${dark() ? 100 : 80}%, ${colour("text")})`;
 }
 
 let picked = "auto";

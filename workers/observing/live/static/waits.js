@@ -23,7 +23,7 @@ export class Waits {
   draw(model) {
     for (const stage of model.stages) {
       const shares = this.shares(model, stage);
-      if (shares) this.chart(stage, model).show(model.steps, shares);
+      if (shares) this.chart(stage, model).show(model.steps, shares, model.stride);
     }
     if (this.charts.size === 0 && !this.body.firstChild)
       this.body.append(el("p", { class: "hint", text: "Waiting for the first step." }));

@@ -1,0 +1,249 @@
+"""What the page says when a run is not simply running: before its first step, when all is silent, and after its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.observing.browser import Sight, chromium
+from tests.observing.test_history import line, stage
+from tests.observing.test_live_page import made_up, made_up_line, serve
+from tests.runs import LIMIT
+from workers.observing.live import History
+from workers.observing.live import answers as answering
+from workers.observing.live import server as serving
+from workers.observing.observer import RunFacts
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * LIMIT)]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+def test_before_the_data_set_is_open_there_is_a_word_and_no_empty_boxes(tmp_path: Path, browser: Browser) -> None:
+    history = History()
+    with serve(history) as server:
+        sight = Sight(browser, server.url)
+        sight.wait_for_state("starting")
+        assert "data set is being opened" in sight.text("#notice")
+        assert not sight.page.locator(".card").first.is_visible()
+        history.run_started(RunFacts("x", tmp_path, {}, 1, 10, 10, 0, time.time()))
+        sight.wait_for_state("running")
+        assert sight.page.locator(".card").first.is_visible()
+        assert not sight.page.locator("#notice").is_visible()
+        sight.page.close()
+
+
+def test_a_coordinator_that_is_stopped_is_said_to_be_out_of_reach(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its socket stays open and its side says nothing, for which a browser alone would wait for ever."""
+    monkeypatch.setattr(answering, "HEARTBEAT_SECONDS", 1e9)
+    with serve(made_up(tmp_path, 2, 20)) as server:
+        sight = Sight(browser, server.url)
+        sight.page.clock.install()
+        sight.page.reload()
+        sight.wait_for_state("running")
+        sight.page.wait_for_timeout(500)
+        sight.page.clock.fast_forward(20_000)
+        sight.wait_for_state("lost")
+        assert "stopped" in sight.text("#notice")
+        sight.page.clock.fast_forward(2_000)
+        sight.wait_for_state("running")
+        sight.page.close()
+
+
+def test_a_quiet_run_that_beats_is_within_reach(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "HEARTBEAT_SECONDS", 0.1)
+    with serve(made_up(tmp_path, 2, 20)) as server:
+        sight = Sight(browser, server.url)
+        sight.page.clock.install()
+        sight.page.reload()
+        sight.wait_for_state("running")
+        for _ in range(4):
+            sight.page.wait_for_timeout(700)
+            sight.page.clock.fast_forward(8_000)
+        assert sight.value("document.getElementById('state').dataset.state") == "running"
+        assert sum(url.endswith("/history.json") for url in sight.requests) == 2, "it never began anew"
+        sight.page.close()
+
+
+def test_a_page_too_many_asks_seldom_and_still_shows_the_run(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "MAX_STREAMS", 0)
+    with serve(made_up(tmp_path, 2, 20)) as server:
+        sight = Sight(browser, server.url)
+        sight.wait_for_state("running")
+        sight.page.wait_for_timeout(4_000)
+        assert sight.value("document.getElementById('state').dataset.state") == "running"
+        assert sum(url.endswith("/history.json") for url in sight.requests) == 1
+        sight.page.close()
+
+
+def test_why_a_run_failed_is_the_first_thing_to_read(tmp_path: Path, browser: Browser) -> None:
+    history = made_up(tmp_path, 2, 20)
+    history.run_ended("failed: stage 2 died of signal 9")
+    with serve(history) as server:
+        sight = Sight(browser, server.url)
+        sight.wait_for_state("failed")
+        told = sight.text("#notice").lower()
+        assert told.split("\n")[0].startswith("failed")
+        assert "stage 2 died of signal 9" in told
+        assert f"onward report {tmp_path}".lower() in told
+        assert sight.text("[data-figure=left] .value") == "5 min", "until it failed, not until its last step"
+        assert sight.page.title().startswith("Failed · ")
+        sight.page.close()
+
+
+def ages(path: Path, total: int, age: float) -> History:
+    """20 steps of which the last is so old, in seconds."""
+    history = History()
+    history.run_started(RunFacts("x", path, {}, 2, total, 10, 0, time.time() - 900))
+    for step in range(20):
+        history.step_done({**made_up_line(step, 2), "time": time.time() - age - 0.5 * (19 - step)})
+    return history
+
+
+@pytest.mark.parametrize(
+    ("total", "age", "state", "words"),
+    [
+        (1000, 5, "running", "Running"),
+        (1000, 630, "stalled", "No step for 10 min"),
+        (20, 630, "finishing", "Finishing"),
+    ],
+)
+def test_a_run_without_news_is_not_simply_running(
+    tmp_path: Path, browser: Browser, total: int, age: float, state: str, words: str
+) -> None:
+    with serve(ages(tmp_path, total, age)) as server:
+        sight = Sight(browser, server.url)
+        sight.wait_for_state(state)
+        assert sight.text("#state-text") == words
+        sight.page.close()
+
+
+def test_a_browser_whose_clock_is_wrong_still_knows_how_old_a_step_is(tmp_path: Path, browser: Browser) -> None:
+    with serve(ages(tmp_path, 1000, 5)) as server:
+        sight = Sight(browser, server.url)
+        sight.page.clock.install(time=time.time() + 7200)
+        sight.page.reload()
+        sight.wait_for_state("running")
+        sight.wait("document.getElementById('freshness').textContent.startsWith('Last step ')")
+        assert " h " not in sight.text("#freshness")
+        sight.page.close()
+
+
+def legend(sight: Sight, number: int) -> str:
+    return str(sight.page.locator("section[aria-label=Loss] .legend li").nth(number).inner_text())
+
+
+def test_a_loss_that_is_not_finite_is_said_and_leaves_a_gap(tmp_path: Path, browser: Browser) -> None:
+    history = made_up(tmp_path, 2, 20)
+    for step in range(20, 25):
+        broken: dict[str, Any] = {"loss": None, "skipped": step - 19}
+        history.step_done(line(step, stage(1, step, **broken), stage(2, step, loss=None), time=time.time()))
+    with serve(history) as server:
+        sight = Sight(browser, server.url)
+        sight.wait_for_state("running")
+        assert "not finite" in sight.text(".hop:nth-child(2) .facts")
+        assert "frozen" in sight.text(".hop:nth-child(3) .facts")
+        assert legend(sight, 0).endswith("at step 19"), "an old value is not that of now"
+        chart = sight.page.locator("section[aria-label=Loss] .chart")
+        chart.focus()
+        chart.press("End")
+        assert legend(sight, 0).endswith("–")
+        sight.page.get_by_role("button", name="Log", exact=True).first.click()
+        sight.page.close()
+
+
+def test_a_logarithm_of_nothing_is_said(tmp_path: Path, browser: Browser) -> None:
+    history = made_up(tmp_path, 1, 0)
+    for step in range(5):
+        history.step_done(line(step, stage(1, step, loss=-2.0), time=time.time()))
+    with serve(history) as server:
+        sight = Sight(browser, server.url)
+        sight.wait_for_state("running")
+        sight.page.get_by_role("button", name="Log", exact=True).first.click()
+        assert "Nothing is above 0" in sight.text("section[aria-label=Loss]")
+        assert sight.console == []
+        sight.page.close()
+
+
+def test_stages_of_one_process_have_no_queue_between_them(tmp_path: Path, browser: Browser) -> None:
+    with serve(made_up(tmp_path, 5, 20, processes=2)) as server:  # stages 1-2 and 3-5
+        sight = Sight(browser, server.url)
+        sight.wait_for_state("running")
+        links = sight.page.locator(".link").all_inner_texts()
+        assert ["same process" in " ".join(text.split()) for text in links] == [False, True, False, True, True]
+        assert ["of 2" in text for text in links] == [True, False, True, False, False]
+        sight.page.close()
+
+
+def test_steps_that_are_reported_in_one_breath_do_not_look_fast(tmp_path: Path, browser: Browser) -> None:
+    history, now = made_up(tmp_path, 2, 0), time.time()
+    for step, moment in enumerate((now - 10, now, now + 0.001)):  # 500 bytes each
+        history.step_done({**made_up_line(step, 2), "time": moment})
+    with serve(history) as server:
+        sight = Sight(browser, server.url)
+        sight.wait_for_state("running")
+        sight.page.locator("section[aria-label=Links]").scroll_into_view_if_needed()
+        sight.wait("document.querySelector('section[aria-label=Links] canvas') !== null")
+        label = sight.page.locator("section[aria-label=Links] .chart").get_attribute("aria-label") or ""
+        assert "stage 1 100 B/s" in label
+        sight.page.close()
+
+
+def test_a_part_of_the_run_can_be_seen_and_left_again(tmp_path: Path, browser: Browser) -> None:
+    with serve(made_up(tmp_path, 2, 20)) as server:
+        sight = Sight(browser, server.url)
+        sight.wait_for_state("running")
+        whole = sight.page.get_by_role("button", name="Show the whole run")
+        assert not whole.is_visible()
+        area = sight.page.locator("section[aria-label=Loss] .u-over").bounding_box()
+        assert area is not None
+        sight.page.mouse.move(area["x"] + 100, area["y"] + 50)
+        sight.page.mouse.down()
+        sight.page.mouse.move(area["x"] + 400, area["y"] + 50, steps=5)
+        sight.page.mouse.up()
+        whole.click()
+        assert not whole.is_visible()
+        sight.page.close()
+
+
+def test_numbers_of_any_size_fit_and_ticks_differ(tmp_path: Path, browser: Browser) -> None:
+    history = History(max_rows=16)
+    history.run_started(RunFacts("x", tmp_path, {}, 2, 10_000_000, 100_000, 0, time.time() - 9e6))
+    for step in range(0, 9_000_000, 100_003):
+        history.step_done({**made_up_line(step, 2), "images_per_second": 123_456.7, "eta_seconds": 3.3e7})
+    with serve(history) as server:
+        sight = Sight(browser, server.url)
+        sight.wait_for_state("running")
+        wide = (
+            "[...document.querySelectorAll('.figure p')].filter((one) => one.scrollWidth > one.clientWidth + 1).length"
+        )
+        assert sight.value(wide) == 0
+        assert "each point is the mean of 1048576 steps" in sight.text("section[aria-label=Loss]").replace("\u202f", "")
+        ticks = "import('/static/format.js').then((all) => [{}])"
+        cases = {
+            "all.tick(1.5e-4, 5e-5)": "1.5e-4", "all.tick(1e-4, 5e-5)": "1e-4", "all.tick(4.5e29, 5e28)": "4.5e29",
+            "all.tick(2.30255, 5e-5)": "2.30255", "all.tick(1500000, 250000)": "1.5M", "all.tick(12500, 2500)": "12.5k",
+            "all.tick(0, 10)": "0", "all.tick(40, 10)": "40", "all.tick(-0.25, 0.05)": "-0.25",
+            "all.tick(0.001)": "0.001",
+            "all.shareTick(0.9995, 0.0005)": "99.95 %", "all.shareTick(0.4, 0.2)": "40 %",
+        }  # fmt: skip
+        assert sight.value(ticks.format(", ".join(cases))) == list(cases.values())
+        assert sight.console == []
+        sight.page.close()

@@ -1,0 +1,38 @@
+"""What the page says is true now is that of now: not of an earlier attempt, nor of steps long gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.observing.test_history import document, facts, line, stage, started, write_lines
+from workers.observing.live import History
+
+
+def test_a_loss_that_is_no_more_is_not_shown_as_that_of_now(tmp_path: Path) -> None:
+    history = started(tmp_path)
+    history.step_done(line(0))
+    history.step_done(line(1, stage(1, 1, loss=None, skipped=1), stage(2, 1, loss=None)))
+    first, second = (document(history)["now"]["stages"][index] for index in ("1", "2"))
+    assert (first["skipping"], first["skipped"], first["latest"].get("loss")) == (True, 1, None)
+    assert (second["skipping"], second["latest"].get("loss")) == (False, None)
+    history.step_done(line(2, stage(1, 2, loss=4.0, skipped=1)))
+    first = document(history)["now"]["stages"]["1"]
+    assert (first["skipping"], first["skipped"], first["latest"]["loss"]) == (False, 1, 4.0)
+
+
+def test_the_pace_of_an_earlier_attempt_is_not_that_of_now(tmp_path: Path) -> None:
+    write_lines(tmp_path / "metrics.jsonl", [line(step) for step in range(8)])
+    history = History()
+    history.run_started(facts(tmp_path, start_step=8))
+    now = document(history)["now"]
+    assert (now["step"], now["images_per_second"], now["eta_seconds"], now["window"]) == (7, None, None, None)
+    assert now["stages"]["1"]["latest"].keys() & {"queue_depth", "loss"} == {"loss"}
+
+
+def test_the_window_is_as_long_as_it_is(tmp_path: Path) -> None:
+    history = started(tmp_path)
+    for step in range(4):
+        history.step_done(line(step, time=1000.0 * step))
+    assert document(history)["now"]["window"] == pytest.approx(2000.0), "of two steps at least"

@@ -1,0 +1,88 @@
+"""A run that goes on although nobody can be told about it any more: its output is a closed pipe or a full disk."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+from typing import Any, TextIO, cast
+
+_log = logging.getLogger(__name__)
+
+
+class Outlet(io.TextIOBase):
+    """Passes text on, and drops what cannot be written; the first time is logged. A full disk may have room later.
+
+    Args:
+        stream: where to.
+        name: of the stream.
+    """
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self._stream, self._name = stream, name
+        self._lost = False
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Of what is written."""
+        return self._stream.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        """What becomes of signs that the encoding does not have."""
+        return self._stream.errors
+
+    def write(self, text: str, /) -> int:
+        """See `io.TextIOBase.write`; never raises `OSError`."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._give_up(error)
+            return len(text)
+
+    def flush(self) -> None:
+        """See `io.TextIOBase.flush`; never raises `OSError`."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def isatty(self) -> bool:
+        """See `io.TextIOBase.isatty`."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """See `io.TextIOBase.fileno`."""
+        return self._stream.fileno()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def writable(self) -> bool:
+        """See `io.TextIOBase.writable`."""
+        return True
+
+    def _give_up(self, error: OSError) -> None:
+        if not self._lost:
+            self._lost = True
+            _log.warning("not all that is said can be written to %s (%s)", self._name, error.strerror)
+
+
+def speak_in_spite_of_all() -> None:
+    """From here on, what this process says may be lost, and ends nothing; signs that a locale lacks become others."""
+    if not isinstance(sys.stdout, Outlet):
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")
+        sys.stdout = cast(TextIO, Outlet(sys.stdout, "the standard output"))
+    if not isinstance(sys.stderr, Outlet):
+        sys.stderr = cast(TextIO, Outlet(sys.stderr, "the standard error"))
+
+
+def open_standard_streams() -> None:
+    """Where the standard streams were closed, open them to nowhere, lest a file of ours takes their place."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
