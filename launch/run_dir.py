@@ -74,7 +74,7 @@ def read_config(run: Path) -> Config:
         UserError: there is no run in that folder, its configuration was damaged, or something in it leads out of it.
     """
     if not RunDir(run).config.is_file():
-        problem = "is not a run directory: it has no config.yaml" if run.is_dir() else "does not exist"
+        problem = "is not a run directory: it has no config.yaml" if run.exists() else "does not exist"
         raise UserError(f"'{run}' {problem}. Give a folder that 'onward train' wrote, such as runs/NAME-DATE-TIME")
     _check_own(run)
     return load_config(RunDir(run).config)
