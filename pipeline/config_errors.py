@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic_core import ErrorDetails
 
-from pipeline.config import Config, Section, StageOverrides, Tracker
+from pipeline.config import Config, Section, StageOverrides, Trace, Tracker
 from pipeline.config.kinds import annotation_at, kinds_of, section_for
 from pipeline.config.model import BACKBONES
 from pipeline.errors import ConfigError, nearest
@@ -51,7 +51,8 @@ def explain(detail: ErrorDetails, root: Sequence[str] = ()) -> ConfigError:
         keys = (
             "the numbers of stages" if place.path == ["stages"] else ", ".join((place.section or Config).model_fields)
         )
-        return ConfigError(path, f"got {shown(value)} where a section was expected", f"Its keys are {keys}")
+        short = "Give true, false or a section. " if place.section is Trace else ""
+        return ConfigError(path, f"got {shown(value)} where a section was expected", f"{short}Its keys are {keys}")
     return ConfigError(path, f"got {shown(value)}", _allowed(kind, context, detail["msg"], place))
 
 

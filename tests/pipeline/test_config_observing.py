@@ -29,7 +29,7 @@ def test_short_forms_stand_for_sections() -> None:
         ({"trackers": [{"knd": "x"}]}, "trackers.0.knd: unknown key (value 'x'). Did you mean 'kind'?"),
         ({"trackers": "tensorboard"}, "trackers: got 'tensorboard'. It should be a list of names, such as"),
         ({"trackers": [3]}, "trackers.0: got 3 where a section was expected"),
-        ({"trace": "yes"}, "trace: got 'yes' where a section was expected. Its keys are enabled"),
+        ({"trace": "yes"}, "trace: got 'yes' where a section was expected. Give true, false or a section"),
         ({"trace": {"max": 1}}, "trace.max: unknown key (value 1). Allowed: enabled, max_events, from_step"),
         ({"alarms": {"bottleneck_above": 0.5}}, "alarms.bottleneck_above: got 0.5. It should be greater than or equal"),
         ({"alarms": {"starved_above": 1.5}}, "alarms.starved_above: got 1.5. It should be less than or equal to 1"),
