@@ -3,8 +3,8 @@
     python tests/benchmarks/metrics_cost.py [--rounds 3] [--steps 60] [--runtime pipelined|serial]
 
 Every round trains the same network for the same steps with nothing observed, with the defaults, with the norms at every
-step, with metrics that are asked all the time, and with all of it, a trace and TensorBoard, one after the other in an
-order that changes; the ratios are taken within the round. The digests of the trained weights are compared on the way.
+step, with metrics that are asked all the time, with a trace, with TensorBoard, and with all of it, one after the other
+in an order that changes; the ratios are taken within the round. The digests of the trained weights are compared too.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ VARIANTS = {
     "defaults": (),
     "norms at every step": ("metrics.norms_every=1",),
     "scraped all the time": (),
+    "a trace": ("trace=true",),
+    "TensorBoard": ("trackers=[tensorboard]",),
     "everything": ("metrics.norms_every=1", "trace=true", "trackers=[tensorboard]"),
 }
 SCRAPED = ("scraped all the time", "everything")
