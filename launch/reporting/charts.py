@@ -17,6 +17,7 @@ from launch.reporting.colours import BLOCKED, BUSY, CARD, INK, STARVED, stage_co
 from launch.reporting.columns import Numbers
 from launch.reporting.series import POINTS, RunSeries, StageSeries, curve
 from launch.showing.figures import MARKERS, label_outer, legend_below, named_blocks, panels
+from workers.observing.observer import TIMES
 
 MEASURES = {
     "linear": ("linear probe, %", 100.0), "knn": ("k-NN, %", 100.0), "rankme": ("RankMe", 1.0),
@@ -146,7 +147,7 @@ def _queues(drawing: _Drawing, depth: int) -> Picture | None:
 
 def _busy(drawing: _Drawing) -> Picture | None:
     def share(stage: StageSeries) -> Numbers:
-        parts = [stage.spent(name) for name in ("busy", "wait_input", "wait_output")]
+        parts = [stage.spent(name) for name in TIMES]
         whole = np.sum(parts, axis=0)
         return np.where(whole > 0, 100 * parts[0] / np.maximum(whole, 1e-12), np.nan)
 

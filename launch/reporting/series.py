@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from launch.reporting.columns import SUMMED, Columns, Numbers, number
+from workers.observing.observer import TIMES
 
-TOTALS = ("busy", "wait_input", "wait_output")
 PLAIN = (
-    "loss", "learning_rate", *TOTALS, "queue_depth", "link_bytes", "skipped", "gradient_norm", "update_norm",
+    "loss", "learning_rate", *TIMES, "queue_depth", "link_bytes", "skipped", "gradient_norm", "update_norm",
     "memory_bytes", "cuda_bytes", "snapshot_seconds",
 )  # fmt: skip
 """Of a stage, a number a step."""
@@ -65,7 +65,7 @@ class StageSeries:
 
     def shares(self) -> dict[str, float]:
         """Of the whole time, the share that was spent computing and waiting, 0 to 1."""
-        sums = {name: float(np.nansum(self.spent(name))) for name in TOTALS}
+        sums = {name: float(np.nansum(self.spent(name))) for name in TIMES}
         whole = sum(sums.values())
         return {name: value / whole if whole else math.nan for name, value in sums.items()}
 

@@ -16,7 +16,7 @@ from launch.reporting.words import NOTHING, date_of, percent, plain, size_of
 from launch.showing.grid import Grid
 from launch.showing.naming import clean
 from launch.showing.table import grids_of, keys_of
-from workers.observing.observer import Event
+from workers.observing.observer import TIMES, Event
 
 MAX_EVENTS = 200
 """That are listed, the last ones; `events.jsonl` has all."""
@@ -58,7 +58,7 @@ def stage_table(record: RunRecord) -> str:
         shares, units = stage.shares(), _units(record, stage.stage)
         online = [percent(last_known(stage.groups["online"].get(name))) for name in measures]
         row = [_stage_mark(stage.stage), text(units), loss_of(stage), *online]
-        row += [percent(shares[name]) for name in ("busy", "wait_input", "wait_output")]
+        row += [percent(shares[name]) for name in TIMES]
         row += [
             _two(_mean(stage.values["queue_depth"])),
             size_of(peak_memory(stage)),

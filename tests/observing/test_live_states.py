@@ -13,7 +13,7 @@ from tests.observing.browser import Sight, chromium
 from tests.observing.test_history import line, stage
 from tests.observing.test_live_page import made_up, made_up_line, serve
 from tests.runs import LIMIT
-from workers.observing.live import History
+from workers.observing.live import History, LiveServer
 from workers.observing.live import answers as answering
 from workers.observing.live import server as serving
 from workers.observing.observer import RunFacts
@@ -28,6 +28,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * LIMIT)]
 def browser() -> Iterator[Browser]:
     with chromium() as found:
         yield found
+
+
+def by_a_clock_of_its_own(browser: Browser, server: LiveServer, now: float | None = None) -> Sight:
+    """A running run's page, with a clock that the test may turn and that says `now` at first."""
+    sight = Sight(browser, server.url)
+    sight.page.clock.install(time=now)
+    sight.page.reload()
+    sight.wait_for_state("running")
+    return sight
 
 
 def test_before_the_data_set_is_open_there_is_a_word_and_no_empty_boxes(tmp_path: Path, browser: Browser) -> None:
@@ -50,10 +59,7 @@ def test_a_coordinator_that_is_stopped_is_said_to_be_out_of_reach(
     """Its socket stays open and its side says nothing, for which a browser alone would wait for ever."""
     monkeypatch.setattr(answering, "HEARTBEAT_SECONDS", 1e9)
     with serve(made_up(tmp_path, 2, 20)) as server:
-        sight = Sight(browser, server.url)
-        sight.page.clock.install()
-        sight.page.reload()
-        sight.wait_for_state("running")
+        sight = by_a_clock_of_its_own(browser, server)
         sight.page.wait_for_timeout(500)
         sight.page.clock.fast_forward(20_000)
         sight.wait_for_state("lost")
@@ -68,10 +74,7 @@ def test_a_quiet_run_that_beats_is_within_reach(
 ) -> None:
     monkeypatch.setattr(answering, "HEARTBEAT_SECONDS", 0.1)
     with serve(made_up(tmp_path, 2, 20)) as server:
-        sight = Sight(browser, server.url)
-        sight.page.clock.install()
-        sight.page.reload()
-        sight.wait_for_state("running")
+        sight = by_a_clock_of_its_own(browser, server)
         for _ in range(4):
             sight.page.wait_for_timeout(700)
             sight.page.clock.fast_forward(8_000)
@@ -137,10 +140,7 @@ def test_a_run_without_news_is_not_simply_running(
 
 def test_a_browser_whose_clock_is_wrong_still_knows_how_old_a_step_is(tmp_path: Path, browser: Browser) -> None:
     with serve(ages(tmp_path, 1000, 5)) as server:
-        sight = Sight(browser, server.url)
-        sight.page.clock.install(time=time.time() + 7200)
-        sight.page.reload()
-        sight.wait_for_state("running")
+        sight = by_a_clock_of_its_own(browser, server, time.time() + 7200)
         sight.wait("document.getElementById('freshness').textContent.startsWith('Last step ')")
         assert " h " not in sight.text("#freshness")
         sight.page.close()

@@ -17,14 +17,12 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.shapes import block_output, channels_of
 from workers.meeting import START_SECONDS
-from workers.observing.observer import Event, RunFacts
+from workers.observing.observer import TIMES, Event, RunFacts
 from workers.observing.owing import Owed
 from workers.topology import members
 
 MARGIN = 0.2
 """Share of a limit by which a value must have left it before the alarm is over."""
-TOTALS = ("busy", "wait_input", "wait_output")
-"""Seconds in a report that only grow, as long as the process lives that reports them."""
 GRADIENT_STEPS = 5
 """Steps in a row whose gradients overflow while the loss is finite; in fp16 one now and then is the scale growing."""
 
@@ -69,7 +67,7 @@ class Alarms:
             if (level := stage.get("online", {}).get("collapse")) is not None:
                 self._collapse(line["step"], stage["stage"], level)
         self._window.append(dict(line))
-        if len(self._window) > 1 and any(spent < 0 for what in TOTALS for spent in self._spent(what, -2).values()):
+        if len(self._window) > 1 and any(spent < 0 for what in TIMES for spent in self._spent(what, -2).values()):
             self._window.clear()  # a stage came back, and its totals began at 0 again
         if len(self._window) == self._window.maxlen:
             self._shares(line["step"])

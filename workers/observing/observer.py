@@ -19,6 +19,8 @@ from workers.parsing import Count, Index, read_message
 EventKind = Literal["alarm", "cleared", "restart", "snapshot", "note"]
 ALARMS = ("collapse", "nonfinite", "starved", "bottleneck", "silent")
 """Names of all alarms that there are."""
+TIMES = ("busy", "wait_input", "wait_output")
+"""Where the seconds of a stage go; they only grow, as long as the process lives that reports them."""
 _log = logging.getLogger(__name__)
 
 

@@ -11,10 +11,11 @@ from math import isfinite
 from typing import Any
 
 from workers.observing.live.buckets import Key
+from workers.observing.observer import TIMES
 
 RUN = 0
 """Stands for the run as a whole where a stage is asked for."""
-STAGE_TOTALS = ("busy", "wait_input", "wait_output", "link_bytes", "skipped")
+STAGE_TOTALS = (*TIMES, "link_bytes", "skipped")
 STAGE_LEVELS = (
     "loss", "learning_rate", "queue_depth", "gradient_norm", "update_norm", "memory_bytes", "cuda_bytes",
     "snapshot_seconds",

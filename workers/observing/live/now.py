@@ -11,12 +11,11 @@ from typing import Any
 
 from workers.observing.live.buckets import MAX_COLUMNS, Key
 from workers.observing.live.differences import RUN
-from workers.observing.observer import Event
+from workers.observing.observer import TIMES, Event
 
 WINDOW_SECONDS = 10.0
 MAX_WINDOW = 128
 """Steps; a run of very short steps is judged by fewer seconds."""
-TIMES = ("busy", "wait_input", "wait_output")
 SUMMED = (*TIMES, "link_bytes", "feed_wait_seconds", "step_seconds")
 MOMENTARY = ("images_per_second", "eta_seconds", "queue_depth", "memory_bytes", "cuda_bytes")
 """What says nothing about another attempt."""
