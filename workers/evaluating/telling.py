@@ -23,7 +23,7 @@ class Teller:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
-        self._printed = time.monotonic()
+        self._printed, self._text = time.monotonic(), ""
 
     def __enter__(self) -> Self:
         if self._live:
@@ -38,7 +38,9 @@ class Teller:
         """`done` of `total` are done of what `text` says."""
         now = time.monotonic()
         if self._live:
-            self._live.update(Text(f"{text}: {done} of {total}"))
+            # What begins is drawn at once, however soon it ends; how far it is, a few times a second.
+            self._live.update(Text(f"{text}: {done} of {total}"), refresh=text != self._text)
+            self._text = text
         elif now - self._printed >= PLAIN_SECONDS:
             self._printed = now
             self.note(f"{text}: {done} of {total}")
