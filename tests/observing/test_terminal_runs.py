@@ -33,7 +33,7 @@ def test_a_run_on_a_terminal_ends_with_one_screen(tmp_path: Path) -> None:
     for network in (rb"untrained", rb"(?<!un)trained"):
         for phase in (b"features of the train images", b"features of the test images", b"linear probes"):
             assert re.search(network + b" network: " + phase, shown.written), (
-                "a sign of life while the probes are fitted"
+                "a sign of life meanwhile"
             )
     assert not shown.with_text("linear probes: "), "which leaves nothing behind"
     assert shown.written.count(HIDDEN) == shown.written.count(SHOWN) == 2
