@@ -32,9 +32,7 @@ def test_a_run_on_a_terminal_ends_with_one_screen(tmp_path: Path) -> None:
     assert len([row for row in table if re.match(r"[! ] +[1-4] +\d+\.\d{4} +[█░▒]", row)]) == 4
     for network in (rb"untrained", rb"(?<!un)trained"):
         for phase in (b"features of the train images", b"features of the test images", b"linear probes"):
-            assert re.search(network + b" network: " + phase, shown.written), (
-                "a sign of life meanwhile"
-            )
+            assert re.search(network + b" network: " + phase, shown.written), "a sign of life meanwhile"
     assert not shown.with_text("linear probes: "), "which leaves nothing behind"
     assert shown.written.count(HIDDEN) == shown.written.count(SHOWN) == 2
 
