@@ -80,6 +80,9 @@ class ForkServer:
         log: where the server's errors go.
     """
 
+    module = "launch.fork_server"
+    """What the server runs."""
+
     def __init__(self, environment: dict[str, str], log: Path) -> None:
         self._environment, self._log = environment, log
         self._living: dict[int, Forked] = {}
@@ -156,7 +159,7 @@ class ForkServer:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, self._log.open("ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "launch.fork_server", str(theirs.fileno())],
+                [sys.executable, "-m", self.module, str(theirs.fileno())],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stderr=file,

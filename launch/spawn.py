@@ -21,6 +21,7 @@ from launch.supervise import Stop, Supervision, run_environment
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from workers.environment import process_environment
+from workers.failures import STOPPING
 from workers.observing.terminal.verbosity import recover, say
 from workers.observing.trace_file import merge_trace
 from workers.run_files import RunDir
@@ -109,6 +110,8 @@ def _serial(config: Config, run: RunDir, start_step: int, stop: Stop) -> int:
         if stop.asked > passed_on:
             passed_on += 1
             child.terminate() if passed_on == 1 else child.kill()
+            if passed_on == 1:
+                say(f"asked to stop: {STOPPING}", important=True)
         time.sleep(0.05)
     if child.returncode < 0:
         recover()

@@ -119,6 +119,7 @@ class Coordinator:
             keeper,
             recorder,
             sending,
+            feed.total_steps,
             feed.steps_per_epoch,
             feed.num_classes,
             self.start_step,

@@ -19,6 +19,8 @@ from workers.parsing import Count, read_message
 
 RANKS = ("bad_input", "raised", "died", "hung", "timeout", "lost_neighbour", "given_up", "interrupted")
 """What can be wrong with a process. `given_up`: it has come back as often as it may."""
+STOPPING = "stopping after a snapshot (ask again to stop at once)"
+"""What the user is told who asked to stop."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ from pathlib import Path
 from pipeline.config.faults import Fault
 from workers.run_files import RunDir
 
+PAUSE_SECONDS = 0.02
+"""Between two looks for the file that ends a pause."""
+
 
 class InjectedFault(Exception):
     """Raised where the configuration asked for it."""
@@ -81,7 +84,9 @@ def _hang(fault: Fault) -> None:
 
 
 def _slow(fault: Fault) -> None:
-    time.sleep(fault.seconds)
+    ends = time.monotonic() + fault.seconds
+    while (left := ends - time.monotonic()) > 0 and not (fault.until and os.path.exists(fault.until)):
+        time.sleep(min(left, PAUSE_SECONDS) if fault.until else left)
 
 
 _ACTIONS: dict[str, Callable[[Fault], None]] = {"kill": _kill, "raise": _raise, "hang": _hang, "slow": _slow}

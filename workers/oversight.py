@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pipeline.config import Config
-from workers.failures import RunFailed, Sign, choose, sign_of
+from workers.failures import STOPPING, RunFailed, Sign, choose, sign_of
 from workers.health import Beat, Health
 from workers.links.control import ControlServer, ControlTimeout
 from workers.meeting import START_SECONDS
@@ -60,7 +60,7 @@ class Oversight:
         snapshots: joins the parts that they write.
         recorder: gets their reports.
         sending: feeds them.
-        steps_per_epoch, classes, start_step: what they are told at the start.
+        total_steps, steps_per_epoch, classes, start_step: what they are told at the start.
         observation: is told what happens.
     """
 
@@ -70,6 +70,7 @@ class Oversight:
     snapshots: SnapshotKeeper
     recorder: Recorder
     sending: Sending
+    total_steps: int
     steps_per_epoch: int
     classes: int
     start_step: int
@@ -149,8 +150,8 @@ class Oversight:
 
     def _welcome(self, name: str, step: int) -> None:
         attempt = self._restarts.attempt(self._members[name].unit)
-        start = {"step": step, "steps_per_epoch": self.steps_per_epoch, "attempt": attempt, "classes": self.classes}
-        self.control.send(name, {"type": "start", **start})
+        steps = {"step": step, "total_steps": self.total_steps, "steps_per_epoch": self.steps_per_epoch}
+        self.control.send(name, {"type": "start", **steps, "attempt": attempt, "classes": self.classes})
         self._health.expect([name])
 
     def _complete(self) -> bool:
@@ -275,7 +276,7 @@ class Oversight:
     def _leave(self, why: str) -> None:
         if self._leave_by is None:
             self._leave_by = time.monotonic() + LEAVE_SECONDS
-            self.observation.note(f"{why}: stopping after a snapshot (ask again to stop at once)")
+            self.observation.note(f"{why}: {STOPPING}")
             self.sending.leave.set()
 
     def _next_step(self, name: str) -> int:

@@ -59,7 +59,8 @@ def run_member(config: Config, run: RunDir, meeting: Meeting, member: Member, de
         try:
             if start is None or start.get("type") != "start":
                 raise ControlTimeout(f"{member.name}: the coordinator did not say where to start")
-            process.train(*(int(start[key]) for key in ("step", "steps_per_epoch", "attempt", "classes")))
+            keys = ("step", "total_steps", "steps_per_epoch", "attempt", "classes")
+            process.train(*(int(start[key]) for key in keys))
         except BaseException as error:
             process.activity.since = None
             _log.error("%s", traceback.format_exc())
@@ -91,14 +92,15 @@ class _Process:
         self.activity = Activity(member.stages[0])
         self.wiring = Wiring(config, meeting, run)
 
-    def train(self, start_step: int, steps_per_epoch: int, attempt: int, classes: int) -> None:
+    def train(self, start_step: int, total_steps: int, steps_per_epoch: int, attempt: int, classes: int) -> None:
         """From the first batch to the last, and the end of the run."""
         config, member = self.config, self.member
         beat = min(1.0, config.hang_timeout / 4)
         with Watch(self.control, self.activity, beat, self.wiring.committed) as watch:
             worker = self._prepare(start_step, steps_per_epoch, attempt, classes)
             try:
-                worker.run()
+                if start_step < total_steps:  # no batch comes to a stage that goes on from the last snapshot
+                    worker.run()
             finally:
                 self.activity.since = None
             worker.snapshots.close()

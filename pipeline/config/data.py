@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.config.base import Finite, NonNegative, PerView, PositiveFloat, PositiveInt, Probability, Section
+from pipeline.config.base import Finite, NonNegative, PerView, PositiveFloat, Probability, Section
 
 DatasetName = Literal[
     "fashion_mnist_10k", "fashion_mnist", "mnist", "kmnist", "emnist", "qmnist", "usps", "semeion", "svhn",
@@ -79,7 +79,7 @@ class Crops(Section):
     second for all others.
     """
 
-    count: PositiveInt = 1
+    count: Annotated[int, Field(ge=1, le=64)] = 1
     """Views of this kind."""
     size: Annotated[int, Field(ge=8)] | None = None
     """Side in pixels; `data.image_size` if not given."""

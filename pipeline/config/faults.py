@@ -17,8 +17,8 @@ class Fault(Section):
 
     kind: Literal["kill", "raise", "hang", "slow", "corrupt", "disk_full"]
     """`kill`: the process kills itself. `raise`: an exception. `hang`: it computes for ever. `slow`: a pause of
-    `seconds` before the update. `corrupt`: a byte of the next snapshot file is flipped once it has been written.
-    `disk_full`: the next snapshot file cannot be written."""
+    `seconds` before the update, which ends sooner when the file `until` is there. `corrupt`: a byte of the next
+    snapshot file is flipped once it has been written. `disk_full`: the next snapshot file cannot be written."""
     stage: PositiveInt
     step: int = Field(ge=0)
     """Counted from 0; for `corrupt` and `disk_full` the first snapshot from this step on."""
@@ -26,3 +26,5 @@ class Fault(Section):
     """Counted from 1, where the stage has several."""
     seconds: PositiveFloat = 1.0
     """Of `slow`."""
+    until: str | None = None
+    """Of `slow`: a file, an absolute path."""
