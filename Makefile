@@ -15,7 +15,11 @@ STAMP := .venv/.installed
 BIN := .venv/bin
 CODE := pipeline workers launch tests deploy
 
-.PHONY: help install quickstart test test-all tools fuzz soak lint types format bench clean
+# Two workers, which take whole files, so that what a file shares is made once; plugins and order as in pyproject.toml.
+PYTEST := $(BIN)/python -m pytest -n $${WORKERS:-2} --dist loadfile
+
+.PHONY: help install quickstart test test-quick test-all test-elsewhere coverage mutation tools fuzz soak lint types \
+  format bench clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' Makefile
@@ -36,18 +40,36 @@ $(STAMP): pyproject.toml
 quickstart: $(STAMP) ## Train the small example; ARGS="key=value ..." changes it.
 	@$(BIN)/python -m launch.cli train configs/quickstart.yaml $(ARGS)
 
-test: lint types ## What CI runs: lint, types, and every test that is not slow.
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test-quick: $(STAMP) ## While writing, a minute: lint, types, and every test that starts no process.
+	@$(MAKE) --no-print-directory -j2 lint types
+	$(PYTEST) -m "not processes and not slow and not gpu" $(ARGS)
+
+test: $(STAMP) ## What CI runs, ten minutes: also the real runs that guard the promises.
+	@$(MAKE) --no-print-directory -j2 lint types
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: lint types tools ## Everything, an hour: also Chromium, Prometheus, and a little of `make fuzz`.
+	$(PYTEST) $(ARGS)
+
+test-elsewhere: $(STAMP) ## The tests as on other machines: two other processors, one core, a busy one, two suites at once.
+	$(BIN)/python -m tests.elsewhere $(ARGS)
+
+coverage: $(STAMP) ## Lines and branches that `make test` runs, in every process of every run.
+	rm -rf .coverage && mkdir .coverage
+	COVERAGE_CORE=ctrace $(BIN)/python -m coverage run -m pytest -n $${WORKERS:-2} --dist loadfile -m "not slow" $(ARGS)
+	$(BIN)/python -m coverage combine -q && $(BIN)/python -m coverage report --skip-covered --sort=miss | tail -n 60
+
+mutation: $(STAMP) ## Break a sample of lines, one at a time, and list the breaks that no test notices.
+	$(BIN)/python -m tests.mutation $(ARGS)
 
 tools: ## What the slow tests ask and look with: Debian's Prometheus and Chromium.
-	@for tool in prometheus promtool chromium; do command -v $$tool >/dev/null || missing=1; done; \
-	if [ -n "$${missing:-}" ]; then apt-get update && \
-	  apt-get install -y --no-install-recommends prometheus chromium fonts-dejavu-core || { \
-	  echo "error: prometheus, promtool and chromium are needed; install them with your system's package manager" >&2; \
-	  exit 1; }; fi
-
-test-all: lint types tools ## The same with the slow tests.
-	$(BIN)/python -m pytest $(ARGS)
+	@missing=; for tool in prometheus promtool chromium; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	[ -n "$$missing" ] || exit 0; packages="prometheus chromium fonts-dejavu-core"; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Not here:$$missing. Installing Debian's packages $$packages"; \
+	  apt-get update -q && apt-get install -qy --no-install-recommends $$packages; \
+	else echo "Not here:$$missing. The tests that ask them are skipped, and say so; they come with Debian's packages" \
+	  "$$packages (apt-get install takes root)"; fi
 
 fuzz: $(STAMP) ## Try 10,000 inputs of every kind that a run reads; FUZZ_EXAMPLES and FUZZ_SEED change how many and which.
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-10000} $(BIN)/python -m pytest tests/fuzz --timeout=7200 $(ARGS)

@@ -9,7 +9,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: on a small machin
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch  # noqa: F401  # its first import asks ldconfig for libraries, which is no process of a test's
 from PIL import Image
+
+from tests.waiting import wait_until
 
 # A shell's background job (`make test &`) ignores Ctrl-C, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -101,20 +103,57 @@ def fake_training(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return called
 
 
+STARTS = ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.system", "tests.process")
+_starting: list[pytest.Item] = []
+"""The test that runs now, if it may start no process."""
+
+
+def _refuse_processes(event: str, arguments: tuple[object, ...]) -> None:
+    """What starts a process belongs to tests that say so, or `make test-quick` would not be quick."""
+    if _starting and event in STARTS:
+        raise RuntimeError(f"{_starting[0].nodeid} starts a process ({event}): mark it with pytest.mark.processes")
+
+
+sys.addaudithook(_refuse_processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Watches over what a test starts."""
+    if not any(item.get_closest_marker(name) for name in ("processes", "slow", "gpu")):
+        _starting.append(item)
+    try:
+        return (yield)
+    finally:
+        _starting.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[pytest.TestReport]:
+    """A failed test says where its run directories are."""
+    report: pytest.TestReport = yield
+    if report.failed:
+        folders = {value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Path)}
+        if found := sorted({str(run) for folder in folders for run in _runs_below(folder)}):
+            report.sections.append(("run directories", "\n".join(found)))
+    return report
+
+
+def _runs_below(folder: Path) -> Iterator[Path]:
+    return (path.parent for depth in range(4) for path in folder.glob("*/" * depth + "config.yaml"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_process_is_left() -> Iterator[None]:
     """Every process that the tests start must be gone at the end; a lost one holds ports and memory."""
     yield
-    deadline = time.monotonic() + 10.0
-    while (left := _children()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not left, f"the tests left processes behind: {left}"
+    wait_until(lambda: not _children(os.getpid()), lambda: f"the end of {_children(os.getpid())}", 30.0)
 
 
-def _children() -> list[str]:
-    """Command lines of the live child processes of this one (Linux)."""
+def _children(parent: int) -> list[str]:
+    """Command lines of the live child processes of one, and of the server that forks for the tests (Linux)."""
     found = []
-    for path in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+    for path in Path(f"/proc/{parent}/task").glob("*/children"):
         try:
             pids = path.read_text().split()
         except OSError:
@@ -124,6 +163,10 @@ def _children() -> list[str]:
                 command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
-            if command and not any(name in command for name in HELPERS_OF_PYTHON):  # empty: a zombie, waited for later
+            if "-m tests.fork_server" in command:
+                found += _children(int(pid))
+            elif command and not any(
+                name in command for name in HELPERS_OF_PYTHON
+            ):  # empty: a zombie, waited for later
                 found.append(command)
     return found

@@ -10,24 +10,30 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.runs import ROOT, command, processes_mentioning, report, start, train, wait_for_steps
+from tests.runs import (
+    LIMIT,
+    Process,
+    command,
+    processes_mentioning,
+    report,
+    start,
+    train,
+    wait_for_snapshot,
+    wait_for_steps,
+)
+from tests.waiting import wait_until
 
 STEPS = ("train.max_steps=12", "snapshots.every=4", "metrics.enabled=false")
-END_SECONDS = 40
-"""For a run that cannot go on to end; generous for a busy machine, it takes about three."""
-LEAVE_SECONDS = 15
-"""For processes that nobody waits for any more to notice it."""
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def fault(kind: str, stage: int, step: int, **more: float) -> str:
+def fault(kind: str, stage: int, step: int, **more: object) -> str:
     """One entry of `faults`."""
-    extra = "".join(f", {key}: {value}" for key, value in more.items())
+    extra = "".join(f", {key}: {value!r}" for key, value in more.items())
     return f"{{kind: {kind}, stage: {stage}, step: {step}{extra}}}"
 
 
@@ -48,22 +54,27 @@ class Trial:
     def run(self) -> Path:
         return self.folder / "run"
 
-    def start(self, *overrides: str) -> subprocess.Popen[str]:
+    def pause(self, stage: int, step: int, until: str = "go") -> str:
+        """An entry of `faults`: the stage waits in that step until `go`, so that what is done meanwhile is in time."""
+        return fault("slow", stage, step, seconds=LIMIT, until=str(self.folder / until))
+
+    def go(self, until: str = "go") -> None:
+        """Let a stage go on that waits."""
+        (self.folder / until).touch()
+
+    def start(self, *overrides: str) -> Process:
         return start(self.folder, *STEPS, *overrides, environment=self.environment)
 
     def train(self, *overrides: str) -> subprocess.CompletedProcess[str]:
         return train(self.folder, *STEPS, *overrides, environment=self.environment)
 
-    def launch(self, launcher: Sequence[str], *overrides: str) -> subprocess.Popen[str]:
+    def launch(self, launcher: Sequence[str], *overrides: str) -> Process:
         """The command line, started by another program."""
-        return subprocess.Popen(
-            [*launcher, *command(self.folder, *STEPS, *overrides)],
-            cwd=ROOT,
-            env={**os.environ, **self.environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return Process([*launcher, *command(self.folder, *STEPS, *overrides)], self.environment)
+
+    def killed(self, stage: int, step: int, *overrides: str, snapshot: int = 0) -> None:
+        """A run whose stage dies at a step, not before the snapshot after so many steps is complete."""
+        killed(self.folder, (stage, step), *STEPS, *overrides, snapshot=snapshot, environment=self.environment)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -79,14 +90,17 @@ class Trial:
         assert found, name
         return int(found[-1])
 
-    def signal(self, name: str, number: int, after: int, process: subprocess.Popen[str]) -> None:
-        """Send a signal to the process of a log, when so many steps have been reported."""
+    def signal(self, name: str, number: int, after: int, process: Process) -> None:
+        """Send a signal to the process of a log, when so many steps and their snapshots are done; then `go`."""
         wait_for_steps(self.folder, after, process)
+        if after >= 4:
+            wait_for_snapshot(self.folder, after // 4 * 4, process)
         os.kill(self.pid(name), number)
+        self.go()
 
-    def failed(self, process: subprocess.Popen[str], limit: float = END_SECONDS) -> str:
-        """The one line that the run ends with, exit code 1, within `limit` seconds."""
-        _, error = process.communicate(timeout=limit)
+    def failed(self, process: Process) -> str:
+        """The one line that the run ends with, exit code 1."""
+        _, error = process.communicate(timeout=LIMIT)
         assert process.returncode == 1, error
         assert len(error.splitlines()) == 1, error
         return error.strip()
@@ -112,12 +126,27 @@ def disturbed(folder: Path) -> Iterator[Trial]:
     try:
         trial = Trial(folder, private, frozenset(os.listdir(SHARED_MEMORY)))
         yield trial
-        deadline = time.monotonic() + LEAVE_SECONDS
-        while (left := trial.left_over()) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert not left, f"left behind: {left}"
+        wait_until(lambda: not trial.left_over(), lambda: f"the end of what is left behind: {trial.left_over()}")
     finally:
         shutil.rmtree(private, ignore_errors=True)
+
+
+def killed(
+    folder: Path,
+    at: tuple[int, int],
+    *overrides: str,
+    snapshot: int = 0,
+    environment: dict[str, str] | None = None,
+) -> None:
+    """A run whose stage dies at a step, `at` of both, once the snapshot after `snapshot` steps is complete."""
+    waits = fault("slow", *at, seconds=LIMIT, until=str(folder / "die"))
+    process = start(folder, *overrides, faults(waits, fault("kill", *at)), environment=environment)
+    if snapshot:
+        wait_for_snapshot(folder, snapshot, process)
+    (folder / "die").touch()
+    _, error = process.communicate(timeout=LIMIT)
+    assert process.returncode == 1, error
+    assert not (folder / "run" / "report.json").exists()
 
 
 @functools.cache

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
+import signal
 import subprocess
 import sys
-import time
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.fork_server import SessionServer
+from tests.waiting import wait_until
+from workers.environment import process_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = """
@@ -21,7 +30,94 @@ optimizer: {warmup_epochs: 1}
 evaluation: {linear_probe: false}
 """
 LIMIT = 240
-"""Seconds; a run of six tiny steps takes about ten on two idle cores."""
+"""Seconds until a run counts as hung; one of six tiny steps takes about five on two idle cores."""
+ENDLESS = "train={epochs: 1000000, max_steps: 100000000}"
+"""For a run that only something else ends."""
+
+
+class Process:
+    """A command in a process of its own, whose output can be read while it runs; the part of `Popen` that tests need.
+
+    Args:
+        arguments: of a program, or of `onward` if `forked`.
+        environment: beside ours.
+        forked: from a process that has imported everything, which saves seconds; see tests/fork_server.py.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], environment: dict[str, str] | None = None, forked: bool = False
+    ) -> None:
+        self.args = arguments
+        given = {**os.environ, **(environment or {})}
+        # Not pipes: they are never full, and reading them takes nothing away.
+        self._out, self._err = (tempfile.TemporaryFile("w+b") for _ in "oe")  # noqa: SIM115
+        self._asking = threading.RLock()
+        self._process: Any
+        sys.audit("tests.process", arguments)  # a forked one is started by the session's server, which nobody sees
+        if forked:
+            self._process = session_server().command(arguments, given, self._out.fileno(), self._err.fileno())
+        else:
+            self._process = subprocess.Popen(arguments, cwd=ROOT, env=given, stdout=self._out, stderr=self._err)
+        self.pid: int = self._process.pid
+
+    @property
+    def out(self) -> str:
+        """What it has printed so far."""
+        return os.pread(self._out.fileno(), 1 << 26, 0).decode()
+
+    @property
+    def err(self) -> str:
+        """What it has printed so far on its standard error."""
+        return os.pread(self._err.fileno(), 1 << 26, 0).decode()
+
+    @property
+    def returncode(self) -> int | None:
+        """Once it is known to have ended."""
+        code: int | None = self._process.returncode
+        return code
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+        with self._asking:
+            code: int | None = self._process.poll()
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """If it has not ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def wait(self, timeout: float = LIMIT) -> int:
+        """The exit code, once it has ended."""
+        wait_until(lambda: self.poll() is not None, lambda: f"the end of {self.args}: {self.out} {self.err}", timeout)
+        assert self.returncode is not None
+        return self.returncode
+
+    def communicate(self, timeout: float = LIMIT) -> tuple[str, str]:
+        """All that it has printed, once it has ended."""
+        self.wait(timeout)
+        return self.out, self.err
+
+    def wait_for(self, text: str) -> None:
+        """Until it has printed `text`."""
+        wait_until(lambda: text in self.out or self.poll() is not None, lambda: f"{text!r} in {self.out!r}", LIMIT)
+        assert text in self.out, (self.out, self.err)
+
+
+@functools.cache
+def session_server() -> SessionServer:
+    """Started with the first command of the session, ended with it."""
+    log = Path(tempfile.mkstemp(prefix="onward-tests-")[1])
+    server = SessionServer({**process_environment(1), "PYTHONPATH": str(ROOT)}, log)
+    log.unlink()
+    atexit.register(server.close)
+    return server
 
 
 def command(folder: Path, *overrides: str, config: Path | None = None) -> list[str]:
@@ -33,29 +129,37 @@ def command(folder: Path, *overrides: str, config: Path | None = None) -> list[s
 
 
 def start(
-    folder: Path, *overrides: str, environment: dict[str, str] | None = None, config: Path | None = None
-) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(folder, *overrides, config=config),
-        cwd=ROOT,
-        env={**os.environ, **(environment or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    folder: Path,
+    *overrides: str,
+    environment: dict[str, str] | None = None,
+    config: Path | None = None,
+    forked: bool = True,
+) -> Process:
+    arguments = command(folder, *overrides, config=config)
+    return Process(arguments[3:] if forked else arguments, environment, forked)
 
 
 def train(
-    folder: Path, *overrides: str, environment: dict[str, str] | None = None, config: Path | None = None
+    folder: Path,
+    *overrides: str,
+    environment: dict[str, str] | None = None,
+    config: Path | None = None,
+    forked: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end; kills everything after `LIMIT` seconds."""
-    process = start(folder, *overrides, environment=environment, config=config)
+    """Run to the end; killed after `LIMIT` seconds."""
+    process = start(folder, *overrides, environment=environment, config=config, forked=forked)
     try:
-        out, err = process.communicate(timeout=LIMIT)
-    except subprocess.TimeoutExpired:
+        out, err = process.communicate()
+    finally:
         process.kill()
-        raise
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    return subprocess.CompletedProcess(process.args, process.wait(), out, err)
+
+
+def onward(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Any other command to its end, with its exit code."""
+    process = Process([str(argument) for argument in arguments], forked=True)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.wait(), out, err)
 
 
 def report(folder: Path) -> dict[str, Any]:
@@ -64,14 +168,28 @@ def report(folder: Path) -> dict[str, Any]:
     return value
 
 
-def wait_for_steps(folder: Path, steps: int, process: subprocess.Popen[str]) -> None:
+def wait_for_steps(folder: Path, steps: int, process: Process) -> None:
     """Until `steps` lines are in `metrics.jsonl`."""
-    deadline = time.monotonic() + LIMIT
     path = folder / "run" / "metrics.jsonl"
-    while not path.exists() or len(path.read_text().splitlines()) < steps:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "no steps"
-        time.sleep(0.05)
+    wait_for_file(folder, path, process, lambda text: text.count("\n") >= steps)
+
+
+def wait_for_snapshot(folder: Path, steps: int, process: Process) -> None:
+    """Until the snapshot after `steps` steps is complete."""
+    wait_for_file(folder, folder / "run" / "snapshots" / f"step_{steps}" / "manifest.json", process)
+
+
+def wait_for_file(folder: Path, path: Path, process: Process, enough: Callable[[str], bool] | None = None) -> None:
+    """Until a run in `folder` has written a file with `enough` in it."""
+
+    def there() -> bool:
+        ended = process.poll() is not None
+        if path.exists() and (enough is None or enough(path.read_text())):
+            return True
+        assert not ended, (f"the run in {folder} ended before", path, process.communicate())
+        return False
+
+    wait_until(there, path, LIMIT)
 
 
 def processes_mentioning(text: str) -> list[str]:

@@ -19,6 +19,8 @@ from pipeline.config_loading import load_config
 from tests.recovery import STEPS, Trial, disturbed, undisturbed
 from tests.runs import LIMIT, TINY
 
+pytestmark = pytest.mark.processes
+
 NAMESPACE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
 
 

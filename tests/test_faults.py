@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.faults import Fault
 from tests.marks import slow
-from tests.recovery import LEAVE_SECONDS, disturbed, fault, faults, undisturbed
-from tests.runs import LIMIT, report, train, wait_for_steps
+from tests.recovery import disturbed, fault, faults, undisturbed
+from tests.runs import ENDLESS, LIMIT, report, train, wait_for_snapshot, wait_for_steps
+from workers.faults import Faults
+from workers.run_files import RunDir
 
 KILLED = r"its process was killed by signal 9 \(SIGKILL\)"
-LONG = "train.max_steps=600"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("victim", "overrides", "message"),
     [
@@ -32,57 +35,63 @@ LONG = "train.max_steps=600"
 )
 def test_a_killed_process_ends_the_run(tmp_path: Path, victim: str, overrides: tuple[str, ...], message: str) -> None:
     with disturbed(tmp_path) as trial:
-        process = trial.start(LONG, *overrides)
+        process = trial.start(ENDLESS, *overrides)
         trial.signal(victim, signal.SIGKILL, 3, process)
         error = trial.failed(process)
         assert re.fullmatch("error: " + message, error), error
 
 
+@pytest.mark.processes
 def test_a_killed_feed_worker_is_replaced_and_nothing_else_changes(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
-        process = trial.start("data.workers=1", faults(fault("slow", 1, 3, seconds=3)))  # batches are still to be made
+        process = trial.start("data.workers=1", faults(trial.pause(1, 3)))  # batches are still to be made
         wait_for_steps(tmp_path, 2, process)
         os.kill(_feed_worker(trial.pid("coordinator")), signal.SIGKILL)
+        trial.go()
         _, error = process.communicate(timeout=LIMIT)
         assert (process.returncode, error) == (0, "")
         assert trial.digest == undisturbed()
     assert report(tmp_path)["feed"]["restarts"] == 1
 
 
+@pytest.mark.processes
 def test_a_killed_command_line_leaves_no_orphan_and_a_cause(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
-        process = trial.start(LONG, "data.workers=1")
+        process = trial.start(ENDLESS, "data.workers=1")
         wait_for_steps(tmp_path, 2, process)
         process.kill()
-        process.communicate(timeout=LEAVE_SECONDS)
+        process.communicate(timeout=LIMIT)
     failure = json.loads((trial.run / "failure.json").read_text())
     assert failure["message"].startswith("onward train failed")
     assert failure["message"].endswith("its process ended without a word")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("steps", [6, slow(60)])
 def test_an_exception_names_stage_step_and_cause(tmp_path: Path, steps: int) -> None:
     # With 6 steps stage 1 has finished when stage 3 fails.
     with disturbed(tmp_path) as trial:
-        error = trial.failed(trial.start(f"train.max_steps={steps}", faults(fault("raise", 3, 4))), LIMIT)
+        error = trial.failed(trial.start(f"train.max_steps={steps}", faults(fault("raise", 3, 4))))
         assert error == "error: stage 3 failed at step 4: InjectedFault: the configuration asked for it (faults)"
         failure = json.loads((trial.run / "failure.json").read_text())
         assert (failure["who"], failure["step"], failure["kind"]) == ("stage 3", 4, "raised")
         assert "Traceback" in (trial.run / "logs" / "stage_3.log").read_text()
 
 
+@pytest.mark.processes
 def test_a_step_that_never_ends_is_named(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
-        error = trial.failed(trial.start(LONG, "hang_timeout=3", faults(fault("hang", 2, 5))), LIMIT)
+        error = trial.failed(trial.start(ENDLESS, "hang_timeout=3", faults(fault("hang", 2, 5))))
         assert re.fullmatch(
             r"error: stage 2 failed at step 5: it has been computing for \d+ s \(hang_timeout\)", error
         ), error
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("victim", "who"), [("stage_3", "stage 3"), ("coordinator", "coordinator")])
 def test_a_stopped_process_is_named(tmp_path: Path, victim: str, who: str) -> None:
     with disturbed(tmp_path) as trial:
-        process = trial.start(LONG, "hang_timeout=4")
+        process = trial.start(ENDLESS, "hang_timeout=4")
         trial.signal(victim, signal.SIGSTOP, 3, process)
         error = trial.failed(process)
         assert re.fullmatch(
@@ -92,14 +101,17 @@ def test_a_stopped_process_is_named(tmp_path: Path, victim: str, who: str) -> No
         ), error
 
 
+@pytest.mark.processes
 def test_snapshots_that_fail_or_are_damaged_cost_nothing_but_themselves(tmp_path: Path) -> None:
     upset = faults(
-        fault("disk_full", 2, 0), fault("slow", 1, 3, seconds=0.5), fault("corrupt", 3, 7),
-        fault("slow", 4, 10, seconds=1.5), fault("kill", 4, 11),
+        fault("disk_full", 2, 0), fault("corrupt", 3, 7),
+        fault("slow", 4, 10, seconds=LIMIT, until=str(tmp_path / "go")), fault("kill", 4, 11),
     )  # fmt: skip
     every = "snapshots.every=3"
     with disturbed(tmp_path) as trial:
         process = trial.start(every, upset)
+        wait_for_snapshot(tmp_path, 9, process)
+        trial.go()
         out, error = process.communicate(timeout=LIMIT)
         assert process.returncode == 1
         assert re.fullmatch(rf"error: stage 4 failed at step 11: {KILLED}\n", error), error
@@ -111,12 +123,28 @@ def test_snapshots_that_fail_or_are_damaged_cost_nothing_but_themselves(tmp_path
         assert re.search(r"snapshot after 9 steps passed over: '.*stage_3\.safetensors' is damaged", result.stdout)
         assert "going on from the snapshot after 6 steps" in result.stdout
         assert trial.digest == undisturbed()
-        times = [
-            json.loads(line)["stages"][0]["busy"] for line in (trial.run / "metrics.jsonl").read_text().splitlines()
-        ]
-        assert times[3] - times[2] > 0.5
 
 
+def test_a_pause_lasts_as_long_as_it_says_or_until_its_file_is_there(tmp_path: Path) -> None:
+    asleep: list[float] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("workers.faults.time.sleep", asleep.append)
+        patch.setattr("workers.faults.time.monotonic", lambda: sum(asleep))
+        for until in (None, str(tmp_path / "go")):
+            run = RunDir(tmp_path / str(until is None))
+            run.path.mkdir()
+            pause = Fault(kind="slow", stage=1, step=3, seconds=2.0, until=until)
+            injected = Faults([pause], run, [1], 1)
+            for step in range(5):
+                injected.before_update(1, step)
+            assert sum(asleep) == pytest.approx(2.0)
+            asleep.clear()
+        (tmp_path / "go").touch()
+        Faults([pause], RunDir(tmp_path), [1], 1).before_update(1, 3)
+        assert not asleep
+
+
+@pytest.mark.processes
 def test_a_loss_that_is_not_a_number_names_its_stage(tmp_path: Path) -> None:
     diverge = ("optimizer.warmup_epochs=0", "stages.2.optimizer.lr=1.0e+30", "train.max_skipped=3")
     result = train(tmp_path, "runtime=serial", *diverge)
@@ -128,6 +156,7 @@ def test_a_loss_that_is_not_a_number_names_its_stage(tmp_path: Path) -> None:
     ), result.stderr
 
 
+@pytest.mark.processes
 def test_a_block_that_skips_steps_leaves_the_others_to_train_and_is_named_in_the_end(tmp_path: Path) -> None:
     diverge = ("optimizer.warmup_epochs=0", "stages.4.optimizer.lr=1.0e+30")
     result = train(tmp_path, *diverge)

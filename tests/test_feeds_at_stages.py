@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.recovery import STEPS, Trial, disturbed, fault, faults, undisturbed
-from tests.runs import report, train, wait_for_steps
+from tests.runs import LIMIT, report, train, wait_for_steps
+
+pytestmark = pytest.mark.processes
 
 STAGES, DEVICE = "data.feed=stages", "data.augment_on=device"
 
@@ -77,7 +79,7 @@ def test_a_first_stage_that_dies_comes_back_and_reads_on(tmp_path: Path, where: 
 @pytest.mark.slow
 def test_a_run_goes_on_with_the_feed_elsewhere(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
-        assert trial.train(STAGES, faults(fault("kill", 3, 6))).returncode == 1
+        trial.killed(3, 6, STAGES, snapshot=4)
         result = trial.train("data.feed=coordinator")
         assert (result.returncode, result.stderr) == (0, "")
         assert "going on from the snapshot after 4 steps" in result.stdout
@@ -86,12 +88,13 @@ def test_a_run_goes_on_with_the_feed_elsewhere(tmp_path: Path) -> None:
 
 def test_a_feed_worker_of_a_stage_that_is_killed_is_replaced(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
-        process = trial.start(STAGES, "data.workers=2", faults(fault("slow", 1, 4, seconds=2.0)))
+        process = trial.start(STAGES, "data.workers=2", faults(trial.pause(1, 4)))
         wait_for_steps(trial.folder, 3, process)
         victims = feed_workers(trial)
         assert len(victims) == 2
         os.kill(victims[0], signal.SIGKILL)
-        output, error = process.communicate(timeout=120)
+        trial.go()
+        output, error = process.communicate(timeout=LIMIT)
         assert (process.returncode, error) == (0, ""), output
         assert trial.digest == undisturbed()
         assert report(trial.folder)["feed"]["restarts"] == 1

@@ -20,6 +20,8 @@ from tests.marks import slow
 from tests.runs import report, train
 from workers.manifest import MAX_BYTES
 
+pytestmark = pytest.mark.processes
+
 STEPS = ("train.max_steps=12",)
 SERIAL = ("runtime=serial", "snapshots.every=1", "snapshots.keep_last=20")
 Damage = Callable[[Path], None]

@@ -1,16 +1,16 @@
-"""The rules of CONTRIBUTING.md that can be counted: sizes, docstrings, and nothing that unpickles."""
+"""The rules of CONTRIBUTING.md that can be counted: sizes, docstrings, no pickles, no clock in an assertion."""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-PACKAGES = [path for name in ("pipeline", "workers", "launch") for path in sorted((REPOSITORY / name).rglob("*.py"))]
-TESTS = sorted((REPOSITORY / "tests").rglob("*.py"))
+from tests.sources import PACKAGES, REPOSITORY, TESTS, assert_clean, text_of, tree_of
+
 MAX_FILE, MAX_FUNCTION, P90_FUNCTION = 300, 60, 40
 UNPICKLES = re.compile(
     r"\btorch\.load\b|\btorch\.save\b|\b(c?pickle|dill|cloudpickle|joblib|shelve|marshal)\b\s*\.|"
@@ -18,31 +18,34 @@ UNPICKLES = re.compile(
     r"yaml\.(unsafe_load|full_load|UnsafeLoader|FullLoader|Loader)\b|\beval\(|\bexec\("
 )
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
-
-
-def name_of(path: Path) -> str:
-    return path.relative_to(REPOSITORY).as_posix()
+CLOCKS = {"time", "monotonic", "perf_counter", "process_time", "time_ns", "monotonic_ns", "perf_counter_ns", "now"}
+RATES = re.compile(r"images/s|_per_second")
 
 
 def functions(path: Path) -> list[tuple[str, int]]:
     """Name and number of lines of every function of a file."""
-    found = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef))
+    found = (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef))
     return [(node.name, (node.end_lineno or node.lineno) - node.lineno + 1) for node in found]
 
 
-@pytest.mark.parametrize("path", PACKAGES + TESTS, ids=name_of)
-def test_a_file_says_why_it_exists(path: Path) -> None:
-    source = path.read_text()
-    docstring = ast.get_docstring(ast.parse(source))
-    assert docstring or not source.strip(), f"{name_of(path)} opens without a docstring"
+def test_a_file_says_why_it_exists() -> None:
+    def silent(path: Path) -> Iterator[str]:
+        if text_of(path).strip() and not ast.get_docstring(tree_of(path)):
+            yield "opens without a docstring"
+
+    assert_clean(PACKAGES + TESTS, silent)
 
 
-@pytest.mark.parametrize("path", PACKAGES, ids=name_of)
-def test_a_file_is_one_noun_and_fits_a_reader(path: Path) -> None:
-    lines = len(path.read_text().splitlines())
-    assert lines <= MAX_FILE, f"{name_of(path)} has {lines} lines, more than {MAX_FILE}; is it one noun?"
-    for name, size in functions(path):
-        assert size <= MAX_FUNCTION, f"{name_of(path)}: {name} has {size} lines, more than {MAX_FUNCTION}"
+def test_a_file_is_one_noun_and_fits_a_reader() -> None:
+    def long(path: Path) -> Iterator[str]:
+        lines = len(text_of(path).splitlines())
+        if lines > MAX_FILE:
+            yield f"{lines} lines, more than {MAX_FILE}; is it one noun?"
+        for name, size in functions(path):
+            if size > MAX_FUNCTION:
+                yield f"{name} has {size} lines, more than {MAX_FUNCTION}"
+
+    assert_clean(PACKAGES, long)
 
 
 def test_most_functions_are_short() -> None:
@@ -51,19 +54,22 @@ def test_most_functions_are_short() -> None:
     assert p90 <= P90_FUNCTION, f"one function in ten has more than {p90} lines"
 
 
-@pytest.mark.parametrize("path", PACKAGES, ids=name_of)
-def test_nothing_unpickles(path: Path) -> None:
-    wrong = [line.strip() for line in path.read_text().splitlines() if UNPICKLES.search(line)]
-    allowed = [line for line in wrong if re.search(r"\.eval\(|def eval\(", line)]  # torch's evaluation mode
-    assert wrong == allowed, f"{name_of(path)} reads or writes what can carry code; use safetensors or JSON: {wrong}"
+def test_nothing_unpickles() -> None:
+    def unpickling(path: Path) -> Iterator[str]:
+        for line in text_of(path).splitlines():
+            if UNPICKLES.search(line) and not re.search(r"\.eval\(|def eval\(", line):  # torch's evaluation mode
+                yield f"reads or writes what can carry code; use safetensors or JSON: {line.strip()}"
+
+    assert_clean(PACKAGES, unpickling)
 
 
-@pytest.mark.parametrize("path", PACKAGES + TESTS, ids=name_of)
-def test_nothing_is_left_unfinished(path: Path) -> None:
-    if path == Path(__file__).resolve():
-        return
-    wrong = [line.strip() for line in path.read_text().splitlines() if UNFINISHED.search(line)]
-    assert not wrong, f"{name_of(path)}: finish it or leave it out: {wrong}"
+def test_nothing_is_left_unfinished() -> None:
+    def unfinished(path: Path) -> Iterator[str]:
+        for line in text_of(path).splitlines():
+            if UNFINISHED.search(line):
+                yield f"finish it or leave it out: {line.strip()}"
+
+    assert_clean([path for path in PACKAGES + TESTS if path != Path(__file__).resolve()], unfinished)
 
 
 @pytest.mark.parametrize(
@@ -81,3 +87,68 @@ def test_nothing_is_left_unfinished(path: Path) -> None:
 )
 def test_the_check_for_pickles_itself(line: str, caught: bool) -> None:
     assert bool(UNPICKLES.search(line)) == caught
+
+
+def timed(tree: ast.AST) -> Iterator[int]:
+    """Lines of assertions about a reading of a clock, what is computed from one, or a rate."""
+    for scope in ast.walk(tree):
+        if isinstance(scope, ast.FunctionDef | ast.Module):
+            readings: set[str] = set()
+            for node in _in_order(scope):
+                if isinstance(node, ast.Assign) and _is_reading(node.value, readings):
+                    readings.update(name.id for name in node.targets if isinstance(name, ast.Name))
+                elif isinstance(node, ast.Assert) and any(_of_time(part, readings) for part in ast.walk(node.test)):
+                    yield node.lineno
+
+
+def _in_order(scope: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below, but for those of inner functions, which are scopes of their own."""
+    for node in ast.iter_child_nodes(scope):
+        if not isinstance(node, ast.FunctionDef):
+            yield node
+            yield from _in_order(node)
+
+
+def _is_reading(value: ast.AST, readings: set[str]) -> bool:
+    if isinstance(value, ast.BinOp):
+        return _is_reading(value.left, readings) or _is_reading(value.right, readings)
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
+        return value.func.attr in CLOCKS and not value.args
+    return isinstance(value, ast.Name) and value.id in readings
+
+
+def _of_time(node: ast.AST, readings: set[str]) -> bool:
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, str) and bool(RATES.search(node.value))
+    return _is_reading(node, readings) or (isinstance(node, ast.Attribute) and bool(RATES.search(node.attr)))
+
+
+def test_no_assertion_is_about_how_fast_a_machine_is() -> None:
+    benchmarks = REPOSITORY / "tests" / "benchmarks"
+
+    def against_the_clock(path: Path) -> Iterator[str]:
+        for line in sorted(set(timed(tree_of(path)))):
+            yield f"line {line} asserts a time or a rate; wait with tests/waiting.py, measure in tests/benchmarks"
+
+    assert_clean([path for path in TESTS if benchmarks not in path.parents], against_the_clock)
+
+
+@pytest.mark.parametrize(
+    ("source", "caught"),
+    [
+        ("assert time.monotonic() < deadline", True),
+        ("def test():\n    started = time.monotonic()\n    assert time.perf_counter() - started < 1", True),
+        ("def test():\n    began = time.time()\n    taken = time.time() - began\n    assert taken < 1", True),
+        ("assert report['images_per_second'] > 100", True),
+        ("assert report.images_per_second", True),
+        ("assert re.search(r'\\d images/s', text)", True),
+        ("def test():\n    if slow:\n        end = 5 + time.monotonic()\n        assert after < end", True),
+        ("def test():\n    now = time.time()\n    assert history(now) == [1]", True),
+        ("def test():\n    def inner():\n        now = time.time()\n    assert now", False),
+        ("assert line['time'] == 3.0", False),
+        ("history.step_done(time.time())\nassert history.steps == 1", False),
+        ("assert RATE.search(text)", False),
+    ],
+)
+def test_the_check_for_clocks_itself(source: str, caught: bool) -> None:
+    assert bool(list(timed(ast.parse(source)))) == caught

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from tests.sources import PACKAGES, assert_clean, name_of, tree_of
+
 MAY_IMPORT = {
     "pipeline": {"pipeline"},
     "workers": {"pipeline", "workers"},
@@ -26,16 +27,15 @@ MAY_USE_TRANSPORT = {
     "workers/observing/live/server.py": "listens for browsers and Prometheus",
     "launch/ports.py": "binds the metrics port once to see that it is free; carries nothing",
 }
-SOURCES = sorted(path for package in MAY_IMPORT for path in (REPOSITORY / package).rglob("*.py"))
 
 
-def imports(source: str, module: str) -> Iterator[str]:
-    """Every module that `source` imports, wherever it stands, as a full dotted name.
+def imports(tree: ast.AST, module: str) -> Iterator[str]:
+    """Every module that a source imports, wherever it stands, as a full dotted name.
 
     Attributes of torch count (`torch.distributed.x` needs no import of its own), and so do names given
     to `import_module`. `module` resolves relative imports.
     """
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -59,32 +59,32 @@ def is_transport(imported: str) -> bool:
     return any(imported == name or imported.startswith(name + ".") for name in TRANSPORT)
 
 
-def name_of(path: Path) -> str:
-    return path.relative_to(REPOSITORY).as_posix()
+def imports_of(path: Path) -> Iterator[str]:
+    return imports(tree_of(path), name_of(path).removesuffix(".py").replace("/", "."))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_imports_go_one_way(path: Path) -> None:
-    name = name_of(path)
-    module = name.removesuffix(".py").replace("/", ".")
-    wrong = [found for found in imports(path.read_text(), module) if against_the_direction(name.split("/")[0], found)]
-    assert not wrong, f"{name} imports {wrong}: launch -> workers -> pipeline, never the other way"
+def test_imports_go_one_way() -> None:
+    def backward(path: Path) -> Iterator[str]:
+        for found in imports_of(path):
+            if against_the_direction(name_of(path).split("/")[0], found):
+                yield f"imports {found}: launch -> workers -> pipeline, never the other way"
+
+    assert_clean(PACKAGES, backward)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_transport_stays_in_its_place(path: Path) -> None:
-    name = name_of(path)
-    if name.startswith(tuple(MAY_USE_TRANSPORT)):
-        return
-    module = name.removesuffix(".py").replace("/", ".")
-    wrong = [found for found in imports(path.read_text(), module) if is_transport(found)]
-    assert not wrong, f"{name} uses {wrong}; only these may: {', '.join(MAY_USE_TRANSPORT)}"
+def test_transport_stays_in_its_place() -> None:
+    def transport(path: Path) -> Iterator[str]:
+        if not name_of(path).startswith(tuple(MAY_USE_TRANSPORT)):
+            for found in filter(is_transport, imports_of(path)):
+                yield f"uses {found}; only these may: {', '.join(MAY_USE_TRANSPORT)}"
+
+    assert_clean(PACKAGES, transport)
 
 
 def test_every_exception_is_still_needed() -> None:
     for place in MAY_USE_TRANSPORT:
-        found = [path for path in SOURCES if name_of(path).startswith(place)]
-        used = [path for path in found if any(is_transport(name) for name in imports(path.read_text(), "x.y"))]
+        found = [path for path in PACKAGES if name_of(path).startswith(place)]
+        used = [path for path in found if any(map(is_transport, imports_of(path)))]
         assert used, f"{place} uses no transport any more; take it off the list"
 
 
@@ -107,6 +107,6 @@ def test_every_exception_is_still_needed() -> None:
     ],
 )
 def test_the_check_itself(source: str, direction: bool, transport: bool) -> None:
-    found = list(imports(source, "workers.x"))
+    found = list(imports(ast.parse(source), "workers.x"))
     assert any(against_the_direction("workers", name) for name in found) == direction
     assert any(is_transport(name) for name in found) == transport

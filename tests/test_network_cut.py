@@ -10,14 +10,14 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.recovery import STEPS, Trial, disturbed, python
-from tests.runs import LIMIT, ROOT, TINY, processes_mentioning, wait_for_steps
+from tests.runs import ENDLESS, LIMIT, ROOT, TINY, processes_mentioning, wait_for_steps
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces are made by root, with the command ip"
@@ -96,20 +96,18 @@ def training(trial: Trial) -> list[str]:
     return [line for line in processes_mentioning(str(trial.private)) if "torch.distributed.run" not in line]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("link", ["p2p", pytest.param("rpc", marks=pytest.mark.slow)])
 def test_the_network_is_cut(tmp_path: Path, hosts: Hosts, link: str) -> None:
     limits = (f"hang_timeout={HANG_SECONDS}", f"link.timeout={LINK_SECONDS}")
     with (
         disturbed(tmp_path) as trial,
-        agents(trial, hosts, "train.max_steps=3000", f"link.kind={link}", *limits) as two,
+        agents(trial, hosts, ENDLESS, f"link.kind={link}", *limits) as two,
     ):
         wait_for_steps(tmp_path, 5, two[0])
         assert len(training(trial)) >= 5
         hosts.cut()
-        deadline = time.monotonic() + HANG_SECONDS + LINK_SECONDS + 25
-        while left := training(trial):
-            assert time.monotonic() < deadline, left
-            time.sleep(0.2)
+        wait_until(lambda: not training(trial), lambda: f"the end of {training(trial)}")
         said = "".join((trial.folder / f"agent{number}").read_text() for number in (1, 2))
         causes = re.findall(r"^error: .*$", said, re.M)
         assert len(causes) == 1, said

@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from tests.marks import slow
 from tests.runs import report, train
 
+pytestmark = pytest.mark.processes
+
 ONLINE = "evaluation.online={linear: true, knn_bank: 192, knn_k: 5, quality_every: 4, quality_samples: 100}"
 STEPS = ("train.max_steps=10", "snapshots.every=4")
 MEASURES = {"linear", "knn", "rankme", "alpha", "alpha_r2", "collapse", "lidar"}

@@ -17,9 +17,13 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from safetensors.torch import load_file
 
+from tests.recovery import fault, faults
 from tests.runs import LIMIT, ROOT, report, start, train, wait_for_steps
 
+pytestmark = pytest.mark.processes
+
 BACKBONE = "backbone.safetensors"
+LAST_LINE = re.compile(r"step +4/4 .*images/s +loss( \d+\.\d+){4} +0:00 left")
 
 
 def test_a_run_directory_holds_what_the_documentation_says(tmp_path: Path) -> None:
@@ -41,7 +45,7 @@ def test_a_run_directory_holds_what_the_documentation_says(tmp_path: Path) -> No
     assert [score["block"] for score in values["trained"]] == [1, 2, 3, 4]
     assert all(0.2 < score["trunk"] < 1 for score in values["untrained"])
     assert all(abs(sum(row[k] for k in ("busy", "wait_input", "wait_output")) - 1) < 1e-6 for row in values["stages"])
-    assert re.search(r"step +4/4 .*images/s +loss( \d+\.\d+){4} +0:00 left", result.stdout)
+    assert LAST_LINE.search(result.stdout)
     assert str(run) in result.stdout
     evaluate = [sys.executable, "-m", "launch.cli", "evaluate", str(run)]
     again = subprocess.run(evaluate, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
@@ -51,12 +55,13 @@ def test_a_run_directory_holds_what_the_documentation_says(tmp_path: Path) -> No
 
 
 def test_the_endpoint_serves_a_run_that_is_running(tmp_path: Path) -> None:
-    process = start(tmp_path, "train.max_steps=60")
+    process = start(tmp_path, faults(fault("slow", 1, 5, seconds=LIMIT, until=str(tmp_path / "go"))))
     wait_for_steps(tmp_path, 3, process)
     url = json.loads((tmp_path / "run" / "coordinator.json").read_text())["metrics"]
     with urllib.request.urlopen(url, timeout=10) as answer:
         families = {f.name: f for f in text_string_to_metric_families(answer.read().decode())}
-    out, err = process.communicate(timeout=150)
+    (tmp_path / "go").touch()
+    out, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, err
     assert url in out
     assert families["onward_samples"].samples[0].value >= 3 * 64

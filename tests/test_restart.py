@@ -6,28 +6,34 @@ import json
 import os
 import re
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.marks import slow
 from tests.recovery import Trial, disturbed, fault, faults, undisturbed
-from tests.runs import LIMIT, wait_for_steps
+from tests.runs import LIMIT, wait_for_file, wait_for_steps
+from workers.failures import STOPPING
+
+pytestmark = pytest.mark.processes
 
 STAGE, OFTEN = "restart=stage", "max_restarts=20"
 BACK = re.compile(r"^stage (\d) failed at step (\d+): .*It comes back from step (\d+) \(restart \d+ of \d+", re.M)
 TOGETHER = "All processes start again"
 
 
-def survives(trial: Trial, *overrides: str) -> list[tuple[int, ...]]:
+def survives(trial: Trial, *overrides: str, go_after: str | None = None) -> list[tuple[int, ...]]:
     """Run to the end: stage, step of the fault and step of the snapshot of everyone who came back."""
-    result = trial.train(*overrides)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert TOGETHER not in result.stdout, result.stdout
+    process = trial.start(*overrides)
+    if go_after is not None:
+        wait_for_file(trial.folder, trial.run / go_after, process)
+        trial.go()
+    out, error = process.communicate(timeout=LIMIT)
+    assert (process.returncode, error) == (0, "")
+    assert TOGETHER not in out, out
     lines = [json.loads(line)["step"] for line in (trial.run / "metrics.jsonl").read_text().splitlines()]
     assert lines == list(range(12))
-    return [tuple(map(int, found)) for found in BACK.findall(result.stdout)]
+    return [tuple(map(int, found)) for found in BACK.findall(out)]
 
 
 @pytest.mark.parametrize("link", ["queue", slow("p2p")])
@@ -44,8 +50,8 @@ def test_stages_come_back_before_the_first_snapshot_between_two_and_after_each_o
 @pytest.mark.parametrize("link", [slow("queue"), "p2p"])
 def test_stages_come_back_when_those_around_them_are_done(tmp_path: Path, link: str) -> None:
     with disturbed(tmp_path) as trial:
-        struck = faults(fault("kill", 2, 11), fault("slow", 2, 10, seconds=0.5), fault("kill", 4, 11))
-        back = survives(trial, STAGE, OFTEN, f"link.kind={link}", struck)
+        struck = faults(trial.pause(2, 11), fault("kill", 2, 11), fault("kill", 4, 11))
+        back = survives(trial, STAGE, OFTEN, f"link.kind={link}", struck, go_after="final/stage_1.safetensors")
         assert {stage for stage, _, _ in back} == {2, 4}
         assert trial.digest == undisturbed()
 
@@ -61,12 +67,12 @@ def test_every_stage_at_every_time(tmp_path: Path, stage: int, step: int) -> Non
 
 
 def test_two_die_at_once_one_hangs_and_one_is_stopped(tmp_path: Path) -> None:
-    pause = fault("slow", 1, 5, seconds=3)
     with disturbed(tmp_path) as trial:
-        process = trial.start(STAGE, OFTEN, "hang_timeout=6", faults(pause, fault("hang", 2, 8)))
+        process = trial.start(STAGE, OFTEN, "hang_timeout=6", faults(trial.pause(1, 5), fault("hang", 2, 8)))
         wait_for_steps(tmp_path, 5, process)
         for name, number in (("stage_4", signal.SIGKILL), ("stage_3", signal.SIGKILL), ("stage_1", signal.SIGSTOP)):
             os.kill(trial.pid(name), number)
+        trial.go()
         out, error = process.communicate(timeout=LIMIT)
         assert (process.returncode, error) == (0, "")
         assert {stage for stage, _, _ in BACK.findall(out)} == {"1", "2", "3", "4"}
@@ -77,7 +83,7 @@ def test_two_die_at_once_one_hangs_and_one_is_stopped(tmp_path: Path) -> None:
 
 def test_a_stage_that_is_done_dies_and_so_does_the_one_after_it(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
-        process = trial.start(STAGE, OFTEN, faults(fault("slow", 3, 11, seconds=4)))
+        process = trial.start(STAGE, OFTEN, faults(trial.pause(3, 11)))
         wait_for_steps(tmp_path, 11, process)
         for name in ("stage_2", "stage_3"):
             os.kill(trial.pid(name), signal.SIGKILL)
@@ -111,7 +117,7 @@ def test_who_fails_again_and_again_is_given_up_with_the_cause(tmp_path: Path, wa
 )
 def test_all_processes_start_again(tmp_path: Path, way: str, victim: str, cause: str) -> None:
     with disturbed(tmp_path) as trial:
-        process = trial.start(f"restart={way}", faults(fault("slow", 1, 5, seconds=3)))
+        process = trial.start(f"restart={way}", faults(trial.pause(1, 5)))
         trial.signal(victim, signal.SIGKILL, 5, process)
         out, error = process.communicate(timeout=LIMIT)
         assert (process.returncode, error) == (0, "")
@@ -129,14 +135,18 @@ def test_a_replica_brings_its_whole_stage_back(tmp_path: Path) -> None:
             "{kind: kill, stage: 2, step: 6, replica: 2}", "{kind: kill, stage: 3, step: 9, replica: 1}",
         )  # fmt: skip
         result = trial.train(STAGE, "-v", *two, struck)
+        out = result.stdout
         assert (result.returncode, result.stderr) == (0, "")
-        assert TOGETHER not in result.stdout
-        for who in ("stage 2 replica 2 failed at step 6", "stage 3 replica 1 failed at step 9"):
-            before, found, after = result.stdout.partition(f"\n{who}: ")
-            # Which snapshot is complete by then is between the disk and the stages; the newest of them counts.
-            complete = re.findall(r"^the snapshot after (\d+) steps is complete$", before, re.M)
-            assert found, result.stdout
-            assert f"It comes back from step {complete[-1] if complete else 0} " in after.splitlines()[0], result.stdout
+        assert TOGETHER not in out
+        # Which replica is heard of first, the killed one or the one that waits for it, is between the processes.
+        back = list(
+            re.finditer(r"^stage (\d) replica [12] failed at step (\d): .*It comes back from step (\d)", out, re.M)
+        )
+        assert [found.group(1, 2) for found in back] == [("2", "6"), ("3", "9")], out
+        for found in back:
+            # Which snapshot is complete is between the disk and the stages; the newest of them counts.
+            complete = re.findall(r"^the snapshot after (\d+) steps is complete$", out[: found.start()], re.M)
+            assert found[3] == (complete[-1] if complete else "0"), out
         assert trial.digest == whole
 
 
@@ -156,10 +166,12 @@ def test_a_stage_comes_back_in_mode_sequential(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_is_stopped_while_a_stage_comes_back(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
-        process = trial.start(STAGE, faults(fault("slow", 1, 5, seconds=3)))
+        process = trial.start(STAGE, faults(fault("slow", 1, 5, seconds=LIMIT, until=str(tmp_path / "later"))))
         trial.signal("stage_3", signal.SIGKILL, 5, process)
-        time.sleep(1.5)
+        process.wait_for("It comes back from step ")
         process.send_signal(signal.SIGTERM)
+        process.wait_for(STOPPING)
+        trial.go("later")
         _, error = process.communicate(timeout=LIMIT)
         assert process.returncode == 130
         assert error.startswith("interrupted; the same command goes on from the snapshot after ")

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.marks import slow
+from tests.recovery import killed
 from tests.runs import report, train
+
+pytestmark = pytest.mark.processes
 
 STEPS = ("train.max_steps=10", "snapshots.every=4")
 MIXED = (
@@ -17,14 +20,6 @@ MIXED = (
     "stages.2={objective: {kind: supervised}, head: {projector: [10]}, optimizer: {kind: sgd, nesterov: true}}",
     "stages.3={objective: {kind: vicreg}, optimizer: {kind: lars_lr_in_momentum}}",
 )
-
-
-def killed(folder: Path, at: tuple[int, int], *overrides: str) -> None:
-    """A run whose stage dies at a step, `at` of both."""
-    death = f"faults=[{{kind: kill, stage: {at[0]}, step: {at[1]}}}]"
-    result = train(folder, *STEPS, *overrides, death)
-    assert result.returncode == 1, result.stdout
-    assert not (folder / "run" / "report.json").exists()
 
 
 def uninterrupted(folder: Path, *overrides: str) -> str:
@@ -52,10 +47,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_killed_and_started_again(
     whole: str, tmp_path: Path, at: tuple[int, int], first: tuple[str, ...], then: tuple[str, ...]
 ) -> None:
-    killed(tmp_path, at, *first)
+    newest = at[1] // 4 * 4
+    killed(tmp_path, at, *STEPS, *first, snapshot=newest)
     result = train(tmp_path, *STEPS, *then)
     assert result.returncode == 0, result.stderr
-    assert f"going on from the snapshot after {4 if at[1] < 8 else 8} steps" in result.stdout
+    assert f"going on from the snapshot after {newest} steps" in result.stdout
     assert report(tmp_path)["final_digest"] == whole
     lines = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines == list(range(10))
@@ -67,7 +63,7 @@ def test_every_method_resumes(tmp_path: Path, method: tuple[str, ...]) -> None:
     whole = uninterrupted(tmp_path / "whole", *method)
     folder = tmp_path / "stopped"
     folder.mkdir()
-    killed(folder, (2, 9), *method)
+    killed(folder, (2, 9), *STEPS, *method, snapshot=8)
     result = train(folder, *STEPS, *method)
     assert result.returncode == 0, result.stderr
     assert "going on from the snapshot after 8 steps" in result.stdout
@@ -76,7 +72,7 @@ def test_every_method_resumes(tmp_path: Path, method: tuple[str, ...]) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_stopped_before_its_first_snapshot_starts_over(whole: str, tmp_path: Path) -> None:
-    killed(tmp_path, (3, 1))
+    killed(tmp_path, (3, 1), *STEPS)
     result = train(tmp_path, *STEPS)
     assert "no snapshot to go on from: starting over" in result.stdout
     assert report(tmp_path)["final_digest"] == whole
@@ -93,7 +89,7 @@ def test_a_run_that_stopped_before_its_first_snapshot_starts_over(whole: str, tm
 def test_a_damaged_snapshot_is_passed_over(
     whole: str, tmp_path: Path, harm: Callable[[bytes], bytes], problem: str
 ) -> None:
-    killed(tmp_path, (1, 9), "runtime=serial")
+    killed(tmp_path, (1, 9), *STEPS, "runtime=serial", snapshot=8)
     part = tmp_path / "run" / "snapshots" / "step_8" / "stage_2.safetensors"
     part.write_bytes(harm(part.read_bytes()))
     result = train(tmp_path, *STEPS, "runtime=serial")

@@ -9,7 +9,6 @@ import stat
 import struct
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing import AuthenticationError
@@ -18,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests.marks import slow
+from tests.recovery import fault, faults
 from tests.runs import report, start, train
+from tests.waiting import wait_until
 from workers.links import wire
 
 STEPS = "train.max_steps=12"
@@ -89,13 +90,19 @@ def test_the_check_for_listeners_itself(tmp_path: Path) -> None:
 
 
 class Watched:
-    """A run with a folder for temporary files of its own, and what was seen of it while it ran."""
+    """A run with a folder for temporary files of its own, and what was seen of it while it ran.
+
+    Stage 1 waits at its fifth step until somebody has looked, so that there is something to see on any machine.
+    """
 
     def __init__(self, folder: Path, *overrides: str, environment: dict[str, str] | None = None) -> None:
         self.folder = folder
         # A socket's path must be short.
         self.temporary = Path(tempfile.mkdtemp(prefix="s", dir="/tmp"))
-        self.process = start(folder, *overrides, environment={"TMPDIR": str(self.temporary), **(environment or {})})
+        self.go = folder / "go"
+        waits = faults(fault("slow", 1, 4, seconds=LIMIT, until=str(self.go)))
+        given = {"TMPDIR": str(self.temporary), **(environment or {})}
+        self.process = start(folder, *overrides, waits, environment=given, forked=False)
         self.out = self.err = ""
 
     def private(self) -> Path | None:
@@ -106,21 +113,31 @@ class Watched:
         """Call `look` with the processes of the run until they have ended."""
         output = threading.Thread(target=self._read)
         output.start()
-        deadline = time.monotonic() + LIMIT
-        try:
-            while self.process.poll() is None:
-                assert time.monotonic() < deadline, "the run does not end"
+
+        def looked() -> bool:
+            ended, waits = self.process.poll() is not None, self._steps() >= 4
+            if not ended:
                 look(tree(self.process.pid))
-                time.sleep(pause)
+            if waits:
+                self.go.touch()
+            return ended
+
+        try:
+            wait_until(looked, "the end of the run", pause=pause)
         finally:
             self.process.kill() if self.process.poll() is None else None
             output.join(30)
             shutil.rmtree(self.temporary)
 
+    def _steps(self) -> int:
+        metrics = self.folder / "run" / "metrics.jsonl"
+        return metrics.read_text().count("\n") if metrics.exists() else 0
+
     def _read(self) -> None:
         self.out, self.err = self.process.communicate()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("link", ["queue", "rpc", "p2p"])
 def test_a_run_listens_where_nobody_else_can_come(link: str, tmp_path: Path) -> None:
     run = Watched(tmp_path, STEPS, f"link.kind={link}")
@@ -156,6 +173,7 @@ def _read(path: Path) -> bytes:
         return b""
 
 
+@pytest.mark.processes
 def test_the_key_is_seen_in_one_private_file_only(tmp_path: Path) -> None:
     run = Watched(tmp_path, "train.max_steps=20", "data.workers=1")
     keys: set[str] = set()
@@ -247,6 +265,7 @@ def attack(private: Path) -> Iterator[str]:
     yield "bad message length"
 
 
+@pytest.mark.processes
 def test_strangers_are_refused_with_a_line_in_the_log_and_change_nothing(undisturbed: str, tmp_path: Path) -> None:
     run = Watched(tmp_path, STEPS)
     expected: list[str] = []
@@ -283,6 +302,7 @@ Connection.send_bytes = send_bytes
 """The third report of stage 2 becomes what the environment says."""
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("garbled", "message"),
     [
@@ -301,7 +321,7 @@ def test_a_stage_that_talks_nonsense_ends_the_run_with_one_message(garbled: str,
     hook = tmp_path / "hook"
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(GARBLED)
-    result = train(tmp_path, STEPS, environment={"PYTHONPATH": str(hook), "GARBLED": garbled})
+    result = train(tmp_path, STEPS, environment={"PYTHONPATH": str(hook), "GARBLED": garbled}, forked=False)
     assert result.returncode == 1, result.stdout
     assert len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("error: stage 2 failed at step ")

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.marks import slow
-from tests.recovery import Trial, disturbed, fault, faults, undisturbed
-from tests.runs import LIMIT, wait_for_steps
+from tests.recovery import Trial, disturbed, faults, undisturbed
+from tests.runs import LIMIT, Process, wait_for_file, wait_for_steps
+from workers.failures import STOPPING
 
-PAUSE = faults(fault("slow", 1, 5, seconds=4))
-"""Long enough that a signal sent now is heard in this step."""
-LONG_PAUSE = faults(fault("slow", 1, 5, seconds=120))
+pytestmark = pytest.mark.processes
+
 GOES_ON = r"interrupted; the same command goes on from the snapshot after (\d+) steps\n"
 MIXED = (
     "stages.1={objective: {kind: byol, predictor: [32]}, optimizer: {kind: adamw, lr: 0.001}}",
@@ -27,8 +25,10 @@ MIXED = (
 )
 
 
-def left_in_order(process: subprocess.Popen[str]) -> int:
-    """The steps of the snapshot that the run has left with."""
+def left_in_order(trial: Trial, process: Process, until: str = "go") -> int:
+    """The steps of the snapshot that the run has left with, which had been asked to in the middle of a pause."""
+    process.wait_for(STOPPING)
+    trial.go(until)
     _, error = process.communicate(timeout=LIMIT)
     assert process.returncode == 130, error
     found = re.fullmatch(GOES_ON, error)
@@ -50,10 +50,10 @@ def goes_on(trial: Trial, steps: int, whole: str, *overrides: str) -> None:
 )
 def test_a_run_that_is_asked_to_stop_goes_on_later(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     with disturbed(tmp_path) as trial:
-        process = trial.start(PAUSE, *overrides)
+        process = trial.start(faults(trial.pause(1, 5)), *overrides)
         wait_for_steps(tmp_path, 5, process)
         process.send_signal(signal.SIGINT)
-        steps = left_in_order(process)
+        steps = left_in_order(trial, process)
         assert 5 <= steps <= 11
         goes_on(trial, steps, undisturbed(*(o for o in overrides if o != "runtime=serial")), *overrides)
 
@@ -62,19 +62,19 @@ def test_a_run_that_is_asked_to_stop_goes_on_later(tmp_path: Path, overrides: tu
 def test_from_one_topology_to_the_next(tmp_path: Path) -> None:
     """Five times the same run, each in another shape, stopped through another process, in the middle of an epoch."""
     steps = ("train.max_steps=45",)
-    pauses = faults(*(fault("slow", 1, at, seconds=4) for at in (5, 14, 23, 32)))
-    shapes: list[tuple[tuple[str, ...], Callable[[Trial, subprocess.Popen[str]], None]]] = [
+    shapes: list[tuple[tuple[str, ...], Callable[[Trial, Process], None]]] = [
         ((), lambda trial, process: process.send_signal(signal.SIGTERM)),
         (("runtime=serial",), lambda trial, process: process.send_signal(signal.SIGINT)),
         (("processes=2",), lambda trial, process: trial.signal("coordinator", signal.SIGTERM, 0, process)),
         (("link.kind=p2p",), lambda trial, process: trial.signal("stage_3", signal.SIGTERM, 0, process)),
     ]
     with disturbed(tmp_path) as trial:
+        pauses = faults(*(trial.pause(1, at, f"go {n}") for n, at in enumerate((5, 14, 23, 32))))
         for number, (shape, stop) in enumerate(shapes):
             process = trial.start(*steps, *MIXED, pauses, *shape)
             wait_for_steps(tmp_path, 5 + 9 * number, process)
             stop(trial, process)
-            assert 5 + 9 * number < left_in_order(process) <= 12 + 9 * number
+            assert 5 + 9 * number < left_in_order(trial, process, f"go {number}") <= 12 + 9 * number
         result = trial.train(*steps, *MIXED, pauses, "link.kind=rpc", "snapshots.every=7")
         assert result.returncode == 0, result.stderr
         assert trial.digest == undisturbed(*steps, *MIXED)
@@ -83,33 +83,40 @@ def test_from_one_topology_to_the_next(tmp_path: Path) -> None:
 @pytest.mark.parametrize("overrides", [(), ("runtime=serial",)], ids=["pipelined", "serial"])
 def test_the_second_signal_ends_it_at_once(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     with disturbed(tmp_path) as trial:
-        process = trial.start(LONG_PAUSE, *overrides)
+        process = trial.start(faults(trial.pause(1, 5)), *overrides)  # which nothing ends
         wait_for_steps(tmp_path, 5, process)
         process.send_signal(signal.SIGINT)
-        time.sleep(1)
+        process.wait_for(STOPPING)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=20)
+        _, error = process.communicate(timeout=LIMIT / 2)  # sooner than the pause would end
         assert process.returncode == 130
         assert error == "interrupted at once\n"
 
 
 def test_a_signal_before_the_first_step(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
-        process = trial.start()
-        while not (trial.run / "logs" / "coordinator.log").exists():
-            time.sleep(0.02)
+        process = trial.start(faults(trial.pause(1, 0)))
+        wait_for_file(tmp_path, trial.run / "logs" / "coordinator.log", process)
         process.send_signal(signal.SIGTERM)
+        process.wait_for(STOPPING)
+        trial.go()
         _, error = process.communicate(timeout=LIMIT)
-        assert (process.returncode, error) == (130, "interrupted; there is no snapshot yet\n")
+        assert process.returncode == 130
+        # Between the first process and the first step nobody can wait for the signal: it may find either.
+        found = re.fullmatch(GOES_ON, error)
+        assert found or error == "interrupted; there is no snapshot yet\n"
+        assert [path.name for path in trial.run.glob("snapshots/*")] == ([f"step_{found[1]}"] if found else [])
         assert not (trial.run / "final").exists()
 
 
 def test_a_signal_at_the_last_step_lets_the_run_end(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
-        process = trial.start(faults(fault("slow", 4, 11, seconds=4)))
+        process = trial.start(faults(trial.pause(4, 11)))
         wait_for_steps(tmp_path, 11, process)
         process.send_signal(signal.SIGTERM)
+        process.wait_for(STOPPING)
+        trial.go()
         _, error = process.communicate(timeout=LIMIT)
         assert (process.returncode, error) == (0, "")
         assert trial.digest == undisturbed()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.recovery import STEPS, Trial, disturbed, fault, faults, python, undisturbed
-from tests.runs import LIMIT, ROOT, TINY, wait_for_steps
+from tests.runs import LIMIT, TINY, Process, wait_for_steps
+from workers.failures import STOPPING
+
+pytestmark = pytest.mark.processes
 
 ANEW = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Without it torchrun gives every attempt the store of the one before."""
@@ -22,7 +23,7 @@ ANEW = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 
 @contextlib.contextmanager
 def agents(trial: Trial, count: int, each: int, *overrides: str, restarts: int = 0, anew: bool = True) -> Iterator[
-    list[subprocess.Popen[str]]
+    list[Process]
 ]:  # fmt: skip
     """`count` torchruns that start `each` processes; several stand for several hosts."""
     (trial.folder / "tiny.yaml").write_text(TINY)
@@ -34,9 +35,8 @@ def agents(trial: Trial, count: int, each: int, *overrides: str, restarts: int =
         ]  # fmt: skip
     command = python("-m", "torch.distributed.run", *meet, f"--nproc-per-node={each}", f"--max-restarts={restarts}")
     command += ["-m", "launch.train", str(trial.folder / "tiny.yaml"), f"run_dir={trial.run}", *STEPS, *overrides]
-    environment = {**os.environ, **trial.environment, "OMP_NUM_THREADS": "1"} | ({ANEW: "1"} if anew else {})
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) for _ in range(count)]
+    environment = {**trial.environment, "OMP_NUM_THREADS": "1"} | ({ANEW: "1"} if anew else {})
+    started = [Process(command, environment) for _ in range(count)]
     try:
         yield started
     finally:
@@ -45,7 +45,7 @@ def agents(trial: Trial, count: int, each: int, *overrides: str, restarts: int =
             process.communicate(timeout=LIMIT)
 
 
-def ended(processes: list[subprocess.Popen[str]]) -> tuple[list[int], str, str]:
+def ended(processes: list[Process]) -> tuple[list[int], str, str]:
     """Exit codes, and everything that was printed."""
     said = [process.communicate(timeout=LIMIT) for process in processes]
     out, error = ("".join(part) for part in zip(*said, strict=True))
@@ -108,10 +108,11 @@ def test_a_restart_that_could_not_work_is_refused(
 def test_torchrun_starts_them_again(
     tmp_path: Path, count: int, each: int, overrides: tuple[str, ...], victim: str
 ) -> None:
-    pause = faults(fault("slow", 1, 5, seconds=3))
-    with disturbed(tmp_path) as trial, agents(trial, count, each, pause, *overrides, restarts=2) as processes:
-        trial.signal(victim, signal.SIGKILL, 5, processes[0])
-        codes, out, error = ended(processes)
+    with disturbed(tmp_path) as trial:
+        pause = faults(trial.pause(1, 5))
+        with agents(trial, count, each, pause, *overrides, restarts=2) as processes:
+            trial.signal(victim, signal.SIGKILL, 5, processes[0])
+            codes, out, error = ended(processes)
         assert codes == [0] * count, error
         assert "going on from the snapshot after 4 steps" in out
         assert trial.digest == undisturbed()
@@ -128,11 +129,13 @@ def test_a_failure_without_restarts_has_one_cause(tmp_path: Path) -> None:
 
 
 def test_torchrun_is_asked_to_stop(tmp_path: Path) -> None:
-    pause = faults(fault("slow", 1, 5, seconds=4))
     with disturbed(tmp_path) as trial:
+        pause = faults(trial.pause(1, 5))
         with agents(trial, 1, 2, "processes=2", pause) as processes:
             wait_for_steps(tmp_path, 5, processes[0])
             processes[0].terminate()
+            processes[0].wait_for(STOPPING)
+            trial.go()
             _, _, error = ended(processes)
             found = re.findall(
                 r"^interrupted; the same command goes on from the snapshot after (\d+) steps", error, re.M

@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from tests.marks import slow
 from tests.runs import report, train
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def serial(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -10,7 +10,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.marks import slow
+from tests.recovery import killed
 from tests.runs import report, train
+
+pytestmark = pytest.mark.processes
 
 FOUR = "data.views=[{count: 4}]"
 SIZES = "data.views=[{count: 2}, {count: 2, size: 16, crop_scale: [0.05, 0.4], blur_p: 0.5}]"
@@ -89,7 +92,7 @@ def test_stopped_in_the_middle_of_a_ramp_and_started_again(
     whole = digest(tmp_path / "whole", *method, "runtime=serial")
     folder = tmp_path / "stopped"
     folder.mkdir()
-    assert train(folder, *method, "faults=[{kind: kill, stage: 2, step: 5}]").returncode == 1
+    killed(folder, (2, 5), *method, snapshot=3)
     result = train(folder, *method)
     assert result.returncode == 0, result.stderr
     assert "going on from the snapshot after 3 steps" in result.stdout

@@ -1,11 +1,12 @@
 """A small sweep on the embedded images: how well LiDAR, RankMe, alpha-ReQ and the collapse level tell accuracy.
 
-    python tests/benchmarks/quality_sweep.py FOLDER [--epochs 5] [--runs 10] [--override KEY=VALUE ...]
+    python tests/benchmarks/quality_sweep.py [FOLDER] [--epochs 5] [--runs 10] [--override KEY=VALUE ...]
 
 Trains the quickstart network with learning rates, weights of the off-diagonal terms and noise that differ from run to
 run, one run after the other, about a minute each on two cores; evaluates every run, and lets `onward select` order
-them. Runs that are there are not trained or evaluated again. The tables say what the LiDAR paper's (arXiv 2312.04000)
-say for its sweeps: the rank correlation of every measure with the accuracy of a linear probe.
+them. Without FOLDER there is a new one in runs/; runs that are in FOLDER are not trained or evaluated again. The tables
+say what the LiDAR paper's (arXiv 2312.04000) say for its sweeps: the rank correlation of every measure with the
+accuracy of a linear probe.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 from common.runs import ROOT, machine, train
@@ -46,13 +48,14 @@ def onward(*arguments: str, quiet: bool = False) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    new = ROOT / "runs" / f"quality-sweep-{datetime.now():%Y%m%d-%H%M%S}"
+    parser.add_argument("folder", type=Path, nargs="?", default=new)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--runs", type=int, default=10, help=f"the first so many of {len(SWEEP)}")
     parser.add_argument("--override", action="append", default=[], help="of every run, such as data.batch_size=128")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
-    print(machine(), flush=True)
+    print(machine(), f"runs in {folder}", sep="\n", flush=True)
     runs = []
     for name, overrides in list(SWEEP.items())[: arguments.runs]:
         run = folder / name

@@ -1,5 +1,6 @@
 """What a setting does to what is learned: accuracy of a linear probe on every block, for each of its values.
 
+    python tests/benchmarks/setting_probe.py    # link.codec: none and int8
     python tests/benchmarks/setting_probe.py link.codec none bf16 fp16 int8
     python tests/benchmarks/setting_probe.py data.augment_backend pil fast --seeds 3
 
@@ -27,16 +28,19 @@ def scores(key: str, value: str, seed: int, epochs: int, config: Path) -> list[f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("key")
-    parser.add_argument("values", nargs="+")
+    parser.add_argument("key", nargs="?", default="link.codec")
+    parser.add_argument("values", nargs="*", help="two or more (default, of link.codec: none int8)")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "quickstart.yaml")
     arguments = parser.parse_args()
+    values = arguments.values or (["none", "int8"] if arguments.key == "link.codec" else [])
+    if not values:
+        parser.error(f"give the values of {arguments.key}")
     print(machine())
     seeds, epochs = range(arguments.seeds), arguments.epochs
     print(f"linear probe on the trunk of every block, %; mean [range] of {len(seeds)} seeds, {epochs} epochs")
-    for value in arguments.values:
+    for value in values:
         found = [scores(arguments.key, value, seed, epochs, arguments.config) for seed in seeds]
         blocks = (f"{mean(block):6.2f} [{min(block):.2f}-{max(block):.2f}]" for block in zip(*found, strict=True))
         print(f"  {value:8}", *blocks, flush=True)

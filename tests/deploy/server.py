@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -18,10 +17,9 @@ from typing import Any
 import pytest
 
 from tests.deploy.parts import PROMETHEUS
+from tests.waiting import LIMIT, wait_until
 
 INSTALL = "apt-get install --no-install-recommends prometheus (2.42 or later; it brings promtool)"
-SECONDS = 60.0
-"""For a server to start, on a machine that is busy."""
 
 
 def tool(name: str) -> str:
@@ -42,7 +40,7 @@ class Server:
         """The `data` of an answer; raises `AssertionError` with the reason if it is no success."""
         address = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
-            with urllib.request.urlopen(address, timeout=10) as answer:
+            with urllib.request.urlopen(address, timeout=LIMIT) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{parameters}: {json.load(error)['error']}") from None
@@ -76,19 +74,19 @@ def prometheus(folder: Path) -> Iterator[Server]:
     finally:
         process.terminate()
         try:
-            process.wait(timeout=20)
+            process.wait(timeout=LIMIT)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(timeout=20)
+            process.wait(timeout=LIMIT)
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     """Where it listens, from its log, once it is ready."""
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
+
+    def listening() -> str:
         text = log.read_text()
-        listening = re.search(r'msg="Listening on" address=(\S+)', text)
-        if listening and "Server is ready" in text:
-            return listening[1]
-        time.sleep(0.1)
-    raise AssertionError(f"Prometheus did not start: {log.read_text()[-2000:]}")
+        assert process.poll() is None, f"Prometheus did not start: {text[-2000:]}"
+        found = re.search(r'msg="Listening on" address=(\S+)', text)
+        return found[1] if found and "Server is ready" in text else ""
+
+    return wait_until(listening, lambda: f"Prometheus, which says {log.read_text()[-2000:]}")

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from tests.deploy.parts import PROMETHEUS
+from tests.waiting import LIMIT
+
+pytestmark = pytest.mark.processes
 
 PROGRAM = PROMETHEUS / "announce.py"
-LIMIT = 60
 
 
 def run_folder(root: Path, name: str, **state: object) -> Path:
@@ -108,29 +110,25 @@ def test_it_goes_on_looking_until_it_is_stopped(tmp_path: Path) -> None:
     root.mkdir()
     command = [sys.executable, str(PROGRAM), str(root), str(file), "--every", "0.05"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stderr
     try:
-        deadline = time.monotonic() + LIMIT
         for port, name in enumerate(("first", "second"), 1):
             run_folder(root, name, metrics=f"http://127.0.0.1:{port}/metrics")
-            while not file.exists() or name not in file.read_text():
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            assert any(line.endswith(f"{name}\n") for line in process.stdout)
         # A folder on another host may be away for a while.
         root.rename(tmp_path / "away")
-        assert process.stderr is not None
         assert "looking again every 0.05 s" in process.stderr.readline()
         (tmp_path / "away").rename(root)
         run_folder(root, "third", metrics="http://127.0.0.1:3/metrics")
-        while "third" not in file.read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        assert any(line == f"{file}: first, second, third\n" for line in process.stdout)
         process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=LIMIT)
+        _, errors = process.communicate(timeout=LIMIT)
     finally:
         process.kill()
         process.wait(timeout=LIMIT)
     assert process.returncode == 0
-    assert out.splitlines()[-1].endswith("first, second, third")
+    assert [group["labels"]["run"] for group in json.loads(file.read_text())] == ["first", "second", "third"]
     assert errors == "", "it is said once"
 
 

@@ -14,10 +14,10 @@ import pytest
 from tests.deploy.parts import DASHBOARD, GRAFANA, Expression, dashboard, of_panels, panels, read_yaml, series
 from tests.deploy.promql import GRAFANA as GRAFANA_VALUES
 from tests.deploy.promql import TARGET, labels_in_text, labels_of, parse, selectors
+from tests.waiting import LIMIT
 
 SCHEMAS = Path(__file__).resolve().parent / "grafana_schema"
 """Made of Grafana's own types; SCHEMAS/README.md says how."""
-LIMIT = 60
 
 
 def schema(name: str) -> Any:
@@ -29,11 +29,13 @@ def generate(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
 
 
+@pytest.mark.processes
 def test_the_file_is_what_the_program_writes() -> None:
     assert generate("--check").returncode == 0, "run deploy/grafana/generate.py"
     assert generate("--chek").returncode == 2
 
 
+@pytest.mark.processes
 def test_the_program_finds_a_file_that_was_changed(tmp_path: Path) -> None:
     for path in GRAFANA.glob("*.py"):
         (tmp_path / path.name).write_text(path.read_text())

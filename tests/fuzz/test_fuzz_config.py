@@ -15,6 +15,8 @@ from pipeline.config_loading import dump_config, load_config, parse_config
 from tests.fuzz.fuzzing import EDITS, edited, fuzzed, quick, with_one_changed
 from tests.launch.test_config_errors import FRAGMENTS, LEAVES, VALUES, accepted_or_explained
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
 TEXTS = [path.read_bytes() for path in CONFIGS] + [dump_config(Config()).encode()]
 WHOLE = [yaml.safe_load(text) for text in TEXTS]

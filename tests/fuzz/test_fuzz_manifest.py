@@ -17,6 +17,8 @@ from pipeline.errors import UserError
 from tests.fuzz.fuzzing import EDITS, JSON, attempt, edited, fuzzed, with_one_changed
 from workers.manifest import MANIFEST, Manifest, StageFile, check_files, read_manifest
 
+pytestmark = pytest.mark.slow
+
 COUNTERS = {"skipped_in_a_row": 0, "scaler": {"scale": 65536.0, "_growth_tracker": 3}}
 GOOD = Manifest(8, {n: StageFile(f"stage_{n}.safetensors", 88, "0" * 64, COUNTERS) for n in (1, 2)}).to_json()
 TENSORS = save({"weight": np.arange(6, dtype=np.float32), "count": np.zeros((), dtype=np.int64)})

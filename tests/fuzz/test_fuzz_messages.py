@@ -6,6 +6,7 @@ import functools
 import json
 from typing import Any, get_args
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +23,8 @@ from workers.links.handshake import compare_hellos, hello_bytes
 from workers.messages import Header, TensorSpec
 from workers.parsing import MalformedMessage
 from workers.reports import StepReport
+
+pytestmark = pytest.mark.slow
 
 ADDRESS = LinkAddress("link1", "stage 1", "stage 2", "/nowhere", b"key", 2)
 SPEC = TensorSpec((2, 4, 3), torch.float32)

@@ -43,6 +43,21 @@ def tree() -> Callable[[Path], dict[str, bytes | None]]:
 
 
 @pytest.fixture
+def one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`onward report` with one figure, where they are not the point: drawing takes a second each."""
+    import launch.report
+
+    draw = launch.report._pictures
+    monkeypatch.setattr(launch.report, "_pictures", lambda record: [p for p in draw(record) if p.key == "loss"])
+
+
+@pytest.fixture
+def page_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`onward report` with all figures in the page, and not drawn twice more for papers."""
+    monkeypatch.setattr("launch.report.save", lambda *_: [])
+
+
+@pytest.fixture
 def assert_refused() -> Callable[[Any, str], None]:
     """`assert_refused(outcome, pattern)`: exit code 2 and one line on stderr that the pattern is found in."""
 

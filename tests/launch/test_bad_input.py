@@ -105,6 +105,7 @@ CASES = [
     Case("timeout of 0", r"^link\.timeout: got 0\.?0?\. .*greater than 0", ("link.timeout=0",)),
     Case("port out of range", r"^metrics\.port: got 70000\. .*65535", ("metrics.port=70000",)),
     Case("filter of 2", r"^head\.filter: unknown value 2\. Allowed: 1 or 3", ("head.filter=2",)),
+    Case("countless views", r"^data\.views\.0\.count: got 9+\. .*equal to 64", ("data.views=[{count: 999999999}]",)),
     Case("crop reversed", r"crop_scale: got \[1\.0, 0\.1\].*Give \[0\.1, 1\.0\]", ("data.augment.crop_scale=[1,0.1]",)),
     Case("crop above 1", r"crop_scale: got \[0\.5, 2\.0\].*up to 1\.0", ("data.augment.crop_scale=[0.5,2]",)),
     Case("in a stage", r"^stages\.3\.optimizer\.lr: got -1\. .*greater than 0", ("stages.3.optimizer.lr=-1",)),

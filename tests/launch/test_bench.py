@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from launch.bench import bench_method, summarise, tables, variants
+from launch.run_dir import read_config
 from pipeline.errors import UserError
-from tests.runs import TINY
+from tests.runs import TINY, Process
+from tests.workers.evaluating_runs import image_folder
+from workers.run_files import RunDir
 
-SMALL = ["data.batch_size=512", "train.epochs=2", "train.max_steps=2", "model.cuts=[layer2]", "metrics.enabled=false"]
+SMALL = ["data.name=image_folder", "data.batch_size=8", "data.image_size=16", "train.epochs=2", "train.max_steps=2"]
+SMALL += ["model.cuts=[layer2]", "metrics.enabled=false", "runtime=serial", "evaluation.linear_probe=true"]
+SMALL += ["noise.kind=all"]
+RATE = "images_per_second"
+MEAN_RATE = pytest.approx((20.0, 14.142135), abs=1e-5)
 
 
 def block(trunk: float, expansion: float | None) -> dict[str, float | None]:
@@ -23,7 +33,7 @@ def block(trunk: float, expansion: float | None) -> dict[str, float | None]:
 
 def test_the_table_has_mean_and_spread_of_every_block() -> None:
     reports = [
-        {"untrained": [block(0.5, 0.4)], "trained": [block(trunk, None)], "images": 100, "images_per_second": rate}
+        {"untrained": [block(0.5, 0.4)], "trained": [block(trunk, None)], "images": 100, RATE: rate}
         for trunk, rate in [(0.6, 10.0), (0.8, 30.0)]
     ]
     untrained, trained = summarise({"end to end": reports})
@@ -31,7 +41,7 @@ def test_the_table_has_mean_and_spread_of_every_block() -> None:
     assert untrained["seconds"] is None
     assert trained["trunk"] == [pytest.approx((70.0, 14.142135), abs=1e-5)]
     assert trained["expansion"] == [None]
-    assert trained["images_per_second"] == pytest.approx((20.0, 14.142135), abs=1e-5)
+    assert trained[RATE] == MEAN_RATE
     console = Console(width=80, record=True)
     for table in tables([untrained, trained], 2):
         console.print(table)
@@ -47,17 +57,36 @@ def test_every_variant_differs_from_the_others_in_its_method_alone() -> None:
     assert "head.projector=[10]" in found["supervised blockwise"]
 
 
-def test_the_comparison_runs_and_a_second_call_only_reads(tmp_path: Path) -> None:
+@pytest.mark.processes
+def test_the_comparison_runs_and_a_second_call_only_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], check: bool) -> CompletedProcess[bytes]:
+        """The first command is given to a new interpreter, the others to forks of one: that saves seconds each."""
+        monkeypatch.setattr(subprocess, "run", lambda command, check: CompletedProcess(command, fork(command)))
+        return interpreter(command, check=check)
+
+    def fork(command: list[str]) -> int:
+        assert command[:3] == [sys.executable, "-m", "launch.cli"]
+        return Process(command[3:], forked=True).wait()
+
+    interpreter = subprocess.run
+    monkeypatch.setattr(subprocess, "run", run)
     config = tmp_path / "tiny.yaml"
     config.write_text(TINY)
-    overrides = [*SMALL, "evaluation.linear_probe=true", "noise.kind=all"]
+    overrides = [*SMALL, f"data.root={image_folder(tmp_path / 'images')}"]
     folder = tmp_path / "bench"
-    console = Console(width=140, record=True)
-    bench_method(config, overrides, 1, folder, console)
+    bench_method(config, overrides, 1, folder, Console(quiet=True))
+    runs = {each.name: RunDir(folder / f"{each.name.replace(' ', '_')}-seed1") for each in variants(2, [])}
+    assert [(c.mode, c.noise.kind, c.objective.kind) for c in (read_config(run.path) for run in runs.values())] == [
+        ("end_to_end", "none", "barlow_twins"), ("simultaneous", "none", "barlow_twins"),
+        ("simultaneous", "all", "barlow_twins"), ("sequential", "none", "barlow_twins"),
+        ("simultaneous", "none", "supervised"),
+    ]  # fmt: skip
+    reports = {name: [json.loads(run.report.read_text())] for name, run in runs.items()}
+    assert all(0 <= block["trunk"] <= 1 for (report,) in reports.values() for block in report["trained"])
     rows = json.loads((folder / "method.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == ["untrained", *(v.name for v in variants(10, []))]
-    assert all(0 < value[0] < 100 for row in rows for value in row["trunk"])
-    assert all(row["images_per_second"][0] > 0 for row in rows[1:])
+    assert rows == json.loads(json.dumps(summarise(reports)))
+    assert [row["name"] for row in rows] == ["untrained", *runs]
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a run was trained again"))
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("report.json")}
     bench_method(config, overrides, 1, folder, Console(quiet=True))
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("report.json")} == before

@@ -79,6 +79,7 @@ def shrunk(config: Config) -> list[str]:
     ]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "path", [slow(path) if "imagenet" in path.name else path for path in CONFIGS], ids=[path.name for path in CONFIGS]
 )

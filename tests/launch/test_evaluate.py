@@ -33,9 +33,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image_folder(tmp_path_factory.mktemp("data"))
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, root: Path) -> RunDir:
+    return make_run(tmp_path_factory.mktemp("made") / "run", small_config(root), snapshots=(4,))
+
+
 @pytest.fixture
-def run(tmp_path: Path, root: Path) -> RunDir:
-    return make_run(tmp_path / "run", small_config(root), snapshots=(4,))
+def run(tmp_path: Path, made: RunDir) -> RunDir:
+    """Of this test alone."""
+    return RunDir(Path(shutil.copytree(made.path, tmp_path / "run")))
 
 
 def results(run: RunDir) -> dict[tuple[str, int, str], float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -45,6 +45,7 @@ def kept(run: RunDir) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.processes
 def test_several_processes_write_the_bytes_of_one(tmp_path: Path) -> None:
     root = image_folder(tmp_path / "data")
     alone, shared = (make_run(tmp_path / name, small_config(root)) for name in ("alone", "shared"))
@@ -61,6 +62,7 @@ def test_several_processes_write_the_bytes_of_one(tmp_path: Path) -> None:
     assert shared.report.read_bytes() == alone.report.read_bytes()
 
 
+@pytest.mark.processes
 def test_a_process_that_cannot_go_on_ends_all(tmp_path: Path) -> None:
     root = image_folder(tmp_path / "data")
     run = make_run(tmp_path / "run", small_config(root))
@@ -78,19 +80,20 @@ class Board:
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
+        self._changed = threading.Condition()
 
     def set(self, key: str, value: str) -> None:
-        self.values[key] = value
+        with self._changed:
+            self.values[key] = value
+            self._changed.notify_all()
 
     def get(self, key: str) -> bytes:
         return self.values[key].encode()
 
     def wait(self, keys: list[str], timeout: timedelta) -> None:
-        deadline = time.monotonic() + timeout.total_seconds()
-        while not self.values.keys() >= set(keys):
-            if time.monotonic() > deadline:
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.values.keys() >= set(keys), timeout.total_seconds()):
                 raise RuntimeError("wait timeout")
-            time.sleep(0.005)
 
 
 @pytest.mark.parametrize(("size", "cache"), [(2, True), (2, False), (3, True), (8, True)])
@@ -98,7 +101,7 @@ def test_parts_are_joined_to_what_one_makes(tmp_path: Path, size: int, cache: bo
     config = small_config(image_folder(tmp_path / "data"), cache=cache)
     board = Board()
 
-    groups = [Ranks(RunGroup(rank, size, rank, size, board), timeout=60.0) for rank in range(size)]
+    groups = [Ranks(RunGroup(rank, size, rank, size, board), timeout=LIMIT) for rank in range(size)]
     contexts = [context_of(config, tmp_path / "shared", ranks=ranks) for ranks in groups]
 
     def both(context: Context) -> list[FeatureSet]:

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.runs import ROOT
+import pytest
+
+from tests.runs import LIMIT, ROOT
 
 
+@pytest.mark.processes
 def test_a_process_without_a_parent_leaves_no_half_file(tmp_path: Path) -> None:
     folder = tmp_path / "snapshots" / "step_4"
     folder.mkdir(parents=True)
@@ -18,6 +21,6 @@ def test_a_process_without_a_parent_leaves_no_half_file(tmp_path: Path) -> None:
     for path in (own, other):
         path.write_bytes(b"half")
     start = {"run_dir": str(tmp_path), "rank": 0, "private_dir": str(tmp_path), "device": "cpu"}
-    process.communicate(json.dumps(start).encode() + b"\n", timeout=120)
+    process.communicate(json.dumps(start).encode() + b"\n", timeout=LIMIT)
     assert process.returncode == 1
     assert [path.name for path in folder.iterdir()] == [other.name]

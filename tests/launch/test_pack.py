@@ -25,7 +25,6 @@ from pipeline.data.packed import PackedImages
 from pipeline.errors import UserError
 
 Onward = Callable[..., Any]
-rng = np.random.default_rng(5)
 
 
 @pytest.fixture
@@ -33,6 +32,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Ten training and two test images of several sizes and kinds; shards of four."""
     monkeypatch.setattr(pack_writer, "IMAGES_PER_SHARD", 4)
     monkeypatch.setattr(launch.pack, "IMAGES_PER_SHARD", 4)
+    rng = np.random.default_rng(5)
     exif = Image.Exif()
     exif[0x0112] = 6
     for split, count in (("train", 5), ("val", 1)):

@@ -129,6 +129,7 @@ def test_a_pause_between_two_attempts_is_not_training(tmp_path: Path) -> None:
     assert "4.5 s from the first step to the last, without pauses" in Page(page_of(run)).text
 
 
+@pytest.mark.usefixtures("page_alone")
 def test_whatever_a_run_is_called_is_text(tmp_path: Path) -> None:
     hostile = "<img src=x onerror=alert(1)>$x^2$ & \"q'"
     run = write_run(tmp_path / hostile, steps=3, terms=("</svg><script>alert(2)</script>", "$\\frac{1}{0$", "a" * 500))
@@ -207,6 +208,7 @@ def test_damaged_files_beside_the_metrics_are_said(tmp_path: Path) -> None:
         assert name in text
 
 
+@pytest.mark.usefixtures("page_alone")
 def test_a_long_run_makes_no_large_page(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", steps=6000, terms=("one", "two", "three"))
     write_report(run.path)
@@ -215,6 +217,7 @@ def test_a_long_run_makes_no_large_page(tmp_path: Path) -> None:
     assert "6,000" in Page(html).text
 
 
+@pytest.mark.usefixtures("page_alone")
 def test_values_of_any_kind_are_no_crash(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", steps=3)
     odd = {
@@ -242,6 +245,7 @@ def test_values_of_any_kind_are_no_crash(tmp_path: Path) -> None:
         (lambda run: (run.path / "report").write_text(""), "cannot be written"),
     ],
 )
+@pytest.mark.usefixtures("one_figure")
 def test_what_cannot_be_reported(
     tmp_path: Path, onward: Callable[..., Outcome], spoil: Callable[[RunDir], object], said: str
 ) -> None:
@@ -259,6 +263,7 @@ def test_no_such_run(tmp_path: Path, onward: Callable[..., Outcome]) -> None:
     assert "does not exist" in outcome.err
 
 
+@pytest.mark.usefixtures("one_figure")
 def test_the_page_goes_where_it_is_told_to(tmp_path: Path, onward: Callable[..., Outcome]) -> None:
     run = write_run(tmp_path / "run", steps=2)
     target = tmp_path / "pages" / "mine.html"

@@ -31,7 +31,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     found: dict[str, Figure] = {}
 
     def save(figure: Figure, _folder: Path, *parts: str) -> list[Path]:
-        figure.canvas.draw()  # the layout is made when it is drawn
+        figure.draw_without_rendering()  # makes the layout
         found["-".join(parts)] = figure
         return []
 

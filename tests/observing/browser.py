@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,13 +10,35 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.waiting import LIMIT, wait_until
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 INSTALL = (
     "the live page is tested in a browser: `pip install playwright` and `apt-get install chromium` (or set its path)"
 )
-LIMIT_MS = 60_000
+LIMIT_MS = 1000 * LIMIT
+NOTES = """
+    Object.assign(window, { asked: [], heard: { beat: 0, error: 0 }, told: [] });
+    const [ask, listen] = [window.fetch, EventSource.prototype.addEventListener];
+    window.fetch = (...all) => {
+        window.asked.push(Date.now());
+        return ask(...all);
+    };
+    EventSource.prototype.addEventListener = function (kind, listener) {
+        listen.call(this, kind, (message) => {
+            listener(message);
+            window.heard[kind] = (window.heard[kind] ?? 0) + 1;
+        });
+    };
+    document.addEventListener("DOMContentLoaded", () => {
+        const [state, notice] = [document.getElementById("state"), document.getElementById("notice")];
+        const note = () => window.told.push([state.dataset.state, notice.innerText]);
+        new MutationObserver(note).observe(notice, { attributeFilter: ["data-kind"] });
+    });
+"""
+"""What a page does, from within: when it asked for everything, what it has heard, and what it told its reader."""
 
 
 @contextmanager
@@ -66,10 +87,18 @@ class Sight:
 
     def wait(self, expression: str) -> None:
         """Until `expression` holds; asked from here, for the page's own policy lets nobody evaluate text in it."""
-        deadline = time.monotonic() + LIMIT_MS / 1000
-        while not self.value(expression):
-            assert time.monotonic() < deadline, f"never: {expression}; the console says {self.console}"
-            self.page.wait_for_timeout(50)
+        wait_until(lambda: self.value(expression), lambda: f"{expression} (the console says {self.console})")
+
+    def take_the_clock(self, now: float | None = None) -> None:
+        """Load a running run's page again, with `NOTES`, by a clock that may be turned and that says `now` at first."""
+        self.page.clock.install(time=now)
+        self.page.add_init_script(NOTES)
+        self.page.reload()
+        self.wait_for_state("running")
+
+    def stop_the_clock(self) -> None:
+        """Only turning it moves it now: the page does not notice how long this machine takes."""
+        self.page.clock.pause_at(self.value("Date.now()") / 1000 + 1)
 
     def value(self, expression: str) -> Any:
         """Of `expression` in the page."""

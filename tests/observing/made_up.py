@@ -1,15 +1,16 @@
 """A run that never was: its facts, the lines of its `metrics.jsonl`, and all of it shown on this process's terminal.
 
-As a program, `python -m tests.observing.made_up STAGES STEPS [probe] [raise] [fast]`, for tests that look at a screen.
+As a program, `python -m tests.observing.made_up STAGES STEPS [probe] [raise] [until=FILE]`, for tests that look at a
+screen; it ends when the file is there.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import wait_until
 from workers.observing.observer import Event, RunFacts
 from workers.observing.terminal.progress import Progress
 from workers.observing.terminal.voice import Terminal
@@ -43,7 +44,7 @@ def alarm(number: int | None, step: int, kind: Any = "alarm", name: str = "nonfi
     return Event(1.0, kind, name, number, step, f"{name} of stage {number} at step {step}")
 
 
-def show(stages: int, steps: int, probed: bool, raises: bool, seconds: float) -> None:
+def show(stages: int, steps: int, probed: bool, raises: bool, until: Path | None) -> None:
     """Draw the run as it would be drawn; an alarm at step 3."""
     with Progress(Terminal.of_process()) as progress:
         progress.run_started(facts(stages=stages))
@@ -52,7 +53,8 @@ def show(stages: int, steps: int, probed: bool, raises: bool, seconds: float) ->
             progress.step_done(line(step, [stage(number, step, online=online) for number in range(1, stages + 1)]))
             if step == 3:
                 progress.event(alarm(2, step))
-            time.sleep(seconds)
+        if until is not None:
+            wait_until(until.exists, until)
         if raises:
             raise SystemExit("it ends badly")
         progress.run_ended("done")
@@ -60,5 +62,5 @@ def show(stages: int, steps: int, probed: bool, raises: bool, seconds: float) ->
 
 
 if __name__ == "__main__":
-    pause = 0.001 if "fast" in sys.argv else 0.05
-    show(int(sys.argv[1]), int(sys.argv[2]), "probe" in sys.argv, "raise" in sys.argv, pause)
+    files = [Path(word.removeprefix("until=")) for word in sys.argv if word.startswith("until=")]
+    show(int(sys.argv[1]), int(sys.argv[2]), "probe" in sys.argv, "raise" in sys.argv, files[0] if files else None)

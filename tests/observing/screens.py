@@ -9,15 +9,13 @@ import select
 import struct
 import subprocess
 import termios
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyte
 
-from tests.runs import ROOT
-
-LIMIT = 240.0
+from tests.runs import LIMIT, ROOT
+from tests.waiting import wait_until
 
 
 @dataclass
@@ -79,13 +77,17 @@ def on_a_terminal(
         start_new_session=True,
     )
     os.close(theirs)
-    deadline = time.monotonic() + LIMIT
+
+    def ended() -> bool:
+        if (piece := _read(ours)) is None:
+            return True
+        shown.written += piece
+        stream.feed(piece)
+        meanwhile(shown, process, resize)
+        return False
+
     try:
-        while (piece := _read(ours)) is not None:
-            assert time.monotonic() < deadline, shown.rows
-            shown.written += piece
-            stream.feed(piece)
-            meanwhile(shown, process, resize)
+        wait_until(ended, lambda: f"the end after {shown.rows}", LIMIT, pause=0.0)
         shown.code = process.wait(LIMIT)
     finally:
         process.kill()

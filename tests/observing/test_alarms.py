@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import Config
+from tests.observing.clock import Clock
 from tests.pipeline.small import small_config
 from workers.meeting import START_SECONDS
 from workers.observing import alarms as alarms_module
@@ -218,20 +219,6 @@ def test_a_stage_that_comes_back_busier_than_it_left_starts_the_window_again_too
     for waited, computed in ((0.1, 0.9), (0.2, 1.8), (0.0, 9.0), (0.1, 9.9)):
         run.line({"wait_input": waited, "busy": computed}, {}, {}, {})
     assert run.news() == [], "7.2 s of one step are those of many"
-
-
-class Clock:
-    """A clock that is moved by hand."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
-        self.now = 1000.0
-        monkeypatch.setattr(module, "time", self)
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.now
 
 
 def test_a_stage_that_says_nothing_is_told_and_is_over_when_it_has_kept_pace(monkeypatch: pytest.MonkeyPatch) -> None:

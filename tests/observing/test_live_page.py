@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from pipeline.config import Metrics
-from tests.observing.browser import Sight, chromium
+from tests.observing.browser import Sight
 from tests.observing.test_history import event, line, stage
+from tests.recovery import fault, faults
 from tests.runs import LIMIT, start, wait_for_steps
+from tests.waiting import wait_until
 from workers.observing.live import History, LiveServer
 from workers.observing.observer import RunFacts
 
@@ -23,29 +25,26 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * LIMIT)]
 STEPS = 40
-PAUSES = ", ".join(f"{{kind: slow, stage: 1, step: {step}, seconds: 0.6}}" for step in range(3, 35))
-"""So that a quick machine is not done before anybody has looked."""
 ONLINE = ("evaluation.online.linear=true", "evaluation.online.quality_every=5", "evaluation.online.quality_samples=64")
 EVIL = "<img src=x onerror=alert(1)>"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
-
-
+@pytest.mark.processes
 def test_a_run_is_seen_from_its_first_steps_to_after_its_end(tmp_path: Path, browser: Browser) -> None:
-    process = start(tmp_path, f"train.max_steps={STEPS}", f"faults=[{PAUSES}]", *ONLINE)
+    held = faults(fault("slow", 1, 3, seconds=LIMIT, until=str(tmp_path / "go")))
+    process = start(tmp_path, f"train.max_steps={STEPS}", f"hang_timeout={LIMIT}", held, *ONLINE)
     try:
-        wait_for_steps(tmp_path, 2, process)
+        wait_for_steps(tmp_path, 3, process)
         url = json.loads((tmp_path / "run" / "coordinator.json").read_text())["page"]
         wide, phone = Sight(browser, url), Sight(browser, url, width=390, scheme="dark")
         for sight in (wide, phone):
             sight.wait_for_state("running")
             assert sight.too_wide <= 0
-        numbers_move(wide)
         a_reload_keeps_the_history(wide)
+        phone.take_the_clock()
+        before = wide.steps
+        (tmp_path / "go").touch()
+        wide.wait(f"Number(document.querySelector('[data-figure=step] .value span').textContent) > {before + 2}")
         assert url in process.communicate(timeout=LIMIT)[0]
         assert process.returncode == 0
     finally:
@@ -56,7 +55,9 @@ def test_a_run_is_seen_from_its_first_steps_to_after_its_end(tmp_path: Path, bro
         assert "has ended" in sight.text("#freshness")
         shows_everything(sight)
     assert background(wide) != background(phone)
-    time.sleep(3.0)  # nobody asks the server that is gone
+    phone.page.clock.fast_forward(600_000)
+    phone.page.wait_for_timeout(500)  # nobody asks the server that is gone
+    assert phone.value("window.asked.length") == 1
     for sight in (wide, phone):
         assert sight.text("#state-text") == "Done"
         assert sight.console == []
@@ -65,18 +66,13 @@ def test_a_run_is_seen_from_its_first_steps_to_after_its_end(tmp_path: Path, bro
         sight.page.close()
 
 
-def numbers_move(sight: Sight) -> None:
-    before = sight.steps
-    sight.wait(f"Number(document.querySelector('[data-figure=step] .value span').textContent) > {before + 2}")
-
-
 def a_reload_keeps_the_history(sight: Sight) -> None:
-    before = sight.steps
+    sight.wait("document.querySelector('[data-figure=step] .value span').textContent === '3'")
     sight.page.reload()
     sight.wait_for_state("running")
-    assert sight.steps >= before
+    assert sight.steps == 3
     axis = sight.value("fetch('/history.json').then((answer) => answer.json()).then((all) => all.steps)")
-    assert axis[:3] == [0, 1, 2]
+    assert axis == [0, 1, 2]
 
 
 def shows_everything(sight: Sight) -> None:
@@ -153,18 +149,22 @@ def test_any_number_of_stages_fits(tmp_path: Path, browser: Browser, stages: int
 def test_a_run_that_vanishes_is_said_to_be_out_of_reach_quietly(tmp_path: Path, browser: Browser) -> None:
     history = made_up(tmp_path, 2, 20)
     server = serve(history)
-    port = int(server.url.rstrip("/").rpartition(":")[2])
+    place, port = server._server.socket.dup(), server._server.server_port
     try:
         sight = Sight(browser, server.url)
-        sight.wait_for_state("running")
+        sight.take_the_clock()
     finally:
         server.close()
+        place.shutdown(socket.SHUT_RDWR)  # it listens no more, and nobody else can take it
     sight.wait_for_state("lost")
     assert sight.steps == 20
-    sight.page.wait_for_timeout(6_000)
-    assert len(sight.console) <= 3, "one line a try, and the tries become rare"
+    wait_until(lambda: sight.page.clock.run_for(1_000) or sight.value("window.asked.length > 3"), "a third try")
+    assert len(sight.console) <= sight.value("window.asked.length"), "one line a try"
+    _, first, second, third, *_ = sight.value("window.asked")
+    assert second - first >= 3_000, "and the tries become rare"
+    assert third - second >= 10_000
     again = made_up(tmp_path, 2, 30)
-    with serve(again, port=port):
+    with place, serve(again, port=port):
         sight.page.get_by_role("button", name="Try again").click()
         sight.wait_for_state("running")
         assert sight.steps == 30
@@ -182,8 +182,8 @@ def test_curves_that_become_coarser_go_on(tmp_path: Path, browser: Browser) -> N
         sight = Sight(browser, server.url)
         for step in range(200):
             history.step_done(made_up_line(step, 1))
-            time.sleep(0.01)
-        sight.wait("document.querySelector('[data-figure=step] .value span').textContent === '200'")
+            if step % 25 == 24:
+                sight.wait(f"document.querySelector('[data-figure=step] .value span').textContent === '{step + 1}'")
         assert sight.console == []
         sight.page.close()
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.observing.browser import Sight, chromium
-from tests.observing.test_history import line, stage
+from tests.observing.browser import Sight
+from tests.observing.clock import Clock
+from tests.observing.test_history import document, line, stage
 from tests.observing.test_live_page import made_up, made_up_line, serve
 from tests.runs import LIMIT
 from workers.observing.live import History, LiveServer
 from workers.observing.live import answers as answering
+from workers.observing.live import document as document_module
+from workers.observing.live import history as history_module
 from workers.observing.live import server as serving
 from workers.observing.observer import RunFacts
 
@@ -24,18 +27,16 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * LIMIT)]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """That of the coordinator."""
+    return Clock(monkeypatch, history_module, document_module)
 
 
 def by_a_clock_of_its_own(browser: Browser, server: LiveServer, now: float | None = None) -> Sight:
-    """A running run's page, with a clock that the test may turn and that says `now` at first."""
+    """A running run's page, see `Sight.take_the_clock`."""
     sight = Sight(browser, server.url)
-    sight.page.clock.install(time=now)
-    sight.page.reload()
-    sight.wait_for_state("running")
+    sight.take_the_clock(now)
     return sight
 
 
@@ -60,12 +61,14 @@ def test_a_coordinator_that_is_stopped_is_said_to_be_out_of_reach(
     monkeypatch.setattr(answering, "HEARTBEAT_SECONDS", 1e9)
     with serve(made_up(tmp_path, 2, 20)) as server:
         sight = by_a_clock_of_its_own(browser, server)
-        sight.page.wait_for_timeout(500)
         sight.page.clock.fast_forward(20_000)
-        sight.wait_for_state("lost")
-        assert "stopped" in sight.text("#notice")
+        sight.wait("window.told.length > 0")
         sight.page.clock.fast_forward(2_000)
-        sight.wait_for_state("running")
+        sight.wait("window.told.length > 1")
+        (lost, why), back = sight.value("window.told.slice(0, 2)")
+        assert lost == "lost"
+        assert "stopped" in why
+        assert back == ["running", ""]
         sight.page.close()
 
 
@@ -75,11 +78,13 @@ def test_a_quiet_run_that_beats_is_within_reach(
     monkeypatch.setattr(answering, "HEARTBEAT_SECONDS", 0.1)
     with serve(made_up(tmp_path, 2, 20)) as server:
         sight = by_a_clock_of_its_own(browser, server)
+        sight.stop_the_clock()
         for _ in range(4):
-            sight.page.wait_for_timeout(700)
+            sight.wait(f"window.heard.beat > {sight.value('window.heard.beat')}")
             sight.page.clock.fast_forward(8_000)
-        assert sight.value("document.getElementById('state').dataset.state") == "running"
-        assert sum(url.endswith("/history.json") for url in sight.requests) == 2, "it never began anew"
+        sight.page.clock.run_for(100)
+        assert sight.value("[document.getElementById('state').dataset.state, window.told]") == ["running", []]
+        assert sight.value("window.asked.length") == 1, "it never began anew"
         sight.page.close()
 
 
@@ -88,16 +93,21 @@ def test_a_page_too_many_asks_seldom_and_still_shows_the_run(
 ) -> None:
     monkeypatch.setattr(serving, "MAX_STREAMS", 0)
     with serve(made_up(tmp_path, 2, 20)) as server:
-        sight = Sight(browser, server.url)
-        sight.wait_for_state("running")
-        sight.page.wait_for_timeout(4_000)
-        assert sight.value("document.getElementById('state').dataset.state") == "running"
-        assert sum(url.endswith("/history.json") for url in sight.requests) == 1
+        sight = by_a_clock_of_its_own(browser, server)
+        sight.stop_the_clock()
+        for times in (1, 2):
+            sight.wait(f"window.heard.error === {times}")
+            sight.page.clock.fast_forward(15_000)
+            sight.wait(f"window.asked.length === {times + 1}")
+        assert all(after - before >= 15_000 for before, after in pairwise(sight.value("window.asked")))
+        sight.page.clock.run_for(100)
+        assert sight.value("[document.getElementById('state').dataset.state, window.told]") == ["running", []]
         sight.page.close()
 
 
-def test_why_a_run_failed_is_the_first_thing_to_read(tmp_path: Path, browser: Browser) -> None:
+def test_why_a_run_failed_is_the_first_thing_to_read(tmp_path: Path, browser: Browser, clock: Clock) -> None:
     history = made_up(tmp_path, 2, 20)
+    clock.now = document(history)["facts"]["started"] + 360
     history.run_ended("failed: stage 2 died of signal 9")
     with serve(history) as server:
         sight = Sight(browser, server.url)
@@ -106,17 +116,17 @@ def test_why_a_run_failed_is_the_first_thing_to_read(tmp_path: Path, browser: Br
         assert told.split("\n")[0].startswith("failed")
         assert "stage 2 died of signal 9" in told
         assert f"onward report {tmp_path}".lower() in told
-        assert sight.text("[data-figure=left] .value") == "5 min", "until it failed, not until its last step"
+        assert sight.text("[data-figure=left] .value") == "6 min", "until it failed, not until its last step"
         assert sight.page.title().startswith("Failed · ")
         sight.page.close()
 
 
-def ages(path: Path, total: int, age: float) -> History:
-    """20 steps of which the last is so old, in seconds."""
+def ages(path: Path, total: int, age: float, now: float) -> History:
+    """20 steps of which the last is so old `now`, in seconds."""
     history = History()
-    history.run_started(RunFacts("x", path, {}, 2, total, 10, 0, time.time() - 900))
+    history.run_started(RunFacts("x", path, {}, 2, total, 10, 0, now - 900))
     for step in range(20):
-        history.step_done({**made_up_line(step, 2), "time": time.time() - age - 0.5 * (19 - step)})
+        history.step_done({**made_up_line(step, 2), "time": now - age - 0.5 * (19 - step)})
     return history
 
 
@@ -124,23 +134,25 @@ def ages(path: Path, total: int, age: float) -> History:
     ("total", "age", "state", "words"),
     [
         (1000, 5, "running", "Running"),
-        (1000, 630, "stalled", "No step for 10 min"),
-        (20, 630, "finishing", "Finishing"),
+        (1000, 601, "stalled", "No step for 10 min"),
+        (20, 601, "finishing", "Finishing"),
     ],
 )
 def test_a_run_without_news_is_not_simply_running(
-    tmp_path: Path, browser: Browser, total: int, age: float, state: str, words: str
+    tmp_path: Path, browser: Browser, clock: Clock, total: int, age: float, state: str, words: str
 ) -> None:
-    with serve(ages(tmp_path, total, age)) as server:
+    with serve(ages(tmp_path, total, age, clock.now)) as server:
         sight = Sight(browser, server.url)
         sight.wait_for_state(state)
         assert sight.text("#state-text") == words
         sight.page.close()
 
 
-def test_a_browser_whose_clock_is_wrong_still_knows_how_old_a_step_is(tmp_path: Path, browser: Browser) -> None:
-    with serve(ages(tmp_path, 1000, 5)) as server:
-        sight = by_a_clock_of_its_own(browser, server, time.time() + 7200)
+def test_a_browser_whose_clock_is_wrong_still_knows_how_old_a_step_is(
+    tmp_path: Path, browser: Browser, clock: Clock
+) -> None:
+    with serve(ages(tmp_path, 1000, 5, clock.now)) as server:
+        sight = by_a_clock_of_its_own(browser, server, clock.now + 7200)
         sight.wait("document.getElementById('freshness').textContent.startsWith('Last step ')")
         assert " h " not in sight.text("#freshness")
         sight.page.close()

@@ -14,6 +14,7 @@ from pipeline.config import Metrics
 from tests.observing.recorders import facts, recorder
 from tests.observing.recorders import report as a_report
 from tests.runs import ROOT
+from tests.waiting import LIMIT
 from workers.feed import FeedMeasures
 from workers.observing.catalogue import CATALOGUE, STAGE, reference
 from workers.observing.live import History, LiveServer
@@ -21,6 +22,8 @@ from workers.observing.metrics import RunMetrics
 from workers.observing.observer import ALARMS, Event
 from workers.reports import StepReport
 
+OF_RUN = {"onward_samples_total": 128, "onward_epoch": 3, "onward_images_per_second": 12.5, "onward_run_steps": 6}
+"""What is served of the run that is made up below."""
 Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -37,7 +40,7 @@ def line(step: int) -> dict[str, object]:
 
 
 def scrape(url: str) -> Values:
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=LIMIT) as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     assert all(family.documentation for family in families)
     return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
@@ -61,10 +64,7 @@ def test_everything_a_run_reports_is_served(tmp_path: Path) -> None:
     with LiveServer(Metrics(), metrics.registry, History()) as server:
         values = scrape(server.metrics_url)
     stage = (("replica", "0"), ("stage", "2"))
-    assert values["onward_samples_total", ()] == 128
-    assert values["onward_epoch", ()] == 3
-    assert values["onward_images_per_second", ()] == 12.5
-    assert values["onward_run_steps", ()] == 6
+    assert {name: values[name, ()] for name in OF_RUN} == OF_RUN
     assert values["onward_feed_wait_seconds_total", ()] == 1.0
     assert values["onward_feed_images_total", ()] == 192
     assert values["onward_feed_seconds_total", (("part", "decode"),)] == 2.0

@@ -8,84 +8,92 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import time
 import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.runs import LIMIT, report, start, train
+from tests.recovery import fault, faults
+from tests.runs import LIMIT, report, start, train, wait_for_steps
+from tests.waiting import wait_until
 from workers.observing.catalogue import CATALOGUE
 from workers.observing.history_file import read_events, read_steps
 
 pytestmark = pytest.mark.timeout(3 * LIMIT)
 ON = (
-    "snapshots.every=2", "restart=stage", "metrics.norms_every=1", "alarms={silent_seconds: 3.0, window_steps: 2}",
+    "snapshots.every=2", "restart=stage", "metrics.norms_every=1", "alarms={silent_seconds: 1.0, window_steps: 2}",
     "evaluation.online={linear: true, knn_bank: 128, quality_every: 1, quality_samples: 64}", "trace=true",
-    "faults=[{kind: kill, stage: 2, step: 3}, {kind: slow, stage: 3, step: 6, seconds: 8.0}]",
 )  # fmt: skip
 OFF = ("runtime=serial", "metrics={enabled: false, norms_every: 0}", "alarms.enabled=false")
 STEPS = "train.max_steps=9"
+WRITTEN = {("onward_snapshot_seconds_count", str(stage)) for stage in (1, 2, 3, 4)}
 
 
 @dataclass
 class Observed:
-    """A run, and all that its endpoint has shown."""
+    """A run, and what its endpoint has shown once everything had happened."""
 
     folder: Path
     out: str
-    pages: list[str]
+    page: str
 
 
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> Observed:
     folder = tmp_path_factory.mktemp("observed")
-    process, pages, url = start(folder, STEPS, *ON), [], ""
-    deadline = time.monotonic() + LIMIT
-    while process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-        try:
-            url = url or json.loads((folder / "run" / "coordinator.json").read_text())["metrics"]
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                pages.append(answer.read().decode())
-        except (OSError, HTTPException):  # not there yet, or not any more
-            continue
-    out, errors = process.communicate(timeout=30)
+    silence = fault("slow", 3, 6, seconds=LIMIT, until=str(folder / "go"))
+    process = start(folder, STEPS, *ON, faults(fault("kill", 2, 3), silence))
+    wait_for_steps(folder, 6, process)
+    url, page = json.loads((folder / "run" / "coordinator.json").read_text())["metrics"], ""
+
+    def all_has_happened() -> bool:
+        nonlocal page
+        with urllib.request.urlopen(url, timeout=LIMIT) as answer:
+            page = answer.read().decode()
+        alarms = [(event.name, event.stage) for event in read_events(folder / "run" / "events.jsonl")[0]]
+        found = values(page)
+        return ("silent", 3) in alarms and found["onward_alarms_total", "silent"] > 0 and found.keys() >= WRITTEN
+
+    wait_until(all_has_happened, lambda: f"a snapshot of every stage and the silence of one in {page}", LIMIT)
+    (folder / "go").touch()
+    out, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, errors
-    return Observed(folder, out, pages)
+    return Observed(folder, out, page)
 
 
+def values(page: str) -> dict[tuple[str, str], float]:
+    """By name, and by stage or alarm."""
+    samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+    return {(s.name, s.labels.get("stage") or s.labels.get("alarm") or ""): s.value for s in samples}
+
+
+@pytest.mark.processes
 def test_every_metric_of_the_catalogue_and_no_other(observed: Observed) -> None:
     found: dict[str, set[str]] = {}
-    for page in observed.pages:
-        for family in text_string_to_metric_families(page):
-            name = family.name + "_total" * (family.type == "counter")
-            for sample in family.samples:
-                found.setdefault(name, set()).update(sample.labels)
+    for family in text_string_to_metric_families(observed.page):
+        name = family.name + "_total" * (family.type == "counter")
+        for sample in family.samples:
+            found.setdefault(name, set()).update(sample.labels)
     assert found.keys() == {metric.name for metric in CATALOGUE}
     for metric in CATALOGUE:
         assert found[metric.name] - {"le"} == set(metric.labels), metric.name
 
 
+@pytest.mark.processes
 def test_what_happened_is_counted(observed: Observed) -> None:
-    values: dict[tuple[str, str], float] = {}
-    for family in text_string_to_metric_families(observed.pages[-1]):
-        for sample in family.samples:
-            key = sample.labels.get("stage") or sample.labels.get("alarm") or ""
-            values[sample.name, key] = sample.value
-    assert values["onward_run_steps", ""] == 9
-    assert values["onward_restarts_total", "2"] == 1
-    assert values["onward_restarts_total", "3"] == 0
-    assert values["onward_alarms_total", "silent"] >= 1
-    assert values["onward_process_memory_bytes", "1"] > 2**26
-    assert values["onward_gradient_norm", "4"] > 0
-    assert values["onward_update_norm", "4"] > 0
+    found = values(observed.page)
+    assert found["onward_run_steps", ""] == 9
+    assert found["onward_restarts_total", "2"] == 1
+    assert found["onward_restarts_total", "3"] == 0
+    assert found["onward_alarms_total", "silent"] >= 1
+    assert found["onward_process_memory_bytes", "1"] > 2**26
+    assert found["onward_gradient_norm", "4"] > 0
+    assert found["onward_update_norm", "4"] > 0
 
 
+@pytest.mark.processes
 def test_what_happened_is_written_down(observed: Observed) -> None:
     run = observed.folder / "run"
     lines, notes = read_steps(run / "metrics.jsonl")
@@ -112,6 +120,7 @@ def test_what_happened_is_written_down(observed: Observed) -> None:
         assert event.text in observed.out
 
 
+@pytest.mark.processes
 def test_no_bit_of_the_weights_is_another(observed: Observed, tmp_path: Path) -> None:
     off = train(tmp_path, STEPS, *OFF)
     assert off.returncode == 0, off.stderr
@@ -119,16 +128,18 @@ def test_no_bit_of_the_weights_is_another(observed: Observed, tmp_path: Path) ->
     assert not (tmp_path / "run" / "events.jsonl").exists()
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_prometheus_has_nothing_to_say_against_them(observed: Observed) -> None:
     promtool = shutil.which("promtool")
     assert promtool is not None, "promtool is missing: apt-get install --no-install-recommends prometheus"
     found = subprocess.run(
-        [promtool, "check", "metrics"], input=observed.pages[-1], capture_output=True, text=True, timeout=30
+        [promtool, "check", "metrics"], input=observed.page, capture_output=True, text=True, timeout=LIMIT
     )
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
 
 
+@pytest.mark.processes
 def test_a_loss_that_is_not_finite_is_told_before_the_run_gives_up(tmp_path: Path) -> None:
     done = train(tmp_path, "runtime=serial", "optimizer={lr: 1.0e+30, warmup_epochs: 0}", "train.max_skipped=2")
     assert done.returncode == 1, done.stderr

@@ -9,6 +9,8 @@ import pytest
 from tests.observing.test_history import document, facts, line, stage, started, write_lines
 from workers.observing.live import History
 
+NOBODY_KNOWS = {"step": 7, "images_per_second": None, "eta_seconds": None, "window": None}
+
 
 def test_a_loss_that_is_no_more_is_not_shown_as_that_of_now(tmp_path: Path) -> None:
     history = started(tmp_path)
@@ -27,7 +29,7 @@ def test_the_pace_of_an_earlier_attempt_is_not_that_of_now(tmp_path: Path) -> No
     history = History()
     history.run_started(facts(tmp_path, start_step=8))
     now = document(history)["now"]
-    assert (now["step"], now["images_per_second"], now["eta_seconds"], now["window"]) == (7, None, None, None)
+    assert {name: now[name] for name in NOBODY_KNOWS} == NOBODY_KNOWS
     assert now["stages"]["1"]["latest"].keys() & {"queue_depth", "loss"} == {"loss"}
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from pipeline.errors import ConfigError, UserError
 from tests.observing.recorders import Witness
 from tests.pipeline.small import small_config
+from tests.waiting import LIMIT
 from workers.failures import RunFailed, Sign
 from workers.observing.event_log import EventLog
 from workers.observing.history_file import read_events
@@ -43,7 +44,7 @@ def test_everybody_is_told_from_the_beginning_to_the_end(tmp_path: Path) -> None
         made.note("the disk is nearly full")
         assert len(witness.told) == 1, "what is posted waits for the main thread"
         made.tick()
-        with urllib.request.urlopen(state["metrics"], timeout=5) as answer:
+        with urllib.request.urlopen(state["metrics"], timeout=LIMIT) as answer:
             assert "onward_run_steps 12.0" in answer.read().decode()
     (facts,) = witness.of("started")
     assert (facts.name, facts.stages, facts.total_steps, facts.steps_per_epoch) == (tmp_path.name, 4, 12, 4)

@@ -12,14 +12,19 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
+from tests.observing.clock import Clock
 from tests.observing.recorders import Witness, facts, recorder, report
+from tests.waiting import LIMIT
 from workers.failures import Interrupted, RunFailed, Sign
+from workers.observing import pace
 from workers.observing.event_log import EventLog
 from workers.observing.history_file import read_events, read_steps
 from workers.observing.observation import outcome_of
 from workers.observing.observer import Event, Observers
 from workers.parsing import MalformedMessage
 
+PACES = [{"images_per_second": 0.0, "eta_seconds": None}, {"images_per_second": 32.0, "eta_seconds": 2.0}]
+"""Of two steps of three, 64 images each, two seconds apart."""
 EVENT = Event(12.5, "alarm", "collapse", 2, 7, "stage 2: its features have collapsed")
 
 
@@ -59,7 +64,7 @@ def test_what_other_threads_say_is_told_by_the_main_one() -> None:
     observers = Observers([witness], print)
     thread = threading.Thread(target=observers.post, args=(EVENT,))
     thread.start()
-    thread.join(10)
+    thread.join(LIMIT)
     assert witness.told == []
     observers.deliver()
     assert witness.told == [("event", EVENT)]
@@ -84,10 +89,11 @@ def test_an_event_travels_as_json() -> None:
             Event.from_json({**EVENT.to_json(), **wrong})
 
 
-def test_a_line_of_metrics_says_all_that_was_promised(tmp_path: Path) -> None:
-    witness = Witness()
-    with recorder(tmp_path, 2, None, witness) as joined:
+def test_a_line_of_metrics_says_all_that_was_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, witness = Clock(monkeypatch, pace), Witness()
+    with recorder(tmp_path, 3, None, witness) as joined:
         for step in range(2):
+            clock.now += 2.0
             joined.feed = replace(joined.feed, wait_seconds=1.5)
             joined.batch_sent(step, 0, 64, 2)
             joined.stage_report(report(2, step, gradient_norm=4.0, memory_bytes=10**9))
@@ -98,9 +104,7 @@ def test_a_line_of_metrics_says_all_that_was_promised(tmp_path: Path) -> None:
     assert witness.of("step") == lines
     first, last = lines
     assert (first["step"], first["epoch"], first["images"], first["feed_wait_seconds"]) == (0, 0, 64, 1.5)
-    assert (first["images_per_second"], first["eta_seconds"]) == (0, None)
-    assert last["images_per_second"] > 0
-    assert last["eta_seconds"] == 0
+    assert [{name: line[name] for name in PACES[0]} for line in lines] == PACES
     assert [stage["stage"] for stage in first["stages"]] == [1, 2]
     assert last["stages"][1] == {
         "stage": 2, "step": 1, "loss": 0.5, "terms": {}, "learning_rate": 0.1, "skipped": 0, "busy": 2.0,

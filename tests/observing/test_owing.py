@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.observing.test_alarms import Clock
+from tests.observing.clock import Clock
 from workers.observing import owing as owing_module
 from workers.observing.owing import Owed, Owing
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import LIMIT, ROOT, command, report, start, wait_for_steps
+from tests.recovery import fault, faults
+from tests.runs import ENDLESS, LIMIT, ROOT, command, report, wait_for_steps
 from workers.observing.terminal.outlet import Outlet
 
 
@@ -51,11 +52,12 @@ def test_it_is_what_it_stands_for(tmp_path: Path) -> None:
         assert outlet.buffer is file.buffer
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("runtime", "output", "told"),
     [
         ("pipelined", "> /dev/full", "No space left on device"),
-        ("serial", "| (sleep 1; head -n 1)", ""),
+        ("serial", "| head -n 1", ""),
         ("pipelined", ">&-", ""),
     ],
 )
@@ -77,11 +79,14 @@ def test_a_run_trains_to_its_end(tmp_path: Path, runtime: str, output: str, told
     assert len(result.stdout.splitlines()) == output.count("head")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("nohup", [False, True])
 def test_a_terminal_that_goes_stops_a_run_in_order_unless_it_is_told_not_to(tmp_path: Path, nohup: bool) -> None:
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
     try:
-        process = start(tmp_path, "train.max_steps=12", "faults=[{kind: slow, stage: 1, step: 3, seconds: 4}]")
+        held = faults(fault("slow", 1, 3, seconds=LIMIT, until=str(tmp_path / "go")))
+        run = command(tmp_path, held if nohup else ENDLESS)
+        process = subprocess.Popen(run, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     finally:
         signal.signal(signal.SIGHUP, previous)
     wait_for_steps(tmp_path, 2, process)
@@ -90,6 +95,7 @@ def test_a_terminal_that_goes_stops_a_run_in_order_unless_it_is_told_not_to(tmp_
     process.stdout.close()
     process.stderr.close()
     process.send_signal(signal.SIGHUP)
+    (tmp_path / "go").touch()
     assert process.wait(LIMIT) == (0 if nohup else 130)
     failure = tmp_path / "run" / "failure.json"
     assert failure.exists() != nohup

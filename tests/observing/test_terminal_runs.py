@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,11 @@ import pytest
 from tests.observing.screens import Screen, on_a_terminal
 from tests.observing.test_terminal import HIDDEN, PLAIN, SHOWN
 from tests.runs import command, train
+from workers.failures import STOPPING
 
+pytestmark = pytest.mark.processes
+
+ALL_OF_IT = re.compile(r"(?P<images>\d+) images in \d:\d\d, \d+ images/s  ·  everything is in (?P<where>.*)")
 PROBED = ("evaluation.linear_probe=true", "train.max_steps=8")
 
 
@@ -25,7 +28,9 @@ def test_a_run_on_a_terminal_ends_with_one_screen(tmp_path: Path) -> None:
     summary = [row for row in shown.rows[begin:] if row]
     assert len(summary) <= 24
     assert len([row for row in summary if re.match(r"│ +[1-4] │ +\d+\.\d → \d+\.\d", row)]) == 4
-    assert re.search(r"512 images in \d:\d\d, \d+ images/s  ·  everything is in", " ".join(summary))
+    found = ALL_OF_IT.search(" ".join(summary))
+    assert found
+    assert found["images"] == "512"
     assert f"onward report {tmp_path}" in "".join(row.ljust(80) for row in summary).replace("  ", " ")
     table = shown.rows[:begin]
     assert len([row for row in table if "step 8/8" in row]) == 1
@@ -39,17 +44,17 @@ def test_a_run_on_a_terminal_ends_with_one_screen(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("runtime", ["pipelined", "serial"])
 def test_a_run_that_is_ended_at_once_gives_the_cursor_back(tmp_path: Path, runtime: str) -> None:
-    sent: list[float] = []
+    awaited = [STOPPING, "step 2/6"]
 
     def interrupt(shown: Screen, process: subprocess.Popen[bytes], resize: Callable[[int], None]) -> None:
-        if len(sent) < 2 and shown.with_text("step 2/6") and (not sent or time.monotonic() - sent[0] > 1):
-            sent.append(time.monotonic())
+        if awaited and shown.with_text(awaited[-1]):
+            awaited.pop()
             process.send_signal(signal.SIGINT)
 
     slow = "faults=[{kind: slow, stage: 2, step: 2, seconds: 200}]"
     shown = on_a_terminal(command(tmp_path, f"runtime={runtime}", slow), meanwhile=interrupt)
     assert shown.code == 130, shown.rows
-    assert len(sent) == 2
+    assert not awaited
     assert shown.written.rindex(SHOWN) > shown.written.rindex(HIDDEN)
     assert not shown.screen.cursor.hidden
     assert [row for row in shown.rows if row][-1].startswith("interrupted at once"), "on a line of its own"
@@ -59,7 +64,9 @@ def test_a_quiet_run_says_where_everything_is(tmp_path: Path) -> None:
     result = train(tmp_path, "--quiet")
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    assert re.fullmatch(rf"384 images in \d:\d\d, \d+ images/s  ·  everything is in {tmp_path}/run\n", result.stdout)
+    (found,) = map(ALL_OF_IT.fullmatch, result.stdout.splitlines())
+    assert found
+    assert (found["images"], found["where"]) == ("384", f"{tmp_path}/run")
 
 
 def test_a_quiet_run_says_what_went_wrong(tmp_path: Path) -> None:

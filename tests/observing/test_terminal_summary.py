@@ -20,6 +20,7 @@ from workers.observing.terminal.voice import Terminal
 from workers.run_files import RunDir
 
 RUN = RunDir(Path("/elsewhere/runs/quickstart-20261121-195747"))
+TOTALS = "149760 images in 3:36, 692 images/s"
 
 
 def score(block: int, trunk: float, expansion: float | None) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def test_four_stages_fit_a_screen() -> None:
         "  alarm: starved of stage 1 at step 3",
     ]
     assert rows[-3:] == [
-        "149760 images in 3:36, 692 images/s  ·  everything is in /elsewhere/runs/quickstart-20261121-195747",
+        f"{TOTALS}  ·  everything is in /elsewhere/runs/quickstart-20261121-195747",
         "next: onward evaluate /elsewhere/runs/quickstart-20261121-195747",
         "      onward report /elsewhere/runs/quickstart-20261121-195747",
     ]
@@ -101,7 +102,7 @@ def test_where_there_is_only_ascii() -> None:
     file.flush()
     rows = written.getvalue().decode().splitlines()
     assert "|     1 | 64.1 -> 76.7 +12.6 |                 - | 70.5 % |  27.5 % |   2.0 % |" in rows
-    assert rows[-1].startswith("149760 images in 3:36, 692 images/s  -  everything is in ")
+    assert rows[-1].startswith(f"{TOTALS}  -  everything is in ")
 
 
 def test_a_log_has_whole_sentences() -> None:

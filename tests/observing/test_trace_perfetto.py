@@ -135,6 +135,7 @@ def test_perfetto_reads_replicas_and_a_restart(tmp_path: Path, packed: bool) -> 
     check(path, read(run.merged_trace))
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_perfetto_reads_a_real_run(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:

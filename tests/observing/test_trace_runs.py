@@ -11,7 +11,10 @@ import pytest
 
 from tests.observing.traces import arrows, problems, process_names, read, slices
 from tests.recovery import Trial, disturbed, fault, faults, undisturbed
-from tests.runs import LIMIT
+from tests.runs import LIMIT, wait_for_snapshot
+from workers.observing.trace import FLUSH_SECONDS
+
+pytestmark = pytest.mark.processes
 
 STEPS = range(12)
 ONLINE = ("evaluation.online.linear=true", "evaluation.online.quality_every=4")
@@ -27,8 +30,13 @@ def trace_of(trial: Trial, done: subprocess.CompletedProcess[str]) -> dict[str, 
 
 def test_a_stage_that_was_killed_is_in_the_trace_before_and_after(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
-        again = ("restart=stage", faults(fault("slow", 2, 5, seconds=2), fault("kill", 2, 6)))
-        document = trace_of(trial, trial.train("trace=true", *again, *ONLINE))
+        # It is killed when what it did until step 5 has been written, and the snapshot that it comes back from.
+        struck = faults(fault("slow", 2, 5, seconds=1.1 * FLUSH_SECONDS), trial.pause(2, 6), fault("kill", 2, 6))
+        process = trial.start("trace=true", "restart=stage", struck, *ONLINE)
+        wait_for_snapshot(tmp_path, 4, process)
+        trial.go()
+        out, error = process.communicate(timeout=LIMIT)
+        document = trace_of(trial, subprocess.CompletedProcess(process.args, process.returncode, out, error))
         assert trial.digest == undisturbed()
         names = process_names(document)
         assert list(names.values()) == ["coordinator", "stage 1", "stage 2", "stage 3", "stage 4"]
@@ -95,7 +103,7 @@ def test_a_run_that_failed_has_a_trace_of_what_it_did_within_its_bound(tmp_path:
 
 def test_of_a_run_that_was_killed_at_once_there_is_all_but_its_last_second(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
-        struck = faults(fault("slow", 1, 8, seconds=2), fault("kill", 4, 10))
+        struck = faults(fault("slow", 1, 8, seconds=1.1 * FLUSH_SECONDS), fault("kill", 4, 10))
         process = trial.start("trace=true", "runtime=serial", struck)
         out, error = process.communicate(timeout=LIMIT)
         assert process.returncode == 1, error

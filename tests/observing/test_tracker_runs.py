@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
-from tests.recovery import undisturbed
+from tests.recovery import killed, undisturbed
 from tests.runs import ROOT, report, train
 from workers.observing.trackers.base import flatten
+
+pytestmark = pytest.mark.processes
 
 STEPS = ("train.max_steps=12", "snapshots.every=4", "metrics.enabled=false")
 OWN = """
@@ -77,15 +79,12 @@ def agrees(folder: Path) -> None:
 
 def test_a_run_that_dies_and_goes_on(tmp_path: Path, own: dict[str, str]) -> None:
     given = trackers(tmp_path, "ToFile", "Breaks")
-    death = "faults=[{kind: kill, stage: 2, step: 6}]"
-    result = train(tmp_path, *STEPS, given, death, environment=own)
-    assert result.returncode == 1, result.stdout
-    assert not (tmp_path / "run" / "report.json").exists()
+    killed(tmp_path, (2, 6), *STEPS, given, snapshot=4, environment=own)
     first = lines(tmp_path / "ToFile")
     assert first[0] == {"start": 0, "stages": 4, "seed": 1}
     assert first[-1]["end"].startswith("failed: stage 2")
     assert first[-1]["failure_is_written"], "before the trackers end, which may take long"
-    result = train(tmp_path, *STEPS, given, death, environment=own)
+    result = train(tmp_path, *STEPS, given, environment=own)
     assert result.returncode == 0, result.stderr
     second = lines(tmp_path / "ToFile")[len(first) :]
     assert second[0]["start"] == 4, "the first step after the snapshot"

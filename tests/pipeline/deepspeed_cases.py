@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import Config, StageConfig
-from pipeline.replicas.team import Team
+from pipeline.engines.full_norms import normalise_with_full_weights
+from pipeline.replicas.team import SOLO, Team
 from pipeline.stage import Stage
 from pipeline.stage_report import StageReport
 from pipeline.state import restore_stage, stage_counters, stage_tensors
 from tests.pipeline.small import STEPS_PER_EPOCH, small_config
 
 BATCH, STEPS = 8, 5
+CONTIGUOUS = torch.contiguous_format
 ADAMW = {"kind": "adamw", "weight_decay": 0.1, "bias_lr": 0.0005}
 CASES: dict[str, dict[str, Any]] = {
     "adamw-0": {"optimizer": ADAMW, "engine": {"zero_stage": 0}},
@@ -91,15 +93,37 @@ def loss_of(module: nn.ModuleDict, step: int, rank: int, size: int, half: bool =
     return (z.float() - targets).square().mean()
 
 
+def keep_masters(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, nn.Parameter]:
+    """What bf16 under DeepSpeed is, for one process: parameters in bf16, their float32 masters moved by torch."""
+    masters = {name: nn.Parameter(p.detach().clone(memory_format=CONTIGUOUS)) for name, p in module.named_parameters()}
+    of = {p: masters[name] for name, p in module.named_parameters()}
+    for group in optimizer.param_groups:
+        group["params"] = [of[p] for p in group["params"]]
+
+    def hand_over(p: Tensor) -> None:
+        of[p].grad, p.grad = p.grad.float(), None
+
+    def take_over(*_: object) -> None:
+        for p, master in of.items():
+            p.data.copy_(master)
+
+    for p, master in of.items():
+        p.data = master.detach().bfloat16()
+        p.register_post_accumulate_grad_hook(hand_over)
+    optimizer.register_step_post_hook(take_over)
+    normalise_with_full_weights(module)
+    return masters
+
+
 def set_rate(optimizer: torch.optim.Optimizer, step: int) -> None:
     for group in optimizer.param_groups:
         group["lr"] = 0.02 / (1 + step) * group["lr_ratio"]
 
 
 def whole_stage(sections: Mapping[str, Any], team: Team) -> dict[str, Tensor]:
-    """The last block of a network: losses, norms of the third step, state, and whether it can be resumed.
+    """The last block of a network: losses, norms of the second step, state, and whether it can be resumed.
 
-    A norm that was not measured is -1.
+    A norm that was not measured is -1. The learning rate begins with 0, so the second step still has the first weights.
     """
     config = small_config(**sections, metrics={"norms_every": 1})
     stage = Stage(config, 4, STEPS_PER_EPOCH, team=team)
@@ -110,7 +134,7 @@ def whole_stage(sections: Mapping[str, Any], team: Team) -> dict[str, Tensor]:
             counters = stage_counters(stage)
         report = one_step(stage, step, team)
         losses.append(report.loss)
-        if step == 2:
+        if step == 1:
             norms = [-1.0 if norm is None else norm for norm in (report.gradient_norm, report.update_norm)]
     resumed_stage = Stage(config, 4, STEPS_PER_EPOCH, team=team)
     restore_stage(resumed_stage, saved, counters)
@@ -119,6 +143,23 @@ def whole_stage(sections: Mapping[str, Any], team: Team) -> dict[str, Tensor]:
     same = again == losses[-1] and all(torch.equal(found[name], value) for name, value in wanted.items())
     said = {"losses": torch.tensor(losses), "live.norms": torch.tensor(norms)}
     return {**wanted, **said, "same": torch.tensor(same and set(found) == set(wanted))}
+
+
+def stage_with_masters(sections: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The same block in bf16, in one process without DeepSpeed: losses and state."""
+    stage = Stage(small_config(**{**sections, "engine": {"kind": "torch"}}), 4, STEPS_PER_EPOCH)
+    masters = keep_masters(stage, stage.optimizer)
+    losses = [one_step(stage, step, SOLO).loss for step in range(4)]
+    found = {name: buffer for name, buffer in stage.named_buffers() if name in stage.state_dict()}
+    return {**found, **state_of_masters(masters, stage.optimizer), "losses": torch.tensor(losses)}
+
+
+def state_of_masters(masters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """As a snapshot has it: the masters, and what the optimizer keeps of them."""
+    kept = {(key, name): value for name, p in masters.items() for key, value in optimizer.state[p].items()}
+    return {name: p.detach() for name, p in masters.items()} | {
+        f"optimizer.{key}.{name}": value for (key, name), value in kept.items()
+    }
 
 
 def one_step(stage: Stage, step: int, team: Team) -> StageReport:

@@ -159,7 +159,7 @@ def lose_a_replica(team: Team) -> None:
 
 def main(rank: int, size: int, store: str, results: str, *options: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=size, timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=size, timeout=timedelta(seconds=240))
     team = Team(rank, size, dist.group.WORLD)
     cases = OFFLOADED if "offload" in options else CASES
     earlier = {name: load_file(name) for name in options if name != "offload"}

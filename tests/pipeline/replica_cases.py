@@ -15,16 +15,19 @@ from pipeline.config import Config
 from pipeline.engines import TorchEngine
 from pipeline.evaluation.online import online_measures
 from pipeline.objectives import Embeddings, Objective
-from pipeline.replicas import SynchronisedBatchNorm, Team, synchronise_batch_norms
+from pipeline.precision import LossScaler
+from pipeline.replicas import SynchronisedBatchNorm, Team
 from pipeline.serial import serial_step
 from pipeline.stage import Stage
 from pipeline.state import restore_stage, snapshot_tensors, stage_counters, stage_tensors
+from tests.pipeline.batch_norm_cases import BATCH
+from tests.pipeline.batch_norm_cases import batch_norm as batch_norm
+from tests.pipeline.by_hand import backward_by_hand, forward_by_hand, same_gradients, step_by_hand
 from tests.pipeline.golden import Golden
-from tests.pipeline.small import STEPS_PER_EPOCH, image_views, small_config, views
+from tests.pipeline.small import STEPS_PER_EPOCH, image_views, same, small_config, views
 from tests.pipeline.test_golden import trajectory_of
 from workers.replica_group import dissolve_team
 
-BATCH = 12
 ONE_BLOCK = {"cuts": []}
 
 
@@ -50,11 +53,13 @@ def train(
     level: float = 0.25,
     dtype: str = "float64",
     poison: int = -1,
+    overflow: int = -1,
     resume: str = "",
 ) -> dict[str, Tensor]:
     """Train all blocks: losses (-1 for none), skipped steps, state and gradients of every stage after the last step.
 
-    `resume` is a file that this case has written after as many steps as its name ends with.
+    At the step `overflow` a gradient of the second stage overflows, on the first replica alone; `resume` is a file that
+    this case has written after as many steps as its name ends with.
     """
     config = replica_config(sections)
     stages = [
@@ -63,9 +68,17 @@ def train(
     ]
     first = _restore(stages, resume) if resume else 0
     losses, skipped = [], []
+    for stage in stages:
+        if stage.scaler is not None:  # a scale at which nothing overflows by itself
+            stage.scaler = LossScaler(torch.device("cpu"), [stage.optimizer], initial_scale=16.0)
     for step in range(first, steps):
+        if step == overflow and team.rank == 0:
+            weight = next(stages[1].head.parameters())
+            hook = weight.register_hook(lambda gradient: gradient * float("inf"))
         inputs, labels = batch(config, step, team, getattr(torch, dtype), step == poison)
         reports = list(serial_step(stages, inputs, step, [level] * len(stages), labels))
+        if step == overflow and team.rank == 0:
+            hook.remove()
         losses.append([-1.0 if r.loss is None else r.loss for r in reports])
         skipped.append([r.skipped for r in reports])
         terms = [value for r in reports for value in r.terms.values()]
@@ -79,6 +92,23 @@ def train(
         scale = (counters["scaler"] or {}).get("scale", 0.0)
         results[f"{stage.index}/counters"] = torch.tensor([counters["skipped_in_a_row"], scale], dtype=torch.float64)
     return results
+
+
+def half(team: Team) -> dict[str, Tensor]:
+    """Whether a stage in bf16 gives the bits that its parts give by hand: what it sends, loss, gradients, weights."""
+    sections = {"noise": {"kind": "all"}, "model": ONE_BLOCK}
+    config, bf16 = replica_config({**sections, "precision": {"dtype": "bf16"}}), torch.bfloat16
+    stage, parts = (Stage(c, 1, STEPS_PER_EPOCH, team=team) for c in (config, replica_config(sections)))
+    found: dict[str, list[bool]] = {"sent": [], "loss": [], "gradients": [], "weights": []}
+    for step in range(3):
+        inputs, _ = batch(config, step, team, torch.float32)
+        outputs = forward_by_hand(parts, inputs, bf16, torch.contiguous_format, step, level=0.25)
+        found["sent"].append(torch.equal(stage(inputs, step, 0.25), torch.stack(outputs)))
+        found["loss"].append(backward_by_hand(parts, outputs, bf16) == stage.update(step).loss)
+        found["gradients"].append(same_gradients(stage, parts))
+        step_by_hand(parts, step)
+        found["weights"].append(same(dict(stage.state_dict()), dict(parts.state_dict())))
+    return {name: torch.tensor(equal) for name, equal in found.items()} | stage_tensors(stage)
 
 
 def norms(team: Team, sections: dict[str, Any], steps: int = 3) -> dict[str, Tensor]:
@@ -157,46 +187,6 @@ def steady() -> nn.Module:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     return network
-
-
-LAYERS = {
-    "2-d": (lambda: nn.BatchNorm1d(5), (BATCH, 5)),
-    "tokens": (lambda: nn.BatchNorm1d(5, eps=1e-3), (BATCH, 5, 3)),
-    "map": (lambda: nn.BatchNorm2d(5), (BATCH, 5, 3, 4)),
-    "volume": (lambda: nn.BatchNorm3d(5), (BATCH, 5, 2, 3, 2)),
-    "not affine": (lambda: nn.BatchNorm2d(5, affine=False), (BATCH, 5, 3, 4)),
-    "cumulative": (lambda: nn.BatchNorm2d(5, momentum=None), (BATCH, 5, 3, 4)),
-    "no running statistics": (lambda: nn.BatchNorm2d(5, track_running_stats=False), (BATCH, 5, 3, 4)),
-}
-
-
-def batch_norm(team: Team, layer: str, dtype: str = "float64", evaluate: bool = False) -> dict[str, Tensor]:
-    """Three batches through a batch norm: outputs and gradients for the own rows, what is left in the layer."""
-    make, shape = LAYERS[layer]
-    source = torch.Generator().manual_seed(1)
-    network = nn.Sequential(make()).to(torch.float32 if dtype == "bfloat16" else getattr(torch, dtype))
-    with torch.no_grad():
-        for p in network.parameters():
-            p.copy_(torch.randn(p.shape, generator=source, dtype=torch.float64) + 1)
-    synchronise_batch_norms([network], team)
-    results = {}
-    for number in range(3):
-        network.train(not (evaluate and number == 2))
-        whole = 3 * torch.randn(shape, generator=source, dtype=torch.float64) + torch.arange(5).view(
-            5, *[1] * (len(shape) - 2)
-        )
-        weight = torch.randn(shape, generator=source, dtype=torch.float64)
-        x = team.rows(whole).to(getattr(torch, dtype)).requires_grad_()
-        network.zero_grad()
-        y = network(x)
-        assert y.dtype == x.dtype
-        (y.double().square() * team.rows(weight)).sum().mul(team.size).backward()
-        results |= {f"{number}/output": y, f"{number}/input gradient": x.grad / team.size}
-        # What each replica has of a parameter's gradient is averaged, as an engine does.
-        average = {name: team.total(p.grad) / team.size for name, p in network.named_parameters()}
-        results |= {f"{number}/grad/{name}": value for name, value in average.items()}
-        results |= {f"{number}/{name}": value.clone() for name, value in network.state_dict().items()}
-    return results
 
 
 class Watched(Team):

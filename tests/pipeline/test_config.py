@@ -154,7 +154,8 @@ def test_what_is_written_is_read_back_equal(
     assert math.isclose(config.stage(1).noise.std, std)
 
 
+@pytest.mark.processes
 def test_the_configuration_does_without_torch() -> None:
     script = "import sys, pipeline.config_loading, pipeline.shapes; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=True)
     assert done.stdout == "False\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,18 @@ from tests.pipeline.deepspeed_cases import (
     REFUSED,
     STAGES,
     STEPS,
+    keep_masters,
     loss_of,
     make_module,
     set_rate,
     stage_config,
+    stage_with_masters,
+    state_of_masters,
     whole_stage,
 )
+from tests.pipeline.replica_team import LIMIT
 
+pytestmark = pytest.mark.processes
 PEER = Path(__file__).with_name("deepspeed_peer.py")
 ROOT = PEER.parents[2]
 CPU = torch.device("cpu")
@@ -66,15 +72,15 @@ def run_team(folder: Path, size: int, *options: str, limit: float) -> Results:
 def teams(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Results]:
     """One replica, and two that also go on from what the one left."""
     folder = tmp_path_factory.mktemp("deepspeed")
-    one = run_team(folder, 1, limit=120)
-    return {1: one, 2: run_team(folder, 2, str(folder / "1.safetensors"), limit=120)}
+    one = run_team(folder, 1, limit=LIMIT)
+    return {1: one, 2: run_team(folder, 2, str(folder / "1.safetensors"), limit=LIMIT)}
 
 
 @pytest.fixture(scope="module")
 def offloaded(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Results]:
     folder = tmp_path_factory.mktemp("offloaded")
-    one = run_team(folder, 1, "offload", limit=240)
-    return {1: one, 2: run_team(folder, 2, "offload", str(folder / "1.safetensors"), limit=120)}
+    one = run_team(folder, 1, "offload", limit=LIMIT)
+    return {1: one, 2: run_team(folder, 2, "offload", str(folder / "1.safetensors"), limit=LIMIT)}
 
 
 def part(results: Results, case: str, what: str) -> Results:
@@ -89,23 +95,23 @@ def state(results: Results, case: str, what: str = "straight") -> Results:
     return {name: value for name, value in part(results, case, what).items() if not name.startswith("live.")}
 
 
-def torch_alone(case: str) -> Results:
-    """The state that torch's optimizer gives one process with the whole batch."""
-    config = stage_config({**CASES, **OFFLOADED}[case])
-    module, half = make_module(case.startswith("bf16")), case.startswith("bf16")
+def torch_alone(case: str, shares: Sequence[int] = (1,) * STEPS) -> Results:
+    """The state that torch's optimizer gives one process, with the mean gradient of so many shares of each batch."""
+    config, half = stage_config({**CASES, **OFFLOADED}[case]), case.startswith("bf16")
+    module = make_module(half)
     optimizer = build_optimizer(config.optimizer, module)
-    for step in range(STEPS):
-        optimizer.zero_grad()
-        loss_of(module, step, 0, 1, half).backward()
+    moved = keep_masters(module, optimizer) if half else dict(module.named_parameters())
+    for step, count in enumerate(shares):
+        module.zero_grad()
+        for share in range(count):
+            loss_of(module, step, share, count, half).backward()
+        for p in moved.values():
+            p.grad /= count
         set_rate(optimizer, step)
         if config.optimizer.clip_norm is not None:
-            assert clip_grad_norm_(module.parameters(), config.optimizer.clip_norm) > config.optimizer.clip_norm
+            assert clip_grad_norm_(moved.values(), config.optimizer.clip_norm) > config.optimizer.clip_norm
         optimizer.step()
-    found = dict(module.state_dict())
-    for name, parameter in module.named_parameters():
-        for key, value in optimizer.state[parameter].items():
-            found[f"optimizer.{key}.{name}"] = value
-    return found
+    return {**dict(module.named_buffers()), **state_of_masters(moved, optimizer)}
 
 
 def assert_equal(found: Results, wanted: Results) -> None:
@@ -121,15 +127,21 @@ def assert_near(found: Results, wanted: Results, **tolerance: float) -> None:
         torch.testing.assert_close(found[name], value, **tolerance, msg=lambda text, name=name: f"{name}: {text}")
 
 
+def assert_learned(found: Results, case: str, shares: Sequence[int]) -> None:
+    """To the bit, but for the factor that clips: that is rounded otherwise, and changes the 7th digit."""
+    wanted = torch_alone(case, shares)
+    if case.startswith("clipped"):
+        assert_near(found, wanted, rtol=1e-5, atol=1e-6)
+    else:
+        assert_equal(found, wanted)
+
+
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("case", [name for name in CASES if not name.startswith("bf16")])
-def test_it_learns_what_torch_learns_from_the_whole_batch(teams: dict[int, Results], case: str, size: int) -> None:
-    assert_near(state(teams[size], case), torch_alone(case), rtol=1e-5, atol=1e-6)
-
-
-def test_one_replica_with_adamw_is_torch_to_the_bit(teams: dict[int, Results]) -> None:
-    for case in ("adamw-0", "adamw-1", "adamw-2", "sgd-0", "sgd-1", "lars-0"):
-        assert_equal(state(teams[1], case), torch_alone(case))
+def test_it_learns_what_torch_learns_from_all_shares_of_the_batch(
+    teams: dict[int, Results], case: str, size: int
+) -> None:
+    assert_learned(state(teams[size], case), case, (size,) * STEPS)
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -153,7 +165,7 @@ def test_two_replicas_take_over_what_one_left(teams: dict[int, Results], case: s
 
 @pytest.mark.parametrize("case", [name for name in CASES if not name.startswith("bf16")])
 def test_two_replicas_go_on_from_what_one_left(teams: dict[int, Results], case: str) -> None:
-    assert_near(state(teams[2], case, "regrouped"), torch_alone(case), rtol=1e-5, atol=1e-6)
+    assert_learned(state(teams[2], case, "regrouped"), case, (1, 1, 1, 2, 2))
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -177,13 +189,8 @@ def test_bf16_has_masters_in_fp32(teams: dict[int, Results], case: str, size: in
 
 
 @pytest.mark.parametrize("case", ["bf16-0", "bf16-1", "bf16-2", "bf16-lars-0"])
-def test_bf16_learns_what_torch_learns_under_autocast(teams: dict[int, Results], case: str) -> None:
-    found, wanted, untrained = state(teams[1], case), torch_alone(case), make_module(normalised=True).state_dict()
-    for name, _ in make_module(normalised=True).named_parameters():
-        if name == "block.0.bias":  # before a batch norm it has no gradient but noise
-            continue
-        moved, difference = wanted[name] - untrained[name], found[name] - wanted[name]
-        assert difference.norm() < 0.1 * moved.norm(), name
+def test_bf16_learns_to_the_bit_what_torch_teaches_the_masters(teams: dict[int, Results], case: str) -> None:
+    assert_equal(state(teams[1], case), torch_alone(case))
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -195,27 +202,36 @@ def test_bf16_begins_with_weights_that_were_not_rounded(teams: dict[int, Results
 
 @pytest.mark.parametrize("case", STAGES)
 def test_a_stage_of_the_pipeline(teams: dict[int, Results], case: str) -> None:
-    """With batch norm over all replicas, channels_last and the target of BYOL; against torch in one process."""
+    """With batch norm over all replicas, channels_last and the target of BYOL; against torch in one process.
+
+    Before the weights move, other sums change a loss or norm in bf16 by 1e-3 of its size at most; rows, replicas or
+    parameters that are left out, and clipping, by a third and more. What one replica learns is then known to the bit.
+    """
     wanted = whole_stage({**STAGES[case], "engine": {"kind": "torch"}}, SOLO)
     gradient, update = wanted.pop("live.norms").tolist()
     exact = "precision" not in STAGES[case]
     for size in (1, 2):
         found = state(teams[size], case)
         norms = part(teams[size], case, "straight")["live.norms"].tolist()
-        assert norms[0] == pytest.approx(gradient, rel=1e-4 if exact else 0.1), "of the whole stage, not clipped"
+        near = 1e-4 if exact else 0.03
+        assert norms[0] == pytest.approx(gradient, rel=near), "of the whole stage, not clipped"
         assert norms[1] == (pytest.approx(update, rel=1e-4) if exact else -1), (
             "bf16 does not show what masters moved by"
         )
         assert found["same"]
-        torch.testing.assert_close(found["losses"], wanted["losses"], rtol=1e-5 if exact else 0.1, atol=0)
-        if exact and size == 1:
-            assert_equal(found, wanted)
+        torch.testing.assert_close(found["losses"][:2], wanted["losses"][:2], rtol=near, atol=0)
+    alone = state(teams[1], case)
+    by_hand = wanted if exact else stage_with_masters(STAGES[case]) | {"same": alone["same"]}
+    if STAGES[case]["optimizer"].get("clip_norm"):  # DeepSpeed rounds the factor otherwise
+        assert torch.equal(alone["losses"][:2], by_hand["losses"][:2])
+    else:
+        assert_equal(alone, by_hand)
 
 
 def test_lars_under_zero_would_scale_a_group_instead_of_a_layer(teams: dict[int, Results]) -> None:
     """Why the configuration refuses it: the ratio becomes that of all weights of a group as one vector."""
     found, layer_wise = state(teams[1], "lars-1"), torch_alone("lars-0")
-    assert not torch.allclose(found["head.weight"], layer_wise["head.weight"], atol=1e-3)
+    assert not torch.allclose(found["head.weight"], layer_wise["head.weight"], atol=1e-4)
     module = make_module()
     flat = flattened_lars(module)
     torch.testing.assert_close(found["head.weight"], flat["head.weight"])

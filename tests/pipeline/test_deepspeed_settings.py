@@ -29,6 +29,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CPUAdamBuilder, "load", fail)
 
 
+@pytest.mark.processes
 @pytest.mark.usefixtures("no_compiler")
 def test_what_is_missing_to_compile_is_said() -> None:
     from pipeline.engines.deepspeed_engine import _cpu_adam

@@ -136,5 +136,5 @@ def test_three_training_steps_of_resnet50(golden: Golden, trajectory: str) -> No
 
 
 def test_two_replicas_of_every_stage_take_the_same_steps(golden: Golden, replicas: Replicas) -> None:
-    for found in replicas.run(2, "golden", folder=str(golden.folder), trajectory="noise", limit=240):
+    for found in replicas.run(2, "golden", folder=str(golden.folder), trajectory="noise"):
         assert_as_released(golden, "noise", found["losses"], found["norms"], found["sums"])

@@ -2,44 +2,63 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
 from pipeline.errors import ConfigError
 from pipeline.phases import Phases
 from pipeline.serial import build_stages
+from pipeline.stage_report import StageReport
 from tests.pipeline.small import STEPS_PER_EPOCH, same, small_config, state, train, views
 
+TWO_BLOCKS = {"model": {"cuts": ["layer2"]}, "train": {"epochs": 2}}
+PHASE = 2 * STEPS_PER_EPOCH
 
-def test_sequential_trains_one_block_after_the_other() -> None:
-    config = small_config(mode="sequential", model={"cuts": ["layer2"]})
+
+@dataclass(frozen=True)
+class Sequential:
+    """A run of two blocks, one after the other: states of both before, between and after their phases."""
+
+    states: list[list[dict[str, torch.Tensor]]]
+    reports: list[list[StageReport]]
+
+
+@pytest.fixture(scope="module")
+def sequential() -> Sequential:
+    config = small_config(mode="sequential", **TWO_BLOCKS)
     stages = build_stages(config, STEPS_PER_EPOCH)
-    phase = Phases.of(config, STEPS_PER_EPOCH).steps
-    assert phase == 12
-    first, untouched = state(stages[0]), state(stages[1])
-    reports = train(config, phase, stages)
-    assert all(len(step) == 1 and step[0].loss is not None for step in reports)
-    assert not same(state(stages[0]), first)
-    assert same(state(stages[1]), untouched)
+    assert Phases.of(config, STEPS_PER_EPOCH).steps == PHASE
+    states, reports = [[state(stage) for stage in stages]], []
+    for phase in (0, 1):
+        reports += train(config, range(phase * PHASE, (phase + 1) * PHASE), stages)
+        states.append([state(stage) for stage in stages])
+    return Sequential(states, reports)
 
 
-def test_a_frozen_block_does_not_change_and_is_the_one_of_a_simultaneous_run() -> None:
-    config = small_config(mode="sequential", model={"cuts": ["layer2"]})
-    stages = build_stages(config, STEPS_PER_EPOCH)
-    reports = train(config, 24, stages)
-    assert [report.loss is None for report in reports[12]] == [True, False]
-    together = build_stages(small_config(model={"cuts": ["layer2"]}), STEPS_PER_EPOCH)
-    train(small_config(model={"cuts": ["layer2"]}), 12, together)
-    assert same(state(stages[0]), state(together[0]))
-    assert not same(state(stages[1]), state(together[1]))
+def test_sequential_trains_one_block_after_the_other(sequential: Sequential) -> None:
+    untrained, between, after = sequential.states
+    assert all(len(step) == 1 and step[0].loss is not None for step in sequential.reports[:PHASE])
+    assert not same(between[0], untrained[0])
+    assert same(between[1], untrained[1])
+    assert not same(after[1], untrained[1])
 
 
-def test_every_block_has_its_own_warm_up_and_schedule() -> None:
-    config = small_config(mode="sequential", model={"cuts": ["layer2"]})
-    reports = train(config, 24)
-    rates = [step[-1].learning_rate for step in reports]
-    assert rates[:12] == rates[12:]
+def test_a_frozen_block_does_not_change_and_is_the_one_of_a_simultaneous_run(sequential: Sequential) -> None:
+    assert [report.loss is None for report in sequential.reports[PHASE]] == [True, False]
+    config = small_config(**TWO_BLOCKS)
+    together = build_stages(config, STEPS_PER_EPOCH)
+    train(config, PHASE, together)
+    assert same(sequential.states[2][0], state(together[0]))
+    assert not same(sequential.states[2][1], state(together[1]))
+
+
+def test_every_block_has_its_own_warm_up_and_schedule(sequential: Sequential) -> None:
+    rates = [step[-1].learning_rate for step in sequential.reports]
+    assert rates[:PHASE] == rates[PHASE:]
     assert rates[0] == 0.0
+    assert len(set(rates[:PHASE])) > 3
 
 
 def test_max_steps_cuts_every_block_short_and_leaves_the_schedule() -> None:

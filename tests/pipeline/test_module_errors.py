@@ -407,6 +407,7 @@ def test_a_network_that_takes_images_of_no_size() -> None:
     assert "fails on images of 32x32 pixels (RuntimeError: Given groups=1" in str(error)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("backbone", ["resnet18", "resnext50_32x4d", "vit_b_16"])
 def test_torch_is_loaded_for_a_users_module_only(backbone: str) -> None:
     script = f"""

@@ -97,22 +97,24 @@ def test_a_step_is_skipped_by_all_replicas_where_one_image_is_not_finite(replica
     assert max(worst.values()) < CLOSE, worst
 
 
-def test_bf16_is_as_close_as_rounding_lets_it_be(replicas: Replicas) -> None:
-    sections = {"precision": {"dtype": "bf16"}, "noise": {"kind": "all"}, "model": ONE_BLOCK}
-    found = replicas.run(2, "train", sections=sections, dtype="float32")
+def test_bf16_gives_on_every_replica_the_bits_of_its_parts(replicas: Replicas) -> None:
+    """In float64 the parts are those of one process to 1e-9; in bf16 rounding is amplified, and only bits can tell."""
+    found = replicas.run(2, "half")
+    for results in found:
+        for what in ("sent", "loss", "gradients", "weights"):
+            assert results[what].tolist() == [True] * 3, what
     assert same(*found)
-    expected = train(SOLO, sections, dtype="float32")
-    torch.testing.assert_close(found[0]["losses"], expected["losses"], rtol=0.03, atol=0)
 
 
-def test_an_overflow_in_fp16_is_one_decision_and_that_of_one_process(replicas: Replicas) -> None:
+def test_an_overflow_in_fp16_on_one_replica_is_one_decision_and_that_of_one_process(replicas: Replicas) -> None:
     sections = {"precision": {"dtype": "fp16"}}
-    found = replicas.run(2, "train", sections=sections, dtype="float32")
+    found = replicas.run(2, "train", sections=sections, dtype="float32", overflow=1)
     assert same(*found)
-    expected = train(SOLO, sections, dtype="float32")
-    assert 0 < expected["skipped"].sum() < len(expected["skipped"])
-    assert torch.equal(found[0]["skipped"], expected["skipped"])
-    assert torch.equal(found[0]["1/counters"], expected["1/counters"])
+    expected = train(SOLO, sections, dtype="float32", overflow=1)
+    for results in (expected, found[0]):
+        assert results["skipped"].view(3, 4).nonzero().tolist() == [[1, 1]]
+        scales = [results[f"{stage}/counters"][1].item() for stage in (1, 2, 3, 4)]
+        assert scales == [16.0, 8.0, 16.0, 16.0]
 
 
 def test_a_network_that_draws_is_keyed_by_the_replica(replicas: Replicas) -> None:
@@ -149,6 +151,6 @@ def test_the_target_sees_all_rows_and_the_predictor_is_given_them(replicas: Repl
 
 def test_a_replica_that_is_gone_is_an_error_of_the_others(replicas: Replicas) -> None:
     with pytest.raises(Failed) as caught:
-        replicas.run(3, "leave", limit=60)
+        replicas.run(3, "leave")
     assert caught.value.args[0] == "ReplicaLost"
     assert caught.value.args[1].startswith("another replica of this stage does not answer (")

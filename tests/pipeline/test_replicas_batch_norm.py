@@ -8,7 +8,7 @@ from torch import nn
 
 from pipeline.errors import ConfigError
 from pipeline.replicas import SOLO, SynchronisedBatchNorm, Team, synchronise_batch_norms
-from tests.pipeline.replica_cases import LAYERS, batch_norm
+from tests.pipeline.batch_norm_cases import LAYERS, batch_norm
 from tests.pipeline.replica_team import Replicas
 from tests.pipeline.small import same
 
@@ -37,14 +37,16 @@ def test_it_is_batch_norm_over_the_whole_batch(replicas: Replicas, layer: str, e
 
 
 @pytest.mark.parametrize("layer", ["map", "not affine", "2-d"])
-def test_half_precision_keeps_its_dtype_and_its_statistics_in_float32(replicas: Replicas, layer: str) -> None:
-    expected = batch_norm(SOLO, layer, "bfloat16")
+def test_half_precision_computes_in_float32_and_rounds_what_leaves_once(replicas: Replicas, layer: str) -> None:
+    """One rounding to bf16 is at most 2^-8 of the value, on any processor; statistics in bf16 would be off by more."""
+    dtypes = {name: value.dtype for name, value in batch_norm(SOLO, layer, "bfloat16").items()}
+    expected = batch_norm(SOLO, layer, "float32")
     found = joined(replicas.run(2, "batch_norm", layer=layer, dtype="bfloat16"))
+    assert {name: value.dtype for name, value in found.items()} == dtypes
     for name, value in expected.items():
-        assert found[name].dtype == value.dtype
-        torch.testing.assert_close(found[name].double(), value.double(), rtol=2e-2, atol=3e-2)
+        rounding = 2**-8 if dtypes[name] == torch.bfloat16 else 0.0
+        torch.testing.assert_close(found[name].to(value.dtype), value, rtol=rounding + 2e-5, atol=2e-5)
     assert found["2/0.running_mean"].dtype == torch.float32
-    torch.testing.assert_close(found["2/0.running_mean"], expected["2/0.running_mean"], rtol=1e-5, atol=1e-5)
 
 
 def network() -> nn.Sequential:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import torch
 from PIL import Image
 
 from pipeline.config import Config, Data, Link, Train
+from tests.waiting import LIMIT
 from workers.feed import Feed, FeedBatch
 
 IMAGES = 23
@@ -31,7 +30,7 @@ def write_photos(folder: Path) -> Path:
 
 
 def config(
-    root: Path, *, workers: int = 0, epochs: int = 2, timeout: float = 60.0, labels: bool = False, **data: object
+    root: Path, *, workers: int = 0, epochs: int = 2, timeout: float = 2 * LIMIT, labels: bool = False, **data: object
 ) -> Config:
     section = {"name": "image_folder", "root": str(root), "batch_size": 8, "image_size": 16, "drop_last": False}
     run = Config(
@@ -59,13 +58,6 @@ def assert_same(left: list[FeedBatch], right: list[FeedBatch]) -> None:
         assert (one.labels is None) == (other.labels is None)
         if one.labels is not None:
             np.testing.assert_array_equal(one.labels, other.labels)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
 
 
 def fault_in_workers(folder: Path, monkeypatch: pytest.MonkeyPatch, action: str) -> None:

@@ -13,17 +13,23 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from typing import Any
 
 import torch
 
+from workers.links import p2p, rpc
 from workers.links.agent import start_agent, stop_agent
 from workers.links.base import LinkAddress, Receiver, Sender
 from workers.links.factory import open_receiver, open_sender
 from workers.messages import Header, Message, TensorSpec
 
 torch.set_num_threads(1)
+p2p.FLUSH_SECONDS = rpc.FLUSH_SECONDS = PATIENCE = 100.0
+"""No machine is too slow for an orderly close, nor for what is asked without a limit of its own."""
+said: list[str] = []
+"""What was logged."""
 senders: dict[str, Sender] = {}
 receivers: dict[str, Receiver] = {}
 held: dict[str, Message] = {}
@@ -31,17 +37,20 @@ held: dict[str, Message] = {}
 
 def main() -> None:
     logging.basicConfig(level=logging.WARNING)
+    heard = logging.Handler()
+    heard.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger().addHandler(heard)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not get between the answers
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        started = time.monotonic()
+        if request.pop("announced", False):
+            print("begun", file=answers, flush=True)
         try:
             answer = {"value": OPERATIONS[request.pop("do")](**request)}
         except Exception as error:
             answer = {"error": type(error).__name__, "message": str(error)}
-        answer["seconds"] = time.monotonic() - started
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -61,7 +70,7 @@ def digest(tensor: torch.Tensor) -> dict[str, Any]:
     return {"shape": list(tensor.shape), "dtype": str(tensor.dtype), "sha": hashlib.sha256(data).hexdigest()}
 
 
-def open_end(end: str, kind: Any, address: dict[str, Any], shape: list[int], dtype: str, timeout: float = 10,
+def open_end(end: str, kind: Any, address: dict[str, Any], shape: list[int], dtype: str, timeout: float = PATIENCE,
              key: str = "key", codec: str = "none") -> None:  # fmt: skip
     where = LinkAddress(**address, key=key.encode())
     spec = TensorSpec(tuple(shape), getattr(torch, dtype))
@@ -72,14 +81,14 @@ def open_end(end: str, kind: Any, address: dict[str, Any], shape: list[int], dty
 
 
 def send(link: str, step: int, shape: list[int], dtype: str = "float32", layout: str = "contiguous",
-         timeout: float = 10, levels: list[float] | None = None, last: bool = False) -> dict[str, Any]:  # fmt: skip
+         timeout: float = PATIENCE, levels: tuple[float, ...] = (), last: bool = False) -> dict[str, Any]:  # fmt: skip
     tensor = make(shape, dtype, step, layout)
-    header = Header(step, 7, tuple(levels or ()), last)
+    header = Header(step, 7, tuple(levels), last)
     senders[link].send(header, tensor, timeout)
-    return {**digest(tensor), "step": step, "levels": levels or [], "last": last}
+    return {**digest(tensor), "step": step, "levels": list(levels), "last": last}
 
 
-def recv(link: str, timeout: float = 10) -> dict[str, Any]:
+def recv(link: str, timeout: float = PATIENCE) -> dict[str, Any]:
     held[link] = receivers[link].recv(timeout)
     header = held[link].header
     assert held[link].tensor.is_contiguous()
@@ -96,27 +105,27 @@ def overwrite_held(link: str) -> dict[str, Any]:
 def send_many(link: str, count: int, longest_pause: float) -> None:
     pauses = random.Random(1)
     for step in range(count):
-        senders[link].send(Header(step, 7, ()), torch.full((3, 2), step), 10)
+        senders[link].send(Header(step, 7, ()), torch.full((3, 2), step), PATIENCE)
         if step % 20 == 0:
             time.sleep(pauses.random() * longest_pause)
 
 
 def send_and_close(link: str, elements: int) -> None:
-    senders[link].send(Header(0, 7, ()), torch.ones(elements), 10)
+    senders[link].send(Header(0, 7, ()), torch.ones(elements), PATIENCE)
     senders[link].close()
 
 
 def send_and_stop(link: str, elements: int) -> None:
     """Freeze this process while the tensor is on its way; somebody else must let it go on."""
     tensor = torch.ones(elements)
-    senders[link].send(Header(0, 7, ()), tensor, 10)
+    senders[link].send(Header(0, 7, ()), tensor, PATIENCE)
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def recv_many(link: str, count: int, longest_pause: float) -> list[int]:
     pauses, steps = random.Random(2), []
     for _ in range(count):
-        message = receivers[link].recv(10)
+        message = receivers[link].recv(PATIENCE)
         if len(steps) % 14 == 0:
             time.sleep(pauses.random() * longest_pause)
         assert bool((message.tensor == message.header.step).all())
@@ -124,10 +133,13 @@ def recv_many(link: str, count: int, longest_pause: float) -> list[int]:
     return steps
 
 
-def close(link: str) -> None:
+def close(link: str) -> list[str]:
+    """What had to be given up: messages by what was said of them, threads by their names."""
+    said.clear()
     for ends in (senders, receivers):
         if link in ends:
             ends[link].close()
+    return said + [thread.name for thread in threading.enumerate() if thread.name == f"{link}-arrivals"]
 
 
 OPERATIONS: dict[str, Any] = {

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import selectors
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.waiting import LIMIT, wait_until
+from tests.workers.processes import state_of
+
 PEER = Path(__file__).with_name("link_peer.py")
+HANG = 2 * LIMIT
+"""Seconds; longer than all that a peer is asked to wait for, its own start on a busy machine included."""
 numbers = itertools.count()
 
 
 class Failed(Exception):
-    """The peer's call raised; `args` are the name of the error's class, its message and its duration."""
+    """The peer's call raised; `args` are the name of the error's class and its message."""
 
 
 class Peer:
-    """A driven process. `begin` asks, `end` gets the answer, `call` does both."""
+    """A driven process. `begin` asks, `end` gets the answer, `call` does both; an error is a `failure`."""
 
     def __init__(self, name: str, stderr: int | None = None) -> None:
         self.name = name
@@ -36,41 +43,47 @@ class Peer:
             env=environment,
         )
 
-    def _line(self, limit: float) -> str:
+    def _line(self) -> str:
         with selectors.DefaultSelector() as ready:
             ready.register(self.process.stdout, selectors.EVENT_READ)
-            assert ready.select(limit), f"{self.name} did not answer within {limit} s"
+            assert ready.select(HANG), f"{self.name} did not answer within {HANG} s"
         return self.process.stdout.readline()
 
     def await_ready(self) -> None:
-        assert self._line(60) == "ready\n"
+        assert self._line() == "ready\n"
 
     def begin(self, do: str, **settings: Any) -> None:
         self.process.stdin.write(json.dumps({"do": do, **settings}) + "\n")
         self.process.stdin.flush()
 
-    def end(self, limit: float = 20) -> Any:
-        answer = json.loads(self._line(limit))
+    def begin_blocked(self, do: str, **settings: Any) -> None:
+        """`begin` something that cannot end yet, and return when the process has fallen asleep in it."""
+        self.begin(do, announced=True, **settings)
+        assert self._line() == "begun\n"
+        wait_until(lambda: state_of(self.process.pid) == "S", f"{self.name} blocked in {do}")
+
+    def end(self) -> Any:
+        answer = json.loads(self._line())
         if "error" in answer:
-            raise Failed(answer["error"], answer["message"], answer["seconds"])
+            raise Failed(answer["error"], answer["message"])
         return answer["value"]
 
     def call(self, do: str, **settings: Any) -> Any:
         self.begin(do, **settings)
         return self.end()
 
-    def failure(self, limit: float = 20) -> tuple[str, str, float]:
+    def failure(self) -> tuple[str, str]:
         with pytest.raises(Failed) as caught:
-            self.end(limit)
+            self.end()
         return caught.value.args
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(LIMIT)
 
 
 class Team:
-    """Two peers with a link from the first to the second, and others to be killed."""
+    """Two peers with a link from the first to the second, and others if there are."""
 
     def __init__(self, peers: dict[str, Peer], private: Path, store: str) -> None:
         self.peers, self.private, self.store = peers, private, store
@@ -97,5 +110,24 @@ class Team:
         receiver.end()
 
     def close(self, link: str) -> None:
-        self.stage1.call("close", link=link)
-        self.stage2.call("close", link=link)
+        assert self.stage1.call("close", link=link) == []
+        assert self.stage2.call("close", link=link) == []
+
+
+@contextlib.contextmanager
+def started_team(folder: Path, *names: str) -> Iterator[Team]:
+    """Processes that have joined one RPC group; they leave nothing behind."""
+    (private := folder / "private").mkdir()
+    with contextlib.ExitStack() as stack:
+        peers = {name: Peer(name) for name in names}
+        for peer in peers.values():
+            stack.callback(peer.kill)
+        for peer in peers.values():
+            peer.await_ready()
+        group = {"world_size": len(peers), "init_method": f"file://{folder}/rpc", "timeout": LIMIT}
+        for rank, peer in enumerate(peers.values()):
+            peer.begin("start_agent", name=peer.name, rank=rank, **group)
+        for peer in peers.values():
+            peer.end()
+        yield Team(peers, private, f"file://{folder}/links")
+    assert os.listdir(private) == []

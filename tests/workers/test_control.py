@@ -1,4 +1,4 @@
-"""The control channel: everybody is heard, strangers are dropped, and an end is noticed at once."""
+"""The control channel: everybody is heard, strangers are dropped, and an end is noticed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import TrainingError, UserError
-from workers.links import wire
+from tests.waiting import LIMIT, wait_until
+from workers.links import reception, wire
 from workers.links.control import MAX_MESSAGE_BYTES, ControlClient, ControlClosed, ControlServer, ControlTimeout
 
 KEY = b"the key of the run"
@@ -47,14 +47,14 @@ def meanwhile() -> Iterator[Callable[..., Callable[[], Any]]]:
         threads[-1].start()
 
         def result(thread: threading.Thread = threads[-1]) -> Any:
-            thread.join(10)
+            thread.join(LIMIT)
             return outcome[0]
 
         return result
 
     yield start
     for thread in threads:
-        thread.join(10)
+        thread.join(LIMIT)
         assert not thread.is_alive()
 
 
@@ -63,8 +63,8 @@ def clients(
     server: ControlServer, meanwhile: Callable[..., Callable[[], Any]]
 ) -> Iterator[tuple[ControlClient, ControlClient]]:
     names = ("stage 1", "stage 2")
-    connecting = [meanwhile(ControlClient.connect, server.address, KEY, name, 10) for name in names]
-    server.accept(set(names), 10)
+    connecting = [meanwhile(ControlClient.connect, server.address, KEY, name, LIMIT) for name in names]
+    server.accept(set(names), LIMIT)
     one, two = connecting[0](), connecting[1]()
     yield one, two
     one.close()
@@ -73,18 +73,26 @@ def clients(
 
 def collect(server: ControlServer, count: int) -> list[tuple[str, Any]]:
     news: list[tuple[str, Any]] = []
-    deadline = time.monotonic() + 10
-    while len(news) < count and time.monotonic() < deadline:
-        news += server.poll(0.5)
+
+    def enough() -> bool:
+        news.extend(server.poll(0.5))
+        return len(news) >= count
+
+    wait_until(enough, lambda: f"more than {news} of {count} messages", pause=0.0)
     return news
+
+
+def await_arrival(server: ControlServer) -> None:
+    """Somebody has said a name and is yet to be let in."""
+    wait_until(server._reception._arrivals.qsize, "somebody")
 
 
 def test_messages_travel_both_ways(server: ControlServer, clients: tuple[ControlClient, ControlClient]) -> None:
     one, two = clients
     server.broadcast({"do": "start"})
     server.send("stage 2", {"step": 3, "values": [0.5, None, "ä"]})
-    assert one.poll(5) == {"do": "start"}
-    assert [two.poll(5), two.poll(5)] == [{"do": "start"}, {"step": 3, "values": [0.5, None, "ä"]}]
+    assert one.poll(LIMIT) == {"do": "start"}
+    assert [two.poll(LIMIT), two.poll(LIMIT)] == [{"do": "start"}, {"step": 3, "values": [0.5, None, "ä"]}]
     assert one.poll(0) is None
     one.send({"n": 1})
     one.send({"n": 2})
@@ -115,7 +123,8 @@ def test_two_threads_of_one_client_do_not_mix_their_messages(
 def test_accept_names_those_that_are_missing_and_keeps_the_others(
     server: ControlServer, meanwhile: Callable[..., Callable[[], Any]]
 ) -> None:
-    connecting = meanwhile(ControlClient.connect, server.address, KEY, "stage 1", 10)
+    connecting = meanwhile(ControlClient.connect, server.address, KEY, "stage 1", LIMIT)
+    await_arrival(server)
     with pytest.raises(ControlTimeout, match=r"stage 2, stage 3 did not connect .* within 0\.5 s"):
         server.accept({"stage 1", "stage 2", "stage 3"}, 0.5)
     with connecting() as client:
@@ -144,62 +153,57 @@ def test_a_client_that_ended_may_come_back(
 ) -> None:
     clients[0].close()
     assert collect(server, 1) == [("stage 1", None)]
-    connecting = meanwhile(ControlClient.connect, server.address, KEY, "stage 1", 10)
-    server.accept({"stage 1", "stage 2"}, 10)
+    connecting = meanwhile(ControlClient.connect, server.address, KEY, "stage 1", LIMIT)
+    server.accept({"stage 1", "stage 2"}, LIMIT)
     with connecting() as again:
         server.send("stage 1", {"welcome": "back"})
-        assert again.poll(5) == {"welcome": "back"}
+        assert again.poll(LIMIT) == {"welcome": "back"}
 
 
-def test_a_client_learns_at_once_that_the_server_has_gone(
+def test_a_client_learns_that_the_server_has_gone(
     server: ControlServer,
     clients: tuple[ControlClient, ControlClient],
     meanwhile: Callable[..., Callable[[], Any]],
 ) -> None:
-    polling = meanwhile(clients[0].poll, 30)
+    polling = meanwhile(clients[0].poll, LIMIT)
     server.broadcast({"last": "words"})
     server.close()
     assert polling() == {"last": "words"}
-    started = time.monotonic()
     with pytest.raises(ControlClosed, match="stage 1: the coordinator has ended"):
-        clients[0].poll(30)
-    assert time.monotonic() - started < 1
-    with pytest.raises(ControlClosed, match="stage 2: the coordinator cannot be reached"):  # noqa: PT012
-        for _ in range(100):  # over TCP the first may still leave
-            clients[1].send({})
-            time.sleep(0.01)
+        clients[0].poll(LIMIT)
+    with pytest.raises(ControlClosed, match="stage 2: the coordinator cannot be reached"):
+        wait_until(lambda: clients[1].send({}), "the end")  # over TCP the first may still leave
 
 
-def test_a_killed_client_is_noticed_at_once(server: ControlServer, meanwhile: Callable[..., Callable[[], Any]]) -> None:
+@pytest.mark.processes
+def test_a_killed_client_is_noticed(server: ControlServer, meanwhile: Callable[..., Callable[[], Any]]) -> None:
     code = (
         "import sys, ast, time; from workers.links.control import ControlClient; "
-        f"client = ControlClient.connect(ast.literal_eval(sys.argv[1]), {KEY!r}, 'stage 1', 30); time.sleep(60)"
+        f"client = ControlClient.connect(ast.literal_eval(sys.argv[1]), {KEY!r}, 'stage 1', {LIMIT}); time.sleep(600)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, repr(server.address)])
     try:
-        server.accept({"stage 1"}, 60)
-        polling = meanwhile(server.poll, 30)
+        server.accept({"stage 1"}, LIMIT)
+        polling = meanwhile(server.poll, LIMIT)
         process.kill()
-        killed = time.monotonic()
         assert polling() == [("stage 1", None)]
-        assert time.monotonic() - killed < 1
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(LIMIT)
 
 
 def test_a_wrong_key_is_refused_on_both_ends(
     server: ControlServer, meanwhile: Callable[..., Callable[[], Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    wrong = meanwhile(ControlClient.connect, server.address, b"wrong", "stage 1", 5)
-    right = meanwhile(ControlClient.connect, server.address, KEY, "stage 2", 5)
-    server.accept({"stage 2"}, 5)
+    wrong = meanwhile(ControlClient.connect, server.address, b"wrong", "stage 1", LIMIT)
+    right = meanwhile(ControlClient.connect, server.address, KEY, "stage 2", LIMIT)
+    server.accept({"stage 2"}, LIMIT)
     with pytest.raises(ControlTimeout, match="stage 1"):
         server.accept({"stage 1", "stage 2"}, 0.5)
     error = wrong()
     assert isinstance(error, ControlClosed)
     assert "refused the key" in str(error)
-    assert "control: refused a connection" in caplog.text
+    wait_until(lambda: "control: refused a connection" in caplog.text, "the warning")
     right().close()
 
 
@@ -211,7 +215,8 @@ def test_a_name_that_is_taken_or_unknown_is_refused(
     name: str,
     reason: str,
 ) -> None:
-    other = meanwhile(ControlClient.connect, server.address, KEY, name, 5)
+    other = meanwhile(ControlClient.connect, server.address, KEY, name, LIMIT)
+    await_arrival(server)
     with pytest.raises(ControlTimeout):
         server.accept({"stage 1", "stage 2", "stage 3"}, 0.5)
     assert reason in str(other())
@@ -219,16 +224,17 @@ def test_a_name_that_is_taken_or_unknown_is_refused(
     assert collect(server, 1) == [("stage 1", {"n": 1})]
 
 
-def test_strangers_delay_nobody(server: ControlServer, meanwhile: Callable[..., Callable[[], Any]]) -> None:
+def test_strangers_delay_nobody(
+    server: ControlServer, meanwhile: Callable[..., Callable[[], Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reception, "HELLO_SECONDS", 100 * LIMIT)  # who waits for them waits too long
     family = socket.AF_UNIX if isinstance(server.address, str) else socket.AF_INET
     with socket.socket(family) as silent, socket.socket(family) as rude:
         silent.connect(server.address)
         rude.connect(server.address)
         rude.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        connecting = meanwhile(ControlClient.connect, server.address, KEY, "stage 1", 10)
-        started = time.monotonic()
-        server.accept({"stage 1"}, 10)
-        assert time.monotonic() - started < 2
+        connecting = meanwhile(ControlClient.connect, server.address, KEY, "stage 1", LIMIT)
+        server.accept({"stage 1"}, LIMIT)
     connecting().close()
 
 
@@ -268,11 +274,9 @@ def test_a_message_that_is_too_long_is_not_sent(
     assert collect(server, 1) == [("stage 1", {"n": 1})]
 
 
-def test_a_client_without_a_server_gives_up_in_time(tmp_path: Path) -> None:
-    started = time.monotonic()
+def test_a_client_without_a_server_gives_up_after_its_own_time(tmp_path: Path) -> None:
     with pytest.raises(ControlTimeout, match=r"stage 1 cannot connect .* within 0\.3 s"):
         ControlClient.connect(str(tmp_path / "nobody"), KEY, "stage 1", 0.3)
-    assert time.monotonic() - started < 1
 
 
 def test_an_address_in_use_and_a_path_too_long_are_explained(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from pipeline.config import Config
 from tests.observing.recorders import recorder
+from tests.waiting import LIMIT
 from tests.workers.feed_cases import batches, config, write_photos
 from workers.feed import Feed
 from workers.links.base import LinkAddress, Sender
@@ -63,12 +64,13 @@ def send_all(run: Config, folder: Path, sender: Sender) -> None:
         keeper = SnapshotKeeper(run.snapshots, files, print, 0)
         sending = Sending(run, feed, lambda: sender, Serving(), keeper, lambda step, error: failed.append(error))
         with recorder(files.path, feed.total_steps) as joined:
+            before = set(threading.enumerate())
             sending.start(joined)
-            (thread,) = [thread for thread in threading.enumerate() if thread.name == "sender"]
+            (thread,) = [new for new in set(threading.enumerate()) - before if new.name == "sender"]
             while feed._next < feed.total_steps and thread.is_alive():
                 thread.join(0.05)
             sending.over.set()
-            thread.join(30)
+            thread.join(LIMIT)
             assert not thread.is_alive()
             assert joined.feed.images == 46
     assert failed == []

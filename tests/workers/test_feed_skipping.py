@@ -28,6 +28,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.processes
 def test_stand_ins_are_the_same_for_any_number_of_workers_and_after_a_restart(damaged: Path) -> None:
     whole = batches(config(damaged, on_error="skip", labels=True))
     for workers in (1, 3):
@@ -57,6 +58,7 @@ def test_a_stand_in_brings_its_pixels_and_its_label(damaged: Path) -> None:
     assert len(seen) == 2 * len(BROKEN)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("workers", [0, 2])
 def test_each_is_named_once_and_counted_every_time(
     damaged: Path, workers: int, caplog: pytest.LogCaptureFixture
@@ -73,6 +75,7 @@ def test_each_is_named_once_and_counted_every_time(
     assert all("data.on_error: skip" in word for word in words)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_data_set_of_nothing_but_broken_files_ends_the_run(tmp_path: Path, workers: int) -> None:
     for path in write_photos(tmp_path).glob("class*/*.jpg"):

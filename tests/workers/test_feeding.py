@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipeline.config import Config
 from pipeline.config_checks import check_together
 from pipeline.data.photometrics import Photometrics
 from pipeline.errors import ConfigError, TrainingError, UserError
+from tests.waiting import LIMIT
 from tests.workers.feed_cases import assert_same, batches, config, write_photos
 from workers import feeding
 from workers.feed import Feed, FeedBatch, FeedMeasures
@@ -124,6 +126,7 @@ def test_labels_cannot_follow_images_that_stand_in_for_broken_ones(photos: Path)
         check_together(Config.model_validate({**run, "objective": {"kind": "supervised"}}))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("part", [(0, 1), (0, 2), (1, 2)])
 def test_numbers_in_images_out(photos: Path, part: tuple[int, int], workers: int) -> None:
@@ -133,7 +136,7 @@ def test_numbers_in_images_out(photos: Path, part: tuple[int, int], workers: int
     with receiving(run, asked(run, 1, part), member, start_step=1) as end:
         for batch in expected:
             assert end.waiting() == len(expected) - (batch.step - 1)
-            got = end.recv(1.0)
+            got = end.recv(LIMIT)
             assert torch.equal(got.tensor, batch.views)
             assert got.header == Header(batch.step, batch.epoch, (), batch.last, labels=b"\1\0\0\0")
         with pytest.raises(LinkTimeout):
@@ -149,7 +152,7 @@ def test_a_timeout_of_the_link_loses_no_batch(photos: Path) -> None:
         with pytest.raises(LinkTimeout):
             end.recv(0.0)
         messages += held
-        assert torch.equal(end.recv(1.0).tensor, batches(config(photos))[0].views)
+        assert torch.equal(end.recv(LIMIT).tensor, batches(config(photos))[0].views)
 
 
 def renamed(folder: Path) -> None:
@@ -176,7 +179,7 @@ def test_a_host_with_another_data_set_is_found_out(photos: Path, tmp_path: Path,
     shutil.copytree(photos, there := tmp_path / "there")
     change(there)
     with receiving(stages(there), messages, ALONE) as end, pytest.raises(UserError) as raised:
-        end.recv(1.0)
+        end.recv(LIMIT)
     text = str(raised.value)
     assert "the data set of stage 1 is another than that of coordinator" in text
     prints = [feeding.fingerprint(feeding.open_dataset(stages(root).data, "train")) for root in (there, photos)]
@@ -188,7 +191,7 @@ def test_the_same_data_set_may_lie_elsewhere(photos: Path, tmp_path: Path) -> No
     messages = asked(stages(photos))
     shutil.copytree(photos, there := tmp_path / "there")
     with receiving(stages(there), messages, ALONE) as end:
-        assert torch.equal(end.recv(1.0).tensor, batches(config(photos))[0].views)
+        assert torch.equal(end.recv(LIMIT).tensor, batches(config(photos))[0].views)
 
 
 def test_another_batch_than_was_prepared_is_refused(photos: Path) -> None:
@@ -196,10 +199,10 @@ def test_another_batch_than_was_prepared_is_refused(photos: Path) -> None:
     late, other = asked(run)[1:], asked(Config.model_validate({**run.model_dump(), "seed": 6}))
     for messages, ready in ((late, r"step 1, .* and step 0, images \["), (other, r"step 0, .* and step 0, images \[")):
         with receiving(run, messages, ALONE) as end, pytest.raises(TrainingError, match=ready):
-            end.recv(1.0)
+            end.recv(LIMIT)
     beyond = [replace(m, header=replace(m.header, step=6)) for m in asked(run)[:1]]
     with receiving(run, beyond, ALONE, start_step=6) as end, pytest.raises(TrainingError, match="and nothing had been"):
-        end.recv(1.0)
+        end.recv(LIMIT)
 
 
 def test_an_image_that_cannot_be_decoded_is_named(photos: Path) -> None:
@@ -207,7 +210,7 @@ def test_an_image_that_cannot_be_decoded_is_named(photos: Path) -> None:
     broken = sorted(photos.rglob("*.jpg"))[first]
     broken.write_bytes(b"x" * broken.stat().st_size)
     with receiving(stages(photos), messages, ALONE) as end, pytest.raises(UserError, match=broken.name):
-        end.recv(1.0)
+        end.recv(LIMIT)
 
 
 def test_a_data_set_that_is_not_there_closes_the_link(tmp_path: Path) -> None:
@@ -245,7 +248,10 @@ def views(rows: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("part", [(0, 1), (0, 2), (1, 2)])
-def test_colours_are_finished_with_the_draws_of_the_rows(photos: Path, part: tuple[int, int]) -> None:
+def test_colours_are_finished_with_the_draws_of_the_rows(
+    photos: Path, part: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeding, "time", SimpleNamespace(monotonic=iter((100.0, 102.5)).__next__))
     run = config(photos, augment_on="device")
     rows = slice(part[0] * 8 // part[1], (part[0] + 1) * 8 // part[1])
     pixels = views(8 // part[1])
@@ -255,8 +261,8 @@ def test_colours_are_finished_with_the_draws_of_the_rows(photos: Path, part: tup
     with end:
         assert end.waiting() == 1
         assert end.computing == 0
-        got = end.recv(1.0)
-        assert end.computing > 0, "that was no waiting"
+        got = end.recv(LIMIT)
+        assert end.computing == 2.5, "that was no waiting"
     assert torch.equal(got.tensor, Photometrics(run.data, 2, run.seed)(pixels, 2, SAMPLES[rows]))
     assert not torch.equal(got.tensor, pixels)
     assert got.header == Header(4, 2, (0.5,))
@@ -271,4 +277,4 @@ def test_colours_of_the_workers_are_left_alone(photos: Path, place: str) -> None
 def test_numbers_of_other_rows_are_refused(photos: Path) -> None:
     end = finishing(Numbers([Message(Header(0, 0, ()), views(8))]), config(photos, augment_on="device"), ALONE)
     with pytest.raises(TrainingError, match=r"link0.* numbers of 0 images came with 8 of them"):
-        end.recv(1.0)
+        end.recv(LIMIT)

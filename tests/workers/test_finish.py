@@ -13,6 +13,7 @@ from workers.observing.terminal.voice import Terminal
 from workers.run_files import RunDir
 
 REPORT = {"stages": [], "images": 64, "images_per_second": 10.0}
+LAST_LINE = "64 images, 10 images/s  ·  everything is in {}\n"
 
 
 @pytest.mark.parametrize(
@@ -22,4 +23,4 @@ def test_where_everything_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wh
     monkeypatch.chdir(tmp_path)
     console = Console(file=io.StringIO(), width=200)
     print_report(Terminal(console), RunDir(Path(where.format(here=tmp_path))), REPORT)
-    assert console.file.getvalue().endswith(f"64 images, 10 images/s  ·  everything is in {shown}\n")  # type: ignore[attr-defined]
+    assert console.file.getvalue().endswith(LAST_LINE.format(shown))  # type: ignore[attr-defined]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -14,10 +13,11 @@ import pytest
 import torch
 
 from pipeline.errors import TrainingError
+from tests.waiting import LIMIT, wait_until
 from workers.links.base import LinkAddress, LinkClosed, LinkTimeout, Receiver, Sender
 from workers.links.factory import CPU, open_receiver, open_sender
 from workers.links.fan import Share, joining, slicing
-from workers.links.lasting import LastingReceiver, LastingSender, Log
+from workers.links.lasting import ATTEND_SECONDS, LastingReceiver, LastingSender, Log
 from workers.messages import Header, Message, TensorSpec
 
 SPEC = TensorSpec((2, 3), torch.float32)
@@ -37,14 +37,18 @@ class Link:
     """Opens the ends of one queue link, as often as asked, in the threads of one process."""
 
     def __init__(self, folder: Path, depth: int = 2) -> None:
+        self.folder = folder
         self.address = LinkAddress("link1", "stage 1", "stage 2", str(folder / "l"), b"key", depth)
         self._threads = ThreadPoolExecutor(8)
 
     def sender(self) -> Sender:
-        return open_sender("queue", self.address, SPEC, 10)
+        return open_sender("queue", self.address, SPEC, LIMIT)
 
-    def receiver(self, timeout: float = 10) -> Receiver:
+    def receiver(self, timeout: float = LIMIT) -> Receiver:
         return open_receiver("queue", self.address, SPEC, timeout)
+
+    def log(self) -> Log:
+        return Log(self.folder / "log")
 
     def soon(self, call: Callable[[], T]) -> Future[T]:
         return self._threads.submit(call)
@@ -61,11 +65,11 @@ class Link:
         done = self.soon(body)
         yield
         over.set()
-        done.result(10)
+        done.result(LIMIT)
 
     def both(self, log: Log, start_step: int = 0) -> tuple[LastingSender, LastingReceiver]:
-        receiver = self.soon(lambda: LastingReceiver(self.receiver, 10, start_step))
-        return LastingSender(self.sender, log, 10), receiver.result(10)
+        receiver = self.soon(lambda: LastingReceiver(self.receiver, LIMIT, start_step))
+        return LastingSender(self.sender, log, LIMIT), receiver.result(LIMIT)
 
 
 def dies(end: Sender | Receiver) -> None:
@@ -83,7 +87,7 @@ def joined(ends: list[LastingReceiver]) -> Receiver:
 def steps(receiver: Receiver, count: int) -> list[int]:
     found = []
     for _ in range(count):
-        message = receiver.recv(5)
+        message = receiver.recv(LIMIT)
         assert torch.equal(message.tensor, batch(message.header.step))
         found.append(message.header.step)
     return found
@@ -132,17 +136,17 @@ def test_a_new_receiver_gets_everything_since_the_snapshot(link: Link, tmp_path:
     log = Log(tmp_path / "log", limit=BYTES)
     sender, receiver = link.both(log)
     for step in range(6):
-        sender.send(header(step), batch(step), 5)
+        sender.send(header(step), batch(step), LIMIT)
         assert steps(receiver, 1) == [step]
     sender.forget(3)
     dies(receiver)
-    successor = link.soon(lambda: LastingReceiver(link.receiver, 10, 3))
-    sender.send(header(6), batch(6), 5)  # does not wait for the room that all of them need
+    successor = link.soon(lambda: LastingReceiver(link.receiver, LIMIT, 3))
+    sender.send(header(6), batch(6), LIMIT)  # does not wait for the room that all of them need
     with link.serving(sender.serve):
-        assert steps(successor.result(10), 4) == [3, 4, 5, 6]
+        assert steps(successor.result(LIMIT), 4) == [3, 4, 5, 6]
     for step in (7, 8):
-        sender.send(header(step), batch(step), 5)
-    assert steps(successor.result(10), 2) == [7, 8]
+        sender.send(header(step), batch(step), LIMIT)
+    assert steps(successor.result(LIMIT), 2) == [7, 8]
     assert sender.bytes_sent == (6 + 4 + 2) * BYTES
     sender.close()
     assert not (tmp_path / "log").exists()
@@ -151,79 +155,79 @@ def test_a_new_receiver_gets_everything_since_the_snapshot(link: Link, tmp_path:
 def test_a_new_sender_repeats_itself_and_the_receiver_drops_what_it_has_seen(link: Link, log: Log) -> None:
     sender, receiver = link.both(log)
     for step in range(4):
-        sender.send(header(step), batch(step), 5)
-        receiver.recv(5)
+        sender.send(header(step), batch(step), LIMIT)
+        receiver.recv(LIMIT)
     dies(sender)
     rest = link.soon(lambda: steps(receiver, 3))
-    successor = LastingSender(link.sender, Log(Path("unused")), 10)
+    successor = LastingSender(link.sender, link.log(), LIMIT)
     for step in range(2, 7):
-        successor.send(header(step), batch(step), 5)
-    assert rest.result(10) == [4, 5, 6]
+        successor.send(header(step), batch(step), LIMIT)
+    assert rest.result(LIMIT) == [4, 5, 6]
 
 
 def test_a_receiver_that_starts_from_a_snapshot_drops_what_came_before_it(link: Link, log: Log) -> None:
     sender, receiver = link.both(log, start_step=2)
-    sending = link.soon(lambda: [sender.send(header(step), batch(step), 5) for step in range(4)])
+    sending = link.soon(lambda: [sender.send(header(step), batch(step), LIMIT) for step in range(4)])
     assert steps(receiver, 2) == [2, 3]
-    sending.result(10)
+    sending.result(LIMIT)
 
 
 def test_a_gap_is_an_error_and_a_late_beginning_is_not(link: Link, log: Log) -> None:
     sender, receiver = link.both(log)
     for step in (5, 6):  # in mode sequential a stage's first batch is that of its phase
-        sender.send(header(step), batch(step), 5)
+        sender.send(header(step), batch(step), LIMIT)
     assert steps(receiver, 2) == [5, 6]
-    sender.send(header(8), batch(8), 5)
+    sender.send(header(8), batch(8), LIMIT)
     with pytest.raises(TrainingError, match=r"link1 \(stage 1 -> stage 2\): step 8 came where step 7 was due"):
-        receiver.recv(5)
+        receiver.recv(LIMIT)
 
 
 def test_being_asked_for_room_for_a_moment_does_not_cut_the_repetition_short(link: Link, log: Log) -> None:
     # Who sends over several links asks each for room with next to no patience.
     sender, receiver = link.both(log)
     for step in range(6):
-        sender.send(header(step), batch(step), 5)
+        sender.send(header(step), batch(step), LIMIT)
         if step < 4:  # the others fill the link
-            receiver.recv(5)
+            receiver.recv(LIMIT)
     dies(receiver)
-    successor = link.soon(lambda: LastingReceiver(link.receiver, 10, 0))
+    successor = link.soon(lambda: LastingReceiver(link.receiver, LIMIT, 0))
     asked = link.soon(lambda: sender.await_room(0.0))
-    late = successor.result(10)
+    late = successor.result(LIMIT)
     with pytest.raises(LinkTimeout):
-        asked.result(10)
+        asked.result(LIMIT)
     with pytest.raises(LinkTimeout):
         sender.await_room(0.05)
     rest = link.soon(lambda: steps(late, 6))
-    sender.await_room(5)
-    assert rest.result(10) == list(range(6))
+    sender.await_room(LIMIT)
+    assert rest.result(LIMIT) == list(range(6))
 
 
 def test_an_idle_sender_notices_that_its_receiver_has_gone(link: Link, log: Log) -> None:
     sender, receiver = link.both(log)
-    sender.send(header(0), batch(0), 5)
-    receiver.recv(5)
+    sender.send(header(0), batch(0), LIMIT)
+    receiver.recv(LIMIT)
     assert not sender.gone()
     sender.serve()
     dies(receiver)
     assert sender.gone()
-    successor = link.soon(lambda: LastingReceiver(link.receiver, 10, 0))
+    successor = link.soon(lambda: LastingReceiver(link.receiver, LIMIT, 0))
     with link.serving(sender.serve):
-        assert steps(successor.result(10), 1) == [0]
+        assert steps(successor.result(LIMIT), 1) == [0]
     assert not sender.gone()
 
 
 def test_a_receiver_that_needs_nothing_more_lets_a_new_sender_in(link: Link, log: Log) -> None:
     sender, receiver = link.both(log)
     for step in range(3):
-        sender.send(header(step), batch(step), 5)
-        receiver.recv(5)
+        sender.send(header(step), batch(step), LIMIT)
+        receiver.recv(LIMIT)
     receiver.serve()
     dies(sender)
     with link.serving(receiver.serve):
-        successor = LastingSender(link.sender, Log(Path("unused")), 10)
+        successor = LastingSender(link.sender, link.log(), LIMIT)
         for step in range(3):
-            successor.send(header(step), batch(step), 5)  # more than the link holds: somebody takes them
-        successor.await_room(5)
+            successor.send(header(step), batch(step), LIMIT)  # more than the link holds: somebody takes them
+        successor.await_room(LIMIT)
 
 
 def test_a_receiver_that_dies_while_it_is_being_opened_is_waited_for(link: Link, log: Log) -> None:
@@ -236,30 +240,30 @@ def test_a_receiver_that_dies_while_it_is_being_opened_is_waited_for(link: Link,
         return link.sender()
 
     receiver = link.soon(link.receiver)
-    sender = LastingSender(opening, log, 10)
-    sender.send(header(0), batch(0), 5)
-    assert steps(receiver.result(10), 1) == [0]
+    sender = LastingSender(opening, log, LIMIT)
+    sender.send(header(0), batch(0), LIMIT)
+    assert steps(receiver.result(LIMIT), 1) == [0]
     assert len(attempts) == 3
 
 
 def test_two_receivers_that_need_each_other_are_served_by_turns(two_links: list[Link]) -> None:
     # Two replicas of a stage come back; neither takes a batch before the other has got the one before.
     links = two_links
-    pairs = [link.both(Log(Path("unused"))) for link in links]
+    pairs = [link.both(link.log()) for link in links]
     for step in range(6):
         for sender, receiver in pairs:
-            sender.send(header(step), batch(step), 5)
-            receiver.recv(5)
+            sender.send(header(step), batch(step), LIMIT)
+            receiver.recv(LIMIT)
     for _, receiver in pairs:
         dies(receiver)
-    late = [link.soon(lambda link=link: LastingReceiver(link.receiver, 10, 0)) for link in links]
-    sending = links[0].soon(lambda: [sender.send(header(6), batch(6), 5) for sender, _ in pairs])
-    sending.result(10)
+    late = [link.soon(lambda link=link: LastingReceiver(link.receiver, LIMIT, 0)) for link in links]
+    sending = links[0].soon(lambda: [sender.send(header(6), batch(6), LIMIT) for sender, _ in pairs])
+    sending.result(LIMIT)
     taken: list[int] = []
 
     def take() -> None:
         for _ in range(7):
-            taken.extend(steps(receiver.result(10), 1)[0] for receiver in late)
+            taken.extend(steps(receiver.result(LIMIT), 1)[0] for receiver in late)
 
     taking = links[0].soon(take)
     while not taking.done():
@@ -271,53 +275,56 @@ def test_two_receivers_that_need_each_other_are_served_by_turns(two_links: list[
 
 
 def test_a_receiver_that_had_room_when_it_died_is_let_in_while_another_has_none(two_links: list[Link]) -> None:
-    pairs = [link.both(Log(Path("unused"))) for link in two_links]
+    pairs = [link.both(link.log()) for link in two_links]
     ways = [Share(0, number, 1, 2) for number in range(2)]
     whole = torch.zeros(2, 6)
     sender = slicing([(way, end) for way, (end, _) in zip(ways, pairs, strict=True)], TensorSpec((2, 6), whole.dtype))
     for step in range(2):
-        sender.send(header(step), whole + step, 5)
-        pairs[0][1].recv(5)  # the other takes nothing: its link is full
+        sender.send(header(step), whole + step, LIMIT)
+        pairs[0][1].recv(LIMIT)  # the other takes nothing: its link is full
     for _, receiver in pairs:
         dies(receiver)
-    late = [link.soon(lambda link=link: LastingReceiver(link.receiver, 10, 0)) for link in two_links]
-    sending = two_links[0].soon(lambda: [sender.send(header(step), whole + step, 5) for step in (2, 3)])
+    late = [link.soon(lambda link=link: LastingReceiver(link.receiver, LIMIT, 0)) for link in two_links]
+    sending = two_links[0].soon(lambda: [sender.send(header(step), whole + step, LIMIT) for step in (2, 3)])
     # Each of them takes a batch when both have got the one before.
-    taken = [[steps(receiver.result(10), 1)[0] for receiver in late] for _ in range(4)]
+    taken = [[steps(receiver.result(LIMIT), 1)[0] for receiver in late] for _ in range(4)]
     assert taken == [[step, step] for step in range(4)]
-    sending.result(10)
+    sending.result(LIMIT)
 
 
 def test_a_sender_that_died_after_its_part_is_let_in_while_another_part_is_awaited(two_links: list[Link]) -> None:
-    pairs = [link.both(Log(Path("unused"))) for link in two_links]
+    pairs = [link.both(link.log()) for link in two_links]
     receiver = joined([end for _, end in pairs])
     for step in range(2):
         for sender, _ in pairs[: 2 - step]:
-            sender.send(header(step), batch(step), 5)
-    taken = two_links[0].soon(lambda: [receiver.recv(5).tensor[0].tolist() for _ in range(3)])
-    time.sleep(0.2)  # the part of step 1 is taken
+            sender.send(header(step), batch(step), LIMIT)
+    taken = two_links[0].soon(lambda: [receiver.recv(LIMIT).tensor[0].tolist() for _ in range(3)])
+    wait_until(lambda: (part := receiver._parts[0]) and part.header.step == 1, "the part of step 1 taken")
     for sender, _ in pairs:
         dies(sender)
     # Replicas compute together, so neither sends before both have connected.
-    late = [link.soon(lambda link=link: LastingSender(link.sender, Log(Path("unused")), 10)) for link in two_links]
-    successors = [sender.result(10) for sender in late]
+    late = [link.soon(lambda link=link: LastingSender(link.sender, link.log(), LIMIT)) for link in two_links]
+    successors = [sender.result(LIMIT) for sender in late]
     for step in range(3):
         for sender in successors:
-            sender.send(header(step), batch(step), 5)
-    assert taken.result(10) == [[float(step)] * 6 for step in range(3)]
+            sender.send(header(step), batch(step), LIMIT)
+    assert taken.result(LIMIT) == [[float(step)] * 6 for step in range(3)]
 
 
 def test_senders_that_leave_in_good_order_are_not_waited_for(two_links: list[Link]) -> None:
-    pairs = [link.both(Log(Path("unused"))) for link in two_links]
+    pairs = [link.both(link.log()) for link in two_links]
     receiver = joined([end for _, end in pairs])
     (first, _), (second, _) = pairs
-    first.send(header(0), batch(0), 5)
+    first.send(header(0), batch(0), LIMIT)
     first.close()
-    taken = two_links[0].soon(lambda: receiver.recv(5))
-    time.sleep(0.2)
-    second.send(header(0), batch(0), 5)
+    asked: list[float] = []
+    pairs[0][1]._open = lambda patience: asked.append(patience) or two_links[0].receiver(patience)
+    taken = two_links[0].soon(lambda: receiver.recv(LIMIT))
+    wait_until(lambda: asked, "a successor that is let in")
+    second.send(header(0), batch(0), LIMIT)
     second.close()
-    assert taken.result(4).tensor.shape == (2, 6)
+    assert taken.result(LIMIT).tensor.shape == (2, 6)
+    assert set(asked) == {ATTEND_SECONDS}
 
 
 def test_who_does_not_come_back_is_given_up(tmp_path: Path, log: Log) -> None:
@@ -326,4 +333,4 @@ def test_who_does_not_come_back_is_given_up(tmp_path: Path, log: Log) -> None:
     sender._open = lambda: open_sender("queue", link.address, SPEC, 0.2)
     dies(receiver)
     with pytest.raises(LinkTimeout, match=r"no receiver within 0\.2 s"):
-        sender.send(header(0), batch(0), 5)
+        sender.send(header(0), batch(0), LIMIT)

@@ -131,13 +131,14 @@ def test_test_classes_must_be_the_training_classes(photos: Path) -> None:
         open_dataset(folder_data(photos), "test")
 
 
+@pytest.mark.processes
 def test_preflight_needs_no_torch(photos: Path) -> None:
     code = (
         "import sys; from pipeline.config import Data; from pipeline.data.datasets import preflight; "
         f"print(preflight(Data()), preflight(Data(name='image_folder', root={str(photos)!r}, batch_size=2)), "
         "'torch' in sys.modules, 'torchvision' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
     assert done.stdout.split() == ["10000", "8", "False", "False"], done.stderr
 
 

@@ -145,6 +145,7 @@ def test_an_array_is_shared_whatever_its_strides() -> None:
     assert (again.num_classes, again.label(3), again.name_of(4)) == (10, 3, "x/train[4]")
 
 
+@pytest.mark.processes
 def test_a_process_can_use_what_it_inherits(photos: Path) -> None:
     images = open_dataset(data(photos), "train")
     descriptor = share(images, True)
@@ -155,7 +156,7 @@ def test_a_process_can_use_what_it_inherits(photos: Path) -> None:
         "print(int(images.pixels(1).sum()), images.name_of(1), 'torch' in sys.modules)"
     )
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, pass_fds=[descriptor], check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, pass_fds=[descriptor], check=False)
     os.close(descriptor)
     assert done.stdout.split() == [str(int(images.pixels(1).sum())), images.name_of(1), "False"], done.stderr
 

@@ -444,6 +444,7 @@ def test_imagenet_is_an_image_folder(tmp_path: Path) -> None:
     assert open_dataset(data("imagenet", tmp_path), "train").labels.tolist() == [0, 1]
 
 
+@pytest.mark.processes
 def test_preflight_needs_no_torch(tmp_path: Path) -> None:
     write_gtsrb(tmp_path)
     code = (
@@ -451,7 +452,7 @@ def test_preflight_needs_no_torch(tmp_path: Path) -> None:
         f"data = Data(name='gtsrb', root={str(tmp_path)!r}); "
         "print(preflight(data), count_classes(data), 'torch' in sys.modules, 'torchvision' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
     assert done.stdout.split() == ["26640", "43", "False", "False"], done.stderr
 
 
