@@ -15,8 +15,8 @@ STAMP := .venv/.installed
 BIN := .venv/bin
 CODE := pipeline workers launch tests deploy
 
-# Two workers, which take whole files, so that what a file shares is made once; plugins and order as in pyproject.toml.
-PYTEST := $(BIN)/python -m pytest -n $${WORKERS:-2} --dist loadfile
+# Two workers, each with one half of the files, so that what a file shares is made once; who is done first helps.
+PYTEST := $(BIN)/python -m pytest -n $${WORKERS:-2} --dist worksteal
 
 .PHONY: help install quickstart test test-quick test-all test-elsewhere coverage mutation tools fuzz soak lint types \
   format bench clean
@@ -56,7 +56,7 @@ test-elsewhere: $(STAMP) ## The tests as on other machines: two other processors
 
 coverage: $(STAMP) ## Lines and branches that `make test` runs, in every process of every run.
 	rm -rf .coverage && mkdir .coverage
-	COVERAGE_CORE=ctrace $(BIN)/python -m coverage run -m pytest -n $${WORKERS:-2} --dist loadfile -m "not slow" $(ARGS)
+	COVERAGE_CORE=ctrace $(BIN)/python -m coverage run -m pytest -n $${WORKERS:-2} --dist worksteal -m "not slow" $(ARGS)
 	$(BIN)/python -m coverage combine -q && $(BIN)/python -m coverage report --skip-covered --sort=miss | tail -n 60
 
 mutation: $(STAMP) ## Break a sample of lines, one at a time, and list the breaks that no test notices.

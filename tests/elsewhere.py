@@ -47,7 +47,7 @@ class Elsewhere:
 
     def start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         """The suite; what it prints goes to its log."""
-        pytest = ("-m", "pytest", "-q", "-n", str(self.workers), "--dist", "loadfile", "-m", "not slow")
+        pytest = ("-m", "pytest", "-q", "-n", str(self.workers), "--dist", "worksteal", "-m", "not slow")
         with (LOGS / f"{self.name}.log").open("wb") as log:
             return subprocess.Popen(
                 [*self.before, sys.executable, *pytest, *arguments], cwd=ROOT, env={**os.environ, **self.environment},

@@ -22,16 +22,25 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from launch.fork_server import PRELOAD, become, serve
-from launch.forked import ForkServer
+from launch.forked import Forked, ForkServer
 
 ARGUMENTS = "ONWARD_TEST_ARGUMENTS"
 FORKED = ("launch.fork_server", "launch.train")
 """Modules that a command starts as `python -m`, and that need nothing of a new interpreter."""
-ALSO = ("launch.cli", "launch.spawn", "launch.train", "launch.evaluate", "torchvision", "deepspeed")
+ALSO = (
+    "launch.cli",
+    "launch.spawn",
+    "launch.train",
+    "launch.evaluate",
+    "torchvision",
+    "deepspeed",
+    "workers.links.rpc",
+)
 
 
 class SessionServer(ForkServer):
@@ -45,6 +54,38 @@ class SessionServer(ForkServer):
         with Path(os.devnull).open("rb") as nothing:
             title = " ".join(("onward", *arguments, environment.get("TMPDIR", "")))  # by which tests find what is left
             return self.start("tests.fork_server", title, environment, (nothing.fileno(), out, err, nothing.fileno()))
+
+    def peer(self, module: str) -> Peer:
+        """`python -m MODULE` in a process of its own that is spoken to through its standard streams."""
+        (reader, stdin), (stdout, writer) = os.pipe(), os.pipe()
+        with Path(os.devnull).open("rb") as nothing:
+            streams = (reader, writer, 2, nothing.fileno())
+            forked = self.start(module, f"test {module}", dict(os.environ), streams)
+        os.close(reader)
+        os.close(writer)
+        return Peer(forked, os.fdopen(stdin, "w"), os.fdopen(stdout))
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The part of `subprocess.Popen` that tests with peers need."""
+
+    forked: Forked
+    stdin: TextIO
+    stdout: TextIO
+
+    @property
+    def pid(self) -> int:
+        return self.forked.pid
+
+    def wait(self, timeout: float) -> int:
+        return self.forked.wait(timeout)
+
+    def kill(self) -> None:
+        self.forked.kill()
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
 
 
 class ForkedPopen:

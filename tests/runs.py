@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.fork_server import SessionServer
+from tests.fork_server import Peer, SessionServer
 from tests.waiting import wait_until
 from workers.environment import process_environment
 
@@ -118,6 +118,12 @@ def session_server() -> SessionServer:
     log.unlink()
     atexit.register(server.close)
     return server
+
+
+def start_peer(module: str) -> Peer:
+    """A module of the tests in a forked process that reads requests and writes answers."""
+    sys.audit("tests.process", module)
+    return session_server().peer(module)
 
 
 def command(folder: Path, *overrides: str, config: Path | None = None) -> list[str]:

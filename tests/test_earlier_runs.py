@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.marks import slow
 from tests.runs import onward, report, train
 
 pytestmark = pytest.mark.processes
@@ -45,7 +46,7 @@ def test_it_has_been_trained_to_its_end(run: Path) -> None:
     assert report(run.parent)["final_digest"] == RECORDED
 
 
-@pytest.mark.parametrize("runtime", ["pipelined", "serial"])
+@pytest.mark.parametrize("runtime", ["pipelined", slow("serial")])
 def test_every_tensor_of_its_last_snapshot_comes_back_to_the_bit(run: Path, runtime: str) -> None:
     """No step is left to train, so the recorded digest is that of every processor."""
     unfinished(run, 6)
@@ -77,8 +78,10 @@ def test_it_goes_on_to_where_it_came_to(run: Path) -> None:
 
 
 def test_it_is_evaluated_reported_and_exported(run: Path, tmp_path: Path) -> None:
+    before = report(run.parent)
     evaluated = onward("evaluate", run)
     assert evaluated.returncode == 0, evaluated.stderr
+    assert report(run.parent) == before
     found = json.loads((run / "evaluation.json").read_text())
     assert {block["block"] for block in found["results"]} == set(STAGES)
     reported = onward("report", run)

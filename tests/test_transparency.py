@@ -31,6 +31,8 @@ def test_the_pipeline_equals_the_serial_run(serial: Path, tmp_path: Path, kind: 
     assert result.returncode == 0, result.stderr
     assert report(tmp_path)["final_digest"] == report(serial)["final_digest"]
     assert report(tmp_path)["link"] == kind
+    logs = "".join(path.read_text() for path in (tmp_path / "run" / "logs").iterdir())
+    assert "did not stop" not in logs, "an agent that a call keeps waits for it, half a minute at the end of a run"
 
 
 @pytest.mark.parametrize("processes", [slow(1), 3])

@@ -51,7 +51,7 @@ def digest(folder: Path, *overrides: str) -> str:
 @pytest.mark.parametrize(
     ("method", "how"),
     [
-        ((FOUR, *MIXED), ("link.kind=queue",)),
+        slow((FOUR, *MIXED), ("link.kind=queue",)),
         ((SIZES, *MIXED), ("link.kind=queue", "processes=2", "data.workers=2")),
         slow((SIZES, NOISE), ("link.kind=rpc",)),
         slow((SIZES, "link.codec=bf16"), ("link.kind=p2p",)),

@@ -97,6 +97,8 @@ class Coordinator:
                 self.oversight.follow()
                 sending.over.set()
                 control.broadcast({"type": "finish"})
+                if self.config.link.kind == "rpc":  # or no agent could stop in order: stage 1 watches this end
+                    sending.close()
         return recorder, self.oversight.interrupted() if sending.left is not None else None
 
     def _take_up(

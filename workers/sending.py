@@ -58,6 +58,7 @@ class Sending:
     """Set it when nobody will need anything more."""
     trace: Tracer = NO_TRACE
     """Told what is done when."""
+    _sender: Sender | None = None
 
     def start(self, recorder: Recorder) -> None:
         """Begin to send."""
@@ -66,7 +67,7 @@ class Sending:
     def _run(self, recorder: Recorder) -> None:
         step = None
         try:
-            sender = self.open_sender()
+            sender = self._sender = self.open_sender()
             noise = NoisePolicy(self.config, self.feed.steps_per_epoch)
             phases = Phases.of(self.config, self.feed.steps_per_epoch)
             waits = time.monotonic()
@@ -93,6 +94,12 @@ class Sending:
         except Exception as error:
             if not self.over.is_set():
                 self.failed(step, error)
+
+    def close(self) -> None:
+        """Nobody will need anything more: close the link, on which the first stage keeps a call open until then."""
+        self.over.set()
+        if self._sender is not None:
+            self._sender.close()
 
     def _header(self, batch: FeedBatch, noise: NoisePolicy, learner: int | None) -> Header:
         leave = self.leave.is_set() and not batch.last

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import selectors
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.fork_server import Peer
+from tests.runs import start_peer
+
 PROCESSES = 3
 LIMIT = 270.0
 """Seconds for an answer: only a hang takes longer, on a busy machine too; pytest's own limit would leave processes."""
@@ -26,18 +26,11 @@ class Failed(Exception):
 
 
 class Replicas:
-    """Processes that wait for calls; started once, because each imports torch."""
+    """Processes that wait for calls."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "tests.pipeline.replica_peer"]
-        self.processes = [
-            subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
-            )
-            for _ in range(PROCESSES)
-        ]
+        self.processes = [start_peer("tests.pipeline.replica_peer") for _ in range(PROCESSES)]
         try:
             assert [self._line(process, LIMIT) for process in self.processes] == ["ready\n"] * PROCESSES
         except AssertionError:
@@ -66,9 +59,9 @@ class Replicas:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                process.wait(LIMIT)
 
-    def _line(self, process: subprocess.Popen, limit: float) -> str:
+    def _line(self, process: Peer, limit: float) -> str:
         with selectors.DefaultSelector() as ready:
             ready.register(process.stdout, selectors.EVENT_READ)
             if not ready.select(limit):

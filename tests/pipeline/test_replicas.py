@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pipeline.replicas import SOLO
+from tests.marks import slow
 from tests.pipeline.replica_cases import ONE_BLOCK, released, train
 from tests.pipeline.replica_team import Failed, Replicas, errors
 from tests.pipeline.small import same
@@ -43,7 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [slow(2), 3])
 @pytest.mark.parametrize("sections", OBJECTIVES.values(), ids=list(OBJECTIVES))
 def test_replicas_equal_one_process(replicas: Replicas, sections: dict[str, Any], size: int) -> None:
     expected = train(SOLO, sections)

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
+from tests.runs import ROOT, start_peer
 from tests.waiting import LIMIT, wait_until
 from tests.workers.processes import state_of
 
-PEER = Path(__file__).with_name("link_peer.py")
 HANG = 2 * LIMIT
 """Seconds; longer than all that a peer is asked to wait for, its own start on a busy machine included."""
 numbers = itertools.count()
@@ -33,15 +33,18 @@ class Peer:
 
     def __init__(self, name: str, stderr: int | None = None) -> None:
         self.name = name
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PEER.parents[2])}
-        self.process = subprocess.Popen(
-            [sys.executable, str(PEER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            env=environment,
-        )
+        self.process: Any
+        if stderr is None:
+            self.process = start_peer("tests.workers.link_peer")
+        else:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.workers.link_peer"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                cwd=ROOT,
+            )
 
     def _line(self) -> str:
         with selectors.DefaultSelector() as ready:

@@ -17,6 +17,7 @@ import pytest
 
 from pipeline.data.files import FileImages
 from pipeline.errors import TrainingError, UserError
+from tests.marks import slow
 from tests.waiting import LIMIT, wait_until
 from tests.workers.feed_cases import assert_same, batches, config, fault_in_workers, write_photos
 from tests.workers.processes import alive, named_memory
@@ -106,7 +107,11 @@ def test_a_worker_that_dies_in_the_middle_of_a_piece_spoils_nothing(
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("SIGKILL", "memory ran out: lower data.workers"), ("SIGBUS", "/dev/shm"), ("SIGSEGV", "A library crashed")],
+    [
+        ("SIGKILL", "memory ran out: lower data.workers"),
+        slow("SIGBUS", "/dev/shm"),
+        slow("SIGSEGV", "A library crashed"),
+    ],
 )
 def test_an_image_that_kills_every_worker_ends_the_run_by_name(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
@@ -233,7 +238,7 @@ def test_workers_end_with_a_parent_that_is_killed(photos: Path, tmp_path: Path) 
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, slow(signal.SIGTERM)])
 def test_a_signal_to_the_whole_group_leaves_the_workers_at_work(
     photos: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -8,6 +8,7 @@ use it on networks of your own only.
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from workers.links.base import LinkTimeout, seconds, worker_name
 
 HANDLER_THREADS = 4
 """Threads that run handlers; every handler returns at once, so a few are enough."""
+_log = logging.getLogger(__name__)
 
 
 def start_agent(name: str, rank: int, world_size: int, init_method: str, timeout: float) -> None:
@@ -72,6 +74,10 @@ def stop_agent(graceful: bool, timeout: float) -> bool:
     except RuntimeError:  # no agent
         return True
     finished, error = _run_limited(lambda: rpc.shutdown(graceful=graceful, timeout=max(timeout, 1.0)), timeout)
+    if graceful and not (finished and error is None):
+        _log.warning(
+            "the RPC agent did not stop within %s: a call is still open, or a process is gone", seconds(timeout)
+        )
     return finished and error is None
 
 
