@@ -154,6 +154,7 @@ def _run(module: str, arguments: Sequence[str], environment: dict[str, str]) -> 
         os.environ.clear()
         os.environ.update(environment)
         sys.argv = [module, *arguments]
+        sys.modules.pop(module, None)  # as in a new interpreter: what runs as __main__ has not been imported
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:

@@ -15,6 +15,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from safetensors.torch import load_file
 
+from tests.marks import slow
 from tests.recovery import fault, faults
 from tests.runs import LIMIT, ROOT, report, start, train, wait_for_steps
 
@@ -68,7 +69,7 @@ def test_the_endpoint_serves_a_run_that_is_running(tmp_path: Path) -> None:
     assert {"onward_step", "onward_link_queue_depth", "onward_objective_loss", "onward_link_bytes"} <= families.keys()
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("name", [slow("resnet18"), "resnet50"])
 def test_the_backbone_loads_into_torchvision(tmp_path: Path, name: str) -> None:
     result = train(
         tmp_path,

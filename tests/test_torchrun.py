@@ -119,8 +119,8 @@ def test_torchrun_starts_them_again(
 
 
 def test_a_failure_without_restarts_has_one_cause(tmp_path: Path) -> None:
-    overrides = ("link.kind=p2p", faults(fault("raise", 3, 6)))
-    with disturbed(tmp_path) as trial, agents(trial, 2, 2, *overrides) as processes:
+    overrides = ("link.kind=p2p", "processes=2", faults(fault("raise", 3, 6)))
+    with disturbed(tmp_path) as trial, agents(trial, 2, 1, *overrides) as processes:
         codes, _, error = ended(processes)
         assert 0 not in codes
         assert causes(error) == [

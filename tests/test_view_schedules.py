@@ -68,7 +68,7 @@ def test_the_pipeline_equals_the_serial_run(
     assert digest(tmp_path / "pipelined", *images, *method, *how) == serial
 
 
-@pytest.mark.parametrize("method", [slow((FOUR,)), (GROWING, SIZES)], ids=["four", "both"])
+@pytest.mark.parametrize("method", [slow((FOUR,)), slow((GROWING, SIZES))], ids=["four", "both"])
 def test_replicas_compute_what_one_does(images: tuple[str, ...], tmp_path: Path, method: tuple[str, ...]) -> None:
     """But for rounding, which training magnifies; and the same bits over another link."""
     method = (*images, *method, "train.max_steps=6")

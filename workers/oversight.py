@@ -198,7 +198,13 @@ class Oversight:
         return name in self._done and self.config.restart != "stage"
 
     def _take_notes(self) -> None:
-        for note in self.supervisor.notes():
+        notes = self.supervisor.notes()
+        if any(note["type"] == "gone" for note in notes):
+            # What a process said before it ended is here by now, and names the cause better than its exit code does.
+            while news := self.control.poll(0.0):
+                for name, message in news:
+                    self._take(name, message)
+        for note in notes:
             if note["type"] == "leave":
                 self._leave("asked to stop")
             elif not self._may_go(note["who"]) and note["who"] not in self._restarts.awaited:

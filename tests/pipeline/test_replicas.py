@@ -54,7 +54,7 @@ def test_replicas_equal_one_process(replicas: Replicas, sections: dict[str, Any]
     assert max(worst.values()) < CLOSE, worst
 
 
-@pytest.mark.parametrize("data", [{"views": [{"count": 4}]}, LARGE_AND_SMALL], ids=["one size", "two sizes"])
+@pytest.mark.parametrize("data", [slow({"views": [{"count": 4}]}), LARGE_AND_SMALL], ids=["one size", "two sizes"])
 @pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "simclr, single_patch"])
 def test_with_four_views(replicas: Replicas, name: str, data: dict[str, Any]) -> None:
     sections = {"noise": {"kind": "all"}, **OBJECTIVES[name], "data": data}
