@@ -40,11 +40,11 @@ $(STAMP): pyproject.toml
 quickstart: $(STAMP) ## Train the small example; ARGS="key=value ..." changes it.
 	@$(BIN)/python -m launch.cli train configs/quickstart.yaml $(ARGS)
 
-test-quick: $(STAMP) ## While writing, a minute: lint, types, and every test that starts no process.
+test-quick: $(STAMP) ## While writing, minutes: lint, types, and every test that starts no process.
 	@$(MAKE) --no-print-directory -j2 lint types
 	$(PYTEST) -m "not processes and not slow and not gpu" $(ARGS)
 
-test: $(STAMP) ## What CI runs, ten minutes: also the real runs that guard the promises.
+test: $(STAMP) ## What CI runs, a quarter of an hour: also the real runs that guard the promises.
 	@$(MAKE) --no-print-directory -j2 lint types
 	$(PYTEST) -m "not slow" $(ARGS)
 

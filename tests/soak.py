@@ -14,7 +14,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.runs import processes_mentioning, report, start, train
+from tests.runs import Process, processes_mentioning, report, start, train
 
 STEPS = 400
 IN_FLIGHT = 20
@@ -76,11 +75,11 @@ class Soak:
             raise Wrong(f"run {self.runs} (link {link}) in {folder}: exit code {process.returncode}\n{out}\n{err}")
         self._nothing_left(folder)
 
-    def _begin(self, folder: Path, link: str) -> subprocess.Popen[str]:
+    def _begin(self, folder: Path, link: str) -> Process:
         environment = {"TMPDIR": str(self.folder / "tmp")}
-        return start(folder, *OVERRIDES, f"link.kind={link}", environment=environment)
+        return start(folder, *OVERRIDES, f"link.kind={link}", environment=environment, forked=False)
 
-    def _strike(self, folder: Path, link: str, process: subprocess.Popen[str]) -> subprocess.Popen[str]:
+    def _strike(self, folder: Path, link: str, process: Process) -> Process:
         kinds: dict[str, tuple[int, Callable[[], bool]]] = {
             "kill a stage": (10, lambda: _send(signal.SIGKILL, folder, "launch.member", self.draw)),
             "kill two stages": (
@@ -117,7 +116,7 @@ class Soak:
         except FileNotFoundError:
             return -1
 
-    def _pause(self, process: subprocess.Popen[str], seconds: float) -> None:
+    def _pause(self, process: Process, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
