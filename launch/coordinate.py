@@ -26,7 +26,7 @@ from workers.coordinator import Coordinator
 from workers.failures import Sign, raise_interrupted
 from workers.meeting import Meeting
 from workers.observing.terminal.voice import Terminal
-from workers.run_files import RunDir, remove_own_temporaries
+from workers.run_files import RunDir, remove_temporaries
 from workers.topology import COORDINATOR
 
 ORPHAN_SECONDS = 5.0
@@ -132,7 +132,7 @@ def _orphaned(coordinator: Coordinator, run: RunDir, parent: str) -> None:
             record_failure(run, Sign(parent, None, "died", cause))
         if coordinator.meeting.private_dir:
             shutil.rmtree(coordinator.meeting.private_dir, ignore_errors=True)
-        remove_own_temporaries(run)
+        remove_temporaries(run)
         os._exit(1)
 
     timer = threading.Timer(ORPHAN_SECONDS, give_up)

@@ -10,7 +10,7 @@ from typing import Any
 
 from launch.children import first_line, hear_parent
 from launch.run_dir import read_config
-from workers.run_files import RunDir, remove_own_temporaries
+from workers.run_files import RunDir, remove_temporaries
 from workers.topology import members
 
 
@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def _orphaned(run: RunDir) -> None:
-    remove_own_temporaries(run)
+    remove_temporaries(run)
     os._exit(1)
 
 

@@ -24,7 +24,7 @@ from workers.environment import process_environment
 from workers.failures import STOPPING
 from workers.observing.terminal.verbosity import recover, say
 from workers.observing.trace_file import merge_trace
-from workers.run_files import RunDir
+from workers.run_files import RunDir, remove_temporaries
 from workers.topology import COORDINATOR, members
 
 START_STEP = "ONWARD_START_STEP"
@@ -115,6 +115,7 @@ def _serial(config: Config, run: RunDir, start_step: int, stop: Stop) -> int:
         time.sleep(0.05)
     if child.returncode < 0:
         recover()
+        remove_temporaries(run, child.pid)
     return EXIT_INTERRUPTED if passed_on > 1 else child.returncode
 
 

@@ -52,7 +52,10 @@ def test_every_tensor_of_its_last_snapshot_comes_back_to_the_bit(run: Path, runt
     unfinished(run, 6)
     result = train(run.parent, f"runtime={runtime}", config=run / "config.yaml")
     assert (result.returncode, result.stderr) == (0, "")
-    assert report(run.parent)["final_digest"] == RECORDED
+    before = report(run.parent)
+    assert before["final_digest"] == RECORDED
+    assert onward("evaluate", run).returncode == 0
+    assert report(run.parent) == before, "measured again, here, by the same protocol"
 
 
 def test_it_goes_on_to_where_it_came_to(run: Path) -> None:
@@ -78,10 +81,8 @@ def test_it_goes_on_to_where_it_came_to(run: Path) -> None:
 
 
 def test_it_is_evaluated_reported_and_exported(run: Path, tmp_path: Path) -> None:
-    before = report(run.parent)
     evaluated = onward("evaluate", run)
     assert evaluated.returncode == 0, evaluated.stderr
-    assert report(run.parent) == before
     found = json.loads((run / "evaluation.json").read_text())
     assert {block["block"] for block in found["results"]} == set(STAGES)
     reported = onward("report", run)

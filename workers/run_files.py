@@ -156,8 +156,8 @@ def temporary_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def remove_own_temporaries(run: RunDir) -> None:
-    """Remove what this process is writing: it ends in the middle of it, and nobody is left to clear up."""
+def remove_temporaries(run: RunDir, pid: int | None = None) -> None:
+    """Remove what process `pid` was writing when it was killed, or this one, which ends in the middle of it."""
     with suppress(OSError):  # whatever the disk says, the process must end
-        for path in run.path.rglob(f".*.{os.getpid()}.tmp"):
+        for path in run.path.rglob(f".*.{pid or os.getpid()}.tmp"):
             path.unlink(missing_ok=True)
