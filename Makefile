@@ -68,7 +68,7 @@ tools: ## What the slow tests ask and look with: Debian's Prometheus and Chromiu
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "Not here:$$missing. Installing Debian's packages $$packages"; \
 	  apt-get update -q && apt-get install -qy --no-install-recommends $$packages; \
-	else echo "Not here:$$missing. The tests that ask them are skipped, and say so; they come with Debian's packages" \
+	else echo "Not here:$$missing. The tests that ask them will fail, and say so; they come with Debian's packages" \
 	  "$$packages (apt-get install takes root)"; fi
 
 fuzz: $(STAMP) ## Try 10,000 inputs of every kind that a run reads; FUZZ_EXAMPLES and FUZZ_SEED change how many and which.

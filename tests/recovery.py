@@ -37,6 +37,11 @@ def fault(kind: str, stage: int, step: int, **more: object) -> str:
     return f"{{kind: {kind}, stage: {stage}, step: {step}{extra}}}"
 
 
+def pause(until: Path, stage: int, step: int) -> str:
+    """One entry of `faults`: the stage waits in that step until the file is there."""
+    return fault("slow", stage, step, seconds=LIMIT, until=str(until))
+
+
 def faults(*entries: str) -> str:
     """An override of the command line."""
     return f"faults=[{', '.join(entries)}]"
@@ -56,7 +61,7 @@ class Trial:
 
     def pause(self, stage: int, step: int, until: str = "go") -> str:
         """An entry of `faults`: the stage waits in that step until `go`, so that what is done meanwhile is in time."""
-        return fault("slow", stage, step, seconds=LIMIT, until=str(self.folder / until))
+        return pause(self.folder / until, stage, step)
 
     def go(self, until: str = "go") -> None:
         """Let a stage go on that waits."""
@@ -139,7 +144,7 @@ def killed(
     environment: dict[str, str] | None = None,
 ) -> None:
     """A run whose stage dies at a step, `at` of both, once the snapshot after `snapshot` steps is complete."""
-    waits = fault("slow", *at, seconds=LIMIT, until=str(folder / "die"))
+    waits = pause(folder / "die", *at)
     process = start(folder, *overrides, faults(waits, fault("kill", *at)), environment=environment)
     if snapshot:
         wait_for_snapshot(folder, snapshot, process)

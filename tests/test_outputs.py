@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from safetensors.torch import load_file
 
 from tests.marks import slow
-from tests.recovery import fault, faults
+from tests.recovery import faults, pause
 from tests.runs import LIMIT, ROOT, report, start, train, wait_for_steps
 
 pytestmark = pytest.mark.processes
@@ -50,7 +50,7 @@ def test_a_run_directory_holds_what_the_documentation_says(tmp_path: Path) -> No
 
 
 def test_the_endpoint_serves_a_run_that_is_running(tmp_path: Path) -> None:
-    process = start(tmp_path, faults(fault("slow", 1, 5, seconds=LIMIT, until=str(tmp_path / "go"))))
+    process = start(tmp_path, faults(pause(tmp_path / "go", 1, 5)))
     wait_for_steps(tmp_path, 3, process)
     url = json.loads((tmp_path / "run" / "coordinator.json").read_text())["metrics"]
     with urllib.request.urlopen(url, timeout=10) as answer:

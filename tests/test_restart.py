@@ -167,7 +167,7 @@ def test_a_stage_comes_back_in_mode_sequential(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_is_stopped_while_a_stage_comes_back(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
-        process = trial.start(STAGE, faults(fault("slow", 1, 5, seconds=LIMIT, until=str(tmp_path / "later"))))
+        process = trial.start(STAGE, faults(trial.pause(1, 5, "later")))
         trial.signal("stage_3", signal.SIGKILL, 5, process)
         process.wait_for("It comes back from step ")
         process.send_signal(signal.SIGTERM)

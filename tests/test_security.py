@@ -17,13 +17,12 @@ from pathlib import Path
 import pytest
 
 from tests.marks import slow
-from tests.recovery import fault, faults
+from tests.recovery import faults, pause
 from tests.runs import report, start, train
 from tests.waiting import wait_until
 from workers.links import wire
 
 STEPS = "train.max_steps=12"
-LIMIT = 120.0
 
 
 # --- what can be seen of a run ---------------------------------------------------------------------------------------
@@ -100,7 +99,7 @@ class Watched:
         # A socket's path must be short.
         self.temporary = Path(tempfile.mkdtemp(prefix="s", dir="/tmp"))
         self.go = folder / "go"
-        waits = faults(fault("slow", 1, 4, seconds=LIMIT, until=str(self.go)))
+        waits = faults(pause(self.go, 1, 4))
         given = {"TMPDIR": str(self.temporary), **(environment or {})}
         self.process = start(folder, *overrides, waits, environment=given, forked=False)
         self.out = self.err = ""
