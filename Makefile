@@ -11,6 +11,9 @@ PIP_ARGS ?=
 # Handed to the command: make quickstart ARGS="train.epochs=2", make test ARGS="tests/launch -x".
 ARGS ?=
 
+# The tests start hundreds of interpreters, and pytest rewrites every test's assertions: neither twice.
+unexport PYTHONDONTWRITEBYTECODE
+
 STAMP := .venv/.installed
 BIN := .venv/bin
 CODE := pipeline workers launch tests deploy

@@ -116,10 +116,12 @@ def _say(orders: socket.socket, word: dict[str, int]) -> None:
 
 if __name__ == "__main__":
     channel = socket.socket(fileno=int(sys.argv[1]))
+    gc.disable()  # importing makes much that stays, in which the collector would look for garbage again and again
     for name in PRELOAD:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # or the collector would copy pages by writing to what is shared
+    gc.enable()
     ordered = serve(channel)
     if ordered is not None:
         become(ordered)

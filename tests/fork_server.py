@@ -190,10 +190,12 @@ if __name__ == "__main__":
         _command()
     else:
         channel = socket.socket(fileno=int(sys.argv[1]))
+        gc.disable()
         for name in (*PRELOAD, *ALSO):
             importlib.import_module(name)
         gc.collect()
         gc.freeze()
+        gc.enable()
         ordered = serve(channel)
         if ordered is not None:
             become(ordered)

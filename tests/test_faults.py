@@ -88,7 +88,7 @@ def test_a_step_that_never_ends_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(("victim", "who"), [("stage_3", "stage 3"), ("coordinator", "coordinator")])
+@pytest.mark.parametrize(("victim", "who"), [slow("stage_3", "stage 3"), ("coordinator", "coordinator")])
 def test_a_stopped_process_is_named(tmp_path: Path, victim: str, who: str) -> None:
     with disturbed(tmp_path) as trial:
         process = trial.start(ENDLESS, "hang_timeout=4")

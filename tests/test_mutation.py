@@ -85,6 +85,7 @@ def test_an_operator_is_found_on_whichever_line_it_stands() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_sample_is_the_same_again_and_leaves_out_no_folder(
     candidates: list[Break], sources: dict[str, str]
 ) -> None:
@@ -96,6 +97,7 @@ def test_the_sample_is_the_same_again_and_leaves_out_no_folder(
     assert {PurePath(found.file).parent for found in draw(candidates, sources, 1, 1)} == folders
 
 
+@pytest.mark.slow
 def test_each_of_the_sample_is_one_line_of_another_program(candidates: list[Break], sources: dict[str, str]) -> None:
     for found in draw(candidates, sources, 150, 1)[::4]:
         old, new = sources[found.file].splitlines(), found.applied_to(sources[found.file]).splitlines()

@@ -66,6 +66,7 @@ def test_every_stage_at_every_time(tmp_path: Path, stage: int, step: int) -> Non
         assert trial.digest == undisturbed()
 
 
+@pytest.mark.slow
 def test_two_die_at_once_one_hangs_and_one_is_stopped(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
         process = trial.start(STAGE, OFTEN, "hang_timeout=6", faults(trial.pause(1, 5), fault("hang", 2, 8)))

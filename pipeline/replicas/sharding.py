@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.optim import Optimizer
 
 from pipeline.replicas.team import Team
+
+if TYPE_CHECKING:
+    from torch.distributed.optim import ZeroRedundancyOptimizer
 
 
 def shard_optimizer(optimizer: Optimizer, team: Team) -> ZeroRedundancyOptimizer:
@@ -22,6 +25,8 @@ def shard_optimizer(optimizer: Optimizer, team: Team) -> ZeroRedundancyOptimizer
 
     Its groups have all that the groups of `optimizer` have, and are set in the same way.
     """
+    from torch.distributed.optim import ZeroRedundancyOptimizer  # takes most of a second, and few runs spread
+
     groups = [dict(group) for group in optimizer.param_groups]
     # Every setting is in the groups; what the constructor gets is a default that nothing falls back on.
     return ZeroRedundancyOptimizer(groups, type(optimizer), process_group=team.group, lr=0.0)
@@ -29,7 +34,8 @@ def shard_optimizer(optimizer: Optimizer, team: Team) -> ZeroRedundancyOptimizer
 
 def held_by(optimizer: Optimizer) -> Optimizer:
     """The optimizer whose `state` and groups are this replica's part."""
-    return optimizer.optim if isinstance(optimizer, ZeroRedundancyOptimizer) else optimizer
+    held: Optimizer = getattr(optimizer, "optim", optimizer)  # of a ZeroRedundancyOptimizer
+    return held
 
 
 def on_first(own: Mapping[str, Tensor], team: Team, device: torch.device) -> dict[str, Tensor]:

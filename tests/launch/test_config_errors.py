@@ -189,7 +189,7 @@ BOMBS = {
     "half a character": 'run_dir: "\\uD800"\n',
     "null byte": 'run_dir: "\\0"\n',
     "endless": "# " + "x" * 300_000 + "\n",
-    "braces": "{" * 3000,
+    "braces": "{" * 1500,
 }
 
 

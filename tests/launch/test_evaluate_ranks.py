@@ -63,6 +63,7 @@ def test_several_processes_write_the_bytes_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_process_that_cannot_go_on_ends_all(tmp_path: Path) -> None:
     root = image_folder(tmp_path / "data")
     run = make_run(tmp_path / "run", small_config(root))

@@ -186,7 +186,7 @@ JSON = st.recursive(
 )
 KEYS = st.sampled_from(["format", "steps", "stages", "file", "bytes", "sha256", "counters", "1"])
 at_any_speed = settings(
-    max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=100, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 

@@ -152,7 +152,7 @@ def assert_readable(figure: Figure) -> None:
         assert not any(one.overlaps(other) for one, other in combinations(inside, 2))
 
 
-@pytest.mark.parametrize("blocks", [1, 4, 17])
+@pytest.mark.parametrize("blocks", [4, *(pytest.param(blocks, marks=pytest.mark.slow) for blocks in (1, 17))])
 def test_nothing_covers_anything_and_nothing_is_cut_off(blocks: int, figures: dict[str, Figure]) -> None:
     evaluation = full(blocks)
     write_plots(replace(evaluation, results=[r for r in evaluation.results if r.data == DATA]), Path())

@@ -22,13 +22,20 @@ if TYPE_CHECKING:
 def serve() -> Iterator[Server]:
     """`serve(history, page=False)` on a free port; closed when the test ends."""
     with ExitStack() as stack:
+        yield lambda history=None, **settings: stack.enter_context(_server(history, **settings))
 
-        def start(history: History | None = None, **settings: Any) -> LiveServer:
-            registry = CollectorRegistry()
-            Gauge("onward_step", "Last step", registry=registry).set(7)
-            return stack.enter_context(LiveServer(Metrics(**settings), registry, history or History()))
 
-        yield start
+@pytest.fixture(scope="module")
+def idle() -> Iterator[LiveServer]:
+    """One server, without a run to speak of, for all tests that only ask it."""
+    with _server() as server:
+        yield server
+
+
+def _server(history: History | None = None, **settings: Any) -> LiveServer:
+    registry = CollectorRegistry()
+    Gauge("onward_step", "Last step", registry=registry).set(7)
+    return LiveServer(Metrics(**settings), registry, history or History())
 
 
 @pytest.fixture(scope="module")

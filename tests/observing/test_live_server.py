@@ -41,21 +41,21 @@ def test_the_page_and_all_that_it_asks_for_is_served(serve: Server) -> None:
         "//etc/passwd", "/etc/passwd", "/static/app.js/", "/index.html", "/metrics/", "/static/__pycache__",
     ],
 )  # fmt: skip
-def test_nothing_else_is(serve: Server, path: str) -> None:
-    assert ask(serve(), path)[0].status == 404
+def test_nothing_else_is(idle: LiveServer, path: str) -> None:
+    assert ask(idle, path)[0].status == 404
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/history.json", "/events", "/static/app.js"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
-def test_it_can_only_be_read(serve: Server, path: str, method: str) -> None:
-    answer, _ = ask(serve(), path, method)
+def test_it_can_only_be_read(idle: LiveServer, path: str, method: str) -> None:
+    answer, _ = ask(idle, path, method)
     assert answer.status == 405
     assert answer.headers["Allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/history.json", "/events", "/nothing"])
-def test_headers_keep_the_page_to_itself(serve: Server, path: str) -> None:
-    answer, body = ask(serve(), path, "HEAD")
+def test_headers_keep_the_page_to_itself(idle: LiveServer, path: str) -> None:
+    answer, body = ask(idle, path, "HEAD")
     assert body == b""
     rules = dict(rule.strip().split(" ", 1) for rule in answer.headers["Content-Security-Policy"].split(";"))
     assert rules["default-src"] == "'none'"
@@ -76,8 +76,10 @@ def test_headers_keep_the_page_to_itself(serve: Server, path: str) -> None:
         ("localhost.evil.example", 403), ("", 403), ("[::1", 403), ("user@evil.example", 403),
     ],
 )  # fmt: skip
-def test_another_name_for_this_machine_is_refused_on_loopback(serve: Server, path: str, host: str, status: int) -> None:
-    assert ask(serve(), path, "HEAD", Host=host)[0].status == status
+def test_another_name_for_this_machine_is_refused_on_loopback(
+    idle: LiveServer, path: str, host: str, status: int
+) -> None:
+    assert ask(idle, path, "HEAD", Host=host)[0].status == status
 
 
 def test_on_other_addresses_any_name_will_do(serve: Server) -> None:

@@ -40,7 +40,13 @@ def reference_of(name: str) -> nn.Module:
     return network
 
 
-@pytest.mark.parametrize("name", sorted(RESNET_UNITS))
+LARGE = [name for name in sorted(RESNET_UNITS) if "101" in name or "152" in name]
+"""What only their number of units tells from the others."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in sorted(RESNET_UNITS)]
+)
 def test_the_blocks_together_are_torchvisions_network(name: str) -> None:
     blocks = blocks_of(config_of({"backbone": name, "zero_init_residual": False}))
     reference = reference_of(name)
@@ -60,7 +66,9 @@ def test_every_resnet_that_the_configuration_names_has_its_units() -> None:
     assert set(ResNetName.__args__) == set(RESNET_UNITS)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "wide_resnet50_2", "resnext50_32x4d"])
+@pytest.mark.parametrize(
+    "name", ["resnet50", "resnext50_32x4d", pytest.param("wide_resnet50_2", marks=pytest.mark.slow)]
+)
 def test_initialisation_has_torchvisions_spread(name: str) -> None:
     reference = torchvision.models.get_model(name, weights=None, zero_init_residual=True).state_dict()
     for key, tensor in build_block(config_of({"backbone": name, "cuts": []}), 1).state_dict().items():

@@ -68,7 +68,7 @@ def test_the_size_of_the_images_says_which_numbers(side: int, edition: str) -> N
     assert edition_for(side) == edition
 
 
-@pytest.mark.parametrize("side", [32, 64, 224])
+@pytest.mark.parametrize("side", [32, *(pytest.param(side, marks=pytest.mark.slow) for side in (64, 224))])
 @pytest.mark.parametrize("name", ALL)
 def test_a_higher_severity_is_further_from_the_clean_image(name: str, side: int) -> None:
     found = [distance(name, severity, side) for severity in SEVERITIES]

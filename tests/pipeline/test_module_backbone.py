@@ -174,9 +174,13 @@ FAMILIES = [
     ("inception_v3", 80, "Mixed_7c", ["Mixed_5d", "Mixed_6e"], ("fc.", "AuxLogits.")),
     ("shufflenet_v2_x0_5", 32, "conv5", ["maxpool", "stage2", "stage3.1"], ("fc.",)),
 ]
+LARGE = ("convnext_tiny", "inception_v3")
 
 
-@pytest.mark.parametrize(("name", "size", "output", "cuts", "rest"), FAMILIES, ids=[row[0] for row in FAMILIES])
+@pytest.mark.parametrize(
+    ("name", "size", "output", "cuts", "rest"),
+    [pytest.param(*row, marks=[pytest.mark.slow] * (row[0] in LARGE), id=row[0]) for row in FAMILIES],
+)
 def test_the_blocks_together_are_torchvisions_network(
     name: str, size: int, output: str, cuts: list[str], rest: tuple[str, ...]
 ) -> None:

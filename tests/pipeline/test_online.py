@@ -72,7 +72,13 @@ def one_stage(online: dict[str, Any], **sections: Any) -> tuple[Config, Stage, O
     return config, stage, stage.online
 
 
-@pytest.mark.parametrize("sections", METHODS.values(), ids=list(METHODS))
+@pytest.mark.parametrize(
+    "sections",
+    [
+        pytest.param(sections, marks=[pytest.mark.slow] * (name in ("bf16", "two sizes", "patch")), id=name)
+        for name, sections in METHODS.items()
+    ],
+)
 def test_the_trained_bits_are_those_of_a_run_without(sections: dict[str, Any]) -> None:
     plain = small_config(**sections)
     steps = range(16) if plain.mode == "sequential" else range(6)
@@ -201,7 +207,7 @@ def test_a_step_whose_features_are_not_finite_is_left_out_and_counted(value: flo
     assert {"linear", "knn"} <= said.keys()
 
 
-@pytest.mark.parametrize("stop", [2, 5])
+@pytest.mark.parametrize("stop", [pytest.param(2, marks=pytest.mark.slow), 5])
 def test_a_restored_measure_goes_on_to_the_bit(stop: int) -> None:
     config = measured(small_config(noise={"kind": "all"}), ALL)
     stages = stages_of(config)

@@ -44,6 +44,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+FEW = ("barlow_twins", "byol", "simclr, single_patch")
+
+
 @pytest.mark.parametrize("size", [slow(2), 3])
 @pytest.mark.parametrize("sections", OBJECTIVES.values(), ids=list(OBJECTIVES))
 def test_replicas_equal_one_process(replicas: Replicas, sections: dict[str, Any], size: int) -> None:
@@ -55,7 +58,7 @@ def test_replicas_equal_one_process(replicas: Replicas, sections: dict[str, Any]
 
 
 @pytest.mark.parametrize("data", [slow({"views": [{"count": 4}]}), LARGE_AND_SMALL], ids=["one size", "two sizes"])
-@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "simclr, single_patch"])
+@pytest.mark.parametrize("name", ["barlow_twins", "byol", *(slow(name) for name in OBJECTIVES if name not in FEW)])
 def test_with_four_views(replicas: Replicas, name: str, data: dict[str, Any]) -> None:
     sections = {"noise": {"kind": "all"}, **OBJECTIVES[name], "data": data}
     worst = errors(replicas.run(2, "train", sections=sections)[1], train(SOLO, sections))

@@ -12,6 +12,7 @@ from torch import nn
 
 from pipeline.engines import TorchEngine, build_engine
 from pipeline.replicas import SOLO
+from tests.marks import slow
 from tests.pipeline.replica_cases import ONE_BLOCK, replica_config, train
 from tests.pipeline.replica_team import Failed, Replicas, errors
 from tests.pipeline.small import same
@@ -23,6 +24,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer": {"kind": "adamw", "lr": 0.01, "exclude": "type"}},
     "fp16": {"optimizer": {"kind": "lars"}, "precision": {"dtype": "fp16"}},
 }
+MORE = ("lars_clipped", "fp16")
 
 
 def sections_of(optimizer: dict[str, Any], shard: bool) -> dict[str, Any]:
@@ -30,7 +32,9 @@ def sections_of(optimizer: dict[str, Any], shard: bool) -> dict[str, Any]:
     return {"model": ONE_BLOCK, **optimizer, "optimizer": settings, "engine": {"shard_optimizer": shard}}
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=list(OPTIMIZERS))
+@pytest.mark.parametrize(
+    "optimizer", [(slow if name in MORE else pytest.param)(OPTIMIZERS[name], id=name) for name in OPTIMIZERS]
+)
 def test_a_spread_optimizer_moves_parameters_by_the_same_bits(replicas: Replicas, optimizer: dict[str, Any]) -> None:
     whole, spread = (
         replicas.run(3, "train", sections=sections_of(optimizer, shard), dtype="float32", steps=4)
@@ -44,7 +48,7 @@ def test_a_spread_optimizer_moves_parameters_by_the_same_bits(replicas: Replicas
     assert len(weights) < len(whole[0])
 
 
-@pytest.mark.parametrize("kind", ["lars", "adamw"])
+@pytest.mark.parametrize("kind", ["lars", slow("adamw")])
 def test_another_number_of_replicas_goes_on_from_a_snapshot(replicas: Replicas, kind: str, tmp_path: Path) -> None:
     sections = sections_of(OPTIMIZERS[kind], True)
     path = tmp_path / "after_2"

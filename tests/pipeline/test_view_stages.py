@@ -134,7 +134,14 @@ def test_a_loss_of_ones_own_is_given_all_views_and_the_patch_apart() -> None:
             assert not any(torch.equal(given.patch, view) for view in given.views)
 
 
-@pytest.mark.parametrize("data", [TWO_SIZES, GROWING, {**TWO_SIZES, **GROWING}], ids=["sizes", "growing", "both"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(TWO_SIZES, marks=pytest.mark.slow, id="sizes"),
+        pytest.param(GROWING, marks=pytest.mark.slow, id="growing"),
+        pytest.param({**TWO_SIZES, **GROWING}, id="both"),
+    ],
+)
 @pytest.mark.parametrize(
     "sections",
     [

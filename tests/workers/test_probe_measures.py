@@ -114,7 +114,7 @@ def test_a_place_has_its_numbers_whatever_else_is_measured(folder: Path) -> None
 def test_augmented_images_go_through_the_network_once_for_all_probes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys: dict[str, Any] = {"linear": ["lidar", "quick", "blockwise"], "epochs": 20}
+    keys: dict[str, Any] = {"linear": ["lidar", "quick", "blockwise"], "epochs": 12}
     plain = measure_probes(context(folder, **keys))
     measured, asked = context(folder, **keys, augmented=True), []
     make = Context.augmented_epoch
@@ -125,7 +125,7 @@ def test_augmented_images_go_through_the_network_once_for_all_probes(
 
     monkeypatch.setattr(Context, "augmented_epoch", counted)
     augmented = measure_probes(measured)
-    assert asked == list(range(20))
+    assert asked == list(range(12))
     assert [(r.place, r.measure) for r in augmented] == [(r.place, r.measure) for r in plain]
     quick = [r for r in plain if r.measure == "linear/quick"]
     assert [r for r in augmented if r.measure == "linear/quick"] == quick

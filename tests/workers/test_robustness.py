@@ -127,7 +127,7 @@ def test_numbers_do_not_depend_on_threads_and_depend_on_the_seed(tmp_path: Path)
     root = images(tmp_path)
     noise = {"names": ["gaussian_noise", "spatter", "frost"], "severities": [5]}
     first, threaded, other = (
-        measure_corruptions(context(root, noise, **keys)) for keys in ({}, {"workers": 4}, {"seed": 1})
+        measure_corruptions(context(root, noise, blocks=(2,), **keys)) for keys in ({}, {"workers": 4}, {"seed": 1})
     )
     assert first == threaded
     assert first != other
@@ -167,7 +167,7 @@ def imagenet_c(root: Path, folder: Path, group: str = "") -> Path:
 def test_folders_are_read_and_give_the_errors_of_their_images(tmp_path: Path, group: str) -> None:
     root = images(tmp_path / "images")
     folder = imagenet_c(root, tmp_path / "c", group)
-    computed, found = context(root), context(root, {**TWO, "folder": str(folder)})
+    computed, found = (context(root, {**TWO, **more}, blocks=(2,)) for more in ({}, {"folder": str(folder)}))
     assert measure_corruptions(found) == measure_corruptions(computed)
     assert found.corruptions["images"] == str(folder)
 
@@ -189,8 +189,8 @@ def cifar_c(root: Path, folder: Path) -> Path:
 def test_arrays_are_read_and_give_the_errors_of_their_images(tmp_path: Path) -> None:
     root = images(tmp_path / "images")
     folder = cifar_c(root, tmp_path / "c")
-    found = context(root, {**TWO, "folder": str(folder)})
-    assert measure_corruptions(found) == measure_corruptions(context(root))
+    found = context(root, {**TWO, "folder": str(folder)}, blocks=(2,))
+    assert measure_corruptions(found) == measure_corruptions(context(root, blocks=(2,)))
 
 
 def test_what_is_missing_in_a_folder_is_named(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_other_classes_in_a_folder_are_named(tmp_path: Path) -> None:
     place = folder / "contrast" / "2"
     (place / "bee").rename(place / "wasp")
     with pytest.raises(UserError, match=r"class 'bee' is missing in '.*contrast/2'"):
-        measure_corruptions(context(root, {**TWO, "folder": str(folder)}))
+        measure_corruptions(context(root, {**TWO, "folder": str(folder)}, blocks=(1,)))
 
 
 def test_damaged_and_wrong_arrays_are_refused(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_damaged_and_wrong_arrays_are_refused(tmp_path: Path) -> None:
 
     def refused(text: str) -> None:
         with pytest.raises(UserError, match=text):
-            measure_corruptions(context(root, settings))
+            measure_corruptions(context(root, settings, blocks=(1,)))
 
     np.save(folder / "labels.npy", good[:-5])
     refused(r"contrast\.npy' holds 100 images|gaussian_noise\.npy' holds 100 images and '.*labels\.npy' \[95\] labels")

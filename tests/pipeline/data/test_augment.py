@@ -161,7 +161,10 @@ def test_views_epochs_and_operations_are_independent(drawn: dict[int, list[ViewP
     assert_uncorrelated(columns, but=((0, 5),))  # a large crop cannot start low: that dependence is right
 
 
-@pytest.mark.parametrize(("height", "width"), [(300, 400), (28, 28), (60, 400), (400, 90)])
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [(28, 28), (400, 90), *(pytest.param(*size, marks=pytest.mark.slow) for size in ((300, 400), (60, 400)))],
+)
 def test_crop_boxes_are_distributed_as_torchvision_draws_them(height: int, width: int) -> None:
     torch.manual_seed(0)
     image = torch.empty(1, height, width)
