@@ -19,7 +19,7 @@ BIN := .venv/bin
 CODE := pipeline workers launch tests deploy
 
 # Two workers, each with one half of the files, so that what a file shares is made once; who is done first helps.
-PYTEST := $(BIN)/python -m pytest -n $${WORKERS:-2} --dist worksteal
+PYTEST := pytest -n $${WORKERS:-2} --dist worksteal
 
 .PHONY: help install quickstart test test-quick test-all test-elsewhere coverage mutation tools fuzz soak lint types \
   format bench clean
@@ -45,21 +45,21 @@ quickstart: $(STAMP) ## Train the small example; ARGS="key=value ..." changes it
 
 test-quick: $(STAMP) ## While writing, minutes: lint, types, and every test that starts no process.
 	@$(MAKE) --no-print-directory -j2 lint types
-	$(PYTEST) -m "not processes and not slow and not gpu" $(ARGS)
+	$(BIN)/python -m $(PYTEST) -m "not processes and not slow and not gpu" $(ARGS)
 
 test: $(STAMP) ## What CI runs, a quarter of an hour: also the real runs that guard the promises.
 	@$(MAKE) --no-print-directory -j2 lint types
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(BIN)/python -m $(PYTEST) -m "not slow" $(ARGS)
 
 test-all: lint types tools ## Everything, an hour: also Chromium, Prometheus, and a little of `make fuzz`.
-	$(PYTEST) $(ARGS)
+	$(BIN)/python -m $(PYTEST) $(ARGS)
 
 test-elsewhere: $(STAMP) ## The tests as on other machines: two other processors, one core, a busy one, two suites at once.
 	$(BIN)/python -m tests.elsewhere $(ARGS)
 
 coverage: $(STAMP) ## Lines and branches that `make test` runs, in every process of every run.
 	rm -rf .coverage && mkdir .coverage
-	COVERAGE_CORE=ctrace $(BIN)/python -m coverage run -m pytest -n $${WORKERS:-2} --dist worksteal -m "not slow" $(ARGS)
+	COVERAGE_CORE=ctrace $(BIN)/python -m coverage run -m $(PYTEST) -m "not slow" $(ARGS)
 	$(BIN)/python -m coverage combine -q && $(BIN)/python -m coverage report --skip-covered --sort=miss | tail -n 60
 
 mutation: $(STAMP) ## Break a sample of lines, one at a time, and list the breaks that no test notices.

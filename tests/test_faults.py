@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.config.faults import Fault
 from tests.marks import slow
-from tests.recovery import disturbed, fault, faults, undisturbed
+from tests.recovery import disturbed, fault, faults, pause, undisturbed
 from tests.runs import ENDLESS, LIMIT, report, train, wait_for_snapshot, wait_for_steps
 from workers.faults import Faults
 from workers.run_files import RunDir
@@ -105,7 +105,7 @@ def test_a_stopped_process_is_named(tmp_path: Path, victim: str, who: str) -> No
 def test_snapshots_that_fail_or_are_damaged_cost_nothing_but_themselves(tmp_path: Path) -> None:
     upset = faults(
         fault("disk_full", 2, 0), fault("corrupt", 3, 7),
-        fault("slow", 4, 10, seconds=LIMIT, until=str(tmp_path / "go")), fault("kill", 4, 11),
+        pause(tmp_path / "go", 4, 10), fault("kill", 4, 11),
     )  # fmt: skip
     every = "snapshots.every=3"
     with disturbed(tmp_path) as trial:
@@ -133,14 +133,14 @@ def test_a_pause_lasts_as_long_as_it_says_or_until_its_file_is_there(tmp_path: P
         for until in (None, str(tmp_path / "go")):
             run = RunDir(tmp_path / str(until is None))
             run.path.mkdir()
-            pause = Fault(kind="slow", stage=1, step=3, seconds=2.0, until=until)
-            injected = Faults([pause], run, [1], 1)
+            held = Fault(kind="slow", stage=1, step=3, seconds=2.0, until=until)
+            injected = Faults([held], run, [1], 1)
             for step in range(5):
                 injected.before_update(1, step)
             assert sum(asleep) == pytest.approx(2.0)
             asleep.clear()
         (tmp_path / "go").touch()
-        Faults([pause], RunDir(tmp_path), [1], 1).before_update(1, 3)
+        Faults([held], RunDir(tmp_path), [1], 1).before_update(1, 3)
         assert not asleep
 
 

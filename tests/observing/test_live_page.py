@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from pipeline.config import Metrics
 from tests.observing.browser import Sight
 from tests.observing.test_history import event, line, stage
-from tests.recovery import fault, faults
+from tests.recovery import faults, pause
 from tests.runs import LIMIT, start, wait_for_steps
 from tests.waiting import wait_until
 from workers.observing.live import History, LiveServer
@@ -31,7 +31,7 @@ EVIL = "<img src=x onerror=alert(1)>"
 
 @pytest.mark.processes
 def test_a_run_is_seen_from_its_first_steps_to_after_its_end(tmp_path: Path, browser: Browser) -> None:
-    held = faults(fault("slow", 1, 3, seconds=LIMIT, until=str(tmp_path / "go")))
+    held = faults(pause(tmp_path / "go", 1, 3))
     process = start(tmp_path, f"train.max_steps={STEPS}", f"hang_timeout={LIMIT}", held, *ONLINE)
     try:
         wait_for_steps(tmp_path, 3, process)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.recovery import fault, faults
+from tests.recovery import fault, faults, pause
 from tests.runs import LIMIT, report, start, train, wait_for_steps
 from tests.waiting import wait_until
 from workers.observing.catalogue import CATALOGUE
@@ -43,7 +43,7 @@ class Observed:
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> Observed:
     folder = tmp_path_factory.mktemp("observed")
-    silence = fault("slow", 3, 6, seconds=LIMIT, until=str(folder / "go"))
+    silence = pause(folder / "go", 3, 6)
     process = start(folder, STEPS, *ON, faults(fault("kill", 2, 3), silence))
     wait_for_steps(folder, 6, process)
     url, page = json.loads((folder / "run" / "coordinator.json").read_text())["metrics"], ""

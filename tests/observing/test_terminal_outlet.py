@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recovery import fault, faults
+from tests.recovery import faults, pause
 from tests.runs import ENDLESS, LIMIT, ROOT, command, report, wait_for_steps
 from workers.observing.terminal.outlet import Outlet
 
@@ -84,7 +84,7 @@ def test_a_run_trains_to_its_end(tmp_path: Path, runtime: str, output: str, told
 def test_a_terminal_that_goes_stops_a_run_in_order_unless_it_is_told_not_to(tmp_path: Path, nohup: bool) -> None:
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
     try:
-        held = faults(fault("slow", 1, 3, seconds=LIMIT, until=str(tmp_path / "go")))
+        held = faults(pause(tmp_path / "go", 1, 3))
         run = command(tmp_path, held if nohup else ENDLESS)
         process = subprocess.Popen(run, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     finally:
