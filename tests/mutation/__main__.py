@@ -96,6 +96,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="copies of the checkout to work in (default: 1)")
     parser.add_argument("--to", type=Path, help="JSON of what has been judged; a second call goes on from there")
     parser.add_argument("--again", action="store_true", help="judge the survivors in that file anew")
+    parser.add_argument("--quick", action="store_true", help="without the tests that start processes: a first look")
     parser.add_argument("--coverage", type=Path, help="data of coverage.py with dynamic_context = test_function")
     parser.add_argument("--limit", type=int, help="judge at most so many now")
     parser.add_argument("--list", action="store_true", help="only show what would be tried")
@@ -117,7 +118,7 @@ def main() -> int:
             for found in sample:
                 print(f"{found.file}:{found.line} {found.kind}\n  - {found.before.strip()}\n  + {found.after.strip()}")
             return 0
-        judge = Judge(Reach(original), sources, given.coverage)
+        judge = Judge(Reach(original), sources, given.coverage, given.quick)
         left = len(waiting)
 
         def told(found: Break, judgement: Judgement) -> None:

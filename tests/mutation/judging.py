@@ -52,11 +52,13 @@ class Judge:
         reach: which tests can see a file.
         sources: the text of every file.
         coverage: a file of coverage.py with dynamic contexts, or None.
+        quick: leave out the tests that start processes.
     """
 
     reach: Reach
     sources: dict[str, str]
     coverage: Path | None = None
+    quick: bool = False
     unsound: set[str] = field(default_factory=set)
     """Tests that fail on the unbroken copy too."""
     _sound: set[str] = field(default_factory=set)
@@ -111,6 +113,8 @@ class Judge:
         yield "covering", covering[:MOST_COVERING], QUICK
         yield "nearest", near, QUICK
         yield "quick", files[NEAREST:], QUICK
+        if self.quick:
+            return
         yield "processes", [file for file in files if PurePath(file).parent in folders], PROCESSES
 
     def _noticed(
