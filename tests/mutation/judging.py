@@ -17,8 +17,6 @@ QUICK = "not processes and not slow and not gpu"
 PROCESSES = "processes and not slow and not gpu"
 NEAREST = 8
 """Test files that are tried before all others."""
-MOST_COVERING = 200
-"""Tests known to run a line that are tried first."""
 NOTHING_WRONG = (0, 5)
 """Exit codes of pytest: all passed, none chosen."""
 
@@ -68,23 +66,23 @@ class Judge:
     def judge(self, bench: Bench, found: Break) -> Judgement:
         """Run tests until one notices. Raises `Gone` if the bench is closed meanwhile."""
         began = time.monotonic()
-        covering = self.covering(found)
+        covering, all_known = self.covering(found)
         passed: list[str] = []
         among, by = "no test can see it", None
-        for tier, tests, expression in self._tiers(found, covering or []):
+        for tier, tests, expression in self._tiers(found, covering, all_known):
             if tests and by is None:
                 among, by = tier, self._noticed(bench, found, tests, expression, passed)
         verdict = "survived" if by is None else "killed"
-        count = None if covering is None else len(covering)
+        count = len(covering) if all_known else None
         return Judgement(verdict, by, among, count, round(time.monotonic() - began, 1))
 
-    def covering(self, found: Break) -> list[str] | None:
-        """The tests that run the line, the quickest first; None if nothing is known about the file.
+    def covering(self, found: Break) -> tuple[list[str], bool]:
+        """The tests known to run the line, the quickest first, and whether there are no others.
 
-        What fixtures and child processes run has no context; so these are the first tests to try, never all.
+        What imports, fixtures and child processes run has no context: of such a line nobody can tell who runs it.
         """
         if self.coverage is None:
-            return None
+            return [], False
         from coverage import CoverageData  # whoever gives such a file has it
 
         data = CoverageData(str(self.coverage))
@@ -103,16 +101,17 @@ class Judge:
             for context in those
         }
         tests = {test for context in contexts if context and (test := self.reach.test_of_context(context))}
-        return sorted(tests, key=lambda test: (self._seconds.get(test, 0.5), test))
+        return sorted(tests, key=lambda test: (self._seconds.get(test, 0.5), test)), "" not in contexts
 
-    def _tiers(self, found: Break, covering: list[str]) -> Iterator[tuple[str, list[str], str]]:
+    def _tiers(self, found: Break, covering: list[str], all_known: bool) -> Iterator[tuple[str, list[str], str]]:
         files = self.reach.tests_of(found.file)
         near = files[:NEAREST]
         package = found.file.split("/")[0]
         folders = {PurePath(file).parent for file in near} | {PurePath("tests"), PurePath("tests", package)}
-        yield "covering", covering[:MOST_COVERING], QUICK
-        yield "nearest", near, QUICK
-        yield "quick", files[NEAREST:], QUICK
+        yield "covering", covering, QUICK
+        if not all_known:
+            yield "nearest", near, QUICK
+            yield "quick", files[NEAREST:], QUICK
         if self.quick:
             return
         yield "processes", [file for file in files if PurePath(file).parent in folders], PROCESSES
