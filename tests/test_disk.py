@@ -16,6 +16,7 @@ import pytest
 
 from launch.run_dir import create_run_dir
 from pipeline.config_loading import load_config
+from tests.marks import slow
 from tests.recovery import STEPS, Trial, disturbed, undisturbed
 from tests.runs import LIMIT, TINY
 
@@ -59,7 +60,7 @@ def prepared(trial: Trial, *overrides: str) -> None:
     create_run_dir(load_config(config, [f"run_dir={trial.run}", *STEPS, *overrides]), "tiny")
 
 
-@pytest.mark.parametrize("way", ["full", "read-only"] if can_mount() else ["forbidden"])
+@pytest.mark.parametrize("way", ["full", slow("read-only")] if can_mount() else ["forbidden"])
 def test_a_run_without_room_for_snapshots_goes_on(tmp_path: Path, way: str) -> None:
     mounting, problem = WAYS[way]
     with disturbed(tmp_path) as trial:

@@ -27,7 +27,7 @@ KILLED = r"its process was killed by signal 9 \(SIGKILL\)"
     [
         slow("stage_1", ("link.kind=p2p",), rf"stage 1 failed at step \d+: {KILLED}"),
         ("stage_3", (), rf"stage 3 failed at step \d+: {KILLED}"),
-        ("stage_2", ("link.kind=rpc",), rf"stage 2 failed at step \d+: {KILLED}"),
+        slow("stage_2", ("link.kind=rpc",), rf"stage 2 failed at step \d+: {KILLED}"),
         ("stages_1-2", ("processes=2",), rf"stages 1-2 failed at step \d+: {KILLED}"),
         ("coordinator", (), rf"coordinator failed( at step \d+)?: {KILLED}"),
     ],

@@ -82,7 +82,7 @@ def test_a_run_that_stopped_before_its_first_snapshot_starts_over(whole: str, tm
     ("harm", "problem"),
     [
         (lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:], "stage_2.safetensors' is damaged"),
-        (lambda data: data[:5000], "stage_2.safetensors' has 5000 bytes, and the manifest says"),
+        slow(lambda data: data[:5000], "stage_2.safetensors' has 5000 bytes, and the manifest says"),
     ],
     ids=["flipped", "torn"],
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import slow
 from tests.recovery import faults, pause
 from tests.runs import ENDLESS, LIMIT, ROOT, command, report, wait_for_steps
 from workers.observing.terminal.outlet import Outlet
@@ -58,7 +59,7 @@ def test_it_is_what_it_stands_for(tmp_path: Path) -> None:
     [
         ("pipelined", "> /dev/full", "No space left on device"),
         ("serial", "| head -n 1", ""),
-        ("pipelined", ">&-", ""),
+        slow("pipelined", ">&-", ""),
     ],
 )
 def test_a_run_trains_to_its_end(tmp_path: Path, runtime: str, output: str, told: str) -> None:

@@ -135,6 +135,7 @@ def test_three_training_steps_of_resnet50(golden: Golden, trajectory: str) -> No
     assert_as_released(golden, trajectory, *trajectory_of(golden, trajectory))
 
 
+@pytest.mark.slow
 def test_two_replicas_of_every_stage_take_the_same_steps(golden: Golden, replicas: Replicas) -> None:
     for found in replicas.run(2, "golden", folder=str(golden.folder), trajectory="noise"):
         assert_as_released(golden, "noise", found["losses"], found["norms"], found["sums"])

@@ -18,6 +18,7 @@ from pipeline.config import Config
 from pipeline.config_checks import check_together
 from pipeline.data.photometrics import Photometrics
 from pipeline.errors import ConfigError, TrainingError, UserError
+from tests.marks import slow
 from tests.waiting import LIMIT
 from tests.workers.feed_cases import assert_same, batches, config, write_photos
 from workers import feeding
@@ -127,8 +128,10 @@ def test_labels_cannot_follow_images_that_stand_in_for_broken_ones(photos: Path)
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("part", [(0, 1), (0, 2), (1, 2)])
+@pytest.mark.parametrize(
+    ("part", "workers"),
+    [((0, 1), 0), ((0, 2), 0), ((1, 2), 2), slow((0, 1), 2), slow((0, 2), 2), slow((1, 2), 0)],
+)
 def test_numbers_in_images_out(photos: Path, part: tuple[int, int], workers: int) -> None:
     run = stages(photos, workers=workers, drop_last=True)
     expected = batches(config(photos, drop_last=True), 1, part)
