@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 from pipeline.errors import TrainingError, UserError
 from tests.waiting import LIMIT, wait_until
-from workers.links import reception, wire
+from workers.links import control, reception, wire
 from workers.links.control import MAX_MESSAGE_BYTES, ControlClient, ControlClosed, ControlServer, ControlTimeout
 
 KEY = b"the key of the run"
@@ -293,3 +294,44 @@ def test_an_ordinary_file_is_never_removed(tmp_path: Path) -> None:
         ControlServer(str(path), KEY)
     wire.remove_socket_file(str(path))
     assert path.read_text() == "data"
+
+
+def test_a_client_that_a_busy_coordinator_found_too_slow_comes_again(
+    tmp_path: Path, meanwhile: Callable[..., Callable[[], Any]]
+) -> None:
+    """Its introduction took as long as it may, and the connection was ended just when it was done: it gave up."""
+    address = str(tmp_path / "control")
+    listener = wire.listen(address)
+    client = meanwhile(ControlClient.connect, address, KEY, "stage 1", LIMIT)
+    with wire.welcome(wire.accept(listener, LIMIT), KEY, LIMIT) as first:
+        assert json.loads(first.recv_bytes()) == {"hello": "stage 1"}
+    with wire.welcome(wire.accept(listener, LIMIT), KEY, LIMIT) as second:
+        assert json.loads(second.recv_bytes()) == {"hello": "stage 1"}
+        second.send_bytes(b'{"welcome": true}')
+        assert isinstance(client(), ControlClient)
+    client().close()
+    listener.close()
+
+
+def test_a_client_does_not_wait_for_a_coordinator_that_has_gone(
+    tmp_path: Path, meanwhile: Callable[..., Callable[[], Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "AGAIN_SECONDS", 0.1)
+    address = str(tmp_path / "control")
+    listener = wire.listen(address)
+    client = meanwhile(ControlClient.connect, address, KEY, "stage 1", LIMIT)
+    with wire.welcome(wire.accept(listener, LIMIT), KEY, LIMIT) as welcomed:
+        welcomed.recv_bytes()
+        listener.close()
+        wire.remove_socket_file(address)
+    error = client()
+    assert isinstance(error, ControlClosed)
+    assert "has ended or closed the control channel" in str(error)
+
+
+def test_an_introduction_that_was_ended_just_when_it_was_done_has_failed() -> None:
+    ours, _theirs = socket.socketpair()
+    connection = Connection(ours.detach())
+    with pytest.raises(TimeoutError, match=r"took longer than 0\.01 s"), wire._ended_after(connection, 0.01):
+        assert connection.poll(LIMIT), "the end can be read"
+    connection.close()

@@ -23,6 +23,8 @@ from workers.links.base import seconds
 from workers.links.reception import Reception
 
 MAX_MESSAGE_BYTES = 1024 * 1024
+AGAIN_SECONDS = 5.0
+"""For a coordinator that closed a connection before it admitted it, but is still there, to be reached again."""
 
 Message = dict[str, Any]
 _log = logging.getLogger(__name__)
@@ -203,25 +205,35 @@ class ControlClient:
             ControlClosed: the coordinator refused the key or the name; the message says why.
         """
         where = f"{name} cannot connect to the coordinator at {wire.describe(address)}"
-        deadline = time.monotonic() + timeout
+        deadline, closed = time.monotonic() + timeout, None
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                client = cls(cls._reach(address, key, where, min(left, AGAIN_SECONDS) if closed else left), name)
+            except ControlTimeout as error:
+                raise closed or error from None
+            try:
+                client.send({"hello": name})
+                answer = client.poll(max(deadline - time.monotonic(), 0.0))
+            except ControlClosed as error:  # a busy coordinator may have found the introduction too slow: try again
+                client.close()
+                closed = error
+                continue
+            if answer is not None and answer.get("welcome") is True:
+                return client
+            client.close()
+            if answer is None:
+                raise ControlTimeout(f"{where} within {seconds(timeout)}: it did not admit us")
+            raise ControlClosed(f"{where}: {answer.get('refusal')}")
+
+    @staticmethod
+    def _reach(address: wire.Address, key: bytes, where: str, timeout: float) -> Connection:
         try:
-            connection = wire.connect(address, key, timeout)
+            return wire.connect(address, key, timeout)
         except AuthenticationError:
             raise ControlClosed(f"{where}: it refused the key. Both must belong to the same run") from None
         except TimeoutError as error:
             raise ControlTimeout(f"{where} within {seconds(timeout)}: {error}") from None
-        client = cls(connection, name)
-        try:
-            client.send({"hello": name})
-            answer = client.poll(max(deadline - time.monotonic(), 0.0))
-            if answer is None:
-                raise ControlTimeout(f"{where} within {seconds(timeout)}: it did not admit us")
-            if answer.get("welcome") is not True:
-                raise ControlClosed(f"{where}: {answer.get('refusal')}")
-        except BaseException:
-            client.close()
-            raise
-        return client
 
     def send(self, message: Message) -> None:
         """Send to the coordinator; raises `ControlClosed` when it has gone."""

@@ -20,8 +20,8 @@ from workers.links import wire
 MAX_HELLO_BYTES = 1024
 MAX_STRANGERS = 128
 """Connections that may be introducing themselves at a time; more are closed at once."""
-HELLO_SECONDS = 5.0
-"""A connection that has not introduced itself within this is dropped."""
+HELLO_SECONDS = 15.0
+"""A connection that has not introduced itself within this is dropped; on a busy machine that takes seconds."""
 ACCEPT_SECONDS = 0.1
 
 Arrival = tuple[str, Connection]

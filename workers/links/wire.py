@@ -155,13 +155,15 @@ def _authenticated(
 
 @contextlib.contextmanager
 def _ended_after(connection: Connection, limit: float) -> Iterator[None]:
-    """End the connection unless the block ends within `limit` seconds.
+    """End the connection unless the block ends within `limit` seconds; raises `TimeoutError` if it was ended.
 
     The kernel's limits start anew with every byte: a peer that sends one now and then would hold us for minutes.
     """
+    ended = threading.Event()
     with as_socket(connection) as sock:
 
         def end() -> None:
+            ended.set()
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
@@ -173,6 +175,8 @@ def _ended_after(connection: Connection, limit: float) -> Iterator[None]:
         finally:
             timer.cancel()
             timer.join()
+    if ended.is_set():  # just when the block was done
+        raise TimeoutError(f"it took longer than {limit:g} s to prove that it has the key")
 
 
 def has_ended(connection: Connection) -> bool:
