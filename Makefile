@@ -43,18 +43,18 @@ $(STAMP): pyproject.toml
 quickstart: $(STAMP) ## Train the small example; ARGS="key=value ..." changes it.
 	@$(BIN)/python -m launch.cli train configs/quickstart.yaml $(ARGS)
 
-test-quick: $(STAMP) ## While writing, minutes: lint, types, and every test that starts no process.
+test-quick: $(STAMP) ## While writing, two minutes: lint, types, and every test that starts no process.
 	@$(MAKE) --no-print-directory -j2 lint types
 	$(BIN)/python -m $(PYTEST) -m "not processes and not slow and not gpu" $(ARGS)
 
-test: $(STAMP) ## What CI runs, a quarter of an hour: also the real runs that guard the promises.
+test: $(STAMP) ## What CI runs, ten minutes: also the real runs that guard the promises.
 	@$(MAKE) --no-print-directory -j2 lint types
 	$(BIN)/python -m $(PYTEST) -m "not slow" $(ARGS)
 
 test-all: lint types tools ## Everything, an hour: also Chromium, Prometheus, and a little of `make fuzz`.
 	$(BIN)/python -m $(PYTEST) $(ARGS)
 
-test-elsewhere: $(STAMP) ## The tests as on other machines: two other processors, one core, a busy one, two suites at once.
+test-elsewhere: $(STAMP) ## The tests as on other machines, at the same time: two other processors and one core; half an hour.
 	$(BIN)/python -m tests.elsewhere $(ARGS)
 
 coverage: $(STAMP) ## Lines and branches that `make test` runs, in every process of every run.

@@ -1,24 +1,23 @@
-"""The tests as they would run on other machines, one after the other: `make test-elsewhere`.
+"""The tests as they would run on other machines, all at the same time: `make test-elsewhere`.
 
 | name | what is different |
 |---|---|
-| `sse` | a processor without AVX, and beside it at the same time the suite of `avx2` |
-| `avx2` | a processor without AVX-512, and beside it at the same time the suite of `sse` |
+| `sse` | a processor without AVX |
+| `avx2` | a processor without AVX-512 |
 | `one-core` | one core |
-| `busy` | a load beside it that takes every core |
 
-`python -m tests.elsewhere one-core busy -- tests/workers -x` runs only those, with these arguments for pytest. What
-each prints goes to `runs/elsewhere/NAME.log`. The exit code is the number of suites that failed.
+Each is beside suites that take every core, and meets whatever is shared on a machine; each takes the tests in a random
+order of its own. `python -m tests.elsewhere one-core -- tests/workers -x` runs only that, with these arguments for
+pytest. What each prints goes to `runs/elsewhere/NAME.log`. The exit code is the number of suites that failed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,21 +32,23 @@ class Elsewhere:
     """Another machine.
 
     Args:
+        name: of its log.
+        seed: of the order of the tests.
         before: in front of the command.
         environment: beside ours.
         workers: of pytest-xdist.
-        busy: whether something else takes every core meanwhile.
     """
 
     name: str
+    seed: int
     before: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     workers: int = 2
-    busy: bool = False
 
     def start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         """The suite; what it prints goes to its log."""
-        pytest = ("-m", "pytest", "-q", "-n", str(self.workers), "--dist", "worksteal", "-m", "not slow")
+        order = ("-p", "randomly", f"--randomly-seed={self.seed}")
+        pytest = ("-m", "pytest", "-q", "-n", str(self.workers), "--dist", "worksteal", "-m", "not slow", *order)
         with (LOGS / f"{self.name}.log").open("wb") as log:
             return subprocess.Popen(
                 [*self.before, sys.executable, *pytest, *arguments], cwd=ROOT, env={**os.environ, **self.environment},
@@ -55,48 +56,30 @@ class Elsewhere:
             )  # fmt: skip
 
 
-ROUNDS = (
-    (
-        Elsewhere("sse", environment={"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}),
-        Elsewhere("avx2", environment={"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}),
-    ),
-    (Elsewhere("one-core", before=("taskset", "-c", "0"), workers=1),),
-    (Elsewhere("busy", busy=True),),
+SUITES = (
+    Elsewhere("sse", 1, environment={"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}),
+    Elsewhere("avx2", 2, environment={"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}),
+    Elsewhere("one-core", 3, before=("taskset", "-c", "0"), workers=1),
 )
-"""Suites that run at the same time, round by round."""
-
-
-@contextlib.contextmanager
-def load(wanted: bool) -> Iterator[None]:
-    """Something that computes on every core."""
-    command = [sys.executable, "-c", "while True: pass"]
-    others = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)] if wanted else []
-    try:
-        yield
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
 
 
 def run(suites: Sequence[Elsewhere], arguments: Sequence[str]) -> int:
     """Run these at the same time, and say how each ended; how many failed."""
     failed, started = 0, time.monotonic()
-    with load(any(suite.busy for suite in suites)):
-        processes = [suite.start(arguments) for suite in suites]
-        for suite, process in zip(suites, processes, strict=True):
-            try:
-                code = process.wait(LIMIT)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                code = process.wait()
-            lines = (LOGS / f"{suite.name}.log").read_text(errors="replace").splitlines()
-            minutes = (time.monotonic() - started) / 60
-            print(f"{suite.name:10} {'passed' if not code else f'FAILED ({code})':12} {minutes:5.1f} min", end="  ")
-            print((lines or ["it printed nothing"])[-1].strip("= "), flush=True)
-            if code:
-                print("\n".join(f"    {line}" for line in lines if line.startswith(("FAILED", "ERROR"))), flush=True)
-            failed += bool(code)
+    processes = [suite.start(arguments) for suite in suites]
+    for suite, process in zip(suites, processes, strict=True):
+        try:
+            code = process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+        lines = (LOGS / f"{suite.name}.log").read_text(errors="replace").splitlines()
+        minutes = (time.monotonic() - started) / 60
+        print(f"{suite.name:10} {'passed' if not code else f'FAILED ({code})':12} {minutes:5.1f} min", end="  ")
+        print((lines or ["it printed nothing"])[-1].strip("= "), flush=True)
+        if code:
+            print("\n".join(f"    {line}" for line in lines if line.startswith(("FAILED", "ERROR"))), flush=True)
+        failed += bool(code)
     return failed
 
 
@@ -104,13 +87,12 @@ def main() -> int:
     given = sys.argv[1:]
     names = given[: given.index("--")] if "--" in given else given
     arguments = given[len(names) + 1 :]
-    known = [suite.name for suites in ROUNDS for suite in suites]
+    known = [suite.name for suite in SUITES]
     if unknown := set(names) - set(known):
         print(f"error: {', '.join(sorted(unknown))}: not one of {', '.join(known)}", file=sys.stderr)
         return 2
     LOGS.mkdir(parents=True, exist_ok=True)
-    wanted = ([suite for suite in suites if not names or suite.name in names] for suites in ROUNDS)
-    return sum(run(suites, arguments) for suites in wanted if suites)
+    return run([suite for suite in SUITES if not names or suite.name in names], arguments)
 
 
 if __name__ == "__main__":
