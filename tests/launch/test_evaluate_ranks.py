@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.evaluate import evaluate_run
+from launch.evaluate import evaluate_run, main
 from pipeline.data.datasets import ImageDataset, Split
 from pipeline.errors import TrainingError, UserError
 from pipeline.evaluation.document import Document
@@ -163,3 +163,27 @@ def test_what_goes_wrong_at_another_is_said() -> None:
         board.values["onward/features/1/1"] = said
         with pytest.raises(TrainingError, match=r"^process 1 did not say which features it has written$"):
             leader.files_of(1, [Place(1, "trunk")])
+
+
+def test_what_a_rank_cannot_do_is_one_line_and_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (([], "usage: torchrun"), ([str(tmp_path / "no")], "does not exist")):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert message in error
+        assert error.count("\n") == 1
+
+
+def test_a_process_that_cannot_make_its_part_says_so_to_the_first(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "data")
+    board = Board()
+    follower = Ranks(RunGroup(1, 2, 1, 2, board), timeout=LIMIT)
+    leader = Ranks(RunGroup(0, 2, 0, 2, board), timeout=LIMIT)
+    context = context_of(small_config(root), tmp_path / "shared", ranks=follower)
+    images = context.train_images
+    assert leader.agree(tuple(context.places)) == tuple(context.places)
+    (root / "train" / "class1" / "9.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"9\.png' cannot be decoded"):
+        context.source.get("train", images, context.data, context.places, context.progress)
+    with pytest.raises(UserError, match=r"^process 1: .*9\.png' cannot be decoded"):
+        leader.files_of(1, context.places)

@@ -137,3 +137,14 @@ def test_where_things_are() -> None:
         "r/coordinator.json",
         "r/.lock",
     ]
+
+
+def test_a_run_that_may_not_be_looked_into_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = create_run_dir(into(tmp_path / "run"), "any")
+
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UserError, match=r"run' cannot be read \(Permission denied\)"):
+        read_config(run)

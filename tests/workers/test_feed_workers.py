@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import count as counting
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ from tests.workers.feed_cases import assert_same, batches, config, fault_in_work
 from tests.workers.processes import alive, named_memory
 from workers.feed import Feed, FeedBatch, feed, pool, worker
 from workers.feed.pool import Pool
+from workers.feed.worker import Worker
 
 pytestmark = pytest.mark.timeout(600)  # on a very busy machine three workers start in minutes
 ROOT = Path(__file__).resolve().parents[2]
@@ -319,3 +321,23 @@ def test_the_system_reads_ahead_what_a_piece_needs(photos: Path, monkeypatch: py
     monkeypatch.setattr(FileImages, "expect", lambda images, indices: expected.extend(indices))
     made = batches(config(photos))
     assert expected == [number for batch in made for number in batch.samples.tolist()]
+
+
+def test_a_worker_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck:
+        def __init__(self) -> None:
+            self.waits: list[float] = []
+
+        def wait(self, timeout: float) -> int:
+            self.waits.append(timeout)
+            if len(self.waits) == 1:
+                raise subprocess.TimeoutExpired("stuck", timeout)
+            return -signal.SIGKILL
+
+        def kill(self) -> None:
+            assert len(self.waits) == 1
+
+    worker: Any = Worker.__new__(Worker)
+    reader, writer = os.pipe()
+    worker.process, worker._requests, worker._answers = Stuck(), os.fdopen(writer, "wb"), os.fdopen(reader, "rb")
+    assert Worker.close(worker) == -signal.SIGKILL
