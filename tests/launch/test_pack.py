@@ -90,6 +90,24 @@ def test_what_is_packed_is_what_was_there(source: Path, tmp_path: Path, onward: 
     assert onward("data", "verify", out).code == 0
 
 
+def test_what_the_table_speaks_of_is_on_the_disk_before_it(
+    source: Path, tmp_path: Path, onward: Onward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or after a power cut a whole table would stand beside half a shard."""
+    flushed: list[str] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    assert onward("data", "pack", source, tmp_path / "out").code == 0
+    shards = sorted(path.name for path in (tmp_path / "out").rglob("*.bin"))
+    assert shards
+    assert sorted(name for name in flushed if name.endswith(".bin")) == shards
+
+
 def test_small_jpegs_are_taken_as_they_are(source: Path, tmp_path: Path, onward: Onward) -> None:
     onward("data", "pack", source, tmp_path / "out", "--short-side", "40")
     images, copy = original(source), packed(tmp_path / "out")

@@ -89,6 +89,15 @@ def test_what_is_measured_seldom_is_the_mean_of_what_was_measured() -> None:
     assert rows.columns[1, "loss"].tolist() == [1.0] * 4
 
 
+def test_a_step_of_a_bucket_that_is_there_needs_no_room() -> None:
+    buckets = Buckets(limit=4)
+    for step in (0, 1, 2, 3, 3):
+        buckets.add(step, float(step), {(1, "loss"): float(step)})
+    assert (buckets.stride, buckets.count) == (1, 4)
+    buckets.add(4, 4.0, {})
+    assert (buckets.stride, buckets.count) == (2, 3)
+
+
 def test_steps_far_apart_are_joined_too() -> None:
     buckets = Buckets(limit=8)
     for step in range(0, 100_000, 1000):

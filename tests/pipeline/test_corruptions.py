@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -14,7 +16,7 @@ from skimage import data
 from pipeline.errors import ConfigError
 from pipeline.evaluation.corruptions.corrupt import FUNCTIONS, corrupt
 from pipeline.evaluation.corruptions.names import EXTRA, SEVERITIES, STANDARD, averaged, resolve
-from pipeline.evaluation.corruptions.parameters import PARAMETERS, edition_for
+from pipeline.evaluation.corruptions.parameters import PARAMETERS, Edition, edition_for
 
 ALL = STANDARD + EXTRA
 NOT_MONOTONE = {
@@ -57,6 +59,16 @@ def test_the_names_are_those_of_the_paper_and_each_has_numbers() -> None:
     for table in PARAMETERS.values():
         assert set(table) == set(ALL)
         assert all(len(numbers) == 5 for numbers in table.values())
+
+
+DIGESTS = {"cifar10-c": "411e6fc6b3fd1f4e", "tiny-imagenet-c": "e8125fc8e7a3fb43", "imagenet-c": "581c101ae3777dda"}
+"""Of the numbers as they were compared with the published code; one that changes makes other benchmarks of these."""
+
+
+@pytest.mark.parametrize("edition", DIGESTS)
+def test_the_numbers_are_those_that_were_published(edition: Edition) -> None:
+    text = json.dumps(PARAMETERS[edition], sort_keys=True)
+    assert hashlib.sha256(text.encode()).hexdigest().startswith(DIGESTS[edition])
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ class Agenda:
     def work(self, step: int) -> Work:
         """What `step` is made of."""
         epoch, samples = self._plan.batch(step)
-        return Work(step, epoch, (step - self.start_step) % SLOTS, samples[self._rows(len(samples))])
+        return Work(step, epoch, step % SLOTS, samples[self._rows(len(samples))])
 
     def layout(self, work: Work) -> Layout:
         """Where its views lie in their slot."""
