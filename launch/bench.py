@@ -10,7 +10,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from launch.run_dir import read_config
 from pipeline.config import Config
 from pipeline.config_loading import load_config
 from pipeline.errors import TrainingError, UserError
+from workers.environment import interpreter
 from workers.run_files import RunDir, write_json
 
 END_TO_END = "end to end"
@@ -106,7 +106,7 @@ def _report(run: RunDir, config_file: Path, overrides: list[str], console: Conso
     found = _finished(run, load_config(config_file, [*overrides, f"run_dir={run.path}"]))
     if found is None:
         console.rule(run.path.name)
-        command = [sys.executable, "-m", "launch.cli", "train", str(config_file), *overrides, f"run_dir={run.path}"]
+        command = interpreter("launch.cli", "train", str(config_file), *overrides, f"run_dir={run.path}")
         code = subprocess.run(command, check=False).returncode
         if code:
             raise TrainingError(f"the run in '{run.path}' ended with exit code {code}; what was finished is kept")

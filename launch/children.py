@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
-import select
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from launch.forked import Forked, ForkServer
 from pipeline.errors import TrainingError
+from workers.environment import interpreter
+from workers.ready import readable
+
+KILL_SECONDS = 10.0
+"""For the kernel to end a process that was killed; one that waits for a dead disk or device may take for ever."""
 
 
 class Child:
@@ -32,6 +36,7 @@ class Child:
         log: where its errors go.
         quiet: what it prints goes there too, not to the terminal.
         server: forks the process, which then need not import anything itself; else it is a new interpreter.
+        held: open files that it keeps open as long as it lives, such as the lock of the run.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class Child:
         log: Path,
         quiet: bool = False,
         server: ForkServer | None = None,
+        held: Sequence[int] = (),
     ) -> None:
         self._reader, answers = os.pipe()
         orders, self._writer = os.pipe()
@@ -51,10 +57,10 @@ class Child:
             with log.open("ab") as file:
                 streams = (orders, file.fileno() if quiet else 1, file.fileno())
                 if server is None:
-                    self.process = _new_interpreter(module, environment, streams, answers)
+                    self.process = _new_interpreter(module, environment, streams, answers, held)
                 else:
                     title = f"onward {module} {log.stem} {start['run_dir']}"
-                    self.process = server.start(module, title, environment, (*streams, answers))
+                    self.process = server.start(module, title, environment, (*streams, answers, *held))
         finally:
             os.close(answers)
             os.close(orders)
@@ -71,7 +77,7 @@ class Child:
         """The objects that the process has sent since the last call; waits `timeout` seconds for the first."""
         deadline = time.monotonic() + timeout
         while b"\n" not in self._heard:
-            ready, _, _ = select.select([self._reader], [], [], max(deadline - time.monotonic(), 0))
+            ready = readable([self._reader], max(deadline - time.monotonic(), 0.0))
             piece = os.read(self._reader, 65536) if ready else b""
             if not piece:
                 return []
@@ -96,7 +102,7 @@ class Child:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            return self.process.wait()
+            return wait_for_killed(self.process)
 
     def close(self) -> None:
         """Kill what is left of it and let go of its pipes."""
@@ -106,17 +112,26 @@ class Child:
                 os.close(descriptor)
 
 
+def wait_for_killed(process: subprocess.Popen[bytes] | Forked) -> int:
+    """The exit code of a process that was sent SIGKILL; one that the kernel holds counts as ended."""
+    try:
+        return process.wait(KILL_SECONDS)
+    except subprocess.TimeoutExpired:
+        logging.warning("process %d was killed and has not ended: a device or a file system holds it", process.pid)
+        return -signal.SIGKILL
+
+
 def _new_interpreter(
-    module: str, environment: dict[str, str], streams: tuple[int, int, int], answers: int
+    module: str, environment: dict[str, str], streams: tuple[int, int, int], answers: int, held: Sequence[int]
 ) -> subprocess.Popen[bytes]:
     stdin, stdout, stderr = streams
     return subprocess.Popen(
-        [sys.executable, "-m", module, str(answers)],
+        interpreter(module, str(answers)),
         env=environment,
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
-        pass_fds=[answers],
+        pass_fds=[answers, *held],
         start_new_session=True,
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,14 +16,16 @@ from typing import Annotated
 
 import typer
 
-from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
-from launch.preflight import Report, preflight
-from launch.resume import open_run
-from launch.run_dir import read_config
+from launch.checking import checked
+from launch.exit_codes import EXIT_FAILED
+from launch.preflight import preflight
+from launch.resume import check_resumable, open_run
+from launch.run_dir import claim_run, read_config
+from launch.words import in_one_line
 from pipeline.config import Config
-from pipeline.config_loading import dump_config, load_config
-from pipeline.errors import OnwardError, UserError, nearest
-from pipeline.shapes import boundary_shapes
+from pipeline.config_loading import load_config, load_for_start
+from pipeline.errors import UserError, nearest
+from workers.environment import leave_surroundings
 from workers.observing.terminal import outlet, verbosity
 from workers.run_files import RunDir
 
@@ -47,6 +48,8 @@ EvaluationOverrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Laid over the run's settings: evaluation.KEY=VALUE, device=VALUE."),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong, and where the results are.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also say every step, process, link and snapshot.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that 'onward train' wrote.")]
 
 
@@ -54,37 +57,47 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that 'o
 def train(
     config: ConfigFile,
     overrides: Overrides = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Say only what went wrong, and where the results are.")
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also say every step, process, link and snapshot.")
-    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train; everything is written to runs/NAME-DATE-TIME, or to run_dir=FOLDER, where a stopped run goes on."""
     with _failures_in_words():
         verbosity.ask(quiet, verbose)
-        outlet.speak_in_spite_of_all()
-        settings = load_config(config, overrides or [])
-        preflight(settings)
-        opened = open_run(settings, config.stem)
-        for note in opened.notes:
+        settings, notes = load_for_start(config, overrides or [])
+        _train(settings, config.stem, notes)
+
+
+@app.command()
+def resume(run: RunFolder, overrides: Overrides = None, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Go on with a run from its newest snapshot, wherever it lies now."""
+    with _failures_in_words():
+        verbosity.ask(quiet, verbose)
+        check_resumable(run)
+        settings = load_config(RunDir(run).config, overrides or [])
+        _train(settings.model_copy(update={"run_dir": str(run)}), run.name)
+
+
+def _train(settings: Config, name: str, notes: Sequence[str] = ()) -> None:
+    with claim_run(settings, name) as claimed:
+        found = preflight(settings, claimed.run.path)
+        opened = open_run(settings, claimed.run.path)
+        for note in (*notes, *claimed.notes, *found.notes, *opened.notes):
             verbosity.say(note, important=opened.finished)
         if opened.finished:
             return
         from launch.spawn import run_training
 
+        claimed.keep()
         settings = settings.model_copy(update={"run_dir": str(opened.path)})
-        raise typer.Exit(run_training(settings, opened.path, opened.steps))
+        raise typer.Exit(run_training(settings, opened.path, opened.steps, claimed.held))
 
 
 @app.command()
 def check(config: ConfigFile, overrides: Overrides = None) -> None:
     """Check everything that 'train' would, start nothing, and print the resolved configuration and the placement."""
     with _failures_in_words():
-        settings = load_config(config, overrides or [])
-        report = preflight(settings)
-        print(dump_config(settings) + _commented(_placement_table(settings, report)))
+        settings, notes = load_for_start(config, overrides or [])
+        print(checked(settings, preflight(settings), notes))
 
 
 @app.command()
@@ -102,20 +115,11 @@ def export(
     run: RunFolder,
     to: Annotated[Path, typer.Argument(metavar="FILE", help="The safetensors file to write.")],
 ) -> None:
-    """Copy the trained backbone, under torchvision's names, to a file."""
+    """Copy the trained backbone, under torchvision's names, to a file, with what its images must be like."""
     with _failures_in_words():
-        read_config(run)
-        source = RunDir(run).backbone
-        if not source.is_file():
-            raise UserError(f"'{run}' has no trained backbone ('{source}'). Train it to the end first")
-        if to.exists():
-            raise UserError(f"'{to}' already exists. Give another file, or delete it")
-        try:
-            shutil.copyfile(source, to)
-        except OSError as error:
-            raise UserError(
-                f"'{to}' cannot be written ({error.strerror}). Give a file in a folder that exists"
-            ) from None
+        from launch.export import export_backbone
+
+        export_backbone(run, to)
         print(to)
 
 
@@ -259,40 +263,30 @@ def _options(
 
 @contextmanager
 def _failures_in_words() -> Iterator[None]:
-    """Errors that are meant to be read become one line on stderr; anything else is a bug and stays a traceback."""
+    """Whatever ends a command becomes one line on stderr and an exit code; see `launch.words`."""
     try:
         yield
-    except OnwardError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        raise typer.Exit(EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED) from None
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-
-
-def _placement_table(config: Config, report: Report) -> str:
-    """Columns: stage, device, units, output shape; then what the run amounts to."""
-    shapes = boundary_shapes(config)[1:]
-    axes = {5: "[V, B, C, H, W]", 4: "[V, B, N, D]", 3: "[1, B, numbers of all views]"}[len(shapes[-1])]
-    rows = [("stage", "device", "units", f"output {axes}")]
-    for placement, shape in zip(report.placements, shapes, strict=True):
-        units = placement.units[0] if len(placement.units) == 1 else f"{placement.units[0]} to {placement.units[-1]}"
-        rows.append((str(placement.stage), ", ".join(placement.devices), units, str(list(shape))))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    steps = f"{report.steps_per_epoch} steps an epoch, {report.total_steps} in all"
-    return "\n".join([*lines, f"{report.num_images} images in batches of {config.data.batch_size}: {steps}"])
-
-
-def _commented(text: str) -> str:
-    """As YAML comments: what `check` prints is a configuration that `train` reads."""
-    return "\n".join(f"# {line}" for line in text.splitlines())
+    except typer.Exit:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        text, code = in_one_line(error)
+        print(text, file=sys.stderr)
+        raise typer.Exit(code) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends in `SystemExit` with one of the exit codes above."""
+    leave_surroundings()
     outlet.open_standard_streams()
-    app(args=None if arguments is None else list(arguments), prog_name="onward")
+    outlet.speak_in_spite_of_all()
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="onward")
+    except SystemExit as end:
+        lost = outlet.lost_output()
+        if lost is None or end.code:
+            raise
+        print(f"error: not all could be written to the standard output ({lost.strerror})", file=sys.stderr)
+        raise SystemExit(EXIT_FAILED) from None
 
 
 if __name__ == "__main__":

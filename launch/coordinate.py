@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -12,9 +11,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from launch.failure import Verdict, record_failure
 from launch.run_dir import read_config
 from workers.coordinator import Coordinator
 from workers.failures import Sign, raise_interrupted
+from workers.leaving import leave_signals
 from workers.meeting import Meeting
 from workers.observing.terminal.voice import Terminal
 from workers.run_files import RunDir, remove_temporaries
@@ -42,7 +42,7 @@ class Parent:
 
     def __init__(self, answers: int) -> None:
         self._answers = answers
-        self._notes: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._notes: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()  # which a signal handler may use
 
     def announce(self, control: str | tuple[str, int]) -> None:
         """See `Supervisor.announce`."""
@@ -87,8 +87,9 @@ def main(answers: int) -> int:
     parent = Parent(answers)
     if start["beat"]:
         parent.beat(start["beat"])
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda n, frame: _first_signal(parent, n, frame))
+    asking = leave_signals(config)
+    for number in asking:
+        signal.signal(number, lambda n, frame: _first_signal(parent, asking))
     logging.info("%s: process %d", COORDINATOR, os.getpid())
     meeting, terminal, verdict = _meeting(start), Terminal.of_process(), Verdict(run, COORDINATOR)
     device = torch.device(start["device"])
@@ -96,15 +97,13 @@ def main(answers: int) -> int:
         config, run, meeting, device, terminal, parent, start["start_step"], failed=verdict.failed
     )
     hear_parent(parent.hear, lambda: _orphaned(coordinator, run, start["parent"]))
-    with run.lock.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            coordinator.run()
-        except BaseException as error:
-            return verdict.failed(error)
-        finally:
-            if meeting.private_dir:
-                shutil.rmtree(meeting.private_dir, ignore_errors=True)  # so does the parent, unless it was killed
+    try:
+        coordinator.run()
+    except BaseException as error:
+        return verdict.failed(error)
+    finally:
+        if meeting.private_dir:
+            shutil.rmtree(meeting.private_dir, ignore_errors=True)  # so does the parent, unless it was killed
     return 0
 
 
@@ -115,9 +114,9 @@ def _meeting(start: dict[str, Any]) -> Meeting:
     return Meeting("", bytes.fromhex(start["key"]), "env://", (host, 0), start["store"], host)
 
 
-def _first_signal(parent: Parent, number: int, frame: FrameType | None) -> None:
+def _first_signal(parent: Parent, asking: Sequence[int]) -> None:
     """Asks the run to stop in order; the next signal stops it at once."""
-    for other in (signal.SIGTERM, signal.SIGINT):
+    for other in asking:
         signal.signal(other, raise_interrupted)
     parent.hear({"type": "leave"})
 

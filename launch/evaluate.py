@@ -15,15 +15,16 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
+from launch.data_index import check_data
 from launch.placement import count_gpus, place
 from launch.run_dir import read_config
 from launch.showing.plots import write_plots
 from launch.showing.table import print_document
 from launch.showing.writing import write_csv, write_markdown
+from launch.words import in_one_line
 from pipeline.config import Config
 from pipeline.config_loading import load_config
-from pipeline.errors import ConfigError, OnwardError, UserError
+from pipeline.errors import ConfigError, UserError
 from workers.evaluating.ranks import Ranks
 from workers.evaluating.run import FOLDER, Evaluated, evaluate
 from workers.evaluating.telling import Teller
@@ -41,7 +42,8 @@ def evaluate_run(run_dir: Path, overrides: Sequence[str] = (), group: RunGroup |
 
     Args:
         run_dir: what `onward train` wrote.
-        overrides: `evaluation.KEY=VALUE` and `device=VALUE`, laid over the run's own configuration.
+        overrides: `evaluation.KEY=VALUE`, `device=VALUE`, and `data.root=FOLDER` where the data have moved, laid over
+            the run's own configuration.
         group: the processes that torchrun started; None without it.
 
     Raises:
@@ -68,10 +70,15 @@ def evaluation_config(run_dir: Path, overrides: Sequence[str]) -> Config:
     """
     for override in overrides:
         key = override.partition("=")[0].strip()
-        if "=" in override and key != "device" and not key.startswith("evaluation."):
+        if "=" in override and key not in ("device", "data.root") and not key.startswith("evaluation."):
             problem = "cannot be changed for an evaluation: the run was trained with what its config.yaml says"
-            raise ConfigError(key, problem, "Give evaluation.KEY=VALUE or device=VALUE")
-    return load_config(RunDir(run_dir).config, overrides)
+            raise ConfigError(
+                key, problem, "Give evaluation.KEY=VALUE, device=VALUE, or data.root=FOLDER of moved data"
+            )
+    config = load_config(RunDir(run_dir).config, overrides)
+    if any(override.partition("=")[0].strip() == "data.root" for override in overrides):
+        check_data(config, RunDir(run_dir))
+    return config
 
 
 def _device(config: Config, group: RunGroup | None) -> str:
@@ -132,9 +139,10 @@ def main(arguments: list[str] | None = None) -> int:
             )
         group = join_group(MEET_SECONDS) if under_torchrun() else None
         return evaluate_run(Path(arguments[0]), arguments[1:], group)
-    except OnwardError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
+    except (Exception, KeyboardInterrupt) as error:
+        text, code = in_one_line(error)
+        print(text, file=sys.stderr)
+        return code
 
 
 if __name__ == "__main__":

@@ -10,12 +10,11 @@ from contextlib import suppress
 from typing import Any
 
 from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
+from workers.environment import PREPARED
 from workers.failures import RunFailed, Sign, sign_of
 from workers.run_files import RunDir, write_json
 
 EXIT_CODES = {"bad_input": EXIT_BAD_INPUT, "interrupted": EXIT_INTERRUPTED}
-PREPARED = "ONWARD_RUN_DIR"
-"""Set in processes whose user is served by the command line, which also made the run directory."""
 
 
 class Verdict:

@@ -14,7 +14,6 @@ import importlib
 import json
 import os
 import runpy
-import select
 import signal
 import socket
 import sys
@@ -23,11 +22,13 @@ from typing import Any
 
 from setproctitle import setproctitle
 
+from workers.ready import readable
+
 PRELOAD = ("torch", "torch._dynamo", "launch.failure", "launch.run_dir", "workers.coordinator", "workers.stage_process")
 """What the processes of a run import; `torch._dynamo` is loaded by the first optimizer."""
 MESSAGE_BYTES = 1 << 20
-STREAMS = 4
-"""Descriptors that come with an order: standard input, output and error, and the pipe of the answers."""
+STREAMS = 5
+"""At most so many descriptors come with an order: standard input, output and error, the pipe of the answers, a lock."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,15 @@ class Order:
     Args:
         module: what it runs, as `python -m` would.
         title: what `ps` shows.
-        environment: all of its environment.
-        streams: standard input, output and error, and where it answers.
+        changes: what is other in its environment than in the server's.
+        gone: what is not in it.
+        streams: standard input, output and error, where it answers, and what it only keeps open.
     """
 
     module: str
     title: str
-    environment: dict[str, str]
+    changes: dict[str, str]
+    gone: tuple[str, ...]
     streams: tuple[int, ...]
 
 
@@ -53,9 +56,10 @@ def serve(orders: socket.socket) -> Order | None:
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the starting process's to handle
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # they are the starting process's to handle
     while True:
-        ready, _, _ = select.select([orders.fileno(), awake], [], [])
+        ready = readable([orders.fileno(), awake])
         if awake in ready:
             os.read(awake, 4096)
             _bury(orders)
@@ -80,13 +84,14 @@ def serve(orders: socket.socket) -> Order | None:
 def become(order: Order) -> None:
     """Turn the forked process into the one that was ordered: a session, streams and an environment of its own."""
     os.setsid()
-    *streams, answers = order.streams
-    for number, descriptor in enumerate(streams):
+    answers = order.streams[3]
+    for number, descriptor in enumerate(order.streams[:3]):
         os.dup2(descriptor, number)
         os.close(descriptor)
     setproctitle(order.title)  # it finds its place beside the environment, so that must still be the first one
-    os.environ.clear()
-    os.environ.update(order.environment)
+    for name in order.gone:
+        os.environ.pop(name, None)
+    os.environ.update(order.changes)
     sys.argv = [order.module, str(answers)]
     runpy.run_module(order.module, run_name="__main__", alter_sys=True)
 
@@ -96,7 +101,7 @@ def _next_order(orders: socket.socket) -> Order | None:
     if not data:
         return None
     order: dict[str, Any] = json.loads(data)
-    return Order(order["module"], order["title"], order["environment"], tuple(streams))
+    return Order(order["module"], order["title"], order["changes"], tuple(order["gone"]), tuple(streams))
 
 
 def _bury(orders: socket.socket) -> None:

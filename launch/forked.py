@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,9 +15,12 @@ from typing import Self
 
 from launch.fork_server import MESSAGE_BYTES
 from pipeline.errors import TrainingError
+from workers.environment import interpreter
+from workers.ready import readable
 
 START_SECONDS = 120.0
 """For the server to import what it preloads, on a machine that is busy with the imports of others."""
+CLOSE_SECONDS = 10.0
 POLL_SECONDS = 0.02
 LOST = 255
 """Stands for the exit code of a process whose end nobody saw, because the server was gone."""
@@ -30,10 +32,9 @@ class Forked:
     def __init__(self, server: ForkServer, pid: int) -> None:
         self._server, self.pid = server, pid
         self.returncode: int | None = None
-        try:
-            self._handle: int | None = os.pidfd_open(pid)
-        except ProcessLookupError:  # it has ended already, and the server will say so
-            self._handle = None
+        self._handle: int | None = None
+        with suppress(OSError, AttributeError):  # it has ended, which the server will say; or the kernel has none
+            self._handle = os.pidfd_open(pid)
 
     def poll(self) -> int | None:
         """Its exit code, or minus the number of the signal that ended it; None while it lives."""
@@ -54,9 +55,13 @@ class Forked:
 
     def kill(self) -> None:
         """End it at once, if it has not ended yet."""
-        if self.poll() is None and self._handle is not None:
-            with suppress(ProcessLookupError):
+        if self.poll() is not None:
+            return
+        with suppress(ProcessLookupError):
+            if self._handle is not None:
                 signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            elif not self._server.gone():  # while its parent has not buried it, its number is nobody else's
+                os.kill(self.pid, signal.SIGKILL)
 
     def ended(self, code: int) -> None:
         """Take note of how it ended."""
@@ -67,7 +72,13 @@ class Forked:
 
     def gone(self) -> bool:
         """Whether it has ended, seen without the server."""
-        return self._handle is None or bool(select.select([self._handle], [], [], 0)[0])
+        if self._handle is not None:
+            return bool(readable([self._handle], 0.0))
+        try:
+            os.kill(self.pid, 0)
+        except OSError:
+            return True
+        return False
 
 
 class ForkServer:
@@ -102,7 +113,8 @@ class ForkServer:
             module: in the place of the program.
             title: what `ps` shows.
             environment: all of its environment.
-            streams: standard input, output and error, and where it answers; the caller's copies stay open.
+            streams: standard input, output and error, where it answers, and what it only keeps open, if anything;
+                the caller's copies stay open.
 
         Raises:
             TrainingError: the server ends, or takes too long.
@@ -110,9 +122,17 @@ class ForkServer:
         if self._process.poll() is not None:
             self.close()
             self._launch()
-        order = {"module": module, "title": title, "environment": environment}
-        with suppress(OSError):  # then it is found gone below
+        # What the server has anyway need not be sent: environments are larger than a message may be.
+        changes = {name: value for name, value in environment.items() if self._environment.get(name) != value}
+        gone = [name for name in self._environment if name not in environment]
+        order = {"module": module, "title": title, "changes": changes, "gone": gone}
+        try:
             socket.send_fds(self._orders, [json.dumps(order).encode()], streams)
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                raise TrainingError(
+                    f"no process could be started: its environment differs by {len(json.dumps(order))} bytes from ours"
+                ) from None  # any other error: the server is found gone below
         deadline = time.monotonic() + START_SECONDS
         while not self._born:
             if self._process.poll() is not None:
@@ -127,7 +147,7 @@ class ForkServer:
 
     def listen(self, timeout: float = 0.0) -> None:
         """Take note of what the server says; waits `timeout` seconds for it to say something."""
-        while select.select([self._orders], [], [], timeout)[0]:
+        while readable([self._orders.fileno()], timeout):
             timeout = 0.0
             try:
                 data = self._orders.recv(MESSAGE_BYTES)
@@ -144,6 +164,10 @@ class ForkServer:
             elif (forked := self._living.pop(word["ended"], None)) is not None:
                 forked.ended(word["code"])
 
+    def gone(self) -> bool:
+        """Whether the server has ended, and with it who buries its processes."""
+        return self._process.poll() is not None
+
     @property
     def pid(self) -> int:
         """Of the server."""
@@ -153,13 +177,14 @@ class ForkServer:
         """End the server; processes that it forked live on."""
         self._orders.close()
         self._process.kill()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):  # the kernel holds it
+            self._process.wait(CLOSE_SECONDS)
 
     def _launch(self) -> None:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, self._log.open("ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self.module, str(theirs.fileno())],
+                interpreter(self.module, str(theirs.fileno())),
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stderr=file,

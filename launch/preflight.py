@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
+from launch.claim import check_not_running
 from launch.data_index import check_data
 from launch.placement import Placement, count_gpus, place
 from launch.ports import check_port
@@ -31,28 +33,41 @@ class Report:
 
     Args:
         num_images: images in the training set.
+        num_classes: of the training set; 0 without labels.
+        num_test_images: None if there are none, or nobody knows before they are read.
         placements: one per stage, in order.
         steps_per_epoch: at least 1.
         total_steps: at least 1.
+        notes: sentences for the user.
     """
 
     num_images: int
+    num_classes: int
+    num_test_images: int | None
     placements: tuple[Placement, ...]
     steps_per_epoch: int
     total_steps: int
+    notes: tuple[str, ...] = ()
 
 
-def preflight(config: Config) -> Report:
+def preflight(config: Config, claimed: Path | None = None) -> Report:
     """Check the run against this machine and the data.
+
+    Args:
+        config: of the run.
+        claimed: its directory, if this process has it; `onward check` has not, and only looks.
 
     Raises:
         ConfigError: a value that does not fit this machine or the data.
         UserError: data that is not there or cannot be read.
     """
-    check_run_dir(config)
-    path = existing_run(config)
+    if claimed is None:
+        check_run_dir(config)
+    path = existing_run(config, claimed)
     if path is not None:
         check_run(config, path)
+        if claimed is None:
+            check_not_running(path)
     placements = tuple(place(config, count_gpus()))
     devices = [placement.device for placement in placements]
     check_devices(config, devices)
@@ -63,10 +78,39 @@ def preflight(config: Config) -> Report:
     if path is not None:
         check_data(config, RunDir(path))
     leave_warnings_to_us()
-    num_images = datasets.preflight(config.data)
+    _try_own_losses(config)
+    notes: list[str] = []
+    num_images = datasets.preflight(config.data, notes)
     _check_classes(config)
+    tests = _test_images(config, notes)
     plan = StepPlan.of(config, num_images)
-    return Report(num_images, placements, plan.steps_per_epoch, plan.total_steps)
+    return Report(
+        num_images,
+        datasets.count_classes(config.data),
+        tests,
+        placements,
+        plan.steps_per_epoch,
+        plan.total_steps,
+        tuple(notes),
+    )
+
+
+def _test_images(config: Config, notes: list[str]) -> int | None:
+    """How many there are; a note if the linear probe at the end of the run could not be measured on them."""
+    try:
+        return datasets.count_test_images(config.data)
+    except UserError as error:
+        if config.evaluation.linear_probe:
+            notes.append(f"there will be no linear probes: {error}")
+        return None
+
+
+def _try_own_losses(config: Config) -> None:
+    """Only where there are any: it takes the seconds that torch needs."""
+    if any(":" in config.stage(index).objective.kind for index in range(1, config.num_stages + 1)):
+        from pipeline.objectives.returned import try_own_losses
+
+        try_own_losses(config)
 
 
 def _check_classes(config: Config) -> None:

@@ -5,17 +5,15 @@ What decides the numbers must be the same; how they are computed may differ: the
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launch.data_index import keep_index, make_index
-from launch.run_dir import create_run_dir, read_config
+from launch.run_dir import begin_run, read_config
 from pipeline.config import Config
 from pipeline.config_errors import shown
 from pipeline.config_loading import dump_config
@@ -27,13 +25,11 @@ from workers.run_files import RunDir, step_numbers, write_parts, write_text
 
 FREE = (
     "run_dir", "runtime", "device", "replicas", "processes", "restart", "max_restarts", "hang_timeout", "faults",
-    "link.kind", "link.depth", "link.timeout", "metrics", "alarms", "trace", "trackers", "snapshots", "evaluation",
-    "engine.shard_optimizer", "train.max_skipped", "data.workers", "data.root", "data.download", "data.feed",
-    "data.in_memory", "data.affinity", "data.on_error", "data.scan_headers",
+    "signals", "link.kind", "link.depth", "link.timeout", "metrics", "alarms", "trace", "trackers", "snapshots",
+    "evaluation", "engine.shard_optimizer", "train.max_skipped", "data.workers", "data.root", "data.download",
+    "data.feed", "data.in_memory", "data.affinity", "data.on_error", "data.scan_headers",
 )  # fmt: skip
 """What may differ from the run that is continued."""
-RELEASE_SECONDS = 10.0
-"""How long a coordinator may outlive the process that started it."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +49,16 @@ class Opened:
     notes: tuple[str, ...] = ()
 
 
-def open_run(config: Config, config_name: str) -> Opened:
-    """Make the run directory, or take up the run that is in it.
-
-    Args:
-        config: `config.run_dir` may hold the same run, stopped at any moment.
-        config_name: names the directory where none is given.
+def open_run(config: Config, path: Path) -> Opened:
+    """Begin the run in the directory `path`, which must be claimed, or take up the run that is in it.
 
     Raises:
         ConfigError: the directory cannot be used; then nothing was changed.
         UserError: the training set cannot be read.
     """
-    path = existing_run(config)
-    if path is None:
+    if not RunDir(path).config.is_file():
         index, notes = make_index(config)
-        path = create_run_dir(config, config_name)
+        begin_run(config, path)
         keep_index(index, RunDir(path))
         return Opened(path, notes=tuple(notes))
     found = inspect(config, path)
@@ -78,18 +69,28 @@ def open_run(config: Config, config_name: str) -> Opened:
     return found
 
 
-def existing_run(config: Config) -> Path | None:
-    """The directory of `config`, if it holds a run."""
-    if config.run_dir is None or not RunDir(Path(config.run_dir)).config.is_file():
-        return None
-    return Path(config.run_dir)
+def existing_run(config: Config, claimed: Path | None = None) -> Path | None:
+    """The directory that was claimed, or that of `config`, if it holds a run."""
+    path = Path(config.run_dir) if claimed is None and config.run_dir is not None else claimed
+    return path if path is not None and RunDir(path).config.is_file() else None
+
+
+def check_resumable(path: Path) -> None:
+    """Raises `UserError` if `path` holds no run; it lists those nearby that can be gone on with."""
+    if RunDir(path).config.is_file():
+        return
+    above = [path, path.parent, Path("runs")]
+    runs = sorted({run for folder in above for run in folder.glob("*/") if step_numbers(RunDir(run))})
+    there = "is not a run" if path.exists() else "does not exist"
+    found = f"These have snapshots: {', '.join(map(str, runs[:10]))}" if runs else "No run with snapshots is near it"
+    raise UserError(f"'{path}' {there}. {found}")
 
 
 def check_run(config: Config, path: Path) -> None:
     """Whether `config` may go on with the run in `path`, without a look at its snapshots.
 
     Raises:
-        ConfigError: another run, or one that is still being trained.
+        ConfigError: another run.
     """
     try:
         earlier = read_config(path)
@@ -100,8 +101,6 @@ def check_run(config: Config, path: Path) -> None:
         problem = f"'{path}' already holds a run with another configuration: {'; '.join(differences[:5])}"
         more = f" (and {len(differences) - 5} more)" if len(differences) > 5 else ""
         raise ConfigError("run_dir", problem + more, f"{_OTHER}, or the same values to go on with it")
-    if is_running(RunDir(path)):
-        raise ConfigError("run_dir", f"the run in '{path}' is still being trained", "Wait for its end, or stop it")
 
 
 def inspect(config: Config, path: Path) -> Opened:
@@ -143,7 +142,7 @@ def prepare(config: Config, found: Opened) -> None:
                 shutil.rmtree(run.snapshot(steps))
         _keep_lines(run.metrics, lambda line: _before(line, found.steps))
         _keep_lines(run.events, _whole)
-        write_text(run.config, dump_config(config.model_copy(update={"run_dir": str(found.path)})))
+        write_text(run.config, dump_config(config.model_copy(update={"run_dir": str(found.path.absolute())})))
     except OSError as error:
         raise ConfigError("run_dir", f"'{found.path}' cannot be written ({error.strerror})", _OTHER) from None
 
@@ -153,32 +152,6 @@ def compare(earlier: Config, config: Config) -> list[str]:
     before, after = (_flat(c.model_dump(mode="json")) for c in (earlier, config))
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and not _free(key)]
     return [f"{key} is {shown(before.get(key))} there, {shown(after.get(key))} here" for key in keys]
-
-
-def is_running(run: RunDir) -> bool:
-    """Whether a process holds the run."""
-    if not run.lock.exists():
-        return False
-    with run.lock.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
-def await_release(run: RunDir, seconds: float = RELEASE_SECONDS) -> None:
-    """Until nobody holds the run any more: a coordinator may outlive its parent by a moment."""
-    deadline = time.monotonic() + seconds
-    if not run.lock.exists():
-        return
-    with run.lock.open("a") as lock:
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                time.sleep(0.05)
 
 
 _OTHER = "Give another run_dir=FOLDER"

@@ -1,7 +1,6 @@
-"""Claims the run directory: everything one run writes, and the only thing that is left of it.
+"""The run directory: everything one run writes, and the only thing that is left of it.
 
-It is created once, before any process starts, and never shared by two runs: making `logs/` in an
-empty folder is what claims it, because only one process can make a folder.
+It is made before any process starts, and never shared by two runs: `launch.claim` holds it for one.
 """
 
 from __future__ import annotations
@@ -14,13 +13,15 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from launch.claim import REMEDY, Claim, claim
 from pipeline.config import Config
 from pipeline.config_loading import dump_config, load_config
 from pipeline.errors import ConfigError, UserError
 from workers.manifest import MANIFEST
 from workers.run_files import RunDir, step_numbers, write_text
 
-_REMEDY = "Give another run_dir=FOLDER"
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+"""What `write_parts` calls a file that it has not finished."""
 
 
 def check_run_dir(config: Config) -> None:
@@ -37,34 +38,51 @@ def check_run_dir(config: Config) -> None:
     try:
         entries = sorted(os.listdir(path)) if path.is_dir() else []
     except OSError as error:
-        raise ConfigError("run_dir", f"'{path}' cannot be read ({error.strerror})", _REMEDY) from None
-    if entries and "config.yaml" not in entries:
+        raise ConfigError("run_dir", f"'{path}' cannot be read ({error.strerror})", REMEDY) from None
+    if entries and "config.yaml" not in entries and not _is_beginning(path, entries):
         problem = f"'{path}' is not empty (it holds '{entries[0]}') and is not a run"
-        raise ConfigError("run_dir", problem, f"{_REMEDY}, or empty it")
+        raise ConfigError("run_dir", problem, f"{REMEDY}, or empty it")
 
 
-def create_run_dir(config: Config, config_name: str) -> Path:
-    """Make the directory, with `logs/` and the resolved `config.yaml`, its `run_dir` filled in.
+def _is_beginning(path: Path, entries: list[str]) -> bool:
+    """Whether there is only what a start has left that was killed before it had written the configuration."""
+    run = RunDir(path)
+    ours = {run.lock.name, run.logs.name, run.data_index.name}
+    others = [name for name in entries if name not in ours and not TEMPORARY.fullmatch(name)]
+    return run.lock.name in entries and not others
+
+
+def claim_run(config: Config, config_name: str, wait: float = 0.0) -> Claim:
+    """Take the directory of a run, before anything in it is read or changed; see `launch.claim`.
 
     Args:
         config: `config.run_dir` is used if given, else `runs/NAME-YYYYmmdd-HHMMSS`.
         config_name: NAME.
+        wait: seconds in which an earlier process may let go of it.
 
     Raises:
-        ConfigError: as `check_run_dir`; then nothing was changed.
+        ConfigError: as `check_run_dir`, or another process has it; then nothing was changed.
     """
     check_run_dir(config)
-    path = Path(config.run_dir) if config.run_dir is not None else _free_name(config_name)
+    if config.run_dir is not None:
+        return claim(Path(config.run_dir), wait=wait)
+    while True:
+        with suppress(FileExistsError):  # two runs may start within one second
+            return claim(_free_name(config_name), new=True)
+
+
+def begin_run(config: Config, path: Path) -> None:
+    """Write what makes a claimed directory a run: `logs/`, and the resolved `config.yaml` with its `run_dir` filled in.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
     run = RunDir(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        run.logs.mkdir()
-        write_text(run.config, dump_config(config.model_copy(update={"run_dir": str(path)})))
-    except FileExistsError:
-        raise ConfigError("run_dir", f"'{path}' was taken by another run this moment", _REMEDY) from None
+        run.logs.mkdir(exist_ok=True)
+        write_text(run.config, dump_config(config.model_copy(update={"run_dir": str(path.absolute())})))
     except OSError as error:
-        raise ConfigError("run_dir", f"'{path}' cannot be written ({error.strerror})", _REMEDY) from None
-    return path
+        raise ConfigError("run_dir", f"'{path}' cannot be written ({error.strerror})", REMEDY) from None
 
 
 def read_config(run: Path) -> Config:
@@ -73,20 +91,24 @@ def read_config(run: Path) -> Config:
     Raises:
         UserError: there is no run in that folder, its configuration was damaged, or something in it leads out of it.
     """
-    if not RunDir(run).config.is_file():
-        problem = "is not a run directory: it has no config.yaml" if run.exists() else "does not exist"
-        raise UserError(f"'{run}' {problem}. Give a folder that 'onward train' wrote, such as runs/NAME-DATE-TIME")
-    _check_own(run)
+    check_own(run)
     return load_config(RunDir(run).config)
 
 
-def _check_own(run: Path) -> None:
-    """A run writes and deletes below its folder: nothing in it may lead elsewhere, or block who opens it."""
+def check_own(run: Path) -> None:
+    """Whether there is a run. It writes and deletes below its folder: nothing in it may lead elsewhere, or block.
+
+    Raises:
+        UserError: there is none in that folder, or something in it leads out of it.
+    """
+    if not RunDir(run).config.is_file():
+        problem = "is not a run directory: it has no config.yaml" if run.exists() else "does not exist"
+        raise UserError(f"'{run}' {problem}. Give a folder that 'onward train' wrote, such as runs/NAME-DATE-TIME")
     for folder in (run, RunDir(run).snapshots):
         try:
             entries = sorted(folder.iterdir()) if folder.is_dir() else []
         except OSError as error:
-            raise UserError(f"'{folder}' cannot be read ({error.strerror}). {_REMEDY}") from None
+            raise UserError(f"'{folder}' cannot be read ({error.strerror}). {REMEDY}") from None
         for path in entries:
             try:
                 mode = path.lstat().st_mode
@@ -111,11 +133,11 @@ def _check_writable(path: Path) -> None:
     try:
         existing = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
     except ValueError:  # a null byte
-        raise ConfigError("run_dir", f"{str(path)!r} is not a path", _REMEDY) from None
+        raise ConfigError("run_dir", f"{str(path)!r} is not a path", REMEDY) from None
     if not existing.is_dir():
-        raise ConfigError("run_dir", f"'{existing}' is not a folder", _REMEDY)
+        raise ConfigError("run_dir", f"'{existing}' is not a folder", REMEDY)
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError("run_dir", f"you may not write in '{existing}'", _REMEDY)
+        raise ConfigError("run_dir", f"you may not write in '{existing}'", REMEDY)
 
 
 def clear_unfinished(run: RunDir) -> None:
@@ -127,6 +149,6 @@ def clear_unfinished(run: RunDir) -> None:
         if not (run.snapshot(steps) / MANIFEST).exists():
             shutil.rmtree(run.snapshot(steps), ignore_errors=True)
     for path in run.path.rglob(".*.tmp"):
-        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+        if TEMPORARY.fullmatch(path.name):
             with suppress(OSError):
                 path.unlink()

@@ -10,18 +10,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
 from launch.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
-from launch.failure import PREPARED, in_words, read_failure
+from launch.failure import in_words, read_failure
 from launch.forked import ForkServer
-from launch.resume import await_release, inspect, prepare
+from launch.resume import inspect, prepare
 from launch.supervise import Stop, Supervision, run_environment
 from pipeline.config import Config
 from pipeline.errors import ConfigError
-from workers.environment import process_environment
+from workers.environment import PREPARED, interpreter, process_environment, without_launcher
 from workers.failures import STOPPING
+from workers.leaving import leave_signals
 from workers.observing.terminal.verbosity import recover, say
 from workers.observing.trace_file import merge_trace
 from workers.run_files import RunDir, remove_temporaries
@@ -32,8 +34,13 @@ START_STEP = "ONWARD_START_STEP"
 RESTARTABLE = ("raised", "died", "hung", "timeout", "lost_neighbour")
 
 
-def run_training(config: Config, run_dir: Path, start_step: int = 0) -> int:
-    """Train in the prepared `run_dir` from `start_step`; returns the exit code, after saying why if it is not 0."""
+def run_training(config: Config, run_dir: Path, start_step: int = 0, held: Sequence[int] = ()) -> int:
+    """Train in the prepared `run_dir` from `start_step`; returns the exit code, after saying why if it is not 0.
+
+    Args:
+        config, run_dir, start_step: of the run.
+        held: its lock, which outlives this process with those that it starts.
+    """
     run = RunDir(run_dir)
     count = len(members(config))
     how = "in one process" if config.in_one_process else f"in {_processes(count)}, link {config.link.kind}"
@@ -44,17 +51,16 @@ def run_training(config: Config, run_dir: Path, start_step: int = 0) -> int:
     def ask(number: int, frame: FrameType | None) -> None:
         stop.asked += 1
 
-    asking = [signal.SIGINT, signal.SIGTERM]
+    asking = [*leave_signals(config)]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the terminal may go
         asking.append(signal.SIGHUP)
     previous = {number: signal.signal(number, ask) for number in asking}
     try:
         train = _serial if config.in_one_process else _pipelined
-        code = train(config, run, start_step, stop)
+        code = train(config, run, start_step, stop, held)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    await_release(run)
     for note in merge_trace(run):
         say(note, important=True)
     return _tell(run, code)
@@ -64,18 +70,17 @@ def _processes(count: int) -> str:
     return f"{count} processes and a coordinator" if count > 1 else "a process and a coordinator"
 
 
-def _pipelined(config: Config, run: RunDir, start_step: int, stop: Stop) -> int:
+def _pipelined(config: Config, run: RunDir, start_step: int, stop: Stop, held: Sequence[int]) -> int:
     with ForkServer(run_environment(config, run), run.log(COORDINATOR)) as server:
-        return _repeat(config, run, start_step, stop, server)
+        return _repeat(config, run, start_step, stop, lambda step: Supervision(config, run, step, server, held))
 
 
-def _repeat(config: Config, run: RunDir, start_step: int, stop: Stop, server: ForkServer) -> int:
+def _repeat(config: Config, run: RunDir, start_step: int, stop: Stop, supervise: Callable[[int], Supervision]) -> int:
     """One attempt after the other, as long as each may be followed by another."""
     in_a_row = 0
     while True:
-        with Supervision(config, run, start_step, server) as supervision:
+        with supervise(start_step) as supervision:
             code = supervision.follow(stop)
-        await_release(run)
         failure = read_failure(run)
         if not code or config.restart == "none" or stop.asked or not failure or failure["kind"] not in RESTARTABLE:
             return code
@@ -95,14 +100,16 @@ def _repeat(config: Config, run: RunDir, start_step: int, stop: Stop, server: Fo
             print(note, flush=True)
 
 
-def _serial(config: Config, run: RunDir, start_step: int, stop: Stop) -> int:
-    environment = {**process_environment(config.threads), PREPARED: str(run.path), START_STEP: str(start_step)}
+def _serial(config: Config, run: RunDir, start_step: int, stop: Stop, held: Sequence[int]) -> int:
+    environment = without_launcher(process_environment(config.threads))
+    environment |= {PREPARED: str(run.path), START_STEP: str(start_step)}
     with run.log("serial").open("ab") as errors:
         child = subprocess.Popen(
-            [sys.executable, "-m", "launch.train", str(run.config)],
+            interpreter("launch.train", str(run.config)),
             env=environment,
             stdin=subprocess.PIPE,
             stderr=errors,
+            pass_fds=held,
             start_new_session=True,
         )
     passed_on = 0

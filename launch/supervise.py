@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from launch.children import Child, ended
-from launch.failure import PREPARED, exit_code, write_failure
+from launch.failure import exit_code, write_failure
 from launch.forked import ForkServer
 from launch.placement import count_gpus, member_devices
 from launch.run_dir import clear_unfinished
 from pipeline.config import Config
-from workers.environment import process_environment
+from pipeline.errors import UserError
+from workers.environment import PREPARED, process_environment, without_launcher
 from workers.failures import Sign
-from workers.health import no_sign_of_life
+from workers.health import Slept, no_sign_of_life
+from workers.links.wire import MAX_UNIX_PATH
 from workers.observing.terminal.verbosity import detail, recover
 from workers.run_files import RunDir
 from workers.topology import COORDINATOR, KEY_FILE, Member, members
 
+NAME_BYTES = 50
+"""Of a path to a socket, for the folder of a run and the longest name in it."""
 POLL_SECONDS = 0.02
 LEAVE_SECONDS = 15.0
 """After the coordinator has ended, the others see it and end; what is left after this is killed."""
@@ -44,15 +50,18 @@ class Supervision:
         run: where it writes.
         start_step: the first step to train.
         server: forks the processes; started with `run_environment`.
+        held: the lock of the run, which the coordinator holds too.
     """
 
-    def __init__(self, config: Config, run: RunDir, start_step: int, server: ForkServer) -> None:
-        self.config, self.run, self.start_step, self._server = config, run, start_step, server
+    def __init__(
+        self, config: Config, run: RunDir, start_step: int, server: ForkServer, held: Sequence[int] = ()
+    ) -> None:
+        self.config, self.run, self.start_step, self._server, self._held = config, run, start_step, server, held
         self._everyone = {member.name: member for member in members(config)}
         self._devices = member_devices(config, count_gpus())
         self._children: dict[str, Child] = {}
-        self._told: set[int] = set()
-        """Processes whose end the coordinator knows of."""
+        self._told: set[Child] = set()
+        """Whose end the coordinator knows of; not by number, for numbers come again."""
         self._heard: float | None = None
         """When the coordinator last gave a sign of life; None until its first."""
         self._killed = False
@@ -74,7 +83,9 @@ class Supervision:
         with ExitStack() as undo:
             undo.callback(clear_unfinished, self.run)
             undo.callback(shutil.rmtree, self._private, ignore_errors=True)
-            self._coordinator = Child("launch.coordinate", start, self._environment, log, server=self._server)
+            self._coordinator = Child(
+                "launch.coordinate", start, self._environment, log, server=self._server, held=self._held
+            )
             undo.callback(self._coordinator.close)
             undo.callback(self._close_children)
             for member in self._everyone.values():
@@ -90,7 +101,7 @@ class Supervision:
 
     def follow(self, stop: Stop) -> int:
         """Until the run has ended; the coordinator's exit code."""
-        passed_on = False
+        passed_on, slept = False, Slept(min(2.0, self.config.hang_timeout / 2))
         while self._coordinator.process.poll() is None:
             if stop.asked and not passed_on:
                 self._coordinator.tell({"type": "leave"})
@@ -99,6 +110,8 @@ class Supervision:
                 return self._ended_with(Sign(COORDINATOR, None, "interrupted", "interrupted at once"))
             self._report_the_gone()
             self._obey()
+            if (stood := slept.seconds()) and self._heard is not None:
+                self._heard += stood
             silent = 0.0 if self._heard is None else time.monotonic() - self._heard
             if silent > self.config.hang_timeout:
                 self._coordinator.close()
@@ -145,8 +158,8 @@ class Supervision:
     def _report_the_gone(self) -> None:
         for name, child in self._children.items():
             code = child.process.poll()
-            if code and child.process.pid not in self._told:
-                self._told.add(child.process.pid)
+            if code and child not in self._told:
+                self._told.add(child)
                 self._coordinator.tell({"type": "gone", "who": name, "cause": ended(code)})
 
     def _await_the_rest(self) -> None:
@@ -157,7 +170,7 @@ class Supervision:
 
 def run_environment(config: Config, run: RunDir) -> dict[str, str]:
     """What every process of a run finds in its environment."""
-    return {**process_environment(config.threads), PREPARED: str(run.path), **LOOPBACK}
+    return {**without_launcher(process_environment(config.threads)), PREPARED: str(run.path), **LOOPBACK}
 
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
@@ -166,8 +179,29 @@ LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo", "NCCL_SOCKET_I
 
 def make_private_dir() -> str:
     """A folder that only this user can enter, with the key that authenticates the run's connections."""
-    private = tempfile.mkdtemp(prefix="onward-")  # mode 0700
+    private = _short_dir()
     key_file = Path(private) / KEY_FILE
     key_file.touch(mode=0o600)
     key_file.write_text(secrets.token_hex(32))
     return private
+
+
+def _short_dir() -> str:
+    """A new folder with mode 0700 whose path is short enough for sockets in it.
+
+    Raises:
+        UserError: there is none.
+    """
+    problems = []
+    for place in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm")):
+        if len(os.fsencode(place)) > MAX_UNIX_PATH - NAME_BYTES:
+            problems.append(f"the path '{place}' is too long for a socket")
+            continue
+        try:
+            return tempfile.mkdtemp(prefix="onward-", dir=place)
+        except OSError as error:
+            problems.append(f"'{place}': {error.strerror}")
+    raise UserError(
+        f"no folder for the sockets of the run: {'; '.join(problems)}. Set TMPDIR to a folder of your own with a path "
+        f"of at most {MAX_UNIX_PATH - NAME_BYTES} bytes"
+    )

@@ -7,7 +7,6 @@ other ranks where to meet. Without torchrun this module runs the whole network s
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import platform
@@ -22,20 +21,23 @@ from typing import Any
 
 from launch.children import Child, ended
 from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
-from launch.failure import PREPARED, Verdict, in_words, read_failure, record_failure
+from launch.failure import Verdict, in_words, read_failure, record_failure
 from launch.placement import count_gpus, member_devices, place
-from launch.ports import own_address
+from launch.ports import in_address, own_address
 from launch.preflight import preflight
-from launch.resume import await_release, open_run
-from launch.run_dir import read_config
+from launch.ranks import check_alone, check_processes, check_torchrun
+from launch.resume import open_run
+from launch.run_dir import claim_run, read_config
 from launch.spawn import START_STEP
 from launch.supervise import make_private_dir
+from launch.words import in_one_line
 from pipeline.config import Config
-from pipeline.config_loading import load_config
-from pipeline.errors import ConfigError, OnwardError, UserError
-from workers.environment import ALLOCATOR, process_environment
+from pipeline.config_loading import load_for_start
+from pipeline.errors import OnwardError, UserError
+from workers.environment import ALLOCATOR, PREPARED, first_number, interpreter, leave_surroundings, process_environment
 from workers.failures import Interrupted, Sign, raise_interrupted
 from workers.groups import RunGroup, join_group, under_torchrun
+from workers.leaving import leave_signals, leave_with_parent
 from workers.meeting import START_SECONDS, Meeting
 from workers.observing.terminal.outlet import open_standard_streams, speak_in_spite_of_all
 from workers.observing.terminal.verbosity import detail, say, take_flags
@@ -45,6 +47,8 @@ from workers.topology import COORDINATOR, Member, members
 
 COORDINATOR_SECONDS = 60.0
 """The coordinator must have opened the data set within this."""
+RELEASE_SECONDS = 10.0
+"""How long a coordinator may outlive the process that started it."""
 LEAVE_SECONDS = 15.0
 """How long a stage that failed waits for the coordinator to have written down why."""
 
@@ -69,48 +73,41 @@ class Prepared:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run this rank; returns its exit code."""
+    leave_surroundings()
     speak_in_spite_of_all()
     try:
         arguments = take_flags(sys.argv[1:] if arguments is None else arguments)
         if not under_torchrun():
-            config, run, start_step = _prepared_run(arguments)
-            code = _serial(config, run, start_step)
+            with ExitStack() as stack:
+                config, run, start_step, _ = _prepared_run(arguments, stack)
+                code = _serial(config, run, start_step)
             if PREPARED not in os.environ:  # the command line does it itself
                 _say_trace(run)
             return code
-        _check_torchrun()
+        check_torchrun()
+        leave_with_parent()
         group = join_group(START_SECONDS)
         return _lead(group, arguments) if group.rank == 0 else _follow(group)
     except NothingToDo:
         return 0
-    except OnwardError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
+    except (Exception, KeyboardInterrupt) as error:
+        text, code = in_one_line(error)
+        print(text, file=sys.stderr)
+        return code
 
 
 class NothingToDo(Exception):
     """The run has been trained to its end."""
 
 
-def _check_torchrun() -> None:
-    """torchrun gives every attempt the same store, with the addresses of the one before in it, unless told not to."""
-    if _may_restart() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        raise UserError(
-            "torchrun would restart this run with the addresses of the dead processes (--max-restarts, pytorch issue "
-            "135712). Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the environment of torchrun on every host and use "
-            "--standalone or --rdzv-backend=c10d, or give --max-restarts=0"
-        )
-
-
-def _may_restart() -> bool:
-    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
-
-
-def _prepared_run(arguments: list[str], group: RunGroup | None = None) -> tuple[Config, RunDir, int]:
-    """The run that the command line has prepared, and its first step; otherwise check and prepare it here.
+def _prepared_run(
+    arguments: list[str], stack: ExitStack, group: RunGroup | None = None
+) -> tuple[Config, RunDir, int, tuple[int, ...]]:
+    """The run that the command line has prepared, its first step, and its lock; otherwise check and prepare it here.
 
     Args:
         arguments: of the command line.
+        stack: at whose end this process lets go of the run, if it was not the command line that took it.
         group: the processes that torchrun started; None without torchrun.
 
     Raises:
@@ -118,61 +115,37 @@ def _prepared_run(arguments: list[str], group: RunGroup | None = None) -> tuple[
     """
     if PREPARED in os.environ:
         run = Path(os.environ[PREPARED])
-        return read_config(run), RunDir(run), int(os.environ.get(START_STEP, "0"))
+        return read_config(run), RunDir(run), int(os.environ.get(START_STEP, "0")), ()
     if not arguments or arguments[0].startswith("-"):
         raise UserError("usage: torchrun --nproc-per-node=PROCESSES -m launch.train [-q|-v] CONFIG [key=value ...]")
-    config = load_config(arguments[0], arguments[1:])
+    config, notes = load_for_start(arguments[0], arguments[1:])
     if group is not None:
-        _check_processes(config, group)
-        if config.run_dir is not None:  # a coordinator that torchrun could not reach may still be ending
-            await_release(RunDir(Path(config.run_dir)))
-    preflight(config)
-    opened = open_run(config, Path(arguments[0]).stem)
-    for note in opened.notes:
+        check_processes(config, group)
+    else:
+        check_alone(config)
+    # A coordinator that torchrun could not reach may still be ending.
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    claimed = stack.enter_context(claim_run(config, Path(arguments[0]).stem, RELEASE_SECONDS if again else 0.0))
+    found = preflight(config, claimed.run.path)
+    opened = open_run(config, claimed.run.path)
+    for note in (*notes, *claimed.notes, *found.notes, *opened.notes):
         say(note, important=opened.finished)
     if opened.finished:
         raise NothingToDo
-    return read_config(opened.path), RunDir(opened.path), opened.steps
-
-
-def _check_processes(config: Config, group: RunGroup) -> None:
-    count = len(members(config))
-    if group.world_size != count:
-        raise UserError(
-            f"this run needs {count} processes (one a stage, or a replica of a stage) and torchrun started "
-            f"{group.world_size}. Give --nproc-per-node={count}, or other model.cuts, processes or replicas"
-        )
-    if config.restart == "stage":
-        problem = "got 'stage', and torchrun restarts all processes or none"
-        raise ConfigError("restart", problem, "Give it --max-restarts, or start the run with 'onward train'")
-    if _may_restart() and config.run_dir is None:
-        problem = "is not given, and a restarted run must find what the one before left (--max-restarts)"
-        raise ConfigError("run_dir", problem, "Give run_dir=FOLDER")
-    if not group.on_one_host and config.link.kind == "queue":
-        problem = "got 'queue', which is shared memory, and the processes are on several hosts"
-        raise ConfigError("link.kind", problem, "Give p2p or rpc")
+    claimed.keep()
+    return read_config(opened.path), RunDir(opened.path), opened.steps, claimed.held
 
 
 def _serial(config: Config, run: RunDir, start_step: int) -> int:
-    if not config.in_one_process:
-        raise UserError(
-            f"a pipelined run needs {len(members(config))} processes. Start it with 'onward train', with 'torchrun "
-            f"--nproc-per-node={len(members(config))} -m launch.train', or give runtime=serial"
-        )
     from workers.observing.terminal.voice import Terminal
     from workers.serial_run import run_serial
 
     devices = [placement.device for placement in place(config, count_gpus())]
     verdict = Verdict(run, "the serial run")
-    with run.lock.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            run_serial(config, run, devices, Terminal.of_process(), start_step, verdict.failed)
-        except BlockingIOError:
-            print(f"error: the run in '{run.path}' is being trained by another process", file=sys.stderr)
-            return EXIT_BAD_INPUT
-        except BaseException as error:
-            return verdict.failed(error)
+    try:
+        run_serial(config, run, devices, Terminal.of_process(), start_step, verdict.failed)
+    except BaseException as error:
+        return verdict.failed(error)
     return 0
 
 
@@ -187,8 +160,8 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
     terminal = os.dup(2)
     with ExitStack() as stack:
         try:
-            config, run, start_step = _prepared_run(arguments, group)
-            coordinator, prepared = _start_coordinator(group, config, run, start_step, stack)
+            config, run, start_step, held = _prepared_run(arguments, stack, group)
+            coordinator, prepared = _start_coordinator(group, config, run, start_step, held, stack)
         except (OnwardError, NothingToDo) as reason:
             group.publish("run", {"run_dir": "", "finished": isinstance(reason, NothingToDo)})
             raise
@@ -217,7 +190,7 @@ def _follow(group: RunGroup) -> int:
 
 
 def _start_coordinator(
-    group: RunGroup, config: Config, run: RunDir, start_step: int, stack: ExitStack
+    group: RunGroup, config: Config, run: RunDir, start_step: int, held: tuple[int, ...], stack: ExitStack
 ) -> tuple[Child, Prepared]:
     private, key, host, store = "", "", "", ""
     if group.on_one_host:
@@ -225,7 +198,7 @@ def _start_coordinator(
         stack.callback(shutil.rmtree, private, ignore_errors=True)
     else:
         key, host = secrets.token_hex(32), os.environ["MASTER_ADDR"]
-        store = f"tcp://{host}:{os.environ['MASTER_PORT']}"
+        store = f"tcp://{in_address(host)}:{os.environ['MASTER_PORT']}"
     start = {
         "run_dir": str(run.path.absolute()),
         "private_dir": private,
@@ -237,7 +210,7 @@ def _start_coordinator(
         "beat": 0,  # torchrun's processes do not listen: a coordinator that is stopped costs them `link.timeout`
         "parent": members(config)[0].name,
     }
-    child = Child("launch.coordinate", start, process_environment(config.threads), run.log(COORDINATOR))
+    child = Child("launch.coordinate", start, process_environment(config.threads), run.log(COORDINATOR), held=held)
     stack.callback(child.close)
     word = child.first_word(COORDINATOR_SECONDS)
     return child, Prepared(str(run.path.absolute()), private, key, store, word["control"])
@@ -254,7 +227,7 @@ def _train(group: RunGroup, config: Config, run: RunDir, prepared: Prepared) -> 
 
     finished = run_member(config, run, prepared.meeting(), member, torch.device(_device(group, config, member)))
     if group.rank == 0:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in leave_signals(config):
             signal.signal(number, raise_interrupted)
     return finished
 
@@ -281,8 +254,8 @@ def _log_to(path: Path) -> None:
 def _with_allocator() -> None:
     """Start over with the allocator's settings, which count only from a process's start; torchrun sets none."""
     if not ALLOCATOR.keys() <= os.environ.keys():
-        threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
-        os.execve(sys.executable, [sys.executable, "-m", "launch.train", *sys.argv[1:]], process_environment(threads))
+        threads = first_number(os.environ.get("OMP_NUM_THREADS", ""), otherwise=1)
+        os.execve(sys.executable, interpreter("launch.train", *sys.argv[1:]), process_environment(threads))
 
 
 if __name__ == "__main__":

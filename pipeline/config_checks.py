@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
 from pipeline.config import Config, StageConfig
 from pipeline.config.heads import Expansion, LocalPooling
+from pipeline.config.kinds import SectionError
 from pipeline.config.objectives import BYOL, Custom
 from pipeline.config_errors import explain
 from pipeline.config_online import check_online
@@ -63,18 +62,8 @@ def _check_stages(config: Config) -> None:
             )
         try:
             config.stage(index)
-        except ValidationError as error:
-            raise explain(error.errors()[0], ["stages", str(index), _section_of(error)]) from None
-
-
-def _section_of(error: ValidationError) -> str:
-    """Which section was being merged: the title is its class, or the union of its kinds."""
-    title = error.title
-    for section in ("noise", "precision"):
-        if title.lower() == section:
-            return section
-    named = {"TorchEngine": "engine", "Expansion": "head", "BarlowTwins": "objective", "Lars": "optimizer"}
-    return next(section for first, section in named.items() if first in title)
+        except SectionError as found:
+            raise explain(found.error.errors()[0], ["stages", str(index), found.section]) from None
 
 
 def _check_batch(config: Config) -> None:

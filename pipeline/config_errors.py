@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
@@ -73,8 +73,18 @@ _TYPES = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text; quote it",
-    "tuple_type": "a list, such as [1, 2]",
+    "tuple_type": "a list",
     "finite_number": "a finite number",
+}
+_LISTS = {
+    "cuts": "[layer1, layer2]; onward check prints all names",
+    "blocks": "[1, 2]",
+    "projector": "[8192, 8192]",
+    "crop_scale": "[0.08, 1.0]",
+    "mean": "[0.485, 0.456, 0.406]",
+    "std": "[0.229, 0.224, 0.225]",
+    "linear": "[quick, lidar]",
+    "places": "[trunk, expansion]",
 }
 _PATTERNS = {
     "device": "auto, cpu, cuda, or cuda:N with the number of a GPU",
@@ -91,6 +101,8 @@ def _allowed(kind: str, context: Mapping[str, Any], message: str, place: _Place)
     if kind == "tuple_type" and place.section is not None:
         short = "names, such as [tensorboard], or of " if place.section is Tracker else ""
         return f"It should be a list of {short}sections, each with keys of {', '.join(place.section.model_fields)}"
+    if kind == "tuple_type" and place.path and place.path[-1] in _LISTS:
+        return f"It should be a list, such as {_LISTS[place.path[-1]]}"
     if kind in _TYPES:
         return f"It should be {_TYPES[kind]}"
     if kind == "string_pattern_mismatch":
@@ -119,9 +131,22 @@ def _near_key(place: _Place, section: _Place) -> str:
     kinds = kinds_of(section.annotation)
     owners = [tag for tag, model in kinds.items() if name in model.model_fields]
     if not owners:
-        return nearest(name, keys)
+        same = [key for key in _all_keys(Config) if key.rpartition(".")[2] == name] if len(place.path) == 1 else []
+        return f"Did you mean '{same[0]}'? Allowed: {', '.join(keys)}" if same else nearest(name, keys)
     kind = next(tag for tag, model in kinds.items() if model is place.holder)
     return f"It is a key of {', '.join(owners)}, and this is {kind}. Allowed: {', '.join(keys)}"
+
+
+def _all_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of everything that can be set, the shortest first within a section."""
+    for name in section.model_fields:
+        annotation = annotation_at(section, name)
+        models = [section_for(annotation, {})] if not kinds_of(annotation) else list(kinds_of(annotation).values())
+        if prefix + name != "stages":
+            yield prefix + name
+        for model in models:
+            if model is not None and name != "stages":
+                yield from _all_keys(model, f"{prefix}{name}.")
 
 
 @dataclass(frozen=True)

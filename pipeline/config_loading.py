@@ -19,6 +19,8 @@ from pipeline.config import Config, Section
 from pipeline.config.kinds import annotation_at, merged_values, section_for
 from pipeline.config_checks import check_together
 from pipeline.config_errors import explain, shown
+from pipeline.config_idle import idle_keys
+from pipeline.config_paths import with_whole_paths
 from pipeline.errors import ConfigError, UserError
 
 MAX_BYTES = 256 * 1024
@@ -72,10 +74,25 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         UserError: the file cannot be read or is not a YAML mapping.
         ConfigError: a key or value that is not accepted.
     """
+    return with_whole_paths(parse_config(_given(path, overrides)))
+
+
+def load_for_start(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config, list[str]]:
+    """As `load_config`, for a run that is to start; also a sentence for keys that were given and have no effect.
+
+    Raises:
+        UserError, ConfigError: as `load_config`; also for a key that would have another effect than the user thinks.
+    """
+    given = _given(path, overrides)
+    config = with_whole_paths(parse_config(given))
+    return config, idle_keys(config, given)
+
+
+def _given(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
     values = _read_mapping(Path(path))
     for override in overrides:
         _apply(values, override)
-    return parse_config(values)
+    return values
 
 
 def parse_config(values: dict[str, Any]) -> Config:

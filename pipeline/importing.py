@@ -24,7 +24,7 @@ class Named:
 
     Args:
         key: dotted path of the key that holds the name, for messages.
-        name: `PACKAGE.MODULE:NAME`. The module is looked for in the current directory, then on `sys.path`.
+        name: `PACKAGE.MODULE:NAME`. The module is looked for on `sys.path`, then in the current directory.
         options_key: dotted path of the key that holds the keyword arguments.
         options: the keyword arguments.
     """
@@ -94,7 +94,7 @@ def nearby(name: str, names: Iterable[str]) -> str:
 @contextmanager
 def _current_folder_importable() -> Iterator[None]:
     folder = str(Path.cwd())
-    sys.path.insert(0, folder)
+    sys.path.append(folder)  # behind all others: a random.py of the user's is not what the libraries import
     importlib.invalidate_caches()  # the file may be younger than the last look into its folder
     try:
         yield

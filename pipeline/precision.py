@@ -13,6 +13,8 @@ from torch.optim import Optimizer
 
 from pipeline.config import Precision
 
+RECOMPILE_LIMIT = 1024
+"""Shapes that one piece of code may be compiled for: every block of a serial run has its own, at every image size."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -52,7 +54,24 @@ class Compute:
         """
         if self.config.channels_last:
             module.to(memory_format=torch.channels_last)
-        return cast(nn.Module, torch.compile(module)) if self.config.compile else module
+        return _compiled(module) if self.config.compile else module
+
+
+def _compiled(module: nn.Module) -> nn.Module:
+    """Compiled for the very shapes that come.
+
+    In one process a second block of the same code would else be compiled for shapes of any size, whose kernels round
+    in another way than those that a process of its own compiles. A run has as many shapes as it has blocks and sizes of
+    images; where that is more than the compiler allows, it would go on without compiling and say nothing.
+    """
+    from torch._dynamo import config
+
+    for name, value in (("recompile_limit", RECOMPILE_LIMIT), ("accumulated_recompile_limit", 16 * RECOMPILE_LIMIT)):
+        if hasattr(config, name):  # else a run of many shapes is slower, and its bits those of no compiler
+            setattr(config, name, max(value, getattr(config, name)))
+    if hasattr(config, "fail_on_recompile_limit_hit"):
+        config.fail_on_recompile_limit_hit = True
+    return cast(nn.Module, torch.compile(module, dynamic=False))
 
 
 class _Together:

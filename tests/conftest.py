@@ -95,7 +95,7 @@ def fake_training(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     called: list[Path] = []
     stand_in = ModuleType("launch.spawn")
 
-    def run_training(_config: object, run_dir: Path, _start_step: int) -> int:
+    def run_training(_config: object, run_dir: Path, _start_step: int, _held: object) -> int:
         called.append(run_dir)
         return 0
 

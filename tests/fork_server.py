@@ -89,7 +89,7 @@ class Peer:
 
 
 class ForkedPopen:
-    """What `subprocess.Popen([sys.executable, "-m", module, ...])` does, by forking this process."""
+    """What `subprocess.Popen([sys.executable, "-P", "-m", module, ...])` does, by forking this process."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class ForkedPopen:
                 os.dup2(stderr.fileno(), 2)
             _close_all_but({0, 1, 2, *pass_fds})
             os.setsid() if start_new_session else None
-            _run(arguments[2], arguments[3:], env)
+            _run(arguments[3], arguments[4:], env)
         os.close(reader)
 
     def poll(self) -> int | None:
@@ -172,7 +172,7 @@ def _command() -> None:
     new_interpreter = subprocess.Popen
 
     def popen(arguments: Sequence[str], **options: Any) -> Any:
-        forked = list(arguments[:2]) == [sys.executable, "-m"] and arguments[2] in FORKED
+        forked = list(arguments[:3]) == [sys.executable, "-P", "-m"] and arguments[3] in FORKED
         return ForkedPopen(arguments, **options) if forked else new_interpreter(arguments, **options)
 
     arguments = json.loads(os.environ.pop(ARGUMENTS))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.run_dir import create_run_dir
+from launch.run_dir import begin_run
 from pipeline.config_loading import load_config
 from tests.marks import slow
 from tests.recovery import STEPS, Trial, disturbed, undisturbed
@@ -57,7 +57,8 @@ def prepared(trial: Trial, *overrides: str) -> None:
     """The run directory as the command line makes it, so that there is something to mount on."""
     config = trial.folder / "tiny.yaml"
     config.write_text(TINY)
-    create_run_dir(load_config(config, [f"run_dir={trial.run}", *STEPS, *overrides]), "tiny")
+    trial.run.mkdir()
+    begin_run(load_config(config, [*STEPS, *overrides]), trial.run)
 
 
 @pytest.mark.parametrize("way", ["full", slow("read-only")] if can_mount() else ["forbidden"])

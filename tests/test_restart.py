@@ -176,6 +176,6 @@ def test_a_run_is_stopped_while_a_stage_comes_back(tmp_path: Path) -> None:
         trial.go("later")
         _, error = process.communicate(timeout=LIMIT)
         assert process.returncode == 130
-        assert error.startswith("interrupted; the same command goes on from the snapshot after ")
+        assert re.match("interrupted; 'onward resume .*' goes on from the snapshot after ", error)
         assert trial.train(STAGE).returncode == 0
         assert trial.digest == undisturbed()

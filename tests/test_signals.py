@@ -16,7 +16,7 @@ from workers.failures import STOPPING
 
 pytestmark = pytest.mark.processes
 
-GOES_ON = r"interrupted; the same command goes on from the snapshot after (\d+) steps\n"
+GOES_ON = r"interrupted; 'onward resume \S+' goes on from the snapshot after (\d+) steps\n"
 MIXED = (
     "stages.1={objective: {kind: byol, predictor: [32]}, optimizer: {kind: adamw, lr: 0.001}}",
     "stages.2={objective: {kind: supervised}, head: {projector: [10]}, optimizer: {kind: sgd, nesterov: true}}",

@@ -139,7 +139,7 @@ def test_torchrun_is_asked_to_stop(tmp_path: Path) -> None:
             trial.go()
             _, _, error = ended(processes)
             found = re.findall(
-                r"^interrupted; the same command goes on from the snapshot after (\d+) steps", error, re.M
+                r"^interrupted; the same torchrun with \S+ goes on from the snapshot after (\d+) steps", error, re.M
             )
             assert len(found) == 1, error
         result = trial.train(pause)

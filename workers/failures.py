@@ -7,14 +7,18 @@ a neighbour, and that before who was told to stop.
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from pipeline.errors import OnwardError, StageFailure, TrainingError, UserError
+from workers.environment import PREPARED
 from workers.parsing import Count, read_message
 
 RANKS = ("bad_input", "raised", "died", "hung", "timeout", "lost_neighbour", "given_up", "interrupted")
@@ -97,3 +101,20 @@ def raise_interrupted(number: int, frame: FrameType | None) -> None:
     """Signal handler: raises `Interrupted` once; a second signal must not cut off the telling of the first."""
     signal.signal(number, signal.SIG_IGN)
     raise Interrupted(f"asked to stop by {signal.Signals(number).name}")
+
+
+def interruption(run: Path, committed: int) -> str:
+    """What a run that was asked to stop ends with.
+
+    Args:
+        run: its directory.
+        committed: steps of its newest complete snapshot; 0 for none.
+    """
+    place = os.path.relpath(run) if run.is_relative_to(Path.cwd()) else str(run)
+    if not committed:
+        return "interrupted; there is no snapshot yet"
+    if PREPARED in os.environ:
+        how = f"'onward resume {shlex.quote(place)}' goes on"
+    else:
+        how = f"the same torchrun with {shlex.quote(place + '/config.yaml')} goes on"
+    return f"interrupted; {how} from the snapshot after {committed} steps"

@@ -78,5 +78,6 @@ def final_digest(run: RunDir) -> str:
     """One SHA-256 over the names and bytes of the weights in `final/`, probes left out; equal for equal runs."""
     digest = hashlib.sha256()
     for path in sorted({*run.final.glob("*.safetensors")} - {*run.final.glob("probe_*.safetensors")}):
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

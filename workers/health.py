@@ -15,6 +15,7 @@ class _Pulse:
     stage: int | None = None
     step: int | None = None
     computing: float | None = None
+    first: bool = False
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,13 @@ class Beat:
     Args:
         stage, step: that the process is at.
         computing: seconds since it began to; None while it waits.
+        first: this process has not yet done before what it is doing now for that stage.
     """
 
     stage: Index | None = None
     step: Count | None = None
     computing: Seconds | None = None
+    first: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,23 @@ class Hung:
     cause: str
 
 
+class Slept:
+    """Notices that this process itself stood still: a job was suspended, a laptop closed. Asked again and again.
+
+    Args:
+        limit: seconds between two questions that are no sleep yet.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self._limit, self._last = limit, time.monotonic()
+
+    def seconds(self) -> float:
+        """How long it has stood still since the last call, 0 if it has not."""
+        now = time.monotonic()
+        gap, self._last = now - self._last, now
+        return gap if gap > self._limit else 0.0
+
+
 class Health:
     """Kept by the coordinator.
 
@@ -58,6 +78,7 @@ class Health:
     def __init__(self, limit: float) -> None:
         self.limit = limit
         self._pulses: dict[str, _Pulse] = {}
+        self._slept = Slept(min(2.0, limit / 2))
 
     def expect(self, names: Iterable[str]) -> None:
         """These have connected just now."""
@@ -75,17 +96,19 @@ class Health:
             return
         pulse.heard = time.monotonic()
         if beat is not None:
-            pulse.stage, pulse.step, pulse.computing = beat.stage, beat.step, beat.computing
+            pulse.stage, pulse.step, pulse.computing, pulse.first = beat.stage, beat.step, beat.computing, beat.first
 
     def hung(self) -> Hung | None:
-        """The first process that counts as hung."""
-        now = time.monotonic()
+        """The first process that counts as hung; called at least every second."""
+        now, stood = time.monotonic(), self._slept.seconds()
+        for pulse in self._pulses.values():
+            pulse.heard += stood  # who stood still himself has heard nobody, and nobody is to blame
         for name, pulse in self._pulses.items():
             silent = now - pulse.heard
             if silent > self.limit:
                 return Hung(name, pulse.stage, pulse.step, no_sign_of_life(silent))
-            # The first step compiles, allocates and measures: nobody can say how long that takes.
-            if pulse.step and pulse.computing is not None and pulse.computing > self.limit:
+            # What is done for the first time compiles, allocates and measures: nobody can say how long that takes.
+            if not pulse.first and pulse.computing is not None and pulse.computing > self.limit:
                 cause = f"it has been computing for {pulse.computing:.0f} s (hang_timeout)"
                 return Hung(name, pulse.stage, pulse.step, cause)
         return None

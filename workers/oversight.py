@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pipeline.config import Config
-from workers.failures import STOPPING, RunFailed, Sign, choose, sign_of
+from workers.failures import STOPPING, RunFailed, Sign, choose, interruption, sign_of
 from workers.health import Beat, Health
 from workers.links.control import ControlServer, ControlTimeout
 from workers.meeting import START_SECONDS
@@ -29,8 +29,6 @@ from workers.topology import COORDINATOR, members, stage_name
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 1.0
 """After the first sign of a failure, how long to listen for a better explanation."""
-LEAVE_SECONDS = 60.0
-"""How long an interrupted run may take to write its snapshot."""
 
 
 class Supervisor(Protocol):
@@ -142,11 +140,8 @@ class Oversight:
 
     def interrupted(self) -> Sign:
         """What a run that was asked to stop ends with."""
-        last = self.snapshots.committed
-        onward = (
-            f"the same command goes on from the snapshot after {last} steps" if last else "there is no snapshot yet"
-        )
-        return Sign(COORDINATOR, None, "interrupted", f"interrupted; {onward}")
+        said = interruption(self.snapshots.run.path, self.snapshots.committed)
+        return Sign(COORDINATOR, None, "interrupted", said)
 
     def _welcome(self, name: str, step: int) -> None:
         attempt = self._restarts.attempt(self._members[name].unit)
@@ -181,6 +176,8 @@ class Oversight:
             self.recorder.stage_report(StepReport.from_member(message, self._members[name].stages))
         elif kind == "snapshot":
             taken = Taken.from_message(message)
+            if taken.stage not in self._members[name].stages:
+                raise MalformedMessage(f"a snapshot of stage {taken.stage}, which is not its own")
             if taken.file is not None:
                 self.recorder.snapshot_written(taken.stage, taken.seconds)
             self.snapshots.taken(taken)
@@ -233,6 +230,8 @@ class Oversight:
         if (late := self._restarts.overdue()) is not None:
             raise RunFailed(Sign(late, None, "died", f"it did not come back within {START_SECONDS:g} s"))
         if self._leave_by is not None and now > self._leave_by:
+            limit = f"{self.config.snapshots.leave_seconds:g} s (snapshots.leave_seconds)"
+            self.observation.note(f"no snapshot was complete within {limit}: what was trained since the last is lost")
             raise RunFailed(self.interrupted())
 
     def _give_up_on(self, name: str) -> None:
@@ -281,7 +280,7 @@ class Oversight:
 
     def _leave(self, why: str) -> None:
         if self._leave_by is None:
-            self._leave_by = time.monotonic() + LEAVE_SECONDS
+            self._leave_by = time.monotonic() + self.config.snapshots.leave_seconds
             self.observation.note(f"{why}: {STOPPING}")
             self.sending.leave.set()
 

@@ -57,10 +57,16 @@ class Recorder:
         """Last report of every stage."""
         self.feed = FeedMeasures()
         """How the feed stood when the last batch was sent, or when the first stage that has its own reported last."""
+        self._heard: dict[int, StepReport] = {}
+        """The last report of every stage's process, also of a step that it went through again."""
+        self._before: dict[int, tuple[float, float, float]] = {}
+        """Seconds busy, waiting for input and for output of processes of a stage that were replaced."""
         self._left_out: dict[int, int] = {}
         self._snapshot_seconds: dict[int, float] = {}
         self.images = self.steps = 0
-        self._first_time: float | None = None
+        self._entered = 0
+        self._counted_from: float | None = None
+        """When the second step entered the first stage: from then on throughput is counted, the fill included."""
         self._last_time = 0.0
         self._first_images = 0
         self._first_wait = 0.0
@@ -77,12 +83,18 @@ class Recorder:
 
     def batch_sent(self, step: int, epoch: int, images: int, stages: int) -> None:
         """A batch of `images` images has entered the pipeline as `step`, and will reach so many stages."""
+        self._entered += 1
+        if self._entered == 1:
+            self._first_images = images
+        elif self._counted_from is None:
+            self._counted_from, self._first_wait = time.monotonic(), self.feed.wait_seconds
         self._batches[step] = (epoch, images, stages)
         self.owing.batch_sent(step, stages)
 
     def stage_report(self, report: StepReport) -> None:
         """A stage has finished a step; one that was restarted goes through some steps again, which count once."""
         self.owing.heard(report.stage, report.step)
+        self._add_up(report)
         latest = self.latest.get(report.stage)
         if latest is not None and report.step <= latest.step:
             self.metrics.repeated(report)
@@ -101,6 +113,15 @@ class Recorder:
             self._step_done(report.step, [reports[index] for index in sorted(reports)])
             del self._waiting[report.step]
 
+    def _add_up(self, report: StepReport) -> None:
+        """A process that was replaced began to count anew; what the one before it did is part of the run."""
+        last = self._heard.get(report.stage)
+        if last is not None and report.busy < last.busy:
+            before = self._before.get(report.stage, (0.0, 0.0, 0.0))
+            spent = (last.busy, last.wait_input, last.wait_output)
+            self._before[report.stage] = tuple(map(sum, zip(before, spent, strict=True)))  # type: ignore[assignment]
+        self._heard[report.stage] = report
+
     def snapshot_written(self, stage: int, seconds: float) -> None:
         """A stage's part of a snapshot has been written, so long after it was taken; called from any thread."""
         self._snapshot_seconds[stage] = seconds
@@ -112,8 +133,6 @@ class Recorder:
         now = time.monotonic()
         self.images += images
         self.steps += 1
-        if self._first_time is None:
-            self._first_time, self._first_images, self._first_wait = now, self.images, self.feed.wait_seconds
         self._last_time = now
         rate, left = self._pace.step_done(step, images)
         line = {
@@ -137,8 +156,8 @@ class Recorder:
 
     @property
     def images_per_second(self) -> float:
-        """Throughput from the end of the first step to the end of the last; 0 for a run of one step."""
-        return (self.images - self._first_images) / self._seconds if self._seconds else 0.0
+        """Throughput from when the second step entered the first stage to the end of the last; 0 where none did."""
+        return max(self.images - self._first_images, 0) / self._seconds if self._seconds else 0.0
 
     @property
     def feed_wait_share(self) -> float:
@@ -148,7 +167,7 @@ class Recorder:
 
     @property
     def _seconds(self) -> float:
-        return 0.0 if self._first_time is None else self._last_time - self._first_time
+        return 0.0 if self._counted_from is None else max(self._last_time - self._counted_from, 0.0)
 
     def feed_report(self) -> dict[str, Any]:
         """The feed's part of `report.json`: its measures, what it spent by part as shares, and the wait for it."""
@@ -177,16 +196,10 @@ class Recorder:
         """For every stage, the share of its time spent computing and waiting, 0 to 1, and the steps it skipped."""
         rows = []
         for stage in sorted(self.latest):
-            report = self.latest[stage]
-            total = max(report.busy + report.wait_input + report.wait_output, 1e-9)
-            rows.append(
-                {
-                    "stage": stage,
-                    "busy": report.busy / total,
-                    "wait_input": report.wait_input / total,
-                    "wait_output": report.wait_output / total,
-                    "busy_seconds": report.busy,
-                    "skipped": report.skipped,
-                }
-            )
+            report = self._heard[stage]
+            before = self._before.get(stage, (0.0, 0.0, 0.0))
+            spent = [a + b for a, b in zip(before, (report.busy, report.wait_input, report.wait_output), strict=True)]
+            total = max(sum(spent), 1e-9)
+            parts = dict(zip(("busy", "wait_input", "wait_output"), (part / total for part in spent), strict=True))
+            rows.append({"stage": stage, **parts, "busy_seconds": spent[0], "skipped": self.latest[stage].skipped})
         return rows

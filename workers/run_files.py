@@ -138,7 +138,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     write_parts(path, (data,))
 
 
-def write_parts(path: Path, parts: Iterable[bytes]) -> None:
+def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """`write_bytes` of what need not be in memory all at once; `parts` may be read from `path` itself."""
     temporary = temporary_of(path)
     try:

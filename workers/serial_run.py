@@ -21,10 +21,11 @@ from pipeline.serial import build_stages, end_to_end_step, serial_step, shared_s
 from pipeline.stage import Stage
 from pipeline.stage_report import StageReport
 from workers.compute import set_up_compute
-from workers.failures import Interrupted, RunFailed, Sign, raise_interrupted, sign_of
+from workers.failures import Interrupted, RunFailed, Sign, interruption, raise_interrupted, sign_of
 from workers.faults import Faults
 from workers.feed import Feed, FeedBatch
 from workers.finish import finish_run
+from workers.leaving import leave_signals
 from workers.meeting import NoisePolicy
 from workers.observing.memory import ProcessMemory
 from workers.observing.observation import Observation
@@ -58,7 +59,7 @@ def run_serial(
     """
     set_up_compute(config)
     device = torch.device(devices[0])
-    stop = _Stop()
+    stop = _Stop(config)
     with Observation(config, run, terminal, start_step, failed) as observation:
         keeper = SnapshotKeeper(config.snapshots, run, observation.note, start_step, observation.committed)
         trace = trace_of_serial(config.trace, run, config.num_stages)
@@ -75,7 +76,7 @@ def run_serial(
                 _Training(config, feed, stages, device, *observers, faults, stop, trace).run()
             observation.tick()
         if stop.left:
-            raise RunFailed(Sign(stage_name(1), None, "interrupted", _interrupted(keeper.committed)))
+            raise RunFailed(Sign(stage_name(1), None, "interrupted", interruption(run.path, keeper.committed)))
         for stage in stages:
             save_stage(run, stage)
         finish_run(config, run, recorder, device, terminal)
@@ -98,11 +99,6 @@ def _taker(keeper: SnapshotKeeper, recorder: Recorder) -> Callable[[Taken], None
         keeper.taken(part)
 
     return taken
-
-
-def _interrupted(committed: int) -> str:
-    onward = f"the same command goes on from the snapshot after {committed} steps"
-    return f"interrupted; {onward if committed else 'there is no snapshot yet'}"
 
 
 @dataclass
@@ -183,16 +179,17 @@ def _finisher(config: Config) -> Callable[[torch.Tensor, FeedBatch], torch.Tenso
 
 
 class _Stop:
-    """Whether the user has asked to stop: the first SIGTERM or SIGINT sets a mark, the second raises `Interrupted`."""
+    """Whether the user has asked to stop: the first signal sets a mark, the second raises `Interrupted`."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: Config) -> None:
         self.asked = self.left = False
-        for number in (signal.SIGTERM, signal.SIGINT):
+        self._asking = leave_signals(config)
+        for number in self._asking:
             signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        for other in (signal.SIGTERM, signal.SIGINT):
+        for other in self._asking:
             signal.signal(other, raise_interrupted)
 
 

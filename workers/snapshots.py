@@ -13,6 +13,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.config.run import Snapshots
-from pipeline.errors import UserError
+from pipeline.errors import TrainingError, UserError
 from pipeline.stage import Stage
 from pipeline.state import restore_stage, snapshot_tensors, stage_counters
 from workers.faults import Faults
@@ -32,6 +33,7 @@ from workers.weights import save_tensors
 
 CLOSE_SECONDS = 300.0
 """Longest wait at the end of a run for a snapshot that is still being written."""
+POLL_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -102,7 +104,12 @@ class SnapshotWriter:
         if not self._writes:
             return
         copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-        self._jobs.put((stage.index, steps, copies, stage_counters(stage), began))
+        job = (stage.index, steps, copies, stage_counters(stage), began)
+        while True:
+            with suppress(queue.Full):
+                return self._jobs.put(job, timeout=POLL_SECONDS)
+            if not self._thread.is_alive():
+                raise TrainingError("the thread that writes snapshots has ended; its log says why")
 
     def close(self) -> None:
         """Until all that were taken are written."""
@@ -125,8 +132,11 @@ class SnapshotWriter:
                 file = StageFile(path.name, path.stat().st_size, digest, counters)
                 self._faults.after_write(index, steps, path)
                 self._report(Taken(index, steps, file, seconds=time.monotonic() - began))
-            except OSError as error:
-                problem = f"'{path}' could not be written ({error.strerror or error})"
+            except Exception as error:  # whatever it is, training goes on, and the next one may be written
+                if not isinstance(error, OSError):
+                    _log.exception("snapshot after %d steps of stage %d", steps, index)
+                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                problem = f"'{path}' could not be written ({' '.join(reason.split())[:200]})"
                 self._report(Taken(index, steps, None, problem))
 
 

@@ -19,6 +19,7 @@ from workers.compute import set_up_compute
 from workers.failures import Interrupted, raise_interrupted, sign_of
 from workers.faults import Faults
 from workers.feeding import MeasuredReports
+from workers.leaving import leave_signals
 from workers.links.agent import start_agent, stop_agent
 from workers.links.control import ControlClient, ControlTimeout
 from workers.meeting import START_SECONDS, Meeting
@@ -96,7 +97,7 @@ class _Process:
         """From the first batch to the last, and the end of the run."""
         config, member = self.config, self.member
         beat = min(1.0, config.hang_timeout / 4)
-        with Watch(self.control, self.activity, beat, self.wiring.committed) as watch:
+        with Watch(self.control, self.activity, leave_signals(config), beat, self.wiring.committed) as watch:
             worker = self._prepare(start_step, steps_per_epoch, attempt, classes)
             try:
                 if start_step < total_steps:  # no batch comes to a stage that goes on from the last snapshot

@@ -18,6 +18,7 @@ from pipeline.stage import Stage
 from pipeline.stage_report import StageReport
 from workers.faults import Faults
 from workers.links.base import LinkTimeout, Receiver, Sender
+from workers.meeting import START_SECONDS
 from workers.messages import Header, Message
 from workers.observing.memory import ProcessMemory
 from workers.observing.trace import NO_TRACE, Tracer
@@ -54,6 +55,8 @@ class Activity:
     """The step being worked on; None before the first."""
     since: float | None = None
     """When it began to compute, by `time.monotonic`; None while it waits for a neighbour."""
+    first: bool = True
+    """Whether the process does this for the first time: a step, or a step in which the stage learns."""
 
 
 @dataclass
@@ -88,6 +91,9 @@ class StageWorker:
     _times: dict[int, StageTimes] = field(default_factory=dict)
     _memory: ProcessMemory = field(init=False)
     _computing: float = 0.0
+    _done_before: set[tuple[int, bool]] = field(default_factory=set)
+    """Stages that have finished a step in this process, without learning or learning."""
+    _sent: int = 0
 
     def run(self) -> None:
         """Work until the batch that is marked as the last.
@@ -116,7 +122,7 @@ class StageWorker:
             self.activity.since = None
 
     def _forward(self, stage: Stage, activations: torch.Tensor, header: Header) -> torch.Tensor:
-        started = self._begin(stage)
+        started = self._begin(stage, header)
         if stage is not self.stages[0]:
             activations = round_trip(self.codec, activations)
         forward = stage if header.learner in (None, stage.index) else stage.relay
@@ -128,12 +134,15 @@ class StageWorker:
         if self.sender is None or not header.reaches(index + 1):
             return
         self.activity.since, started = None, time.monotonic()
-        self.sender.send(header, activations, self.timeout)
+        # What is sent beyond the link's depth waits for the first step of whoever takes it, which may take long.
+        patience = START_SECONDS * (self._sent <= self.sender.address.depth + 1)
+        self.sender.send(header, activations, self.timeout + patience)
+        self._sent += 1
         self._times[index].wait_output += time.monotonic() - started
         self.trace.took(stage_name(index), "send", started)
 
     def _learn(self, stage: Stage, header: Header) -> None:
-        started = self._begin(stage)
+        started = self._begin(stage, header)
         self.faults.before_update(stage.index, header.step)
         learns = header.learner in (None, stage.index)
         labels = self._labels(header, stage)
@@ -155,18 +164,23 @@ class StageWorker:
         report = times.report(stage.index, header.step, result, waiting, link_bytes, online, memory)
         if self.control is not None:
             self.control.send(report.to_message())
+        self._done_before.add((stage.index, learns))
 
-    def _begin(self, stage: Stage) -> float:
+    def _begin(self, stage: Stage, header: Header) -> float:
         now = time.monotonic()
+        self.activity.first = (stage.index, header.learner in (None, stage.index)) not in self._done_before
         self.activity.stage, self.activity.since = stage.index, now
         return now
 
     def _receive(self) -> Message:
-        """The next batch. A stage whose turn has not come (mode sequential) waits as long as its neighbour lives."""
+        """The next batch. A stage whose turn has not come (mode sequential) waits as long as its neighbour lives.
+
+        The first comes when all stages before have done their first step, which may take long.
+        """
         first = self.stages[0]
         while True:
             try:
-                return self.receiver.recv(self.timeout)
+                return self.receiver.recv(self.timeout + START_SECONDS * (self.activity.step is None))
             except LinkTimeout:
                 if self.activity.step is not None or first.phases.count == 1 or first.index == 1:
                     raise

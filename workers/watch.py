@@ -4,53 +4,65 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from pipeline.errors import TrainingError
 from workers.failures import Interrupted
+from workers.health import Slept
+from workers.leaving import WAKE
 from workers.links.control import ControlClient, ControlClosed
 from workers.stage_worker import Activity
 
 POLL_SECONDS = 1.0
 FORCE_SECONDS = 10.0
 """A process that was told to stop and is stuck in a call that no signal interrupts ends itself after this."""
-WAKE = signal.SIGUSR1
+WAKE_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
 
 class Watch:
     """Follows the control channel of one training process; a context manager of its main thread.
 
-    SIGTERM and SIGINT are passed on to the coordinator, which ends the run after a snapshot; the second of them, and
-    the end of the control channel, raise `Interrupted` in the main thread.
+    Signals that ask the run to stop are passed on to the coordinator, which ends the run after a snapshot; the second
+    of them, and the end of the control channel, raise `Interrupted` in the main thread.
 
     Args:
         control: to the coordinator.
         activity: what the process is doing.
+        asking: signals that ask the run to stop.
         beat_seconds: between two signs of life.
         committed: called with the steps of every snapshot that is complete, from a thread.
     """
 
     def __init__(
-        self, control: ControlClient, activity: Activity, beat_seconds: float, committed: Callable[[int], None]
+        self,
+        control: ControlClient,
+        activity: Activity,
+        asking: Sequence[int],
+        beat_seconds: float,
+        committed: Callable[[int], None],
     ) -> None:
-        self._control, self._activity = control, activity
+        self._control, self._activity, self._asking = control, activity, asking
         self._beat_seconds, self._committed = beat_seconds, committed
         self.finished = threading.Event()
         """The whole run is over; nobody will ask this process for anything."""
         self._over = threading.Event()
         self._why = "asked to stop"
         self._lingering = False
+        self._asked: queue.SimpleQueue[str] = queue.SimpleQueue()
+        """Why to leave; the one kind of queue that a signal handler may use."""
 
     def __enter__(self) -> Self:
         signal.signal(WAKE, self._wake)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in self._asking:
             signal.signal(number, self._asked_to_leave)
-        for body, name in ((self._hear, "control-watch"), (self._beat, "pulse")):
+        for body, name in ((self._hear, "control-watch"), (self._beat, "pulse"), (self._pass_on, "leave")):
             threading.Thread(target=body, name=name, daemon=True).start()
         return self
 
@@ -59,7 +71,7 @@ class Watch:
     ) -> None:
         # From here a signal changes nothing: this process is leaving, and may still have to say why.
         self._over.set()
-        for number in (signal.SIGTERM, signal.SIGINT, WAKE):
+        for number in (*self._asking, WAKE):
             signal.signal(number, signal.SIG_IGN)
 
     def linger(self, serve: Callable[[], None], timeout: float) -> None:
@@ -83,14 +95,17 @@ class Watch:
     def _asked_to_leave(self, number: int, frame: FrameType | None) -> None:
         signal.signal(number, self._wake)
         self._why = f"asked to stop by {signal.Signals(number).name}"
-        # Not from here: the handler may have interrupted a send on the same channel.
-        threading.Thread(target=self._send, args=({"type": "leave", "why": self._why},), daemon=True).start()
+        self._asked.put(self._why)
+
+    def _pass_on(self) -> None:
+        """Tell the coordinator. Not the handler does: it may have interrupted a send on the same channel."""
+        self._send({"type": "leave", "why": self._asked.get()})
 
     def _wake(self, number: int, frame: FrameType | None) -> None:
         if self._over.is_set():
             return
         self._over.set()
-        for other in (signal.SIGTERM, signal.SIGINT, WAKE):
+        for other in (*self._asking, WAKE):
             signal.signal(other, signal.SIG_IGN)
         raise Interrupted(self._why)
 
@@ -98,7 +113,7 @@ class Watch:
         while not self._over.is_set():
             try:
                 message = self._control.poll(POLL_SECONDS)
-            except ControlClosed as error:
+            except TrainingError as error:  # it has gone, or what it says cannot be read
                 self._interrupt(str(error))
                 return
             kind = message.get("type") if message else None
@@ -117,15 +132,21 @@ class Watch:
         if self._over.is_set():
             return
         self._why = why
-        signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
-        time.sleep(FORCE_SECONDS)
-        if not self._over.is_set():
-            _log.error("stuck in a call that cannot be interrupted; ending at once (%s)", why)
-            os._exit(1)
+        deadline = time.monotonic() + FORCE_SECONDS
+        while time.monotonic() < deadline:
+            # Again and again: a signal that comes just before a call blocks does not interrupt it.
+            signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
+            if self._over.wait(WAKE_SECONDS):
+                return
+        _log.error("stuck in a call that cannot be interrupted; ending at once (%s)", why)
+        os._exit(1)
 
     def _beat(self) -> None:
+        slept = Slept(2 * self._beat_seconds + 1.0)
         while not self._over.wait(self._beat_seconds):
-            since = self._activity.since
+            stood, since = slept.seconds(), self._activity.since
+            if stood and since is not None:  # it may also have begun only now
+                since = self._activity.since = min(since + stood, time.monotonic())
             computing = None if since is None else time.monotonic() - since
             self._send(
                 {
@@ -133,6 +154,7 @@ class Watch:
                     "stage": self._activity.stage,
                     "step": self._activity.step,
                     "computing": computing,
+                    "first": self._activity.first,
                 }
             )
 

@@ -7,22 +7,68 @@ two runs that computed the same have the same digests.
 from __future__ import annotations
 
 import hashlib
+import json
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 
-from safetensors.torch import load_file, save
+import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.backbones import merge_backbone
 from pipeline.stage import Stage
-from workers.run_files import RunDir, write_bytes
+from workers.run_files import RunDir, write_parts
+
+NAMES = {
+    torch.uint64: "U64", torch.int64: "I64", torch.float64: "F64", torch.complex64: "C64",
+    torch.float32: "F32", torch.uint32: "U32", torch.int32: "I32",
+    torch.bfloat16: "BF16", torch.float16: "F16", torch.uint16: "U16", torch.int16: "I16",
+    torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+"""What the format calls the types of numbers, in the order in which their tensors stand in a file."""
+PIECE_BYTES = 1 << 24
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
-    """Write `tensors` atomically; returns the SHA-256 of the file."""
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
+    """Write `tensors` atomically, byte for byte as safetensors would, but never all of it in memory at once.
+
+    Args:
+        path: of the file.
+        tensors: of any type that the format knows, on any device.
+        metadata: text that goes along, if any.
+
+    Returns:
+        The SHA-256 of the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    write_bytes(path, data)
-    return hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256()
+
+    def pieces() -> Iterator[bytes | memoryview]:
+        for piece in _serialized(tensors, metadata):
+            digest.update(piece)
+            yield piece
+
+    write_parts(path, pieces())
+    return digest.hexdigest()
+
+
+def _serialized(tensors: dict[str, Tensor], metadata: dict[str, str] | None) -> Iterator[bytes | memoryview]:
+    """The file, piece by piece: the length of the header, the header, the tensors by type and name."""
+    order = sorted(tensors, key=lambda name: (list(NAMES).index(tensors[name].dtype), name))
+    header: dict[str, object] = {} if metadata is None else {"__metadata__": metadata}
+    end = 0
+    for name in order:
+        begin, end = end, end + tensors[name].numel() * tensors[name].element_size()
+        shape = list(tensors[name].shape)
+        header[name] = {"dtype": NAMES[tensors[name].dtype], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text)) + text
+    for name in order:
+        data = tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8)
+        for start in range(0, len(data), PIECE_BYTES):
+            yield data[start : start + PIECE_BYTES].numpy().data
 
 
 def save_stage(run: RunDir, stage: Stage, writes: bool = True) -> None:
@@ -44,6 +90,7 @@ def save_backbone(run: RunDir, num_stages: int) -> str:
     """Join the blocks of all stages into `final/backbone.safetensors`; returns its SHA-256."""
     blocks = {}
     for index in range(1, num_stages + 1):
-        tensors = load_file(run.stage(index))
-        blocks[index] = {k.removeprefix("block."): v for k, v in tensors.items() if k.startswith("block.")}
+        with safe_open(run.stage(index), framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith("block.")]  # noqa: SIM118  # it is no dict
+            blocks[index] = {name.removeprefix("block."): file.get_tensor(name) for name in names}
     return save_tensors(run.backbone, merge_backbone(blocks))

@@ -13,7 +13,8 @@ from workers.feeding import finishing, numbers_spec, self_feeding, stages_feed
 from workers.links.base import LinkAddress, Receiver, Sender
 from workers.links.factory import CPU, open_receiver, open_sender
 from workers.links.fan import Share, joining, shares, slicing
-from workers.links.lasting import LastingReceiver, LastingSender, Log
+from workers.links.lasting import LastingReceiver, LastingSender
+from workers.links.replay import Log
 from workers.meeting import START_SECONDS, Meeting, link_spec
 from workers.messages import TensorSpec
 from workers.run_files import RunDir

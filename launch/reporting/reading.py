@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from launch.claim import is_running
 from launch.failure import read_failure
 from launch.reporting.series import RunSeries, read_series
-from launch.resume import is_running
 from launch.run_dir import read_config
 from pipeline.config import Config
 from pipeline.errors import UserError

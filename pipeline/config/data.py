@@ -117,6 +117,9 @@ class Data(Section):
     split: str | None = None
     """The part to train on, under the data set's own name for it, such as `unlabeled` of `stl10`; its usual training
     part if not given. The test part stays what it is."""
+    layout: Literal["auto", "splits", "classes"] = "auto"
+    """How a folder of images is read. `splits`: `root/train/CLASS/...` and `root/val/CLASS/...`. `classes`: every
+    folder in `root` is a class. `auto`: the first where there is a folder `train`; an error if both could be meant."""
     batch_size: Annotated[int, Field(ge=1)] = 2048
     """Images a step. The loss and batch norm see the whole batch."""
     image_size: Annotated[int, Field(ge=8)] = 224

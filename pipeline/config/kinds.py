@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, get_args
 
-from pydantic import Discriminator, Tag, TypeAdapter
+from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
 from pipeline.config.base import Section
 
@@ -67,12 +67,28 @@ def merged_values(annotation: Any, common: Mapping[str, Any], overrides: Mapping
     return {**common, **overrides}
 
 
-def merge(annotation: Any, common: Section, overrides: Mapping[str, Any]) -> Any:
-    """The section `common` with `overrides` laid over it; raises `ValidationError`."""
+class SectionError(ValueError):
+    """The overrides of one stage do not fit a section.
+
+    Args:
+        section: its key, such as `head`.
+        error: what pydantic has to say.
+    """
+
+    def __init__(self, section: str, error: ValidationError) -> None:
+        super().__init__(f"{section}: {error}")
+        self.section, self.error = section, error
+
+
+def merge(annotation: Any, common: Section, overrides: Mapping[str, Any], section: str) -> Any:
+    """The section `common`, whose key is `section`, with `overrides` laid over it; raises `SectionError`."""
     if not overrides:  # most stages: sections are frozen, so the common one serves
         return common
     values = merged_values(annotation, common.model_dump(mode="json"), overrides)
-    return _adapter(annotation).validate_json(json.dumps(values))
+    try:
+        return _adapter(annotation).validate_json(json.dumps(values))
+    except ValidationError as error:
+        raise SectionError(section, error) from None
 
 
 @cache

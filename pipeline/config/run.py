@@ -71,6 +71,9 @@ class Snapshots(Section):
     """Newest snapshots to keep; more than one, so that a damaged one is not the end."""
     keep_every: PositiveInt | None = None
     """Also keep every snapshot whose number of steps is a multiple of this."""
+    leave_seconds: PositiveFloat = 300.0
+    """Longest time that a run which was asked to stop takes for its last snapshot. Give a scheduler at least as much
+    between its warning and its end (Slurm: `--signal=TERM@300`)."""
 
 
 class Config(Section):
@@ -97,9 +100,13 @@ class Config(Section):
     one host, while the others wait for it."""
     max_restarts: PositiveInt = 3
     """Restarts in a row without a new snapshot between them, after which the run fails."""
+    signals: tuple[Literal["SIGUSR1", "SIGUSR2"], ...] = ("SIGUSR1", "SIGUSR2")
+    """What asks a run to stop after a snapshot, beside SIGTERM and Ctrl-C; schedulers send these before they end a
+    job."""
     hang_timeout: PositiveFloat = 120.0
     """Seconds that one step of one stage may take, waiting for neighbours not counted; a stage that is stopped, or
-    computes for longer, is named and ends the run (or is restarted). The first step may take longer."""
+    computes for longer, is named and ends the run (or is restarted). What a process does for the first time may take
+    longer: libraries start and compile."""
     engine: Engine = TorchEngine()
     link: Link = Link()
     train: Train = Train()
@@ -156,13 +163,13 @@ class Config(Section):
     def _objectives(self) -> list[Objective]:
         """Of every stage; much cheaper than whole stages, and asked for often."""
         own = (self.stages.get(index, StageOverrides()).objective for index in range(1, self.num_stages + 1))
-        return [merge(Objective, self.objective, overrides) for overrides in own]
+        return [merge(Objective, self.objective, overrides, "objective") for overrides in own]
 
     def stage(self, index: int) -> StageConfig:
         """The settings of stage `index`, counted from 1, with its overrides merged in."""
         overrides = self.stages.get(index, StageOverrides())
-        head = merge(Head, self.head, overrides.head)
-        objective = merge(Objective, self.objective, overrides.objective)
+        head = merge(Head, self.head, overrides.head, "head")
+        objective = merge(Objective, self.objective, overrides.objective, "objective")
         if isinstance(objective, BYOL) and objective.predictor is None and head.projector:
             objective = objective.model_copy(update={"predictor": head.projector})
         return StageConfig(
@@ -170,12 +177,12 @@ class Config(Section):
             units=tuple(self.model.blocks()[index - 1]),
             device=overrides.device or self.device,
             replicas=overrides.replicas or self.replicas,
-            engine=merge(Engine, self.engine, overrides.engine),
+            engine=merge(Engine, self.engine, overrides.engine, "engine"),
             head=head,
             objective=objective,
-            noise=merge(Noise, self.noise, overrides.noise),
-            optimizer=merge(Optimizer, self.optimizer, overrides.optimizer),
-            precision=merge(Precision, self.precision, overrides.precision),
+            noise=merge(Noise, self.noise, overrides.noise, "noise"),
+            optimizer=merge(Optimizer, self.optimizer, overrides.optimizer, "optimizer"),
+            precision=merge(Precision, self.precision, overrides.precision, "precision"),
         )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.config import Data
-from pipeline.data.image_folder import FolderImages, check_files, split_folder
+from pipeline.data.image_folder import FolderImages, check_files, has_train, split_folder
 from pipeline.data.memory import check_memory
 from pipeline.data.mnist_family import IDX_SETS, idx_folder, missing_idx, read_idx_set
 from pipeline.data.packed import PackedImages, open_packed
@@ -105,12 +105,16 @@ def open_labelled(data: Data, split: Split) -> ImageDataset:
     return found
 
 
-def preflight(data: Data) -> int:
+def preflight(data: Data, notes: list[str] | None = None) -> int:
     """Check, without torch, that the training set is there and readable; return the number of its images.
 
     Image files are checked by sample, unless others may stand in for them: the headers of up to 10,000, the whole of
     up to 256. Of sets that torchvision
     reads it is checked that their files are there; their number of images is the published one.
+
+    Args:
+        data: which one.
+        notes: gets a sentence for what is left out.
 
     Raises:
         ConfigError: `data.root` is needed and missing, or the batches do not fit the data set.
@@ -124,6 +128,8 @@ def preflight(data: Data) -> int:
     else:
         images = open_dataset(data, "train")
         count = len(images)
+        if isinstance(images, FolderImages) and notes is not None:
+            notes += images.notes
         if isinstance(images, FolderImages) and data.on_error == "fail":
             check_files(images.files)
         if data.in_memory:
@@ -139,6 +145,15 @@ def count_classes(data: Data) -> int:
     if data.name in IDX_SETS:
         return IDX_SETS[data.name].classes[_idx_part(data)]
     return 10 if data.name == "fashion_mnist_10k" else open_dataset(data, "train").num_classes
+
+
+def count_test_images(data: Data) -> int | None:
+    """Images of the test set, whose classes must be those of the training set; None if torchvision is to read them.
+
+    Raises:
+        UserError: there are none, or they do not fit.
+    """
+    return None if data.name in TORCHVISION_SETS or data.download else len(open_dataset(data, "test"))
 
 
 def _given(data: Data) -> Path | None:
@@ -162,12 +177,13 @@ def _root(data: Data) -> Path:
 def _open_folder(data: Data, root: Path, split: Split) -> FolderImages:
     check_part(data.name, data.split, {UNLABELED: 0})
     unlabeled = data.split == UNLABELED
-    if unlabeled and not (root / "train").is_dir() and split == "train":
-        return FolderImages(_existing(root), unlabeled=True)  # a folder named val is one like any other here
-    train = split_folder(root, "train")
+    if unlabeled and split == "train" and not has_train(_existing(root)):
+        return FolderImages(root, unlabeled=True)  # a folder named val is one like any other here
+    layout = "splits" if unlabeled else data.layout
+    train = split_folder(root, "train", layout)
     if split == "train":
         return FolderImages(train, unlabeled=unlabeled)
-    return FolderImages(split_folder(root, split), like=train, unlabeled=unlabeled)
+    return FolderImages(split_folder(root, split, layout), like=train, unlabeled=unlabeled)
 
 
 def _existing(root: Path) -> Path:

@@ -6,7 +6,10 @@ never told to forget what was read: that would cost the next epoch its page cach
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -139,10 +142,19 @@ def read_file(path: str) -> bytes:
         UserError: it is gone, or cannot be read.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_file(path) as file:
             return file.readall()
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
+
+
+def open_file(path: str) -> io.FileIO:
+    """Open a regular file for reading; anything else is refused, for opening a pipe would wait for who writes to it."""
+    file = open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no file")
+    return file
 
 
 def read_ahead(paths: Iterable[str]) -> None:
@@ -151,7 +163,7 @@ def read_ahead(paths: Iterable[str]) -> None:
         return
     for path in paths:
         with suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
             try:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
             finally:
@@ -164,16 +176,14 @@ def read_image(path: str) -> NDArray[np.uint8]:
 
 
 def file_sizes(files: FileNames, progress: Progress | None = None) -> NDArray[np.int64]:
-    """Bytes of every file, `[N]`; raises `UserError` naming one that is gone."""
+    """Bytes of every file, `[N]`; 0 for one that is not there, which shows when it is opened."""
     sizes = np.zeros(len(files), np.int64)
 
     def look(start: int, stop: int) -> None:
         for index, name in enumerate(files.relatives(start, stop), start):
             path = os.path.join(files.root, name)
-            try:
+            with suppress(OSError):
                 sizes[index] = os.stat(path).st_size
-            except OSError as error:
-                raise _unreadable(path, error) from None
 
     for_each_block(look, len(files), progress)
     return sizes
@@ -191,7 +201,8 @@ def for_each_block(act: Callable[[int, int], None], count: int, progress: Progre
                 progress(min(number * BLOCK, count), count)
 
 
-def _unreadable(path: str, error: OSError) -> UserError:
+def unreadable(path: str, error: OSError) -> UserError:
+    """What to say of a file that cannot be opened."""
     if isinstance(error, FileNotFoundError):
         return UserError(f"image '{path}' does not exist any more. Put it back or start again without it")
     return undecodable(path, error.strerror or error)

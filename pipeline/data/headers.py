@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.data.decoding import MAX_PIXELS, TOO_LARGE, undecodable
-from pipeline.data.files import FileNames, Progress, for_each_block, read_file
+from pipeline.data.files import FileNames, Progress, for_each_block, open_file, unreadable
 from pipeline.data.jpeg_header import SIDEWAYS, orientation_of, read_header
 from pipeline.errors import UserError
 
@@ -76,8 +76,9 @@ def read_size(path: str) -> tuple[int, int, int]:
         NoImage: it is empty, no image, or announces more pixels than are ever decoded.
         UserError: it is gone, or cannot be opened.
     """
+    nbytes = 0
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_file(path) as file:
             nbytes = os.fstat(file.fileno()).st_size
             header = read_header(file.read(HEAD_BYTES)) if nbytes else None
             if header is not None:
@@ -91,12 +92,11 @@ def read_size(path: str) -> tuple[int, int, int]:
         raise NoImage(undecodable(path, reason), nbytes) from None
     except Image.DecompressionBombError:
         raise NoImage(undecodable(path, TOO_LARGE), nbytes) from None
-    except FileNotFoundError:
-        read_file(path)  # says what to do
-        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise NoImage(unreadable(path, error), nbytes) from None
+        raise NoImage(undecodable(path, str(error)), nbytes) from None
     except Exception as error:  # PIL's decoders raise whatever a damaged file leads them to
-        if isinstance(error, OSError) and error.errno is not None:
-            raise undecodable(path, error.strerror or error) from None
         raise NoImage(undecodable(path, str(error) or type(error).__name__), nbytes) from None
     if sides[0] * sides[1] > MAX_PIXELS:
         raise NoImage(undecodable(path, TOO_LARGE), nbytes)

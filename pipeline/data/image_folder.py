@@ -10,14 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from pipeline.data.files import FileImages, FileNames, read_image
 from pipeline.data.headers import read_size
-from pipeline.errors import UserError
+from pipeline.data.walk import EXTENSIONS, LeftOut, has_image, images_below, is_image, subfolders
+from pipeline.errors import ConfigError, UserError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+Layout = Literal["auto", "splits", "classes"]
+PARTS = ("train", "val", "valid", "validation", "test", "testing", "unlabeled", "extra", "dev")
+"""What folders beside `train` are called that are parts of a data set too, in any spelling."""
 HEADERS_CHECKED = 10_000
 IMAGES_DECODED = 256
 
@@ -35,14 +39,15 @@ class FolderImages(FileImages):
     """
 
     def __init__(self, folder: Path, like: Path | None = None, unlabeled: bool = False) -> None:
-        classes = [] if unlabeled else _class_names(folder)
+        left_out = LeftOut()
+        classes = [] if unlabeled else _class_names(folder, left_out)
         if like is not None and not unlabeled:
-            _check_same_classes(folder, classes, like, _class_names(like))
+            _check_same_classes(folder, classes, like, _class_names(like, LeftOut()))
         counts = []
 
         def names() -> Iterator[str]:
             for place in classes or ["."]:
-                found = _image_files(folder, place)
+                found = images_below(folder, place, left_out)
                 if not found:
                     raise _no_images(folder, place if classes else None)
                 counts.append(len(found))
@@ -51,23 +56,83 @@ class FolderImages(FileImages):
         files = FileNames.of(str(folder), names())
         labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts) if classes else np.full(len(files), -1)
         super().__init__(files, labels, classes)
+        if classes and (beside := [name for name in sorted(os.listdir(folder)) if _is_file(folder, name)]):
+            left_out.by_reason["for they lie in no class folder"] = [str(folder / name) for name in beside]
+        self.notes = left_out.notes()
 
 
-def split_folder(root: Path, split: str) -> Path:
-    """The folder of the training set ("train") or of the test set ("test"); raises `UserError` if there is none."""
+def _is_file(folder: Path, name: str) -> bool:
+    return is_image(name) and not name.startswith(".") and (folder / name).is_file()
+
+
+def split_folder(root: Path, split: str, layout: Layout = "auto") -> Path:
+    """The folder of the training set ("train") or of the test set ("test").
+
+    Args:
+        root: of the data set.
+        split: which.
+        layout: `splits`: the parts lie in `train` and `val`; `classes`: every folder is a class. `auto` finds out.
+
+    Raises:
+        UserError: there is none.
+        ConfigError: the folder can be read in two ways.
+    """
     if not root.is_dir():
         raise UserError(f"data.root '{root}' is not a folder. Give the folder that holds train/CLASS/IMAGE files")
-    train, validation = root / "train", root / "val"
+    train, validation = (_named(root, name) for name in ("train", "val"))
+    if layout == "auto" and train is not None:
+        _check_one_reading(root, train)
     if split == "train":
-        if validation.is_dir() and not train.is_dir():
-            raise UserError(f"'{root}' has a folder 'val' but no 'train'. Put the training images in '{train}'")
-        return train if train.is_dir() else root
-    if not validation.is_dir():
+        if layout != "classes" and validation is not None and train is None:
+            raise UserError(
+                f"'{root}' has a folder '{validation.name}' but no 'train'. Put the training images in "
+                f"'{root / 'train'}', or set data.layout=classes if '{validation.name}' is a class"
+            )
+        if train is None and layout == "splits":
+            raise UserError(f"'{root}' has no folder 'train' (data.layout=splits)")
+        return root if train is None or layout == "classes" else train
+    if validation is None or layout == "classes":
         raise UserError(
-            f"'{root}' has no test images: there is no folder '{validation}'. "
+            f"'{root}' has no test images: there is no folder '{root / 'val'}'. "
             "Add val/CLASS/IMAGE files with the classes of the training set"
         )
     return validation
+
+
+def _named(root: Path, name: str) -> Path | None:
+    """The folder of a part, however it is written; raises `ConfigError` if it is there in two spellings."""
+    found = [entry for entry in subfolders(root) if entry.lower() == name]
+    if len(found) > 1:
+        raise ConfigError(
+            "data.root", f"'{root}' has the folders {' and '.join(map(repr, found))}", f"Keep one '{name}'"
+        )
+    return root / found[0] if found else None
+
+
+def has_train(root: Path) -> bool:
+    """Whether a folder has one for the training set."""
+    return _named(root, "train") is not None
+
+
+def _check_one_reading(root: Path, train: Path) -> None:
+    """A class may be called `train`: then other folders beside it hold images too, and are no parts of a data set."""
+    others = [name for name in subfolders(root) if name.lower() not in PARTS]
+    others = [name for name in others if has_image(root / name)]
+    if not others:
+        return
+    inside = subfolders(train)
+    beside = sorted([train.name, *others])
+    raise ConfigError(
+        "data.layout",
+        f"'{root}' can be read in two ways: '{train}' is the training set, {_of(inside)}, and "
+        f"{', '.join(map(repr, others[:3]))} no part of it; or it is one {_of(beside)}, one of them "
+        f"called '{train.name}'",
+        "Set data.layout=splits for the first, or data.layout=classes for the second",
+    )
+
+
+def _of(classes: Sequence[str]) -> str:
+    return f"of {len(classes)} class{'es' if len(classes) != 1 else ''}" if classes else "without classes"
 
 
 def check_files(files: Sequence[str]) -> None:
@@ -84,19 +149,12 @@ def check_files(files: Sequence[str]) -> None:
 
 def image_names(folder: Path) -> list[str]:
     """All image files below a folder, relative to it, in the order of their names; links are followed."""
-    return _image_files(folder, ".")
+    return images_below(folder, ".", LeftOut())
 
 
-def _class_names(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            found = [(entry.name, entry.is_dir()) for entry in entries]
-    except OSError as error:
-        raise UserError(
-            f"folder '{folder}' cannot be read ({error.strerror}). Check data.root and its permissions"
-        ) from None
-    names = sorted(name for name, is_folder in found if is_folder)
-    if not names and not any(name.lower().endswith(EXTENSIONS) for name, _ in found):
+def _class_names(folder: Path, left_out: LeftOut) -> list[str]:
+    names = subfolders(folder, left_out)
+    if not names and not any(is_image(name) for name in os.listdir(folder)):
         raise _no_images(folder, None)
     return names
 
@@ -120,17 +178,6 @@ def _check_same_classes(folder: Path, names: list[str], like: Path, expected: li
             f"'{folder}' and '{like}' hold different classes: '{odd[0]}' is in '{here}' and not in '{there}'. "
             "Both must hold the same class folders"
         )
-
-
-def _image_files(folder: Path, place: str) -> list[str]:
-    """Images below `folder/place`, relative to `folder`: folders in the order of their paths, as torchvision does."""
-    found = []
-    top = os.path.join(folder, place)
-    for where, _, names in sorted(os.walk(top, followlinks=True)):
-        relative = os.path.normpath(os.path.join(place, os.path.relpath(where, top)))
-        prefix = "" if relative == "." else relative + "/"
-        found += [prefix + name for name in sorted(names) if name.lower().endswith(EXTENSIONS)]
-    return found
 
 
 def _evenly(files: Sequence[str], most: int) -> list[str]:

@@ -11,6 +11,7 @@ from pipeline.importing import Named
 from pipeline.objectives.barlow_twins import BarlowTwins
 from pipeline.objectives.base import Embeddings, Objective
 from pipeline.objectives.byol import BYOL
+from pipeline.objectives.returned import regular
 from pipeline.objectives.simclr import SimCLR
 from pipeline.objectives.supervised import Supervised
 from pipeline.objectives.vicreg import VICReg
@@ -48,4 +49,6 @@ def build_objective(config: settings.Objective, width: int, seed: int, stage: in
         raise ConfigError("objective.kind", problem, "Derive the class from it, as pipeline/objectives/vicreg.py does")
     if own.uses_target:
         raise ConfigError("objective.kind", f"'{config.kind}' wants a target network", "Only byol has one; use it")
+    name = config.kind
+    own.register_forward_hook(lambda _module, _inputs, returned: regular(name, returned))
     return own

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from launch.run_dir import create_run_dir
+from launch.run_dir import begin_run
 from pipeline.config_loading import load_config
 from tests.launch.evaluations import full
 from tests.observing.traces import write_pipeline
@@ -22,8 +22,9 @@ EMPTY_TAGS = ("meta", "link", "br", "path", "use", "rect", "img", "hr")
 
 def write_run(folder: Path, *overrides: str, steps: int = 60, terms: Sequence[str] = ("on_diagonal",)) -> RunDir:
     """A run of `steps` steps that was neither traced nor ended."""
-    path = create_run_dir(load_config(str(QUICKSTART), [f"run_dir={json.dumps(str(folder))}", *overrides]), "made-up")
-    run = RunDir(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = RunDir(folder)
+    begin_run(load_config(str(QUICKSTART), overrides), folder)
     run.metrics.write_text("".join(json.dumps(line(step, terms)) + "\n" for step in range(steps)))
     return run
 

@@ -161,11 +161,11 @@ CASES = [
     Case("binary", r"config\.yaml'.*(not valid YAML|not text)", text=bytes(range(256))),
     # the data
     Case("no data folder named", r"^data\.root: image_folder needs a folder.*data\.root=FOLDER", ("data.root=null",)),
-    Case("data folder missing", r"'nowhere' is not a folder\. Give", ("data.root=nowhere",)),
-    Case("data folder empty", r"'images/train' holds no class folders\. Images must", prepare=empty_folder),
-    Case("class folder empty", r"'images/train/class9' holds no image\. Add", prepare=empty_class),
-    Case("file that is no image", r"'images/train/class0/1\.png' cannot be decoded .*Replace", prepare=broken_image),
-    Case("image cut short", r"'images/train/class1/2\.png' cannot be decoded .*Replace", prepare=cut_image),
+    Case("data folder missing", r"nowhere' is not a folder\. Give", ("data.root=nowhere",)),
+    Case("data folder empty", r"images/train' holds no class folders\. Images must", prepare=empty_folder),
+    Case("class folder empty", r"images/train/class9' holds no image\. Add", prepare=empty_class),
+    Case("file that is no image", r"images/train/class0/1\.png' cannot be decoded .*Replace", prepare=broken_image),
+    Case("image cut short", r"images/train/class1/2\.png' cannot be decoded .*Replace", prepare=cut_image),
     Case("batch above the data", r"^data\.batch_size: .*64 .*8 images.*at most 8", ("data.batch_size=64",)),
     Case(
         "last batch of one",

@@ -65,8 +65,8 @@ def test_the_comparison_runs_and_a_second_call_only_reads(tmp_path: Path, monkey
         return interpreter(command, check=check)
 
     def fork(command: list[str]) -> int:
-        assert command[:3] == [sys.executable, "-m", "launch.cli"]
-        return Process(command[3:], forked=True).wait()
+        assert command[:4] == [sys.executable, "-P", "-m", "launch.cli"]
+        return Process(command[4:], forked=True).wait()
 
     interpreter = subprocess.run
     monkeypatch.setattr(subprocess, "run", run)

@@ -12,12 +12,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from launch.run_dir import read_config
 from pipeline.config_loading import load_config
 from pipeline.errors import StageFailure, UserError
 from tests.runs import LIMIT
 from workers.run_files import RunDir
+from workers.weights import save_tensors
 
 CommandLine = Callable[..., Any]
 
@@ -27,7 +31,7 @@ def test_training_starts_in_a_directory_that_is_ready(
 ) -> None:
     seen = []
 
-    def run_training(config: Any, run_dir: Path, start_step: int) -> int:
+    def run_training(config: Any, run_dir: Path, start_step: int, held: object) -> int:
         seen.append((config, run_dir, read_config(run_dir), RunDir(run_dir).logs.is_dir()))
         return 0
 
@@ -35,7 +39,8 @@ def test_training_starts_in_a_directory_that_is_ready(
     outcome = onward("train", "config.yaml", "run_dir=out", "seed=5", "stages.2.noise.std=0.5")
     expected = load_config("config.yaml", ["run_dir=out", "seed=5", "stages.2.noise.std=0.5"])
     assert (outcome.code, outcome.err) == (0, "")
-    assert seen == [(expected, Path("out"), expected, True)]
+    written = expected.model_copy(update={"run_dir": str(folder / "out")})
+    assert seen == [(expected, Path("out"), written, True)]
 
 
 def test_a_run_is_named_after_its_configuration(folder: Path, onward: CommandLine, fake_training: list[Path]) -> None:
@@ -43,7 +48,7 @@ def test_a_run_is_named_after_its_configuration(folder: Path, onward: CommandLin
     assert len(set(fake_training)) == 2
     for run in fake_training:
         assert str(run).startswith("runs/config-2")
-        assert read_config(run).run_dir == str(run)
+        assert read_config(run).run_dir == str(run.absolute())
 
 
 def test_the_last_override_wins(folder: Path, onward: CommandLine, fake_training: list[Path]) -> None:
@@ -70,7 +75,7 @@ def test_exit_codes(
     onward: CommandLine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def run_training(_config: object, _run_dir: Path, _start_step: int) -> int:
+    def run_training(_config: object, _run_dir: Path, _start_step: int, _held: object) -> int:
         if isinstance(ending, BaseException):
             raise ending
         return ending
@@ -81,7 +86,7 @@ def test_exit_codes(
 
 
 def test_evaluation_is_given_the_run(folder: Path, onward: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(monkeypatch, "launch.spawn", run_training=lambda _config, _run_dir, _start_step: 0)
+    stand_in(monkeypatch, "launch.spawn", run_training=lambda *_: 0)
     expected = (Path("out"), ["evaluation.mlp=true"])
     stand_in(monkeypatch, "launch.evaluate", evaluate_run=lambda *given: 3 if given == expected else 4)
     onward("train", "config.yaml", "run_dir=out")
@@ -96,12 +101,16 @@ def test_check_prints_a_configuration_that_train_reads(folder: Path, onward: Com
 
 def test_check_prints_where_stages_go_and_what_crosses(folder: Path, onward: CommandLine) -> None:
     outcome = onward("check", "config.yaml", "model.cuts=[stem, layer2.0]", "train.max_steps=3")
-    assert outcome.out.splitlines()[-5:] == [
+    *told, note = outcome.out.splitlines()[-8:]
+    assert note.startswith("# note: there will be no linear probes: ")
+    assert told == [
         "# stage  device  units                 output [V, B, C, H, W]",
         "# 1      cpu     stem                  [2, 4, 8, 16, 16]",
         "# 2      cpu     layer1.0 to layer2.0  [2, 4, 16, 8, 8]",
         "# 3      cpu     layer2.1 to layer4.1  [2, 4, 64, 2, 2]",
-        "# 8 images in batches of 4: 2 steps an epoch, 3 in all",
+        "# processes by rank (torchrun --nproc-per-node=3): 0: stage 1, 1: stage 2, 2: stage 3",
+        "# 8 images of 2 classes",
+        "# batches of 4: 2 steps an epoch, 3 in all",
     ]
     assert not (folder / "runs").exists()
 
@@ -133,11 +142,18 @@ def test_export_copies_the_backbone_once(
     assert_refused(onward("export", "out", "b.safetensors"), r"'out' has no trained backbone .*Train it to the end")
     run = RunDir(Path("out"))
     run.final.mkdir()
-    run.backbone.write_bytes(b"weights")
+    save_tensors(run.backbone, {"conv1.weight": torch.ones(2, 3)})
     assert onward("export", "out", "b.safetensors").code == 0
-    assert Path("b.safetensors").read_bytes() == b"weights"
+    assert torch.equal(load_file("b.safetensors")["conv1.weight"], torch.ones(2, 3))
+    with safe_open("b.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    assert (metadata["image_size"], metadata["mean"]) == ("16", "[0.485, 0.456, 0.406]")
+    assert metadata["resize"].startswith("short side to 18, bilinear, then the centre")
+    assert_refused(onward("export", "out", "b.pt"), r"'b\.pt' should end with \.safetensors.*Give b\.safetensors")
     assert_refused(onward("export", "out", "b.safetensors"), r"'b\.safetensors' already exists\. Give another")
-    assert_refused(onward("export", "out", "no/b.safetensors"), r"cannot be written \(No such file")
+    assert_refused(onward("export", "out", "no/b.safetensors"), r"cannot be written \(there is no folder 'no'\)")
+    run.backbone.write_bytes(b"weights")
+    assert_refused(onward("export", "out", "c.safetensors"), r"backbone\.safetensors' is damaged")
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def test_a_snapshot_is_evaluated_and_the_report_is_of_the_trained_network(run: R
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.epochs=3", r"^train\.epochs: cannot be changed for an evaluation: .*Give evaluation\.KEY=VALUE or"),
+        ("train.epochs=3", r"^train\.epochs: cannot be changed for an evaluation: .*Give evaluation\.KEY=VALUE, dev"),
         ("seed=3", r"^seed: cannot be changed for an evaluation"),
         ("evaluation=none", r"^evaluation: cannot be changed"),
         ("device=cuda", r"^device: got 'cuda', and this machine has 0 GPUs"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from pathlib import Path
@@ -130,13 +129,6 @@ def test_what_decides_the_numbers_may_not(run: Path) -> None:
         ConfigError, match=r"another configuration: seed is 0 there, 7 here; threads is 1 there, 2 here"
     ):
         inspect(changed(seed=7, threads=2), run)
-
-
-def test_a_run_that_is_being_trained_is_refused(run: Path) -> None:
-    with (run / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match="is still being trained"):
-            inspect(CONFIG, run)
 
 
 def test_a_run_that_has_ended_is_finished(run: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import launch.run_dir
-from launch.run_dir import check_run_dir, create_run_dir, read_config
+from launch.run_dir import begin_run, check_run_dir, claim_run, read_config
 from pipeline.config import Config
 from pipeline.config_loading import parse_config
 from pipeline.errors import ConfigError, UserError
@@ -22,13 +22,20 @@ def into(path: Path) -> Config:
     return parse_config({"seed": 3, "run_dir": str(path)})
 
 
+def create(config: Config, name: str = "any") -> Path:
+    """A run directory as a command makes it."""
+    with claim_run(config, name) as claimed:
+        begin_run(config, claimed.run.path)
+    return claimed.run.path
+
+
 def tree(folder: Path) -> dict[str, bytes | None]:
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
 
 
 def test_the_default_name_tells_config_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    runs = [create_run_dir(Config(), "quickstart") for _ in range(3)]
+    runs = [create(Config(), "quickstart") for _ in range(3)]
     assert len(set(runs)) == 3
     for run in runs:
         assert re.fullmatch(r"runs/quickstart-\d{8}-\d{6}(-\d)?", str(run))
@@ -36,28 +43,20 @@ def test_the_default_name_tells_config_and_time(tmp_path: Path, monkeypatch: pyt
 
 def test_a_new_run_holds_its_configuration_and_a_place_for_logs(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "run"
-    assert create_run_dir(into(path), "any") == path
-    assert sorted(os.listdir(path)) == ["config.yaml", "logs"]
+    assert create(into(path), "any") == path
+    assert sorted(os.listdir(path)) == [".lock", "config.yaml", "logs"]
     assert read_config(path) == into(path)
 
 
 def test_the_configuration_of_a_run_says_where_the_run_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run = create_run_dir(parse_config({"seed": 9}), "name")
-    assert read_config(run) == parse_config({"seed": 9, "run_dir": str(run)})
+    run = create(parse_config({"seed": 9}), "name")
+    assert read_config(run) == parse_config({"seed": 9, "run_dir": str(run.absolute())})
 
 
 def test_an_empty_folder_may_become_a_run(tmp_path: Path) -> None:
-    create_run_dir(into(tmp_path), "any")
+    create(into(tmp_path), "any")
     assert read_config(tmp_path).seed == 3
-
-
-def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
-    path = create_run_dir(into(tmp_path / "run"), "any")
-    before = tree(tmp_path)
-    with pytest.raises(ConfigError, match=rf"^run_dir: '{path}' was taken by another run this moment\. Give another"):
-        create_run_dir(into(path), "any")
-    assert tree(tmp_path) == before
 
 
 def test_what_is_not_a_run_is_left_alone(tmp_path: Path) -> None:
@@ -65,10 +64,10 @@ def test_what_is_not_a_run_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("...")
     before = tree(tmp_path)
     with pytest.raises(ConfigError, match=r"not empty \(it holds 'file'\).*Give another run_dir"):
-        create_run_dir(into(tmp_path), "any")
+        create(into(tmp_path), "any")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ConfigError, match=rf"'{tmp_path / 'file'}' is not a folder"):
-            create_run_dir(into(path), "any")
+            create(into(path), "any")
     assert tree(tmp_path) == before
 
 
@@ -85,18 +84,8 @@ def test_a_full_disk_is_bad_input_and_no_traceback(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(ConfigError, match=r"cannot be written \(No space left on device\)"):
-        create_run_dir(into(tmp_path / "run"), "any")
-    assert not (tmp_path / "run" / "config.yaml").exists()
-
-
-def test_of_two_runs_that_start_at_once_one_gets_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both found the folder free; the second must notice when it takes it."""
-    monkeypatch.setattr(launch.run_dir, "check_run_dir", lambda _config: None)
-    create_run_dir(into(tmp_path / "run"), "first")
-    before = tree(tmp_path)
-    with pytest.raises(ConfigError, match="taken by another run"):
-        create_run_dir(into(tmp_path / "run"), "second")
-    assert tree(tmp_path) == before
+        create(into(tmp_path / "run"), "any")
+    assert tree(tmp_path) == {}
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +129,7 @@ def test_where_things_are() -> None:
 
 
 def test_a_run_that_may_not_be_looked_into_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = create_run_dir(into(tmp_path / "run"), "any")
+    run = create(into(tmp_path / "run"))
 
     def refuse(folder: Path) -> None:
         raise PermissionError(13, "Permission denied")

@@ -100,4 +100,4 @@ def test_a_terminal_that_goes_stops_a_run_in_order_unless_it_is_told_not_to(tmp_
     assert process.wait(LIMIT) == (0 if nohup else 130)
     failure = tmp_path / "run" / "failure.json"
     assert failure.exists() != nohup
-    assert nohup or "the same command goes on from the snapshot after" in failure.read_text()
+    assert nohup or "goes on from the snapshot after" in failure.read_text()

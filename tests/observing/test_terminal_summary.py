@@ -123,7 +123,7 @@ def test_a_run_without_probes_or_speed() -> None:
     rows = file.getvalue().splitlines()
     assert rows[0].strip() == "share of time"
     assert "stage 2 skipped 3 steps: loss or gradient not finite" in rows
-    assert rows[-1].startswith("149760 images, one step  ·  everything is in ")
+    assert rows[-1].startswith("149760 images, too short for a rate  ·  everything is in ")
 
 
 def test_only_so_many_incidents_are_told() -> None:

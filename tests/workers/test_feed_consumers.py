@@ -16,9 +16,10 @@ from tests.workers.feed_cases import batches, config, write_photos
 from workers.feed import Feed
 from workers.links.base import LinkAddress, Sender
 from workers.links.fan import Share, SlicingSender
-from workers.links.lasting import LastingSender, Log
+from workers.links.lasting import LastingSender
 from workers.links.p2p import P2pSender
 from workers.links.queue import QueueSender
+from workers.links.replay import Log
 from workers.links.rpc import RpcSender
 from workers.messages import Header, TensorSpec
 from workers.run_files import RunDir

@@ -17,7 +17,8 @@ from tests.waiting import LIMIT, wait_until
 from workers.links.base import LinkAddress, LinkClosed, LinkTimeout, Receiver, Sender
 from workers.links.factory import CPU, open_receiver, open_sender
 from workers.links.fan import Share, joining, slicing
-from workers.links.lasting import ATTEND_SECONDS, LastingReceiver, LastingSender, Log
+from workers.links.lasting import ATTEND_SECONDS, LastingReceiver, LastingSender
+from workers.links.replay import Log
 from workers.messages import Header, Message, TensorSpec
 
 SPEC = TensorSpec((2, 3), torch.float32)

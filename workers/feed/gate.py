@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import select
 import threading
 from contextlib import suppress
 
 from workers.feed.ring import SLOTS
+from workers.ready import readable
 
 POLL_SECONDS = 1.0
 """Nothing waits longer without looking around; what it waits for wakes it at once."""
@@ -52,7 +52,7 @@ class Gate:
     def wait(self, number: int) -> bool:
         """Until batch `number` may be begun; whether it still is wanted then."""
         while not self.stopped and not self.is_open(number):
-            select.select([self._reader], [], [], POLL_SECONDS)
+            readable([self._reader], POLL_SECONDS)
             self.clear()
         return not self.stopped
 

@@ -6,18 +6,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from workers.environment import process_environment
+from workers.environment import interpreter, process_environment
 from workers.feed.agenda import Chunk
 
 CLOSE_SECONDS = 5.0
 """A worker ends at once when its pipe is closed, unless the system itself holds it."""
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """Of Ctrl-C and of schedulers, which go to every process of a group: the feed is needed until the run has left."""
 
 
@@ -37,15 +36,13 @@ class Worker:
         self.ended = False
         self.outstanding: deque[Chunk] = deque()
         """What it has been given and not yet made, in order."""
-        # The modules that this process finds, not those that happen to lie in the working directory.
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path if os.path.isdir(entry or os.curdir))
         with _stop_signals_blocked():
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "workers.feed.process"],
+                interpreter("workers.feed.process"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=descriptors,
-                env={**process_environment(threads=1), "PYTHONPATH": path},
+                env=process_environment(threads=1),
             )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -86,7 +83,9 @@ class Worker:
             code = self.process.wait(CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            code = self.process.wait(CLOSE_SECONDS)
+            with suppress(subprocess.TimeoutExpired):  # a dead file system may hold even a killed process
+                self.process.wait(CLOSE_SECONDS)
+            code = -signal.SIGKILL if self.process.returncode is None else self.process.returncode
         self._answers.close()
         return code
 

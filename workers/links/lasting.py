@@ -7,97 +7,25 @@ rely on a restarted stage computing the same bits again.
 
 from __future__ import annotations
 
-import shutil
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from torch import Tensor
 
 from pipeline.errors import TrainingError
 from workers.links.base import LinkClosed, LinkTimeout, Receiver, Sender
+from workers.links.replay import Log
 from workers.messages import Header, Message
 
-MEMORY_BYTES = 2**30
-"""Of batches kept in memory for one link; those beyond wait on disk."""
 SERVE_SECONDS = 0.1
 """How long who has nothing else to do waits for a receiver to take what it gets once more."""
 
 ATTEND_SECONDS = 0.5
 """How long a successor may take to connect while batches are awaited from others; then it gets another chance."""
-
-
-@dataclass
-class _Kept:
-    header: Header
-    tensor: Tensor | None
-    file: Path | None = None
-
-
-class Log:
-    """The batches that a restarted receiver may need: all since the last complete snapshot, in order.
-
-    Args:
-        folder: where batches go that do not fit into `limit` bytes of memory.
-    """
-
-    def __init__(self, folder: Path, limit: int = MEMORY_BYTES) -> None:
-        self._folder, self._limit = folder, limit
-        self._kept: dict[int, _Kept] = {}
-        self._bytes = 0
-        self._lock = threading.Lock()  # one thread sends, another hears of snapshots
-
-    def add(self, header: Header, tensor: Tensor) -> None:
-        """Keep one batch; the tensor must not be changed afterwards."""
-        size = tensor.numel() * tensor.element_size()
-        with self._lock:
-            spill = self._bytes + size > self._limit
-            self._bytes += 0 if spill else size
-        kept = _Kept(header, None if spill else tensor)
-        if spill:
-            kept.file = self._folder / f"step_{header.step}.safetensors"
-            _write(kept.file, tensor)
-        with self._lock:
-            self._kept[header.step] = kept
-
-    def forget(self, steps: int) -> None:
-        """A snapshot after `steps` steps is complete: no earlier batch will be asked for."""
-        with self._lock:
-            gone = [self._kept.pop(step) for step in list(self._kept) if step < steps]
-            self._bytes -= sum(k.tensor.numel() * k.tensor.element_size() for k in gone if k.tensor is not None)
-        for kept in gone:
-            if kept.file is not None:
-                kept.file.unlink(missing_ok=True)
-
-    def steps(self) -> list[int]:
-        """Of the batches that are kept."""
-        with self._lock:
-            return sorted(self._kept)
-
-    def get(self, step: int) -> Message | None:
-        """The batch of `step`; None once it has been forgotten."""
-        with self._lock:
-            kept = self._kept.get(step)
-        if kept is None:
-            return None
-        tensor = kept.tensor
-        if tensor is None:
-            assert kept.file is not None
-            try:
-                tensor = _read(kept.file)
-            except FileNotFoundError:  # forgotten meanwhile
-                return None
-        return Message(kept.header, tensor)
-
-    def close(self) -> None:
-        """Remove what is on disk."""
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class LastingSender(Sender):
@@ -119,6 +47,8 @@ class LastingSender(Sender):
         self._retired = 0
         self._due: deque[int] = deque()
         """Steps that are yet to be sent, or sent again."""
+        self._newest: Message | None = None
+        """The last that was to be sent, as it was given: on the device that the link takes it from."""
         super().__init__(self._inner.address, self._inner.spec)
 
     def await_room(self, timeout: float) -> None:
@@ -134,6 +64,7 @@ class LastingSender(Sender):
     def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
         """As `Sender.send`; if the receiver died, everything it may need is sent as soon as it takes it."""
         self._log.add(header, tensor)
+        self._newest = Message(header, tensor)
         if header.step not in self._due:
             self._due.append(header.step)
         try:
@@ -171,8 +102,10 @@ class LastingSender(Sender):
     def _send_due(self, deadline: float) -> None:
         while self._due:
             message = self._log.get(self._due[0])
-            if message is not None:
-                self._inner.send(message.header, message.tensor, max(deadline - time.monotonic(), 0.0))
+            if message is not None and (newest := self._newest) is not None:
+                again = message.header.step != newest.header.step
+                tensor = message.tensor.to(newest.tensor.device) if again else newest.tensor
+                self._inner.send(message.header, tensor, max(deadline - time.monotonic(), 0.0))
             self._due.popleft()
 
     def _reopen(self) -> None:
@@ -265,16 +198,3 @@ def _opened(opening: Callable[[], End], patience: float) -> End:
         except LinkClosed:
             if time.monotonic() > deadline:
                 raise
-
-
-def _write(path: Path, tensor: Tensor) -> None:
-    from safetensors.torch import save_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"batch": tensor.contiguous()}, path)
-
-
-def _read(path: Path) -> Tensor:
-    from safetensors.torch import load_file
-
-    return load_file(path)["batch"]

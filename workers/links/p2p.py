@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
 import socket
 import threading
 import time
@@ -151,9 +150,7 @@ class P2pReceiver(FramedReceiver):
         return super()._read_frame()
 
     def _sender_lives(self) -> bool:
-        watch = select.poll()
-        watch.register(self._connection.fileno(), select.POLLRDHUP)
-        return not watch.poll(0)
+        return not wire.has_ended(self._connection)
 
 
 def open_p2p_sender(

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
+from typing import Any
 
 from pipeline.errors import UserError
 
@@ -41,14 +42,14 @@ def listen(address: Address) -> socket.socket:
     Raises:
         UserError: the address cannot be listened on.
     """
-    family = _family(address)
+    family, where = _resolved(address)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         if isinstance(address, str):
             remove_socket_file(address)
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        listener.bind(where)
         if isinstance(address, str):
             os.chmod(address, 0o600)  # before anybody can connect; the folder should be private too
         listener.listen(128)
@@ -67,7 +68,9 @@ def address_of(listener: socket.socket) -> Address:
 
 def describe(address: Address) -> str:
     """An address for a message."""
-    return f"'{address}'" if isinstance(address, str) else f"{address[0]}:{address[1]}"
+    if isinstance(address, str):
+        return f"'{address}'"
+    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
 
 def remove_socket_file(path: str) -> None:
@@ -126,10 +129,11 @@ def as_socket(connection: Connection) -> socket.socket:
 
 def _connect_once(address: Address, key: bytes, timeout: float) -> Connection:
     timeout = max(timeout, 0.01)
-    sock = socket.socket(_family(address), socket.SOCK_STREAM)
+    family, where = _resolved(address)
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.settimeout(timeout)
-        sock.connect(address)
+        sock.connect(where)
     except BaseException:
         sock.close()
         raise
@@ -196,12 +200,19 @@ def _wrap(sock: socket.socket, timeout: float) -> Connection:
     return connection
 
 
-def _family(address: Address) -> socket.AddressFamily:
+def _resolved(address: Address) -> tuple[socket.AddressFamily, Any]:
+    """The family of an address, and what its sockets take; a host may have a name, in IPv4 or IPv6.
+
+    Raises:
+        UserError: a path that is too long.
+        OSError: a name that is not known.
+    """
     if isinstance(address, str):
         if len(os.fsencode(address)) > MAX_UNIX_PATH:
             raise UserError(
                 f"the path '{address}' is too long for a socket: at most {MAX_UNIX_PATH} bytes. "
                 "Choose a shorter directory, for example one in /tmp"
             )
-        return socket.AF_UNIX
-    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        return socket.AF_UNIX, address
+    family, _, _, _, where = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+    return family, where

@@ -65,8 +65,7 @@ def test_sizes_of_files_and_one_that_is_gone(photos: Path) -> None:
     assert sizes.tolist() == [os.path.getsize(path) for path in images.files]
     assert calls == [(4, 4)]
     os.unlink(images.files[2])
-    with pytest.raises(UserError, match=r"image '.*/x y\.png' does not exist any more"):
-        file_sizes(images.files)
+    assert file_sizes(images.files)[2] == 0, "which shows when it is opened, or another may stand in for it"
 
 
 def test_every_file_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:

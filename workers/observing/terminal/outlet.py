@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -21,7 +22,8 @@ class Outlet(io.TextIOBase):
 
     def __init__(self, stream: TextIO, name: str) -> None:
         self._stream, self._name = stream, name
-        self._lost = False
+        self.lost: OSError | None = None
+        """Why not all could be written, if so."""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -64,8 +66,8 @@ class Outlet(io.TextIOBase):
         return True
 
     def _give_up(self, error: OSError) -> None:
-        if not self._lost:
-            self._lost = True
+        if self.lost is None:
+            self.lost = error
             _log.warning("not all that is said can be written to %s (%s)", self._name, error.strerror)
 
 
@@ -77,6 +79,19 @@ def speak_in_spite_of_all() -> None:
         sys.stdout = cast(TextIO, Outlet(sys.stdout, "the standard output"))
     if not isinstance(sys.stderr, Outlet):
         sys.stderr = cast(TextIO, Outlet(sys.stderr, "the standard error"))
+
+
+def lost_output() -> OSError | None:
+    """Why not all of the standard output could be written; None too if its reader wanted no more.
+
+    Called at the end of a process; what could not be written is not tried again.
+    """
+    sys.stdout.flush()
+    lost = sys.stdout.lost if isinstance(sys.stdout, Outlet) else None
+    if lost is not None:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return None if isinstance(lost, BrokenPipeError) else lost
 
 
 def open_standard_streams() -> None:

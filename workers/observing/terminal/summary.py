@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def print_summary(
         events: of the run, oldest first.
         notes: further sentences.
     """
-    place = from_here(run.path)
+    place = shlex.quote(str(from_here(run.path)))
     following = [f"next: onward evaluate {place}", f"      onward report {place}"]
     most = _room(terminal, run, report, [*notes, *following]) - 2  # how many there are, and that there are more
     told = incidents(events, max(0, min(most, MOST_LINES)))
@@ -81,7 +82,7 @@ def _remarks(report: dict[str, Any]) -> list[str]:
 
 def _closing(run: RunDir, report: dict[str, Any]) -> str:
     """The last line of a run."""
-    rate = f"{report['images_per_second']:.0f} images/s" if report["images_per_second"] else "one step"
+    rate = f"{report['images_per_second']:.0f} images/s" if report["images_per_second"] else "too short for a rate"
     seconds = f" in {clock(report['seconds'])}" if report.get("seconds") else ""
     return f"{report['images']} images{seconds}, {rate}  ·  everything is in {from_here(run.path)}"
 

@@ -32,7 +32,7 @@ export class Connection {
     const turn = (this.turn += 1);
     let all = null;
     try {
-      const answer = await fetch("/history.json", { cache: "no-store", signal: AbortSignal.timeout(SILENT_MS) });
+      const answer = await fetch("history.json", { cache: "no-store", signal: AbortSignal.timeout(SILENT_MS) });
       if (answer.ok) all = await answer.json();
     } catch {
       // Nobody is there; what follows is the same as for an answer that is none.
@@ -55,7 +55,7 @@ export class Connection {
 
   follow() {
     this.stop();
-    const source = (this.source = new EventSource(`/events?after=${encodeURIComponent(this.model.id)}`));
+    const source = (this.source = new EventSource(`events?after=${encodeURIComponent(this.model.id)}`));
     let answered = false;
     const hear = (kind, listener) =>
       source.addEventListener(kind, (message) => {

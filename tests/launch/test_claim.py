@@ -1,0 +1,173 @@
+"""A run directory belongs to one start at a time, and a start that fails leaves nothing that stops the next."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from launch.claim import Claim, claim, is_running
+from launch.run_dir import begin_run, claim_run
+from pipeline.config import Config
+from pipeline.config_loading import parse_config
+from pipeline.errors import ConfigError
+from workers.run_files import RunDir
+
+
+def into(path: Path) -> Config:
+    return parse_config({"run_dir": str(path)})
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_the_second_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with claim(path) as first:
+        begin_run(into(path), path)
+        first.keep()
+        before = everything(tmp_path)
+        with pytest.raises(ConfigError, match=rf"^run_dir: the run in '{path}' is still being trained\. Wait"):
+            claim(path)
+        assert is_running(RunDir(path))
+        assert everything(tmp_path) == before
+    assert not is_running(RunDir(path))
+    with claim(path) as again:
+        assert again.made == []
+
+
+def test_whoever_was_given_the_lock_holds_it_when_the_first_has_gone(tmp_path: Path) -> None:
+    first = claim(tmp_path / "run")
+    (descriptor,) = first.held
+    kept = os.dup(descriptor)
+    first.release()
+    assert is_running(first.run)
+    os.close(kept)
+    assert not is_running(first.run)
+
+
+def test_many_that_start_at_once_get_it_one_after_the_other(tmp_path: Path) -> None:
+    """Some fail and take away what they made while others come: nobody is left with a lock that has no name."""
+    inside, most, ended = [], [], []
+
+    def start(number: int) -> None:
+        try:
+            with claim(tmp_path / "deep" / "run", wait=60.0) as held:
+                inside.append(number)
+                most.append(len(inside))
+                assert held.descriptor is not None
+                assert os.path.samestat(os.fstat(held.descriptor), held.run.lock.stat())
+                inside.remove(number)
+                if number % 2:
+                    raise RuntimeError
+        except RuntimeError:
+            pass
+        ended.append(number)
+
+    threads = [threading.Thread(target=start, args=(number,)) for number in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(ended) == list(range(24))
+    assert max(most) == 1
+
+
+def test_who_only_looks_is_not_taken_for_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    with RunDir(path).lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        threading.Timer(0.05, fcntl.flock, (lock, fcntl.LOCK_UN)).start()
+        claim(path, wait=60.0).release()
+
+
+@pytest.mark.parametrize("before", [[], ["run"]], ids=["nothing", "an empty folder"])
+def test_a_start_that_fails_takes_away_what_it_made(tmp_path: Path, before: list[str]) -> None:
+    for name in before:
+        (tmp_path / name).mkdir()
+    path = tmp_path / "run"
+
+    def fail() -> None:
+        with claim(path):
+            if not before:
+                begin_run(into(path), path)
+            raise ConfigError("data.root", "is no folder", "Give one")
+
+    with pytest.raises(ConfigError, match="is no folder"):
+        fail()
+    assert everything(tmp_path) == before
+
+
+def test_a_run_that_was_there_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with claim(path) as first:
+        begin_run(into(path), path)
+        first.keep()
+    before = everything(tmp_path)
+
+    def refuse() -> None:
+        with claim(path):
+            raise ConfigError("seed", "is another one", "Give the same")
+
+    with pytest.raises(ConfigError, match="seed"):
+        refuse()
+    assert everything(tmp_path) == before
+
+
+def test_what_a_start_left_that_was_killed_is_taken_up(tmp_path: Path) -> None:
+    """Before it had written config.yaml: then the folder is not a run yet, and it is nobody else's either."""
+    path = tmp_path / "run"
+    (path / "logs").mkdir(parents=True)
+    (path / ".lock").touch()
+    (path / ".config.yaml.4711.tmp").write_text("seed: ")
+    claim_run(into(path), "any").release()
+    (path / "thesis.tex").touch()
+    with pytest.raises(ConfigError, match=r"is not empty .* and is not a run"):
+        claim_run(into(path), "any")
+
+
+def test_folders_of_runs_that_start_within_a_second_have_names_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    claims = [claim_run(Config(), "quickstart") for _ in range(3)]
+    assert len({claimed.run.path for claimed in claims}) == 3
+    for claimed in claims:
+        claimed.release()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_a_run_starts_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(descriptor: object, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with claim(tmp_path / "run") as claimed:
+        assert claimed.held == ()
+        assert "has no locks: nothing stops a second start" in claimed.notes[0]
+        assert not is_running(claimed.run)
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, *_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(ConfigError, match=r"^run_dir: '.*run' cannot be written \(No space left on device\)"):
+        claim(tmp_path / "deep" / "run")
+    assert everything(tmp_path) == []
+
+
+def test_a_claim_is_given_back_once(tmp_path: Path) -> None:
+    held = claim(tmp_path / "run")
+    held.release()
+    held.release()
+    assert isinstance(held, Claim)
