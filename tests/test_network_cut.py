@@ -112,5 +112,6 @@ def test_the_network_is_cut(tmp_path: Path, hosts: Hosts, link: str) -> None:
         causes = re.findall(r"^error: .*$", said, re.M)
         assert len(causes) == 1, said
         assert re.fullmatch(
-            r"error: (stages 3-4|stage [34]) failed at step \d+: no sign of life for \d+ s \(hang_timeout\): .*", causes[0]
+            r"error: (stages 3-4|stage [34]) failed at step \d+: no sign of life for \d+ s \(hang_timeout\): .*",
+            causes[0],
         ), causes
