@@ -78,6 +78,7 @@ def resume(run: RunFolder, overrides: Overrides = None, quiet: Quiet = False, ve
 
 
 def _train(settings: Config, name: str, notes: Sequence[str] = ()) -> None:
+    outlet.expect_no_reader()
     with claim_run(settings, name) as claimed:
         found = preflight(settings, claimed.run.path)
         opened = open_run(settings, claimed.run.path)

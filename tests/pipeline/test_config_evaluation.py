@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.config_loading import dump_config, load_config, parse_config
+from pipeline.config_paths import with_whole_paths
 from pipeline.errors import ConfigError
 
 GIVEN: dict[str, Any] = {
@@ -22,7 +23,7 @@ GIVEN: dict[str, Any] = {
 
 def test_what_is_resolved_reads_back(tmp_path: Path) -> None:
     for given in ({}, GIVEN):
-        config = parse_config({"evaluation": given})
+        config = with_whole_paths(parse_config({"evaluation": given}))
         (tmp_path / "config.yaml").write_text(dump_config(config))
         assert load_config(tmp_path / "config.yaml") == config
     assert config.evaluation.corruptions.names == ("fog", "contrast")

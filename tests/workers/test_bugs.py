@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import threading
 from pathlib import Path
@@ -162,6 +163,8 @@ def test_tensors_are_written_as_the_library_does_without_holding_the_file_in_mem
 
 def test_a_descriptor_beyond_the_thousandth_can_be_waited_for() -> None:
     """A coordinator of 400 stages had 1,100 open files: select.select refuses numbers from 1024 on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     reader, writer = os.pipe()
     high = 1500
     os.dup2(reader, high)
@@ -175,6 +178,7 @@ def test_a_descriptor_beyond_the_thousandth_can_be_waited_for() -> None:
     finally:
         for descriptor in (high, reader):
             os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Nonsense:

@@ -327,12 +327,14 @@ def test_a_worker_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -
     class Stuck:
         def __init__(self) -> None:
             self.waits: list[float] = []
+            self.returncode: int | None = None
 
         def wait(self, timeout: float) -> int:
             self.waits.append(timeout)
             if len(self.waits) == 1:
                 raise subprocess.TimeoutExpired("stuck", timeout)
-            return -signal.SIGKILL
+            self.returncode = -signal.SIGKILL
+            return self.returncode
 
         def kill(self) -> None:
             assert len(self.waits) == 1

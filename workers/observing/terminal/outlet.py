@@ -24,6 +24,7 @@ class Outlet(io.TextIOBase):
         self._stream, self._name = stream, name
         self.lost: OSError | None = None
         """Why not all could be written, if so."""
+        self.matters = True
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -81,8 +82,14 @@ def speak_in_spite_of_all() -> None:
         sys.stderr = cast(TextIO, Outlet(sys.stderr, "the standard error"))
 
 
+def expect_no_reader() -> None:
+    """What this command says is not what it is for: it has not failed if nobody can be told."""
+    if isinstance(sys.stdout, Outlet):
+        sys.stdout.matters = False
+
+
 def lost_output() -> OSError | None:
-    """Why not all of the standard output could be written; None too if its reader wanted no more.
+    """Why not all of the standard output could be written; None too if it does not matter, or was not wanted.
 
     Called at the end of a process; what could not be written is not tried again.
     """
@@ -91,7 +98,8 @@ def lost_output() -> OSError | None:
     if lost is not None:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return None if isinstance(lost, BrokenPipeError) else lost
+    unwanted = isinstance(lost, BrokenPipeError) or (isinstance(sys.stdout, Outlet) and not sys.stdout.matters)
+    return None if unwanted else lost
 
 
 def open_standard_streams() -> None:
