@@ -10,7 +10,7 @@ import pytest
 
 from tests.marks import slow
 from tests.recovery import killed
-from tests.runs import report, train
+from tests.runs import onward, report, train
 
 pytestmark = pytest.mark.processes
 
@@ -110,3 +110,22 @@ def test_a_finished_run_is_left_alone_and_another_one_refused(tmp_path: Path) ->
     assert result.returncode == 2
     assert "another configuration: seed is 1 there, 5 here; noise.std is 0.25 there, 0.3 here" in result.stderr
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+def test_a_run_that_was_moved_is_resumed_where_it_lies(whole: str, tmp_path: Path) -> None:
+    """What an interrupted run prints to be pasted needs neither its configuration nor its first place."""
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    killed(folder, (2, 9), *STEPS, snapshot=8)
+    moved = tmp_path / "elsewhere" / "my run"
+    moved.parent.mkdir()
+    (folder / "run").rename(moved)
+    result = onward("resume", moved)
+    assert result.returncode == 0, result.stderr
+    assert "going on from the snapshot after 8 steps" in result.stdout
+    assert not (folder / "run").exists()
+    moved.rename(tmp_path / "elsewhere" / "run")
+    assert report(tmp_path / "elsewhere")["final_digest"] == whole
+    missing = onward("resume", tmp_path / "elsewhere" / "nothing")
+    assert missing.returncode == 2
+    assert missing.stderr.endswith(f"nothing' does not exist. These have snapshots: {tmp_path / 'elsewhere' / 'run'}\n")
