@@ -195,8 +195,9 @@ def _arrays(opened: Any, name: str, _root: str) -> ArrayImages:
 
 
 def _tensors(opened: Any, name: str, _root: str) -> ArrayImages:
-    pixels = np.stack([np.asarray(image) for image, _ in opened._samples])
-    labels = np.asarray([-1 if label is None else label for _, label in opened._samples], np.int64)
+    samples = getattr(opened, "_samples", None) or [opened[index] for index in range(len(opened))]
+    pixels = np.stack([np.asarray(image) for image, _ in samples])
+    labels = np.asarray([-1 if label is None else label for _, label in samples], np.int64)
     return ArrayImages(pixels, labels, 0, name)
 
 
@@ -205,7 +206,10 @@ def _loader(opened: Any, _name: str, root: str) -> FileImages:
 
 
 def _samples(opened: Any, _name: str, root: str) -> FileImages:
-    return _files(opened._samples, root)
+    listed = getattr(opened, "_samples", None)
+    if listed is None:  # then every image is opened once to learn where it lies
+        return _loader(opened, _name, root)
+    return _files(listed, root)
 
 
 def _pets(opened: Any, _name: str, root: str) -> FileImages:

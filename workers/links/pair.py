@@ -88,12 +88,8 @@ class GlooPair(Pair):
 
     def __init__(self, store: Store, rank: int, host: str, limit: float) -> None:
         self.device = torch.device("cpu")
-        options: Any = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
-        options._timeout = timedelta(seconds=limit)
-        options._threads = 1
         with _connection_errors():
-            options._devices = [ProcessGroupGloo.create_device(hostname=host)]
-            self._group: Any = ProcessGroupGloo(store, rank, 2, options)
+            self._group: Any = _gloo_group(store, rank, host, limit)
         self._peer = 1 - rank
         self._receipt = torch.zeros(1, dtype=torch.uint8)
         atexit.register(self.close)  # a group that is still there when the interpreter ends aborts the process
@@ -123,6 +119,18 @@ class GlooPair(Pair):
         # Gloo's own abort does not wake a thread that waits; a wait that times out ends all transfers of its group.
         with contextlib.suppress(RuntimeError):
             group.recv([torch.empty_like(self._receipt)], self._peer, _NEVER_USED).wait(timedelta(seconds=1e-3))
+
+
+def _gloo_group(store: Store, rank: int, host: str, limit: float) -> Any:
+    """A group of two that listens on `host`; without PyTorch's private options it listens where its variables say."""
+    private: Any = getattr(ProcessGroupGloo, "_Options", None)
+    if private is None:
+        return ProcessGroupGloo(store, rank, 2, timedelta(seconds=limit))
+    options = private()
+    options._timeout = timedelta(seconds=limit)
+    options._threads = 1
+    options._devices = [ProcessGroupGloo.create_device(hostname=host)]
+    return ProcessGroupGloo(store, rank, 2, options)
 
 
 class _GlooArrival:
