@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -12,7 +16,9 @@ import pytest
 from launch import children
 from launch.children import wait_for_killed
 from launch.coordinate import Parent
-from launch.supervise import Supervision
+from launch.forked import Forked
+from launch.supervise import Supervision, make_private_dir
+from pipeline.errors import UserError
 
 
 def test_a_signal_while_notes_are_read_does_not_block_the_coordinator() -> None:
@@ -77,3 +83,54 @@ def test_a_number_that_comes_again_is_another_process() -> None:
         Supervision._report_the_gone(supervision)
         Supervision._report_the_gone(supervision)
     assert [message["who"] for message in coordinator.told] == ["stage 1", "stage 1"]
+
+
+def test_a_long_tmpdir_is_left_for_a_shorter_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler set TMPDIR to 120 characters, too long for a socket: the run ended when its processes had begun."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 120)))
+    short = make_private_dir()
+    try:
+        assert len(short) < 50
+        assert Path(short, "key").stat().st_mode & 0o777 == 0o600
+    finally:
+        shutil.rmtree(short)
+
+    def refuse(prefix: str, dir: str) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises(UserError, match=r"too long for a socket; '/tmp': Permission denied;.*Set TMPDIR to a folder"):
+        make_private_dir()
+
+
+@pytest.mark.processes
+def test_a_kernel_without_pidfd_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RHEL 8 and old Docker: pidfd_open is not there, and the command ended in a traceback."""
+
+    def missing(pid: int) -> int:
+        raise OSError(38, "Function not implemented")
+
+    class Server:
+        ended = False
+
+        def listen(self, timeout: float = 0.0) -> None:
+            pass
+
+        def gone(self) -> bool:
+            return self.ended
+
+    monkeypatch.setattr(os, "pidfd_open", missing)
+    child = subprocess.Popen(["sleep", "1000"])
+    server = Server()
+    forked = Forked(cast(Any, server), child.pid)
+    try:
+        assert not forked.gone()
+        server.ended = True
+        forked.kill()
+        assert child.poll() is None, "whose parent is gone, its number may be somebody else's"
+        server.ended = False
+        forked.kill()
+        assert child.wait(60) == -signal.SIGKILL
+        assert forked.gone()
+    finally:
+        child.kill()

@@ -207,9 +207,9 @@ class ControlClient:
         where = f"{name} cannot connect to the coordinator at {wire.describe(address)}"
         deadline, closed = time.monotonic() + timeout, None
         while True:
-            left = deadline - time.monotonic()
+            left = min(deadline - time.monotonic(), AGAIN_SECONDS) if closed else timeout
             try:
-                client = cls(cls._reach(address, key, where, min(left, AGAIN_SECONDS) if closed else left), name)
+                client = cls(cls._reach(address, key, where, left), name)
             except ControlTimeout as error:
                 raise closed or error from None
             try:
