@@ -102,17 +102,15 @@ def _entries(where: str, above: list[tuple[int, int]], left_out: LeftOut) -> tup
     """
     folders, files = [], []
     try:
-        names = sorted(os.listdir(where))
+        with os.scandir(where) as listed:
+            entries = sorted(listed, key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(
             f"folder '{where}' cannot be read ({error.strerror}). Let this user read it, or take it out of the data set"
         ) from None
-    for name in names:
-        path = os.path.join(where, name)
-        try:
-            found = os.stat(path)
-        except OSError:
-            found = None
+    for entry in entries:
+        name, path = entry.name, entry.path
+        found = _other_than_a_file(entry)
         if found is not None and stat.S_ISDIR(found.st_mode):
             if name.startswith("."):
                 left_out.add("for they are hidden", path)
@@ -129,6 +127,14 @@ def _entries(where: str, above: list[tuple[int, int]], left_out: LeftOut) -> tup
             else:
                 files.append(name)
     return folders, files
+
+
+def _other_than_a_file(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """What lies there; None for a file and for a link that leads nowhere. A listing tells most files by itself."""
+    try:
+        return None if entry.is_file(follow_symlinks=False) else os.stat(entry.path)
+    except OSError:
+        return None
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -118,14 +118,14 @@ def test_a_folder_that_may_not_be_read_is_an_error(root: Path) -> None:
 
 
 def test_an_error_below_is_an_error_of_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = os.listdir
+    listed = os.scandir
 
-    def refuse(path: str) -> list[str]:
+    def refuse(path: str) -> Iterator[os.DirEntry[str]]:
         if str(path).endswith("sub"):
             raise PermissionError(13, "Permission denied")
         return listed(path)
 
-    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match=r"folder '.*sub' cannot be read \(Permission denied\)\. Let this user read it"):
         FolderImages(root)
 
