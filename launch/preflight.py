@@ -81,18 +81,11 @@ def preflight(config: Config, claimed: Path | None = None) -> Report:
     _try_own_losses(config)
     notes: list[str] = []
     num_images = datasets.preflight(config.data, notes)
-    _check_classes(config)
+    classes = datasets.count_classes(config.data)
+    _check_classes(config, classes)
     tests = _test_images(config, notes)
     plan = StepPlan.of(config, num_images)
-    return Report(
-        num_images,
-        datasets.count_classes(config.data),
-        tests,
-        placements,
-        plan.steps_per_epoch,
-        plan.total_steps,
-        tuple(notes),
-    )
+    return Report(num_images, classes, tests, placements, plan.steps_per_epoch, plan.total_steps, tuple(notes))
 
 
 def _test_images(config: Config, notes: list[str]) -> int | None:
@@ -113,11 +106,10 @@ def _try_own_losses(config: Config) -> None:
         try_own_losses(config)
 
 
-def _check_classes(config: Config) -> None:
+def _check_classes(config: Config, classes: int) -> None:
     """Who uses labels must find some, and a supervised block must end with as many outputs as there are classes."""
     if not config.uses_labels:
         return
-    classes = datasets.count_classes(config.data)
     check_labels(config, classes)
     for index in range(1, config.num_stages + 1):
         stage = config.stage(index)
