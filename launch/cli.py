@@ -21,7 +21,7 @@ from launch.exit_codes import EXIT_FAILED
 from launch.preflight import preflight
 from launch.resume import check_resumable, open_run
 from launch.run_dir import claim_run, read_config
-from launch.words import in_one_line
+from launch.words import tell
 from pipeline.config import Config
 from pipeline.config_loading import load_config, load_for_start
 from pipeline.errors import UserError, nearest
@@ -270,9 +270,7 @@ def _failures_in_words() -> Iterator[None]:
     except typer.Exit:
         raise
     except (Exception, KeyboardInterrupt) as error:
-        text, code = in_one_line(error)
-        print(text, file=sys.stderr)
-        raise typer.Exit(code) from None
+        raise typer.Exit(tell(error)) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -21,7 +21,7 @@ from launch.run_dir import read_config
 from launch.showing.plots import write_plots
 from launch.showing.table import print_document
 from launch.showing.writing import write_csv, write_markdown
-from launch.words import in_one_line
+from launch.words import tell
 from pipeline.config import Config
 from pipeline.config_loading import load_config
 from pipeline.errors import ConfigError, UserError
@@ -140,9 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
         group = join_group(MEET_SECONDS) if under_torchrun() else None
         return evaluate_run(Path(arguments[0]), arguments[1:], group)
     except (Exception, KeyboardInterrupt) as error:
-        text, code = in_one_line(error)
-        print(text, file=sys.stderr)
-        return code
+        return tell(error)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from launch.resume import open_run
 from launch.run_dir import claim_run, read_config
 from launch.spawn import START_STEP
 from launch.supervise import make_private_dir
-from launch.words import in_one_line
+from launch.words import tell
 from pipeline.config import Config
 from pipeline.config_loading import load_for_start
 from pipeline.errors import OnwardError, UserError
@@ -91,9 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     except NothingToDo:
         return 0
     except (Exception, KeyboardInterrupt) as error:
-        text, code = in_one_line(error)
-        print(text, file=sys.stderr)
-        return code
+        return tell(error)
 
 
 class NothingToDo(Exception):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import tempfile
 import traceback
 
@@ -34,6 +35,13 @@ REMEDIES = {
     errno.EIO: "The disk or the network behind it fails",
     errno.ESTALE: "The network file system has lost it: mount it again",
 }
+
+
+def tell(error: BaseException) -> int:
+    """Say on stderr what ended the command; the exit code."""
+    text, code = in_one_line(error)
+    print(text, file=sys.stderr)
+    return code
 
 
 def in_one_line(error: BaseException) -> tuple[str, int]:
