@@ -22,6 +22,7 @@ from typing import Any
 
 from setproctitle import setproctitle
 
+from workers.leaving import WARNINGS
 from workers.ready import readable
 
 PRELOAD = ("torch", "torch._dynamo", "launch.failure", "launch.run_dir", "workers.coordinator", "workers.stage_process")
@@ -56,7 +57,7 @@ def serve(orders: socket.socket) -> Order | None:
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGINT, *WARNINGS):
         signal.signal(number, signal.SIG_IGN)  # they are the starting process's to handle
     while True:
         ready = readable([orders.fileno(), awake])

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import Config
+from pipeline.config.data import FOLDERS
 from pipeline.errors import ConfigError
-
-FOLDERS = ("image_folder", "imagenet")
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,10 @@ class Idle:
 
 RULES = (
     Idle(
-        ("link.kind", "link.depth", "link.timeout", "restart", "max_restarts", "hang_timeout"),
+        ("link.kind", "link.depth", "link.timeout", "restart", "max_restarts", "hang_timeout", "data.feed"),
         lambda c: c.in_one_process,
         "one process trains all stages",
     ),
-    Idle(("data.feed",), lambda c: c.in_one_process, "one process trains all stages"),
     Idle(("max_restarts",), lambda c: c.restart == "none", "restart is none"),
     Idle(
         ("snapshots.keep_last", "snapshots.keep_every"),

@@ -14,6 +14,9 @@ DatasetName = Literal[
     "fgvc_aircraft", "flowers102", "food101", "imagenette", "oxford_iiit_pet", "places365", "places365_small",
     "rendered_sst2", "stanford_cars", "sun397", "imagenet", "image_folder", "packed",
 ]  # fmt: skip
+FOLDERS = ("image_folder", "imagenet")
+"""Data sets that are folders of image files."""
+Layout = Literal["auto", "splits", "classes"]
 
 
 def _ordered(value: tuple[float, float]) -> tuple[float, float]:
@@ -117,7 +120,7 @@ class Data(Section):
     split: str | None = None
     """The part to train on, under the data set's own name for it, such as `unlabeled` of `stl10`; its usual training
     part if not given. The test part stays what it is."""
-    layout: Literal["auto", "splits", "classes"] = "auto"
+    layout: Layout = "auto"
     """How a folder of images is read. `splits`: `root/train/CLASS/...` and `root/val/CLASS/...`. `classes`: every
     folder in `root` is a class. `auto`: the first where there is a folder `train`; an error if both could be meant."""
     batch_size: Annotated[int, Field(ge=1)] = 2048

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.config import Data
+from pipeline.config.data import FOLDERS
 from pipeline.data.image_folder import FolderImages, check_files, has_train, split_folder
 from pipeline.data.memory import check_memory
 from pipeline.data.mnist_family import IDX_SETS, idx_folder, missing_idx, read_idx_set
@@ -26,7 +27,6 @@ from pipeline.data.torchvision_sets import TORCHVISION_SETS, check_part, check_p
 from pipeline.errors import ConfigError, UserError
 
 Split = Literal["train", "test"]
-FOLDERS = ("image_folder", "imagenet")
 UNLABELED = "unlabeled"
 """`data.split` of an image folder: all images below it, whatever its folders are called, without labels."""
 

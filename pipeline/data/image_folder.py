@@ -10,16 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from pipeline.config.data import Layout
 from pipeline.data.files import FileImages, FileNames, read_image
 from pipeline.data.headers import read_size
 from pipeline.data.walk import EXTENSIONS, LeftOut, has_image, images_below, is_image, subfolders
 from pipeline.errors import ConfigError, UserError
 
-Layout = Literal["auto", "splits", "classes"]
 PARTS = ("train", "val", "valid", "validation", "test", "testing", "unlabeled", "extra", "dev")
 """What folders beside `train` are called that are parts of a data set too, in any spelling."""
 HEADERS_CHECKED = 10_000

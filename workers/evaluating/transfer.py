@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.config import Data
+from pipeline.config.data import FOLDERS
 from pipeline.config.evaluation import TransferSet
-from pipeline.data.datasets import FOLDERS, ImageDataset, Split, open_dataset
+from pipeline.data.datasets import ImageDataset, Split, open_dataset
 from pipeline.errors import ConfigError, UserError
 from workers.evaluating.context import Context
 

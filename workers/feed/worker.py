@@ -13,10 +13,11 @@ from typing import Any
 
 from workers.environment import interpreter, process_environment
 from workers.feed.agenda import Chunk
+from workers.leaving import WARNINGS
 
 CLOSE_SECONDS = 5.0
 """A worker ends at once when its pipe is closed, unless the system itself holds it."""
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *WARNINGS)
 """Of Ctrl-C and of schedulers, which go to every process of a group: the feed is needed until the run has left."""
 
 

@@ -19,8 +19,8 @@ import torchvision.datasets
 from PIL import Image
 
 from pipeline.config import Data
-from pipeline.config.data import DatasetName
-from pipeline.data.datasets import FOLDERS, ImageDataset, count_classes, open_dataset, open_labelled, preflight
+from pipeline.config.data import FOLDERS, DatasetName
+from pipeline.data.datasets import ImageDataset, count_classes, open_dataset, open_labelled, preflight
 from pipeline.data.mnist_family import IDX_SETS
 from pipeline.data.torchvision_sets import TORCHVISION_SETS
 from pipeline.errors import ConfigError, UserError
