@@ -215,9 +215,11 @@ class ControlClient:
             try:
                 client.send({"hello": name})
                 answer = client.poll(max(deadline - time.monotonic(), 0.0))
-            except ControlClosed as error:  # a busy coordinator may have found the introduction too slow: try again
+            except BaseException as error:
                 client.close()
-                closed = error
+                if not isinstance(error, ControlClosed):
+                    raise
+                closed = error  # a busy coordinator may have found the introduction too slow: try again
                 continue
             if answer is not None and answer.get("welcome") is True:
                 return client
