@@ -38,8 +38,3 @@ def own_address(towards: str) -> str:
             return str(probe.getsockname()[0])
     except OSError as error:
         raise UserError(f"this host has no way to '{towards}' ({error.strerror}). Check MASTER_ADDR") from None
-
-
-def in_address(host: str) -> str:
-    """A host as it stands before `:PORT`."""
-    return f"[{host}]" if ":" in host else host

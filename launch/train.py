@@ -23,7 +23,7 @@ from launch.children import Child, ended
 from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
 from launch.failure import Verdict, in_words, read_failure, record_failure
 from launch.placement import count_gpus, member_devices, place
-from launch.ports import in_address, own_address
+from launch.ports import own_address
 from launch.preflight import preflight
 from launch.ranks import check_alone, check_processes, check_torchrun
 from launch.resume import open_run
@@ -38,6 +38,7 @@ from workers.environment import ALLOCATOR, PREPARED, first_number, interpreter, 
 from workers.failures import Interrupted, Sign, raise_interrupted
 from workers.groups import RunGroup, join_group, under_torchrun
 from workers.leaving import leave_signals, leave_with_parent
+from workers.links.wire import in_address
 from workers.meeting import START_SECONDS, Meeting
 from workers.observing.terminal.outlet import open_standard_streams, speak_in_spite_of_all
 from workers.observing.terminal.verbosity import detail, say, take_flags

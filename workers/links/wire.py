@@ -70,7 +70,12 @@ def describe(address: Address) -> str:
     """An address for a message."""
     if isinstance(address, str):
         return f"'{address}'"
-    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+    return f"{in_address(address[0])}:{address[1]}"
+
+
+def in_address(host: str) -> str:
+    """A host as it stands before `:PORT`."""
+    return f"[{host}]" if ":" in host else host
 
 
 def remove_socket_file(path: str) -> None:

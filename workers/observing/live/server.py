@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from pipeline import config as settings
 from pipeline.errors import ConfigError
+from workers.links import wire
 from workers.observing.live.answers import Answers
 from workers.observing.live.history import History
 from workers.observing.live.page_files import page_files
@@ -81,7 +82,7 @@ class LiveServer:
         return f"metrics at {self.metrics_url}"
 
     def _url(self, host: str) -> str:
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._server.server_port}/"
+        return f"http://{wire.in_address(host)}:{self._server.server_port}/"
 
     def close(self) -> None:
         """Tell open pages how the run has ended, if it has, and stop; takes at most a few seconds."""
