@@ -20,6 +20,7 @@ from pydantic import Field
 from pipeline.errors import OnwardError, StageFailure, TrainingError, UserError
 from workers.environment import PREPARED
 from workers.parsing import Count, read_message
+from workers.run_files import from_here
 
 RANKS = ("bad_input", "raised", "died", "hung", "timeout", "lost_neighbour", "given_up", "interrupted")
 """What can be wrong with a process. `given_up`: it has come back as often as it may."""
@@ -110,11 +111,11 @@ def interruption(run: Path, committed: int) -> str:
         run: its directory.
         committed: steps of its newest complete snapshot; 0 for none.
     """
-    place = os.path.relpath(run) if run.is_relative_to(Path.cwd()) else str(run)
+    place = from_here(run)
     if not committed:
         return "interrupted; there is no snapshot yet"
     if PREPARED in os.environ:
-        how = f"'onward resume {shlex.quote(place)}' goes on"
+        how = f"'onward resume {shlex.quote(str(place))}' goes on"
     else:
-        how = f"the same torchrun with {shlex.quote(place + '/config.yaml')} goes on"
+        how = f"the same torchrun with {shlex.quote(str(place / 'config.yaml'))} goes on"
     return f"interrupted; {how} from the snapshot after {committed} steps"

@@ -115,6 +115,12 @@ class RunDir:
         return self.logs / f"{name}.log"
 
 
+def from_here(path: Path) -> Path:
+    """As a user who stands here would write it."""
+    absolute = path.absolute()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+
+
 def step_numbers(run: RunDir) -> list[int]:
     """The steps after which there are snapshots, complete or not, in order."""
     if not run.snapshots.is_dir():

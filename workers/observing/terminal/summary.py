@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -14,7 +13,7 @@ from rich.table import Table
 from workers.observing.observer import Event
 from workers.observing.terminal.voice import Terminal
 from workers.observing.terminal.words import clock
-from workers.run_files import RunDir
+from workers.run_files import RunDir, from_here
 
 FULL_WIDTH = 78
 """Columns of the table with all that it can have."""
@@ -123,12 +122,6 @@ def _in_one_row(sentence: str, terminal: Terminal) -> str:
     if not terminal.console.is_interactive or len(sentence) <= width:
         return sentence
     return f"{sentence[: width - 3]}..."
-
-
-def from_here(path: Path) -> Path:
-    """As a user who stands here would write it."""
-    absolute = path.absolute()
-    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
 def _title(report: dict[str, Any]) -> str:
