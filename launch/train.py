@@ -162,7 +162,7 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
             config, run, start_step, held = _prepared_run(arguments, stack, group)
             coordinator, prepared = _start_coordinator(group, config, run, start_step, held, stack)
         except (OnwardError, NothingToDo) as reason:
-            group.publish("run", {"run_dir": "", "finished": isinstance(reason, NothingToDo)})
+            group.publish_last("run", {"run_dir": "", "finished": isinstance(reason, NothingToDo)})
             raise
         group.publish("run", asdict(prepared))
         finished = _train(group, config, run, prepared)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -11,6 +12,9 @@ from typing import Any, Protocol
 from torch.distributed.rendezvous import rendezvous
 
 from pipeline.errors import TrainingError
+
+READ_SECONDS = 5.0
+"""For the other ranks, which are waiting for it, to read a last word."""
 
 
 class Store(Protocol):
@@ -54,14 +58,27 @@ class RunGroup:
         """Let every process look up `value` under `name`."""
         self.store.set(f"onward/{name}", json.dumps(value))
 
+    def publish_last(self, name: str, value: dict[str, Any], timeout: float = READ_SECONDS) -> None:
+        """As `publish`, and wait until every other rank has looked it up: the store may end with this process."""
+        self.publish(name, value)
+        others = [self._read_by(name, rank) for rank in range(self.world_size) if rank != self.rank]
+        if others:
+            with suppress(RuntimeError, ValueError):  # one of them has ended
+                self.store.wait(others, timedelta(seconds=timeout))
+
     def look_up(self, name: str, timeout: float) -> dict[str, Any]:
         """What was published under `name`; raises `TrainingError` if nothing is after `timeout` seconds."""
         try:
             self.store.wait([f"onward/{name}"], timedelta(seconds=timeout))
+            value: dict[str, Any] = json.loads(self.store.get(f"onward/{name}"))
+            self.store.set(self._read_by(name, self.rank), "")
         except (RuntimeError, ValueError) as error:
             raise TrainingError(f"rank {self.rank} heard nothing of rank 0 within {timeout:g} s") from error
-        value: dict[str, Any] = json.loads(self.store.get(f"onward/{name}"))
         return value
+
+    @staticmethod
+    def _read_by(name: str, rank: int) -> str:
+        return f"onward/{name}/read by {rank}"
 
 
 def under_torchrun() -> bool:
