@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.data_index import keep_index, make_index
+from launch.failure import read_failure
 from launch.run_dir import begin_run, read_config
 from pipeline.config import Config
 from pipeline.config_errors import shown
@@ -27,7 +28,7 @@ FREE = (
     "run_dir", "runtime", "device", "replicas", "processes", "restart", "max_restarts", "hang_timeout", "faults",
     "signals", "link.kind", "link.depth", "link.timeout", "metrics", "alarms", "trace", "trackers", "snapshots",
     "evaluation", "engine.shard_optimizer", "train.max_skipped", "data.workers", "data.root", "data.download",
-    "data.feed", "data.in_memory", "data.affinity", "data.on_error", "data.scan_headers",
+    "data.feed", "data.in_memory", "data.affinity", "data.on_error", "data.scan_headers", "determinism",
 )  # fmt: skip
 """What may differ from the run that is continued."""
 
@@ -56,8 +57,9 @@ def open_run(config: Config, path: Path) -> Opened:
         ConfigError: the directory cannot be used; then nothing was changed.
         UserError: the training set cannot be read.
     """
-    if not RunDir(path).config.is_file():
+    if not _is_run(RunDir(path)):
         index, notes = make_index(config)
+        RunDir(path).failure.unlink(missing_ok=True)
         begin_run(config, path)
         keep_index(index, RunDir(path))
         return Opened(path, notes=tuple(notes))
@@ -72,7 +74,16 @@ def open_run(config: Config, path: Path) -> Opened:
 def existing_run(config: Config, claimed: Path | None = None) -> Path | None:
     """The directory that was claimed, or that of `config`, if it holds a run."""
     path = Path(config.run_dir) if claimed is None and config.run_dir is not None else claimed
-    return path if path is not None and RunDir(path).config.is_file() else None
+    return path if path is not None and _is_run(RunDir(path)) else None
+
+
+def _is_run(run: RunDir) -> bool:
+    """Whether there is one: what was refused before its first step, for its configuration, may have another."""
+    if not run.config.is_file():
+        return False
+    failure = read_failure(run)
+    refused = failure is not None and failure.get("kind") == "bad_input"
+    return not refused or bool(step_numbers(run)) or (run.metrics.is_file() and run.metrics.stat().st_size > 0)
 
 
 def check_resumable(path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 import torchvision.datasets
 from torch._dynamo import config as dynamo
 from torch.distributed import FileStore, ProcessGroupGloo
+from torch.utils import _python_dispatch, _pytree
 
 from pipeline.data.resizing import _in_place, fastest_resize
 from workers.links import pair
@@ -27,6 +28,8 @@ from workers.links import pair
         (dynamo, "recompile_limit"),
         (dynamo, "accumulated_recompile_limit"),
         (dynamo, "fail_on_recompile_limit_hit"),
+        (_python_dispatch, "TorchDispatchMode"),
+        (_pytree, "tree_leaves"),
     ],
 )
 def test_it_is_there(holder: object, name: str) -> None:

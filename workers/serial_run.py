@@ -21,6 +21,7 @@ from pipeline.serial import build_stages, end_to_end_step, serial_step, shared_s
 from pipeline.stage import Stage
 from pipeline.stage_report import StageReport
 from workers.compute import set_up_compute
+from workers.determinism.check import check_steps
 from workers.failures import Interrupted, RunFailed, Sign, interruption, raise_interrupted, sign_of
 from workers.faults import Faults
 from workers.feed import Feed, FeedBatch
@@ -59,6 +60,9 @@ def run_serial(
     """
     set_up_compute(config)
     device = torch.device(devices[0])
+    for number in leave_signals(config):
+        signal.signal(number, raise_interrupted)
+    check_steps(config, run, range(1, config.num_stages + 1), device)
     stop = _Stop(config)
     with Observation(config, run, terminal, start_step, failed) as observation:
         keeper = SnapshotKeeper(config.snapshots, run, observation.note, start_step, observation.committed)

@@ -16,6 +16,7 @@ from pipeline.evaluation.online import online_measures
 from pipeline.replicas import Team
 from pipeline.stage import Stage
 from workers.compute import set_up_compute
+from workers.determinism.check import check_steps
 from workers.failures import Interrupted, raise_interrupted, sign_of
 from workers.faults import Faults
 from workers.feeding import MeasuredReports
@@ -118,6 +119,8 @@ class _Process:
     def _prepare(self, start_step: int, steps_per_epoch: int, attempt: int, classes: int) -> StageWorker:
         """Build the stages, open the link from the stage before, then the one to the stage after."""
         config, member, control = self.config, self.member, self.control
+        if attempt == 0:
+            check_steps(config, self.run, member.stages, self.device)
         trace = trace_of_member(config.trace, self.run, member)
         self.stack.callback(trace.close)
         team = self._team(attempt)

@@ -76,6 +76,15 @@ class Snapshots(Section):
     between its warning and its end (Slurm: `--signal=TERM@300`)."""
 
 
+class Determinism(Section):
+    """Exactness rests on the kernels of libraries, and some do not repeat: a step is tried before it is trusted."""
+
+    check: Literal["auto"] | bool = "auto"
+    """Whether each stage computes one step twice before the run, in a process of its own, and must get the same bits.
+    `auto`: on GPUs, and where `precision` asks for another number format or layout than the plain one, or compiles.
+    What has been tried on a machine is remembered in `~/.cache/onward`."""
+
+
 class Config(Section):
     """One run."""
 
@@ -117,6 +126,7 @@ class Config(Section):
     noise: Noise = Noise()
     optimizer: Optimizer = Lars()
     precision: Precision = Precision()
+    determinism: Determinism = Determinism()
     stages: dict[int, StageOverrides] = Field(default={})
     snapshots: Snapshots = Snapshots()
     metrics: Metrics = Metrics()

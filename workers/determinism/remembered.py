@@ -1,0 +1,89 @@
+"""What was tried before on this machine, with these versions: what has repeated itself need not be tried again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import stat
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from pipeline.config import Config
+from workers.determinism.step import Trial
+
+DECIDE = ("mode", "threads", "train", "data", "model", "head", "objective", "noise", "optimizer", "precision", "stages")
+"""Sections of a configuration that a step depends on."""
+PACKAGES = ("onward", "torch", "torchvision")
+CHOICES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
+"""Variables that choose the kernels of a processor."""
+
+
+class Remembered:
+    """Steps that have repeated themselves, a file each in `~/.cache/onward`.
+
+    Where that folder cannot be made, belongs to somebody else or may be written by others, nothing is remembered.
+
+    Args:
+        config: of the run.
+        device: of the stage.
+    """
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        kinds = [config.stage(index).objective.kind for index in range(1, config.num_stages + 1)]
+        own = any(":" in name for name in (config.model.backbone, *kinds))
+        self._folder = None if own else _folder()  # code of the user's own may change under its name
+        what = config.model_dump(mode="json", include=set(DECIDE))
+        self._what = {"config": what, "machine": _machine(device)}
+
+    def has(self, trial: Trial) -> bool:
+        """Whether it is there."""
+        return self._folder is not None and self._file(trial).exists()
+
+    def add(self, trial: Trial) -> None:
+        """Keep it."""
+        if self._folder is not None:
+            with suppress(OSError):
+                self._file(trial).touch(mode=0o600)
+
+    def _file(self, trial: Trial) -> Path:
+        assert self._folder is not None
+        text = json.dumps({**self._what, "trial": asdict(trial)}, sort_keys=True)
+        return self._folder / hashlib.sha256(text.encode()).hexdigest()
+
+
+def _folder() -> Path | None:
+    with suppress(OSError, RuntimeError):  # RuntimeError: no home directory
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+        folder = cache / "onward" / "repeated"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
+            return folder
+    return None
+
+
+def _machine(device: torch.device) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "packages": {name: version(name) for name in PACKAGES},
+        "torch": torch.__config__.show(),
+        "processor": _processor(),
+        "kernels": torch.backends.cpu.get_cpu_capability(),
+        "chosen": {name: os.environ[name] for name in CHOICES if name in os.environ},
+    }
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+        facts["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return facts
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(sorted({line for line in lines if line.startswith(("model", "flags", "Features", "CPU p"))}))
+    return platform.processor()

@@ -1,0 +1,134 @@
+"""One step of a stage on random input of the run's own shapes, as checksums of all that it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.config import Config
+from pipeline.config.engines import TorchEngine
+from pipeline.data.schedules import view_sizes
+from pipeline.phases import Phases
+from pipeline.precision import DTYPES, LossScaler
+from pipeline.serial import build_stages, end_to_end_step
+from pipeline.shapes import view_shapes
+from pipeline.stage import Stage
+from pipeline.state import stage_tensors
+from workers.meeting import NoisePolicy
+
+STEPS_PER_EPOCH = 1
+"""Of the tried run, so that the number of a step is that of its epoch; kernels do not depend on it."""
+PIECE = 1 << 24
+"""Numbers whose checksum is computed at once."""
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A step that is tried.
+
+    Args:
+        stage: that computes it; 0 for all of them with one loss, as in mode end to end.
+        rows: images of the batch.
+        epoch: of the step, which decides how large the views are.
+    """
+
+    stage: int
+    rows: int
+    epoch: int
+
+
+def trials_of(config: Config, stages: Sequence[int], rows: Sequence[int]) -> list[Trial]:
+    """Every step with shapes of its own that `stages` of a run compute.
+
+    Args:
+        config: of the run.
+        stages: of this process.
+        rows: sizes of the batches that come.
+    """
+    found = []
+    for stage in (0,) if config.mode == "end_to_end" else stages:
+        epochs: dict[tuple[int, ...], int] = {}
+        for epoch in range(config.train.epochs if config.data.progressive else 1):
+            epochs.setdefault(view_sizes(config.data, epoch, config.num_views), epoch)
+        found += [Trial(stage, count, epoch) for epoch in epochs.values() for count in rows]
+    return found
+
+
+Around = Callable[[Sequence[Stage]], AbstractContextManager[object]]
+
+
+def step_checksums(
+    config: Config, trial: Trial, device: torch.device, around: Around = lambda stages: nullcontext()
+) -> dict[str, int]:
+    """Build the stage, compute the step, and sum up what came of it, in the order in which it is computed.
+
+    Args:
+        config: of the run.
+        trial: which step.
+        device: it is computed on.
+        around: is entered with the stages for the time of the step.
+    """
+    alone = _alone(config)
+    stages = build_stages(alone, STEPS_PER_EPOCH, device) if not trial.stage else [_built(alone, trial, device)]
+    first = stages[0].index
+    learner = Phases.of(alone, STEPS_PER_EPOCH).steps * (first - 1) if config.mode == "sequential" else 0
+    step = learner + trial.epoch
+    batch = _random_batch(alone, first, trial, device)
+    labels = (torch.arange(trial.rows) % 2).to(device) if config.uses_labels else None
+    levels = NoisePolicy(alone, STEPS_PER_EPOCH).levels(step)
+    sums: dict[str, int] = {}
+    with around(stages):
+        if trial.stage:
+            sums["what it sends"] = checksum(stages[0](batch, step, levels[first - 1]))
+            reports = [stages[0].update(step, labels)]
+        else:
+            shared = LossScaler(device, [stage.optimizer for stage in stages]) if stages[0].scaler else None
+            reports = list(end_to_end_step(stages, batch, step, levels, labels, shared))
+    losses = [report.loss for report in reports if report.loss is not None]
+    sums["the loss"] = checksum(torch.tensor(losses, dtype=torch.float64))
+    for stage in stages:
+        named = {f"the gradient of {name}": p.grad for name, p in stage.named_parameters() if p.grad is not None}
+        for name, tensor in {**named, **stage_tensors(stage)}.items():
+            sums[f"{name} of stage {stage.index}"] = checksum(tensor)
+    return sums
+
+
+def checksum(tensor: Tensor) -> int:
+    """A number of the bits of a tensor and their places, of integers alone, so that it is the same in any order."""
+    flat = tensor.detach().contiguous().flatten()
+    if flat.is_complex():
+        flat = torch.view_as_real(flat).flatten()
+    bits = flat.view(INTEGERS[flat.element_size()])
+    total = 0
+    for start in range(0, len(bits), PIECE):
+        piece = bits[start : start + PIECE].to(torch.int64)
+        places = torch.arange(start + 1, start + len(piece) + 1, device=piece.device)
+        total += int((piece * (2 * places + 1)).sum())
+    return total % 2**64
+
+
+def _alone(config: Config) -> Config:
+    """The same run without replicas, engines and devices of single stages, which need neighbours to talk to."""
+    plain: dict[str, object] = {"engine": {}, "replicas": None, "device": None}
+    stages = {index: overrides.model_copy(update=plain) for index, overrides in config.stages.items()}
+    return config.model_copy(update={"engine": TorchEngine(), "replicas": 1, "stages": stages})
+
+
+def _built(config: Config, trial: Trial, device: torch.device) -> Stage:
+    return Stage(config, trial.stage, STEPS_PER_EPOCH, device)
+
+
+def _random_batch(config: Config, index: int, trial: Trial, device: torch.device) -> list[Tensor]:
+    """One tensor a view: bytes `[B, S, S, 3]` for stage 1, else activations in the format of the stage before."""
+    source = torch.Generator(device).manual_seed(config.seed)
+    sizes = view_sizes(config.data, trial.epoch, config.num_views)
+    shapes = [(trial.rows, *shape) for shape in view_shapes(config, index, sizes)]
+    if index == 1:
+        return [torch.randint(0, 256, s, generator=source, device=device, dtype=torch.uint8) for s in shapes]
+    dtype = DTYPES[config.stage(index - 1).precision.dtype]
+    return [torch.randn(s, generator=source, device=device, dtype=dtype) for s in shapes]
