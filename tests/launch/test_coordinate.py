@@ -1,4 +1,4 @@
-"""The coordinator's process as its parent sees it: what they tell each other, and what remains when one of them goes."""
+"""The coordinator's process as its parent sees it: what they tell each other, and what remains when one goes."""
 
 from __future__ import annotations
 
