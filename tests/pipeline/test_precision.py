@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError, TrainingError
@@ -204,3 +205,10 @@ def test_one_good_step_starts_the_count_again() -> None:
 def test_what_cannot_be_computed_is_refused(sections: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         small_config(**sections)
+
+
+def test_a_stage_in_fp16_begins_with_the_scale_that_torch_begins_with() -> None:
+    """As the released code does, so that the first steps of both skip alike."""
+    stages = build_stages(small_config(precision={"dtype": "fp16"}), STEPS_PER_EPOCH)
+    expected = GradScaler("cpu").get_scale()
+    assert [stage.scaler.scaler.get_scale() for stage in stages if stage.scaler] == [expected] * len(stages)
