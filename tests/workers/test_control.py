@@ -300,9 +300,10 @@ def test_an_ordinary_file_is_never_removed(tmp_path: Path) -> None:
 
 
 def test_a_client_that_a_busy_coordinator_found_too_slow_comes_again(
-    tmp_path: Path, meanwhile: Callable[..., Callable[[], Any]]
+    tmp_path: Path, meanwhile: Callable[..., Callable[[], Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its introduction took as long as it may, and the connection was ended just when it was done: it gave up."""
+    monkeypatch.setattr(control, "AGAIN_SECONDS", LIMIT)  # this test plays the coordinator, and may be slow itself
     address = str(tmp_path / "control")
     listener = wire.listen(address)
     client = meanwhile(ControlClient.connect, address, KEY, "stage 1", LIMIT)
