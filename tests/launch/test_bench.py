@@ -50,6 +50,16 @@ def test_the_table_has_mean_and_spread_of_every_block() -> None:
     assert "20 ± 14" in text
 
 
+@pytest.mark.parametrize(
+    ("seeds", "spread"), [(1, "one seed"), (2, "mean ± standard deviation of 2 seeds"), (3, "deviation of 3 seeds")]
+)
+def test_every_table_says_over_how_many_seeds_it_is(seeds: int, spread: str) -> None:
+    report = {"untrained": [block(0.5, 0.4)], "trained": [block(0.6, 0.5)], "images": 100, RATE: 10.0}
+    titles = [str(table.title) for table in tables(summarise({"end to end": [report] * seeds}), seeds)]
+    assert len(titles) == 3
+    assert all(title.endswith(f"{spread})") for title in titles)
+
+
 def test_every_variant_differs_from_the_others_in_its_method_alone() -> None:
     found = {variant.name: variant.overrides for variant in variants(10, ["noise.kind=all", "noise.std=0.25"])}
     assert list(found) == ["end to end", "simultaneous", "simultaneous + noise", "sequential", "supervised blockwise"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.claim import Claim, claim, is_running
+from launch.claim import LOOK_SECONDS, POLL_SECONDS, Claim, claim, is_running
 from launch.run_dir import begin_run, claim_run
 from pipeline.config import Config
 from pipeline.config_loading import parse_config
@@ -168,3 +168,29 @@ def test_a_claim_is_given_back_once(tmp_path: Path) -> None:
     held.release()
     held.release()
     assert isinstance(held, Claim)
+
+
+class Clock:
+    """Stands for the module `time`; passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("given", "patience"), [({}, LOOK_SECONDS), ({"wait": 5.0}, 5.0)], ids=["a look", "asked for"])
+def test_a_run_that_is_held_is_waited_for_as_long_as_was_asked_and_else_no_longer_than_a_look_takes(
+    tmp_path: Path, given: dict[str, float], patience: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    with claim(tmp_path / "run") as first:
+        monkeypatch.setattr("launch.claim.time", clock)
+        with pytest.raises(ConfigError, match="is still being trained"):
+            claim(tmp_path / "run", **given)
+        first.keep()
+    assert patience <= round(clock.now - 1000.0, 6) <= patience + 2 * POLL_SECONDS

@@ -98,6 +98,14 @@ def test_a_step_of_a_bucket_that_is_there_needs_no_room() -> None:
     assert (buckets.stride, buckets.count) == (2, 3)
 
 
+def test_a_full_table_takes_the_second_half_of_its_last_bucket_as_it_is() -> None:
+    buckets = Buckets(limit=4)
+    for step in range(8):
+        buckets.add(step, float(step), {(1, "loss"): float(step)})
+    assert (buckets.stride, buckets.count) == (2, 4)
+    assert buckets.rows().columns[1, "loss"].tolist() == [0.5, 2.5, 4.5, 6.5]
+
+
 def test_steps_far_apart_are_joined_too() -> None:
     buckets = Buckets(limit=8)
     for step in range(0, 100_000, 1000):

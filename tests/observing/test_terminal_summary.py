@@ -200,3 +200,17 @@ def test_a_rank_cannot_be_both(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="--quiet and --verbose"):
         take_flags(["-v", "a.yaml", "-q"])
     assert Verbosity.asked() is Verbosity.QUIET
+
+
+def test_shares_forget_all_but_the_20_steps_that_the_documentation_names() -> None:
+    watch = StageClock()
+    watch.step_done({"busy": 0.0, "wait_input": 10.0, "wait_output": 0.0})
+    for step in range(19):
+        watch.step_done({"busy": 10.0 * (step + 1), "wait_input": 10.0, "wait_output": 0.0})
+    shares = watch.shares()
+    assert shares is not None
+    assert (shares.busy, shares.starved) == (0.95, 0.05)
+    watch.step_done({"busy": 200.0, "wait_input": 10.0, "wait_output": 0.0})
+    shares = watch.shares()
+    assert shares is not None
+    assert (shares.busy, shares.starved) == (1.0, 0.0)

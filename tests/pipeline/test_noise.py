@@ -8,6 +8,8 @@ from torch import Tensor
 
 from pipeline.config import Noise
 from pipeline.noise import activation_scale, add_noise, noise_level, standard_normal
+from pipeline.serial import build_stages
+from tests.pipeline.small import STEPS_PER_EPOCH, small_config, views
 
 IMAGES, TOKENS = (4, 3, 5, 6), (4, 7, 5)
 KINDS = [(IMAGES, kind) for kind in ("all", "hw", "c", "c_legacy")] + [(TOKENS, kind) for kind in ("all", "hw", "c")]
@@ -115,3 +117,18 @@ def test_the_level_over_five_steps(schedule: str, expected: list[float]) -> None
 def test_the_level_without_noise_and_of_a_single_step(schedule: str) -> None:
     assert noise_level(Noise(kind="none", schedule=schedule, final_std=1.0), 3, 5) == 0.0
     assert noise_level(Noise(std=0.5, schedule=schedule), 0, 1) == 0.5
+
+
+@pytest.mark.parametrize(("kind", "level", "draws"), [("all", 0.0, 0), ("all", 0.25, 2), ("none", 0.0, 0)])
+def test_noise_of_level_0_is_not_drawn(kind: str, level: float, draws: int) -> None:
+    """A schedule that has come to its end costs nothing: two views are drawn for, or none."""
+    (stage, *_) = build_stages(small_config(noise={"kind": kind}), STEPS_PER_EPOCH)
+    drawn: list[tuple[int, ...]] = []
+
+    def draw(like: Tensor, step: int, index: int, view: int) -> Tensor:
+        drawn.append((step, index, view))
+        return torch.zeros(like.shape)
+
+    stage.draw_noise = draw
+    stage(views(0), 5, level)
+    assert drawn == [(5, 1, view) for view in range(1, draws + 1)]

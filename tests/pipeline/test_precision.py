@@ -6,8 +6,10 @@ from collections.abc import Iterable
 
 import pytest
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from pipeline.config import Config
+from pipeline.engines.base import norm_of_gradients
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.precision import DTYPES, LossScaler
 from pipeline.serial import build_stages, end_to_end_step, shared_scaler_step
@@ -204,3 +206,31 @@ def test_one_good_step_starts_the_count_again() -> None:
 def test_what_cannot_be_computed_is_refused(sections: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         small_config(**sections)
+
+
+def test_a_stage_in_fp16_begins_with_the_scale_that_torch_begins_with() -> None:
+    """As the released code does, so that the first steps of both skip alike."""
+    stages = build_stages(small_config(precision={"dtype": "fp16"}), STEPS_PER_EPOCH)
+    expected = GradScaler("cpu").get_scale()
+    assert [stage.scaler.scaler.get_scale() for stage in stages if stage.scaler] == [expected] * len(stages)
+
+
+def test_fp16_measures_and_clips_gradients_at_their_own_size_and_not_at_that_of_the_scaled_loss() -> None:
+    """What is left in the parameters after the step is what was measured; the clipped norm is the one asked for."""
+    for clip in (None, 0.1):
+        config = small_config(
+            precision={"dtype": "fp16"},
+            optimizer={"kind": "sgd", "warmup_epochs": 1, **({} if clip is None else {"clip_norm": clip})},
+            metrics={"norms_every": 1},
+        )
+        (stage, *_) = half_stages(config)
+        stage(views(0), 0, 0.0)
+        report = stage.update(0)
+        assert not report.skipped
+        assert report.gradient_norm is not None
+        left = norm_of_gradients(stage.engine.parameters())
+        if clip is None:
+            assert report.gradient_norm == left
+        else:
+            assert report.gradient_norm > 2 * clip, "it is measured before it is clipped"
+            assert left == pytest.approx(clip, rel=1e-3)

@@ -97,3 +97,29 @@ def test_instance_norm_without_running_statistics_is_left_alone() -> None:
     kinds = [type(layer) for layer in layers]
     synchronise_batch_norms([layers], TWO)
     assert [type(layer) for layer in layers] == kinds
+
+
+class Mirrored(Team):
+    """Of two replicas that have the same rows: what one gives, both give."""
+
+    def all_gather(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x.detach()] * 2)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3), (6, 5, 3, 4)])
+def test_two_replicas_with_the_same_rows_compute_what_one_computes_of_both(shape: tuple[int, ...]) -> None:
+    """The variance that is remembered is unbiased: it counts the numbers of a channel on all replicas."""
+    layer = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}[len(shape)]
+    whole, shared = nn.Sequential(layer(5)).double(), nn.Sequential(layer(5)).double()
+    synchronise_batch_norms([shared], Mirrored(0, 2))
+    rows = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    part, both = rows.clone().requires_grad_(), torch.cat([rows, rows]).requires_grad_()
+    output, expected = shared(part), whole(both)
+    weights = torch.linspace(-1, 1, rows.numel(), dtype=torch.float64).view(shape)
+    (output * weights).sum().backward()
+    (expected * torch.cat([weights, weights])).sum().backward()
+    tolerance = {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(output, expected[:6], **tolerance)
+    torch.testing.assert_close(part.grad, both.grad[:6], **tolerance)
+    torch.testing.assert_close(dict(shared.state_dict()), dict(whole.state_dict()), **tolerance)
+    torch.testing.assert_close(2 * shared[0].weight.grad, whole[0].weight.grad, **tolerance)

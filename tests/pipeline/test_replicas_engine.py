@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pipeline.engines import TorchEngine, build_engine
-from pipeline.replicas import SOLO
+from pipeline.replicas import SOLO, Team
 from tests.marks import slow
 from tests.pipeline.replica_cases import ONE_BLOCK, replica_config, train
 from tests.pipeline.replica_team import Failed, Replicas, errors
@@ -94,3 +95,43 @@ def test_one_replica_has_no_hooks_and_no_spread_optimizer() -> None:
     assert isinstance(engine, TorchEngine)
     assert type(engine.optimizer).__name__ == "Lars"
     assert not any(p._post_accumulate_grad_hooks for p in module.parameters())
+
+
+class Mirrored(Team):
+    """Of two replicas that compute the same: every sum is twice what this one has."""
+
+    def start_sum(self, x: torch.Tensor) -> Any:
+        x.mul_(2)
+        return SimpleNamespace(wait=lambda: None)
+
+
+def test_two_replicas_that_see_the_same_get_the_gradients_of_one() -> None:
+    found = []
+    for team in (SOLO, Mirrored(0, 2)):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4))
+        engine = TorchEngine(network, torch.optim.SGD(network.parameters(), lr=0.1), team, bucket_bytes=64)
+        for _ in range(2):
+            engine.zero_grad()
+            engine.backward(network(torch.ones(3, 6)).square().sum())
+            engine.await_gradients()
+            engine.step()
+        found.append(dict(network.named_parameters()) | {f"{n}.grad": p.grad for n, p in network.named_parameters()})
+    assert same(*found)
+
+
+def test_gradients_are_not_ready_before_they_are_awaited() -> None:
+    """A sum that is on its way must be waited for: nobody may look at half of it."""
+    waited: list[int] = []
+
+    class Slow(Mirrored):
+        def start_sum(self, x: torch.Tensor) -> Any:
+            return SimpleNamespace(wait=lambda: waited.append(len(x)) or x.mul_(2))
+
+    network = nn.Linear(2, 1, bias=False)
+    engine = TorchEngine(network, torch.optim.SGD(network.parameters(), lr=0.1), Slow(0, 2))
+    engine.backward(network(torch.ones(1, 2)).sum())
+    assert waited == []
+    engine.await_gradients()
+    assert waited == [3]  # two numbers, and whether there are any
+    assert network.weight.grad.tolist() == [[1.0, 1.0]]

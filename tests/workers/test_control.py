@@ -8,9 +8,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -297,9 +300,10 @@ def test_an_ordinary_file_is_never_removed(tmp_path: Path) -> None:
 
 
 def test_a_client_that_a_busy_coordinator_found_too_slow_comes_again(
-    tmp_path: Path, meanwhile: Callable[..., Callable[[], Any]]
+    tmp_path: Path, meanwhile: Callable[..., Callable[[], Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its introduction took as long as it may, and the connection was ended just when it was done: it gave up."""
+    monkeypatch.setattr(control, "AGAIN_SECONDS", LIMIT)  # this test plays the coordinator, and may be slow itself
     address = str(tmp_path / "control")
     listener = wire.listen(address)
     client = meanwhile(ControlClient.connect, address, KEY, "stage 1", LIMIT)
@@ -335,3 +339,21 @@ def test_an_introduction_that_was_ended_just_when_it_was_done_has_failed() -> No
     with pytest.raises(TimeoutError, match=r"took longer than 0\.01 s"), wire._ended_after(connection, 0.01):
         assert connection.poll(LIMIT), "the end can be read"
     connection.close()
+
+
+def test_who_has_nobody_to_hear_sleeps_and_who_has_somebody_is_woken(
+    tmp_path: Path, meanwhile: Callable[..., Callable[[], Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a client there is nothing to wait for: the server would ask again and again, at full speed."""
+    slept: list[float] = []
+    with ControlServer(str(tmp_path / "control"), KEY) as server:
+        monkeypatch.setattr(control, "time", SimpleNamespace(sleep=slept.append, monotonic=time.monotonic))
+        assert server.poll(5.0) == []
+        assert slept == [5.0]
+        connecting = meanwhile(ControlClient.connect, server.address, KEY, "stage 1", LIMIT)
+        server.accept({"stage 1"}, LIMIT)
+        with closing(connecting()) as client:
+            slept.clear()
+            client.send({"n": 1})
+            assert server.poll(LIMIT) == [("stage 1", {"n": 1})]
+            assert slept == []

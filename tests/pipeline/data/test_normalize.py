@@ -6,6 +6,7 @@ import pytest
 import torch
 from torchvision.transforms import functional as tf
 
+from pipeline.config import Data
 from pipeline.data.normalize import Normalize
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -53,3 +54,7 @@ def test_what_is_not_an_image_is_refused(normalize: Normalize) -> None:
         normalize(torch.zeros(3, 4, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"\[\.\.\., H, W, 3\], got \[3, 4, 4\]"):
         normalize(torch.zeros(3, 4, 4, dtype=torch.uint8))
+
+
+def test_images_are_normalised_with_the_numbers_of_imagenet_unless_told_otherwise() -> None:
+    assert (Data().mean, Data().std) == (MEAN, STD)
