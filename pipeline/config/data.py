@@ -35,34 +35,44 @@ class Jitter(Section):
     """Colour jitter: each factor is drawn from `[1 - x, 1 + x]`, hue from `[-x, x]`."""
 
     p: PerView = (0.8, 0.8)
+    """Probability that a view's colours are changed at all."""
     brightness: NonNegative = 0.4
+    """Half width of the interval that the brightness factor is drawn from; 0 leaves the brightness alone."""
     contrast: NonNegative = 0.4
+    """Half width of the interval that the contrast factor is drawn from; 0 leaves the contrast alone."""
     saturation: NonNegative = 0.2
+    """Half width of the interval that the saturation factor is drawn from; 0 leaves the saturation alone."""
     hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
+    """Largest turn of the hue in either direction, as a share of the colour circle; 0 leaves the hue alone."""
 
 
 class Augment(Section):
     """The released two-view augmentation; a probability is one number for both views or a list of two."""
 
     crop_p: PerView = (1.0, 1.0)
-    """Without a crop the whole image is resized."""
+    """Probability that a view is a random crop; of any other the whole image is resized."""
     crop_scale: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
-    """Share of the image area that a crop covers."""
+    """Least and greatest share of the image area that a crop covers, up to 1."""
     flip_p: PerView = (0.5, 0.5)
+    """Probability that a view is mirrored, left to right."""
     jitter: Jitter = Jitter()
     gray_p: PerView = (0.2, 0.2)
+    """Probability that a view loses its colours."""
     blur_p: PerView = (1.0, 0.1)
+    """Probability that a view is blurred: view 1 always and view 2 rarely, as released."""
     blur_kind: Literal["pil", "kernel"] = "pil"
     """`pil`: PIL's Gaussian blur, as released. `kernel`: a sampled Gaussian of `blur_kernel` pixels (SimCLR, BYOL)."""
     blur_kernel: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
     """Side of the kernel as a share of `image_size`, made odd; for `blur_kind: kernel`."""
     blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.1, 2.0)
-    """Standard deviation of the blur, in pixels."""
+    """Least and greatest standard deviation of the blur, in pixels."""
     solarize_p: PerView = (0.0, 0.2)
+    """Probability that the bright half of a view's levels is inverted: only in view 2, as released."""
     noise_std: tuple[NonNegative, NonNegative] = (0.0, 0.0)
     """Gaussian noise on the pixels of each view, in units of the full range from black to white."""
     patch_scale: tuple[PositiveFloat, PositiveFloat] = (0.05, 0.1)
-    """Share of the image area that the negative patch covers (`objective.negatives: single_patch`)."""
+    """Least and greatest share of the image area that the negative patch covers; for `objective.negatives:
+    single_patch`."""
 
     @field_validator("crop_scale", "blur_sigma", "patch_scale")
     @classmethod
@@ -87,12 +97,19 @@ class Crops(Section):
     size: Annotated[int, Field(ge=8)] | None = None
     """Side in pixels; `data.image_size` if not given."""
     crop_scale: tuple[PositiveFloat, PositiveFloat] | None = None
+    """Least and greatest share of the image area that a crop covers."""
     flip_p: Probability | None = None
+    """Probability that a view is mirrored, left to right."""
     jitter_p: Probability | None = None
+    """Probability that a view's colours are changed; by how much is `data.augment.jitter`'s."""
     gray_p: Probability | None = None
+    """Probability that a view loses its colours."""
     blur_p: Probability | None = None
+    """Probability that a view is blurred."""
     solarize_p: Probability | None = None
+    """Probability that the bright half of a view's levels is inverted."""
     noise_std: NonNegative | None = None
+    """Standard deviation of the noise on the pixels, in units of the full range from black to white."""
 
     @field_validator("crop_scale")
     @classmethod
@@ -115,6 +132,7 @@ class Data(Section):
     """What is trained on."""
 
     name: DatasetName = "fashion_mnist_10k"
+    """The data set: the embedded one, one that torchvision knows, a folder of images, or a packed copy of either."""
     root: str | None = None
     """Folder of the data set; `fashion_mnist_10k` ships with the package and needs none."""
     split: str | None = None
@@ -155,7 +173,9 @@ class Data(Section):
     download: bool = False
     """Let torchvision download the data set into `root` if it is not there."""
     mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)
+    """Subtracted from each colour channel, in units of the full range from black to white; ImageNet's if not given."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
+    """What each channel is divided by after that, in the same units; ImageNet's if not given."""
     augment: Augment = Augment()
     eval_interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """How images are resized for evaluation: bilinear as released, bicubic in the BYOL report."""

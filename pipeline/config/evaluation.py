@@ -30,6 +30,7 @@ class Knn(Section):
     k: tuple[PositiveInt, ...] = (20, 200)
     """Neighbours; several numbers are measured in one pass, none at all leaves it out."""
     temperature: PositiveFloat = 0.07
+    """A neighbour's vote counts exp(cosine / temperature): the smaller, the more the nearest decide."""
 
 
 class FewLabels(Section):
@@ -42,13 +43,16 @@ class FewLabels(Section):
     epochs: PositiveInt = 20
     """Of the unfrozen fine-tuning, over the labelled images."""
     lr_backbone: PositiveFloat = 0.005
+    """Learning rate of the blocks in the unfrozen fine-tuning, at its start; half a cosine takes it to 0."""
     lr_classifier: PositiveFloat = 0.5
+    """Learning rate of the classifier in the unfrozen fine-tuning, likewise."""
 
 
 class Quality(Section):
     """Measures of an embedding that need no labels: LiDAR, RankMe, alpha-ReQ, collapse."""
 
     enabled: bool = True
+    """False leaves all of them out."""
     samples: Annotated[int, Field(ge=2)] = 1000
     """Images of the training set, n of LiDAR: its surrogate classes."""
     views: Annotated[int, Field(ge=2)] = 10
@@ -76,6 +80,7 @@ class Corruptions(Section):
     names: Annotated[Literal["none", "standard", "all"] | tuple[str, ...], BeforeValidator(_corruptions)] = "none"
     """`standard`: the 15 of the benchmark; `all`: its four extra ones too; or a list of names."""
     severities: tuple[Severity, ...] = (1, 2, 3, 4, 5)
+    """Strengths that are measured, 1 the weakest and 5 the strongest."""
     folder: str | None = None
     """Folder of ImageNet-C or CIFAR-10-C; without one the corruptions are computed."""
     baseline: str | None = None
@@ -86,6 +91,7 @@ class TransferSet(Section):
     """Another labelled data set that the frozen features are tested on; its keys are those of `data`."""
 
     name: DatasetName
+    """One of the names that `data.name` takes."""
     root: str | None = None
     """Folder of the data set; `fashion_mnist_10k` ships with the package and needs none."""
     split: str | None = None
@@ -143,6 +149,7 @@ class Evaluation(Section):
     quality: Quality = Quality()
     corruptions: Corruptions = Corruptions()
     transfer: tuple[TransferSet, ...] = ()
+    """Other data sets that the classifiers are fitted and tested on; none if empty."""
     online: Online = Online()
     plots: bool = True
     """Draw the figures."""

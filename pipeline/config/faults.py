@@ -20,6 +20,7 @@ class Fault(Section):
     `seconds` before the update, which ends sooner when the file `until` is there. `corrupt`: a byte of the next
     snapshot file is flipped once it has been written. `disk_full`: the next snapshot file cannot be written."""
     stage: PositiveInt
+    """The stage that it strikes, counted from 1."""
     step: int = Field(ge=0)
     """Counted from 0; for `corrupt` and `disk_full` the first snapshot from this step on."""
     replica: int = Field(default=1, ge=1)

@@ -22,11 +22,13 @@ class ResNet(Section):
     """A torchvision ResNet, Wide ResNet or ResNeXt."""
 
     backbone: ResNetName = "resnet50"
+    """The network, by torchvision's name."""
     width: Annotated[int, Field(ge=4)] = 64
     """Channels of the first stage; 64 is torchvision's network, less is a narrower one."""
     stem: Literal["imagenet", "cifar", "strided"] = "imagenet"
     """`imagenet`: 7x7 stride 2 and max pooling. `cifar`: 3x3 stride 1. `strided`: 3x3 stride 2."""
     zero_init_residual: bool = True
+    """Start the last batch norm of every residual unit at 0, so that each unit begins as the identity."""
     cuts: tuple[str, ...] = ("layer1", "layer2", "layer3")
     """Modules after which the network is cut: `stem`, `layerN` or one residual unit, `layerN.M`."""
 
@@ -50,11 +52,17 @@ class ViT(Section):
     """A torchvision Vision Transformer; a size that is not given is that of the named network."""
 
     backbone: ViTName
+    """The network, by torchvision's name."""
     patch_size: PositiveInt | None = None
+    """Side of a patch in pixels; it must divide `data.image_size`."""
     hidden_dim: PositiveInt | None = None
+    """Numbers of a token; a multiple of `num_heads`."""
     num_layers: Annotated[int, Field(gt=0, le=1000)] | None = None
+    """Layers of the encoder."""
     num_heads: PositiveInt | None = None
+    """Attention heads of a layer."""
     mlp_dim: PositiveInt | None = None
+    """Width of the hidden layer after the attention."""
     cuts: tuple[str, ...] = ()
     """Modules after which the network is cut: `conv_proj` or one layer, `encoder.layers.encoder_layer_N`."""
 

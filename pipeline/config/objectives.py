@@ -29,6 +29,7 @@ class SimCLR(Section):
 
     kind: Literal["simclr"] = "simclr"
     temperature: PositiveFloat = 0.15
+    """What similarities are divided by before the softmax; the smaller, the more the hardest negatives count."""
     negatives: Literal["batch", "single_patch"] = "batch"
     """`batch`: all other images. `single_patch`: one patch of the same image, a third view that
     `data.augment.patch_scale` describes; the loss then never compares two images."""
@@ -39,8 +40,11 @@ class VICReg(Section):
 
     kind: Literal["vicreg"] = "vicreg"
     invariance_weight: NonNegative = 25.0
+    """Weight of the squared distance of the two views."""
     variance_weight: NonNegative = 25.0
+    """Weight of what each dimension's standard deviation lacks to 1."""
     covariance_weight: NonNegative = 1.0
+    """Weight of the squared covariances of different dimensions."""
     std_halved: bool = True
     """Halve the variance term of each view, as the released code does; the paper does not."""
 
@@ -77,6 +81,7 @@ class Supervised(Section):
 
     kind: Literal["supervised"] = "supervised"
     label_smoothing: Probability = 0.0
+    """Share of the target that is spread evenly over all classes; 0 for none."""
 
 
 class Custom(Section):

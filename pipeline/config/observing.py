@@ -13,7 +13,9 @@ class Metrics(Section):
     """What the coordinator serves over HTTP, and the norms that the stages measure for it."""
 
     enabled: bool = True
+    """Whether the coordinator serves anything over HTTP."""
     host: str = "127.0.0.1"
+    """Address that it listens on: this machine alone if not given. There is no password, see `deploy/security.md`."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     """0 takes a free port; the address is printed and kept in `coordinator.json`."""
     page: bool = True
@@ -26,6 +28,7 @@ class Alarms(Section):
     """When the coordinator says that something is wrong. A loss that is not finite is always told."""
 
     enabled: bool = True
+    """False leaves only the alarm for what is not finite."""
     collapse_below: Probability = 0.1
     """Collapse level of a stage's features, 0 to 1 (`evaluation.online`), below which its features have collapsed."""
     starved_above: Probability = 0.5
@@ -42,6 +45,7 @@ class Trace(Section):
     """A timeline of what every process did, for Perfetto or chrome://tracing; `trace: true` is short for `enabled`."""
 
     enabled: bool = False
+    """Whether every process notes what it does."""
     max_events: PositiveInt = 200_000
     """Of one process; what comes later is counted and not kept."""
     from_step: Annotated[int, Field(ge=0)] = 0

@@ -21,7 +21,9 @@ class Scheduled(Section):
     bias_lr: PositiveFloat | None = None
     """Learning rate of biases and norms (the parameters that `exclude` names), scaled like `lr`; `lr` if not given."""
     scale_lr: bool = True
+    """Multiply `lr` and `bias_lr` by `data.batch_size / 256`; false takes them as they are."""
     weight_decay: NonNegative = 1e-6
+    """Share of a parameter that is added to its gradient (of AdamW: taken off it, times the learning rate)."""
     exclude: Literal["dimension", "type", "none"] = "dimension"
     """Parameters without weight decay and layer-wise scaling. `dimension`: those with one dimension, as
     released. `type`: all but the weights of linear layers and convolutions. `none`: no parameter."""
@@ -36,6 +38,7 @@ class Scheduled(Section):
     milestones: Annotated[tuple[PositiveFloat, ...], Field(validate_default=True)] = ()
     """Epochs at which the schedule `step` multiplies the learning rate by `gamma`."""
     gamma: PositiveFloat = 0.1
+    """What the schedule `step` multiplies the learning rate by at each milestone."""
 
     @field_validator("milestones")
     @classmethod
@@ -55,6 +58,7 @@ class LayerWise(Scheduled):
     """What the variants of LARS have in common."""
 
     momentum: Momentum = 0.9
+    """Share of the last step's velocity that is kept, below 1."""
     eta: PositiveFloat = 0.001
     """Trust coefficient."""
     lars_weight: Probability = 1.0
@@ -78,6 +82,7 @@ class LarsClipped(LayerWise):
 
     kind: Literal["lars_clipped"] = "lars_clipped"
     eps: PositiveFloat = 1e-8
+    """Added to the denominator of the layer-wise ratio."""
     eta: PositiveFloat = 0.02
 
 
@@ -87,7 +92,9 @@ class SGD(Scheduled):
     kind: Literal["sgd"] = "sgd"
     lr: PositiveFloat = 0.05
     momentum: Momentum = 0.9
+    """Share of the last step's velocity that is kept, below 1; 0 for none."""
     nesterov: bool = False
+    """Step along the velocity after the gradient was added to it (Nesterov); needs a momentum above 0."""
 
     @field_validator("nesterov")
     @classmethod
@@ -107,7 +114,9 @@ class AdamW(Scheduled):
     lr: PositiveFloat = 1e-3
     weight_decay: NonNegative = 0.01
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)
+    """Decay rates of the running means of the gradient and of its square, each below 1."""
     eps: PositiveFloat = 1e-8
+    """Added to the denominator of a step."""
 
 
 Optimizer = Annotated[

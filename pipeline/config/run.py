@@ -53,13 +53,21 @@ class StageOverrides(Section):
     """What one stage does differently; partial sections are merged over the common ones."""
 
     device: Annotated[str, Field(pattern=DEVICE_PATTERN)] | None = None
+    """Where this stage computes; as `device` of the run if not given."""
     replicas: PositiveInt | None = None
+    """Processes that share the batch of this stage; as many as `replicas` of the run says if not given."""
     engine: dict[str, Any] = Field(default={})
+    """Keys of `engine` that this stage has otherwise; the others are the run's."""
     head: dict[str, Any] = Field(default={})
+    """Keys of `head` that this stage has otherwise; the others are the run's."""
     objective: dict[str, Any] = Field(default={})
+    """Keys of `objective` that this stage has otherwise; the others are the run's."""
     noise: dict[str, Any] = Field(default={})
+    """Keys of `noise` that this stage has otherwise; the others are the run's."""
     optimizer: dict[str, Any] = Field(default={})
+    """Keys of `optimizer` that this stage has otherwise; the others are the run's."""
     precision: dict[str, Any] = Field(default={})
+    """Keys of `precision` that this stage has otherwise; the others are the run's."""
 
 
 class Snapshots(Section):
@@ -89,15 +97,18 @@ class Config(Section):
     """One run."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """What every random number of the run is keyed by, below 2^31."""
     run_dir: str | None = None
     """Where everything the run writes goes; `runs/NAME-DATE-TIME` if not given."""
     runtime: Literal["pipelined", "serial"] = "pipelined"
+    """`pipelined`: a process for each stage. `serial`: one process trains all stages, to the same bits."""
     mode: Literal["simultaneous", "sequential", "end_to_end"] = "simultaneous"
     """`simultaneous`: every block learns at every step. `sequential`: one block after the other, each to its
     end; those before it only run forward. `end_to_end`: one loss, at the last block, whose gradient goes
     through all of them, in one process: the baseline."""
     device: Annotated[str, Field(pattern=DEVICE_PATTERN)] = "auto"
-    """`auto`: one GPU a stage where there are enough, else the CPU. `cuda`: stage k on GPU k-1."""
+    """`auto`: a GPU for each process where there are enough; of fewer GPUs, neighbours share one; without any, the CPU.
+    `cuda`: a GPU for each process, in order from 0, or an error. `cuda:N` and `cpu`: everything there."""
     threads: PositiveInt = 1
     """CPU threads of one stage; part of what makes two runs equal to the bit."""
     replicas: PositiveInt = 1
@@ -128,6 +139,7 @@ class Config(Section):
     precision: Precision = Precision()
     determinism: Determinism = Determinism()
     stages: dict[int, StageOverrides] = Field(default={})
+    """By the number of the stage, from 1: what it has otherwise than the run, as in `stages.2.objective.kind`."""
     snapshots: Snapshots = Snapshots()
     metrics: Metrics = Metrics()
     alarms: Alarms = Alarms()
@@ -136,6 +148,7 @@ class Config(Section):
     """Where measurements also go, in this order; see `configs/observing.md`."""
     evaluation: Evaluation = Evaluation()
     faults: tuple[Fault, ...] = ()
+    """What is to go wrong on purpose, to try a recovery; nothing if empty."""
 
     @property
     def num_stages(self) -> int:

@@ -32,8 +32,9 @@ class Embeddings:
 class Objective(nn.Module, ABC):
     """A local loss. It sees the whole batch and nothing of another stage.
 
-    Every objective is built from `(config, width, seed, stage)`: its section of the configuration, the size D of
-    the embeddings, and what keys the initialisation of its weights, if it has any.
+    Those of this package are built from `(config, width, seed, stage)`: their section of the configuration, the size D
+    of the embeddings, and what keys the initialisation of their weights, if they have any. One of the user's own is
+    built from `(width, **objective.options)`; its weights are keyed for it.
     """
 
     uses_target: ClassVar[bool] = False

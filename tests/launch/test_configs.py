@@ -12,25 +12,15 @@ import pytest
 
 from pipeline.config import Config
 from pipeline.config_loading import load_config
+from tests.documents import PRESETS as CONFIGS
+from tests.documents import header
 from tests.marks import slow
 from tests.runs import train
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
-
-
-def header(path: Path) -> str:
-    """The comment that opens the file, without its marks."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.removeprefix("#").strip())
-    return "\n".join(lines)
-
 
 def test_there_are_presets() -> None:
-    names = "barlow_twins_imagenet byol_cifar10 byol_imagenet end_to_end paper_resnet50_imagenet quickstart sequential"
-    names += " simclr_single_gpu supervised_blockwise vicreg_imagenet"
+    names = "barlow_twins_imagenet byol_cifar10 byol_imagenet end_to_end image_folder paper_resnet50_imagenet"
+    names += " quickstart sequential simclr_single_gpu supervised_blockwise vicreg_imagenet"
     assert {path.stem for path in CONFIGS} == set(names.split())
 
 

@@ -41,7 +41,7 @@ def check_trackers(trackers: Sequence[settings.Tracker]) -> None:
             raise ConfigError(f"trackers.{number}.kind", problem, "Leave one out")
         if tracker.kind == "tensorboard" and not _installed("tensorboard"):
             problem = "tensorboard needs the package 'tensorboard', which is not installed"
-            raise ConfigError(f"trackers.{number}.kind", problem, "Install it: pip install 'onward[tensorboard]'")
+            raise ConfigError(f"trackers.{number}.kind", problem, "Install it: pip install tensorboard")
 
 
 def _findable(package: str) -> bool:
