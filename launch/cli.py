@@ -101,8 +101,8 @@ def _train(settings: Config, name: str, notes: Sequence[str] = ()) -> None:
 def check(
     config: ConfigFile,
     overrides: Overrides = None,
-    headers: Annotated[bool, typer.Option("--headers", help="Read every image's header; list what is broken.")] = False,
-    whole: Annotated[bool, typer.Option("--all", help="Decode every image; list what is broken.")] = False,
+    headers: Annotated[bool, typer.Option("--headers", help="Read every header; list all broken files.")] = False,
+    whole: Annotated[bool, typer.Option("--all", help="Decode every image; list all broken files.")] = False,
 ) -> None:
     """Check everything that 'train' would, start nothing, and print the resolved configuration and the placement."""
     with _failures_in_words():
@@ -204,9 +204,7 @@ def bench_method(
         typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="What to train, configs/quickstart.yaml if not given."),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each variant; they differ in the seed.")] = 3,
-    to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the runs and the table go.")] = Path(
-        "runs/bench-method"
-    ),
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where runs and table go.")] = Path("runs/bench-method"),
 ) -> None:
     """Untrained, end to end, simultaneous with and without noise, sequential and supervised, on one budget."""
     with _failures_in_words():
