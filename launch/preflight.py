@@ -93,9 +93,22 @@ def preflight(config: Config, claimed: Path | None = None, scan: Callable[[], No
     classes = datasets.count_classes(config.data)
     _check_classes(config, classes)
     tests = _test_images(config, notes)
+    notes += _threads_of_one_process(config, devices)
     plan = StepPlan.of(config, num_images)
     steps = plan.steps_per_epoch, plan.total_steps
     return Report(num_images, len(broken or ()), classes, tests, placements, *steps, tuple(notes))
+
+
+def _threads_of_one_process(config: Config, devices: list[str]) -> list[str]:
+    """A baseline on one core looks slower than it is beside a pipeline that has one for each of its stages."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = "threads" in config.model_fields_set
+    if config.mode != "end_to_end" or told or config.num_stages == 1 or cores == 1 or set(devices) != {"cpu"}:
+        return []
+    return [
+        f"mode=end_to_end trains all {config.num_stages} blocks in one process on one thread, where a pipeline has a "
+        f"process for each: before you compare how fast they are, give threads={cores}, as many as there are cores"
+    ]
 
 
 def _test_images(config: Config, notes: list[str]) -> int | None:
