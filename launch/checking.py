@@ -43,6 +43,6 @@ def _amounts(config: Config, report: Report) -> list[str]:
     classes = f" of {report.num_classes} classes" if report.num_classes else ""
     tests = "" if report.num_test_images is None else f"; {report.num_test_images} test images"
     return [
-        f"{report.num_images} images{classes}{tests}",
+        f"{report.num_images - report.num_broken} images{classes}{tests}",
         f"batches of {config.data.batch_size}: {steps}",
     ]

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from launch.exit_codes import EXIT_FAILED
 from launch.preflight import preflight
 from launch.resume import check_resumable, open_run
 from launch.run_dir import claim_run, read_config
+from launch.scanning import scan_images
 from launch.words import tell
 from pipeline.config import Config
 from pipeline.config_loading import load_config, load_for_start
@@ -46,7 +48,9 @@ Overrides = Annotated[
 ]
 EvaluationOverrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Laid over the run's settings: evaluation.KEY=VALUE, device=VALUE."),
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Laid over the run's: evaluation.KEY, device, data.root, data.on_error."
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong, and where the results are.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also say every step, process, link and snapshot.")]
@@ -94,11 +98,17 @@ def _train(settings: Config, name: str, notes: Sequence[str] = ()) -> None:
 
 
 @app.command()
-def check(config: ConfigFile, overrides: Overrides = None) -> None:
+def check(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    headers: Annotated[bool, typer.Option("--headers", help="Read every header; list all broken files.")] = False,
+    whole: Annotated[bool, typer.Option("--all", help="Decode every image; list all broken files.")] = False,
+) -> None:
     """Check everything that 'train' would, start nothing, and print the resolved configuration and the placement."""
     with _failures_in_words():
         settings, notes = load_for_start(config, overrides or [])
-        print(checked(settings, preflight(settings), notes))
+        scan = partial(scan_images, settings, headers, whole)
+        print(checked(settings, preflight(settings, scan=scan), notes))
 
 
 @app.command()
@@ -194,9 +204,7 @@ def bench_method(
         typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="What to train, configs/quickstart.yaml if not given."),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each variant; they differ in the seed.")] = 3,
-    to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the runs and the table go.")] = Path(
-        "runs/bench-method"
-    ),
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where runs and table go.")] = Path("runs/bench-method"),
 ) -> None:
     """Untrained, end to end, simultaneous with and without noise, sequential and supervised, on one budget."""
     with _failures_in_words():

@@ -32,8 +32,8 @@ def make_index(config: Config) -> tuple[Index, list[str]]:
     images = open_dataset(config.data, "train")
     leave_warnings_to_us()
     if not config.data.scan_headers or not isinstance(images, FileImages):
-        return scan(images, _progress()), []
-    headers = scan_headers(images.files, _progress())
+        return scan(images, progress_line()), []
+    headers = scan_headers(images.files, progress_line())
     return scan(images, headers=headers), _look_at(headers.problems, len(images), config.data.on_error)
 
 
@@ -67,7 +67,7 @@ def check_data(config: Config, run: RunDir) -> None:
     if not run.data_index.is_file():
         return
     earlier = Index.from_bytes(run.data_index.read_bytes(), str(run.data_index))
-    changed = difference(earlier, scan(open_dataset(config.data, "train"), _progress()))
+    changed = difference(earlier, scan(open_dataset(config.data, "train"), progress_line()))
     if changed is not None:
         raise ConfigError(
             "data.root",
@@ -76,8 +76,8 @@ def check_data(config: Config, run: RunDir) -> None:
         )
 
 
-def _progress() -> Callable[[int, int], None]:
-    """A line on a terminal, from the third second on."""
+def progress_line() -> Callable[[int, int], None]:
+    """Says how many files have been looked at, on a terminal, from the third second on."""
     started = time.monotonic()
 
     def show(done: int, count: int) -> None:

@@ -33,6 +33,8 @@ from workers.observing.terminal.summary import print_report
 from workers.observing.terminal.voice import Terminal
 from workers.run_files import RunDir, write_json
 
+FREE = ("device", "data.root", "data.on_error")
+"""What an evaluation may change beside the section of its own."""
 MEET_SECONDS = 300.0
 """How long the processes that torchrun started wait for each other."""
 
@@ -42,8 +44,8 @@ def evaluate_run(run_dir: Path, overrides: Sequence[str] = (), group: RunGroup |
 
     Args:
         run_dir: what `onward train` wrote.
-        overrides: `evaluation.KEY=VALUE`, `device=VALUE`, and `data.root=FOLDER` where the data have moved, laid over
-            the run's own configuration.
+        overrides: `evaluation.KEY=VALUE`, `device=VALUE`, `data.on_error=VALUE`, and `data.root=FOLDER` where the
+            data have moved, laid over the run's own configuration.
         group: the processes that torchrun started; None without it.
 
     Raises:
@@ -68,15 +70,16 @@ def evaluation_config(run_dir: Path, overrides: Sequence[str]) -> Config:
     Raises:
         ConfigError: an override of something that was decided when the run was trained, or a value that is wrong.
     """
-    for override in overrides:
-        key = override.partition("=")[0].strip()
-        if "=" in override and key not in ("device", "data.root") and not key.startswith("evaluation."):
+    keys = [override.partition("=")[0].strip() for override in overrides if "=" in override]
+    for key in keys:
+        if key not in FREE and not key.startswith("evaluation."):
             problem = "cannot be changed for an evaluation: the run was trained with what its config.yaml says"
-            raise ConfigError(
-                key, problem, "Give evaluation.KEY=VALUE, device=VALUE, or data.root=FOLDER of moved data"
-            )
-    config = load_config(RunDir(run_dir).config, overrides)
-    if any(override.partition("=")[0].strip() == "data.root" for override in overrides):
+            remedy = "Give evaluation.KEY=VALUE, device=VALUE, data.root=FOLDER of moved data, or data.on_error=skip"
+            raise ConfigError(key, problem, remedy)
+    # An evaluation has no feed, and what the run's own cannot do is no matter here.
+    more = ["data.feed=coordinator"] if "data.on_error" in keys else []
+    config = load_config(RunDir(run_dir).config, [*overrides, *more])
+    if "data.root" in keys:
         check_data(config, RunDir(run_dir))
     return config
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from pipeline.config_online import check_labels
 from pipeline.data import datasets
 from pipeline.data.decoding import leave_warnings_to_us
 from pipeline.data.sampler import StepPlan
+from pipeline.data.unreadable import named
 from pipeline.errors import ConfigError, UserError
 from workers.observing.trackers.starting import check_trackers
 from workers.run_files import RunDir
@@ -33,6 +35,7 @@ class Report:
 
     Args:
         num_images: images in the training set.
+        num_broken: of them, as far as a sample tells, that others will stand in for.
         num_classes: of the training set; 0 without labels.
         num_test_images: None if there are none, or nobody knows before they are read.
         placements: one per stage, in order.
@@ -42,6 +45,7 @@ class Report:
     """
 
     num_images: int
+    num_broken: int
     num_classes: int
     num_test_images: int | None
     placements: tuple[Placement, ...]
@@ -50,12 +54,13 @@ class Report:
     notes: tuple[str, ...] = ()
 
 
-def preflight(config: Config, claimed: Path | None = None) -> Report:
+def preflight(config: Config, claimed: Path | None = None, scan: Callable[[], None] = lambda: None) -> Report:
     """Check the run against this machine and the data.
 
     Args:
         config: of the run.
         claimed: its directory, if this process has it; `onward check` has not, and only looks.
+        scan: looks at more of the images; called when everything else is in order.
 
     Raises:
         ConfigError: a value that does not fit this machine or the data.
@@ -80,18 +85,36 @@ def preflight(config: Config, claimed: Path | None = None) -> Report:
     leave_warnings_to_us()
     _try_own_losses(config)
     notes: list[str] = []
-    num_images = datasets.preflight(config.data, notes)
+    scan()
+    broken: list[str] | None = [] if claimed is None else None  # what `train` finds it says itself, of all files
+    num_images = datasets.preflight(config.data, notes, broken)
+    if broken:
+        notes.append(f"{len(broken)} training images cannot be used, and others stand in for them: {named(broken)}")
     classes = datasets.count_classes(config.data)
     _check_classes(config, classes)
     tests = _test_images(config, notes)
+    notes += _threads_of_one_process(config, devices)
     plan = StepPlan.of(config, num_images)
-    return Report(num_images, classes, tests, placements, plan.steps_per_epoch, plan.total_steps, tuple(notes))
+    steps = plan.steps_per_epoch, plan.total_steps
+    return Report(num_images, len(broken or ()), classes, tests, placements, *steps, tuple(notes))
+
+
+def _threads_of_one_process(config: Config, devices: list[str]) -> list[str]:
+    """A baseline on one core looks slower than it is beside a pipeline that has one for each of its stages."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = "threads" in config.model_fields_set
+    if config.mode != "end_to_end" or told or config.num_stages == 1 or cores == 1 or set(devices) != {"cpu"}:
+        return []
+    return [
+        f"mode=end_to_end trains all {config.num_stages} blocks in one process on one thread, where a pipeline has a "
+        f"process for each: before you compare how fast they are, give threads={cores}, as many as there are cores"
+    ]
 
 
 def _test_images(config: Config, notes: list[str]) -> int | None:
     """How many there are; a note if the linear probe at the end of the run could not be measured on them."""
     try:
-        return datasets.count_test_images(config.data)
+        return datasets.preflight_test(config.data, notes if config.evaluation.linear_probe else None)
     except UserError as error:
         if config.evaluation.linear_probe:
             notes.append(f"there will be no linear probes: {error}")

@@ -6,6 +6,7 @@ What decides the numbers must be the same; how they are computed may differ: the
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pipeline.errors import ConfigError, UserError
 from workers.manifest import MANIFEST, check_files, read_manifest
 from workers.observing.observer import Event
 from workers.parsing import MalformedMessage
-from workers.run_files import RunDir, step_numbers, write_parts, write_text
+from workers.run_files import RunDir, from_here, step_numbers, write_parts, write_text
 
 FREE = (
     "run_dir", "runtime", "device", "replicas", "processes", "restart", "max_restarts", "hang_timeout", "faults",
@@ -31,6 +32,7 @@ FREE = (
     "data.feed", "data.in_memory", "data.affinity", "data.on_error", "data.scan_headers", "determinism",
 )  # fmt: skip
 """What may differ from the run that is continued."""
+LENGTH = ("train.epochs", "train.max_steps")
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def check_run(config: Config, path: Path) -> None:
     if differences:
         problem = f"'{path}' already holds a run with another configuration: {'; '.join(differences[:5])}"
         more = f" (and {len(differences) - 5} more)" if len(differences) > 5 else ""
-        raise ConfigError("run_dir", problem + more, f"{_OTHER}, or the same values to go on with it")
+        raise ConfigError("run_dir", problem + more, _what_can_be_done(path, set(_changes(earlier, config))))
 
 
 def inspect(config: Config, path: Path) -> Opened:
@@ -159,13 +161,34 @@ def prepare(config: Config, found: Opened) -> None:
 
 
 def compare(earlier: Config, config: Config) -> list[str]:
-    """What decides the numbers and differs, as `key: earlier -> now`."""
+    """What decides the numbers and differs, as `key is earlier there, now here`."""
+    changes = _changes(earlier, config)
+    return [f"{key} is {shown(there)} there, {shown(here)} here" for key, (there, here) in changes.items()]
+
+
+def _changes(earlier: Config, config: Config) -> dict[str, tuple[Any, Any]]:
     before, after = (_flat(c.model_dump(mode="json")) for c in (earlier, config))
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and not _free(key)]
-    return [f"{key} is {shown(before.get(key))} there, {shown(after.get(key))} here" for key in keys]
+    return {key: (before.get(key), after.get(key)) for key in keys}
 
 
 _OTHER = "Give another run_dir=FOLDER"
+
+
+def _what_can_be_done(path: Path, keys: set[str]) -> str:
+    whole = f"'onward resume {shlex.quote(str(from_here(path)))}' goes on with it as it was begun"
+    if keys <= set(LENGTH):
+        return (
+            "A run keeps its length, for its learning rates fall towards its end: more epochs are another run, in "
+            f"another run_dir=FOLDER; {whole}"
+        )
+    return f"{_OTHER}, or the same values; {whole}. {_MAY_CHANGE}"
+
+
+_MAY_CHANGE = (
+    "Only what leaves the numbers alone may change: where and how it is computed (device, runtime, link.kind, "
+    "replicas, processes, data.workers, ...), what is watched and kept (metrics, snapshots, evaluation, ...)"
+)
 
 
 def _free(key: str) -> bool:

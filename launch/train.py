@@ -218,7 +218,7 @@ def _start_coordinator(
 def _train(group: RunGroup, config: Config, run: RunDir, prepared: Prepared) -> bool:
     member = members(config)[group.rank]
     where = f"process {os.getpid()} of {platform.node()} on {_device(group, config, member)}"
-    detail(f"{member.name}: {where}, log {run.log(member.log_name)}")
+    detail(f"{member.name}: {where}, log {run.log(member.log_name).absolute()}")
     _log_to(run.log(member.log_name))
     import torch
 

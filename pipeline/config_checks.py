@@ -18,6 +18,8 @@ from pipeline.shapes import block_output, channels_of, check_model
 def check_together(config: Config) -> None:
     """Raises `ConfigError` for the first combination that cannot work."""
     _check_stages(config)
+    for index in range(1, config.num_stages + 1):  # before anything that may import and trace a network
+        _check_optimizer(config, config.stage(index))
     _check_batch(config)
     _check_feed(config)
     _check_modes(config)
@@ -28,7 +30,7 @@ def check_together(config: Config) -> None:
     check_online(config)
     for index in range(1, config.num_stages + 1):
         stage = config.stage(index)
-        for check in (_check_optimizer, _check_precision, _check_noise, _check_head, _check_objective):
+        for check in (_check_precision, _check_noise, _check_head, _check_objective):
             check(config, stage)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ import torch
 from pipeline.config import Config
 from pipeline.errors import UserError
 from workers.evaluating.checkpoints import load_network
+from workers.evaluating.labelled import LabelledImages, Tell
 from workers.evaluating.probe_table import ready_stages, scores_of
-from workers.evaluating.source import FeatureSource, Tell
+from workers.evaluating.source import FeatureSource
 from workers.evaluating.telling import Teller
 from workers.observing.terminal.summary import print_summary
 from workers.observing.terminal.voice import Terminal
@@ -47,31 +49,38 @@ def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.de
 def _measured(config: Config, run: RunDir, device: torch.device, terminal: Terminal) -> dict[str, Any]:
     """What `measure` finds, and a sign of life meanwhile: it takes long where the data set is large."""
     if terminal.quiet:
-        return measure(config, run, device)
+        return measure(config, run, device, note=terminal.warn)
     with Teller(terminal.console) as teller:
-        return measure(config, run, device, teller.tell)
+        return measure(config, run, device, teller.tell, terminal.warn)
 
 
-def measure(config: Config, run: RunDir, device: torch.device, tell: Tell = lambda *how_far: None) -> dict[str, Any]:
+def measure(
+    config: Config,
+    run: RunDir,
+    device: torch.device,
+    tell: Tell = lambda *how_far: None,
+    note: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
     """Score the trained network and the same network untrained.
 
     Args:
         config, run: what has been trained.
         device: to compute on.
         tell: is told how far it is.
+        note: called with a sentence about images that are left out.
 
     Raises:
         UserError: no test split, or the run's weights cannot be read.
     """
 
     def scores(network: str) -> list[dict[str, Any]]:
-        source = FeatureSource(config, stages, device)
+        source = FeatureSource(config, stages, device, labelled=labelled)
         return scores_of(source, tell=lambda text, done, total: tell(f"{network} network: {text}", done, total))
 
-    stages = ready_stages(config, device)
+    labelled, stages = LabelledImages(note), ready_stages(config, device)
     untrained = scores("untrained")
     load_network(run, stages, None, lambda text: None)
-    return {"untrained": untrained, "trained": scores("trained")}
+    return {"untrained": untrained, "trained": scores("trained"), **labelled.report()}
 
 
 def final_digest(run: RunDir) -> str:

@@ -89,7 +89,7 @@ def event_table(events: Sequence[Event]) -> str:
 
 
 def probe_table(report: dict[str, Any]) -> str:
-    """The quick linear probe that a run ends with: a line a block, untrained and trained; empty where there is none."""
+    """The quick linear probe that a run ends with, before and after training: a line a block; empty without one."""
     before, after = report.get("untrained"), report.get("trained")
     if not (isinstance(before, list) and isinstance(after, list) and len(before) == len(after) and after):
         return ""
@@ -103,7 +103,7 @@ def probe_table(report: dict[str, Any]) -> str:
             gain = f"{100 * (now - then):+.1f}" if math.isfinite(now - then) else NOTHING
             row += [percent(then), percent(now), gain]
         rows.append(row)
-    names = (f"{name} {when}" for name in ("trunk", "expansion") for when in ("untrained", "trained", "gain"))
+    names = (f"{name} {when}" for name in ("trunk", "expansion") for when in ("before", "after", "gain"))
     return table(("block", *names), rows)
 
 

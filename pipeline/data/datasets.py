@@ -17,13 +17,15 @@ from PIL import Image
 
 from pipeline.config import Data
 from pipeline.config.data import FOLDERS
-from pipeline.data.image_folder import FolderImages, check_files, has_train, split_folder
+from pipeline.data.files import FileImages
+from pipeline.data.image_folder import FolderImages, has_train, split_folder
 from pipeline.data.memory import check_memory
 from pipeline.data.mnist_family import IDX_SETS, idx_folder, missing_idx, read_idx_set
 from pipeline.data.packed import PackedImages, open_packed
 from pipeline.data.sampler import check_batch_size
 from pipeline.data.shared import open_shared
 from pipeline.data.torchvision_sets import TORCHVISION_SETS, check_part, check_places, downloaded, open_torchvision
+from pipeline.data.unreadable import check_files, named, unreadable_of_sample
 from pipeline.errors import ConfigError, UserError
 
 Split = Literal["train", "test"]
@@ -105,16 +107,17 @@ def open_labelled(data: Data, split: Split) -> ImageDataset:
     return found
 
 
-def preflight(data: Data, notes: list[str] | None = None) -> int:
+def preflight(data: Data, notes: list[str] | None = None, broken: list[str] | None = None) -> int:
     """Check, without torch, that the training set is there and readable; return the number of its images.
 
     Image files are checked by sample, unless others may stand in for them: the headers of up to 10,000, the whole of
-    up to 256. Of sets that torchvision
-    reads it is checked that their files are there; their number of images is the published one.
+    up to 256. Of sets that torchvision reads it is checked that their files are there; their number of images is the
+    published one.
 
     Args:
         data: which one.
         notes: gets a sentence for what is left out.
+        broken: gets what is wrong with each file of the sample that another one stands in for; None does not look.
 
     Raises:
         ConfigError: `data.root` is needed and missing, or the batches do not fit the data set.
@@ -132,6 +135,8 @@ def preflight(data: Data, notes: list[str] | None = None) -> int:
             notes += images.notes
         if isinstance(images, FolderImages) and data.on_error == "fail":
             check_files(images.files)
+        elif isinstance(images, FolderImages) and broken is not None:
+            broken += unreadable_of_sample(images)
         if data.in_memory:
             check_memory(images)
     check_batch_size(count, data.batch_size, data.drop_last)
@@ -147,13 +152,31 @@ def count_classes(data: Data) -> int:
     return 10 if data.name == "fashion_mnist_10k" else open_dataset(data, "train").num_classes
 
 
-def count_test_images(data: Data) -> int | None:
+def preflight_test(data: Data, notes: list[str] | None = None) -> int | None:
     """Images of the test set, whose classes must be those of the training set; None if torchvision is to read them.
 
+    Args:
+        data: which one.
+        notes: gets a sentence about files that will be left out; None counts them and looks at none.
+
     Raises:
-        UserError: there are none, or they do not fit.
+        UserError: there are none, they do not fit, or one of the same sample as in `preflight` cannot be decoded.
     """
-    return None if data.name in TORCHVISION_SETS or data.download else len(open_dataset(data, "test"))
+    if data.name in TORCHVISION_SETS or data.download:
+        return None
+    images = open_dataset(data, "test")
+    if notes is None or not isinstance(images, FileImages):
+        return len(images)
+    if data.on_error == "fail":
+        try:
+            check_files(images.files)
+        except UserError as error:
+            raise UserError(f"{error}, or leave such images out with data.on_error=skip") from None
+        return len(images)
+    broken = unreadable_of_sample(images)
+    if broken:
+        notes.append(f"{len(broken)} of {len(images)} test images will be left out: {named(broken)}")
+    return len(images) - len(broken)
 
 
 def _given(data: Data) -> Path | None:

@@ -24,6 +24,8 @@ from pipeline.errors import UserError
 MAX_PIXELS = 178_956_970
 """Images of more pixels are refused: a small file that announces them can fill the memory. PIL's limit."""
 TOO_LARGE = f"it announces more than {MAX_PIXELS} pixels, as files made to fill the memory do"
+REPLACE = ". Replace or remove the file"
+"""What a sentence about a file that cannot be decoded ends with."""
 END_OF_IMAGE = b"\xff\xd9"
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """What ends the compressed data: a byte 0xff that is neither stuffed nor a restart marker."""
@@ -63,7 +65,7 @@ def leave_warnings_to_us() -> None:
 
 def undecodable(name: str, reason: object) -> UserError:
     """The error for a file that is no image that can be trained on."""
-    return UserError(f"image '{name}' cannot be decoded ({reason}). Replace or remove the file")
+    return UserError(f"image '{name}' cannot be decoded ({reason}){REPLACE}")
 
 
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import overload
@@ -129,6 +129,14 @@ class FileImages:
         """The path of the image's file."""
         return self.files[index]
 
+    def without(self, numbers: Collection[int]) -> FileImages:
+        """The same data set, opened anew, but for these images."""
+        names = (name for number, name in enumerate(self.files.relatives()) if number not in numbers)
+        labels = np.delete(self.labels, np.fromiter(numbers, np.int64))
+        found = FileImages(FileNames.of(self.files.root, names), labels, self.classes)
+        found.num_classes = self.num_classes
+        return found
+
     def _kept(self, index: int) -> memoryview:
         assert self.contents is not None
         data, ends = self.contents
@@ -189,16 +197,19 @@ def file_sizes(files: FileNames, progress: Progress | None = None) -> NDArray[np
     return sizes
 
 
-def for_each_block(act: Callable[[int, int], None], count: int, progress: Progress | None = None) -> None:
+def for_each_block(
+    act: Callable[[int, int], None], count: int, progress: Progress | None = None, size: int | None = None
+) -> None:
     """Call `act` with the first file of a block and the one after its last, in threads; what it raises ends it."""
+    step = size or BLOCK
 
     def block(start: int) -> None:
-        act(start, min(start + BLOCK, count))
+        act(start, min(start + step, count))
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="files") as pool:
-        for number, _ in enumerate(pool.map(block, range(0, count, BLOCK)), 1):
+        for number, _ in enumerate(pool.map(block, range(0, count, step)), 1):
             if progress is not None:
-                progress(min(number * BLOCK, count), count)
+                progress(min(number * step, count), count)
 
 
 def unreadable(path: str, error: OSError) -> UserError:

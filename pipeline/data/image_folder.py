@@ -14,15 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config.data import Layout
-from pipeline.data.files import FileImages, FileNames, read_image
-from pipeline.data.headers import read_size
+from pipeline.data.files import FileImages, FileNames
 from pipeline.data.walk import EXTENSIONS, LeftOut, has_image, images_below, is_image, subfolders
 from pipeline.errors import ConfigError, UserError
 
 PARTS = ("train", "val", "valid", "validation", "test", "testing", "unlabeled", "extra", "dev")
 """What folders beside `train` are called that are parts of a data set too, in any spelling."""
-HEADERS_CHECKED = 10_000
-IMAGES_DECODED = 256
 
 
 class FolderImages(FileImages):
@@ -134,18 +131,6 @@ def _of(classes: Sequence[str]) -> str:
     return f"of {len(classes)} class{'es' if len(classes) != 1 else ''}" if classes else "without classes"
 
 
-def check_files(files: Sequence[str]) -> None:
-    """Look at the headers of up to 10,000 evenly spaced files and decode up to 256 of them.
-
-    Raises:
-        UserError: naming the first file found that cannot be read.
-    """
-    for path in _evenly(files, HEADERS_CHECKED):
-        read_size(path)
-    for path in _evenly(files, IMAGES_DECODED):
-        read_image(path)
-
-
 def image_names(folder: Path) -> list[str]:
     """All image files below a folder, relative to it, in the order of their names; links are followed."""
     return images_below(folder, ".", LeftOut())
@@ -177,8 +162,3 @@ def _check_same_classes(folder: Path, names: list[str], like: Path, expected: li
             f"'{folder}' and '{like}' hold different classes: '{odd[0]}' is in '{here}' and not in '{there}'. "
             "Both must hold the same class folders"
         )
-
-
-def _evenly(files: Sequence[str], most: int) -> list[str]:
-    count = min(len(files), most)
-    return [files[i * len(files) // count] for i in range(count)]

@@ -72,6 +72,7 @@ class DataInfo:
         train_images: on which probes are fitted.
         test_images: on which they are tested; 0 if there are none.
         classes: 0 if the images have no labels.
+        train_left_out, test_left_out: images that could not be decoded, not counted above (`data.on_error: skip`).
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -80,6 +81,8 @@ class DataInfo:
     train_images: Count
     test_images: Count
     classes: Count
+    train_left_out: Count = 0
+    test_left_out: Count = 0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import Data
-from pipeline.data import image_folder
+from pipeline.data import unreadable
 from pipeline.data.datasets import open_dataset
 from pipeline.data.index import Index, fingerprint
 
@@ -115,8 +115,8 @@ def test_heights_and_widths_are_kept(started: Path) -> None:
 @pytest.fixture
 def unsampled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sample of files that is looked at before is without the damaged ones, as it is in a large data set."""
-    monkeypatch.setattr(image_folder, "HEADERS_CHECKED", 1)
-    monkeypatch.setattr(image_folder, "IMAGES_DECODED", 1)
+    monkeypatch.setattr(unreadable, "HEADERS_CHECKED", 1)
+    monkeypatch.setattr(unreadable, "IMAGES_DECODED", 1)
 
 
 @pytest.mark.usefixtures("unsampled")

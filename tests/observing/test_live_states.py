@@ -259,3 +259,23 @@ def test_numbers_of_any_size_fit_and_ticks_differ(tmp_path: Path, browser: Brows
         assert sight.value(ticks.format(", ".join(cases))) == list(cases.values())
         assert sight.console == []
         sight.page.close()
+
+
+def test_where_the_time_went_is_told_of_the_whole_run_when_it_is_over(tmp_path: Path, browser: Browser) -> None:
+    history = History()
+    history.run_started(RunFacts("x", tmp_path, {}, 1, 4, 4, 0, time.time()))
+    for step in range(4):  # in the second half, in which nothing more is fed, nobody waits
+        spent = {"busy": float(step + 1), "wait_input": 3.0 * min(step + 1, 2), "wait_output": 0.0}
+        history.step_done(line(step, stage(1, step, **spent), time=100.0 + 20 * step))
+    with serve(history) as server:
+        sight = Sight(browser, server.url)
+        assert sight.text("#pipeline .mood >> nth=1") == "computing 100 %"
+        history.run_ended("done")
+        sight.wait_for_state("done")
+        assert sight.text("#pipeline .mood >> nth=1") == "waiting for input 60 %"
+        assert sight.text("#window") == "shares of the whole run"
+        legend = sight.page.locator(".waits .legend")
+        legend.scroll_into_view_if_needed()
+        sight.wait("document.querySelectorAll('.waits .legend li').length === 3")
+        assert " ".join(legend.inner_text().split()) == "computing 40 % input 60 % room 0 %"
+        sight.page.close()

@@ -38,3 +38,21 @@ def test_the_window_is_as_long_as_it_is(tmp_path: Path) -> None:
     for step in range(4):
         history.step_done(line(step, time=1000.0 * step))
     assert document(history)["now"]["window"] == pytest.approx(2000.0), "of two steps at least"
+
+
+def test_a_run_that_is_over_does_not_say_that_all_its_stages_only_compute(tmp_path: Path) -> None:
+    """Its last steps drained the pipeline, and after the end the page said 100 % computing of every stage for ever."""
+    history = started(tmp_path)
+    spent = {"busy": 0.0, "wait_input": 0.0, "wait_output": 0.0}
+    for step in range(40):
+        draining = step >= 20
+        spent["busy"] += 1.0
+        spent["wait_input"] += 0.0 if draining else 2.0
+        history.step_done(line(step, stage(1, step, **spent), time=float(1000 + 20 * step), feed_wait_seconds=step / 2))
+    drained = document(history)["now"]
+    assert drained["stages"]["1"]["shares"] == [1.0, 0.0, 0.0]
+    history.run_ended("done")
+    whole = document(history)["now"]
+    assert whole["stages"]["1"]["shares"] == [0.5, 0.5, 0.0]
+    assert whole["window"] == pytest.approx(39 * 20.0)
+    assert whole["feed_wait"] == pytest.approx(19.5 / (39 * 20.0))

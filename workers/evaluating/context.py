@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.config import Config, Data, Evaluation
-from pipeline.data.datasets import ImageDataset, Split, open_dataset, open_labelled
+from pipeline.data.datasets import ImageDataset, Split, open_dataset
 from pipeline.data.evaluation_view import evaluation_view
 from pipeline.errors import ConfigError
 from pipeline.evaluation.feature_set import FeatureSet
@@ -25,7 +25,8 @@ from pipeline.stage import Stage
 from workers.evaluating.augmented import augmented_batches
 from workers.evaluating.extraction import Batch, Load, Transform
 from workers.evaluating.finite import check_finite
-from workers.evaluating.source import FeatureSource, Tell
+from workers.evaluating.labelled import Tell
+from workers.evaluating.source import FeatureSource
 
 
 @dataclass
@@ -82,12 +83,12 @@ class Context:
     @cached_property
     def train_images(self) -> ImageDataset:
         """What classifiers are fitted on; raises `UserError` if the images have no labels or cannot be read."""
-        return open_labelled(self.data, "train")
+        return self.source.images(self.data, "train", self.progress)
 
     @cached_property
     def test_images(self) -> ImageDataset:
         """What classifiers are tested on; raises `UserError` if there is no such part, or without labels."""
-        return open_labelled(self.data, "test")
+        return self.source.images(self.data, "test", self.progress)
 
     @property
     def classes(self) -> int:
@@ -186,6 +187,10 @@ class Context:
         return Context(
             self.config, self.stages, self.device, self.run, self.source, data, name, self.progress, self.note
         )
+
+    def readable(self, images: ImageDataset, what: str) -> ImageDataset:
+        """Without those that cannot be decoded, if `data.on_error` is skip; `what` they are, for messages."""
+        return self.source.labelled.readable(images, self.data, what, self.progress)
 
     def check_blocks(self) -> None:
         """Raises `ConfigError` if `evaluation.blocks` names one that the network does not have."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pipeline.config import Config
-from pipeline.data.datasets import Split, open_labelled
+from pipeline.data.datasets import Split
 from pipeline.evaluation.blocks import FEATURES, score_blocks
 from pipeline.evaluation.feature_set import FeatureSet
 from pipeline.evaluation.features import places_of
@@ -18,7 +18,8 @@ from pipeline.evaluation.places import Place
 from pipeline.serial import build_stages
 from pipeline.stage import Stage
 from workers.compute import cpu_threads, set_up_compute
-from workers.evaluating.source import FeatureSource, Tell
+from workers.evaluating.labelled import Tell
+from workers.evaluating.source import FeatureSource
 
 
 def ready_stages(config: Config, device: torch.device) -> list[Stage]:
@@ -36,7 +37,7 @@ def table_features(
     """What the table needs of the labelled images, and at `more` places in the same pass; raises `UserError`."""
     places = dict.fromkeys((*places_of(source.stages, FEATURES), *more))
     data = source.config.data
-    return source.get(split, open_labelled(data, split), data, tuple(places), tell)
+    return source.get(split, source.images(data, split, tell), data, tuple(places), tell)
 
 
 def scores_of(

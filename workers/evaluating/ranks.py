@@ -7,7 +7,7 @@ they are there, or why not. Shares are whole batches, so the bits are those of o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ TIMEOUT = 1800.0
 """Seconds that one process waits for another, which has as much to do as itself."""
 T = TypeVar("T")
 _FILES = TypeAdapter(dict[str, Written])
+_FOUND = TypeAdapter(dict[int, str])
 
 
 @dataclass
@@ -72,6 +73,24 @@ class Ranks:
     def failed(self, error: Exception) -> None:
         """This rank cannot go on; rank 0 says why."""
         self.group.publish(f"features/{self._number}/{self.group.rank}", {"error": str(error)})
+
+    def join(self, found: Mapping[int, str]) -> dict[int, str]:
+        """What all ranks have found of the images of their shares, by the number of the image.
+
+        Raises:
+            TrainingError: another process says nothing, or nothing that can be understood.
+        """
+        self._number += 1
+        self.group.publish(f"found/{self._number}/{self.group.rank}", {"found": {str(k): v for k, v in found.items()}})
+        joined: dict[int, str] = {}
+        for rank in range(self.group.world_size):
+            try:
+                word = self.group.look_up(f"found/{self._number}/{rank}", self.timeout)
+                joined |= _FOUND.validate_json(json.dumps(word.get("found")))
+            except (TrainingError, ValidationError):
+                problem = f"process {rank} had not said within {self.timeout:g} s which images it cannot decode"
+                raise TrainingError(problem) from None
+        return joined
 
     def files_of(self, rank: int, places: Iterable[Place]) -> dict[Place, Written]:
         """What another rank has written.

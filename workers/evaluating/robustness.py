@@ -185,7 +185,7 @@ def _errors(
 def _read(context: Context, pairs: Sequence[Pair], sets: CorruptedSets) -> Corrupted:
     for number, pair in enumerate(pairs):
         context.progress(f"corrupted images: {pair[0]}, severity {pair[1]}", number, len(pairs))
-        images = sets.open(*pair)
+        images = context.readable(sets.open(*pair), f"images of {pair[0]}, severity {pair[1]}")
         batches = whole_batches(len(images), context.settings.batch_size)
         labels = torch.from_numpy(np.array(images.labels, np.int64))
         found = context.embedded(batches, evaluation_load(images, context.data), context.places)

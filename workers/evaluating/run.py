@@ -20,13 +20,14 @@ from typing import Any
 import torch
 
 from pipeline.config import Config
-from pipeline.data.datasets import Split, open_labelled
+from pipeline.data.datasets import Split
 from pipeline.errors import ConfigError, UserError
 from pipeline.evaluation.document import DataInfo, Document, Record
 from pipeline.evaluation.places import Place
 from pipeline.stage import Stage
 from workers.evaluating.checkpoints import load_network
 from workers.evaluating.context import Context
+from workers.evaluating.labelled import LabelledImages
 from workers.evaluating.probe_table import ready_stages, scores_of, table_features
 from workers.evaluating.probes import measure_probes
 from workers.evaluating.protocols import protocols_of
@@ -84,13 +85,14 @@ def evaluate(
     """
     stages = ready_stages(config, device)
     load_network(run, stages, config.evaluation.checkpoint, teller.note)
-    source = _source(config, run, stages, device, teller, ranks)
+    labelled = LabelledImages(teller.note)
+    source = _source(config, run, stages, device, teller, ranks, labelled)
     context = Context(config, stages, device, run.path, source, config.data, config.data.name, teller.tell, teller.note)
     for check in (Context.check_blocks, plan_corruptions, check_transfer):
         check(context)
     untrained = None
     if config.evaluation.checkpoint is None and "quick" in config.evaluation.linear and run.report.is_file():
-        untrained = _untrained_table(config, run, device, teller, ranks)
+        untrained = _untrained_table(config, run, device, teller, ranks, labelled)
     if untrained is not None or ranks is not None:
         _prefetch(source, context.places, teller, ranks)
     if ranks is not None and not ranks.leads:
@@ -98,14 +100,20 @@ def evaluate(
     source.ranks = None  # the others have ended
     records = _measured(context)
     trained = None if untrained is None else _trained_table(context, records)
-    table = None if trained is None else {"untrained": untrained, "trained": trained}
+    table = None if trained is None else {"untrained": untrained, "trained": trained, **labelled.report()}
     return Evaluated(_document(context, trained_with, records), table)
 
 
 def _source(
-    config: Config, run: RunDir, stages: list[Stage], device: torch.device, teller: Teller, ranks: Ranks | None
+    config: Config,
+    run: RunDir,
+    stages: list[Stage],
+    device: torch.device,
+    teller: Teller,
+    ranks: Ranks | None,
+    labelled: LabelledImages,
 ) -> FeatureSource:
-    return FeatureSource(config, stages, device, run.path / FOLDER / "features", teller.note, ranks)
+    return FeatureSource(config, stages, device, run.path / FOLDER / "features", teller.note, ranks, labelled)
 
 
 def _prefetch(source: FeatureSource, places: tuple[Place, ...], teller: Teller, ranks: Ranks | None) -> bool:
@@ -116,7 +124,7 @@ def _prefetch(source: FeatureSource, places: tuple[Place, ...], teller: Teller, 
     """
     try:
         for split in SPLITS:
-            open_labelled(source.config.data, split)
+            source.images(source.config.data, split, teller.tell)
     except UserError:
         return False
     try:
@@ -130,10 +138,10 @@ def _prefetch(source: FeatureSource, places: tuple[Place, ...], teller: Teller, 
 
 
 def _untrained_table(
-    config: Config, run: RunDir, device: torch.device, teller: Teller, ranks: Ranks | None
+    config: Config, run: RunDir, device: torch.device, teller: Teller, ranks: Ranks | None, labelled: LabelledImages
 ) -> list[dict[str, Any]] | None:
     """The rows of the network as it was initialised; None where there can be none."""
-    source = _source(config, run, ready_stages(config, device), device, teller, ranks)
+    source = _source(config, run, ready_stages(config, device), device, teller, ranks, labelled)
     if not _prefetch(source, (), teller, ranks):
         return None
     source.ranks = None
@@ -208,4 +216,5 @@ def _data_info(context: Context) -> DataInfo:
         train, classes = len(context.train_images), context.classes
     with suppress(UserError):
         test = len(context.test_images)
-    return DataInfo(context.data_name, train, test, classes)
+    left_out = context.source.labelled.left_out
+    return DataInfo(context.data_name, train, test, classes, left_out.get("train", 0), left_out.get("test", 0))

@@ -23,11 +23,10 @@ from pipeline.evaluation.places import Place
 from pipeline.stage import Stage
 from workers.evaluating.cache import Entry, Written, network_digest, read_features
 from workers.evaluating.extraction import Batch, Extractor, Load, Transform, evaluation_load, whole_batches
+from workers.evaluating.labelled import LabelledImages, Tell
 from workers.evaluating.ranks import Ranks
 from workers.evaluating.rows import Rows
 
-Tell = Callable[[str, int, int], None]
-"""Called with what is being done, images done and images in all."""
 PACKAGES = ("torch", "torchvision", "onward")
 
 
@@ -41,6 +40,7 @@ class FeatureSource:
         root: folder for the features that are kept, and for what several processes hand over; None keeps none.
         note: called with a sentence for the user.
         ranks: the processes that share the work of `get`, until it is set to None.
+        labelled: opens the images; of several sources for one run, so that each file is looked at once.
     """
 
     def __init__(
@@ -51,12 +51,18 @@ class FeatureSource:
         root: Path | None = None,
         note: Callable[[str], None] = lambda text: None,
         ranks: Ranks | None = None,
+        labelled: LabelledImages | None = None,
     ) -> None:
         self.config, self.stages, self.device = config, stages, device
+        self.labelled = LabelledImages(note) if labelled is None else labelled
         self._root, self._note, self.ranks = root, note, ranks
         self._keeps = root is not None and config.evaluation.cache
         self.extractor = Extractor(config, stages, device, ranks.group.local_world_size if ranks else 1)
         self._known: dict[str, dict[Place, Tensor]] = {}
+
+    def images(self, data: Data, split: Split, tell: Tell) -> ImageDataset:
+        """What classifiers are fitted or tested on; raises as `LabelledImages.open`."""
+        return self.labelled.open(data, split, tell, self.ranks)
 
     @cached_property
     def digest(self) -> str:

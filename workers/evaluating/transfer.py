@@ -27,8 +27,8 @@ def transfer_contexts(context: Context) -> Iterator[Context]:
     for number, (name, data) in enumerate(_sets(context)):
         other = context.on(data, name)
         with _named(number, data.name):
-            other.train_images = _labelled(data, "train")
-            other.test_images = _labelled(data, "test")
+            other.train_images = context.readable(_labelled(data, "train"), f"train images of {name}")
+            other.test_images = context.readable(_labelled(data, "test"), f"test images of {name}")
         yield other
 
 

@@ -18,7 +18,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from pipeline.config import Data
-from pipeline.data import image_folder
+from pipeline.data import image_folder, unreadable
 from pipeline.data.datasets import open_dataset, preflight
 from pipeline.data.idx import read_idx
 from pipeline.data.mnist_family import IDX_SETS
@@ -155,10 +155,10 @@ def test_preflight_names_the_file_that_cannot_be_decoded(photos: Path, whole_hea
 
 def test_the_sample_that_is_checked_is_spread_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(image_folder, "IMAGES_DECODED", 4)
-    monkeypatch.setattr(image_folder, "HEADERS_CHECKED", 0)
-    monkeypatch.setattr(image_folder, "read_image", opened.append)
-    image_folder.check_files([str(i) for i in range(10)])
+    monkeypatch.setattr(unreadable, "IMAGES_DECODED", 4)
+    monkeypatch.setattr(unreadable, "HEADERS_CHECKED", 0)
+    monkeypatch.setattr(unreadable, "read_image", opened.append)
+    unreadable.check_files([str(i) for i in range(10)])
     assert opened == ["0", "2", "5", "7"]
 
 

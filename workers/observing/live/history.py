@@ -88,6 +88,7 @@ class History:
         """Nothing follows: `done`, `failed: CAUSE` or `interrupted`."""
         with self._lock:
             self._outcome, self._ended = outcome, time.time()
+            self._now.end()
             self._version += 1
 
     @property

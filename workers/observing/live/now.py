@@ -1,6 +1,8 @@
 """What is true of a run at this moment: its place, its pace, how every stage spends its time, which alarms are on.
 
-Shares and rates are those of the last seconds, not of the last step, so that they can be read.
+Shares and rates are those of the last seconds, not of the last step, so that they can be read; when the run is over,
+those of all of it: its last steps drain the pipeline, where no stage waits, and every stage would seem to have only
+computed.
 """
 
 from __future__ import annotations
@@ -33,6 +35,13 @@ class Now:
         self._skipped: dict[int, int] = {}
         self._skipping: set[int] = set()
         """Stages that skipped the last step."""
+        self._all: dict[Key, float] = {}
+        """Sums over all steps."""
+        self._over = False
+
+    def end(self) -> None:
+        """The run is over."""
+        self._over = True
 
     def pause(self) -> None:
         """Another attempt begins: what was slow or alarming before says nothing about it."""
@@ -51,7 +60,9 @@ class Now:
             (self._skipping.add if skipped else self._skipping.discard)(stage)
             if (stage, "loss") not in values:
                 self._latest.pop((stage, "loss"), None)  # or one that is long gone would look like that of this step
-        self._recent.append((line["time"], {key: value for key, value in values.items() if key[1] in SUMMED}))
+        summed = {key: value for key, value in values.items() if key[1] in SUMMED}
+        _add(self._all, summed)
+        self._recent.append((line["time"], summed))
         while len(self._recent) > 2 and line["time"] - self._recent[0][0] > WINDOW_SECONDS:
             self._recent.popleft()
 
@@ -94,11 +105,18 @@ class Now:
         }
 
     def _sums(self) -> dict[Key, float]:
-        """Over the window; what a step moved counts only where it is known how long the step took."""
+        """Over the window, or over the whole run when that is over."""
+        if self._over:
+            return self._all
         sums: dict[Key, float] = {}
         for _, values in self._recent:
-            known = (RUN, "step_seconds") in values
-            for key, value in values.items():
-                if known or key[1] in TIMES:
-                    sums[key] = sums.get(key, 0.0) + value
+            _add(sums, values)
         return sums
+
+
+def _add(sums: dict[Key, float], values: Mapping[Key, float]) -> None:
+    """What a step moved counts only where it is known how long the step took."""
+    known = (RUN, "step_seconds") in values
+    for key, value in values.items():
+        if known or key[1] in TIMES:
+            sums[key] = sums.get(key, 0.0) + value

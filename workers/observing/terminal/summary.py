@@ -125,7 +125,7 @@ def _in_one_row(sentence: str, terminal: Terminal) -> str:
 
 
 def _title(report: dict[str, Any]) -> str:
-    return "linear probe, % (untrained → trained); share of time" if "trained" in report else "share of time"
+    return "linear probe, % (before → after training); share of time" if "trained" in report else "share of time"
 
 
 def _table(report: dict[str, Any], terminal: Terminal, borders: bool) -> Table:

@@ -53,13 +53,19 @@ def take_flags(arguments: Sequence[str]) -> list[str]:
 def say(sentence: str, important: bool = False) -> None:
     """Print what is good to know, or `important`, from a process that has no terminal of the run."""
     if important or Verbosity.asked() is not Verbosity.QUIET:
-        print(sentence, flush=True)
+        _print(sentence)
 
 
 def detail(sentence: str) -> None:
     """Print what only a close look needs, as `say`."""
     if Verbosity.asked() is Verbosity.VERBOSE:
-        print(sentence, flush=True)
+        _print(sentence)
+
+
+def _print(sentence: str) -> None:
+    """In one piece: torchrun's processes share the output, and without a buffer `print` writes the end by itself."""
+    sys.stdout.write(f"{sentence}\n")
+    sys.stdout.flush()
 
 
 def attached() -> bool:

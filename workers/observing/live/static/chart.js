@@ -55,8 +55,8 @@ export class Chart {
     charts.add(this);
   }
 
-  /** `series` has for each line: label, short (beside its end), colour, values. `stride`: a point is the mean of so
-   * many steps. `log`: a logarithmic axis. */
+  /** `series` has for each line: label, short (beside its end), colour, values, and perhaps what is named where nothing
+   * is pointed at (overall). `stride`: a point is the mean of so many steps. `log`: a logarithmic axis. */
   show(steps, series, stride, log = false) {
     this.pending = { steps, series, stride, log };
     if (this.seen) this.flush();
@@ -214,7 +214,8 @@ export class Chart {
       if (at === null || this.look.sparse) while (index > 0 && values[index] === null) index -= 1;
       const old = index < from && !this.look.sparse ? ` at step ${count(steps[index])}` : "";
       const node = this.values.get(line.label);
-      if (node) setText(node, this.look.format(values[index] ?? null) + old);
+      const value = (at === null ? line.overall : null) ?? values[index] ?? null;
+      if (node) setText(node, this.look.format(value) + old);
     }
   }
 

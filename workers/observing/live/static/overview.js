@@ -83,10 +83,10 @@ export class Overview {
       `of ${count(epochs)}, ${count(facts.steps_per_epoch)} steps each`,
     );
     const measured = (now.feed_wait ?? null) !== null;
-    const advice = now.feed_wait > 0.1 ? "more data.workers may help" : `of the last ${duration(now.window)}`;
+    const span = over ? "the whole run" : `the last ${duration(now.window)}`;
+    const advice = now.feed_wait > 0.1 ? "more data.workers may help" : `of ${span}`;
     this.set("feed", percent(now.feed_wait), measured ? advice : "");
-    const when = over ? "before the end" : "";
-    setText(this.find("window"), now.window ? `shares of the last ${duration(now.window)} ${when}`.trim() : "");
+    setText(this.find("window"), now.window ? `shares of ${span}` : "");
     const bar = this.find("progress");
     setAttribute(bar, "aria-valuenow", Math.round(100 * share));
     bar.firstElementChild.style.width = `${Math.min(100 * share, 100)}%`;

@@ -22,7 +22,7 @@ export class Waits {
 
   draw(model) {
     for (const stage of model.stages) {
-      const shares = this.shares(model, stage);
+      const shares = this.shares(model, stage, model.outcome === null ? null : model.now.stages[stage]?.shares);
       if (shares) this.chart(stage, model).show(model.steps, shares, model.stride);
     }
     if (this.charts.size === 0 && !this.body.firstChild)
@@ -48,8 +48,9 @@ export class Waits {
     return this.charts.get(stage);
   }
 
-  /** Areas that are drawn one over the other, the tallest first; `shown` is what each adds. */
-  shares(model, stage) {
+  /** Areas that are drawn one over the other, the tallest first; `shown` is what each adds, `overall` what is named
+   * where nothing is pointed at: of a run that is over, its last step says nothing. */
+  shares(model, stage, overall) {
     const [busy, input, output] = PARTS.map(([name]) => model.column(stage, COLUMNS[name]));
     if (!busy || !input || !output) return null;
     const own = PARTS.map(() => []);
@@ -72,6 +73,7 @@ export class Waits {
       colour: colour(`${name}-area`),
       values: piled[place],
       shown: own[place],
+      overall: overall?.[place] ?? null,
     })).reverse();
   }
 }
