@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -25,6 +24,7 @@ from workers.failures import Sign
 from workers.health import Slept, no_sign_of_life
 from workers.links.wire import MAX_UNIX_PATH
 from workers.observing.terminal.verbosity import detail, recover
+from workers.private import make_private, temporary_places
 from workers.run_files import RunDir
 from workers.topology import COORDINATOR, KEY_FILE, Member, members
 
@@ -187,20 +187,19 @@ def make_private_dir() -> str:
 
 
 def _short_dir() -> str:
-    """A new folder with mode 0700 whose path is short enough for sockets in it.
+    """A new folder with mode 0700, which nobody can exchange, and whose path is short enough for sockets in it.
 
     Raises:
         UserError: there is none.
     """
-    problems = []
-    for place in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm")):
+    problems, short = [], []
+    for place in temporary_places():
         if len(os.fsencode(place)) > MAX_UNIX_PATH - NAME_BYTES:
             problems.append(f"the path '{place}' is too long for a socket")
-            continue
-        try:
-            return tempfile.mkdtemp(prefix="onward-", dir=place)
-        except OSError as error:
-            problems.append(f"'{place}': {error.strerror}")
+        else:
+            short.append(place)
+    if private := make_private("onward-", short, problems):
+        return private
     raise UserError(
         f"no folder for the sockets of the run: {'; '.join(problems)}. Set TMPDIR to a folder of your own with a path "
         f"of at most {MAX_UNIX_PATH - NAME_BYTES} bytes"

@@ -43,6 +43,7 @@ from workers.meeting import START_SECONDS, Meeting
 from workers.observing.terminal.outlet import open_standard_streams, speak_in_spite_of_all
 from workers.observing.terminal.verbosity import detail, say, take_flags
 from workers.observing.trace_file import merge_trace
+from workers.private import remove_fresh_cache
 from workers.run_files import RunDir
 from workers.topology import COORDINATOR, Member, members
 
@@ -262,6 +263,7 @@ if __name__ == "__main__":
     _with_allocator()
     # Links and RPC agents have threads of their own; after a failure nothing may wait for them.
     exit_code = main()
+    remove_fresh_cache()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)
