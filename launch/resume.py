@@ -149,8 +149,13 @@ def prepare(config: Config, found: Opened) -> None:
 
 def compare(earlier: Config, config: Config) -> list[str]:
     """What decides the numbers and differs, as `key: earlier -> now`."""
-    before, after = (_flat(c.model_dump(mode="json")) for c in (earlier, config))
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and not _free(key)]
+    return differences(earlier, config, _free)
+
+
+def differences(there: Config, here: Config, free: Callable[[str], bool] = lambda key: key == "run_dir") -> list[str]:
+    """What two configurations differ in, as `key is A there, B here`, but for keys that are `free`."""
+    before, after = (_flat(c.model_dump(mode="json")) for c in (there, here))
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and not free(key)]
     return [f"{key} is {shown(before.get(key))} there, {shown(after.get(key))} here" for key in keys]
 
 

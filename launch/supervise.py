@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from pipeline.errors import UserError
 from workers.environment import PREPARED, process_environment, without_launcher
 from workers.failures import Sign
 from workers.health import Slept, no_sign_of_life
+from workers.keys import write_key
 from workers.links.wire import MAX_UNIX_PATH
 from workers.observing.terminal.verbosity import detail, recover
 from workers.private import make_private, temporary_places
@@ -180,9 +180,7 @@ LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo", "NCCL_SOCKET_I
 def make_private_dir() -> str:
     """A folder that only this user can enter, with the key that authenticates the run's connections."""
     private = _short_dir()
-    key_file = Path(private) / KEY_FILE
-    key_file.touch(mode=0o600)
-    key_file.write_text(secrets.token_hex(32))
+    write_key(Path(private) / KEY_FILE)
     return private
 
 

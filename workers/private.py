@@ -71,10 +71,17 @@ def is_own(folder: Path) -> bool:
     """Whether `folder`, which is made if it is not there, is this user's and changed by nobody else."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return is_ours(folder) and os.access(folder, os.W_OK | os.X_OK)
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether `folder` is there, is this user's and changed by nobody else."""
+    try:
         found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            return False
-        return not who_else(folder) and os.access(folder, os.W_OK | os.X_OK)
+        ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+        return ours and not who_else(folder)
     except OSError:
         return False
 
