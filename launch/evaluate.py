@@ -25,6 +25,7 @@ from launch.words import tell
 from pipeline.config import Config
 from pipeline.config_loading import load_config
 from pipeline.errors import ConfigError, UserError
+from workers.environment import leave_surroundings
 from workers.evaluating.ranks import Ranks
 from workers.evaluating.run import FOLDER, Evaluated, evaluate
 from workers.evaluating.telling import Teller
@@ -134,6 +135,7 @@ def _say(console: Console, text: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """What torchrun starts on every rank; returns its exit code."""
+    leave_surroundings()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if not arguments or arguments[0].startswith("-"):

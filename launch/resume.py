@@ -113,7 +113,7 @@ def check_run(config: Config, path: Path) -> None:
     if differences:
         problem = f"'{path}' already holds a run with another configuration: {'; '.join(differences[:5])}"
         more = f" (and {len(differences) - 5} more)" if len(differences) > 5 else ""
-        raise ConfigError("run_dir", problem + more, _what_can_be_done(path, set(_changes(earlier, config))))
+        raise ConfigError("run_dir", problem + more, _what_can_be_done(path, set(_changes(earlier, config, _free))))
 
 
 def inspect(config: Config, path: Path) -> Opened:
@@ -162,13 +162,18 @@ def prepare(config: Config, found: Opened) -> None:
 
 def compare(earlier: Config, config: Config) -> list[str]:
     """What decides the numbers and differs, as `key is earlier there, now here`."""
-    changes = _changes(earlier, config)
-    return [f"{key} is {shown(there)} there, {shown(here)} here" for key, (there, here) in changes.items()]
+    return differences(earlier, config, _free)
 
 
-def _changes(earlier: Config, config: Config) -> dict[str, tuple[Any, Any]]:
-    before, after = (_flat(c.model_dump(mode="json")) for c in (earlier, config))
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and not _free(key)]
+def differences(there: Config, here: Config, free: Callable[[str], bool] = lambda key: key == "run_dir") -> list[str]:
+    """What two configurations differ in, as `key is A there, B here`, but for keys that are `free`."""
+    changes = _changes(there, here, free)
+    return [f"{key} is {shown(before)} there, {shown(after)} here" for key, (before, after) in changes.items()]
+
+
+def _changes(there: Config, here: Config, free: Callable[[str], bool]) -> dict[str, tuple[Any, Any]]:
+    before, after = (_flat(c.model_dump(mode="json")) for c in (there, here))
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and not free(key)]
     return {key: (before.get(key), after.get(key)) for key in keys}
 
 

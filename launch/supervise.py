@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -23,8 +21,10 @@ from pipeline.errors import UserError
 from workers.environment import PREPARED, process_environment, without_launcher
 from workers.failures import Sign
 from workers.health import Slept, no_sign_of_life
+from workers.keys import write_key
 from workers.links.wire import MAX_UNIX_PATH
 from workers.observing.terminal.verbosity import detail, recover
+from workers.private import make_private, temporary_places
 from workers.run_files import RunDir
 from workers.topology import COORDINATOR, KEY_FILE, Member, members
 
@@ -180,27 +180,24 @@ LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo", "NCCL_SOCKET_I
 def make_private_dir() -> str:
     """A folder that only this user can enter, with the key that authenticates the run's connections."""
     private = _short_dir()
-    key_file = Path(private) / KEY_FILE
-    key_file.touch(mode=0o600)
-    key_file.write_text(secrets.token_hex(32))
+    write_key(Path(private) / KEY_FILE)
     return private
 
 
 def _short_dir() -> str:
-    """A new folder with mode 0700 whose path is short enough for sockets in it.
+    """A new folder with mode 0700, which nobody can exchange, and whose path is short enough for sockets in it.
 
     Raises:
         UserError: there is none.
     """
-    problems = []
-    for place in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm")):
+    problems, short = [], []
+    for place in temporary_places():
         if len(os.fsencode(place)) > MAX_UNIX_PATH - NAME_BYTES:
             problems.append(f"the path '{place}' is too long for a socket")
-            continue
-        try:
-            return tempfile.mkdtemp(prefix="onward-", dir=place)
-        except OSError as error:
-            problems.append(f"'{place}': {error.strerror}")
+        else:
+            short.append(place)
+    if private := make_private("onward-", short, problems):
+        return private
     raise UserError(
         f"no folder for the sockets of the run: {'; '.join(problems)}. Set TMPDIR to a folder of your own with a path "
         f"of at most {MAX_UNIX_PATH - NAME_BYTES} bytes"

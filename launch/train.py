@@ -10,12 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import secrets
 import shutil
 import signal
 import sys
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +21,13 @@ from launch.children import Child, ended
 from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
 from launch.failure import Verdict, in_words, read_failure, record_failure
 from launch.placement import count_gpus, member_devices, place
-from launch.ports import own_address
 from launch.preflight import preflight
 from launch.ranks import check_alone, check_processes, check_torchrun
 from launch.resume import open_run
 from launch.run_dir import claim_run, read_config
 from launch.spawn import START_STEP
 from launch.supervise import make_private_dir
+from launch.word import NotOfRankZeroError, Prepared, believe
 from launch.words import tell
 from pipeline.config import Config
 from pipeline.config_loading import load_for_start
@@ -37,14 +35,16 @@ from pipeline.errors import OnwardError, UserError
 from workers.environment import ALLOCATOR, PREPARED, first_number, interpreter, leave_surroundings, process_environment
 from workers.failures import Interrupted, Sign, raise_interrupted
 from workers.groups import RunGroup, join_group, under_torchrun
-from workers.leaving import leave_signals, leave_with_parent
+from workers.keys import remove_key, write_key
+from workers.leaving import WARNINGS, leave_signals, leave_with_parent
 from workers.links.wire import in_address
 from workers.meeting import START_SECONDS, Meeting
 from workers.observing.terminal.outlet import open_standard_streams, speak_in_spite_of_all
 from workers.observing.terminal.verbosity import detail, say, take_flags
 from workers.observing.trace_file import merge_trace
+from workers.private import remove_fresh_cache
 from workers.run_files import RunDir
-from workers.topology import COORDINATOR, Member, members
+from workers.topology import COORDINATOR, KEY_FILE, Member, members
 
 COORDINATOR_SECONDS = 60.0
 """The coordinator must have opened the data set within this."""
@@ -52,24 +52,6 @@ RELEASE_SECONDS = 10.0
 """How long a coordinator may outlive the process that started it."""
 LEAVE_SECONDS = 15.0
 """How long a stage that failed waits for the coordinator to have written down why."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What rank 0 tells the others; on several hosts through the store, which is open to their network."""
-
-    run_dir: str
-    private_dir: str
-    key: str
-    store: str
-    control: Any
-
-    def meeting(self) -> Meeting:
-        """Where the processes of the run meet."""
-        if self.private_dir:
-            return Meeting.on_one_host(self.private_dir)
-        host, port = self.control
-        return Meeting("", bytes.fromhex(self.key), "env://", (host, port), self.store, own_address(host))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,9 +70,11 @@ def main(arguments: list[str] | None = None) -> int:
         check_torchrun()
         leave_with_parent()
         group = join_group(START_SECONDS)
-        return _lead(group, arguments) if group.rank == 0 else _follow(group)
+        return _lead(group, arguments) if group.rank == 0 else _follow(group, arguments)
     except NothingToDo:
         return 0
+    except Interrupted:
+        return tell(KeyboardInterrupt())
     except (Exception, KeyboardInterrupt) as error:
         return tell(error)
 
@@ -115,9 +99,7 @@ def _prepared_run(
     if PREPARED in os.environ:
         run = Path(os.environ[PREPARED])
         return read_config(run), RunDir(run), int(os.environ.get(START_STEP, "0")), ()
-    if not arguments or arguments[0].startswith("-"):
-        raise UserError("usage: torchrun --nproc-per-node=PROCESSES -m launch.train [-q|-v] CONFIG [key=value ...]")
-    config, notes = load_for_start(arguments[0], arguments[1:])
+    config, notes = _own_config(arguments)
     if group is not None:
         check_processes(config, group)
     else:
@@ -133,6 +115,13 @@ def _prepared_run(
         raise NothingToDo
     claimed.keep()
     return read_config(opened.path), RunDir(opened.path), opened.steps, claimed.held
+
+
+def _own_config(arguments: list[str]) -> tuple[Config, list[str]]:
+    """What this process was told on its own command line; see `load_for_start`."""
+    if not arguments or arguments[0].startswith("-"):
+        raise UserError("usage: torchrun --nproc-per-node=PROCESSES -m launch.train [-q|-v] CONFIG [key=value ...]")
+    return load_for_start(arguments[0], arguments[1:])
 
 
 def _serial(config: Config, run: RunDir, start_step: int) -> int:
@@ -157,15 +146,18 @@ def _say_trace(run: RunDir) -> None:
 def _lead(group: RunGroup, arguments: list[str]) -> int:
     """Rank 0: prepare, start the coordinator, train its stages, wait for the coordinator."""
     terminal = os.dup(2)
+    # torchrun ends all ranks when one has failed: what is made from here on must be taken away again.
+    for number in (signal.SIGTERM, signal.SIGINT, *WARNINGS):
+        signal.signal(number, raise_interrupted)
     with ExitStack() as stack:
         try:
             config, run, start_step, held = _prepared_run(arguments, stack, group)
-            coordinator, prepared = _start_coordinator(group, config, run, start_step, held, stack)
+            coordinator, prepared, key = _start_coordinator(group, config, run, start_step, held, stack)
         except (OnwardError, NothingToDo) as reason:
             group.publish_last("run", {"run_dir": "", "finished": isinstance(reason, NothingToDo)})
             raise
-        group.publish("run", asdict(prepared))
-        finished = _train(group, config, run, prepared)
+        group.publish("run", prepared.sealed(key))
+        finished = _train(group, config, run, prepared.meeting(key))
         try:
             code = coordinator.wait(None if finished else LEAVE_SECONDS)
         except Interrupted:
@@ -179,24 +171,44 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
         return code if finished or code else EXIT_FAILED
 
 
-def _follow(group: RunGroup) -> int:
-    """Any other rank: train its stages where rank 0 says."""
-    word = group.look_up("run", START_SECONDS)
-    if not word["run_dir"]:
-        return 0 if word["finished"] else EXIT_BAD_INPUT  # rank 0 has said why
-    run = RunDir(Path(word["run_dir"]))
-    return 0 if _train(group, read_config(run.path), run, Prepared(**word)) else EXIT_FAILED
+def _follow(group: RunGroup, arguments: list[str]) -> int:
+    """Any other rank: train the stages of its own configuration, where rank 0 says."""
+    said: list[str] = []
+
+    def believed(word: dict[str, Any]) -> _Joined | None:
+        if not word.get("run_dir"):
+            return None, bool(word.get("finished"))
+        config, _ = _own_config(arguments)
+        try:
+            run, prepared, key = believe(word, config)
+        except NotOfRankZeroError as lie:
+            if not said:
+                said.append(f"rank {group.rank}: passed over a word in torchrun's store that is not of rank 0 ({lie})")
+                print(said[0], file=sys.stderr)
+            return None
+        return (config.model_copy(update={"run_dir": str(run.path)}), run, prepared.meeting(key)), True
+
+    joined, finished = group.look_up_until("run", START_SECONDS, believed)
+    if joined is None:
+        return 0 if finished else EXIT_BAD_INPUT  # rank 0 has said why
+    return 0 if _train(group, *joined) else EXIT_FAILED
+
+
+_Joined = tuple[tuple[Config, RunDir, Meeting] | None, bool]
+"""The run that a rank has joined, or None and whether it had been trained."""
 
 
 def _start_coordinator(
     group: RunGroup, config: Config, run: RunDir, start_step: int, held: tuple[int, ...], stack: ExitStack
-) -> tuple[Child, Prepared]:
-    private, key, host, store = "", "", "", ""
+) -> tuple[Child, Prepared, bytes]:
+    private, host, store = "", "", ""
     if group.on_one_host:
         private = make_private_dir()
         stack.callback(shutil.rmtree, private, ignore_errors=True)
+        key = (Path(private) / KEY_FILE).read_text()
     else:
-        key, host = secrets.token_hex(32), os.environ["MASTER_ADDR"]
+        stack.callback(remove_key, run.key)
+        key, host = write_key(run.key), os.environ["MASTER_ADDR"]
         store = f"tcp://{in_address(host)}:{os.environ['MASTER_PORT']}"
     start = {
         "run_dir": str(run.path.absolute()),
@@ -212,10 +224,10 @@ def _start_coordinator(
     child = Child("launch.coordinate", start, process_environment(config.threads), run.log(COORDINATOR), held=held)
     stack.callback(child.close)
     word = child.first_word(COORDINATOR_SECONDS)
-    return child, Prepared(str(run.path.absolute()), private, key, store, word["control"])
+    return child, Prepared(str(run.path.absolute()), private, store, word["control"]), bytes.fromhex(key)
 
 
-def _train(group: RunGroup, config: Config, run: RunDir, prepared: Prepared) -> bool:
+def _train(group: RunGroup, config: Config, run: RunDir, meeting: Meeting) -> bool:
     member = members(config)[group.rank]
     where = f"process {os.getpid()} of {platform.node()} on {_device(group, config, member)}"
     detail(f"{member.name}: {where}, log {run.log(member.log_name).absolute()}")
@@ -224,7 +236,7 @@ def _train(group: RunGroup, config: Config, run: RunDir, prepared: Prepared) -> 
 
     from workers.stage_process import run_member
 
-    finished = run_member(config, run, prepared.meeting(), member, torch.device(_device(group, config, member)))
+    finished = run_member(config, run, meeting, member, torch.device(_device(group, config, member)))
     if group.rank == 0:
         for number in leave_signals(config):
             signal.signal(number, raise_interrupted)
@@ -262,6 +274,7 @@ if __name__ == "__main__":
     _with_allocator()
     # Links and RPC agents have threads of their own; after a failure nothing may wait for them.
     exit_code = main()
+    remove_fresh_cache()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+
+from workers.private import cache_settings, use_own_folders
 
 ALLOCATOR = {
     # glibc gives big blocks back to the kernel at every free, and the page faults then cost more
@@ -19,6 +23,12 @@ METRICS = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 """For the metrics of a web server of several processes; the library obeys it when it is imported. Ours are of one."""
 PREPARED = "ONWARD_RUN_DIR"
 """Set in processes whose user is served by the command line, which also made the run directory."""
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""Also for what our processes start themselves, such as the compilers of PyTorch: see `interpreter`."""
+SURPRISES = (*METRICS, "TORCH_GLOO_LAZY_INIT")
+"""What must not be set: with the last one Gloo connects when its port is closed already (`workers.listening`)."""
+OPEN_FILES = 1 << 20
+"""What Linux itself allows at most unless it is told otherwise."""
 LAUNCHERS = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+")
 """What torchrun, and the pods of a PyTorchJob, tell the ranks of a job; `onward train` is none of them."""
 OWN = str(Path(__file__).resolve().parents[1])
@@ -31,8 +41,9 @@ def process_environment(threads: int) -> dict[str, str]:
     Args:
         threads: of PyTorch's operations.
     """
-    kept = {name: value for name, value in os.environ.items() if name not in METRICS}
-    return {**kept, **ALLOCATOR, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": module_path()}
+    kept = {name: value for name, value in os.environ.items() if name not in SURPRISES}
+    own = {**ALLOCATOR, **SAFE_PATH, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": module_path()}
+    return {**kept, **cache_settings(kept), **own}
 
 
 def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
@@ -56,8 +67,20 @@ def module_path() -> str:
 
 def leave_surroundings() -> None:
     """Drop from this process what would change a run without a word; called before anything else is imported."""
-    for name in METRICS:
+    for name in SURPRISES:
         os.environ.pop(name, None)
+    os.environ.update(SAFE_PATH)
+    use_own_folders()
+    allow_open_files()
+
+
+def allow_open_files() -> None:
+    """As many as the system lets this user have: whoever opens connections to a port of ours uses them up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if resource.RLIM_INFINITY != soft < wanted:
+        with suppress(OSError, ValueError):  # more than the kernel allows now
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def first_number(text: str, otherwise: int) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch.distributed.rendezvous import rendezvous
 
@@ -15,6 +17,11 @@ from pipeline.errors import TrainingError
 
 READ_SECONDS = 5.0
 """For the other ranks, which are waiting for it, to read a last word."""
+
+
+AGAIN_SECONDS = 0.1
+"""Before a second look at what could not be believed."""
+T = TypeVar("T")
 
 
 class Store(Protocol):
@@ -68,17 +75,46 @@ class RunGroup:
 
     def look_up(self, name: str, timeout: float) -> dict[str, Any]:
         """What was published under `name`; raises `TrainingError` if nothing is after `timeout` seconds."""
-        try:
-            self.store.wait([f"onward/{name}"], timedelta(seconds=timeout))
-            value: dict[str, Any] = json.loads(self.store.get(f"onward/{name}"))
-            self.store.set(self._read_by(name, self.rank), "")
-        except (RuntimeError, ValueError) as error:
-            raise TrainingError(f"rank {self.rank} heard nothing of rank 0 within {timeout:g} s") from error
-        return value
+        return self.look_up_until(name, timeout, lambda value: value)
+
+    def look_up_until(self, name: str, timeout: float, believe: Callable[[dict[str, Any]], T | None]) -> T:
+        """As `look_up`, again and again until `believe` makes something of it: anybody may have written there first.
+
+        Raises:
+            TrainingError: that has not happened after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            left = max(deadline - time.monotonic(), 0.001)
+            try:
+                self.store.wait([f"onward/{name}"], timedelta(seconds=left))
+                text = bytes(self.store.get(f"onward/{name}"))
+            except (RuntimeError, ValueError) as error:
+                raise TrainingError(f"rank {self.rank} heard nothing of rank 0 within {timeout:g} s") from error
+            value = _object(text)
+            if value is not None and (believed := believe(value)) is not None:
+                with suppress(RuntimeError):  # rank 0 has ended
+                    self.store.set(self._read_by(name, self.rank), "")
+                return believed
+            if time.monotonic() > deadline:
+                raise TrainingError(
+                    f"rank {self.rank} heard nothing of rank 0 within {timeout:g} s, and something that was not of "
+                    f"rank 0: somebody else writes to torchrun's store"
+                )
+            time.sleep(AGAIN_SECONDS)
 
     @staticmethod
     def _read_by(name: str, rank: int) -> str:
         return f"onward/{name}/read by {rank}"
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    """A JSON object; None for anything else, which is not of a rank."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def under_torchrun() -> bool:

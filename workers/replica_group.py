@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: i
 from pipeline.errors import TrainingError
 from pipeline.importing import first_line
 from pipeline.replicas import SOLO, Team
+from workers.listening import closed_afterwards
 
 _INTERFACE = "GLOO_SOCKET_IFNAME"
 
@@ -51,7 +52,9 @@ def form_team(
     backend = _backend(_await_replicas(meeting, name, rank, size, device, deadline), device)
     limit = timedelta(seconds=timeout)
     try:
-        with _on_this_host(store.startswith("file:")):
+        # NCCL may want to be called again, and has no such trouble with strangers.
+        closing = closed_afterwards() if backend == "gloo" else nullcontext()
+        with _on_this_host(store.startswith("file:")), closing:
             dist.init_process_group(
                 backend, store=meeting, rank=rank, world_size=size, timeout=limit, device_id=_bound(backend, device)
             )

@@ -83,6 +83,11 @@ class RunDir:
         return self.path / ".lock"
 
     @property
+    def key(self) -> Path:
+        """Of a run on several hosts, while it lives; read by this user only."""
+        return self.path / ".key"
+
+    @property
     def faults(self) -> Path:
         """Which faults of the configuration have struck."""
         return self.path / ".faults"

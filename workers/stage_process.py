@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import traceback
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 
 import torch
 
@@ -23,6 +23,7 @@ from workers.feeding import MeasuredReports
 from workers.leaving import leave_signals
 from workers.links.agent import start_agent, stop_agent
 from workers.links.control import ControlClient, ControlTimeout
+from workers.listening import closed_afterwards
 from workers.meeting import START_SECONDS, Meeting
 from workers.observing.trace import trace_of_member
 from workers.replica_group import form_team
@@ -124,7 +125,8 @@ class _Process:
         trace = trace_of_member(config.trace, self.run, member)
         self.stack.callback(trace.close)
         team = self._team(attempt)
-        stages = [Stage(config, index, steps_per_epoch, self.device, team=team) for index in member.stages]
+        with closed_afterwards() if self.device.type == "cpu" else nullcontext():  # DeepSpeed makes groups of its own
+            stages = [Stage(config, index, steps_per_epoch, self.device, team=team) for index in member.stages]
         for stage in stages:
             stage.online = online_measures(config, stage.index, classes, steps_per_epoch, stage.compute, team)
             trace.watch(stage)

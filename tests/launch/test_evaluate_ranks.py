@@ -89,7 +89,7 @@ class Board:
             self._changed.notify_all()
 
     def get(self, key: str) -> bytes:
-        return self.values[key].encode()
+        return self.values[key].encode(errors="surrogateescape")
 
     def wait(self, keys: list[str], timeout: timedelta) -> None:
         with self._changed:
@@ -144,7 +144,7 @@ def test_the_first_says_what_is_to_be_made_and_hears_what_was_written() -> None:
     places = (Place(1, "trunk"), Place(2, "expansion"))
     for chosen in (places, (), places[:1]):
         assert leader.agree(chosen) == chosen
-        assert follower.agree(None) == chosen
+        assert follower.agree(None, places) == chosen
         follower.done(dict.fromkeys(chosen, WRITTEN))
         assert leader.files_of(1, chosen) == dict.fromkeys(chosen, WRITTEN)
 
@@ -163,6 +163,31 @@ def test_what_goes_wrong_at_another_is_said() -> None:
         board.values["onward/features/1/1"] = said
         with pytest.raises(TrainingError, match=r"^process 1 did not say which features it has written$"):
             leader.files_of(1, [Place(1, "trunk")])
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ('{"places": [{"block": "1/../../../home/user/x", "feature": "trunk"}]}', "did not say which features"),
+        ('{"places": [{"block": 1, "feature": "trunk/../../../x"}]}', "did not say which features"),
+        ('{"places": 7}', "did not say which features"),
+        ('{"places": [{"block": 9, "feature": "trunk"}]}', "asks for features that this evaluation does not measure"),
+    ],
+)
+def test_who_writes_to_the_store_cannot_have_a_rank_write_files_of_other_names(said: str, message: str) -> None:
+    _, follower, board = pair()
+    board.values["onward/features/1"] = said
+    with pytest.raises(TrainingError, match=message):
+        follower.agree(None, [Place(1, "trunk")])
+
+
+@pytest.mark.parametrize("said", ["[]", "7", "{", "null", "[" * 100_000, "\udcff"])
+def test_what_is_no_word_of_a_rank_is_waited_out(said: str) -> None:
+    """Anybody who reaches the store may have written first."""
+    _, follower, board = pair()
+    board.values["onward/features/1"] = said
+    with pytest.raises(TrainingError, match=r"^rank 1 heard nothing of rank 0 within 0\.1 s, and something"):
+        follower.agree(None, [Place(1, "trunk")])
 
 
 def test_what_a_rank_cannot_do_is_one_line_and_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

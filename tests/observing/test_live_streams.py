@@ -122,27 +122,87 @@ def test_a_browser_that_does_not_read_holds_up_nobody(
 
 
 def test_half_a_request_is_given_up(serve: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert answering.Answers.timeout == answering.CLIENT_SECONDS < 30
-    monkeypatch.setattr(answering.Answers, "timeout", 0.3)
+    assert answering.Answers.ask_seconds == answering.ASK_SECONDS < 30
+    monkeypatch.setattr(answering.Answers, "ask_seconds", 0.3)
     server = serve()
     with socket.create_connection(("127.0.0.1", port_of(server)), timeout=LIMIT) as client:
         client.sendall(b"GET / HT")
         with contextlib.suppress(ConnectionResetError):  # it had given up before even the half came
             assert client.recv(100) == b""
-    wait_until(lambda: server._server.clients.taken == 0)
+    wait_until(lambda: server._server.asking.taken == 0)
+
+
+def test_a_request_that_comes_a_byte_at_a_time_has_an_end_too(serve: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit for every read alone is none for who sends a byte before each of them is over."""
+    monkeypatch.setattr(answering.Answers, "ask_seconds", 0.5)
+    server = serve()
+    with socket.create_connection(("127.0.0.1", port_of(server)), timeout=LIMIT) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        wait_until(lambda: server._server.asking.taken == 1)
+
+        def cut_off() -> bool:
+            with contextlib.suppress(OSError):
+                client.sendall(b"a")
+            return server._server.asking.taken == 0
+
+        wait_until(cut_off, "the end of a request without an end")
+
+
+def test_an_answer_that_is_read_a_byte_at_a_time_has_an_end_too(
+    serve: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering.Answers, "answer_seconds", 0.5)
+    history = running(tmp_path)
+    for number in range(20):
+        history.event(event("note", name=f"{number}" * 500_000))
+    server = serve(history)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        client.settimeout(LIMIT)
+        client.connect(("127.0.0.1", port_of(server)))
+        client.sendall(b"GET /history.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_until(lambda: server._server.clients.taken == 1)
+        wait_until(lambda: not (client.recv(1) and server._server.clients.taken), "the end of an answer")
+
+
+def test_who_is_slow_to_ask_makes_room_for_who_is_not(serve: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """80 clients that sent a byte a second held all places, and Prometheus got nothing."""
+    monkeypatch.setattr(serving, "MAX_ASKING", 2)
+    monkeypatch.setattr(answering.Answers, "ask_seconds", LIMIT)  # nobody gives up a place
+    server = serve()
+    held = [socket.create_connection(("127.0.0.1", port_of(server)), timeout=LIMIT) for _ in range(5)]
+    for path in ("/metrics", "/", "/history.json", "/metrics"):
+        assert ask(server, path)[0].status == 200
+    assert server._server.asking.taken <= 2
+    gone = 0
+    for client in held[:3]:
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+        gone += 1
+    assert gone == 3
+    for client in held:
+        client.close()
 
 
 def test_who_comes_when_all_places_are_taken_is_turned_away(serve: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "MAX_CLIENTS", 2)
-    monkeypatch.setattr(answering.Answers, "timeout", LIMIT)  # nobody else gives up a place
     server = serve()
-    held = [socket.create_connection(("127.0.0.1", port_of(server)), timeout=LIMIT) for _ in range(2)]
-    wait_until(lambda: server._server.clients.taken == 2)
-    assert ask(server, "/metrics")[0].status == 503
-    for client in held:
-        client.close()
-    wait_until(lambda: server._server.clients.taken == 0)
+    for _ in range(2):
+        assert server._server.clients.take()
+    answer, _ = ask(server, "/history.json")
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+    server._server.clients.leave()
+    assert ask(server, "/history.json")[0].status == 200
+
+
+def test_metrics_have_places_of_their_own(serve: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "MAX_CLIENTS", 0)
+    monkeypatch.setattr(serving, "MAX_SCRAPES", 1)
+    server = serve()
+    assert ask(server, "/")[0].status == 503
     assert ask(server, "/metrics")[0].status == 200
+    assert server._server.scrapes.take()
+    assert ask(server, "/metrics")[0].status == 503
 
 
 def test_streams_leave_places_for_prometheus(serve: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ they are there, or why not. Shares are whole batches, so the bits are those of o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from workers.groups import RunGroup
 TIMEOUT = 1800.0
 """Seconds that one process waits for another, which has as much to do as itself."""
 T = TypeVar("T")
+_PLACES = TypeAdapter(tuple[Place, ...])
 _FILES = TypeAdapter(dict[str, Written])
 _FOUND = TypeAdapter(dict[int, str])
 
@@ -48,14 +49,16 @@ class Ranks:
         rank, size = self.group.rank if rank is None else rank, self.group.world_size
         return batches[len(batches) * rank // size : len(batches) * (rank + 1) // size]
 
-    def agree(self, places: Iterable[Place] | None) -> tuple[Place, ...]:
+    def agree(self, places: Iterable[Place] | None, among: Collection[Place] = ()) -> tuple[Place, ...]:
         """Rank 0 says which features are to be made; the others hear it.
 
         Args:
             places: of rank 0; the others give None.
+            among: what may be asked of the others. They write files of these names, and anybody who reaches the store
+                can have written there.
 
         Raises:
-            TrainingError: rank 0 says nothing.
+            TrainingError: rank 0 says nothing, or something that nobody can have asked for.
         """
         self._number += 1
         if self.leads:
@@ -63,7 +66,13 @@ class Ranks:
             self.group.publish(f"features/{self._number}", {"places": [asdict(place) for place in chosen]})
             return chosen
         word = self.group.look_up(f"features/{self._number}", self.timeout)
-        return tuple(Place(**place) for place in word["places"])
+        try:
+            chosen = _PLACES.validate_json(json.dumps(word.get("places")))
+        except ValidationError:
+            raise TrainingError("process 0 did not say which features are to be made") from None
+        if not set(chosen) <= set(among):
+            raise TrainingError("process 0 asks for features that this evaluation does not measure")
+        return chosen
 
     def done(self, files: dict[Place, Written]) -> None:
         """This rank has written its rows."""

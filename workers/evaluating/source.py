@@ -86,7 +86,7 @@ class FeatureSource:
             known |= entry.read(place for place in places if place not in known)
         missing = [place for place in places if place not in known]
         if self.ranks is not None:
-            missing = list(self.ranks.agree(missing if leads else None))
+            missing = list(self.ranks.agree(missing if leads else None, places))
         if missing:
             load = evaluation_load(images, data)
             text = f"features of the {split} images"

@@ -2,7 +2,8 @@
 
 The groups are made by hand from a store, so that `torch.distributed`'s default group, which belongs to the replicas
 of a stage, is never touched. A payload is a vector of bytes, always of the full size of a slot: neither backend
-promises what a receive does with less than it expects. Connections of both are neither authenticated nor encrypted.
+promises what a receive does with less than it expects. Connections of both are neither authenticated nor encrypted;
+Gloo's port admits nobody any more once the two have found each other.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroupGloo, Store, Work  # type: ignore[attr-defined]
+
+from workers.listening import closed_afterwards
 
 SENDER, RECEIVER = 0, 1
 """Ranks in the group."""
@@ -88,7 +91,7 @@ class GlooPair(Pair):
 
     def __init__(self, store: Store, rank: int, host: str, limit: float) -> None:
         self.device = torch.device("cpu")
-        with _connection_errors():
+        with _connection_errors(), closed_afterwards():
             self._group: Any = _gloo_group(store, rank, host, limit)
         self._peer = 1 - rank
         self._receipt = torch.zeros(1, dtype=torch.uint8)

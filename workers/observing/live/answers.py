@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -13,12 +14,17 @@ from urllib.parse import parse_qs, urlsplit
 
 from workers.observing.live.document import Document
 from workers.observing.live.history import History
+from workers.observing.live.places import UntilDeadline
 
 if TYPE_CHECKING:
     from workers.observing.live.server import PageServer
 
+ASK_SECONDS = 5.0
+"""How long a request may take to come, all of it."""
 CLIENT_SECONDS = 10.0
-"""How long one read or write may take; a browser that does not read is let go, and asks again when it can."""
+"""How long one write may take; a browser that does not read is let go, and asks again when it can."""
+ANSWER_SECONDS = 60.0
+"""How long an answer may take, all of it; but for a page that is open."""
 POLL_SECONDS = 0.25
 """A page is told of news at most this often."""
 HEARTBEAT_SECONDS = 5.0
@@ -42,11 +48,36 @@ class Answers(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "onward", ""
-    timeout = CLIENT_SECONDS
+    ask_seconds, client_seconds, answer_seconds = ASK_SECONDS, CLIENT_SECONDS, ANSWER_SECONDS
     server: PageServer
+    _deadline: float | None = None
+    """Of the answer; None for a page that is open."""
+
+    def setup(self) -> None:
+        """Read the request with an end to it."""
+        super().setup()
+        self.rfile = io.BufferedReader(UntilDeadline(self.connection, time.monotonic() + self.ask_seconds))
+
+    def parse_request(self) -> bool:
+        """See the base class; whether there is a request to answer."""
+        understood = super().parse_request()
+        self.connection.settimeout(self.client_seconds)
+        self._deadline = time.monotonic() + self.answer_seconds
+        return self.server.asking.leave(self.connection) and understood
 
     def do_GET(self) -> None:
         """Answer with a body."""
+        places = self.server.scrapes if urlsplit(self.path).path == "/metrics" else self.server.clients
+        if not places.take():
+            self.close_connection = True
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many are being answered\n", {"Retry-After": "5"})
+            return
+        try:
+            self._answer()
+        finally:
+            places.leave()
+
+    def _answer(self) -> None:
         self.close_connection = True
         if not self._named_rightly():
             self._refuse(HTTPStatus.FORBIDDEN, "this Host is not served; open the address that the run has printed\n")
@@ -129,6 +160,7 @@ class Answers(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many pages are open\n", {"Retry-After": "5"})
             return
         try:
+            self._deadline = None
             self._send(HTTPStatus.OK, "text/event-stream; charset=utf-8", [])
             if self.command == "GET":
                 self._follow(history, self._cursor())
@@ -188,5 +220,10 @@ class Answers(BaseHTTPRequestHandler):
                 self._write(piece)
 
     def _write(self, data: bytes) -> None:
+        if self._deadline is not None:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("the answer took too long to be read")
+            self.connection.settimeout(min(left, self.client_seconds))
         self.wfile.write(data)
         self.wfile.flush()

@@ -1,7 +1,7 @@
 """The coordinator's one HTTP server: the live page, its data, and the metrics for Prometheus.
 
 It changes nothing, and listens on the loopback address unless told otherwise. Every request has a thread of its own
-that dies with the process, a bounded time for every read and write, and one of a bounded number of places; training
+that dies with the process, a bounded time to come and to be answered, and one of a bounded number of places; training
 knows nothing of who looks.
 """
 
@@ -26,13 +26,18 @@ from workers.links import wire
 from workers.observing.live.answers import Answers
 from workers.observing.live.history import History
 from workers.observing.live.page_files import page_files
+from workers.observing.live.places import Asking, Places
 
+MAX_ASKING = 64
+"""Connections whose request has not been read."""
 MAX_CLIENTS = 64
+"""Requests that are being answered, but for those of `/metrics`."""
 MAX_STREAMS = 24
-"""Pages that are open at once; the rest of the places are for Prometheus and for loading."""
+"""Pages that are open at once; the rest of the places are for loading."""
+MAX_SCRAPES = 8
+"""Places that are kept for `/metrics`, however many ask for the page."""
 GOODBYE_SECONDS = 2.0
 """How long open pages may take to hear how the run ended."""
-_FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 5\r\n\r\n"
 _REMEDY = "Give 127.0.0.1, 0.0.0.0 for every interface, or metrics.enabled=false"
 _LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """By the address that stands for every interface: one that leads to this machine."""
@@ -95,26 +100,6 @@ class LiveServer:
         self._server.server_close()
 
 
-class Places:
-    """A bounded number of places; nobody waits for one."""
-
-    def __init__(self, number: int) -> None:
-        self._number, self._lock = number, threading.Lock()
-        self.taken = 0
-
-    def take(self) -> bool:
-        """Whether there was one."""
-        with self._lock:
-            free = self.taken < self._number
-            self.taken += free
-            return free
-
-    def leave(self) -> None:
-        """Give it back."""
-        with self._lock:
-            self.taken -= 1
-
-
 class PageServer(ThreadingHTTPServer):
     """What the threads of all requests share.
 
@@ -140,7 +125,8 @@ class PageServer(ThreadingHTTPServer):
         self.files = page_files() if config.page else {}
         self.history = history if config.page else None
         self.metrics_app = make_wsgi_app(registry)
-        self.clients, self.streams = Places(MAX_CLIENTS), Places(MAX_STREAMS)
+        self.asking, self.clients = Asking(MAX_ASKING), Places(MAX_CLIENTS)
+        self.streams, self.scrapes = Places(MAX_STREAMS), Places(MAX_SCRAPES)
         self.closing = threading.Event()
         self.name = config.host
         """What users were told, which is accepted as `Host` too."""
@@ -154,23 +140,16 @@ class PageServer(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Turn away whoever comes when all places are taken."""
-        if self.clients.take():
-            super().process_request(request, client_address)
-            return
-        request.settimeout(1.0)
-        try:
-            request.sendall(_FULL)
-        except OSError:
-            _log.debug("a client that there was no place for has gone")
-        self.shutdown_request(request)
+        """Take it in; if there are too many already, who has been slowest to ask is cut off."""
+        self.asking.enter(request)
+        super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """One request, from its own thread."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self.clients.leave()
+            self.asking.leave(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that has gone away is no news; anything else is, and the run goes on."""
