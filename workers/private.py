@@ -130,7 +130,7 @@ def _stay_out_of_the_working_directory() -> None:
     """Where no usual place can be written to, Python and what it starts would use the working directory."""
     if not _in_the_working_directory():
         return
-    for place in (*PLACES, str(_home_cache())):
+    for place in (*PLACES, str(home_cache())):
         if os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK) and not os.path.samefile(place, os.curdir):
             os.environ["TMPDIR"] = place
             tempfile.tempdir = None
@@ -148,13 +148,13 @@ def _cache(environment: Mapping[str, str]) -> Path | None:
     """One that stays from run to run where somebody else has not taken its name; else a fresh one."""
     usual = Path(tempfile.gettempdir()) / f"onward_{os.geteuid()}"
     lasting: tuple[Path, ...] = () if _in_the_working_directory() else (usual,)
-    for folder in (*lasting, _home_cache() / "onward"):
+    for folder in (*lasting, home_cache() / "onward"):
         if is_own(folder):
             return folder
     _, _, fresh = environment.get(_FRESH, os.environ.get(_FRESH, "")).partition(":")
     if fresh and is_own(Path(fresh)):
         return Path(fresh)
-    made = make_private("onward_", (*temporary_places(), str(_home_cache()), os.path.abspath(os.curdir)), [])
+    made = make_private("onward_", (*temporary_places(), str(home_cache()), os.path.abspath(os.curdir)), [])
     if not made:
         return None
     os.environ[_FRESH] = f"{os.getpid()}:{made}"
@@ -171,7 +171,8 @@ def _default_of_inductor() -> Path:
     return Path(tempfile.gettempdir()) / ("torchinductor_" + re.sub(r'[\\/:*?"<>|]', "_", user))
 
 
-def _home_cache() -> Path:
+def home_cache() -> Path:
+    """The user's folder for caches, `~/.cache` unless XDG_CACHE_HOME names another."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     return Path(given) if os.path.isabs(given) else Path(os.path.expanduser("~")) / ".cache"
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import platform
-import stat
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -16,6 +15,7 @@ import torch
 
 from pipeline.config import Config
 from workers.determinism.step import Trial
+from workers.private import home_cache, is_own
 
 DECIDE = ("mode", "threads", "train", "data", "model", "head", "objective", "noise", "optimizer", "precision", "stages")
 """Sections of a configuration that a step depends on."""
@@ -58,14 +58,8 @@ class Remembered:
 
 
 def _folder() -> Path | None:
-    with suppress(OSError, RuntimeError):  # RuntimeError: no home directory
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-        folder = cache / "onward" / "repeated"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
-            return folder
-    return None
+    folder = home_cache() / "onward" / "repeated"
+    return folder if is_own(folder) else None
 
 
 def _machine(device: torch.device) -> dict[str, object]:
