@@ -124,7 +124,7 @@ def _test_images(config: Config, notes: list[str]) -> int | None:
 def _try_own_losses(config: Config) -> None:
     """Only where there are any: it takes the seconds that torch needs."""
     if any(":" in config.stage(index).objective.kind for index in range(1, config.num_stages + 1)):
-        from pipeline.objectives.returned import try_own_losses
+        from pipeline.objectives.own_losses import try_own_losses
 
         try_own_losses(config)
 

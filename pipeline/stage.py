@@ -34,7 +34,6 @@ from pipeline.skips import KeptBuffers, SkipCounter
 from pipeline.spans import Spans, no_spans
 from pipeline.stage_inputs import Batch, StageInputs
 from pipeline.stage_report import StageReport, StepNorms
-from pipeline.state import stage_tensors
 from pipeline.target import Follower, Target
 
 
@@ -238,10 +237,6 @@ class Stage(nn.Module):
         self._loss, self.outputs = None, []
         norms = self.norms.after_step(moved)
         return StageReport(value, {k: t.item() for k, t in terms.items()}, learning_rate, not moved, *norms)
-
-    def snapshot(self) -> dict[str, Tensor]:
-        """Everything the stage would need to go on: weights, buffers, target and momentum, by name."""
-        return stage_tensors(self)
 
     def _through_block(self, x: Tensor) -> Tensor:
         with self.compute.autocast():

@@ -7,17 +7,15 @@ trained weights do not. Random numbers and learning rates are functions of the s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from pipeline.engines import OPTIMIZER
+from pipeline.stage import Stage
 
 ONLINE = "online."
 """Begins the names of tensors of a snapshot that belong to what is measured beside the training."""
-
-if TYPE_CHECKING:
-    from pipeline.stage import Stage
 
 
 def stage_tensors(stage: Stage) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pipeline.backbones import merge_backbone
 from pipeline.stage import Stage
+from pipeline.state import stage_tensors
 from workers.run_files import RunDir, write_parts
 
 NAMES = {
@@ -79,7 +80,7 @@ def save_stage(run: RunDir, stage: Stage, writes: bool = True) -> None:
         stage: what. All its replicas call this, for they may have to put their parts together.
         writes: whether this one is the one that writes.
     """
-    tensors = stage.snapshot()
+    tensors = stage_tensors(stage)
     if writes:
         save_tensors(run.stage(stage.index), tensors)
         if stage.online is not None and stage.online.probe is not None:

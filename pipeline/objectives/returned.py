@@ -1,4 +1,4 @@
-"""What a loss of the user's own returns, made regular or named in our words; and a first try of it before a run."""
+"""What a loss of the user's own returns, made regular or named in our words."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.config import Config
-from pipeline.config.objectives import Custom
-from pipeline.config_checks import embedding_width
 from pipeline.errors import ConfigError
-from pipeline.importing import first_line
-from pipeline.objectives.base import Embeddings, Objective
 
 KEY = "objective.kind"
 FORM = "It must return (loss, {name: number}), or the loss alone"
@@ -57,43 +52,3 @@ def _kind(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)}"
     return f"a {type(value).__name__}"
-
-
-def try_own_losses(config: Config) -> None:
-    """Call every loss of the user's own once on random embeddings, before anything starts.
-
-    Raises:
-        ConfigError: it cannot be made, fails, or returns what cannot be trained on.
-    """
-    from pipeline.objectives import build_objective
-
-    for index in range(1, config.num_stages + 1):
-        stage = config.stage(index)
-        if not isinstance(stage.objective, Custom) or (config.mode == "end_to_end" and index < config.num_stages):
-            continue
-        width = embedding_width(config, stage)
-        own = build_objective(stage.objective, width, config.seed, index).train()
-        _call(own, stage.objective.kind, _random_embeddings(config, width))
-
-
-def _random_embeddings(config: Config, width: int) -> Embeddings:
-    source = torch.Generator().manual_seed(config.seed)
-
-    def drawn() -> Tensor:
-        return torch.randn(config.data.batch_size, width, generator=source).requires_grad_()
-
-    views = tuple(drawn() for _ in range(config.num_views - config.has_patch))
-    labels = torch.arange(config.data.batch_size) % 2 if config.uses_labels else None
-    return Embeddings(views, labels=labels, patch=drawn() if config.has_patch else None)
-
-
-def _call(own: Objective, name: str, embeddings: Embeddings) -> None:
-    try:
-        loss, _ = own(embeddings)
-        loss.backward()
-    except ConfigError:
-        raise
-    except Exception as error:
-        shape = list(embeddings.views[0].shape)
-        problem = f"'{name}' failed on {len(embeddings.views)} random embeddings of shape {shape} ({first_line(error)})"
-        raise ConfigError(KEY, problem, "Correct it") from None

@@ -16,6 +16,7 @@ from pipeline.packing import pack
 from pipeline.serial import build_stages, end_to_end_step, serial_step
 from pipeline.stage import Stage
 from pipeline.stage_report import StageReport
+from pipeline.state import stage_tensors
 
 STEPS_PER_EPOCH = 4
 
@@ -73,7 +74,7 @@ def train(
 
 def state(stage: Stage) -> dict[str, Tensor]:
     """A copy of everything the stage holds."""
-    return {name: tensor.clone() for name, tensor in stage.snapshot().items()}
+    return {name: tensor.clone() for name, tensor in stage_tensors(stage).items()}
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:

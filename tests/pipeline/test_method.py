@@ -6,6 +6,7 @@ import torch
 
 from pipeline.config_loading import parse_config
 from pipeline.stage import Stage
+from pipeline.state import stage_tensors
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -58,7 +59,7 @@ def test_a_stage_learns_and_its_snapshot_holds_the_momentum() -> None:
         stage(views(), step, noise_level=0.0)
         losses.append(stage.update(step).loss)
     assert losses[-1] < 0.8 * losses[0]
-    snapshot = stage.snapshot()
+    snapshot = stage_tensors(stage)
     assert "optimizer.momentum.block.conv1.weight" in snapshot
     assert "block.bn1.running_mean" in snapshot
 

@@ -10,7 +10,8 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Embeddings, build_objective
-from pipeline.objectives.returned import regular, try_own_losses
+from pipeline.objectives.own_losses import try_own_losses
+from pipeline.objectives.returned import regular
 from tests.pipeline.small import small_config
 
 LOSSES = """
