@@ -106,6 +106,14 @@ def test_a_full_table_takes_the_second_half_of_its_last_bucket_as_it_is() -> Non
     assert buckets.rows().columns[1, "loss"].tolist() == [0.5, 2.5, 4.5, 6.5]
 
 
+def test_a_step_that_makes_room_may_belong_to_the_last_row_that_is_left() -> None:
+    buckets = Buckets(limit=4)
+    for step in (0, 1, 3, 4, 5):
+        buckets.add(step, float(step), {(1, "loss"): float(step)})
+    assert (buckets.stride, buckets.rows().steps.tolist()) == (4, [3, 5])
+    assert buckets.rows().columns[1, "loss"].tolist() == [4 / 3, 4.5]
+
+
 def test_steps_far_apart_are_joined_too() -> None:
     buckets = Buckets(limit=8)
     for step in range(0, 100_000, 1000):
