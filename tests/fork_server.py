@@ -179,7 +179,11 @@ def _command() -> None:
     tempfile.tempdir = None  # it was found out while everything was imported, as was where to look for modules
     sys.path[1:1] = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
     subprocess.Popen = popen  # type: ignore[assignment,misc]
-    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8") for number in (1, 2))  # noqa: SIM115
+    encoding = os.environ.get("PYTHONIOENCODING", "utf-8")
+    sys.stdout, sys.stderr = (
+        open(number, "w", encoding=encoding, errors=errors)  # noqa: SIM115
+        for number, errors in ((1, "strict"), (2, "backslashreplace"))
+    )
     from launch.cli import main
 
     main(arguments)

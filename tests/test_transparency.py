@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.marks import slow
-from tests.runs import report, train
+from tests.runs import LIMIT, report, start, train
 
 pytestmark = pytest.mark.processes
 
@@ -130,6 +130,42 @@ def test_every_part_of_the_method_is_the_same_in_both_runtimes(tmp_path: Path, o
         assert result.returncode == 0, result.stderr
         digests.add(report(folder)["final_digest"])
     assert len(digests) == 1
+
+
+NARROW = """
+from torch import nn
+
+
+def network():
+    sizes = [(3, 4), (4, 6), (6, 6)]
+    blocks = [nn.Sequential(nn.Conv2d(a, b, 3, 2), nn.BatchNorm2d(b), nn.ReLU()) for a, b in sizes]
+    return nn.Sequential(*blocks)
+"""
+"""Three blocks of the same code and other sizes, for which a compiler takes half a minute, and not minutes."""
+
+
+@pytest.mark.slow  # two minutes: nothing that is compiled is there yet
+@pytest.mark.timeout(5 * LIMIT)
+def test_a_compiled_run_is_the_same_in_both_runtimes_and_every_time(tmp_path: Path) -> None:
+    (tmp_path / "narrow.py").write_text(NARROW)
+    digests = []
+    for number, runtime in enumerate(("serial", "pipelined", "pipelined")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        process = start(
+            folder, f"runtime={runtime}", "train.max_steps=2", "precision.compile=true", "head={kind: gsp}",
+            "head.projector=[8]", "model={backbone: 'narrow:network', output: '2', cuts: ['0', '1']}",
+            # Each compiles for itself: what another has compiled would be the same.
+            environment={"PYTHONPATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")},
+            forked=False,
+        )  # fmt: skip
+        try:
+            _, error = process.communicate(timeout=2 * LIMIT)
+        finally:
+            process.kill()
+        assert process.returncode == 0, error
+        digests.append(report(folder)["final_digest"])
+    assert len(set(digests)) == 1
 
 
 def test_end_to_end_is_one_process_whatever_the_runtime(tmp_path: Path) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch.amp.grad_scaler import GradScaler
 
-from pipeline.config import Config
+from pipeline.config import Config, Precision
 from pipeline.engines.base import norm_of_gradients
 from pipeline.errors import ConfigError, TrainingError
-from pipeline.precision import DTYPES, LossScaler
+from pipeline.precision import DTYPES, Compute, LossScaler
 from pipeline.serial import build_stages, end_to_end_step, shared_scaler_step
 from pipeline.stage import Stage
 from tests.pipeline.by_hand import backward_by_hand, forward_by_hand, same_gradients, step_by_hand
@@ -97,6 +99,40 @@ def test_layout_and_compiler_change_only_the_last_digits_and_no_name(how: str) -
         torch.testing.assert_close(*sent, rtol=1e-9, atol=1e-9)
         assert stages[0].update(step).loss == pytest.approx(stages[1].update(step).loss, rel=1e-9)
     assert stages[0].state_dict().keys() == stages[1].state_dict().keys()
+
+
+@pytest.fixture
+def compiled_for(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[Any]]]:
+    """The inputs of every graph that the compiler is given, which then runs as it is: that takes no C++."""
+    graphs: list[list[Any]] = []
+
+    def note(graph: Any, inputs: list[Any]) -> Any:
+        graphs.append(list(inputs))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=note))
+    yield graphs
+    torch.compiler.reset()
+
+
+def test_every_block_is_compiled_for_its_own_shapes_alone(compiled_for: list[list[Any]]) -> None:
+    """In one process the second block was compiled for shapes of any size, whose kernels round in another way.
+
+    A pipelined run, a process a block, then repeated itself, a serial run repeated itself, and the two differed.
+    """
+    config = small_config(precision={"compile": True})
+    assert torch.equal(losses(config, 2), losses(small_config(), 2))
+    assert len(compiled_for) >= config.num_stages
+    assert all(isinstance(x, torch.Tensor) for inputs in compiled_for for x in inputs), "no size is an input"
+    assert {type(size) for inputs in compiled_for for x in inputs for size in x.shape} == {int}
+
+
+def test_a_run_of_many_shapes_never_goes_on_uncompiled(compiled_for: list[list[Any]]) -> None:
+    """The compiler gave up after the eighth shape, went on without compiling, and said nothing."""
+    module = Compute(Precision(compile=True), torch.device("cpu"), torch.float32).prepare(torch.nn.Linear(4, 4))
+    for rows in range(2, 22):
+        module(torch.ones(rows, 4))
+    assert len(compiled_for) == 20
 
 
 def half_stages(config: Config) -> list[Stage]:

@@ -25,6 +25,8 @@ class Outlet(io.TextIOBase):
         self.lost: OSError | None = None
         """Why not all could be written, if so."""
         self.matters = True
+        self.told_later = False
+        """Whether somebody asks `lost_output` and says it, in one line with the end of the command."""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -69,15 +71,23 @@ class Outlet(io.TextIOBase):
     def _give_up(self, error: OSError) -> None:
         if self.lost is None:
             self.lost = error
+            if self.told_later:
+                return
             _log.warning("not all that is said can be written to %s (%s)", self._name, error.strerror)
 
 
-def speak_in_spite_of_all() -> None:
-    """From here on, what this process says may be lost, and ends nothing; signs that a locale lacks become others."""
+def speak_in_spite_of_all(told_later: bool = False) -> None:
+    """From here on, what this process says may be lost, and ends nothing; signs that a locale lacks become others.
+
+    Args:
+        told_later: who calls this asks `lost_output` at its end and says what was lost, which is not said before.
+    """
     if not isinstance(sys.stdout, Outlet):
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")
-        sys.stdout = cast(TextIO, Outlet(sys.stdout, "the standard output"))
+        outlet = Outlet(sys.stdout, "the standard output")
+        outlet.told_later = told_later
+        sys.stdout = cast(TextIO, outlet)
     if not isinstance(sys.stderr, Outlet):
         sys.stderr = cast(TextIO, Outlet(sys.stderr, "the standard error"))
 
@@ -85,7 +95,7 @@ def speak_in_spite_of_all() -> None:
 def expect_no_reader() -> None:
     """What this command says is not what it is for: it has not failed if nobody can be told."""
     if isinstance(sys.stdout, Outlet):
-        sys.stdout.matters = False
+        sys.stdout.matters = sys.stdout.told_later = False
 
 
 def lost_output() -> OSError | None:
