@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from launch.data_index import keep_index, make_index
-from launch.run_dir import begin_run, read_config
+from launch.run_dir import begin_run, read_config, write_config
 from pipeline.config import Config
 from pipeline.config_errors import shown
-from pipeline.config_loading import dump_config
 from pipeline.errors import ConfigError, UserError
+from pipeline.ordinary_files import open_to_read
+from pipeline.secrets import without_secrets
 from workers.manifest import MANIFEST, check_files, read_manifest
 from workers.observing.observer import Event
 from workers.parsing import MalformedMessage
-from workers.run_files import RunDir, step_numbers, write_parts, write_text
+from workers.run_files import RunDir, read_object, step_numbers, write_parts
 
 FREE = (
     "run_dir", "runtime", "device", "replicas", "processes", "restart", "max_restarts", "hang_timeout", "faults",
@@ -142,7 +143,7 @@ def prepare(config: Config, found: Opened) -> None:
                 shutil.rmtree(run.snapshot(steps))
         _keep_lines(run.metrics, lambda line: _before(line, found.steps))
         _keep_lines(run.events, _whole)
-        write_text(run.config, dump_config(config.model_copy(update={"run_dir": str(found.path.absolute())})))
+        write_config(run, config)
     except OSError as error:
         raise ConfigError("run_dir", f"'{found.path}' cannot be written ({error.strerror})", _OTHER) from None
 
@@ -151,7 +152,8 @@ def compare(earlier: Config, config: Config) -> list[str]:
     """What decides the numbers and differs, as `key: earlier -> now`."""
     before, after = (_flat(c.model_dump(mode="json")) for c in (earlier, config))
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and not _free(key)]
-    return [f"{key} is {shown(before.get(key))} there, {shown(after.get(key))} here" for key in keys]
+    there, here = (_flat(without_secrets(c)) for c in (earlier, config))
+    return [f"{key} is {shown(there.get(key))} there, {shown(here.get(key))} here" for key in keys]
 
 
 _OTHER = "Give another run_dir=FOLDER"
@@ -176,16 +178,16 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _has_ended(run: RunDir) -> bool:
     try:
-        return "final_digest" in json.loads(run.report.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return "final_digest" in (read_object(run.report) or {})
+    except OSError:
         return False
 
 
 def _keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
     """Leave only those; a long run has gigabytes of lines, which are never in memory together."""
     if path.is_file():
-        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-            lines = (line.removesuffix("\n") for line in file)
+        with open_to_read(path, path.parent) as file:
+            lines = (line.decode("utf-8", errors="replace").removesuffix("\n") for line in file)
             write_parts(path, (f"{line}\n".encode() for line in lines if wanted(line)))
 
 

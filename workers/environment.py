@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 ALLOCATOR = {
@@ -58,6 +60,12 @@ def leave_surroundings() -> None:
     """Drop from this process what would change a run without a word; called before anything else is imported."""
     for name in METRICS:
         os.environ.pop(name, None)
+
+
+def leave_no_core_dump() -> None:
+    """A process that holds the run's key, and all that it starts, must not leave it in a file when it crashes."""
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def first_number(text: str, otherwise: int) -> int:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from enum import Enum
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 
 VARIABLE = "ONWARD_VERBOSITY"
 
@@ -53,13 +53,13 @@ def take_flags(arguments: Sequence[str]) -> list[str]:
 def say(sentence: str, important: bool = False) -> None:
     """Print what is good to know, or `important`, from a process that has no terminal of the run."""
     if important or Verbosity.asked() is not Verbosity.QUIET:
-        print(sentence, flush=True)
+        print(printable(sentence), flush=True)
 
 
 def detail(sentence: str) -> None:
     """Print what only a close look needs, as `say`."""
     if Verbosity.asked() is Verbosity.VERBOSE:
-        print(sentence, flush=True)
+        print(printable(sentence), flush=True)
 
 
 def attached() -> bool:
