@@ -25,7 +25,7 @@ from pipeline.config import Config
 from pipeline.config_loading import load_config
 from pipeline.errors import TrainingError, UserError
 from workers.environment import interpreter
-from workers.run_files import RunDir, write_json
+from workers.run_files import RunDir, read_object, write_json
 
 END_TO_END = "end to end"
 
@@ -110,7 +110,7 @@ def _report(run: RunDir, config_file: Path, overrides: list[str], console: Conso
         code = subprocess.run(command, check=False).returncode
         if code:
             raise TrainingError(f"the run in '{run.path}' ended with exit code {code}; what was finished is kept")
-        found = json.loads(run.report.read_text(encoding="utf-8"))
+        found = _report_of(run)
     if "trained" not in found:
         raise UserError(f"'{run.report}' has no linear probes. The data set needs a test split")
     return found
@@ -123,8 +123,17 @@ def _finished(run: RunDir, config: Config) -> dict[str, Any] | None:
         raise UserError(f"'{run.path}' holds a run with another configuration. Give another --to folder, or delete it")
     if not run.report.is_file():  # it was stopped, and goes on
         return None
-    report: dict[str, Any] = json.loads(run.report.read_text(encoding="utf-8"))
-    return report
+    return _report_of(run)
+
+
+def _report_of(run: RunDir) -> dict[str, Any]:
+    try:
+        found = read_object(run.report)
+    except OSError as error:
+        raise UserError(f"'{run.report}' cannot be read ({error.strerror}). Train the run again") from None
+    if found is None:
+        raise UserError(f"'{run.report}' is no report of a run. Train the run again")
+    return found
 
 
 def summarise(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

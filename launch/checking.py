@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from launch.preflight import Report
 from pipeline.config import Config
 from pipeline.config_loading import dump_config
+from pipeline.errors import printable
 from pipeline.shapes import boundary_shapes
 from workers.topology import members
 
 
 def checked(config: Config, report: Report, notes: Sequence[str]) -> str:
     """YAML that `train` reads, and comments: stages, processes, steps, images, notes."""
-    told = [f"note: {note}" for note in (*notes, *report.notes)]
+    told = [f"note: {printable(note)}" for note in (*notes, *report.notes)]
     lines = [*_stages(config, report), *_processes(config), *_amounts(config, report), *told]
     return dump_config(config) + "\n".join(f"# {line}" for line in lines)
 

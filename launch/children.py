@@ -16,6 +16,7 @@ from typing import Any
 
 from launch.forked import Forked, ForkServer
 from pipeline.errors import TrainingError
+from pipeline.ordinary_files import open_to_write
 from workers.environment import interpreter
 from workers.ready import readable
 
@@ -54,7 +55,7 @@ class Child:
         self._heard = b""
         self.process: subprocess.Popen[bytes] | Forked
         try:
-            with log.open("ab") as file:
+            with open_to_write(log, log.parent.parent) as file:
                 streams = (orders, file.fileno() if quiet else 1, file.fileno())
                 if server is None:
                     self.process = _new_interpreter(module, environment, streams, answers, held)

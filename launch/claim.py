@@ -18,7 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from launch.holders import holders
 from pipeline.errors import ConfigError
+from pipeline.ordinary_files import open_lock, open_to_read
 from workers.run_files import RunDir
 
 REMEDY = "Give another run_dir=FOLDER"
@@ -101,7 +103,7 @@ def claim(path: Path, new: bool = False, wait: float = 0.0) -> Claim:
     while True:
         try:
             made = made or _make(path, new)
-            descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = open_lock(run.lock)
         except FileNotFoundError:  # a start that failed has removed it meanwhile
             made = []
             continue
@@ -119,7 +121,7 @@ def claim(path: Path, new: bool = False, wait: float = 0.0) -> Claim:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 os.close(descriptor)
-                raise _taken(path) from None
+                raise _taken(run) from None
             time.sleep(POLL_SECONDS)
         except OSError as error:
             os.close(descriptor)
@@ -132,19 +134,23 @@ def claim(path: Path, new: bool = False, wait: float = 0.0) -> Claim:
 def check_not_running(path: Path) -> None:
     """Raises `ConfigError` if a process holds the run in `path`."""
     if is_running(RunDir(path)):
-        raise _taken(path)
+        raise _taken(RunDir(path))
 
 
 def is_running(run: RunDir) -> bool:
     """Whether a process holds the run; False also where the file system has no locks."""
-    with suppress(FileNotFoundError), run.lock.open("rb") as lock:
-        try:
+    try:
+        with open_to_read(run.lock, run.path) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
+    except BlockingIOError:
+        return True
+    except PermissionError:  # another user's: the kernel still says who holds it
+        return bool(holders(run.lock))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
     return False
 
 
@@ -153,8 +159,10 @@ def _ours(run: RunDir, made: list[Path]) -> list[Path]:
     return [path for path in made if path == run.lock] if run.config.exists() else made
 
 
-def _taken(path: Path) -> ConfigError:
-    return ConfigError("run_dir", f"the run in '{path}' is still being trained", "Wait for its end, or stop it")
+def _taken(run: RunDir) -> ConfigError:
+    found = holders(run.lock)
+    by = f" (by {' and '.join(found)})" if found else ""
+    return ConfigError("run_dir", f"the run in '{run.path}' is still being trained{by}", "Wait for its end, or stop it")
 
 
 def _make(path: Path, new: bool) -> list[Path]:

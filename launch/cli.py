@@ -21,12 +21,12 @@ from launch.checking import checked
 from launch.exit_codes import EXIT_FAILED
 from launch.preflight import preflight
 from launch.resume import check_resumable, open_run
-from launch.run_dir import claim_run, read_config
+from launch.run_dir import check_own, claim_run, read_config
 from launch.scanning import scan_images
 from launch.words import tell
 from pipeline.config import Config
-from pipeline.config_loading import load_config, load_for_start
-from pipeline.errors import UserError, nearest
+from pipeline.config_loading import Reading, load_config, load_for_start
+from pipeline.errors import UserError, nearest, printable
 from workers.environment import leave_surroundings
 from workers.observing.terminal import outlet, verbosity
 from workers.run_files import RunDir
@@ -54,6 +54,9 @@ EvaluationOverrides = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong, and where the results are.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also say every step, process, link and snapshot.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Call what the configuration names, although it is another user's file.")
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that 'onward train' wrote.")]
 
 
@@ -72,12 +75,19 @@ def train(
 
 
 @app.command()
-def resume(run: RunFolder, overrides: Overrides = None, quiet: Quiet = False, verbose: Verbose = False) -> None:
+def resume(
+    run: RunFolder,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    trust: Trust = False,
+) -> None:
     """Go on with a run from its newest snapshot, wherever it lies now."""
     with _failures_in_words():
         verbosity.ask(quiet, verbose)
         check_resumable(run)
-        settings = load_config(RunDir(run).config, overrides or [])
+        check_own(run)
+        settings = load_config(RunDir(run).config, overrides or [], Reading(trusted=trust, trackers=True, run=run))
         _train(settings.model_copy(update={"run_dir": str(run)}), run.name)
 
 
@@ -103,22 +113,23 @@ def check(
     overrides: Overrides = None,
     headers: Annotated[bool, typer.Option("--headers", help="Read every header; list all broken files.")] = False,
     whole: Annotated[bool, typer.Option("--all", help="Decode every image; list all broken files.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Check everything that 'train' would, start nothing, and print the resolved configuration and the placement."""
     with _failures_in_words():
-        settings, notes = load_for_start(config, overrides or [])
+        settings, notes = load_for_start(config, overrides or [], Reading(trusted=trust))
         scan = partial(scan_images, settings, headers, whole)
         print(checked(settings, preflight(settings, scan=scan), notes))
 
 
 @app.command()
-def evaluate(run: RunFolder, overrides: EvaluationOverrides = None) -> None:
+def evaluate(run: RunFolder, overrides: EvaluationOverrides = None, trust: Trust = False) -> None:
     """Measure every block of a run; everything that is found is written to RUN/evaluation.json and RUN/evaluation/."""
     with _failures_in_words():
         read_config(run)
         from launch.evaluate import evaluate_run
 
-        raise typer.Exit(evaluate_run(run, overrides or []))
+        raise typer.Exit(evaluate_run(run, overrides or [], trusted=trust))
 
 
 @app.command()
@@ -131,7 +142,7 @@ def export(
         from launch.export import export_backbone
 
         export_backbone(run, to)
-        print(to)
+        print(printable(str(to)))
 
 
 @app.command()
@@ -147,7 +158,7 @@ def report(
         from launch.report import write_report
 
         for note in write_report(run, to):
-            print(note)
+            print(printable(note))
 
 
 @app.command()
@@ -166,11 +177,10 @@ def compare(
 ) -> None:
     """Put evaluated runs side by side, the first against the others; runs that differ only in the seed as one."""
     with _failures_in_words():
-        from rich.console import Console
-
         from launch.compare import Outputs, compare_runs
+        from workers.observing.terminal.voice import PrintableConsole
 
-        compare_runs(runs, measure or [], Outputs(markdown, csv, plot), Console())
+        compare_runs(runs, measure or [], Outputs(markdown, csv, plot), PrintableConsole())
 
 
 @app.command()
@@ -190,11 +200,10 @@ def select(
 ) -> None:
     """Order evaluated runs without labels, and say how well every measure tells accuracy, where that is known."""
     with _failures_in_words():
-        from rich.console import Console
-
         from launch.select import Choice, select_runs
+        from workers.observing.terminal.voice import PrintableConsole
 
-        select_runs(runs, Choice(by, feature, block, accuracy), csv, Console())
+        select_runs(runs, Choice(by, feature, block, accuracy), csv, PrintableConsole())
 
 
 @bench_app.command("method")
@@ -211,11 +220,10 @@ def bench_method(
         given = arguments or []
         named = bool(given) and "=" not in given[0]
         config = Path(given[0]) if named else Path("configs/quickstart.yaml")
-        from rich.console import Console
-
         from launch.bench import bench_method as compare
+        from workers.observing.terminal.voice import PrintableConsole
 
-        compare(config, given[1:] if named else given, seeds, to, Console())
+        compare(config, given[1:] if named else given, seeds, to, PrintableConsole())
 
 
 @data_app.command("pack")
@@ -230,29 +238,30 @@ def data_pack(
     short_side: Annotated[int, typer.Option(min=8, help="Longest that the shorter side may be, in pixels.")] = 256,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEGs.")] = 90,
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Threads; one a core if not given.")] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Also pack what links lead to outside of the data set.")
+    ] = False,
 ) -> None:
     """Copy a data set with smaller images into a few large files. This changes the data: report it with results."""
     with _failures_in_words():
         if kind not in ("jpeg", "raw"):
             raise UserError(f"--format: '{kind}' is no format of a packed data set. {nearest(kind, ('jpeg', 'raw'))}")
-        from rich.console import Console
-
         from launch.pack import pack
         from pipeline.data.packed import Settings
+        from workers.observing.terminal.voice import PrintableConsole
 
         settings = Settings(format="jpeg" if kind == "jpeg" else "raw", short_side=short_side, quality=quality)
-        pack(source, out, settings, workers or os.cpu_count() or 1, Console())
+        pack(source, out, settings, workers or os.cpu_count() or 1, PrintableConsole(), follow_links)
 
 
 @data_app.command("verify")
 def data_verify(folder: Annotated[Path, typer.Argument(metavar="OUT", help="What 'onward data pack' wrote.")]) -> None:
     """Compare every file of a packed data set with the digest it had when it was written."""
     with _failures_in_words():
-        from rich.console import Console
-
         from launch.pack import verify_packed
+        from workers.observing.terminal.voice import PrintableConsole
 
-        verify_packed(folder, Console())
+        verify_packed(folder, PrintableConsole())
 
 
 def _print_version(asked: bool) -> None:

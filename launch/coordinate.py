@@ -24,6 +24,7 @@ from launch.run_dir import read_config
 from workers.coordinator import Coordinator
 from workers.failures import Sign, raise_interrupted
 from workers.leaving import leave_signals
+from workers.logs import log_to_stderr
 from workers.meeting import Meeting
 from workers.observing.terminal.voice import Terminal
 from workers.run_files import RunDir, remove_temporaries
@@ -83,7 +84,7 @@ def main(answers: int) -> int:
     start: dict[str, Any] = first_line()
     run = RunDir(Path(start["run_dir"]))
     config = read_config(run.path)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
     parent = Parent(answers)
     if start["beat"]:
         parent.beat(start["beat"])

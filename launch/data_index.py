@@ -17,8 +17,11 @@ from pipeline.data.files import FileImages
 from pipeline.data.headers import scan_headers
 from pipeline.data.index import Index, difference, scan
 from pipeline.errors import ConfigError, UserError
+from pipeline.ordinary_files import read_whole
 from workers.run_files import RunDir, write_bytes
 
+INDEX_BYTES, INDEX_TIMES = 64 * 1024 * 1024, 8
+"""Largest index that is read, beside that of the data as they are: more would be another data set, or none."""
 PATIENCE = 2.0
 """Seconds after which the user is told what takes so long."""
 
@@ -66,8 +69,13 @@ def check_data(config: Config, run: RunDir) -> None:
     """
     if not run.data_index.is_file():
         return
-    earlier = Index.from_bytes(run.data_index.read_bytes(), str(run.data_index))
-    changed = difference(earlier, scan(open_dataset(config.data, "train"), progress_line()))
+    now = scan(open_dataset(config.data, "train"), progress_line())
+    most = INDEX_BYTES + INDEX_TIMES * now.nbytes
+    try:
+        content = read_whole(run.data_index, most, run.path)
+    except OSError as error:
+        raise UserError(f"'{run.data_index}' cannot be read ({error.strerror}). Delete it") from None
+    changed = difference(Index.from_bytes(content, str(run.data_index), most), now)
     if changed is not None:
         raise ConfigError(
             "data.root",

@@ -6,7 +6,6 @@ the work of making features, each on the GPU of its local rank, and rank 0 does 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,16 +22,17 @@ from launch.showing.table import print_document
 from launch.showing.writing import write_csv, write_markdown
 from launch.words import tell
 from pipeline.config import Config
-from pipeline.config_loading import load_config
+from pipeline.config_loading import Reading, load_config
 from pipeline.errors import ConfigError, UserError
+from pipeline.ordinary_files import make_folder
 from workers.environment import leave_surroundings
 from workers.evaluating.ranks import Ranks
 from workers.evaluating.run import FOLDER, Evaluated, evaluate
 from workers.evaluating.telling import Teller
 from workers.groups import RunGroup, join_group, under_torchrun
 from workers.observing.terminal.summary import print_report
-from workers.observing.terminal.voice import Terminal
-from workers.run_files import RunDir, write_json
+from workers.observing.terminal.voice import PrintableConsole, Terminal
+from workers.run_files import RunDir, read_object, write_json
 
 FREE = ("device", "data.root", "data.on_error")
 """What an evaluation may change beside the section of its own."""
@@ -40,7 +40,9 @@ MEET_SECONDS = 300.0
 """How long the processes that torchrun started wait for each other."""
 
 
-def evaluate_run(run_dir: Path, overrides: Sequence[str] = (), group: RunGroup | None = None) -> int:
+def evaluate_run(
+    run_dir: Path, overrides: Sequence[str] = (), group: RunGroup | None = None, trusted: bool = False
+) -> int:
     """Measure a run, write what was found into its directory, and print it; returns the exit code.
 
     Args:
@@ -48,6 +50,7 @@ def evaluate_run(run_dir: Path, overrides: Sequence[str] = (), group: RunGroup |
         overrides: `evaluation.KEY=VALUE`, `device=VALUE`, `data.on_error=VALUE`, and `data.root=FOLDER` where the
             data have moved, laid over the run's own configuration.
         group: the processes that torchrun started; None without it.
+        trusted: functions that the configuration names may be called, whoever wrote it.
 
     Raises:
         ConfigError: an override that no evaluation takes.
@@ -55,8 +58,8 @@ def evaluate_run(run_dir: Path, overrides: Sequence[str] = (), group: RunGroup |
         TrainingError: another process says nothing.
     """
     trained_with = read_config(run_dir)
-    run, config = RunDir(run_dir), evaluation_config(run_dir, overrides)
-    console = Console(quiet=group is not None and group.rank > 0)
+    run, config = RunDir(run_dir), evaluation_config(run_dir, overrides, trusted)
+    console = PrintableConsole(quiet=group is not None and group.rank > 0)
     with Teller(console) as teller:
         ranks = None if group is None or group.world_size == 1 else Ranks(group)
         found = evaluate(config, trained_with, run, torch.device(_device(config, group)), teller, ranks)
@@ -65,10 +68,11 @@ def evaluate_run(run_dir: Path, overrides: Sequence[str] = (), group: RunGroup |
     return 0
 
 
-def evaluation_config(run_dir: Path, overrides: Sequence[str]) -> Config:
+def evaluation_config(run_dir: Path, overrides: Sequence[str], trusted: bool = False) -> Config:
     """The configuration of a run with the evaluation's settings laid over it.
 
     Raises:
+        UserError: the network must be built, and the configuration is not to be trusted with that.
         ConfigError: an override of something that was decided when the run was trained, or a value that is wrong.
     """
     keys = [override.partition("=")[0].strip() for override in overrides if "=" in override]
@@ -79,7 +83,7 @@ def evaluation_config(run_dir: Path, overrides: Sequence[str]) -> Config:
             raise ConfigError(key, problem, remedy)
     # An evaluation has no feed, and what the run's own cannot do is no matter here.
     more = ["data.feed=coordinator"] if "data.on_error" in keys else []
-    config = load_config(RunDir(run_dir).config, [*overrides, *more])
+    config = load_config(RunDir(run_dir).config, [*overrides, *more], Reading(trusted=trusted, run=run_dir))
     if "data.root" in keys:
         check_data(config, RunDir(run_dir))
     return config
@@ -99,9 +103,9 @@ def _write(config: Config, run: RunDir, found: Evaluated, console: Console) -> N
     folder = run.path / FOLDER
     try:
         write_json(run.path / f"{FOLDER}.json", document.to_json())
-        folder.mkdir(exist_ok=True)
+        make_folder(folder, run.path)
         if document.checkpoint is not None:  # the next evaluation takes the place of the one above
-            write_json(folder / f"step_{document.checkpoint}.json", document.to_json())
+            write_json(folder / f"step_{document.checkpoint}.json", document.to_json(), run.path)
         write_csv(document, folder / "results.csv")
         write_markdown(document, folder / "results.md")
         if config.evaluation.plots:
@@ -121,10 +125,14 @@ def _update_report(run: RunDir, table: dict[str, Any] | None, console: Console) 
     if table is None:
         return
     try:
-        report = json.loads(run.report.read_text(encoding="utf-8")) | table
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        _say(console, f"'{run.report}' stays as it is: it cannot be read ({error})")
+        before = read_object(run.report)
+    except OSError as error:
+        _say(console, f"'{run.report}' stays as it is: it cannot be read ({error.strerror})")
         return
+    if before is None:
+        _say(console, f"'{run.report}' stays as it is: it cannot be read (it is no report)")
+        return
+    report = before | table
     write_json(run.report, report)
     print_report(Terminal(console), run, report)
 
@@ -138,12 +146,13 @@ def main(arguments: list[str] | None = None) -> int:
     leave_surroundings()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        trusted, arguments = "--trust" in arguments, [each for each in arguments if each != "--trust"]
         if not arguments or arguments[0].startswith("-"):
             raise UserError(
-                "usage: torchrun --nproc-per-node=PROCESSES -m launch.evaluate RUN [evaluation.KEY=VALUE ...]"
+                "usage: torchrun --nproc-per-node=PROCESSES -m launch.evaluate [--trust] RUN [evaluation.KEY=VALUE ...]"
             )
         group = join_group(MEET_SECONDS) if under_torchrun() else None
-        return evaluate_run(Path(arguments[0]), arguments[1:], group)
+        return evaluate_run(Path(arguments[0]), arguments[1:], group, trusted)
     except (Exception, KeyboardInterrupt) as error:
         return tell(error)
 

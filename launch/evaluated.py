@@ -68,7 +68,7 @@ def _read(path: Path, steps: int | None) -> Document:
     file = path / ("evaluation.json" if steps is None else f"evaluation/step_{steps}.json")
     if not file.is_file():
         raise UserError(f"'{file}' does not exist: that was not evaluated. Run '{command}' first")
-    document = Document.read(file)
+    document = Document.read(file, path)
     taken = document.checkpoint
     if taken != steps:
         what = "the trained network" if taken is None else f"the snapshot after {taken} steps"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 from workers.environment import PREPARED
 from workers.failures import RunFailed, Sign, sign_of
-from workers.run_files import RunDir, write_json
+from workers.run_files import RunDir, read_object, write_json
 
 EXIT_CODES = {"bad_input": EXIT_BAD_INPUT, "interrupted": EXIT_INTERRUPTED}
 
@@ -67,12 +66,15 @@ def exit_code(sign: Sign) -> int:
 
 
 def read_failure(run: RunDir) -> dict[str, Any] | None:
-    """What `record_failure` wrote; None if nothing failed."""
+    """What `record_failure` wrote; None if nothing failed, or somebody wrote something else."""
     try:
-        value: dict[str, Any] = json.loads(run.failure.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_object(run.failure)
+    except OSError:
         return None
-    return value
+    if found is None or not (isinstance(found.get("kind"), str) and isinstance(found.get("message"), str)):
+        return None
+    code = found.get("exit_code")
+    return {**found, "exit_code": code if isinstance(code, int) else EXIT_FAILED}
 
 
 def in_words(kind: str, message: str) -> str:

@@ -15,6 +15,7 @@ from typing import Self
 
 from launch.fork_server import MESSAGE_BYTES
 from pipeline.errors import TrainingError
+from pipeline.ordinary_files import open_to_write
 from workers.environment import interpreter
 from workers.ready import readable
 
@@ -182,7 +183,7 @@ class ForkServer:
 
     def _launch(self) -> None:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, self._log.open("ab") as file:
+        with theirs, open_to_write(self._log, self._log.parent.parent) as file:
             self._process = subprocess.Popen(
                 interpreter(self.module, str(theirs.fileno())),
                 env=self._environment,

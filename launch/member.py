@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from launch.children import first_line, hear_parent
 from launch.run_dir import read_config
+from workers.logs import log_to_stderr
 from workers.run_files import RunDir, remove_temporaries
 from workers.topology import members
 
@@ -19,7 +19,7 @@ def main() -> int:
     start: dict[str, Any] = first_line()
     run = RunDir(Path(start["run_dir"]))
     hear_parent(lambda message: None, lambda: _orphaned(run))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
     import torch
 
     from workers.meeting import Meeting

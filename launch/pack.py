@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.config import Data
-from pipeline.config_loading import load_config
+from pipeline.config_loading import Reading, load_config
 from pipeline.data.datasets import ImageDataset, Split, open_dataset
+from pipeline.data.files import FileImages
 from pipeline.data.index import fingerprint
 from pipeline.data.pack_writer import (
     IMAGES_PER_SHARD,
@@ -32,11 +33,14 @@ from pipeline.data.pack_writer import (
     write_shard,
 )
 from pipeline.data.packed import MANIFEST, Manifest, Settings, open_packed, to_json, verify
+from pipeline.data.walk import leading_out
 from pipeline.errors import UserError
+from pipeline.ordinary_files import open_to_write, read_whole
 from workers.run_files import write_text
 
 PLAN = "plan.json"
 """In the partial copy: what it will be, so that another one is not continued in its place."""
+PLAN_BYTES = 1 << 16
 SPLITS: tuple[Split, ...] = ("train", "test")
 
 
@@ -44,7 +48,9 @@ class _Stopped(Exception):
     """Another shard failed, or Ctrl-C."""
 
 
-def pack(source: Path, out: Path, settings: Settings, workers: int, console: Console) -> None:
+def pack(
+    source: Path, out: Path, settings: Settings, workers: int, console: Console, follow_links: bool = False
+) -> None:
     """Write a packed copy of a data set to `out`, which must not exist.
 
     Args:
@@ -53,16 +59,19 @@ def pack(source: Path, out: Path, settings: Settings, workers: int, console: Con
         settings: what to do to the images.
         workers: threads; decoding, resizing and encoding leave Python's lock alone.
         console: for the progress.
+        follow_links: also take what links lead to outside of the data set's folder.
 
     Raises:
-        UserError: no data set, no room, no permission, or an image that cannot be decoded.
+        UserError: no data set, no room, no permission, an image that cannot be decoded, or links that lead out.
     """
     if out.exists():
         raise UserError(f"'{out}' already exists. Give another folder, or delete it")
-    data = Data(name="image_folder", root=str(source)) if source.is_dir() else load_config(source).data
+    data = Data(name="image_folder", root=str(source)) if source.is_dir() else _data_of(source)
     if data.name == "packed":
         raise UserError(f"'{source}' reads a packed data set already. Pack the original")
     images, notes = _open_splits(data)
+    if not follow_links:
+        _check_no_links_out(data, images)
     partial = out.with_name(f"{out.name}.partial")
     try:
         partial.mkdir(parents=True, exist_ok=True)
@@ -82,6 +91,11 @@ def pack(source: Path, out: Path, settings: Settings, workers: int, console: Con
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def _data_of(source: Path) -> Data:
+    """The data set of a configuration, of which nothing else is built."""
+    return load_config(source, (), Reading(build=False)).data
+
+
 def verify_packed(folder: Path, console: Console) -> None:
     """Compare every file with its digest; raises `UserError` naming the first that differs."""
     count = verify(folder)
@@ -95,6 +109,24 @@ def _open_splits(data: Data) -> tuple[dict[Split, ImageDataset], list[str]]:
     except UserError as error:
         return images, [f"no test images were packed: {error}"]
     return images, []
+
+
+def _check_no_links_out(data: Data, images: dict[Split, ImageDataset]) -> None:
+    """A copy is made to be given away, and a link in a folder may lead to what was never meant to be."""
+    for found in images.values():
+        if not isinstance(found, FileImages):
+            continue
+        root = found.files.root
+        if data.root is not None and Path(root).absolute().is_relative_to(Path(data.root).absolute()):
+            root = data.root
+        out = list(leading_out(found.files, root))
+        if out:
+            name, real = out[0]
+            more = f", and {len(out) - 1} more files" if len(out) > 1 else ""
+            raise UserError(
+                f"'{name}' is reached by a link that leads out of '{root}', to '{real}'{more}: the copy would hold "
+                "them. Take the links out, or give --follow-links"
+            )
 
 
 def _pack_into(
@@ -139,7 +171,7 @@ def _check_plan(partial: Path, settings: Settings, sources: dict[Split, str]) ->
         if left := [entry.name for entry in partial.iterdir() if entry.name != _LOCK]:
             raise UserError(f"'{partial}' holds something else ('{left[0]}'). Delete it, or give another folder")
         write_text(path, plan)
-    elif path.read_text() != plan:
+    elif read_whole(path, PLAN_BYTES, partial) != plan.encode():
         raise UserError(
             f"'{partial}' holds the beginning of another packed copy: of other images, or with other settings. "
             "Delete it, or give another folder"
@@ -204,7 +236,7 @@ def _tidy(out: Path) -> None:
 @contextmanager
 def _held(partial: Path) -> Iterator[None]:
     """Nobody else writes the same copy."""
-    with (partial / _LOCK).open("a") as lock:
+    with open_to_write(partial / _LOCK, partial) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -15,15 +15,16 @@ from typing import Any
 
 from launch.data_index import keep_index, make_index
 from launch.failure import read_failure
-from launch.run_dir import begin_run, read_config
+from launch.run_dir import begin_run, read_config, write_config
 from pipeline.config import Config
 from pipeline.config_errors import shown
-from pipeline.config_loading import dump_config
 from pipeline.errors import ConfigError, UserError
+from pipeline.ordinary_files import open_to_read
+from pipeline.secrets import without_secrets
 from workers.manifest import MANIFEST, check_files, read_manifest
 from workers.observing.observer import Event
 from workers.parsing import MalformedMessage
-from workers.run_files import RunDir, from_here, step_numbers, write_parts, write_text
+from workers.run_files import RunDir, from_here, read_object, step_numbers, write_parts
 
 FREE = (
     "run_dir", "runtime", "device", "replicas", "processes", "restart", "max_restarts", "hang_timeout", "faults",
@@ -155,7 +156,7 @@ def prepare(config: Config, found: Opened) -> None:
                 shutil.rmtree(run.snapshot(steps))
         _keep_lines(run.metrics, lambda line: _before(line, found.steps))
         _keep_lines(run.events, _whole)
-        write_text(run.config, dump_config(config.model_copy(update={"run_dir": str(found.path.absolute())})))
+        write_config(run, config)
     except OSError as error:
         raise ConfigError("run_dir", f"'{found.path}' cannot be written ({error.strerror})", _OTHER) from None
 
@@ -167,14 +168,14 @@ def compare(earlier: Config, config: Config) -> list[str]:
 
 def differences(there: Config, here: Config, free: Callable[[str], bool] = lambda key: key == "run_dir") -> list[str]:
     """What two configurations differ in, as `key is A there, B here`, but for keys that are `free`."""
-    changes = _changes(there, here, free)
-    return [f"{key} is {shown(before)} there, {shown(after)} here" for key, (before, after) in changes.items()]
+    before, after = (_flat(without_secrets(c)) for c in (there, here))
+    keys = _changes(there, here, free)
+    return [f"{key} is {shown(before.get(key))} there, {shown(after.get(key))} here" for key in keys]
 
 
-def _changes(there: Config, here: Config, free: Callable[[str], bool]) -> dict[str, tuple[Any, Any]]:
+def _changes(there: Config, here: Config, free: Callable[[str], bool]) -> list[str]:
     before, after = (_flat(c.model_dump(mode="json")) for c in (there, here))
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and not free(key)]
-    return {key: (before.get(key), after.get(key)) for key in keys}
+    return [key for key in {**before, **after} if before.get(key) != after.get(key) and not free(key)]
 
 
 _OTHER = "Give another run_dir=FOLDER"
@@ -215,16 +216,16 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _has_ended(run: RunDir) -> bool:
     try:
-        return "final_digest" in json.loads(run.report.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return "final_digest" in (read_object(run.report) or {})
+    except OSError:
         return False
 
 
 def _keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
     """Leave only those; a long run has gigabytes of lines, which are never in memory together."""
     if path.is_file():
-        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-            lines = (line.removesuffix("\n") for line in file)
+        with open_to_read(path, path.parent) as file:
+            lines = (line.decode("utf-8", errors="replace").removesuffix("\n") for line in file)
             write_parts(path, (f"{line}\n".encode() for line in lines if wanted(line)))
 
 

@@ -15,8 +15,10 @@ from pathlib import Path
 
 from launch.claim import REMEDY, Claim, claim
 from pipeline.config import Config
-from pipeline.config_loading import dump_config, load_config
+from pipeline.config_loading import Reading, dump_config, load_config
 from pipeline.errors import ConfigError, UserError
+from pipeline.ordinary_files import PRIVATE, USUAL, make_folder
+from pipeline.secrets import has_secrets
 from workers.manifest import MANIFEST
 from workers.run_files import RunDir, step_numbers, write_text
 
@@ -78,21 +80,32 @@ def begin_run(config: Config, path: Path) -> None:
         ConfigError: it cannot be written.
     """
     run = RunDir(path)
+    check_no_links(path)
     try:
-        run.logs.mkdir(exist_ok=True)
-        write_text(run.config, dump_config(config.model_copy(update={"run_dir": str(path.absolute())})))
+        make_folder(run.logs, path)
+        write_config(run, config)
     except OSError as error:
         raise ConfigError("run_dir", f"'{path}' cannot be written ({error.strerror})", REMEDY) from None
 
 
+def write_config(run: RunDir, config: Config) -> None:
+    """The resolved configuration with its `run_dir` filled in, for the user alone where it may hold a secret.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    text = dump_config(config.model_copy(update={"run_dir": str(run.path.absolute())}))
+    write_text(run.config, text, mode=PRIVATE if has_secrets(config) else USUAL)
+
+
 def read_config(run: Path) -> Config:
-    """The resolved configuration of the run in `run`.
+    """The resolved configuration of the run in `run`; nothing that it names is imported.
 
     Raises:
         UserError: there is no run in that folder, its configuration was damaged, or something in it leads out of it.
     """
     check_own(run)
-    return load_config(RunDir(run).config)
+    return load_config(RunDir(run).config, (), Reading(build=False, run=run))
 
 
 def check_own(run: Path) -> None:
@@ -104,9 +117,23 @@ def check_own(run: Path) -> None:
     if not RunDir(run).config.is_file():
         problem = "is not a run directory: it has no config.yaml" if run.exists() else "does not exist"
         raise UserError(f"'{run}' {problem}. Give a folder that 'onward train' wrote, such as runs/NAME-DATE-TIME")
-    for folder in (run, RunDir(run).snapshots):
+    check_no_links(run)
+
+
+def check_no_links(run: Path) -> None:
+    """Whether every folder of a run that we read or write holds nothing but files and folders.
+
+    Folders that somebody else made in it, as a tracker of the user's own may, are not looked into.
+
+    Raises:
+        UserError: naming what is a link, a pipe or the like.
+    """
+    waiting = [run]
+    for folder in waiting:
         try:
-            entries = sorted(folder.iterdir()) if folder.is_dir() else []
+            entries = sorted(folder.iterdir())
+        except FileNotFoundError:  # a snapshot of a run that is being trained
+            continue
         except OSError as error:
             raise UserError(f"'{folder}' cannot be read ({error.strerror}). {REMEDY}") from None
         for path in entries:
@@ -117,6 +144,8 @@ def check_own(run: Path) -> None:
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 what = "a symbolic link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
                 raise UserError(f"'{path}' is {what}: a run holds its own files only. Replace it by what belongs there")
+            if stat.S_ISDIR(mode) and (folder != run or path in RunDir(run).folders):
+                waiting.append(path)
 
 
 def _free_name(config_name: str) -> Path:

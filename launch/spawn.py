@@ -20,8 +20,9 @@ from launch.forked import ForkServer
 from launch.resume import inspect, prepare
 from launch.supervise import Stop, Supervision, run_environment
 from pipeline.config import Config
-from pipeline.errors import ConfigError
-from workers.environment import PREPARED, interpreter, process_environment, without_launcher
+from pipeline.errors import ConfigError, printable
+from pipeline.ordinary_files import open_to_write
+from workers.environment import PREPARED, interpreter, leave_no_core_dump, process_environment, without_launcher
 from workers.failures import STOPPING
 from workers.leaving import leave_signals
 from workers.observing.terminal.verbosity import recover, say
@@ -41,6 +42,7 @@ def run_training(config: Config, run_dir: Path, start_step: int = 0, held: Seque
         config, run_dir, start_step: of the run.
         held: its lock, which outlives this process with those that it starts.
     """
+    leave_no_core_dump()
     run = RunDir(run_dir)
     count = len(members(config))
     how = "in one process" if config.in_one_process else f"in {_processes(count)}, link {config.link.kind}"
@@ -95,15 +97,15 @@ def _repeat(config: Config, run: RunDir, start_step: int, stop: Stop, supervise:
             return code
         start_step = found.steps
         again = f"restart {in_a_row} of {config.max_restarts} without a new snapshot"
-        print(f"{failure['message']}. All processes start again ({again})", flush=True)
+        print(f"{printable(failure['message'])}. All processes start again ({again})", flush=True)
         for note in found.notes:
-            print(note, flush=True)
+            print(printable(note), flush=True)
 
 
 def _serial(config: Config, run: RunDir, start_step: int, stop: Stop, held: Sequence[int]) -> int:
     environment = without_launcher(process_environment(config.threads))
     environment |= {PREPARED: str(run.path), START_STEP: str(start_step)}
-    with run.log("serial").open("ab") as errors:
+    with open_to_write(run.log("serial"), run.path) as errors:
         child = subprocess.Popen(
             interpreter("launch.train", str(run.config)),
             env=environment,
@@ -130,7 +132,7 @@ def _tell(run: RunDir, code: int) -> int:
     """Say in one line on stderr what ended the run; the exit code."""
     failure = read_failure(run)
     if failure and code:
-        print(in_words(failure["kind"], failure["message"]), file=sys.stderr)
+        print(in_words(failure["kind"], printable(failure["message"])), file=sys.stderr)
         return int(failure["exit_code"])
     if code == EXIT_INTERRUPTED:
         print("interrupted at once", file=sys.stderr)

@@ -7,7 +7,6 @@ other ranks where to meet. Without torchrun this module runs the whole network s
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import shutil
@@ -32,12 +31,22 @@ from launch.words import tell
 from pipeline.config import Config
 from pipeline.config_loading import load_for_start
 from pipeline.errors import OnwardError, UserError
-from workers.environment import ALLOCATOR, PREPARED, first_number, interpreter, leave_surroundings, process_environment
+from pipeline.ordinary_files import open_to_write
+from workers.environment import (
+    ALLOCATOR,
+    PREPARED,
+    first_number,
+    interpreter,
+    leave_no_core_dump,
+    leave_surroundings,
+    process_environment,
+)
 from workers.failures import Interrupted, Sign, raise_interrupted
 from workers.groups import RunGroup, join_group, under_torchrun
 from workers.keys import remove_key, write_key
 from workers.leaving import WARNINGS, leave_signals, leave_with_parent
 from workers.links.wire import in_address
+from workers.logs import log_to_stderr
 from workers.meeting import START_SECONDS, Meeting
 from workers.observing.terminal.outlet import open_standard_streams, speak_in_spite_of_all
 from workers.observing.terminal.verbosity import detail, say, take_flags
@@ -57,6 +66,7 @@ LEAVE_SECONDS = 15.0
 def main(arguments: list[str] | None = None) -> int:
     """Run this rank; returns its exit code."""
     leave_surroundings()
+    leave_no_core_dump()
     speak_in_spite_of_all()
     try:
         arguments = take_flags(sys.argv[1:] if arguments is None else arguments)
@@ -253,13 +263,12 @@ def _device(group: RunGroup, config: Config, member: Member) -> str:
 
 def _log_to(path: Path) -> None:
     """From here on everything this process prints goes to its own log; the terminal is the coordinator's."""
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    with open_to_write(path, path.parent.parent) as log:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    log_to_stderr()
 
 
 def _with_allocator() -> None:

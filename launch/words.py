@@ -13,7 +13,7 @@ import tempfile
 import traceback
 
 from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
-from pipeline.errors import OnwardError, UserError
+from pipeline.errors import OnwardError, UserError, is_out_of_memory, printable
 
 REMEDIES = {
     errno.ENOSPC: "Make room, or write elsewhere",
@@ -55,13 +55,13 @@ def in_one_line(error: BaseException) -> tuple[str, int]:
         names = [repr(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
         what = f"{' and '.join(names)}: {error.strerror}" if names else str(error.strerror)
         return f"error: {what}. {REMEDIES.get(error.errno, 'The system does not say more')}{where}", EXIT_BAD_INPUT
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return f"error: memory ran out{f' ({_flat(error)})' if str(error) else ''}. Free some{where}", EXIT_FAILED
     return f"error: a fault of the program: {type(error).__name__}: {_flat(error)}{where}", EXIT_FAILED
 
 
 def _flat(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return " ".join(printable(str(error)).split())
 
 
 def _keep_traceback(error: BaseException) -> str:
@@ -69,7 +69,7 @@ def _keep_traceback(error: BaseException) -> str:
     try:
         descriptor, path = tempfile.mkstemp(prefix="onward-", suffix=".log")
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-            traceback.print_exception(error, file=file)
+            file.write(printable("".join(traceback.format_exception(error))))
     except OSError:
         return ""
     return f" (details in {path})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.config import Config, StageConfig
 from pipeline.config.heads import Expansion, LocalPooling
 from pipeline.config.kinds import SectionError
+from pipeline.config.model import Module
 from pipeline.config.objectives import BYOL, Custom
 from pipeline.config_errors import explain
 from pipeline.config_online import check_online
@@ -15,11 +16,19 @@ from pipeline.errors import ConfigError
 from pipeline.shapes import block_output, channels_of, check_model
 
 
-def check_together(config: Config) -> None:
-    """Raises `ConfigError` for the first combination that cannot work."""
+def check_together(config: Config, build: bool = True) -> None:
+    """Raises `ConfigError` for the first combination that cannot work.
+
+    Args:
+        config: as it was given.
+        build: a network of the user's own may be imported and built. Where it may not, what follows from its shapes is
+            taken as it stands: the configuration was checked when the run began.
+    """
     _check_stages(config)
     for index in range(1, config.num_stages + 1):  # before anything that may import and trace a network
         _check_optimizer(config, config.stage(index))
+    if isinstance(config.model, Module) and not build:
+        return
     _check_batch(config)
     _check_feed(config)
     _check_modes(config)

@@ -7,8 +7,10 @@ validates the result. `config_errors` rewrites its errors, `config_checks` has w
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from pipeline.config_errors import explain, shown
 from pipeline.config_idle import idle_keys
 from pipeline.config_paths import with_whole_paths
 from pipeline.errors import ConfigError, UserError
+from pipeline.ordinary_files import open_to_read
+from pipeline.secrets import without_secrets
+from pipeline.trust import check_trust
 
 MAX_BYTES = 256 * 1024
 """Of a configuration file; the largest in use has a few thousand."""
@@ -67,49 +72,86 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+@dataclass(frozen=True)
+class Reading:
+    """What a configuration is read for, beside a start of the user's own.
+
+    Args:
+        build: what it names may be imported and built; False where it is only looked at.
+        trusted: also where the file belongs to somebody else.
+        trackers: they are to be started too.
+        run: the run directory whose file it is: then no link may lead to it.
+    """
+
+    build: bool = True
+    trusted: bool = True
+    trackers: bool = False
+    run: Path | None = None
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = (), reading: Reading = Reading()) -> Config:
     """Read `path`, apply `key=value` overrides in order and validate.
 
+    Args:
+        path: of the file.
+        overrides: laid over it.
+        reading: what for.
+
     Raises:
-        UserError: the file cannot be read or is not a YAML mapping.
+        UserError: the file cannot be read or is not a YAML mapping, or is not trusted with what it names.
         ConfigError: a key or value that is not accepted.
     """
-    return with_whole_paths(parse_config(_given(path, overrides)))
+    return _loaded(path, overrides, reading)[0]
 
 
-def load_for_start(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config, list[str]]:
+def load_for_start(
+    path: str | Path, overrides: Sequence[str] = (), reading: Reading = Reading()
+) -> tuple[Config, list[str]]:
     """As `load_config`, for a run that is to start; also a sentence for keys that were given and have no effect.
 
     Raises:
         UserError, ConfigError: as `load_config`; also for a key that would have another effect than the user thinks.
     """
-    given = _given(path, overrides)
-    config = with_whole_paths(parse_config(given))
+    config, given = _loaded(path, overrides, reading)
     return config, idle_keys(config, given)
 
 
-def _given(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
-    values = _read_mapping(Path(path))
+def _loaded(path: str | Path, overrides: Sequence[str], reading: Reading) -> tuple[Config, dict[str, Any]]:
+    values, owner = _read_mapping(Path(path), reading.run)
     for override in overrides:
         _apply(values, override)
-    return values
+    config = _validated(values)
+    if reading.build and not reading.trusted:
+        check_trust(config, Path(path), owner, reading.trackers)
+    check_together(config, reading.build)
+    return with_whole_paths(config), values
 
 
-def parse_config(values: dict[str, Any]) -> Config:
+def parse_config(values: dict[str, Any], build: bool = True) -> Config:
     """Validate a nested mapping; raises `ConfigError` for the first thing that is wrong."""
+    config = _validated(values)
+    check_together(config, build)
+    return config
+
+
+def _validated(values: dict[str, Any]) -> Config:
     try:
-        config = Config.model_validate_json(json.dumps(_Plain().mapping(values, ())))
+        return Config.model_validate_json(json.dumps(_Plain().mapping(values, ())))
     except ValidationError as error:
         found = error.errors(include_url=False)
         # Of a misspelt key pydantic says first that the right one is missing.
         raise explain(next((detail for detail in found if detail["type"] != "missing"), found[0])) from None
-    check_together(config)
-    return config
 
 
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML that `load_config` reads back to an equal `Config`."""
     text: str = yaml.safe_dump(_kinds_first(config.model_dump(mode="json")), sort_keys=False)
+    return text
+
+
+def dump_shown(config: Config) -> str:
+    """The same for others to see: without what may be a secret (`pipeline.secrets`)."""
+    text: str = yaml.safe_dump(_kinds_first(without_secrets(config)), sort_keys=False)
     return text
 
 
@@ -120,10 +162,12 @@ def _kinds_first(value: Any) -> Any:
     return {key: _kinds_first(value[key]) for key in sorted(value, key=lambda key: key not in ("kind", "backbone"))}
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def _read_mapping(path: Path, run: Path | None = None) -> tuple[dict[str, Any], int]:
+    """What stands in the file, and the number of the user that it belongs to."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        # A file of the user's own may be a pipe, as a shell's <(...) is.
+        with path.open("rb") if run is None else open_to_read(path, run) as file:
+            data, owner = file.read(MAX_BYTES + 1), os.fstat(file.fileno()).st_uid
         text = data.decode("utf-8")
     except FileNotFoundError:
         raise UserError(f"configuration file '{path}' does not exist. Give the path of a YAML file") from None
@@ -147,7 +191,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
         raise UserError(
             f"'{path}' holds a {type(values).__name__}, not a mapping. Write 'key: value' lines, as in configs/"
         )
-    return _Plain().mapping(values, ())
+    return _Plain().mapping(values, ()), owner
 
 
 def _where(error: Exception) -> str:

@@ -12,7 +12,10 @@ from difflib import get_close_matches
 
 
 class OnwardError(Exception):
-    """Base of every error raised on purpose."""
+    """Base of every error raised on purpose; as text it holds nothing that a terminal would act on."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UserError(OnwardError):
@@ -50,6 +53,23 @@ class StageFailure(TrainingError):
         self.who, self.step, self.cause = who, step, cause
         where = "" if step is None else f" at step {step}"
         super().__init__(f"{who} failed{where}: {cause}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out; PyTorch says it in a `RuntimeError`."""
+    text = str(error).lower()
+    said = any(words in text for words in ("not enough memory", "out of memory", "cannot allocate memory"))
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and said)
+
+
+def printable(text: str) -> str:
+    r"""`text` with what a terminal would act on, or show as something else, written as `\x1b`; line breaks stay.
+
+    Names of files, of classes and of processes may come from anybody.
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in text)
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -178,6 +178,7 @@ def test_the_key_is_seen_in_one_private_file_only(tmp_path: Path) -> None:
     keys: set[str] = set()
     modes: set[tuple[int, int]] = set()
     shown: list[str] = []
+    limits: set[tuple[bytes, ...]] = set()
 
     def look(pids: list[int]) -> None:
         private = run.private()
@@ -191,6 +192,9 @@ def test_the_key_is_seen_in_one_private_file_only(tmp_path: Path) -> None:
             for file in ("cmdline", "environ"):
                 data = _read(Path(f"/proc/{pid}/{file}"))
                 shown.extend(f"{pid} {file}" for key in keys if key.encode() in data or bytes.fromhex(key) in data)
+            dumps = [line.split()[4:6] for line in _read(Path(f"/proc/{pid}/limits")).splitlines() if b"core" in line]
+            if pid != run.process.pid and dumps:
+                limits.update(map(tuple, dumps))
 
     run.while_it_runs(look, pause=0.03)
     assert run.process.returncode == 0, run.err
@@ -199,6 +203,7 @@ def test_the_key_is_seen_in_one_private_file_only(tmp_path: Path) -> None:
     assert len(bytes.fromhex(key)) == 32
     assert modes == {(0o700, 0o600)}
     assert not shown
+    assert limits == {(b"0", b"0")}, "a process that crashes would leave the key in its core dump"
     assert key not in run.out + run.err
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert any(path.name == "coordinator.log" for path in files)

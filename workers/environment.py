@@ -83,6 +83,12 @@ def allow_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def leave_no_core_dump() -> None:
+    """A process that holds the run's key, and all that it starts, must not leave it in a file when it crashes."""
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def first_number(text: str, otherwise: int) -> int:
     """The first number of a list as OpenMP takes them, such as `4,2`."""
     found = re.match(r"\s*(\d+)", text)

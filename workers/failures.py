@@ -86,6 +86,8 @@ def sign_of(who: str, step: int | None, error: BaseException) -> Sign:
         kind = "interrupted"
     text = " ".join(str(error).split())
     cause = text if isinstance(error, OnwardError | Interrupted) else f"{type(error).__name__}: {text}"
+    if isinstance(error, MemoryError):
+        cause = f"memory ran out{f' ({text})' if text else ''}"
     return Sign(who, step, kind, cause)
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.config.faults import Fault
-from workers.run_files import RunDir
+from pipeline.ordinary_files import make_folder, open_to_write, read_whole
+from workers.run_files import RunDir, write_parts
 
 PAUSE_SECONDS = 0.02
 """Between two looks for the file that ends a pause."""
@@ -49,9 +50,9 @@ class Faults:
     def after_write(self, stage: int, steps: int, file: Path) -> None:
         """Called when a snapshot file has been written and its digest taken."""
         if self._due("corrupt", stage, steps):
-            data = bytearray(file.read_bytes())
+            data = bytearray(read_whole(file, file.stat().st_size, self._run.path))
             data[len(data) // 2] ^= 1
-            file.write_bytes(data)
+            write_parts(file, (data,), self._run.path)
 
     def _due(self, kind: str, stage: int, steps: int) -> bool:
         return any(
@@ -61,10 +62,9 @@ class Faults:
 
     def _strikes(self, number: int) -> bool:
         """Whether fault `number` has not struck before; from now on it has."""
-        mark = self._run.faults / f"{number}"
-        mark.parent.mkdir(exist_ok=True)
+        make_folder(self._run.faults, self._run.path)
         try:
-            mark.touch(exist_ok=False)
+            open_to_write(self._run.faults / f"{number}", self._run.path, new=True).close()
         except FileExistsError:
             return False
         return True

@@ -10,6 +10,7 @@ import torch
 
 from pipeline.config import Config
 from pipeline.errors import UserError
+from pipeline.ordinary_files import open_to_read
 from workers.evaluating.checkpoints import load_network
 from workers.evaluating.labelled import LabelledImages, Tell
 from workers.evaluating.probe_table import ready_stages, scores_of
@@ -87,6 +88,6 @@ def final_digest(run: RunDir) -> str:
     """One SHA-256 over the names and bytes of the weights in `final/`, probes left out; equal for equal runs."""
     digest = hashlib.sha256()
     for path in sorted({*run.final.glob("*.safetensors")} - {*run.final.glob("probe_*.safetensors")}):
-        with path.open("rb") as file:
+        with open_to_read(path, run.path) as file:
             digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -17,11 +17,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import UserError
+from pipeline.ordinary_files import name_of, open_to_read, read_whole
 
 MANIFEST = "manifest.json"
 MAX_BYTES = 16 * 1024 * 1024
 MAX_STAGES = 100_000
-_CHUNK = 1 << 20
 
 
 def _check_counters(value: Any, depth: int = 0) -> Any:
@@ -86,10 +86,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         if stat.S_ISLNK(os.lstat(folder).st_mode):
             raise UserError(f"'{folder}' is a symbolic link, and a snapshot is a folder of its run")
-        if (size := _size(path)) > MAX_BYTES:
+        if _size(path) > MAX_BYTES:
             raise UserError(f"'{path}' is no manifest: it is larger than {MAX_BYTES} bytes")
-        with path.open("rb") as file:
-            data = file.read(size)
+        data = read_whole(path, MAX_BYTES, _run_of(folder))
         json.loads(data, object_pairs_hook=_without_twins)
         form = _Form.model_validate_json(data)
     except OSError as error:
@@ -103,6 +102,11 @@ def read_manifest(folder: Path) -> Manifest:
         if part.file != f"stage_{index}.safetensors":
             raise UserError(f"'{path}' gives stage {index} the file '{part.file}'")
     return Manifest(form.steps, {int(index): part for index, part in form.stages.items()})
+
+
+def _run_of(folder: Path) -> Path:
+    """The run directory that a snapshot lies in: below it, nothing is reached by a link."""
+    return folder.parent.parent
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> None:
@@ -125,23 +129,14 @@ def check_files(folder: Path, manifest: Manifest) -> None:
         path = folder / part.file
         try:
             size = _size(path)
-            digest = _digest(path) if size == part.bytes else None
-        except OSError as error:
-            raise UserError(f"'{path}' cannot be read ({error.strerror})") from None
-        if digest is None:
-            raise UserError(f"'{path}' has {size} bytes, and the manifest says {part.bytes}")
-        if digest != part.sha256:
-            raise UserError(f"'{path}' is damaged: its digest is not the manifest's")
-        try:
-            with safe_open(path, framework="numpy"):
-                pass
-        except (SafetensorError, OSError) as error:
+            if size != part.bytes:
+                raise UserError(f"'{path}' has {size} bytes, and the manifest says {part.bytes}")
+            with open_to_read(path, _run_of(folder)) as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != part.sha256:
+                    raise UserError(f"'{path}' is damaged: its digest is not the manifest's")
+                with safe_open(name_of(file, path), framework="numpy"):
+                    pass
+        except SafetensorError as error:
             raise UserError(f"'{path}' holds no tensors that can be read ({error})") from None
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        except OSError as error:
+            raise UserError(f"'{path}' cannot be read ({error.strerror or error})") from None

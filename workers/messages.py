@@ -6,6 +6,7 @@ Everything here turns into plain JSON bytes and back; nothing is ever unpickled.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from math import prod
 
@@ -17,6 +18,8 @@ from pipeline.errors import TrainingError
 
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 """Room for the labels and the numbers of a batch of a quarter of a million images."""
+MAX_COUNT = 2**62
+"""No run has as many steps; sums of two still fit into 64 bits."""
 LABEL_BYTES, SAMPLE_BYTES = 4, 8
 
 
@@ -82,8 +85,13 @@ class Header:
             learner = None if learner is None else int(learner)
             if not 0 <= size <= len(rest) or size % LABEL_BYTES or (len(rest) - size) % SAMPLE_BYTES:
                 raise ValueError(f"{len(rest)} bytes after it, said to be {size} of labels, then numbers of images")
+            step, epoch = int(step), int(epoch)
+            if not (0 <= step < MAX_COUNT and 0 <= epoch < MAX_COUNT and (learner is None or 0 < learner < MAX_COUNT)):
+                raise ValueError(f"step {step} of epoch {epoch}, learner {learner}")
+            if not all(math.isfinite(level) and level >= 0 for level in levels):
+                raise ValueError(f"noise levels {levels}")
             marks = bool(last), learner, bool(snapshot), bool(leave)
-            return cls(int(step), int(epoch), levels, *marks, rest[:size], rest[size:], str(data_set))
+            return cls(step, epoch, levels, *marks, rest[:size], rest[size:], str(data_set))
         except (ValueError, TypeError, RecursionError, OverflowError) as error:
             raise TrainingError(f"a link delivered bytes that are not a header ({error})") from None
 

@@ -5,6 +5,7 @@ Stages finish a step at different times: a line of `metrics.jsonl` is written wh
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pipeline.ordinary_files import open_to_write
 from workers.feed.measures import FeedMeasures
 from workers.observing.metrics import RunMetrics
 from workers.observing.observer import Observers
@@ -50,7 +52,7 @@ class Recorder:
         self.owing = Owing(start_step, total_steps)
         """What the run waits for."""
         self._pace = Pace(total_steps)
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._file = io.TextIOWrapper(open_to_write(path, path.parent), encoding="utf-8", line_buffering=True)
         self._waiting: dict[int, dict[int, StepReport]] = {}
         self._batches: dict[int, tuple[int, int, int]] = {}
         self.latest: dict[int, StepReport] = {}

@@ -1,4 +1,7 @@
-"""Where things are in a run directory, and how its small files are written."""
+"""Where things are in a run directory, and how its small files are read and written.
+
+Who hands over a run directory can put anything into it: its files are opened by `pipeline.ordinary_files` alone.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pipeline.ordinary_files import USUAL, folder_of, open_to_write, read_whole
+
+JSON_BYTES = 256 * 1024 * 1024
+"""Of a document that is read whole; a report has kilobytes, an evaluation with its spectra megabytes."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,12 @@ class RunDir:
         """Batches that a restarted stage may need, where they do not fit into memory."""
         return self.path / ".replay"
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All that we make in it; beside them, what trackers of the user's own make."""
+        evaluations = self.path / "evaluation", self.path / "report", self.path / "tensorboard"
+        return self.logs, self.final, self.trace, self.replay, self.snapshots, self.faults, *evaluations
+
     def stage(self, index: int) -> Path:
         """The trained stage `index`, counted from 1."""
         return self.final / f"stage_{index}.safetensors"
@@ -134,32 +148,62 @@ def step_numbers(run: RunDir) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON; a reader finds the old file or the new one, never half of it."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file that lies directly in a run directory; None if it holds anything else.
 
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 through a temporary file in the same folder: flushed to disk, then renamed."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write through a temporary file in the same folder: flushed to disk, then renamed."""
-    write_parts(path, (data,))
-
-
-def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """`write_bytes` of what need not be in memory all at once; `parts` may be read from `path` itself."""
-    temporary = temporary_of(path)
+    Raises:
+        OSError: it cannot be read, is no ordinary file, or is too large for one.
+    """
     try:
-        with temporary.open("wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        value = json.loads(read_whole(path, JSON_BYTES, path.parent))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def write_json(path: Path, value: Any, root: Path | None = None) -> None:
+    """Write `value` as JSON; a reader finds the old file or the new one, never half of it."""
+    write_text(path, json.dumps(value, indent=2) + "\n", root)
+
+
+def write_text(path: Path, text: str, root: Path | None = None, mode: int = USUAL) -> None:
+    """Write UTF-8 through a temporary file in the same folder: flushed to disk, then renamed."""
+    write_parts(path, (text.encode("utf-8"),), root, mode)
+
+
+def write_bytes(path: Path, data: bytes, root: Path | None = None) -> None:
+    """Write through a temporary file in the same folder: flushed to disk, then renamed."""
+    write_parts(path, (data,), root)
+
+
+def write_parts(
+    path: Path, parts: Iterable[bytes | bytearray | memoryview], root: Path | None = None, mode: int = USUAL
+) -> None:
+    """`write_bytes` of what need not be in memory all at once; `parts` may be read from `path` itself.
+
+    Args:
+        path: of the file; a link in its place is replaced, not followed.
+        parts: what it is to hold.
+        root: the run directory, where the file lies in a folder of it: none on the way may be a link.
+        mode: permissions of the file, less the user's umask.
+    """
+    temporary = temporary_of(path)
+    with folder_of(path, root) as folder:
+        try:
+            with suppress(FileNotFoundError):  # of a process of the same number, perhaps on another host
+                os.unlink(temporary.name, dir_fd=folder)
+            with open_to_write(temporary, root, new=True, mode=mode) as file:
+                file.writelines(parts)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary.name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError as error:
+            if error.errno is not None and error.filename in (None, temporary.name):
+                error.filename = str(path)
+            raise
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary.name, dir_fd=folder)
 
 
 def temporary_of(path: Path) -> Path:

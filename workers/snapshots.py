@@ -18,18 +18,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from pipeline.config.run import Snapshots
+from pipeline.engines import OPTIMIZER
 from pipeline.errors import TrainingError, UserError
 from pipeline.stage import Stage
-from pipeline.state import restore_stage, snapshot_tensors, stage_counters
+from pipeline.state import OPTIMIZER_TENSORS, restore_stage, snapshot_tensors, stage_counters, state_misfit
 from workers.faults import Faults
 from workers.manifest import MANIFEST, Manifest, StageFile, read_manifest
 from workers.parsing import Index, Seconds, read_message
 from workers.run_files import RunDir, step_numbers, temporary_of, write_json
-from workers.weights import save_tensors
+from workers.weights import facts_of, open_tensors, read_tensors, save_tensors
 
 CLOSE_SECONDS = 300.0
 """Longest wait at the end of a run for a snapshot that is still being written."""
@@ -104,7 +105,8 @@ class SnapshotWriter:
         if not self._writes:
             return
         copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-        job = (stage.index, steps, copies, stage_counters(stage), began)
+        counters = {**stage_counters(stage), OPTIMIZER_TENSORS: sum(name.startswith(OPTIMIZER) for name in copies)}
+        job = (stage.index, steps, copies, counters, began)
         while True:
             with suppress(queue.Full):
                 return self._jobs.put(job, timeout=POLL_SECONDS)
@@ -128,7 +130,7 @@ class SnapshotWriter:
             self._writing = path = self._run.snapshot(steps) / f"stage_{index}.safetensors"
             try:
                 self._faults.before_write(index, steps)
-                digest = save_tensors(path, tensors)
+                digest = save_tensors(path, tensors, root=self._run.path)
                 file = StageFile(path.name, path.stat().st_size, digest, counters)
                 self._faults.after_write(index, steps, path)
                 self._report(Taken(index, steps, file, seconds=time.monotonic() - began))
@@ -211,7 +213,7 @@ class SnapshotKeeper:
     def _commit(self, steps: int, parts: dict[int, StageFile]) -> None:
         manifest = Manifest(steps, {index: parts[index] for index in sorted(parts)})
         try:
-            write_json(self.run.snapshot(steps) / MANIFEST, manifest.to_json())
+            write_json(self.run.snapshot(steps) / MANIFEST, manifest.to_json(), self.run.path)
         except OSError as error:
             self._clear(steps)
             self.say(f"no snapshot after {steps} steps: its manifest could not be written ({error.strerror})")
@@ -243,8 +245,11 @@ def restore(run: RunDir, steps: int, stages: Sequence[Stage]) -> None:
         if part is None:
             continue
         try:
-            anew = restore_stage(stage, load_file(folder / part.file), part.counters)
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            with open_tensors(folder / part.file, run.path) as file:
+                if (problem := state_misfit(stage, facts_of(file), part.counters)) is not None:
+                    raise ValueError(problem)
+            anew = restore_stage(stage, read_tensors(folder / part.file, run.path), part.counters)
+        except (RuntimeError, KeyError, TypeError, ValueError, SafetensorError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"'{folder / part.file}' does not fit stage {stage.index} ({reason})") from None
         if anew:

@@ -10,15 +10,18 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.backbones import merge_backbone
+from pipeline.ordinary_files import make_folder, name_of, open_to_read
 from pipeline.stage import Stage
-from pipeline.state import stage_tensors
+from pipeline.state import Facts, stage_tensors
 from workers.run_files import RunDir, write_parts
 
 NAMES = {
@@ -28,33 +31,67 @@ NAMES = {
     torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 """What the format calls the types of numbers, in the order in which their tensors stand in a file."""
+_TYPES = {name: dtype for dtype, name in NAMES.items()}
 PIECE_BYTES = 1 << 24
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
+@contextmanager
+def open_tensors(path: Path, root: Path) -> Iterator[Any]:
+    """What `safe_open` gives of a file of a run, where it is an ordinary one that no link leads to.
+
+    Args:
+        path: of the file.
+        root: the run directory.
+
+    Raises:
+        OSError, SafetensorError: it cannot be read, or holds no tensors.
+    """
+    with open_to_read(path, root) as file, safe_open(name_of(file, path), framework="pt") as found:
+        yield found
+
+
+def facts_of(found: Any) -> dict[str, Facts]:
+    """What the header of an opened file says of every tensor in it."""
+    slices = {name: found.get_slice(name) for name in found.keys()}  # noqa: SIM118  # it is no dict
+    return {name: Facts(tuple(one.get_shape()), _TYPES.get(str(one.get_dtype()))) for name, one in slices.items()}
+
+
+def read_tensors(path: Path, root: Path) -> dict[str, Tensor]:
+    """All tensors of a file of a run; raises as `open_tensors`."""
+    with open_tensors(path, root) as found:
+        return {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118  # it is no dict
+
+
+def save_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None, root: Path | None = None
+) -> str:
     """Write `tensors` atomically, byte for byte as safetensors would, but never all of it in memory at once.
 
     Args:
         path: of the file.
         tensors: of any type that the format knows, on any device.
         metadata: text that goes along, if any.
+        root: the run directory, where it is a file of one: its folder is made, and may not be a link.
 
     Returns:
         The SHA-256 of the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if root is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    else:
+        make_folder(path.parent, root)
     digest = hashlib.sha256()
 
     def pieces() -> Iterator[bytes | memoryview]:
-        for piece in _serialized(tensors, metadata):
+        for piece in serialized(tensors, metadata):
             digest.update(piece)
             yield piece
 
-    write_parts(path, pieces())
+    write_parts(path, pieces(), root)
     return digest.hexdigest()
 
 
-def _serialized(tensors: dict[str, Tensor], metadata: dict[str, str] | None) -> Iterator[bytes | memoryview]:
+def serialized(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Iterator[bytes | memoryview]:
     """The file, piece by piece: the length of the header, the header, the tensors by type and name."""
     order = sorted(tensors, key=lambda name: (list(NAMES).index(tensors[name].dtype), name))
     header: dict[str, object] = {} if metadata is None else {"__metadata__": metadata}
@@ -82,16 +119,16 @@ def save_stage(run: RunDir, stage: Stage, writes: bool = True) -> None:
     """
     tensors = stage_tensors(stage)
     if writes:
-        save_tensors(run.stage(stage.index), tensors)
+        save_tensors(run.stage(stage.index), tensors, root=run.path)
         if stage.online is not None and stage.online.probe is not None:
-            save_tensors(run.probe(stage.index), stage.online.probe.weights())
+            save_tensors(run.probe(stage.index), stage.online.probe.weights(), root=run.path)
 
 
 def save_backbone(run: RunDir, num_stages: int) -> str:
     """Join the blocks of all stages into `final/backbone.safetensors`; returns its SHA-256."""
     blocks = {}
     for index in range(1, num_stages + 1):
-        with safe_open(run.stage(index), framework="pt") as file:
+        with open_tensors(run.stage(index), run.path) as file:
             names = [name for name in file.keys() if name.startswith("block.")]  # noqa: SIM118  # it is no dict
             blocks[index] = {name.removeprefix("block."): file.get_tensor(name) for name in names}
-    return save_tensors(run.backbone, merge_backbone(blocks))
+    return save_tensors(run.backbone, merge_backbone(blocks), root=run.path)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import stat
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ KEEP_SECONDS = 24 * 3600.0
 """How long a run that reports nothing any more, and has not ended well, stays on the list."""
 WRITTEN = ("coordinator.json", "metrics.jsonl")
 """What a run writes when it begins, and at every step."""
+MAX_BYTES = 1 << 20
+"""Of a file that is read."""
 MOST_SECONDS = 3600.0
 """From one look to the next."""
 
@@ -33,10 +36,23 @@ MOST_SECONDS = 3600.0
 def address(run: Path) -> str | None:
     """HOST:PORT where the run in this folder serves its metrics; None if it serves none, or nobody can say where."""
     try:
-        url = json.loads((run / "coordinator.json").read_text(encoding="utf-8"))["metrics"]
+        url = read(run / "coordinator.json")["metrics"]
         return urlsplit(url).netloc or None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def read(path: Path) -> Any:
+    """The JSON in a file of a run, which may be another user's: an ordinary file of bounded size, and no link.
+
+    Raises:
+        OSError, ValueError: it is none, or cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError(f"'{path}' is no ordinary file")
+        return json.loads(file.read(MAX_BYTES))
 
 
 def is_of_interest(run: Path, now: float) -> bool:
@@ -52,9 +68,9 @@ def is_of_interest(run: Path, now: float) -> bool:
 def was_stopped(run: Path) -> bool:
     """Whether somebody asked the run to stop, and it did."""
     try:
-        failure = json.loads((run / "failure.json").read_text(encoding="utf-8"))
+        failure = read(run / "failure.json")
         return bool(failure["kind"] == "interrupted")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -104,7 +120,8 @@ def announce(runs: Path, file: Path) -> None:
     """Look once, and say what has changed. Raises `OSError`."""
     groups = targets(runs, time.time())
     if write(file, groups):
-        print(f"{file}: " + (", ".join(group["labels"]["run"] for group in groups) or "no run"), flush=True)
+        named = ", ".join(group["labels"]["run"] for group in groups) or "no run"
+        print(f"{file}: " + "".join(sign if sign.isprintable() else "?" for sign in named), flush=True)
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -29,7 +29,7 @@ from launch.reporting.tables import (
 )
 from launch.reporting.words import NOTHING, date_of, duration, percent, plain, size_of
 from pipeline.config import Config
-from pipeline.config_loading import dump_config
+from pipeline.config_loading import dump_shown
 
 NO_TRACE = (
     "This run was not traced. Train with <code>trace=true</code> to see here what every process did, step by step, and "
@@ -186,7 +186,7 @@ def _facts(record: RunRecord) -> str:
 
 
 def _configuration(config: Config) -> str:
-    lines = "\n".join(text(line) for line in dump_config(config).splitlines())
+    lines = "\n".join(text(line) for line in dump_shown(config).splitlines())
     return f"<details><summary>Configuration</summary><pre>{lines}</pre></details>"
 
 

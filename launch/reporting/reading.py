@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from pipeline.evaluation.document import Document
 from workers.observing.history_file import each_step, read_events
 from workers.observing.observer import Event
 from workers.observing.trace_part import Part, read_parts
-from workers.run_files import RunDir
+from workers.run_files import RunDir, read_object
 
 
 @dataclass(frozen=True)
@@ -121,10 +120,10 @@ def _read_report(run: RunDir, notes: list[str]) -> dict[str, Any]:
     if not run.report.is_file():
         return {}
     try:
-        found = json.loads(run.report.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = read_object(run.report)
+    except OSError:
         found = None
-    if isinstance(found, dict):
+    if found is not None:
         return found
     notes.append("report.json is damaged and was left out")
     return {}

@@ -105,7 +105,7 @@ def measure_words(measure: str) -> tuple[str, ...]:
 
 
 def clean(text: str) -> str:
-    """`text` without what a terminal would act on: documents are files, and may come from anywhere."""
+    """`text` on one line, without what a terminal would act on: documents may come from anywhere."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 

@@ -12,7 +12,7 @@ import re
 import warnings
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ MAX_PIXELS = 178_956_970
 TOO_LARGE = f"it announces more than {MAX_PIXELS} pixels, as files made to fill the memory do"
 REPLACE = ". Replace or remove the file"
 """What a sentence about a file that cannot be decoded ends with."""
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+"""What the extensions of `walk.EXTENSIONS` stand for, as PIL calls it; PGM is one of PPM's."""
 END_OF_IMAGE = b"\xff\xd9"
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """What ends the compressed data: a byte 0xff that is neither stuffed nor a restart marker."""
@@ -56,6 +58,15 @@ def decode(data: bytes | memoryview, name: str) -> NDArray[np.uint8]:
         if header is not None and pixels is not None:
             return upright(pixels, header.orientation)
     return _decode_with_pil(data, name)
+
+
+def open_image(file: BinaryIO) -> Image.Image:
+    """Read the header of an image of one of `FORMATS`; raises what PIL raises.
+
+    PIL knows forty formats more and goes by the content, not by the name: it would hand PostScript that is called
+    `.jpg` to Ghostscript, which runs programs.
+    """
+    return Image.open(file, formats=FORMATS)
 
 
 def leave_warnings_to_us() -> None:
@@ -117,7 +128,7 @@ def _with_opencv(data: bytes | memoryview, header: JpegHeader, gray: bool) -> ND
 
 def _decode_with_pil(data: bytes | memoryview, name: str) -> NDArray[np.uint8]:
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"it announces {image.width} x {image.height} pixels")
             image.load()

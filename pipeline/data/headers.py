@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.data.decoding import MAX_PIXELS, TOO_LARGE, undecodable
+from pipeline.data.decoding import MAX_PIXELS, TOO_LARGE, open_image, undecodable
 from pipeline.data.files import FileNames, Progress, for_each_block, open_file, unreadable
 from pipeline.data.jpeg_header import SIDEWAYS, orientation_of, read_header
 from pipeline.errors import UserError
@@ -85,7 +85,7 @@ def read_size(path: str) -> tuple[int, int, int]:
                 sides = _upright(header.height, header.width, header.orientation)
             else:
                 file.seek(0)
-                with Image.open(file) as image:
+                with open_image(file) as image:
                     sides = _upright(image.height, image.width, _orientation(image))
     except UnidentifiedImageError:
         reason = "not an image that can be read" if nbytes else "the file is empty"

@@ -8,6 +8,7 @@ Format: http://yann.lecun.com/exdb/mnist/ ("The IDX file format").
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 import zlib
 from math import prod
@@ -17,10 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.memory import available_bytes
 from pipeline.errors import UserError
+from pipeline.ordinary_files import DATA_BYTES, read_whole
 
 GZIP_MAGIC = b"\x1f\x8b"
 UINT8 = 0x08
+MAX_AXES = 3
 
 
 def read_idx(path: Any, axes: int) -> NDArray[np.uint8]:
@@ -75,15 +79,30 @@ def _content(path: Any) -> bytes:
     if isinstance(path, str):
         path = Path(path)
     try:
-        content: bytes = path.read_bytes()
+        content: bytes = read_whole(path, DATA_BYTES) if isinstance(path, Path) else path.read_bytes()
     except OSError as error:
         raise UserError(f"'{path}' cannot be read ({error.strerror or error}). {_remedy()}") from None
     if content[:2] != GZIP_MAGIC:
         return content
     try:
-        return gzip.decompress(content)
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            return _of_its_size(file)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"'{path}' is not a whole gzip file ({error}). {_remedy()}") from None
+
+
+def _of_its_size(file: gzip.GzipFile) -> bytes:
+    """What is packed, and no more than a byte more than its header announces: zeros without end pack very small."""
+    header = file.read(4 + 4 * MAX_AXES)
+    if len(header) < 4:
+        return header
+    axes = min(header[3], MAX_AXES)
+    start = 4 + 4 * axes
+    expected = prod(struct.unpack_from(f">{axes}I", header.ljust(start, b"\0"), 4))
+    room = available_bytes() or DATA_BYTES
+    if expected > room:
+        raise EOFError(f"it announces {expected} bytes, and {room} bytes of memory are available")
+    return header + file.read(max(start + expected + 1 - len(header), 0))
 
 
 def _remedy() -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,12 +17,15 @@ from numpy.typing import NDArray
 from pipeline.data.arrays import ArrayImages
 from pipeline.data.files import FileImages, FileNames, Progress, file_sizes
 from pipeline.data.headers import Headers
+from pipeline.data.npz import UNREADABLE, Expected, read_arrays
 from pipeline.data.packed import PackedImages
 from pipeline.errors import UserError
 
 FORMAT = "onward-index-1"
 HASH_BLOCK = 1024
 """Images that are hashed at once."""
+MOST_BYTES = 1 << 32
+"""Of one array of an index that is read, unless told otherwise: names of forty million files."""
 _NO_FILES = np.zeros(0, np.int64)
 
 
@@ -66,18 +68,36 @@ class Index:
         )  # fmt: skip
         return buffer.getvalue()
 
+    @property
+    def nbytes(self) -> int:
+        """Of memory."""
+        arrays = (self.labels, self.files.text, self.files.ends, self.sizes, self.heights, self.widths)
+        return sum(array.nbytes for array in arrays)
+
     @classmethod
-    def from_bytes(cls, data: bytes, name: str) -> Index:
-        """What `to_bytes` wrote; raises `UserError` naming `name` if it is damaged."""
+    def from_bytes(cls, data: bytes, name: str, most: int = MOST_BYTES) -> Index:
+        """What `to_bytes` wrote.
+
+        Args:
+            data: of the file.
+            name: to call it by.
+            most: bytes that one of its arrays may take.
+
+        Raises:
+            UserError: it is damaged, or larger.
+        """
+        expected = {name: Expected(np.int64, most // 8) for name in _NUMBERS}
+        expected |= {name: Expected(np.int32, most // 4) for name in ("heights", "widths")}
+        expected |= {name: Expected(np.uint8, most) for name in ("names", "contents", "format")}
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as found:
-                if found["format"].tobytes() != FORMAT.encode():
-                    raise ValueError("of another version")
-                labels, ends, sizes = (found[key].astype(np.int64, casting="equiv") for key in _NUMBERS)
-                text = found["names"].astype(np.uint8, casting="equiv")
-                contents = found["contents"].tobytes().decode()
-                heights, widths = (found[key].astype(np.int32, casting="equiv") for key in ("heights", "widths"))
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            found = read_arrays(data, expected)
+            if found["format"].tobytes() != FORMAT.encode():
+                raise ValueError("of another version")
+            labels, ends, sizes = (found[key].astype(np.int64) for key in _NUMBERS)
+            text = found["names"].astype(np.uint8)
+            contents = found["contents"].tobytes().decode()
+            heights, widths = (found[key].astype(np.int32) for key in ("heights", "widths"))
+        except UNREADABLE as error:
             raise UserError(f"'{name}' is no index of a data set that can be read ({error}). Delete it") from None
         fits = ends.shape == sizes.shape and len(ends) in (0, len(labels)) and (not len(ends) or ends[-1] == len(text))
         if not fits or heights.shape != widths.shape or heights.shape not in ((0,), ends.shape):

@@ -20,9 +20,12 @@ from PIL import Image
 from pipeline.data.datasets import ImageDataset
 from pipeline.data.files import FileImages, FileNames, read_file
 from pipeline.data.jpeg_header import SIDEWAYS, JpegHeader, read_header
+from pipeline.data.npz import UNREADABLE, Expected, read_arrays
 from pipeline.data.packed import COLUMNS, PackedFile, PackedSplit, Settings
+from pipeline.ordinary_files import open_to_write, read_whole
 
 IMAGES_PER_SHARD = 4096
+TABLE_BYTES = 2 * IMAGES_PER_SHARD * len(COLUMNS) * 8
 SAMPLES = 128
 """Images that are packed to estimate how large the copy will be."""
 
@@ -54,7 +57,8 @@ def write_shard(
     start = number * IMAGES_PER_SHARD
     path, place, rows = folder / shard_name(split, number), 0, []
     digest = hashlib.sha256()
-    with path.open("wb") as file:
+    path.unlink(missing_ok=True)
+    with open_to_write(path, folder, new=True) as file:
         for index in range(start, min(start + IMAGES_PER_SHARD, len(images))):
             content, (height, width, channels) = encode(images, index, settings)
             file.write(content)
@@ -73,10 +77,9 @@ def is_complete(folder: Path, split: str, number: int) -> bool:
     """Whether `write_shard` has been here, and nobody since."""
     try:
         size = (folder / shard_name(split, number)).stat().st_size
-        with np.load(table_of(folder, split, number), allow_pickle=False) as found:
-            table = found["table"]
+        table, _ = _read_table(folder, split, number)
         return bool(size == (table[-1, COLUMNS.index("end")] if len(table) else 0))
-    except (OSError, ValueError, KeyError, IndexError, EOFError):
+    except (*UNREADABLE, IndexError):
         return False
 
 
@@ -84,9 +87,8 @@ def write_index(folder: Path, split: str, images: ImageDataset, source: str) -> 
     """Join the tables of all shards into `SPLIT.npz`; raises `OSError`."""
     tables, shards = [], []
     for number in range(num_shards(len(images))):
-        with np.load(table_of(folder, split, number), allow_pickle=False) as found:
-            tables.append(found["table"])
-            digest = found["sha256"].tobytes().decode()
+        table, digest = _read_table(folder, split, number)
+        tables.append(table)
         path = folder / shard_name(split, number)
         shards.append(PackedFile(name=path.name, bytes=path.stat().st_size, sha256=digest))
     joined = np.concatenate([np.zeros((0, len(COLUMNS)), np.int64), *tables])
@@ -94,7 +96,7 @@ def write_index(folder: Path, split: str, images: ImageDataset, source: str) -> 
     path = folder / f"{split}.npz"
     columns = {name: np.ascontiguousarray(joined[:, column]) for column, name in enumerate(COLUMNS)}
     _write_arrays(path, **columns, names=names.text, name_ends=names.ends)
-    content = path.read_bytes()
+    content = read_whole(path, path.stat().st_size, folder)
     index = PackedFile(name=path.name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
     return PackedSplit(images=len(images), source=source, index=index, shards=tuple(shards))
 
@@ -152,6 +154,14 @@ def shard_name(split: str, number: int) -> str:
     return f"{split}-{number:05d}.bin"
 
 
+def _read_table(folder: Path, split: str, number: int) -> tuple[NDArray[np.int64], str]:
+    """The rows of a shard, and its digest; raises exceptions of `UNREADABLE`."""
+    rows, digest = Expected(np.int64, IMAGES_PER_SHARD * len(COLUMNS), axes=2), Expected(np.uint8, 64)
+    content = read_whole(table_of(folder, split, number), TABLE_BYTES, folder)
+    found = read_arrays(content, {"table": rows, "sha256": digest})
+    return found["table"].astype(np.int64), found["sha256"].tobytes().decode()
+
+
 def table_of(folder: Path, split: str, number: int) -> Path:
     """Where a shard's part of the index waits for the others."""
     return folder / f".{split}-{number:05d}.npz"
@@ -168,7 +178,8 @@ def _own_name(images: ImageDataset, index: int) -> str:
 
 def _write_arrays(path: Path, **arrays: NDArray[np.int64] | NDArray[np.uint8]) -> None:
     temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
+    temporary.unlink(missing_ok=True)
+    with open_to_write(temporary, path.parent, new=True) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         file.flush()
         os.fsync(file.fileno())

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import mmap
-import zipfile
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,10 +24,16 @@ from pydantic import Field, ValidationError
 from pipeline.config.base import PositiveInt, Section
 from pipeline.data.decoding import decode
 from pipeline.data.files import FileNames
+from pipeline.data.npz import UNREADABLE, Expected, read_arrays
 from pipeline.errors import UserError
+from pipeline.ordinary_files import open_to_read, read_whole
 
 MANIFEST = "manifest.json"
 FORMAT = "onward-packed-1"
+MANIFEST_BYTES = 64 * 1024 * 1024
+"""At most; the names of twenty thousand classes are half a megabyte."""
+NAME_BYTES = 4096
+"""Longest path that Linux takes."""
 COLUMNS = ("shard", "start", "end", "height", "width", "channels", "label")
 """What `SPLIT.npz` holds of every image, int64 `[N]` each; beside that their names, as bytes and where each ends."""
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -156,7 +162,7 @@ def read_manifest(root: Path) -> Manifest:
     """What the folder says of itself; raises `UserError` if it is no packed copy, or says what cannot be."""
     path = root / MANIFEST
     try:
-        content = path.read_bytes()
+        content = read_whole(path, MANIFEST_BYTES)
     except OSError as error:
         raise UserError(
             f"'{root}' is no packed data set: '{path}' cannot be read ({error.strerror}). "
@@ -179,44 +185,52 @@ def verify(root: Path) -> int:
     manifest = read_manifest(root)
     known = [file for split in manifest.splits.values() for file in (split.index, *split.shards)]
     for file in known:
-        path = _sized(root, file)
-        with path.open("rb") as content:
+        with _opened(root, file) as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != file.sha256:
+                path = root / file.name
                 raise UserError(f"'{path}' is damaged: its SHA-256 is not that of the manifest. {_REMEDY}")
     for split in manifest.splits:
         PackedImages(root, manifest, split)
     return len(known)
 
 
-def _sized(root: Path, file: PackedFile) -> Path:
+def _opened(root: Path, file: PackedFile) -> io.BufferedReader:
     path = root / file.name
     try:
-        size = path.stat().st_size
+        content = open_to_read(path)
     except OSError as error:
         raise UserError(f"'{path}' cannot be read ({error.strerror}). {_REMEDY}") from None
-    if size != file.bytes:
+    if (size := os.fstat(content.fileno()).st_size) != file.bytes:
+        content.close()
         raise UserError(f"'{path}' has {size} bytes, and {file.bytes} were packed: it is damaged. {_REMEDY}")
-    return path
+    return content
 
 
 def _map(root: Path, file: PackedFile) -> mmap.mmap:
-    path = _sized(root, file)
-    if not file.bytes:
-        return mmap.mmap(-1, 1)  # a file without bytes cannot be mapped
-    with path.open("rb") as content:
+    with _opened(root, file) as content:
+        if not file.bytes:
+            return mmap.mmap(-1, 1)  # a file without bytes cannot be mapped
         return mmap.mmap(content.fileno(), file.bytes, prot=mmap.PROT_READ)
 
 
 def _read_index(root: Path, known: PackedSplit) -> tuple[dict[str, NDArray[np.int64]], FileNames]:
-    path = _sized(root, known.index)
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != known.index.sha256:
-        raise UserError(f"'{path}' is damaged: its SHA-256 is not that of the manifest. {_REMEDY}")
+    """The columns and names of a split: no more numbers than it has images, each of which has a name and a byte."""
+    path, packed = root / known.index.name, sum(shard.bytes for shard in known.shards)
+    with _opened(root, known.index) as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != known.index.sha256:
+            raise UserError(f"'{path}' is damaged: its SHA-256 is not that of the manifest. {_REMEDY}")
+        if known.images > packed:
+            raise UserError(
+                f"'{root / MANIFEST}' announces {known.images} images in {packed} bytes: it is damaged. {_REMEDY}"
+            )
+        file.seek(0)
+        content = file.read(known.index.bytes)
+    expected = {name: Expected(np.int64, known.images) for name in (*COLUMNS, "name_ends")}
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as found:
-            columns = {name: found[name].astype(np.int64, casting="equiv") for name in COLUMNS}
-            names = FileNames("", found["names"].astype(np.uint8, casting="equiv"), found["name_ends"].astype(np.int64))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        found = read_arrays(content, {**expected, "names": Expected(np.uint8, known.images * NAME_BYTES)})
+        columns = {name: found[name].astype(np.int64) for name in COLUMNS}
+        names = FileNames("", found["names"].astype(np.uint8), found["name_ends"].astype(np.int64))
+    except UNREADABLE as error:
         raise UserError(f"'{path}' cannot be read ({error}). {_REMEDY}") from None
     if any(column.shape != (known.images,) for column in (*columns.values(), names.ends)):
         raise UserError(f"'{path}' does not describe the {known.images} images of the manifest. {_REMEDY}")

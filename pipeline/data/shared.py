@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.arrays import ArrayImages
-from pipeline.data.files import FileImages, FileNames, Progress, file_sizes, for_each_block
+from pipeline.data.files import FileImages, FileNames, Progress, file_sizes, for_each_block, open_file
 from pipeline.errors import UserError
 
 ALIGNMENT = 64
@@ -116,7 +116,7 @@ def _read_all(files: FileNames, ends: NDArray[np.int64], block: NDArray[Any], pr
 def _read_into(path: str, place: memoryview) -> None:
     done = 0
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_file(path) as file:
             while done < len(place) and (count := file.readinto(place[done:])):
                 done += count
             changed = done < len(place) or file.read(1) != b""

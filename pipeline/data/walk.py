@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,6 +79,26 @@ def images_below(folder: Path, place: str, left_out: LeftOut) -> list[str]:
     above = [] if place == "." else [_identity(str(folder))]
     found = sorted(_walk(top, prefix, above, left_out))
     return [os.path.join(below, name) for _, below, names in found for name in names]
+
+
+def leading_out(names: Iterable[str], root: str) -> Iterator[tuple[str, str]]:
+    """Files that a link leads to out of a folder, each with where it really lies.
+
+    Args:
+        names: paths of the files.
+        root: the folder.
+    """
+    whole = os.path.join(os.path.realpath(root), "")
+    folders: dict[str, str] = {}  # a link of a folder is looked up once, not for every file in it
+    for name in names:
+        above, last = os.path.split(name)
+        if above not in folders:
+            folders[above] = os.path.realpath(above)
+        real = os.path.join(folders[above], last)
+        if os.path.islink(real):
+            real = os.path.realpath(real)
+        if not real.startswith(whole):
+            yield name, real
 
 
 def _walk(

@@ -19,6 +19,7 @@ from pipeline.data.datasets import ImageDataset
 from pipeline.data.image_folder import FolderImages
 from pipeline.errors import ConfigError, UserError
 from pipeline.evaluation.corruptions.names import SEVERITIES
+from pipeline.ordinary_files import open_to_read
 
 KEY = "evaluation.corruptions.folder"
 LABELS = "labels.npy"
@@ -110,6 +111,7 @@ class CorruptedSets:
 def _read(path: Path) -> NDArray[Any]:
     """An array, mapped from its file; raises `UserError` if it is damaged."""
     try:
+        open_to_read(path).close()  # numpy would wait for who writes to a pipe
         found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())[:200]

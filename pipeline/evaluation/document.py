@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from pipeline.errors import UserError
 from pipeline.evaluation.places import Feature, Place
+from pipeline.ordinary_files import read_whole
 
 FORMAT: Literal["onward-evaluation-1"] = "onward-evaluation-1"
 MAX_BYTES = 256 * 1024 * 1024
@@ -142,16 +143,17 @@ class Document:
             raise UserError(f"'{name}' is no evaluation ({_reason(error)}). Run 'onward evaluate RUN' again") from None
 
     @classmethod
-    def read(cls, path: Path) -> Document:
-        """The document in a file; raises `UserError` naming it if it is missing or damaged."""
+    def read(cls, path: Path, root: Path | None = None) -> Document:
+        """The document in a file of the run directory `root`, by default the folder that the file is in.
+
+        Raises:
+            UserError: naming the file, which is missing, damaged, or reached by a link.
+        """
         try:
-            with path.open("rb") as file:
-                data = file.read(MAX_BYTES + 1)
+            data = read_whole(path, MAX_BYTES, root or path.parent)
         except OSError as error:
             reason = error.strerror or error
             raise UserError(f"'{path}' cannot be read ({reason}). Run 'onward evaluate RUN' first") from None
-        if len(data) > MAX_BYTES:
-            raise UserError(f"'{path}' is no evaluation: it has more than {MAX_BYTES} bytes")
         return cls.from_json(data, str(path))
 
 

@@ -32,7 +32,8 @@ def test_the_second_is_refused_and_changes_nothing(tmp_path: Path) -> None:
         begin_run(into(path), path)
         first.keep()
         before = everything(tmp_path)
-        with pytest.raises(ConfigError, match=rf"^run_dir: the run in '{path}' is still being trained\. Wait"):
+        taken = rf"^run_dir: the run in '{path}' is still being trained \(by process {os.getpid()} of user .*\)\. Wait"
+        with pytest.raises(ConfigError, match=taken):
             claim(path)
         assert is_running(RunDir(path))
         assert everything(tmp_path) == before
@@ -194,3 +195,29 @@ def test_a_run_that_is_held_is_waited_for_as_long_as_was_asked_and_else_no_longe
             claim(tmp_path / "run", **given)
         first.keep()
     assert patience <= round(clock.now - 1000.0, 6) <= patience + 2 * POLL_SECONDS
+
+
+def test_whether_a_run_of_somebody_else_goes_on_is_asked_of_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shut(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("launch.claim.open_to_read", shut)
+    with claim(tmp_path / "run") as first:
+        first.keep()
+        assert is_running(RunDir(tmp_path / "run"))
+    assert not is_running(RunDir(tmp_path / "run"))
+
+
+def test_a_lock_that_is_a_link_or_a_pipe_is_not_taken(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    for make in (lambda lock: lock.symlink_to(outside), os.mkfifo):
+        run = RunDir(tmp_path / f"run{make is os.mkfifo}")
+        run.path.mkdir()
+        make(run.lock)
+        with pytest.raises(ConfigError, match=r"it is a symbolic link|it is no ordinary file"):
+            claim(run.path)
+        assert os.path.lexists(run.lock)
+    assert outside.read_text() == "mine"

@@ -88,7 +88,7 @@ def test_exit_codes(
 def test_evaluation_is_given_the_run(folder: Path, onward: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, "launch.spawn", run_training=lambda *_: 0)
     expected = (Path("out"), ["evaluation.mlp=true"])
-    stand_in(monkeypatch, "launch.evaluate", evaluate_run=lambda *given: 3 if given == expected else 4)
+    stand_in(monkeypatch, "launch.evaluate", evaluate_run=lambda *given, trusted: 3 if given == expected else 4)
     onward("train", "config.yaml", "run_dir=out")
     assert onward("evaluate", "out", "evaluation.mlp=true").code == 3
 

@@ -47,6 +47,23 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "photos"
 
 
+def test_links_that_lead_out_are_packed_only_where_that_is_asked_for(
+    source: Path, tmp_path: Path, onward: Onward
+) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    shutil.copy(source / "train" / "cat" / "0.jpg", private / "a.jpg")
+    (source / "train" / "dog" / "z").symlink_to(private)
+    outcome = onward("data", "pack", source, tmp_path / "out")
+    assert outcome.code == 2
+    assert f"'{source}/train/dog/z/a.jpg' is reached by a link that leads out of '{source}'" in outcome.err
+    assert f"to '{private}/a.jpg'" in outcome.err
+    assert "--follow-links" in outcome.err
+    assert not list(tmp_path.glob("out*"))
+    assert onward("data", "pack", source, tmp_path / "out", "--follow-links").code == 0
+    assert len(packed(tmp_path / "out")) == 11
+
+
 def packed(root: Path, split: Any = "train") -> PackedImages:
     found = open_dataset(Data(name="packed", root=str(root)), split)
     assert isinstance(found, PackedImages)

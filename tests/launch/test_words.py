@@ -51,6 +51,28 @@ def test_of_two_paths_both_are_named() -> None:
     assert text.startswith("error: '/a' and '/b': Invalid cross-device link. ")
 
 
+def test_what_a_terminal_would_act_on_is_spelled_out() -> None:
+    name = "cat\x1b]0;owned\x07\x1b[2J\x9b31m\u202egpj.\udcff.jpg"
+    text, _ = in_one_line(UserError(f"image '{name}' cannot be decoded"))
+    assert text == r"error: image 'cat\x1b]0;owned\x07\x1b[2J\x9b31m\u202egpj.\udcff.jpg' cannot be decoded"
+    assert str(ConfigError("a", name, "b")).isprintable()
+    text, _ = in_one_line(raised(OSError(errno.ENOENT, "No such file", name)))
+    assert text.isprintable()
+    text, _ = in_one_line(raised(ValueError(name)))
+    assert text.isprintable()
+    found = re.search(WHERE, text)
+    assert found
+    assert "\x1b" not in Path(found[1]).read_text()
+
+
+def test_memory_that_ran_out_in_any_library_is_a_sentence() -> None:
+    torch_says = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried to allocate 4 B"
+    for error in (MemoryError(), MemoryError("Unable to allocate 8.00 PiB"), RuntimeError(torch_says)):
+        text, code = in_one_line(raised(error))
+        assert re.fullmatch(rf"error: memory ran out( \(.*\))?\. Free some{WHERE}", text), text
+        assert code == EXIT_FAILED
+
+
 def test_a_fault_of_the_program_is_called_one() -> None:
     text, code = in_one_line(raised(ZeroDivisionError("division\nby zero")))
     found = re.fullmatch(rf"error: a fault of the program: ZeroDivisionError: division by zero{WHERE}", text)

@@ -56,6 +56,23 @@ def test_everybody_is_told_from_the_beginning_to_the_end(tmp_path: Path) -> None
     assert witness.told[-1] == ("ended", "done")
 
 
+def test_no_observer_is_told_a_trackers_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.observing.observation.start_trackers", lambda *_: Witness())
+    tracker = {"kind": "my_trackers:Sheet", "options": {"api_key": "of-the-owner", "entity": "us"}}
+    made, witness, _ = observation(tmp_path, trackers=[tracker], metrics={"port": 0})
+    with made:
+        page = json.loads((tmp_path / "coordinator.json").read_text())["page"]
+        made.begin(12, 4)
+        with urllib.request.urlopen(f"{page}history.json", timeout=LIMIT) as answer:
+            served = answer.read().decode()
+    (facts,) = witness.of("started")
+    assert facts.config["trackers"][0]["kind"] == "my_trackers:Sheet"
+    assert "my_trackers:Sheet" in served
+    for told in (served, json.dumps(facts.config)):
+        assert "of-the-owner" not in told
+        assert '"us"' not in told
+
+
 def test_how_it_failed_is_told_once(tmp_path: Path) -> None:
     made, witness, _ = observation(tmp_path, metrics={"enabled": False})
 

@@ -17,7 +17,7 @@ from pipeline.evaluation.quality import alpha_req, collapse_level, lidar, rankme
 from pipeline.replicas import SOLO
 from pipeline.serial import build_stages, end_to_end_step, serial_step
 from pipeline.stage import Stage
-from pipeline.state import network_tensors, restore_stage, snapshot_tensors, stage_counters, stage_tensors
+from pipeline.state import network_names, restore_stage, snapshot_tensors, stage_counters, stage_tensors
 from tests.pipeline.replica_cases import BATCH
 from tests.pipeline.replica_cases import online as online_case
 from tests.pipeline.replica_team import Replicas, errors
@@ -229,7 +229,7 @@ def test_a_snapshot_holds_the_measures_and_the_trained_weights_do_not() -> None:
     names = {name for name in snapshot_tensors(stage) if name.startswith("online.")}
     assert {"online.probe.linear.weight", "online.bank.features", "online.recent.features"} <= names
     assert not names & set(stage_tensors(stage))
-    assert network_tensors(snapshot_tensors(stage)).keys() == stage.state_dict().keys()
+    assert set(network_names(snapshot_tensors(stage))) == stage.state_dict().keys()
     assert online.probe is not None
     assert online.probe.weights().keys() == {
         "norm.running_mean",

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from workers.links import queue as queue_link
 from workers.links.base import LinkAddress, LinkClosed, LinkMismatch, LinkTimeout
 from workers.links.framed import _unframe
 from workers.links.handshake import compare_hellos, hello_bytes, parse_hello
-from workers.links.memory import memory_file
+from workers.links.memory import SEALS, SlotMemory, memory_file
 from workers.links.opening import agree
 from workers.messages import TensorSpec
 
@@ -79,6 +80,40 @@ def test_too_little_memory_is_refused(ends: tuple[Connection, Connection]) -> No
             continue
         with pytest.raises(LinkMismatch, match="handed over less memory than"):
             queue_link._receive_descriptor(ends[0], ADDRESS, wanted, time.monotonic() + 60.0)
+
+
+@pytest.mark.skipif(not SEALS, reason="this system has no sealed memory")
+def test_memory_that_could_be_taken_away_again_is_refused(ends: tuple[Connection, Connection], tmp_path: Path) -> None:
+    size = SlotMemory.size(SPEC, 2)
+    unsealed = os.memfd_create("stranger", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    plain = os.open(tmp_path / "plain", os.O_RDWR | os.O_CREAT, 0o600)
+    for descriptor in (unsealed, plain):
+        os.ftruncate(descriptor, size)
+        with socket.socket(fileno=os.dup(ends[1].fileno())) as sock:
+            socket.send_fds(sock, [b"!"], [descriptor])
+        os.close(descriptor)
+        with pytest.raises(LinkMismatch, match="memory that it could take away again"):
+            queue_link._receive_descriptor(ends[0], ADDRESS, SPEC, time.monotonic() + 60.0)
+
+
+@pytest.mark.skipif(not SEALS, reason="this system has no sealed memory")
+def test_nobody_can_make_the_memory_of_a_link_shorter() -> None:
+    with memory_file(SPEC, 2, "link") as descriptor:
+        for size in (0, SlotMemory.size(SPEC, 2) - 1):
+            with pytest.raises(PermissionError):
+                os.ftruncate(descriptor, size)
+        assert os.fstat(descriptor).st_size == SlotMemory.size(SPEC, 2)
+
+
+def test_memory_beyond_the_limit_of_the_control_group_is_refused_before_it_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("workers.links.memory.left_to_groups", lambda: iter((2**62, SlotMemory.size(SPEC, 2) - 1)))
+    with (
+        pytest.raises(TrainingError, match=r"cannot be had \(Cannot allocate memory\)"),
+        memory_file(SPEC, 2, "link"),
+    ):
+        pass
 
 
 def test_a_receiver_that_leaves_before_it_has_the_memory_is_named(

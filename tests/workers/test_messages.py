@@ -49,6 +49,19 @@ def test_bytes_that_are_no_header_are_refused(data: bytes) -> None:
         Header.from_bytes(data)
 
 
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(0, "-1"), (0, "-7"), (0, "4611686018427387904"), (1, "-1"), (1, "1e300"), (4, "0"), (4, "-2"), (2, "[NaN]"),
+     (2, "[-0.5]"), (2, "[Infinity]"), (2, "[0.1, 1e400]")],
+)  # fmt: skip
+def test_numbers_that_no_run_has_are_refused(at: int, value: str) -> None:
+    fields = ["3", "1", "[0.5]", "false", "2", "false", "false", '"x"', "0"]
+    assert Header.from_bytes(f"[{', '.join(fields)}]\n".encode()).step == 3
+    fields[at] = value
+    with pytest.raises(TrainingError, match="not a header"):
+        Header.from_bytes(f"[{', '.join(fields)}]\n".encode())
+
+
 def test_a_spec_admits_what_is_as_large_or_smaller() -> None:
     spec = TensorSpec((4, 3, 2), torch.float32)
     assert spec.nbytes == 96

@@ -4,23 +4,75 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from launch.run_dir import clear_unfinished
 from pipeline.config import Config
 from pipeline.config.run import Snapshots
+from pipeline.config_loading import parse_config
+from pipeline.errors import UserError
 from pipeline.stage import Stage
-from workers.manifest import MANIFEST, StageFile
-from workers.run_files import RunDir, step_numbers
-from workers.snapshots import SnapshotKeeper, SnapshotWriter, Taken
+from workers.manifest import MANIFEST, Manifest, StageFile
+from workers.run_files import RunDir, step_numbers, write_json
+from workers.snapshots import SnapshotKeeper, SnapshotWriter, Taken, restore
 from workers.weights import save_tensors
 
 TINY = Config.model_validate(
     {"model": {"width": 8}, "head": {"width": 16, "projector": [16]}, "data": {"image_size": 32, "batch_size": 4}}
 )
+
+
+def restored(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Go on from a snapshot of a stage that made a step, in which a tensor was changed and the manifest with it."""
+    config = parse_config({**TINY.model_dump(mode="json"), "optimizer": {"kind": "adamw", "warmup_epochs": 1}})
+    stage, run, taken = Stage(config, 1, 4), RunDir(folder), []
+    for parameter in stage.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    stage.engine.step()
+    with SnapshotWriter(run, taken.append) as writer:
+        writer.take(stage, 2)
+    path = run.snapshot(2) / "stage_1.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    digest = save_tensors(path, tensors)
+    file = replace(taken[0].file, bytes=path.stat().st_size, sha256=digest)
+    write_json(run.snapshot(2) / MANIFEST, Manifest(2, {1: file}).to_json())
+    restore(run, 2, [Stage(config, 1, 4)])
+
+
+CONV, COUNTER = "block.conv1.weight", "block.bn1.num_batches_tracked"
+
+
+MOMENTUM = f"optimizer.exp_avg.{CONV}"
+CHANGES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
+    "momentum": (lambda t: t.pop(MOMENTUM), rf"and was written with \d+: it lacks some, such as '{MOMENTUM}'"),
+    "one kind": (lambda t: [t.pop(name) for name in list(t) if "exp_avg_sq" in name], "it lacks some"),
+    "all state": (lambda t: [t.pop(name) for name in list(t) if "optimizer." in name], "it has 0 tensors of the optim"),
+    "counter": (lambda t: t.update({COUNTER: t[COUNTER].double()}), rf"'{COUNTER}' is float64 .* and int64 \[\]"),
+    "weight": (lambda t: t.update({CONV: t[CONV].double()}), rf"'{CONV}' is float64 \[8, 3, 7, 7\] .* and float32"),
+    "half a weight": (lambda t: t.update({CONV: t[CONV].half()}), rf"'{CONV}' is float16"),
+    "its shape": (lambda t: t.update({MOMENTUM: t[CONV][:1]}), r"is float32 \[1, 3, 7, 7\] in the file, and the"),
+    "its type": (lambda t: t.update({MOMENTUM: t[CONV].long()}), r"is int64 \[8, 3, 7, 7\] in the file, and the"),
+    "no weight": (lambda t: t.pop(CONV), rf"it has no '{CONV}'"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=list(CHANGES))
+def test_a_snapshot_that_lacks_a_tensor_or_has_another_type_is_refused_by_name(
+    change: Callable[[dict[str, torch.Tensor]], object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=rf"does not fit stage 1 \(.*{message}"):
+        restored(tmp_path, change)
+
+
+def test_a_snapshot_as_it_was_written_fits(tmp_path: Path) -> None:
+    restored(tmp_path, lambda tensors: None)
 
 
 def write_part(run: RunDir, steps: int, stage: int = 1) -> Taken:

@@ -16,14 +16,15 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.evaluation.places import Place
+from pipeline.ordinary_files import open_to_read, read_whole
 from pipeline.stage import Stage
 from workers.evaluating.finite import is_finite
 from workers.run_files import write_json
+from workers.weights import open_tensors
 
 FORMAT = "onward-features-1"
 INDEX = "features.json"
@@ -88,13 +89,13 @@ class Entry:
         """Name files that were just written, beside those that are there; raises `OSError`."""
         named = {key: asdict(written) for key, written in self._index(lambda said: None).items()}
         named |= {place.key: asdict(written) for place, written in files.items()}
-        write_json(self.folder / INDEX, {"format": FORMAT, "what": self.what, "images": self.images, "files": named})
+        document = {"format": FORMAT, "what": self.what, "images": self.images, "files": named}
+        write_json(self.folder / INDEX, document, self.folder.parent)
 
     def _index(self, note: Callable[[str], None]) -> dict[str, Written]:
         path = self.folder / INDEX
         try:
-            with path.open("rb") as file:
-                values = json.loads(file.read(MAX_INDEX_BYTES))
+            values = json.loads(read_whole(path, MAX_INDEX_BYTES, self.folder.parent))
             if not isinstance(values, dict) or {k: v for k, v in values.items() if k != "files"} != {
                 "format": FORMAT, "what": json.loads(json.dumps(self.what)), "images": self.images,
             }:  # fmt: skip
@@ -122,11 +123,13 @@ def read_features(path: Path, written: Written, rows: int) -> Tensor:
     try:
         if (size := path.lstat().st_size) != written.bytes:
             raise UserError(f"'{path}' has {size} bytes and should have {written.bytes}")
-        with path.open("rb") as file:
+        root = path.parent.parent
+        with open_to_read(path, root) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != written.sha256:
             raise UserError(f"'{path}' is damaged: its digest is another")
-        features = load_file(path).get(TENSOR)
+        with open_tensors(path, root) as found:
+            features: Tensor | None = found.get_tensor(TENSOR) if TENSOR in found.keys() else None  # noqa: SIM118  # it is no dict
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"'{path}' cannot be read ({reason})") from None

@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from pipeline.errors import ConfigError, UserError
 from pipeline.stage import Stage
-from pipeline.state import network_tensors
+from pipeline.state import network_misfit, network_names
 from workers.manifest import MANIFEST, check_files, read_manifest
 from workers.run_files import RunDir, step_numbers
+from workers.weights import facts_of, open_tensors
 
 
 def load_network(run: RunDir, stages: Sequence[Stage], steps: int | None, note: Callable[[str], None]) -> None:
@@ -53,7 +52,7 @@ def _load_trained(run: RunDir, stages: Sequence[Stage]) -> None:
                 raise UserError(f"{problem}, and it has no snapshots. Train it first")
             remedy = f"Its newest snapshot is after {known[-1]} steps: give evaluation.checkpoint={known[-1]}"
             raise ConfigError("evaluation.checkpoint", problem, remedy)
-        _load(stage, path)
+        _load(run, stage, path)
 
 
 def _load_snapshot(run: RunDir, stages: Sequence[Stage], steps: int, note: Callable[[str], None]) -> None:
@@ -77,29 +76,21 @@ def _load_snapshot(run: RunDir, stages: Sequence[Stage], steps: int, note: Calla
         note(f"after {steps} steps {which} had not begun to learn: measured as initialised")
     for stage in stages:
         if stage.index in manifest.stages:
-            _load(stage, folder / manifest.stages[stage.index].file)
+            _load(run, stage, folder / manifest.stages[stage.index].file)
 
 
-def _load(stage: Stage, path: Path) -> None:
+def _load(run: RunDir, stage: Stage, path: Path) -> None:
+    """What the header says is compared with the network before memory is taken for a tensor."""
+    network = stage.state_dict()
     try:
-        tensors = load_file(path)
+        with open_tensors(path, run.path) as file:
+            found, names = facts_of(file), network_names(file.keys())
+            problem = network_misfit(network, {name: found[name] for name in names})
+            tensors = {} if problem else {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise UserError(f"'{path}' cannot be read ({error}). Train the run again") from None
-    tensors = network_tensors(tensors)
-    problem = _misfit(stage.state_dict(), tensors)
     if problem:
         raise UserError(
             f"'{path}' does not fit the network of the run's config.yaml: {problem}. Restore either of them"
         )
     stage.load_state_dict(tensors)
-
-
-def _misfit(network: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:
-    """The first tensor that is missing, of another shape or not the network's, in words; None if all fit."""
-    for name, tensor in network.items():
-        if name not in found:
-            return f"it has no '{name}'"
-        if found[name].shape != tensor.shape:
-            return f"'{name}' is {list(found[name].shape)} in the file and {list(tensor.shape)} in the network"
-    extra = next((name for name in found if name not in network), None)
-    return None if extra is None else f"the network has no '{extra}'"

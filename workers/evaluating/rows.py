@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.evaluation.places import Place
+from pipeline.ordinary_files import open_to_write
 from workers.evaluating.cache import TENSOR, Written
 from workers.evaluating.finite import check_finite
 from workers.run_files import temporary_of
@@ -92,7 +93,8 @@ class _File:
     def __init__(self, path: Path, rows: int, width: int) -> None:
         self._path, self._temporary, self._width = path, temporary_of(path), width
         self._digest = hashlib.sha256()
-        self._file: BinaryIO = self._temporary.open("wb")
+        self._temporary.unlink(missing_ok=True)
+        self._file: BinaryIO = open_to_write(self._temporary, path.parent.parent, new=True)
         start = _header(rows, width)
         self._size = len(start) + 4 * rows * width
         try:

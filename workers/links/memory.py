@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import functools
 import mmap
 import os
 import tempfile
@@ -17,8 +19,11 @@ from math import prod
 import torch
 from torch import Tensor
 
+from pipeline.data.memory import left_to_groups
 from pipeline.errors import TrainingError
 from workers.messages import TensorSpec
+
+SEALS = getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_GROW", 0) | getattr(fcntl, "F_SEAL_SEAL", 0)
 
 
 class SlotMemory:
@@ -85,22 +90,58 @@ def memory_file(spec: TensorSpec, depth: int, what: str) -> Iterator[int]:
 
 
 def nameless_file(label: str, size: int) -> int:
-    """Descriptor of a new file of `size` bytes, all of them reserved; `label` is what tools show it as.
+    """Descriptor of a new file of `size` bytes, all of them reserved, which nobody can make shorter.
+
+    `label` is what tools show it as.
 
     Raises:
         OSError: there is not that much memory.
     """
-    if size > os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE:  # the kernel would try, and kill whoever stands in its way
+    # The kernel would try, and kill whoever stands in its way.
+    if size > min(os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE, *left_to_groups()):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     descriptor = _open_nameless(label)
     try:
         os.ftruncate(descriptor, size)
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(descriptor, 0, size)  # fail here, not with a bus error later
+        if _can_seal():
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def is_sealed(descriptor: int) -> bool:
+    """Whether nobody can make a file shorter: reading what is mapped and gone would end the process by a signal.
+
+    True where the system has no seals.
+    """
+    if not _can_seal():
+        return True
+    try:
+        return bool(fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK)
+    except OSError:  # a file of another kind
+        return False
+
+
+@functools.cache
+def _can_seal() -> bool:
+    """Whether this system has files in memory that can be sealed; some sandboxes have them and no seals."""
+    if not SEALS:
+        return False
+    try:
+        descriptor = _open_nameless("onward-trial")
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def whole_pages(nbytes: int) -> int:
@@ -110,6 +151,6 @@ def whole_pages(nbytes: int) -> int:
 
 def _open_nameless(label: str) -> int:
     if hasattr(os, "memfd_create"):
-        return os.memfd_create(label, os.MFD_CLOEXEC)
+        return os.memfd_create(label, os.MFD_CLOEXEC | getattr(os, "MFD_ALLOW_SEALING", 0))
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())

@@ -19,7 +19,7 @@ from workers.links import wire
 from workers.links.base import LinkAddress, LinkClosed, LinkMismatch, LinkTimeout
 from workers.links.framed import TAKEN, FramedReceiver, FramedSender
 from workers.links.handshake import hello_bytes
-from workers.links.memory import SlotMemory, memory_file
+from workers.links.memory import SlotMemory, is_sealed, memory_file
 from workers.links.opening import agree, await_sender, closed_on_error, connect_to_receiver
 from workers.messages import TensorSpec
 
@@ -119,4 +119,7 @@ def _receive_descriptor(connection: Connection, address: LinkAddress, spec: Tens
     if os.fstat(descriptors[0]).st_size < SlotMemory.size(spec, address.depth):
         os.close(descriptors[0])
         raise LinkMismatch(f"{address}: {address.sender} handed over less memory than {spec} needs")
+    if not is_sealed(descriptors[0]):
+        os.close(descriptors[0])
+        raise LinkMismatch(f"{address}: {address.sender} handed over memory that it could take away again")
     return descriptors[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pipeline.errors import TrainingError
+from pipeline.ordinary_files import make_folder, open_to_write
 from workers.messages import Header, Message
 
 MEMORY_BYTES = 2**30
@@ -102,13 +103,22 @@ class Log:
 
 
 def _write(path: Path, tensor: Tensor) -> None:
-    from safetensors.torch import save_file
+    """Not flushed to the disk: it is of no use to a run that starts again."""
+    from workers.weights import serialized
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"batch": tensor.contiguous()}, path)
+    run = _run_of(path)
+    make_folder(path.parent, run)
+    path.unlink(missing_ok=True)
+    with open_to_write(path, run, new=True) as file:
+        file.writelines(serialized({"batch": tensor.contiguous()}))
 
 
 def _read(path: Path) -> Tensor:
-    from safetensors.torch import load_file
+    from workers.weights import read_tensors
 
-    return load_file(path)["batch"]
+    return read_tensors(path, _run_of(path))["batch"]
+
+
+def _run_of(path: Path) -> Path:
+    """The run directory: batches lie in `.replay/LINK`."""
+    return path.parents[2]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.ordinary_files import open_to_write
 from workers.observing.observer import Event, RunFacts
 
 
@@ -28,8 +29,8 @@ class EventLog:
 
     def event(self, event: Event) -> None:
         """See `Observer.event`; raises `OSError` where the disk is full."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event.to_json()) + "\n")
+        with open_to_write(self._path, self._path.parent) as file:
+            file.write(json.dumps(event.to_json()).encode() + b"\n")
 
     def run_ended(self, outcome: str) -> None:
         """See `Observer.run_ended`."""

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import UserError
+from pipeline.ordinary_files import open_to_read
 from workers.observing.observer import Event
 from workers.parsing import MalformedMessage
 
 Parsed = TypeVar("Parsed")
+MAX_LINE = 64 * 1024 * 1024
+"""Bytes of a line; that of a step has a kilobyte a stage."""
 
 
 def read_steps(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -64,8 +67,9 @@ def _each(path: Path, parse: Callable[[dict[str, Any]], Parsed], notes: list[str
 
 def _lines(path: Path) -> Iterator[bytes]:
     try:
-        with path.open("rb") as file:
-            yield from file
+        with open_to_read(path, path.parent) as file:
+            while line := file.readline(MAX_LINE):
+                yield line
     except FileNotFoundError:
         raise UserError(f"'{path}' does not exist. Give the folder of a run that has trained a step") from None
     except OSError as error:

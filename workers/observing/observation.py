@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline.config import Config
+from pipeline.secrets import without_secrets
 from workers.failures import Interrupted, RunFailed
 from workers.observing.alarms import Alarms
 from workers.observing.event_log import EventLog
@@ -77,7 +78,7 @@ class Observation:
         facts = RunFacts(
             name=self.run.path.absolute().name,
             path=self.run.path,
-            config=self.config.model_dump(mode="json"),
+            config=without_secrets(self.config),
             stages=self.config.num_stages,
             total_steps=total_steps,
             steps_per_epoch=steps_per_epoch,

@@ -31,7 +31,7 @@ class RunFacts:
     Args:
         name: of the run, that of its directory.
         path: of the run directory.
-        config: the resolved configuration, as in `config.yaml`.
+        config: the resolved configuration, as in `config.yaml`, without what may be a secret (`pipeline.secrets`).
         stages: how many there are.
         total_steps: at which the run ends.
         steps_per_epoch: of the training set.

@@ -7,12 +7,15 @@ arrow. Every process of the run is a process of the trace and every stage a thre
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from pipeline.ordinary_files import open_to_write
 from workers.observing.trace_flows import Ends, arrows
 from workers.observing.trace_part import Part, PartHeader, encoded, offsets, part_paths, read_parts
 from workers.run_files import RunDir, temporary_of
@@ -141,9 +144,9 @@ def _names(processes: dict[Process, int], threads: dict[tuple[Process, str], int
 def _write(path: Path, parts: Sequence[Part]) -> None:
     """The whole document, an event a line, through a temporary file."""
     temporary = temporary_of(path)
-    packed = path.suffix == ".gz"
+    temporary.unlink(missing_ok=True)
     try:
-        with gzip.open(temporary, "wt", 6, "utf-8") if packed else temporary.open("w", encoding="utf-8") as file:
+        with _text_file(temporary, packed=path.suffix == ".gz") as file:
             file.write(f'{{"displayTimeUnit":"ms","otherData":{json.dumps(_about(parts))},"traceEvents":[\n')
             for index, event in enumerate(trace_events(parts)):
                 file.write((",\n" if index else "") + encoded(event))
@@ -151,6 +154,15 @@ def _write(path: Path, parts: Sequence[Part]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _text_file(path: Path, packed: bool) -> Iterator[TextIO]:
+    """A new one in a run directory."""
+    with open_to_write(path, path.parent, new=True) as plain:
+        whole = gzip.GzipFile("", "wb", 6, plain) if packed else plain
+        with whole, io.TextIOWrapper(whole, encoding="utf-8") as file:
+            yield file
 
 
 def _about(parts: Sequence[Part]) -> dict[str, Any]:

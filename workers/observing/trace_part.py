@@ -7,6 +7,7 @@ times whole nanoseconds of `time.monotonic`. An object `{"left_out": N}` says ho
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 import time
@@ -14,6 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
+
+from pipeline.ordinary_files import make_folder, open_to_read, open_to_write
 
 FORMAT = "onward-trace-1"
 COORDINATOR_UNIT = -1
@@ -126,11 +129,12 @@ def part_paths(folder: Path) -> list[Path]:
 
 def new_part(folder: Path, name: str) -> TextIO:
     """A file that no earlier process of this name has written, `NAME.N.jsonl`; raises `OSError`."""
-    folder.mkdir(exist_ok=True)
+    make_folder(folder, folder.parent)
     number = 1
     while True:
+        path = folder / f"{name.replace(' ', '_')}.{number}.jsonl"
         try:
-            return (folder / f"{name.replace(' ', '_')}.{number}.jsonl").open("x", encoding="utf-8")
+            return io.TextIOWrapper(open_to_write(path, folder.parent, new=True), encoding="utf-8")
         except FileExistsError:
             number += 1
 
@@ -142,7 +146,7 @@ def read_part(path: Path) -> Part:
         ValueError: it is no part of a trace.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with open_to_read(path, path.parent.parent) as file:
         try:
             part = Part(PartHeader.from_json(json.loads(file.readline(MAX_LINE))))
         except (ValueError, RecursionError) as error:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from pipeline.data.decoding import open_image
 from pipeline.evaluation.corruptions.drawing import Draws, Floats
 from pipeline.evaluation.corruptions.filters import Bytes, gaussian, sampled
 
@@ -77,4 +78,4 @@ def jpeg_compression(image: Bytes, _draws: Draws, quality: float) -> Floats:
     """Write the image as JPEG of this quality, and read it."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=int(quality))
-    return np.asarray(Image.open(file)).astype(np.float64)
+    return np.asarray(open_image(file)).astype(np.float64)

@@ -7,6 +7,7 @@ it is the page's loss alone.
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,6 +15,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipeline.ordinary_files import open_to_read
 from workers.observing.live.differences import STAGE_GROUPS
 from workers.observing.observer import Event
 from workers.parsing import MalformedMessage
@@ -32,8 +34,8 @@ def sampled_steps(path: Path, before: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     if not before:
         return found
-    with suppress(OSError), path.open("rb") as file:
-        for raw in _lines(file, path.stat().st_size):
+    with suppress(OSError), open_to_read(path, path.parent) as file:
+        for raw in _lines(file, os.fstat(file.fileno()).st_size):
             line = _object(raw)
             if line is not None and _is_step(line) and line["step"] < before:
                 found.append(line)
@@ -45,8 +47,8 @@ def read_events(folder: Path, most: int) -> list[Event]:
     """The last events of the run in `folder`, at most so many; none if there is no file."""
     found: deque[Event] = deque(maxlen=most)
     path = folder / "events.jsonl"
-    with suppress(OSError), path.open("rb") as file:
-        size = path.stat().st_size
+    with suppress(OSError), open_to_read(path, folder) as file:
+        size = os.fstat(file.fileno()).st_size
         file.seek(max(size - EVENTS_BYTES, 0))
         for raw in file.read(EVENTS_BYTES).splitlines():
             values = _object(raw)

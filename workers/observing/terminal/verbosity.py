@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from enum import Enum
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 
 VARIABLE = "ONWARD_VERBOSITY"
 
@@ -64,7 +64,7 @@ def detail(sentence: str) -> None:
 
 def _print(sentence: str) -> None:
     """In one piece: torchrun's processes share the output, and without a buffer `print` writes the end by itself."""
-    sys.stdout.write(f"{sentence}\n")
+    sys.stdout.write(f"{printable(sentence)}\n")
     sys.stdout.flush()
 
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 
+from pipeline.errors import printable
 from workers.observing.terminal.outlet import speak_in_spite_of_all
 from workers.observing.terminal.verbosity import Verbosity, attached
 
 ASCII = str.maketrans({"→": "->", "·": "-"})
+
+
+class PrintableConsole(Console):
+    """A console of rich that writes text as `printable` spells it; rich itself would pass escape sequences on."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """See `Console.print`."""
+        super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **how)
 
 
 class Terminal:
@@ -25,7 +36,7 @@ class Terminal:
     def of_process(cls) -> Terminal:
         """On the standard output. Nothing but text goes into a file, a pipe or a dumb terminal, whatever is set."""
         speak_in_spite_of_all()
-        return cls(Console(force_terminal=attached(), force_interactive=attached()), Verbosity.asked())
+        return cls(PrintableConsole(force_terminal=attached(), force_interactive=attached()), Verbosity.asked())
 
     @property
     def verbose(self) -> bool:
@@ -53,4 +64,6 @@ class Terminal:
 
     def warn(self, sentence: str, style: str | None = None) -> None:
         """What must be read: a warning, a failure, the last line."""
-        self.console.print(self.spelled(sentence), style=style, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(
+            self.spelled(printable(sentence)), style=style, markup=False, highlight=False, soft_wrap=True
+        )

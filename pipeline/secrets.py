@@ -1,0 +1,52 @@
+"""What a configuration may hold that others must not read, and the configuration without it.
+
+A tracker is given its password or key as an option, so options of trackers are left out of everything that is shown
+or handed on: the live page, reports, TensorBoard. So is any text under a name that secrets have, and a password in an
+address. The one place that holds them is `config.yaml`, which then is the user's alone.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pipeline.config import Config
+
+HIDDEN = "(not shown)"
+_WORDS = re.compile(
+    r"(?<![a-z])(api|access|private|auth|secret|encryption|signing|ssh)[_-]?key(?![a-z])"
+    r"|secret|passw(or)?d|passphrase|credential|bearer|(?<![a-z])(pwd|token|auth|pat)(?![a-z])"
+)
+_IN_ADDRESS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+"""NAME:PASSWORD of an address."""
+
+
+def looks_secret(key: str) -> bool:
+    """Whether a key is named as secrets are: `api_key`, `WANDB_API_KEY`, `apiKey`, `password`, `auth_token`."""
+    spelled = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", key).lower()
+    return bool(_WORDS.search(spelled.replace("_", "-")))
+
+
+def without_secrets(config: Config) -> dict[str, Any]:
+    """The configuration as plain values, without what others must not read."""
+    values: dict[str, Any] = _cleaned(config.model_dump(mode="json"))
+    for tracker in values["trackers"]:
+        tracker["options"] = dict.fromkeys(tracker["options"], HIDDEN)
+    return values
+
+
+def has_secrets(config: Config) -> bool:
+    """Whether the file of the configuration must be the user's alone: trackers have options, or a name tells."""
+    values = config.model_dump(mode="json")
+    return any(tracker.options for tracker in config.trackers) or _cleaned(values) != values
+
+
+def _cleaned(value: Any, secret: bool = False) -> Any:
+    """`value` without secrets in it, however deep; only text is one, for `num_token: 3` is none."""
+    if isinstance(value, dict):
+        return {key: _cleaned(item, secret or looks_secret(str(key))) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(item, secret) for item in value]
+    if not isinstance(value, str):
+        return value
+    return HIDDEN if secret and value else _IN_ADDRESS.sub(HIDDEN, value)
