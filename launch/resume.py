@@ -22,6 +22,7 @@ from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import open_to_read
 from pipeline.secrets import without_secrets
 from workers.manifest import MANIFEST, check_files, read_manifest
+from workers.observing.history_file import MAX_LINE
 from workers.observing.observer import Event
 from workers.parsing import MalformedMessage
 from workers.run_files import RunDir, from_here, read_object, step_numbers, write_parts
@@ -225,7 +226,8 @@ def _keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
     """Leave only those; a long run has gigabytes of lines, which are never in memory together."""
     if path.is_file():
         with open_to_read(path, path.parent) as file:
-            lines = (line.decode("utf-8", errors="replace").removesuffix("\n") for line in file)
+            pieces = iter(lambda: file.readline(MAX_LINE), b"")
+            lines = (line.decode("utf-8", errors="replace").removesuffix("\n") for line in pieces)
             write_parts(path, (f"{line}\n".encode() for line in lines if wanted(line)))
 
 

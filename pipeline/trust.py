@@ -34,13 +34,19 @@ def check_trust(config: Config, path: Path, owner: int, trackers: bool = False) 
     """
     named = dict(_named(config.model_dump(mode="json")))
     wanted = {key: name for key, name in named.items() if trackers or not key.startswith("trackers.")}
-    if not wanted or owner in (0, os.geteuid()):  # root may do everything here anyway
+    if not wanted or owner in _own():
         return
     key, name = next(iter(wanted.items()))
     raise UserError(
         f"'{path}' belongs to {user_name(owner)} and names {shown(name)} ({key}): it calls any function with any "
         "arguments, as you. Read the file first; then give --trust, or a copy of your own"
     )
+
+
+def _own() -> set[int]:
+    """This user and root, who may do everything here anyway; for root by way of sudo, who gave that command too."""
+    asked = os.environ.get("SUDO_UID", "") if os.geteuid() == 0 else ""
+    return {0, os.geteuid(), *([int(asked)] if asked.isascii() and asked.isdigit() else [])}
 
 
 def user_name(number: int) -> str:

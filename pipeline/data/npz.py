@@ -68,11 +68,9 @@ def _read(archive: zipfile.ZipFile, name: str, wanted: Expected) -> NDArray[np.g
 
 def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
     """Shape, order and type of an `.npy` file, which is then read up to its numbers; raises `ValueError`."""
-    version = npy.read_magic(file)
-    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
-    if read is None:
+    if (version := npy.read_magic(file)) != (1, 0):  # the others may have gigabytes of header, for thousands of fields
         raise ValueError(f"it is of version {version} of the format")
-    shape, fortran, dtype = read(file)
+    shape, fortran, dtype = npy.read_array_header_1_0(file)
     if dtype.hasobject or any(size < 0 for size in shape):
         raise ValueError("it holds no numbers")
     return shape, fortran, dtype

@@ -103,6 +103,18 @@ def test_a_strangers_run_that_names_nothing_needs_no_trust(tmp_path: Path) -> No
 
 
 @needs_root
+def test_who_gave_the_command_by_sudo_is_trusted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = tmp_path / "was here"
+    config = hostile(tmp_path / "run", mark) / "config.yaml"
+    os.chown(config, NOBODY, NOBODY)
+    for user, built in (("1000", False), ("x", False), (str(NOBODY), True)):
+        monkeypatch.setenv("SUDO_UID", user)
+        with pytest.raises(ConfigError if built else UserError):
+            load_config(config, (), Reading(trusted=False))
+        assert mark.exists() is built
+
+
+@needs_root
 def test_trackers_are_trusted_only_where_they_would_be_started(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", None, "trackers=[{kind: 'subprocess:Popen', options: {args: 'true'}}]")
     os.chown(run / "config.yaml", NOBODY, NOBODY)
