@@ -7,10 +7,8 @@ is needed, so that bad input is answered at once.
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -18,15 +16,16 @@ from typing import Annotated
 import typer
 
 from launch.checking import checked
+from launch.data_commands import data_app
 from launch.exit_codes import EXIT_FAILED
 from launch.preflight import preflight
 from launch.resume import check_resumable, open_run
 from launch.run_dir import check_own, claim_run, read_config
 from launch.scanning import scan_images
-from launch.words import tell
+from launch.words import failures_in_words
 from pipeline.config import Config
 from pipeline.config_loading import Reading, load_config, load_for_start
-from pipeline.errors import UserError, nearest, printable
+from pipeline.errors import printable
 from workers.environment import leave_surroundings
 from workers.observing.terminal import outlet, verbosity
 from workers.run_files import RunDir
@@ -39,7 +38,6 @@ app = typer.Typer(
 )
 bench_app = typer.Typer(help="Measure.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
-data_app = typer.Typer(help="Copies of data sets that are quicker to read.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/quickstart.yaml.")]
 Overrides = Annotated[
@@ -68,7 +66,7 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train; everything is written to runs/NAME-DATE-TIME, or to run_dir=FOLDER, where a stopped run goes on."""
-    with _failures_in_words():
+    with failures_in_words():
         verbosity.ask(quiet, verbose)
         settings, notes = load_for_start(config, overrides or [])
         _train(settings, config.stem, notes)
@@ -83,7 +81,7 @@ def resume(
     trust: Trust = False,
 ) -> None:
     """Go on with a run from its newest snapshot, wherever it lies now."""
-    with _failures_in_words():
+    with failures_in_words():
         verbosity.ask(quiet, verbose)
         check_resumable(run)
         check_own(run)
@@ -116,7 +114,7 @@ def check(
     trust: Trust = False,
 ) -> None:
     """Check everything that 'train' would, start nothing, and print the resolved configuration and the placement."""
-    with _failures_in_words():
+    with failures_in_words():
         settings, notes = load_for_start(config, overrides or [], Reading(trusted=trust))
         scan = partial(scan_images, settings, headers, whole)
         print(checked(settings, preflight(settings, scan=scan), notes))
@@ -125,7 +123,7 @@ def check(
 @app.command()
 def evaluate(run: RunFolder, overrides: EvaluationOverrides = None, trust: Trust = False) -> None:
     """Measure every block of a run; everything that is found is written to RUN/evaluation.json and RUN/evaluation/."""
-    with _failures_in_words():
+    with failures_in_words():
         read_config(run)
         from launch.evaluate import evaluate_run
 
@@ -138,7 +136,7 @@ def export(
     to: Annotated[Path, typer.Argument(metavar="FILE", help="The safetensors file to write.")],
 ) -> None:
     """Copy the trained backbone, under torchvision's names, to a file, with what its images must be like."""
-    with _failures_in_words():
+    with failures_in_words():
         from launch.export import export_backbone
 
         export_backbone(run, to)
@@ -153,7 +151,7 @@ def report(
     ] = None,
 ) -> None:
     """Make one page of a run, running or ended: RUN/report.html, and its figures for papers in RUN/report/."""
-    with _failures_in_words():
+    with failures_in_words():
         read_config(run)
         from launch.report import write_report
 
@@ -176,7 +174,7 @@ def compare(
     plot: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Also draw figures, PNG and SVG.")] = None,
 ) -> None:
     """Put evaluated runs side by side, the first against the others; runs that differ only in the seed as one."""
-    with _failures_in_words():
+    with failures_in_words():
         from launch.compare import Outputs, compare_runs
         from workers.observing.terminal.voice import PrintableConsole
 
@@ -199,7 +197,7 @@ def select(
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the runs, in order, as CSV.")] = None,
 ) -> None:
     """Order evaluated runs without labels, and say how well every measure tells accuracy, where that is known."""
-    with _failures_in_words():
+    with failures_in_words():
         from launch.select import Choice, select_runs
         from workers.observing.terminal.voice import PrintableConsole
 
@@ -216,7 +214,7 @@ def bench_method(
     to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where runs and table go.")] = Path("runs/bench-method"),
 ) -> None:
     """Untrained, end to end, simultaneous with and without noise, sequential and supervised, on one budget."""
-    with _failures_in_words():
+    with failures_in_words():
         given = arguments or []
         named = bool(given) and "=" not in given[0]
         config = Path(given[0]) if named else Path("configs/quickstart.yaml")
@@ -224,44 +222,6 @@ def bench_method(
         from workers.observing.terminal.voice import PrintableConsole
 
         compare(config, given[1:] if named else given, seeds, to, PrintableConsole())
-
-
-@data_app.command("pack")
-def data_pack(
-    source: Annotated[
-        Path, typer.Argument(metavar="CONFIG_OR_FOLDER", help="Whose data set: a YAML file's, or a folder of classes.")
-    ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; it must not exist.")],
-    kind: Annotated[
-        str, typer.Option("--format", metavar="jpeg|raw", help="JPEGs again, or pixels, ten times as large.")
-    ] = "jpeg",
-    short_side: Annotated[int, typer.Option(min=8, help="Longest that the shorter side may be, in pixels.")] = 256,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEGs.")] = 90,
-    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Threads; one a core if not given.")] = None,
-    follow_links: Annotated[
-        bool, typer.Option("--follow-links", help="Also pack what links lead to outside of the data set.")
-    ] = False,
-) -> None:
-    """Copy a data set with smaller images into a few large files. This changes the data: report it with results."""
-    with _failures_in_words():
-        if kind not in ("jpeg", "raw"):
-            raise UserError(f"--format: '{kind}' is no format of a packed data set. {nearest(kind, ('jpeg', 'raw'))}")
-        from launch.pack import pack
-        from pipeline.data.packed import Settings
-        from workers.observing.terminal.voice import PrintableConsole
-
-        settings = Settings(format="jpeg" if kind == "jpeg" else "raw", short_side=short_side, quality=quality)
-        pack(source, out, settings, workers or os.cpu_count() or 1, PrintableConsole(), follow_links)
-
-
-@data_app.command("verify")
-def data_verify(folder: Annotated[Path, typer.Argument(metavar="OUT", help="What 'onward data pack' wrote.")]) -> None:
-    """Compare every file of a packed data set with the digest it had when it was written."""
-    with _failures_in_words():
-        from launch.pack import verify_packed
-        from workers.observing.terminal.voice import PrintableConsole
-
-        verify_packed(folder, PrintableConsole())
 
 
 def _print_version(asked: bool) -> None:
@@ -277,17 +237,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-@contextmanager
-def _failures_in_words() -> Iterator[None]:
-    """Whatever ends a command becomes one line on stderr and an exit code; see `launch.words`."""
-    try:
-        yield
-    except typer.Exit:
-        raise
-    except (Exception, KeyboardInterrupt) as error:
-        raise typer.Exit(tell(error)) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

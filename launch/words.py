@@ -11,6 +11,10 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
 
 from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 from pipeline.errors import OnwardError, UserError, is_out_of_memory, printable
@@ -42,6 +46,17 @@ def tell(error: BaseException) -> int:
     text, code = in_one_line(error)
     print(text, file=sys.stderr)
     return code
+
+
+@contextmanager
+def failures_in_words() -> Iterator[None]:
+    """Whatever ends a command becomes one line on stderr and an exit code; see `launch.words`."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        raise typer.Exit(tell(error)) from None
 
 
 def in_one_line(error: BaseException) -> tuple[str, int]:
