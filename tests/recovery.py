@@ -163,6 +163,16 @@ def undisturbed(*overrides: str) -> str:
         return str(report(Path(folder))["final_digest"])
 
 
+def descendants(pid: int) -> list[int]:
+    """All processes that a process has started, and those that they have (Linux)."""
+    found = [pid]
+    for each in found:
+        for path in Path(f"/proc/{each}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                found += map(int, path.read_text().split())
+    return found[1:]
+
+
 def python(*arguments: str) -> list[str]:
     """A command line of this interpreter."""
     return [sys.executable, *arguments]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.marks import slow
-from tests.recovery import Trial, disturbed, faults, undisturbed
+from tests.recovery import Trial, descendants, disturbed, fault, faults, undisturbed
 from tests.runs import LIMIT, Process, wait_for_file, wait_for_steps
 from workers.failures import STOPPING
 
@@ -120,3 +121,48 @@ def test_a_signal_at_the_last_step_lets_the_run_end(tmp_path: Path) -> None:
         _, error = process.communicate(timeout=LIMIT)
         assert (process.returncode, error) == (0, "")
         assert trial.digest == undisturbed()
+
+
+def ordinary(trial: Trial, *overrides: str) -> Process:
+    return trial.start(faults(trial.pause(1, 5)), *overrides)
+
+
+def resumed(trial: Trial) -> Process:
+    """`onward resume` of a run that had died before its first snapshot."""
+    pause, dies = trial.pause(1, 5), fault("kill", 1, 2)
+    assert trial.train(faults(dies, pause)).returncode == 1
+    return Process(["resume", str(trial.run), faults(pause)], trial.environment, forked=True)
+
+
+LAUNCHERS: dict[str, Callable[[Trial], Process]] = {
+    "train": ordinary,
+    "serial": lambda trial: ordinary(trial, "runtime=serial"),
+    "restart=stage": lambda trial: ordinary(trial, "restart=stage"),
+    "restart=job": lambda trial: ordinary(trial, "restart=job"),
+    "resume": resumed,
+}
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+AT_ONCE = {("train", "SIGUSR1", True), ("serial", "SIGUSR2", False), ("restart=stage", "SIGHUP", False),
+           ("restart=job", "SIGTERM", False), ("resume", "SIGINT", False)}  # fmt: skip
+"""One of each launcher and of each signal; `make test-all` tries every one with every other."""
+COMBINATIONS = [
+    (pytest.param if (launcher, number.name, everyone) in AT_ONCE else slow)(
+        launcher, number, everyone, id=f"{launcher}-{number.name}-{'all' if everyone else 'command'}"
+    )
+    for launcher in LAUNCHERS
+    for number in SIGNALS
+    for everyone in (False, True)
+]
+
+
+@pytest.mark.parametrize(("launcher", "number", "everyone"), COMBINATIONS)
+def test_whoever_asks_and_however_it_was_started_a_run_leaves_with_a_snapshot(
+    tmp_path: Path, launcher: str, number: signal.Signals, everyone: bool
+) -> None:
+    """A scheduler warns with SIGUSR1, the command or all processes of the job, and they died of it without a word."""
+    with disturbed(tmp_path) as trial:
+        process = LAUNCHERS[launcher](trial)
+        wait_for_steps(tmp_path, 5, process)
+        for pid in [process.pid, *(descendants(process.pid) if everyone else [])]:
+            os.kill(pid, number)
+        assert 5 <= left_in_order(trial, process) <= 11

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import slow
 from tests.recovery import STEPS, Trial, disturbed, fault, faults, python, undisturbed
 from tests.runs import LIMIT, TINY, Process, wait_for_steps
 from tests.stranger import NOBODY, as_nobody, needs_setpriv
@@ -221,6 +222,29 @@ def test_torchrun_is_asked_to_stop(tmp_path: Path) -> None:
         result = trial.train(pause)
         assert f"going on from the snapshot after {found[0]} steps" in result.stdout
         assert trial.digest == undisturbed()
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGUSR1, slow(signal.SIGUSR2), slow(signal.SIGHUP), slow(signal.SIGINT)], ids=lambda n: n.name
+)
+def test_torchrun_that_dies_of_a_signal_leaves_a_snapshot(tmp_path: Path, number: signal.Signals) -> None:
+    """It does not handle what schedulers warn with, and died at once; its ranks were killed with all that they knew."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `make test` under nohup ignores it, and so would torchrun
+    try:
+        with (
+            disturbed(tmp_path) as trial,
+            agents(trial, 1, 2, "processes=2", faults(trial.pause(1, 5))) as (process,),
+        ):
+            wait_for_steps(tmp_path, 5, process)
+            process.send_signal(number)
+            wait_until(lambda: STOPPING in process.out, lambda: (process.out, process.err))
+            trial.go()
+            _, _, error = ended([process])
+            wait_until(lambda: "goes on from the snapshot after" in process.err, lambda: error)
+            (steps,) = re.findall(r"goes on from the snapshot after (\d+) steps", process.err)
+            assert (trial.run / "snapshots" / f"step_{steps}" / "manifest.json").exists()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _free_port() -> int:
