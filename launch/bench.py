@@ -25,7 +25,7 @@ from pipeline.config import Config
 from pipeline.config_loading import load_config
 from pipeline.errors import TrainingError, UserError
 from workers.environment import interpreter
-from workers.run_files import RunDir, write_json
+from workers.run_files import TO_BE_MEASURED, RunDir, write_json
 
 END_TO_END = "end to end"
 
@@ -124,7 +124,7 @@ def _finished(run: RunDir, config: Config) -> dict[str, Any] | None:
     if not run.report.is_file():  # it was stopped, and goes on
         return None
     report: dict[str, Any] = json.loads(run.report.read_text(encoding="utf-8"))
-    return report
+    return None if TO_BE_MEASURED in report else report
 
 
 def summarise(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -21,7 +21,15 @@ from pipeline.errors import ConfigError, UserError
 from workers.manifest import MANIFEST, check_files, read_manifest
 from workers.observing.observer import Event
 from workers.parsing import MalformedMessage
-from workers.run_files import RunDir, step_numbers, write_parts, write_text
+from workers.run_files import (
+    TO_BE_MEASURED,
+    RunDir,
+    final_digest,
+    read_report,
+    step_numbers,
+    write_parts,
+    write_text,
+)
 
 FREE = (
     "run_dir", "runtime", "device", "replicas", "processes", "restart", "max_restarts", "hang_timeout", "faults",
@@ -40,12 +48,14 @@ class Opened:
         path: of the run.
         steps: already trained, to go on from; 0 starts over.
         finished: the run has been trained to its end.
+        unmeasured: it was ended while its blocks were measured, which is all that is left to do.
         notes: sentences for the user.
     """
 
     path: Path
     steps: int = 0
     finished: bool = False
+    unmeasured: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -110,8 +120,12 @@ def inspect(config: Config, path: Path) -> Opened:
     """
     check_run(config, path)
     run = RunDir(path)
-    if _has_ended(run):
+    report = read_report(run) or {}
+    if "final_digest" in report and TO_BE_MEASURED not in report:
         return Opened(path, finished=True, notes=(f"the run in {path} has been trained to its end: nothing to do",))
+    if "final_digest" in report and report["final_digest"] == final_digest(run):
+        note = f"the run in {path} has been trained to its end; what is left is to measure it"
+        return Opened(path, finished=True, unmeasured=True, notes=(note,))
     notes = []
     for steps in reversed(step_numbers(run)):
         folder = run.snapshot(steps)
@@ -136,6 +150,7 @@ def prepare(config: Config, found: Opened) -> None:
     try:
         run.failure.unlink(missing_ok=True)
         run.coordinator.unlink(missing_ok=True)
+        run.report.unlink(missing_ok=True)  # of weights that are not what it says
         shutil.rmtree(run.final, ignore_errors=True)
         for steps in step_numbers(run):
             if steps > found.steps:
@@ -177,13 +192,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _has_ended(run: RunDir) -> bool:
-    try:
-        return "final_digest" in json.loads(run.report.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, RecursionError):
-        return False
 
 
 def _keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -172,3 +173,25 @@ def remove_temporaries(run: RunDir, pid: int | None = None) -> None:
     with suppress(OSError):  # whatever the disk says, the process must end
         for path in run.path.rglob(f".*.{pid or os.getpid()}.tmp"):
             path.unlink(missing_ok=True)
+
+
+TO_BE_MEASURED = "to_be_measured"
+"""In the report of a run that has been trained and whose blocks are still being measured."""
+
+
+def read_report(run: RunDir) -> dict[str, Any] | None:
+    """What a run says about itself; None where there is no report, or one that cannot be read."""
+    try:
+        value = json.loads(run.report.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def final_digest(run: RunDir) -> str:
+    """One SHA-256 over the names and bytes of the weights in `final/`, probes left out; equal for equal runs."""
+    digest = hashlib.sha256()
+    for path in sorted({*run.final.glob("*.safetensors")} - {*run.final.glob("probe_*.safetensors")}):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
