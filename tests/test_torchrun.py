@@ -199,6 +199,29 @@ def test_who_reaches_the_store_cannot_tell_a_rank_what_to_run(tmp_path: Path) ->
         assert not (trial.run / ".key").exists()
 
 
+MUTE = """
+import sys, time
+if "launch.coordinate" in sys.orig_argv:
+    time.sleep(600)
+"""
+"""The coordinator takes its time to start."""
+
+
+@pytest.mark.slow
+def test_the_folder_with_the_key_goes_when_rank_0_is_ended_while_it_starts(tmp_path: Path) -> None:
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(MUTE)
+    with (
+        disturbed(tmp_path / "trial") as trial,
+        agents(trial, 1, 1, "processes=1", environment={"PYTHONPATH": str(hook)}) as processes,
+    ):
+        wait_until(lambda: any(trial.private.glob("onward-*/key")), "the key", LIMIT)
+        processes[0].terminate()
+        codes, _, _ = ended(processes)
+        assert codes != [0]
+
+
 def test_torchrun_is_asked_to_stop(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
         pause = faults(trial.pause(1, 5))
