@@ -25,7 +25,7 @@ from pipeline.config import Config
 from pipeline.config_loading import load_config
 from pipeline.errors import TrainingError, UserError
 from workers.environment import interpreter
-from workers.run_files import RunDir, read_object, write_json
+from workers.run_files import TO_BE_MEASURED, RunDir, read_object, write_json
 
 END_TO_END = "end to end"
 
@@ -123,7 +123,8 @@ def _finished(run: RunDir, config: Config) -> dict[str, Any] | None:
         raise UserError(f"'{run.path}' holds a run with another configuration. Give another --to folder, or delete it")
     if not run.report.is_file():  # it was stopped, and goes on
         return None
-    return _report_of(run)
+    report = _report_of(run)
+    return None if TO_BE_MEASURED in report else report
 
 
 def _report_of(run: RunDir) -> dict[str, Any]:

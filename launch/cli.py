@@ -18,6 +18,7 @@ import typer
 from launch.checking import checked
 from launch.data_commands import data_app
 from launch.exit_codes import EXIT_FAILED
+from launch.measuring import measure_in_a_process
 from launch.preflight import preflight
 from launch.resume import check_resumable, open_run
 from launch.run_dir import check_own, claim_run, read_config
@@ -96,6 +97,8 @@ def _train(settings: Config, name: str, notes: Sequence[str] = ()) -> None:
         opened = open_run(settings, claimed.run.path)
         for note in (*notes, *claimed.notes, *found.notes, *opened.notes):
             verbosity.say(note, important=opened.finished)
+        if opened.unmeasured:
+            raise typer.Exit(measure_in_a_process(read_config(opened.path), RunDir(opened.path)))
         if opened.finished:
             return
         from launch.spawn import run_training

@@ -23,6 +23,7 @@ from launch.failure import Verdict, record_failure
 from launch.run_dir import read_config
 from workers.coordinator import Coordinator
 from workers.failures import Sign, raise_interrupted
+from workers.keys import remove_key
 from workers.leaving import leave_signals
 from workers.logs import log_to_stderr
 from workers.meeting import Meeting
@@ -82,6 +83,13 @@ class Parent:
 def main(answers: int) -> int:
     """Coordinate one run; returns the exit code."""
     start: dict[str, Any] = first_line()
+    try:
+        return _coordinate(start, answers)
+    finally:
+        _forget_key(start)  # so does the parent, unless it was killed
+
+
+def _coordinate(start: dict[str, Any], answers: int) -> int:
     run = RunDir(Path(start["run_dir"]))
     config = read_config(run.path)
     log_to_stderr()
@@ -97,15 +105,20 @@ def main(answers: int) -> int:
     coordinator = Coordinator(
         config, run, meeting, device, terminal, parent, start["start_step"], failed=verdict.failed
     )
-    hear_parent(parent.hear, lambda: _orphaned(coordinator, run, start["parent"]))
+    hear_parent(parent.hear, lambda: _orphaned(coordinator, run, start))
     try:
         coordinator.run()
     except BaseException as error:
         return verdict.failed(error)
-    finally:
-        if meeting.private_dir:
-            shutil.rmtree(meeting.private_dir, ignore_errors=True)  # so does the parent, unless it was killed
     return 0
+
+
+def _forget_key(start: dict[str, Any]) -> None:
+    """Remove the private folder of one host, or the key that several share."""
+    if start["private_dir"]:
+        shutil.rmtree(start["private_dir"], ignore_errors=True)
+    else:
+        remove_key(RunDir(Path(start["run_dir"])).key)
 
 
 def _meeting(start: dict[str, Any]) -> Meeting:
@@ -122,16 +135,15 @@ def _first_signal(parent: Parent, asking: Sequence[int]) -> None:
     parent.hear({"type": "leave"})
 
 
-def _orphaned(coordinator: Coordinator, run: RunDir, parent: str) -> None:
-    cause = "its process ended without a word"
+def _orphaned(coordinator: Coordinator, run: RunDir, start: dict[str, Any]) -> None:
+    parent, cause = start["parent"], "its process ended without a word"
     if coordinator.oversight is not None:
         coordinator.oversight.report_loss_of(parent, cause)
 
     def give_up() -> None:
         if not run.failure.exists():
             record_failure(run, Sign(parent, None, "died", cause))
-        if coordinator.meeting.private_dir:
-            shutil.rmtree(coordinator.meeting.private_dir, ignore_errors=True)
+        _forget_key(start)
         remove_temporaries(run)
         os._exit(1)
 

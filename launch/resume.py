@@ -25,7 +25,15 @@ from workers.manifest import MANIFEST, check_files, read_manifest
 from workers.observing.history_file import MAX_LINE
 from workers.observing.observer import Event
 from workers.parsing import MalformedMessage
-from workers.run_files import RunDir, from_here, read_object, step_numbers, write_parts
+from workers.run_files import (
+    TO_BE_MEASURED,
+    RunDir,
+    final_digest,
+    from_here,
+    read_report,
+    step_numbers,
+    write_parts,
+)
 
 FREE = (
     "run_dir", "runtime", "device", "replicas", "processes", "restart", "max_restarts", "hang_timeout", "faults",
@@ -45,12 +53,14 @@ class Opened:
         path: of the run.
         steps: already trained, to go on from; 0 starts over.
         finished: the run has been trained to its end.
+        unmeasured: it was ended while its blocks were measured, which is all that is left to do.
         notes: sentences for the user.
     """
 
     path: Path
     steps: int = 0
     finished: bool = False
+    unmeasured: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -125,8 +135,12 @@ def inspect(config: Config, path: Path) -> Opened:
     """
     check_run(config, path)
     run = RunDir(path)
-    if _has_ended(run):
+    report = read_report(run) or {}
+    if "final_digest" in report and TO_BE_MEASURED not in report:
         return Opened(path, finished=True, notes=(f"the run in {path} has been trained to its end: nothing to do",))
+    if "final_digest" in report and report["final_digest"] == final_digest(run):
+        note = f"the run in {path} has been trained to its end; what is left is to measure it"
+        return Opened(path, finished=True, unmeasured=True, notes=(note,))
     notes = []
     for steps in reversed(step_numbers(run)):
         folder = run.snapshot(steps)
@@ -151,6 +165,7 @@ def prepare(config: Config, found: Opened) -> None:
     try:
         run.failure.unlink(missing_ok=True)
         run.coordinator.unlink(missing_ok=True)
+        run.report.unlink(missing_ok=True)  # of weights that are not what it says
         shutil.rmtree(run.final, ignore_errors=True)
         for steps in step_numbers(run):
             if steps > found.steps:
@@ -213,13 +228,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _has_ended(run: RunDir) -> bool:
-    try:
-        return "final_digest" in (read_object(run.report) or {})
-    except OSError:
-        return False
 
 
 def _keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:

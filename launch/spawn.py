@@ -17,6 +17,7 @@ from types import FrameType
 from launch.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
 from launch.failure import in_words, read_failure
 from launch.forked import ForkServer
+from launch.measuring import measure_in_a_process
 from launch.resume import inspect, prepare
 from launch.supervise import Stop, Supervision, run_environment
 from pipeline.config import Config
@@ -88,6 +89,9 @@ def _repeat(config: Config, run: RunDir, start_step: int, stop: Stop, supervise:
             return code
         try:
             found = inspect(config, run.path)
+            if found.finished:  # who died had written everything, or all but what is measured
+                run.failure.unlink(missing_ok=True)
+                return measure_in_a_process(config, run) if found.unmeasured else 0
             in_a_row = 1 if found.steps > start_step else in_a_row + 1
             if in_a_row > config.max_restarts:
                 return code

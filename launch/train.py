@@ -19,10 +19,11 @@ from typing import Any
 from launch.children import Child, ended
 from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
 from launch.failure import Verdict, in_words, read_failure, record_failure
+from launch.measuring import measure_in_a_process
 from launch.placement import count_gpus, member_devices, place
 from launch.preflight import preflight
 from launch.ranks import check_alone, check_processes, check_torchrun
-from launch.resume import open_run
+from launch.resume import Opened, open_run
 from launch.run_dir import claim_run, read_config
 from launch.spawn import START_STEP
 from launch.supervise import make_private_dir
@@ -72,7 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
         arguments = take_flags(sys.argv[1:] if arguments is None else arguments)
         if not under_torchrun():
             with ExitStack() as stack:
-                config, run, start_step, _ = _prepared_run(arguments, stack)
+                try:
+                    config, run, start_step, _ = _prepared_run(arguments, stack)
+                except NothingToDo as end:
+                    return end.measured()
                 code = _serial(config, run, start_step)
             if PREPARED not in os.environ:  # the command line does it itself
                 _say_trace(run)
@@ -81,8 +85,6 @@ def main(arguments: list[str] | None = None) -> int:
         leave_with_parent()
         group = join_group(START_SECONDS)
         return _lead(group, arguments) if group.rank == 0 else _follow(group, arguments)
-    except NothingToDo:
-        return 0
     except Interrupted:
         return tell(KeyboardInterrupt())
     except (Exception, KeyboardInterrupt) as error:
@@ -90,7 +92,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 class NothingToDo(Exception):
-    """The run has been trained to its end."""
+    """The run has been trained to its end.
+
+    Args:
+        opened: where, and whether it has been measured.
+    """
+
+    def __init__(self, opened: Opened) -> None:
+        super().__init__()
+        self._opened = opened
+
+    def measured(self) -> int:
+        """Measure it if that was not done; returns the exit code."""
+        path = self._opened.path
+        return measure_in_a_process(read_config(path), RunDir(path)) if self._opened.unmeasured else 0
 
 
 def _prepared_run(
@@ -122,7 +137,7 @@ def _prepared_run(
     for note in (*notes, *claimed.notes, *found.notes, *opened.notes):
         say(note, important=opened.finished)
     if opened.finished:
-        raise NothingToDo
+        raise NothingToDo(opened)
     claimed.keep()
     return read_config(opened.path), RunDir(opened.path), opened.steps, claimed.held
 
@@ -165,6 +180,8 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
             coordinator, prepared, key = _start_coordinator(group, config, run, start_step, held, stack)
         except (OnwardError, NothingToDo) as reason:
             group.publish_last("run", {"run_dir": "", "finished": isinstance(reason, NothingToDo)})
+            if isinstance(reason, NothingToDo):
+                return reason.measured()
             raise
         group.publish("run", prepared.sealed(key))
         finished = _train(group, config, run, prepared.meeting(key))

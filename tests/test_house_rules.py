@@ -152,3 +152,61 @@ def test_no_assertion_is_about_how_fast_a_machine_is() -> None:
 )
 def test_the_check_for_clocks_itself(source: str, caught: bool) -> None:
     assert bool(list(timed(ast.parse(source)))) == caught
+
+
+INTERPRETERS = {"python", "python3", "sys.executable"}
+
+
+def interpreters(tree: ast.AST) -> Iterator[int]:
+    """Lines that start Python other than by `workers.environment.interpreter`, which says `-P`."""
+    inside = {
+        id(part)
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and any(_starts_safely(argument) for argument in call.args)
+        for part in call.args
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Constant) and id(node) not in inside:
+            named = ast.unparse(node) if isinstance(node, ast.Attribute) else node.value
+            if named in INTERPRETERS:
+                yield node.lineno
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = getattr(node, "module", None) or ""
+            names = {name.name for name in node.names}
+            if "multiprocessing" in names or (
+                module == "multiprocessing" and names & {"Process", "Pool", "get_context"}
+            ):
+                yield node.lineno
+
+
+def _starts_safely(argument: ast.expr) -> bool:
+    return isinstance(argument, ast.Call) and ast.unparse(argument.func) == "interpreter"
+
+
+def test_every_process_is_started_without_the_working_directory_on_its_path() -> None:
+    allowed = REPOSITORY / "workers" / "environment.py"
+
+    def unsafe(path: Path) -> Iterator[str]:
+        for line in interpreters(tree_of(path)):
+            yield f"line {line} starts Python by itself; use workers.environment.interpreter, which says -P"
+
+    assert_clean([path for path in PACKAGES if path != allowed], unsafe)
+    assert list(interpreters(tree_of(allowed)))
+    assert re.search(r"return \[sys\.executable, \"-P\", \"-m\"", text_of(allowed))
+
+
+@pytest.mark.parametrize(
+    ("source", "caught"),
+    [
+        ("subprocess.Popen([sys.executable, '-m', 'json.tool'])", True),
+        ("os.execvp('python3', ['python3', 'x.py'])", True),
+        ("import multiprocessing", True),
+        ("from multiprocessing import Process", True),
+        ("os.execve(sys.executable, interpreter('launch.train', *more), environment)", False),
+        ("subprocess.Popen(interpreter('launch.train'))", False),
+        ("from multiprocessing.connection import Connection", False),
+        ("from multiprocessing import AuthenticationError", False),
+    ],
+)
+def test_the_check_for_interpreters_itself(source: str, caught: bool) -> None:
+    assert bool(list(interpreters(ast.parse(source)))) == caught

@@ -9,17 +9,17 @@ import re
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from tests.marks import slow
 from tests.recovery import STEPS, Trial, disturbed, fault, faults, python, undisturbed
 from tests.runs import LIMIT, TINY, Process, wait_for_steps
-from tests.stranger import NOBODY, as_nobody, needs_setpriv
+from tests.stranger import NOBODY, root_only
 from tests.waiting import wait_until
 from workers.failures import STOPPING
 
@@ -37,16 +37,15 @@ def agents(
     *overrides: str,
     restarts: int = 0,
     anew: bool = True,
-    port: int = 0,
     environment: dict[str, str] | None = None,
 ) -> Iterator[list[Process]]:
-    """`count` torchruns that start `each` processes; several stand for several hosts, and meet at a free port."""
+    """`count` torchruns that start `each` processes; several stand for several hosts, and meet at a port."""
     (trial.folder / "tiny.yaml").write_text(TINY)
     meet = ["--standalone"]
     if count > 1:
         meet = [
             f"--nnodes={count}", "--rdzv-backend=c10d", f"--rdzv-id={trial.private.name}",
-            f"--rdzv-endpoint=127.0.0.1:{port or _free_port()}", "--local-addr=127.0.0.1",
+            f"--rdzv-endpoint=127.0.0.1:{_free_port()}", "--local-addr=127.0.0.1",
         ]  # fmt: skip
     command = python("-m", "torch.distributed.run", *meet, f"--nproc-per-node={each}", f"--max-restarts={restarts}")
     command += ["-m", "launch.train", str(trial.folder / "tiny.yaml"), f"run_dir={trial.run}", *STEPS, *overrides]
@@ -144,31 +143,26 @@ def test_a_failure_without_restarts_has_one_cause(tmp_path: Path) -> None:
         ]
 
 
-STRANGER = """
-import json, sys, time
-from datetime import timedelta
-from torch.distributed import TCPStore
-port, lie = int(sys.argv[1]), sys.argv[2]
-while True:
-    try:
-        store = TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=1))
-        break
-    except Exception:
-        time.sleep(0.1)
-store.set("/worker/attempt_0/onward/run", lie)
-print("written", flush=True)
-"""
-"""Writes into the store of torchrun as soon as there is one."""
 LATE = """
-import os, time
-while os.environ.get("RANK") == "0" and not os.path.exists(os.environ["GO"]):
-    time.sleep(0.02)
+import os, sys, time
+def wait(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("tiny.yaml") and not os.path.exists(os.environ["GO"]):
+        with open(os.environ["PORT"] + ".new", "w") as file:
+            file.write(os.environ["MASTER_PORT"])
+        os.replace(os.environ["PORT"] + ".new", os.environ["PORT"])
+        deadline = time.monotonic() + 600
+        while not os.path.exists(os.environ["GO"]) and time.monotonic() < deadline:
+            time.sleep(0.02)
+if os.environ.get("RANK") == "0":
+    sys.addaudithook(wait)
 """
-"""Rank 0 starts when somebody says so."""
+"""Rank 0 says where the store of the ranks is, and reads its configuration when somebody lets it."""
+PREFIXES = ("", "/worker/attempt_0/")
+"""What torchrun puts before the names in it, depending on who serves it."""
 
 
 @pytest.mark.slow
-@needs_setpriv
+@root_only
 def test_who_reaches_the_store_cannot_tell_a_rank_what_to_run(tmp_path: Path) -> None:
     """The ranks read the configuration of the folder that was named there, and imported what that named."""
     trap = Path(tempfile.mkdtemp(prefix="trap-", dir="/tmp"))
@@ -180,30 +174,53 @@ def test_who_reaches_the_store_cannot_tell_a_rank_what_to_run(tmp_path: Path) ->
     (trap / "key").write_text("0" * 64)
     os.chown(trap, NOBODY, NOBODY)
     lie = {"run_dir": str(trap), "private_dir": str(trap), "key": "0" * 64, "store": "", "control": None, "seal": ""}
-    hook, go, port = tmp_path / "hook", tmp_path / "go", _free_port()
+    hook, go, port = tmp_path / "hook", tmp_path / "go", tmp_path / "port"
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(LATE)
-    given = {"PYTHONPATH": str(hook), "GO": str(go)}
+    given = {"PYTHONPATH": str(hook), "GO": str(go), "PORT": str(port)}
     overrides = ("link.kind=p2p", "processes=2")
+    refused = "rank 1: passed over a word in torchrun's store that is not of rank 0"
     with (
         disturbed(tmp_path) as trial,
-        agents(trial, 2, 1, *overrides, port=port, anew=False, environment=given) as processes,
+        agents(trial, 2, 1, *overrides, anew=False, environment=given) as processes,
     ):
-        stranger = Process(as_nobody(sys.executable, "-c", STRANGER, str(port), json.dumps(lie)))
-        refused = "rank 1: passed over a word in torchrun's store that is not of rank 0"
         try:
+            wait_until(port.exists, "the start of rank 0", LIMIT)
+            store = TCPStore("127.0.0.1", int(port.read_text()), is_master=False, wait_for_workers=False)
+            for prefix in PREFIXES:
+                store.set(f"{prefix}onward/run", json.dumps(lie))
             wait_until(lambda: any(refused in process.err for process in processes), "the lie to be read", LIMIT)
             go.touch()
             codes, _, error = ended(processes)
         finally:
-            stranger.kill()
-            out, said = stranger.communicate()
             shutil.rmtree(trap)
-        assert out == "written\n", said
         assert codes == [0, 0], error
         assert trial.digest == undisturbed()
         assert not sprung.exists()
         assert not (trial.run / ".key").exists()
+
+
+MUTE = """
+import sys, time
+if "launch.coordinate" in sys.orig_argv:
+    time.sleep(600)
+"""
+"""The coordinator takes its time to start."""
+
+
+@pytest.mark.slow
+def test_the_folder_with_the_key_goes_when_rank_0_is_ended_while_it_starts(tmp_path: Path) -> None:
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(MUTE)
+    with (
+        disturbed(tmp_path / "trial") as trial,
+        agents(trial, 1, 1, "processes=1", environment={"PYTHONPATH": str(hook)}) as processes,
+    ):
+        wait_until(lambda: any(trial.private.glob("onward-*/key")), "the key", LIMIT)
+        processes[0].terminate()
+        codes, _, _ = ended(processes)
+        assert codes != [0]
 
 
 def test_torchrun_is_asked_to_stop(tmp_path: Path) -> None:

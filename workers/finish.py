@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,16 +9,15 @@ import torch
 
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.ordinary_files import open_to_read
 from workers.evaluating.checkpoints import load_network
 from workers.evaluating.labelled import LabelledImages, Tell
 from workers.evaluating.probe_table import ready_stages, scores_of
 from workers.evaluating.source import FeatureSource
 from workers.evaluating.telling import Teller
-from workers.observing.terminal.summary import print_summary
+from workers.observing.terminal.summary import print_report, print_summary
 from workers.observing.terminal.voice import Terminal
 from workers.recorder import Recorder
-from workers.run_files import RunDir, write_json
+from workers.run_files import TO_BE_MEASURED, RunDir, final_digest, read_report, write_json
 from workers.weights import save_backbone
 
 
@@ -37,14 +35,32 @@ def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.de
         "stages": recorder.shares(),
         "feed": recorder.feed_report(),
     }
-    write_json(run.report, report)
-    if config.evaluation.linear_probe:
-        try:
-            report |= _measured(config, run, device, terminal)
-        except UserError as error:
-            terminal.warn(f"no linear probe: {error}")
-        write_json(run.report, report)
+    write_json(run.report, report | ({TO_BE_MEASURED: True} if config.evaluation.linear_probe else {}))
+    finish_report(config, run, report, device, terminal)
     print_summary(terminal, run, report, recorder.progress.events, recorder.notes())
+
+
+def finish_report(
+    config: Config, run: RunDir, report: dict[str, Any], device: torch.device, terminal: Terminal
+) -> None:
+    """Add to the report of a run that has been trained what is measured at its end, and write it.
+
+    A run that was ended meanwhile is started with this again: until it is done the report says that it is not.
+    """
+    if not config.evaluation.linear_probe:
+        return
+    try:
+        report |= _measured(config, run, device, terminal)
+    except UserError as error:
+        terminal.warn(f"no linear probe: {error}")
+    write_json(run.report, report)
+
+
+def measure_the_rest(config: Config, run: RunDir, device: torch.device, terminal: Terminal) -> None:
+    """For a run that was ended while it was measured: its weights are there, and its report."""
+    report = {name: value for name, value in (read_report(run) or {}).items() if name != TO_BE_MEASURED}
+    finish_report(config, run, report, device, terminal)
+    print_report(terminal, run, report)
 
 
 def _measured(config: Config, run: RunDir, device: torch.device, terminal: Terminal) -> dict[str, Any]:
@@ -82,12 +98,3 @@ def measure(
     untrained = scores("untrained")
     load_network(run, stages, None, lambda text: None)
     return {"untrained": untrained, "trained": scores("trained"), **labelled.report()}
-
-
-def final_digest(run: RunDir) -> str:
-    """One SHA-256 over the names and bytes of the weights in `final/`, probes left out; equal for equal runs."""
-    digest = hashlib.sha256()
-    for path in sorted({*run.final.glob("*.safetensors")} - {*run.final.glob("probe_*.safetensors")}):
-        with open_to_read(path, run.path) as file:
-            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

@@ -61,7 +61,7 @@ def make_private(prefix: str, places: Iterable[str], problems: list[str]) -> str
             if reason := who_else(Path(place)):
                 problems.append(reason)
                 continue
-            return tempfile.mkdtemp(prefix=prefix, dir=place)
+            return tempfile.mkdtemp(prefix=prefix, dir=os.path.realpath(place))
         except OSError as error:
             problems.append(f"'{place}': {error.strerror}")
     return ""
@@ -91,7 +91,14 @@ def cache_settings(environment: Mapping[str, str]) -> dict[str, str]:
 
     A folder that was asked for is used if it is this user's alone, and is replaced otherwise.
     """
-    settings = dict(NO_HEADERS)
+    try:
+        return {**NO_HEADERS, **_caches(environment)}
+    except OSError:  # nothing can be written, or the working directory is gone
+        return dict(NO_HEADERS)
+
+
+def _caches(environment: Mapping[str, str]) -> dict[str, str]:
+    settings = {}
     for name, part in CACHES.items():
         given = environment.get(name)
         if given and is_own(Path(given)):
@@ -146,7 +153,7 @@ def _in_the_working_directory() -> bool:
 
 def _cache(environment: Mapping[str, str]) -> Path | None:
     """One that stays from run to run where somebody else has not taken its name; else a fresh one."""
-    usual = Path(tempfile.gettempdir()) / f"onward_{os.geteuid()}"
+    usual = Path(os.path.realpath(tempfile.gettempdir())) / f"onward_{os.geteuid()}"
     lasting: tuple[Path, ...] = () if _in_the_working_directory() else (usual,)
     for folder in (*lasting, home_cache() / "onward"):
         if is_own(folder):

@@ -5,6 +5,7 @@ Who hands over a run directory can put anything into it: its files are opened by
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.ordinary_files import USUAL, folder_of, open_to_write, read_whole
+from pipeline.ordinary_files import USUAL, folder_of, open_to_read, open_to_write, read_whole
 
 JSON_BYTES = 256 * 1024 * 1024
 """Of a document that is read whole; a report has kilobytes, an evaluation with its spectra megabytes."""
@@ -216,3 +217,24 @@ def remove_temporaries(run: RunDir, pid: int | None = None) -> None:
     with suppress(OSError):  # whatever the disk says, the process must end
         for path in run.path.rglob(f".*.{pid or os.getpid()}.tmp"):
             path.unlink(missing_ok=True)
+
+
+TO_BE_MEASURED = "to_be_measured"
+"""In the report of a run that has been trained and whose blocks are still being measured."""
+
+
+def read_report(run: RunDir) -> dict[str, Any] | None:
+    """What a run says about itself; None where there is no report, or one that cannot be read."""
+    try:
+        return read_object(run.report)
+    except OSError:
+        return None
+
+
+def final_digest(run: RunDir) -> str:
+    """One SHA-256 over the names and bytes of the weights in `final/`, probes left out; equal for equal runs."""
+    digest = hashlib.sha256()
+    for path in sorted({*run.final.glob("*.safetensors")} - {*run.final.glob("probe_*.safetensors")}):
+        with open_to_read(path, run.path) as file:
+            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
