@@ -19,19 +19,14 @@ from typing import Any
 from launch.children import Child, ended
 from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
 from launch.failure import Verdict, in_words, read_failure, record_failure
-from launch.measuring import measure_in_a_process
 from launch.placement import count_gpus, member_devices, place
-from launch.preflight import preflight
-from launch.ranks import check_alone, check_processes, check_torchrun
-from launch.resume import Opened, open_run
-from launch.run_dir import claim_run, read_config
-from launch.spawn import START_STEP
+from launch.rank_run import NothingToDo, own_config, prepared_run
+from launch.ranks import check_torchrun
 from launch.supervise import make_private_dir
 from launch.word import NotOfRankZeroError, Prepared, believe
 from launch.words import tell
 from pipeline.config import Config
-from pipeline.config_loading import load_for_start
-from pipeline.errors import OnwardError, UserError
+from pipeline.errors import OnwardError
 from pipeline.ordinary_files import open_to_write
 from workers.environment import (
     ALLOCATOR,
@@ -58,8 +53,6 @@ from workers.topology import COORDINATOR, KEY_FILE, Member, members
 
 COORDINATOR_SECONDS = 60.0
 """The coordinator must have opened the data set within this."""
-RELEASE_SECONDS = 10.0
-"""How long a coordinator may outlive the process that started it."""
 LEAVE_SECONDS = 15.0
 """How long a stage that failed waits for the coordinator to have written down why."""
 
@@ -74,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not under_torchrun():
             with ExitStack() as stack:
                 try:
-                    config, run, start_step, _ = _prepared_run(arguments, stack)
+                    config, run, start_step, _ = prepared_run(arguments, stack)
                 except NothingToDo as end:
                     return end.measured()
                 code = _serial(config, run, start_step)
@@ -89,64 +82,6 @@ def main(arguments: list[str] | None = None) -> int:
         return tell(KeyboardInterrupt())
     except (Exception, KeyboardInterrupt) as error:
         return tell(error)
-
-
-class NothingToDo(Exception):
-    """The run has been trained to its end.
-
-    Args:
-        opened: where, and whether it has been measured.
-    """
-
-    def __init__(self, opened: Opened) -> None:
-        super().__init__()
-        self._opened = opened
-
-    def measured(self) -> int:
-        """Measure it if that was not done; returns the exit code."""
-        path = self._opened.path
-        return measure_in_a_process(read_config(path), RunDir(path)) if self._opened.unmeasured else 0
-
-
-def _prepared_run(
-    arguments: list[str], stack: ExitStack, group: RunGroup | None = None
-) -> tuple[Config, RunDir, int, tuple[int, ...]]:
-    """The run that the command line has prepared, its first step, and its lock; otherwise check and prepare it here.
-
-    Args:
-        arguments: of the command line.
-        stack: at whose end this process lets go of the run, if it was not the command line that took it.
-        group: the processes that torchrun started; None without torchrun.
-
-    Raises:
-        NothingToDo: it has been trained.
-    """
-    if PREPARED in os.environ:
-        run = Path(os.environ[PREPARED])
-        return read_config(run), RunDir(run), int(os.environ.get(START_STEP, "0")), ()
-    config, notes = _own_config(arguments)
-    if group is not None:
-        check_processes(config, group)
-    else:
-        check_alone(config)
-    # A coordinator that torchrun could not reach may still be ending.
-    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    claimed = stack.enter_context(claim_run(config, Path(arguments[0]).stem, RELEASE_SECONDS if again else 0.0))
-    found = preflight(config, claimed.run.path)
-    opened = open_run(config, claimed.run.path)
-    for note in (*notes, *claimed.notes, *found.notes, *opened.notes):
-        say(note, important=opened.finished)
-    if opened.finished:
-        raise NothingToDo(opened)
-    claimed.keep()
-    return read_config(opened.path), RunDir(opened.path), opened.steps, claimed.held
-
-
-def _own_config(arguments: list[str]) -> tuple[Config, list[str]]:
-    """What this process was told on its own command line; see `load_for_start`."""
-    if not arguments or arguments[0].startswith("-"):
-        raise UserError("usage: torchrun --nproc-per-node=PROCESSES -m launch.train [-q|-v] CONFIG [key=value ...]")
-    return load_for_start(arguments[0], arguments[1:])
 
 
 def _serial(config: Config, run: RunDir, start_step: int) -> int:
@@ -176,7 +111,7 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
         signal.signal(number, raise_interrupted)
     with ExitStack() as stack:
         try:
-            config, run, start_step, held = _prepared_run(arguments, stack, group)
+            config, run, start_step, held = prepared_run(arguments, stack, group)
             coordinator, prepared, key = _start_coordinator(group, config, run, start_step, held, stack)
         except (OnwardError, NothingToDo) as reason:
             group.publish_last("run", {"run_dir": "", "finished": isinstance(reason, NothingToDo)})
@@ -205,7 +140,7 @@ def _follow(group: RunGroup, arguments: list[str]) -> int:
     def believed(word: dict[str, Any]) -> _Joined | None:
         if not word.get("run_dir"):
             return None, bool(word.get("finished"))
-        config, _ = _own_config(arguments)
+        config, _ = own_config(arguments)
         try:
             run, prepared, key = believe(word, config)
         except NotOfRankZeroError as lie:

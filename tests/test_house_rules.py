@@ -166,6 +166,8 @@ def interpreters(tree: ast.AST) -> Iterator[int]:
         for part in call.args
     }
     for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):  # a name of versions, or of folders
+            inside |= {id(key) for key in node.keys}
         if isinstance(node, ast.Attribute | ast.Constant) and id(node) not in inside:
             named = ast.unparse(node) if isinstance(node, ast.Attribute) else node.value
             if named in INTERPRETERS:

@@ -13,7 +13,8 @@ import pytest
 from launch import train
 from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
 from launch.failure import record_failure
-from launch.train import NothingToDo, Prepared
+from launch.rank_run import NothingToDo
+from launch.train import Prepared
 from pipeline.errors import UserError
 from workers.failures import Interrupted, Sign
 from workers.groups import RunGroup
@@ -65,7 +66,7 @@ def lead(
     run: RunDir, coordinator: Coordinator, finished: bool, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[int, Group, Prepared]:
     group, prepared = Group(0), Prepared(str(run.path), "private", "", "", "control")
-    monkeypatch.setattr(train, "_prepared_run", lambda arguments, stack, group: (None, run, 0, ()))
+    monkeypatch.setattr(train, "prepared_run", lambda arguments, stack, group: (None, run, 0, ()))
     monkeypatch.setattr(train, "_start_coordinator", lambda *_: (coordinator, prepared))
     monkeypatch.setattr(train, "_train", lambda *_: finished)
     return train._lead(cast(RunGroup, group), ["config.yaml"]), group, prepared
@@ -124,7 +125,7 @@ def test_the_other_ranks_hear_that_there_is_no_run_and_whether_that_is_well(
         raise reason
 
     group = Group(0)
-    monkeypatch.setattr(train, "_prepared_run", refuse)
+    monkeypatch.setattr(train, "prepared_run", refuse)
     with pytest.raises(type(reason)):
         train._lead(cast(RunGroup, group), ["config.yaml"])
     assert group.published == [("last", "run", {"run_dir": "", "finished": finished})]
