@@ -12,7 +12,9 @@ import pytest
 
 from launch.reporting.colours import BLOCKED, BUSY, CARD, INK, STARVED, Pair, stage_colour
 from launch.reporting.columns import number
+from launch.reporting.reading import _about
 from launch.reporting.series import curve, read_series
+from launch.reporting.tables import probe_table
 from launch.reporting.words import date_of, duration, percent, plain, size_of
 from tests.launch.reported import line
 from workers.observing import live
@@ -116,3 +118,17 @@ def test_numbers_as_a_person_reads_them() -> None:
     assert [plain(v) for v in (5.32, 0.0, 1234.5, -1e30, 7.0)] == ["5.320", "0", "1234", "-1.000e+30", "7"]
     assert [percent(v) for v in (0.1234, math.nan)] == ["12.3", "–"]
     assert [date_of(math.nan), date_of(1e30), duration(-1), size_of(math.nan)] == ["–"] * 4
+
+
+def test_a_report_says_how_many_steps_its_figures_leave_out() -> None:
+    whole, thin = (read_series((line(step) for step in range(40)), most=most) for most in (1000, 8))
+    assert not any("each figure shows" in note for note in _about(whole))
+    notes = _about(thin)
+    assert "of 40 steps, each figure shows one of 8; images and times are those of all" in notes
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(None, [{}]), ([{}], None), ([{}], [{}, {}]), ([], []), ([1], [{}]), ([{}], ["x"])]
+)
+def test_a_report_without_scores_of_every_block_has_no_table_of_them(before: object, after: object) -> None:
+    assert probe_table({"untrained": before, "trained": after}) == ""

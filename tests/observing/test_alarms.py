@@ -252,3 +252,10 @@ def test_a_stage_that_says_nothing_is_told_and_is_over_when_it_has_kept_pace(mon
     assert run.news() == [("cleared", "silent", None)], "nothing is owed any more"
     run.alarms.tick(None)
     assert run.news() == [], "the run is over"
+
+
+def test_a_clock_that_was_set_back_raises_no_alarm_about_shares_of_time() -> None:
+    run = case(alarms={"window_steps": 2})
+    for moment, waited in ((100.0, 0.0), (50.0, 900.0), (10.0, 1800.0)):
+        run.line({"wait_input": waited}, {}, {}, {}, seconds=moment)
+    assert run.news() == []
