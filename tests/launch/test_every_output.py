@@ -119,7 +119,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 OUTPUTS = ("full", "closed", "ascii")
 LONG = ("bench method",)
-"""Trains five runs."""
+"""Trains five runs, each of which says for itself that nobody hears it."""
+OF_A_RUN = "not all that is said can be written to the standard output ("
 CASES = [
     pytest.param(name, output, marks=() if output == command.first and name not in LONG else pytest.mark.slow)
     for name, command in COMMANDS.items()
@@ -140,7 +141,10 @@ def test_no_output_ends_a_command_in_a_traceback(place: Path, name: str, output:
         RunDir(own).path.joinpath("evaluation.json").unlink(missing_ok=True)
     ended = call([*name.split(), *(argument.format(at=place, own=own) for argument in command.arguments)], output)
     if command.matters:
-        assert (ended.err, ended.code) == ((FULL, 1) if output == "full" else ("", 0)), ended
+        said = [
+            line for line in ended.err.splitlines(keepends=True) if name not in LONG or not line.startswith(OF_A_RUN)
+        ]
+        assert ("".join(said), ended.code) == ((FULL, 1) if output == "full" else ("", 0)), ended
     else:  # it says that it was not heard, and has done what it is for
         assert ended.err.count("\n") == (output != "ascii"), ended
         assert "Traceback" not in ended.err
