@@ -123,12 +123,13 @@ def check_own(run: Path) -> None:
 def check_no_links(run: Path) -> None:
     """Whether every folder of a run that we read or write holds nothing but files and folders.
 
-    Folders that somebody else made in it, as a tracker of the user's own may, are not looked into.
+    Folders that somebody else made in it, as a tracker of the user's own may, are not looked into; nor is a snapshot,
+    which is passed over if it is not what its manifest says.
 
     Raises:
         UserError: naming what is a link, a pipe or the like.
     """
-    waiting = [run]
+    waiting, ours = [run], RunDir(run).folders
     for folder in waiting:
         try:
             entries = sorted(folder.iterdir())
@@ -144,7 +145,7 @@ def check_no_links(run: Path) -> None:
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 what = "a symbolic link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
                 raise UserError(f"'{path}' is {what}: a run holds its own files only. Replace it by what belongs there")
-            if stat.S_ISDIR(mode) and (folder != run or path in RunDir(run).folders):
+            if stat.S_ISDIR(mode) and (path in ours if folder == run else folder != RunDir(run).snapshots):
                 waiting.append(path)
 
 
