@@ -25,6 +25,7 @@ MAY_USE_TRANSPORT = {
     "launch/fork_server.py": "takes orders for processes from the one that started it",
     "launch/forked.py": "the other end of that",
     "workers/observing/live/server.py": "listens for browsers and Prometheus",
+    "workers/observing/live/places.py": "cuts off who is slow to ask",
     "launch/ports.py": "binds the metrics port once to see that it is free; carries nothing",
 }
 

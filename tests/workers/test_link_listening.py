@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 
 from tests.waiting import LIMIT
+from workers.links.listening import closed_afterwards, listening
 from workers.links.pair import RECEIVER, SENDER, GlooPair
-from workers.listening import closed_afterwards, listening
 from workers.replica_group import dissolve_team, form_team
 
 SILENCE = 1.0
@@ -37,7 +37,7 @@ class Opened:
     def __init__(self) -> None:
         self._before = listening().keys()
 
-    def now(self) -> list[int]:
+    def ports(self) -> list[int]:
         return [number for inode, number in listening().items() if inode not in self._before]
 
 
@@ -79,7 +79,7 @@ def pair_of(store: dist.Store) -> tuple[GlooPair, GlooPair]:
 def test_strangers_cannot_use_up_the_open_files_of_a_process_by_the_port_of_its_pair(opened: Opened) -> None:
     sender, receiver = pair_of(dist.HashStore())
     try:
-        ports = opened.now()
+        ports = opened.ports()
         assert len(ports) == 2  # one of each end
         assert not any(admits(port) for port in ports)
         slot, payload = torch.zeros(8, dtype=torch.uint8), torch.arange(8, dtype=torch.uint8)
@@ -95,7 +95,7 @@ def test_strangers_cannot_use_up_the_open_files_of_a_process_by_the_port_of_its_
 def test_nor_by_that_of_replicas(opened: Opened, tmp_path: Path) -> None:
     team = form_team(f"file://{tmp_path / 'store'}", "stage 1", 0, 1, torch.device("cpu"), LIMIT, always_group=True)
     try:
-        ports = opened.now()
+        ports = opened.ports()
         assert ports
         assert not any(admits(port) for port in ports)
         team.start_sum(torch.ones(3)).wait()
