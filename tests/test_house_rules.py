@@ -154,9 +154,6 @@ def test_the_check_for_clocks_itself(source: str, caught: bool) -> None:
     assert bool(list(timed(ast.parse(source)))) == caught
 
 
-INTERPRETERS = {"python", "python3", "sys.executable"}
-
-
 def interpreters(tree: ast.AST) -> Iterator[int]:
     """Lines that start Python other than by `workers.environment.interpreter`, which says `-P`."""
     inside = {
@@ -166,12 +163,11 @@ def interpreters(tree: ast.AST) -> Iterator[int]:
         for part in call.args
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Dict):  # a name of versions, or of folders
-            inside |= {id(key) for key in node.keys}
-        if isinstance(node, ast.Attribute | ast.Constant) and id(node) not in inside:
-            named = ast.unparse(node) if isinstance(node, ast.Attribute) else node.value
-            if named in INTERPRETERS:
-                yield node.lineno
+        if isinstance(node, ast.Attribute) and id(node) not in inside and ast.unparse(node) == "sys.executable":
+            yield node.lineno
+        words = node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.List | ast.Tuple) else ()
+        if any(isinstance(word, ast.Constant) and word.value in ("python", "python3") for word in words):
+            yield words[0].lineno
         if isinstance(node, ast.Import | ast.ImportFrom):
             module = getattr(node, "module", None) or ""
             names = {name.name for name in node.names}

@@ -22,11 +22,10 @@ MAY_USE_TRANSPORT = {
     "workers/replica_group.py": "joins the replicas of a stage",
     "pipeline/replicas/": "collectives of a group that it is given",
     "pipeline/engines/deepspeed_engine.py": "hands DeepSpeed the group that it is given",
-    "workers/listening.py": "closes the ports that Gloo has opened to newcomers",
-    "workers/observing/live/places.py": "bounds the time of a browser's connection",
     "launch/fork_server.py": "takes orders for processes from the one that started it",
     "launch/forked.py": "the other end of that",
     "workers/observing/live/server.py": "listens for browsers and Prometheus",
+    "workers/observing/live/places.py": "cuts off who is slow to ask",
     "launch/ports.py": "binds the metrics port once to see that it is free; carries nothing",
 }
 

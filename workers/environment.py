@@ -26,7 +26,7 @@ PREPARED = "ONWARD_RUN_DIR"
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """Also for what our processes start themselves, such as the compilers of PyTorch: see `interpreter`."""
 SURPRISES = (*METRICS, "TORCH_GLOO_LAZY_INIT")
-"""What must not be set: with the last one Gloo connects when its port is closed already (`workers.listening`)."""
+"""What must not be set: with the last one Gloo connects when its port is closed already (`workers.links.listening`)."""
 OPEN_FILES = 1 << 20
 """What Linux itself allows at most unless it is told otherwise."""
 LAUNCHERS = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+")

@@ -32,8 +32,8 @@ _FRESH = "ONWARD_FRESH_CACHE"
 
 def temporary_places() -> list[str]:
     """The folders for temporary files, best first; never the working directory, to which Python resorts."""
-    told = [os.environ[name] for name in VARIABLES if os.environ.get(name)]
-    return list(dict.fromkeys(os.path.abspath(place) for place in (*told, *PLACES)))
+    chosen = () if _in_the_working_directory() else (tempfile.gettempdir(),)
+    return list(dict.fromkeys((*chosen, *_told(), *PLACES)))
 
 
 def who_else(folder: Path) -> str:
@@ -146,9 +146,16 @@ def _stay_out_of_the_working_directory() -> None:
 
 def _in_the_working_directory() -> bool:
     """Whether Python has resorted to it for temporary files; a variable may name it as well."""
-    return os.path.samefile(tempfile.gettempdir(), os.curdir) and not any(
-        os.path.samefile(place, os.curdir) for place in temporary_places() if os.path.isdir(place)
-    )
+    try:
+        return os.path.samefile(tempfile.gettempdir(), os.curdir) and not any(
+            os.path.samefile(place, os.curdir) for place in (*_told(), *PLACES) if os.path.isdir(place)
+        )
+    except OSError:  # one of the two is not there
+        return False
+
+
+def _told() -> list[str]:
+    return [os.path.abspath(os.environ[name]) for name in VARIABLES if os.environ.get(name)]
 
 
 def _cache(environment: Mapping[str, str]) -> Path | None:

@@ -20,7 +20,7 @@ from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: i
 from pipeline.errors import TrainingError
 from pipeline.importing import first_line
 from pipeline.replicas import SOLO, Team
-from workers.listening import closed_afterwards
+from workers.links.listening import closed_afterwards
 
 _INTERFACE = "GLOO_SOCKET_IFNAME"
 

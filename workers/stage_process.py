@@ -23,7 +23,7 @@ from workers.feeding import MeasuredReports
 from workers.leaving import leave_signals
 from workers.links.agent import start_agent, stop_agent
 from workers.links.control import ControlClient, ControlTimeout
-from workers.listening import closed_afterwards
+from workers.links.listening import closed_afterwards
 from workers.meeting import START_SECONDS, Meeting
 from workers.observing.trace import trace_of_member
 from workers.replica_group import form_team

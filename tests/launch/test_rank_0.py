@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +15,20 @@ from launch import train
 from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
 from launch.failure import record_failure
 from launch.rank_run import NothingToDo
+from launch.resume import Opened
 from launch.train import Prepared
+from launch.word import NotOfRankZeroError
+from pipeline.config import Config
 from pipeline.errors import UserError
+from tests.pipeline.small import small_config
 from workers.failures import Interrupted, Sign
 from workers.groups import RunGroup
+from workers.keys import write_key
+from workers.leaving import WARNINGS
 from workers.run_files import RunDir
+from workers.topology import KEY_FILE
 
+KEY = bytes(range(32))
 KILLED = "error: coordinator failed: its process was killed by signal 9 (SIGKILL)"
 
 
@@ -37,9 +46,9 @@ class Group:
     def publish_last(self, name: str, word: dict[str, Any]) -> None:
         self.published.append(("last", name, word))
 
-    def look_up(self, name: str, timeout: float) -> dict[str, Any]:
+    def look_up_until(self, name: str, timeout: float, believed: Callable[[dict[str, Any]], Any]) -> Any:
         assert name == "run"
-        return self._word
+        return believed(self._word)
 
 
 class Coordinator:
@@ -57,6 +66,16 @@ class Coordinator:
         raise end("asked to stop")
 
 
+@pytest.fixture(autouse=True)
+def _signals_stay() -> Iterator[None]:
+    """Rank 0 lets those that end it raise."""
+    numbers = (signal.SIGTERM, signal.SIGINT, *WARNINGS)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     return RunDir(tmp_path)
@@ -65,9 +84,10 @@ def run(tmp_path: Path) -> RunDir:
 def lead(
     run: RunDir, coordinator: Coordinator, finished: bool, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[int, Group, Prepared]:
-    group, prepared = Group(0), Prepared(str(run.path), "private", "", "", "control")
+    group, prepared = Group(0), Prepared(str(run.path), str(run.path), "", "control")
+    write_key(run.path / KEY_FILE)
     monkeypatch.setattr(train, "prepared_run", lambda arguments, stack, group: (None, run, 0, ()))
-    monkeypatch.setattr(train, "_start_coordinator", lambda *_: (coordinator, prepared))
+    monkeypatch.setattr(train, "_start_coordinator", lambda *_: (coordinator, prepared, KEY))
     monkeypatch.setattr(train, "_train", lambda *_: finished)
     return train._lead(cast(RunGroup, group), ["config.yaml"]), group, prepared
 
@@ -104,7 +124,7 @@ def test_a_run_has_succeeded_if_its_stages_and_its_coordinator_have(
     found, group, prepared = lead(run, coordinator, finished, monkeypatch)
     assert found == expected
     assert not run.failure.exists()
-    assert group.published == [("first", "run", vars(prepared))]
+    assert group.published == [("first", "run", prepared.sealed(KEY))]
     assert coordinator.limits == [None if finished else train.LEAVE_SECONDS]
 
 
@@ -117,7 +137,10 @@ def test_whoever_is_interrupted_while_waiting_for_the_coordinator_still_waits_a_
     assert coordinator.limits == [None, train.LEAVE_SECONDS]
 
 
-@pytest.mark.parametrize(("reason", "finished"), [(UserError("no such file"), False), (NothingToDo(), True)])
+@pytest.mark.parametrize(
+    ("reason", "finished"),
+    [(UserError("no such file"), False), (NothingToDo(Opened(Path("run"), finished=True)), True)],
+)
 def test_the_other_ranks_hear_that_there_is_no_run_and_whether_that_is_well(
     reason: Exception, finished: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,26 +149,47 @@ def test_the_other_ranks_hear_that_there_is_no_run_and_whether_that_is_well(
 
     group = Group(0)
     monkeypatch.setattr(train, "prepared_run", refuse)
-    with pytest.raises(type(reason)):
-        train._lead(cast(RunGroup, group), ["config.yaml"])
+    if finished:
+        assert train._lead(cast(RunGroup, group), ["config.yaml"]) == 0
+    else:
+        with pytest.raises(type(reason)):
+            train._lead(cast(RunGroup, group), ["config.yaml"])
     assert group.published == [("last", "run", {"run_dir": "", "finished": finished})]
 
 
 @pytest.mark.parametrize(("finished", "code"), [(True, 0), (False, EXIT_BAD_INPUT)])
 def test_a_rank_that_hears_of_no_run_leaves_with_the_code_of_rank_0(finished: bool, code: int) -> None:
-    assert train._follow(cast(RunGroup, Group(1, {"run_dir": "", "finished": finished}))) == code
+    assert train._follow(cast(RunGroup, Group(1, {"run_dir": "", "finished": finished})), ["config.yaml"]) == code
 
 
 @pytest.mark.parametrize(("finished", "code"), [(True, 0), (False, EXIT_FAILED)])
 def test_a_rank_leaves_with_what_became_of_its_stages(
     finished: bool, code: int, run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    word = vars(Prepared(str(run.path), "private", "key", "store", ["host", 1]))
+    word = {"run_dir": str(run.path)}
     trained: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(train, "read_config", lambda path: f"the configuration in {path}")
+    prepared = Prepared(str(run.path), str(run.path), "", "control")
+    write_key(run.path / KEY_FILE)
+    monkeypatch.setattr(train, "own_config", lambda arguments: (small_config(), []))
+    monkeypatch.setattr(train, "believe", lambda said, config: (run, prepared, KEY))
     monkeypatch.setattr(train, "_train", lambda *given: trained.append(given) or finished)
     group = Group(1, word)
-    assert train._follow(cast(RunGroup, group)) == code
-    [(with_group, config, place, prepared)] = trained
-    assert (with_group, config) == (group, f"the configuration in {run.path}")
-    assert (place.path, prepared) == (run.path, Prepared(**word))
+    assert train._follow(cast(RunGroup, group), ["config.yaml"]) == code
+    [(with_group, config, place, meeting)] = trained
+    assert (with_group, place.path) == (group, run.path)
+    assert config == small_config(run_dir=str(run.path)), "its own, and not what the store says"
+    assert meeting == prepared.meeting(KEY)
+
+
+def test_a_word_that_is_not_of_rank_0_is_passed_over_and_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lie(said: dict[str, Any], config: Config) -> None:
+        raise NotOfRankZeroError("it has no seal")
+
+    monkeypatch.setattr(train, "own_config", lambda arguments: (small_config(), []))
+    monkeypatch.setattr(train, "believe", lie)
+    group = Group(1, {"run_dir": "/of/somebody/else"})
+    with pytest.raises(TypeError):  # this group gives up where a real one goes on waiting
+        train._follow(cast(RunGroup, group), ["config.yaml"])
+    assert "rank 1: passed over a word in torchrun's store" in capsys.readouterr().err

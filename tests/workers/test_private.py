@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from tests.stranger import NOBODY, root_only
 from workers import private
@@ -117,8 +118,6 @@ def test_the_name_that_pytorch_itself_would_take_leads_elsewhere_if_it_is_taken(
     shared: Path, harm: Callable[[Path], object]
 ) -> None:
     """Some of its caches obey no variable but TMPDIR."""
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-
     taken = Path(default_cache_dir())
     assert taken.parent == shared
     harm(taken)
@@ -155,7 +154,8 @@ def test_the_working_directory_is_no_place_for_temporary_files(
     assert str(here) not in temporary_places()
     monkeypatch.delenv("TMPDIR")
     monkeypatch.setattr(private, "PLACES", (str(shared),))
-    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "read-only"), str(here)])
+    read_only = str(tmp_path / "read-only")
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [os.environ.get("TMPDIR", read_only), str(here)])
     assert tempfile.gettempdir() == str(here)
     monkeypatch.setattr(os, "environ", dict(os.environ))
     private.use_own_folders()

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroupGloo, Store, Work  # type: ignore[attr-defined]
 
-from workers.listening import closed_afterwards
+from workers.links.listening import closed_afterwards
 
 SENDER, RECEIVER = 0, 1
 """Ranks in the group."""

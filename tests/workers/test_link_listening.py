@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 
 from tests.waiting import LIMIT
+from workers.links.listening import closed_afterwards, listening
 from workers.links.pair import RECEIVER, SENDER, GlooPair
-from workers.listening import closed_afterwards, listening
 from workers.replica_group import dissolve_team, form_team
 
 SILENCE = 1.0
