@@ -154,6 +154,7 @@ def test_the_working_directory_is_no_place_for_temporary_files(
     assert str(here) not in temporary_places()
     monkeypatch.delenv("TMPDIR")
     monkeypatch.setattr(private, "PLACES", (str(shared),))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     read_only = str(tmp_path / "read-only")
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [os.environ.get("TMPDIR", read_only), str(here)])
     assert tempfile.gettempdir() == str(here)
