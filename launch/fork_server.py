@@ -57,8 +57,10 @@ def serve(orders: socket.socket) -> Order | None:
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    # They are the starting process's to handle; without this one nobody would know how the others end.
+    theirs = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGHUP)}
     for number in (signal.SIGINT, *WARNINGS):
-        signal.signal(number, signal.SIG_IGN)  # they are the starting process's to handle
+        signal.signal(number, signal.SIG_IGN)
     while True:
         ready = readable([orders.fileno(), awake])
         if awake in ready:
@@ -73,6 +75,8 @@ def serve(orders: socket.socket) -> Order | None:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 signal.signal(signal.SIGINT, signal.default_int_handler)
+                for number, handler in theirs.items():
+                    signal.signal(number, handler)
                 for descriptor in (awake, wake):
                     os.close(descriptor)
                 orders.close()

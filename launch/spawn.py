@@ -25,7 +25,7 @@ from pipeline.errors import ConfigError, printable
 from pipeline.ordinary_files import open_to_write
 from workers.environment import PREPARED, interpreter, leave_no_core_dump, process_environment, without_launcher
 from workers.failures import STOPPING
-from workers.leaving import leave_signals
+from workers.leaving import WAKE, leave_signals
 from workers.observing.terminal.verbosity import recover, say
 from workers.observing.trace_file import merge_trace
 from workers.run_files import RunDir, remove_temporaries
@@ -54,9 +54,7 @@ def run_training(config: Config, run_dir: Path, start_step: int = 0, held: Seque
     def ask(number: int, frame: FrameType | None) -> None:
         stop.asked += 1
 
-    asking = [*leave_signals(config)]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the terminal may go
-        asking.append(signal.SIGHUP)
+    asking = leave_signals(config)
     previous = {number: signal.signal(number, ask) for number in asking}
     try:
         train = _serial if config.in_one_process else _pipelined
@@ -122,7 +120,8 @@ def _serial(config: Config, run: RunDir, start_step: int, stop: Stop, held: Sequ
     while child.poll() is None:
         if stop.asked > passed_on:
             passed_on += 1
-            child.terminate() if passed_on == 1 else child.kill()
+            # Of what it is sent itself it counts the second: whoever asks all processes asks it once.
+            child.send_signal(WAKE) if passed_on == 1 else child.kill()
             if passed_on == 1:
                 say(f"asked to stop: {STOPPING}", important=True)
         time.sleep(0.05)

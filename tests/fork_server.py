@@ -131,6 +131,9 @@ class ForkedPopen:
     def kill(self) -> None:
         self._send(signal.SIGKILL)
 
+    def send_signal(self, number: int) -> None:
+        self._send(number)
+
     def _send(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)

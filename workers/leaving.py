@@ -17,8 +17,9 @@ PARENT_DIED = 1
 
 
 def leave_signals(config: Config) -> tuple[signal.Signals, ...]:
-    """Those that ask for a snapshot and the end of the run."""
-    return (signal.SIGTERM, signal.SIGINT, *(signal.Signals[name] for name in config.signals))
+    """Those that ask for a snapshot and the end of the run; under nohup the terminal may go, and is not among them."""
+    terminal = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    return (signal.SIGTERM, signal.SIGINT, *terminal, *(signal.Signals[name] for name in config.signals))
 
 
 def leave_with_parent() -> None:

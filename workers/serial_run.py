@@ -26,7 +26,7 @@ from workers.failures import Interrupted, RunFailed, Sign, interruption, raise_i
 from workers.faults import Faults
 from workers.feed import Feed, FeedBatch
 from workers.finish import finish_run
-from workers.leaving import leave_signals
+from workers.leaving import WAKE, leave_signals
 from workers.meeting import NoisePolicy
 from workers.observing.memory import ProcessMemory
 from workers.observing.observation import Observation
@@ -190,11 +190,16 @@ class _Stop:
         self._asking = leave_signals(config)
         for number in self._asking:
             signal.signal(number, self._ask)
+        signal.signal(WAKE, self._passed_on)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         for other in self._asking:
             signal.signal(other, raise_interrupted)
+
+    def _passed_on(self, number: int, frame: FrameType | None) -> None:
+        """The command line was asked, which counts for itself how often."""
+        self.asked = True
 
 
 def _way_to_step(config: Config, stages: Sequence[Stage], device: torch.device) -> Callable[..., Iterator[StageReport]]:

@@ -17,7 +17,7 @@ from workers.leaving import WARNINGS
 
 CLOSE_SECONDS = 5.0
 """A worker ends at once when its pipe is closed, unless the system itself holds it."""
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *WARNINGS)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *WARNINGS)
 """Of Ctrl-C and of schedulers, which go to every process of a group: the feed is needed until the run has left."""
 
 
