@@ -16,7 +16,7 @@ from pipeline.data.memory import available_bytes
 from pipeline.errors import UserError
 from pipeline.secrets import without_secrets
 from workers.run_files import RunDir
-from workers.weights import open_tensors, save_tensors
+from workers.tensor_files import open_tensors, save_tensors
 
 SUFFIX = ".safetensors"
 

@@ -32,7 +32,7 @@ MAY_OPEN = {
     "workers/observing/memory.py": "what the kernel says of memory",
     "workers/observing/terminal/outlet.py": "/dev/null",
     "workers/observing/trace_part.py": "what the kernel says of its start",
-    "workers/weights.py": "tensors, of a file that is open",
+    "workers/tensor_files.py": "tensors, of a file that is open",
     "launch/holders.py": "what the kernel says of locks",
     "launch/supervise.py": "the key, in the private folder",
     "launch/words.py": "a new temporary file",

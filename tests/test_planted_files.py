@@ -13,7 +13,7 @@ import pytest
 
 from tests.recovery import python
 from tests.runs import LIMIT, TINY
-from tests.stranger import as_nobody, needs_setpriv
+from tests.strangers import needs_stranger, stranger
 from workers.private import CACHES, NO_HEADERS
 
 pytestmark = pytest.mark.processes
@@ -73,7 +73,7 @@ def test_nor_by_the_ranks_of_torchrun(safe: bool, planted: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-@needs_setpriv
+@needs_stranger
 def test_a_cache_that_a_stranger_has_prepared_is_neither_read_nor_written(tmp_path: Path) -> None:
     """What lies there was unpickled, and so run, by whoever compiled next."""
     shared = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
@@ -83,7 +83,7 @@ def test_a_cache_that_a_stranger_has_prepared_is_neither_read_nor_written(tmp_pa
 
         names = (Path(default_cache_dir()).name, f"onward_{os.geteuid()}")
         for name in names:
-            subprocess.run(as_nobody("mkdir", "-m", "777", str(shared / name)), check=True)
+            subprocess.run(stranger("mkdir", "-m", "777", str(shared / name)), check=True)
         (tmp_path / "tiny.yaml").write_text(TINY)
         overrides = (*RUN, "precision.compile=true", "runtime=serial", "model.cuts=[layer4]")
         command = python("-m", "launch.cli", "train", str(tmp_path / "tiny.yaml"), f"run_dir={tmp_path / 'run'}")

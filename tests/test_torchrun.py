@@ -19,7 +19,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from tests.marks import slow
 from tests.recovery import STEPS, Trial, disturbed, fault, faults, python, undisturbed
 from tests.runs import LIMIT, TINY, Process, wait_for_steps
-from tests.stranger import NOBODY, root_only
+from tests.strangers import NOBODY, needs_root
 from tests.waiting import wait_until
 from workers.failures import STOPPING
 
@@ -162,7 +162,7 @@ PREFIXES = ("", "/worker/attempt_0/")
 
 
 @pytest.mark.slow
-@root_only
+@needs_root
 def test_who_reaches_the_store_cannot_tell_a_rank_what_to_run(tmp_path: Path) -> None:
     """The ranks read the configuration of the folder that was named there, and imported what that named."""
     trap = Path(tempfile.mkdtemp(prefix="trap-", dir="/tmp"))

@@ -30,7 +30,7 @@ from workers.faults import Faults
 from workers.manifest import MANIFEST, Manifest, StageFile, read_manifest
 from workers.parsing import Index, Seconds, read_message
 from workers.run_files import RunDir, step_numbers, temporary_of, write_json
-from workers.weights import facts_of, open_tensors, read_tensors, save_tensors
+from workers.tensor_files import facts_of, open_tensors, read_tensors, save_tensors
 
 CLOSE_SECONDS = 300.0
 """Longest wait at the end of a run for a snapshot that is still being written."""

@@ -21,7 +21,7 @@ from pipeline.config_loading import load_config
 from pipeline.errors import StageFailure, UserError
 from tests.runs import LIMIT
 from workers.run_files import RunDir
-from workers.weights import save_tensors
+from workers.tensor_files import save_tensors
 
 CommandLine = Callable[..., Any]
 

@@ -13,7 +13,7 @@ from pipeline.config_loading import dump_config
 from pipeline.errors import UserError
 from tests.pipeline.small import small_config
 from workers.run_files import RunDir
-from workers.weights import save_tensors
+from workers.tensor_files import save_tensors
 
 
 @pytest.fixture

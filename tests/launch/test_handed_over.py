@@ -21,7 +21,7 @@ from tests.launch.evaluations import full, write_run
 from tests.launch.reported import line
 from tests.strangers import NOBODY, needs_root
 from workers.run_files import RunDir, write_parts
-from workers.weights import save_tensors
+from workers.tensor_files import save_tensors
 
 KEY = "ssh-of-the-owner"
 

@@ -18,7 +18,7 @@ from pipeline.config import Config
 from pipeline.config_loading import load_config
 from pipeline.errors import UserError
 from tests.runs import TINY
-from tests.stranger import NOBODY, root_only
+from tests.strangers import NOBODY, needs_root
 from workers.groups import RunGroup
 from workers.keys import write_key
 from workers.run_files import RunDir
@@ -107,7 +107,7 @@ def test_a_key_that_others_may_have_seen_or_made_is_none(told: Told, harm: Calla
         believe(told.word, told.config)
 
 
-@root_only
+@needs_root
 def test_the_folder_of_another_user_is_not_taken(told: Told) -> None:
     """He may have made all of it, the key too."""
     for path in (told.run.path, told.key_file):
@@ -116,7 +116,7 @@ def test_the_folder_of_another_user_is_not_taken(told: Told) -> None:
         believe(told.word, told.config)
 
 
-@root_only
+@needs_root
 def test_a_private_folder_of_another_user_is_not_taken(config: Config, tmp_path: Path) -> None:
     told = Told(config, tmp_path / "run", 1)
     os.chown(told.key_file.parent, NOBODY, NOBODY)

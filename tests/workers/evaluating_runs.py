@@ -18,7 +18,8 @@ from workers.evaluating.ranks import Ranks
 from workers.evaluating.source import FeatureSource
 from workers.manifest import Manifest, StageFile
 from workers.run_files import RunDir, write_json
-from workers.weights import save_stage, save_tensors
+from workers.tensor_files import save_tensors
+from workers.weights import save_stage
 
 CPU = torch.device("cpu")
 TRAIN, TEST, SIZE = 22, 9, 16

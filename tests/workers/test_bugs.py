@@ -33,8 +33,8 @@ from workers.ready import readable
 from workers.run_files import RunDir
 from workers.snapshots import SnapshotWriter, Taken
 from workers.stage_worker import Activity, Snapshots, StageWorker
+from workers.tensor_files import NAMES, save_tensors
 from workers.watch import Watch
-from workers.weights import NAMES, save_tensors
 
 
 class Told(Receiver):
@@ -144,7 +144,7 @@ def test_tensors_are_written_as_the_library_does_without_holding_the_file_in_mem
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stage of 8 GB was held three times while it was written: the copy, the bytes of the file, and again."""
-    monkeypatch.setattr("workers.weights.PIECE_BYTES", 64)
+    monkeypatch.setattr("workers.tensor_files.PIECE_BYTES", 64)
     source = torch.Generator().manual_seed(0)
     tensors = {f"{letter}.{kind}": torch.zeros(3, 5, dtype=kind) for kind in NAMES for letter in "ba"}
     tensors |= {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-from tests.stranger import NOBODY, root_only
+from tests.strangers import NOBODY, needs_root
 from workers import private
 from workers.environment import allow_open_files
 from workers.private import cache_settings, is_own, make_private, remove_fresh_cache, temporary_places, who_else
@@ -73,7 +73,7 @@ def a_link(path: Path) -> None:
     path.symlink_to(target)
 
 
-HARMS = [pytest.param(made_by_a_stranger, marks=root_only), open_to_all, a_link, lambda path: path.write_text("")]
+HARMS = [pytest.param(made_by_a_stranger, marks=needs_root), open_to_all, a_link, lambda path: path.write_text("")]
 IDS = ["of a stranger", "open to all", "a link", "a file"]
 
 

@@ -21,7 +21,7 @@ from pipeline.stage import Stage
 from workers.manifest import MANIFEST, Manifest, StageFile
 from workers.run_files import RunDir, step_numbers, write_json
 from workers.snapshots import SnapshotKeeper, SnapshotWriter, Taken, restore
-from workers.weights import save_tensors
+from workers.tensor_files import save_tensors
 
 TINY = Config.model_validate(
     {"model": {"width": 8}, "head": {"width": 16, "projector": [16]}, "data": {"image_size": 32, "batch_size": 4}}

@@ -24,7 +24,7 @@ from pipeline.ordinary_files import open_to_read, read_whole
 from pipeline.stage import Stage
 from workers.evaluating.finite import is_finite
 from workers.run_files import write_json
-from workers.weights import open_tensors
+from workers.tensor_files import open_tensors
 
 FORMAT = "onward-features-1"
 INDEX = "features.json"

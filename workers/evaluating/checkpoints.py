@@ -15,7 +15,7 @@ from pipeline.stage import Stage
 from pipeline.state import network_misfit, network_names
 from workers.manifest import MANIFEST, check_files, read_manifest
 from workers.run_files import RunDir, step_numbers
-from workers.weights import facts_of, open_tensors
+from workers.tensor_files import facts_of, open_tensors
 
 
 def load_network(run: RunDir, stages: Sequence[Stage], steps: int | None, note: Callable[[str], None]) -> None:

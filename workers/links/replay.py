@@ -104,7 +104,7 @@ class Log:
 
 def _write(path: Path, tensor: Tensor) -> None:
     """Not flushed to the disk: it is of no use to a run that starts again."""
-    from workers.weights import serialized
+    from workers.tensor_files import serialized
 
     run = _run_of(path)
     make_folder(path.parent, run)
@@ -114,7 +114,7 @@ def _write(path: Path, tensor: Tensor) -> None:
 
 
 def _read(path: Path) -> Tensor:
-    from workers.weights import read_tensors
+    from workers.tensor_files import read_tensors
 
     return read_tensors(path, _run_of(path))["batch"]
 
