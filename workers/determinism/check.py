@@ -11,6 +11,7 @@ import torch
 
 from pipeline.config import Config
 from pipeline.data.index import Index
+from pipeline.ordinary_files import read_whole
 from workers.determinism.child import in_a_child
 from workers.determinism.refusal import PLAIN, name_of, refusal
 from workers.determinism.remembered import Remembered
@@ -18,6 +19,8 @@ from workers.determinism.step import trials_of
 from workers.determinism.twice import TRIAL_SECONDS, differences
 from workers.run_files import RunDir
 
+INDEX_BYTES = 1 << 30
+"""Of the largest index that is read: of hundreds of millions of images."""
 _log = logging.getLogger(__name__)
 
 
@@ -67,6 +70,7 @@ def _rows(config: Config, run: RunDir, stage: int) -> list[int]:
     """Sizes of the batches of one process: of all steps but the last of an epoch, and of that one."""
     batch, sizes = config.data.batch_size, [config.data.batch_size // config.replicas_of(stage)]
     if not config.data.drop_last and run.data_index.is_file():
-        images = len(Index.from_bytes(run.data_index.read_bytes(), str(run.data_index)).labels)
+        content = read_whole(run.data_index, INDEX_BYTES, run.path)
+        images = len(Index.from_bytes(content, str(run.data_index), INDEX_BYTES).labels)
         sizes += [images % batch] if images % batch > 1 else []
     return sizes
