@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import torch
 
 from pipeline.config import Config
 from pipeline.data.index import Index
+from pipeline.errors import UserError
 from pipeline.ordinary_files import read_whole
 from workers.determinism.child import in_a_child
 from workers.determinism.refusal import PLAIN, name_of, refusal
@@ -70,7 +72,8 @@ def _rows(config: Config, run: RunDir, stage: int) -> list[int]:
     """Sizes of the batches of one process: of all steps but the last of an epoch, and of that one."""
     batch, sizes = config.data.batch_size, [config.data.batch_size // config.replicas_of(stage)]
     if not config.data.drop_last and run.data_index.is_file():
-        content = read_whole(run.data_index, INDEX_BYTES, run.path)
-        images = len(Index.from_bytes(content, str(run.data_index), INDEX_BYTES).labels)
-        sizes += [images % batch] if images % batch > 1 else []
+        with suppress(OSError, UserError):  # it only says which batches to try
+            content = read_whole(run.data_index, INDEX_BYTES, run.path)
+            images = len(Index.from_bytes(content, str(run.data_index), INDEX_BYTES).labels)
+            sizes += [images % batch] if images % batch > 1 else []
     return sizes
