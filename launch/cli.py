@@ -15,21 +15,22 @@ from typing import Annotated
 
 import typer
 
-from launch.checking import checked
-from launch.data_commands import data_app
+from launch.commands.data import data_app
+from launch.error_line import failures_in_words
 from launch.exit_codes import EXIT_FAILED
-from launch.measuring import measure_in_a_process
-from launch.preflight import preflight
-from launch.resume import check_resumable, open_run
-from launch.run_dir import check_own, claim_run, read_config
-from launch.scanning import scan_images
-from launch.words import failures_in_words
+from launch.prepare.preflight import preflight
+from launch.prepare.resume import check_resumable, open_run
+from launch.prepare.run_dir import check_own, claim_run, read_config
+from launch.prepare.scan import scan_images
+from launch.processes.measuring import measure_in_a_process
+from launch.tables.run_table import checked
 from pipeline.config import Config
-from pipeline.config_loading import Reading, load_config, load_for_start
 from pipeline.errors import printable
-from workers.environment import leave_surroundings
-from workers.observing.terminal import outlet, verbosity
-from workers.run_files import RunDir
+from pipeline.validation.loading import Reading, load_config, load_for_start
+from workers.observing.terminal import safe_stream as outlet
+from workers.observing.terminal import verbosity
+from workers.run.environment import leave_surroundings
+from workers.run.files import RunDir
 
 app = typer.Typer(
     help="Train deep networks as a pipeline in which nothing flows backward.",
@@ -101,7 +102,7 @@ def _train(settings: Config, name: str, notes: Sequence[str] = ()) -> None:
             raise typer.Exit(measure_in_a_process(read_config(opened.path), RunDir(opened.path)))
         if opened.finished:
             return
-        from launch.spawn import run_training
+        from launch.processes.local import run_training
 
         claimed.keep()
         settings = settings.model_copy(update={"run_dir": str(opened.path)})
@@ -128,7 +129,7 @@ def evaluate(run: RunFolder, overrides: EvaluationOverrides = None, trust: Trust
     """Measure every block of a run; everything that is found is written to RUN/evaluation.json and RUN/evaluation/."""
     with failures_in_words():
         read_config(run)
-        from launch.evaluate import evaluate_run
+        from launch.commands.evaluate import evaluate_run
 
         raise typer.Exit(evaluate_run(run, overrides or [], trusted=trust))
 
@@ -140,7 +141,7 @@ def export(
 ) -> None:
     """Copy the trained backbone, under torchvision's names, to a file, with what its images must be like."""
     with failures_in_words():
-        from launch.export import export_backbone
+        from launch.commands.export import export_backbone
 
         export_backbone(run, to)
         print(printable(str(to)))
@@ -156,7 +157,7 @@ def report(
     """Make one page of a run, running or ended: RUN/report.html, and its figures for papers in RUN/report/."""
     with failures_in_words():
         read_config(run)
-        from launch.report import write_report
+        from launch.commands.report import write_report
 
         for note in write_report(run, to):
             print(printable(note))
@@ -178,8 +179,8 @@ def compare(
 ) -> None:
     """Put evaluated runs side by side, the first against the others; runs that differ only in the seed as one."""
     with failures_in_words():
-        from launch.compare import Outputs, compare_runs
-        from workers.observing.terminal.voice import PrintableConsole
+        from launch.commands.compare import Outputs, compare_runs
+        from workers.observing.terminal.console import PrintableConsole
 
         compare_runs(runs, measure or [], Outputs(markdown, csv, plot), PrintableConsole())
 
@@ -201,8 +202,8 @@ def select(
 ) -> None:
     """Order evaluated runs without labels, and say how well every measure tells accuracy, where that is known."""
     with failures_in_words():
-        from launch.select import Choice, select_runs
-        from workers.observing.terminal.voice import PrintableConsole
+        from launch.commands.select import Choice, select_runs
+        from workers.observing.terminal.console import PrintableConsole
 
         select_runs(runs, Choice(by, feature, block, accuracy), csv, PrintableConsole())
 
@@ -221,8 +222,8 @@ def bench_method(
         given = arguments or []
         named = bool(given) and "=" not in given[0]
         config = Path(given[0]) if named else Path("configs/quickstart.yaml")
-        from launch.bench import bench_method as compare
-        from workers.observing.terminal.voice import PrintableConsole
+        from launch.commands.bench import bench_method as compare
+        from workers.observing.terminal.console import PrintableConsole
 
         compare(config, given[1:] if named else given, seeds, to, PrintableConsole())
 

@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any
 
 from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
-from workers.environment import PREPARED
-from workers.failures import RunFailed, Sign, sign_of
-from workers.run_files import RunDir, read_object, write_json
+from workers.control.failures import RunFailed, Sign, sign_of
+from workers.run.environment import PREPARED
+from workers.run.files import RunDir, read_object, write_json
 
 EXIT_CODES = {"bad_input": EXIT_BAD_INPUT, "interrupted": EXIT_INTERRUPTED}
 

@@ -12,12 +12,12 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
-from pipeline.codecs import round_trip
 from pipeline.config import Config
 from pipeline.precision import LossScaler
-from pipeline.stage import Stage
-from pipeline.stage_inputs import Batch
-from pipeline.stage_report import StageReport
+from pipeline.stage.codecs import round_trip
+from pipeline.stage.inputs import Batch
+from pipeline.stage.report import StageReport
+from pipeline.stage.stage import Stage
 
 
 def build_stages(

@@ -13,9 +13,9 @@ from math import prod
 
 from pipeline.config import Config
 from pipeline.config.model import Module, ResNet, ViT
-from pipeline.data.view_kinds import sizes_differ, view_kinds
+from pipeline.config.units import VIT_LAYERS
+from pipeline.data.augment.view_kinds import sizes_differ, view_kinds
 from pipeline.errors import ConfigError
-from pipeline.units import VIT_LAYERS
 
 GROUPS: dict[str, tuple[int, int]] = {
     "wide_resnet50_2": (1, 128),
@@ -91,7 +91,7 @@ def boundary_shapes(config: Config) -> list[tuple[int, ...]]:
     """What enters every stage at most, then what leaves the last.
 
     Images, as bytes, are `[V, B, S, S, 3]`; activations `[V, B, C, H, W]`, or `[V, B, N, D]` of tokens. Where the views
-    have several sizes it is all `[1, B, total]` (`pipeline.packing`).
+    have several sizes it is all `[1, B, total]` (`pipeline.data.packing`).
 
     Raises:
         ConfigError: a user's module that cannot be cut, as `check_model` does.
@@ -102,7 +102,7 @@ def boundary_shapes(config: Config) -> list[tuple[int, ...]]:
 
 
 def packed_shape(shapes: Sequence[tuple[int, ...]], rows: int, packed: bool) -> tuple[int, ...]:
-    """The shape of what `pipeline.packing.pack` makes of views of `shapes` (of one image each), `rows` images."""
+    """The shape of what `pipeline.data.packing.pack` makes of views of `shapes` (of one image each), `rows` images."""
     if packed:
         return 1, rows, sum(prod(shape) for shape in shapes)
     return len(shapes), rows, *shapes[0]

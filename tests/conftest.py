@@ -91,16 +91,16 @@ def onward_process() -> Callable[..., Outcome]:
 
 @pytest.fixture
 def fake_training(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Puts a stand-in for `launch.spawn` in place; returns the run directories it was called with."""
+    """Puts a stand-in for `launch.processes.local` in place; returns the run directories it was called with."""
     called: list[Path] = []
-    stand_in = ModuleType("launch.spawn")
+    stand_in = ModuleType("launch.processes.local")
 
     def run_training(_config: object, run_dir: Path, _start_step: int, _held: object) -> int:
         called.append(run_dir)
         return 0
 
     stand_in.__dict__["run_training"] = run_training
-    monkeypatch.setitem(sys.modules, "launch.spawn", stand_in)
+    monkeypatch.setitem(sys.modules, "launch.processes.local", stand_in)
     return called
 
 

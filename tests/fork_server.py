@@ -26,15 +26,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from launch.fork_server import PRELOAD, become, serve
-from launch.forked import Forked, ForkServer
+from launch.processes.fork_client import Forked, ForkServer
+from launch.processes.fork_server import PRELOAD, become, serve
 
 ARGUMENTS = "ONWARD_TEST_ARGUMENTS"
-FORKED = ("launch.fork_server", "launch.train")
+FORKED = ("launch.processes.fork_server", "launch.train")
 """Modules that a command starts as `python -m`, and that need nothing of a new interpreter."""
 ALSO = (
     "launch.cli",
-    "launch.spawn",
+    "launch.processes.local",
     "launch.train",
     "launch.evaluate",
     "torchvision",

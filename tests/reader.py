@@ -18,16 +18,16 @@ from typing import Any
 from typer.main import get_command
 
 from launch.cli import app
-from launch.evaluate import evaluation_config
-from launch.preflight import preflight
+from launch.commands.evaluate import evaluation_config
+from launch.prepare.preflight import preflight
 from pipeline.config import Config
-from pipeline.config_loading import dump_config, load_config, load_for_start
 from pipeline.data.sampler import StepPlan
 from pipeline.errors import ConfigError, UserError
+from pipeline.validation.loading import dump_config, load_config, load_for_start
 from tests.documents import Paragraph
 from tests.named_keys import exists, names_a_key, overrides, overrides_and_keys
 from tests.sources import REPOSITORY
-from workers.topology import members
+from workers.topology.members import members
 
 STAND_INS = {
     "CONFIG": "configs/quickstart.yaml", "DIR": "runs/new", "FOLDER": "/path/to/images", "STEPS": "20", "S": "1",
@@ -219,8 +219,8 @@ class Reader:
     def _packed(self, name: str, given: dict[str, Any]) -> None:
         from rich.console import Console
 
-        from launch.pack import pack, verify_packed
-        from pipeline.data.packed import Settings
+        from launch.commands.pack import pack, verify_packed
+        from pipeline.data.sets.packed import Settings
 
         if name == "verify":
             verify_packed(Path(self._real([str(given["folder"])])[0]), Console(quiet=True))

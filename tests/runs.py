@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.fork_server import Peer, SessionServer
 from tests.waiting import wait_until
-from workers.environment import process_environment
+from workers.run.environment import process_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = """

@@ -81,13 +81,16 @@ class Soak:
 
     def _strike(self, folder: Path, link: str, process: Process) -> Process:
         kinds: dict[str, tuple[int, Callable[[], bool]]] = {
-            "kill a stage": (10, lambda: _send(signal.SIGKILL, folder, "launch.member", self.draw)),
+            "kill a stage": (10, lambda: _send(signal.SIGKILL, folder, "launch.processes.stage_main", self.draw)),
             "kill two stages": (
                 2,
-                lambda: all(_send(signal.SIGKILL, folder, "launch.member", self.draw) for _ in "12"),
+                lambda: all(_send(signal.SIGKILL, folder, "launch.processes.stage_main", self.draw) for _ in "12"),
             ),
-            "stop a stage": (2, lambda: _send(signal.SIGSTOP, folder, "launch.member", self.draw)),
-            "kill the coordinator": (2, lambda: _send(signal.SIGKILL, folder, "launch.coordinate", self.draw)),
+            "stop a stage": (2, lambda: _send(signal.SIGSTOP, folder, "launch.processes.stage_main", self.draw)),
+            "kill the coordinator": (
+                2,
+                lambda: _send(signal.SIGKILL, folder, "launch.processes.coordinator_main", self.draw),
+            ),
             "kill the command": (2, lambda: process.kill() is None),
             "ask to leave": (2, lambda: process.terminate() is None),
         }

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.run_dir import begin_run
-from pipeline.config_loading import load_config
+from launch.prepare.run_dir import begin_run
+from pipeline.validation.loading import load_config
 from tests.marks import slow
 from tests.recovery import STEPS, Trial, disturbed, undisturbed
 from tests.runs import LIMIT, TINY

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import launch.preflight
-from pipeline.config_loading import load_config
+import launch.prepare.preflight
+from pipeline.validation.loading import load_config
 from tests.documents import DOCUMENTS, PRESETS, Paragraph, blocks, broken_tables, commands, header, paragraphs, place
 from tests.reader import BASES, Reader
 from tests.sources import PACKAGES, REPOSITORY, TESTS, name_of, text_of
@@ -55,8 +55,10 @@ def files_to_write(text: str) -> Iterator[tuple[str, str]]:
 def reader(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Reader]:
     """Makes readers that stand in the folder, on a machine with eight GPUs."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(launch.preflight, "count_gpus", lambda: 8)
-    monkeypatch.setattr(launch.preflight, "check_port", lambda _metrics: None)  # somebody may have that of an example
+    monkeypatch.setattr(launch.prepare.preflight, "count_gpus", lambda: 8)
+    monkeypatch.setattr(
+        launch.prepare.preflight, "check_port", lambda _metrics: None
+    )  # somebody may have that of an example
     return lambda: Reader(folder, RUN)
 
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.config_loading import dump_config
+from pipeline.validation.loading import dump_config
 from tests import runs
 from tests.marks import slow
 from tests.recovery import fault, faults
 from tests.runs import report
-from tests.workers.evaluating_runs import image_folder, small_config
+from tests.workers.evaluating.evaluating_runs import image_folder, small_config
 
 pytestmark = pytest.mark.processes
 Train = Callable[..., CompletedProcess[str]]

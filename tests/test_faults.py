@@ -15,8 +15,8 @@ from pipeline.config.faults import Fault
 from tests.marks import slow
 from tests.recovery import disturbed, fault, faults, pause, undisturbed
 from tests.runs import ENDLESS, LIMIT, report, train, wait_for_snapshot, wait_for_steps
-from workers.faults import Faults
-from workers.run_files import RunDir
+from workers.run.faults import Faults
+from workers.run.files import RunDir
 
 KILLED = r"its process was killed by signal 9 \(SIGKILL\)"
 
@@ -128,8 +128,8 @@ def test_snapshots_that_fail_or_are_damaged_cost_nothing_but_themselves(tmp_path
 def test_a_pause_lasts_as_long_as_it_says_or_until_its_file_is_there(tmp_path: Path) -> None:
     asleep: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("workers.faults.time.sleep", asleep.append)
-        patch.setattr("workers.faults.time.monotonic", lambda: sum(asleep))
+        patch.setattr("workers.run.faults.time.sleep", asleep.append)
+        patch.setattr("workers.run.faults.time.monotonic", lambda: sum(asleep))
         for until in (None, str(tmp_path / "go")):
             run = RunDir(tmp_path / str(until is None))
             run.path.mkdir()
@@ -172,6 +172,6 @@ def _feed_worker(coordinator: int) -> int:
     children = subprocess.run(
         ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(coordinator)], capture_output=True, text=True
     )
-    workers = [line.split()[0] for line in children.stdout.splitlines() if "workers.feed.process" in line]
+    workers = [line.split()[0] for line in children.stdout.splitlines() if "workers.feed.worker_main" in line]
     assert len(workers) == 1, children.stdout
     return int(workers[0])

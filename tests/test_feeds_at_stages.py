@@ -111,6 +111,6 @@ def feed_workers(trial: Trial) -> list[int]:
             above = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError):
             continue
-        if b"workers.feed.process" in command and above == parent:
+        if b"workers.feed.worker_main" in command and above == parent:
             found.append(int(entry.name))
     return found

@@ -16,30 +16,30 @@ OPENING = {
 }  # fmt: skip
 MAY_OPEN = {
     "pipeline/ordinary_files.py": "the helper",
-    "pipeline/config_loading.py": "CONFIG is the user's own and may be a pipe, as a shell's <(...) is",
-    "pipeline/data/decoding.py": "images, by PIL",
-    "pipeline/data/files.py": "images, a million of them: without waiting, and ordinary files only",
-    "pipeline/data/idx.py": "files inside the package",
-    "pipeline/data/memory.py": "what the kernel says of memory",
+    "pipeline/validation/loading.py": "CONFIG is the user's own and may be a pipe, as a shell's <(...) is",
+    "pipeline/data/sets/decoding.py": "images, by PIL",
+    "pipeline/data/sets/files.py": "images, a million of them: without waiting, and ordinary files only",
+    "pipeline/data/sets/idx.py": "files inside the package",
+    "pipeline/data/sets/memory.py": "what the kernel says of memory",
     "pipeline/data/npz.py": "a member of an archive that is in memory",
     "pipeline/evaluation/corrupted_sets.py": "arrays that numpy maps, after a look at them",
     "workers/determinism/remembered.py": "a cache of this user's own; what the kernel says of processors",
     "workers/evaluating/robustness.py": "opens a data set",
     "workers/evaluating/source.py": "opens a data set",
     "workers/feed/affinity.py": "what the kernel says of processors",
-    "workers/feed/process.py": "the pipe that it was given",
-    "workers/keys.py": "the key, by a name that no link may have",
-    "workers/manifest.py": "tensors, of a file that is open",
-    "workers/meeting.py": "the key, in the private folder",
+    "workers/feed/worker_main.py": "the pipe that it was given",
+    "workers/run/keys.py": "the key, by a name that no link may have",
+    "workers/snapshots/manifest.py": "tensors, of a file that is open",
+    "workers/topology/rendezvous.py": "the key, in the private folder",
     "workers/observing/live/page_files.py": "files inside the package",
     "workers/observing/memory.py": "what the kernel says of memory",
-    "workers/observing/terminal/outlet.py": "/dev/null",
+    "workers/observing/terminal/safe_stream.py": "/dev/null",
     "workers/observing/trace_part.py": "what the kernel says of its start",
-    "workers/private.py": "what the kernel says of users",
-    "workers/tensor_files.py": "tensors, of a file that is open",
-    "launch/holders.py": "what the kernel says of locks",
-    "launch/train.py": "the key, in the private folder",
-    "launch/words.py": "a new temporary file",
+    "workers/run/private.py": "what the kernel says of users",
+    "workers/run/tensor_files.py": "tensors, of a file that is open",
+    "launch/prepare/lock_holders.py": "what the kernel says of locks",
+    "launch/processes/torchrun.py": "the key, in the private folder",
+    "launch/error_line.py": "a new temporary file",
 }
 
 
@@ -65,7 +65,7 @@ def test_files_are_opened_by_one_helper() -> None:
     def otherwise(path: Path) -> Iterator[str]:
         if name_of(path) not in MAY_OPEN:
             for line, name in openings(tree_of(path)):
-                yield f"line {line}: {name}: read and write by pipeline.ordinary_files, or workers.run_files"
+                yield f"line {line}: {name}: read and write by pipeline.ordinary_files, or workers.run.files"
 
     assert_clean(PACKAGES, otherwise)
 

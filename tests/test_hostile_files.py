@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
-from launch.run_dir import read_config
+from launch.prepare.run_dir import read_config
 from pipeline.errors import UserError
 from tests.marks import slow
 from tests.runs import report, train
-from workers.manifest import MAX_BYTES
+from workers.snapshots.manifest import MAX_BYTES
 
 pytestmark = pytest.mark.processes
 
@@ -131,7 +131,7 @@ def test_hostile_snapshots_are_passed_over_one_by_one(stopped: Path, whole: str,
 
 @pytest.mark.parametrize("damage", [linked_manifest, piped], ids=["link", "pipe"])
 def test_a_manifest_that_is_no_file_is_passed_over_at_once(damage: Damage, stopped: Path, tmp_path: Path) -> None:
-    from launch.resume import inspect
+    from launch.prepare.resume import inspect
 
     run = copied(stopped, tmp_path)
     damage(run / "snapshots" / "step_9")

@@ -155,7 +155,7 @@ def test_the_check_for_clocks_itself(source: str, caught: bool) -> None:
 
 
 def interpreters(tree: ast.AST) -> Iterator[int]:
-    """Lines that start Python other than by `workers.environment.interpreter`, which says `-P`."""
+    """Lines that start Python other than by `workers.run.environment.interpreter`, which says `-P`."""
     inside = {
         id(part)
         for call in ast.walk(tree)
@@ -186,7 +186,7 @@ def test_every_process_is_started_without_the_working_directory_on_its_path() ->
 
     def unsafe(path: Path) -> Iterator[str]:
         for line in interpreters(tree_of(path)):
-            yield f"line {line} starts Python by itself; use workers.environment.interpreter, which says -P"
+            yield f"line {line} starts Python by itself; use workers.run.environment.interpreter, which says -P"
 
     assert_clean([path for path in PACKAGES if path != allowed], unsafe)
     assert list(interpreters(tree_of(allowed)))

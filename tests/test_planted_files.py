@@ -14,7 +14,7 @@ import pytest
 from tests.recovery import python
 from tests.runs import LIMIT, TINY
 from tests.strangers import needs_stranger, stranger
-from workers.private import CACHES, NO_HEADERS
+from workers.run.private import CACHES, NO_HEADERS
 
 pytestmark = pytest.mark.processes
 
@@ -73,7 +73,7 @@ def test_nor_by_the_ranks_of_torchrun(safe: bool, planted: Path, tmp_path: Path)
 
 
 COMPILES = """
-from workers.environment import leave_surroundings
+from workers.run.environment import leave_surroundings
 leave_surroundings()
 import torch
 print(torch.compile(lambda x: (2 * x + 1).sum())(torch.ones(1)).item())

@@ -13,8 +13,8 @@ from torch._dynamo import config as dynamo
 from torch.distributed import FileStore, ProcessGroupGloo
 from torch.utils import _python_dispatch, _pytree
 
-from pipeline.data.resizing import _in_place, fastest_resize
-from workers.links import pair
+from pipeline.data.augment.resizing import _in_place, fastest_resize
+from workers.links import pair_group as pair
 
 
 @pytest.mark.parametrize(

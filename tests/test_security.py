@@ -148,7 +148,7 @@ def test_a_run_listens_where_nobody_else_can_come(link: str, tmp_path: Path) -> 
         new = listeners(pids) - seen
         modes.update(stat.S_IMODE(os.stat(Path(path).parent).st_mode) for path in new if path.startswith("/"))
         seen.update(new)
-        members = [pid for pid in pids if b"launch.member" in _read(Path(f"/proc/{pid}/cmdline"))]
+        members = [pid for pid in pids if b"launch.processes.stage_main" in _read(Path(f"/proc/{pid}/cmdline"))]
         environments.update(_read(Path(f"/proc/{pid}/environ")) for pid in members)
 
     run.while_it_runs(look)

@@ -13,7 +13,7 @@ import pytest
 from tests.marks import slow
 from tests.recovery import Trial, descendants, disturbed, fault, faults, undisturbed
 from tests.runs import LIMIT, Process, wait_for_file, wait_for_steps
-from workers.failures import STOPPING
+from workers.control.failures import STOPPING
 
 pytestmark = pytest.mark.processes
 

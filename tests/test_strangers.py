@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from launch.claim import check_not_running, claim, is_running
-from launch.run_dir import begin_run
-from pipeline.config_loading import parse_config
+from launch.prepare.run_dir import begin_run
+from launch.prepare.run_lock import check_not_running, claim, is_running
 from pipeline.errors import ConfigError
+from pipeline.validation.loading import parse_config
 from tests.strangers import as_stranger, needs_stranger, open_to_all, stranger
 from tests.waiting import wait_until
-from workers.run_files import RunDir
+from workers.run.files import RunDir
 
 pytestmark = pytest.mark.processes
 
@@ -99,7 +99,7 @@ def _has(process: Path, file: Path) -> bool:
 
 def test_a_process_that_holds_the_key_leaves_no_core_dump(tmp_path: Path) -> None:
     code = (
-        "import json, resource, subprocess, sys; from workers.environment import leave_no_core_dump; "
+        "import json, resource, subprocess, sys; from workers.run.environment import leave_no_core_dump; "
         "resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2); "
         "leave_no_core_dump(); ask = 'import resource; print(list(resource.getrlimit(resource.RLIMIT_CORE)))'; "
         "print(json.dumps([resource.getrlimit(resource.RLIMIT_CORE)])); sys.stdout.flush(); "

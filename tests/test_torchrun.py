@@ -21,7 +21,7 @@ from tests.recovery import STEPS, Trial, disturbed, fault, faults, python, undis
 from tests.runs import LIMIT, TINY, Process, wait_for_steps
 from tests.strangers import NOBODY, needs_root
 from tests.waiting import wait_until
-from workers.failures import STOPPING
+from workers.control.failures import STOPPING
 
 pytestmark = pytest.mark.processes
 
@@ -202,7 +202,7 @@ def test_who_reaches_the_store_cannot_tell_a_rank_what_to_run(tmp_path: Path) ->
 
 MUTE = """
 import sys, time
-if "launch.coordinate" in sys.orig_argv:
+if "launch.processes.coordinator_main" in sys.orig_argv:
     time.sleep(600)
 """
 """The coordinator takes its time to start."""

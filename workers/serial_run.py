@@ -13,31 +13,33 @@ from types import FrameType
 import torch
 
 from pipeline.config import Config
-from pipeline.data.photometrics import Photometrics, photometrics_on_device
-from pipeline.evaluation.online import Measure, online_measures
+from pipeline.data.augment.device_photometrics import Photometrics, photometrics_on_device
+from pipeline.measures.online import Measure, online_measures
 from pipeline.precision import LossScaler
 from pipeline.replicas import SOLO
 from pipeline.serial import build_stages, end_to_end_step, serial_step, shared_scaler_step
-from pipeline.stage import Stage
-from pipeline.stage_report import StageReport
-from workers.compute import set_up_compute
+from pipeline.stage.report import StageReport
+from pipeline.stage.stage import Stage
+from workers.control.failures import Interrupted, RunFailed, Sign, interruption, raise_interrupted, sign_of
+from workers.control.step_report import StageTimes
+from workers.coordinator.finish import finish_run
+from workers.coordinator.observers import Observation
+from workers.coordinator.recorder import Recorder
 from workers.determinism.check import check_steps
-from workers.failures import Interrupted, RunFailed, Sign, interruption, raise_interrupted, sign_of
-from workers.faults import Faults
 from workers.feed import Feed, FeedBatch
-from workers.finish import finish_run
-from workers.leaving import WAKE, leave_signals
-from workers.meeting import NoisePolicy
 from workers.observing.memory import ProcessMemory
-from workers.observing.observation import Observation
-from workers.observing.terminal.voice import Terminal
+from workers.observing.terminal.console import Terminal
 from workers.observing.trace import FEED, Tracer, trace_of_serial
-from workers.recorder import Recorder
-from workers.reports import StageTimes
-from workers.run_files import RunDir
-from workers.snapshots import SnapshotKeeper, SnapshotWriter, Taken, restore
-from workers.topology import stage_name
-from workers.weights import save_stage
+from workers.run.compute import set_up_compute
+from workers.run.faults import Faults
+from workers.run.files import RunDir
+from workers.run.signals import WAKE, leave_signals
+from workers.snapshots.committer import SnapshotKeeper
+from workers.snapshots.restore import restore
+from workers.snapshots.weights import save_stage
+from workers.snapshots.writer import SnapshotWriter, Taken
+from workers.topology.members import stage_name
+from workers.topology.rendezvous import NoisePolicy
 
 
 def run_serial(

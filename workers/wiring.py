@@ -9,16 +9,16 @@ import torch
 
 from pipeline.config import Config
 from workers.feed import Feed
-from workers.feeding import finishing, numbers_spec, self_feeding, stages_feed
+from workers.feed.first_stage import finishing, numbers_spec, self_feeding, stages_feed
 from workers.links.base import LinkAddress, Receiver, Sender
 from workers.links.factory import CPU, open_receiver, open_sender
-from workers.links.fan import Share, joining, shares, slicing
-from workers.links.lasting import LastingReceiver, LastingSender
+from workers.links.messages import TensorSpec
 from workers.links.replay import Log
-from workers.meeting import START_SECONDS, Meeting, link_spec
-from workers.messages import TensorSpec
-from workers.run_files import RunDir
-from workers.topology import COORDINATOR, Member, members, of_unit
+from workers.links.replaying import LastingReceiver, LastingSender
+from workers.links.resharding import Share, joining, shares, slicing
+from workers.run.files import RunDir
+from workers.topology.members import COORDINATOR, Member, members, of_unit
+from workers.topology.rendezvous import START_SECONDS, Meeting, link_spec
 
 
 class Wiring:

@@ -16,7 +16,7 @@ from pipeline.backbones.chain import Chain
 from pipeline.backbones.tracing import Trace, trace
 from pipeline.config.model import Module
 from pipeline.errors import ConfigError
-from pipeline.importing import nearby
+from pipeline.plugins import nearby
 
 
 def cut_network(network: nn.Module, model: Module, training: bool) -> list[fx.Graph]:

@@ -17,7 +17,7 @@ from pipeline.backbones.cutting import cut_network, points
 from pipeline.backbones.network import import_network
 from pipeline.config.model import Module
 from pipeline.errors import ConfigError
-from pipeline.importing import first_line
+from pipeline.plugins import first_line
 from pipeline.randomness import seeded_initialisation
 
 PROBE_BATCH = 2

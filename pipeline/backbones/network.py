@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from pipeline.config.model import Module
 from pipeline.errors import ConfigError
-from pipeline.importing import Named
+from pipeline.plugins import Named
 from pipeline.randomness import seeded_initialisation
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
 
+from pipeline.backbones.sizes import expansion_of, groups_of, unit_channels
 from pipeline.config.model import ResNet
 from pipeline.randomness import seeded_initialisation
-from pipeline.shapes import expansion_of, groups_of, unit_channels
 
 
 class ResNetBlock(nn.Module):

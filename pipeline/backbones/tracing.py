@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 
 from pipeline.errors import ConfigError
-from pipeline.importing import first_line
+from pipeline.plugins import first_line
 
 
 @dataclass(frozen=True)

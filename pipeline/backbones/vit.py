@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import EncoderBlock
 
+from pipeline.backbones.sizes import ViTSizes, vit_sizes
 from pipeline.config.model import ViT
 from pipeline.randomness import seeded_initialisation
-from pipeline.shapes import ViTSizes, vit_sizes
 
 EPSILON = 1e-6
 """Of the layer norms, as in torchvision."""

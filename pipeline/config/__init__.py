@@ -3,7 +3,7 @@
 The models are frozen and refuse unknown keys, so a misspelt key is an error and never a silent
 default. The package imports without torch: `onward check` and the launcher answer at once.
 Defaults are those of the released code of "Blockwise Self-Supervised Learning at Scale" (its
-`train.sh`), except where a key has no counterpart there. Loading lives in `pipeline.config_loading`.
+`train.sh`), except where a key has no counterpart there. Loading lives in `pipeline.validation.loading`.
 """
 
 from pipeline.config.base import Section

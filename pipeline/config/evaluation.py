@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from pipeline.config.base import NonNegative, PositiveFloat, PositiveInt, Section
 from pipeline.config.data import DatasetName
-from pipeline.evaluation.places import Feature
+from pipeline.config.places import Feature
 
 LinearProtocol = Literal["quick", "blockwise", "byol", "lidar"]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]

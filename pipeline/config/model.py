@@ -9,7 +9,7 @@ from pydantic import Field, Tag, ValidationInfo, field_validator
 
 from pipeline.config.base import NAME_PATTERN, PositiveInt, Section
 from pipeline.config.kinds import by_key
-from pipeline.units import RESNET_UNITS, VIT_LAYERS, check_cuts, resnet_units, split_units, vit_units
+from pipeline.config.units import RESNET_UNITS, VIT_LAYERS, check_cuts, resnet_units, split_units, vit_units
 
 ResNetName = Literal[
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",

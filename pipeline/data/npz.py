@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from pipeline.data.memory import available_bytes
+from pipeline.data.sets.memory import available_bytes
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile)
 """What zipfile and numpy raise of a file that is damaged, encrypted, or none of theirs."""

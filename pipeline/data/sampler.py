@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config
-from pipeline.data.draws import Purpose, keyed_bits
+from pipeline.data.augment.keyed_draws import Purpose, keyed_bits
 from pipeline.errors import ConfigError
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from pipeline.config.places import Feature, Place
 from pipeline.evaluation.feature_set import FeatureSet
-from pipeline.evaluation.linear import linear_probe_accuracy
-from pipeline.evaluation.places import Feature, Place
+from pipeline.measures.linear import linear_probe_accuracy
 
 FEATURES: tuple[Feature, ...] = ("trunk", "expansion")
 

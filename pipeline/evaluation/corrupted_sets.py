@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.arrays import ArrayImages
-from pipeline.data.datasets import ImageDataset
-from pipeline.data.image_folder import FolderImages
+from pipeline.data.sets.arrays import ArrayImages
+from pipeline.data.sets.datasets import ImageDataset
+from pipeline.data.sets.image_folder import FolderImages
 from pipeline.errors import ConfigError, UserError
 from pipeline.evaluation.corruptions.names import SEVERITIES
 from pipeline.ordinary_files import open_to_read

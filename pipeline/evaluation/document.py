@@ -13,8 +13,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from pipeline.config.places import Feature, Place
 from pipeline.errors import UserError
-from pipeline.evaluation.places import Feature, Place
 from pipeline.ordinary_files import read_whole
 
 FORMAT: Literal["onward-evaluation-1"] = "onward-evaluation-1"

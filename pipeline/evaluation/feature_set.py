@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pipeline.evaluation.places import Place
+from pipeline.config.places import Place
 
 
 @dataclass(frozen=True)

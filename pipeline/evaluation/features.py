@@ -1,6 +1,6 @@
 """The embeddings of images at any places of a network, in one pass through it.
 
-Evaluation mode: running batch-norm statistics and no noise. What a place is, `pipeline.evaluation.places` says: the
+Evaluation mode: running batch-norm statistics and no noise. What a place is, `pipeline.config.places` says: the
 trunk and the expansion feature are those of the blockwise paper, the latter what the released evaluation classifies;
 the projector's output is what the loss sees.
 """
@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from pipeline.evaluation.places import Feature, Place
-from pipeline.stage import Stage
+from pipeline.config.places import Feature, Place
+from pipeline.stage.stage import Stage
 
 
 def places_of(stages: Sequence[Stage], features: Iterable[Feature], blocks: Collection[int] = ()) -> tuple[Place, ...]:

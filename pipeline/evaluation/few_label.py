@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 
-from pipeline.evaluation.accuracy import right
-from pipeline.evaluation.places import Place
-from pipeline.evaluation.protocols import INITIAL_STD
+from pipeline.config.places import Place
+from pipeline.measures.accuracy import right
+from pipeline.measures.protocols import INITIAL_STD
 from pipeline.randomness import generator, seeded_forward, seeded_initialisation
-from pipeline.stage import Stage
+from pipeline.stage.stage import Stage
 
 BATCH_SIZE = 256
 MOMENTUM = 0.9

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 
 from pipeline.errors import UserError
-from pipeline.evaluation.accuracy import right
 from pipeline.evaluation.few_label import CPU, few_label_indices
+from pipeline.measures.accuracy import right
 from pipeline.randomness import derive_seed, generator, seeded_initialisation
 
 HIDDEN = 2048

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from pipeline.config import Data
 from pipeline.config.evaluation import Quality
-from pipeline.data.datasets import ImageDataset
-from pipeline.data.replacement import replacements
-from pipeline.data.view_kinds import view_kinds
-from pipeline.data.views import ViewMaker
+from pipeline.data.augment.view_kinds import view_kinds
+from pipeline.data.augment.views import ViewMaker
+from pipeline.data.sets.datasets import ImageDataset
+from pipeline.data.sets.replacement import replacements
 from pipeline.errors import ConfigError, UserError
 from pipeline.randomness import derive_seed
 

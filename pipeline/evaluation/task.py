@@ -9,9 +9,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from pipeline.config.places import Place
 from pipeline.errors import UserError
 from pipeline.evaluation.feature_set import FeatureSet
-from pipeline.evaluation.places import Place
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 from pipeline.config import objectives as settings
 from pipeline.errors import ConfigError
-from pipeline.importing import Named
 from pipeline.objectives.barlow_twins import BarlowTwins
 from pipeline.objectives.base import Embeddings, Objective
 from pipeline.objectives.byol import BYOL
@@ -15,6 +14,7 @@ from pipeline.objectives.returned import regular
 from pipeline.objectives.simclr import SimCLR
 from pipeline.objectives.supervised import Supervised
 from pipeline.objectives.vicreg import VICReg
+from pipeline.plugins import Named
 from pipeline.randomness import seeded_initialisation
 
 OBJECTIVES: dict[str, Callable[[Any, int, int, int], Objective]] = {

@@ -1,7 +1,7 @@
 """BYOL (Grill et al. 2020, equation 2): predict what the target network says of the other view.
 
 The predictor belongs to the loss, not to the head: the target network has none. Its layers are those of the
-released BYOL report (`src/model.py`), the loss that of its `loss.py`. The target itself is `pipeline.target`.
+released BYOL report (`src/model.py`), the loss that of its `loss.py`. The target itself is `pipeline.stage.target_network`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from operator import add
 
 from torch import Tensor
 
+from pipeline.backbones.heads import mlp
 from pipeline.config import objectives as settings
 from pipeline.errors import ConfigError
-from pipeline.heads import mlp
 from pipeline.objectives.base import Embeddings, Objective, unit_vectors
 from pipeline.randomness import seeded_initialisation
 

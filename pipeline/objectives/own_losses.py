@@ -7,12 +7,12 @@ from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.config.objectives import Custom
-from pipeline.config_checks import embedding_width
 from pipeline.errors import ConfigError
-from pipeline.importing import first_line
 from pipeline.objectives import build_objective
 from pipeline.objectives.base import Embeddings, Objective
 from pipeline.objectives.returned import KEY
+from pipeline.plugins import first_line
+from pipeline.shapes import embedding_width
 
 
 def try_own_losses(config: Config) -> None:

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.errors import TrainingError
-from pipeline.importing import first_line
+from pipeline.plugins import first_line
 
 
 class ReplicaLost(TrainingError):

@@ -27,9 +27,9 @@ from common.runs import machine
 from PIL import Image
 
 from pipeline.config import Augment, Data, Jitter
-from pipeline.data.decoding import decode
-from pipeline.data.normalize import Normalize
-from pipeline.data.views import ViewMaker
+from pipeline.data.augment.normalize import Normalize
+from pipeline.data.augment.views import ViewMaker
+from pipeline.data.sets.decoding import decode
 
 Candidate = Callable[[int], object]
 """Augments the image of that number."""

@@ -23,8 +23,8 @@ from common.photographs import photograph
 from common.runs import machine
 
 from pipeline.config import Data
-from pipeline.data.photometrics import Photometrics
-from pipeline.data.views import ViewMaker
+from pipeline.data.augment.device_photometrics import Photometrics
+from pipeline.data.augment.views import ViewMaker
 
 BASELINE = "workers: one worker makes all of a view"
 

@@ -19,7 +19,7 @@ from common.photographs import photograph
 from common.runs import ROOT, machine
 
 from pipeline.config import Augment, Data
-from pipeline.data.views import ViewMaker
+from pipeline.data.augment.views import ViewMaker
 
 sys.path.insert(0, str(ROOT))
 

@@ -21,10 +21,10 @@ from common.photographs import jpeg, photograph
 from common.runs import ROOT, machine
 
 from pipeline.config import Config
-from pipeline.config_loading import load_config
-from pipeline.data.datasets import open_dataset
+from pipeline.config.places import FEATURES, Place
+from pipeline.data.sets.datasets import open_dataset
 from pipeline.evaluation.features import places_of
-from pipeline.evaluation.places import FEATURES, Place
+from pipeline.validation.loading import load_config
 from workers.evaluating.extraction import Extractor, evaluation_load, in_order, whole_batches
 from workers.evaluating.probe_table import ready_stages
 from workers.evaluating.source import FeatureSource

@@ -24,11 +24,11 @@ from typing import Any
 
 import torch
 
-from workers.environment import ALLOCATOR
-from workers.links.agent import start_agent, stop_agent
 from workers.links.base import LinkAddress, Receiver, Sender
 from workers.links.factory import Kind, open_receiver, open_sender
-from workers.messages import Header, TensorSpec
+from workers.links.messages import Header, TensorSpec
+from workers.links.rpc_agent import start_agent, stop_agent
+from workers.run.environment import ALLOCATOR
 
 KINDS: tuple[Kind, ...] = ("queue", "rpc", "p2p")
 MEGABYTES = (1, 12, 50)

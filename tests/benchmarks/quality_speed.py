@@ -16,7 +16,7 @@ import torch
 from common.runs import machine
 from torch import Tensor
 
-from pipeline.evaluation.quality import lidar, rankme, spectrum
+from pipeline.measures.quality import lidar, rankme, spectrum
 
 
 def naive_lidar(points: Tensor, delta: float = 1e-4, epsilon: float = 1e-8) -> float:

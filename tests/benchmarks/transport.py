@@ -30,7 +30,7 @@ from common.runs import machine
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.config import Config, Data, Train
-from pipeline.data.normalize import Normalize
+from pipeline.data.augment.normalize import Normalize
 from workers.feed import Feed
 
 BATCH = 128
@@ -42,10 +42,10 @@ CORES = os.sched_getaffinity(0)
 COPYING = """
     # A worker of the feed whose images are ready: what is left is to copy them to where the consumer looks.
     import sys
-    if "workers.feed.process" in sys.orig_argv:
+    if "workers.feed.worker_main" in sys.orig_argv:
         import numpy as np
-        from workers.feed.agenda import Layout
-        from workers.feed.making import Maker
+        from workers.feed.batch_plan import Layout
+        from workers.feed.view_worker import Maker
 
         ready = {}
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import Config
-from pipeline.config_loading import dump_config, load_config, parse_config
+from pipeline.validation.loading import dump_config, load_config, parse_config
 from tests.fuzz.fuzzing import EDITS, edited, fuzzed, quick, with_one_changed
 from tests.launch.test_config_errors import FRAGMENTS, LEAVES, VALUES, accepted_or_explained
 

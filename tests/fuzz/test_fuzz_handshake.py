@@ -21,11 +21,12 @@ from pipeline.errors import TrainingError
 from tests.fuzz.fuzzing import attempt, fuzzed
 from tests.waiting import LIMIT as HANG
 from tests.waiting import wait_until
-from workers.links import reception, wire
+from workers.control import acceptor as reception
+from workers.control.channel import ControlClient, ControlServer
+from workers.links import wire
 from workers.links.base import LinkAddress, Receiver, Sender
-from workers.links.control import ControlClient, ControlServer
 from workers.links.factory import open_receiver, open_sender
-from workers.messages import Header, TensorSpec
+from workers.links.messages import Header, TensorSpec
 
 pytestmark = pytest.mark.slow
 

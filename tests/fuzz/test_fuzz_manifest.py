@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from pipeline.errors import UserError
 from tests.fuzz.fuzzing import EDITS, JSON, attempt, edited, fuzzed, with_one_changed
-from workers.manifest import MANIFEST, Manifest, StageFile, check_files, read_manifest
+from workers.snapshots.manifest import MANIFEST, Manifest, StageFile, check_files, read_manifest
 
 pytestmark = pytest.mark.slow
 

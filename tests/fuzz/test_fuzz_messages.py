@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import TrainingError
-from pipeline.evaluation.online import Measure
+from pipeline.measures.online import Measure
 from tests.fuzz.fuzzing import EDITS, JSON, attempt, edited, fuzzed, with_one_changed
-from workers.failures import Sign
+from workers.control.channel import _decode, _name_in
+from workers.control.failures import Sign
+from workers.control.step_report import StepReport
+from workers.control.validation import MalformedMessage
 from workers.feed import FeedMeasures
 from workers.links.base import LinkAddress, LinkMismatch
-from workers.links.control import _decode, _name_in
 from workers.links.framed import _frame, _unframe
 from workers.links.handshake import compare_hellos, hello_bytes
-from workers.messages import Header, TensorSpec
-from workers.parsing import MalformedMessage
-from workers.reports import StepReport
+from workers.links.messages import Header, TensorSpec
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import launch.preflight
+import launch.prepare.preflight
 
 GOOD = """\
 data: {name: image_folder, root: images, batch_size: 4, image_size: 16}
@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_image_folder: C
     (tmp_path / "config.yaml").write_text(GOOD)
     make_image_folder(tmp_path / "images", per_class=4, classes=2)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launch.preflight, "count_gpus", lambda: 0)
+    monkeypatch.setattr(launch.prepare.preflight, "count_gpus", lambda: 0)
     return tmp_path
 
 
@@ -45,16 +45,18 @@ def tree() -> Callable[[Path], dict[str, bytes | None]]:
 @pytest.fixture
 def one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     """`onward report` with one figure, where they are not the point: drawing takes a second each."""
-    import launch.report
+    import launch.commands.report
 
-    draw = launch.report._pictures
-    monkeypatch.setattr(launch.report, "_pictures", lambda record: [p for p in draw(record) if p.key == "loss"])
+    draw = launch.commands.report._pictures
+    monkeypatch.setattr(
+        launch.commands.report, "_pictures", lambda record: [p for p in draw(record) if p.key == "loss"]
+    )
 
 
 @pytest.fixture
 def page_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """`onward report` with all figures in the page, and not drawn twice more for papers."""
-    monkeypatch.setattr("launch.report.save", lambda *_: [])
+    monkeypatch.setattr("launch.commands.report.save", lambda *_: [])
 
 
 @pytest.fixture

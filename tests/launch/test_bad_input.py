@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-import launch.preflight
+import launch.prepare.preflight
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def test_bad_input(
     if case.text:
         (folder / "config.yaml").write_bytes(case.text if isinstance(case.text, bytes) else case.text.encode())
     case.prepare(folder)
-    monkeypatch.setattr(launch.preflight, "count_gpus", lambda: case.gpus)
+    monkeypatch.setattr(launch.prepare.preflight, "count_gpus", lambda: case.gpus)
     before = tree(folder)
     assert_refused(onward(command, "config.yaml", *case.overrides), case.expected)
     assert tree(folder) == before, "something was written"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import launch.preflight
+import launch.prepare.preflight
 
 VIT = "model={backbone: vit_b_16, patch_size: 4, hidden_dim: 32, num_layers: 2, num_heads: 4, mlp_dim: 64}"
 ALEXNET = "model={backbone: 'torchvision.models:alexnet', output: features"
@@ -232,7 +232,7 @@ def test_bad_method(
     fake_training: list[Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(launch.preflight, "count_gpus", lambda: 0)
+    monkeypatch.setattr(launch.prepare.preflight, "count_gpus", lambda: 0)
     assert_refused(onward("train", "config.yaml", *overrides), expected)
     assert fake_training == [], "training was started"
 

@@ -13,11 +13,11 @@ from typing import Any, cast
 
 import pytest
 
-from launch import children
-from launch.children import wait_for_killed
-from launch.coordinate import Parent
-from launch.forked import Forked
-from launch.supervise import Supervision, make_private_dir
+from launch.processes import child as children
+from launch.processes.child import wait_for_killed
+from launch.processes.coordinator_main import Parent
+from launch.processes.fork_client import Forked
+from launch.processes.supervise import Supervision, make_private_dir
 from pipeline.errors import UserError
 
 

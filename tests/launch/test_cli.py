@@ -16,12 +16,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from launch.run_dir import read_config
-from pipeline.config_loading import load_config
+from launch.prepare.run_dir import read_config
 from pipeline.errors import StageFailure, UserError
+from pipeline.validation.loading import load_config
 from tests.runs import LIMIT
-from workers.run_files import RunDir
-from workers.tensor_files import save_tensors
+from workers.run.files import RunDir
+from workers.run.tensor_files import save_tensors
 
 CommandLine = Callable[..., Any]
 
@@ -35,7 +35,7 @@ def test_training_starts_in_a_directory_that_is_ready(
         seen.append((config, run_dir, read_config(run_dir), RunDir(run_dir).logs.is_dir()))
         return 0
 
-    stand_in(monkeypatch, "launch.spawn", run_training=run_training)
+    stand_in(monkeypatch, "launch.processes.local", run_training=run_training)
     outcome = onward("train", "config.yaml", "run_dir=out", "seed=5", "stages.2.noise.std=0.5")
     expected = load_config("config.yaml", ["run_dir=out", "seed=5", "stages.2.noise.std=0.5"])
     assert (outcome.code, outcome.err) == (0, "")
@@ -80,15 +80,17 @@ def test_exit_codes(
             raise ending
         return ending
 
-    stand_in(monkeypatch, "launch.spawn", run_training=run_training)
+    stand_in(monkeypatch, "launch.processes.local", run_training=run_training)
     outcome = onward("train", "config.yaml")
     assert (outcome.code, outcome.err) == (code, message)
 
 
 def test_evaluation_is_given_the_run(folder: Path, onward: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(monkeypatch, "launch.spawn", run_training=lambda *_: 0)
+    stand_in(monkeypatch, "launch.processes.local", run_training=lambda *_: 0)
     expected = (Path("out"), ["evaluation.mlp=true"])
-    stand_in(monkeypatch, "launch.evaluate", evaluate_run=lambda *given, trusted: 3 if given == expected else 4)
+    stand_in(
+        monkeypatch, "launch.commands.evaluate", evaluate_run=lambda *given, trusted: 3 if given == expected else 4
+    )
     onward("train", "config.yaml", "run_dir=out")
     assert onward("evaluate", "out", "evaluation.mlp=true").code == 3
 

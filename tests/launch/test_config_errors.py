@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from pipeline.config import Config, Section
 from pipeline.config.kinds import annotation_at, kinds_of, section_for
-from pipeline.config_loading import load_config, parse_config
 from pipeline.errors import ConfigError, UserError
+from pipeline.validation.loading import load_config, parse_config
 
 FRAGMENTS = ["data", "stages", "1", "2", "noise", "std", "cuts", "0", "null", "true", "-1", ".nan", "1e9", "layer1"]
 FRAGMENTS += [

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import Config
-from pipeline.config_loading import load_config
+from pipeline.validation.loading import load_config
 from tests.documents import PRESETS as CONFIGS
 from tests.documents import header
 from tests.marks import slow

@@ -17,10 +17,10 @@ import pytest
 import typer
 
 from launch.cli import app
-from pipeline.config_loading import dump_config
+from pipeline.validation.loading import dump_config
 from tests.runs import LIMIT, session_server
-from tests.workers.evaluating_runs import image_folder, small_config
-from workers.run_files import RunDir
+from tests.workers.evaluating.evaluating_runs import image_folder, small_config
+from workers.run.files import RunDir
 
 pytestmark = pytest.mark.processes
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config_loading import parse_config
 from pipeline.errors import ConfigError
+from pipeline.validation.loading import parse_config
 from workers.observing.terminal import verbosity
 
 Onward = Callable[..., Any]
@@ -48,7 +48,9 @@ def test_whoever_wants_a_run_to_be_longer_is_told_what_can_be_done(
 
 
 def test_a_warm_up_that_is_too_long_is_refused_before_the_network_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.config_checks.check_model", lambda _: pytest.fail("the network was looked at"))
+    monkeypatch.setattr(
+        "pipeline.validation.combinations.check_model", lambda _: pytest.fail("the network was looked at")
+    )
     with pytest.raises(ConfigError, match=r"^optimizer\.warmup_epochs: "):
         parse_config({"train": {"epochs": 1}, "optimizer": {"warmup_epochs": 1}})
 

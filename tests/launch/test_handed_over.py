@@ -13,15 +13,15 @@ import pytest
 import torch
 import yaml
 
-from launch.run_dir import read_config
-from pipeline.config_loading import Reading, load_config, parse_config
+from launch.prepare.run_dir import read_config
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import make_folder, open_to_read, open_to_write, read_whole
-from tests.launch.evaluations import full, write_run
-from tests.launch.reported import line
+from pipeline.validation.loading import Reading, load_config, parse_config
+from tests.launch.commands.evaluations import full, write_run
+from tests.launch.pages.reported import line
 from tests.strangers import NOBODY, needs_root
-from workers.run_files import RunDir, write_parts
-from workers.tensor_files import save_tensors
+from workers.run.files import RunDir, write_parts
+from workers.run.tensor_files import save_tensors
 
 KEY = "ssh-of-the-owner"
 
@@ -248,7 +248,7 @@ SECRETS: dict[str, Any] = {
 
 @pytest.mark.usefixtures("page_alone", "one_figure")
 def test_a_trackers_key_is_in_its_file_alone_and_that_is_the_users(tmp_path: Path, onward: Callable[..., Any]) -> None:
-    from launch.run_dir import begin_run
+    from launch.prepare.run_dir import begin_run
 
     run = tmp_path / "run"
     run.mkdir()
@@ -264,7 +264,7 @@ def test_a_trackers_key_is_in_its_file_alone_and_that_is_the_users(tmp_path: Pat
 
 
 def test_a_configuration_without_secrets_is_as_readable_as_the_user_wants(tmp_path: Path) -> None:
-    from launch.run_dir import begin_run
+    from launch.prepare.run_dir import begin_run
 
     before = os.umask(0o022)
     try:

@@ -12,8 +12,8 @@ from typing import Any
 
 from tests.waiting import wait_until
 from workers.observing.observer import Event, RunFacts
+from workers.observing.terminal.console import Terminal
 from workers.observing.terminal.progress import Progress
-from workers.observing.terminal.voice import Terminal
 
 
 def facts(path: Path = Path("runs/made-up"), stages: int = 2, start_step: int = 0) -> RunFacts:

@@ -10,12 +10,12 @@ from typing import Any
 from rich.console import Console
 
 from tests.pipeline.small import small_config
+from workers.control.step_report import StepReport
+from workers.coordinator.recorder import Recorder
 from workers.observing.metrics import RunMetrics
 from workers.observing.observer import Event, Observers, RunFacts
+from workers.observing.terminal.console import Terminal
 from workers.observing.terminal.progress import Progress
-from workers.observing.terminal.voice import Terminal
-from workers.recorder import Recorder
-from workers.reports import StepReport
 
 
 def facts(path: Path, steps: int = 6, **sections: Any) -> RunFacts:

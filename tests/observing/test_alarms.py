@@ -10,11 +10,11 @@ import pytest
 from pipeline.config import Config
 from tests.observing.clock import Clock
 from tests.pipeline.small import small_config
-from workers.meeting import START_SECONDS
 from workers.observing import alarms as alarms_module
 from workers.observing.alarms import Alarms
+from workers.observing.backlog import Owed
 from workers.observing.observer import Event
-from workers.observing.owing import Owed
+from workers.topology.rendezvous import START_SECONDS
 
 WIDTHS = {1: 8, 2: 16, 3: 32, 4: 64}
 """Channels of the four blocks of the small network."""

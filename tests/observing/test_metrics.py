@@ -15,12 +15,12 @@ from tests.observing.recorders import facts, recorder
 from tests.observing.recorders import report as a_report
 from tests.runs import ROOT
 from tests.waiting import LIMIT
+from workers.control.step_report import StepReport
 from workers.feed import FeedMeasures
 from workers.observing.catalogue import CATALOGUE, STAGE, reference
 from workers.observing.live import History, LiveServer
 from workers.observing.metrics import RunMetrics
 from workers.observing.observer import ALARMS, Event
-from workers.reports import StepReport
 
 OF_RUN = {"onward_samples_total": 128, "onward_epoch": 3, "onward_images_per_second": 12.5, "onward_run_steps": 6}
 """What is served of the run that is made up below."""

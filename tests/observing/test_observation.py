@@ -15,13 +15,13 @@ from pipeline.errors import ConfigError, UserError
 from tests.observing.recorders import Witness
 from tests.pipeline.small import small_config
 from tests.waiting import LIMIT
-from workers.failures import RunFailed, Sign
+from workers.control.failures import RunFailed, Sign
+from workers.coordinator.observers import Observation
 from workers.observing.event_log import EventLog
 from workers.observing.history_file import read_events
-from workers.observing.observation import Observation
 from workers.observing.observer import Event
-from workers.observing.terminal.voice import Terminal
-from workers.run_files import RunDir
+from workers.observing.terminal.console import Terminal
+from workers.run.files import RunDir
 
 
 def observation(folder: Path, start_step: int = 0, **sections: Any) -> tuple[Observation, Witness, io.StringIO]:
@@ -57,7 +57,7 @@ def test_everybody_is_told_from_the_beginning_to_the_end(tmp_path: Path) -> None
 
 
 def test_no_observer_is_told_a_trackers_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.observing.observation.start_trackers", lambda *_: Witness())
+    monkeypatch.setattr("workers.coordinator.observers.start_trackers", lambda *_: Witness())
     tracker = {"kind": "my_trackers:Sheet", "options": {"api_key": "of-the-owner", "entity": "us"}}
     made, witness, _ = observation(tmp_path, trackers=[tracker], metrics={"port": 0})
     with made:

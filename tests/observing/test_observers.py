@@ -15,13 +15,13 @@ from pipeline.errors import UserError
 from tests.observing.clock import Clock
 from tests.observing.recorders import Witness, facts, recorder, report
 from tests.waiting import LIMIT
-from workers.failures import Interrupted, RunFailed, Sign
-from workers.observing import pace
+from workers.control.failures import Interrupted, RunFailed, Sign
+from workers.control.validation import MalformedMessage
+from workers.coordinator import throughput as pace
+from workers.coordinator.observers import outcome_of
 from workers.observing.event_log import EventLog
 from workers.observing.history_file import read_events, read_steps
-from workers.observing.observation import outcome_of
 from workers.observing.observer import Event, Observers
-from workers.parsing import MalformedMessage
 
 PACES = [{"images_per_second": 0.0, "eta_seconds": None}, {"images_per_second": 32.0, "eta_seconds": 2.0}]
 """Of two steps of three, 64 images each, two seconds apart."""

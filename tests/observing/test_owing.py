@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.observing.clock import Clock
-from workers.observing import owing as owing_module
-from workers.observing.owing import Owed, Owing
+from workers.observing import backlog as owing_module
+from workers.observing.backlog import Owed, Owing
 
 
 @pytest.fixture

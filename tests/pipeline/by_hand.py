@@ -11,10 +11,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from pipeline.noise import add_noise
 from pipeline.objectives import Embeddings
 from pipeline.replicas import gather_rows
-from pipeline.stage import Stage
+from pipeline.stage.noise import add_noise
+from pipeline.stage.stage import Stage
 
 Layout = torch.memory_format
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.pipeline.replica_team import Replicas
+from tests.pipeline.replicas.replica_team import Replicas
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Config
-from pipeline.config_loading import parse_config
-from pipeline.data.schedules import view_sizes
-from pipeline.data.view_kinds import sizes_differ
-from pipeline.packing import pack
+from pipeline.data.augment.resolution import view_sizes
+from pipeline.data.augment.view_kinds import sizes_differ
+from pipeline.data.packing import pack
 from pipeline.serial import build_stages, end_to_end_step, serial_step
-from pipeline.stage import Stage
-from pipeline.stage_report import StageReport
-from pipeline.state import stage_tensors
+from pipeline.stage.report import StageReport
+from pipeline.stage.stage import Stage
+from pipeline.stage.state import stage_tensors
+from pipeline.validation.loading import parse_config
 
 STEPS_PER_EPOCH = 4
 

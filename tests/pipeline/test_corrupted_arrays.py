@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from pipeline.data.datasets import ImageDataset
+from pipeline.data.sets.datasets import ImageDataset
 from pipeline.errors import UserError
 from pipeline.evaluation.corrupted_sets import CorruptedSets
 

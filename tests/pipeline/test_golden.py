@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Config
-from pipeline.config_loading import parse_config
-from pipeline.noise import add_noise
 from pipeline.optim import Lars, WarmupCosine, parameter_groups
 from pipeline.replicas import SOLO, Team
 from pipeline.serial import serial_step
-from pipeline.stage import Stage
+from pipeline.stage.noise import add_noise
+from pipeline.stage.stage import Stage
+from pipeline.validation.loading import parse_config
 from tests.pipeline.golden import Golden, folders
-from tests.pipeline.replica_team import Replicas
+from tests.pipeline.replicas.replica_team import Replicas
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 

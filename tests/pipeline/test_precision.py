@@ -15,7 +15,7 @@ from pipeline.engines.base import norm_of_gradients
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.precision import DTYPES, Compute, LossScaler
 from pipeline.serial import build_stages, end_to_end_step, shared_scaler_step
-from pipeline.stage import Stage
+from pipeline.stage.stage import Stage
 from tests.pipeline.by_hand import backward_by_hand, forward_by_hand, same_gradients, step_by_hand
 from tests.pipeline.small import STEPS_PER_EPOCH, same, small_config, state, train, views
 

@@ -12,29 +12,29 @@ from typing import Any, cast
 import pytest
 import torch
 from safetensors.torch import load_file, save
+from workers.snapshots.writer import SnapshotWriter, Taken
 
 from pipeline.config import Config
 from pipeline.errors import TrainingError
-from pipeline.stage import Stage
+from pipeline.stage.stage import Stage
 from tests.pipeline.small import small_config
 from tests.waiting import LIMIT
-from tests.workers.test_stage_worker import Reports
-from workers import stage_worker
-from workers.compute import FILL, set_up_compute
-from workers.failures import Interrupted
-from workers.faults import Faults
-from workers.feed.worker import Worker
-from workers.leaving import WAKE
+from tests.workers.stage.test_worker import Reports
+from workers.control.channel import ControlClient
+from workers.control.failures import Interrupted
+from workers.feed.worker_process import Worker
 from workers.links.base import LinkAddress, Receiver, Sender
-from workers.links.control import ControlClient
-from workers.meeting import START_SECONDS
-from workers.messages import Header, Message, TensorSpec
-from workers.ready import readable
-from workers.run_files import RunDir
-from workers.snapshots import SnapshotWriter, Taken
-from workers.stage_worker import Activity, Snapshots, StageWorker
-from workers.tensor_files import NAMES, save_tensors
-from workers.watch import Watch
+from workers.links.messages import Header, Message, TensorSpec
+from workers.run.compute import FILL, set_up_compute
+from workers.run.faults import Faults
+from workers.run.files import RunDir
+from workers.run.polling import readable
+from workers.run.signals import WAKE
+from workers.run.tensor_files import NAMES, save_tensors
+from workers.stage import worker as stage_worker
+from workers.stage.heartbeat import Watch
+from workers.stage.worker import Activity, Snapshots, StageWorker
+from workers.topology.rendezvous import START_SECONDS
 
 
 class Told(Receiver):
@@ -144,7 +144,7 @@ def test_tensors_are_written_as_the_library_does_without_holding_the_file_in_mem
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stage of 8 GB was held three times while it was written: the copy, the bytes of the file, and again."""
-    monkeypatch.setattr("workers.tensor_files.PIECE_BYTES", 64)
+    monkeypatch.setattr("workers.run.tensor_files.PIECE_BYTES", 64)
     source = torch.Generator().manual_seed(0)
     tensors = {f"{letter}.{kind}": torch.zeros(3, 5, dtype=kind) for kind in NAMES for letter in "ba"}
     tensors |= {

@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pipeline.stage import Stage
+from pipeline.stage.stage import Stage
 from tests.pipeline.small import small_config
 from workers.evaluating import context
 from workers.evaluating.context import Context

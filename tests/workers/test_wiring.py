@@ -14,10 +14,10 @@ from tests.pipeline.small import small_config
 from workers import wiring
 from workers.links.base import LinkAddress
 from workers.links.factory import CPU
-from workers.meeting import START_SECONDS, Meeting
-from workers.messages import TensorSpec
-from workers.run_files import RunDir
-from workers.topology import members
+from workers.links.messages import TensorSpec
+from workers.run.files import RunDir
+from workers.topology.members import members
+from workers.topology.rendezvous import START_SECONDS, Meeting
 from workers.wiring import Wiring
 
 Opened = tuple[str, str, str, str, TensorSpec, str]

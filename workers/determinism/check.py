@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from pipeline.config import Config
-from pipeline.data.index import Index
+from pipeline.data.sets.index import Index
 from pipeline.errors import UserError
 from pipeline.ordinary_files import read_whole
 from workers.determinism.child import in_a_child
@@ -19,7 +19,7 @@ from workers.determinism.refusal import PLAIN, name_of, refusal
 from workers.determinism.remembered import Remembered
 from workers.determinism.step import trials_of
 from workers.determinism.twice import TRIAL_SECONDS, differences
-from workers.run_files import RunDir
+from workers.run.files import RunDir
 
 INDEX_BYTES = 1 << 30
 """Of the largest index that is read: of hundreds of millions of images."""

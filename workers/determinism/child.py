@@ -19,8 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from workers.leaving import PARENT_DIED
-from workers.ready import readable
+from workers.run.polling import readable
+from workers.run.signals import PARENT_DIED
 
 NOTE_BYTES = 4096
 

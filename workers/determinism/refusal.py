@@ -10,12 +10,12 @@ import torch
 
 from pipeline.config import Config
 from pipeline.config.run import StageOverrides
-from pipeline.config_checks import check_together
 from pipeline.errors import ConfigError
+from pipeline.validation.combinations import check_together
 from workers.determinism.child import Note, Outcome, in_a_child
 from workers.determinism.step import Trial
 from workers.determinism.twice import TRIAL_SECONDS, differences, first_operation
-from workers.topology import stage_name
+from workers.topology.members import stage_name
 
 KEY = "determinism.check"
 PLAIN: dict[str, Any] = {"compile": False, "channels_last": False, "tf32": False, "dtype": "fp32"}

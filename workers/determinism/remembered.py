@@ -15,7 +15,7 @@ import torch
 
 from pipeline.config import Config
 from workers.determinism.step import Trial
-from workers.private import home_cache, is_own
+from workers.run.private import home_cache, is_own
 
 DECIDE = ("mode", "threads", "train", "data", "model", "head", "objective", "noise", "optimizer", "precision", "stages")
 """Sections of a configuration that a step depends on."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pipeline.stage import Stage
+from pipeline.stage.stage import Stage
 from workers.determinism.child import Note
 from workers.determinism.step import checksum
 

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.config.engines import TorchEngine
-from pipeline.data.schedules import view_sizes
-from pipeline.phases import Phases
+from pipeline.data.augment.resolution import view_sizes
 from pipeline.precision import DTYPES, LossScaler
 from pipeline.serial import build_stages, end_to_end_step
 from pipeline.shapes import view_shapes
-from pipeline.stage import Stage
-from pipeline.state import stage_tensors
-from workers.meeting import NoisePolicy
+from pipeline.stage.phases import Phases
+from pipeline.stage.stage import Stage
+from pipeline.stage.state import stage_tensors
+from workers.topology.rendezvous import NoisePolicy
 
 STEPS_PER_EPOCH = 1
 """Of the tried run, so that the number of a step is that of its epoch; kernels do not depend on it."""

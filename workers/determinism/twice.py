@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from pipeline.config import Config
-from workers.compute import set_up_compute
 from workers.determinism.child import Note
 from workers.determinism.memory import Footprint, leave_junk
 from workers.determinism.step import Trial, step_checksums
+from workers.run.compute import set_up_compute
 
 TRIAL_SECONDS = 300.0
 """For two steps; whoever takes longer is trained untried."""

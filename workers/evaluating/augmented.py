@@ -16,10 +16,10 @@ from torch import Tensor
 
 from pipeline.config import Augment, Data
 from pipeline.config.data import Crops, Jitter
-from pipeline.data.datasets import ImageDataset
-from pipeline.data.draws import Purpose, keyed_bits
-from pipeline.data.views import ViewMaker
-from pipeline.evaluation.places import Place
+from pipeline.config.places import Place
+from pipeline.data.augment.keyed_draws import Purpose, keyed_bits
+from pipeline.data.augment.views import ViewMaker
+from pipeline.data.sets.datasets import ImageDataset
 from pipeline.randomness import derive_seed
 from workers.evaluating.extraction import Batch, Extractor, Load
 from workers.evaluating.finite import check_finite

@@ -18,13 +18,13 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
+from pipeline.config.places import Place
 from pipeline.errors import UserError
-from pipeline.evaluation.places import Place
 from pipeline.ordinary_files import open_to_read, read_whole
-from pipeline.stage import Stage
+from pipeline.stage.stage import Stage
 from workers.evaluating.finite import is_finite
-from workers.run_files import write_json
-from workers.tensor_files import open_tensors
+from workers.run.files import write_json
+from workers.run.tensor_files import open_tensors
 
 FORMAT = "onward-features-1"
 INDEX = "features.json"

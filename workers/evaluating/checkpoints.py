@@ -11,11 +11,11 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from pipeline.errors import ConfigError, UserError
-from pipeline.stage import Stage
-from pipeline.state import network_misfit, network_names
-from workers.manifest import MANIFEST, check_files, read_manifest
-from workers.run_files import RunDir, step_numbers
-from workers.tensor_files import facts_of, open_tensors
+from pipeline.stage.stage import Stage
+from pipeline.stage.state import network_misfit, network_names
+from workers.run.files import RunDir, step_numbers
+from workers.run.tensor_files import facts_of, open_tensors
+from workers.snapshots.manifest import MANIFEST, check_files, read_manifest
 
 
 def load_network(run: RunDir, stages: Sequence[Stage], steps: int | None, note: Callable[[str], None]) -> None:

@@ -15,13 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.config import Config, Data, Evaluation
-from pipeline.data.datasets import ImageDataset, Split, open_dataset
-from pipeline.data.evaluation_view import evaluation_view
+from pipeline.config.places import Feature, Place
+from pipeline.data.augment.evaluation_view import evaluation_view
+from pipeline.data.sets.datasets import ImageDataset, Split, open_dataset
 from pipeline.errors import ConfigError
 from pipeline.evaluation.feature_set import FeatureSet
 from pipeline.evaluation.features import embed, places_of
-from pipeline.evaluation.places import Feature, Place
-from pipeline.stage import Stage
+from pipeline.stage.stage import Stage
 from workers.evaluating.augmented import augmented_batches
 from workers.evaluating.extraction import Batch, Load, Transform
 from workers.evaluating.finite import check_finite

@@ -22,13 +22,13 @@ from torch import Tensor
 from pipeline.config import Config, Data
 from pipeline.config.heads import Expansion
 from pipeline.config.model import Module
-from pipeline.data.datasets import ImageDataset
-from pipeline.data.evaluation_view import evaluation_view
-from pipeline.data.memory import available_bytes
+from pipeline.config.places import Place
+from pipeline.data.augment.evaluation_view import evaluation_view
+from pipeline.data.sets.datasets import ImageDataset
+from pipeline.data.sets.memory import available_bytes
 from pipeline.evaluation.features import embed
-from pipeline.evaluation.places import Place
 from pipeline.shapes import block_output
-from pipeline.stage import Stage
+from pipeline.stage.stage import Stage
 
 Batch = range | NDArray[np.int64]
 """Numbers of the images of a batch."""

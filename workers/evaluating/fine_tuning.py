@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from pipeline.config.places import Place
 from pipeline.evaluation.few_label import FineTuned, LabelledImages, epoch_batches, fine_tune, score
-from pipeline.evaluation.places import Place
 from pipeline.evaluation.task import Task
 from pipeline.randomness import derive_seed
 from workers.evaluating.augmented import augmented_load

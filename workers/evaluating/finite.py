@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from pipeline.config.places import Place
 from pipeline.errors import UserError
-from pipeline.evaluation.places import Place
 
 ROWS = 8192
 """That are looked at at once: features may be mapped from a file that is larger than the memory."""

@@ -11,9 +11,9 @@ import hashlib
 from collections.abc import Callable, Mapping
 
 from pipeline.config import Data
-from pipeline.data.datasets import ImageDataset, Split, open_labelled
-from pipeline.data.files import FileImages
-from pipeline.data.unreadable import named, unreadable
+from pipeline.data.sets.datasets import ImageDataset, Split, open_labelled
+from pipeline.data.sets.files import FileImages
+from pipeline.data.sets.unreadable import named, unreadable
 from pipeline.errors import UserError
 from workers.evaluating.ranks import Ranks
 

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 
 from pipeline.config import Config
-from pipeline.data.datasets import Split
+from pipeline.config.places import Place
+from pipeline.data.sets.datasets import Split
 from pipeline.evaluation.blocks import FEATURES, score_blocks
 from pipeline.evaluation.feature_set import FeatureSet
 from pipeline.evaluation.features import places_of
-from pipeline.evaluation.places import Place
 from pipeline.serial import build_stages
-from pipeline.stage import Stage
-from workers.compute import cpu_threads, set_up_compute
+from pipeline.stage.stage import Stage
 from workers.evaluating.labelled import Tell
 from workers.evaluating.source import FeatureSource
+from workers.run.compute import cpu_threads, set_up_compute
 
 
 def ready_stages(config: Config, device: torch.device) -> list[Stage]:

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.config.places import Place
 from pipeline.evaluation.document import Record
 from pipeline.evaluation.few_label import few_label_indices
-from pipeline.evaluation.knn import knn_accuracy
-from pipeline.evaluation.linear import linear_probe_accuracy
 from pipeline.evaluation.mlp import EPOCHS, fit_mlp
-from pipeline.evaluation.places import Place
-from pipeline.evaluation.probes import LinearProbe, ProbeScore, fit, fit_augmented, steps
-from pipeline.evaluation.protocols import PROTOCOLS
 from pipeline.evaluation.task import Task
+from pipeline.measures.knn import knn_accuracy
+from pipeline.measures.linear import linear_probe_accuracy
+from pipeline.measures.probes import LinearProbe, ProbeScore, fit, fit_augmented, steps
+from pipeline.measures.protocols import PROTOCOLS
 from pipeline.randomness import derive_seed
-from workers.compute import cpu_threads
 from workers.evaluating.context import Context
 from workers.evaluating.fine_tuning import fine_tuned_accuracy
+from workers.run.compute import cpu_threads
 
 Scores = Mapping[tuple[Place, str], ProbeScore]
 

@@ -6,8 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.config.evaluation import Evaluation
-from pipeline.evaluation import few_label, linear, mlp
-from pipeline.evaluation.protocols import INITIAL_STD, PROTOCOLS
+from pipeline.evaluation import few_label, mlp
+from pipeline.measures import linear
+from pipeline.measures.protocols import INITIAL_STD, PROTOCOLS
 
 
 def protocols_of(settings: Evaluation) -> dict[str, dict[str, Any]]:

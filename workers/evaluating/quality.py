@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.config.evaluation import Quality
-from pipeline.data.memory import available_bytes
+from pipeline.config.places import Place
+from pipeline.data.sets.memory import available_bytes
 from pipeline.errors import ConfigError
 from pipeline.evaluation.document import Record
-from pipeline.evaluation.places import Place
-from pipeline.evaluation.quality import alpha_of_spectrum, collapse_level, lidar, rankme, spectrum
 from pipeline.evaluation.quality_views import QualityViews
-from workers.compute import cpu_threads
+from pipeline.measures.quality import alpha_of_spectrum, collapse_level, lidar, rankme, spectrum
 from workers.evaluating.context import Context
 from workers.evaluating.extraction import Batch
+from workers.run.compute import cpu_threads
 
 MEASURE = "quality"
 WORK = 3

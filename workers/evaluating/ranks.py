@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline.config.places import Place
 from pipeline.errors import TrainingError, UserError
-from pipeline.evaluation.places import Place
 from workers.evaluating.cache import Written
-from workers.groups import RunGroup
+from workers.topology.torchrun import RunGroup
 
 TIMEOUT = 1800.0
 """Seconds that one process waits for another, which has as much to do as itself."""

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.data.datasets import ImageDataset
+from pipeline.config.places import Place
+from pipeline.data.sets.datasets import ImageDataset
 from pipeline.errors import ConfigError
 from pipeline.evaluation.corrupted_sets import CorruptedSets
 from pipeline.evaluation.corruptions.corrupt import corrupt
@@ -24,12 +25,11 @@ from pipeline.evaluation.corruptions.errors import Pair, PlaceErrors, corruption
 from pipeline.evaluation.corruptions.names import resolve
 from pipeline.evaluation.corruptions.parameters import edition_for
 from pipeline.evaluation.document import Document, Record
-from pipeline.evaluation.linear import LinearClassifier, fit_linear_probe
-from pipeline.evaluation.places import Place
 from pipeline.evaluation.task import Task
-from workers.compute import cpu_threads
+from pipeline.measures.linear import LinearClassifier, fit_linear_probe
 from workers.evaluating.context import Context
 from workers.evaluating.extraction import Batch, evaluation_load, whole_batches
+from workers.run.compute import cpu_threads
 
 PIECE = 64
 """Clean views that are made at once, for all corruptions of them."""

@@ -18,12 +18,12 @@ from typing import BinaryIO, Self
 import torch
 from torch import Tensor
 
+from pipeline.config.places import Place
 from pipeline.errors import UserError
-from pipeline.evaluation.places import Place
 from pipeline.ordinary_files import open_to_write
 from workers.evaluating.cache import TENSOR, Written
 from workers.evaluating.finite import check_finite
-from workers.run_files import temporary_of
+from workers.run.files import temporary_of
 
 
 class Rows:

@@ -20,24 +20,24 @@ from typing import Any
 import torch
 
 from pipeline.config import Config
-from pipeline.data.datasets import Split
+from pipeline.config.places import Place
+from pipeline.data.sets.datasets import Split
 from pipeline.errors import ConfigError, UserError
 from pipeline.evaluation.document import DataInfo, Document, Record
-from pipeline.evaluation.places import Place
-from pipeline.stage import Stage
+from pipeline.stage.stage import Stage
 from workers.evaluating.checkpoints import load_network
 from workers.evaluating.context import Context
 from workers.evaluating.labelled import LabelledImages
 from workers.evaluating.probe_table import ready_stages, scores_of, table_features
 from workers.evaluating.probes import measure_probes
+from workers.evaluating.progress import Teller
 from workers.evaluating.protocols import protocols_of
 from workers.evaluating.quality import measure_quality
 from workers.evaluating.ranks import Ranks
 from workers.evaluating.robustness import measure_corruptions, plan_corruptions
 from workers.evaluating.source import PACKAGES, FeatureSource
-from workers.evaluating.telling import Teller
 from workers.evaluating.transfer import check_transfer, transfer_contexts
-from workers.run_files import RunDir
+from workers.run.files import RunDir
 
 FOLDER = "evaluation"
 """Of a run directory: tables, figures, and the features that are kept."""

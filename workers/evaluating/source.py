@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Config, Data
-from pipeline.data.datasets import ImageDataset, Split
-from pipeline.data.index import fingerprint
+from pipeline.config.places import Place
+from pipeline.data.sets.datasets import ImageDataset, Split
+from pipeline.data.sets.index import fingerprint
 from pipeline.errors import UserError
 from pipeline.evaluation.feature_set import FeatureSet
-from pipeline.evaluation.places import Place
-from pipeline.stage import Stage
+from pipeline.stage.stage import Stage
 from workers.evaluating.cache import Entry, Written, network_digest, read_features
 from workers.evaluating.extraction import Batch, Extractor, Load, Transform, evaluation_load, whole_batches
 from workers.evaluating.labelled import LabelledImages, Tell

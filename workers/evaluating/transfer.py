@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.config import Data
 from pipeline.config.data import FOLDERS
 from pipeline.config.evaluation import TransferSet
-from pipeline.data.datasets import ImageDataset, Split, open_dataset
+from pipeline.data.sets.datasets import ImageDataset, Split, open_dataset
 from pipeline.errors import ConfigError, UserError
 from workers.evaluating.context import Context
 

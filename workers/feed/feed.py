@@ -24,18 +24,18 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.config import Config, Data
-from pipeline.data.datasets import ImageDataset, open_dataset
-from pipeline.data.shared import share
+from pipeline.data.sets.datasets import ImageDataset, open_dataset
+from pipeline.data.sets.shared import share
 from pipeline.errors import OnwardError, TrainingError
+from workers.control.feed_report import PARTS, FeedMeasures
 from workers.feed.affinity import allowed_cores, cores_for
-from workers.feed.agenda import Agenda, Work
-from workers.feed.gate import Gate
-from workers.feed.making import Maker, StandIn
-from workers.feed.measures import PARTS, FeedMeasures
+from workers.feed.backpressure import Gate
+from workers.feed.batch_plan import Agenda, Work
 from workers.feed.pool import Local, Pool, Source
 from workers.feed.ring import Ring
+from workers.feed.view_worker import Maker, StandIn
 from workers.observing.trace import MAKING, NO_TRACE, Tracer
-from workers.topology import members
+from workers.topology.members import members
 
 POLL_SECONDS = 0.25
 """How soon a consumer that waits notices that the feed was closed or is stuck."""
@@ -54,7 +54,7 @@ class FeedBatch:
         step, epoch: counted from 0.
         last: no batch follows.
         views: uint8 `[V, B, S, S, 3]`, view 1 first; `[1, B, total]` where views have several sizes
-            (`pipeline.packing`). In the memory of the feed: valid until the next one is asked for.
+            (`pipeline.data.packing`). In the memory of the feed: valid until the next one is asked for.
         samples: the numbers of the images in the data set, int64 `[B]`.
         labels: the classes of the images, int64 `[B]`, if a loss uses them, else None.
     """

@@ -14,11 +14,11 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from pipeline.errors import TrainingError, UserError
-from workers.feed.agenda import Agenda, Chunk, Work
-from workers.feed.gate import POLL_SECONDS, Gate
-from workers.feed.making import Maker, StandIn, Stopped
+from workers.feed.backpressure import POLL_SECONDS, Gate
+from workers.feed.batch_plan import Agenda, Chunk, Work
 from workers.feed.ring import NOTHING, Ring
-from workers.feed.worker import Worker, how
+from workers.feed.view_worker import Maker, StandIn, Stopped
+from workers.feed.worker_process import Worker, how
 
 AHEAD = 2
 """Pieces that a worker is given at a time, so that it need not wait for the next."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import TrainingError
-from workers.feed.measures import PARTS
+from workers.control.feed_report import PARTS
 from workers.links.memory import nameless_file, whole_pages
 
 SLOTS = 3

@@ -15,7 +15,7 @@ from typing import Self
 from torch import Tensor
 
 from pipeline.errors import TrainingError
-from workers.messages import Header, Message, TensorSpec
+from workers.links.messages import Header, Message, TensorSpec
 
 
 class LinkTimeout(TrainingError):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pipeline.codecs import Codec
+from pipeline.stage.codecs import Codec
 from workers.links.base import LinkMismatch, Receiver, Sender
-from workers.messages import Header, Message, TensorSpec
+from workers.links.messages import Header, Message, TensorSpec
 
 
 def wire_spec(codec: Codec) -> TensorSpec:

@@ -6,10 +6,10 @@ from typing import Literal
 
 import torch
 
-from pipeline.codecs import build_codec
+from pipeline.stage.codecs import build_codec
 from workers.links.base import LinkAddress, Receiver, Sender
 from workers.links.coded import CodedReceiver, CodedSender, wire_spec
-from workers.messages import TensorSpec
+from workers.links.messages import TensorSpec
 
 Kind = Literal["queue", "rpc", "p2p"]
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ def open_sender(
         address: the same at both ends.
         spec: the largest tensor that will be sent.
         timeout: seconds.
-        codec: how activations are written on the wire (`pipeline.codecs`); images travel as they are.
+        codec: how activations are written on the wire (`pipeline.stage.codecs`); images travel as they are.
         device: where the tensors are that will be sent; a `p2p` link between two GPUs never leaves them.
 
     Raises:

@@ -19,7 +19,7 @@ from torch import Tensor
 from pipeline.errors import TrainingError
 from workers.links import wire
 from workers.links.base import LinkAddress, LinkClosed, LinkTimeout, Receiver, Sender, seconds
-from workers.messages import MAX_HEADER_BYTES, Header, Message, TensorSpec
+from workers.links.messages import MAX_HEADER_BYTES, Header, Message, TensorSpec
 
 TAKEN, ARRIVED, CLOSING = b"+", b"=", b"x"
 GONE = (BrokenPipeError, ConnectionResetError, EOFError)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from workers.links.base import LinkAddress, LinkMismatch
-from workers.messages import TensorSpec
+from workers.links.messages import TensorSpec
 
 MAX_HELLO_BYTES = 16 * 1024
 

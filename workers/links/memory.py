@@ -19,9 +19,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-from pipeline.data.memory import left_to_groups
+from pipeline.data.sets.memory import left_to_groups
 from pipeline.errors import TrainingError
-from workers.messages import TensorSpec
+from workers.links.messages import TensorSpec
 
 SEALS = getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_GROW", 0) | getattr(fcntl, "F_SEAL_SEAL", 0)
 

@@ -24,12 +24,12 @@ from torch.distributed import Work
 
 from workers.links import wire
 from workers.links.base import LinkAddress, LinkClosed, LinkTimeout, seconds
+from workers.links.connecting import agree, await_sender, closed_on_error, connect_to_receiver
 from workers.links.framed import ARRIVED, CLOSING, FramedReceiver, FramedSender
 from workers.links.handshake import hello_bytes, parse_hello
-from workers.links.opening import agree, await_sender, closed_on_error, connect_to_receiver
-from workers.links.pair import RECEIVER, SENDER, Arrival, GlooPair, NcclPair, Pair
+from workers.links.messages import TensorSpec
+from workers.links.pair_group import RECEIVER, SENDER, Arrival, GlooPair, NcclPair, Pair
 from workers.links.store import LinkStore
-from workers.messages import TensorSpec
 
 FLUSH_SECONDS = 10.0
 """Longest wait of an orderly close for messages that are still on the wire."""

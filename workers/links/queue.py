@@ -17,11 +17,11 @@ from torch import Tensor
 from pipeline.errors import UserError
 from workers.links import wire
 from workers.links.base import LinkAddress, LinkClosed, LinkMismatch, LinkTimeout
+from workers.links.connecting import agree, await_sender, closed_on_error, connect_to_receiver
 from workers.links.framed import TAKEN, FramedReceiver, FramedSender
 from workers.links.handshake import hello_bytes
 from workers.links.memory import SlotMemory, is_sealed, memory_file
-from workers.links.opening import agree, await_sender, closed_on_error, connect_to_receiver
-from workers.messages import TensorSpec
+from workers.links.messages import TensorSpec
 
 
 class QueueSender(FramedSender):

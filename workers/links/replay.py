@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.errors import TrainingError
 from pipeline.ordinary_files import make_folder, open_to_write
-from workers.messages import Header, Message
+from workers.links.messages import Header, Message
 
 MEMORY_BYTES = 2**30
 """Of batches kept in the host's memory for one link; those beyond wait on disk."""
@@ -104,7 +104,7 @@ class Log:
 
 def _write(path: Path, tensor: Tensor) -> None:
     """Not flushed to the disk: it is of no use to a run that starts again."""
-    from workers.tensor_files import serialized
+    from workers.run.tensor_files import serialized
 
     run = _run_of(path)
     make_folder(path.parent, run)
@@ -114,7 +114,7 @@ def _write(path: Path, tensor: Tensor) -> None:
 
 
 def _read(path: Path) -> Tensor:
-    from workers.tensor_files import read_tensors
+    from workers.run.tensor_files import read_tensors
 
     return read_tensors(path, _run_of(path))["batch"]
 

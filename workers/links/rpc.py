@@ -19,6 +19,7 @@ from torch.futures import Future
 
 from workers.links.base import LinkAddress, LinkClosed, LinkTimeout, Receiver, Sender, seconds, worker_name
 from workers.links.handshake import compare_hellos, hello_bytes
+from workers.links.messages import Header, Message, TensorSpec
 from workers.links.rpc_calls import (
     CLOSED,
     TAKEN,
@@ -34,7 +35,6 @@ from workers.links.rpc_calls import (
     register_receiver,
     register_sender,
 )
-from workers.messages import Header, Message, TensorSpec
 
 FLUSH_SECONDS = 10.0
 """Longest wait of an orderly close for messages that are still on the wire."""

@@ -16,10 +16,10 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.shapes import block_output, channels_of
-from workers.meeting import START_SECONDS
+from workers.observing.backlog import Owed
 from workers.observing.observer import TIMES, Event, RunFacts
-from workers.observing.owing import Owed
-from workers.topology import members
+from workers.topology.members import members
+from workers.topology.rendezvous import START_SECONDS
 
 MARGIN = 0.2
 """Share of a limit by which a value must have left it before the alarm is over."""

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from pipeline.errors import UserError
 from pipeline.ordinary_files import open_to_read
+from workers.control.validation import MalformedMessage
 from workers.observing.observer import Event
-from workers.parsing import MalformedMessage
 
 Parsed = TypeVar("Parsed")
 MAX_LINE = 64 * 1024 * 1024

@@ -15,11 +15,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from pipeline.config import Config
-from workers.feed.measures import FeedMeasures
+from workers.control.feed_report import FeedMeasures
+from workers.control.step_report import StepReport
 from workers.observing.catalogue import CATALOGUE, Metric
 from workers.observing.observer import ALARMS, Event, RunFacts
-from workers.reports import StepReport
-from workers.topology import units
+from workers.topology.members import units
 
 REPLICA = "0"
 QUALITY = {

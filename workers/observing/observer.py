@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from workers.parsing import Count, Index, read_message
+from workers.control.validation import Count, Index, read_message
 
 EventKind = Literal["alarm", "cleared", "restart", "snapshot", "note"]
 ALARMS = ("collapse", "nonfinite", "starved", "bottleneck", "silent")
@@ -31,7 +31,7 @@ class RunFacts:
     Args:
         name: of the run, that of its directory.
         path: of the run directory.
-        config: the resolved configuration, as in `config.yaml`, without what may be a secret (`pipeline.secrets`).
+        config: the resolved configuration, as in `config.yaml`, without what may be a secret (`pipeline.config.secrets`).
         stages: how many there are.
         total_steps: at which the run ends.
         steps_per_epoch: of the training set.

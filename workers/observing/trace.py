@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pipeline.config.observing import Trace
 from pipeline.errors import UserError
 from workers.observing.trace_part import COORDINATOR_UNIT, Count, PartHeader, Slice, lines_of, new_part
-from workers.run_files import RunDir
-from workers.topology import COORDINATOR, Member, stage_name
+from workers.run.files import RunDir
+from workers.topology.members import COORDINATOR, Member, stage_name
 
 if TYPE_CHECKING:  # a worker of the feed needs no network, and is ready two seconds sooner without torchvision's
-    from pipeline.stage import Stage
+    from pipeline.stage.stage import Stage
 
 FLUSH_EVENTS = 512
 FLUSH_SECONDS = 1.0

@@ -18,8 +18,8 @@ from typing import Any, TextIO
 from pipeline.ordinary_files import open_to_write
 from workers.observing.trace_flows import Ends, arrows
 from workers.observing.trace_part import Part, PartHeader, encoded, offsets, part_paths, read_parts
-from workers.run_files import RunDir, temporary_of
-from workers.topology import stage_name
+from workers.run.files import RunDir, temporary_of
+from workers.topology.members import stage_name
 
 LARGE_BYTES = 24 * 1024 * 1024
 """Of all parts together; the trace of them, about twice as large, is then compressed."""

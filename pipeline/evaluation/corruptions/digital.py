@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pipeline.data.decoding import open_image
+from pipeline.data.sets.decoding import open_image
 from pipeline.evaluation.corruptions.drawing import Draws, Floats
 from pipeline.evaluation.corruptions.filters import Bytes, gaussian, sampled
 

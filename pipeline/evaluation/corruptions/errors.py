@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from pipeline.config.places import Place
 from pipeline.evaluation.corruptions.names import averaged
 from pipeline.evaluation.document import Record
-from pipeline.evaluation.places import Place
 
 PREFIX = "corruption"
 CLEAN, MEAN = f"{PREFIX}/clean", f"{PREFIX}/mean"

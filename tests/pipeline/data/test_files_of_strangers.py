@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from pipeline.data import memory
-from pipeline.data.decoding import FORMATS, decode, open_image
-from pipeline.data.headers import read_size
-from pipeline.data.idx import read_idx
-from pipeline.data.index import Index
 from pipeline.data.npz import UNREADABLE, Expected, read_arrays
-from pipeline.data.packed import COLUMNS, Manifest, PackedFile, PackedSplit, Settings, open_packed, to_json
-from pipeline.data.walk import EXTENSIONS, leading_out
+from pipeline.data.sets import memory
+from pipeline.data.sets.decoding import FORMATS, decode, open_image
+from pipeline.data.sets.folder_walk import EXTENSIONS, leading_out
+from pipeline.data.sets.headers import read_size
+from pipeline.data.sets.idx import read_idx
+from pipeline.data.sets.index import Index
+from pipeline.data.sets.packed import COLUMNS, Manifest, PackedFile, PackedSplit, Settings, open_packed, to_json
 from pipeline.errors import UserError
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(was here) print showpage\n%%EOF\n"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import files
-from pipeline.data.files import read_ahead, read_image, unreadable
-from pipeline.data.jpeg_header import read_header
-from pipeline.data.walk import _identity
+from pipeline.data.sets import files
+from pipeline.data.sets.files import read_ahead, read_image, unreadable
+from pipeline.data.sets.folder_walk import _identity
+from pipeline.data.sets.jpeg_header import read_header
 
 
 @pytest.fixture

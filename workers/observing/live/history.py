@@ -21,7 +21,7 @@ from workers.observing.live.document import Document
 from workers.observing.live.now import Now
 from workers.observing.live.refill import read_events, sampled_steps
 from workers.observing.observer import Event, RunFacts
-from workers.run_files import RunDir
+from workers.run.files import RunDir
 
 MAX_EVENTS = 500
 """The last of them; all are in `events.jsonl`."""

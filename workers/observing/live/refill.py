@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.ordinary_files import open_to_read
+from workers.control.validation import MalformedMessage
 from workers.observing.live.differences import STAGE_GROUPS
 from workers.observing.observer import Event
-from workers.parsing import MalformedMessage
 
 WHOLE_BYTES = 8 * 1024 * 1024
 """A file up to this size is read whole."""

@@ -15,7 +15,7 @@ from rich.segment import ControlType
 
 from workers.observing.observer import Event, RunFacts
 from workers.observing.terminal.board import Board
-from workers.observing.terminal.voice import Terminal
+from workers.observing.terminal.console import Terminal
 from workers.observing.terminal.words import plain_line
 
 PLAIN_SECONDS = 5.0

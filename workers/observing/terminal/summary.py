@@ -11,9 +11,9 @@ from rich import box
 from rich.table import Table
 
 from workers.observing.observer import Event
-from workers.observing.terminal.voice import Terminal
+from workers.observing.terminal.console import Terminal
 from workers.observing.terminal.words import clock
-from workers.run_files import RunDir, from_here
+from workers.run.files import RunDir, from_here
 
 FULL_WIDTH = 78
 """Columns of the table with all that it can have."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.config import observing as settings
 from pipeline.errors import ConfigError
-from pipeline.importing import Named, first_line
+from pipeline.plugins import Named, first_line
 from workers.observing.observer import Event, RunFacts
 from workers.observing.trackers.base import Tracker
 from workers.observing.trackers.delivery import Delivery

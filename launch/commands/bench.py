@@ -1,0 +1,199 @@
+"""`onward bench method`: the comparison that blockwise training exists for, on one budget and several seeds.
+
+Every variant is a run of its own, started as a user would start it, so its numbers are those of `report.json`.
+Runs that are already there are read and not repeated: an interrupted comparison goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from launch.prepare.resume import compare
+from launch.prepare.run_dir import read_config
+from pipeline.config import Config
+from pipeline.errors import TrainingError, UserError
+from pipeline.validation.loading import load_config
+from workers.run.environment import interpreter
+from workers.run.files import TO_BE_MEASURED, RunDir, read_object, write_json
+
+END_TO_END = "end to end"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train the same network, as overrides of the common configuration."""
+
+    name: str
+    overrides: tuple[str, ...]
+
+
+def variants(classes: int, noise: Sequence[str]) -> list[Variant]:
+    """All that are compared; `noise` are the overrides that switch the configured noise on.
+
+    Every block gets the same number of updates on batches of the same size. That is why `sequential` reads the
+    data once for each block, and why end to end, which is one process, gets all the cores.
+    """
+    silent = "noise.kind=none"
+    cores = len(os.sched_getaffinity(0))
+    return [
+        Variant(END_TO_END, ("mode=end_to_end", f"threads={cores}", silent)),
+        Variant("simultaneous", ("mode=simultaneous", silent)),
+        Variant("simultaneous + noise", ("mode=simultaneous", *noise)),
+        Variant("sequential", ("mode=sequential", silent)),
+        Variant(
+            "supervised blockwise",
+            ("mode=simultaneous", silent, "objective.kind=supervised", f"head.projector=[{classes}]",
+             "head.projector_bias=true"),
+        ),
+    ]  # fmt: skip
+
+
+def bench_method(config_file: Path, overrides: Sequence[str], seeds: int, folder: Path, console: Console) -> None:
+    """Train every variant with every seed into `folder`, and print and write the table.
+
+    Args:
+        config_file, overrides: the common configuration; its noise is that of the variant with noise.
+        seeds: how many, from the configured one on.
+        folder: gets one run directory a variant and seed, and `method.json`.
+
+    Raises:
+        UserError: the configuration is wrong, or the folder holds runs of another one.
+        TrainingError: a run failed.
+    """
+    config = load_config(config_file, overrides)
+    _check(config, seeds)
+    from pipeline.data.sets.datasets import count_classes
+
+    noise = [f"noise.{key}={json.dumps(value)}" for key, value in config.noise.model_dump(mode="json").items()]
+    results: dict[str, list[dict[str, Any]]] = {}
+    chosen = variants(count_classes(config.data), noise)
+    for seed in range(config.seed, config.seed + seeds):
+        for variant in chosen:
+            run = RunDir(folder / f"{variant.name.replace(' ', '_')}-seed{seed}")
+            asked = [*overrides, *variant.overrides, f"seed={seed}"]
+            report = _report(run, config_file, asked, console)
+            results.setdefault(variant.name, []).append(report)
+    rows = summarise(results)
+    write_json(folder / "method.json", {"config": str(config_file), "overrides": list(overrides), "rows": rows})
+    for table in tables(rows, seeds):
+        console.print(table)
+
+
+def _check(config: Config, seeds: int) -> None:
+    if seeds < 1:
+        raise UserError(f"--seeds: got {seeds}. Give 1 or more; the spread needs 2, and 3 is usual")
+    if config.num_stages < 2:
+        raise UserError("model.cuts: the network is one block, and there is nothing to compare. Cut it")
+    if not config.evaluation.linear_probe:
+        raise UserError("evaluation.linear_probe: the comparison is of linear probes. Set it to true")
+    if config.noise.kind == "none" or config.noise.std == 0:
+        raise UserError("noise: one of the variants trains with noise, and none is configured. Give noise.kind and std")
+
+
+def _report(run: RunDir, config_file: Path, overrides: list[str], console: Console) -> dict[str, Any]:
+    """The report of one run, which is trained now unless it has been."""
+    found = _finished(run, load_config(config_file, [*overrides, f"run_dir={run.path}"]))
+    if found is None:
+        console.rule(run.path.name)
+        command = interpreter("launch.cli", "train", str(config_file), *overrides, f"run_dir={run.path}")
+        code = subprocess.run(command, check=False).returncode
+        if code:
+            raise TrainingError(f"the run in '{run.path}' ended with exit code {code}; what was finished is kept")
+        found = _report_of(run)
+    if "trained" not in found:
+        raise UserError(f"'{run.report}' has no linear probes. The data set needs a test split")
+    return found
+
+
+def _finished(run: RunDir, config: Config) -> dict[str, Any] | None:
+    if not run.path.exists():
+        return None
+    if compare(read_config(run.path), config):
+        raise UserError(f"'{run.path}' holds a run with another configuration. Give another --to folder, or delete it")
+    if not run.report.is_file():  # it was stopped, and goes on
+        return None
+    report = _report_of(run)
+    return None if TO_BE_MEASURED in report else report
+
+
+def _report_of(run: RunDir) -> dict[str, Any]:
+    try:
+        found = read_object(run.report)
+    except OSError as error:
+        raise UserError(f"'{run.report}' cannot be read ({error.strerror}). Train the run again") from None
+    if found is None:
+        raise UserError(f"'{run.report}' is no report of a run. Train the run again")
+    return found
+
+
+def summarise(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Mean and spread over the seeds, for each variant: accuracies in percent, block by block, and images/s."""
+    # Every run has measured the same untrained network, but end to end only its last block has a head.
+    measured = next((reports for name, reports in results.items() if name != END_TO_END), next(iter(results.values())))
+    rows = [_row("untrained", measured, "untrained")]
+    rows += [_row(name, reports, "trained") for name, reports in results.items()]
+    return rows
+
+
+def _row(name: str, reports: list[dict[str, Any]], which: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": name}
+    for feature in ("trunk", "expansion"):
+        per_block = zip(*([block[feature] for block in report[which]] for report in reports), strict=True)
+        row[feature] = [_mean_and_spread([v and 100 * v for v in values]) for values in per_block]
+    trained = which == "trained"
+    rates = [report["images_per_second"] if trained else None for report in reports]
+    row["images_per_second"] = _mean_and_spread(rates)
+    row["seconds"] = _mean_and_spread(
+        [report["images"] / rate if rate else None for report, rate in zip(reports, rates, strict=True)]
+    )
+    return row
+
+
+def _mean_and_spread(values: Sequence[float | None]) -> tuple[float, float | None] | None:
+    """Mean and standard deviation (None for one value); None if a value is missing."""
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
+        return None
+    return statistics.mean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None
+
+
+def tables(rows: list[dict[str, Any]], seeds: int) -> list[Table]:
+    """What the command prints: accuracies on the trunk, on the expansion feature, and what they cost."""
+    spread = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
+    blocks = [f"block {block}" for block in range(1, len(rows[0]["trunk"]) + 1)]
+    results = []
+    for feature in ("trunk", "expansion"):
+        results.append(_table(f"linear probe on the {feature}, % ({spread})", blocks))
+        for row in rows:
+            results[-1].add_row(row["name"], *(_cell(value, 1) for value in row[feature]))
+    results.append(_table(f"cost ({spread})", ["images/s", "seconds of training"]))
+    for row in rows:
+        if row["seconds"] is not None:
+            results[-1].add_row(row["name"], _cell(row["images_per_second"], 0), _cell(row["seconds"], 0))
+    return results
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    result.add_column("trained", no_wrap=True)
+    for column in columns:
+        result.add_column(column, justify="right", no_wrap=True)
+    return result
+
+
+def _cell(value: tuple[float, float | None] | None, digits: int) -> str:
+    """`value` is a mean and its spread; the spread of one run is not known."""
+    if value is None:
+        return "-"
+    return f"{value[0]:.{digits}f}" + ("" if value[1] is None else f" ± {value[1]:.{digits}f}")

@@ -1,0 +1,213 @@
+"""`onward compare RUN...`: evaluations side by side, runs that differ only in their seed taken together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from launch.commands.evaluated import EvaluatedRun, read_evaluated
+from launch.prepare.resume import compare
+from launch.tables.comparison import CSV_COLUMNS, Row, compare_documents, csv_rows, grids, is_wanted
+from launch.tables.grid import Grid, markdown_of, print_grid
+from launch.tables.naming import CORRUPTION, clean, quantity
+from launch.tables.settings import other_settings
+from launch.tables.writing import write_file, write_rows
+from pipeline.config import Config
+from pipeline.errors import UserError, nearest
+from pipeline.evaluation.document import Document
+from pipeline.validation.pydantic_errors import shown
+
+_SHOWN = 8
+"""Differences between two configurations that are written out."""
+
+
+_SECOND = ("top5", "alpha_r2")
+"""Metrics that a short table leaves out."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ only in their seed, under a letter."""
+
+    label: str
+    runs: tuple[EvaluatedRun, ...]
+
+    @property
+    def documents(self) -> list[Document]:
+        """Their evaluations."""
+        return [run.document for run in self.runs]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a comparison is written, beside the terminal; None: nowhere."""
+
+    markdown: Path | None = None
+    csv: Path | None = None
+    plot: Path | None = None
+
+
+def compare_runs(names: Sequence[str], wanted: Sequence[str], outputs: Outputs, console: Console) -> None:
+    """Print and write the comparison of evaluated runs; the first is what the others are compared with.
+
+    Args:
+        names: run directories, two or more; `RUN@STEPS` is the snapshot of a run after so many steps.
+        wanted: measures to be compared, such as `linear/quick` or `quality/lidar`; all of the short table if empty.
+        outputs: files and folders; replaced if they are there.
+        console: for the table.
+
+    Raises:
+        UserError: no such run, no evaluation, a damaged one, no such measure, nothing in common, or a file that
+            cannot be written.
+    """
+    if len(names) < 2:
+        raise UserError("one run is nothing to compare. Give two or more; 'onward evaluate RUN' shows one")
+    runs = read_evaluated(names)
+    _check_wanted(runs, wanted)
+    measures = {record.measure for run in runs for record in run.document.results if is_wanted(record, wanted)}
+    groups = group_runs(runs, measures)
+    rows = compare_documents([group.documents for group in groups], wanted)
+    if len(groups) > 1 and not any(sum(e is not None for e in row.estimates) > 1 for row in rows):
+        what = f"of {', '.join(wanted)}" if wanted else "that was measured"
+        raise UserError(f"the runs have nothing in common {what}. Evaluate them with the same measures and places")
+    short = _short(rows, wanted)
+    tables = grids(short, [group.label for group in groups], [len(group.runs) for group in groups])
+    above = [*_legend(groups), *warnings(runs, measures)]
+    below = _explain(groups, len(rows) - len(short))
+    _write(outputs, groups, rows, short, _markdown(above, tables, below))  # first: 'head' may close the terminal's end
+    for line in above:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for grid in tables:
+        print_grid(console, grid)
+    console.print(below, markup=False, highlight=False, soft_wrap=True)
+
+
+def group_runs(runs: Sequence[EvaluatedRun], measures: Collection[str]) -> list[Group]:
+    """Runs together whose configurations differ only in the seed, and that were measured alike.
+
+    A seed is in a group once: another run of it is no other sample, so it stands beside.
+
+    Args:
+        runs: in the order of the groups.
+        measures: that are compared, and must have been measured with the same settings and after as many steps.
+    """
+    groups: list[list[EvaluatedRun]] = []
+    for run in runs:
+        for group in groups:
+            first = group[0].document
+            alike = first.checkpoint == run.document.checkpoint
+            alike = alike and not any(other_settings(first, run.document, measures))
+            known = any(other.config.seed == run.config.seed for other in group)
+            if alike and not known and not differences(group[0].config, run.config):
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    return [Group(_letters(index), tuple(group)) for index, group in enumerate(groups)]
+
+
+def differences(earlier: Config, config: Config) -> list[str]:
+    """What decides the numbers and differs, but for the seed, in words: `KEY is X there, Y here`."""
+    return compare(earlier, config.model_copy(update={"seed": earlier.seed}))
+
+
+def warnings(runs: Sequence[EvaluatedRun], measures: Collection[str]) -> list[str]:
+    """Sentences about runs that were evaluated otherwise than the first, where it changes one of the measures."""
+    first = runs[0]
+    found = []
+    for run in runs[1:]:
+        changed = list(other_settings(first.document, run.document, measures))
+        if changed:
+            found.append(
+                f"warning: {clean(run.name)} was evaluated otherwise than {clean(first.name)}: {_some(changed)}"
+            )
+    return found
+
+
+def _check_wanted(runs: Sequence[EvaluatedRun], wanted: Sequence[str]) -> None:
+    records = [record for run in runs for record in run.document.results]
+    for each in wanted:
+        if not any(is_wanted(record, [each]) for record in records):
+            single = each.startswith(f"{CORRUPTION}/")
+            names = dict.fromkeys(clean(r.measure) for r in records if single or not quantity(r).is_detail)
+            allowed = nearest(clean(each), names) if names else "Nothing was measured; run 'onward evaluate RUN' again"
+            raise UserError(f"--measure: none of the runs has {shown(each)}. {allowed}")
+
+
+def _short(rows: Sequence[Row], wanted: Sequence[str]) -> list[Row]:
+    """Without single corruptions, top-5 and how well α fits, but for those that are named; all if nothing is left."""
+    single = any(each.startswith(f"{CORRUPTION}/") for each in wanted)
+    kept = [row for row in rows if single or not row.quantity.is_detail]
+    named = [f"{row.quantity.measure}/{row.quantity.metric}" in wanted for row in kept]
+    found = [row for row, asked in zip(kept, named, strict=True) if asked or row.quantity.metric not in _SECOND]
+    return found or list(rows)
+
+
+def _legend(groups: Sequence[Group]) -> list[str]:
+    lines = []
+    for group in groups:
+        seeds = ", ".join(str(run.config.seed) for run in group.runs)
+        several = "s" if len(group.runs) > 1 else ""
+        lines.append(f"{group.label}  {', '.join(clean(run.name) for run in group.runs)} (seed{several} {seeds})")
+    first = groups[0]
+    for group in groups[1:]:
+        changed = differences(first.runs[0].config, group.runs[0].config)
+        if changed:
+            lines.append(f"{group.label} differs from {first.label}: {clean(_some(changed))}")
+        elif _samples(group) & _samples(first):
+            lines.append(f"{group.label} has the configuration and a seed of {first.label}: it is no other sample")
+    return lines
+
+
+def _samples(group: Group) -> set[tuple[int, int | None]]:
+    """Seed and steps of every run."""
+    return {(run.config.seed, run.document.checkpoint) for run in group.runs}
+
+
+def _explain(groups: Sequence[Group], hidden: int) -> str:
+    parts = []
+    if any(len(group.runs) > 1 for group in groups):
+        parts.append("mean ± sample standard deviation over seeds; difference ± its standard error")
+    if hidden:
+        parts.append(f"{hidden} more numbers with --measure and --csv")
+    return "  ·  ".join(parts) or "one run each: no spread is known"
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = f"; and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return "; ".join(texts[:_SHOWN]) + more
+
+
+def _markdown(above: Sequence[str], tables: Sequence[Grid], below: str) -> str:
+    items = "\n".join(f"- {line}" for line in above)
+    return "\n".join(["# Comparison\n", items + "\n", *map(markdown_of, tables), below + "\n"])
+
+
+def _write(outputs: Outputs, groups: Sequence[Group], rows: Sequence[Row], short: Sequence[Row], text: str) -> None:
+    labels = [group.label for group in groups]
+    if outputs.markdown is not None:
+        write_file(outputs.markdown, text.encode("utf-8"))
+    if outputs.csv is not None:
+        runs = ["; ".join(run.name for run in group.runs) for group in groups]
+        write_rows(outputs.csv, CSV_COLUMNS, csv_rows(rows, labels, runs))
+    if outputs.plot is not None:
+        from launch.tables.comparison_plots import write_comparison
+
+        names = [f"{group.label}: {_short_name(group)}" for group in groups]
+        write_comparison(short, names, outputs.plot)
+
+
+def _short_name(group: Group) -> str:
+    """Of its first run, and how many there are."""
+    name = clean(Path(group.runs[0].name).name or group.runs[0].name)
+    cut = name if len(name) <= 32 else f"{name[:31]}…"
+    return f"{cut} ({len(group.runs)} seeds)" if len(group.runs) > 1 else cut
+
+
+def _letters(index: int) -> str:
+    """A, B, ..., Z, AA, AB, ..."""
+    letter = chr(ord("A") + index % 26)
+    return letter if index < 26 else _letters(index // 26 - 1) + letter

@@ -1,0 +1,90 @@
+"""One place that turns whatever ends a command into one line for the user: what, where, and what to do.
+
+Errors of the kinds of `pipeline.errors` say all that themselves. An error of the system is put into words by its
+number; any other is a fault of the program, whose traceback goes to a file that the line names.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
+from pipeline.errors import OnwardError, UserError, is_out_of_memory, printable
+
+REMEDIES = {
+    errno.ENOSPC: "Make room, or write elsewhere",
+    errno.EDQUOT: "Your quota is used up: make room, or write elsewhere",
+    errno.EACCES: "Give this user the right to, or name another place",
+    errno.EPERM: "Give this user the right to, or name another place",
+    errno.EROFS: "That file system is read-only: name a folder that can be written",
+    errno.ENOENT: "Is it a file or folder that is there?",
+    errno.ENOTDIR: "A part of that path is a file",
+    errno.EISDIR: "That is a folder: give a file",
+    errno.ENAMETOOLONG: "Give a shorter path",
+    errno.ELOOP: "Symbolic links lead round in a circle there",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "This machine has too many open files",
+    errno.ENOMEM: "Free some memory",
+    errno.EAGAIN: "Raise the limit of processes (ulimit -u)",
+    errno.ENOLCK: "That file system has no locks: name a folder on another",
+    errno.ENOSYS: "This kernel lacks a call that is needed: take a newer one, or another container runtime",
+    errno.EIO: "The disk or the network behind it fails",
+    errno.ESTALE: "The network file system has lost it: mount it again",
+}
+
+
+def tell(error: BaseException) -> int:
+    """Say on stderr what ended the command; the exit code."""
+    text, code = in_one_line(error)
+    print(text, file=sys.stderr)
+    return code
+
+
+@contextmanager
+def failures_in_words() -> Iterator[None]:
+    """Whatever ends a command becomes one line on stderr and an exit code; see `launch.error_line`."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        raise typer.Exit(tell(error)) from None
+
+
+def in_one_line(error: BaseException) -> tuple[str, int]:
+    """What to print, and the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", EXIT_INTERRUPTED
+    if isinstance(error, OnwardError):
+        return f"error: {_flat(error)}", EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
+    where = _keep_traceback(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        names = [repr(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+        what = f"{' and '.join(names)}: {error.strerror}" if names else str(error.strerror)
+        return f"error: {what}. {REMEDIES.get(error.errno, 'The system does not say more')}{where}", EXIT_BAD_INPUT
+    if is_out_of_memory(error):
+        return f"error: memory ran out{f' ({_flat(error)})' if str(error) else ''}. Free some{where}", EXIT_FAILED
+    return f"error: a fault of the program: {type(error).__name__}: {_flat(error)}{where}", EXIT_FAILED
+
+
+def _flat(error: BaseException) -> str:
+    return " ".join(printable(str(error)).split())
+
+
+def _keep_traceback(error: BaseException) -> str:
+    """Write it to a file of its own; where that is, for the end of a line. Nothing if it cannot be written."""
+    try:
+        descriptor, path = tempfile.mkstemp(prefix="onward-", suffix=".log")
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(printable("".join(traceback.format_exception(error))))
+    except OSError:
+        return ""
+    return f" (details in {path})"

@@ -1,0 +1,96 @@
+"""Whether a run that goes on is given the data it began with: an index of them lies in its folder.
+
+`data.root` may change from start to start, and a folder may change by itself; what is trained on may not. The headers
+of image files are read when a run begins and never again; a run that goes on compares names, sizes and labels.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+from pipeline.config import Config
+from pipeline.data.sets.datasets import open_dataset
+from pipeline.data.sets.decoding import leave_warnings_to_us
+from pipeline.data.sets.files import FileImages
+from pipeline.data.sets.headers import scan_headers
+from pipeline.data.sets.index import Index, difference, scan
+from pipeline.errors import ConfigError, UserError
+from pipeline.ordinary_files import read_whole
+from workers.run.files import RunDir, write_bytes
+
+INDEX_BYTES, INDEX_TIMES = 64 * 1024 * 1024, 8
+"""Largest index that is read, beside that of the data as they are: more would be another data set, or none."""
+PATIENCE = 2.0
+"""Seconds after which the user is told what takes so long."""
+
+
+def make_index(config: Config) -> tuple[Index, list[str]]:
+    """The index of the training set, and a sentence if some of it cannot be trained on.
+
+    Raises:
+        UserError: the data cannot be read; or, by its header, a file is no image (`data.on_error: fail`).
+    """
+    images = open_dataset(config.data, "train")
+    leave_warnings_to_us()
+    if not config.data.scan_headers or not isinstance(images, FileImages):
+        return scan(images, progress_line()), []
+    headers = scan_headers(images.files, progress_line())
+    return scan(images, headers=headers), _look_at(headers.problems, len(images), config.data.on_error)
+
+
+def _look_at(problems: dict[int, str], count: int, on_error: str) -> list[str]:
+    if not problems:
+        return []
+    first = next(iter(problems.values()))
+    if on_error == "fail":
+        more = f" {len(problems) - 1} more of the {count} files are no images either." if len(problems) > 1 else ""
+        raise UserError(f"{first}.{more} With data.on_error=skip others are taken in their place")
+    return [f"{len(problems)} of {count} files are no images, and others are taken in their place; the first: {first}"]
+
+
+def keep_index(index: Index, run: RunDir) -> None:
+    """Write it beside the run; raises `ConfigError` if it cannot be written."""
+    try:
+        write_bytes(run.data_index, index.to_bytes())
+    except OSError as error:
+        raise ConfigError(
+            "run_dir", f"'{run.path}' cannot be written ({error.strerror})", "Give another run_dir=FOLDER"
+        ) from None
+
+
+def check_data(config: Config, run: RunDir) -> None:
+    """Compare the training set with the index of the run; a run without one is taken as it is.
+
+    Raises:
+        ConfigError: other images, or other labels.
+        UserError: the data, or the index, cannot be read.
+    """
+    if not run.data_index.is_file():
+        return
+    now = scan(open_dataset(config.data, "train"), progress_line())
+    most = INDEX_BYTES + INDEX_TIMES * now.nbytes
+    try:
+        content = read_whole(run.data_index, most, run.path)
+    except OSError as error:
+        raise UserError(f"'{run.data_index}' cannot be read ({error.strerror}). Delete it") from None
+    changed = difference(Index.from_bytes(content, str(run.data_index), most), now)
+    if changed is not None:
+        raise ConfigError(
+            "data.root",
+            f"the training set is not the one that the run in '{run.path}' began with: {changed}",
+            "Bring back what it was, or give another run_dir=FOLDER",
+        )
+
+
+def progress_line() -> Callable[[int, int], None]:
+    """Says how many files have been looked at, on a terminal, from the third second on."""
+    started = time.monotonic()
+
+    def show(done: int, count: int) -> None:
+        if sys.stderr.isatty() and time.monotonic() - started > PATIENCE:
+            end = "\n" if done == count else ""
+            print(f"\rlooking at the files of the data set: {done} of {count}", end=end, file=sys.stderr, flush=True)
+
+    return show

@@ -1,0 +1,60 @@
+"""Whether the processes that a launcher started are those of the run, asked before anything is written."""
+
+from __future__ import annotations
+
+import os
+
+from pipeline.config import Config
+from pipeline.errors import ConfigError, UserError
+from workers.run.environment import first_number
+from workers.topology.members import members
+from workers.topology.torchrun import RunGroup
+
+
+def check_torchrun() -> None:
+    """torchrun gives every attempt the same store, with the addresses of the one before in it, unless told not to."""
+    if _may_restart() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise UserError(
+            "torchrun would restart this run with the addresses of the dead processes (--max-restarts, pytorch issue "
+            "135712). Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the environment of torchrun on every host and use "
+            "--standalone or --rdzv-backend=c10d, or give --max-restarts=0"
+        )
+
+
+def _may_restart() -> bool:
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+
+
+def check_processes(config: Config, group: RunGroup) -> None:
+    """Raises `UserError` if the run does not fit the processes that torchrun started."""
+    count = len(members(config))
+    if group.world_size != count:
+        raise UserError(
+            f"this run needs {count} processes (one a stage, or a replica of a stage) and torchrun started "
+            f"{group.world_size}. Give --nproc-per-node={count}, or other model.cuts, processes or replicas"
+        )
+    if config.restart == "stage":
+        problem = "got 'stage', and torchrun restarts all processes or none"
+        raise ConfigError("restart", problem, "Give it --max-restarts, or start the run with 'onward train'")
+    if _may_restart() and config.run_dir is None:
+        problem = "is not given, and a restarted run must find what the one before left (--max-restarts)"
+        raise ConfigError("run_dir", problem, "Give run_dir=FOLDER")
+    if not group.on_one_host and config.link.kind == "queue":
+        problem = "got 'queue', which is shared memory, and the processes are on several hosts"
+        raise ConfigError("link.kind", problem, "Give p2p or rpc")
+
+
+def check_alone(config: Config) -> None:
+    """Raises `UserError` if this is one of several processes that nobody introduces to each other, or one too few."""
+    count, tasks = len(members(config)), first_number(os.environ.get("SLURM_NTASKS", ""), otherwise=1)
+    if "SLURM_PROCID" in os.environ and tasks > 1:
+        raise UserError(
+            f"srun started {tasks} tasks, which do not know of each other. Under Slurm let srun start torchrun, one "
+            f"task a node: srun --ntasks-per-node=1 torchrun --nnodes=$SLURM_NNODES --nproc-per-node={count} "
+            "--rdzv-backend=c10d --rdzv-endpoint=FIRST_NODE:29500 -m launch.train CONFIG"
+        )
+    if not config.in_one_process:
+        raise UserError(
+            f"a pipelined run needs {count} processes. Start it with 'onward train', with 'torchrun "
+            f"--nproc-per-node={count} -m launch.train', or give runtime=serial"
+        )

@@ -1,0 +1,159 @@
+"""The coordinator's process: started with one JSON object on its standard input, ends with its parent."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from launch.failure import Verdict, record_failure
+from launch.prepare.run_dir import read_config
+from launch.processes.child import first_line, hear_parent
+from workers.control.failures import Sign, raise_interrupted
+from workers.coordinator.coordinator import Coordinator
+from workers.observing.terminal.console import Terminal
+from workers.run.files import RunDir, remove_temporaries
+from workers.run.keys import remove_key
+from workers.run.logs import log_to_stderr
+from workers.run.signals import leave_signals
+from workers.topology.members import COORDINATOR
+from workers.topology.rendezvous import Meeting
+
+ORPHAN_SECONDS = 5.0
+"""How long an orphaned coordinator may take to find and write down the cause."""
+
+
+class Parent:
+    """The process that started the coordinator, and the training processes.
+
+    Args:
+        answers: number of the pipe to it.
+    """
+
+    def __init__(self, answers: int) -> None:
+        self._answers = answers
+        self._notes: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()  # which a signal handler may use
+
+    def announce(self, control: str | tuple[str, int]) -> None:
+        """See `Supervisor.announce`."""
+        self._tell({"control": control})
+
+    def restart(self, names: list[str]) -> None:
+        """See `Supervisor.restart`."""
+        self._tell({"restart": names})
+
+    def beat(self, seconds: float) -> None:
+        """Give a sign of life again and again, from a thread."""
+
+        def tell() -> None:
+            with suppress(OSError):  # nobody listens any more
+                while True:
+                    self._tell({"beat": True})
+                    time.sleep(seconds)
+
+        threading.Thread(target=tell, name="pulse", daemon=True).start()
+
+    def hear(self, note: dict[str, Any]) -> None:
+        """Keep what it says; called from a thread or a signal handler."""
+        self._notes.put(note)
+
+    def notes(self) -> list[dict[str, Any]]:
+        """See `Supervisor.notes`."""
+        found = []
+        while not self._notes.empty():
+            found.append(self._notes.get())
+        return found
+
+    def _tell(self, word: dict[str, Any]) -> None:
+        os.write(self._answers, json.dumps(word).encode() + b"\n")
+
+
+def main(answers: int) -> int:
+    """Coordinate one run; returns the exit code."""
+    start: dict[str, Any] = first_line()
+    try:
+        return _coordinate(start, answers)
+    finally:
+        _forget_key(start)  # so does the parent, unless it was killed
+
+
+def _coordinate(start: dict[str, Any], answers: int) -> int:
+    run = RunDir(Path(start["run_dir"]))
+    config = read_config(run.path)
+    log_to_stderr()
+    parent = Parent(answers)
+    if start["beat"]:
+        parent.beat(start["beat"])
+    asking = leave_signals(config)
+    for number in asking:
+        signal.signal(number, lambda n, frame: _first_signal(parent, asking))
+    logging.info("%s: process %d", COORDINATOR, os.getpid())
+    meeting, terminal, verdict = _meeting(start), Terminal.of_process(), Verdict(run, COORDINATOR)
+    device = torch.device(start["device"])
+    coordinator = Coordinator(
+        config, run, meeting, device, terminal, parent, start["start_step"], failed=verdict.failed
+    )
+    hear_parent(parent.hear, lambda: _orphaned(coordinator, run, start))
+    try:
+        coordinator.run()
+    except BaseException as error:
+        return verdict.failed(error)
+    return 0
+
+
+def _forget_key(start: dict[str, Any]) -> None:
+    """Remove the private folder of one host, or the key that several share."""
+    if start["private_dir"]:
+        shutil.rmtree(start["private_dir"], ignore_errors=True)
+    else:
+        remove_key(RunDir(Path(start["run_dir"])).key)
+
+
+def _meeting(start: dict[str, Any]) -> Meeting:
+    if not start["host"]:
+        return Meeting.on_one_host(start["private_dir"])
+    host = start["host"]
+    return Meeting("", bytes.fromhex(start["key"]), "env://", (host, 0), start["store"], host)
+
+
+def _first_signal(parent: Parent, asking: Sequence[int]) -> None:
+    """Asks the run to stop in order; the next signal stops it at once."""
+    for other in asking:
+        signal.signal(other, raise_interrupted)
+    parent.hear({"type": "leave"})
+
+
+def _orphaned(coordinator: Coordinator, run: RunDir, start: dict[str, Any]) -> None:
+    parent, cause = start["parent"], "its process ended without a word"
+    if coordinator.oversight is not None:
+        coordinator.oversight.report_loss_of(parent, cause)
+
+    def give_up() -> None:
+        if not run.failure.exists():
+            record_failure(run, Sign(parent, None, "died", cause))
+        _forget_key(start)
+        remove_temporaries(run)
+        os._exit(1)
+
+    timer = threading.Timer(ORPHAN_SECONDS, give_up)
+    timer.daemon = True
+    timer.start()
+
+
+if __name__ == "__main__":
+    exit_code = main(int(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)

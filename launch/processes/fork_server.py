@@ -1,0 +1,144 @@
+"""One process that imports everything once and then forks: a run's processes start in a fraction of a second.
+
+Importing torch takes each process seconds of computing. The fork server does it once for all of them, so that a run
+starts sooner, a stage that died comes back sooner, and the pages of the libraries are shared. It computes nothing,
+opens nothing on a GPU and starts no thread, which is what makes forking it safe; the Python documentation describes
+the same idea for its own `multiprocessing` start method of that name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from setproctitle import setproctitle
+
+from workers.run.polling import readable
+from workers.run.signals import WARNINGS
+
+PRELOAD = (
+    "torch",
+    "torch._dynamo",
+    "launch.failure",
+    "launch.prepare.run_dir",
+    "workers.coordinator.coordinator",
+    "workers.stage.process",
+)
+"""What the processes of a run import; `torch._dynamo` is loaded by the first optimizer."""
+MESSAGE_BYTES = 1 << 20
+STREAMS = 5
+"""At most so many descriptors come with an order: standard input, output and error, the pipe of the answers, a lock."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A process to start.
+
+    Args:
+        module: what it runs, as `python -m` would.
+        title: what `ps` shows.
+        changes: what is other in its environment than in the server's.
+        gone: what is not in it.
+        streams: standard input, output and error, where it answers, and what it only keeps open.
+    """
+
+    module: str
+    title: str
+    changes: dict[str, str]
+    gone: tuple[str, ...]
+    streams: tuple[int, ...]
+
+
+def serve(orders: socket.socket) -> Order | None:
+    """Fork for every order until the other end closes; the order, in the forked process, and None in the server."""
+    awake, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    # They are the starting process's to handle; without this one nobody would know how the others end.
+    theirs = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number in (signal.SIGINT, *WARNINGS):
+        signal.signal(number, signal.SIG_IGN)
+    while True:
+        ready = readable([orders.fileno(), awake])
+        if awake in ready:
+            os.read(awake, 4096)
+            _bury(orders)
+        if orders.fileno() in ready:
+            order = _next_order(orders)
+            if order is None:
+                return None
+            pid = os.fork()
+            if not pid:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                for number, handler in theirs.items():
+                    signal.signal(number, handler)
+                for descriptor in (awake, wake):
+                    os.close(descriptor)
+                orders.close()
+                return order
+            for descriptor in order.streams:
+                os.close(descriptor)
+            _say(orders, {"started": pid})
+
+
+def become(order: Order) -> None:
+    """Turn the forked process into the one that was ordered: a session, streams and an environment of its own."""
+    os.setsid()
+    answers = order.streams[3]
+    for number, descriptor in enumerate(order.streams[:3]):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    setproctitle(order.title)  # it finds its place beside the environment, so that must still be the first one
+    for name in order.gone:
+        os.environ.pop(name, None)
+    os.environ.update(order.changes)
+    sys.argv = [order.module, str(answers)]
+    runpy.run_module(order.module, run_name="__main__", alter_sys=True)
+
+
+def _next_order(orders: socket.socket) -> Order | None:
+    data, streams, _, _ = socket.recv_fds(orders, MESSAGE_BYTES, STREAMS)
+    if not data:
+        return None
+    order: dict[str, Any] = json.loads(data)
+    return Order(order["module"], order["title"], order["changes"], tuple(order["gone"]), tuple(streams))
+
+
+def _bury(orders: socket.socket) -> None:
+    """Tell of every process that has ended, and how."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            _say(orders, {"ended": pid, "code": os.waitstatus_to_exitcode(status)})
+
+
+def _say(orders: socket.socket, word: dict[str, int]) -> None:
+    with contextlib.suppress(OSError):  # the other end has gone, which the next round finds
+        orders.send(json.dumps(word).encode())
+
+
+if __name__ == "__main__":
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    gc.disable()  # importing makes much that stays, in which the collector would look for garbage again and again
+    for name in PRELOAD:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # or the collector would copy pages by writing to what is shared
+    gc.enable()
+    ordered = serve(channel)
+    if ordered is not None:
+        become(ordered)

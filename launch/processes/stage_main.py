@@ -1,0 +1,44 @@
+"""One training process of `onward train`: started with one JSON object on its standard input, ends with its parent."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from launch.prepare.run_dir import read_config
+from launch.processes.child import first_line, hear_parent
+from workers.run.files import RunDir, remove_temporaries
+from workers.run.logs import log_to_stderr
+from workers.topology.members import members
+
+
+def main() -> int:
+    """Train what this process is for; returns the exit code."""
+    start: dict[str, Any] = first_line()
+    run = RunDir(Path(start["run_dir"]))
+    hear_parent(lambda message: None, lambda: _orphaned(run))
+    log_to_stderr()
+    import torch
+
+    from workers.stage.process import run_member
+    from workers.topology.rendezvous import Meeting
+
+    config = read_config(run.path)
+    member = members(config)[start["rank"]]
+    meeting = Meeting.on_one_host(start["private_dir"])
+    return 0 if run_member(config, run, meeting, member, torch.device(start["device"])) else 1
+
+
+def _orphaned(run: RunDir) -> None:
+    remove_temporaries(run)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    # Links and RPC agents have threads of their own; after a failure nothing may wait for them.
+    exit_code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)

@@ -1,0 +1,204 @@
+"""One attempt at a pipelined run on this host: starts its processes, restarts some, and sees that all of them end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from launch.failure import exit_code, write_failure
+from launch.prepare.placement import count_gpus, member_devices
+from launch.prepare.run_dir import clear_unfinished
+from launch.processes.child import Child, ended
+from launch.processes.fork_client import ForkServer
+from pipeline.config import Config
+from pipeline.errors import UserError
+from workers.control.failures import Sign
+from workers.coordinator.health import Slept, no_sign_of_life
+from workers.links.wire import MAX_UNIX_PATH
+from workers.observing.terminal.verbosity import detail, recover
+from workers.run.environment import PREPARED, process_environment, without_launcher
+from workers.run.files import RunDir
+from workers.run.keys import write_key
+from workers.run.private import make_private, temporary_places
+from workers.topology.members import COORDINATOR, KEY_FILE, Member, members
+
+NAME_BYTES = 50
+"""Of a path to a socket, for the folder of a run and the longest name in it."""
+POLL_SECONDS = 0.02
+LEAVE_SECONDS = 15.0
+"""After the coordinator has ended, the others see it and end; what is left after this is killed."""
+
+
+@dataclass
+class Stop:
+    """How often the user has asked to stop."""
+
+    asked: int = 0
+
+
+class Supervision:
+    """The processes of one attempt; a context manager, at whose end none of them is left.
+
+    Args:
+        config: of the run.
+        run: where it writes.
+        start_step: the first step to train.
+        server: forks the processes; started with `run_environment`.
+        held: the lock of the run, which the coordinator holds too.
+    """
+
+    def __init__(
+        self, config: Config, run: RunDir, start_step: int, server: ForkServer, held: Sequence[int] = ()
+    ) -> None:
+        self.config, self.run, self.start_step, self._server, self._held = config, run, start_step, server, held
+        self._everyone = {member.name: member for member in members(config)}
+        self._devices = member_devices(config, count_gpus())
+        self._children: dict[str, Child] = {}
+        self._told: set[Child] = set()
+        """Whose end the coordinator knows of; not by number, for numbers come again."""
+        self._heard: float | None = None
+        """When the coordinator last gave a sign of life; None until its first."""
+        self._killed = False
+        """Whether the coordinator could not leave the terminal as it was."""
+
+    def __enter__(self) -> Self:
+        self._private = make_private_dir()
+        self._environment = run_environment(self.config, self.run)
+        start = {
+            "run_dir": str(self.run.path.absolute()),
+            "private_dir": self._private,
+            "host": "",
+            "device": self._devices[0],
+            "start_step": self.start_step,
+            "parent": "onward train",
+            "beat": min(1.0, self.config.hang_timeout / 4),
+        }
+        log = self.run.log(COORDINATOR)
+        with ExitStack() as undo:
+            undo.callback(clear_unfinished, self.run)
+            undo.callback(shutil.rmtree, self._private, ignore_errors=True)
+            self._coordinator = Child(
+                "launch.processes.coordinator_main", start, self._environment, log, server=self._server, held=self._held
+            )
+            undo.callback(self._coordinator.close)
+            undo.callback(self._close_children)
+            for member in self._everyone.values():
+                detail(f"{member.name}: {self._start(member)}")
+            detail(f"{COORDINATOR}: process {self._coordinator.process.pid}, log {log}")
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._undo.close()
+        if self._killed:
+            recover()
+
+    def follow(self, stop: Stop) -> int:
+        """Until the run has ended; the coordinator's exit code."""
+        passed_on, slept = False, Slept(min(2.0, self.config.hang_timeout / 2))
+        while self._coordinator.process.poll() is None:
+            if stop.asked and not passed_on:
+                self._coordinator.tell({"type": "leave"})
+                passed_on = True
+            if stop.asked > 1:
+                return self._ended_with(Sign(COORDINATOR, None, "interrupted", "interrupted at once"))
+            self._report_the_gone()
+            self._obey()
+            if (stood := slept.seconds()) and self._heard is not None:
+                self._heard += stood
+            silent = 0.0 if self._heard is None else time.monotonic() - self._heard
+            if silent > self.config.hang_timeout:
+                self._coordinator.close()
+                return self._ended_with(Sign(COORDINATOR, None, "hung", no_sign_of_life(silent)))
+            time.sleep(POLL_SECONDS)
+        self._await_the_rest()
+        code = self._coordinator.wait()
+        if code < 0:
+            return self._ended_with(Sign(COORDINATOR, None, "died", ended(code)))
+        return code
+
+    def _ended_with(self, sign: Sign) -> int:
+        """The coordinator cannot say it itself."""
+        self._killed = True
+        write_failure(self.run, sign)
+        return exit_code(sign)
+
+    def _obey(self) -> None:
+        """Do what the coordinator asks for."""
+        for word in self._coordinator.words():
+            self._heard = time.monotonic()
+            for name in word.get("restart", ()):
+                self._children[name].close()
+                self._start(self._everyone[name])
+
+    def _start(self, member: Member) -> str:
+        """Start its process; where that is, in words."""
+        start: dict[str, Any] = {
+            "run_dir": str(self.run.path.absolute()),
+            "private_dir": self._private,
+            "rank": member.rank,
+            "device": self._devices[member.rank],
+        }
+        environment = {**self._environment, "RANK": str(member.rank), "LOCAL_RANK": str(member.rank)}
+        log = self.run.log(member.log_name)
+        child = Child("launch.processes.stage_main", start, environment, log, True, self._server)
+        self._children[member.name] = child
+        return f"process {child.process.pid} on {start['device']}, log {log}"
+
+    def _close_children(self) -> None:
+        for child in self._children.values():
+            child.close()
+
+    def _report_the_gone(self) -> None:
+        for name, child in self._children.items():
+            code = child.process.poll()
+            if code and child not in self._told:
+                self._told.add(child)
+                self._coordinator.tell({"type": "gone", "who": name, "cause": ended(code)})
+
+    def _await_the_rest(self) -> None:
+        deadline = time.monotonic() + LEAVE_SECONDS
+        for child in self._children.values():
+            child.wait(max(deadline - time.monotonic(), 0.0))
+
+
+def run_environment(config: Config, run: RunDir) -> dict[str, str]:
+    """What every process of a run finds in its environment."""
+    return {**without_launcher(process_environment(config.threads)), PREPARED: str(run.path), **LOOPBACK}
+
+
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+"""On one host no library shall listen on anything else."""
+
+
+def make_private_dir() -> str:
+    """A folder that only this user can enter, with the key that authenticates the run's connections."""
+    private = _short_dir()
+    write_key(Path(private) / KEY_FILE)
+    return private
+
+
+def _short_dir() -> str:
+    """A new folder with mode 0700, which nobody can exchange, and whose path is short enough for sockets in it.
+
+    Raises:
+        UserError: there is none.
+    """
+    problems, short = [], []
+    for place in temporary_places():
+        if len(os.fsencode(place)) > MAX_UNIX_PATH - NAME_BYTES:
+            problems.append(f"the path '{place}' is too long for a socket")
+        else:
+            short.append(place)
+    if private := make_private("onward-", short, problems):
+        return private
+    raise UserError(
+        f"no folder for the sockets of the run: {'; '.join(problems)}. Set TMPDIR to a folder of your own with a path "
+        f"of at most {MAX_UNIX_PATH - NAME_BYTES} bytes"
+    )

@@ -1,0 +1,243 @@
+"""What torchrun starts on every rank: `torchrun --nproc-per-node=PROCESSES -m launch.train CONFIG [key=value ...]`.
+
+There is one process a stage, or one a replica of a stage, in the order of the stages; each uses the GPU of its local
+rank. Rank 0 prepares the run (configuration, run directory, key), starts the coordinator as its child and tells the
+other ranks where to meet. Without torchrun this module runs the whole network serially in one process.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from launch.error_line import tell
+from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
+from launch.failure import Verdict, in_words, read_failure, record_failure
+from launch.prepare.placement import count_gpus, member_devices, place
+from launch.prepare.ranks import check_torchrun
+from launch.processes.child import Child, ended
+from launch.processes.rank_run import NothingToDo, own_config, prepared_run
+from launch.processes.rank_word import NotOfRankZeroError, Prepared, believe
+from launch.processes.supervise import make_private_dir
+from pipeline.config import Config
+from pipeline.errors import OnwardError
+from pipeline.ordinary_files import open_to_write
+from workers.control.failures import Interrupted, Sign, raise_interrupted
+from workers.links.wire import in_address
+from workers.observing.terminal.safe_stream import open_standard_streams, speak_in_spite_of_all
+from workers.observing.terminal.verbosity import detail, say, take_flags
+from workers.observing.trace_file import merge_trace
+from workers.run.environment import (
+    ALLOCATOR,
+    PREPARED,
+    first_number,
+    interpreter,
+    leave_no_core_dump,
+    leave_surroundings,
+    process_environment,
+)
+from workers.run.files import RunDir
+from workers.run.keys import remove_key, write_key
+from workers.run.logs import log_to_stderr
+from workers.run.private import remove_fresh_cache
+from workers.run.signals import WARNINGS, leave_signals, leave_with_parent
+from workers.topology.members import COORDINATOR, KEY_FILE, Member, members
+from workers.topology.rendezvous import START_SECONDS, Meeting
+from workers.topology.torchrun import RunGroup, join_group, under_torchrun
+
+COORDINATOR_SECONDS = 60.0
+"""The coordinator must have opened the data set within this."""
+LEAVE_SECONDS = 15.0
+"""How long a stage that failed waits for the coordinator to have written down why."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run this rank; returns its exit code."""
+    leave_surroundings()
+    leave_no_core_dump()
+    speak_in_spite_of_all()
+    try:
+        arguments = take_flags(sys.argv[1:] if arguments is None else arguments)
+        if not under_torchrun():
+            with ExitStack() as stack:
+                try:
+                    config, run, start_step, _ = prepared_run(arguments, stack)
+                except NothingToDo as end:
+                    return end.measured()
+                code = _serial(config, run, start_step)
+            if PREPARED not in os.environ:  # the command line does it itself
+                _say_trace(run)
+            return code
+        check_torchrun()
+        leave_with_parent()
+        group = join_group(START_SECONDS)
+        return _lead(group, arguments) if group.rank == 0 else _follow(group, arguments)
+    except Interrupted:
+        return tell(KeyboardInterrupt())
+    except (Exception, KeyboardInterrupt) as error:
+        return tell(error)
+
+
+def _serial(config: Config, run: RunDir, start_step: int) -> int:
+    from workers.observing.terminal.console import Terminal
+    from workers.serial_run import run_serial
+
+    devices = [placement.device for placement in place(config, count_gpus())]
+    verdict = Verdict(run, "the serial run")
+    try:
+        run_serial(config, run, devices, Terminal.of_process(), start_step, verdict.failed)
+    except BaseException as error:
+        return verdict.failed(error)
+    return 0
+
+
+def _say_trace(run: RunDir) -> None:
+    """Join what the processes have recorded, if anything."""
+    for note in merge_trace(run):
+        say(note, important=True)
+
+
+def _lead(group: RunGroup, arguments: list[str]) -> int:
+    """Rank 0: prepare, start the coordinator, train its stages, wait for the coordinator."""
+    terminal = os.dup(2)
+    # torchrun ends all ranks when one has failed: what is made from here on must be taken away again.
+    for number in (signal.SIGTERM, signal.SIGINT, *WARNINGS):
+        signal.signal(number, raise_interrupted)
+    with ExitStack() as stack:
+        try:
+            config, run, start_step, held = prepared_run(arguments, stack, group)
+            coordinator, prepared, key = _start_coordinator(group, config, run, start_step, held, stack)
+        except (OnwardError, NothingToDo) as reason:
+            group.publish_last("run", {"run_dir": "", "finished": isinstance(reason, NothingToDo)})
+            if isinstance(reason, NothingToDo):
+                return reason.measured()
+            raise
+        group.publish("run", prepared.sealed(key))
+        finished = _train(group, config, run, prepared.meeting(key))
+        try:
+            code = coordinator.wait(None if finished else LEAVE_SECONDS)
+        except Interrupted:
+            code = coordinator.wait(LEAVE_SECONDS)
+        _say_trace(run)
+        if code < 0 and not run.failure.exists():
+            record_failure(run, Sign(COORDINATOR, None, "died", ended(code)))
+        failure = read_failure(run)
+        if failure:
+            os.write(terminal, (in_words(failure["kind"], failure["message"]) + "\n").encode())
+        return code if finished or code else EXIT_FAILED
+
+
+def _follow(group: RunGroup, arguments: list[str]) -> int:
+    """Any other rank: train the stages of its own configuration, where rank 0 says."""
+    said: list[str] = []
+
+    def believed(word: dict[str, Any]) -> _Joined | None:
+        if not word.get("run_dir"):
+            return None, bool(word.get("finished"))
+        config, _ = own_config(arguments)
+        try:
+            run, prepared, key = believe(word, config)
+        except NotOfRankZeroError as lie:
+            if not said:
+                said.append(f"rank {group.rank}: passed over a word in torchrun's store that is not of rank 0 ({lie})")
+                print(said[0], file=sys.stderr)
+            return None
+        return (config.model_copy(update={"run_dir": str(run.path)}), run, prepared.meeting(key)), True
+
+    joined, finished = group.look_up_until("run", START_SECONDS, believed)
+    if joined is None:
+        return 0 if finished else EXIT_BAD_INPUT  # rank 0 has said why
+    return 0 if _train(group, *joined) else EXIT_FAILED
+
+
+_Joined = tuple[tuple[Config, RunDir, Meeting] | None, bool]
+"""The run that a rank has joined, or None and whether it had been trained."""
+
+
+def _start_coordinator(
+    group: RunGroup, config: Config, run: RunDir, start_step: int, held: tuple[int, ...], stack: ExitStack
+) -> tuple[Child, Prepared, bytes]:
+    private, host, store = "", "", ""
+    if group.on_one_host:
+        private = make_private_dir()
+        stack.callback(shutil.rmtree, private, ignore_errors=True)
+        key = (Path(private) / KEY_FILE).read_text()
+    else:
+        stack.callback(remove_key, run.key)
+        key, host = write_key(run.key), os.environ["MASTER_ADDR"]
+        store = f"tcp://{in_address(host)}:{os.environ['MASTER_PORT']}"
+    start = {
+        "run_dir": str(run.path.absolute()),
+        "private_dir": private,
+        "key": key,
+        "host": host,
+        "store": store,
+        "device": _device(group, config, members(config)[0]),
+        "start_step": start_step,
+        "beat": 0,  # torchrun's processes do not listen: a coordinator that is stopped costs them `link.timeout`
+        "parent": members(config)[0].name,
+    }
+    child = Child(
+        "launch.processes.coordinator_main", start, process_environment(config.threads), run.log(COORDINATOR), held=held
+    )
+    stack.callback(child.close)
+    word = child.first_word(COORDINATOR_SECONDS)
+    return child, Prepared(str(run.path.absolute()), private, store, word["control"]), bytes.fromhex(key)
+
+
+def _train(group: RunGroup, config: Config, run: RunDir, meeting: Meeting) -> bool:
+    member = members(config)[group.rank]
+    where = f"process {os.getpid()} of {platform.node()} on {_device(group, config, member)}"
+    detail(f"{member.name}: {where}, log {run.log(member.log_name).absolute()}")
+    _log_to(run.log(member.log_name))
+    import torch
+
+    from workers.stage.process import run_member
+
+    finished = run_member(config, run, meeting, member, torch.device(_device(group, config, member)))
+    if group.rank == 0:
+        for number in leave_signals(config):
+            signal.signal(number, raise_interrupted)
+    return finished
+
+
+def _device(group: RunGroup, config: Config, member: Member) -> str:
+    """On one host as `onward check` prints it; on several, the GPU of the local rank."""
+    if group.on_one_host:
+        return member_devices(config, count_gpus())[member.rank]
+    asked = config.stage(member.stages[0]).device
+    return f"cuda:{group.local_rank}" if asked in ("auto", "cuda") and count_gpus() else asked.replace("auto", "cpu")
+
+
+def _log_to(path: Path) -> None:
+    """From here on everything this process prints goes to its own log; the terminal is the coordinator's."""
+    with open_to_write(path, path.parent.parent) as log:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    log_to_stderr()
+
+
+def _with_allocator() -> None:
+    """Start over with the allocator's settings, which count only from a process's start; torchrun sets none."""
+    if not ALLOCATOR.keys() <= os.environ.keys():
+        threads = first_number(os.environ.get("OMP_NUM_THREADS", ""), otherwise=1)
+        os.execve(sys.executable, interpreter("launch.train", *sys.argv[1:]), process_environment(threads))
+
+
+if __name__ == "__main__":
+    open_standard_streams()
+    _with_allocator()
+    # Links and RPC agents have threads of their own; after a failure nothing may wait for them.
+    exit_code = main()
+    remove_fresh_cache()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)

@@ -1,0 +1,157 @@
+"""`operations.py` for whole batches, on any device: what is done to colours, an amount for every image of its own.
+
+PIL's operations to the bit, but for a value in some ten thousand that is one level away after a turn of the hue or a
+blur with a kernel: the same factors, whole levels after each of them. No image depends on those beside it.
+All functions take and give whole levels as float32, `[n, 3, H, W]`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.data.augment.pil_operations import WHITE, Blur, kernel_side
+
+LUMA = (19595.0, 38470.0, 7471.0)
+"""PIL's weights of red, green and blue in a gray level (ITU-R 601-2), in units of 1 / 65536."""
+
+Operation = Callable[[Tensor, Tensor], Tensor]
+"""Takes levels `[n, 3, H, W]` and amounts `[n, 1, 1, 1]`; gives levels of the same shape."""
+Job = tuple[Operation, list[int], list[float]]
+"""An operation, the images of a batch that it is for, and their amounts (empty for an operation without)."""
+
+
+def run(jobs: Sequence[Job], levels: Tensor) -> None:
+    """Do `jobs` to the images of `levels`, in place and in order; what they need reaches the device in one go."""
+    jobs = [job for job in jobs if job[1]]
+    if not jobs:
+        return
+    rows = torch.tensor([row for _, chosen, _ in jobs for row in chosen]).to(levels.device)
+    amounts = torch.tensor([a for _, chosen, given in jobs for a in given or [0.0] * len(chosen)]).to(levels.device)
+    start = 0
+    for operation, chosen, _ in jobs:
+        here = slice(start, start + len(chosen))
+        levels[rows[here]] = operation(levels[rows[here]], amounts[here].view(-1, 1, 1, 1))
+        start += len(chosen)
+
+
+def brightness(levels: Tensor, factor: Tensor) -> Tensor:
+    """Blend with black."""
+    return _blend(0.0, levels, factor)
+
+
+def contrast(levels: Tensor, factor: Tensor) -> Tensor:
+    """Blend with the mean gray level of the image, rounded."""
+    gray = _luma(levels)
+    pixels = gray[0].numel()
+    total = gray.to(torch.int64).sum(dim=(1, 2, 3), keepdim=True)
+    mean = torch.div(2 * total + pixels, 2 * pixels, rounding_mode="floor")
+    return _blend(mean.to(levels.dtype), levels, factor)
+
+
+def saturation(levels: Tensor, factor: Tensor) -> Tensor:
+    """Blend with the gray image."""
+    return _blend(_luma(levels), levels, factor)
+
+
+def hue(levels: Tensor, turn: Tensor) -> Tensor:
+    """Turn the hue by `turn` of 256 levels, in PIL's HSV: forth, added modulo 256, and back."""
+    angle, purity, value = _hsv(levels)
+    purity, sector = purity / WHITE, ((angle + turn[:, 0]) % 256) * (6 / WHITE)
+    channels = []
+    for offset in (5, 3, 1):  # of red, green and blue on the circle of six sectors
+        place = (sector + offset) % 6
+        share = torch.minimum(place, 4 - place).clamp_(0, 1)
+        channels.append((value * (1 - purity * share)).add_(0.5).floor_())
+    return torch.stack(channels, 1)
+
+
+def gray(levels: Tensor, _: Tensor) -> Tensor:
+    """The gray level in all channels."""
+    return _luma(levels).expand_as(levels)
+
+
+def solarize(levels: Tensor, _: Tensor) -> Tensor:
+    """Invert what is 128 or more."""
+    return torch.minimum(levels, WHITE - levels)
+
+
+def blur(levels: Tensor, blurs: Sequence[Blur | None]) -> None:
+    """Blur in place, along rows and then columns; `blurs` has one an image, None for none."""
+    for boxes in (True, False):
+        chosen = [(i, b) for i, b in enumerate(blurs) if b is not None and (b.kernel is None) == boxes]
+        if not chosen:
+            continue
+        kernels = [_box(b.sigma) if b.kernel is None else _gaussian(b, levels.shape[-1]) for _, b in chosen]
+        reach = max(len(kernel) for kernel in kernels) // 2
+        centred = np.stack([np.pad(kernel, reach - len(kernel) // 2) for kernel in kernels])
+        weights = torch.from_numpy(centred.astype(np.float32)).to(levels.device)
+        rows = torch.tensor([i for i, _ in chosen]).to(levels.device)
+        blurred = levels[rows]
+        for axis in (3, 2):
+            if boxes:  # whole levels after each of the three, as PIL has them; the border is extended anew
+                for _ in range(3):
+                    blurred = _convolve(blurred, weights, axis, "replicate").add_(0.5).floor_()
+            else:
+                blurred = _convolve(blurred, weights, axis, "reflect")
+        levels[rows] = blurred.round_().clamp_(0, WHITE)
+
+
+def _blend(base: Tensor | float, levels: Tensor, factor: Tensor) -> Tensor:
+    """PIL's `Image.blend`, which cuts the fraction off."""
+    return ((levels - base) * factor + base).clamp_(0, WHITE).floor_()
+
+
+def _luma(levels: Tensor) -> Tensor:
+    """Gray levels `[n, 1, H, W]` as PIL converts to mode L; all sums are whole numbers that a float32 holds."""
+    red, green, blue = (levels[:, c : c + 1] * weight for c, weight in enumerate(LUMA))
+    return red.add_(green).add_(blue).add_(2**15).mul_(2.0**-16).floor_()
+
+
+def _hsv(levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Hue, saturation and value, `[n, H, W]` in 256 levels; single and double precision where PIL has them."""
+    value = levels.amax(1)
+    span = value - levels.amin(1)
+    divisor = span.clamp(min=1)
+    red, green, blue = ((value - level).div_(divisor).double() for level in levels.unbind(1))  # 0 for the brightest
+    sector = torch.where(red == 0, blue - green, torch.where(green == 0, 2 + red - blue, 4 + green - red))
+    angle = sector.float().double().div_(6).add_(1).remainder_(1).float().double().mul_(WHITE).floor_().float()
+    return angle, (span / value.clamp(min=1)).mul_(WHITE).floor_(), value
+
+
+def _gaussian(blur: Blur, size: int) -> NDArray[np.float64]:
+    assert blur.kernel is not None
+    reach = kernel_side(blur.kernel, size) // 2
+    weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * blur.sigma**2))
+    return np.asarray(weights / weights.sum())
+
+
+def _box(sigma: float) -> NDArray[np.float64]:
+    """What PIL blurs with three times: a box whose ends weigh less, with a third of the Gaussian's variance.
+
+    Gwosdek et al., "Theoretical foundations of Gaussian convolution by extended box filtering", SSVM 2011, equations
+    (7), (11) and (14).
+    """
+    variance = sigma**2 / 3
+    inner = int((math.sqrt(12 * variance + 1) - 1) / 2)
+    end = (2 * inner + 1) * (inner * (inner + 1) - 3 * variance) / (6 * (variance - (inner + 1) ** 2))
+    box = np.array([end, *[1.0] * (2 * inner + 1), end])
+    return np.asarray(box / box.sum())
+
+
+def _convolve(levels: Tensor, weights: Tensor, axis: int, border: str) -> Tensor:
+    """Along one axis, with the symmetric kernel `weights[i]` for image i; sums in a fixed order, pair by pair."""
+    reach, size = weights.shape[1] // 2, levels.shape[axis]
+    padded = F.pad(levels, (reach, reach, 0, 0) if axis == 3 else (0, 0, reach, reach), mode=border)
+    taps = weights[:, :, None, None, None]
+    result = levels * taps[:, reach]
+    for distance in range(1, reach + 1):
+        pair = padded.narrow(axis, reach - distance, size) + padded.narrow(axis, reach + distance, size)
+        result.addcmul_(pair, taps[:, reach + distance])
+    return result

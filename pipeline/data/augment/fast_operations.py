@@ -1,0 +1,139 @@
+"""What is done to the pixels of one view, fast: the operations of `operations.py` on bytes, by OpenCV and PyTorch.
+
+Same order, same factors, whole levels after every operation; but no copy is made that can be avoided, and all memory
+is used again. The results are within about a level of PIL's (configs/data.md has the table).
+
+A gray image is resized and kept as three equal channels, less what leaves gray as it is: OpenCV's filters round a half
+up or down depending on where in memory a pixel lies, so one channel might end up a level away from three.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.augment.blurring import blur
+from pipeline.data.augment.hue import hue_turn
+from pipeline.data.augment.pil_operations import (
+    BRIGHTNESS,
+    CONTRAST,
+    HUE,
+    SATURATION,
+    WHITE,
+    Jitter,
+    Lap,
+    ViewParameters,
+    add_noise,
+)
+from pipeline.data.augment.resizing import Resizer, channels_first
+
+Bytes = NDArray[np.uint8]
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in a gray level (ITU-R BT.601)."""
+SMALL = 64
+"""Pixels a side, below which a copy of a view costs less than a tensor over its memory."""
+CUT = -0.498
+"""Makes rounding to the nearest level what PIL does: cutting the fraction off. Not -0.5: a whole level must stay."""
+
+
+class Scratch:
+    """The memory for views of one size.
+
+    Args:
+        size: side in pixels.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.color, self.other_color = (np.empty((size, size, 3), np.uint8) for _ in range(2))
+        self.gray, self.other_gray = (np.empty((size, size), np.uint8) for _ in range(2))
+        self.resized = channels_first(self.color)
+        self.turn_hue = hue_turn(size)
+
+
+class FastOperations:
+    """Makes views; keeps the memory that this takes, so have one a thread."""
+
+    def __init__(self) -> None:
+        self._resize = Resizer()
+        self._scratch: dict[int, Scratch] = {}
+
+    def __call__(
+        self,
+        pixels: Bytes,
+        parameters: ViewParameters,
+        noise: NDArray[np.float64] | None,
+        out: Bytes,
+        lap: Lap,
+    ) -> None:
+        """Make one view.
+
+        Args:
+            pixels: of the image, uint8 `[H, W]` or `[H, W, 3]` (RGB), rows contiguous.
+            parameters: of the view.
+            noise: `[S, S, 1]` or `[S, S, 3]`, in units of the range from black to white.
+            out: uint8 `[S, S, 3]`, any strides.
+            lap: told what is done.
+        """
+        p, size = parameters, len(out)
+        scratch = self._scratch.get(size) or self._scratch.setdefault(size, Scratch(size))
+        image: Bytes = scratch.color
+        spare: Bytes = scratch.other_color
+        resized = scratch.resized
+        if size >= SMALL and out.flags.c_contiguous:  # what can be done in its last place is
+            image, resized = out, channels_first(out)
+        self._resize(pixels[p.top : p.top + p.height, p.left : p.left + p.width], resized)
+        lap("crop")
+        if p.jitter:
+            _jitter(image, p.jitter, scratch, colored=pixels.ndim == 3)
+        if p.gray:
+            cv2.cvtColor(image, cv2.COLOR_RGB2GRAY, dst=scratch.gray)
+            image, spare = scratch.gray, scratch.other_gray
+        lap("jitter")
+        if p.blur:
+            blur(image, p.blur, spare)
+            image, spare = spare, image
+            lap("blur")
+        if p.solarize:  # min(x, 255 - x): inverts exactly the pixels from 128 on
+            cv2.min(image, cv2.bitwise_not(image, dst=spare), dst=image)
+        if p.flip:
+            cv2.flip(image, 1, dst=image)
+        if noise is not None:
+            image = add_noise(image if image.ndim == 3 else image[..., None], noise)
+        elif image.ndim == 2:
+            cv2.cvtColor(image, cv2.COLOR_GRAY2RGB, dst=scratch.color)
+            image = scratch.color
+        if image is not out:
+            np.copyto(out, image)
+        lap("other")
+
+
+def _jitter(image: Bytes, jitter: Jitter, scratch: Scratch, colored: bool) -> None:
+    """In place; factors that change nothing are left out, as `operations.py` does."""
+    for operation in jitter.order:
+        if operation == BRIGHTNESS and jitter.brightness != 1.0:
+            _scale(image, jitter.brightness, 0.0)
+        elif operation == CONTRAST and jitter.contrast != 1.0:
+            _scale(image, jitter.contrast, (1.0 - jitter.contrast) * _mean_level(image))
+        elif operation == SATURATION and colored and jitter.saturation != 1.0:
+            cv2.cvtColor(image, cv2.COLOR_RGB2GRAY, dst=scratch.gray)
+            cv2.cvtColor(scratch.gray, cv2.COLOR_GRAY2RGB, dst=scratch.other_color)
+            cv2.addWeighted(image, jitter.saturation, scratch.other_color, 1.0 - jitter.saturation, CUT, dst=image)
+        elif operation == HUE and colored and jitter.hue != 0.0:
+            # PIL's hue has 255 levels a circle and cuts their fraction off, half a level on average.
+            scratch.turn_hue(image, (int(jitter.hue * WHITE) - 0.5) / WHITE)
+
+
+def _scale(image: Bytes, factor: float, offset: float) -> None:
+    """factor * image + offset, in place."""
+    if offset >= 0.0:  # faster, but it would take the absolute value of what is below zero
+        cv2.convertScaleAbs(image, dst=image, alpha=factor, beta=offset + CUT)
+    else:
+        cv2.addWeighted(image, factor, image, 0.0, offset + CUT, dst=image)
+
+
+def _mean_level(image: Bytes) -> int:
+    """Mean gray level, rounded."""
+    red, green, blue, _ = cv2.mean(image)
+    return int(LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue + 0.5)

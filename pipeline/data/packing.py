@@ -1,0 +1,56 @@
+"""Views of several sizes as one tensor and back, so that whatever carries or slices a batch needs to know one form.
+
+Rows stay axis 1: slicing a packed tensor by rows slices every view, as it does with views of one size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+
+def pack(views: Sequence[Tensor], packed: bool) -> Tensor:
+    """Views `[B, ...]` as one contiguous tensor.
+
+    Args:
+        views: of one dtype and device.
+        packed: whether the views of the run have several sizes (`pipeline.data.augment.view_kinds.sizes_differ`); those of one
+            step, or behind a late block, may be equal nevertheless.
+
+    Returns:
+        `[V, B, ...]`; packed `[1, B, total]`, each row the views of one image flattened, one after the other.
+    """
+    if packed:
+        return torch.cat([view.flatten(1) for view in views], dim=1).unsqueeze(0)
+    return torch.stack(list(views)).contiguous()  # views that are laid out channels last make a stack that is not
+
+
+def unpack(tensor: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """The views that `pack` has made one tensor of, `[B, ...]` each.
+
+    Args:
+        tensor: `[V, B, ...]`, or packed `[1, B, total]`.
+        shapes: of one image in every view. Views of one size bring their shape with them.
+
+    Returns:
+        Parts of the tensor; copies of a packed one, because the network must compute on contiguous views as always.
+
+    Raises:
+        ValueError: a packed tensor is not of views of these shapes.
+    """
+    if not is_packed(tensor):
+        return list(tensor.unbind())
+    sizes = [prod(shape) for shape in shapes]
+    if tensor.shape[0] != 1 or tensor.shape[2] != sum(sizes):
+        expected = ", ".join(str(list(shape)) for shape in shapes)
+        raise ValueError(f"a packed batch {list(tensor.shape)} does not hold views {expected} of its images")
+    parts = torch.split_with_sizes(tensor[0], sizes, dim=1)
+    return [part.reshape(len(part), *shape).contiguous() for part, shape in zip(parts, shapes, strict=True)]
+
+
+def is_packed(tensor: Tensor) -> bool:
+    """Whether `pack` packed it: maps, tokens and images have more axes than `[1, B, total]`."""
+    return tensor.dim() == 3

@@ -1,0 +1,95 @@
+"""MNIST and the data sets that come in its format: where their files lie, and what they are called.
+
+They are read here and not by torchvision, which would need torch and prefers caches of its own to the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.sets.arrays import ArrayImages
+from pipeline.data.sets.idx import find_idx, read_pair
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class IdxSet:
+    """One member of the family.
+
+    Args:
+        torchvision: the class that can download it.
+        published: number of training images, by part; the first part is the default, "" where there are no parts.
+        classes: likewise.
+        elsewhere: folder in which a package of the operating system puts it.
+    """
+
+    torchvision: str
+    published: Mapping[str, int]
+    classes: Mapping[str, int]
+    elsewhere: str = ""
+
+    def part(self, split: str | None) -> str:
+        """The part that `data.split` asks for."""
+        return split if split is not None else next(iter(self.published))
+
+
+_ONE = {"": 10}
+IDX_SETS = {
+    "mnist": IdxSet("MNIST", {"": 60_000}, _ONE),
+    "fashion_mnist": IdxSet("FashionMNIST", {"": 60_000}, _ONE, "/usr/share/datasets/fashion-mnist"),
+    "kmnist": IdxSet("KMNIST", {"": 60_000}, _ONE),
+    "emnist": IdxSet(
+        "EMNIST",
+        {"balanced": 112_800, "byclass": 697_932, "bymerge": 697_932, "letters": 124_800, "digits": 240_000,
+         "mnist": 60_000},
+        {"balanced": 47, "byclass": 62, "bymerge": 47, "letters": 26, "digits": 10, "mnist": 10},
+    ),
+}  # fmt: skip
+TEST_PREFIX = {"train": "train", "test": "t10k"}
+
+
+def read_idx_set(folder: Any, name: str, split: str, part: str = "") -> ArrayImages:
+    """Read one split of a data set from `folder` (a `Path` or a folder inside a package).
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    prefix = f"emnist-{part}-{split}" if part else TEST_PREFIX[split]
+    paths = [folder / f"{prefix}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1")]
+    if isinstance(folder, Path):  # outside of the package the files may have been unpacked
+        paths = [find_idx(folder, path.name.removesuffix(".gz")) or path for path in paths]
+    pixels, labels = read_pair(*paths)
+    if part == "letters":  # these are counted from 1
+        labels = labels - 1
+    classes = IDX_SETS[name].classes[part] if name in IDX_SETS else 10
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise UserError(
+            f"'{paths[1]}' holds labels from {labels.min()} to {labels.max()}, and {name} has {classes} classes. "
+            "Fetch the file again from where the data set is published"
+        )
+    return ArrayImages(pixels, labels, classes, f"{name}/{split}")
+
+
+def idx_folder(name: str, root: Path | None, part: str) -> Path | None:
+    """Where the training images lie: in `root`, where torchvision puts them below it, or in the system's folder."""
+    known = IDX_SETS[name]
+    stem = f"emnist-{part}-train-images-idx3-ubyte" if part else "train-images-idx3-ubyte"
+    places = [root, root / known.torchvision / "raw"] if root is not None else []
+    places += [Path(known.elsewhere)] if known.elsewhere and root is None else []
+    return next((place for place in places if find_idx(place, stem)), None)
+
+
+def missing_idx(name: str, root: Path, part: str) -> UserError:
+    """The error for a folder that holds no such data set."""
+    known = IDX_SETS[name]
+    stem = f"emnist-{part}-train-images-idx3-ubyte.gz" if part else "train-images-idx3-ubyte.gz"
+    installed = (
+        f", or install the package dataset-{name.replace('_', '-')} and leave data.root out" if known.elsewhere else ""
+    )
+    return UserError(
+        f"data.root '{root}' holds no {name}: neither '{stem}' nor '{known.torchvision}/raw/{stem}'. "
+        f"Point data.root at the files or set data.download=true{installed}"
+    )

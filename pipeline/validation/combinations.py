@@ -1,0 +1,215 @@
+"""What no section can check alone: values that are fine by themselves and make no sense together."""
+
+from __future__ import annotations
+
+from pipeline.config import Config, StageConfig
+from pipeline.config.heads import Expansion, LocalPooling
+from pipeline.config.kinds import SectionError
+from pipeline.config.model import Module
+from pipeline.config.objectives import BYOL, Custom
+from pipeline.data.augment.resolution import all_view_sizes
+from pipeline.errors import ConfigError
+from pipeline.shapes import block_output, channels_of, check_model
+from pipeline.validation.online import check_online
+from pipeline.validation.pydantic_errors import explain
+from pipeline.validation.topology import check_topology
+from pipeline.validation.views import check_sizes, check_views, for_smallest
+
+
+def check_together(config: Config, build: bool = True) -> None:
+    """Raises `ConfigError` for the first combination that cannot work.
+
+    Args:
+        config: as it was given.
+        build: a network of the user's own may be imported and built. Where it may not, what follows from its shapes is
+            taken as it stands: the configuration was checked when the run began.
+    """
+    _check_stages(config)
+    for index in range(1, config.num_stages + 1):  # before anything that may import and trace a network
+        _check_optimizer(config, config.stage(index))
+    if isinstance(config.model, Module) and not build:
+        return
+    _check_batch(config)
+    _check_feed(config)
+    _check_modes(config)
+    check_views(config)
+    check_topology(config)
+    check_model(config)
+    check_sizes(config)
+    check_online(config)
+    for index in range(1, config.num_stages + 1):
+        stage = config.stage(index)
+        for check in (_check_precision, _check_noise, _check_head, _check_objective):
+            check(config, stage)
+
+
+def key_of(config: Config, stage: StageConfig, section: str, key: str) -> str:
+    """The dotted path at which this value of a stage was given: its override, or the common section."""
+    overrides = config.stages.get(stage.index)
+    own = overrides is not None and key in getattr(overrides, section)
+    return f"stages.{stage.index}.{section}.{key}" if own else f"{section}.{key}"
+
+
+def feature_width(config: Config, stage: StageConfig) -> int:
+    """Numbers of the feature that the projector of a stage gets."""
+    channels = channels_of(block_output(config, stage.index))
+    if isinstance(stage.head, Expansion):
+        return stage.head.width
+    return channels * (stage.head.grid**2 if isinstance(stage.head, LocalPooling) else 1)
+
+
+def embedding_width(config: Config, stage: StageConfig) -> int:
+    """Numbers of the embedding that the loss of a stage sees."""
+    return stage.head.projector[-1] if stage.head.projector else feature_width(config, stage)
+
+
+def _check_stages(config: Config) -> None:
+    for index in config.stages:
+        if not 1 <= index <= config.num_stages:
+            raise ConfigError(
+                f"stages.{index}",
+                f"there is no stage {index}",
+                f"The network is cut into {config.num_stages} blocks; stages are 1 to {config.num_stages}",
+            )
+        try:
+            config.stage(index)
+        except SectionError as found:
+            raise explain(found.error.errors()[0], ["stages", str(index), found.section]) from None
+
+
+def _check_batch(config: Config) -> None:
+    if config.data.batch_size > 1:
+        return
+    kinds = {config.stage(index).objective.kind for index in range(1, config.num_stages + 1)}
+    why = "batch norm needs two"
+    if "simclr" in kinds:
+        why = "simclr takes the other images of the batch for negatives, and there are none"
+    raise ConfigError("data.batch_size", f"got 1, and {why}", "Give 2 or more; 256 and up is usual")
+
+
+def _check_feed(config: Config) -> None:
+    if config.data.feed == "stages" and config.data.on_error == "skip" and config.uses_labels:
+        raise ConfigError(
+            "data.on_error",
+            "with data.feed=stages the coordinator sends the labels and never learns which image stands in for a "
+            "broken one",
+            "Set data.on_error=fail or data.feed=coordinator",
+        )
+
+
+def _check_modes(config: Config) -> None:
+    if config.mode == "sequential" and config.num_stages == 1:
+        raise ConfigError(
+            "mode",
+            "'sequential' trains one block after the other, and the network is one block",
+            "Give model.cuts, or mode=simultaneous, which is the same for one block",
+        )
+    if config.mode == "end_to_end":
+        for index, overrides in config.stages.items():
+            for section in ("head", "objective"):
+                if index < config.num_stages and getattr(overrides, section):
+                    raise ConfigError(
+                        f"stages.{index}.{section}",
+                        f"in mode end_to_end only the last block, stage {config.num_stages}, has a loss",
+                        f"Remove it, or give it for stages.{config.num_stages}",
+                    )
+    for index, overrides in config.stages.items():
+        for key in ("tf32", "shared_scaler"):
+            if key in overrides.precision:
+                problem = "is a matter of the whole run, not of one stage"
+                raise ConfigError(f"stages.{index}.precision.{key}", problem, f"Give precision.{key}")
+
+
+def _check_optimizer(config: Config, stage: StageConfig) -> None:
+    optimizer, epochs = stage.optimizer, config.train.epochs
+    if optimizer.warmup_epochs >= epochs:
+        raise ConfigError(
+            key_of(config, stage, "optimizer", "warmup_epochs"),
+            f"a warm-up of {optimizer.warmup_epochs} epochs leaves nothing of the {epochs} trained",
+            f"Give less than train.epochs={epochs}",
+        )
+    if optimizer.bias_lr is not None and optimizer.exclude == "none":
+        raise ConfigError(
+            key_of(config, stage, "optimizer", "bias_lr"),
+            f"got {optimizer.bias_lr:g}, but optimizer.exclude=none sets no parameters apart that could have it",
+            "Give optimizer.exclude=dimension or type, or no bias_lr",
+        )
+
+
+def _check_precision(config: Config, stage: StageConfig) -> None:
+    precision = stage.precision
+    if precision.dtype == "fp16" and stage.device == "cpu":
+        raise _no_fp16_on_cpu(key_of(config, stage, "precision", "dtype"))
+    if precision.shared_scaler == "reference":
+        if precision.dtype != "fp16":
+            problem = f"only fp16 scales its loss, and precision.dtype is {precision.dtype}"
+            raise ConfigError("precision.shared_scaler", problem, "Give precision.dtype=fp16, or shared_scaler=none")
+        if not config.in_one_process:
+            problem = "'reference' lets an overflow in any block skip the step of all, so no block could go ahead"
+            raise ConfigError("precision.shared_scaler", problem, "Give runtime=serial, or shared_scaler=none")
+
+
+def _no_fp16_on_cpu(path: str) -> ConfigError:
+    problem = "got 'fp16', and a CPU computes float16 slowly and without the range that training needs"
+    return ConfigError(path, problem, "Give bf16 or fp32, or put the stage on a GPU (device=cuda)")
+
+
+def check_devices(config: Config, devices: list[str]) -> None:
+    """The same question once it is known where every stage runs; raises `ConfigError`."""
+    for index, device in enumerate(devices, 1):
+        stage = config.stage(index)
+        if stage.precision.dtype == "fp16" and device == "cpu":
+            raise _no_fp16_on_cpu(key_of(config, stage, "precision", "dtype"))
+
+
+def _check_noise(config: Config, stage: StageConfig) -> None:
+    noise = stage.noise
+    at_input = noise.placement == "input"
+    smallest = all_view_sizes(config.data)[0]
+    if at_input and stage.index == 1:
+        shape: tuple[int, ...] = (3, smallest, smallest)
+    else:
+        shape = block_output(config, stage.index - (1 if at_input else 0), smallest)
+    path = key_of(config, stage, "noise", "kind")
+    where = f"the {noise.placement} of stage {stage.index}{for_smallest(config)}"
+    if len(shape) == 2:
+        if noise.kind == "c_legacy":
+            raise ConfigError(path, f"'c_legacy' is over height, and {where} is {shape[0]} tokens", "Give all, hw or c")
+        return
+    _, height, width = shape
+    if noise.relative and ((noise.kind == "hw" and height * width == 1) or (noise.kind == "c_legacy" and height == 1)):
+        raise ConfigError(
+            path,
+            f"'{noise.kind}' takes a standard deviation over pixels, and {where} is {height}x{width}",
+            f"Give stages.{stage.index}.noise.kind=all, or a larger data.image_size",
+        )
+
+
+def _check_head(config: Config, stage: StageConfig) -> None:
+    head, shape = stage.head, block_output(config, stage.index, all_view_sizes(config.data)[0])
+    if len(shape) == 2 and isinstance(head, LocalPooling):
+        problem = f"'lsp' pools over cells of a map, and stage {stage.index} gives {shape[0]} tokens"
+        raise ConfigError(key_of(config, stage, "head", "kind"), problem, "Give expansion or gsp")
+    if len(shape) == 2 and isinstance(head, Expansion) and head.filter == 3:
+        problem = f"a 3x3 convolution needs a map, and stage {stage.index} gives {shape[0]} tokens"
+        raise ConfigError(key_of(config, stage, "head", "filter"), problem, "Give 1")
+    if len(shape) == 3 and isinstance(head, LocalPooling) and head.grid > min(shape[1:]):
+        problem = (
+            f"a grid of {head.grid}x{head.grid} does not fit the {shape[1]}x{shape[2]} output of stage {stage.index}"
+            f"{for_smallest(config)}"
+        )
+        raise ConfigError(key_of(config, stage, "head", "grid"), problem, f"Give at most {min(shape[1:])}")
+
+
+def _check_objective(config: Config, stage: StageConfig) -> None:
+    objective, width = stage.objective, embedding_width(config, stage)
+    if isinstance(objective, Custom):  # the only kind that needs torch to be checked
+        from pipeline.objectives import build_objective
+
+        build_objective(objective, width, config.seed, stage.index)
+    if isinstance(objective, BYOL) and objective.predictor and objective.predictor[-1] != width:
+        raise ConfigError(
+            key_of(config, stage, "objective", "predictor"),
+            f"ends with {objective.predictor[-1]} outputs, and must predict the embedding of {width}",
+            f"Give [..., {width}], or a head.projector that ends with {objective.predictor[-1]}",
+        )

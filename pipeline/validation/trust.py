@@ -1,0 +1,68 @@
+"""Whose configuration may call functions: the user's own and root's, or one that the user says is to be trusted.
+
+`PACKAGE.MODULE:NAME` is imported and called with whatever options stand beside it, so a file that somebody hands over
+can run any program. Commands that build what a file names ask here first; those that only read a run build nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.validation.pydantic_errors import shown
+
+_NAMING = ("backbone", "kind")
+"""Keys whose value may be `PACKAGE.MODULE:NAME`."""
+
+
+def check_trust(config: Config, path: Path, owner: int, trackers: bool = False) -> None:
+    """Whether what a configuration names may be called.
+
+    Args:
+        config: of the file.
+        path: of it, for the message.
+        owner: number of the user that it belongs to, as it was when it was read.
+        trackers: they are to be started too.
+
+    Raises:
+        UserError: it names functions, and belongs to another user.
+    """
+    named = dict(_named(config.model_dump(mode="json")))
+    wanted = {key: name for key, name in named.items() if trackers or not key.startswith("trackers.")}
+    if not wanted or owner in _own():
+        return
+    key, name = next(iter(wanted.items()))
+    raise UserError(
+        f"'{path}' belongs to {user_name(owner)} and names {shown(name)} ({key}): it calls any function with any "
+        "arguments, as you. Read the file first; then give --trust, or a copy of your own"
+    )
+
+
+def _own() -> set[int]:
+    """This user and root, who may do everything here anyway; for root by way of sudo, who gave that command too."""
+    asked = os.environ.get("SUDO_UID", "") if os.geteuid() == 0 else ""
+    return {0, os.geteuid(), *([int(asked)] if asked.isascii() and asked.isdigit() else [])}
+
+
+def user_name(number: int) -> str:
+    """`user NAME`, or the number of one that has no name here."""
+    with suppress(ImportError, KeyError):
+        import pwd
+
+        return f"user '{pwd.getpwuid(number).pw_name}'"
+    return f"user {number}"
+
+
+def _named(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Dotted keys and names of all functions and classes, options left out."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        if key in _NAMING and isinstance(item, str) and ":" in item:
+            yield ".".join((*path, str(key))), item
+        elif key != "options":
+            yield from _named(item, (*path, str(key)))

@@ -1,0 +1,61 @@
+"""What the figures of a report draw: numbers of the run, in the places where they belong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+
+from launch.pages.charts import Picture, charts, short_count
+from launch.pages.series import read_series
+from launch.tables.figures import styled
+from tests.launch.pages.reported import line
+
+
+def pictures(steps: int) -> dict[str, Picture]:
+    with styled():
+        return {picture.key: picture for picture in charts(read_series([line(step) for step in range(steps)]), 4, 2)}
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def test_the_shares_of_a_stage_lie_side_by_side_and_fill_its_bar() -> None:
+    (axes,) = pictures(40)["time"].figure.axes
+    busy, starved, blocked = (container.patches for container in axes.containers)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["stage 1", "stage 2", "stage 3", "stage 4"]
+    for stage in range(4):
+        parts = [kind[stage] for kind in (busy, starved, blocked)]
+        whole = 0.3 + 0.05 * (stage + 1) + 0.1
+        expected = [100 * seconds / whole for seconds in (0.3, 0.05 * (stage + 1), 0.1)]
+        assert [part.get_width() for part in parts] == pytest.approx(expected)
+        ends = np.cumsum([0.0, *expected])
+        assert [part.get_x() for part in parts] == pytest.approx(ends[:3].tolist(), abs=1e-9)
+        assert ends[3] == pytest.approx(100.0)
+
+
+def test_the_share_of_a_step_is_that_of_computing() -> None:
+    (axes,) = pictures(12)["busy"].figure.axes
+    for stage, drawn in enumerate(axes.lines[:4], 1):
+        np.testing.assert_allclose(drawn.get_ydata(), 100 * 0.3 / (0.4 + 0.05 * stage))
+
+
+@pytest.mark.parametrize(("steps", "apart"), [(1, 1), (6, 1), (12, 1), (24, 2), (60, 5)])
+def test_marks_of_long_curves_stand_where_those_of_the_others_do_not(steps: int, apart: int) -> None:
+    """Of four curves with a mark every five points those of two never lie on one point; of short ones each is shown."""
+    axes = pictures(steps)["loss"].figure.axes[0]
+    marks = [drawn.get_markevery() for drawn in axes.lines[:4]]
+    assert marks == [(stage * apart // 4, apart) for stage in range(4)]
+    assert apart < 4 or len(set(marks)) == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(12, "12"), (999, "999"), (1000, "1k"), (4500, "4.5k"), (-4500, "-4.5k"), (1e6, "1M"), (0, "0")]
+)
+def test_numbers_of_steps_are_short(value: float, text: str) -> None:
+    assert short_count(value) == text

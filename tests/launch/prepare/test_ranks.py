@@ -1,0 +1,61 @@
+"""Whether the processes that a launcher started are those of the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from launch.prepare.ranks import check_alone, check_processes, check_torchrun
+from pipeline.config import Config
+from pipeline.errors import UserError
+from workers.topology.torchrun import RunGroup
+
+
+def group(size: int, here: int | None = None) -> RunGroup:
+    store: Any = None
+    return RunGroup(0, size, 0, size if here is None else here, store)
+
+
+@pytest.mark.parametrize(
+    ("values", "processes", "environment", "message"),
+    [
+        ({}, group(2), {}, r"this run needs 4 processes .* torchrun started 2\. Give --nproc-per-node=4"),
+        ({"restart": "stage"}, group(4), {}, r"^restart: got 'stage', and torchrun restarts all"),
+        ({}, group(4), {"TORCHELASTIC_MAX_RESTARTS": "2"}, r"^run_dir: is not given"),
+        ({"run_dir": "r"}, group(4, here=2), {}, r"^link\.kind: got 'queue', which is shared memory"),
+    ],
+)
+def test_a_run_that_does_not_fit_them_is_refused(
+    values: dict[str, Any],
+    processes: RunGroup,
+    environment: dict[str, str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        check_processes(Config.model_validate(values), processes)
+    check_processes(Config(), group(4)) if not environment else None
+
+
+def test_a_restart_to_dead_addresses_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_torchrun()
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    check_torchrun()
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    with pytest.raises(UserError, match="Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        check_torchrun()
+
+
+def test_one_process_of_several_is_told_how_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_alone(Config(runtime="serial"))
+    with pytest.raises(UserError, match=r"a pipelined run needs 4 processes.*or give runtime=serial"):
+        check_alone(Config())
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    check_alone(Config(runtime="serial"))
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    with pytest.raises(UserError, match=r"srun started 2 tasks.*srun --ntasks-per-node=1 torchrun"):
+        check_alone(Config(runtime="serial"))

@@ -1,0 +1,37 @@
+"""One cause out of many signs."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.errors import TrainingError, UserError
+from workers.control.failures import Interrupted, Sign, choose, sign_of
+from workers.links.base import LinkClosed, LinkTimeout
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "cause"),
+    [
+        (ValueError("bad\n  thing"), "raised", "ValueError: bad thing"),
+        (TrainingError("loss is nan"), "raised", "loss is nan"),
+        (UserError("cannot read 'x.jpg'"), "bad_input", "cannot read 'x.jpg'"),
+        (LinkClosed("gone"), "lost_neighbour", "gone"),
+        (LinkTimeout("late"), "timeout", "late"),
+        (Interrupted("asked"), "interrupted", "asked"),
+    ],
+)
+def test_signs_tell_kinds_apart(error: BaseException, kind: str, cause: str) -> None:
+    sign = sign_of("stage 2", 7, error)
+    assert (sign.kind, sign.cause) == (kind, cause)
+    assert Sign.from_message(sign.to_message()) == sign
+
+
+def test_the_cause_is_not_the_neighbours_complaint() -> None:
+    lost = sign_of("stage 1", 7, LinkClosed("stage 2 has gone"))
+    interrupted = sign_of("stage 4", 6, Interrupted("asked to stop"))
+    died = Sign("stage 2", 7, "died", "killed")
+    raised = sign_of("stage 3", 7, ValueError("x"))
+    assert choose([lost, interrupted]) is lost
+    assert choose([lost, interrupted, died]) is died
+    assert choose([lost, interrupted, died, raised]) is raised
+    assert str(died.error()) == "stage 2 failed at step 7: killed"

@@ -1,0 +1,181 @@
+"""What the coordinator puts into the first link: every batch with its header, and nothing after the last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from workers.snapshots.committer import SnapshotKeeper
+
+from pipeline.config import Config
+from pipeline.errors import UserError
+from tests.pipeline.small import small_config
+from workers.coordinator.batch_sender import Sending
+from workers.coordinator.recorder import Recorder
+from workers.feed import FeedBatch
+from workers.run.files import RunDir
+
+STEPS, BATCH, EPOCH = 6, 4, 3
+
+
+class Batches:
+    """Stands for the feed of six steps, three an epoch; the user asks to stop while a step is being made."""
+
+    steps_per_epoch = EPOCH
+
+    def __init__(self, labels: bool = False, stop_at: int | None = None) -> None:
+        self.sending: Sending | None = None
+        self._labels, self._stop_at = labels, stop_at
+
+    def __iter__(self) -> Iterator[FeedBatch]:
+        for step in range(STEPS):
+            if step == self._stop_at and self.sending is not None:
+                self.sending.leave.set()
+            samples = np.arange(step, step + BATCH)
+            labels = samples % 3 if self._labels else None
+            views = torch.full((2, BATCH, 8, 8, 3), step, dtype=torch.uint8)
+            yield FeedBatch(step, step // EPOCH, step == STEPS - 1, views, samples, labels)
+
+
+class Link:
+    """Keeps what is sent."""
+
+    keeps = True
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.sent: list[tuple[Any, torch.Tensor]] = []
+        self.closed, self._fails_at = 0, fails_at
+
+    def send(self, header: Any, views: torch.Tensor, timeout: float) -> None:
+        if header.step == self._fails_at:
+            raise RuntimeError("the link is gone")
+        self.sent.append((header, views))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Written:
+    """What is written down of what was sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, int, int, int]] = []
+
+    def batch_sent(self, *words: int) -> None:
+        self.sent.append(cast("tuple[int, int, int, int]", words))
+
+
+def sent(
+    config: Config, feed: Batches, folder: Path, link: Link, over: bool = True
+) -> tuple[Sending, Written, list[tuple[int | None, Exception]]]:
+    """Everything that can be sent has been; `over`: nobody needs anything more then."""
+    failures: list[tuple[int | None, Exception]] = []
+    keeper = SnapshotKeeper(config.snapshots, RunDir(folder), print, 0)
+    sending = Sending(
+        config,
+        cast(Any, feed),
+        lambda: cast(Any, link),
+        SimpleNamespace(serve=lambda: None),
+        keeper,
+        lambda step, error: failures.append((step, error)),
+    )
+    feed.sending = sending
+    if over:
+        sending.over.set()
+    written = Written()
+    sending._run(cast(Recorder, written))
+    return sending, written, failures
+
+
+def test_every_batch_travels_with_what_the_stages_must_know_of_it(tmp_path: Path) -> None:
+    config, link = small_config(snapshots={"every": 2}), Link()
+    sending, written, failures = sent(config, Batches(labels=True), tmp_path, link)
+    headers = [header for header, _ in link.sent]
+    assert [(header.step, header.epoch, header.last) for header in headers] == [
+        (0, 0, False), (1, 0, False), (2, 0, False), (3, 1, False), (4, 1, False), (5, 1, True),
+    ]  # fmt: skip
+    assert [header.snapshot for header in headers] == [False, True] * 3
+    assert not any(header.leave for header in headers)
+    assert [header.label_tensor.tolist() for header in headers] == [
+        [(step + row) % 3 for row in range(BATCH)] for step in range(STEPS)
+    ]
+    assert [int(views[0, 0, 0, 0, 0]) for _, views in link.sent] == list(range(STEPS))
+    assert written.sent == [(step, step // EPOCH, BATCH, config.num_stages) for step in range(STEPS)]
+    assert (sending.left, failures) == (None, [])
+
+
+def test_a_loss_without_labels_gets_none(tmp_path: Path) -> None:
+    link = Link()
+    sent(small_config(), Batches(), tmp_path, link)
+    assert {header.labels for header, _ in link.sent} == {b""}
+    assert link.sent[0][0].label_tensor is None
+
+
+def test_a_run_that_is_asked_to_stop_ends_with_the_next_batch_and_a_snapshot(tmp_path: Path) -> None:
+    link = Link()
+    sending, written, failures = sent(small_config(snapshots={"every": 100}), Batches(stop_at=2), tmp_path, link)
+    assert [(header.step, header.last, header.leave, header.snapshot) for header, _ in link.sent] == [
+        (0, False, False, False), (1, False, False, False), (2, True, True, True),
+    ]  # fmt: skip
+    assert sending.left == link.sent[-1][0]
+    assert len(written.sent) == 3
+    assert failures == []
+
+
+def test_a_run_that_is_asked_to_stop_at_its_last_batch_has_ended_anyway(tmp_path: Path) -> None:
+    link = Link()
+    sending, _, _ = sent(small_config(), Batches(stop_at=STEPS - 1), tmp_path, link)
+    assert (link.sent[-1][0].last, link.sent[-1][0].leave) == (True, False)
+    assert sending.left is None
+
+
+def test_what_ends_the_sending_is_told_with_its_step(tmp_path: Path) -> None:
+    _, written, failures = sent(small_config(), Batches(), tmp_path, Link(fails_at=3), over=False)
+    assert [(step, str(error)) for step, error in failures] == [(3, "the link is gone")]
+    assert len(written.sent) == 4
+
+
+def test_what_fails_when_nobody_needs_anything_more_is_no_failure(tmp_path: Path) -> None:
+    _, _, failures = sent(small_config(), Batches(), tmp_path, Link(fails_at=3))
+    assert failures == []
+
+
+def test_a_link_that_cannot_be_opened_is_of_no_step(tmp_path: Path) -> None:
+    failures: list[Any] = []
+
+    def refuse() -> Any:
+        raise UserError("the port is taken")
+
+    config = small_config()
+    keeper = SnapshotKeeper(config.snapshots, RunDir(tmp_path), print, 0)
+    serving = SimpleNamespace(serve=lambda: None)
+    sending = Sending(config, cast(Any, Batches()), refuse, serving, keeper, lambda *words: failures.append(words))
+    sending._run(cast(Recorder, Written()))
+    [(step, error)] = failures
+    assert (step, str(error)) == (None, "the port is taken")
+    sending.close()
+    assert sending.over.is_set()
+
+
+@pytest.mark.parametrize("served", [1, 3])
+def test_a_link_is_served_until_the_run_is_over(tmp_path: Path, served: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first stage that is restarted after everything was sent connects again."""
+    monkeypatch.setattr("workers.coordinator.batch_sender.LINGER_SECONDS", 0.0)
+    config, link = small_config(), Link()
+    keeper = SnapshotKeeper(config.snapshots, RunDir(tmp_path), print, 0)
+    times: list[int] = []
+
+    def serve() -> None:
+        times.append(len(link.sent))
+        if len(times) == served:
+            sending.close()
+
+    sending = Sending(config, cast(Any, Batches()), lambda: cast(Any, link), SimpleNamespace(serve=serve), keeper)
+    sending._run(cast(Recorder, Written()))
+    assert times == [STEPS] * served
+    assert link.closed == 1

@@ -1,0 +1,209 @@
+"""What the coordinator makes of what it hears, and of what it does not hear."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.errors import UserError
+from tests.workers.coordinator.monitor_scene import DONE, Clock, Scene
+from workers.control.channel import ControlTimeout
+from workers.control.failures import RunFailed, Sign
+from workers.control.step_report import StepReport
+from workers.coordinator import monitor as oversight
+from workers.coordinator.monitor import GRACE_SECONDS
+from workers.topology.rendezvous import START_SECONDS
+
+REPORT = StepReport(1, 3, 0.5, {}, 0.1, 0, 1.0, 2.0, 3.0, 0, 24)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    for module in ("oversight", "health", "restarts"):
+        monkeypatch.setattr(f"workers.{module}.time", found)
+    return found
+
+
+@pytest.fixture
+def scene(tmp_path: Path, clock: Clock) -> Scene:
+    return Scene(tmp_path, clock)
+
+
+def beat(step: int, computing: float | None = None) -> dict[str, Any]:
+    return {"type": "beat", "stage": 1, "step": step, "computing": computing, "first": False}
+
+
+def test_a_run_is_over_when_all_stages_have_said_so(scene: Scene) -> None:
+    scene.says("stage 1", DONE)
+    scene.says("stage 1", None)  # its end needs no word any more
+    scene.says("stage 2", {"type": "left"})
+    scene.it.follow()
+    assert not scene.noted
+
+
+def test_after_a_snapshot_only_the_stages_that_the_last_batch_reaches_are_waited_for(scene: Scene) -> None:
+    scene.sending.left = SimpleNamespace(reaches=lambda stage: stage == 1)
+    scene.says("stage 1", {"type": "left"})
+    scene.it.follow()
+
+
+def test_all_are_told_where_to_start_once_all_are_here(scene: Scene) -> None:
+    scene.control.coming = ["stage 2", "stage 1"]
+    scene.it.gather()
+    start = {"type": "start", "step": 2, "total_steps": 8, "steps_per_epoch": 4, "attempt": 0, "classes": 10}
+    assert scene.control.sent == [("stage 1", start), ("stage 2", start)]
+
+
+def test_who_does_not_connect_is_named_when_the_time_for_it_is_over(scene: Scene) -> None:
+    scene.control.coming = ["stage 1"]
+    began = scene.clock.now
+    with pytest.raises(ControlTimeout, match="stage 1, stage 2 did not connect"):
+        scene.it.gather()
+    assert scene.clock.now - began > START_SECONDS
+    assert not scene.control.sent
+
+
+def test_a_process_that_ends_while_others_connect_ends_the_run(scene: Scene) -> None:
+    scene.parent.said = [{"type": "gone", "who": "stage 2", "cause": "its process ended with exit code 3"}]
+    with pytest.raises(RunFailed, match="stage 2 failed at step 0: its process ended with exit code 3"):
+        scene.it.gather()
+
+
+def test_a_run_may_be_stopped_while_its_processes_connect(scene: Scene) -> None:
+    scene.parent.said = [{"type": "leave"}]
+    with pytest.raises(RunFailed) as raised:
+        scene.it.gather()
+    assert raised.value.sign.kind == "interrupted"
+    assert scene.sending.leave.is_set()
+
+
+def test_what_a_stage_has_measured_is_written_down(scene: Scene) -> None:
+    scene.says("stage 1", REPORT.to_message())
+    scene.control.news.append([("stage 1", DONE), ("stage 2", DONE)])
+    scene.it.follow()
+    assert scene.reported == [REPORT]
+
+
+def test_silence_of_all_ends_a_run_at_the_stage_that_is_furthest_behind(scene: Scene) -> None:
+    scene.latest |= {1: SimpleNamespace(step=5), 2: SimpleNamespace(step=3)}
+    began = scene.clock.now
+    sign = scene.failure()
+    assert (sign.who, sign.step, sign.kind) == ("stage 2", 4, "timeout")
+    assert sign.cause == "no stage has reported anything for 60 s (link.timeout)"
+    assert scene.clock.now - began > 60
+
+
+def test_before_the_first_report_silence_may_last_as_long_as_a_start(scene: Scene) -> None:
+    began = scene.clock.now
+    assert scene.failure().kind == "timeout"
+    assert scene.clock.now - began > 60 + START_SECONDS
+
+
+def test_signs_of_life_are_no_progress(scene: Scene) -> None:
+    scene.latest[1] = scene.latest[2] = SimpleNamespace(step=1)
+    scene.control.news.extend([("stage 1", beat(2))] for _ in range(1000))
+    assert scene.failure().kind == "timeout"
+    assert scene.control.news, "it did not wait for the last of them"
+
+
+def test_progress_is_what_any_stage_says(scene: Scene) -> None:
+    """Of two that are silent for most of the limit each, nobody is to blame."""
+    scene.latest[1] = scene.latest[2] = SimpleNamespace(step=1)
+    almost = int(50 / oversight.POLL_SECONDS)
+    scene.control.news.extend([] for _ in range(almost))
+    scene.says("stage 1", DONE)
+    scene.control.news.extend([] for _ in range(almost))
+    scene.says("stage 2", DONE)
+    scene.it.follow()
+
+
+def test_a_run_that_is_leaving_is_not_blamed_for_silence_but_for_its_own_limit(tmp_path: Path, clock: Clock) -> None:
+    scene = Scene(tmp_path, clock, snapshots={"every": 2, "leave_seconds": 500})
+    scene.latest[1] = scene.latest[2] = SimpleNamespace(step=1)
+    scene.says("stage 1", {"type": "leave", "why": "asked to stop by SIGTERM"})
+    began = clock.now
+    sign = scene.failure()
+    assert sign.kind == "interrupted"
+    assert "from the snapshot after 4 steps" in sign.cause
+    assert clock.now - began > 500
+    assert scene.noted[0].startswith("asked to stop by SIGTERM: stopping after a snapshot")
+    assert scene.noted[1:] == [
+        "no snapshot was complete within 500 s (snapshots.leave_seconds): what was trained since the last is lost"
+    ]
+
+
+def test_a_second_wish_to_stop_changes_nothing(scene: Scene) -> None:
+    scene.says("stage 1", {"type": "leave", "why": "asked to stop by SIGTERM"})
+    scene.parent.said = [{"type": "leave"}]
+    scene.control.news.extend([[("stage 1", DONE), ("stage 2", DONE)]])
+    scene.it.follow()
+    assert len(scene.noted) == 1
+
+
+@pytest.mark.parametrize("first", ["stage 1", "stage 2"])
+def test_what_raised_explains_the_neighbour_that_lost_its_link(scene: Scene, first: str) -> None:
+    lost = Sign("stage 1", 3, "lost_neighbour", "link1: stage 2 ended").to_message()
+    raised = Sign("stage 2", 3, "raised", "ValueError: broken").to_message()
+    for name in (first, "stage 2" if first == "stage 1" else "stage 1"):
+        scene.says(name, lost if name == "stage 1" else raised)
+    assert scene.failure() == Sign("stage 2", 3, "raised", "ValueError: broken")
+
+
+def test_a_process_that_ends_without_a_word_is_given_a_moment_for_its_parent_to_say_how(scene: Scene) -> None:
+    scene.says("stage 2", None)
+    began = scene.clock.now
+    assert scene.failure() == Sign("stage 2", 0, "died", "its process ended without a word")
+    assert scene.clock.now - began > GRACE_SECONDS
+
+
+def test_what_the_parent_says_is_better_than_nothing(scene: Scene) -> None:
+    scene.says("stage 2", None)
+    scene.parent.said = [{"type": "gone", "who": "stage 2", "cause": "its process was killed by signal 9 (SIGKILL)"}]
+    assert scene.failure() == Sign("stage 2", 0, "died", "its process was killed by signal 9 (SIGKILL)")
+
+
+def test_what_a_process_said_itself_is_better_than_how_it_ended(scene: Scene) -> None:
+    """Its parent is heard first, though the process spoke before."""
+    scene.parent.said = [{"type": "gone", "who": "stage 2", "cause": "its process ended with exit code 1"}]
+    scene.control.news.extend([[], [("stage 2", Sign("stage 2", 3, "raised", "ValueError: broken").to_message())]])
+    assert scene.failure().cause == "ValueError: broken"
+
+
+def test_a_connection_that_was_dropped_for_what_came_over_it_says_why(scene: Scene) -> None:
+    scene.control.dropped["stage 1"] = "it sent a message of 17 MB"
+    scene.says("stage 1", None)
+    assert scene.failure() == Sign("stage 1", 0, "raised", "it sent a message of 17 MB")
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ({"type": "snapshot", "stage": 2, "steps": 4, "file": None}, "a snapshot of stage 2, which is not its own"),
+        ({"type": "report", "stage": 1}, "it sent "),
+        (replace(REPORT, stage=2).to_message(), "a report of stage 2, which it does not train"),
+        ({"type": "beat", "stage": -1}, "it sent "),
+        ({"type": "failure", "who": "stage 1", "kind": "unknown"}, "it sent "),
+    ],
+)
+def test_what_makes_no_sense_is_a_failure_of_whoever_sent_it(scene: Scene, message: dict[str, Any], why: str) -> None:
+    scene.says("stage 1", message)
+    sign = scene.failure()
+    assert (sign.who, sign.kind) == ("stage 1", "raised")
+    assert why in sign.cause
+
+
+def test_a_step_that_takes_too_long_is_named_with_its_stage(tmp_path: Path, clock: Clock) -> None:
+    scene = Scene(tmp_path, clock, hang_timeout=30)
+    scene.it._health.expect(["stage 1"])
+    scene.says("stage 1", beat(6, computing=31.0))
+    assert scene.failure() == Sign("stage 1", 6, "hung", "it has been computing for 31 s (hang_timeout)")
+
+
+def test_what_failed_in_sending_is_the_coordinators(scene: Scene) -> None:
+    scene.it.sending_failed(3, UserError("the data set is gone"))
+    assert scene.failure() == Sign("coordinator", 3, "bad_input", "the data set is gone")

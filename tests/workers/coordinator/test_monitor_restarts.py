@@ -1,0 +1,90 @@
+"""Which stages the coordinator brings back, from where, and when it gives up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.workers.coordinator.monitor_scene import DONE, Clock, Scene
+from workers.control.channel import ControlTimeout
+from workers.control.failures import Sign
+from workers.topology.rendezvous import START_SECONDS
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    for module in ("oversight", "health", "restarts"):
+        monkeypatch.setattr(f"workers.{module}.time", found)
+    return found
+
+
+@pytest.fixture
+def returning(tmp_path: Path, clock: Clock) -> Scene:
+    """Of a run whose stages come back."""
+    return Scene(tmp_path, clock, restart="stage", snapshots={"every": 2}, max_restarts=2)
+
+
+def test_a_stage_that_fails_comes_back_from_the_last_snapshot(returning: Scene) -> None:
+    """While it is awaited nobody is late, and what its last process says is not listened to."""
+    returning.latest[1] = returning.latest[2] = SimpleNamespace(step=5)
+    returning.says("stage 2", Sign("stage 2", 6, "raised", "ValueError: broken").to_message())
+    returning.control.news.extend([] for _ in range(1000))  # for longer than link.timeout
+    returning.says("stage 2", None)
+    returning.says("stage 2", {"type": "nonsense of the process that is being replaced"})
+
+    def back(names: set[str], timeout: float) -> None:
+        if returning.control.news:
+            raise ControlTimeout("not yet")
+        returning.control.here.add("stage 2")
+        returning.control.news.extend([[("stage 1", DONE), ("stage 2", DONE)]])
+
+    returning.control.accept = back  # type: ignore[method-assign]
+    returning.it.follow()
+    assert returning.parent.restarted == [["stage 2"]]
+    assert returning.control.dismissed == ["stage 2"]
+    assert returning.forgotten == [(2,)]
+    start = {"type": "start", "step": 4, "total_steps": 8, "steps_per_epoch": 4, "attempt": 1, "classes": 10}
+    assert returning.control.sent == [("stage 2", start)]
+    text = "stage 2 failed at step 6: ValueError: broken. It comes back from step 4"
+    text += " (restart 1 of 2 without a new snapshot)"
+    assert returning.posted == [("restart", "restart", text, 2, 4)]
+
+
+def test_a_stage_that_does_not_come_back_ends_the_run(returning: Scene) -> None:
+    returning.says("stage 2", Sign("stage 2", 6, "raised", "ValueError: broken").to_message())
+    assert returning.failure() == Sign("stage 2", None, "died", f"it did not come back within {START_SECONDS:g} s")
+
+
+def test_a_users_mistake_brings_nobody_back(returning: Scene) -> None:
+    sign = Sign("stage 2", 0, "bad_input", "the module is gone")
+    returning.says("stage 2", sign.to_message())
+    assert returning.failure() == sign
+    assert returning.parent.restarted == []
+
+
+def test_a_run_that_is_leaving_brings_nobody_back(returning: Scene) -> None:
+    sign = Sign("stage 2", 6, "raised", "ValueError: broken")
+    returning.control.news.append([("stage 1", {"type": "leave", "why": "asked"}), ("stage 2", sign.to_message())])
+    assert returning.failure() == sign
+    assert returning.parent.restarted == []
+
+
+def test_a_stage_comes_back_as_often_as_it_may(returning: Scene) -> None:
+    for _ in range(3):
+        returning.says("stage 2", Sign("stage 2", 6, "raised", "ValueError: broken").to_message())
+        returning.control.news.append([])
+    returning.control.coming = ["stage 2"] * 3
+    assert returning.failure() == Sign("stage 2", 6, "given_up", "ValueError: broken")
+    assert returning.parent.restarted == [["stage 2"]] * 2
+
+
+def test_where_stages_come_back_one_that_is_done_is_still_needed(returning: Scene) -> None:
+    """Its neighbour may have to be sent again what it has dropped: the end of its process is no end in order."""
+    returning.says("stage 1", DONE)
+    returning.says("stage 1", None)
+    returning.control.news.extend([] for _ in range(20))
+    assert returning.failure().kind == "died"
+    assert returning.parent.restarted == [["stage 1"]]

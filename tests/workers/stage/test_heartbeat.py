@@ -1,0 +1,184 @@
+"""What a training process hears of the coordinator while it trains, and while it only waits for others."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+
+from pipeline.errors import TrainingError
+from tests.waiting import LIMIT, wait_until
+from workers.control.channel import ControlClient, ControlClosed
+from workers.control.failures import Interrupted
+from workers.run.signals import WAKE
+from workers.stage import heartbeat as module
+from workers.stage.heartbeat import Watch
+from workers.stage.worker import Activity
+
+
+class Channel:
+    """A control channel on which a test speaks."""
+
+    def __init__(self) -> None:
+        self.waiting: list[dict[str, Any] | Exception] = []
+        self.due = threading.Semaphore(0)
+        self.sent: list[dict[str, Any]] = []
+        self.deaf = False
+
+    def say(self, *messages: dict[str, Any] | Exception) -> None:
+        for message in messages:
+            self.waiting.append(message)
+            self.due.release()
+
+    def poll(self, timeout: float) -> dict[str, Any] | None:
+        if not self.due.acquire(timeout=timeout):
+            return None
+        found = self.waiting.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def send(self, message: dict[str, Any]) -> None:
+        if self.deaf:
+            raise ControlClosed("the coordinator has gone")
+        self.sent.append(message)
+
+
+@pytest.fixture
+def channel() -> Channel:
+    return Channel()
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Puts handlers back."""
+    numbers = (signal.SIGUSR1, WAKE)
+    previous = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
+def watch_of(channel: Channel, committed: list[int] | None = None, beat: float = LIMIT) -> Watch:
+    told = (committed if committed is not None else []).append
+    return Watch(cast(ControlClient, channel), Activity(1), (signal.SIGUSR1,), beat, told)
+
+
+def test_whoever_waits_for_others_serves_them_until_the_run_is_over(channel: Channel) -> None:
+    watch, served = watch_of(channel), []
+
+    def serve() -> None:
+        served.append(1)
+        if len(served) == 2:
+            watch.finished.set()
+
+    watch.linger(serve, LIMIT)
+    assert len(served) == 2
+
+
+def test_whoever_waits_for_others_waits_no_longer_than_told(channel: Channel) -> None:
+    served: list[int] = []
+    watch_of(channel).linger(lambda: served.append(1), 0.0)
+    assert served == []
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_a_wait_is_cut_short_by_the_end_of_the_run_and_by_nothing_else(channel: Channel, over: bool) -> None:
+    watch = watch_of(channel)
+
+    def serve() -> None:
+        if over:
+            watch.finished.set()
+        raise Interrupted("asked to stop")
+
+    if over:
+        watch.linger(serve, LIMIT)
+        return
+    with pytest.raises(Interrupted):
+        watch.linger(serve, LIMIT)
+
+
+def test_snapshots_that_are_complete_are_passed_on_until_the_run_is_over(channel: Channel, signals: None) -> None:
+    committed: list[int] = []
+    channel.say({"type": "committed", "steps": 4}, {"type": "another"}, {"type": "committed", "steps": 8})
+    channel.say({"type": "finish"}, {"type": "committed", "steps": 12})
+    with watch_of(channel, committed) as watch:
+        assert watch.finished.wait(LIMIT)
+        assert committed == [4, 8]
+        assert channel.waiting == [{"type": "committed", "steps": 12}]
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        ({"type": "stop"}, "the coordinator ended the run"),
+        (TrainingError("the coordinator has gone"), "the coordinator has gone"),
+    ],
+)
+def test_whatever_a_process_does_is_interrupted_when_the_run_is_stopped(
+    channel: Channel, signals: None, word: dict[str, Any] | Exception, why: str
+) -> None:
+    def work() -> None:
+        channel.say(word)
+        threading.Event().wait(LIMIT)
+
+    with pytest.raises(Interrupted, match=why), watch_of(channel):
+        work()
+
+
+def test_a_signal_asks_the_coordinator_and_the_next_one_interrupts(channel: Channel, signals: None) -> None:
+    def ask_twice() -> None:
+        signal.raise_signal(signal.SIGUSR1)
+        wait_until(lambda: channel.sent, "the wish to stop")
+        signal.raise_signal(signal.SIGUSR1)
+        threading.Event().wait(LIMIT)
+
+    with pytest.raises(Interrupted, match="asked to stop by SIGUSR1"), watch_of(channel):
+        ask_twice()
+    assert channel.sent == [{"type": "leave", "why": "asked to stop by SIGUSR1"}]
+
+
+def test_a_sign_of_life_says_where_the_process_is(channel: Channel, signals: None) -> None:
+    watch = watch_of(channel, beat=0.001)
+    watch._activity.stage, watch._activity.step = 2, 7
+    with watch:
+        wait_until(lambda: channel.sent, "a sign of life")
+    assert channel.sent[0] == {
+        "type": "beat", "stage": 2, "step": 7, "computing": None, "first": channel.sent[0]["first"],
+    }  # fmt: skip
+
+
+def test_a_coordinator_that_has_gone_is_no_failure_of_a_sign_of_life(channel: Channel) -> None:
+    channel.deaf = True
+    watch_of(channel)._send({"type": "beat"})
+    assert channel.sent == []
+
+
+class Left(BaseException):
+    """Stands for the end of the process."""
+
+
+def test_a_process_that_cannot_be_interrupted_ends_at_once(
+    channel: Channel, signals: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is in a call that no signal ends, such as one of a driver."""
+
+    def leave(code: int) -> None:
+        raise Left(code)
+
+    monkeypatch.setattr(module, "FORCE_SECONDS", 0.0)
+    monkeypatch.setattr(module.os, "_exit", leave)
+    with pytest.raises(Left, match="1"):
+        watch_of(channel)._interrupt("the coordinator ended the run")
+    assert "stuck in a call that cannot be interrupted" in caplog.text
+
+
+def test_a_process_that_is_leaving_already_is_left_alone(channel: Channel, signals: None) -> None:
+    signal.signal(WAKE, lambda number, frame: pytest.fail("it was interrupted"))
+    watch = watch_of(channel)
+    watch._over.set()
+    watch._interrupt("the coordinator ended the run")
+    watch._wake(WAKE, None)

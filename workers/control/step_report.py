@@ -1,0 +1,105 @@
+"""What a stage tells the coordinator after every step; a plain dictionary on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from math import isfinite
+from typing import Any
+
+from pipeline.measures.online import Measure
+from pipeline.stage.report import StageReport
+from workers.control.feed_report import FeedMeasures
+from workers.control.validation import Count, Finite, Index, MalformedMessage, Seconds, read_message
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One step of one stage; all times are totals since the first batch, in seconds.
+
+    Args:
+        stage: counted from 1.
+        step: counted from 0.
+        loss, terms, learning_rate: see `StageReport`; a number that is not finite is None, for JSON has none.
+        skipped: steps that were skipped so far because a loss or gradient was not finite.
+        busy: forward, loss, backward and optimizer.
+        wait_input: waiting for the stage before.
+        wait_output: handing over to the stage after, mostly waiting for room.
+        queue_depth: batches that waited at the input.
+        link_bytes: bytes sent onward.
+        feed: how the feed of the first stage stands, where it has one of its own.
+        online: what was measured beside the training at this step, see `OnlineMeasures.measure`; None for a number
+            that is not finite.
+        gradient_norm, update_norm: see `StepNorms`; None at a step that did not measure them.
+        memory_bytes, cuda_bytes: see `ProcessMemory`; stages that share a process all report that of the process.
+    """
+
+    stage: Index
+    step: Count
+    loss: Finite | None
+    terms: dict[str, Finite | None]
+    learning_rate: Finite
+    skipped: Count
+    busy: Seconds
+    wait_input: Seconds
+    wait_output: Seconds
+    queue_depth: Count
+    link_bytes: Count
+    feed: FeedMeasures | None = None
+    online: dict[Measure, Finite | None] = field(default_factory=dict)
+    gradient_norm: Finite | None = None
+    update_norm: Finite | None = None
+    memory_bytes: Count | None = None
+    cuda_bytes: Count | None = None
+
+    def to_message(self) -> dict[str, Any]:
+        """For the control channel."""
+        return {"type": "report", **asdict(self)}
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> StepReport:
+        """The inverse of `to_message`; raises `MalformedMessage`."""
+        return read_message(cls, message)
+
+    @classmethod
+    def from_member(cls, message: dict[str, Any], stages: Collection[int]) -> StepReport:
+        """The report of a process that trains `stages`; raises `MalformedMessage` if it is about another."""
+        report = cls.from_message(message)
+        if report.stage not in stages:
+            raise MalformedMessage(f"a report of stage {report.stage}, which it does not train")
+        return report
+
+
+@dataclass
+class StageTimes:
+    """Where a stage's time went, in seconds, and how often it had to skip a step."""
+
+    busy: float = 0.0
+    wait_input: float = 0.0
+    wait_output: float = 0.0
+    skipped: int = 0
+
+    def report(
+        self,
+        stage: int,
+        step: int,
+        result: StageReport,
+        queue_depth: int,
+        link_bytes: int,
+        online: Mapping[Measure, float] | None = None,
+        memory: tuple[int | None, int | None] = (None, None),
+    ) -> StepReport:
+        """The report of one step; `memory` as `ProcessMemory.measure` has it."""
+        self.skipped += result.skipped
+        terms = {name: _finite(value) for name, value in result.terms.items()}
+        return StepReport(
+            stage, step, _finite(result.loss), terms, result.learning_rate, **asdict(self),
+            queue_depth=queue_depth, link_bytes=link_bytes,
+            online={name: _finite(value) for name, value in (online or {}).items()},
+            gradient_norm=result.gradient_norm, update_norm=result.update_norm,
+            memory_bytes=memory[0], cuda_bytes=memory[1],
+        )  # fmt: skip
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and isfinite(value) else None

@@ -1,0 +1,150 @@
+"""Everything that observes one run, in either runtime, from before its data set is opened to after its report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from pipeline.config import Config
+from pipeline.config.secrets import without_secrets
+from workers.control.failures import Interrupted, RunFailed
+from workers.coordinator.recorder import Recorder
+from workers.observing.alarms import Alarms
+from workers.observing.backlog import Owed
+from workers.observing.event_log import EventLog
+from workers.observing.history_file import read_events
+from workers.observing.live import History, LiveServer
+from workers.observing.metrics import RunMetrics
+from workers.observing.observer import Event, EventKind, Observers, RunFacts
+from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.progress import Progress
+from workers.observing.trackers import start_trackers
+from workers.run.files import RunDir, write_json
+
+
+class Observation:
+    """Who observes a run; a context manager, at whose end all are told how the run ended.
+
+    Args:
+        config: the run.
+        run: where it writes.
+        terminal: what the user sees.
+        start_step: the first step of this attempt.
+        failed: called with what has ended the run, before the observers are told, who may take long.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run: RunDir,
+        terminal: Terminal,
+        start_step: int = 0,
+        failed: Callable[[BaseException], object] = lambda error: None,
+    ) -> None:
+        self.config, self.run, self.terminal, self.start_step = config, run, terminal, start_step
+        self.metrics, self.progress = RunMetrics(), Progress(terminal)
+        self.history = History()
+        # The history takes up the events of earlier attempts, so it comes before what writes new ones.
+        self.observers = Observers([self.history, EventLog(run.events), self.metrics, self.progress], terminal.warn)
+        self.alarms = Alarms(config, self.observers.event)
+        self._server: LiveServer | None = None
+        self._failed, self._begun = failed, False
+
+    def __enter__(self) -> Self:
+        """Serve metrics and page, and write down where.
+
+        Raises:
+            ConfigError: the address cannot be listened on.
+        """
+        state: dict[str, Any] = {"stages": self.config.num_stages}
+        if self.config.metrics.enabled:
+            self._server = LiveServer(self.config.metrics, self.metrics.registry, self.history)
+            state["metrics"] = self._server.metrics_url
+            if self.config.metrics.page:
+                state["page"] = self._server.url
+            self.terminal.say(self._server.invitation)
+        write_json(self.run.coordinator, state)
+        return self
+
+    def begin(self, total_steps: int, steps_per_epoch: int) -> None:
+        """The data set is open; the first step follows.
+
+        Raises:
+            ConfigError: a tracker cannot be started.
+            UserError: `events.jsonl` is damaged.
+        """
+        facts = RunFacts(
+            name=self.run.path.absolute().name,
+            path=self.run.path,
+            config=without_secrets(self.config),
+            stages=self.config.num_stages,
+            total_steps=total_steps,
+            steps_per_epoch=steps_per_epoch,
+            start_step=self.start_step,
+            started=time.time(),
+        )
+        earlier = read_events(self.run.events)[0]
+        self.observers.add(start_trackers(self.config.trackers, facts, self.observers.event))
+        self.observers.add(self.alarms)
+        self._begun = True
+        self.observers.run_started(facts)
+        for name, stage in sorted(_unended(earlier), key=str):
+            self.post("cleared", name, "its processes were started again", stage)
+        if self.start_step:
+            self.post("restart", "restart", f"the run goes on after {self.start_step} steps", step=self.start_step)
+        self.observers.deliver()
+
+    def recorder(self, total_steps: int) -> Recorder:
+        """What the reports of the stages go to."""
+        return Recorder(self.run.metrics, self.start_step, total_steps, self.metrics, self.progress, self.observers)
+
+    def post(self, kind: EventKind, name: str, text: str, stage: int | None = None, step: int | None = None) -> None:
+        """Something has happened just now; called from any thread, told on the main one."""
+        self.observers.post(Event(time.time(), kind, name, stage, step, text))
+
+    def committed(self, steps: int) -> None:
+        """A snapshot after so many steps is complete; called from any thread."""
+        self.post("snapshot", "snapshot", f"the snapshot after {steps} steps is complete", step=steps)
+
+    def note(self, text: str) -> None:
+        """A sentence that the user should read; called from any thread."""
+        self.post("note", "note", text)
+
+    def tick(self, owed: Owed | None = None) -> None:
+        """Called on the main thread now and then: tells what was posted, and how long the run has waited for what."""
+        self.observers.deliver()
+        self.observers.call(self.alarms, "tick", owed)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._failed(error)
+        if self._begun:
+            self.observers.deliver()
+            self.observers.run_ended(outcome_of(error))
+        if self._server is not None:
+            self._server.close()
+
+
+def outcome_of(error: BaseException | None) -> str:
+    """How a run ended, for `Observer.run_ended`."""
+    if error is None:
+        return "done"
+    asked = isinstance(error, RunFailed) and error.sign.kind == "interrupted"
+    if asked or isinstance(error, Interrupted | KeyboardInterrupt):
+        return "interrupted"
+    return f"failed: {' '.join(str(error).split()) or type(error).__name__}"
+
+
+def _unended(events: list[Event]) -> set[tuple[str, int | None]]:
+    """Alarms that nobody has ended."""
+    raised: set[tuple[str, int | None]] = set()
+    for event in events:
+        if event.kind == "alarm":
+            raised.add((event.name, event.stage))
+        elif event.kind == "cleared":
+            raised.discard((event.name, event.stage))
+    return raised

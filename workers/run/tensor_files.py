@@ -1,0 +1,106 @@
+"""Files of tensors: safetensors only, so that reading them can run no code.
+
+The bytes of a file are a function of its tensors, so two runs that computed the same have the same digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from pipeline.ordinary_files import make_folder, name_of, open_to_read
+from pipeline.stage.state import Facts
+from workers.run.files import write_parts
+
+NAMES = {
+    torch.uint64: "U64", torch.int64: "I64", torch.float64: "F64", torch.complex64: "C64",
+    torch.float32: "F32", torch.uint32: "U32", torch.int32: "I32",
+    torch.bfloat16: "BF16", torch.float16: "F16", torch.uint16: "U16", torch.int16: "I16",
+    torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+"""What the format calls the types of numbers, in the order in which their tensors stand in a file."""
+_TYPES = {name: dtype for dtype, name in NAMES.items()}
+PIECE_BYTES = 1 << 24
+
+
+@contextmanager
+def open_tensors(path: Path, root: Path) -> Iterator[Any]:
+    """What `safe_open` gives of a file of a run, where it is an ordinary one that no link leads to.
+
+    Args:
+        path: of the file.
+        root: the run directory.
+
+    Raises:
+        OSError, SafetensorError: it cannot be read, or holds no tensors.
+    """
+    with open_to_read(path, root) as file, safe_open(name_of(file, path), framework="pt") as found:
+        yield found
+
+
+def facts_of(found: Any) -> dict[str, Facts]:
+    """What the header of an opened file says of every tensor in it."""
+    slices = {name: found.get_slice(name) for name in found.keys()}  # noqa: SIM118  # it is no dict
+    return {name: Facts(tuple(one.get_shape()), _TYPES.get(str(one.get_dtype()))) for name, one in slices.items()}
+
+
+def read_tensors(path: Path, root: Path) -> dict[str, Tensor]:
+    """All tensors of a file of a run; raises as `open_tensors`."""
+    with open_tensors(path, root) as found:
+        return {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118  # it is no dict
+
+
+def save_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None, root: Path | None = None
+) -> str:
+    """Write `tensors` atomically, byte for byte as safetensors would, but never all of it in memory at once.
+
+    Args:
+        path: of the file.
+        tensors: of any type that the format knows, on any device.
+        metadata: text that goes along, if any.
+        root: the run directory, where it is a file of one: its folder is made, and may not be a link.
+
+    Returns:
+        The SHA-256 of the file.
+    """
+    if root is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    else:
+        make_folder(path.parent, root)
+    digest = hashlib.sha256()
+
+    def pieces() -> Iterator[bytes | memoryview]:
+        for piece in serialized(tensors, metadata):
+            digest.update(piece)
+            yield piece
+
+    write_parts(path, pieces(), root)
+    return digest.hexdigest()
+
+
+def serialized(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Iterator[bytes | memoryview]:
+    """The file, piece by piece: the length of the header, the header, the tensors by type and name."""
+    order = sorted(tensors, key=lambda name: (list(NAMES).index(tensors[name].dtype), name))
+    header: dict[str, object] = {} if metadata is None else {"__metadata__": metadata}
+    end = 0
+    for name in order:
+        begin, end = end, end + tensors[name].numel() * tensors[name].element_size()
+        shape = list(tensors[name].shape)
+        header[name] = {"dtype": NAMES[tensors[name].dtype], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text)) + text
+    for name in order:
+        data = tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8)
+        for start in range(0, len(data), PIECE_BYTES):
+            yield data[start : start + PIECE_BYTES].numpy().data

@@ -1,0 +1,34 @@
+"""The `final/` folder: every stage's tensors, and the backbone under torchvision's names."""
+
+from __future__ import annotations
+
+from pipeline.backbones import merge_backbone
+from pipeline.stage.stage import Stage
+from pipeline.stage.state import stage_tensors
+from workers.run.files import RunDir
+from workers.run.tensor_files import open_tensors, save_tensors
+
+
+def save_stage(run: RunDir, stage: Stage, writes: bool = True) -> None:
+    """Write everything a trained stage holds, and the linear probe that was trained along, if there was one.
+
+    Args:
+        run: where to.
+        stage: what. All its replicas call this, for they may have to put their parts together.
+        writes: whether this one is the one that writes.
+    """
+    tensors = stage_tensors(stage)
+    if writes:
+        save_tensors(run.stage(stage.index), tensors, root=run.path)
+        if stage.online is not None and stage.online.probe is not None:
+            save_tensors(run.probe(stage.index), stage.online.probe.weights(), root=run.path)
+
+
+def save_backbone(run: RunDir, num_stages: int) -> str:
+    """Join the blocks of all stages into `final/backbone.safetensors`; returns its SHA-256."""
+    blocks = {}
+    for index in range(1, num_stages + 1):
+        with open_tensors(run.stage(index), run.path) as file:
+            names = [name for name in file.keys() if name.startswith("block.")]  # noqa: SIM118  # it is no dict
+            blocks[index] = {name.removeprefix("block."): file.get_tensor(name) for name in names}
+    return save_tensors(run.backbone, merge_backbone(blocks), root=run.path)

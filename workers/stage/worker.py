@@ -1,0 +1,197 @@
+"""The loop of one training process: receive, forward, send onward, learn, report.
+
+Activations leave before the local update, so the next stage starts while this one learns. Nothing
+comes back: the links carry batches one way only, and the next stage's loss never reaches this block.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from pipeline.stage.codecs import round_trip
+from pipeline.stage.report import StageReport
+from pipeline.stage.stage import Stage
+from workers.control.step_report import StageTimes
+from workers.links.base import LinkTimeout, Receiver, Sender
+from workers.links.messages import Header, Message
+from workers.observing.memory import ProcessMemory
+from workers.observing.trace import NO_TRACE, Tracer
+from workers.run.faults import Faults
+from workers.topology.members import stage_name
+from workers.topology.rendezvous import START_SECONDS
+
+
+class ReportChannel(Protocol):
+    """What a stage needs of the control channel."""
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send one message to the coordinator."""
+        ...
+
+
+class Snapshots(Protocol):
+    """What a stage needs of the writer of snapshots."""
+
+    def take(self, stage: Stage, steps: int) -> None:
+        """Copy the state after so many steps."""
+        ...
+
+    def close(self) -> None:
+        """Until all that were taken are written."""
+        ...
+
+
+@dataclass
+class Activity:
+    """What a process is doing, for whoever asks whether it is still alive; written by one thread, read by another."""
+
+    stage: int
+    step: int | None = None
+    """The step being worked on; None before the first."""
+    since: float | None = None
+    """When it began to compute, by `time.monotonic`; None while it waits for a neighbour."""
+    first: bool = True
+    """Whether the process does this for the first time: a step, or a step in which the stage learns."""
+
+
+@dataclass
+class StageWorker:
+    """Drives neighbouring stages between two links.
+
+    Args:
+        stages: what computes, in order; usually one.
+        receiver: from the stage before (or the coordinator).
+        sender: to the stage after; None for the last stage.
+        control: where reports go; None for a replica that does not speak for its stage.
+        timeout: seconds to wait for a neighbour.
+        snapshots: where the state goes when a batch is marked for it.
+        faults: that are to strike.
+        activity: kept up to date.
+        codec: what activations go through between two stages, here as on a link.
+        trace: is told what is done when.
+    """
+
+    stages: Sequence[Stage]
+    receiver: Receiver
+    sender: Sender | None
+    control: ReportChannel | None
+    timeout: float
+    snapshots: Snapshots
+    faults: Faults
+    activity: Activity
+    codec: str = "none"
+    trace: Tracer = NO_TRACE
+    left: bool = False
+    """The run was asked to stop before its end."""
+    _times: dict[int, StageTimes] = field(default_factory=dict)
+    _memory: ProcessMemory = field(init=False)
+    _computing: float = 0.0
+    _done_before: set[tuple[int, bool]] = field(default_factory=set)
+    """Stages that have finished a step in this process, without learning or learning."""
+    _sent: int = 0
+
+    def run(self) -> None:
+        """Work until the batch that is marked as the last.
+
+        Raises:
+            LinkTimeout, LinkClosed, LinkMismatch: a neighbour is gone or silent.
+        """
+        self._times = {stage.index: StageTimes() for stage in self.stages}
+        self._memory = ProcessMemory(self.stages[0].compute.device)
+        last = False
+        while not last:
+            started = time.monotonic()
+            message = self._receive()
+            header = message.header
+            self.activity.step, last, self.left = header.step, header.last, header.leave
+            self._received(time.monotonic() - started)
+            self.trace.at(header.step)
+            self.trace.took(stage_name(self.stages[0].index), "receive", started)
+            reached = [stage for stage in self.stages if header.reaches(stage.index)]
+            activations = message.tensor
+            for stage in reached:
+                activations = self._forward(stage, activations, header)
+            self._send(header, activations, reached[-1].index)
+            for stage in reached:
+                self._learn(stage, header)
+            self.activity.since = None
+
+    def _forward(self, stage: Stage, activations: torch.Tensor, header: Header) -> torch.Tensor:
+        started = self._begin(stage, header)
+        if stage is not self.stages[0]:
+            activations = round_trip(self.codec, activations)
+        forward = stage if header.learner in (None, stage.index) else stage.relay
+        onward: torch.Tensor = forward(activations, header.step, header.noise_levels[stage.index - 1])
+        self._times[stage.index].busy += time.monotonic() - started
+        return onward
+
+    def _send(self, header: Header, activations: torch.Tensor, index: int) -> None:
+        if self.sender is None or not header.reaches(index + 1):
+            return
+        self.activity.since, started = None, time.monotonic()
+        # What is sent beyond the link's depth waits for the first step of whoever takes it, which may take long.
+        patience = START_SECONDS * (self._sent <= self.sender.address.depth + 1)
+        self.sender.send(header, activations, self.timeout + patience)
+        self._sent += 1
+        self._times[index].wait_output += time.monotonic() - started
+        self.trace.took(stage_name(index), "send", started)
+
+    def _learn(self, stage: Stage, header: Header) -> None:
+        started = self._begin(stage, header)
+        self.faults.before_update(stage.index, header.step)
+        learns = header.learner in (None, stage.index)
+        labels = self._labels(header, stage)
+        result = stage.update(header.step, labels) if learns else StageReport()
+        online = None
+        if stage.online is not None:
+            with self.trace.span(stage_name(stage.index), "probe"):
+                online = stage.online.measure(header.step, labels)
+        if header.snapshot:
+            with self.trace.span(stage_name(stage.index), "snapshot"):
+                self.snapshots.take(stage, header.step + 1)
+        times = self._times[stage.index]
+        times.busy += time.monotonic() - started
+        first, final = stage is self.stages[0], stage is self.stages[-1]
+        waiting = self.receiver.waiting() if first else 0
+        self.trace.count(stage_name(stage.index), "queue", waiting)
+        link_bytes = self.sender.bytes_sent if final and self.sender is not None else 0
+        memory = self._memory.measure()
+        report = times.report(stage.index, header.step, result, waiting, link_bytes, online, memory)
+        if self.control is not None:
+            self.control.send(report.to_message())
+        self._done_before.add((stage.index, learns))
+
+    def _begin(self, stage: Stage, header: Header) -> float:
+        now = time.monotonic()
+        self.activity.first = (stage.index, header.learner in (None, stage.index)) not in self._done_before
+        self.activity.stage, self.activity.since = stage.index, now
+        return now
+
+    def _receive(self) -> Message:
+        """The next batch. A stage whose turn has not come (mode sequential) waits as long as its neighbour lives.
+
+        The first comes when all stages before have done their first step, which may take long.
+        """
+        first = self.stages[0]
+        while True:
+            try:
+                return self.receiver.recv(self.timeout + START_SECONDS * (self.activity.step is None))
+            except LinkTimeout:
+                if self.activity.step is not None or first.phases.count == 1 or first.index == 1:
+                    raise
+
+    def _received(self, seconds: float) -> None:
+        """Finishing colours on this device is work; only the rest of the time was spent waiting."""
+        times, worked = self._times[self.stages[0].index], self.receiver.computing - self._computing
+        self._computing = self.receiver.computing
+        times.busy += worked
+        times.wait_input += max(seconds - worked, 0.0)
+
+    def _labels(self, header: Header, stage: Stage) -> torch.Tensor | None:
+        labels = header.label_tensor
+        return None if labels is None else labels.to(stage.compute.device)
