@@ -155,7 +155,3 @@ def main(arguments: list[str] | None = None) -> int:
         return evaluate_run(Path(arguments[0]), arguments[1:], group, trusted)
     except (Exception, KeyboardInterrupt) as error:
         return tell(error)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

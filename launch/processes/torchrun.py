@@ -14,7 +14,7 @@ import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from launch.error_line import tell
 from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
@@ -232,7 +232,8 @@ def _with_allocator() -> None:
         os.execve(sys.executable, interpreter("launch.train", *sys.argv[1:]), process_environment(threads))
 
 
-if __name__ == "__main__":
+def rank() -> NoReturn:
+    """Run this rank as the whole of its process, and end it."""
     open_standard_streams()
     _with_allocator()
     # Links and RPC agents have threads of their own; after a failure nothing may wait for them.

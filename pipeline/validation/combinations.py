@@ -9,7 +9,7 @@ from pipeline.config.model import Module
 from pipeline.config.objectives import BYOL, Custom
 from pipeline.data.augment.resolution import all_view_sizes
 from pipeline.errors import ConfigError
-from pipeline.shapes import block_output, channels_of, check_model
+from pipeline.shapes import block_output, check_model, embedding_width
 from pipeline.validation.online import check_online
 from pipeline.validation.pydantic_errors import explain
 from pipeline.validation.topology import check_topology
@@ -48,19 +48,6 @@ def key_of(config: Config, stage: StageConfig, section: str, key: str) -> str:
     overrides = config.stages.get(stage.index)
     own = overrides is not None and key in getattr(overrides, section)
     return f"stages.{stage.index}.{section}.{key}" if own else f"{section}.{key}"
-
-
-def feature_width(config: Config, stage: StageConfig) -> int:
-    """Numbers of the feature that the projector of a stage gets."""
-    channels = channels_of(block_output(config, stage.index))
-    if isinstance(stage.head, Expansion):
-        return stage.head.width
-    return channels * (stage.head.grid**2 if isinstance(stage.head, LocalPooling) else 1)
-
-
-def embedding_width(config: Config, stage: StageConfig) -> int:
-    """Numbers of the embedding that the loss of a stage sees."""
-    return stage.head.projector[-1] if stage.head.projector else feature_width(config, stage)
 
 
 def _check_stages(config: Config) -> None:

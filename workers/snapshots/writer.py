@@ -1,0 +1,139 @@
+"""Snapshots: the state of every stage after the same step, and the manifest that makes it count.
+
+A marker travels with a batch. Each stage copies its state after that step and goes on training; a thread writes the
+copy. When all have reported, the coordinator writes the manifest: sizes and digests of the files. A snapshot without
+a manifest does not exist, and one whose files are not what the manifest says is passed over.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor
+
+from pipeline.engines import OPTIMIZER
+from pipeline.errors import TrainingError
+from pipeline.stage.stage import Stage
+from pipeline.stage.state import OPTIMIZER_TENSORS, snapshot_tensors, stage_counters
+from workers.control.validation import Index, Seconds, read_message
+from workers.run.faults import Faults
+from workers.run.files import RunDir, temporary_of
+from workers.run.tensor_files import save_tensors
+from workers.snapshots.manifest import StageFile
+
+CLOSE_SECONDS = 300.0
+"""Longest wait at the end of a run for a snapshot that is still being written."""
+POLL_SECONDS = 1.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of one stage's part of a snapshot.
+
+    Args:
+        stage: counted from 1.
+        steps: of the snapshot.
+        file: what was written; None if that failed.
+        problem: why it failed, in one sentence.
+        seconds: from the beginning of the copy until it was written.
+    """
+
+    stage: Index
+    steps: Index
+    file: StageFile | None
+    problem: str | None = None
+    seconds: Seconds = 0.0
+
+    def to_message(self) -> dict[str, Any]:
+        """For the control channel."""
+        return {"type": "snapshot", **asdict(self)}
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> Taken:
+        """The inverse of `to_message`."""
+        return read_message(cls, message)
+
+
+class SnapshotWriter:
+    """Writes the snapshots of the stages of one process, in a thread of its own; a context manager.
+
+    At most one waits while another is written: `take` blocks on the third, which bounds the memory.
+
+    Args:
+        run: where to.
+        report: called from the thread with the outcome of each.
+        faults: that are to strike.
+        writes: whether this process keeps what it takes; of replicas only the first does.
+    """
+
+    def __init__(
+        self, run: RunDir, report: Callable[[Taken], None], faults: Faults | None = None, writes: bool = True
+    ) -> None:
+        self._run, self._report, self._writes = run, report, writes
+        self._faults = faults or Faults((), run, (), 1)
+        self._jobs: queue.Queue[tuple[int, int, dict[str, Tensor], dict[str, Any], float] | None] = queue.Queue(1)
+        self._writing: Path | None = None
+        self._abandoned = False
+        self._thread = threading.Thread(target=self._write_all, name="snapshots", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def take(self, stage: Stage, steps: int) -> None:
+        """Copy the state of `stage` after `steps` steps; it is written later."""
+        began = time.monotonic()
+        tensors = snapshot_tensors(stage)  # replicas may have to put their parts together: all of them ask
+        if not self._writes:
+            return
+        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+        counters = {**stage_counters(stage), OPTIMIZER_TENSORS: sum(name.startswith(OPTIMIZER) for name in copies)}
+        job = (stage.index, steps, copies, counters, began)
+        while True:
+            with suppress(queue.Full):
+                return self._jobs.put(job, timeout=POLL_SECONDS)
+            if not self._thread.is_alive():
+                raise TrainingError("the thread that writes snapshots has ended; its log says why")
+
+    def close(self) -> None:
+        """Until all that were taken are written."""
+        self._jobs.put(None)
+        self._thread.join(CLOSE_SECONDS)
+
+    def abandon(self) -> None:
+        """At the end of a process that will not wait for the disk: no half-written file stays."""
+        self._abandoned = True
+        if self._writing is not None:
+            temporary_of(self._writing).unlink(missing_ok=True)
+
+    def _write_all(self) -> None:
+        while (job := self._jobs.get()) is not None and not self._abandoned:
+            index, steps, tensors, counters, began = job
+            self._writing = path = self._run.snapshot(steps) / f"stage_{index}.safetensors"
+            try:
+                self._faults.before_write(index, steps)
+                digest = save_tensors(path, tensors, root=self._run.path)
+                file = StageFile(path.name, path.stat().st_size, digest, counters)
+                self._faults.after_write(index, steps, path)
+                self._report(Taken(index, steps, file, seconds=time.monotonic() - began))
+            except Exception as error:  # whatever it is, training goes on, and the next one may be written
+                if not isinstance(error, OSError):
+                    _log.exception("snapshot after %d steps of stage %d", steps, index)
+                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                problem = f"'{path}' could not be written ({' '.join(reason.split())[:200]})"
+                self._report(Taken(index, steps, None, problem))
