@@ -16,8 +16,7 @@ from typing import Annotated
 import typer
 
 from launch.commands.data import data_app
-from launch.error_line import failures_in_words
-from launch.exit_codes import EXIT_FAILED
+from launch.errors import EXIT_FAILED, failures_in_words
 from launch.prepare.preflight import preflight
 from launch.prepare.resume import check_resumable, open_run
 from launch.prepare.run_dir import check_own, claim_run, read_config
@@ -244,7 +243,7 @@ def _options(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ends in `SystemExit` with one of the exit codes above."""
+    """Run the command line; ends in `SystemExit` with one of the exit codes of `launch.errors`."""
     leave_surroundings()
     outlet.open_standard_streams()
     outlet.speak_in_spite_of_all(told_later=True)

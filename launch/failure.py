@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
+from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 from workers.control.failures import RunFailed, Sign, sign_of
 from workers.run.environment import PREPARED
 from workers.run.files import RunDir, read_object, write_json

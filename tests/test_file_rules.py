@@ -39,7 +39,7 @@ MAY_OPEN = {
     "workers/run/tensor_files.py": "tensors, of a file that is open",
     "launch/prepare/lock_holders.py": "what the kernel says of locks",
     "launch/processes/torchrun.py": "the key, in the private folder",
-    "launch/error_line.py": "a new temporary file",
+    "launch/errors.py": "a new temporary file",
 }
 
 

@@ -18,13 +18,15 @@ MAY_IMPORT = {
 TRANSPORT = ("torch.distributed", "torch.multiprocessing", "multiprocessing", "socket")
 MAY_USE_TRANSPORT = {
     "workers/links/": "links and the control channel carry data between processes",
+    "workers/control/": "the control channel, beside the links",
     "workers/topology/torchrun.py": "joins the process group that torchrun describes",
     "workers/topology/replica_group.py": "joins the replicas of a stage",
     "pipeline/replicas/": "collectives of a group that it is given",
     "pipeline/engines/deepspeed_engine.py": "hands DeepSpeed the group that it is given",
     "launch/processes/fork_server.py": "takes orders for processes from the one that started it",
     "launch/processes/fork_client.py": "the other end of that",
-    "workers/observing/live/server.py": "listens for browsers and Prometheus",
+    "workers/observing/live/server.py": "finds the address to listen on",
+    "workers/observing/live/page_server.py": "listens for browsers and Prometheus",
     "workers/observing/live/places.py": "cuts off who is slow to ask",
     "launch/prepare/ports.py": "binds the metrics port once to see that it is free; carries nothing",
 }

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from launch.error_line import failures_in_words
+from launch.errors import failures_in_words
 from pipeline.errors import UserError, nearest
 
 data_app = typer.Typer(help="Copies of data sets that are quicker to read.", no_args_is_help=True)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from launch.error_line import tell
+from launch.errors import tell
 from launch.prepare.data_index import check_data
 from launch.prepare.placement import count_gpus, place
 from launch.prepare.run_dir import read_config

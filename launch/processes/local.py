@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from launch.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
+from launch.errors import EXIT_FAILED, EXIT_INTERRUPTED
 from launch.failure import in_words, read_failure
 from launch.prepare.resume import inspect, prepare
 from launch.processes.fork_client import ForkServer

@@ -7,8 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from launch.error_line import tell
-from launch.exit_codes import EXIT_INTERRUPTED
+from launch.errors import EXIT_INTERRUPTED, tell
 from launch.prepare.placement import count_gpus, place
 from launch.prepare.run_dir import read_config
 from launch.processes.child import ended

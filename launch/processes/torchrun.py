@@ -16,8 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
-from launch.error_line import tell
-from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
+from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, tell
 from launch.failure import Verdict, in_words, read_failure, record_failure
 from launch.prepare.placement import count_gpus, member_devices, place
 from launch.prepare.ranks import check_torchrun

@@ -1,4 +1,16 @@
-"""The block of a stage, whichever family of networks it is cut from: the one place that knows them all."""
+"""The block of a stage, whichever family of networks it is cut from: the one place that knows them all.
+
+- `chain.py`: the way from the image to the output of a traced network, and what bypasses a point of it
+- `cutting.py`: a traced network as a chain of graphs, one a block; or the reason why it is none where it is to be cut
+- `heads.py`: the head of a block: what its loss sees of the block's output, thrown away after training
+- `module.py`: blocks of any torch module, cut at named points, and the shapes between them
+- `network.py`: the network that the user names, uncut
+- `resnet.py`: blocks of a torchvision ResNet, Wide ResNet or ResNeXt, under torchvision's own parameter names
+- `sizes.py`: the sizes of the networks that have names here: channels, patches, heads, and what they allow; without
+  torch
+- `tracing.py`: what a network computes on the way to some named modules, as a torch.fx graph
+- `vit.py`: blocks of a torchvision Vision Transformer, under torchvision's own parameter names
+"""
 
 from __future__ import annotations
 

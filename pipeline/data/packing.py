@@ -17,8 +17,8 @@ def pack(views: Sequence[Tensor], packed: bool) -> Tensor:
 
     Args:
         views: of one dtype and device.
-        packed: whether the views of the run have several sizes (`pipeline.data.augment.view_kinds.sizes_differ`); those of one
-            step, or behind a late block, may be equal nevertheless.
+        packed: whether the views of the run have several sizes (see `sizes_differ`); those of one step, or behind a
+            late block, may be equal nevertheless.
 
     Returns:
         `[V, B, ...]`; packed `[1, B, total]`, each row the views of one image flattened, one after the other.

@@ -1,4 +1,15 @@
-"""Who differentiates the loss of a stage and moves its parameters, by the configuration's `engine.kind`."""
+"""Who differentiates the loss of a stage and moves its parameters, by the configuration's `engine.kind`.
+
+- `base.py`: what a stage needs of whoever differentiates its loss and moves its parameters
+- `deepspeed_engine.py`: DeepSpeed as the engine of a stage: ZeRO 1 and 2, Adam in host memory, bf16 parameters with
+  fp32 masters
+- `deepspeed_state.py`: where DeepSpeed keeps what an optimizer knows of each parameter: whole, or in pieces spread
+  over the replicas
+- `full_norms.py`: batch norms in a network whose weights are bf16: they cannot mix these with running statistics in
+  fp32
+- `torch_engine.py`: PyTorch's optimizers as the engine of a stage: alone, or averaging gradients while others are
+  computed
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,16 @@
-"""The local losses, one file each; `OBJECTIVES` is where a new one is named."""
+"""The local losses, one file each; `OBJECTIVES` is where a new one is named.
+
+- `barlow_twins.py`: Barlow Twins (Zbontar et al. 2021, equation 1): make the views agree, dimension by dimension
+- `base.py`: what all objectives share: the embeddings that they are given, and the module that they are
+- `byol.py`: BYOL (Grill et al. 2020, equation 2): predict what the target network says of the other view
+- `own_losses.py`: a loss of the user's own, called once before a run, so that its mistakes cost seconds and not a
+  start
+- `returned.py`: what a loss of the user's own returns, made regular or named in our words
+- `simclr.py`: SimCLR (Chen et al. 2020, equation 1, NT-Xent): tell an image's other view from what is not that image
+- `supervised.py`: supervised training of a block: cross-entropy of the head's outputs, taken as classes, with the
+  labels
+- `vicreg.py`: VICReg (Bardes et al. 2022, equation 6): the views agree, every dimension varies, no two say the same
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """BYOL (Grill et al. 2020, equation 2): predict what the target network says of the other view.
 
 The predictor belongs to the loss, not to the head: the target network has none. Its layers are those of the
-released BYOL report (`src/model.py`), the loss that of its `loss.py`. The target itself is `pipeline.stage.target_network`.
+released BYOL report (`src/model.py`), the loss that of its `loss.py`. The target itself is in
+`pipeline.stage.target_network`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,12 @@ Every replica has its own rows of the batch and the whole loss: embeddings are g
 gradient that comes back is multiplied by the number of replicas, so that the average over the replicas, which is what
 engines compute, is the gradient of one process. That holds for what comes before the gathering, where each replica
 has a part of the gradient, and for what comes after it, where each has all of it.
+
+- `batch_norm.py`: batch norm over the whole batch, of which every replica has its own rows
+- `collectives.py`: differentiable functions of the whole batch, of which every replica has its own rows
+- `gradients.py`: gradients summed over the replicas while the backward still computes others
+- `sharding.py`: the optimizer's state spread over the replicas of a stage, and brought together for a snapshot
+- `team.py`: the replicas of one stage as one of them sees them: which rows are its own, and how it asks the others
 """
 
 from pipeline.replicas.batch_norm import SynchronisedBatchNorm, synchronise_batch_norms

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from workers.snapshots.committer import SnapshotKeeper
-
 from pipeline.config import Config
 from pipeline.data.augment.device_photometrics import photometrics_on_device
 from pipeline.stage.phases import Phases
@@ -19,6 +17,7 @@ from workers.feed.first_stage import NumbersFeed
 from workers.links.base import Sender
 from workers.links.messages import Header
 from workers.observing.trace import FEED, NO_TRACE, Tracer
+from workers.snapshots.committer import SnapshotKeeper
 from workers.topology.rendezvous import NoisePolicy
 
 LINGER_SECONDS = 0.2

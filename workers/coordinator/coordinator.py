@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import closing
 
 import torch
-from workers.snapshots.committer import SnapshotKeeper
 
 from pipeline.config import Config
 from workers.control.channel import ControlServer
@@ -28,6 +27,7 @@ from workers.links.rpc_agent import start_agent, stop_agent
 from workers.observing.terminal.console import Terminal
 from workers.observing.trace import Tracer, trace_of_coordinator
 from workers.run.files import RunDir
+from workers.snapshots.committer import SnapshotKeeper
 from workers.topology.members import COORDINATOR, members
 from workers.topology.rendezvous import START_SECONDS, Meeting
 from workers.wiring import Wiring

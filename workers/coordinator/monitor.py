@@ -12,9 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from workers.snapshots.committer import SnapshotKeeper
-from workers.snapshots.writer import Taken
-
 from pipeline.config import Config
 from workers.control.channel import ControlServer, ControlTimeout
 from workers.control.failures import STOPPING, RunFailed, Sign, choose, interruption, sign_of
@@ -25,6 +22,8 @@ from workers.coordinator.health import Beat, Health
 from workers.coordinator.observers import Observation
 from workers.coordinator.recorder import Recorder
 from workers.coordinator.restarts import Restarts
+from workers.snapshots.committer import SnapshotKeeper
+from workers.snapshots.writer import Taken
 from workers.topology.members import COORDINATOR, members, stage_name
 from workers.topology.rendezvous import START_SECONDS
 

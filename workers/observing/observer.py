@@ -31,7 +31,8 @@ class RunFacts:
     Args:
         name: of the run, that of its directory.
         path: of the run directory.
-        config: the resolved configuration, as in `config.yaml`, without what may be a secret (`pipeline.config.secrets`).
+        config: the resolved configuration, as in `config.yaml`, without what may be a secret (see
+            `pipeline.config.secrets`).
         stages: how many there are.
         total_steps: at which the run ends.
         steps_per_epoch: of the training set.

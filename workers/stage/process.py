@@ -9,8 +9,6 @@ import traceback
 from contextlib import ExitStack, nullcontext, suppress
 
 import torch
-from workers.snapshots.restore import restore
-from workers.snapshots.writer import SnapshotWriter
 
 from pipeline.config import Config
 from pipeline.errors import TrainingError
@@ -28,7 +26,9 @@ from workers.run.compute import set_up_compute
 from workers.run.faults import Faults
 from workers.run.files import RunDir
 from workers.run.signals import leave_signals
+from workers.snapshots.restore import restore
 from workers.snapshots.weights import save_stage
+from workers.snapshots.writer import SnapshotWriter
 from workers.stage.heartbeat import Watch
 from workers.stage.worker import Activity, StageWorker
 from workers.topology.members import Member, members, stage_name

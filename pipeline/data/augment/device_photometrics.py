@@ -56,8 +56,8 @@ class Photometrics:
         """Apply everything but crop and flip.
 
         Args:
-            views: uint8 `[V, B, S, S, 3]`, or packed `[1, B, total]` (`pipeline.data.packing`) of the sizes that views have
-                in this epoch; on any device. They are not changed.
+            views: uint8 `[V, B, S, S, 3]`, or packed `[1, B, total]` (`pipeline.data.packing`) of the sizes that views
+                have in this epoch; on any device. They are not changed.
             epoch: counted from 0.
             samples: numbers of the images in the data set, `[B]`.
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 
-from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
+from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED
 from launch.failure import read_failure
 from launch.processes import coordinator_main as coordinate
 from launch.processes.coordinator_main import Parent

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
+from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 from launch.failure import write_failure
 from launch.prepare.resume import Opened
 from launch.processes import local as spawn

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from launch.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
+from launch.errors import EXIT_FAILED, EXIT_INTERRUPTED
 from launch.processes import supervise
 from launch.processes.supervise import LEAVE_SECONDS, Stop, Supervision
 from tests.pipeline.small import small_config

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
+from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED
 from launch.failure import record_failure
 from launch.prepare.resume import Opened
 from launch.processes import torchrun as train

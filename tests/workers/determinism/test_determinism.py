@@ -236,7 +236,8 @@ def test_the_pieces_of_a_checksum_do_not_matter(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("runtime", ["pipelined", slow("serial")])
 def test_a_run_that_does_not_repeat_is_refused_and_may_begin_with_the_remedy(tmp_path: Path, runtime: str) -> None:
     wrong = (
-        "model={backbone: 'tests.workers.determinism.restless:network', options: {kind: restless}, output: second, cuts: [first]}",
+        "model={backbone: 'tests.workers.determinism.restless:network', options: {kind: restless}, "
+        "output: second, cuts: [first]}",
         "precision.dtype=bf16", f"runtime={runtime}",
     )  # fmt: skip
     refused = train(tmp_path, *wrong)

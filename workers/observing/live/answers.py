@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 from workers.observing.live.document import Document
 from workers.observing.live.history import History
+from workers.observing.live.page_server import PageServer
 from workers.observing.live.places import UntilDeadline
-
-if TYPE_CHECKING:
-    from workers.observing.live.server import PageServer
 
 ASK_SECONDS = 5.0
 """How long a request may take to come, all of it."""

@@ -1,1 +1,14 @@
-"""What a person at a terminal sees of a run, and what a log keeps of it. Imports nothing: the command line is quick."""
+"""What a person at a terminal sees of a run, and what a log keeps of it. Imports nothing: the command line is quick.
+
+- `board.py`: how a run stands, drawn on a terminal: a line for the run, a line for every stage, a line for every
+  alarm
+- `console.py`: where a run speaks to its user
+- `progress.py`: the observer that a person reads: lines that move on a terminal, plain lines in a file
+- `safe_stream.py`: a run that goes on although nobody can be told about it any more: its output is a closed pipe or a
+  full disk
+- `shares.py`: how a stage has spent its time lately, from totals that only grow, and begin again when the stage is
+  restarted
+- `summary.py`: what a run ends with: one screen that says what came out, where it is, and what to do next
+- `verbosity.py`: how much a run says to its user
+- `words.py`: the numbers of a run in words, the same ones in a log and on a terminal
+"""

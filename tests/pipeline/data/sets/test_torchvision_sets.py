@@ -448,7 +448,8 @@ def test_imagenet_is_an_image_folder(tmp_path: Path) -> None:
 def test_preflight_needs_no_torch(tmp_path: Path) -> None:
     write_gtsrb(tmp_path)
     code = (
-        "import sys; from pipeline.config import Data; from pipeline.data.sets.datasets import count_classes, preflight; "
+        "import sys; from pipeline.config import Data; "
+        "from pipeline.data.sets.datasets import count_classes, preflight; "
         f"data = Data(name='gtsrb', root={str(tmp_path)!r}); "
         "print(preflight(data), count_classes(data), 'torch' in sys.modules, 'torchvision' in sys.modules)"
     )

@@ -1,4 +1,4 @@
-"""One place that turns whatever ends a command into one line for the user: what, where, and what to do.
+"""How a command ends: its exit code, and any error as one line for the user: what, where, and what to do.
 
 Errors of the kinds of `pipeline.errors` say all that themselves. An error of the system is put into words by its
 number; any other is a fault of the program, whose traceback goes to a file that the line names.
@@ -16,9 +16,12 @@ from contextlib import contextmanager
 
 import typer
 
-from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 from pipeline.errors import OnwardError, UserError, is_out_of_memory, printable
 
+EXIT_FAILED = 1
+"""Training failed; the reason is one line on stderr."""
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
 REMEDIES = {
     errno.ENOSPC: "Make room, or write elsewhere",
     errno.EDQUOT: "Your quota is used up: make room, or write elsewhere",
@@ -50,7 +53,7 @@ def tell(error: BaseException) -> int:
 
 @contextmanager
 def failures_in_words() -> Iterator[None]:
-    """Whatever ends a command becomes one line on stderr and an exit code; see `launch.error_line`."""
+    """Whatever ends a command becomes one line on stderr and an exit code; see `launch.errors`."""
     try:
         yield
     except typer.Exit:

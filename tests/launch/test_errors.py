@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.error_line import REMEDIES, in_one_line
-from launch.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
+from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, REMEDIES, in_one_line
 from pipeline.errors import ConfigError, TrainingError, UserError
 
 WHERE = r" \(details in (\S+)\)"
