@@ -239,7 +239,7 @@ class _Drawing:
         for index, stage in enumerate(self.stages):
             points = curve(stage.step, values[stage.stage], most)
             apart = -(-points.x.size // _DOTS)
-            first = index * apart // len(self.stages) if apart > 1 else 0  # so that marks do not hide each other
+            first = index * apart // len(self.stages)  # so that marks do not hide each other
             axes.plot(points.x, points.y, **self._look(stage.stage), linewidth=1.8, markevery=(first, max(apart, 1)))
             if most == POINTS and (points.high > points.low).any():
                 colour = self.colours[stage.stage]

@@ -25,10 +25,10 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     whole = round(seconds)
-    for size, name, below, below_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+    for size, name, below, below_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
         if whole >= size:
             return f"{whole // size} {name} {whole % size // below} {below_name}"
-    return NOTHING
+    return f"{whole // 60} min {whole % 60} s"
 
 
 def plain(value: float, digits: int = 4) -> str:

@@ -9,7 +9,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from launch.pages.charts import Picture, charts, short_count
-from launch.pages.series import read_series
+from launch.pages.series import POINTS, read_series
 from launch.tables.figures import styled
 from tests.launch.pages.reported import line
 
@@ -52,6 +52,14 @@ def test_marks_of_long_curves_stand_where_those_of_the_others_do_not(steps: int,
     marks = [drawn.get_markevery() for drawn in axes.lines[:4]]
     assert marks == [(stage * apart // 4, apart) for stage in range(4)]
     assert apart < 4 or len(set(marks)) == 4
+
+
+def test_a_curve_of_joined_steps_shows_their_extremes_unless_they_would_cover_it() -> None:
+    """A queue goes up and down with every step; a loss falls."""
+    short, long = pictures(60), pictures(2 * POINTS)
+    assert len(long["loss"].figure.axes[0].collections) == 4
+    assert len(short["loss"].figure.axes[0].collections) == 0
+    assert len(short["queues"].figure.axes[0].collections) == len(long["queues"].figure.axes[0].collections) == 0
 
 
 @pytest.mark.parametrize(

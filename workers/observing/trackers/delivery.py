@@ -33,8 +33,8 @@ class Delivery:
         self._make, self._facts = make, facts
         self._waiting: queue.Queue[Mapping[str, Any] | Event] = queue.Queue(MAX_WAITING)
         self._started, self._ended = threading.Event(), threading.Event()
+        self._drain_until: float  # set by `finish`, before the outcome that tells the thread to look at it
         self._outcome: str | None = None
-        self._drain_until = 0.0
         self.refused: BaseException | None = None
         """Why it did not start."""
         self._failed: str | None = None
