@@ -155,6 +155,16 @@ def _runs_below(folder: Path) -> Iterator[Path]:
     return (path.parent for depth in range(4) for path in folder.glob("*/" * depth + "config.yaml"))
 
 
+@pytest.fixture(autouse=True)
+def _environment_stays() -> Iterator[None]:
+    """A command that runs in this process settles variables for what it starts; other tests start other things."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_process_is_left() -> Iterator[None]:
     """Every process that the tests start must be gone at the end; a lost one holds ports and memory."""

@@ -30,7 +30,10 @@ import os, signal, sys
 name, number = os.environ["DIES_AT"].rsplit(":", 1)
 mark, seen = os.environ["DIES_ONCE"], [0]
 def die(event, arguments):
-    if event == "os.rename" and str(arguments[1]).endswith(name):
+    if event != "os.rename":
+        return
+    place = os.readlink(f"/proc/self/fd/{arguments[3]}") if arguments[3] >= 0 else ""
+    if os.path.join(place, str(arguments[1])).endswith(name):
         seen[0] += 1
         if seen[0] == int(number):
             try:

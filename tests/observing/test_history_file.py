@@ -54,6 +54,6 @@ def test_a_last_line_that_is_still_being_written_is_left_out_and_said(tmp_path: 
 def test_a_run_without_steps_and_one_without_events(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"does not exist\. Give the folder of a run that has trained a step"):
         read_steps(tmp_path / "metrics.jsonl")
-    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)\. Give the folder of a run"):
+    with pytest.raises(UserError, match=r"cannot be read \(it is no ordinary file\)\. Give the folder of a run"):
         read_steps(tmp_path)
     assert read_events(tmp_path / "events.jsonl") == ([], [])

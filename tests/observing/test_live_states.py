@@ -14,11 +14,10 @@ from tests.observing.clock import Clock
 from tests.observing.test_history import document, line, stage
 from tests.observing.test_live_page import made_up, made_up_line, serve
 from tests.runs import LIMIT
-from workers.observing.live import History, LiveServer
+from workers.observing.live import History, LiveServer, page_server
 from workers.observing.live import answers as answering
 from workers.observing.live import document as document_module
 from workers.observing.live import history as history_module
-from workers.observing.live import server as serving
 from workers.observing.observer import RunFacts
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def test_a_quiet_run_that_beats_is_within_reach(
 def test_a_page_too_many_asks_seldom_and_still_shows_the_run(
     tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "MAX_STREAMS", 0)
+    monkeypatch.setattr(page_server, "MAX_STREAMS", 0)
     with serve(made_up(tmp_path, 2, 20)) as server:
         sight = by_a_clock_of_its_own(browser, server)
         sight.stop_the_clock()

@@ -19,7 +19,7 @@ from tests.observing.clock import Clock
 from tests.observing.test_history import event, line
 from tests.observing.visitors import Server, Stream, ask, cursor, port_of, running
 from tests.waiting import LIMIT, wait_until
-from workers.observing.live import History, LiveServer
+from workers.observing.live import History, LiveServer, page_server
 from workers.observing.live import answers as answering
 from workers.observing.live import server as serving
 
@@ -167,7 +167,7 @@ def test_an_answer_that_is_read_a_byte_at_a_time_has_an_end_too(
 
 def test_who_is_slow_to_ask_makes_room_for_who_is_not(serve: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """80 clients that sent a byte a second held all places, and Prometheus got nothing."""
-    monkeypatch.setattr(serving, "MAX_ASKING", 2)
+    monkeypatch.setattr(page_server, "MAX_ASKING", 2)
     monkeypatch.setattr(answering.Answers, "ask_seconds", LIMIT)  # nobody gives up a place
     server = serve()
     held = [socket.create_connection(("127.0.0.1", port_of(server)), timeout=LIMIT) for _ in range(5)]
@@ -185,7 +185,7 @@ def test_who_is_slow_to_ask_makes_room_for_who_is_not(serve: Server, monkeypatch
 
 
 def test_who_comes_when_all_places_are_taken_is_turned_away(serve: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "MAX_CLIENTS", 2)
+    monkeypatch.setattr(page_server, "MAX_CLIENTS", 2)
     server = serve()
     for _ in range(2):
         assert server._server.clients.take()
@@ -196,8 +196,8 @@ def test_who_comes_when_all_places_are_taken_is_turned_away(serve: Server, monke
 
 
 def test_metrics_have_places_of_their_own(serve: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "MAX_CLIENTS", 0)
-    monkeypatch.setattr(serving, "MAX_SCRAPES", 1)
+    monkeypatch.setattr(page_server, "MAX_CLIENTS", 0)
+    monkeypatch.setattr(page_server, "MAX_SCRAPES", 1)
     server = serve()
     assert ask(server, "/")[0].status == 503
     assert ask(server, "/metrics")[0].status == 200
@@ -206,7 +206,7 @@ def test_metrics_have_places_of_their_own(serve: Server, monkeypatch: pytest.Mon
 
 
 def test_streams_leave_places_for_prometheus(serve: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "MAX_STREAMS", 1)
+    monkeypatch.setattr(page_server, "MAX_STREAMS", 1)
     history = running(tmp_path)
     server = serve(history)
     stream = Stream(server, f"/events?after={cursor(history)}")

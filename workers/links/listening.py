@@ -15,6 +15,7 @@ import os
 import socket
 import stat
 import struct
+import threading
 from collections.abc import Iterator
 
 _ATTACH_FILTER = 26
@@ -25,17 +26,57 @@ _INTERNET = (socket.AF_INET, socket.AF_INET6)
 _log = logging.getLogger(__name__)
 
 
+class _Formations:
+    """The groups that threads of this process are forming at the moment.
+
+    Nobody can tell to which of them a port belongs. So those that have been opened since the first of them began are
+    closed when the last of them has formed.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._before: dict[int, int] = {}
+        self._own: set[int] = set()
+
+    def begin(self) -> None:
+        with self._lock:
+            if self._count == 0:
+                self._before = listening()
+            self._count += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count == 0:
+                for inode, descriptor in listening().items():
+                    if inode not in self._before and inode not in self._own:
+                        close_to_newcomers(descriptor)
+
+    def keep(self, inode: int) -> None:
+        with self._lock:
+            self._own.add(inode)
+
+
+_formations = _Formations()
+
+
 @contextlib.contextmanager
 def closed_afterwards() -> Iterator[None]:
-    """Ports on which this process begins to listen inside of the block admit nobody after it.
+    """Ports on which a library begins to listen inside of the block admit nobody after it, or after others like it.
 
-    No other thread may open a port meanwhile. Where the system has no such filters, the ports stay open.
+    Where the system has no such filters, the ports stay open.
     """
-    before = listening()
-    yield
-    for inode, descriptor in listening().items():
-        if inode not in before:
-            close_to_newcomers(descriptor)
+    _formations.begin()
+    try:
+        yield
+    finally:
+        _formations.end()
+
+
+def keep_open(listener: socket.socket) -> None:
+    """A port of our own, which asks for the key, goes on admitting whoever comes."""
+    _formations.keep(os.fstat(listener.fileno()).st_ino)
 
 
 def listening() -> dict[int, int]:

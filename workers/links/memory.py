@@ -98,7 +98,7 @@ def nameless_file(label: str, size: int) -> int:
         OSError: there is not that much memory.
     """
     # The kernel would try, and kill whoever stands in its way.
-    if size > min(os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE, *left_to_groups()):
+    if size > min([os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE, *left_to_groups()]):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     descriptor = _open_nameless(label)
     try:

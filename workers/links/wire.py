@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection, answer_challenge, deliver_cha
 from typing import Any
 
 from pipeline.errors import UserError
+from workers.links.listening import keep_open
 
 Address = str | tuple[str, int]
 """Path of a Unix socket, or host and port."""
@@ -52,6 +53,7 @@ def listen(address: Address) -> socket.socket:
         listener.bind(where)
         if isinstance(address, str):
             os.chmod(address, 0o600)  # before anybody can connect; the folder should be private too
+        keep_open(listener)
         listener.listen(128)
     except OSError as error:
         listener.close()

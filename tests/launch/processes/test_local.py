@@ -20,6 +20,7 @@ from pipeline.errors import ConfigError
 from tests.pipeline.small import small_config
 from workers.control.failures import Sign
 from workers.run.files import RunDir
+from workers.run.signals import WAKE
 
 
 @pytest.fixture
@@ -44,9 +45,10 @@ class Child:
             self.returncode = self._ends["by itself"]
         return self.returncode
 
-    def terminate(self) -> None:
-        self._asked.append("terminate")
-        self.returncode = self._ends.get("terminate")
+    def send_signal(self, number: int) -> None:
+        assert number == WAKE
+        self._asked.append("leave")
+        self.returncode = self._ends.get("leave")
 
     def kill(self) -> None:
         self._asked.append("kill")
@@ -58,8 +60,8 @@ class Child:
     [
         (0, {"by itself": 0}, [], 0),
         (0, {"by itself": 3}, [], 3),
-        (1, {"terminate": 1}, ["terminate"], 1),
-        (2, {}, ["terminate", "kill"], EXIT_INTERRUPTED),
+        (1, {"leave": 1}, ["leave"], 1),
+        (2, {}, ["leave", "kill"], EXIT_INTERRUPTED),
     ],
 )
 def test_a_serial_run_is_first_asked_to_end_and_then_killed(

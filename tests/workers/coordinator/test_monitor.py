@@ -24,8 +24,8 @@ REPORT = StepReport(1, 3, 0.5, {}, 0.1, 0, 1.0, 2.0, 3.0, 0, 24)
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    for module in ("oversight", "health", "restarts"):
-        monkeypatch.setattr(f"workers.{module}.time", found)
+    for module in ("monitor", "health", "restarts"):
+        monkeypatch.setattr(f"workers.coordinator.{module}.time", found)
     return found
 
 

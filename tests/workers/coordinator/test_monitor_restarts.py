@@ -16,8 +16,8 @@ from workers.topology.rendezvous import START_SECONDS
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    for module in ("oversight", "health", "restarts"):
-        monkeypatch.setattr(f"workers.{module}.time", found)
+    for module in ("monitor", "health", "restarts"):
+        monkeypatch.setattr(f"workers.coordinator.{module}.time", found)
     return found
 
 

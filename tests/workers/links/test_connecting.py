@@ -116,6 +116,12 @@ def test_memory_beyond_the_limit_of_the_control_group_is_refused_before_it_is_ta
         pass
 
 
+def test_a_machine_without_control_groups_has_its_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.links.memory.left_to_groups", lambda: iter(()))
+    with memory_file(SPEC, 2, "link") as descriptor:
+        assert os.fstat(descriptor).st_size == SlotMemory.size(SPEC, 2)
+
+
 def test_a_receiver_that_leaves_before_it_has_the_memory_is_named(
     ends: tuple[Connection, Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from tests.waiting import LIMIT
+from workers.links import wire
 from workers.links.listening import closed_afterwards, listening
 from workers.links.pair_group import RECEIVER, SENDER, GlooPair
 from workers.topology.replica_group import dissolve_team, form_team
@@ -101,3 +102,28 @@ def test_nor_by_that_of_replicas(opened: Opened, tmp_path: Path) -> None:
         team.start_sum(torch.ones(3)).wait()
     finally:
         dissolve_team()
+
+
+def test_a_group_that_forms_does_not_close_the_port_of_one_that_is_still_forming() -> None:
+    with closed_afterwards(), socket.create_server(("127.0.0.1", 0)) as slow:
+        with closed_afterwards():
+            quick = socket.create_server(("127.0.0.1", 0))
+        with quick:
+            assert admits(slow.fileno())
+
+
+def test_all_are_closed_when_the_last_has_formed() -> None:
+    with closed_afterwards():
+        with closed_afterwards():
+            quick = socket.create_server(("127.0.0.1", 0))
+        slow = socket.create_server(("127.0.0.1", 0))
+    with quick, slow:
+        assert not admits(quick.fileno())
+        assert not admits(slow.fileno())
+
+
+def test_a_port_of_our_own_stays_open_whatever_forms_meanwhile() -> None:
+    with closed_afterwards():
+        own = wire.listen(("127.0.0.1", 0))
+    with own:
+        assert admits(own.fileno())
