@@ -246,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends in `SystemExit` with one of the exit codes of `launch.errors`."""
     leave_surroundings()
     outlet.open_standard_streams()
-    outlet.speak_in_spite_of_all(told_later=True)
+    outlet.survive_lost_output(told_later=True)
     try:
         app(args=None if arguments is None else list(arguments), prog_name="onward")
     except SystemExit as end:

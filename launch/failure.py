@@ -9,14 +9,14 @@ from contextlib import suppress
 from typing import Any
 
 from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
-from workers.control.failures import RunFailed, Sign, sign_of
+from workers.control.failures import FailureReport, RunFailed, failure_report
 from workers.run.environment import PREPARED
 from workers.run.files import RunDir, read_object, write_json
 
 EXIT_CODES = {"bad_input": EXIT_BAD_INPUT, "interrupted": EXIT_INTERRUPTED}
 
 
-class Verdict:
+class FailureRecorder:
     """Why a run has failed, which is written down once, and before anybody else is told: telling them may take long.
 
     Args:
@@ -35,12 +35,12 @@ class Verdict:
                 sign = error.sign
             else:
                 logging.error("%s failed", self._who, exc_info=error)
-                sign = sign_of(self._who, None, error)
+                sign = failure_report(self._who, None, error)
             self._code = record_failure(self._run, sign)
         return self._code
 
 
-def record_failure(run: RunDir, sign: Sign) -> int:
+def record_failure(run: RunDir, sign: FailureReport) -> int:
     """Write down the cause of a failed run, and say it unless the command line will; returns the exit code."""
     if not write_failure(run, sign):  # a full disk is a common cause
         print(in_words(sign.kind, str(sign.error())), flush=True)
@@ -50,7 +50,7 @@ def record_failure(run: RunDir, sign: Sign) -> int:
     return exit_code(sign)
 
 
-def write_failure(run: RunDir, sign: Sign) -> bool:
+def write_failure(run: RunDir, sign: FailureReport) -> bool:
     """Write down the cause of a failed run; whether that was possible."""
     said = {"message": str(sign.error()), "exit_code": exit_code(sign)}
     try:
@@ -60,7 +60,7 @@ def write_failure(run: RunDir, sign: Sign) -> bool:
     return True
 
 
-def exit_code(sign: Sign) -> int:
+def exit_code(sign: FailureReport) -> int:
     """What a run ends with that failed so."""
     return EXIT_CODES.get(sign.kind, EXIT_FAILED)
 

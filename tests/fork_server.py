@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from launch.processes.fork_client import Forked, ForkServer
-from launch.processes.fork_server import PRELOAD, become, serve
+from launch.processes.fork_server import PRELOAD, run_as, serve
 
 ARGUMENTS = "ONWARD_TEST_ARGUMENTS"
 FORKED = ("launch.processes.fork_server", "launch.train")
@@ -205,4 +205,4 @@ if __name__ == "__main__":
         gc.enable()
         ordered = serve(channel)
         if ordered is not None:
-            become(ordered)
+            run_as(ordered)

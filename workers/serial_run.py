@@ -20,7 +20,14 @@ from pipeline.replicas import SOLO
 from pipeline.serial import build_stages, end_to_end_step, serial_step, shared_scaler_step
 from pipeline.stage.report import StageReport
 from pipeline.stage.stage import Stage
-from workers.control.failures import Interrupted, RunFailed, Sign, interruption, raise_interrupted, sign_of
+from workers.control.failures import (
+    FailureReport,
+    Interrupted,
+    RunFailed,
+    failure_report,
+    interruption,
+    raise_interrupted,
+)
 from workers.control.step_report import StageTimes
 from workers.coordinator.finish import finish_run
 from workers.coordinator.observers import Observation
@@ -34,10 +41,10 @@ from workers.run.compute import set_up_compute
 from workers.run.faults import Faults
 from workers.run.files import RunDir
 from workers.run.signals import WAKE, leave_signals
-from workers.snapshots.committer import SnapshotKeeper
+from workers.snapshots.committer import SnapshotCommitter
 from workers.snapshots.restore import restore
 from workers.snapshots.weights import save_stage
-from workers.snapshots.writer import SnapshotWriter, Taken
+from workers.snapshots.writer import SnapshotPart, SnapshotWriter
 from workers.topology.members import stage_name
 from workers.topology.rendezvous import NoisePolicy
 
@@ -67,7 +74,7 @@ def run_serial(
     check_steps(config, run, range(1, config.num_stages + 1), device)
     stop = _Stop(config)
     with Observation(config, run, terminal, start_step, failed) as observation:
-        keeper = SnapshotKeeper(config.snapshots, run, observation.note, start_step, observation.committed)
+        keeper = SnapshotCommitter(config.snapshots, run, observation.note, start_step, observation.committed)
         trace = trace_of_serial(config.trace, run, config.num_stages)
         with closing(trace), Feed(config, start_step, trace=trace) as feed:
             observation.begin(feed.total_steps, feed.steps_per_epoch)
@@ -82,7 +89,7 @@ def run_serial(
                 _Training(config, feed, stages, device, *observers, faults, stop, trace).run()
             observation.tick()
         if stop.left:
-            raise RunFailed(Sign(stage_name(1), None, "interrupted", interruption(run.path, keeper.committed)))
+            raise RunFailed(FailureReport(stage_name(1), None, "interrupted", interruption(run.path, keeper.committed)))
         for stage in stages:
             save_stage(run, stage)
         finish_run(config, run, recorder, device, terminal)
@@ -96,10 +103,10 @@ def _stages(config: Config, feed: Feed, device: torch.device) -> list[Stage]:
     return stages
 
 
-def _taker(keeper: SnapshotKeeper, recorder: Recorder) -> Callable[[Taken], None]:
+def _taker(keeper: SnapshotCommitter, recorder: Recorder) -> Callable[[SnapshotPart], None]:
     """What hears of the parts of snapshots, in the thread that writes them."""
 
-    def taken(part: Taken) -> None:
+    def taken(part: SnapshotPart) -> None:
         if part.file is not None:
             recorder.snapshot_written(part.stage, part.seconds)
         keeper.taken(part)
@@ -117,7 +124,7 @@ class _Training:
     device: torch.device
     recorder: Recorder
     observation: Observation
-    keeper: SnapshotKeeper
+    keeper: SnapshotCommitter
     writer: SnapshotWriter
     faults: Faults
     stop: _Stop
@@ -163,7 +170,7 @@ class _Training:
                 result = next(results)
                 online = self._measured(stage, batch.step, labels)
             except (Exception, Interrupted) as error:
-                raise RunFailed(sign_of(stage_name(stage.index), batch.step, error)) from error
+                raise RunFailed(failure_report(stage_name(stage.index), batch.step, error)) from error
             spent.busy += time.monotonic() - started
             memory = self._memory.measure()
             self.recorder.stage_report(spent.report(stage.index, batch.step, result, 0, 0, online, memory))

@@ -13,12 +13,12 @@ from workers.feed.first_stage import finishing, numbers_spec, self_feeding, stag
 from workers.links.base import LinkAddress, Receiver, Sender
 from workers.links.factory import CPU, open_receiver, open_sender
 from workers.links.messages import TensorSpec
-from workers.links.replay import Log
-from workers.links.replaying import LastingReceiver, LastingSender
-from workers.links.resharding import Share, joining, shares, slicing
+from workers.links.replay import ReplayBuffer
+from workers.links.replaying import ReplayingSender, ResumingReceiver
+from workers.links.resharding import RowRange, joining, shares, slicing
 from workers.run.files import RunDir
-from workers.topology.members import COORDINATOR, Member, members, of_unit
-from workers.topology.rendezvous import START_SECONDS, Meeting, link_spec
+from workers.topology.members import COORDINATOR, TrainingProcess, members, of_unit
+from workers.topology.rendezvous import START_SECONDS, Rendezvous, link_spec
 
 
 class Wiring:
@@ -30,15 +30,15 @@ class Wiring:
         run: where batches wait that a restarted stage may need.
     """
 
-    def __init__(self, config: Config, meeting: Meeting, run: RunDir) -> None:
+    def __init__(self, config: Config, meeting: Rendezvous, run: RunDir) -> None:
         self._config, self._meeting, self._run = config, meeting, run
         self._members = members(config)
-        self._senders: list[LastingSender] = []
-        self._receivers: list[LastingReceiver] = []
+        self._senders: list[ReplayingSender] = []
+        self._receivers: list[ResumingReceiver] = []
         self.feed: Feed | None = None
         """Of this process, if it reads the images of its batches itself."""
 
-    def receiver(self, member: Member, start_step: int, device: torch.device) -> Receiver:
+    def receiver(self, member: TrainingProcess, start_step: int, device: torch.device) -> Receiver:
         """The link into the unit of `member`, which is to get the batches from `start_step` on, finished images first.
 
         Raises:
@@ -54,7 +54,7 @@ class Wiring:
         images, self.feed = self_feeding(numbers, self._config, member, start_step, spec, device)
         return finishing(images, self._config, member)
 
-    def sender(self, member: Member, device: torch.device) -> Sender | None:
+    def sender(self, member: TrainingProcess, device: torch.device) -> Sender | None:
         """The link out of the unit of `member`; None for the last. Raises as `receiver`."""
         if member.unit == self._members[-1].unit:
             return None
@@ -91,9 +91,9 @@ class Wiring:
         """Remove what waits on disk."""
         shutil.rmtree(self._run.replay, ignore_errors=True)
 
-    def _link(self, member: Member, start_step: int, device: torch.device) -> Receiver:
+    def _link(self, member: TrainingProcess, start_step: int, device: torch.device) -> Receiver:
         senders, receivers = self._ends(member.unit)
-        points: list[tuple[Share, Receiver]] = []
+        points: list[tuple[RowRange, Receiver]] = []
         for share in shares(len(senders), len(receivers)):
             if receivers[share.receiver] != member.name:
                 continue
@@ -106,7 +106,7 @@ class Wiring:
 
     def _sender(self, name: str, unit: int, device: torch.device) -> Sender:
         senders, receivers = self._ends(unit)
-        points: list[tuple[Share, Sender]] = []
+        points: list[tuple[RowRange, Sender]] = []
         for share in shares(len(senders), len(receivers)):
             if senders[share.sender] != name:
                 continue
@@ -119,13 +119,13 @@ class Wiring:
             )
         return slicing(points, self._part(unit, len(senders)))
 
-    def _lasting_sender(self, opening: partial[Sender], address: LinkAddress) -> LastingSender:
-        sender = LastingSender(opening, Log(self._run.replay / address.name), START_SECONDS)
+    def _lasting_sender(self, opening: partial[Sender], address: LinkAddress) -> ReplayingSender:
+        sender = ReplayingSender(opening, ReplayBuffer(self._run.replay / address.name), START_SECONDS)
         self._senders.append(sender)
         return sender
 
-    def _lasting_receiver(self, opening: partial[Receiver], start_step: int) -> LastingReceiver:
-        receiver = LastingReceiver(opening, START_SECONDS, start_step)
+    def _lasting_receiver(self, opening: partial[Receiver], start_step: int) -> ResumingReceiver:
+        receiver = ResumingReceiver(opening, START_SECONDS, start_step)
         self._receivers.append(receiver)
         return receiver
 
@@ -134,7 +134,7 @@ class Wiring:
         before = [member.name for member in of_unit(self._members, unit - 1)] if unit else [COORDINATOR]
         return before, [member.name for member in of_unit(self._members, unit)]
 
-    def _address(self, unit: int, share: Share) -> LinkAddress:
+    def _address(self, unit: int, share: RowRange) -> LinkAddress:
         senders, receivers = self._ends(unit)
         pair = "" if share.senders == share.receivers == 1 else f".{share.sender + 1}-{share.receiver + 1}"
         ends = senders[share.sender], receivers[share.receiver]

@@ -25,7 +25,7 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import make_folder
 from pipeline.validation.loading import Reading, load_config
-from workers.evaluating.progress import Teller
+from workers.evaluating.progress import ProgressLine
 from workers.evaluating.ranks import Ranks
 from workers.evaluating.run import FOLDER, Evaluated, evaluate
 from workers.observing.terminal.console import PrintableConsole, Terminal
@@ -60,7 +60,7 @@ def evaluate_run(
     trained_with = read_config(run_dir)
     run, config = RunDir(run_dir), evaluation_config(run_dir, overrides, trusted)
     console = PrintableConsole(quiet=group is not None and group.rank > 0)
-    with Teller(console) as teller:
+    with ProgressLine(console) as teller:
         ranks = None if group is None or group.world_size == 1 else Ranks(group)
         found = evaluate(config, trained_with, run, torch.device(_device(config, group)), teller, ranks)
     if found is not None:

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from launch.failure import Verdict, record_failure
+from launch.failure import FailureRecorder, record_failure
 from launch.prepare.run_dir import read_config
 from launch.processes.child import first_line, hear_parent
-from workers.control.failures import Sign, raise_interrupted
+from workers.control.failures import FailureReport, raise_interrupted
 from workers.coordinator.coordinator import Coordinator
 from workers.observing.terminal.console import Terminal
 from workers.run.files import RunDir, remove_temporaries
@@ -29,7 +29,7 @@ from workers.run.keys import remove_key
 from workers.run.logs import log_to_stderr
 from workers.run.signals import leave_signals
 from workers.topology.members import COORDINATOR
-from workers.topology.rendezvous import Meeting
+from workers.topology.rendezvous import Rendezvous
 
 ORPHAN_SECONDS = 5.0
 """How long an orphaned coordinator may take to find and write down the cause."""
@@ -100,16 +100,16 @@ def _coordinate(start: dict[str, Any], answers: int) -> int:
     for number in asking:
         signal.signal(number, lambda n, frame: _first_signal(parent, asking))
     logging.info("%s: process %d", COORDINATOR, os.getpid())
-    meeting, terminal, verdict = _meeting(start), Terminal.of_process(), Verdict(run, COORDINATOR)
+    meeting, terminal, failure_recorder = _meeting(start), Terminal.of_process(), FailureRecorder(run, COORDINATOR)
     device = torch.device(start["device"])
     coordinator = Coordinator(
-        config, run, meeting, device, terminal, parent, start["start_step"], failed=verdict.failed
+        config, run, meeting, device, terminal, parent, start["start_step"], failed=failure_recorder.failed
     )
     hear_parent(parent.hear, lambda: _orphaned(coordinator, run, start))
     try:
         coordinator.run()
     except BaseException as error:
-        return verdict.failed(error)
+        return failure_recorder.failed(error)
     return 0
 
 
@@ -121,11 +121,11 @@ def _forget_key(start: dict[str, Any]) -> None:
         remove_key(RunDir(Path(start["run_dir"])).key)
 
 
-def _meeting(start: dict[str, Any]) -> Meeting:
+def _meeting(start: dict[str, Any]) -> Rendezvous:
     if not start["host"]:
-        return Meeting.on_one_host(start["private_dir"])
+        return Rendezvous.on_one_host(start["private_dir"])
     host = start["host"]
-    return Meeting("", bytes.fromhex(start["key"]), "env://", (host, 0), start["store"], host)
+    return Rendezvous("", bytes.fromhex(start["key"]), "env://", (host, 0), start["store"], host)
 
 
 def _first_signal(parent: Parent, asking: Sequence[int]) -> None:
@@ -137,12 +137,12 @@ def _first_signal(parent: Parent, asking: Sequence[int]) -> None:
 
 def _orphaned(coordinator: Coordinator, run: RunDir, start: dict[str, Any]) -> None:
     parent, cause = start["parent"], "its process ended without a word"
-    if coordinator.oversight is not None:
-        coordinator.oversight.report_loss_of(parent, cause)
+    if coordinator.monitor is not None:
+        coordinator.monitor.report_loss_of(parent, cause)
 
     def give_up() -> None:
         if not run.failure.exists():
-            record_failure(run, Sign(parent, None, "died", cause))
+            record_failure(run, FailureReport(parent, None, "died", cause))
         _forget_key(start)
         remove_temporaries(run)
         os._exit(1)

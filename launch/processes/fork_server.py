@@ -72,7 +72,7 @@ def serve(orders: socket.socket) -> Order | None:
         ready = readable([orders.fileno(), awake])
         if awake in ready:
             os.read(awake, 4096)
-            _bury(orders)
+            _reap(orders)
         if orders.fileno() in ready:
             order = _next_order(orders)
             if order is None:
@@ -93,7 +93,7 @@ def serve(orders: socket.socket) -> Order | None:
             _say(orders, {"started": pid})
 
 
-def become(order: Order) -> None:
+def run_as(order: Order) -> None:
     """Turn the forked process into the one that was ordered: a session, streams and an environment of its own."""
     os.setsid()
     answers = order.streams[3]
@@ -116,7 +116,7 @@ def _next_order(orders: socket.socket) -> Order | None:
     return Order(order["module"], order["title"], order["changes"], tuple(order["gone"]), tuple(streams))
 
 
-def _bury(orders: socket.socket) -> None:
+def _reap(orders: socket.socket) -> None:
     """Tell of every process that has ended, and how."""
     with contextlib.suppress(ChildProcessError):
         while True:
@@ -141,4 +141,4 @@ if __name__ == "__main__":
     gc.enable()
     ordered = serve(channel)
     if ordered is not None:
-        become(ordered)
+        run_as(ordered)

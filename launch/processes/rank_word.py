@@ -25,7 +25,7 @@ from workers.run.files import RunDir
 from workers.run.keys import NoKeyError, read_key
 from workers.run.private import is_ours
 from workers.topology.members import KEY_FILE
-from workers.topology.rendezvous import Meeting
+from workers.topology.rendezvous import Rendezvous
 
 
 class NotOfRankZeroError(Exception):
@@ -52,12 +52,12 @@ class Prepared:
         """As it goes into the store."""
         return {**asdict(self), "seal": self._seal(key)}
 
-    def meeting(self, key: bytes) -> Meeting:
+    def meeting(self, key: bytes) -> Rendezvous:
         """Where the processes of the run meet."""
         if self.private_dir:
-            return Meeting.on_one_host(self.private_dir)
+            return Rendezvous.on_one_host(self.private_dir)
         host, port = self.control
-        return Meeting("", key, "env://", (host, port), self.store, own_address(host))
+        return Rendezvous("", key, "env://", (host, port), self.store, own_address(host))
 
     def is_sealed(self, seal: str, key: bytes) -> bool:
         """Whether somebody who has the key has sealed it."""

@@ -23,11 +23,11 @@ def main() -> int:
     import torch
 
     from workers.stage.process import run_member
-    from workers.topology.rendezvous import Meeting
+    from workers.topology.rendezvous import Rendezvous
 
     config = read_config(run.path)
     member = members(config)[start["rank"]]
-    meeting = Meeting.on_one_host(start["private_dir"])
+    meeting = Rendezvous.on_one_host(start["private_dir"])
     return 0 if run_member(config, run, meeting, member, torch.device(start["device"])) else 1
 
 

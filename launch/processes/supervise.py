@@ -18,7 +18,7 @@ from launch.processes.child import Child, ended
 from launch.processes.fork_client import ForkServer
 from pipeline.config import Config
 from pipeline.errors import UserError
-from workers.control.failures import Sign
+from workers.control.failures import FailureReport
 from workers.coordinator.health import Slept, no_sign_of_life
 from workers.links.wire import MAX_UNIX_PATH
 from workers.observing.terminal.verbosity import detail, recover
@@ -26,7 +26,7 @@ from workers.run.environment import PREPARED, process_environment, without_launc
 from workers.run.files import RunDir
 from workers.run.keys import write_key
 from workers.run.private import make_private, temporary_places
-from workers.topology.members import COORDINATOR, KEY_FILE, Member, members
+from workers.topology.members import COORDINATOR, KEY_FILE, TrainingProcess, members
 
 NAME_BYTES = 50
 """Of a path to a socket, for the folder of a run and the longest name in it."""
@@ -107,7 +107,7 @@ class Supervision:
                 self._coordinator.tell({"type": "leave"})
                 passed_on = True
             if stop.asked > 1:
-                return self._ended_with(Sign(COORDINATOR, None, "interrupted", "interrupted at once"))
+                return self._ended_with(FailureReport(COORDINATOR, None, "interrupted", "interrupted at once"))
             self._report_the_gone()
             self._obey()
             if (stood := slept.seconds()) and self._heard is not None:
@@ -115,15 +115,15 @@ class Supervision:
             silent = 0.0 if self._heard is None else time.monotonic() - self._heard
             if silent > self.config.hang_timeout:
                 self._coordinator.close()
-                return self._ended_with(Sign(COORDINATOR, None, "hung", no_sign_of_life(silent)))
+                return self._ended_with(FailureReport(COORDINATOR, None, "hung", no_sign_of_life(silent)))
             time.sleep(POLL_SECONDS)
         self._await_the_rest()
         code = self._coordinator.wait()
         if code < 0:
-            return self._ended_with(Sign(COORDINATOR, None, "died", ended(code)))
+            return self._ended_with(FailureReport(COORDINATOR, None, "died", ended(code)))
         return code
 
-    def _ended_with(self, sign: Sign) -> int:
+    def _ended_with(self, sign: FailureReport) -> int:
         """The coordinator cannot say it itself."""
         self._killed = True
         write_failure(self.run, sign)
@@ -137,7 +137,7 @@ class Supervision:
                 self._children[name].close()
                 self._start(self._everyone[name])
 
-    def _start(self, member: Member) -> str:
+    def _start(self, member: TrainingProcess) -> str:
         """Start its process; where that is, in words."""
         start: dict[str, Any] = {
             "run_dir": str(self.run.path.absolute()),

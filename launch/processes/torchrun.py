@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, tell
-from launch.failure import Verdict, in_words, read_failure, record_failure
+from launch.failure import FailureRecorder, in_words, read_failure, record_failure
 from launch.prepare.placement import count_gpus, member_devices, place
 from launch.prepare.ranks import check_torchrun
 from launch.processes.child import Child, ended
@@ -27,9 +27,9 @@ from launch.processes.supervise import make_private_dir
 from pipeline.config import Config
 from pipeline.errors import OnwardError
 from pipeline.ordinary_files import open_to_write
-from workers.control.failures import Interrupted, Sign, raise_interrupted
+from workers.control.failures import FailureReport, Interrupted, raise_interrupted
 from workers.links.wire import in_address
-from workers.observing.terminal.safe_stream import open_standard_streams, speak_in_spite_of_all
+from workers.observing.terminal.safe_stream import open_standard_streams, survive_lost_output
 from workers.observing.terminal.verbosity import detail, say, take_flags
 from workers.observing.trace_file import merge_trace
 from workers.run.environment import (
@@ -46,8 +46,8 @@ from workers.run.keys import remove_key, write_key
 from workers.run.logs import log_to_stderr
 from workers.run.private import remove_fresh_cache
 from workers.run.signals import WARNINGS, leave_signals, leave_with_parent
-from workers.topology.members import COORDINATOR, KEY_FILE, Member, members
-from workers.topology.rendezvous import START_SECONDS, Meeting
+from workers.topology.members import COORDINATOR, KEY_FILE, TrainingProcess, members
+from workers.topology.rendezvous import START_SECONDS, Rendezvous
 from workers.topology.torchrun import RunGroup, join_group, under_torchrun
 
 COORDINATOR_SECONDS = 60.0
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run this rank; returns its exit code."""
     leave_surroundings()
     leave_no_core_dump()
-    speak_in_spite_of_all()
+    survive_lost_output()
     try:
         arguments = take_flags(sys.argv[1:] if arguments is None else arguments)
         if not under_torchrun():
@@ -88,11 +88,11 @@ def _serial(config: Config, run: RunDir, start_step: int) -> int:
     from workers.serial_run import run_serial
 
     devices = [placement.device for placement in place(config, count_gpus())]
-    verdict = Verdict(run, "the serial run")
+    failure_recorder = FailureRecorder(run, "the serial run")
     try:
-        run_serial(config, run, devices, Terminal.of_process(), start_step, verdict.failed)
+        run_serial(config, run, devices, Terminal.of_process(), start_step, failure_recorder.failed)
     except BaseException as error:
-        return verdict.failed(error)
+        return failure_recorder.failed(error)
     return 0
 
 
@@ -125,7 +125,7 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
             code = coordinator.wait(LEAVE_SECONDS)
         _say_trace(run)
         if code < 0 and not run.failure.exists():
-            record_failure(run, Sign(COORDINATOR, None, "died", ended(code)))
+            record_failure(run, FailureReport(COORDINATOR, None, "died", ended(code)))
         failure = read_failure(run)
         if failure:
             os.write(terminal, (in_words(failure["kind"], failure["message"]) + "\n").encode())
@@ -155,7 +155,7 @@ def _follow(group: RunGroup, arguments: list[str]) -> int:
     return 0 if _train(group, *joined) else EXIT_FAILED
 
 
-_Joined = tuple[tuple[Config, RunDir, Meeting] | None, bool]
+_Joined = tuple[tuple[Config, RunDir, Rendezvous] | None, bool]
 """The run that a rank has joined, or None and whether it had been trained."""
 
 
@@ -190,7 +190,7 @@ def _start_coordinator(
     return child, Prepared(str(run.path.absolute()), private, store, word["control"]), bytes.fromhex(key)
 
 
-def _train(group: RunGroup, config: Config, run: RunDir, meeting: Meeting) -> bool:
+def _train(group: RunGroup, config: Config, run: RunDir, meeting: Rendezvous) -> bool:
     member = members(config)[group.rank]
     where = f"process {os.getpid()} of {platform.node()} on {_device(group, config, member)}"
     detail(f"{member.name}: {where}, log {run.log(member.log_name).absolute()}")
@@ -206,7 +206,7 @@ def _train(group: RunGroup, config: Config, run: RunDir, meeting: Meeting) -> bo
     return finished
 
 
-def _device(group: RunGroup, config: Config, member: Member) -> str:
+def _device(group: RunGroup, config: Config, member: TrainingProcess) -> str:
     """On one host as `onward check` prints it; on several, the GPU of the local rank."""
     if group.on_one_host:
         return member_devices(config, count_gpus())[member.rank]

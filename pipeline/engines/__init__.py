@@ -21,12 +21,12 @@ from pipeline.config.engines import DeepSpeedEngine as DeepSpeedSettings
 from pipeline.engines.base import OPTIMIZER, Engine
 from pipeline.engines.torch_engine import TorchEngine
 from pipeline.optim import build_optimizer
-from pipeline.replicas import Team
+from pipeline.replicas import ReplicaGroup
 
 __all__ = ["OPTIMIZER", "Engine", "TorchEngine", "build_engine"]
 
 
-def build_engine(config: StageConfig, module: nn.Module, team: Team, device: torch.device) -> Engine:
+def build_engine(config: StageConfig, module: nn.Module, team: ReplicaGroup, device: torch.device) -> Engine:
     """The engine that `engine.kind` names.
 
     Args:

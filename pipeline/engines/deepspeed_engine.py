@@ -26,7 +26,7 @@ from pipeline.engines.full_norms import normalise_with_full_weights
 from pipeline.errors import ConfigError, UserError
 from pipeline.objectives.base import Objective
 from pipeline.plugins import first_line
-from pipeline.replicas.team import ReplicaLost, Team
+from pipeline.replicas.team import ReplicaGroup, ReplicaLost
 
 BUCKET = 6_553_600
 """Gradients that are averaged at a time: 25 MiB in fp32, as in PyTorch's data parallelism."""
@@ -52,7 +52,7 @@ class DeepSpeedEngine(Engine):
     """
 
     def __init__(
-        self, config: StageConfig, module: nn.Module, optimizer: Optimizer, team: Team, device: torch.device
+        self, config: StageConfig, module: nn.Module, optimizer: Optimizer, team: ReplicaGroup, device: torch.device
     ) -> None:
         engine = config.engine
         assert isinstance(engine, settings.DeepSpeedEngine)
@@ -84,7 +84,7 @@ class DeepSpeedEngine(Engine):
             normalise_with_full_weights(module)
             self._start_from(weights, team)
 
-    def _start_from(self, weights: dict[str, Tensor], team: Team) -> None:
+    def _start_from(self, weights: dict[str, Tensor], team: ReplicaGroup) -> None:
         """DeepSpeed makes its masters of what bf16 has left of the weights; these are those of the first replica."""
         if team.size > 1:
             for value in weights.values():

@@ -10,7 +10,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from pipeline.engines.base import OPTIMIZER, Engine, norm_of_gradients
-from pipeline.replicas import BUCKET_BYTES, GradientSum, Team, held_by, on_first, shard_optimizer
+from pipeline.replicas import BUCKET_BYTES, GradientSum, ReplicaGroup, held_by, on_first, shard_optimizer
 
 
 class TorchEngine(Engine):
@@ -25,7 +25,12 @@ class TorchEngine(Engine):
     """
 
     def __init__(
-        self, module: nn.Module, optimizer: Optimizer, team: Team, shard: bool = False, bucket_bytes: int = BUCKET_BYTES
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,
+        team: ReplicaGroup,
+        shard: bool = False,
+        bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
         self._parameters = dict(module.named_parameters())
         self._team = team

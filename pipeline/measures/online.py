@@ -20,7 +20,7 @@ from pipeline.measures.knn import knn_accuracy
 from pipeline.measures.online_probe import OnlineProbe, RunningShare
 from pipeline.measures.quality import alpha_req, collapse_level, lidar, rankme
 from pipeline.precision import Compute
-from pipeline.replicas import Team
+from pipeline.replicas import ReplicaGroup
 from pipeline.shapes import block_output, channels_of
 
 Measure = Literal["linear", "knn", "rankme", "alpha", "alpha_r2", "collapse", "lidar", "skipped"]
@@ -49,7 +49,7 @@ class OnlineMeasures:
     """
 
     def __init__(
-        self, config: Config, stage: int, classes: int, steps_per_epoch: int, compute: Compute, team: Team
+        self, config: Config, stage: int, classes: int, steps_per_epoch: int, compute: Compute, team: ReplicaGroup
     ) -> None:
         self.settings: Evaluation = config.evaluation
         self._steps_per_epoch, self._team = steps_per_epoch, team
@@ -187,7 +187,7 @@ class OnlineMeasures:
 
 
 def online_measures(
-    config: Config, stage: int, classes: int, steps_per_epoch: int, compute: Compute, team: Team
+    config: Config, stage: int, classes: int, steps_per_epoch: int, compute: Compute, team: ReplicaGroup
 ) -> OnlineMeasures | None:
     """The measures of a stage as `evaluation.online` wants them; None if it wants none. Arguments as the class."""
     online = config.evaluation.online

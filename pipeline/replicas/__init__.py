@@ -16,15 +16,15 @@ from pipeline.replicas.batch_norm import SynchronisedBatchNorm, synchronise_batc
 from pipeline.replicas.collectives import gather_rows, whole_deviation
 from pipeline.replicas.gradients import BUCKET_BYTES, GradientSum
 from pipeline.replicas.sharding import held_by, on_first, shard_optimizer
-from pipeline.replicas.team import SOLO, ReplicaLost, Team
+from pipeline.replicas.team import SOLO, ReplicaGroup, ReplicaLost
 
 __all__ = [
     "BUCKET_BYTES",
     "SOLO",
     "GradientSum",
+    "ReplicaGroup",
     "ReplicaLost",
     "SynchronisedBatchNorm",
-    "Team",
     "gather_rows",
     "held_by",
     "on_first",

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from pipeline.errors import ConfigError
 from pipeline.replicas.collectives import accumulated_in, whole_moments
-from pipeline.replicas.team import Team
+from pipeline.replicas.team import ReplicaGroup
 
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -34,7 +34,7 @@ class SynchronisedBatchNorm(_BatchNorm):
         team: of two replicas or more; each must give as many rows, and sizes, as the others.
     """
 
-    def __init__(self, original: _BatchNorm, team: Team) -> None:
+    def __init__(self, original: _BatchNorm, team: ReplicaGroup) -> None:
         # On the meta device, because what is made here is replaced in the next line.
         super().__init__(original.num_features, original.eps, original.momentum, device="meta")
         self._parameters, self._buffers = original._parameters, original._buffers
@@ -74,7 +74,7 @@ class _Normalise(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, team: Team
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, team: ReplicaGroup
     ) -> tuple[Tensor, Tensor, Tensor]:
         dtype = accumulated_in(x)
         mean, variance = whole_moments(x.to(dtype), [d for d in range(x.ndim) if d != 1], team)
@@ -109,7 +109,7 @@ class _Normalise(Function):
         return to_input, to_scale, to_shift, None, None
 
 
-def synchronise_batch_norms(modules: Iterable[nn.Module | None], team: Team) -> None:
+def synchronise_batch_norms(modules: Iterable[nn.Module | None], team: ReplicaGroup) -> None:
     """Replace every batch norm inside the modules (not one that is itself among them) by one over the whole batch.
 
     Parameters and names stay. Alone in its team, a stage keeps torch's own. A process group cannot be copied, so

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from pipeline.replicas.team import Team
+from pipeline.replicas.team import ReplicaGroup
 
 
-def gather_rows(x: Tensor, team: Team) -> Tensor:
+def gather_rows(x: Tensor, team: ReplicaGroup) -> Tensor:
     """The rows `[N / R, ...]` of every replica, in the order of the batch: `[N, ...]`.
 
     The gradient is expected to be the same on every replica, as that of one loss of all rows is; each keeps its own
@@ -31,7 +31,7 @@ def gather_rows(x: Tensor, team: Team) -> Tensor:
     return whole
 
 
-def whole_deviation(x: Tensor, team: Team) -> Tensor:
+def whole_deviation(x: Tensor, team: ReplicaGroup) -> Tensor:
     """Unbiased standard deviation of all elements of all replicas' `x`, without dimensions, as `x.std()` has it.
 
     Raises:
@@ -43,7 +43,7 @@ def whole_deviation(x: Tensor, team: Team) -> Tensor:
     return deviation
 
 
-def whole_moments(x: Tensor, dimensions: list[int], team: Team) -> tuple[Tensor, Tensor]:
+def whole_moments(x: Tensor, dimensions: list[int], team: ReplicaGroup) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of all replicas' `x` over `dimensions`, which have the same sizes on each.
 
     The variances of the parts and the variance of their means are added (Chan et al. 1983, equation 2.1), which keeps
@@ -62,7 +62,7 @@ def accumulated_in(x: Tensor) -> torch.dtype:
 
 class _Gather(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, team: Team) -> Tensor:
+    def forward(ctx: Any, x: Tensor, team: ReplicaGroup) -> Tensor:
         ctx.team = team
         return team.all_gather(x).flatten(0, 1)
 
@@ -74,7 +74,7 @@ class _Gather(Function):
 
 class _Deviation(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, team: Team) -> Tensor:
+    def forward(ctx: Any, x: Tensor, team: ReplicaGroup) -> Tensor:
         ctx.team = team
         mean, variance = whole_moments(x.to(accumulated_in(x)), list(range(x.ndim)), team)
         count = x.numel() * team.size

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import TrainingError
-from pipeline.replicas.team import PendingSum, Team
+from pipeline.replicas.team import PendingSum, ReplicaGroup
 
 BUCKET_BYTES = 25 * 2**20
 """Large enough that a network is used well, small enough that the first sum starts early."""
@@ -30,7 +30,9 @@ class GradientSum:
         bucket_bytes: size at which a bucket is full.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], team: Team, bucket_bytes: int = BUCKET_BYTES) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], team: ReplicaGroup, bucket_bytes: int = BUCKET_BYTES
+    ) -> None:
         self.buckets = [_Bucket(part, team) for part in _parts(list(parameters), bucket_bytes)]
         self._home = {id(p): bucket for bucket in self.buckets for p in bucket.parameters}
         self._started = 0
@@ -66,7 +68,7 @@ class GradientSum:
 class _Bucket:
     """Parameters whose gradients travel together, and behind them one number each: whether there is a gradient."""
 
-    def __init__(self, parameters: list[nn.Parameter], team: Team) -> None:
+    def __init__(self, parameters: list[nn.Parameter], team: ReplicaGroup) -> None:
         self.parameters, self.team = parameters, team
         sizes = [p.numel() for p in parameters]
         self._flat = parameters[0].detach().new_empty(sum(sizes) + len(sizes))

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pipeline.replicas.team import Team
+from pipeline.replicas.team import ReplicaGroup
 
 if TYPE_CHECKING:
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
 
-def shard_optimizer(optimizer: Optimizer, team: Team) -> ZeroRedundancyOptimizer:
+def shard_optimizer(optimizer: Optimizer, team: ReplicaGroup) -> ZeroRedundancyOptimizer:
     """An optimizer as `optimizer`, which has not made a step, each replica of the team with a part of the state.
 
     Its groups have all that the groups of `optimizer` have, and are set in the same way.
@@ -38,7 +38,7 @@ def held_by(optimizer: Optimizer) -> Optimizer:
     return held
 
 
-def on_first(own: Mapping[str, Tensor], team: Team, device: torch.device) -> dict[str, Tensor]:
+def on_first(own: Mapping[str, Tensor], team: ReplicaGroup, device: torch.device) -> dict[str, Tensor]:
     """What the replicas hold, each under names of its own: everything on the first, nothing on the others.
 
     Every replica must call it.
@@ -65,7 +65,9 @@ def on_first(own: Mapping[str, Tensor], team: Team, device: torch.device) -> dic
     return whole
 
 
-def _listings(own: Mapping[str, Tensor], team: Team, device: torch.device) -> list[list[tuple[str, str, list[int]]]]:
+def _listings(
+    own: Mapping[str, Tensor], team: ReplicaGroup, device: torch.device
+) -> list[list[tuple[str, str, list[int]]]]:
     """Name, dtype and shape of everything that each replica holds."""
     listing = [(name, str(value.dtype).removeprefix("torch."), list(value.shape)) for name, value in own.items()]
     text = torch.tensor(list(json.dumps(listing).encode()), dtype=torch.uint8, device=device)

@@ -23,7 +23,7 @@ class ReplicaLost(TrainingError):
 
 
 @dataclass(frozen=True)
-class Team:
+class ReplicaGroup:
     """The processes that share the batch of one stage; replica r of R has the rows `[r * N / R, (r + 1) * N / R)`.
 
     Every method that asks the others must be called by all of them, in the same order.
@@ -99,7 +99,7 @@ class PendingSum:
             self._work.wait()
 
 
-SOLO = Team()
+SOLO = ReplicaGroup()
 """A stage of one process."""
 
 

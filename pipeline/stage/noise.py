@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.config import Noise, NoiseKind
 from pipeline.randomness import generator
-from pipeline.replicas import SOLO, Team, whole_deviation
+from pipeline.replicas import SOLO, ReplicaGroup, whole_deviation
 
 _IMAGE_DIMENSIONS: dict[str, tuple[int, ...]] = {
     "hw": (2, 3),
@@ -24,7 +24,7 @@ _IMAGE_DIMENSIONS: dict[str, tuple[int, ...]] = {
 _TOKEN_DIMENSIONS: dict[str, tuple[int, ...]] = {"hw": (1,), "c": (2,)}
 
 
-def activation_scale(x: Tensor, kind: NoiseKind, team: Team = SOLO) -> Tensor:
+def activation_scale(x: Tensor, kind: NoiseKind, team: ReplicaGroup = SOLO) -> Tensor:
     """Unbiased standard deviation of `x`, in a shape that broadcasts against it.
 
     `all` is taken over the whole batch, of which `x` is what one replica of the team has. `hw` is taken over the
@@ -38,7 +38,7 @@ def activation_scale(x: Tensor, kind: NoiseKind, team: Team = SOLO) -> Tensor:
 
 
 def add_noise(
-    x: Tensor, draw: Tensor, kind: NoiseKind, level: float, relative: bool = True, team: Team = SOLO
+    x: Tensor, draw: Tensor, kind: NoiseKind, level: float, relative: bool = True, team: ReplicaGroup = SOLO
 ) -> Tensor:
     """`x` with noise of the standard deviation `level`, in units of the activations' own if `relative`.
 

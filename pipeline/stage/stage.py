@@ -26,7 +26,7 @@ from pipeline.objectives import Embeddings, Objective, build_objective
 from pipeline.optim import build_schedule
 from pipeline.precision import Compute, LossScaler
 from pipeline.randomness import seeded_forward
-from pipeline.replicas import SOLO, Team, gather_rows, synchronise_batch_norms
+from pipeline.replicas import SOLO, ReplicaGroup, gather_rows, synchronise_batch_norms
 from pipeline.shapes import block_output, channels_of
 from pipeline.stage.inputs import Batch, StageInputs
 from pipeline.stage.noise import add_noise, standard_normal
@@ -56,7 +56,7 @@ class Stage(nn.Module):
         steps_per_epoch: int,
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
-        team: Team = SOLO,
+        team: ReplicaGroup = SOLO,
     ) -> None:
         super().__init__()
         mine = config.stage(index)

@@ -15,7 +15,7 @@ from pipeline.errors import TrainingError
 from pipeline.measures.online import Measure
 from tests.fuzz.fuzzing import EDITS, JSON, attempt, edited, fuzzed, with_one_changed
 from workers.control.channel import _decode, _name_in
-from workers.control.failures import Sign
+from workers.control.failures import FailureReport
 from workers.control.step_report import StepReport
 from workers.control.validation import MalformedMessage
 from workers.feed import FeedMeasures
@@ -32,7 +32,7 @@ HELLO = hello_bytes(ADDRESS, SPEC, "queue", "none")
 FRAME = _frame(Header(3, 0, (0.1, 0.2), labels=b"\0" * 16, samples=b"\0" * 32), torch.zeros(2, 4, 3))
 ONLINE = {"linear": 0.5, "knn": None, "rankme": 12.5, "skipped": 1}
 REPORT = StepReport(1, 0, 0.5, {"invariance": None}, 0.1, 0, 0.1, 0.1, 0.1, 1, 100, FeedMeasures(images=64), ONLINE)
-SIGN = Sign("stage 1", 3, "raised", "it broke")
+SIGN = FailureReport("stage 1", 3, "raised", "it broke")
 ANYTHING = st.binary(max_size=100) | st.integers(1, 200_000).map(lambda n: b"[" * n) | JSON.map(repr).map(str.encode)
 
 

@@ -12,7 +12,7 @@ from tests.observing.clock import Clock
 from tests.pipeline.small import small_config
 from workers.observing import alarms as alarms_module
 from workers.observing.alarms import Alarms
-from workers.observing.backlog import Owed
+from workers.observing.backlog import OldestMissing
 from workers.observing.observer import Event
 from workers.topology.rendezvous import START_SECONDS
 
@@ -226,7 +226,7 @@ def test_a_stage_that_says_nothing_is_told_and_is_over_when_it_has_kept_pace(mon
 
     def tick(seconds: float, stage: int | None = 3, first: bool = False) -> list[tuple[str, str, int | None]]:
         clock.now += 1
-        run.alarms.tick(Owed(stage, 12, seconds, first))
+        run.alarms.tick(OldestMissing(stage, 12, seconds, first))
         return [(event.kind, event.name, event.stage) for event in run.said]
 
     assert tick(59) == []

@@ -14,7 +14,7 @@ from tests.observing.clock import Clock
 from workers.observing.live import History
 from workers.observing.live import document as document_module
 from workers.observing.live import history as history_module
-from workers.observing.live.buckets import MAX_COLUMNS, Buckets
+from workers.observing.live.buckets import MAX_COLUMNS, Downsampler
 from workers.observing.live.refill import WHOLE_BYTES, sampled_steps
 from workers.observing.observer import Event, RunFacts
 
@@ -64,7 +64,7 @@ def event(kind: Any, name: str = "starved", stage: int | None = None, at: float 
 
 
 def test_a_hundred_thousand_steps_take_the_room_of_a_few_hundred() -> None:
-    buckets = Buckets(limit=256)
+    buckets = Downsampler(limit=256)
     for step in range(100_000):
         buckets.add(step, 2.0 * step, {(1, "loss"): float(step)})
     rows = buckets.rows()
@@ -79,7 +79,7 @@ def test_a_hundred_thousand_steps_take_the_room_of_a_few_hundred() -> None:
 
 
 def test_what_is_measured_seldom_is_the_mean_of_what_was_measured() -> None:
-    buckets = Buckets(limit=4)
+    buckets = Downsampler(limit=4)
     for step in range(16):
         buckets.add(step, step, {(1, "rank"): float(step)} if step % 8 == 7 else {(1, "loss"): 1.0})
     rows = buckets.rows()
@@ -90,7 +90,7 @@ def test_what_is_measured_seldom_is_the_mean_of_what_was_measured() -> None:
 
 
 def test_a_step_of_a_bucket_that_is_there_needs_no_room() -> None:
-    buckets = Buckets(limit=4)
+    buckets = Downsampler(limit=4)
     for step in (0, 1, 2, 3, 3):
         buckets.add(step, float(step), {(1, "loss"): float(step)})
     assert (buckets.stride, buckets.count) == (1, 4)
@@ -99,7 +99,7 @@ def test_a_step_of_a_bucket_that_is_there_needs_no_room() -> None:
 
 
 def test_a_full_table_takes_the_second_half_of_its_last_bucket_as_it_is() -> None:
-    buckets = Buckets(limit=4)
+    buckets = Downsampler(limit=4)
     for step in range(8):
         buckets.add(step, float(step), {(1, "loss"): float(step)})
     assert (buckets.stride, buckets.count) == (2, 4)
@@ -107,7 +107,7 @@ def test_a_full_table_takes_the_second_half_of_its_last_bucket_as_it_is() -> Non
 
 
 def test_a_step_that_makes_room_may_belong_to_the_last_row_that_is_left() -> None:
-    buckets = Buckets(limit=4)
+    buckets = Downsampler(limit=4)
     for step in (0, 1, 3, 4, 5):
         buckets.add(step, float(step), {(1, "loss"): float(step)})
     assert (buckets.stride, buckets.rows().steps.tolist()) == (4, [3, 5])
@@ -115,7 +115,7 @@ def test_a_step_that_makes_room_may_belong_to_the_last_row_that_is_left() -> Non
 
 
 def test_steps_far_apart_are_joined_too() -> None:
-    buckets = Buckets(limit=8)
+    buckets = Downsampler(limit=8)
     for step in range(0, 100_000, 1000):
         buckets.add(step, step, {(0, "x"): 1.0})
     assert buckets.count <= 8

@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError, UserError
 from tests.observing.recorders import Witness
 from tests.pipeline.small import small_config
 from tests.waiting import LIMIT
-from workers.control.failures import RunFailed, Sign
+from workers.control.failures import FailureReport, RunFailed
 from workers.coordinator.observers import Observation
 from workers.observing.event_log import EventLog
 from workers.observing.history_file import read_events
@@ -79,7 +79,7 @@ def test_how_it_failed_is_told_once(tmp_path: Path) -> None:
     def fail() -> None:
         with made:
             made.begin(12, 4)
-            raise RunFailed(Sign("stage 1", 2, "died", "SIGKILL"))
+            raise RunFailed(FailureReport("stage 1", 2, "died", "SIGKILL"))
 
     with pytest.raises(RunFailed):
         fail()
@@ -89,7 +89,7 @@ def test_how_it_failed_is_told_once(tmp_path: Path) -> None:
 
 def test_why_it_failed_is_written_down_before_the_observers_are_told(tmp_path: Path) -> None:
     told: list[str] = []
-    error = RunFailed(Sign("stage 1", 2, "died", "SIGKILL"))
+    error = RunFailed(FailureReport("stage 1", 2, "died", "SIGKILL"))
     config = small_config(metrics={"enabled": False})
     made = Observation(
         config, RunDir(tmp_path), Terminal(Console(file=io.StringIO())), failed=lambda error: told.append(str(error))

@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from tests.observing.clock import Clock
 from tests.observing.recorders import Witness, facts, recorder, report
 from tests.waiting import LIMIT
-from workers.control.failures import Interrupted, RunFailed, Sign
+from workers.control.failures import FailureReport, Interrupted, RunFailed
 from workers.control.validation import MalformedMessage
 from workers.coordinator import throughput as pace
 from workers.coordinator.observers import outcome_of
@@ -168,8 +168,8 @@ def test_a_run_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     ("error", "outcome"),
     [
         (None, "done"),
-        (RunFailed(Sign("stage 2", 3, "died", "SIGKILL")), "failed: stage 2 failed at step 3: SIGKILL"),
-        (RunFailed(Sign("coordinator", None, "interrupted", "interrupted")), "interrupted"),
+        (RunFailed(FailureReport("stage 2", 3, "died", "SIGKILL")), "failed: stage 2 failed at step 3: SIGKILL"),
+        (RunFailed(FailureReport("coordinator", None, "interrupted", "interrupted")), "interrupted"),
         (Interrupted("SIGTERM"), "interrupted"),
         (ZeroDivisionError(), "failed: ZeroDivisionError"),
     ],

@@ -6,7 +6,7 @@ import pytest
 
 from tests.observing.clock import Clock
 from workers.observing import backlog as owing_module
-from workers.observing.backlog import Owed, Owing
+from workers.observing.backlog import Backlog, OldestMissing
 
 
 @pytest.fixture
@@ -15,43 +15,45 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_the_first_stage_that_owes_the_oldest_batch(clock: Clock) -> None:
-    owing = Owing(0, 10)
+    backlog = Backlog(0, 10)
     for step in range(3):
-        owing.batch_sent(step, 3)
+        backlog.batch_sent(step, 3)
     clock.now += 5
-    assert owing.oldest() == Owed(1, 0, 5.0, True)
+    assert backlog.oldest() == OldestMissing(1, 0, 5.0, True)
     for stage, step in ((1, 0), (1, 1), (1, 2), (2, 0)):
-        owing.heard(stage, step)
+        backlog.heard(stage, step)
     clock.now += 7
-    assert owing.oldest() == Owed(3, 0, 7.0, True), "since stage 2 had the batch"
-    owing.heard(3, 0)
-    owing.step_done(0)
+    assert backlog.oldest() == OldestMissing(3, 0, 7.0, True), "since stage 2 had the batch"
+    backlog.heard(3, 0)
+    backlog.step_done(0)
     clock.now += 1
-    assert owing.oldest() == Owed(2, 1, 8.0, False), "it has had batch 1 since stage 1 reported it"
-    owing.heard(2, 0)
-    assert owing.oldest() == Owed(2, 1, 0.0, False), "a restarted stage that goes over old steps is not silent"
-    owing.heard(1, 0)
-    assert owing.oldest() == Owed(2, 1, 0.0, False), "nor does it owe them again"
+    assert backlog.oldest() == OldestMissing(2, 1, 8.0, False), "it has had batch 1 since stage 1 reported it"
+    backlog.heard(2, 0)
+    assert backlog.oldest() == OldestMissing(2, 1, 0.0, False), (
+        "a restarted stage that goes over old steps is not silent"
+    )
+    backlog.heard(1, 0)
+    assert backlog.oldest() == OldestMissing(2, 1, 0.0, False), "nor does it owe them again"
 
 
 def test_a_batch_that_comes_late_is_nobodys_silence(clock: Clock) -> None:
-    owing = Owing(4, 6)
-    assert owing.oldest() == Owed(None, 4, 0.0, True)
-    owing.batch_sent(4, 1)
-    owing.heard(1, 4)
-    owing.step_done(4)
+    backlog = Backlog(4, 6)
+    assert backlog.oldest() == OldestMissing(None, 4, 0.0, True)
+    backlog.batch_sent(4, 1)
+    backlog.heard(1, 4)
+    backlog.step_done(4)
     clock.now += 100
-    assert owing.oldest() == Owed(None, 5, 100.0, False), "the feed"
-    owing.batch_sent(5, 1)
+    assert backlog.oldest() == OldestMissing(None, 5, 100.0, False), "the feed"
+    backlog.batch_sent(5, 1)
     clock.now += 1
-    assert owing.oldest() == Owed(1, 5, 1.0, False)
-    owing.heard(1, 5)
-    owing.step_done(5)
-    assert owing.oldest() is None, "there is no further step"
+    assert backlog.oldest() == OldestMissing(1, 5, 1.0, False)
+    backlog.heard(1, 5)
+    backlog.step_done(5)
+    assert backlog.oldest() is None, "there is no further step"
 
 
 def test_a_stage_that_the_batch_does_not_reach_owes_nothing(clock: Clock) -> None:
-    owing = Owing(0, 10)
-    owing.batch_sent(0, 1)
-    owing.heard(1, 0)
-    assert owing.oldest() is None
+    backlog = Backlog(0, 10)
+    backlog.batch_sent(0, 1)
+    backlog.heard(1, 0)
+    assert backlog.oldest() is None

@@ -15,7 +15,7 @@ import pytest
 from tests.marks import slow
 from tests.recovery import faults, pause
 from tests.runs import ENDLESS, LIMIT, ROOT, command, report, wait_for_steps
-from workers.observing.terminal.safe_stream import Outlet
+from workers.observing.terminal.safe_stream import SafeStream
 
 
 class Full(io.StringIO):
@@ -34,7 +34,7 @@ class Full(io.StringIO):
 
 def test_what_cannot_be_written_is_dropped_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     disk = Full()
-    outlet = Outlet(disk, "a disk")  # type: ignore[arg-type]
+    outlet = SafeStream(disk, "a disk")  # type: ignore[arg-type]
     print("lost", file=outlet, flush=True)
     print("lost", file=outlet, flush=True)
     disk.full = False
@@ -47,7 +47,7 @@ def test_what_cannot_be_written_is_dropped_and_logged_once(caplog: pytest.LogCap
 
 def test_it_is_what_it_stands_for(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w", encoding="latin-1", errors="replace") as file:
-        outlet = Outlet(file, "a file")
+        outlet = SafeStream(file, "a file")
         assert (outlet.encoding, outlet.errors, outlet.isatty()) == ("latin-1", "replace", False)
         assert outlet.fileno() == file.fileno()
         assert outlet.buffer is file.buffer

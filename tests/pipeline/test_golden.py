@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.optim import Lars, WarmupCosine, parameter_groups
-from pipeline.replicas import SOLO, Team
+from pipeline.replicas import SOLO, ReplicaGroup
 from pipeline.serial import serial_step
 from pipeline.stage.noise import add_noise
 from pipeline.stage.stage import Stage
@@ -87,7 +87,7 @@ def trajectory_config(settings: dict) -> Config:
     )
 
 
-def golden_stages(golden: Golden, settings: dict, team: Team = SOLO) -> list[Stage]:
+def golden_stages(golden: Golden, settings: dict, team: ReplicaGroup = SOLO) -> list[Stage]:
     config = trajectory_config(settings)
     stages = [Stage(config, index, 1, dtype=torch.float64, team=team) for index in range(1, 5)]
     for stage in stages:
@@ -108,7 +108,7 @@ def statistics(stages: list[Stage], names: list[str]) -> tuple[Tensor, Tensor]:
     return norms, torch.stack([state[name].sum() for name in names])
 
 
-def trajectory_of(golden: Golden, trajectory: str, team: Team = SOLO) -> tuple[Tensor, Tensor, Tensor]:
+def trajectory_of(golden: Golden, trajectory: str, team: ReplicaGroup = SOLO) -> tuple[Tensor, Tensor, Tensor]:
     """Losses `[steps, 4]`, and norms and sums of everything after the last step; the batch is the team's."""
     settings = golden.settings[f"trajectory_{trajectory}"]
     stages = golden_stages(golden, settings, team)

@@ -12,7 +12,6 @@ from typing import Any, cast
 import pytest
 import torch
 from safetensors.torch import load_file, save
-from workers.snapshots.writer import SnapshotWriter, Taken
 
 from pipeline.config import Config
 from pipeline.errors import TrainingError
@@ -31,8 +30,9 @@ from workers.run.files import RunDir
 from workers.run.polling import readable
 from workers.run.signals import WAKE
 from workers.run.tensor_files import NAMES, save_tensors
+from workers.snapshots.writer import SnapshotPart, SnapshotWriter
 from workers.stage import worker as stage_worker
-from workers.stage.heartbeat import Watch
+from workers.stage.heartbeat import ControlListener
 from workers.stage.worker import Activity, Snapshots, StageWorker
 from workers.topology.rendezvous import START_SECONDS
 
@@ -129,7 +129,7 @@ class OutOfMemory(Faults):
 
 def test_a_snapshot_that_fails_of_anything_ends_no_thread(tmp_path: Path) -> None:
     """A host ran out of memory: the thread that writes died of it, and two snapshots later training stood still."""
-    told: list[Taken] = []
+    told: list[SnapshotPart] = []
     run, stage = RunDir(tmp_path), Stage(small_config(), 1, 4)
     with SnapshotWriter(run, told.append, OutOfMemory((), run, (1,), 1)) as writer:
         for steps in (1, 2, 3, 4):
@@ -199,7 +199,7 @@ def test_a_coordinator_that_talks_nonsense_is_left() -> None:
     """The thread that hears the coordinator died of a frame that was no JSON, and was deaf to stop from then on."""
     previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, WAKE)}
     control = Nonsense()
-    watch = Watch(cast(ControlClient, control), Activity(1), (signal.SIGTERM,), 60.0, lambda steps: None)
+    watch = ControlListener(cast(ControlClient, control), Activity(1), (signal.SIGTERM,), 60.0, lambda steps: None)
     try:
         with pytest.raises(Interrupted, match="a control message is not JSON"), watch:
             interrupted(control.due)

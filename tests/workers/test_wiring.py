@@ -17,7 +17,7 @@ from workers.links.factory import CPU
 from workers.links.messages import TensorSpec
 from workers.run.files import RunDir
 from workers.topology.members import members
-from workers.topology.rendezvous import START_SECONDS, Meeting
+from workers.topology.rendezvous import START_SECONDS, Rendezvous
 from workers.wiring import Wiring
 
 Opened = tuple[str, str, str, str, TensorSpec, str]
@@ -25,8 +25,8 @@ Opened = tuple[str, str, str, str, TensorSpec, str]
 
 
 @pytest.fixture
-def meeting(tmp_path: Path) -> Meeting:
-    return Meeting(str(tmp_path), b"key", "", "", f"file://{tmp_path / 'store'}")
+def meeting(tmp_path: Path) -> Rendezvous:
+    return Rendezvous(str(tmp_path), b"key", "", "", f"file://{tmp_path / 'store'}")
 
 
 class Openings:
@@ -55,7 +55,7 @@ class Openings:
         return address.name
 
 
-def everybody(config: Config, meeting: Meeting, folder: Path) -> dict[str, tuple[Any, Any]]:
+def everybody(config: Config, meeting: Rendezvous, folder: Path) -> dict[str, tuple[Any, Any]]:
     """The links of every process by its name: into its unit, and out of it."""
     found: dict[str, tuple[Any, Any]] = {}
     for member in members(config):
@@ -71,7 +71,7 @@ def names(points: Any) -> list[str]:
 
 
 def test_stages_of_different_numbers_of_replicas_open_the_same_links_at_both_ends(
-    meeting: Meeting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    meeting: Rendezvous, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of six images the first replica of three has two, of two three: the second sends to both."""
     stages = {"1": {"replicas": 3}, "2": {"replicas": 2}}
@@ -104,7 +104,7 @@ def test_stages_of_different_numbers_of_replicas_open_the_same_links_at_both_end
 
 
 def test_single_processes_have_one_link_that_needs_no_numbers(
-    meeting: Meeting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    meeting: Rendezvous, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_config(model={"cuts": ["layer2"]})
     openings = Openings(monkeypatch)
@@ -122,7 +122,7 @@ def test_single_processes_have_one_link_that_needs_no_numbers(
 
 
 def test_where_stages_come_back_both_ends_of_every_link_last(
-    meeting: Meeting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    meeting: Rendezvous, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They forget together what a snapshot has made superfluous, and are served while others still run."""
     config = small_config(model={"cuts": ["layer2"]}, restart="stage", snapshots={"every": 2})
@@ -139,8 +139,8 @@ def test_where_stages_come_back_both_ends_of_every_link_last(
 
         return make
 
-    monkeypatch.setattr(wiring, "LastingSender", lasting("sender"))
-    monkeypatch.setattr(wiring, "LastingReceiver", lasting("receiver"))
+    monkeypatch.setattr(wiring, "ReplayingSender", lasting("sender"))
+    monkeypatch.setattr(wiring, "ResumingReceiver", lasting("receiver"))
     own = Wiring(config, meeting, RunDir(tmp_path))
     first = members(config)[0]
     own.receiver(first, 4, CPU)

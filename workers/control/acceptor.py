@@ -24,12 +24,12 @@ HELLO_SECONDS = 15.0
 """A connection that has not introduced itself within this is dropped; on a busy machine that takes seconds."""
 ACCEPT_SECONDS = 0.1
 
-Arrival = tuple[str, Connection]
+AcceptedClient = tuple[str, Connection]
 """The name that a client gave itself, and its authenticated connection."""
 _log = logging.getLogger(__name__)
 
 
-class Reception:
+class Acceptor:
     """A listening socket with a thread behind it; what it refuses is logged, who gets in waits in a queue.
 
     Args:
@@ -46,13 +46,13 @@ class Reception:
         self._listener = wire.listen(address)
         self.address: wire.Address = wire.address_of(self._listener)
         """Where clients connect, with the real port."""
-        self._arrivals: queue.Queue[Arrival] = queue.Queue(maxsize=1024)
+        self._arrivals: queue.Queue[AcceptedClient] = queue.Queue(maxsize=1024)
         self._places = threading.BoundedSemaphore(MAX_STRANGERS)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._receive, name="reception", daemon=True)
         self._thread.start()
 
-    def next(self, timeout: float) -> Arrival | None:
+    def next(self, timeout: float) -> AcceptedClient | None:
         """Who has come, the first first; None if nobody does within `timeout` seconds."""
         try:
             return self._arrivals.get(timeout=timeout) if timeout > 0 else self._arrivals.get_nowait()

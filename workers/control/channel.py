@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Self
 
 from pipeline.errors import TrainingError
-from workers.control.acceptor import Reception
+from workers.control.acceptor import Acceptor
 from workers.links import wire
 from workers.links.base import seconds
 
@@ -39,7 +39,7 @@ class ControlClosed(TrainingError):
 
 
 class ControlServer:
-    """The coordinator's end; for one thread. Who connects is received at any time (`Reception`).
+    """The coordinator's end; for one thread. Who connects is received at any time (`Acceptor`).
 
     Args:
         address: path of a Unix socket, or host and port (port 0 takes a free one; see `address`).
@@ -50,7 +50,7 @@ class ControlServer:
     """
 
     def __init__(self, address: wire.Address, key: bytes) -> None:
-        self._reception = Reception(address, key, _name_in)
+        self._reception = Acceptor(address, key, _name_in)
         self.address = self._reception.address
         """Where clients connect, with the real port."""
         self._clients: dict[str, Connection] = {}

@@ -29,7 +29,7 @@ STOPPING = "stopping after a snapshot (ask again to stop at once)"
 
 
 @dataclass(frozen=True)
-class Sign:
+class FailureReport:
     """One process's word about what went wrong.
 
     Args:
@@ -49,7 +49,7 @@ class Sign:
         return {"type": "failure", "who": self.who, "step": self.step, "kind": self.kind, "cause": self.cause}
 
     @classmethod
-    def from_message(cls, message: dict[str, Any]) -> Sign:
+    def from_message(cls, message: dict[str, Any]) -> FailureReport:
         """The inverse of `to_message`; raises `MalformedMessage`."""
         return read_message(cls, message)
 
@@ -65,12 +65,12 @@ class Sign:
 class RunFailed(TrainingError):
     """The run is over; `sign` says why."""
 
-    def __init__(self, sign: Sign) -> None:
+    def __init__(self, sign: FailureReport) -> None:
         super().__init__(str(sign.error()))
         self.sign = sign
 
 
-def sign_of(who: str, step: int | None, error: BaseException) -> Sign:
+def failure_report(who: str, step: int | None, error: BaseException) -> FailureReport:
     """What `who` has to say about an exception that ended it.
 
     Link errors are known by name: this module must not load torch, the command line reads with it.
@@ -88,10 +88,10 @@ def sign_of(who: str, step: int | None, error: BaseException) -> Sign:
     cause = text if isinstance(error, OnwardError | Interrupted) else f"{type(error).__name__}: {text}"
     if isinstance(error, MemoryError):
         cause = f"memory ran out{f' ({text})' if text else ''}"
-    return Sign(who, step, kind, cause)
+    return FailureReport(who, step, kind, cause)
 
 
-def choose(signs: list[Sign]) -> Sign:
+def choose(signs: list[FailureReport]) -> FailureReport:
     """The sign that explains the others; of two alike the earlier."""
     return min(signs, key=lambda sign: RANKS.index(sign.kind) if sign.kind in RANKS else 1)
 

@@ -17,7 +17,7 @@ from workers.feed.first_stage import NumbersFeed
 from workers.links.base import Sender
 from workers.links.messages import Header
 from workers.observing.trace import FEED, NO_TRACE, Tracer
-from workers.snapshots.committer import SnapshotKeeper
+from workers.snapshots.committer import SnapshotCommitter
 from workers.topology.rendezvous import NoisePolicy
 
 LINGER_SECONDS = 0.2
@@ -32,7 +32,7 @@ class Serving(Protocol):
 
 
 @dataclass
-class Sending:
+class BatchSender:
     """Feeds the pipeline; `start` returns at once.
 
     Args:
@@ -47,7 +47,7 @@ class Sending:
     feed: Feed | NumbersFeed
     open_sender: Callable[[], Sender]
     serving: Serving
-    snapshots: SnapshotKeeper
+    snapshots: SnapshotCommitter
     failed: Callable[[int | None, Exception], None] = lambda step, error: None
     """Called with the step and the exception that ended the thread."""
     leave: threading.Event = field(default_factory=threading.Event)

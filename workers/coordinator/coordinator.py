@@ -1,7 +1,7 @@
 """The coordinator: numbers the steps, feeds stage 1, follows what the stages report, ends the run.
 
 It trains nothing and holds no weights. One thread (`sending`) pushes batches into the first link and is held
-back by it; the main thread (`oversight`) reads the control channel. The first sign of trouble, from whichever
+back by it; the main thread (`monitor`) reads the control channel. The first sign of trouble, from whichever
 side, ends the run with one cause, or brings the stage back that it befell.
 """
 
@@ -14,10 +14,10 @@ import torch
 
 from pipeline.config import Config
 from workers.control.channel import ControlServer
-from workers.control.failures import RunFailed, Sign
-from workers.coordinator.batch_sender import Sending
+from workers.control.failures import FailureReport, RunFailed
+from workers.coordinator.batch_sender import BatchSender
 from workers.coordinator.finish import finish_run
-from workers.coordinator.monitor import Oversight, Supervisor
+from workers.coordinator.monitor import RunMonitor, Supervisor
 from workers.coordinator.observers import Observation
 from workers.coordinator.recorder import Recorder
 from workers.feed import Feed
@@ -27,9 +27,9 @@ from workers.links.rpc_agent import start_agent, stop_agent
 from workers.observing.terminal.console import Terminal
 from workers.observing.trace import Tracer, trace_of_coordinator
 from workers.run.files import RunDir
-from workers.snapshots.committer import SnapshotKeeper
+from workers.snapshots.committer import SnapshotCommitter
 from workers.topology.members import COORDINATOR, members
-from workers.topology.rendezvous import START_SECONDS, Meeting
+from workers.topology.rendezvous import START_SECONDS, Rendezvous
 from workers.wiring import Wiring
 
 STOP_SECONDS = 30.0
@@ -53,7 +53,7 @@ class Coordinator:
         self,
         config: Config,
         run: RunDir,
-        meeting: Meeting,
+        meeting: Rendezvous,
         device: torch.device,
         terminal: Terminal,
         supervisor: Supervisor,
@@ -64,7 +64,7 @@ class Coordinator:
         self.device, self.terminal, self.supervisor = device, terminal, supervisor
         self.start_step = start_step
         self.observation = Observation(config, run, terminal, start_step, failed)
-        self.oversight: Oversight | None = None
+        self.monitor: RunMonitor | None = None
         """None until the control channel is open."""
         self._wiring = Wiring(config, meeting, run)
 
@@ -79,7 +79,7 @@ class Coordinator:
                 raise RunFailed(left)
             finish_run(self.config, self.run_files, recorder, self.device, self.terminal)
 
-    def _train(self) -> tuple[Recorder, Sign | None]:
+    def _train(self) -> tuple[Recorder, FailureReport | None]:
         """From the first connection to the last word of the last stage; whether the run was asked to end before."""
         with (
             closing(trace_of_coordinator(self.config.trace, self.run_files)) as trace,
@@ -89,21 +89,21 @@ class Coordinator:
             self.supervisor.announce(control.address)
             self.observation.begin(feed.total_steps, feed.steps_per_epoch)
             with self.observation.recorder(feed.total_steps) as recorder:
-                self.oversight, sending = self._take_up(control, feed, recorder, trace)
-                self.oversight.gather()
+                self.monitor, sending = self._take_up(control, feed, recorder, trace)
+                self.monitor.gather()
                 for sentence in self._wiring.in_words():
                     self.terminal.detail(sentence)
                 sending.start(recorder)
-                self.oversight.follow()
+                self.monitor.follow()
                 sending.over.set()
                 control.broadcast({"type": "finish"})
                 if self.config.link.kind == "rpc":  # or no agent could stop in order: stage 1 watches this end
                     sending.close()
-        return recorder, self.oversight.interrupted() if sending.left is not None else None
+        return recorder, self.monitor.interrupted() if sending.left is not None else None
 
     def _take_up(
         self, control: ControlServer, feed: Feed | NumbersFeed, recorder: Recorder, trace: Tracer
-    ) -> tuple[Oversight, Sending]:
+    ) -> tuple[RunMonitor, BatchSender]:
         """Who feeds the run and who follows it; they know of each other."""
 
         def committed(steps: int) -> None:
@@ -112,9 +112,9 @@ class Coordinator:
             self.observation.committed(steps)
 
         say = self.observation.note
-        keeper = SnapshotKeeper(self.config.snapshots, self.run_files, say, self.start_step, committed)
-        sending = Sending(self.config, feed, self._open_first_link, self._wiring, keeper, trace=trace)
-        oversight = Oversight(
+        keeper = SnapshotCommitter(self.config.snapshots, self.run_files, say, self.start_step, committed)
+        sending = BatchSender(self.config, feed, self._open_first_link, self._wiring, keeper, trace=trace)
+        monitor = RunMonitor(
             self.config,
             control,
             self.supervisor,
@@ -127,8 +127,8 @@ class Coordinator:
             self.start_step,
             self.observation,
         )
-        sending.failed = oversight.sending_failed
-        return oversight, sending
+        sending.failed = monitor.sending_failed
+        return monitor, sending
 
     def _open_first_link(self) -> Sender:
         if self.config.link.kind == "rpc":

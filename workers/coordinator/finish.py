@@ -13,7 +13,7 @@ from workers.coordinator.recorder import Recorder
 from workers.evaluating.checkpoints import load_network
 from workers.evaluating.labelled import LabelledImages, Tell
 from workers.evaluating.probe_table import ready_stages, scores_of
-from workers.evaluating.progress import Teller
+from workers.evaluating.progress import ProgressLine
 from workers.evaluating.source import FeatureSource
 from workers.observing.terminal.console import Terminal
 from workers.observing.terminal.summary import print_report, print_summary
@@ -67,7 +67,7 @@ def _measured(config: Config, run: RunDir, device: torch.device, terminal: Termi
     """What `measure` finds, and a sign of life meanwhile: it takes long where the data set is large."""
     if terminal.quiet:
         return measure(config, run, device, note=terminal.warn)
-    with Teller(terminal.console) as teller:
+    with ProgressLine(terminal.console) as teller:
         return measure(config, run, device, teller.tell, terminal.warn)
 
 

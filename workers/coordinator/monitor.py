@@ -14,16 +14,16 @@ from typing import Any, Protocol
 
 from pipeline.config import Config
 from workers.control.channel import ControlServer, ControlTimeout
-from workers.control.failures import STOPPING, RunFailed, Sign, choose, interruption, sign_of
+from workers.control.failures import STOPPING, FailureReport, RunFailed, choose, failure_report, interruption
 from workers.control.step_report import StepReport
 from workers.control.validation import MalformedMessage, read_message
-from workers.coordinator.batch_sender import Sending
+from workers.coordinator.batch_sender import BatchSender
 from workers.coordinator.health import Beat, Health
 from workers.coordinator.observers import Observation
 from workers.coordinator.recorder import Recorder
 from workers.coordinator.restarts import Restarts
-from workers.snapshots.committer import SnapshotKeeper
-from workers.snapshots.writer import Taken
+from workers.snapshots.committer import SnapshotCommitter
+from workers.snapshots.writer import SnapshotPart
 from workers.topology.members import COORDINATOR, members, stage_name
 from workers.topology.rendezvous import START_SECONDS
 
@@ -49,7 +49,7 @@ class Supervisor(Protocol):
 
 
 @dataclass
-class Oversight:
+class RunMonitor:
     """One run's training processes, from the first connection to the last word.
 
     Args:
@@ -66,15 +66,15 @@ class Oversight:
     config: Config
     control: ControlServer
     supervisor: Supervisor
-    snapshots: SnapshotKeeper
+    snapshots: SnapshotCommitter
     recorder: Recorder
-    sending: Sending
+    sending: BatchSender
     total_steps: int
     steps_per_epoch: int
     classes: int
     start_step: int
     observation: Observation
-    _signs: queue.Queue[tuple[str, Sign]] = field(default_factory=queue.Queue)
+    _signs: queue.Queue[tuple[str, FailureReport]] = field(default_factory=queue.Queue)
     """Who it is from, and what it says."""
     _silent: dict[str, float] = field(default_factory=dict)
     """Processes that ended without a word, and until when their parent may tell how."""
@@ -118,7 +118,7 @@ class Oversight:
                     heard = time.monotonic()
                 self._take(name, message)
             self._take_notes()
-            self.observation.tick(self.recorder.owing.oldest())
+            self.observation.tick(self.recorder.backlog.oldest())
             self._admit()
             self._look_for_trouble()
             while not self._signs.empty():
@@ -129,20 +129,20 @@ class Oversight:
             if time.monotonic() - heard > limit:
                 behind = min(self._members, key=self._next_step)
                 cause = f"no stage has reported anything for {limit:g} s (link.timeout)"
-                raise RunFailed(Sign(behind, self._next_step(behind), "timeout", cause))
+                raise RunFailed(FailureReport(behind, self._next_step(behind), "timeout", cause))
 
     def report_loss_of(self, name: str, cause: str) -> None:
         """Called from any thread: a process is known to be gone."""
-        self._signs.put((name, Sign(name, self._next_step(name), "died", cause)))
+        self._signs.put((name, FailureReport(name, self._next_step(name), "died", cause)))
 
     def sending_failed(self, step: int | None, error: Exception) -> None:
         """Called from the sending thread."""
-        self._signs.put((COORDINATOR, sign_of(COORDINATOR, step, error)))
+        self._signs.put((COORDINATOR, failure_report(COORDINATOR, step, error)))
 
-    def interrupted(self) -> Sign:
+    def interrupted(self) -> FailureReport:
         """What a run that was asked to stop ends with."""
         said = interruption(self.snapshots.run.path, self.snapshots.committed)
-        return Sign(COORDINATOR, None, "interrupted", said)
+        return FailureReport(COORDINATOR, None, "interrupted", said)
 
     def _welcome(self, name: str, step: int) -> None:
         attempt = self._restarts.attempt(self._members[name].unit)
@@ -161,14 +161,14 @@ class Oversight:
         if message is None:
             self._health.dismiss(name)
             if (why := self.control.dropped.pop(name, None)) is not None:
-                self._signs.put((name, Sign(name, self._next_step(name), "raised", why)))
+                self._signs.put((name, FailureReport(name, self._next_step(name), "raised", why)))
             elif not self._may_go(name):
                 self._silent[name] = time.monotonic() + GRACE_SECONDS
             return
         try:
             self._take_message(name, message)
         except MalformedMessage as error:
-            self._signs.put((name, Sign(name, self._next_step(name), "raised", f"it sent {error}")))
+            self._signs.put((name, FailureReport(name, self._next_step(name), "raised", f"it sent {error}")))
 
     def _take_message(self, name: str, message: dict[str, Any]) -> None:
         kind = message.get("type")
@@ -176,7 +176,7 @@ class Oversight:
         if kind == "report":
             self.recorder.stage_report(StepReport.from_member(message, self._members[name].stages))
         elif kind == "snapshot":
-            taken = Taken.from_message(message)
+            taken = SnapshotPart.from_message(message)
             if taken.stage not in self._members[name].stages:
                 raise MalformedMessage(f"a snapshot of stage {taken.stage}, which is not its own")
             if taken.file is not None:
@@ -189,7 +189,7 @@ class Oversight:
         elif kind == "failure":
             self._health.dismiss(name)
             self._done.add(name) if self.config.restart != "stage" else None
-            self._signs.put((name, Sign.from_message(message)))
+            self._signs.put((name, FailureReport.from_message(message)))
 
     def _may_go(self, name: str) -> bool:
         """Whether the end of this process needs no word; where stages come back a neighbour may need even it."""
@@ -227,9 +227,9 @@ class Oversight:
             self._health.dismiss(hung.who)
             who = hung.who if hung.stage is None else stage_name(hung.stage)
             step = self._next_step(hung.who) if hung.step is None else hung.step
-            self._signs.put((hung.who, Sign(who, step, "hung", hung.cause)))
+            self._signs.put((hung.who, FailureReport(who, step, "hung", hung.cause)))
         if (late := self._restarts.overdue()) is not None:
-            raise RunFailed(Sign(late, None, "died", f"it did not come back within {START_SECONDS:g} s"))
+            raise RunFailed(FailureReport(late, None, "died", f"it did not come back within {START_SECONDS:g} s"))
         if self._leave_by is not None and now > self._leave_by:
             limit = f"{self.config.snapshots.leave_seconds:g} s (snapshots.leave_seconds)"
             self.observation.note(f"no snapshot was complete within {limit}: what was trained since the last is lost")
@@ -239,7 +239,7 @@ class Oversight:
         del self._silent[name]
         self.report_loss_of(name, "its process ended without a word")
 
-    def _handle(self, name: str, sign: Sign) -> None:
+    def _handle(self, name: str, sign: FailureReport) -> None:
         """Bring the process back that the sign is about, or end the run."""
         if name in self._restarts.awaited or (self._may_go(name) and sign.kind == "died"):
             return
@@ -264,7 +264,7 @@ class Oversight:
             also = text if number == 0 else f"stage {stage} comes back with stage {member.stages[0]}"
             self.observation.post("restart", "restart", also, stage, self.snapshots.committed)
 
-    def _explained(self, name: str, sign: Sign) -> tuple[str, Sign]:
+    def _explained(self, name: str, sign: FailureReport) -> tuple[str, FailureReport]:
         """Listen a little longer: the first sign is often a neighbour's."""
         deadline = time.monotonic() + GRACE_SECONDS
         while (left := deadline - time.monotonic()) > 0:

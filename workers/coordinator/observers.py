@@ -12,7 +12,7 @@ from pipeline.config.secrets import without_secrets
 from workers.control.failures import Interrupted, RunFailed
 from workers.coordinator.recorder import Recorder
 from workers.observing.alarms import Alarms
-from workers.observing.backlog import Owed
+from workers.observing.backlog import OldestMissing
 from workers.observing.event_log import EventLog
 from workers.observing.history_file import read_events
 from workers.observing.live import History, LiveServer
@@ -112,7 +112,7 @@ class Observation:
         """A sentence that the user should read; called from any thread."""
         self.post("note", "note", text)
 
-    def tick(self, owed: Owed | None = None) -> None:
+    def tick(self, owed: OldestMissing | None = None) -> None:
         """Called on the main thread now and then: tells what was posted, and how long the run has waited for what."""
         self.observers.deliver()
         self.observers.call(self.alarms, "tick", owed)

@@ -18,7 +18,7 @@ from workers.control.feed_report import FeedMeasures
 from workers.control.step_report import StepReport
 from workers.control.validation import MalformedMessage
 from workers.coordinator.throughput import Pace
-from workers.observing.backlog import Owing
+from workers.observing.backlog import Backlog
 from workers.observing.metrics import RunMetrics
 from workers.observing.observer import Observers
 from workers.observing.terminal.progress import Progress
@@ -49,7 +49,7 @@ class Recorder:
         observers: Observers,
     ) -> None:
         self.metrics, self.progress, self.observers = metrics, progress, observers
-        self.owing = Owing(start_step, total_steps)
+        self.backlog = Backlog(start_step, total_steps)
         """What the run waits for."""
         self._pace = Pace(total_steps)
         self._file = io.TextIOWrapper(open_to_write(path, path.parent), encoding="utf-8", line_buffering=True)
@@ -91,11 +91,11 @@ class Recorder:
         elif self._counted_from is None:
             self._counted_from, self._first_wait = time.monotonic(), self.feed.wait_seconds
         self._batches[step] = (epoch, images, stages)
-        self.owing.batch_sent(step, stages)
+        self.backlog.batch_sent(step, stages)
 
     def stage_report(self, report: StepReport) -> None:
         """A stage has finished a step; one that was restarted goes through some steps again, which count once."""
-        self.owing.heard(report.stage, report.step)
+        self.backlog.heard(report.stage, report.step)
         self._add_up(report)
         latest = self.latest.get(report.stage)
         if latest is not None and report.step <= latest.step:
@@ -131,7 +131,7 @@ class Recorder:
 
     def _step_done(self, step: int, reports: list[StepReport]) -> None:
         epoch, images, _ = self._batches.pop(step)
-        self.owing.step_done(step)
+        self.backlog.step_done(step)
         now = time.monotonic()
         self.images += images
         self.steps += 1

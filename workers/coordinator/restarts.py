@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from workers.topology.members import Member, of_unit
+from workers.topology.members import TrainingProcess, of_unit
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Restarts:
         patience: seconds that a process may take to come back.
     """
 
-    members: list[Member]
+    members: list[TrainingProcess]
     limit: int
     patience: float
     in_a_row: int = 0

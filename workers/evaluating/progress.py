@@ -13,7 +13,7 @@ PLAIN_SECONDS = 10.0
 """At most one plain line in this time."""
 
 
-class Teller:
+class ProgressLine:
     """Shows what is being done; a context manager.
 
     Args:

@@ -30,7 +30,7 @@ from workers.evaluating.context import Context
 from workers.evaluating.labelled import LabelledImages
 from workers.evaluating.probe_table import ready_stages, scores_of, table_features
 from workers.evaluating.probes import measure_probes
-from workers.evaluating.progress import Teller
+from workers.evaluating.progress import ProgressLine
 from workers.evaluating.protocols import protocols_of
 from workers.evaluating.quality import measure_quality
 from workers.evaluating.ranks import Ranks
@@ -64,7 +64,12 @@ class Evaluated:
 
 
 def evaluate(
-    config: Config, trained_with: Config, run: RunDir, device: torch.device, teller: Teller, ranks: Ranks | None = None
+    config: Config,
+    trained_with: Config,
+    run: RunDir,
+    device: torch.device,
+    teller: ProgressLine,
+    ranks: Ranks | None = None,
 ) -> Evaluated | None:
     """Measure one run.
 
@@ -109,14 +114,14 @@ def _source(
     run: RunDir,
     stages: list[Stage],
     device: torch.device,
-    teller: Teller,
+    teller: ProgressLine,
     ranks: Ranks | None,
     labelled: LabelledImages,
 ) -> FeatureSource:
     return FeatureSource(config, stages, device, run.path / FOLDER / "features", teller.note, ranks, labelled)
 
 
-def _prefetch(source: FeatureSource, places: tuple[Place, ...], teller: Teller, ranks: Ranks | None) -> bool:
+def _prefetch(source: FeatureSource, places: tuple[Place, ...], teller: ProgressLine, ranks: Ranks | None) -> bool:
     """Make all features that will be asked for, one pass a part; whether they are there.
 
     What is wrong is said by the measure that needs them. But where processes share the work, one that cannot go on
@@ -138,7 +143,12 @@ def _prefetch(source: FeatureSource, places: tuple[Place, ...], teller: Teller, 
 
 
 def _untrained_table(
-    config: Config, run: RunDir, device: torch.device, teller: Teller, ranks: Ranks | None, labelled: LabelledImages
+    config: Config,
+    run: RunDir,
+    device: torch.device,
+    teller: ProgressLine,
+    ranks: Ranks | None,
+    labelled: LabelledImages,
 ) -> list[dict[str, Any]] | None:
     """The rows of the network as it was initialised; None where there can be none."""
     source = _source(config, run, ready_stages(config, device), device, teller, ranks, labelled)

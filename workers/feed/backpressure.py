@@ -13,7 +13,7 @@ POLL_SECONDS = 1.0
 """Nothing waits longer without looking around; what it waits for wakes it at once."""
 
 
-class Gate:
+class SlotCredits:
     """Lets batch n, counted from the first of the feed, begin once all but `SLOTS` - 1 before it were given back."""
 
     def __init__(self) -> None:

@@ -119,7 +119,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Work:
+class BatchTask:
     """The batch of one step.
 
     Args:
@@ -140,7 +140,7 @@ class Work:
             yield Chunk(self.step, first, self.epoch, self.slot, len(self.samples), samples)
 
 
-class Agenda:
+class BatchPlan:
     """The work of a feed, from `start_step` to the end of the run.
 
     Args:
@@ -161,16 +161,16 @@ class Agenda:
         """All steps that are to be made."""
         return range(self.start_step, self.total_steps)
 
-    def work(self, step: int) -> Work:
+    def work(self, step: int) -> BatchTask:
         """What `step` is made of."""
         epoch, samples = self._plan.batch(step)
-        return Work(step, epoch, step % SLOTS, samples[self._rows(len(samples))])
+        return BatchTask(step, epoch, step % SLOTS, samples[self._rows(len(samples))])
 
-    def layout(self, work: Work) -> Layout:
+    def layout(self, work: BatchTask) -> Layout:
         """Where its views lie in their slot."""
         return Layout.of(self.data, self.num_views, work.epoch, len(work.samples))
 
-    def chunk_rows(self, work: Work, workers: int) -> int:
+    def chunk_rows(self, work: BatchTask, workers: int) -> int:
         """How many images of it to give to a worker at once."""
         size = self.layout(work).sizes[0]
         least = -(-CHUNK_PIXELS // size**2)

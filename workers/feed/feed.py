@@ -29,11 +29,11 @@ from pipeline.data.sets.shared import share
 from pipeline.errors import OnwardError, TrainingError
 from workers.control.feed_report import PARTS, FeedMeasures
 from workers.feed.affinity import allowed_cores, cores_for
-from workers.feed.backpressure import Gate
-from workers.feed.batch_plan import Agenda, Work
+from workers.feed.backpressure import SlotCredits
+from workers.feed.batch_plan import BatchPlan, BatchTask
 from workers.feed.pool import Local, Pool, Source
 from workers.feed.ring import Ring
-from workers.feed.view_worker import Maker, StandIn
+from workers.feed.view_worker import ChunkMaker, Replacement
 from workers.observing.trace import MAKING, NO_TRACE, Tracer
 from workers.topology.members import members
 
@@ -94,22 +94,22 @@ class Feed:
         self.images = open_dataset(config.data, "train")
         """The data set that is read."""
         self.num_classes = self.images.num_classes
-        self._agenda = Agenda(config, len(self.images), start_step, part)
-        self.total_steps, self.steps_per_epoch = self._agenda.total_steps, self._agenda.steps_per_epoch
+        self._batch_plan = BatchPlan(config, len(self.images), start_step, part)
+        self.total_steps, self.steps_per_epoch = self._batch_plan.total_steps, self._batch_plan.steps_per_epoch
         self.wait_seconds = 0.0
         """How long the consumer has waited for batches."""
         self._labels = self.images.labels if config.uses_labels else None
         self._workers, self._timeout = config.data.workers, config.link.timeout
         self._next, self._given, self._images_given, self._skipped = start_step, False, 0, 0
         self._known: set[int] = set()
-        self._ready: queue.SimpleQueue[tuple[Work, list[StandIn]] | BaseException] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[tuple[BatchTask, list[Replacement]] | BaseException] = queue.SimpleQueue()
         with ExitStack() as stack:
             shared = _share(config.data, self.images)
             if shared is not None:
                 stack.callback(os.close, shared)
-            self._ring = Ring.create(self._agenda.slot_bytes, max(self._workers, 1))
+            self._ring = Ring.create(self._batch_plan.slot_bytes, max(self._workers, 1))
             stack.callback(self._ring.close)
-            self._gate = Gate()
+            self._gate = SlotCredits()
             stack.callback(self._gate.close)
             self._source = self._open_source(config, part, shared)
             self._held = stack.pop_all()
@@ -168,15 +168,15 @@ class Feed:
         data, workers = config.data, config.data.workers
         if workers == 0:
             images = self.images if shared is None else open_dataset(data, "train", shared)
-            maker = partial(Maker, data, config.num_views, config.seed, images, self._ring, worker=0)
-            return Local(self._agenda, self._gate, maker)
+            maker = partial(ChunkMaker, data, config.num_views, config.seed, images, self._ring, worker=0)
+            return Local(self._batch_plan, self._gate, maker)
         start = {
             "data": data.model_dump_json(),
             "num_views": config.num_views,
             "seed": config.seed,
             "ring": self._ring.descriptor,
             "shared": shared,
-            "slot_bytes": self._agenda.slot_bytes,
+            "slot_bytes": self._batch_plan.slot_bytes,
             "workers": workers,
         }
         processes = 1 if config.in_one_process else len(members(config))
@@ -184,9 +184,9 @@ class Feed:
         # The feeds of other replicas may be on this host too.
         cores = cores_for(workers * part[1], processes * config.threads, allowed)[workers * part[0] :][:workers]
         descriptors = [number for number in (self._ring.descriptor, shared) if number is not None]
-        return Pool(self._agenda, self._gate, self._ring, start, descriptors, cores, self.images.name_of)
+        return Pool(self._batch_plan, self._gate, self._ring, start, descriptors, cores, self.images.name_of)
 
-    def _take(self, started: float) -> tuple[Work, list[StandIn]] | BaseException:
+    def _take(self, started: float) -> tuple[BatchTask, list[Replacement]] | BaseException:
         seen, since = self._progress(), started
         while True:
             if self._gate.stopped:
@@ -227,8 +227,8 @@ class Feed:
         except BaseException as error:
             self._ready.put(error)
 
-    def _batch(self, work: Work, stand_ins: Sequence[StandIn]) -> FeedBatch:
-        views = self._agenda.layout(work).tensor(self._ring.slot(work.slot))
+    def _batch(self, work: BatchTask, stand_ins: Sequence[Replacement]) -> FeedBatch:
+        views = self._batch_plan.layout(work).tensor(self._ring.slot(work.slot))
         self._images_given += len(work.samples)
         self._skipped += len(stand_ins)
         for stand_in in stand_ins:

@@ -25,7 +25,7 @@ from workers.links.base import Receiver
 from workers.links.messages import Message, TensorSpec
 from workers.links.resharding import part
 from workers.observing.trace import NO_TRACE, Tracer
-from workers.topology.members import Member
+from workers.topology.members import TrainingProcess
 
 FINGERPRINT_LETTERS = 12
 """Of a fingerprint that are shown."""
@@ -154,7 +154,7 @@ class FinishingReceiver(Receiver):
         member: whose rows of the batch they are.
     """
 
-    def __init__(self, inner: Receiver, photometrics: Photometrics, member: Member) -> None:
+    def __init__(self, inner: Receiver, photometrics: Photometrics, member: TrainingProcess) -> None:
         super().__init__(inner.address, inner.spec)
         self._inner, self._finish, self._member = inner, photometrics, member
 
@@ -186,7 +186,7 @@ class FinishingReceiver(Receiver):
 
 
 def self_feeding(
-    numbers: Receiver, config: Config, member: Member, start_step: int, spec: TensorSpec, device: torch.device
+    numbers: Receiver, config: Config, member: TrainingProcess, start_step: int, spec: TensorSpec, device: torch.device
 ) -> tuple[Receiver, Feed]:
     """Put a feed behind the link from the coordinator; closes the link if that fails.
 
@@ -206,7 +206,7 @@ def self_feeding(
         raise
 
 
-def finishing(receiver: Receiver, config: Config, member: Member) -> Receiver:
+def finishing(receiver: Receiver, config: Config, member: TrainingProcess) -> Receiver:
     """Finish the colours of what `receiver` gives, if that is left to this process."""
     if not photometrics_on_device(config.data):
         return receiver

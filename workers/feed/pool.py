@@ -14,10 +14,10 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from pipeline.errors import TrainingError, UserError
-from workers.feed.backpressure import POLL_SECONDS, Gate
-from workers.feed.batch_plan import Agenda, Chunk, Work
+from workers.feed.backpressure import POLL_SECONDS, SlotCredits
+from workers.feed.batch_plan import BatchPlan, BatchTask, Chunk
 from workers.feed.ring import NOTHING, Ring
-from workers.feed.view_worker import Maker, StandIn, Stopped
+from workers.feed.view_worker import ChunkMaker, Replacement, Stopped
 from workers.feed.worker_process import Worker, how
 
 AHEAD = 2
@@ -25,7 +25,7 @@ AHEAD = 2
 DEATHS = 3
 """Workers that may die in a row without one piece being made in between."""
 
-Made = tuple[Work, list[StandIn]]
+Made = tuple[BatchTask, list[Replacement]]
 """A batch whose views are in its slot, and the images for which others stand in."""
 
 
@@ -53,8 +53,8 @@ class Source(Protocol):
 class Local:
     """Makes the batches in the thread that asks for them (`data.workers: 0`)."""
 
-    def __init__(self, agenda: Agenda, gate: Gate, maker: Callable[[], Maker]) -> None:
-        self._agenda, self._gate, self._maker = agenda, gate, maker
+    def __init__(self, batch_plan: BatchPlan, gate: SlotCredits, maker: Callable[[], ChunkMaker]) -> None:
+        self._batch_plan, self._gate, self._maker = batch_plan, gate, maker
         self.restarts, self.starts, self.began = 0, 1, 0.0
 
     def __enter__(self) -> Self:
@@ -66,15 +66,15 @@ class Local:
         pass
 
     def made(self) -> Iterator[Made]:
-        """See `Source.made`; raises what a `Maker` does, but for `Stopped`."""
+        """See `Source.made`; raises what a `ChunkMaker` does, but for `Stopped`."""
         maker, gate = self._maker(), self._gate
-        for number, step in enumerate(self._agenda.steps()):
+        for number, step in enumerate(self._batch_plan.steps()):
             if not gate.wait(number):
                 return
             self.began = time.monotonic()
-            work = self._agenda.work(step)
+            work = self._batch_plan.work(step)
             stand_ins = []
-            for chunk in work.chunks(self._agenda.chunk_rows(work, 1)):
+            for chunk in work.chunks(self._batch_plan.chunk_rows(work, 1)):
                 try:
                     stand_ins += maker.make(chunk, lambda: gate.stopped)
                 except Stopped:
@@ -97,20 +97,20 @@ class Pool:
 
     def __init__(
         self,
-        agenda: Agenda,
-        gate: Gate,
+        batch_plan: BatchPlan,
+        gate: SlotCredits,
         ring: Ring,
         start: dict[str, Any],
         descriptors: Sequence[int],
         cores: Sequence[int | None],
         name_of: Callable[[int], str],
     ) -> None:
-        self._agenda, self._gate, self._ring = agenda, gate, ring
+        self._batch_plan, self._gate, self._ring = batch_plan, gate, ring
         self._start, self._descriptors, self._cores, self._name_of = start, descriptors, cores, name_of
         self._selector = selectors.DefaultSelector()
         self._workers: list[Worker] = []
         self._waiting: deque[Chunk] = deque()
-        self._begun: deque[tuple[Work, list[StandIn]]] = deque()
+        self._begun: deque[tuple[BatchTask, list[Replacement]]] = deque()
         self._left: dict[int, int] = {}
         """Pieces that are still to be made, by step."""
         self._since: dict[int, float] = {}
@@ -140,10 +140,10 @@ class Pool:
         """
         self._selector.register(self._gate, selectors.EVENT_READ)
         for number in range(len(self._cores)):
-            self._hire(number)
-        unbegun = deque(self._agenda.steps())
+            self._start_worker(number)
+        unbegun = deque(self._batch_plan.steps())
         while unbegun or self._begun:
-            while unbegun and self._gate.is_open(unbegun[0] - self._agenda.start_step):
+            while unbegun and self._gate.is_open(unbegun[0] - self._batch_plan.start_step):
                 self._begin(unbegun.popleft())
             self._hand_out()
             for key, _ in self._selector.select(POLL_SECONDS):
@@ -159,7 +159,7 @@ class Pool:
                 self.began = self._since.pop(work.step)
                 yield work, sorted(stand_ins, key=lambda stand_in: stand_in.row)
 
-    def _hire(self, number: int) -> None:
+    def _start_worker(self, number: int) -> None:
         start = {**self._start, "worker": number, "core": self._cores[number]}
         self._ring.begin(number, NOTHING)
         try:
@@ -172,8 +172,8 @@ class Pool:
         self._selector.register(worker, selectors.EVENT_READ, worker)
 
     def _begin(self, step: int) -> None:
-        work = self._agenda.work(step)
-        chunks = list(work.chunks(self._agenda.chunk_rows(work, len(self._workers))))
+        work = self._batch_plan.work(step)
+        chunks = list(work.chunks(self._batch_plan.chunk_rows(work, len(self._workers))))
         self._begun.append((work, []))
         self._left[step] = len(chunks)
         self._since[step] = time.monotonic()
@@ -196,7 +196,7 @@ class Pool:
                 continue
             chunk = worker.outstanding.popleft()
             stand_ins = next(found for work, found in self._begun if work.step == chunk.step)
-            stand_ins += [StandIn(*values) for values in word["done"]]
+            stand_ins += [Replacement(*values) for values in word["done"]]
             self._left[chunk.step] -= 1
             self._deaths = 0
         if worker.ended:
@@ -215,7 +215,7 @@ class Pool:
             raise TrainingError(f"feed workers died {DEATHS} times in a row; the last{self._at(worker)}: {how(code)}")
         self._waiting = deque(sorted([*worker.outstanding, *self._waiting]))
         self.restarts += 1
-        self._hire(worker.number)
+        self._start_worker(worker.number)
 
     def _at(self, worker: Worker) -> str:
         at = self._ring.current(worker.number)

@@ -27,7 +27,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class StandIn:
+class Replacement:
     """An image that could not be decoded, and the one whose pixels stand in its place.
 
     Args:
@@ -43,7 +43,7 @@ class StandIn:
     why: str
 
 
-class Maker:
+class ChunkMaker:
     """One worker; for one thread.
 
     A view is a function of the seed, the epoch, the number of the image and its pixels. That holds for a stand-in
@@ -68,7 +68,7 @@ class Maker:
         self._decoding = 0.0
         self._before = ring.seconds[worker].copy()  # of the processes that had this number before
 
-    def make(self, chunk: Chunk, stopped: Callable[[], bool] = lambda: False) -> list[StandIn]:
+    def make(self, chunk: Chunk, stopped: Callable[[], bool] = lambda: False) -> list[Replacement]:
         """Make the views of `chunk`; returns where other images had to stand in.
 
         Raises:
@@ -94,7 +94,7 @@ class Maker:
         self._ring.seconds[self._worker] = self._before + [spent.get(part, 0.0) for part in PARTS]
         return stand_ins
 
-    def _pixels(self, epoch: int, row: int, index: int) -> tuple[NDArray[np.uint8], StandIn | None]:
+    def _pixels(self, epoch: int, row: int, index: int) -> tuple[NDArray[np.uint8], Replacement | None]:
         try:
             return self._images.pixels(index), None
         except UserError as error:
@@ -103,7 +103,7 @@ class Maker:
             why = str(error)
         for other in replacements(self._seed, epoch, index, len(self._images)):
             try:
-                return self._images.pixels(other), StandIn(row, index, other, why)
+                return self._images.pixels(other), Replacement(row, index, other, why)
             except UserError:
                 continue
         raise UserError(f"{why}. The images tried in its place cannot be decoded either: check the data set")

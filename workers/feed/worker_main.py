@@ -24,7 +24,7 @@ from pipeline.data.sets.datasets import open_dataset
 from pipeline.errors import OnwardError, UserError
 from workers.feed.batch_plan import Chunk
 from workers.feed.ring import Ring
-from workers.feed.view_worker import Maker
+from workers.feed.view_worker import ChunkMaker
 from workers.feed.worker_process import STOP_SIGNALS
 
 REQUESTS = 0
@@ -64,7 +64,7 @@ def _work(answers: int) -> None:
         _say(answers, {"failed": f"{type(error).__name__}: {error}", "bad_input": False})
 
 
-def _maker(start: dict[str, Any]) -> Maker:
+def _maker(start: dict[str, Any]) -> ChunkMaker:
     if start["core"] is not None:
         with suppress(OSError):  # taken from the process meanwhile
             os.sched_setaffinity(0, {start["core"]})
@@ -72,7 +72,7 @@ def _maker(start: dict[str, Any]) -> Maker:
     ring = Ring(start["ring"], start["slot_bytes"], start["workers"])
     data = Data.model_validate_json(start["data"])
     images = open_dataset(data, "train", start["shared"])
-    return Maker(data, start["num_views"], start["seed"], images, ring, start["worker"])
+    return ChunkMaker(data, start["num_views"], start["seed"], images, ring, start["worker"])
 
 
 def _say(answers: int, word: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from workers.links.connecting import agree, await_sender, closed_on_error, conne
 from workers.links.framed import ARRIVED, CLOSING, FramedReceiver, FramedSender
 from workers.links.handshake import hello_bytes, parse_hello
 from workers.links.messages import TensorSpec
-from workers.links.pair_group import RECEIVER, SENDER, Arrival, GlooPair, NcclPair, Pair
+from workers.links.pair_group import RECEIVER, SENDER, GlooPair, NcclPair, Pair, PendingReceive
 from workers.links.store import LinkStore
 
 FLUSH_SECONDS = 10.0
@@ -84,7 +84,7 @@ class P2pReceiver(FramedReceiver):
         self._pair: Pair | None = pair
         size = _slot_bytes(spec)
         self._slots = [torch.empty(size, dtype=torch.uint8, device=pair.device) for _ in range(address.depth + 1)]
-        self._arrivals: list[Arrival] = [pair.expect(slot) for slot in self._slots]
+        self._arrivals: list[PendingReceive] = [pair.expect(slot) for slot in self._slots]
         self._changed = threading.Condition()
         self._arrived: deque[bytes] = deque()
         self._ended: bytes | None = None

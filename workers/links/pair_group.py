@@ -33,7 +33,7 @@ _PAYLOADS, _RECEIPTS, _NEVER_USED = 0, 1, 2
 """Tags."""
 
 
-class Arrival(Protocol):
+class PendingReceive(Protocol):
     """A receive that has been asked for."""
 
     def wait(self, alive: Callable[[], bool]) -> None:
@@ -58,7 +58,7 @@ class Pair(ABC):
         """Begin to send; the payload must be kept until `settle` has returned. Raises `ConnectionError`."""
 
     @abstractmethod
-    def expect(self, slot: Tensor) -> Arrival:
+    def expect(self, slot: Tensor) -> PendingReceive:
         """Have the next payload put into `slot`, whose old content is not needed by what was asked of it so far."""
 
     @abstractmethod
@@ -105,7 +105,7 @@ class GlooPair(Pair):
                 self._group.send([self._receipt], self._peer, _RECEIPTS),
             ]
 
-    def expect(self, slot: Tensor) -> Arrival:
+    def expect(self, slot: Tensor) -> PendingReceive:
         """See `Pair.expect`; Gloo's own thread receives from now on, whatever this process does."""
         try:
             payload = self._group.recv([slot], self._peer, _PAYLOADS)
@@ -196,7 +196,7 @@ class NcclPair(Pair):
         with _connection_errors(), torch.cuda.device(self.device):
             return [self.group.send([payload], self.peer, _PAYLOADS)]
 
-    def expect(self, slot: Tensor) -> Arrival:
+    def expect(self, slot: Tensor) -> PendingReceive:
         """See `Pair.expect`."""
         return _NcclArrival(self, slot)
 

@@ -27,7 +27,7 @@ class _Kept:
     file: Path | None = None
 
 
-class Log:
+class ReplayBuffer:
     """The batches that a restarted receiver may need: all since the last complete snapshot, in order.
 
     Args:

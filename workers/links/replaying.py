@@ -19,7 +19,7 @@ from torch import Tensor
 from pipeline.errors import TrainingError
 from workers.links.base import LinkClosed, LinkTimeout, Receiver, Sender
 from workers.links.messages import Header, Message
-from workers.links.replay import Log
+from workers.links.replay import ReplayBuffer
 
 SERVE_SECONDS = 0.1
 """How long who has nothing else to do waits for a receiver to take what it gets once more."""
@@ -28,7 +28,7 @@ ATTEND_SECONDS = 0.5
 """How long a successor may take to connect while batches are awaited from others; then it gets another chance."""
 
 
-class LastingSender(Sender):
+class ReplayingSender(Sender):
     """A sender whose receiver may die and come back.
 
     Batches that a new receiver needs again go out as it takes them, before anything else; no call but `await_room` and
@@ -41,7 +41,7 @@ class LastingSender(Sender):
         patience: seconds to wait for a receiver to come back.
     """
 
-    def __init__(self, open_sender: Callable[[], Sender], log: Log, patience: float) -> None:
+    def __init__(self, open_sender: Callable[[], Sender], log: ReplayBuffer, patience: float) -> None:
         self._open, self._log, self._patience = open_sender, log, patience
         self._inner = _opened(open_sender, patience)
         self._retired = 0
@@ -116,7 +116,7 @@ class LastingSender(Sender):
         self._due = deque(self._log.steps())
 
 
-class LastingReceiver(Receiver):
+class ResumingReceiver(Receiver):
     """A receiver whose sender may die and come back, and then sends some batches once more.
 
     Args:

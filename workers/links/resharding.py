@@ -22,7 +22,7 @@ LOOK_AROUND_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
-class Share:
+class RowRange:
     """What one replica of the sending stage has for one of the receiving stage.
 
     Args:
@@ -59,13 +59,13 @@ class Share:
         return TensorSpec((whole.shape[0], _count(self.rows(whole.shape[1])), *whole.shape[2:]), whole.dtype)
 
 
-def shares(senders: int, receivers: int) -> list[Share]:
+def shares(senders: int, receivers: int) -> list[RowRange]:
     """Every pair of replicas whose rows overlap, in the order of the rows.
 
     Both ends open their point links in this order; then nobody waits for somebody who waits in turn.
     """
     whole = senders * receivers
-    every = [Share(i, j, senders, receivers) for i in range(senders) for j in range(receivers)]
+    every = [RowRange(i, j, senders, receivers) for i in range(senders) for j in range(receivers)]
     return [share for share in every if share.rows(whole).start < share.rows(whole).stop]
 
 
@@ -77,7 +77,7 @@ def part(number: int, of: int, batch: int) -> slice:
     return slice(number * size, (number + 1) * size)
 
 
-class SlicingSender(Sender):
+class ScatterSender(Sender):
     """Sends the rows of one replica to those that want them.
 
     Args:
@@ -85,7 +85,7 @@ class SlicingSender(Sender):
         spec: of what this replica sends, all its rows.
     """
 
-    def __init__(self, points: Sequence[tuple[Share, Sender]], spec: TensorSpec) -> None:
+    def __init__(self, points: Sequence[tuple[RowRange, Sender]], spec: TensorSpec) -> None:
         ends = [end for _, end in points]
         receivers = " and ".join(end.address.receiver for end in ends)
         super().__init__(replace(ends[0].address, name=_joint_name(ends), receiver=receivers), spec)
@@ -128,7 +128,7 @@ class SlicingSender(Sender):
             end.close()
 
 
-class JoiningReceiver(Receiver):
+class GatherReceiver(Receiver):
     """Makes the rows of one replica of what several send.
 
     Args:
@@ -137,7 +137,7 @@ class JoiningReceiver(Receiver):
         device: where the joined tensor is wanted.
     """
 
-    def __init__(self, points: Sequence[tuple[Share, Receiver]], spec: TensorSpec, device: torch.device) -> None:
+    def __init__(self, points: Sequence[tuple[RowRange, Receiver]], spec: TensorSpec, device: torch.device) -> None:
         ends = [end for _, end in points]
         senders = " and ".join(end.address.sender for end in ends)
         super().__init__(replace(ends[0].address, name=_joint_name(ends), sender=senders), spec)
@@ -200,14 +200,14 @@ class JoiningReceiver(Receiver):
         return joined
 
 
-def slicing(points: Sequence[tuple[Share, Sender]], spec: TensorSpec) -> Sender:
+def slicing(points: Sequence[tuple[RowRange, Sender]], spec: TensorSpec) -> Sender:
     """The sending end over all point links of one replica; with a single one, that itself."""
-    return points[0][1] if len(points) == 1 else SlicingSender(points, spec)
+    return points[0][1] if len(points) == 1 else ScatterSender(points, spec)
 
 
-def joining(points: Sequence[tuple[Share, Receiver]], spec: TensorSpec, device: torch.device) -> Receiver:
+def joining(points: Sequence[tuple[RowRange, Receiver]], spec: TensorSpec, device: torch.device) -> Receiver:
     """The receiving end over all point links of one replica; with a single one, that itself."""
-    return points[0][1] if len(points) == 1 else JoiningReceiver(points, spec, device)
+    return points[0][1] if len(points) == 1 else GatherReceiver(points, spec, device)
 
 
 def _of_each(count: int, attempt: Callable[[int, float], None], timeout: float) -> list[int]:

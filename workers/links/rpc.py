@@ -23,8 +23,8 @@ from workers.links.messages import Header, Message, TensorSpec
 from workers.links.rpc_calls import (
     CLOSED,
     TAKEN,
-    Parcel,
-    Watch,
+    PeerState,
+    PendingMessage,
     call,
     deregister,
     on_goodbye,
@@ -47,7 +47,7 @@ class RpcSender(Sender):
 
     def __init__(self, address: LinkAddress, spec: TensorSpec) -> None:
         super().__init__(address, spec)
-        self.watch = Watch(address.receiver)
+        self.watch = PeerState(address.receiver)
         self._to = worker_name(address.receiver)
         self._sent = self._pending = 0
         self._closed = False
@@ -105,10 +105,10 @@ class RpcReceiver(Receiver):
 
     def __init__(self, address: LinkAddress, spec: TensorSpec, device: torch.device) -> None:
         super().__init__(address, spec)
-        self.watch = Watch(address.sender)
+        self.watch = PeerState(address.sender)
         self._device = device
         self._hello: tuple[bytes, Future[bytes]] | None = None
-        self._arrived: dict[int, Parcel] = {}
+        self._arrived: dict[int, PendingMessage] = {}
         self._received = self._total_arrived = 0
         self._closed_after: int | None = None
         self._flushed: Future[str] | None = None
@@ -148,7 +148,7 @@ class RpcReceiver(Receiver):
         self.watch.release()
         self._confirm()
 
-    def greet(self, hello: bytes, answer: Future[bytes]) -> None:
+    def on_connect(self, hello: bytes, answer: Future[bytes]) -> None:
         """The sender introduced itself; it waits for `answer`."""
         with self.watch.changed:
             self._hello = hello, answer
@@ -162,7 +162,7 @@ class RpcReceiver(Receiver):
                 raise LinkTimeout(f"{self.address}: {self.address.sender} did not connect within {seconds(timeout)}")
             return self._hello
 
-    def arrive(self, number: int, parcel: Parcel) -> None:
+    def arrive(self, number: int, parcel: PendingMessage) -> None:
         """Keep a message until it is taken."""
         with self.watch.changed:
             self._arrived[number] = parcel
@@ -170,7 +170,7 @@ class RpcReceiver(Receiver):
             self.watch.changed.notify_all()
         self._confirm()
 
-    def hear_goodbye(self, count: int, flushed: Future[str]) -> None:
+    def on_close(self, count: int, flushed: Future[str]) -> None:
         """The sender closes after `count` messages; answer when all have arrived."""
         with self.watch.changed:
             self._closed_after, self._flushed = count, flushed

@@ -31,7 +31,7 @@ def _answers_later(handler: _HandlerT) -> _HandlerT:
 
 
 @dataclass(frozen=True)
-class Parcel:
+class PendingMessage:
     """A message that has arrived and waits; `taken` is the answer to its call."""
 
     header: bytes
@@ -39,7 +39,7 @@ class Parcel:
     taken: Future[str]
 
 
-class Watch:
+class PeerState:
     """What one end knows of the other, and the calls of the other that wait until this end closes."""
 
     def __init__(self, peer: str) -> None:
@@ -80,22 +80,22 @@ class SenderEnd(Protocol):
     """A sending end as the handlers see it."""
 
     address: LinkAddress
-    watch: Watch
+    watch: PeerState
 
 
 class ReceiverEnd(Protocol):
     """A receiving end as the handlers see it."""
 
     address: LinkAddress
-    watch: Watch
+    watch: PeerState
 
-    def greet(self, hello: bytes, answer: Future[bytes]) -> None:
+    def on_connect(self, hello: bytes, answer: Future[bytes]) -> None:
         """The sender introduced itself; it waits for `answer`."""
 
-    def arrive(self, number: int, parcel: Parcel) -> None:
+    def arrive(self, number: int, parcel: PendingMessage) -> None:
         """Keep a message until it is taken."""
 
-    def hear_goodbye(self, count: int, flushed: Future[str]) -> None:
+    def on_close(self, count: int, flushed: Future[str]) -> None:
         """The sender closes after `count` messages; answer when all have arrived."""
 
 
@@ -118,7 +118,7 @@ def register_receiver(end: ReceiverEnd) -> None:
         _receivers[end.address.name] = end
         early = _early_hellos.pop(end.address.name, None)
     if early is not None:
-        end.greet(*early)
+        end.on_connect(*early)
 
 
 def deregister(end: SenderEnd | ReceiverEnd) -> None:
@@ -165,7 +165,7 @@ def on_hello(link: str, hello: bytes) -> Future[bytes]:
         if receiver is None:
             _early_hellos[link] = hello, answer
     if receiver is not None:
-        receiver.greet(hello, answer)
+        receiver.on_connect(hello, answer)
     return answer
 
 
@@ -177,7 +177,7 @@ def on_message(link: str, number: int, header: bytes, tensor: Tensor) -> Future[
     if receiver is None:
         taken.set_result(CLOSED)
     else:
-        receiver.arrive(number, Parcel(header, tensor, taken))
+        receiver.arrive(number, PendingMessage(header, tensor, taken))
     return taken
 
 
@@ -189,7 +189,7 @@ def on_goodbye(link: str, count: int) -> Future[str]:
     if receiver is None:
         flushed.set_result(CLOSED)
     else:
-        receiver.hear_goodbye(count, flushed)
+        receiver.on_close(count, flushed)
     return flushed
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.shapes import block_output, channels_of
-from workers.observing.backlog import Owed
+from workers.observing.backlog import OldestMissing
 from workers.observing.observer import TIMES, Event, RunFacts
 from workers.topology.members import members
 from workers.topology.rendezvous import START_SECONDS
@@ -78,7 +78,7 @@ class Alarms:
     def run_ended(self, outcome: str) -> None:
         """See `Observer.run_ended`."""
 
-    def tick(self, owed: Owed | None) -> None:
+    def tick(self, owed: OldestMissing | None) -> None:
         """Some time has passed, and this is what has been missing longest."""
         if not self._settings.enabled:
             return
@@ -94,7 +94,7 @@ class Alarms:
                     over = "images come again" if stage is None else f"stage {stage} reports again"
                     self._clear(name, stage, None, over)
 
-    def _silence(self, owed: Owed) -> str:
+    def _silence(self, owed: OldestMissing) -> str:
         since = f"for {owed.seconds:.0f} s"
         if owed.stage is None:
             return f"no images have come {since} and every stage waits: see the feed in logs/ of the run, and data.root"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Owed:
+class OldestMissing:
     """What has been missing longest.
 
     Args:
@@ -23,7 +23,7 @@ class Owed:
     first: bool
 
 
-class Owing:
+class Backlog:
     """Follows batches and reports.
 
     Args:
@@ -50,17 +50,17 @@ class Owing:
         del self._sent[step]
         self._next, self._idle_since, self._begun = step + 1, time.monotonic(), True
 
-    def oldest(self) -> Owed | None:
+    def oldest(self) -> OldestMissing | None:
         """What is missing now; None after the last step."""
         now = time.monotonic()
         if not (under_way := list(self._sent)):
-            late = Owed(None, self._next, now - self._idle_since, not self._begun)
+            late = OldestMissing(None, self._next, now - self._idle_since, not self._begun)
             return late if self._next < self._total else None
         step = min(under_way)
         stages, before = self._sent[step]
         for stage in range(1, stages + 1):
             reached, when = self._reported.get(stage, (-1, before))
             if reached < step:
-                return Owed(stage, step, now - max(before, when), stage not in self._reported)
+                return OldestMissing(stage, step, now - max(before, when), stage not in self._reported)
             before = when if reached == step else before
         return None

@@ -20,7 +20,7 @@ from pipeline.config.observing import Trace
 from pipeline.errors import UserError
 from workers.observing.trace_part import COORDINATOR_UNIT, Count, PartHeader, Slice, lines_of, new_part
 from workers.run.files import RunDir
-from workers.topology.members import COORDINATOR, Member, stage_name
+from workers.topology.members import COORDINATOR, TrainingProcess, stage_name
 
 if TYPE_CHECKING:  # a worker of the feed needs no network, and is ready two seconds sooner without torchvision's
     from pipeline.stage.stage import Stage
@@ -194,7 +194,7 @@ class PartTracer:
                 self._file.close()
 
 
-def trace_of_member(settings: Trace, run: RunDir, member: Member) -> Tracer:
+def trace_of_member(settings: Trace, run: RunDir, member: TrainingProcess) -> Tracer:
     """The tracer of a training process; raises as `PartTracer`."""
     if not settings.enabled:
         return NO_TRACE

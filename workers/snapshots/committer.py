@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pipeline.config.run import Snapshots
 from workers.run.files import RunDir, step_numbers, write_json
 from workers.snapshots.manifest import MANIFEST, Manifest, StageFile
-from workers.snapshots.writer import Taken
+from workers.snapshots.writer import SnapshotPart
 
 
-class SnapshotKeeper:
+class SnapshotCommitter:
     """The coordinator's side: says when, joins the stages' parts, writes manifests and clears away what is old.
 
     Args:
@@ -57,7 +57,7 @@ class SnapshotKeeper:
                 for stage in stages:
                     parts.pop(stage, None)
 
-    def taken(self, part: Taken) -> None:
+    def taken(self, part: SnapshotPart) -> None:
         """One stage has written its part, or has failed to."""
         with self._lock:
             if part.steps not in self._expected:

@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Taken:
+class SnapshotPart:
     """What became of one stage's part of a snapshot.
 
     Args:
@@ -58,7 +58,7 @@ class Taken:
         return {"type": "snapshot", **asdict(self)}
 
     @classmethod
-    def from_message(cls, message: dict[str, Any]) -> Taken:
+    def from_message(cls, message: dict[str, Any]) -> SnapshotPart:
         """The inverse of `to_message`."""
         return read_message(cls, message)
 
@@ -76,7 +76,7 @@ class SnapshotWriter:
     """
 
     def __init__(
-        self, run: RunDir, report: Callable[[Taken], None], faults: Faults | None = None, writes: bool = True
+        self, run: RunDir, report: Callable[[SnapshotPart], None], faults: Faults | None = None, writes: bool = True
     ) -> None:
         self._run, self._report, self._writes = run, report, writes
         self._faults = faults or Faults((), run, (), 1)
@@ -130,10 +130,10 @@ class SnapshotWriter:
                 digest = save_tensors(path, tensors, root=self._run.path)
                 file = StageFile(path.name, path.stat().st_size, digest, counters)
                 self._faults.after_write(index, steps, path)
-                self._report(Taken(index, steps, file, seconds=time.monotonic() - began))
+                self._report(SnapshotPart(index, steps, file, seconds=time.monotonic() - began))
             except Exception as error:  # whatever it is, training goes on, and the next one may be written
                 if not isinstance(error, OSError):
                     _log.exception("snapshot after %d steps of stage %d", steps, index)
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
                 problem = f"'{path}' could not be written ({' '.join(reason.split())[:200]})"
-                self._report(Taken(index, steps, None, problem))
+                self._report(SnapshotPart(index, steps, None, problem))

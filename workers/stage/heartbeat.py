@@ -26,7 +26,7 @@ WAKE_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
 
-class Watch:
+class ControlListener:
     """Follows the control channel of one training process; a context manager of its main thread.
 
     Signals that ask the run to stop are passed on to the coordinator, which ends the run after a snapshot; the second

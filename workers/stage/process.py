@@ -13,10 +13,10 @@ import torch
 from pipeline.config import Config
 from pipeline.errors import TrainingError
 from pipeline.measures.online import online_measures
-from pipeline.replicas import Team
+from pipeline.replicas import ReplicaGroup
 from pipeline.stage.stage import Stage
 from workers.control.channel import ControlClient, ControlTimeout
-from workers.control.failures import Interrupted, raise_interrupted, sign_of
+from workers.control.failures import Interrupted, failure_report, raise_interrupted
 from workers.determinism.check import check_steps
 from workers.feed.first_stage import MeasuredReports
 from workers.links.listening import closed_afterwards
@@ -29,10 +29,10 @@ from workers.run.signals import leave_signals
 from workers.snapshots.restore import restore
 from workers.snapshots.weights import save_stage
 from workers.snapshots.writer import SnapshotWriter
-from workers.stage.heartbeat import Watch
+from workers.stage.heartbeat import ControlListener
 from workers.stage.worker import Activity, StageWorker
-from workers.topology.members import Member, members, stage_name
-from workers.topology.rendezvous import START_SECONDS, Meeting
+from workers.topology.members import TrainingProcess, members, stage_name
+from workers.topology.rendezvous import START_SECONDS, Rendezvous
 from workers.topology.replica_group import form_team
 from workers.wiring import Wiring
 
@@ -42,7 +42,7 @@ LINGER_SECONDS = 7 * 24 * 3600.0
 _log = logging.getLogger(__name__)
 
 
-def run_member(config: Config, run: RunDir, meeting: Meeting, member: Member, device: torch.device) -> bool:
+def run_member(config: Config, run: RunDir, meeting: Rendezvous, member: TrainingProcess, device: torch.device) -> bool:
     """Train the stages of `member` to the end of the run; whether it got there.
 
     Whatever goes wrong is told to the coordinator in one sentence and written to this process's log in full.
@@ -69,7 +69,7 @@ def run_member(config: Config, run: RunDir, meeting: Meeting, member: Member, de
             process.activity.since = None
             _log.error("%s", traceback.format_exc())
             who = stage_name(process.activity.stage) if member.replicas == 1 else member.name
-            sign = sign_of(who, process.activity.step, error).to_message()
+            sign = failure_report(who, process.activity.step, error).to_message()
             with suppress(Exception):
                 control.send({**sign, "process": member.name})
             if config.link.kind == "rpc":
@@ -85,8 +85,8 @@ class _Process:
         self,
         config: Config,
         run: RunDir,
-        meeting: Meeting,
-        member: Member,
+        meeting: Rendezvous,
+        member: TrainingProcess,
         device: torch.device,
         control: ControlClient,
         stack: ExitStack,
@@ -100,7 +100,7 @@ class _Process:
         """From the first batch to the last, and the end of the run."""
         config, member = self.config, self.member
         beat = min(1.0, config.hang_timeout / 4)
-        with Watch(self.control, self.activity, leave_signals(config), beat, self.wiring.committed) as watch:
+        with ControlListener(self.control, self.activity, leave_signals(config), beat, self.wiring.committed) as watch:
             worker = self._prepare(start_step, steps_per_epoch, attempt, classes)
             try:
                 if start_step < total_steps:  # no batch comes to a stage that goes on from the last snapshot
@@ -150,7 +150,7 @@ class _Process:
         limit, codec = config.link.timeout, config.link.codec
         return StageWorker(stages, receiver, sender, reports, limit, writer, faults, self.activity, codec, trace)
 
-    def _team(self, attempt: int) -> Team:
+    def _team(self, attempt: int) -> ReplicaGroup:
         member = self.member
         name = f"unit{member.unit}.{attempt}"
         alone = any(self.config.stage(index).engine.kind == "deepspeed" for index in member.stages)

@@ -12,7 +12,7 @@ KEY_FILE = "key"
 
 
 @dataclass(frozen=True)
-class Member:
+class TrainingProcess:
     """One training process.
 
     Args:
@@ -59,15 +59,15 @@ def units(config: Config) -> list[tuple[int, ...]]:
     return [tuple(range(bounds[n] + 1, bounds[n + 1] + 1)) for n in range(count)]
 
 
-def members(config: Config) -> list[Member]:
+def members(config: Config) -> list[TrainingProcess]:
     """Every training process, by rank."""
-    found: list[Member] = []
+    found: list[TrainingProcess] = []
     for number, stages in enumerate(units(config)):
         replicas = config.replicas_of(stages[0])
-        found += [Member(len(found) + r, number, stages, r + 1, replicas) for r in range(replicas)]
+        found += [TrainingProcess(len(found) + r, number, stages, r + 1, replicas) for r in range(replicas)]
     return found
 
 
-def of_unit(everyone: list[Member], unit: int) -> list[Member]:
+def of_unit(everyone: list[TrainingProcess], unit: int) -> list[TrainingProcess]:
     """The replicas of one unit."""
     return [member for member in everyone if member.unit == unit]

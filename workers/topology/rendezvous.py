@@ -21,7 +21,7 @@ START_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
-class Meeting:
+class Rendezvous:
     """One run's meeting point.
 
     Args:
@@ -41,7 +41,7 @@ class Meeting:
     host: str = ""
 
     @classmethod
-    def on_one_host(cls, private_dir: str) -> Meeting:
+    def on_one_host(cls, private_dir: str) -> Rendezvous:
         """Everything is a file in the private folder, the key too: only this user can open them."""
         folder = Path(private_dir)
         key = bytes.fromhex((folder / KEY_FILE).read_text())

@@ -19,7 +19,7 @@ from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: i
 
 from pipeline.errors import TrainingError
 from pipeline.plugins import first_line
-from pipeline.replicas import SOLO, Team
+from pipeline.replicas import SOLO, ReplicaGroup
 from workers.links.listening import closed_afterwards
 
 _INTERFACE = "GLOO_SOCKET_IFNAME"
@@ -27,7 +27,7 @@ _INTERFACE = "GLOO_SOCKET_IFNAME"
 
 def form_team(
     store: str, name: str, rank: int, size: int, device: torch.device, timeout: float, always_group: bool = False
-) -> Team:
+) -> ReplicaGroup:
     """Wait for the other replicas of a stage, and join them.
 
     Args:
@@ -65,7 +65,7 @@ def form_team(
     world = dist.group.WORLD
     assert isinstance(world, dist.ProcessGroup)
     assert isinstance(gradients, dist.ProcessGroup)
-    return Team(rank, size, world, gradients)
+    return ReplicaGroup(rank, size, world, gradients)
 
 
 def dissolve_team() -> None:

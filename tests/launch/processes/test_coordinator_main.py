@@ -20,7 +20,7 @@ from launch.processes import coordinator_main as coordinate
 from launch.processes.coordinator_main import Parent
 from pipeline.errors import UserError
 from tests.waiting import wait_until
-from workers.control.failures import Sign
+from workers.control.failures import FailureReport
 from workers.coordinator.coordinator import Coordinator
 from workers.run.files import RunDir
 from workers.topology.members import KEY_FILE
@@ -179,13 +179,13 @@ def test_an_orphan_that_does_not_end_by_itself_writes_down_why_tidies_up_and_goe
 ) -> None:
     run, lost = RunDir(tmp_path), []
     orphan = SimpleNamespace(
-        oversight=SimpleNamespace(report_loss_of=lambda *words: lost.append(words)),
+        monitor=SimpleNamespace(report_loss_of=lambda *words: lost.append(words)),
     )
     coordinate._orphaned(cast(Coordinator, orphan), run, {"parent": "stage 1", "private_dir": str(private)})
     assert lost == [("stage 1", "its process ended without a word")]
     assert private.exists()  # the run may still end in order
     if written:
-        write_failure(run, Sign("stage 2", 5, "raised", "out of memory"))
+        write_failure(run, FailureReport("stage 2", 5, "raised", "out of memory"))
     with pytest.raises(Exited, match="1"):
         timers[0]()
     failure = read_failure(run)

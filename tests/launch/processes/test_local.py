@@ -18,7 +18,7 @@ from launch.processes import local as spawn
 from launch.processes.supervise import Stop
 from pipeline.errors import ConfigError
 from tests.pipeline.small import small_config
-from workers.control.failures import Sign
+from workers.control.failures import FailureReport
 from workers.run.files import RunDir
 from workers.run.signals import WAKE
 
@@ -114,7 +114,7 @@ class Attempts:
         code, kind = self._ends.pop(0)
         self._run.failure.unlink(missing_ok=True)
         if kind is not None:
-            write_failure(self._run, Sign("stage 2", 5, kind, "broken"))
+            write_failure(self._run, FailureReport("stage 2", 5, kind, "broken"))
         return code
 
 
@@ -197,7 +197,7 @@ def test_one_line_says_how_a_run_ended(
     run: RunDir, kind: str | None, code: int, expected: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if kind is not None:
-        write_failure(run, Sign("stage 2", 5, kind, "broken"))
+        write_failure(run, FailureReport("stage 2", 5, kind, "broken"))
         assert json.loads(run.failure.read_text())["kind"] == kind
     assert spawn._tell(run, code) == expected
     lines = capsys.readouterr().err.splitlines()

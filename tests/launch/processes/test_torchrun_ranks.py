@@ -21,7 +21,7 @@ from launch.processes.torchrun import Prepared
 from pipeline.config import Config
 from pipeline.errors import UserError
 from tests.pipeline.small import small_config
-from workers.control.failures import Interrupted, Sign
+from workers.control.failures import FailureReport, Interrupted
 from workers.run.files import RunDir
 from workers.run.keys import write_key
 from workers.run.signals import WARNINGS
@@ -105,7 +105,7 @@ def test_a_coordinator_that_is_killed_leaves_a_record_of_it(
 def test_a_record_that_is_there_says_more_than_the_end_of_the_coordinator(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    record_failure(run, Sign("stage 2", 5, "raised", "out of memory"))
+    record_failure(run, FailureReport("stage 2", 5, "raised", "out of memory"))
     before = run.failure.read_text()
     capfd.readouterr()
     code, *_ = lead(run, Coordinator(-signal.SIGKILL), False, monkeypatch)

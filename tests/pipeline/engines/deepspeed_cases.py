@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.config import Config, StageConfig
 from pipeline.engines.full_norms import normalise_with_full_weights
-from pipeline.replicas.team import SOLO, Team
+from pipeline.replicas.team import SOLO, ReplicaGroup
 from pipeline.stage.report import StageReport
 from pipeline.stage.stage import Stage
 from pipeline.stage.state import restore_stage, stage_counters, stage_tensors
@@ -120,7 +120,7 @@ def set_rate(optimizer: torch.optim.Optimizer, step: int) -> None:
         group["lr"] = 0.02 / (1 + step) * group["lr_ratio"]
 
 
-def whole_stage(sections: Mapping[str, Any], team: Team) -> dict[str, Tensor]:
+def whole_stage(sections: Mapping[str, Any], team: ReplicaGroup) -> dict[str, Tensor]:
     """The last block of a network: losses, norms of the second step, state, and whether it can be resumed.
 
     A norm that was not measured is -1. The learning rate begins with 0, so the second step still has the first weights.
@@ -162,7 +162,7 @@ def state_of_masters(masters: Mapping[str, nn.Parameter], optimizer: torch.optim
     }
 
 
-def one_step(stage: Stage, step: int, team: Team) -> StageReport:
+def one_step(stage: Stage, step: int, team: ReplicaGroup) -> StageReport:
     generator = torch.Generator().manual_seed(step)
     whole = torch.randn(2, BATCH, 32, 4, 4, generator=generator)
     stage(torch.stack([team.rows(view) for view in whole]), step, 0.0)

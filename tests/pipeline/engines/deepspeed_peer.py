@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pipeline.engines.deepspeed_engine import DeepSpeedEngine
 from pipeline.optim import build_optimizer
-from pipeline.replicas.team import ReplicaLost, Team
+from pipeline.replicas.team import ReplicaGroup, ReplicaLost
 from tests.pipeline.engines.deepspeed_cases import (
     CASES,
     OFFLOADED,
@@ -35,7 +35,9 @@ from tests.pipeline.engines.deepspeed_cases import (
 )
 
 
-def make_stage(case: Mapping[str, Any], team: Team, shift: float = 0.0) -> tuple[nn.ModuleDict, DeepSpeedEngine]:
+def make_stage(
+    case: Mapping[str, Any], team: ReplicaGroup, shift: float = 0.0
+) -> tuple[nn.ModuleDict, DeepSpeedEngine]:
     """The stage before its first step; `shift` is added to its weights."""
     config = stage_config(case)
     module = make_module(config.precision.dtype == "bf16")
@@ -47,7 +49,9 @@ def make_stage(case: Mapping[str, Any], team: Team, shift: float = 0.0) -> tuple
     return module, DeepSpeedEngine(config, module, build_optimizer(config.optimizer, module), team, torch.device("cpu"))
 
 
-def learn(module: nn.ModuleDict, engine: DeepSpeedEngine, case: Mapping[str, Any], team: Team, steps: range) -> None:
+def learn(
+    module: nn.ModuleDict, engine: DeepSpeedEngine, case: Mapping[str, Any], team: ReplicaGroup, steps: range
+) -> None:
     half = "precision" in case
     for step in steps:
         engine.zero_grad()
@@ -65,7 +69,9 @@ def state_of(module: nn.ModuleDict, engine: DeepSpeedEngine) -> dict[str, Tensor
     return {name: value.detach().clone() for name, value in state.items()}
 
 
-def restored(case: Mapping[str, Any], team: Team, state: Mapping[str, Tensor]) -> tuple[nn.ModuleDict, DeepSpeedEngine]:
+def restored(
+    case: Mapping[str, Any], team: ReplicaGroup, state: Mapping[str, Tensor]
+) -> tuple[nn.ModuleDict, DeepSpeedEngine]:
     """`state` in a stage that was built with other weights."""
     module, engine = make_stage(case, team, shift=1.0)
     module.load_state_dict({name: value for name, value in state.items() if not name.startswith("optimizer.")})
@@ -73,33 +79,33 @@ def restored(case: Mapping[str, Any], team: Team, state: Mapping[str, Tensor]) -
     return module, engine
 
 
-def straight(case: Mapping[str, Any], team: Team) -> dict[str, Tensor]:
+def straight(case: Mapping[str, Any], team: ReplicaGroup) -> dict[str, Tensor]:
     module, engine = make_stage(case, team)
     assert not any(name.startswith("optimizer.") for name in engine.tensors())
     learn(module, engine, case, team, range(STEPS))
     return state_of(module, engine) | {f"live.{name}": p.detach().clone() for name, p in module.named_parameters()}
 
 
-def early(case: Mapping[str, Any], team: Team) -> dict[str, Tensor]:
+def early(case: Mapping[str, Any], team: ReplicaGroup) -> dict[str, Tensor]:
     module, engine = make_stage(case, team)
     learn(module, engine, case, team, range(3))
     return state_of(module, engine)
 
 
-def resumed(case: Mapping[str, Any], team: Team, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def resumed(case: Mapping[str, Any], team: ReplicaGroup, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     module, engine = restored(case, team, state)
     learn(module, engine, case, team, range(3, STEPS))
     return state_of(module, engine)
 
 
-def resumed_at_once(case: Mapping[str, Any], team: Team) -> dict[str, Tensor]:
+def resumed_at_once(case: Mapping[str, Any], team: ReplicaGroup) -> dict[str, Tensor]:
     """From a state before the first step."""
     module, engine = restored(case, team, state_of(*make_stage(case, team)))
     learn(module, engine, case, team, range(STEPS))
     return state_of(module, engine)
 
 
-def skipping(case: Mapping[str, Any], team: Team) -> dict[str, Tensor]:
+def skipping(case: Mapping[str, Any], team: ReplicaGroup) -> dict[str, Tensor]:
     """A loss that is not finite, of which the stage makes no step, between the steps."""
     module, engine = make_stage(case, team)
     for step in range(STEPS):
@@ -112,7 +118,7 @@ def skipping(case: Mapping[str, Any], team: Team) -> dict[str, Tensor]:
     return state_of(module, engine)
 
 
-def overflowing(case: Mapping[str, Any], team: Team) -> dict[str, Tensor]:
+def overflowing(case: Mapping[str, Any], team: ReplicaGroup) -> dict[str, Tensor]:
     """A finite loss whose gradient is not, on one replica alone; every replica must leave the step out."""
     module, engine = make_stage(case, team)
     learn(module, engine, case, team, range(2))
@@ -131,7 +137,7 @@ def overflowing(case: Mapping[str, Any], team: Team) -> dict[str, Tensor]:
     return {"moved": torch.tensor(moved), "same": torch.tensor(same)}
 
 
-def refusals(team: Team) -> None:
+def refusals(team: ReplicaGroup) -> None:
     """What `load` and `clip` do not take."""
     case = CASES["clipped-1"]
     _, engine = make_stage(case, team)
@@ -146,7 +152,7 @@ def expect(kind: type[Exception], words: str, call: Callable[[], object]) -> Non
         call()
 
 
-def lose_a_replica(team: Team) -> None:
+def lose_a_replica(team: ReplicaGroup) -> None:
     """The last replica goes without a word; the others must say so."""
     case = CASES["adamw-2"]
     module, engine = make_stage(case, team)
@@ -160,7 +166,7 @@ def lose_a_replica(team: Team) -> None:
 def main(rank: int, size: int, store: str, results: str, *options: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=size, timeout=timedelta(seconds=240))
-    team = Team(rank, size, dist.group.WORLD)
+    team = ReplicaGroup(rank, size, dist.group.WORLD)
     cases = OFFLOADED if "offload" in options else CASES
     earlier = {name: load_file(name) for name in options if name != "offload"}
     found: dict[str, Tensor] = {}

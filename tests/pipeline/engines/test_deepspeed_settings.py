@@ -11,7 +11,7 @@ from pipeline.engines.deepspeed_engine import DeepSpeedEngine, deepspeed_config
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
 from pipeline.optim import build_optimizer
-from pipeline.replicas.team import SOLO, Team
+from pipeline.replicas.team import SOLO, ReplicaGroup
 from tests.pipeline.engines.deepspeed_cases import CASES, OFFLOADED, make_module, stage_config
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ def test_what_is_missing_to_compile_is_said() -> None:
 def test_bf16_refuses_an_objective_with_weights() -> None:
     config = stage_config({**CASES["bf16-1"], "objective": {"kind": "byol", "predictor": (8, 5), "momentum": 0.9}})
     module = nn.ModuleDict({"objective": build_objective(config.objective, 5, 0, 1)})
-    team = Team(0, 1, ProcessGroup(0, 1))
+    team = ReplicaGroup(0, 1, ProcessGroup(0, 1))
     with pytest.raises(ConfigError, match="the objective BYOL has weights"):
         DeepSpeedEngine(config, module, build_optimizer(config.optimizer, module), team, CPU)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.replicas import Team, synchronise_batch_norms
+from pipeline.replicas import ReplicaGroup, synchronise_batch_norms
 
 BATCH = 12
 LAYERS = {
@@ -19,7 +19,7 @@ LAYERS = {
 }
 
 
-def batch_norm(team: Team, layer: str, dtype: str = "float64", evaluate: bool = False) -> dict[str, Tensor]:
+def batch_norm(team: ReplicaGroup, layer: str, dtype: str = "float64", evaluate: bool = False) -> dict[str, Tensor]:
     """Three batches through a batch norm: outputs and gradients for the own rows, what is left in the layer.
 
     Inputs and gradients of outputs are the same numbers in every dtype.

@@ -16,7 +16,7 @@ from pipeline.engines import TorchEngine
 from pipeline.measures.online import online_measures
 from pipeline.objectives import Embeddings, Objective
 from pipeline.precision import LossScaler
-from pipeline.replicas import SynchronisedBatchNorm, Team
+from pipeline.replicas import ReplicaGroup, SynchronisedBatchNorm
 from pipeline.serial import serial_step
 from pipeline.stage.stage import Stage
 from pipeline.stage.state import restore_stage, snapshot_tensors, stage_counters, stage_tensors
@@ -36,7 +36,7 @@ def replica_config(sections: dict[str, Any]) -> Config:
 
 
 def batch(
-    config: Config, step: int, team: Team, dtype: torch.dtype, poisoned: bool = False
+    config: Config, step: int, team: ReplicaGroup, dtype: torch.dtype, poisoned: bool = False
 ) -> tuple[list[Tensor], Tensor | None]:
     """This replica's rows of every view, `[B / R, 3, S, S]`, and all labels."""
     whole = [view.permute(0, 3, 1, 2).to(dtype) / 255 - 0.5 for view in image_views(config, step, BATCH)]
@@ -47,7 +47,7 @@ def batch(
 
 
 def train(
-    team: Team,
+    team: ReplicaGroup,
     sections: dict[str, Any],
     steps: int = 3,
     level: float = 0.25,
@@ -94,7 +94,7 @@ def train(
     return results
 
 
-def half(team: Team) -> dict[str, Tensor]:
+def half(team: ReplicaGroup) -> dict[str, Tensor]:
     """Whether a stage in bf16 gives the bits that its parts give by hand: what it sends, loss, gradients, weights."""
     sections = {"noise": {"kind": "all"}, "model": ONE_BLOCK}
     config, bf16 = replica_config({**sections, "precision": {"dtype": "bf16"}}), torch.bfloat16
@@ -111,7 +111,7 @@ def half(team: Team) -> dict[str, Tensor]:
     return {name: torch.tensor(equal) for name, equal in found.items()} | stage_tensors(stage)
 
 
-def norms(team: Team, sections: dict[str, Any], steps: int = 3) -> dict[str, Tensor]:
+def norms(team: ReplicaGroup, sections: dict[str, Any], steps: int = 3) -> dict[str, Tensor]:
     """Of gradient and update at every step, -1 for one that was not measured, `[steps, 2]`."""
     config = replica_config({**sections, "metrics": {"norms_every": 1}})
     stage = Stage(config, 1, STEPS_PER_EPOCH, dtype=torch.float64, team=team)
@@ -124,7 +124,7 @@ def norms(team: Team, sections: dict[str, Any], steps: int = 3) -> dict[str, Ten
 
 
 def online(
-    team: Team, sections: dict[str, Any], settings: dict[str, Any], steps: int = 6, dtype: str = "float64"
+    team: ReplicaGroup, sections: dict[str, Any], settings: dict[str, Any], steps: int = 6, dtype: str = "float64"
 ) -> dict[str, Tensor]:
     """Train with `evaluation.online`: what was said at every step, by stage and measure, and the state of everything.
 
@@ -189,7 +189,7 @@ def steady() -> nn.Module:
     return network
 
 
-class Watched(Team):
+class Watched(ReplicaGroup):
     """A team that notes when a sum begins."""
 
     events: list[str]
@@ -199,7 +199,7 @@ class Watched(Team):
         return super().start_sum(x)
 
 
-def overlap(team: Team) -> dict[str, Tensor]:
+def overlap(team: ReplicaGroup) -> dict[str, Tensor]:
     """How many sums a backward through eight layers begins, how many before it returns, and after which gradient."""
     torch.manual_seed(0)
     network = nn.Sequential(*[nn.Linear(64, 64) for _ in range(8)])
@@ -217,7 +217,7 @@ def overlap(team: Team) -> dict[str, Tensor]:
     return {name: torch.tensor(count) for name, count in counts.items()}
 
 
-def unused(team: Team) -> dict[str, Tensor]:
+def unused(team: ReplicaGroup) -> dict[str, Tensor]:
     """Gradients of parameters that all replicas use, that only the last one uses, and that none uses; two steps."""
     network = nn.ParameterDict({name: torch.ones(3) for name in ("all", "last", "none")})
     engine = TorchEngine(network, torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=0.5), team)
@@ -233,7 +233,7 @@ def unused(team: Team) -> dict[str, Tensor]:
     return {"all": network["all"].grad, "last": network["last"].grad, "moved": network["none"] - 1}
 
 
-def twice(team: Team) -> dict[str, Tensor]:
+def twice(team: ReplicaGroup) -> dict[str, Tensor]:
     """A second gradient for a parameter whose average is on its way."""
     network = nn.Linear(3, 3)
     engine = TorchEngine(network, torch.optim.SGD(network.parameters(), lr=0.1), team)
@@ -242,7 +242,7 @@ def twice(team: Team) -> dict[str, Tensor]:
     return {}
 
 
-def leave(team: Team) -> dict[str, Tensor]:
+def leave(team: ReplicaGroup) -> dict[str, Tensor]:
     """The last replica leaves while the others wait for it."""
     if team.rank == team.size - 1:
         dissolve_team()
@@ -251,7 +251,7 @@ def leave(team: Team) -> dict[str, Tensor]:
     return {}
 
 
-def converted(team: Team) -> dict[str, Tensor]:
+def converted(team: ReplicaGroup) -> dict[str, Tensor]:
     """Whether the batch norms of BYOL's target, and of its predictor, are over the rows of all replicas."""
     sections = {"model": ONE_BLOCK, "objective": {"kind": "byol", "predictor": [16, 16]}}
     stage = Stage(replica_config(sections), 1, STEPS_PER_EPOCH, team=team)
@@ -263,7 +263,7 @@ def converted(team: Team) -> dict[str, Tensor]:
     }
 
 
-def dropped(team: Team, sections: dict[str, Any]) -> dict[str, Tensor]:
+def dropped(team: ReplicaGroup, sections: dict[str, Any]) -> dict[str, Tensor]:
     """What the first stage sends onward of the same four images on every replica."""
     stage = Stage(replica_config(sections), 1, STEPS_PER_EPOCH, team=team)
     return {"output": stage(views(0, batch=4), 0, 0.0)}
@@ -277,7 +277,7 @@ def released(sections: dict[str, Any], ranks: int) -> Tensor:
     """
     config = replica_config(sections)
     stage = Stage(config, 1, STEPS_PER_EPOCH, dtype=torch.float64)
-    inputs, _ = batch(config, 0, Team(), torch.float64)
+    inputs, _ = batch(config, 0, ReplicaGroup(), torch.float64)
     stage(inputs, 0, 0.25)
     assert stage.head is not None
     z1, z2 = (F.batch_norm(stage.head(output), None, None, training=True) for output in stage.outputs)
@@ -295,6 +295,6 @@ def released(sections: dict[str, Any], ranks: int) -> Tensor:
     return average
 
 
-def golden(team: Team, folder: str, trajectory: str) -> dict[str, Tensor]:
+def golden(team: ReplicaGroup, folder: str, trajectory: str) -> dict[str, Tensor]:
     """The training steps that the released code was recorded at."""
     return dict(zip(("losses", "norms", "sums"), trajectory_of(Golden(Path(folder)), trajectory, team), strict=True))

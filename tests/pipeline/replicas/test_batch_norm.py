@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from pipeline.errors import ConfigError
-from pipeline.replicas import SOLO, SynchronisedBatchNorm, Team, synchronise_batch_norms
+from pipeline.replicas import SOLO, ReplicaGroup, SynchronisedBatchNorm, synchronise_batch_norms
 from tests.pipeline.replicas.batch_norm_cases import LAYERS, batch_norm
 from tests.pipeline.replicas.replica_team import Replicas
 from tests.pipeline.small import same
 
-TWO = Team(0, 2)
+TWO = ReplicaGroup(0, 2)
 
 
 def joined(found: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -99,7 +99,7 @@ def test_instance_norm_without_running_statistics_is_left_alone() -> None:
     assert [type(layer) for layer in layers] == kinds
 
 
-class Mirrored(Team):
+class Mirrored(ReplicaGroup):
     """Of two replicas that have the same rows: what one gives, both give."""
 
     def all_gather(self, x: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pipeline.engines import TorchEngine, build_engine
-from pipeline.replicas import SOLO, Team
+from pipeline.replicas import SOLO, ReplicaGroup
 from tests.marks import slow
 from tests.pipeline.replicas.replica_cases import ONE_BLOCK, replica_config, train
 from tests.pipeline.replicas.replica_team import Failed, Replicas, errors
@@ -97,7 +97,7 @@ def test_one_replica_has_no_hooks_and_no_spread_optimizer() -> None:
     assert not any(p._post_accumulate_grad_hooks for p in module.parameters())
 
 
-class Mirrored(Team):
+class Mirrored(ReplicaGroup):
     """Of two replicas that compute the same: every sum is twice what this one has."""
 
     def start_sum(self, x: torch.Tensor) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import TrainingError, UserError
-from workers.control.failures import Interrupted, Sign, choose, sign_of
+from workers.control.failures import FailureReport, Interrupted, choose, failure_report
 from workers.links.base import LinkClosed, LinkTimeout
 
 
@@ -21,16 +21,16 @@ from workers.links.base import LinkClosed, LinkTimeout
     ],
 )
 def test_signs_tell_kinds_apart(error: BaseException, kind: str, cause: str) -> None:
-    sign = sign_of("stage 2", 7, error)
+    sign = failure_report("stage 2", 7, error)
     assert (sign.kind, sign.cause) == (kind, cause)
-    assert Sign.from_message(sign.to_message()) == sign
+    assert FailureReport.from_message(sign.to_message()) == sign
 
 
 def test_the_cause_is_not_the_neighbours_complaint() -> None:
-    lost = sign_of("stage 1", 7, LinkClosed("stage 2 has gone"))
-    interrupted = sign_of("stage 4", 6, Interrupted("asked to stop"))
-    died = Sign("stage 2", 7, "died", "killed")
-    raised = sign_of("stage 3", 7, ValueError("x"))
+    lost = failure_report("stage 1", 7, LinkClosed("stage 2 has gone"))
+    interrupted = failure_report("stage 4", 6, Interrupted("asked to stop"))
+    died = FailureReport("stage 2", 7, "died", "killed")
+    raised = failure_report("stage 3", 7, ValueError("x"))
     assert choose([lost, interrupted]) is lost
     assert choose([lost, interrupted, died]) is died
     assert choose([lost, interrupted, died, raised]) is raised

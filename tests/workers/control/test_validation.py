@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 
 from pipeline.errors import TrainingError
-from workers.control.failures import Sign
+from workers.control.failures import FailureReport
 from workers.control.step_report import StepReport
 from workers.control.validation import MalformedMessage, read_message
 from workers.snapshots.manifest import StageFile
 
 REPORT = StepReport(2, 0, 0.5, {"invariance": None, "redundancy": 1.0}, 0.1, 0, 0.1, 0.1, 0.1, 1, 100)
-SIGN = Sign("stage 1", None, "raised", "it broke")
+SIGN = FailureReport("stage 1", None, "raised", "it broke")
 FILE = StageFile("stage_1.safetensors", 10, "0" * 64, {"skipped_in_a_row": 0})
 
 
 def test_what_is_right_is_read_back() -> None:
     assert StepReport.from_message(REPORT.to_message()) == REPORT
-    assert Sign.from_message(SIGN.to_message()) == SIGN
+    assert FailureReport.from_message(SIGN.to_message()) == SIGN
     assert read_message(StageFile, vars(FILE)) == FILE
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from tests.pipeline.small import small_config
 from workers.control.channel import ControlTimeout
-from workers.control.failures import RunFailed, Sign
-from workers.coordinator.monitor import Oversight
+from workers.control.failures import FailureReport, RunFailed
+from workers.coordinator.monitor import RunMonitor
 from workers.run.files import RunDir
 
 DONE = {"type": "done"}
@@ -91,13 +91,13 @@ class Scene:
         self.latest: dict[int, Any] = {}
         self.sending = SimpleNamespace(left=None, leave=threading.Event())
         config = small_config(**{"model": {"cuts": ["layer2"]}, "link": {"timeout": 60}, **sections})
-        self.it = Oversight(
+        self.it = RunMonitor(
             config,
             self.control,
             self.parent,
             SimpleNamespace(committed=4, run=RunDir(folder), forget=self.forgotten.append),
             SimpleNamespace(
-                latest=self.latest, owing=SimpleNamespace(oldest=lambda: None), stage_report=self.reported.append
+                latest=self.latest, backlog=SimpleNamespace(oldest=lambda: None), stage_report=self.reported.append
             ),
             self.sending,
             total_steps=8,
@@ -112,7 +112,7 @@ class Scene:
     def says(self, name: str, message: dict[str, Any] | None) -> None:
         self.control.news.append([(name, message)])
 
-    def failure(self) -> Sign:
+    def failure(self) -> FailureReport:
         """What `follow` ends with."""
         with pytest.raises(RunFailed) as raised:
             self.it.follow()

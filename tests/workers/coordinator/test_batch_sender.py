@@ -10,15 +10,15 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from workers.snapshots.committer import SnapshotKeeper
 
 from pipeline.config import Config
 from pipeline.errors import UserError
 from tests.pipeline.small import small_config
-from workers.coordinator.batch_sender import Sending
+from workers.coordinator.batch_sender import BatchSender
 from workers.coordinator.recorder import Recorder
 from workers.feed import FeedBatch
 from workers.run.files import RunDir
+from workers.snapshots.committer import SnapshotCommitter
 
 STEPS, BATCH, EPOCH = 6, 4, 3
 
@@ -29,7 +29,7 @@ class Batches:
     steps_per_epoch = EPOCH
 
     def __init__(self, labels: bool = False, stop_at: int | None = None) -> None:
-        self.sending: Sending | None = None
+        self.sending: BatchSender | None = None
         self._labels, self._stop_at = labels, stop_at
 
     def __iter__(self) -> Iterator[FeedBatch]:
@@ -72,11 +72,11 @@ class Written:
 
 def sent(
     config: Config, feed: Batches, folder: Path, link: Link, over: bool = True
-) -> tuple[Sending, Written, list[tuple[int | None, Exception]]]:
+) -> tuple[BatchSender, Written, list[tuple[int | None, Exception]]]:
     """Everything that can be sent has been; `over`: nobody needs anything more then."""
     failures: list[tuple[int | None, Exception]] = []
-    keeper = SnapshotKeeper(config.snapshots, RunDir(folder), print, 0)
-    sending = Sending(
+    keeper = SnapshotCommitter(config.snapshots, RunDir(folder), print, 0)
+    sending = BatchSender(
         config,
         cast(Any, feed),
         lambda: cast(Any, link),
@@ -152,9 +152,9 @@ def test_a_link_that_cannot_be_opened_is_of_no_step(tmp_path: Path) -> None:
         raise UserError("the port is taken")
 
     config = small_config()
-    keeper = SnapshotKeeper(config.snapshots, RunDir(tmp_path), print, 0)
+    keeper = SnapshotCommitter(config.snapshots, RunDir(tmp_path), print, 0)
     serving = SimpleNamespace(serve=lambda: None)
-    sending = Sending(config, cast(Any, Batches()), refuse, serving, keeper, lambda *words: failures.append(words))
+    sending = BatchSender(config, cast(Any, Batches()), refuse, serving, keeper, lambda *words: failures.append(words))
     sending._run(cast(Recorder, Written()))
     [(step, error)] = failures
     assert (step, str(error)) == (None, "the port is taken")
@@ -167,7 +167,7 @@ def test_a_link_is_served_until_the_run_is_over(tmp_path: Path, served: int, mon
     """A first stage that is restarted after everything was sent connects again."""
     monkeypatch.setattr("workers.coordinator.batch_sender.LINGER_SECONDS", 0.0)
     config, link = small_config(), Link()
-    keeper = SnapshotKeeper(config.snapshots, RunDir(tmp_path), print, 0)
+    keeper = SnapshotCommitter(config.snapshots, RunDir(tmp_path), print, 0)
     times: list[int] = []
 
     def serve() -> None:
@@ -175,7 +175,7 @@ def test_a_link_is_served_until_the_run_is_over(tmp_path: Path, served: int, mon
         if len(times) == served:
             sending.close()
 
-    sending = Sending(config, cast(Any, Batches()), lambda: cast(Any, link), SimpleNamespace(serve=serve), keeper)
+    sending = BatchSender(config, cast(Any, Batches()), lambda: cast(Any, link), SimpleNamespace(serve=serve), keeper)
     sending._run(cast(Recorder, Written()))
     assert times == [STEPS] * served
     assert link.closed == 1

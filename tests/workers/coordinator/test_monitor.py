@@ -12,9 +12,9 @@ import pytest
 from pipeline.errors import UserError
 from tests.workers.coordinator.monitor_scene import DONE, Clock, Scene
 from workers.control.channel import ControlTimeout
-from workers.control.failures import RunFailed, Sign
+from workers.control.failures import FailureReport, RunFailed
 from workers.control.step_report import StepReport
-from workers.coordinator import monitor as oversight
+from workers.coordinator import monitor as monitor
 from workers.coordinator.monitor import GRACE_SECONDS
 from workers.topology.rendezvous import START_SECONDS
 
@@ -114,7 +114,7 @@ def test_signs_of_life_are_no_progress(scene: Scene) -> None:
 def test_progress_is_what_any_stage_says(scene: Scene) -> None:
     """Of two that are silent for most of the limit each, nobody is to blame."""
     scene.latest[1] = scene.latest[2] = SimpleNamespace(step=1)
-    almost = int(50 / oversight.POLL_SECONDS)
+    almost = int(50 / monitor.POLL_SECONDS)
     scene.control.news.extend([] for _ in range(almost))
     scene.says("stage 1", DONE)
     scene.control.news.extend([] for _ in range(almost))
@@ -147,37 +147,39 @@ def test_a_second_wish_to_stop_changes_nothing(scene: Scene) -> None:
 
 @pytest.mark.parametrize("first", ["stage 1", "stage 2"])
 def test_what_raised_explains_the_neighbour_that_lost_its_link(scene: Scene, first: str) -> None:
-    lost = Sign("stage 1", 3, "lost_neighbour", "link1: stage 2 ended").to_message()
-    raised = Sign("stage 2", 3, "raised", "ValueError: broken").to_message()
+    lost = FailureReport("stage 1", 3, "lost_neighbour", "link1: stage 2 ended").to_message()
+    raised = FailureReport("stage 2", 3, "raised", "ValueError: broken").to_message()
     for name in (first, "stage 2" if first == "stage 1" else "stage 1"):
         scene.says(name, lost if name == "stage 1" else raised)
-    assert scene.failure() == Sign("stage 2", 3, "raised", "ValueError: broken")
+    assert scene.failure() == FailureReport("stage 2", 3, "raised", "ValueError: broken")
 
 
 def test_a_process_that_ends_without_a_word_is_given_a_moment_for_its_parent_to_say_how(scene: Scene) -> None:
     scene.says("stage 2", None)
     began = scene.clock.now
-    assert scene.failure() == Sign("stage 2", 0, "died", "its process ended without a word")
+    assert scene.failure() == FailureReport("stage 2", 0, "died", "its process ended without a word")
     assert scene.clock.now - began > GRACE_SECONDS
 
 
 def test_what_the_parent_says_is_better_than_nothing(scene: Scene) -> None:
     scene.says("stage 2", None)
     scene.parent.said = [{"type": "gone", "who": "stage 2", "cause": "its process was killed by signal 9 (SIGKILL)"}]
-    assert scene.failure() == Sign("stage 2", 0, "died", "its process was killed by signal 9 (SIGKILL)")
+    assert scene.failure() == FailureReport("stage 2", 0, "died", "its process was killed by signal 9 (SIGKILL)")
 
 
 def test_what_a_process_said_itself_is_better_than_how_it_ended(scene: Scene) -> None:
     """Its parent is heard first, though the process spoke before."""
     scene.parent.said = [{"type": "gone", "who": "stage 2", "cause": "its process ended with exit code 1"}]
-    scene.control.news.extend([[], [("stage 2", Sign("stage 2", 3, "raised", "ValueError: broken").to_message())]])
+    scene.control.news.extend(
+        [[], [("stage 2", FailureReport("stage 2", 3, "raised", "ValueError: broken").to_message())]]
+    )
     assert scene.failure().cause == "ValueError: broken"
 
 
 def test_a_connection_that_was_dropped_for_what_came_over_it_says_why(scene: Scene) -> None:
     scene.control.dropped["stage 1"] = "it sent a message of 17 MB"
     scene.says("stage 1", None)
-    assert scene.failure() == Sign("stage 1", 0, "raised", "it sent a message of 17 MB")
+    assert scene.failure() == FailureReport("stage 1", 0, "raised", "it sent a message of 17 MB")
 
 
 @pytest.mark.parametrize(
@@ -201,9 +203,9 @@ def test_a_step_that_takes_too_long_is_named_with_its_stage(tmp_path: Path, cloc
     scene = Scene(tmp_path, clock, hang_timeout=30)
     scene.it._health.expect(["stage 1"])
     scene.says("stage 1", beat(6, computing=31.0))
-    assert scene.failure() == Sign("stage 1", 6, "hung", "it has been computing for 31 s (hang_timeout)")
+    assert scene.failure() == FailureReport("stage 1", 6, "hung", "it has been computing for 31 s (hang_timeout)")
 
 
 def test_what_failed_in_sending_is_the_coordinators(scene: Scene) -> None:
     scene.it.sending_failed(3, UserError("the data set is gone"))
-    assert scene.failure() == Sign("coordinator", 3, "bad_input", "the data set is gone")
+    assert scene.failure() == FailureReport("coordinator", 3, "bad_input", "the data set is gone")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.workers.coordinator.monitor_scene import DONE, Clock, Scene
 from workers.control.channel import ControlTimeout
-from workers.control.failures import Sign
+from workers.control.failures import FailureReport
 from workers.topology.rendezvous import START_SECONDS
 
 
@@ -30,7 +30,7 @@ def returning(tmp_path: Path, clock: Clock) -> Scene:
 def test_a_stage_that_fails_comes_back_from_the_last_snapshot(returning: Scene) -> None:
     """While it is awaited nobody is late, and what its last process says is not listened to."""
     returning.latest[1] = returning.latest[2] = SimpleNamespace(step=5)
-    returning.says("stage 2", Sign("stage 2", 6, "raised", "ValueError: broken").to_message())
+    returning.says("stage 2", FailureReport("stage 2", 6, "raised", "ValueError: broken").to_message())
     returning.control.news.extend([] for _ in range(1000))  # for longer than link.timeout
     returning.says("stage 2", None)
     returning.says("stage 2", {"type": "nonsense of the process that is being replaced"})
@@ -54,19 +54,21 @@ def test_a_stage_that_fails_comes_back_from_the_last_snapshot(returning: Scene) 
 
 
 def test_a_stage_that_does_not_come_back_ends_the_run(returning: Scene) -> None:
-    returning.says("stage 2", Sign("stage 2", 6, "raised", "ValueError: broken").to_message())
-    assert returning.failure() == Sign("stage 2", None, "died", f"it did not come back within {START_SECONDS:g} s")
+    returning.says("stage 2", FailureReport("stage 2", 6, "raised", "ValueError: broken").to_message())
+    assert returning.failure() == FailureReport(
+        "stage 2", None, "died", f"it did not come back within {START_SECONDS:g} s"
+    )
 
 
 def test_a_users_mistake_brings_nobody_back(returning: Scene) -> None:
-    sign = Sign("stage 2", 0, "bad_input", "the module is gone")
+    sign = FailureReport("stage 2", 0, "bad_input", "the module is gone")
     returning.says("stage 2", sign.to_message())
     assert returning.failure() == sign
     assert returning.parent.restarted == []
 
 
 def test_a_run_that_is_leaving_brings_nobody_back(returning: Scene) -> None:
-    sign = Sign("stage 2", 6, "raised", "ValueError: broken")
+    sign = FailureReport("stage 2", 6, "raised", "ValueError: broken")
     returning.control.news.append([("stage 1", {"type": "leave", "why": "asked"}), ("stage 2", sign.to_message())])
     assert returning.failure() == sign
     assert returning.parent.restarted == []
@@ -74,10 +76,10 @@ def test_a_run_that_is_leaving_brings_nobody_back(returning: Scene) -> None:
 
 def test_a_stage_comes_back_as_often_as_it_may(returning: Scene) -> None:
     for _ in range(3):
-        returning.says("stage 2", Sign("stage 2", 6, "raised", "ValueError: broken").to_message())
+        returning.says("stage 2", FailureReport("stage 2", 6, "raised", "ValueError: broken").to_message())
         returning.control.news.append([])
     returning.control.coming = ["stage 2"] * 3
-    assert returning.failure() == Sign("stage 2", 6, "given_up", "ValueError: broken")
+    assert returning.failure() == FailureReport("stage 2", 6, "given_up", "ValueError: broken")
     assert returning.parent.restarted == [["stage 2"]] * 2
 
 

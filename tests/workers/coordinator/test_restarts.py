@@ -6,9 +6,14 @@ import pytest
 
 from workers.coordinator import restarts
 from workers.coordinator.restarts import Restarts
-from workers.topology.members import Member
+from workers.topology.members import TrainingProcess
 
-MEMBERS = [Member(0, 0, (1,)), Member(1, 1, (2,), 1, 2), Member(2, 1, (2,), 2, 2), Member(3, 2, (3, 4))]
+MEMBERS = [
+    TrainingProcess(0, 0, (1,)),
+    TrainingProcess(1, 1, (2,), 1, 2),
+    TrainingProcess(2, 1, (2,), 2, 2),
+    TrainingProcess(3, 2, (3, 4)),
+]
 
 
 @pytest.fixture

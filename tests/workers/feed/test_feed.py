@@ -22,7 +22,7 @@ from tests.waiting import LIMIT, wait_until
 from tests.workers.feed.feed_cases import assert_same, batches, config, write_photos
 from workers.feed import Feed
 from workers.feed import backpressure as gate
-from workers.feed import batch_plan as agenda
+from workers.feed import batch_plan as batch_plan
 from workers.feed import feed as feed_module
 from workers.feed import view_worker as making
 
@@ -110,14 +110,14 @@ def test_bundled_images_feed_a_whole_epoch() -> None:
 
 
 def test_a_batch_stays_while_two_more_are_made_and_no_further(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refused, is_open = [], gate.Gate.is_open
+    refused, is_open = [], gate.SlotCredits.is_open
 
-    def asked(self: gate.Gate, number: int) -> bool:
+    def asked(self: gate.SlotCredits, number: int) -> bool:
         if not (answer := is_open(self, number)):
             refused.append(number)
         return answer
 
-    monkeypatch.setattr(gate.Gate, "is_open", asked)
+    monkeypatch.setattr(gate.SlotCredits, "is_open", asked)
     monkeypatch.setattr(gate, "POLL_SECONDS", 0.01)
     with Feed(config(photos, epochs=20, drop_last=True)) as feed:
         first = next(feed)
@@ -237,11 +237,11 @@ def test_memory_that_cannot_be_had_fails_at_once(photos: Path) -> None:
 def test_pieces_are_many_enough_for_the_workers_and_large_enough_for_the_messages(
     photos: Path, rows: int, size: int, workers: int, expected: int
 ) -> None:
-    plan = agenda.Agenda(config(photos, batch_size=rows, image_size=size), rows, 0, (0, 1))
-    work = agenda.Work(0, 0, 0, np.arange(rows))
+    plan = batch_plan.BatchPlan(config(photos, batch_size=rows, image_size=size), rows, 0, (0, 1))
+    work = batch_plan.BatchTask(0, 0, 0, np.arange(rows))
     assert plan.chunk_rows(work, workers) == expected
     chunks = list(work.chunks(expected))
     assert [index for chunk in chunks for index in chunk.samples] == list(range(rows))
     assert [chunk.first for chunk in chunks] == list(range(0, rows, expected))
     file = BytesIO(b"".join(chunk.to_bytes() for chunk in chunks))
-    assert list(iter(lambda: agenda.Chunk.read(file), None)) == chunks
+    assert list(iter(lambda: batch_plan.Chunk.read(file), None)) == chunks

@@ -8,23 +8,23 @@ from typing import Any
 
 import pytest
 import torch
-from workers.snapshots.committer import SnapshotKeeper
 
 from pipeline.config import Config
 from tests.observing.recorders import recorder
 from tests.waiting import LIMIT
 from tests.workers.feed.feed_cases import batches, config, write_photos
-from workers.coordinator.batch_sender import Sending
+from workers.coordinator.batch_sender import BatchSender
 from workers.feed import Feed
 from workers.links.base import LinkAddress, Sender
 from workers.links.messages import Header, TensorSpec
 from workers.links.p2p import P2pSender
 from workers.links.queue import QueueSender
-from workers.links.replay import Log
-from workers.links.replaying import LastingSender
-from workers.links.resharding import Share, SlicingSender
+from workers.links.replay import ReplayBuffer
+from workers.links.replaying import ReplayingSender
+from workers.links.resharding import RowRange, ScatterSender
 from workers.links.rpc import RpcSender
 from workers.run.files import RunDir
+from workers.snapshots.committer import SnapshotCommitter
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -62,8 +62,8 @@ def send_all(run: Config, folder: Path, sender: Sender) -> None:
     files = RunDir(folder / "run")
     failed: list[Any] = []
     with Feed(run) as feed:
-        keeper = SnapshotKeeper(run.snapshots, files, print, 0)
-        sending = Sending(run, feed, lambda: sender, Serving(), keeper, lambda step, error: failed.append(error))
+        keeper = SnapshotCommitter(run.snapshots, files, print, 0)
+        sending = BatchSender(run, feed, lambda: sender, Serving(), keeper, lambda step, error: failed.append(error))
         with recorder(files.path, feed.total_steps) as joined:
             before = set(threading.enumerate())
             sending.start(joined)
@@ -100,8 +100,10 @@ def test_links_say_whether_they_keep_what_they_are_given(tmp_path: Path) -> None
     assert not of(QueueSender)
     assert of(RpcSender)
     assert of(P2pSender)
-    assert LastingSender(lambda: Keeping(False), Log(tmp_path), 1.0).keeps, "what a restarted stage needs again"
+    assert ReplayingSender(lambda: Keeping(False), ReplayBuffer(tmp_path), 1.0).keeps, (
+        "what a restarted stage needs again"
+    )
     spec = TensorSpec((2, 8, 16, 16, 3), torch.uint8)
     for kept in ([False, False], [True, False], [False, True]):
-        points = [(Share(0, number, 1, 2), Keeping(keeps)) for number, keeps in enumerate(kept)]
-        assert SlicingSender(points, spec).keeps == any(kept)
+        points = [(RowRange(0, number, 1, 2), Keeping(keeps)) for number, keeps in enumerate(kept)]
+        assert ScatterSender(points, spec).keeps == any(kept)

@@ -34,7 +34,7 @@ from workers.feed.first_stage import (
 )
 from workers.links.base import LinkAddress, LinkTimeout, Receiver
 from workers.links.messages import Header, Message, TensorSpec
-from workers.topology.members import Member
+from workers.topology.members import TrainingProcess
 
 ADDRESS = LinkAddress("link0", "coordinator", "stage 1", "", b"", 2)
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ def asked(run: Config, start_step: int = 0, part: tuple[int, int] = (0, 1)) -> l
 
 
 @contextmanager
-def receiving(run: Config, messages: list[Message], member: Member, start_step: int = 0) -> Iterator[Receiver]:
+def receiving(run: Config, messages: list[Message], member: TrainingProcess, start_step: int = 0) -> Iterator[Receiver]:
     """The receiving end of stage 1."""
     link = Numbers(messages)
     end, feed = self_feeding(link, run, member, start_step, TensorSpec((2, 8, 16, 16, 3), torch.uint8), CPU)
@@ -88,7 +88,7 @@ def receiving(run: Config, messages: list[Message], member: Member, start_step: 
     assert not feed._thread.is_alive()
 
 
-ALONE = Member(0, 0, (1,))
+ALONE = TrainingProcess(0, 0, (1,))
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_labels_cannot_follow_images_that_stand_in_for_broken_ones(photos: Path)
 def test_numbers_in_images_out(photos: Path, part: tuple[int, int], workers: int) -> None:
     run = stages(photos, workers=workers, drop_last=True)
     expected = batches(config(photos, drop_last=True), 1, part)
-    member = Member(part[0], 0, (1,), part[0] + 1, part[1])
+    member = TrainingProcess(part[0], 0, (1,), part[0] + 1, part[1])
     with receiving(run, asked(run, 1, part), member, start_step=1) as end:
         for batch in expected:
             assert end.waiting() == len(expected) - (batch.step - 1)
@@ -259,7 +259,7 @@ def test_colours_are_finished_with_the_draws_of_the_rows(
     rows = slice(part[0] * 8 // part[1], (part[0] + 1) * 8 // part[1])
     pixels = views(8 // part[1])
     header = Header(4, 2, (0.5,), samples=SAMPLES.astype("<i8").tobytes())
-    end = finishing(Numbers([Message(header, pixels)]), run, Member(part[0], 0, (1,), part[0] + 1, part[1]))
+    end = finishing(Numbers([Message(header, pixels)]), run, TrainingProcess(part[0], 0, (1,), part[0] + 1, part[1]))
     assert isinstance(end, FinishingReceiver)
     with end:
         assert end.waiting() == 1

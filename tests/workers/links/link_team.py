@@ -93,7 +93,7 @@ class Peer:
         self.kill()
 
 
-class Team:
+class ReplicaGroup:
     """Two peers with a link from the first to the second, and others if there are."""
 
     def __init__(self, peers: dict[str, Peer], private: Path, store: str) -> None:
@@ -126,7 +126,7 @@ class Team:
 
 
 @contextlib.contextmanager
-def started_team(folder: Path, *names: str) -> Iterator[Team]:
+def started_team(folder: Path, *names: str) -> Iterator[ReplicaGroup]:
     """Processes that have joined one RPC group; they leave nothing behind."""
     (private := folder / "private").mkdir()
     with contextlib.ExitStack() as stack:
@@ -140,5 +140,5 @@ def started_team(folder: Path, *names: str) -> Iterator[Team]:
             peer.begin("start_agent", name=peer.name, rank=rank, **group)
         for peer in peers.values():
             peer.end()
-        yield Team(peers, private, f"file://{folder}/links")
+        yield ReplicaGroup(peers, private, f"file://{folder}/links")
     assert os.listdir(private) == []

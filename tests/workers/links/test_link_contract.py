@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.waiting import LIMIT, wait_until
-from tests.workers.links.link_team import Team, started_team
+from tests.workers.links.link_team import ReplicaGroup, started_team
 from tests.workers.links.processes import named_memory
 from workers.links import connecting as opening
 from workers.links import wire
@@ -29,7 +29,7 @@ FRAMED = ("queue", "p2p")
 
 
 @pytest.fixture(scope="module")
-def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaGroup]:
     """Processes cost seconds to start, so one team serves the whole module; links are opened per test."""
     with started_team(tmp_path_factory.mktemp("team"), "stage 1", "stage 2") as team:
         yield team
@@ -41,7 +41,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.processes
-def test_messages_arrive_in_order_none_lost_none_twice(team: Team, kind: str) -> None:
+def test_messages_arrive_in_order_none_lost_none_twice(team: ReplicaGroup, kind: str) -> None:
     link = team.link(kind, depth=3, shape=(3, 2), dtype="int64")
     team.stage1.begin("send_many", link=link, count=3_000, longest_pause=0.003)
     team.stage2.begin("recv_many", link=link, count=3_000, longest_pause=0.003)
@@ -53,7 +53,7 @@ def test_messages_arrive_in_order_none_lost_none_twice(team: Team, kind: str) ->
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "bfloat16", "int64"])
-def test_every_dtype_and_layout_arrives_bit_exact(team: Team, kind: str, dtype: str) -> None:
+def test_every_dtype_and_layout_arrives_bit_exact(team: ReplicaGroup, kind: str, dtype: str) -> None:
     link = team.link(kind, shape=(4, 3, 2), dtype=dtype)
     cases = [
         {"shape": [4, 3, 2]},
@@ -70,7 +70,7 @@ def test_every_dtype_and_layout_arrives_bit_exact(team: Team, kind: str, dtype: 
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_a_sender_blocks_after_depth_unreceived_messages(team: Team, kind: str, depth: int) -> None:
+def test_a_sender_blocks_after_depth_unreceived_messages(team: ReplicaGroup, kind: str, depth: int) -> None:
     link = team.link(kind, depth=depth, shape=(2, 2))
     steps = iter(range(100))
     for _ in range(depth):
@@ -92,7 +92,7 @@ def test_a_sender_blocks_after_depth_unreceived_messages(team: Team, kind: str, 
     team.close(link)
 
 
-def test_a_blocked_sender_goes_on_when_a_message_is_taken(team: Team, kind: str) -> None:
+def test_a_blocked_sender_goes_on_when_a_message_is_taken(team: ReplicaGroup, kind: str) -> None:
     link = team.link(kind, depth=1, shape=(2, 2))
     team.stage1.call("send", link=link, step=0, shape=[2, 2])
     team.stage1.begin_blocked("send", link=link, step=1, shape=[2, 2])
@@ -101,7 +101,7 @@ def test_a_blocked_sender_goes_on_when_a_message_is_taken(team: Team, kind: str)
     team.close(link)
 
 
-def test_a_received_tensor_stays_while_more_messages_come(team: Team, kind: str) -> None:
+def test_a_received_tensor_stays_while_more_messages_come(team: ReplicaGroup, kind: str) -> None:
     link = team.link(kind, depth=2, shape=(4, 3, 2))
     for step in range(2):
         team.stage1.call("send", link=link, step=step, shape=[4, 3, 2])
@@ -114,7 +114,7 @@ def test_a_received_tensor_stays_while_more_messages_come(team: Team, kind: str)
     team.close(link)
 
 
-def test_a_receiver_gives_up_after_its_own_time_and_can_go_on(team: Team, kind: str) -> None:
+def test_a_receiver_gives_up_after_its_own_time_and_can_go_on(team: ReplicaGroup, kind: str) -> None:
     link = team.link(kind)
     team.stage2.begin("recv", link=link, timeout=0.2)
     error, message = team.stage2.failure()
@@ -126,7 +126,7 @@ def test_a_receiver_gives_up_after_its_own_time_and_can_go_on(team: Team, kind: 
     team.close(link)
 
 
-def test_what_was_sent_before_an_orderly_close_still_arrives(team: Team, kind: str) -> None:
+def test_what_was_sent_before_an_orderly_close_still_arrives(team: ReplicaGroup, kind: str) -> None:
     link = team.link(kind, depth=2)
     sent = [team.stage1.call("send", link=link, step=step, shape=[4, 3, 2]) for step in range(2)]
     team.stage1.call("close", link=link)
@@ -140,7 +140,7 @@ def test_what_was_sent_before_an_orderly_close_still_arrives(team: Team, kind: s
     team.close(link)
 
 
-def test_a_large_message_survives_a_close_right_behind_it(team: Team, kind: str) -> None:
+def test_a_large_message_survives_a_close_right_behind_it(team: ReplicaGroup, kind: str) -> None:
     elements = 10_000_000
     link = team.link(kind, depth=1, shape=(elements,))
     team.stage1.call("send_and_close", link=link, elements=elements)
@@ -149,7 +149,7 @@ def test_a_large_message_survives_a_close_right_behind_it(team: Team, kind: str)
     team.close(link)
 
 
-def test_a_blocked_sender_learns_that_the_receiver_closes(team: Team, kind: str) -> None:
+def test_a_blocked_sender_learns_that_the_receiver_closes(team: ReplicaGroup, kind: str) -> None:
     link = team.link(kind, depth=1)
     team.stage1.call("send", link=link, step=0, shape=[4, 3, 2])
     team.stage1.begin_blocked("send", link=link, step=1, shape=[4, 3, 2])
@@ -160,7 +160,9 @@ def test_a_blocked_sender_learns_that_the_receiver_closes(team: Team, kind: str)
     team.close(link)
 
 
-def test_a_full_link_closes_at_the_sender_before_anything_is_taken_and_loses_nothing(team: Team, kind: str) -> None:
+def test_a_full_link_closes_at_the_sender_before_anything_is_taken_and_loses_nothing(
+    team: ReplicaGroup, kind: str
+) -> None:
     link = team.link(kind, depth=2)
     sent = [team.stage1.call("send", link=link, step=step, shape=[4, 3, 2]) for step in range(2)]
     team.stage1.begin("send", link=link, step=2, shape=[4, 3, 2], timeout=0.1)
@@ -172,7 +174,7 @@ def test_a_full_link_closes_at_the_sender_before_anything_is_taken_and_loses_not
     team.close(link)
 
 
-def test_a_full_link_closes_at_the_receiver_before_anything_is_taken(team: Team, kind: str) -> None:
+def test_a_full_link_closes_at_the_receiver_before_anything_is_taken(team: ReplicaGroup, kind: str) -> None:
     link = team.link(kind, depth=2)
     for step in range(2):
         team.stage1.call("send", link=link, step=step, shape=[4, 3, 2])
@@ -186,7 +188,7 @@ def test_a_full_link_closes_at_the_receiver_before_anything_is_taken(team: Team,
 @pytest.mark.parametrize(
     ("shape", "dtype"), [([5, 3, 2], "float32"), ([4, 3], "float32"), ([4, 3, 2], "float64")], ids=str
 )
-def test_a_tensor_that_does_not_fit_is_refused(team: Team, kind: str, shape: list[int], dtype: str) -> None:
+def test_a_tensor_that_does_not_fit_is_refused(team: ReplicaGroup, kind: str, shape: list[int], dtype: str) -> None:
     link = team.link(kind)
     team.stage1.begin("send", link=link, step=0, shape=shape, dtype=dtype)
     error, message = team.stage1.failure()
@@ -209,7 +211,7 @@ def test_a_tensor_that_does_not_fit_is_refused(team: Team, kind: str, shape: lis
     ids=["dtype", "shape", "depth", "codec"],
 )
 def test_a_mismatch_is_found_at_the_handshake_and_named_on_both_ends(
-    team: Team, kind: str, other: dict[str, Any], expected: str
+    team: ReplicaGroup, kind: str, other: dict[str, Any], expected: str
 ) -> None:
     address = team.address()
     common = {"kind": kind, "shape": [4, 2], "dtype": "float32"}
@@ -224,7 +226,7 @@ def test_a_mismatch_is_found_at_the_handshake_and_named_on_both_ends(
         assert f"{expected} by stage 2" in message
 
 
-def test_an_end_that_stays_alone_gives_up_after_its_own_time(team: Team, kind: str) -> None:
+def test_an_end_that_stays_alone_gives_up_after_its_own_time(team: ReplicaGroup, kind: str) -> None:
     common = {"kind": kind, "shape": [4], "dtype": "float32", "timeout": 0.5}
     for peer, end, missing in ((team.stage1, "sender", "stage 2"), (team.stage2, "receiver", "stage 1")):
         peer.begin("open", end=end, address=team.address(), **common)
@@ -235,7 +237,7 @@ def test_an_end_that_stays_alone_gives_up_after_its_own_time(team: Team, kind: s
 
 
 @pytest.mark.parametrize("kind", FRAMED)
-def test_a_wrong_key_is_refused_and_the_right_sender_still_gets_in(team: Team, kind: str) -> None:
+def test_a_wrong_key_is_refused_and_the_right_sender_still_gets_in(team: ReplicaGroup, kind: str) -> None:
     address = team.address()
     common = {"kind": kind, "address": address, "shape": [4], "dtype": "float32"}
     team.stage2.begin("open", end="receiver", **common)
@@ -282,7 +284,7 @@ def test_a_receiver_that_only_met_strangers_says_so(tmp_path: Path, kind: Any, m
     assert refused
 
 
-def test_nothing_that_a_link_shares_has_a_name_that_could_be_left_behind(team: Team, kind: str) -> None:
+def test_nothing_that_a_link_shares_has_a_name_that_could_be_left_behind(team: ReplicaGroup, kind: str) -> None:
     link = team.link(kind)
     team.stage1.call("send", link=link, step=0, shape=[4, 3, 2])
     for peer in (team.stage1, team.stage2):

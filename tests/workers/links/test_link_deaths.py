@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.waiting import LIMIT
-from tests.workers.links.link_team import Peer, Team, started_team
+from tests.workers.links.link_team import Peer, ReplicaGroup, started_team
 from tests.workers.links.test_link_contract import KINDS
 
 # Five processes start, which takes minutes on a very busy machine.
@@ -24,7 +24,9 @@ def learned() -> dict[str, list[tuple[str, str]]]:
 
 
 @pytest.fixture(scope="module")
-def survivors(tmp_path_factory: pytest.TempPathFactory, learned: dict[str, list[tuple[str, str]]]) -> Iterator[Team]:
+def survivors(
+    tmp_path_factory: pytest.TempPathFactory, learned: dict[str, list[tuple[str, str]]]
+) -> Iterator[ReplicaGroup]:
     """A team of which two have been killed while all others waited for them."""
     folder = tmp_path_factory.mktemp("team")
     with started_team(folder, *BLOCKED, "the sender", "the receiver") as team:
@@ -59,14 +61,14 @@ def killed_while_blocked(victim: Peer, blocked: list[tuple[Peer, dict[str, Any]]
 
 @pytest.mark.parametrize("victim", ["the sender", "the receiver"])
 def test_who_is_blocked_on_a_process_that_is_killed_learns_of_it(
-    survivors: Team, learned: dict[str, list[tuple[str, str]]], victim: str
+    survivors: ReplicaGroup, learned: dict[str, list[tuple[str, str]]], victim: str
 ) -> None:
     """And need not wait until its own time is over, which would be another error."""
     assert [error for error, _ in learned[victim]] == ["LinkClosed"] * 2 * len(KINDS)
     assert all(f"{victim} ended without closing the link" in message for _, message in learned[victim])
 
 
-def test_survivors_go_on_and_stop_though_others_are_dead(survivors: Team) -> None:
+def test_survivors_go_on_and_stop_though_others_are_dead(survivors: ReplicaGroup) -> None:
     """Whose agent would wait for the dead gives up after its own time; whose does not wait for them stops in order."""
     for kind in KINDS:
         link = survivors.link(kind)

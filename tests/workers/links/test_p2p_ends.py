@@ -19,7 +19,7 @@ from workers.links.framed import ARRIVED, CLOSING, TAKEN
 from workers.links.handshake import hello_bytes
 from workers.links.messages import Header, TensorSpec
 from workers.links.p2p import P2pSender
-from workers.links.pair_group import RECEIVER, SENDER, Arrival, Pair
+from workers.links.pair_group import RECEIVER, SENDER, Pair, PendingReceive
 
 SPEC = TensorSpec((2, 3), torch.float32)
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ class Idle(Pair):
         self.sent.append(payload)
         return [f"work {len(self.sent)}"]
 
-    def expect(self, slot: torch.Tensor) -> Arrival:
+    def expect(self, slot: torch.Tensor) -> PendingReceive:
         raise AssertionError("this end only sends")
 
     def settle(self, works: list[Any]) -> None:

@@ -17,9 +17,9 @@ from tests.waiting import LIMIT, wait_until
 from workers.links.base import LinkAddress, LinkClosed, LinkTimeout, Receiver, Sender
 from workers.links.factory import CPU, open_receiver, open_sender
 from workers.links.messages import Header, Message, TensorSpec
-from workers.links.replay import Log
-from workers.links.replaying import ATTEND_SECONDS, LastingReceiver, LastingSender
-from workers.links.resharding import Share, joining, slicing
+from workers.links.replay import ReplayBuffer
+from workers.links.replaying import ATTEND_SECONDS, ReplayingSender, ResumingReceiver
+from workers.links.resharding import RowRange, joining, slicing
 
 SPEC = TensorSpec((2, 3), torch.float32)
 BYTES = 24
@@ -48,8 +48,8 @@ class Link:
     def receiver(self, timeout: float = LIMIT) -> Receiver:
         return open_receiver("queue", self.address, SPEC, timeout)
 
-    def log(self) -> Log:
-        return Log(self.folder / "log")
+    def log(self) -> ReplayBuffer:
+        return ReplayBuffer(self.folder / "log")
 
     def soon(self, call: Callable[[], T]) -> Future[T]:
         return self._threads.submit(call)
@@ -68,9 +68,9 @@ class Link:
         over.set()
         done.result(LIMIT)
 
-    def both(self, log: Log, start_step: int = 0) -> tuple[LastingSender, LastingReceiver]:
-        receiver = self.soon(lambda: LastingReceiver(self.receiver, LIMIT, start_step))
-        return LastingSender(self.sender, log, LIMIT), receiver.result(LIMIT)
+    def both(self, log: ReplayBuffer, start_step: int = 0) -> tuple[ReplayingSender, ResumingReceiver]:
+        receiver = self.soon(lambda: ResumingReceiver(self.receiver, LIMIT, start_step))
+        return ReplayingSender(self.sender, log, LIMIT), receiver.result(LIMIT)
 
 
 def dies(end: Sender | Receiver) -> None:
@@ -79,9 +79,9 @@ def dies(end: Sender | Receiver) -> None:
     inner._connection.close()
 
 
-def joined(ends: list[LastingReceiver]) -> Receiver:
+def joined(ends: list[ResumingReceiver]) -> Receiver:
     """One receiver of what two replicas send, each of them half of a batch."""
-    ways = [Share(number, 0, 2, 1) for number in range(2)]
+    ways = [RowRange(number, 0, 2, 1) for number in range(2)]
     return joining(list(zip(ways, ends, strict=True)), TensorSpec((2, 6), torch.float32), CPU)
 
 
@@ -107,13 +107,13 @@ def two_links(tmp_path: Path) -> list[Link]:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Log:
-    return Log(tmp_path / "log")
+def log(tmp_path: Path) -> ReplayBuffer:
+    return ReplayBuffer(tmp_path / "log")
 
 
 def test_what_does_not_fit_into_memory_waits_on_disk_and_comes_back_the_same(tmp_path: Path) -> None:
     folder = tmp_path / "log"
-    log = Log(folder, limit=2 * BYTES)
+    log = ReplayBuffer(folder, limit=2 * BYTES)
     for step in range(5):
         log.add(header(step), batch(step))
     assert len(list(folder.iterdir())) == 3
@@ -134,14 +134,14 @@ def test_what_does_not_fit_into_memory_waits_on_disk_and_comes_back_the_same(tmp
 
 
 def test_a_new_receiver_gets_everything_since_the_snapshot(link: Link, tmp_path: Path) -> None:
-    log = Log(tmp_path / "log", limit=BYTES)
+    log = ReplayBuffer(tmp_path / "log", limit=BYTES)
     sender, receiver = link.both(log)
     for step in range(6):
         sender.send(header(step), batch(step), LIMIT)
         assert steps(receiver, 1) == [step]
     sender.forget(3)
     dies(receiver)
-    successor = link.soon(lambda: LastingReceiver(link.receiver, LIMIT, 3))
+    successor = link.soon(lambda: ResumingReceiver(link.receiver, LIMIT, 3))
     sender.send(header(6), batch(6), LIMIT)  # does not wait for the room that all of them need
     with link.serving(sender.serve):
         assert steps(successor.result(LIMIT), 4) == [3, 4, 5, 6]
@@ -153,27 +153,27 @@ def test_a_new_receiver_gets_everything_since_the_snapshot(link: Link, tmp_path:
     assert not (tmp_path / "log").exists()
 
 
-def test_a_new_sender_repeats_itself_and_the_receiver_drops_what_it_has_seen(link: Link, log: Log) -> None:
+def test_a_new_sender_repeats_itself_and_the_receiver_drops_what_it_has_seen(link: Link, log: ReplayBuffer) -> None:
     sender, receiver = link.both(log)
     for step in range(4):
         sender.send(header(step), batch(step), LIMIT)
         receiver.recv(LIMIT)
     dies(sender)
     rest = link.soon(lambda: steps(receiver, 3))
-    successor = LastingSender(link.sender, link.log(), LIMIT)
+    successor = ReplayingSender(link.sender, link.log(), LIMIT)
     for step in range(2, 7):
         successor.send(header(step), batch(step), LIMIT)
     assert rest.result(LIMIT) == [4, 5, 6]
 
 
-def test_a_receiver_that_starts_from_a_snapshot_drops_what_came_before_it(link: Link, log: Log) -> None:
+def test_a_receiver_that_starts_from_a_snapshot_drops_what_came_before_it(link: Link, log: ReplayBuffer) -> None:
     sender, receiver = link.both(log, start_step=2)
     sending = link.soon(lambda: [sender.send(header(step), batch(step), LIMIT) for step in range(4)])
     assert steps(receiver, 2) == [2, 3]
     sending.result(LIMIT)
 
 
-def test_a_gap_is_an_error_and_a_late_beginning_is_not(link: Link, log: Log) -> None:
+def test_a_gap_is_an_error_and_a_late_beginning_is_not(link: Link, log: ReplayBuffer) -> None:
     sender, receiver = link.both(log)
     for step in (5, 6):  # in mode sequential a stage's first batch is that of its phase
         sender.send(header(step), batch(step), LIMIT)
@@ -183,7 +183,7 @@ def test_a_gap_is_an_error_and_a_late_beginning_is_not(link: Link, log: Log) -> 
         receiver.recv(LIMIT)
 
 
-def test_being_asked_for_room_for_a_moment_does_not_cut_the_repetition_short(link: Link, log: Log) -> None:
+def test_being_asked_for_room_for_a_moment_does_not_cut_the_repetition_short(link: Link, log: ReplayBuffer) -> None:
     # Who sends over several links asks each for room with next to no patience.
     sender, receiver = link.both(log)
     for step in range(6):
@@ -191,7 +191,7 @@ def test_being_asked_for_room_for_a_moment_does_not_cut_the_repetition_short(lin
         if step < 4:  # the others fill the link
             receiver.recv(LIMIT)
     dies(receiver)
-    successor = link.soon(lambda: LastingReceiver(link.receiver, LIMIT, 0))
+    successor = link.soon(lambda: ResumingReceiver(link.receiver, LIMIT, 0))
     asked = link.soon(lambda: sender.await_room(0.0))
     late = successor.result(LIMIT)
     with pytest.raises(LinkTimeout):
@@ -203,7 +203,7 @@ def test_being_asked_for_room_for_a_moment_does_not_cut_the_repetition_short(lin
     assert rest.result(LIMIT) == list(range(6))
 
 
-def test_an_idle_sender_notices_that_its_receiver_has_gone(link: Link, log: Log) -> None:
+def test_an_idle_sender_notices_that_its_receiver_has_gone(link: Link, log: ReplayBuffer) -> None:
     sender, receiver = link.both(log)
     sender.send(header(0), batch(0), LIMIT)
     receiver.recv(LIMIT)
@@ -211,13 +211,13 @@ def test_an_idle_sender_notices_that_its_receiver_has_gone(link: Link, log: Log)
     sender.serve()
     dies(receiver)
     assert sender.gone()
-    successor = link.soon(lambda: LastingReceiver(link.receiver, LIMIT, 0))
+    successor = link.soon(lambda: ResumingReceiver(link.receiver, LIMIT, 0))
     with link.serving(sender.serve):
         assert steps(successor.result(LIMIT), 1) == [0]
     assert not sender.gone()
 
 
-def test_a_receiver_that_needs_nothing_more_lets_a_new_sender_in(link: Link, log: Log) -> None:
+def test_a_receiver_that_needs_nothing_more_lets_a_new_sender_in(link: Link, log: ReplayBuffer) -> None:
     sender, receiver = link.both(log)
     for step in range(3):
         sender.send(header(step), batch(step), LIMIT)
@@ -225,13 +225,13 @@ def test_a_receiver_that_needs_nothing_more_lets_a_new_sender_in(link: Link, log
     receiver.serve()
     dies(sender)
     with link.serving(receiver.serve):
-        successor = LastingSender(link.sender, link.log(), LIMIT)
+        successor = ReplayingSender(link.sender, link.log(), LIMIT)
         for step in range(3):
             successor.send(header(step), batch(step), LIMIT)  # more than the link holds: somebody takes them
         successor.await_room(LIMIT)
 
 
-def test_a_receiver_that_dies_while_it_is_being_opened_is_waited_for(link: Link, log: Log) -> None:
+def test_a_receiver_that_dies_while_it_is_being_opened_is_waited_for(link: Link, log: ReplayBuffer) -> None:
     attempts = []
 
     def opening() -> Sender:
@@ -241,7 +241,7 @@ def test_a_receiver_that_dies_while_it_is_being_opened_is_waited_for(link: Link,
         return link.sender()
 
     receiver = link.soon(link.receiver)
-    sender = LastingSender(opening, log, LIMIT)
+    sender = ReplayingSender(opening, log, LIMIT)
     sender.send(header(0), batch(0), LIMIT)
     assert steps(receiver.result(LIMIT), 1) == [0]
     assert len(attempts) == 3
@@ -257,7 +257,7 @@ def test_two_receivers_that_need_each_other_are_served_by_turns(two_links: list[
             receiver.recv(LIMIT)
     for _, receiver in pairs:
         dies(receiver)
-    late = [link.soon(lambda link=link: LastingReceiver(link.receiver, LIMIT, 0)) for link in links]
+    late = [link.soon(lambda link=link: ResumingReceiver(link.receiver, LIMIT, 0)) for link in links]
     sending = links[0].soon(lambda: [sender.send(header(6), batch(6), LIMIT) for sender, _ in pairs])
     sending.result(LIMIT)
     taken: list[int] = []
@@ -277,7 +277,7 @@ def test_two_receivers_that_need_each_other_are_served_by_turns(two_links: list[
 
 def test_a_receiver_that_had_room_when_it_died_is_let_in_while_another_has_none(two_links: list[Link]) -> None:
     pairs = [link.both(link.log()) for link in two_links]
-    ways = [Share(0, number, 1, 2) for number in range(2)]
+    ways = [RowRange(0, number, 1, 2) for number in range(2)]
     whole = torch.zeros(2, 6)
     sender = slicing([(way, end) for way, (end, _) in zip(ways, pairs, strict=True)], TensorSpec((2, 6), whole.dtype))
     for step in range(2):
@@ -285,7 +285,7 @@ def test_a_receiver_that_had_room_when_it_died_is_let_in_while_another_has_none(
         pairs[0][1].recv(LIMIT)  # the other takes nothing: its link is full
     for _, receiver in pairs:
         dies(receiver)
-    late = [link.soon(lambda link=link: LastingReceiver(link.receiver, LIMIT, 0)) for link in two_links]
+    late = [link.soon(lambda link=link: ResumingReceiver(link.receiver, LIMIT, 0)) for link in two_links]
     sending = two_links[0].soon(lambda: [sender.send(header(step), whole + step, LIMIT) for step in (2, 3)])
     # Each of them takes a batch when both have got the one before.
     taken = [[steps(receiver.result(LIMIT), 1)[0] for receiver in late] for _ in range(4)]
@@ -304,7 +304,7 @@ def test_a_sender_that_died_after_its_part_is_let_in_while_another_part_is_await
     for sender, _ in pairs:
         dies(sender)
     # Replicas compute together, so neither sends before both have connected.
-    late = [link.soon(lambda link=link: LastingSender(link.sender, link.log(), LIMIT)) for link in two_links]
+    late = [link.soon(lambda link=link: ReplayingSender(link.sender, link.log(), LIMIT)) for link in two_links]
     successors = [sender.result(LIMIT) for sender in late]
     for step in range(3):
         for sender in successors:
@@ -328,7 +328,7 @@ def test_senders_that_leave_in_good_order_are_not_waited_for(two_links: list[Lin
     assert set(asked) == {ATTEND_SECONDS}
 
 
-def test_who_does_not_come_back_is_given_up(tmp_path: Path, log: Log) -> None:
+def test_who_does_not_come_back_is_given_up(tmp_path: Path, log: ReplayBuffer) -> None:
     link = Link(tmp_path)
     sender, receiver = link.both(log)
     sender._open = lambda: open_sender("queue", link.address, SPEC, 0.2)

@@ -21,7 +21,7 @@ from tests.waiting import LIMIT
 from workers.links.base import LinkAddress, LinkClosed, LinkMismatch, LinkTimeout, Receiver, Sender
 from workers.links.factory import CPU, open_receiver, open_sender
 from workers.links.messages import Header, TensorSpec
-from workers.links.resharding import LOOK_AROUND_SECONDS, JoiningReceiver, SlicingSender, joining, part, shares, slicing
+from workers.links.resharding import LOOK_AROUND_SECONDS, GatherReceiver, ScatterSender, joining, part, shares, slicing
 
 NUMBERS = [(3, 2), (2, 3), (3, 1), (1, 3), (4, 2), (2, 4), (1, 1), (2, 2)]
 at_any_speed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -222,9 +222,9 @@ def test_a_smaller_map_whose_shape_int8_could_not_restore_is_refused(fan: Callab
 
 def test_where_one_way_is_enough_it_is_the_end_itself(fan: Callable[..., Fan]) -> None:
     link = fan(2, 4, spec())
-    assert all(isinstance(end, SlicingSender) for end in link.senders)
-    assert not any(isinstance(end, JoiningReceiver) for end in link.receivers)
-    assert not any(isinstance(end, (SlicingSender, JoiningReceiver)) for end in fan(2, 2, spec()).senders)
+    assert all(isinstance(end, ScatterSender) for end in link.senders)
+    assert not any(isinstance(end, GatherReceiver) for end in link.receivers)
+    assert not any(isinstance(end, (ScatterSender, GatherReceiver)) for end in fan(2, 2, spec()).senders)
 
 
 def test_a_part_that_came_before_a_timeout_is_not_lost(fan: Callable[..., Fan]) -> None:

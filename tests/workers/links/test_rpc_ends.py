@@ -17,7 +17,7 @@ from workers.links import rpc_calls
 from workers.links.base import LinkAddress, LinkClosed, LinkMismatch, LinkTimeout
 from workers.links.messages import Header, TensorSpec
 from workers.links.rpc import RpcReceiver, RpcSender, open_rpc_receiver, open_rpc_sender
-from workers.links.rpc_calls import CLOSED, TAKEN, Watch, deregister, on_goodbye, on_message, on_watch_sender
+from workers.links.rpc_calls import CLOSED, TAKEN, PeerState, deregister, on_goodbye, on_message, on_watch_sender
 
 ADDRESS = LinkAddress("link1", "stage 1", "stage 2", "", b"", 2)
 SPEC = TensorSpec((2, 3), torch.float32)
@@ -193,7 +193,7 @@ def test_the_first_reason_of_an_end_is_the_one_that_is_told(ends: tuple[RpcSende
 
 
 def test_whoever_watches_an_end_learns_that_it_closes() -> None:
-    watch, watcher = Watch("stage 2"), Future[str]()
+    watch, watcher = PeerState("stage 2"), Future[str]()
     watch.add_watcher(watcher)
     assert not watcher.done()
     watch.release()

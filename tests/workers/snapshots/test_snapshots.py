@@ -11,9 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from workers.snapshots.committer import SnapshotKeeper
-from workers.snapshots.restore import restore
-from workers.snapshots.writer import SnapshotWriter, Taken
 
 from launch.prepare.run_dir import clear_unfinished
 from pipeline.config import Config
@@ -23,7 +20,10 @@ from pipeline.stage.stage import Stage
 from pipeline.validation.loading import parse_config
 from workers.run.files import RunDir, step_numbers, write_json
 from workers.run.tensor_files import save_tensors
+from workers.snapshots.committer import SnapshotCommitter
 from workers.snapshots.manifest import MANIFEST, Manifest, StageFile
+from workers.snapshots.restore import restore
+from workers.snapshots.writer import SnapshotPart, SnapshotWriter
 
 TINY = Config.model_validate(
     {"model": {"width": 8}, "head": {"width": 16, "projector": [16]}, "data": {"image_size": 32, "batch_size": 4}}
@@ -77,12 +77,12 @@ def test_a_snapshot_as_it_was_written_fits(tmp_path: Path) -> None:
     restored(tmp_path, lambda tensors: None)
 
 
-def write_part(run: RunDir, steps: int, stage: int = 1) -> Taken:
+def write_part(run: RunDir, steps: int, stage: int = 1) -> SnapshotPart:
     """One stage's part of a snapshot, as the writer would leave it."""
     path = run.snapshot(steps) / f"stage_{stage}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     digest = save_tensors(path, {"weight": torch.full((2,), float(steps))})
-    return Taken(stage, steps, StageFile(path.name, path.stat().st_size, digest, {}))
+    return SnapshotPart(stage, steps, StageFile(path.name, path.stat().st_size, digest, {}))
 
 
 @pytest.mark.parametrize(("every", "kept"), [(None, [10, 12]), (4, [4, 8, 10, 12]), (6, [6, 10, 12])])
@@ -90,7 +90,7 @@ def test_which_snapshots_stay(tmp_path: Path, every: int | None, kept: list[int]
     run = RunDir(tmp_path)
     told: list[int] = []
     config = Snapshots(every=2, keep_last=2, keep_every=every)
-    keeper = SnapshotKeeper(config, run, pytest.fail, committed=told.append)
+    keeper = SnapshotCommitter(config, run, pytest.fail, committed=told.append)
     for step in range(12):
         if keeper.due(step, stages=1):
             keeper.taken(write_part(run, step + 1))
@@ -101,7 +101,7 @@ def test_which_snapshots_stay(tmp_path: Path, every: int | None, kept: list[int]
 def test_a_snapshot_counts_when_every_stage_has_written_its_part(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     said: list[str] = []
-    keeper = SnapshotKeeper(Snapshots(every=2), run, said.append)
+    keeper = SnapshotCommitter(Snapshots(every=2), run, said.append)
     assert keeper.due(1, stages=2)
     keeper.taken(write_part(run, 2, stage=2))
     assert not (run.snapshot(2) / MANIFEST).exists()
@@ -112,7 +112,7 @@ def test_a_snapshot_counts_when_every_stage_has_written_its_part(tmp_path: Path)
     assert keeper.committed == 2
     assert keeper.due(3, stages=2)
     keeper.taken(write_part(run, 4, stage=1))
-    keeper.taken(Taken(2, 4, None, "the disk is full"))
+    keeper.taken(SnapshotPart(2, 4, None, "the disk is full"))
     assert said == ["no snapshot after 4 steps: stage 2: the disk is full"]
     assert step_numbers(run) == [2]
 
@@ -138,7 +138,7 @@ def test_a_process_that_will_not_wait_leaves_no_half_file(tmp_path: Path, monkey
         assert go_on.wait(60)
 
     monkeypatch.setattr(os, "fsync", slow_disk)
-    taken: list[Taken] = []
+    taken: list[SnapshotPart] = []
     writer = SnapshotWriter(run, taken.append)
     writer.take(Stage(TINY, 1, 2, torch.device("cpu")), 2)
     assert reached.wait(60)

@@ -15,7 +15,7 @@ from workers.control.channel import ControlClient, ControlClosed
 from workers.control.failures import Interrupted
 from workers.run.signals import WAKE
 from workers.stage import heartbeat as module
-from workers.stage.heartbeat import Watch
+from workers.stage.heartbeat import ControlListener
 from workers.stage.worker import Activity
 
 
@@ -62,9 +62,9 @@ def signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def watch_of(channel: Channel, committed: list[int] | None = None, beat: float = LIMIT) -> Watch:
+def watch_of(channel: Channel, committed: list[int] | None = None, beat: float = LIMIT) -> ControlListener:
     told = (committed if committed is not None else []).append
-    return Watch(cast(ControlClient, channel), Activity(1), (signal.SIGUSR1,), beat, told)
+    return ControlListener(cast(ControlClient, channel), Activity(1), (signal.SIGUSR1,), beat, told)
 
 
 def test_whoever_waits_for_others_serves_them_until_the_run_is_over(channel: Channel) -> None:

@@ -45,7 +45,7 @@ class Rows:
     columns: dict[Key, NDArray[np.float64]]
 
 
-class Buckets:
+class Downsampler:
     """Means of named quantities over buckets of steps.
 
     Args:

@@ -29,7 +29,7 @@ MAX_LENGTH = 80
 """Characters of a name."""
 
 
-class Differences:
+class StepDeltas:
     """Turns one line after the other into numbers."""
 
     def __init__(self) -> None:

@@ -30,7 +30,7 @@ class Document:
         facts: of the run; None in what is new, and before it has started.
         outcome: how the run ended; None while it runs.
         ended: when, in seconds since 1970; None while it runs.
-        now: see `Now.summary`.
+        now: see `CurrentState.summary`.
         events: in order.
         rows: of the table.
     """

@@ -15,10 +15,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from workers.observing.live.buckets import MAX_ROWS, Buckets
-from workers.observing.live.differences import Differences
+from workers.observing.live.buckets import MAX_ROWS, Downsampler
+from workers.observing.live.differences import StepDeltas
 from workers.observing.live.document import Document
-from workers.observing.live.now import Now
+from workers.observing.live.now import CurrentState
 from workers.observing.live.refill import read_events, sampled_steps
 from workers.observing.observer import Event, RunFacts
 from workers.run.files import RunDir
@@ -39,7 +39,7 @@ class History:
         self._lock = threading.Lock()
         self._name = secrets.token_hex(4)
         """Tells this history from one that another process kept at the same address."""
-        self._buckets, self._differences, self._now = Buckets(max_rows), Differences(), Now()
+        self._buckets, self._differences, self._now = Downsampler(max_rows), StepDeltas(), CurrentState()
         self._events: deque[Event] = deque(maxlen=max_events)
         self._happened = 0
         self._version = 0

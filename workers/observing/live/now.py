@@ -23,7 +23,7 @@ MOMENTARY = ("images_per_second", "eta_seconds", "queue_depth", "memory_bytes", 
 """What says nothing about another attempt."""
 
 
-class Now:
+class CurrentState:
     """The last values of everything, and sums over the last seconds."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Now:
         self._latest = {key: value for key, value in self._latest.items() if key[1] not in MOMENTARY}
 
     def step_done(self, line: Mapping[str, Any], values: Mapping[Key, float]) -> None:
-        """Take in a line of `metrics.jsonl` and the numbers that `Differences` made of it."""
+        """Take in a line of `metrics.jsonl` and the numbers that `StepDeltas` made of it."""
         self._place = {name: line.get(name) for name in ("step", "epoch", "time")}
         self._latest.update((k, v) for k, v in values.items() if k in self._latest or len(self._latest) < MAX_COLUMNS)
         for stage in {stage for stage, _ in values} - {RUN}:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from pipeline.errors import printable
-from workers.observing.terminal.safe_stream import speak_in_spite_of_all
+from workers.observing.terminal.safe_stream import survive_lost_output
 from workers.observing.terminal.verbosity import Verbosity, attached
 
 ASCII = str.maketrans({"→": "->", "·": "-"})
@@ -35,7 +35,7 @@ class Terminal:
     @classmethod
     def of_process(cls) -> Terminal:
         """On the standard output. Nothing but text goes into a file, a pipe or a dumb terminal, whatever is set."""
-        speak_in_spite_of_all()
+        survive_lost_output()
         return cls(PrintableConsole(force_terminal=attached(), force_interactive=attached()), Verbosity.asked())
 
     @property

@@ -12,7 +12,7 @@ from typing import Any, TextIO, cast
 _log = logging.getLogger(__name__)
 
 
-class Outlet(io.TextIOBase):
+class SafeStream(io.TextIOBase):
     """Passes text on, and drops what cannot be written; the first time is logged. A full disk may have room later.
 
     Args:
@@ -76,25 +76,25 @@ class Outlet(io.TextIOBase):
             _log.warning("not all that is said can be written to %s (%s)", self._name, error.strerror)
 
 
-def speak_in_spite_of_all(told_later: bool = False) -> None:
+def survive_lost_output(told_later: bool = False) -> None:
     """From here on, what this process says may be lost, and ends nothing; signs that a locale lacks become others.
 
     Args:
         told_later: who calls this asks `lost_output` at its end and says what was lost, which is not said before.
     """
-    if not isinstance(sys.stdout, Outlet):
+    if not isinstance(sys.stdout, SafeStream):
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")
-        outlet = Outlet(sys.stdout, "the standard output")
+        outlet = SafeStream(sys.stdout, "the standard output")
         outlet.told_later = told_later
         sys.stdout = cast(TextIO, outlet)
-    if not isinstance(sys.stderr, Outlet):
-        sys.stderr = cast(TextIO, Outlet(sys.stderr, "the standard error"))
+    if not isinstance(sys.stderr, SafeStream):
+        sys.stderr = cast(TextIO, SafeStream(sys.stderr, "the standard error"))
 
 
 def expect_no_reader() -> None:
     """What this command says is not what it is for: it has not failed if nobody can be told."""
-    if isinstance(sys.stdout, Outlet):
+    if isinstance(sys.stdout, SafeStream):
         sys.stdout.matters = sys.stdout.told_later = False
 
 
@@ -104,11 +104,11 @@ def lost_output() -> OSError | None:
     Called at the end of a process; what could not be written is not tried again.
     """
     sys.stdout.flush()
-    lost = sys.stdout.lost if isinstance(sys.stdout, Outlet) else None
+    lost = sys.stdout.lost if isinstance(sys.stdout, SafeStream) else None
     if lost is not None:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    unwanted = isinstance(lost, BrokenPipeError) or (isinstance(sys.stdout, Outlet) and not sys.stdout.matters)
+    unwanted = isinstance(lost, BrokenPipeError) or (isinstance(sys.stdout, SafeStream) and not sys.stdout.matters)
     return None if unwanted else lost
 
 
