@@ -40,7 +40,7 @@ from workers.environment import (
 from workers.failures import Interrupted, Sign, raise_interrupted
 from workers.groups import RunGroup, join_group, under_torchrun
 from workers.keys import remove_key, write_key
-from workers.leaving import WARNINGS, leave_signals, leave_with_parent
+from workers.leaving import PARENT_GONE, WARNINGS, leave_signals, leave_with_parent
 from workers.links.wire import in_address
 from workers.logs import log_to_stderr
 from workers.meeting import START_SECONDS, Meeting
@@ -107,7 +107,7 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
     """Rank 0: prepare, start the coordinator, train its stages, wait for the coordinator."""
     terminal = os.dup(2)
     # torchrun ends all ranks when one has failed: what is made from here on must be taken away again.
-    for number in (signal.SIGTERM, signal.SIGINT, *WARNINGS):
+    for number in (signal.SIGTERM, signal.SIGINT, PARENT_GONE, *WARNINGS):
         signal.signal(number, raise_interrupted)
     with ExitStack() as stack:
         try:

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from pipeline.errors import OnwardError, StageFailure, TrainingError, UserError
 from workers.environment import PREPARED
+from workers.leaving import signal_name
 from workers.parsing import Count, read_message
 from workers.run_files import from_here
 
@@ -103,7 +104,7 @@ class Interrupted(BaseException):
 def raise_interrupted(number: int, frame: FrameType | None) -> None:
     """Signal handler: raises `Interrupted` once; a second signal must not cut off the telling of the first."""
     signal.signal(number, signal.SIG_IGN)
-    raise Interrupted(f"asked to stop by {signal.Signals(number).name}")
+    raise Interrupted(f"asked to stop by {signal_name(number)}")
 
 
 def interruption(run: Path, committed: int) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Self
 from pipeline.errors import TrainingError
 from workers.failures import Interrupted
 from workers.health import Slept
-from workers.leaving import WAKE
+from workers.leaving import PARENT_GONE, WAKE, signal_name
 from workers.links.control import ControlClient, ControlClosed
 from workers.stage_worker import Activity
 
@@ -93,8 +93,8 @@ class Watch:
             self._lingering = False
 
     def _asked_to_leave(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(number, self._wake)
-        self._why = f"asked to stop by {signal.Signals(number).name}"
+        signal.signal(number, signal.SIG_IGN if number == PARENT_GONE else self._wake)
+        self._why = f"asked to stop by {signal_name(number)}"
         self._asked.put(self._why)
 
     def _pass_on(self) -> None:

@@ -24,7 +24,7 @@ from tests.pipeline.small import small_config
 from workers.failures import Interrupted, Sign
 from workers.groups import RunGroup
 from workers.keys import write_key
-from workers.leaving import WARNINGS
+from workers.leaving import PARENT_GONE, WARNINGS
 from workers.run_files import RunDir
 from workers.topology import KEY_FILE
 
@@ -69,7 +69,7 @@ class Coordinator:
 @pytest.fixture(autouse=True)
 def _signals_stay() -> Iterator[None]:
     """Rank 0 lets those that end it raise."""
-    numbers = (signal.SIGTERM, signal.SIGINT, *WARNINGS)
+    numbers = (signal.SIGTERM, signal.SIGINT, PARENT_GONE, *WARNINGS)
     before = [signal.getsignal(number) for number in numbers]
     yield
     for number, handler in zip(numbers, before, strict=True):
