@@ -45,7 +45,7 @@ from workers.run.files import RunDir
 from workers.run.keys import remove_key, write_key
 from workers.run.logs import log_to_stderr
 from workers.run.private import remove_fresh_cache
-from workers.run.signals import WARNINGS, leave_signals, leave_with_parent
+from workers.run.signals import PARENT_GONE, WARNINGS, leave_signals, leave_with_parent
 from workers.topology.members import COORDINATOR, KEY_FILE, TrainingProcess, members
 from workers.topology.rendezvous import START_SECONDS, Rendezvous
 from workers.topology.torchrun import RunGroup, join_group, under_torchrun
@@ -106,7 +106,7 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
     """Rank 0: prepare, start the coordinator, train its stages, wait for the coordinator."""
     terminal = os.dup(2)
     # torchrun ends all ranks when one has failed: what is made from here on must be taken away again.
-    for number in (signal.SIGTERM, signal.SIGINT, *WARNINGS):
+    for number in (signal.SIGTERM, signal.SIGINT, PARENT_GONE, *WARNINGS):
         signal.signal(number, raise_interrupted)
     with ExitStack() as stack:
         try:

@@ -201,7 +201,7 @@ def test_metrics_have_places_of_their_own(serve: Server, monkeypatch: pytest.Mon
     server = serve()
     assert ask(server, "/")[0].status == 503
     assert ask(server, "/metrics")[0].status == 200
-    assert server._server.scrapes.take()
+    wait_until(server._server.scrapes.take, "the place that the first one gives back after its answer")
     assert ask(server, "/metrics")[0].status == 503
 
 

@@ -21,6 +21,7 @@ from pipeline.errors import OnwardError, StageFailure, TrainingError, UserError
 from workers.control.validation import Count, read_message
 from workers.run.environment import PREPARED
 from workers.run.files import from_here
+from workers.run.signals import signal_name
 
 RANKS = ("bad_input", "raised", "died", "hung", "timeout", "lost_neighbour", "given_up", "interrupted")
 """What can be wrong with a process. `given_up`: it has come back as often as it may."""
@@ -103,7 +104,7 @@ class Interrupted(BaseException):
 def raise_interrupted(number: int, frame: FrameType | None) -> None:
     """Signal handler: raises `Interrupted` once; a second signal must not cut off the telling of the first."""
     signal.signal(number, signal.SIG_IGN)
-    raise Interrupted(f"asked to stop by {signal.Signals(number).name}")
+    raise Interrupted(f"asked to stop by {signal_name(number)}")
 
 
 def interruption(run: Path, committed: int) -> str:

@@ -16,7 +16,7 @@ from pipeline.errors import TrainingError
 from workers.control.channel import ControlClient, ControlClosed
 from workers.control.failures import Interrupted
 from workers.coordinator.health import Slept
-from workers.run.signals import WAKE
+from workers.run.signals import PARENT_GONE, WAKE, signal_name
 from workers.stage.worker import Activity
 
 POLL_SECONDS = 1.0
@@ -93,8 +93,8 @@ class ControlListener:
             self._lingering = False
 
     def _asked_to_leave(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(number, self._wake)
-        self._why = f"asked to stop by {signal.Signals(number).name}"
+        signal.signal(number, signal.SIG_IGN if number == PARENT_GONE else self._wake)
+        self._why = f"asked to stop by {signal_name(number)}"
         self._asked.put(self._why)
 
     def _pass_on(self) -> None:

@@ -24,7 +24,7 @@ from tests.pipeline.small import small_config
 from workers.control.failures import FailureReport, Interrupted
 from workers.run.files import RunDir
 from workers.run.keys import write_key
-from workers.run.signals import WARNINGS
+from workers.run.signals import PARENT_GONE, WARNINGS
 from workers.topology.members import KEY_FILE
 from workers.topology.torchrun import RunGroup
 
@@ -69,7 +69,7 @@ class Coordinator:
 @pytest.fixture(autouse=True)
 def _signals_stay() -> Iterator[None]:
     """Rank 0 lets those that end it raise."""
-    numbers = (signal.SIGTERM, signal.SIGINT, *WARNINGS)
+    numbers = (signal.SIGTERM, signal.SIGINT, PARENT_GONE, *WARNINGS)
     before = [signal.getsignal(number) for number in numbers]
     yield
     for number, handler in zip(numbers, before, strict=True):

@@ -13,7 +13,7 @@ from pipeline.errors import TrainingError
 from tests.waiting import LIMIT, wait_until
 from workers.control.channel import ControlClient, ControlClosed
 from workers.control.failures import Interrupted
-from workers.run.signals import WAKE
+from workers.run.signals import PARENT_GONE, WAKE
 from workers.stage import heartbeat as module
 from workers.stage.heartbeat import ControlListener
 from workers.stage.worker import Activity
@@ -55,7 +55,7 @@ def channel() -> Channel:
 @pytest.fixture
 def signals() -> Iterator[None]:
     """Puts handlers back."""
-    numbers = (signal.SIGUSR1, WAKE)
+    numbers = (signal.SIGUSR1, PARENT_GONE, WAKE)
     previous = {number: signal.getsignal(number) for number in numbers}
     yield
     for number, handler in previous.items():
@@ -139,6 +139,16 @@ def test_a_signal_asks_the_coordinator_and_the_next_one_interrupts(channel: Chan
     with pytest.raises(Interrupted, match="asked to stop by SIGUSR1"), watch_of(channel):
         ask_twice()
     assert channel.sent == [{"type": "leave", "why": "asked to stop by SIGUSR1"}]
+
+
+def test_the_end_of_the_launcher_asks_once_however_often_it_is_told(channel: Channel, signals: None) -> None:
+    """The system tells it for every thread of torchrun; the second counted as a user's second Ctrl-C."""
+    asking = ControlListener(cast(ControlClient, channel), Activity(1), (PARENT_GONE,), 1000.0, lambda steps: None)
+    with asking:
+        for _ in range(3):
+            signal.raise_signal(PARENT_GONE)
+        wait_until(lambda: channel.sent, "the wish to leave")
+    assert channel.sent == [{"type": "leave", "why": "asked to stop by the end of its launcher"}]
 
 
 def test_a_sign_of_life_says_where_the_process_is(channel: Channel, signals: None) -> None:
