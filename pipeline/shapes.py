@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import prod
 
-from pipeline.backbones.sizes import check_heads, check_patches, check_width, unit_channels, unit_size, vit_sizes
 from pipeline.config import Config, StageConfig
 from pipeline.config.heads import Expansion, LocalPooling
 from pipeline.config.model import Module, ResNet, ViT
+from pipeline.config.network_sizes import check_heads, check_patches, check_width, unit_channels, unit_size, vit_sizes
 from pipeline.data.augment.view_kinds import sizes_differ, view_kinds
 
 

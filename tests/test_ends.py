@@ -104,9 +104,8 @@ def dies(train: Train, folder: Path, at: str, *overrides: str) -> None:
 @pytest.mark.parametrize(
     ("moment", "runtime"),
     [
-        ("the weights of a stage", "pipelined"),
         ("the probes", "pipelined"),
-        *(slow(moment, "pipelined") for moment in WRITES if moment not in ("the weights of a stage", "the probes")),
+        *(slow(moment, "pipelined") for moment in WRITES if moment != "the probes"),
         *(slow(moment, "serial") for moment in WRITES),
     ],
 )

@@ -137,7 +137,7 @@ class Watched:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("link", ["queue", "rpc", slow("p2p")])
+@pytest.mark.parametrize("link", ["queue", slow("rpc"), slow("p2p")])
 def test_a_run_listens_where_nobody_else_can_come(link: str, tmp_path: Path) -> None:
     run = Watched(tmp_path, STEPS, f"link.kind={link}")
     seen: set[str] = set()

@@ -6,8 +6,6 @@
 - `module.py`: blocks of any torch module, cut at named points, and the shapes between them
 - `network.py`: the network that the user names, uncut
 - `resnet.py`: blocks of a torchvision ResNet, Wide ResNet or ResNeXt, under torchvision's own parameter names
-- `sizes.py`: the sizes of the networks that have names here: channels, patches, heads, and what they allow; without
-  torch
 - `tracing.py`: what a network computes on the way to some named modules, as a torch.fx graph
 - `vit.py`: blocks of a torchvision Vision Transformer, under torchvision's own parameter names
 """

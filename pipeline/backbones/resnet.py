@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
 
-from pipeline.backbones.sizes import expansion_of, groups_of, unit_channels
 from pipeline.config.model import ResNet
+from pipeline.config.network_sizes import expansion_of, groups_of, unit_channels
 from pipeline.randomness import seeded_initialisation
 
 

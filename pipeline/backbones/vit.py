@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import EncoderBlock
 
-from pipeline.backbones.sizes import ViTSizes, vit_sizes
 from pipeline.config.model import ViT
+from pipeline.config.network_sizes import ViTSizes, vit_sizes
 from pipeline.randomness import seeded_initialisation
 
 EPSILON = 1e-6

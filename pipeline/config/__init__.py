@@ -14,6 +14,8 @@ Defaults are those of the released code of "Blockwise Self-Supervised Learning a
 - `heads.py`: `head`: what turns a block's output into the embedding that its loss sees; thrown away after training
 - `kinds.py`: sections that come in kinds, such as `objective`: which keys there are depends on the key `kind`
 - `model.py`: `model`: the backbone, and where it is cut into blocks
+- `network_sizes.py`: the sizes of the networks that have names here: channels, patches, heads, and what they allow;
+  without torch
 - `noise.py`: `noise`: what is added to a block's activations while training
 - `objectives.py`: `objective`: the loss of a block
 - `observing.py`: `metrics`, `alarms`, `trace`, `trackers`: what is seen of a run while it trains; none of it changes

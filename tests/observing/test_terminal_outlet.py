@@ -81,7 +81,7 @@ def test_a_run_trains_to_its_end(tmp_path: Path, runtime: str, output: str, told
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("nohup", [False, True])
+@pytest.mark.parametrize("nohup", [False, slow(True)])
 def test_a_terminal_that_goes_stops_a_run_in_order_unless_it_is_told_not_to(tmp_path: Path, nohup: bool) -> None:
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import slow
 from tests.observing.screens import Screen, on_a_terminal
 from tests.observing.test_terminal import HIDDEN, PLAIN, SHOWN
 from tests.runs import command, train
@@ -42,7 +43,7 @@ def test_a_run_on_a_terminal_ends_with_one_screen(tmp_path: Path) -> None:
     assert shown.written.count(HIDDEN) == shown.written.count(SHOWN) == 2
 
 
-@pytest.mark.parametrize("runtime", ["pipelined", "serial"])
+@pytest.mark.parametrize("runtime", ["pipelined", slow("serial")])
 def test_a_run_that_is_ended_at_once_gives_the_cursor_back(tmp_path: Path, runtime: str) -> None:
     awaited = [STOPPING, "step 2/6"]
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from pipeline.backbones.sizes import VIT_SIZES, vit_sizes
 from torch import Tensor
 from torchvision.models import VisionTransformer
 
 from pipeline.backbones import build_block
 from pipeline.config import Config
 from pipeline.config.model import ViT, ViTName
+from pipeline.config.network_sizes import VIT_SIZES, vit_sizes
 from pipeline.errors import ConfigError
 from pipeline.shapes import block_output, boundary_shapes, channels_of, check_model
 from tests.pipeline.backbones.blocks import blocks_of, images, merged

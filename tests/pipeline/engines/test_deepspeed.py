@@ -38,7 +38,7 @@ from tests.pipeline.replicas.replica_team import LIMIT
 
 pytestmark = pytest.mark.processes
 PEER = Path(__file__).with_name("deepspeed_peer.py")
-ROOT = PEER.parents[2]
+ROOT = PEER.parents[3]
 CPU = torch.device("cpu")
 WAYS = ("resumed", "resumed_at_once", "skipping")
 Results = dict[str, Tensor]

@@ -73,7 +73,7 @@ import sys
 
 if "workers.feed.worker_main" in sys.orig_argv:
     import os, signal, time
-    from pipeline.data import datasets
+    from pipeline.data.sets import datasets
 
     class Faulty:
         def __init__(self, inner):
