@@ -47,7 +47,7 @@ test-quick: $(STAMP) ## While writing, a minute and a half: lint, types, and eve
 	@$(MAKE) --no-print-directory -j2 lint types
 	$(BIN)/python -m $(PYTEST) -m "not processes and not slow and not gpu" $(ARGS)
 
-test: $(STAMP) ## What CI runs, ten minutes: also the real runs that guard the promises.
+test: $(STAMP) ## What CI runs, thirteen minutes: also the real runs that guard the promises.
 	@$(MAKE) --no-print-directory -j2 lint types
 	$(BIN)/python -m $(PYTEST) -m "not slow" $(ARGS)
 
