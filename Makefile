@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml
 quickstart: $(STAMP) ## Train the small example; ARGS="key=value ..." changes it.
 	@$(BIN)/python -m launch.cli train configs/quickstart.yaml $(ARGS)
 
-test-quick: $(STAMP) ## While writing, a minute and a half: lint, types, and every test that starts no process.
+test-quick: $(STAMP) ## While writing, two minutes and a half: lint, types, and every test that starts no process.
 	@$(MAKE) --no-print-directory -j2 lint types
 	$(BIN)/python -m $(PYTEST) -m "not processes and not slow and not gpu" $(ARGS)
 
