@@ -5,7 +5,6 @@ It is forked: what the libraries need is loaded, and no thread of theirs has sta
 
 from __future__ import annotations
 
-import ctypes
 import json
 import mmap
 import os
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workers.run.polling import readable
-from workers.run.signals import PARENT_DIED
+from workers.run.signals import leave_with_parent
 
 NOTE_BYTES = 4096
 
@@ -98,8 +97,7 @@ def _read(reader: int, seconds: float) -> bytes | None:
 def _be_the_child(work: Callable[[], Any], writer: int) -> None:
     """Never returns, and never writes to what the parent has open: its connections end with the parent alone."""
     try:
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(PARENT_DIED, signal.SIGKILL)
+        leave_with_parent(signal.SIGKILL)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_DFL)
         _close_all_but(0, 1, 2, writer)

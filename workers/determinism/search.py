@@ -15,7 +15,7 @@ from pipeline.stage.stage import Stage
 from workers.determinism.child import Note
 from workers.determinism.step import checksum
 
-UNWRITTEN = ("empty", "new_empty", "resize_", "set_")
+UNWRITTEN = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_", "set_")
 """Operations whose result is memory that the next one writes."""
 
 
@@ -69,7 +69,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's
         elif not owners:
             for tensor in computed:
                 self._owners.pop(tensor.data_ptr(), None)  # of a copy that has been freed
-        if func.overloadpacket.__name__ not in (*UNWRITTEN, "empty_like", "empty_strided", "new_empty_strided"):
+        if func.overloadpacket.__name__ not in UNWRITTEN:
             total = sum(checksum(tensor) * place for place, tensor in enumerate(computed, 1))
             self.operations.append((operation, total))
         return result

@@ -74,7 +74,10 @@ def step_checksums(
         around: is entered with the stages for the time of the step.
     """
     alone = _alone(config)
-    stages = build_stages(alone, STEPS_PER_EPOCH, device) if not trial.stage else [_built(alone, trial, device)]
+    if trial.stage:
+        stages = [Stage(alone, trial.stage, STEPS_PER_EPOCH, device)]
+    else:
+        stages = build_stages(alone, STEPS_PER_EPOCH, device)
     first = stages[0].index
     learner = Phases.of(alone, STEPS_PER_EPOCH).steps * (first - 1) if config.mode == "sequential" else 0
     step = learner + trial.epoch
@@ -117,10 +120,6 @@ def _alone(config: Config) -> Config:
     plain: dict[str, object] = {"engine": {}, "replicas": None, "device": None}
     stages = {index: overrides.model_copy(update=plain) for index, overrides in config.stages.items()}
     return config.model_copy(update={"engine": TorchEngine(), "replicas": 1, "stages": stages})
-
-
-def _built(config: Config, trial: Trial, device: torch.device) -> Stage:
-    return Stage(config, trial.stage, STEPS_PER_EPOCH, device)
 
 
 def _random_batch(config: Config, index: int, trial: Trial, device: torch.device) -> list[Tensor]:

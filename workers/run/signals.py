@@ -30,10 +30,10 @@ def signal_name(number: int) -> str:
     return "the end of its launcher" if number == PARENT_GONE else signal.Signals(number).name
 
 
-def leave_with_parent() -> None:
-    """Have the system send `PARENT_GONE` when the process that started this one dies (Linux).
+def leave_with_parent(number: int = PARENT_GONE) -> None:
+    """Have the system send the signal `number` when the process that started this one dies (Linux).
 
     torchrun does not handle SIGUSR1, which a scheduler may send to it: it dies, and its ranks are to leave in order.
     """
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PARENT_DIED, PARENT_GONE)
+        ctypes.CDLL(None).prctl(PARENT_DIED, number)

@@ -22,14 +22,6 @@ REPORT = StepReport(1, 3, 0.5, {}, 0.1, 0, 1.0, 2.0, 3.0, 0, 24)
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    for module in ("monitor", "health", "restarts"):
-        monkeypatch.setattr(f"workers.coordinator.{module}.time", found)
-    return found
-
-
-@pytest.fixture
 def scene(tmp_path: Path, clock: Clock) -> Scene:
     return Scene(tmp_path, clock)
 

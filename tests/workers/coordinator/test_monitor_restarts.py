@@ -14,14 +14,6 @@ from workers.topology.rendezvous import START_SECONDS
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    for module in ("monitor", "health", "restarts"):
-        monkeypatch.setattr(f"workers.coordinator.{module}.time", found)
-    return found
-
-
-@pytest.fixture
 def returning(tmp_path: Path, clock: Clock) -> Scene:
     """Of a run whose stages come back."""
     return Scene(tmp_path, clock, restart="stage", snapshots={"every": 2}, max_restarts=2)
