@@ -55,7 +55,7 @@ class DeepSpeedEngine(Engine):
         self, config: StageConfig, module: nn.Module, optimizer: Optimizer, team: ReplicaGroup, device: torch.device
     ) -> None:
         engine = config.engine
-        assert isinstance(engine, settings.DeepSpeedEngine)
+        assert isinstance(engine, settings.DeepSpeedEngineConfig)
         if team.group is None:
             raise ValueError("DeepSpeed needs a process group, for one replica too")
         half = config.precision.dtype == "bf16"
@@ -176,7 +176,7 @@ def deepspeed_config(config: StageConfig, size: int, device: torch.device) -> di
         size: number of its parameters.
         device: that it computes on.
     """
-    assert isinstance(config.engine, settings.DeepSpeedEngine)
+    assert isinstance(config.engine, settings.DeepSpeedEngineConfig)
     zero: dict[str, Any] = {
         "stage": config.engine.zero_stage,
         "reduce_bucket_size": min(size, BUCKET),

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic_core import ErrorDetails
 
-from pipeline.config import Config, Section, StageOverrides, Trace, Tracker
+from pipeline.config import Config, Section, StageOverrides, TraceConfig, TrackerConfig
 from pipeline.config.kinds import annotation_at, kinds_of, section_for
 from pipeline.config.model import BACKBONES
 from pipeline.errors import ConfigError, nearest
@@ -51,7 +51,7 @@ def explain(detail: ErrorDetails, root: Sequence[str] = ()) -> ConfigError:
         keys = (
             "the numbers of stages" if place.path == ["stages"] else ", ".join((place.section or Config).model_fields)
         )
-        short = "Give true, false or a section. " if place.section is Trace else ""
+        short = "Give true, false or a section. " if place.section is TraceConfig else ""
         return ConfigError(path, f"got {shown(value)} where a section was expected", f"{short}Its keys are {keys}")
     return ConfigError(path, f"got {shown(value)}", _allowed(kind, context, detail["msg"], place))
 
@@ -99,14 +99,14 @@ _NAMED = {"custom": "PACKAGE.MODULE:CLASS"}
 def _allowed(kind: str, context: Mapping[str, Any], message: str, place: _Place) -> str:
     """What a value should have been, as a sentence."""
     if kind == "tuple_type" and place.section is not None:
-        short = "names, such as [tensorboard], or of " if place.section is Tracker else ""
+        short = "names, such as [tensorboard], or of " if place.section is TrackerConfig else ""
         return f"It should be a list of {short}sections, each with keys of {', '.join(place.section.model_fields)}"
     if kind == "tuple_type" and place.path and place.path[-1] in _LISTS:
         return f"It should be a list, such as {_LISTS[place.path[-1]]}"
     if kind in _TYPES:
         return f"It should be {_TYPES[kind]}"
     if kind == "string_pattern_mismatch":
-        return f"It should be {_PATTERNS['tracker' if place.holder is Tracker else place.path[-1]]}"
+        return f"It should be {_PATTERNS['tracker' if place.holder is TrackerConfig else place.path[-1]]}"
     if kind == "too_short":
         return f"It should be a list of at least {context['min_length']} value"
     if kind in ("too_long", "too_short_list"):

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.config import Config, Data
+from pipeline.config import Config, DataConfig
 from pipeline.data.sets.datasets import ImageDataset, open_dataset
 from pipeline.data.sets.shared import share
 from pipeline.errors import OnwardError, TrainingError
@@ -244,7 +244,7 @@ class Feed:
         return FeedBatch(work.step, work.epoch, work.step == self.total_steps - 1, views, work.samples, labels)
 
 
-def _share(data: Data, images: ImageDataset) -> int | None:
+def _share(data: DataConfig, images: ImageDataset) -> int | None:
     """A descriptor of the data set for others to open it by; None where nobody needs one."""
     if not data.workers and not data.in_memory:
         return None

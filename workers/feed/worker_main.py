@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets.datasets import open_dataset
 from pipeline.errors import OnwardError, UserError
 from workers.feed.batch_plan import Chunk
@@ -70,7 +70,7 @@ def _maker(start: dict[str, Any]) -> ChunkMaker:
             os.sched_setaffinity(0, {start["core"]})
     torch.set_num_threads(1)
     ring = Ring(start["ring"], start["slot_bytes"], start["workers"])
-    data = Data.model_validate_json(start["data"])
+    data = DataConfig.model_validate_json(start["data"])
     images = open_dataset(data, "train", start["shared"])
     return ChunkMaker(data, start["num_views"], start["seed"], images, ring, start["worker"])
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.config.data import FOLDERS
 from pipeline.data.sampler import check_batch_size
 from pipeline.data.sets.files import FileImages
@@ -67,7 +67,7 @@ class ImageDataset(Protocol):
         ...
 
 
-def open_dataset(data: Data, split: Split, shared: int | None = None) -> ImageDataset:
+def open_dataset(data: DataConfig, split: Split, shared: int | None = None) -> ImageDataset:
     """Open the training or the test set.
 
     Args:
@@ -94,7 +94,7 @@ def open_dataset(data: Data, split: Split, shared: int | None = None) -> ImageDa
     return open_torchvision(data.name, root, split, data.split, data.download)
 
 
-def open_labelled(data: Data, split: Split) -> ImageDataset:
+def open_labelled(data: DataConfig, split: Split) -> ImageDataset:
     """Open what a classifier can be fitted on: the part with labels, where the run trains on one without.
 
     Raises:
@@ -107,7 +107,7 @@ def open_labelled(data: Data, split: Split) -> ImageDataset:
     return found
 
 
-def preflight(data: Data, notes: list[str] | None = None, broken: list[str] | None = None) -> int:
+def preflight(data: DataConfig, notes: list[str] | None = None, broken: list[str] | None = None) -> int:
     """Check, without torch, that the training set is there and readable; return the number of its images.
 
     Image files are checked by sample, unless others may stand in for them: the headers of up to 10,000, the whole of
@@ -143,7 +143,7 @@ def preflight(data: Data, notes: list[str] | None = None, broken: list[str] | No
     return count
 
 
-def count_classes(data: Data) -> int:
+def count_classes(data: DataConfig) -> int:
     """Classes of the training set, 0 if it has no labels, without opening more of it than their names."""
     if data.name in TORCHVISION_SETS:
         return 0 if UNLABELED in (data.split or "") else TORCHVISION_SETS[data.name].classes
@@ -152,7 +152,7 @@ def count_classes(data: Data) -> int:
     return 10 if data.name == "fashion_mnist_10k" else open_dataset(data, "train").num_classes
 
 
-def preflight_test(data: Data, notes: list[str] | None = None) -> int | None:
+def preflight_test(data: DataConfig, notes: list[str] | None = None) -> int | None:
     """Images of the test set, whose classes must be those of the training set; None if torchvision is to read them.
 
     Args:
@@ -179,11 +179,11 @@ def preflight_test(data: Data, notes: list[str] | None = None) -> int | None:
     return len(images) - len(broken)
 
 
-def _given(data: Data) -> Path | None:
+def _given(data: DataConfig) -> Path | None:
     return None if data.root is None else Path(data.root).expanduser()
 
 
-def _root(data: Data) -> Path:
+def _root(data: DataConfig) -> Path:
     root = _given(data)
     if root is not None:
         return root
@@ -197,7 +197,7 @@ def _root(data: Data) -> Path:
     raise ConfigError("data.root", f"{data.name} needs a folder, and none is given", "Set data.root=FOLDER")
 
 
-def _open_folder(data: Data, root: Path, split: Split) -> FolderImages:
+def _open_folder(data: DataConfig, root: Path, split: Split) -> FolderImages:
     check_part(data.name, data.split, {UNLABELED: 0})
     unlabeled = data.split == UNLABELED
     if unlabeled and split == "train" and not has_train(_existing(root)):
@@ -215,18 +215,18 @@ def _existing(root: Path) -> Path:
     return root
 
 
-def _open_packed(data: Data, root: Path, split: Split) -> PackedImages:
+def _open_packed(data: DataConfig, root: Path, split: Split) -> PackedImages:
     check_part(data.name, data.split, {})
     return open_packed(root, split)
 
 
-def _idx_part(data: Data) -> str:
+def _idx_part(data: DataConfig) -> str:
     known = IDX_SETS[data.name]
     check_part(data.name, data.split, known.published)
     return known.part(data.split)
 
 
-def _idx_folder(data: Data) -> Path:
+def _idx_folder(data: DataConfig) -> Path:
     part = _idx_part(data)
     folder = idx_folder(data.name, _given(data), part)
     if folder is not None:
@@ -243,7 +243,7 @@ def _idx_folder(data: Data) -> Path:
     return folder
 
 
-def _preflight_torchvision(data: Data, root: Path) -> int:
+def _preflight_torchvision(data: DataConfig, root: Path) -> int:
     known = TORCHVISION_SETS[data.name]
     check_part(data.name, data.split, known.parts)
     part = known.part("train", data.split)

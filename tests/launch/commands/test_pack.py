@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import launch.commands.pack
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets import pack_writer
 from pipeline.data.sets.datasets import open_dataset, preflight
 from pipeline.data.sets.image_folder import FolderImages
@@ -65,7 +65,7 @@ def test_links_that_lead_out_are_packed_only_where_that_is_asked_for(
 
 
 def packed(root: Path, split: Any = "train") -> PackedImages:
-    found = open_dataset(Data(name="packed", root=str(root)), split)
+    found = open_dataset(DataConfig(name="packed", root=str(root)), split)
     assert isinstance(found, PackedImages)
     return found
 
@@ -99,7 +99,7 @@ def test_what_is_packed_is_what_was_there(source: Path, tmp_path: Path, onward: 
                 assert np.abs(found.astype(int) - expected).mean() < 4
             np.testing.assert_array_equal(np.asarray(copy.image(index)), found)
             assert images.files.relative(index) in copy.name_of(index)
-    assert preflight(Data(name="packed", root=str(out), batch_size=2)) == 10
+    assert preflight(DataConfig(name="packed", root=str(out), batch_size=2)) == 10
     assert sorted(tree(out)) == sorted(
         ["manifest.json", "test-00000.bin", "test.npz", "train.npz", *(f"train-0000{i}.bin" for i in range(3))]
     )
@@ -142,7 +142,7 @@ def test_the_number_of_workers_changes_nothing(source: Path, tmp_path: Path, onw
 def test_any_data_set_of_a_configuration(tmp_path: Path, onward: Onward, folder: Path) -> None:
     (folder / "c.yaml").write_text("data: {name: fashion_mnist_10k, batch_size: 8}\n")
     assert onward("data", "pack", "c.yaml", "out", "--format", "raw").code == 0
-    images, copy = open_dataset(Data(), "train"), packed(Path("out"))
+    images, copy = open_dataset(DataConfig(), "train"), packed(Path("out"))
     assert len(copy) == 10_000
     for index in (0, 4095, 4096, 9999):
         np.testing.assert_array_equal(copy.pixels(index), images.pixels(index))

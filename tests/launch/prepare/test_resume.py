@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from launch.prepare.resume import inspect, prepare
-from pipeline.config import Alarms, Config, Metrics, Trace, Tracker
+from pipeline.config import AlarmsConfig, Config, MetricsConfig, TraceConfig, TrackerConfig
 from pipeline.errors import ConfigError, UserError
 from pipeline.validation.loading import dump_config, parse_config
 from workers.observing.observer import Event
@@ -119,8 +119,8 @@ def test_how_it_is_computed_may_change(run: Path) -> None:
 
 
 def test_who_looks_may_change(run: Path) -> None:
-    told = {"metrics": Metrics(norms_every=1, page=False), "alarms": Alarms(enabled=False)}
-    traced = {"trace": Trace(enabled=True), "trackers": (Tracker(kind="tensorboard"),)}
+    told = {"metrics": MetricsConfig(norms_every=1, page=False), "alarms": AlarmsConfig(enabled=False)}
+    traced = {"trace": TraceConfig(enabled=True), "trackers": (TrackerConfig(kind="tensorboard"),)}
     assert inspect(changed(**told, **traced), run).steps == 8
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets import image_folder, unreadable
 from pipeline.data.sets.datasets import open_dataset, preflight
 from pipeline.data.sets.idx import read_idx
@@ -58,8 +58,8 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def folder_data(root: Path, **keys: object) -> Data:
-    return Data(name="image_folder", root=str(root), batch_size=2, **keys)  # type: ignore[arg-type]
+def folder_data(root: Path, **keys: object) -> DataConfig:
+    return DataConfig(name="image_folder", root=str(root), batch_size=2, **keys)  # type: ignore[arg-type]
 
 
 def test_the_package_data_is_what_its_notice_says() -> None:
@@ -71,7 +71,7 @@ def test_the_package_data_is_what_its_notice_says() -> None:
 
 
 def test_fashion_mnist_10k() -> None:
-    train, test = (open_dataset(Data(), split) for split in ("train", "test"))
+    train, test = (open_dataset(DataConfig(), split) for split in ("train", "test"))
     assert (len(train), len(test), train.num_classes) == (10_000, 2_000, 10)
     assert train.labels.dtype == np.int64
     assert train.labels[:10].tolist() == [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]
@@ -87,7 +87,7 @@ def test_fashion_mnist_10k() -> None:
 @pytest.mark.parametrize("layout", [".", "FashionMNIST/raw"])
 def test_fashion_mnist_from_either_layout(tmp_path: Path, layout: str, compress: bool) -> None:
     images = write_fashion_mnist(tmp_path / "data" / layout, compress)
-    data = Data(name="fashion_mnist", root=str(tmp_path / "data"), batch_size=4)
+    data = DataConfig(name="fashion_mnist", root=str(tmp_path / "data"), batch_size=4)
     assert preflight(data) == 4
     test = open_dataset(data, "test")
     assert test.labels.tolist() == [0, 1]
@@ -99,7 +99,7 @@ def test_fashion_mnist_where_the_operating_system_puts_it(tmp_path: Path, monkey
     known = IDX_SETS["fashion_mnist"]
     assert known.elsewhere == "/usr/share/datasets/fashion-mnist"  # of Debian's package dataset-fashion-mnist
     monkeypatch.setitem(IDX_SETS, "fashion_mnist", replace(known, elsewhere=str(tmp_path / "datasets")))
-    data = Data(name="fashion_mnist", batch_size=4)
+    data = DataConfig(name="fashion_mnist", batch_size=4)
     assert preflight(data) == 4
     np.testing.assert_array_equal(open_dataset(data, "train").pixels(2), images[2])
     with pytest.raises(UserError, match="holds no fashion_mnist"):  # what was named is not replaced by what lies around
@@ -200,7 +200,7 @@ def test_val_without_train_is_not_taken_for_classes(photos: Path) -> None:
 )
 def test_a_root_that_is_needed_and_missing(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(IDX_SETS, "fashion_mnist", replace(IDX_SETS["fashion_mnist"], elsewhere="/nowhere"))
-    data = Data(name=name)  # type: ignore[arg-type]
+    data = DataConfig(name=name)  # type: ignore[arg-type]
     for check in (lambda: preflight(data), lambda: open_dataset(data, "train")):
         with pytest.raises(ConfigError, match=message):
             check()
@@ -208,7 +208,7 @@ def test_a_root_that_is_needed_and_missing(name: str, message: str, monkeypatch:
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion_mnist"])
 def test_a_root_without_the_data_set(name: str, tmp_path: Path) -> None:
-    data = Data(name=name, root=str(tmp_path))  # type: ignore[arg-type]
+    data = DataConfig(name=name, root=str(tmp_path))  # type: ignore[arg-type]
     for check in (lambda: preflight(data), lambda: open_dataset(data, "test")):
         with pytest.raises(UserError, match=rf"'{tmp_path}' holds no .*data\.download=true"):
             check()
@@ -220,14 +220,14 @@ def test_cifar_files_with_another_digest_are_not_opened(tmp_path: Path) -> None:
     folder.mkdir()
     for i in range(1, 6):
         (folder / f"data_batch_{i}").write_bytes(b"not what was published")
-    data = Data(name="cifar10", root=str(tmp_path))
+    data = DataConfig(name="cifar10", root=str(tmp_path))
     with pytest.raises(UserError, match=r"torchvision could not read .*corrupted"):
         open_dataset(data, "train")
 
 
 def test_a_batch_larger_than_the_data_set(photos: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.batch_size: a batch of 10001 is more than the 10000 images"):
-        preflight(Data(batch_size=10_001))
+        preflight(DataConfig(batch_size=10_001))
 
 
 def test_idx_errors(tmp_path: Path) -> None:
@@ -258,4 +258,4 @@ def test_images_and_labels_that_differ_in_number(tmp_path: Path) -> None:
     write_fashion_mnist(tmp_path / "data", compress=False)
     (tmp_path / "data" / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(3, np.uint8)))
     with pytest.raises(UserError, match=r"holds 4 images but .* 3 labels"):
-        preflight(Data(name="fashion_mnist", root=str(tmp_path / "data"), batch_size=2))
+        preflight(DataConfig(name="fashion_mnist", root=str(tmp_path / "data"), batch_size=2))

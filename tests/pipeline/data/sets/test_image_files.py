@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets import memory
 from pipeline.data.sets.arrays import ArrayImages
 from pipeline.data.sets.datasets import count_classes, open_dataset, open_labelled, preflight
@@ -36,8 +36,8 @@ def photos(tmp_path: Path) -> Path:
     return write_images(tmp_path / "photos", names)
 
 
-def data(root: Path, **keys: object) -> Data:
-    return Data(name="image_folder", root=str(root), batch_size=2, **keys)  # type: ignore[arg-type]
+def data(root: Path, **keys: object) -> DataConfig:
+    return DataConfig(name="image_folder", root=str(root), batch_size=2, **keys)  # type: ignore[arg-type]
 
 
 def test_names_come_back_as_they_were() -> None:
@@ -179,7 +179,7 @@ def test_too_little_memory_is_found_before_it_is_filled(photos: Path, monkeypatc
     with pytest.raises(ConfigError, match=r"data\.in_memory: the files take 0\.0 GB.*are available.*in_memory=false"):
         preflight(kept)
     assert preflight(data(photos)) == 4
-    assert preflight(Data(in_memory=True)) == 10_000  # of an array nothing more is read
+    assert preflight(DataConfig(in_memory=True)) == 10_000  # of an array nothing more is read
 
 
 def test_the_limit_of_the_control_group_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

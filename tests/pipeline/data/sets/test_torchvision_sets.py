@@ -18,7 +18,7 @@ import scipy.io
 import torchvision.datasets
 from PIL import Image
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.config.data import FOLDERS, DatasetName
 from pipeline.data.sets.datasets import ImageDataset, count_classes, open_dataset, open_labelled, preflight
 from pipeline.data.sets.mnist_family import IDX_SETS
@@ -44,8 +44,8 @@ def text(path: Path, *lines: str) -> None:
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
-def data(name: str, root: Path, **keys: object) -> Data:
-    return Data(name=name, root=str(root), batch_size=2, **keys)  # type: ignore[arg-type]
+def data(name: str, root: Path, **keys: object) -> DataConfig:
+    return DataConfig(name=name, root=str(root), batch_size=2, **keys)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -369,7 +369,7 @@ def test_a_missing_set_says_where_it_was_looked_for_and_what_to_do(name: str, tm
             check()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigError, match=rf"data\.root: {name} needs "):
-        preflight(Data(name=name))  # type: ignore[arg-type]
+        preflight(DataConfig(name=name))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "write"), [("stl10", write_stl10), ("svhn", write_svhn), ("cifar10", write_cifar10)])
