@@ -16,7 +16,7 @@ from launch.tables.naming import CORRUPTION, clean, quantity
 from launch.tables.settings import other_settings
 from launch.tables.writing import write_file, write_rows
 from pipeline.config import Config
-from pipeline.errors import UserError, nearest
+from pipeline.errors import UserError, allowed_names
 from pipeline.evaluation.document import Document
 from pipeline.validation.pydantic_errors import shown
 
@@ -133,7 +133,9 @@ def _check_wanted(runs: Sequence[EvaluatedRun], wanted: Sequence[str]) -> None:
         if not any(is_wanted(record, [each]) for record in records):
             single = each.startswith(f"{CORRUPTION}/")
             names = dict.fromkeys(clean(r.measure) for r in records if single or not quantity(r).is_detail)
-            allowed = nearest(clean(each), names) if names else "Nothing was measured; run 'onward evaluate RUN' again"
+            allowed = (
+                allowed_names(clean(each), names) if names else "Nothing was measured; run 'onward evaluate RUN' again"
+            )
             raise UserError(f"--measure: none of the runs has {shown(each)}. {allowed}")
 
 

@@ -15,8 +15,7 @@ from torch import Tensor, fx, nn
 from pipeline.backbones.chain import Chain
 from pipeline.backbones.tracing import Trace, trace
 from pipeline.config.model import ModuleConfig
-from pipeline.errors import ConfigError
-from pipeline.plugins import nearby
+from pipeline.errors import ConfigError, did_you_mean
 
 
 def cut_network(network: nn.Module, model: ModuleConfig, training: bool) -> list[fx.Graph]:
@@ -48,7 +47,7 @@ def _check_name(network: nn.Module, model: ModuleConfig, path: str, name: str) -
     names = [other for other, _ in network.named_modules(remove_duplicate=False) if other]
     if name not in names:
         top = ", ".join(child for child, _ in network.named_children()) or "none"
-        remedy = f"{nearby(name, names)}The modules at its top are: {top}"
+        remedy = f"{did_you_mean(name, names, most=3)}The modules at its top are: {top}"
         raise ConfigError(path, f"'{name}' is not a module of {model.backbone}", remedy)
 
 
@@ -57,7 +56,7 @@ def _value(found: Trace, path: str, name: str) -> fx.Node:
     results = found.results.get(name, [])
     if not results:
         run = [other for other in found.results if other.startswith(f"{name}.")] or list(found.results)
-        remedy = f"{nearby(name, run)}Name a module that is called by itself"
+        remedy = f"{did_you_mean(name, run, most=3)}Name a module that is called by itself"
         raise ConfigError(path, f"'{name}' is never called when the network runs", remedy)
     if len(results) > 1:
         problem = f"'{name}' is called {len(results)} times in one pass, so it is not one point of the network"

@@ -16,8 +16,7 @@ from torch.func import functional_call
 from pipeline.backbones.cutting import cut_network, points
 from pipeline.backbones.network import import_network
 from pipeline.config.model import ModuleConfig
-from pipeline.errors import ConfigError
-from pipeline.plugins import first_line
+from pipeline.errors import ConfigError, first_line
 from pipeline.randomness import seeded_initialisation
 
 PROBE_BATCH = 2

@@ -23,9 +23,8 @@ from pipeline.config import engines as settings
 from pipeline.engines.base import Engine, norm_of_gradients
 from pipeline.engines.deepspeed_state import OptimizerState, PartitionedState, WholeState
 from pipeline.engines.full_norms import normalise_with_full_weights
-from pipeline.errors import ConfigError, UserError
+from pipeline.errors import ConfigError, UserError, first_line
 from pipeline.objectives.base import Objective
-from pipeline.plugins import first_line
 from pipeline.replicas.team import ReplicaGroup, ReplicaLost
 
 BUCKET = 6_553_600

@@ -7,11 +7,10 @@ from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.config.objectives import CustomConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, first_line
 from pipeline.objectives import build_objective
 from pipeline.objectives.base import Embeddings, Objective
 from pipeline.objectives.returned import KEY
-from pipeline.plugins import first_line
 from pipeline.shapes import embedding_width
 
 

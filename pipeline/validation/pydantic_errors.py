@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from pipeline.config import Config, Section, StageOverrides, TraceConfig, TrackerConfig
 from pipeline.config.kinds import annotation_at, kinds_of, section_for
 from pipeline.config.model import BACKBONES
-from pipeline.errors import ConfigError, nearest
+from pipeline.errors import ConfigError, allowed_names
 
 
 def explain(detail: ErrorDetails, root: Sequence[str] = ()) -> ConfigError:
@@ -40,10 +40,10 @@ def explain(detail: ErrorDetails, root: Sequence[str] = ()) -> ConfigError:
     if kind == "union_tag_invalid":
         found = value.get("kind") if isinstance(value, dict) else value
         kinds = [_NAMED.get(kind, kind) for kind in kinds_of(place.annotation)]
-        return ConfigError(f"{path}.kind", f"unknown value {shown(found)}", nearest(str(found), kinds))
+        return ConfigError(f"{path}.kind", f"unknown value {shown(found)}", allowed_names(str(found), kinds))
     if kind == "literal_error":
         choices = BACKBONES if path == "model.backbone" else _choices(context)
-        return ConfigError(path, f"unknown value {shown(value)}", nearest(str(value), choices))
+        return ConfigError(path, f"unknown value {shown(value)}", allowed_names(str(value), choices))
     if kind == "value_error":
         problem, _, remedy = str(context["error"]).partition(". ")
         return ConfigError(path, problem, remedy or "Correct the value")
@@ -132,7 +132,7 @@ def _near_key(place: _Place, section: _Place) -> str:
     owners = [tag for tag, model in kinds.items() if name in model.model_fields]
     if not owners:
         same = [key for key in _all_keys(Config) if key.rpartition(".")[2] == name] if len(place.path) == 1 else []
-        return f"Did you mean '{same[0]}'? Allowed: {', '.join(keys)}" if same else nearest(name, keys)
+        return f"Did you mean '{same[0]}'? Allowed: {', '.join(keys)}" if same else allowed_names(name, keys)
     kind = next(tag for tag, model in kinds.items() if model is place.holder)
     return f"It is a key of {', '.join(owners)}, and this is {kind}. Allowed: {', '.join(keys)}"
 

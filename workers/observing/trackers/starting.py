@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import observing as settings
-from pipeline.errors import ConfigError
-from pipeline.plugins import Named, first_line
+from pipeline.errors import ConfigError, first_line
+from pipeline.plugins import Named
 from workers.observing.observer import Event, RunFacts
 from workers.observing.trackers.base import Tracker
 from workers.observing.trackers.delivery import Delivery
