@@ -14,6 +14,8 @@ from PIL import Image
 from pipeline.config import Config, DataConfig, LinkConfig, TrainConfig
 from tests.waiting import LIMIT
 from workers.feed import Feed, FeedBatch
+from workers.feed.pool import Pool
+from workers.feed.worker_process import Worker
 
 IMAGES = 23
 
@@ -58,6 +60,16 @@ def assert_same(left: list[FeedBatch], right: list[FeedBatch]) -> None:
         assert (one.labels is None) == (other.labels is None)
         if one.labels is not None:
             np.testing.assert_array_equal(one.labels, other.labels)
+
+
+def workers_of(running: Feed) -> list[Worker]:
+    source = running._source
+    assert isinstance(source, Pool)
+    return source._workers
+
+
+def ready(running: Feed, count: int) -> bool:
+    return sum(found.ready for found in workers_of(running)) == count
 
 
 def fault_in_workers(folder: Path, monkeypatch: pytest.MonkeyPatch, action: str) -> None:

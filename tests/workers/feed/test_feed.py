@@ -29,11 +29,6 @@ from workers.feed import view_worker as making
 pytestmark = pytest.mark.timeout(240)
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photos(tmp_path_factory.mktemp("photos"))
-
-
 def feed_threads() -> int:
     return sum(thread.name == "feed" for thread in threading.enumerate())
 
