@@ -22,12 +22,13 @@ from launch.prepare.placement import count_gpus, member_devices, place
 from launch.prepare.ranks import check_torchrun
 from launch.processes.child import Child, ended
 from launch.processes.rank_run import NothingToDo, own_config, prepared_run
-from launch.processes.rank_word import NotOfRankZeroError, Prepared, believe
+from launch.processes.rank_word import NotOfRankZeroError, believe, rendezvous_of, sealed
 from launch.processes.supervise import make_private_dir
 from pipeline.config import Config
 from pipeline.errors import OnwardError
 from pipeline.ordinary_files import open_to_write
 from workers.control.failures import FailureReport, Interrupted, raise_interrupted
+from workers.control.start_messages import CoordinatorStart, RankStart
 from workers.links.wire import in_address
 from workers.observing.terminal.safe_stream import open_standard_streams, survive_lost_output
 from workers.observing.terminal.verbosity import detail, say, take_flags
@@ -117,8 +118,8 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
             if isinstance(reason, NothingToDo):
                 return reason.measured()
             raise
-        group.publish("run", prepared.sealed(key))
-        finished = _train(group, config, run, prepared.meeting(key))
+        group.publish("run", sealed(prepared, key))
+        finished = _train(group, config, run, rendezvous_of(prepared, key))
         try:
             code = coordinator.wait(None if finished else LEAVE_SECONDS)
         except Interrupted:
@@ -147,7 +148,7 @@ def _follow(group: RunGroup, arguments: list[str]) -> int:
                 said.append(f"rank {group.rank}: passed over a word in torchrun's store that is not of rank 0 ({lie})")
                 print(said[0], file=sys.stderr)
             return None
-        return (config.model_copy(update={"run_dir": str(run.path)}), run, prepared.meeting(key)), True
+        return (config.model_copy(update={"run_dir": str(run.path)}), run, rendezvous_of(prepared, key)), True
 
     joined, finished = group.look_up_until("run", START_SECONDS, believed)
     if joined is None:
@@ -161,7 +162,7 @@ _Joined = tuple[tuple[Config, RunDir, Rendezvous] | None, bool]
 
 def _start_coordinator(
     group: RunGroup, config: Config, run: RunDir, start_step: int, held: tuple[int, ...], stack: ExitStack
-) -> tuple[Child, Prepared, bytes]:
+) -> tuple[Child, RankStart, bytes]:
     private, host, store = "", "", ""
     if group.on_one_host:
         private = make_private_dir()
@@ -171,23 +172,24 @@ def _start_coordinator(
         stack.callback(remove_key, run.key)
         key, host = write_key(run.key), os.environ["MASTER_ADDR"]
         store = f"tcp://{in_address(host)}:{os.environ['MASTER_PORT']}"
-    start = {
-        "run_dir": str(run.path.absolute()),
-        "private_dir": private,
-        "key": key,
-        "host": host,
-        "store": store,
-        "device": _device(group, config, members(config)[0]),
-        "start_step": start_step,
-        "beat": 0,  # torchrun's processes do not listen: a coordinator that is stopped costs them `link.timeout`
-        "parent": members(config)[0].name,
-    }
+    run_dir = str(run.path.absolute())
+    start = CoordinatorStart(
+        run_dir=run_dir,
+        private_dir=private,
+        key=key,
+        host=host,
+        store=store,
+        device=_device(group, config, members(config)[0]),
+        start_step=start_step,
+        heartbeat_seconds=0,  # nobody listens under torchrun: a hung coordinator is noticed after `link.timeout`
+        parent=members(config)[0].name,
+    )
     child = Child(
         "launch.processes.coordinator_main", start, process_environment(config.threads), run.log(COORDINATOR), held=held
     )
     stack.callback(child.close)
-    word = child.first_word(COORDINATOR_SECONDS)
-    return child, Prepared(str(run.path.absolute()), private, store, word["control"]), bytes.fromhex(key)
+    control = child.first_message(COORDINATOR_SECONDS)["control"]
+    return child, RankStart(run_dir=run_dir, private_dir=private, store=store, control=control), bytes.fromhex(key)
 
 
 def _train(group: RunGroup, config: Config, run: RunDir, meeting: Rendezvous) -> bool:

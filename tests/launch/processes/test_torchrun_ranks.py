@@ -16,12 +16,12 @@ from launch.failure import record_failure
 from launch.prepare.resume import Opened
 from launch.processes import torchrun as train
 from launch.processes.rank_run import NothingToDo
-from launch.processes.rank_word import NotOfRankZeroError
-from launch.processes.torchrun import Prepared
+from launch.processes.rank_word import NotOfRankZeroError, rendezvous_of, sealed
 from pipeline.config import Config
 from pipeline.errors import UserError
 from tests.pipeline.small import small_config
 from workers.control.failures import FailureReport, Interrupted
+from workers.control.start_messages import RankStart
 from workers.run.files import RunDir
 from workers.run.keys import write_key
 from workers.run.signals import PARENT_GONE, WARNINGS
@@ -83,8 +83,8 @@ def run(tmp_path: Path) -> RunDir:
 
 def lead(
     run: RunDir, coordinator: Coordinator, finished: bool, monkeypatch: pytest.MonkeyPatch
-) -> tuple[int, Group, Prepared]:
-    group, prepared = Group(0), Prepared(str(run.path), str(run.path), "", "control")
+) -> tuple[int, Group, RankStart]:
+    group, prepared = Group(0), RankStart(run_dir=str(run.path), private_dir=str(run.path), store="", control="control")
     write_key(run.path / KEY_FILE)
     monkeypatch.setattr(train, "prepared_run", lambda arguments, stack, group: (None, run, 0, ()))
     monkeypatch.setattr(train, "_start_coordinator", lambda *_: (coordinator, prepared, KEY))
@@ -124,7 +124,7 @@ def test_a_run_has_succeeded_if_its_stages_and_its_coordinator_have(
     found, group, prepared = lead(run, coordinator, finished, monkeypatch)
     assert found == expected
     assert not run.failure.exists()
-    assert group.published == [("first", "run", prepared.sealed(KEY))]
+    assert group.published == [("first", "run", sealed(prepared, KEY))]
     assert coordinator.limits == [None if finished else train.LEAVE_SECONDS]
 
 
@@ -168,7 +168,7 @@ def test_a_rank_leaves_with_what_became_of_its_stages(
 ) -> None:
     word = {"run_dir": str(run.path)}
     trained: list[tuple[Any, ...]] = []
-    prepared = Prepared(str(run.path), str(run.path), "", "control")
+    prepared = RankStart(run_dir=str(run.path), private_dir=str(run.path), store="", control="control")
     write_key(run.path / KEY_FILE)
     monkeypatch.setattr(train, "own_config", lambda arguments: (small_config(), []))
     monkeypatch.setattr(train, "believe", lambda said, config: (run, prepared, KEY))
@@ -178,7 +178,7 @@ def test_a_rank_leaves_with_what_became_of_its_stages(
     [(with_group, config, place, meeting)] = trained
     assert (with_group, place.path) == (group, run.path)
     assert config == small_config(run_dir=str(run.path)), "its own, and not what the store says"
-    assert meeting == prepared.meeting(KEY)
+    assert meeting == rendezvous_of(prepared, KEY)
 
 
 def test_a_word_that_is_not_of_rank_0_is_passed_over_and_named(
