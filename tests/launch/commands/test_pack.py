@@ -18,7 +18,8 @@ from PIL import Image
 import launch.commands.pack
 from pipeline.config import Data
 from pipeline.data.sets import pack_writer
-from pipeline.data.sets.datasets import open_dataset, preflight
+from pipeline.data.sets.datasets import Splits, open_dataset, preflight
+from pipeline.data.sets.folder_walk import list_folder
 from pipeline.data.sets.image_folder import FolderImages
 from pipeline.data.sets.index import difference, fingerprint, scan
 from pipeline.data.sets.packed import PackedImages
@@ -75,7 +76,7 @@ def tree(root: Path) -> dict[str, bytes]:
 
 
 def original(source: Path, split: str = "train") -> FolderImages:
-    return FolderImages(source / split)
+    return FolderImages(list_folder(source / split))
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "raw"])
@@ -99,7 +100,7 @@ def test_what_is_packed_is_what_was_there(source: Path, tmp_path: Path, onward: 
                 assert np.abs(found.astype(int) - expected).mean() < 4
             np.testing.assert_array_equal(np.asarray(copy.image(index)), found)
             assert images.files.relative(index) in copy.name_of(index)
-    assert preflight(Data(name="packed", root=str(out), batch_size=2)) == 10
+    assert preflight(Splits(Data(name="packed", root=str(out), batch_size=2))) == 10
     assert sorted(tree(out)) == sorted(
         ["manifest.json", "test-00000.bin", "test.npz", "train.npz", *(f"train-0000{i}.bin" for i in range(3))]
     )
