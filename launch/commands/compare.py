@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from launch.commands.evaluated import EvaluatedRun, read_evaluated
-from launch.prepare.resume import compare
+from launch.prepare.config_differences import deciding_differences
 from launch.tables.comparison import CSV_COLUMNS, Row, compare_documents, csv_rows, grids, is_wanted
 from launch.tables.grid import Grid, markdown_of, print_grid
 from launch.tables.naming import CORRUPTION, clean, quantity
@@ -111,7 +111,7 @@ def group_runs(runs: Sequence[EvaluatedRun], measures: Collection[str]) -> list[
 
 def differences(earlier: Config, config: Config) -> list[str]:
     """What decides the numbers and differs, but for the seed, in words: `KEY is X there, Y here`."""
-    return compare(earlier, config.model_copy(update={"seed": earlier.seed}))
+    return [*deciding_differences(earlier, config.model_copy(update={"seed": earlier.seed})).values()]
 
 
 def warnings(runs: Sequence[EvaluatedRun], measures: Collection[str]) -> list[str]:

@@ -7,6 +7,7 @@ Whatever can be read without torch is, so that a configuration can be checked ag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, Protocol
@@ -19,7 +20,7 @@ from pipeline.config import DataConfig
 from pipeline.config.data import FOLDERS
 from pipeline.data.sampler import check_batch_size
 from pipeline.data.sets.files import FileImages
-from pipeline.data.sets.image_folder import FolderImages, has_train, split_folder
+from pipeline.data.sets.image_folder import FolderImages, ImageFolder
 from pipeline.data.sets.memory import check_memory
 from pipeline.data.sets.mnist_family import IDX_SETS, idx_folder, missing_idx, read_idx_set
 from pipeline.data.sets.packed import PackedImages, open_packed
@@ -88,10 +89,38 @@ def open_dataset(data: DataConfig, split: Split, shared: int | None = None) -> I
         return read_idx_set(_idx_folder(data), data.name, split, _idx_part(data))
     root = _root(data)
     if data.name in FOLDERS:
-        return _open_folder(data, root, split)
+        folder = _image_folder(data, root)
+        return folder.train if split == "train" else folder.test
     if data.name == "packed":
         return _open_packed(data, root, split)
     return open_torchvision(data.name, root, split, data.split, data.download)
+
+
+class Splits:
+    """The training and the test set of a configuration, for who asks several questions of them: each is opened once.
+
+    Both raise as `open_dataset` when they are first asked for.
+
+    Args:
+        data: which data set.
+    """
+
+    def __init__(self, data: DataConfig) -> None:
+        self.data = data
+
+    @cached_property
+    def train(self) -> ImageDataset:
+        """What is trained on."""
+        return self._folder.train if self.data.name in FOLDERS else open_dataset(self.data, "train")
+
+    @cached_property
+    def test(self) -> ImageDataset:
+        """What is tested on."""
+        return self._folder.test if self.data.name in FOLDERS else open_dataset(self.data, "test")
+
+    @cached_property
+    def _folder(self) -> ImageFolder:
+        return _image_folder(self.data, _root(self.data))
 
 
 def open_labelled(data: DataConfig, split: Split) -> ImageDataset:
@@ -107,7 +136,7 @@ def open_labelled(data: DataConfig, split: Split) -> ImageDataset:
     return found
 
 
-def preflight(data: DataConfig, notes: list[str] | None = None, broken: list[str] | None = None) -> int:
+def preflight(splits: Splits, notes: list[str] | None = None, broken: list[str] | None = None) -> int:
     """Check, without torch, that the training set is there and readable; return the number of its images.
 
     Image files are checked by sample, unless others may stand in for them: the headers of up to 10,000, the whole of
@@ -115,7 +144,7 @@ def preflight(data: DataConfig, notes: list[str] | None = None, broken: list[str
     published one.
 
     Args:
-        data: which one.
+        splits: of the data set.
         notes: gets a sentence for what is left out.
         broken: gets what is wrong with each file of the sample that another one stands in for; None does not look.
 
@@ -123,13 +152,14 @@ def preflight(data: DataConfig, notes: list[str] | None = None, broken: list[str
         ConfigError: `data.root` is needed and missing, or the batches do not fit the data set.
         UserError: the files are not there, or damaged.
     """
+    data = splits.data
     if data.name in TORCHVISION_SETS:
         count = _preflight_torchvision(data, _root(data))
     elif data.name in IDX_SETS and data.download and idx_folder(data.name, _given(data), _idx_part(data)) is None:
         _root(data)
         count = IDX_SETS[data.name].published[_idx_part(data)]
     else:
-        images = open_dataset(data, "train")
+        images = splits.train
         count = len(images)
         if isinstance(images, FolderImages) and notes is not None:
             notes += images.notes
@@ -143,28 +173,30 @@ def preflight(data: DataConfig, notes: list[str] | None = None, broken: list[str
     return count
 
 
-def count_classes(data: DataConfig) -> int:
+def count_classes(splits: Splits) -> int:
     """Classes of the training set, 0 if it has no labels, without opening more of it than their names."""
+    data = splits.data
     if data.name in TORCHVISION_SETS:
         return 0 if UNLABELED in (data.split or "") else TORCHVISION_SETS[data.name].classes
     if data.name in IDX_SETS:
         return IDX_SETS[data.name].classes[_idx_part(data)]
-    return 10 if data.name == "fashion_mnist_10k" else open_dataset(data, "train").num_classes
+    return 10 if data.name == "fashion_mnist_10k" else splits.train.num_classes
 
 
-def preflight_test(data: DataConfig, notes: list[str] | None = None) -> int | None:
+def preflight_test(splits: Splits, notes: list[str] | None = None) -> int | None:
     """Images of the test set, whose classes must be those of the training set; None if torchvision is to read them.
 
     Args:
-        data: which one.
+        splits: of the data set.
         notes: gets a sentence about files that will be left out; None counts them and looks at none.
 
     Raises:
         UserError: there are none, they do not fit, or one of the same sample as in `preflight` cannot be decoded.
     """
+    data = splits.data
     if data.name in TORCHVISION_SETS or data.download:
         return None
-    images = open_dataset(data, "test")
+    images = splits.test
     if notes is None or not isinstance(images, FileImages):
         return len(images)
     if data.on_error == "fail":
@@ -197,22 +229,9 @@ def _root(data: DataConfig) -> Path:
     raise ConfigError("data.root", f"{data.name} needs a folder, and none is given", "Set data.root=FOLDER")
 
 
-def _open_folder(data: DataConfig, root: Path, split: Split) -> FolderImages:
+def _image_folder(data: DataConfig, root: Path) -> ImageFolder:
     check_part(data.name, data.split, {UNLABELED: 0})
-    unlabeled = data.split == UNLABELED
-    if unlabeled and split == "train" and not has_train(_existing(root)):
-        return FolderImages(root, unlabeled=True)  # a folder named val is one like any other here
-    layout = "splits" if unlabeled else data.layout
-    train = split_folder(root, "train", layout)
-    if split == "train":
-        return FolderImages(train, unlabeled=unlabeled)
-    return FolderImages(split_folder(root, split, layout), like=train, unlabeled=unlabeled)
-
-
-def _existing(root: Path) -> Path:
-    if not root.is_dir():
-        raise UserError(f"data.root '{root}' is not a folder. Give the folder that holds the images")
-    return root
+    return ImageFolder(root, data.layout, data.split == UNLABELED)
 
 
 def _open_packed(data: DataConfig, root: Path, split: Split) -> PackedImages:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.config import DataConfig
 from pipeline.data.sets.datasets import open_dataset
+from pipeline.data.sets.folder_walk import list_folder
 from pipeline.data.sets.image_folder import FolderImages
 from pipeline.data.sets.packed import PackedImages
 
@@ -25,4 +26,4 @@ def tree(root: Path) -> dict[str, bytes]:
 
 
 def original(source: Path, split: str = "train") -> FolderImages:
-    return FolderImages(source / split)
+    return FolderImages(list_folder(source / split))

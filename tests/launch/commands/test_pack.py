@@ -15,7 +15,7 @@ import pytest
 import launch.commands.pack
 from pipeline.config import DataConfig
 from pipeline.data.sets import pack_writer
-from pipeline.data.sets.datasets import open_dataset, preflight
+from pipeline.data.sets.datasets import Splits, open_dataset, preflight
 from pipeline.errors import UserError
 from tests.launch.commands.packed_copies import Onward, original, packed, tree
 
@@ -58,7 +58,7 @@ def test_what_is_packed_is_what_was_there(source: Path, tmp_path: Path, onward: 
                 assert np.abs(found.astype(int) - expected).mean() < 4
             np.testing.assert_array_equal(np.asarray(copy.image(index)), found)
             assert images.files.relative(index) in copy.name_of(index)
-    assert preflight(DataConfig(name="packed", root=str(out), batch_size=2)) == 10
+    assert preflight(Splits(DataConfig(name="packed", root=str(out), batch_size=2))) == 10
     assert sorted(tree(out)) == sorted(
         ["manifest.json", "test-00000.bin", "test.npz", "train.npz", *(f"train-0000{i}.bin" for i in range(3))]
     )
