@@ -12,15 +12,16 @@ import hmac
 import json
 import os
 import stat
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from launch.prepare.config_differences import differences
 from launch.prepare.ports import own_address
-from launch.prepare.resume import differences
 from launch.prepare.run_dir import read_config
 from pipeline.config import Config
 from pipeline.errors import UserError
+from workers.control.start_messages import RankStart
+from workers.control.validation import MalformedMessage
 from workers.run.files import RunDir
 from workers.run.keys import NoKeyError, read_key
 from workers.run.private import is_ours
@@ -32,43 +33,25 @@ class NotOfRankZeroError(Exception):
     """A word that somebody else has written into the store, or that is not of this run."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What rank 0 has prepared.
-
-    Args:
-        run_dir: of the run.
-        private_dir: where the processes of one host meet, and the key is; empty on several.
-        store: where process groups meet on several hosts.
-        control: address of the control channel on several hosts.
-    """
-
-    run_dir: str
-    private_dir: str
-    store: str
-    control: Any
-
-    def sealed(self, key: bytes) -> dict[str, Any]:
-        """As it goes into the store."""
-        return {**asdict(self), "seal": self._seal(key)}
-
-    def meeting(self, key: bytes) -> Rendezvous:
-        """Where the processes of the run meet."""
-        if self.private_dir:
-            return Rendezvous.on_one_host(self.private_dir)
-        host, port = self.control
-        return Rendezvous("", key, "env://", (host, port), self.store, own_address(host))
-
-    def is_sealed(self, seal: str, key: bytes) -> bool:
-        """Whether somebody who has the key has sealed it."""
-        return hmac.compare_digest(seal.encode(), self._seal(key).encode())
-
-    def _seal(self, key: bytes) -> str:
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hmac.new(key, b"what rank 0 has prepared\0" + text.encode(), "sha256").hexdigest()
+def sealed(start: RankStart, key: bytes) -> dict[str, Any]:
+    """The record as it goes into the store, signed with the key of the run."""
+    return {**start.to_message(), "seal": _seal(start, key)}
 
 
-def believe(word: dict[str, Any], config: Config) -> tuple[RunDir, Prepared, bytes]:
+def rendezvous_of(start: RankStart, key: bytes) -> Rendezvous:
+    """Where the processes of the run meet."""
+    if isinstance(start.control, str):
+        return Rendezvous.on_one_host(start.private_dir)
+    host, port = start.control
+    return Rendezvous("", key, "env://", (host, int(port)), start.store, own_address(host))
+
+
+def _seal(start: RankStart, key: bytes) -> str:
+    text = json.dumps(start.to_message(), sort_keys=True)
+    return hmac.new(key, b"what rank 0 has prepared\0" + text.encode(), "sha256").hexdigest()
+
+
+def believe(word: dict[str, Any], config: Config) -> tuple[RunDir, RankStart, bytes]:
     """Where the run of this rank's own `config` is, what has been prepared for it, and its key.
 
     Raises:
@@ -76,11 +59,9 @@ def believe(word: dict[str, Any], config: Config) -> tuple[RunDir, Prepared, byt
         UserError: it is true, and rank 0 was given another configuration.
     """
     try:
-        seal = str(word["seal"])
-        run_dir, private_dir, store = (str(word[name]) for name in ("run_dir", "private_dir", "store"))
-        prepared = Prepared(run_dir, private_dir, store, word["control"])
-    except KeyError as error:
-        raise NotOfRankZeroError(f"it has no {error}") from None
+        prepared = RankStart.from_message(word)
+    except MalformedMessage as error:
+        raise NotOfRankZeroError(f"it is {error}") from None
     path = Path(config.run_dir if config.run_dir is not None else prepared.run_dir)
     run = RunDir(path.absolute())
     owners = _owners(run.path, asked_for=config.run_dir is not None)
@@ -91,10 +72,10 @@ def believe(word: dict[str, Any], config: Config) -> tuple[RunDir, Prepared, byt
         key = read_key(private, [os.geteuid()]) if prepared.private_dir else read_key(run.key, owners)
     except NoKeyError as reason:
         raise NotOfRankZeroError(str(reason)) from None
-    if not prepared.is_sealed(seal, key):
+    if not hmac.compare_digest(str(word.get("seal")).encode(), _seal(prepared, key).encode()):
         raise NotOfRankZeroError("its seal is not made with the key of the run")
     if others := differences(read_config(run.path), config):
-        raise UserError(f"this rank was given another configuration than rank 0: {'; '.join(others[:5])}")
+        raise UserError(f"this rank was given another configuration than rank 0: {'; '.join([*others.values()][:5])}")
     return run, prepared, key
 
 

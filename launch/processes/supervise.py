@@ -5,27 +5,28 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from launch.failure import exit_code, write_failure
-from launch.prepare.placement import count_gpus, member_devices
+from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.run_dir import clear_unfinished
 from launch.processes.child import Child, ended
 from launch.processes.fork_client import ForkServer
 from pipeline.config import Config
 from pipeline.errors import UserError
 from workers.control.failures import FailureReport
-from workers.coordinator.health import Slept, no_sign_of_life
+from workers.control.start_messages import CoordinatorStart, StageStart
+from workers.coordinator.health import no_sign_of_life
 from workers.links.wire import MAX_UNIX_PATH
 from workers.observing.terminal.verbosity import detail, recover
 from workers.run.environment import PREPARED, process_environment, without_launcher
 from workers.run.files import RunDir
 from workers.run.keys import write_key
 from workers.run.private import make_private, temporary_places
+from workers.run.suspension import SuspensionDetector
 from workers.topology.members import COORDINATOR, KEY_FILE, TrainingProcess, members
 
 NAME_BYTES = 50
@@ -46,19 +47,13 @@ class Supervision:
     """The processes of one attempt; a context manager, at whose end none of them is left.
 
     Args:
-        config: of the run.
-        run: where it writes.
-        start_step: the first step to train.
+        prepared: the run; the coordinator holds its lock too.
         server: forks the processes; started with `run_environment`.
-        held: the lock of the run, which the coordinator holds too.
     """
 
-    def __init__(
-        self, config: Config, run: RunDir, start_step: int, server: ForkServer, held: Sequence[int] = ()
-    ) -> None:
-        self.config, self.run, self.start_step, self._server, self._held = config, run, start_step, server, held
-        self._everyone = {member.name: member for member in members(config)}
-        self._devices = member_devices(config, count_gpus())
+    def __init__(self, prepared: PreparedRun, server: ForkServer) -> None:
+        self.config, self.run, self._prepared, self._server = prepared.config, prepared.run, prepared, server
+        self._everyone = {member.name: member for member in members(self.config)}
         self._children: dict[str, Child] = {}
         self._told: set[Child] = set()
         """Whose end the coordinator knows of; not by number, for numbers come again."""
@@ -70,21 +65,25 @@ class Supervision:
     def __enter__(self) -> Self:
         self._private = make_private_dir()
         self._environment = run_environment(self.config, self.run)
-        start = {
-            "run_dir": str(self.run.path.absolute()),
-            "private_dir": self._private,
-            "host": "",
-            "device": self._devices[0],
-            "start_step": self.start_step,
-            "parent": "onward train",
-            "beat": min(1.0, self.config.hang_timeout / 4),
-        }
+        start = CoordinatorStart(
+            run_dir=str(self.run.path.absolute()),
+            private_dir=self._private,
+            device=self._prepared.device_of(members(self.config)[0]),
+            start_step=self._prepared.start_step,
+            parent="onward train",
+            heartbeat_seconds=min(1.0, self.config.hang_timeout / 4),
+        )
         log = self.run.log(COORDINATOR)
         with ExitStack() as undo:
             undo.callback(clear_unfinished, self.run)
             undo.callback(shutil.rmtree, self._private, ignore_errors=True)
             self._coordinator = Child(
-                "launch.processes.coordinator_main", start, self._environment, log, server=self._server, held=self._held
+                "launch.processes.coordinator_main",
+                start,
+                self._environment,
+                log,
+                server=self._server,
+                held=self._prepared.lock,
             )
             undo.callback(self._coordinator.close)
             undo.callback(self._close_children)
@@ -101,10 +100,10 @@ class Supervision:
 
     def follow(self, stop: Stop) -> int:
         """Until the run has ended; the coordinator's exit code."""
-        passed_on, slept = False, Slept(min(2.0, self.config.hang_timeout / 2))
+        passed_on, slept = False, SuspensionDetector(min(2.0, self.config.hang_timeout / 2))
         while self._coordinator.process.poll() is None:
             if stop.asked and not passed_on:
-                self._coordinator.tell({"type": "leave"})
+                self._coordinator.send({"type": "leave"})
                 passed_on = True
             if stop.asked > 1:
                 return self._ended_with(FailureReport(COORDINATOR, None, "interrupted", "interrupted at once"))
@@ -131,25 +130,25 @@ class Supervision:
 
     def _obey(self) -> None:
         """Do what the coordinator asks for."""
-        for word in self._coordinator.words():
+        for message in self._coordinator.messages():
             self._heard = time.monotonic()
-            for name in word.get("restart", ()):
+            for name in message.get("restart", ()):
                 self._children[name].close()
                 self._start(self._everyone[name])
 
     def _start(self, member: TrainingProcess) -> str:
         """Start its process; where that is, in words."""
-        start: dict[str, Any] = {
-            "run_dir": str(self.run.path.absolute()),
-            "private_dir": self._private,
-            "rank": member.rank,
-            "device": self._devices[member.rank],
-        }
+        start = StageStart(
+            run_dir=str(self.run.path.absolute()),
+            private_dir=self._private,
+            rank=member.rank,
+            device=self._prepared.device_of(member),
+        )
         environment = {**self._environment, "RANK": str(member.rank), "LOCAL_RANK": str(member.rank)}
         log = self.run.log(member.log_name)
-        child = Child("launch.processes.stage_main", start, environment, log, True, self._server)
+        child = Child("launch.processes.stage_main", start, environment, log, quiet=True, server=self._server)
         self._children[member.name] = child
-        return f"process {child.process.pid} on {start['device']}, log {log}"
+        return f"process {child.process.pid} on {start.device}, log {log}"
 
     def _close_children(self) -> None:
         for child in self._children.values():
@@ -160,7 +159,7 @@ class Supervision:
             code = child.process.poll()
             if code and child not in self._told:
                 self._told.add(child)
-                self._coordinator.tell({"type": "gone", "who": name, "cause": ended(code)})
+                self._coordinator.send({"type": "gone", "who": name, "cause": ended(code)})
 
     def _await_the_rest(self) -> None:
         deadline = time.monotonic() + LEAVE_SECONDS

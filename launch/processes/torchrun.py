@@ -18,16 +18,19 @@ from typing import Any, NoReturn
 
 from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, tell
 from launch.failure import FailureRecorder, in_words, read_failure, record_failure
-from launch.prepare.placement import count_gpus, member_devices, place
+from launch.prepare.placement import count_gpus, member_devices
+from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.ranks import check_torchrun
 from launch.processes.child import Child, ended
-from launch.processes.rank_run import NothingToDo, own_config, prepared_run
-from launch.processes.rank_word import NotOfRankZeroError, Prepared, believe
+from launch.processes.measuring import finish
+from launch.processes.rank_run import own_config, rank_run
+from launch.processes.rank_word import NotOfRankZeroError, believe, rendezvous_of, sealed
 from launch.processes.supervise import make_private_dir
 from pipeline.config import Config
 from pipeline.errors import OnwardError
 from pipeline.ordinary_files import open_to_write
 from workers.control.failures import FailureReport, Interrupted, raise_interrupted
+from workers.control.start_messages import CoordinatorStart, RankStart
 from workers.links.wire import in_address
 from workers.observing.terminal.safe_stream import open_standard_streams, survive_lost_output
 from workers.observing.terminal.verbosity import detail, say, take_flags
@@ -64,14 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         arguments = take_flags(sys.argv[1:] if arguments is None else arguments)
         if not under_torchrun():
-            with ExitStack() as stack:
-                try:
-                    config, run, start_step, _ = prepared_run(arguments, stack)
-                except NothingToDo as end:
-                    return end.measured()
-                code = _serial(config, run, start_step)
-            if PREPARED not in os.environ:  # the command line does it itself
-                _say_trace(run)
+            with rank_run(arguments) as prepared:
+                code = finish(prepared) if prepared.finished else _serial(prepared)
+            if PREPARED not in os.environ and not prepared.finished:  # the command line does it itself
+                _say_trace(prepared.run)
             return code
         check_torchrun()
         leave_with_parent()
@@ -83,11 +82,12 @@ def main(arguments: list[str] | None = None) -> int:
         return tell(error)
 
 
-def _serial(config: Config, run: RunDir, start_step: int) -> int:
+def _serial(prepared: PreparedRun) -> int:
     from workers.observing.terminal.console import Terminal
     from workers.serial_run import run_serial
 
-    devices = [placement.device for placement in place(config, count_gpus())]
+    config, run, start_step = prepared.config, prepared.run, prepared.start_step
+    devices = [placement.device for placement in prepared.placements]
     failure_recorder = FailureRecorder(run, "the serial run")
     try:
         run_serial(config, run, devices, Terminal.of_process(), start_step, failure_recorder.failed)
@@ -110,15 +110,18 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
         signal.signal(number, raise_interrupted)
     with ExitStack() as stack:
         try:
-            config, run, start_step, held = prepared_run(arguments, stack, group)
-            coordinator, prepared, key = _start_coordinator(group, config, run, start_step, held, stack)
-        except (OnwardError, NothingToDo) as reason:
-            group.publish_last("run", {"run_dir": "", "finished": isinstance(reason, NothingToDo)})
-            if isinstance(reason, NothingToDo):
-                return reason.measured()
+            prepared = stack.enter_context(rank_run(arguments, group))
+            if not prepared.finished:
+                coordinator, announced, key = _start_coordinator(group, prepared, stack)
+        except OnwardError:
+            group.publish_last("run", {"run_dir": "", "finished": False})
             raise
-        group.publish("run", prepared.sealed(key))
-        finished = _train(group, config, run, prepared.meeting(key))
+        if prepared.finished:
+            group.publish_last("run", {"run_dir": "", "finished": True})
+            return finish(prepared)
+        run = prepared.run
+        group.publish("run", sealed(announced, key))
+        finished = _train(group, prepared.config, run, rendezvous_of(announced, key))
         try:
             code = coordinator.wait(None if finished else LEAVE_SECONDS)
         except Interrupted:
@@ -147,7 +150,7 @@ def _follow(group: RunGroup, arguments: list[str]) -> int:
                 said.append(f"rank {group.rank}: passed over a word in torchrun's store that is not of rank 0 ({lie})")
                 print(said[0], file=sys.stderr)
             return None
-        return (config.model_copy(update={"run_dir": str(run.path)}), run, prepared.meeting(key)), True
+        return (config.model_copy(update={"run_dir": str(run.path)}), run, rendezvous_of(prepared, key)), True
 
     joined, finished = group.look_up_until("run", START_SECONDS, believed)
     if joined is None:
@@ -159,9 +162,8 @@ _Joined = tuple[tuple[Config, RunDir, Rendezvous] | None, bool]
 """The run that a rank has joined, or None and whether it had been trained."""
 
 
-def _start_coordinator(
-    group: RunGroup, config: Config, run: RunDir, start_step: int, held: tuple[int, ...], stack: ExitStack
-) -> tuple[Child, Prepared, bytes]:
+def _start_coordinator(group: RunGroup, prepared: PreparedRun, stack: ExitStack) -> tuple[Child, RankStart, bytes]:
+    config, run = prepared.config, prepared.run
     private, host, store = "", "", ""
     if group.on_one_host:
         private = make_private_dir()
@@ -171,23 +173,28 @@ def _start_coordinator(
         stack.callback(remove_key, run.key)
         key, host = write_key(run.key), os.environ["MASTER_ADDR"]
         store = f"tcp://{in_address(host)}:{os.environ['MASTER_PORT']}"
-    start = {
-        "run_dir": str(run.path.absolute()),
-        "private_dir": private,
-        "key": key,
-        "host": host,
-        "store": store,
-        "device": _device(group, config, members(config)[0]),
-        "start_step": start_step,
-        "beat": 0,  # torchrun's processes do not listen: a coordinator that is stopped costs them `link.timeout`
-        "parent": members(config)[0].name,
-    }
+    run_dir = str(run.path.absolute())
+    start = CoordinatorStart(
+        run_dir=run_dir,
+        private_dir=private,
+        key=key,
+        host=host,
+        store=store,
+        device=_device(group, config, members(config)[0]),
+        start_step=prepared.start_step,
+        heartbeat_seconds=0,  # nobody listens under torchrun: a hung coordinator is noticed after `link.timeout`
+        parent=members(config)[0].name,
+    )
     child = Child(
-        "launch.processes.coordinator_main", start, process_environment(config.threads), run.log(COORDINATOR), held=held
+        "launch.processes.coordinator_main",
+        start,
+        process_environment(config.threads),
+        run.log(COORDINATOR),
+        held=prepared.lock,
     )
     stack.callback(child.close)
-    word = child.first_word(COORDINATOR_SECONDS)
-    return child, Prepared(str(run.path.absolute()), private, store, word["control"]), bytes.fromhex(key)
+    control = child.first_message(COORDINATOR_SECONDS)["control"]
+    return child, RankStart(run_dir=run_dir, private_dir=private, store=store, control=control), bytes.fromhex(key)
 
 
 def _train(group: RunGroup, config: Config, run: RunDir, meeting: Rendezvous) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,13 +13,14 @@ import pytest
 from torch.distributed import HashStore
 
 from launch.prepare.run_dir import begin_run
-from launch.processes.rank_word import NotOfRankZeroError, Prepared, believe
+from launch.processes.rank_word import NotOfRankZeroError, believe, rendezvous_of, sealed
 from launch.processes.supervise import make_private_dir
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.validation.loading import load_config
 from tests.runs import TINY
 from tests.strangers import NOBODY, needs_root
+from workers.control.start_messages import RankStart
 from workers.run.files import RunDir
 from workers.run.keys import write_key
 from workers.topology.torchrun import RunGroup
@@ -52,11 +54,14 @@ class Told:
         private = make_private_dir() if hosts == 1 else ""
         self.key_file = Path(private) / "key" if private else self.run.key
         self.key = bytes.fromhex(self.key_file.read_text() if private else write_key(self.run.key))
-        self.prepared = Prepared(str(self.run.path), private, "tcp://127.0.0.1:1", ["127.0.0.1", 2])
+        control: str | tuple[str, int] = f"{private}/control" if private else ("127.0.0.1", 2)
+        self.prepared = RankStart(
+            run_dir=str(self.run.path), private_dir=private, store="tcp://127.0.0.1:1", control=control
+        )
 
     @property
     def word(self) -> Word:
-        return self.prepared.sealed(self.key)
+        return json.loads(json.dumps(sealed(self.prepared, self.key)))  # as it comes out of the store
 
 
 @pytest.fixture(params=[1, 2], ids=["one host", "two hosts"])
@@ -67,7 +72,7 @@ def told(request: pytest.FixtureRequest, config: Config, tmp_path: Path) -> Told
 def test_a_rank_believes_rank_0(told: Told) -> None:
     run, prepared, key = believe(told.word, told.config)
     assert (run, prepared, key) == (told.run, told.prepared, told.key)
-    meeting = prepared.meeting(key)
+    meeting = rendezvous_of(prepared, key)
     assert meeting.key == told.key
     assert "key" not in told.word
     assert told.key.hex() not in str(told.word)
@@ -137,7 +142,7 @@ def test_the_run_that_the_command_line_names_counts_more_than_the_store(config: 
     lie = replace(mine.prepared, run_dir=str(other.run.path))
     with pytest.raises(NotOfRankZeroError):
         believe(other.word, asked)
-    run, _, _ = believe(lie.sealed(mine.key), asked)
+    run, _, _ = believe(sealed(lie, mine.key), asked)
     assert run == mine.run
 
 
