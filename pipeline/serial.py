@@ -6,7 +6,8 @@ finished the step; which of them runs is a matter of the configuration (`mode`, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from math import isfinite
 
 import torch
@@ -30,6 +31,26 @@ def build_stages(
         last.follow_with_target(nn.Sequential(*(stage.block for stage in stages)))
         last.remember_buffers()
     return stages
+
+
+def step_function(
+    config: Config, stages: Sequence[Stage], device: torch.device
+) -> Callable[..., Iterator[StageReport]]:
+    """The function below that `mode` and `precision.shared_scaler` ask for; it takes the arguments of `serial_step`.
+
+    Args:
+        config: of the run.
+        stages: all of them, with the state of the snapshot that the run goes on from, if there is one.
+        device: they compute on.
+    """
+    if config.mode == "end_to_end":
+        return partial(end_to_end_step, scaler=_shared_scaler(stages, device))
+    codec = config.link.codec
+    if config.precision.shared_scaler == "reference":
+        scaler = _shared_scaler(stages, device)
+        assert scaler is not None  # it is refused without fp16
+        return partial(shared_scaler_step, scaler=scaler, codec=codec)
+    return partial(serial_step, codec=codec)
 
 
 def serial_step(
@@ -140,3 +161,13 @@ def _finish_together(stages: Sequence[Stage], step: int, scaler: LossScaler, fin
         moved = scaler.step()
     for stage in stages:
         yield stage.finish(step, apply=lambda: moved, finite=finite)
+
+
+def _shared_scaler(stages: Sequence[Stage], device: torch.device) -> LossScaler | None:
+    """One for all stages, where any is in fp16."""
+    first = next((stage.scaler for stage in stages if stage.scaler is not None), None)
+    if first is None:
+        return None
+    shared = LossScaler(device, [stage.optimizer for stage in stages])
+    shared.scaler.load_state_dict(first.scaler.state_dict())  # where a snapshot had left it
+    return shared

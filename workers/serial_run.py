@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from types import FrameType
 
 import torch
@@ -15,10 +14,8 @@ import torch
 from pipeline.config import Config
 from pipeline.data.augment.device_photometrics import Photometrics, photometrics_on_device
 from pipeline.measures.online import Measure, online_measures
-from pipeline.precision import LossScaler
 from pipeline.replicas import SOLO
-from pipeline.serial import build_stages, end_to_end_step, serial_step, shared_scaler_step
-from pipeline.stage.report import StageReport
+from pipeline.serial import build_stages, step_function
 from pipeline.stage.stage import Stage
 from workers.control.failures import (
     FailureReport,
@@ -132,7 +129,7 @@ class _Training:
 
     def __post_init__(self) -> None:
         self._noise = NoisePolicy(self.config, self.feed.steps_per_epoch)
-        self._one_step = _way_to_step(self.config, self.stages, self.device)
+        self._one_step = step_function(self.config, self.stages, self.device)
         self._finished = _finisher(self.config)
         self._times = [StageTimes() for _ in self.stages]
         self._memory = ProcessMemory(self.device)
@@ -209,24 +206,3 @@ class _Stop:
     def _passed_on(self, number: int, frame: FrameType | None) -> None:
         """The command line was asked, which counts for itself how often."""
         self.asked = True
-
-
-def _way_to_step(config: Config, stages: Sequence[Stage], device: torch.device) -> Callable[..., Iterator[StageReport]]:
-    if config.mode == "end_to_end":
-        return partial(end_to_end_step, scaler=_shared_scaler(stages, device))
-    codec = config.link.codec
-    if config.precision.shared_scaler == "reference":
-        shared = _shared_scaler(stages, device)
-        assert shared is not None  # it is refused without fp16
-        return partial(shared_scaler_step, scaler=shared, codec=codec)
-    return partial(serial_step, codec=codec)
-
-
-def _shared_scaler(stages: Sequence[Stage], device: torch.device) -> LossScaler | None:
-    """One for all stages, where any is in fp16."""
-    first = next((stage.scaler for stage in stages if stage.scaler is not None), None)
-    if first is None:
-        return None
-    shared = LossScaler(device, [stage.optimizer for stage in stages])
-    shared.scaler.load_state_dict(first.scaler.state_dict())  # where a snapshot had left it
-    return shared

@@ -6,6 +6,7 @@ real, since initialisation may read values; before its optimizer is made, every 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from launch.plan.live_bytes import LiveBytes
 from pipeline.config import Config
-from pipeline.config.engines import TorchEngine
+from pipeline.config.engines import TorchEngineConfig
 from pipeline.replicas import SOLO, ReplicaGroup
 from pipeline.replicas.team import PendingSum
 from pipeline.stage.stage import Stage
@@ -63,9 +64,14 @@ class FakeStage(Stage):
         config, index, group: as `Stage` takes them.
     """
 
+    _fake: FakeTensorMode
+    _live: LiveBytes
+    kept: int
+    """Bytes that autograd keeps when the backward begins."""
+
     def __init__(self, live: LiveBytes, fake: FakeTensorMode, config: Config, index: int, group: ReplicaGroup) -> None:
-        # `nn.Module` is initialised by the next line, and calls `_build`, which needs these.
-        self.__dict__.update(_live=live, _fake=fake, kept=0, _from=0)
+        self._fake, self._live = fake, live  # before the constructor of `nn.Module`, since the next line calls `_build`
+        self.kept, self._after_forward = 0, 0
         super().__init__(config, index, STEPS_PER_EPOCH, team=group)
         self.span = self._span
 
@@ -81,6 +87,11 @@ class FakeStage(Stage):
         self.kept = self._live.now - before - onward.untyped_storage().nbytes()
         return onward
 
+    def backward(self, step: int, *inputs: Any, **keywords: Any) -> Tensor:
+        """As `Stage.backward`."""
+        self._after_forward = self._live.now
+        return super().backward(step, *inputs, **keywords)
+
     def tensors(self) -> list[Tensor]:
         """What is there before the first step."""
         return [*self.parameters(), *self.buffers(), *self._buffers_kept._before]
@@ -88,10 +99,8 @@ class FakeStage(Stage):
     @contextmanager
     def _span(self, what: str) -> Iterator[None]:
         before, self._live.moment = self._live.moment, f"{what} of stage {self.index}"
-        if what == "update":
-            self._from = self._live.now
-        elif what == "backward":
-            self.kept += self._live.now - self._from
+        if what == "backward":
+            self.kept += self._live.now - self._after_forward
         yield
         self._live.moment = before
 
@@ -137,7 +146,9 @@ def fake_stages(config: Config, indices: Sequence[int], live: LiveBytes, fake: F
     stages = [FakeStage(live, fake, config, index, group) for index in indices]
     last = stages[-1]
     if config.mode == "end_to_end" and last.target is not None:  # as `build_stages` does
-        last.follow_with_target(nn.Sequential(*(stage.block for stage in stages)))
+        with warnings.catch_warnings():  # copying a fake tensor asks for its address
+            warnings.simplefilter("ignore")
+            last.follow_with_target(nn.Sequential(*(stage.block for stage in stages)))
         last.remember_buffers()
     return stages
 
@@ -149,4 +160,4 @@ def without_engines(config: Config) -> Config:
         for index, own in config.stages.items()
     }
     precision = config.precision.model_copy(update={"compile": False})
-    return config.model_copy(update={"engine": TorchEngine(), "precision": precision, "stages": overrides})
+    return config.model_copy(update={"engine": TorchEngineConfig(), "precision": precision, "stages": overrides})

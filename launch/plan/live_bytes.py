@@ -19,15 +19,15 @@ from torch.utils._pytree import tree_leaves
 Operation = Callable[..., Any]
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While entered, every storage that an operation returns counts until it is freed.
 
-    A value that Python asks of a tensor (`.item()`, `bool(...)`) has no number here; it is answered with 0, which
-    stands for a finite loss and for gradients that did not overflow.
+    A value that Python asks of a tensor (`.item()`, `bool(...)`) has no number here. It is answered with 1, which is a
+    finite loss and a count that may divide; and with 0 where it says how many gradients overflowed.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = 0
         """Bytes that are alive."""
         self.peak = 0
@@ -37,6 +37,8 @@ class LiveBytes(TorchDispatchMode):
         self.moment = ""
         """What the code is at, for whoever reads `peak_moment`."""
         self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._overflows: set[int] = set()
+        """Storages of numbers of gradients that are not finite."""
 
     def begin(self) -> None:
         """Measure the peak from here on."""
@@ -53,17 +55,25 @@ class LiveBytes(TorchDispatchMode):
         self,
         func: Operation,
         types: Sequence[type],
-        args: Sequence[object] = (),
+        args: Sequence[Any] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         """Run one operation, and count what it returns."""
         if func is torch.ops.aten._local_scalar_dense.default:
-            return _zero(args[0])
+            return self._answer(args[0])
+        if func is torch.ops.aten._amp_foreach_non_finite_check_and_unscale_.default:
+            self._overflows.add(args[1].untyped_storage()._cdata)
         result: object = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self._count(leaf)
+        self._reach(self.now + workspace(func, args, result))
         return result
+
+    def _answer(self, tensor: Tensor) -> bool | int | float:
+        if tensor.dtype == torch.bool or tensor.untyped_storage()._cdata in self._overflows:
+            return False
+        return 1.0 if tensor.is_floating_point() else 1
 
     def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
@@ -78,12 +88,35 @@ class LiveBytes(TorchDispatchMode):
 
         self._alive[key] = weakref.ref(storage, freed)
         self.now += size
-        if self.now > self.peak:
-            self.peak, self.peak_moment = self.now, self.moment
+        self._reach(self.now)
+
+    def _reach(self, size: int) -> None:
+        if size > self.peak:
+            self.peak, self.peak_moment = size, self.moment
 
 
-def _zero(tensor: object) -> bool | int | float:
-    assert isinstance(tensor, Tensor)
-    if tensor.dtype == torch.bool:
-        return False
-    return 0.0 if tensor.is_floating_point() else 0
+def workspace(func: Operation, args: Sequence[Any], result: Any) -> int:
+    """Bytes that a kernel of the CPU has, at its worst moment, beyond what it returns.
+
+    oneDNN computes convolutions in a layout of its own, and copies what comes and goes, unless it is laid out channels
+    last: inputs and weights before, the output after. The backward does so first for the gradient of the input, then
+    for that of the weights. The backward of batch norm has a second gradient of the input for a moment.
+    """
+    if func is torch.ops.aten.native_batch_norm_backward.default:
+        return _nbytes(result[0])
+    if func is torch.ops.aten.convolution.default and _is_copied(args[0]):
+        return max(_nbytes(args[0]) + _nbytes(args[1]), _nbytes(result))
+    if func is torch.ops.aten.convolution_backward.default and _is_copied(args[1]):
+        gradient, x, weight = (_nbytes(tensor) for tensor in args[:3])
+        to_input, to_weight = (_nbytes(tensor) for tensor in result[:2])
+        half = args[1].dtype.itemsize < 4  # then the gradients are copied once more, those of the weights from fp32
+        return max(x + gradient + half * 2 * weight, gradient + weight - to_weight, (1 + half) * to_input - to_weight)
+    return 0
+
+
+def _is_copied(x: Tensor) -> bool:
+    return x.dim() == 4 and x.is_contiguous()
+
+
+def _nbytes(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.numel() * tensor.element_size()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +15,8 @@ from pipeline.config import Config
 from pipeline.data.augment.resolution import view_sizes
 from pipeline.data.augment.view_kinds import sizes_differ
 from pipeline.data.packing import pack
-from pipeline.precision import DTYPES, LossScaler
-from pipeline.serial import end_to_end_step, serial_step, shared_scaler_step
+from pipeline.precision import DTYPES
+from pipeline.serial import step_function
 from pipeline.shapes import view_shapes
 from pipeline.stage.codecs import round_trip
 from pipeline.stage.phases import Phases
@@ -24,6 +24,7 @@ from pipeline.stage.state import snapshot_tensors
 
 STEPS = 2
 """The first makes gradients and the optimizer's state; from the second on each step is like the other."""
+CPU = torch.device("cpu")
 NOISE = 1.0
 """Level of the noise; where a stage has none the level has no effect."""
 
@@ -69,7 +70,7 @@ class ProcessMemory:
 
 
 def process_memory(config: Config, indices: Sequence[int]) -> ProcessMemory:
-    """Run two steps of a process that trains the stages `indices` on fake tensors, and read off what they take.
+    """Run steps of a process that trains the stages `indices` on fake tensors, and read off what they take.
 
     Raises:
         RuntimeError: an operation of the user's own network, or loss, has no fake form.
@@ -78,42 +79,48 @@ def process_memory(config: Config, indices: Sequence[int]) -> ProcessMemory:
     fake, live = FakeTensorMode(allow_non_fake_inputs=True), LiveBytes()
     stages = fake_stages(config, indices, live, fake)
     live.adopt(tensor for stage in stages for tensor in stage.tensors())
+    peak, moment = 0, ""
     with fake:
-        steps, peak, moment, output = _steps(config, stages), 0, "", 0
-        with live:
-            for number, (batch, step) in enumerate(steps):
-                live.begin()
-                output = step(batch)
-                if number % STEPS and live.peak > peak:
-                    peak, moment = live.peak, live.peak_moment
-        held = tuple(_stage_memory(stage) for stage in stages)
-        last = indices[-1] == config.num_stages
-        return ProcessMemory(held, _nbytes(batch), 0 if last else output, peak, moment)
+        step = _step_function(config, stages)
+        for number in _steps(config, stages):
+            batch = _batch(config, indices[0], number)
+            entered = live.adopt([batch])
+            live.now -= entered  # it is counted as what it is: a buffer of the link or of the feed
+            with live:
+                for _ in range(STEPS):
+                    live.begin()
+                    output = step(batch, number)
+            if live.peak > peak:
+                peak, moment = live.peak, live.peak_moment
+        memory = tuple(_stage_memory(stage) for stage in stages)
+    sent = 0 if indices[-1] == config.num_stages else output
+    return ProcessMemory(memory, _nbytes(batch), sent, peak, moment)
 
 
-def _steps(config: Config, stages: Sequence[FakeStage]) -> Iterator[tuple[Tensor, Callable[[Tensor], int]]]:
-    """Of each stage that learns at other times than the others, `STEPS` steps: the batch, and what computes them."""
+def _steps(config: Config, stages: Sequence[FakeStage]) -> list[int]:
+    """A step with the largest views; in mode sequential one for each stage that learns."""
     phases = Phases.of(config, STEPS_PER_EPOCH)
     learners = [stage.index for stage in stages] if phases.count > 1 else [1]
-    step = _way_to_step(config, stages)
-    for learner in learners:
-        number = (learner - 1) * phases.steps + _largest_epoch(config, phases)
-        batch = _batch(config, stages[0].index, number)
-        for _ in range(STEPS):
-            yield batch, lambda batch, number=number: step(batch, number)
+    return [(learner - 1) * phases.steps + _largest_epoch(config, phases) for learner in learners]
 
 
-def _way_to_step(config: Config, stages: Sequence[FakeStage]) -> Callable[[Tensor, int], int]:
-    """How the process goes through a step; the function returns the bytes of what is sent on."""
-    levels = [NOISE] * config.num_stages
+def _step_function(config: Config, stages: Sequence[FakeStage]) -> Callable[[Tensor, int], int]:
+    """How the process goes through a step: from the batch and its number to the bytes of what is sent on."""
     labels = torch.zeros(config.data.batch_size, dtype=torch.int64) if config.uses_labels else None
-    codec = config.link.codec
+    serial = step_function(config, stages, CPU) if config.in_one_process else None
+    levels = [NOISE] * config.num_stages
+
+    def in_one_process(batch: Tensor, number: int) -> int:
+        assert serial is not None
+        for _ in serial(stages, batch, number, levels, labels):
+            pass
+        return 0
 
     def pipelined(batch: Tensor, number: int) -> int:
         learner, activations = stages[0].phases.learner(number), batch
         reached = [stage for stage in stages if learner is None or stage.index <= learner]
         for stage in reached:
-            activations = activations if stage is stages[0] else round_trip(codec, activations)
+            activations = activations if stage is stages[0] else round_trip(config.link.codec, activations)
             forward = stage if learner in (None, stage.index) else stage.relay
             activations = forward(activations, number, NOISE)
         for stage in reached:
@@ -121,22 +128,7 @@ def _way_to_step(config: Config, stages: Sequence[FakeStage]) -> Callable[[Tenso
                 stage.update(number, labels)
         return _nbytes(activations)
 
-    def serial(batch: Tensor, number: int) -> int:
-        for _ in one_step(stages, batch, number, levels, labels=labels):
-            pass
-        return 0
-
-    if not config.in_one_process:
-        return pipelined
-    scaler = LossScaler(torch.device("cpu"), [s.optimizer for s in stages]) if stages[0].scaler is not None else None
-    one_step: Callable[..., Iterator[object]]
-    if config.mode == "end_to_end":
-        one_step = lambda *args, **keywords: end_to_end_step(*args, **keywords, scaler=scaler)
-    elif config.precision.shared_scaler == "reference":
-        one_step = lambda *args, **keywords: shared_scaler_step(*args, **keywords, scaler=scaler, codec=codec)
-    else:
-        one_step = lambda *args, **keywords: serial_step(*args, **keywords, codec=codec)
-    return serial
+    return in_one_process if config.in_one_process else pipelined
 
 
 def _largest_epoch(config: Config, phases: Phases) -> int:

@@ -1,0 +1,131 @@
+"""What PyTorch's allocator hands out while real steps of one process run, by the profiler's events of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from pipeline.config import Config
+from pipeline.data.augment.resolution import view_sizes
+from pipeline.data.augment.view_kinds import sizes_differ
+from pipeline.data.packing import pack
+from pipeline.precision import DTYPES
+from pipeline.replicas import SOLO, ReplicaGroup
+from pipeline.serial import build_stages, step_function
+from pipeline.shapes import view_shapes
+from pipeline.stage.stage import Stage
+from workers.links.base import LinkAddress, Receiver, Sender
+from workers.links.messages import Header, Message, TensorSpec
+from workers.run.faults import Faults
+from workers.run.files import RunDir
+from workers.stage.worker import Activity, Snapshots, StageWorker
+
+CPU = torch.device("cpu")
+MARK = "beginning of step "
+STEPS = 3
+"""The first makes gradients and the optimizer's state."""
+
+
+def measured_peak(config: Config, indices: Sequence[int], group: ReplicaGroup = SOLO) -> int:
+    """Most bytes at once in steps 2 and 3 of the process that trains the stages `indices`, less the batch itself."""
+    batch = random_batch(config, indices[0])
+    labels = torch.arange(config.data.batch_size) % 2 if config.uses_labels else None
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        if config.in_one_process:
+            stages = build_stages(config, 1)
+            one_step, levels = step_function(config, stages, CPU), [1.0] * config.num_stages
+            for _ in Batches(batch, labels):
+                for _ in one_step(stages, batch, 0, levels, labels):
+                    pass
+        else:
+            stages = [Stage(config, index, 1, team=group) for index in indices]
+            work(stages, Batches(batch, labels), indices[-1] < config.num_stages)
+    return largest_sum(profiled)
+
+
+def work(stages: Sequence[Stage], batches: Batches, sends: bool) -> None:
+    """The loop of a stage's process."""
+    source = Source(batches)
+    faults, activity = Faults((), RunDir(Path("nowhere")), (1,), 1), Activity(stages[0].index)
+    sender = Sink(source.address, source.spec) if sends else None
+    StageWorker(stages, source, sender, None, 5.0, cast(Snapshots, None), faults, activity).run()
+
+
+class Batches:
+    """The same batch for every step, each announced to the profiler."""
+
+    def __init__(self, batch: Tensor, labels: Tensor | None) -> None:
+        self.batch, self.labels = batch, b"" if labels is None else labels.numpy().astype("<i4").tobytes()
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Message]:
+        while self.count < STEPS:
+            yield self.next()
+
+    def next(self) -> Message:
+        with record_function(f"{MARK}{self.count}"):
+            self.count += 1
+        levels = (1.0,) * 9
+        return Message(Header(0, 0, levels, last=self.count == STEPS, labels=self.labels), self.batch)
+
+
+class Source(Receiver):
+    """Where batches come from."""
+
+    def __init__(self, batches: Batches) -> None:
+        address = LinkAddress("link1", "stage 1", "stage 2", "", b"", 2)
+        super().__init__(address, TensorSpec((1,), batches.batch.dtype))
+        self._batches = batches
+
+    def recv(self, timeout: float) -> Message:
+        return self._batches.next()
+
+    def waiting(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass
+
+
+class Sink(Sender):
+    """Where activations go: they are copied elsewhere at once, as into shared memory."""
+
+    def await_room(self, timeout: float) -> None:
+        pass
+
+    def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def random_batch(config: Config, index: int) -> Tensor:
+    """What enters stage `index`, on one replica."""
+    rows, views = config.data.batch_size // config.replicas_of(index), config.num_views
+    shapes = view_shapes(config, index, view_sizes(config.data, 0, views))
+    source = torch.Generator().manual_seed(0)
+    if index == 1:
+        made = [torch.randint(0, 256, (rows, *shape), generator=source, dtype=torch.uint8) for shape in shapes]
+    else:
+        dtype = DTYPES[config.stage(index - 1).precision.dtype]
+        made = [torch.randn((rows, *shape), generator=source).to(dtype) for shape in shapes]
+    return pack(made, sizes_differ(config.data))
+
+
+def largest_sum(profiled: profile) -> int:
+    """Of what is allocated and not freed, from the beginning of the second step on."""
+    events = sorted(profiled.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    begin = next(event.start_ns() for event in events if event.name() == f"{MARK}1")
+    now = largest = 0
+    for event in events:
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            if event.start_ns() >= begin:
+                largest = max(largest, now)
+    return largest

@@ -1,0 +1,40 @@
+"""What is said that a process takes, against what PyTorch's allocator hands out while it runs for real."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from launch.plan.process_memory import process_memory
+from tests.launch.plan.measured import measured_peak
+from tests.pipeline.small import small_config
+
+SHARE = 0.02
+"""Of the measured peak, by which the account may be off."""
+
+WIDE = {"model": {"backbone": "resnet18", "width": 32, "stem": "cifar"}, "data": {"batch_size": 32, "image_size": 32}}
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "noise": {"noise": {"kind": "all"}},
+    "bf16": {"precision": {"dtype": "bf16"}, "noise": {"kind": "all"}},
+    "fp16": {"precision": {"dtype": "fp16"}},
+    "channels last": {"precision": {"channels_last": True}},
+    "transformer": {"model": {"backbone": "vit_b_16", "patch_size": 8, "hidden_dim": 64, "num_heads": 4, "num_layers": 2, "mlp_dim": 128, "cuts": ["encoder.layers.encoder_layer_0"]}},
+    "target network": {"objective": {"kind": "byol"}},
+    "contrastive": {"objective": {"kind": "simclr"}, "optimizer": {"kind": "adamw", "warmup_epochs": 1}},
+    "labels": {"objective": {"kind": "supervised"}},
+    "views of several sizes": {"data": {"views": [{"count": 2}, {"count": 2, "size": 16}]}},
+    "one loss": {"mode": "end_to_end"},
+    "one process": {"runtime": "serial", "objective": {"kind": "vicreg"}},
+    "stages that share a process": {"processes": 2, "link": {"codec": "int8"}},
+    "stages that differ": {"stages": {2: {"precision": {"dtype": "bf16"}, "optimizer": {"kind": "adamw", "warmup_epochs": 1}}}},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_peak_is_what_the_allocator_hands_out(case: str) -> None:
+    config = small_config(**{**WIDE, **CASES[case]})
+    stages = [1, 2, 3, 4] if config.in_one_process else [1, 2] if config.processes else [2]
+    said, seen = process_memory(config, stages), measured_peak(config, stages)
+    assert abs(said.peak - seen) <= SHARE * seen, f"{said.peak:,} bytes said, {seen:,} handed out; {said.moment}"
