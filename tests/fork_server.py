@@ -31,6 +31,7 @@ from typing import Any, NoReturn, TextIO
 from launch.processes.fork_client import Forked, ForkServer
 from launch.processes.fork_server import PRELOAD, run_as, serve
 
+COMMAND = "launch.cli"
 ARGUMENTS = "ONWARD_TEST_ARGUMENTS"
 FORKED = ("launch.processes.fork_server", "launch.train")
 """Modules that a command starts as `python -m`, and that need nothing of a new interpreter."""
@@ -50,19 +51,25 @@ class SessionServer(ForkServer):
 
     module = "tests.fork_server"
 
-    def command(self, arguments: Sequence[str], environment: dict[str, str], out: int, err: int) -> Any:
-        """`onward ARGUMENTS` in a process of its own."""
-        environment = {**environment, ARGUMENTS: json.dumps(arguments)}
+    def run(
+        self, module: str, arguments: Sequence[str], environment: dict[str, str], streams: tuple[int, int, int]
+    ) -> Forked:
+        """`python -m MODULE ARGUMENTS` in a process of its own; `streams` are its standard ones."""
+        given = {**environment, ARGUMENTS: json.dumps([module, *arguments])}
+        name = "onward" if module == COMMAND else module
+        title = " ".join((name, *arguments, environment.get("TMPDIR", "")))  # by which tests find what is left
         with Path(os.devnull).open("rb") as nothing:
-            title = " ".join(("onward", *arguments, environment.get("TMPDIR", "")))  # by which tests find what is left
-            return self.start("tests.fork_server", title, environment, (nothing.fileno(), out, err, nothing.fileno()))
+            return self.start("tests.fork_server", title, given, (*streams, nothing.fileno()))
+
+    def command(self, arguments: Sequence[str], environment: dict[str, str], out: int, err: int) -> Forked:
+        """`onward ARGUMENTS` in a process of its own."""
+        with Path(os.devnull).open("rb") as nothing:
+            return self.run(COMMAND, arguments, environment, (nothing.fileno(), out, err))
 
     def peer(self, module: str) -> Peer:
         """`python -m MODULE` in a process of its own that is spoken to through its standard streams."""
         (reader, stdin), (stdout, writer) = os.pipe(), os.pipe()
-        with Path(os.devnull).open("rb") as nothing:
-            streams = (reader, writer, 2, nothing.fileno())
-            forked = self.start(module, f"test {module}", dict(os.environ), streams)
+        forked = self.run(module, (), dict(os.environ), (reader, writer, 2))
         os.close(reader)
         os.close(writer)
         return Peer(forked, os.fdopen(stdin, "w"), os.fdopen(stdout))
@@ -70,7 +77,7 @@ class SessionServer(ForkServer):
 
 @dataclass(frozen=True)
 class Peer:
-    """The part of `subprocess.Popen` that tests with peers need."""
+    """The part of `subprocess.Popen` that tests need."""
 
     forked: Forked
     stdin: TextIO
@@ -175,41 +182,58 @@ def _leave(run: Callable[[], None]) -> NoReturn:
         if not isinstance(end.code, int | None):
             print(end.code, file=sys.stderr)
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        code = -signal.SIGINT
     except BaseException:
         traceback.print_exc()
     finally:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError):  # nobody reads it any more
+            code = 120
+        if code == -signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
         os._exit(code)
 
 
-def _command() -> None:
-    """In the forked process: the command line, whose interpreters are forks."""
+def _ordered() -> None:
+    """In the forked process: the module that was ordered; the interpreters of a run that it starts are forks."""
     new_interpreter = subprocess.Popen
 
     def popen(arguments: Sequence[str], **options: Any) -> Any:
         forked = list(arguments[:3]) == [sys.executable, "-P", "-m"] and arguments[3] in FORKED
         return ForkedPopen(arguments, **options) if forked else new_interpreter(arguments, **options)
 
-    arguments = json.loads(os.environ.pop(ARGUMENTS))
+    module, *arguments = json.loads(os.environ.pop(ARGUMENTS))
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the server ignores it
     tempfile.tempdir = None  # it was found out while everything was imported, as was where to look for modules
-    sys.path[1:1] = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    sys.path[1:1] = folders
     subprocess.Popen = popen  # type: ignore[assignment,misc]
     encoding = os.environ.get("PYTHONIOENCODING", "utf-8")
     sys.stdout, sys.stderr = (
         open(number, "w", encoding=encoding, errors=errors)  # noqa: SIM115
         for number, errors in ((1, "strict"), (2, "backslashreplace"))
     )
-    from launch.cli import main
-
-    main(arguments)
+    for hook in (Path(folder, "sitecustomize.py") for folder in folders):
+        if hook.exists():  # which an interpreter runs at its start; the processes of a run inherit what it has done
+            runpy.run_path(str(hook))
+    if module == COMMAND:
+        importlib.import_module(COMMAND).main(arguments)
+    else:
+        sys.argv = [module, *arguments]
+        sys.modules.pop(module, None)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
     if ARGUMENTS in os.environ:
-        _command()
+        _ordered()
     else:
         channel = socket.socket(fileno=int(sys.argv[1]))
         gc.disable()
