@@ -9,6 +9,7 @@ begins, and those that another program starts, use new interpreters.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import importlib
 import io
@@ -28,11 +29,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from launch.processes import fork_server
 from launch.processes.fork_client import Forked, ForkServer
 from launch.processes.fork_server import PRELOAD, run_as, serve
 
 COMMAND = "launch.cli"
-ARGUMENTS = "ONWARD_TEST_ARGUMENTS"
+ARGUMENTS, HELD, RECEIVED = (f"ONWARD_TEST_{name}" for name in ("ARGUMENTS", "HELD", "RECEIVED"))
 FORKED = ("launch.processes.fork_server", "launch.train")
 """Modules that a command starts as `python -m`, and that need nothing of a new interpreter."""
 ALSO = (
@@ -52,14 +54,26 @@ class SessionServer(ForkServer):
     module = "tests.fork_server"
 
     def run(
-        self, module: str, arguments: Sequence[str], environment: dict[str, str], streams: tuple[int, int, int]
+        self,
+        module: str,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        streams: tuple[int, int, int],
+        held: Sequence[int] = (),
     ) -> Forked:
-        """`python -m MODULE ARGUMENTS` in a process of its own; `streams` are its standard ones."""
-        given = {**environment, ARGUMENTS: json.dumps([module, *arguments])}
+        """`python -m MODULE ARGUMENTS` in a process of its own.
+
+        Args:
+            module, arguments: what it runs.
+            environment: all of it.
+            streams: its standard ones.
+            held: open files that it has under the same numbers.
+        """
+        given = {**environment, ARGUMENTS: json.dumps([module, *arguments]), HELD: json.dumps(held)}
         name = "onward" if module == COMMAND else module
         title = " ".join((name, *arguments, environment.get("TMPDIR", "")))  # by which tests find what is left
         with Path(os.devnull).open("rb") as nothing:
-            return self.start("tests.fork_server", title, given, (*streams, nothing.fileno()))
+            return self.start("tests.fork_server", title, given, (*streams, nothing.fileno(), *held))
 
     def command(self, arguments: Sequence[str], environment: dict[str, str], out: int, err: int) -> Forked:
         """`onward ARGUMENTS` in a process of its own."""
@@ -201,6 +215,12 @@ def _leave(run: Callable[[], None]) -> NoReturn:
         os._exit(code)
 
 
+def _out_of_the_way(descriptor: int) -> int:
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD, 1000)
+    os.close(descriptor)
+    return moved
+
+
 def _ordered() -> None:
     """In the forked process: the module that was ordered; the interpreters of a run that it starts are forks."""
     new_interpreter = subprocess.Popen
@@ -210,6 +230,10 @@ def _ordered() -> None:
         return ForkedPopen(arguments, **options) if forked else new_interpreter(arguments, **options)
 
     module, *arguments = json.loads(os.environ.pop(ARGUMENTS))
+    wanted, received = (json.loads(os.environ.pop(name)) for name in (HELD, RECEIVED))
+    for number, descriptor in zip(wanted, [_out_of_the_way(descriptor) for descriptor in received], strict=True):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the server ignores it
     tempfile.tempdir = None  # it was found out while everything was imported, as was where to look for modules
     folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
@@ -220,6 +244,7 @@ def _ordered() -> None:
         open(number, "w", encoding=encoding, errors=errors)  # noqa: SIM115
         for number, errors in ((1, "strict"), (2, "backslashreplace"))
     )
+    sys.orig_argv = [sys.executable, "-P", "-m", module, *arguments]
     for hook in (Path(folder, "sitecustomize.py") for folder in folders):
         if hook.exists():  # which an interpreter runs at its start; the processes of a run inherit what it has done
             runpy.run_path(str(hook))
@@ -242,6 +267,8 @@ if __name__ == "__main__":
         gc.collect()
         gc.freeze()
         gc.enable()
+        fork_server.STREAMS += 10
         ordered = serve(channel)
         if ordered is not None:
+            os.environ[RECEIVED] = json.dumps(ordered.streams[4:])
             _leave(lambda: run_as(ordered))
