@@ -29,14 +29,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+
 from launch.processes import fork_server
 from launch.processes.fork_client import Forked, ForkServer
 from launch.processes.fork_server import PRELOAD, run_as, serve
+from workers.run.signals import WARNINGS
 
 COMMAND = "launch.cli"
 ARGUMENTS, HELD, RECEIVED = (f"ONWARD_TEST_{name}" for name in ("ARGUMENTS", "HELD", "RECEIVED"))
-FORKED = ("launch.processes.fork_server", "launch.train")
+TORCHRUN, RANK = "torch.distributed.run", "launch.train"
+FORKED = ("launch.processes.fork_server", "tests.fork_server", RANK)
 """Modules that a command starts as `python -m`, and that need nothing of a new interpreter."""
+OF_RANKS = (RANK, "launch.evaluate", "launch.processes.coordinator_main")
+"""What torchrun starts, and what its ranks do."""
 ALSO = (
     "launch.cli",
     "launch.processes.local",
@@ -45,6 +51,7 @@ ALSO = (
     "torchvision",
     "deepspeed",
     "workers.links.rpc",
+    "torch.distributed.run",
 )
 
 
@@ -76,9 +83,10 @@ class SessionServer(ForkServer):
             return self.start("tests.fork_server", title, given, (*streams, nothing.fileno(), *held))
 
     def command(self, arguments: Sequence[str], environment: dict[str, str], out: int, err: int) -> Forked:
-        """`onward ARGUMENTS` in a process of its own."""
+        """`onward ARGUMENTS`, or what begins with `python -m MODULE`, in a process of its own."""
+        module, *rest = arguments[2:] if list(arguments[:2]) == [sys.executable, "-m"] else (COMMAND, *arguments)
         with Path(os.devnull).open("rb") as nothing:
-            return self.run(COMMAND, arguments, environment, (nothing.fileno(), out, err))
+            return self.run(module, rest, environment, (nothing.fileno(), out, err))
 
     def peer(self, module: str) -> Peer:
         """`python -m MODULE` in a process of its own that is spoken to through its standard streams."""
@@ -179,9 +187,7 @@ def _run(module: str, arguments: Sequence[str], environment: dict[str, str]) -> 
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         os.environ.clear()
         os.environ.update(environment)
-        sys.argv = [module, *arguments]
-        sys.modules.pop(module, None)  # as in a new interpreter: what runs as __main__ has not been imported
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        _become(module, arguments)
 
     _leave(run)
 
@@ -222,28 +228,23 @@ def _out_of_the_way(descriptor: int) -> int:
 
 
 def _ordered() -> None:
-    """In the forked process: the module that was ordered; the interpreters of a run that it starts are forks."""
-    new_interpreter = subprocess.Popen
-
-    def popen(arguments: Sequence[str], **options: Any) -> Any:
-        forked = list(arguments[:3]) == [sys.executable, "-P", "-m"] and arguments[3] in FORKED
-        return ForkedPopen(arguments, **options) if forked else new_interpreter(arguments, **options)
-
+    """In the forked process: what was ordered, as an interpreter would have begun with it."""
     module, *arguments = json.loads(os.environ.pop(ARGUMENTS))
     wanted, received = (json.loads(os.environ.pop(name)) for name in (HELD, RECEIVED))
     for number, descriptor in zip(wanted, [_out_of_the_way(descriptor) for descriptor in received], strict=True):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the server ignores it
+    for number in (signal.SIGHUP, *WARNINGS):
+        signal.signal(number, signal.SIG_DFL)  # the server ignores them
     tempfile.tempdir = None  # it was found out while everything was imported, as was where to look for modules
     folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
     sys.path[1:1] = folders
-    subprocess.Popen = popen  # type: ignore[assignment,misc]
     encoding = os.environ.get("PYTHONIOENCODING", "utf-8")
     sys.stdout, sys.stderr = (
-        open(number, "w", encoding=encoding, errors=errors)  # noqa: SIM115
+        open(number, "w", encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115
         for number, errors in ((1, "strict"), (2, "backslashreplace"))
     )
+    _fork_for_interpreters(module)
     sys.orig_argv = [sys.executable, "-P", "-m", module, *arguments]
     for hook in (Path(folder, "sitecustomize.py") for folder in folders):
         if hook.exists():  # which an interpreter runs at its start; the processes of a run inherit what it has done
@@ -251,9 +252,47 @@ def _ordered() -> None:
     if module == COMMAND:
         importlib.import_module(COMMAND).main(arguments)
     else:
-        sys.argv = [module, *arguments]
-        sys.modules.pop(module, None)
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        _become(module, arguments)
+
+
+def _become(module: str, arguments: Sequence[str]) -> None:
+    sys.argv = [module, *arguments]
+    sys.modules.pop(module, None)  # as in a new interpreter: what runs as __main__ has not been imported
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _fork_for_interpreters(module: str) -> None:
+    """What this process starts as `python -m` is forked too.
+
+    torchrun has threads when it starts the ranks, and so has rank 0 when it starts the coordinator: a fork of theirs
+    could hang. Each has a server of its own for them, made while it has none.
+    """
+    new_interpreter, execve = subprocess.Popen, os.execve
+    server: SessionServer | None = None
+
+    def popen(args: Sequence[str], **options: Any) -> Any:
+        if list(args[:3]) == [sys.executable, "-P", "-m"] and args[3] in FORKED:
+            return ForkedPopen(args, **options)
+        begin = list(args[:2])
+        if server is None or begin not in ([sys.executable, "-u"], [sys.executable, "-P"]) or args[3] not in OF_RANKS:
+            return new_interpreter(args, **options)
+        streams = (options.get("stdin") or 0, options.get("stdout") or 1, options.get("stderr") or 2)
+        held = options.get("pass_fds", ())
+        return server.run(args[3], args[4:], options["env"], streams, held)
+
+    def become(path: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
+        if list(arguments[:3]) != [sys.executable, "-P", "-m"] or arguments[3] not in OF_RANKS:
+            execve(path, arguments, environment)
+        os.environ.clear()
+        os.environ.update(environment)
+        _become(arguments[3], arguments[4:])
+
+    subprocess.Popen = subprocess_handler.Popen = popen  # type: ignore[assignment,misc]
+    os.execve = become  # type: ignore[assignment]
+    if module == TORCHRUN or (module == RANK and os.environ.get("RANK") == "0"):
+        log = Path(tempfile.mkstemp(prefix="onward-tests-")[1])
+        server = SessionServer(dict(os.environ), log)
+        log.unlink()
 
 
 if __name__ == "__main__":

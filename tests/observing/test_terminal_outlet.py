@@ -56,14 +56,14 @@ def test_it_is_what_it_stands_for(tmp_path: Path) -> None:
 
 def to_a_full_disk(run: list[str], errors: int) -> int:
     with Path("/dev/full").open("wb") as full:
-        return session_server().command(run[3:], dict(os.environ), full.fileno(), errors).wait(LIMIT)
+        return session_server().command(run, dict(os.environ), full.fileno(), errors).wait(LIMIT)
 
 
 def to_one_who_leaves(run: list[str], errors: int) -> int:
     with subprocess.Popen(["head", "-n", "1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as head:
         assert head.stdin
         assert head.stdout
-        process = session_server().command(run[3:], dict(os.environ), head.stdin.fileno(), errors)
+        process = session_server().command(run, dict(os.environ), head.stdin.fileno(), errors)
         head.stdin.close()
         code = process.wait(LIMIT)
         assert len(head.stdout.read().splitlines()) == 1
@@ -107,7 +107,7 @@ def test_a_terminal_that_goes_stops_a_run_in_order_unless_it_is_told_not_to(tmp_
         process: Any = (
             subprocess.Popen(run, cwd=ROOT, stdout=writer, stderr=writer)
             if nohup
-            else session_server().command(run[3:], dict(os.environ), writer, writer)
+            else session_server().command(run, dict(os.environ), writer, writer)
         )
     finally:
         signal.signal(signal.SIGHUP, previous)
