@@ -25,7 +25,7 @@ from launch.processes.measuring import measure_in_a_process
 from launch.tables.run_table import checked
 from pipeline.config import Config
 from pipeline.errors import printable
-from pipeline.validation.loading import Reading, load_config, load_for_start
+from pipeline.validation.loading import LoadOptions, load_config, load_for_start
 from workers.observing.terminal import safe_stream as outlet
 from workers.observing.terminal import verbosity
 from workers.run.environment import leave_surroundings
@@ -86,7 +86,7 @@ def resume(
         verbosity.ask(quiet, verbose)
         check_resumable(run)
         check_own(run)
-        settings = load_config(RunDir(run).config, overrides or [], Reading(trusted=trust, trackers=True, run=run))
+        settings = load_config(RunDir(run).config, overrides or [], LoadOptions(trusted=trust, trackers=True, run=run))
         _train(settings.model_copy(update={"run_dir": str(run)}), run.name)
 
 
@@ -118,7 +118,7 @@ def check(
 ) -> None:
     """Check everything that 'train' would, start nothing, and print the resolved configuration and the placement."""
     with failures_in_words():
-        settings, notes = load_for_start(config, overrides or [], Reading(trusted=trust))
+        settings, notes = load_for_start(config, overrides or [], LoadOptions(trusted=trust))
         scan = partial(scan_images, settings, headers, whole)
         print(checked(settings, preflight(settings, scan=scan), notes))
 

@@ -20,8 +20,8 @@ from launch.prepare.run_lock import check_not_running
 from pipeline.config import Config
 from pipeline.data.sampler import StepPlan
 from pipeline.data.sets import datasets
-from pipeline.data.sets.decoding import leave_warnings_to_us
-from pipeline.data.sets.unreadable import named
+from pipeline.data.sets.decoding import silence_size_warnings
+from pipeline.data.sets.unreadable import summarized
 from pipeline.errors import ConfigError, UserError
 from pipeline.shapes import embedding_width
 from pipeline.validation.combinations import check_devices, key_of
@@ -83,14 +83,16 @@ def preflight(config: Config, claimed: Path | None = None, scan: Callable[[], No
     check_trackers(config.trackers)
     if path is not None:
         check_data(config, RunDir(path))
-    leave_warnings_to_us()
-    _try_own_losses(config)
+    silence_size_warnings()
+    _try_custom_losses(config)
     notes: list[str] = []
     scan()
     broken: list[str] | None = [] if claimed is None else None  # what `train` finds it says itself, of all files
     num_images = datasets.preflight(config.data, notes, broken)
     if broken:
-        notes.append(f"{len(broken)} training images cannot be used, and others stand in for them: {named(broken)}")
+        notes.append(
+            f"{len(broken)} training images cannot be used, and others stand in for them: {summarized(broken)}"
+        )
     classes = datasets.count_classes(config.data)
     _check_classes(config, classes)
     tests = _test_images(config, notes)
@@ -122,12 +124,12 @@ def _test_images(config: Config, notes: list[str]) -> int | None:
         return None
 
 
-def _try_own_losses(config: Config) -> None:
+def _try_custom_losses(config: Config) -> None:
     """Only where there are any: it takes the seconds that torch needs."""
     if any(":" in config.stage(index).objective.kind for index in range(1, config.num_stages + 1)):
-        from pipeline.objectives.own_losses import try_own_losses
+        from pipeline.objectives.custom_losses import try_custom_losses
 
-        try_own_losses(config)
+        try_custom_losses(config)
 
 
 def _check_classes(config: Config, classes: int) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 from launch.prepare.data_index import progress_line
 from pipeline.config import Config
 from pipeline.data.sets.datasets import Split, open_dataset
-from pipeline.data.sets.decoding import REPLACE, leave_warnings_to_us
+from pipeline.data.sets.decoding import REPLACE, silence_size_warnings
 from pipeline.data.sets.files import FileImages
-from pipeline.data.sets.unreadable import unreadable
+from pipeline.data.sets.unreadable import find_unreadable
 from pipeline.errors import UserError
 
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -28,14 +28,14 @@ def scan_images(config: Config, headers: bool, whole: bool) -> None:
     """
     if not (headers or whole):
         return
-    leave_warnings_to_us()
+    silence_size_warnings()
     problems: list[str] = []
     looked = 0
     for split in SPLITS:
         images = _open(config, split)
         if isinstance(images, FileImages):
             looked += len(images)
-            problems += unreadable(images, whole=whole, progress=progress_line()).values()
+            problems += find_unreadable(images, whole=whole, progress=progress_line()).values()
     for problem in problems:
         print(f"# {problem.removesuffix(REPLACE)}")
     how = "decoded" if whole else "read the headers of"

@@ -15,45 +15,45 @@ import numpy as np
 
 from pipeline.config.data import Layout
 from pipeline.data.sets.files import FileImages, FileNames
-from pipeline.data.sets.folder_walk import EXTENSIONS, LeftOut, has_image, images_below, is_image, subfolders
+from pipeline.data.sets.folder_walk import EXTENSIONS, SkippedFiles, has_image, images_below, is_image, subfolders
 from pipeline.errors import ConfigError, UserError
 
 PARTS = ("train", "val", "valid", "validation", "test", "testing", "unlabeled", "extra", "dev")
-"""What folders beside `train` are called that are parts of a data set too, in any spelling."""
+"""Names, in any case, of folders beside `train` that are parts of a data set and not classes."""
 
 
 class FolderImages(FileImages):
-    """Image files and their labels; files are opened when they are asked for.
+    """Image files and their labels; files are opened on access.
 
     Args:
-        folder: holds one folder a class, or images without class folders.
-        like: folder with the classes that `folder` must have too, so that their numbers agree.
-        unlabeled: take all images below `folder`, and no folder for a class.
+        folder: holds one folder per class, or images without class folders.
+        like: a folder whose classes `folder` must have too, so that the class numbers agree.
+        unlabeled: take all images below `folder`, and no folder as a class.
 
     Raises:
         UserError: no such folder, no images in it, other classes, or a class folder without images.
     """
 
     def __init__(self, folder: Path, like: Path | None = None, unlabeled: bool = False) -> None:
-        left_out = LeftOut()
+        left_out = SkippedFiles()
         classes = [] if unlabeled else _class_names(folder, left_out)
         if like is not None and not unlabeled:
-            _check_same_classes(folder, classes, like, _class_names(like, LeftOut()))
+            _check_same_classes(folder, classes, like, _class_names(like, SkippedFiles()))
         counts = []
 
         def names() -> Iterator[str]:
             for place in classes or ["."]:
-                found = images_below(folder, place, left_out)
-                if not found:
+                paths = images_below(folder, place, left_out)
+                if not paths:
                     raise _no_images(folder, place if classes else None)
-                counts.append(len(found))
-                yield from found
+                counts.append(len(paths))
+                yield from paths
 
         files = FileNames.of(str(folder), names())
         labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts) if classes else np.full(len(files), -1)
         super().__init__(files, labels, classes)
         if classes and (beside := [name for name in sorted(os.listdir(folder)) if _is_file(folder, name)]):
-            left_out.by_reason["for they lie in no class folder"] = [str(folder / name) for name in beside]
+            left_out.by_reason["because they are in no class folder"] = [str(folder / name) for name in beside]
         self.notes = left_out.notes()
 
 
@@ -66,11 +66,11 @@ def split_folder(root: Path, split: str, layout: Layout = "auto") -> Path:
 
     Args:
         root: of the data set.
-        split: which.
-        layout: `splits`: the parts lie in `train` and `val`; `classes`: every folder is a class. `auto` finds out.
+        split: "train" or "test".
+        layout: `splits`: the parts are in `train` and `val`; `classes`: every folder is a class; `auto` decides.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such folder.
         ConfigError: the folder can be read in two ways.
     """
     if not root.is_dir():
@@ -96,22 +96,22 @@ def split_folder(root: Path, split: str, layout: Layout = "auto") -> Path:
 
 
 def _named(root: Path, name: str) -> Path | None:
-    """The folder of a part, however it is written; raises `ConfigError` if it is there in two spellings."""
-    found = [entry for entry in subfolders(root) if entry.lower() == name]
-    if len(found) > 1:
+    """The folder of a part, in any spelling of its name; raises `ConfigError` if there are two spellings."""
+    names = [entry for entry in subfolders(root) if entry.lower() == name]
+    if len(names) > 1:
         raise ConfigError(
-            "data.root", f"'{root}' has the folders {' and '.join(map(repr, found))}", f"Keep one '{name}'"
+            "data.root", f"'{root}' has the folders {' and '.join(map(repr, names))}", f"Keep one '{name}'"
         )
-    return root / found[0] if found else None
+    return root / names[0] if names else None
 
 
 def has_train(root: Path) -> bool:
-    """Whether a folder has one for the training set."""
+    """Whether a folder has a subfolder for the training set."""
     return _named(root, "train") is not None
 
 
 def _check_one_reading(root: Path, train: Path) -> None:
-    """A class may be called `train`: then other folders beside it hold images too, and are no parts of a data set."""
+    """Refuse a folder `train` that may be a class: other folders beside it hold images too and are no parts."""
     others = [name for name in subfolders(root) if name.lower() not in PARTS]
     others = [name for name in others if has_image(root / name)]
     if not others:
@@ -133,10 +133,10 @@ def _of(classes: Sequence[str]) -> str:
 
 def image_names(folder: Path) -> list[str]:
     """All image files below a folder, relative to it, in the order of their names; links are followed."""
-    return images_below(folder, ".", LeftOut())
+    return images_below(folder, ".", SkippedFiles())
 
 
-def _class_names(folder: Path, left_out: LeftOut) -> list[str]:
+def _class_names(folder: Path, left_out: SkippedFiles) -> list[str]:
     names = subfolders(folder, left_out)
     if not names and not any(is_image(name) for name in os.listdir(folder)):
         raise _no_images(folder, None)

@@ -323,7 +323,7 @@ def test_a_packed_copy_has_a_fingerprint(source: Path, tmp_path: Path, onward: O
         onward("data", "pack", source, tmp_path / name, "--short-side", side)
     a, b, c = (packed(tmp_path / name) for name in "abc")
     assert fingerprint(a) == fingerprint(b) != fingerprint(c)
-    assert difference(scan(a), scan(c)) == "its pixels are others"
+    assert difference(scan(a), scan(c)) == "its pixels differ"
     assert a.manifest.splits["train"].source == fingerprint(original(source))
 
 
@@ -368,7 +368,7 @@ def test_the_system_is_told_which_bytes_come_next(source: Path, tmp_path: Path, 
     images = packed(tmp_path / "out")
     spies = [Spy(mapped) for mapped in images._maps]
     images._maps = spies  # type: ignore[assignment]
-    images.expect([9, 0, 3])
+    images.prefetch([9, 0, 3])
     for shard, index in ((2, 9), (0, 0), (0, 3)):
         start, end = (int(images._columns[name][index]) for name in ("start", "end"))
         assert any(first % mmap.PAGESIZE == 0 and first <= start < end == last for first, last in spies[shard].ranges)
