@@ -209,7 +209,7 @@ def _problem(error: Exception) -> str:
     problem = " ".join(str(getattr(error, "problem", None) or error).split())[:200]
     mark, opened = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
     return (
-        f"{problem}, in what begins in line {opened.line + 1}"
+        f"{problem}, in the part opened in line {opened.line + 1}"
         if mark and opened and opened.line != mark.line
         else problem
     )

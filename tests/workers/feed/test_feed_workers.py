@@ -319,7 +319,7 @@ def test_only_threads_of_the_feed_block_signals(photos: Path) -> None:
 
 def test_the_system_reads_ahead_what_a_piece_needs(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected: list[int] = []
-    monkeypatch.setattr(FileImages, "expect", lambda images, indices: expected.extend(indices))
+    monkeypatch.setattr(FileImages, "prefetch", lambda images, indices: expected.extend(indices))
     made = batches(config(photos))
     assert expected == [number for batch in made for number in batch.samples.tolist()]
 
