@@ -24,7 +24,7 @@ from launch.processes.measuring import finish
 from launch.tables.run_table import checked
 from pipeline.config import Config
 from pipeline.errors import printable
-from pipeline.validation.loading import Reading, load_config, load_for_start
+from pipeline.validation.loading import LoadOptions, load_config, load_for_start
 from workers.observing.terminal import safe_stream as outlet
 from workers.observing.terminal import verbosity
 from workers.run.environment import leave_surroundings
@@ -85,7 +85,7 @@ def resume(
         verbosity.ask(quiet, verbose)
         check_resumable(run)
         check_own(run)
-        settings = load_config(RunDir(run).config, overrides or [], Reading(trusted=trust, trackers=True, run=run))
+        settings = load_config(RunDir(run).config, overrides or [], LoadOptions(trusted=trust, trackers=True, run=run))
         _train(settings.model_copy(update={"run_dir": str(run)}), run.name)
 
 
@@ -109,7 +109,7 @@ def check(
 ) -> None:
     """Check everything that 'train' would, start nothing, and print the resolved configuration and the placement."""
     with failures_in_words():
-        settings, notes = load_for_start(config, overrides or [], Reading(trusted=trust))
+        settings, notes = load_for_start(config, overrides or [], LoadOptions(trusted=trust))
         plan = dry_run(settings, lambda splits: scan_images(splits, headers, whole))
         print(checked(settings, plan, notes))
 

@@ -9,7 +9,7 @@ from launch.commands.evaluated import evaluate_command, read_evaluated
 from launch.tables.naming import QUALITY, clean
 from pipeline.config.places import Feature, Place
 from pipeline.errors import UserError
-from pipeline.evaluation.document import Document
+from pipeline.evaluation.document import EvaluationResults
 
 LAST = "last"
 """Instead of the number of a block: every run's own last one."""
@@ -26,7 +26,7 @@ class Candidate:
     """
 
     name: str
-    document: Document
+    document: EvaluationResults
     block: int
 
     def value(self, feature: Feature, measure: str, metric: str) -> float | None:

@@ -17,7 +17,7 @@ from launch.tables.settings import other_settings
 from launch.tables.writing import write_file, write_rows
 from pipeline.config import Config
 from pipeline.errors import UserError, allowed_names
-from pipeline.evaluation.document import Document
+from pipeline.evaluation.document import EvaluationResults
 from pipeline.validation.pydantic_errors import shown
 
 _SHOWN = 8
@@ -36,7 +36,7 @@ class Group:
     runs: tuple[EvaluatedRun, ...]
 
     @property
-    def documents(self) -> list[Document]:
+    def documents(self) -> list[EvaluationResults]:
         """Their evaluations."""
         return [run.document for run in self.runs]
 

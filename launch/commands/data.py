@@ -37,10 +37,10 @@ def data_pack(
                 f"--format: '{kind}' is no format of a packed data set. {allowed_names(kind, ('jpeg', 'raw'))}"
             )
         from launch.commands.pack import pack
-        from pipeline.data.sets.packed import Settings
+        from pipeline.data.sets.packed import PackSettings
         from workers.observing.terminal.console import PrintableConsole
 
-        settings = Settings(format="jpeg" if kind == "jpeg" else "raw", short_side=short_side, quality=quality)
+        settings = PackSettings(format="jpeg" if kind == "jpeg" else "raw", short_side=short_side, quality=quality)
         pack(source, out, settings, workers or os.cpu_count() or 1, PrintableConsole(), follow_links)
 
 

@@ -25,7 +25,7 @@ from pipeline.config import Config
 from pipeline.data.sets.datasets import Splits
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import make_folder
-from pipeline.validation.loading import Reading, load_config
+from pipeline.validation.loading import LoadOptions, load_config
 from workers.evaluating.progress import ProgressLine
 from workers.evaluating.ranks import Ranks
 from workers.evaluating.run import FOLDER, Evaluated, evaluate
@@ -84,7 +84,7 @@ def evaluation_config(run_dir: Path, overrides: Sequence[str], trusted: bool = F
             raise ConfigError(key, problem, remedy)
     # An evaluation has no feed, and what the run's own cannot do is no matter here.
     more = ["data.feed=coordinator"] if "data.on_error" in keys else []
-    config = load_config(RunDir(run_dir).config, [*overrides, *more], Reading(trusted=trusted, run=run_dir))
+    config = load_config(RunDir(run_dir).config, [*overrides, *more], LoadOptions(trusted=trusted, run=run_dir))
     if "data.root" in keys:
         check_data(Splits(config.data), RunDir(run_dir))
     return config

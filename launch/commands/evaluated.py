@@ -11,7 +11,7 @@ from launch.prepare.run_dir import read_config
 from launch.tables.naming import clean
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.evaluation.document import Document
+from pipeline.evaluation.document import EvaluationResults
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class EvaluatedRun:
     name: str
     path: Path
     config: Config
-    document: Document
+    document: EvaluationResults
 
 
 def read_evaluated(names: Sequence[str]) -> list[EvaluatedRun]:
@@ -62,13 +62,13 @@ def _where(name: str) -> tuple[Path, int | None]:
     return Path(split[1]), int(split[2])
 
 
-def _read(path: Path, steps: int | None) -> Document:
+def _read(path: Path, steps: int | None) -> EvaluationResults:
     """`evaluation.json` is the last evaluation, whatever it was of; those of snapshots are kept beside."""
     command = evaluate_command(path, steps)
     file = path / ("evaluation.json" if steps is None else f"evaluation/step_{steps}.json")
     if not file.is_file():
         raise UserError(f"'{file}' does not exist: that was not evaluated. Run '{command}' first")
-    document = Document.read(file, path)
+    document = EvaluationResults.read(file, path)
     taken = document.checkpoint
     if taken != steps:
         what = "the trained network" if taken is None else f"the snapshot after {taken} steps"

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipeline.config import DataConfig
 from pipeline.data.sets.datasets import ImageDataset, Split, open_dataset
 from pipeline.data.sets.files import FileImages
-from pipeline.data.sets.folder_walk import leading_out
+from pipeline.data.sets.folder_walk import links_out_of
 from pipeline.data.sets.index import fingerprint
 from pipeline.data.sets.pack_writer import (
     IMAGES_PER_SHARD,
@@ -32,10 +32,10 @@ from pipeline.data.sets.pack_writer import (
     write_index,
     write_shard,
 )
-from pipeline.data.sets.packed import MANIFEST, Manifest, Settings, open_packed, to_json, verify
+from pipeline.data.sets.packed import MANIFEST, PackedManifest, PackSettings, open_packed, to_json, verify
 from pipeline.errors import UserError
 from pipeline.ordinary_files import open_to_write, read_whole
-from pipeline.validation.loading import Reading, load_config
+from pipeline.validation.loading import LoadOptions, load_config
 from workers.run.files import write_text
 
 PLAN = "plan.json"
@@ -49,7 +49,7 @@ class _Stopped(Exception):
 
 
 def pack(
-    source: Path, out: Path, settings: Settings, workers: int, console: Console, follow_links: bool = False
+    source: Path, out: Path, settings: PackSettings, workers: int, console: Console, follow_links: bool = False
 ) -> None:
     """Write a packed copy of a data set to `out`, which must not exist.
 
@@ -93,7 +93,7 @@ def pack(
 
 def _data_of(source: Path) -> DataConfig:
     """The data set of a configuration, of which nothing else is built."""
-    return load_config(source, (), Reading(build=False)).data
+    return load_config(source, (), LoadOptions(build=False)).data
 
 
 def verify_packed(folder: Path, console: Console) -> None:
@@ -119,7 +119,7 @@ def _check_no_links_out(data: DataConfig, images: dict[Split, ImageDataset]) -> 
         root = found.files.root
         if data.root is not None and Path(root).absolute().is_relative_to(Path(data.root).absolute()):
             root = data.root
-        out = list(leading_out(found.files, root))
+        out = list(links_out_of(found.files, root))
         if out:
             name, real = out[0]
             more = f", and {len(out) - 1} more files" if len(out) > 1 else ""
@@ -133,7 +133,7 @@ def _pack_into(
     partial: Path,
     data: DataConfig,
     images: dict[Split, ImageDataset],
-    settings: Settings,
+    settings: PackSettings,
     workers: int,
     console: Console,
 ) -> None:
@@ -151,7 +151,7 @@ def _pack_into(
     _write_shards(partial, images, settings, missing, workers, console)
     splits = {split: write_index(partial, split, found, sources[split]) for split, found in images.items()}
     train = images["train"]
-    manifest = Manifest(
+    manifest = PackedManifest(
         name=data.name,
         settings=settings,
         classes=tuple(getattr(train, "classes", ())),
@@ -163,7 +163,7 @@ def _pack_into(
     write_text(partial / MANIFEST, to_json(manifest))
 
 
-def _check_plan(partial: Path, settings: Settings, sources: dict[Split, str]) -> None:
+def _check_plan(partial: Path, settings: PackSettings, sources: dict[Split, str]) -> None:
     """What lies there must be the beginning of the same copy."""
     plan = settings.model_dump_json() + "".join(f"\n{split} {source}" for split, source in sources.items()) + "\n"
     path = partial / PLAN
@@ -179,7 +179,7 @@ def _check_plan(partial: Path, settings: Settings, sources: dict[Split, str]) ->
 
 
 def _check_room(
-    partial: Path, images: dict[Split, ImageDataset], settings: Settings, missing: list[tuple[Split, int]]
+    partial: Path, images: dict[Split, ImageDataset], settings: PackSettings, missing: list[tuple[Split, int]]
 ) -> None:
     need = 0
     for split, found in images.items():
@@ -197,7 +197,7 @@ def _check_room(
 def _write_shards(
     partial: Path,
     images: dict[Split, ImageDataset],
-    settings: Settings,
+    settings: PackSettings,
     missing: list[tuple[Split, int]],
     workers: int,
     console: Console,

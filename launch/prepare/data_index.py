@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from pipeline.config import Config
 from pipeline.data.sets.datasets import Splits
-from pipeline.data.sets.decoding import leave_warnings_to_us
+from pipeline.data.sets.decoding import silence_size_warnings
 from pipeline.data.sets.files import FileImages
 from pipeline.data.sets.headers import scan_headers
 from pipeline.data.sets.index import Index, difference, scan
@@ -33,7 +33,7 @@ def make_index(config: Config, splits: Splits) -> tuple[Index, list[str]]:
         UserError: the data cannot be read; or, by its header, a file is no image (`data.on_error: fail`).
     """
     images = splits.train
-    leave_warnings_to_us()
+    silence_size_warnings()
     if not config.data.scan_headers or not isinstance(images, FileImages):
         return scan(images, progress_line()), []
     headers = scan_headers(images.files, progress_line())

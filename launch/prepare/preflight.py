@@ -16,8 +16,8 @@ from launch.prepare.ports import check_port
 from pipeline.config import Config
 from pipeline.data.sampler import StepPlan
 from pipeline.data.sets import datasets
-from pipeline.data.sets.decoding import leave_warnings_to_us
-from pipeline.data.sets.unreadable import named
+from pipeline.data.sets.decoding import silence_size_warnings
+from pipeline.data.sets.unreadable import summarized
 from pipeline.errors import ConfigError, UserError
 from pipeline.shapes import embedding_width
 from pipeline.validation.combinations import check_devices, key_of
@@ -80,14 +80,16 @@ def preflight(
     check_trackers(config.trackers)
     if earlier is not None:
         check_data(splits, earlier)
-    leave_warnings_to_us()
-    _try_own_losses(config)
+    silence_size_warnings()
+    _try_custom_losses(config)
     notes: list[str] = []
     scan(splits)
     broken: list[str] | None = [] if sample else None
     num_images = datasets.preflight(splits, notes, broken)
     if broken:
-        notes.append(f"{len(broken)} training images cannot be used, and others stand in for them: {named(broken)}")
+        notes.append(
+            f"{len(broken)} training images cannot be used, and others stand in for them: {summarized(broken)}"
+        )
     classes = datasets.count_classes(splits)
     _check_classes(config, classes)
     tests = _test_images(config, splits, notes)
@@ -119,12 +121,12 @@ def _test_images(config: Config, splits: datasets.Splits, notes: list[str]) -> i
         return None
 
 
-def _try_own_losses(config: Config) -> None:
+def _try_custom_losses(config: Config) -> None:
     """Only where there are any: it takes the seconds that torch needs."""
     if any(":" in config.stage(index).objective.kind for index in range(1, config.num_stages + 1)):
-        from pipeline.objectives.own_losses import try_own_losses
+        from pipeline.objectives.custom_losses import try_custom_losses
 
-        try_own_losses(config)
+        try_custom_losses(config)
 
 
 def _check_classes(config: Config, classes: int) -> None:

@@ -18,7 +18,7 @@ from pipeline.config import Config
 from pipeline.config.secrets import has_secrets
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import PRIVATE, USUAL, make_folder
-from pipeline.validation.loading import Reading, dump_config, load_config
+from pipeline.validation.loading import LoadOptions, dump_config, load_config
 from workers.run.files import RunDir, step_numbers, write_text
 from workers.snapshots.manifest import MANIFEST
 
@@ -105,7 +105,7 @@ def read_config(run: Path) -> Config:
         UserError: there is no run in that folder, its configuration was damaged, or something in it leads out of it.
     """
     check_own(run)
-    return load_config(RunDir(run).config, (), Reading(build=False, run=run))
+    return load_config(RunDir(run).config, (), LoadOptions(build=False, run=run))
 
 
 def check_own(run: Path) -> None:

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from launch.prepare.data_index import progress_line
 from pipeline.data.sets.datasets import Splits
-from pipeline.data.sets.decoding import REPLACE, leave_warnings_to_us
+from pipeline.data.sets.decoding import REPLACE, silence_size_warnings
 from pipeline.data.sets.files import FileImages
-from pipeline.data.sets.unreadable import unreadable
+from pipeline.data.sets.unreadable import find_unreadable
 from pipeline.errors import UserError
 
 
@@ -25,13 +25,13 @@ def scan_images(splits: Splits, headers: bool, whole: bool) -> None:
     """
     if not (headers or whole):
         return
-    leave_warnings_to_us()
+    silence_size_warnings()
     problems: list[str] = []
     looked = 0
     for images in (splits.train, _test_images(splits)):
         if isinstance(images, FileImages):
             looked += len(images)
-            problems += unreadable(images, whole=whole, progress=progress_line()).values()
+            problems += find_unreadable(images, whole=whole, progress=progress_line()).values()
     for problem in problems:
         print(f"# {problem.removesuffix(REPLACE)}")
     how = "decoded" if whole else "read the headers of"

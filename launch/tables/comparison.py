@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from launch.tables.grid import Grid, without_repeats
 from launch.tables.naming import Quantity, clean, features_of, in_order, quantity
 from pipeline.config.places import Feature
-from pipeline.evaluation.document import Document, Record
+from pipeline.evaluation.document import EvaluationResults, Record
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def difference(first: Estimate | None, other: Estimate | None) -> tuple[float, f
     return change, math.sqrt(first.spread**2 / first.n + other.spread**2 / other.n)
 
 
-def compare_documents(groups: Sequence[Sequence[Document]], wanted: Sequence[str] = ()) -> list[Row]:
+def compare_documents(groups: Sequence[Sequence[EvaluationResults]], wanted: Sequence[str] = ()) -> list[Row]:
     """Every number that is anywhere in the evaluations, in the order of all tables.
 
     Args:

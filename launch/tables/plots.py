@@ -30,7 +30,7 @@ from launch.tables.figures import (
 )
 from launch.tables.naming import CORRUPTION, QUALITY, features_of, in_order, measure_words, quantity
 from pipeline.config.places import FEATURES, Feature
-from pipeline.evaluation.document import Document, Record
+from pipeline.evaluation.document import EvaluationResults, Record
 
 FAMILIES = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"),
@@ -43,7 +43,7 @@ _FLOOR = 1e-8
 """Eigenvalues below this share of the largest are what rounding left of nothing: features are float32."""
 
 
-def write_plots(document: Document, folder: Path) -> list[Path]:
+def write_plots(document: EvaluationResults, folder: Path) -> list[Path]:
     """Draw what there is: `accuracy-DATA`, `spectra` and `corruptions-DATA-FEATURE`, each as PNG and SVG.
 
     Args:
@@ -150,7 +150,7 @@ def _families(names: Mapping[str, None]) -> dict[str, list[str]]:
     return {family: members for family, members in grouped.items() if members}
 
 
-def _spectra(document: Document, folder: Path) -> list[Path]:
+def _spectra(document: EvaluationResults, folder: Path) -> list[Path]:
     """An axes a feature, a line a block, with the ranks that alpha-ReQ is fitted to and the power law it finds."""
     found: dict[Feature, dict[int, NDArray[np.float64]]] = {feature: {} for feature in FEATURES}
     for key, values in document.spectra.items():
@@ -208,7 +208,7 @@ def _draw_fit(axes: Axes, shares: NDArray[np.float64], ranks: tuple[int, int], a
     axes.plot(rank, np.exp(level - alpha * np.log(rank)), **_FIT)
 
 
-def _ranks(document: Document) -> tuple[int, int] | None:
+def _ranks(document: EvaluationResults) -> tuple[int, int] | None:
     """First and last eigenvalue of alpha-ReQ's fit, if the settings of the evaluation say so."""
     quality = document.config.get("quality")
     ranks = quality.get("ranks") if isinstance(quality, dict) else None
@@ -217,7 +217,7 @@ def _ranks(document: Document) -> tuple[int, int] | None:
     return None
 
 
-def _alpha(document: Document, block: int, feature: Feature) -> float | None:
+def _alpha(document: EvaluationResults, block: int, feature: Feature) -> float | None:
     found = (
         record.value
         for record in document.results

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from launch.tables.naming import clean
-from pipeline.evaluation.document import Document
+from pipeline.evaluation.document import EvaluationResults
 from pipeline.validation.pydantic_errors import shown
 
 CHOICES = (
@@ -21,7 +21,7 @@ _FAMILY_OF = {"corruptions": "corruption"}
 """Sections whose measures are not called as they are."""
 
 
-def other_settings(first: Document, other: Document, measures: Collection[str]) -> Iterator[str]:
+def other_settings(first: EvaluationResults, other: EvaluationResults, measures: Collection[str]) -> Iterator[str]:
     """What differs and changes one of the measures, as `KEY is X there, Y here`: settings, and the data."""
     before, after = _flat(first.config), _flat(other.config)
     for key in dict.fromkeys((*before, *after)):

@@ -19,7 +19,7 @@ from launch.tables.naming import (
     quantity,
 )
 from pipeline.config.places import Feature
-from pipeline.evaluation.document import Document, Record
+from pipeline.evaluation.document import EvaluationResults, Record
 
 QUALITY_KEY = (
     "LiDAR, RankMe: effective dimensions, more is better; α: decay of the spectrum, near 1 is "
@@ -27,7 +27,7 @@ QUALITY_KEY = (
 )
 
 
-def print_document(console: Console, document: Document) -> None:
+def print_document(console: Console, document: EvaluationResults) -> None:
     """Print every number of an evaluation but the single corruptions: tables for each data set, a row a block.
 
     Args:
@@ -40,7 +40,7 @@ def print_document(console: Console, document: Document) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def grids_of(document: Document, details: bool = False) -> list[Grid]:
+def grids_of(document: EvaluationResults, details: bool = False) -> list[Grid]:
     """The tables of an evaluation, one data set after the other.
 
     Args:
@@ -63,13 +63,13 @@ def grids_of(document: Document, details: bool = False) -> list[Grid]:
     return grids
 
 
-def keys_of(document: Document) -> list[str]:
+def keys_of(document: EvaluationResults) -> list[str]:
     """Sentences that say how to read the tables."""
     measured = {quantity(record).family for record in document.results}
     return [QUALITY_KEY] if QUALITY in measured else []
 
 
-def describe(document: Document) -> str:
+def describe(document: EvaluationResults) -> str:
     """What was evaluated and with what, on one line."""
     steps = "the trained network" if document.checkpoint is None else f"the snapshot after {document.checkpoint} steps"
     versions = ", ".join(f"{clean(name)} {clean(version)}" for name, version in document.versions.items())

@@ -11,14 +11,14 @@ from launch.tables.grid import markdown_of
 from launch.tables.naming import clean
 from launch.tables.table import describe, grids_of, keys_of
 from pipeline.errors import UserError
-from pipeline.evaluation.document import Document
+from pipeline.evaluation.document import EvaluationResults
 from workers.run.files import write_bytes
 
 COLUMNS = ("run", "checkpoint", "data", "block", "feature", "measure", "metric", "value", "best")
 """Of the CSV; programs rely on their order. `checkpoint` and `best` are empty where there is none."""
 
 
-def write_csv(document: Document, path: Path) -> None:
+def write_csv(document: EvaluationResults, path: Path) -> None:
     """Write one line a record, in the document's order (RFC 4180, UTF-8), with every digit; replaces a file.
 
     Raises:
@@ -31,7 +31,7 @@ def write_csv(document: Document, path: Path) -> None:
     write_rows(path, COLUMNS, rows)
 
 
-def write_markdown(document: Document, path: Path) -> None:
+def write_markdown(document: EvaluationResults, path: Path) -> None:
     """Write all tables, that of the single corruptions too, as GitHub's Markdown; replaces a file.
 
     Raises:

@@ -77,7 +77,7 @@ def augmented_load(images: ImageDataset, data: DataConfig, seed: int, epoch: int
         if not hasattr(makers, "own"):
             makers.own = ViewMaker(settings, 1, seed)
         numbers = [int(index) for index in batch]
-        images.expect(numbers)
+        images.prefetch(numbers)
         views = np.empty((len(numbers), data.image_size, data.image_size, 3), np.uint8)
         for view, index in zip(views, numbers, strict=True):
             makers.own.make(images.pixels(index), epoch, index, [view])

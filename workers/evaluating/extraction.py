@@ -140,7 +140,7 @@ def evaluation_load(images: ImageDataset, data: DataConfig, transform: Transform
 
     def load(batch: Batch) -> NDArray[np.uint8]:
         numbers = [int(index) for index in batch]
-        images.expect(numbers)
+        images.prefetch(numbers)
         return np.stack([view(index) for index in numbers])
 
     return load

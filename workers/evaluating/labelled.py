@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pipeline.config import DataConfig
 from pipeline.data.sets.datasets import ImageDataset, Split, open_labelled
 from pipeline.data.sets.files import FileImages
-from pipeline.data.sets.unreadable import named, unreadable
+from pipeline.data.sets.unreadable import find_unreadable, summarized
 from pipeline.errors import UserError
 from workers.evaluating.ranks import Ranks
 
@@ -77,13 +77,13 @@ class LabelledImages:
 
         every = range(len(images))
         share = every if ranks is None else ranks.share(every)
-        broken = unreadable(images, share, whole=True, progress=progress)
+        broken = find_unreadable(images, share, whole=True, progress=progress)
         if ranks is not None:
             broken = ranks.join(broken)
         if not broken:
             return images
         if len(broken) == len(images):
-            raise UserError(f"none of the {len(images)} {what} can be decoded: {named(broken.values())}")
+            raise UserError(f"none of the {len(images)} {what} can be decoded: {summarized(broken.values())}")
         found = images.without(broken)
-        self._note(f"{len(broken)} of {len(images)} {what} are left out: {named(broken.values())}")
+        self._note(f"{len(broken)} of {len(images)} {what} are left out: {summarized(broken.values())}")
         return found

@@ -109,7 +109,7 @@ class _Measures:
             return fit(self._probe(place, name), features[0], task.train_labels, features[1], task.test_labels)
 
     def _probe(self, place: Place, name: str) -> LinearProbe:
-        protocol, task = PROTOCOLS[name].lasting(self.context.settings.epochs), self.task
+        protocol, task = PROTOCOLS[name].with_epochs(self.context.settings.epochs), self.task
         width, per_epoch = self.context.train.features[place].shape[1], steps(len(task.train_rows), protocol)
         return LinearProbe(width, task.classes, protocol, per_epoch, self._seed(place, name), self.context.device)
 

@@ -26,7 +26,7 @@ def protocols_of(settings: EvaluationConfig) -> dict[str, dict[str, Any]]:
 
 
 def _of_papers(name: str, settings: EvaluationConfig) -> dict[str, Any]:
-    protocol = asdict(PROTOCOLS[name].lasting(settings.epochs))
+    protocol = asdict(PROTOCOLS[name].with_epochs(settings.epochs))
     return {**protocol, "initial_std": INITIAL_STD, "augmented": settings.augmented}
 
 

@@ -21,10 +21,10 @@ from pipeline.data.sets.datasets import ImageDataset
 from pipeline.errors import ConfigError
 from pipeline.evaluation.corrupted_sets import CorruptedSets
 from pipeline.evaluation.corruptions.corrupt import corrupt
-from pipeline.evaluation.corruptions.errors import Pair, PlaceErrors, corruption_records, errors_of
+from pipeline.evaluation.corruptions.errors import CorruptionLevel, PlaceErrors, corruption_records, errors_of
 from pipeline.evaluation.corruptions.names import resolve
 from pipeline.evaluation.corruptions.parameters import edition_for
-from pipeline.evaluation.document import Document, Record
+from pipeline.evaluation.document import EvaluationResults, Record
 from pipeline.evaluation.task import Task
 from pipeline.measures.linear import LinearClassifier, fit_linear_probe
 from workers.evaluating.context import Context
@@ -35,7 +35,7 @@ PIECE = 64
 """Clean views that are made at once, for all corruptions of them."""
 DOCUMENT = "evaluation.json"
 Baseline = Mapping[Place, PlaceErrors]
-Corrupted = Iterator[tuple[Pair, Tensor, Mapping[Place, Tensor]]]
+Corrupted = Iterator[tuple[CorruptionLevel, Tensor, Mapping[Place, Tensor]]]
 """For one batch: what was done to its images, their labels int64 `[B]`, and their features `[B, D]`."""
 
 
@@ -55,7 +55,7 @@ class Plan:
     baseline: Baseline | None
 
     @property
-    def pairs(self) -> list[Pair]:
+    def pairs(self) -> list[CorruptionLevel]:
         """Every corruption at every severity."""
         return [(name, severity) for name in self.names for severity in self.severities]
 
@@ -125,7 +125,7 @@ def _describe(context: Context, plan: Plan) -> None:
 
 def _baseline(run: Path, context: Context, plan: Plan) -> Baseline:
     path = run / DOCUMENT
-    document = Document.read(path)
+    document = EvaluationResults.read(path)
     known = errors_of(document.results, context.data_name)
     shared = {place: errors for place, errors in known.items() if place in context.places}
     if not shared:
@@ -171,7 +171,7 @@ def _wrong(classifier: LinearClassifier, features: Tensor, labels: Tensor, devic
 
 def _errors(
     context: Context, plan: Plan, classifiers: Mapping[Place, LinearClassifier]
-) -> dict[Pair, dict[Place, float]]:
+) -> dict[CorruptionLevel, dict[Place, float]]:
     wrong = {pair: dict.fromkeys(classifiers, 0) for pair in plan.pairs}
     images = dict.fromkeys(plan.pairs, 0)
     batches = _computed(context, plan.pairs) if plan.sets is None else _read(context, plan.pairs, plan.sets)
@@ -182,7 +182,7 @@ def _errors(
     return {pair: {place: count / images[pair] for place, count in counts.items()} for pair, counts in wrong.items()}
 
 
-def _read(context: Context, pairs: Sequence[Pair], sets: CorruptedSets) -> Corrupted:
+def _read(context: Context, pairs: Sequence[CorruptionLevel], sets: CorruptedSets) -> Corrupted:
     for number, pair in enumerate(pairs):
         context.progress(f"corrupted images: {pair[0]}, severity {pair[1]}", number, len(pairs))
         images = context.readable(sets.open(*pair), f"images of {pair[0]}, severity {pair[1]}")
@@ -193,7 +193,7 @@ def _read(context: Context, pairs: Sequence[Pair], sets: CorruptedSets) -> Corru
             yield pair, labels[batch[0] : batch[0] + len(batch)], features
 
 
-def _computed(context: Context, pairs: Sequence[Pair]) -> Corrupted:
+def _computed(context: Context, pairs: Sequence[CorruptionLevel]) -> Corrupted:
     """Some images under all corruptions, then the next, so that each is decoded once."""
     images, size = context.test_images, context.settings.batch_size
     count = len(images)
@@ -212,14 +212,14 @@ def _computed(context: Context, pairs: Sequence[Pair]) -> Corrupted:
 
 
 def _corrupted_load(
-    context: Context, images: ImageDataset, pairs: Sequence[Pair]
+    context: Context, images: ImageDataset, pairs: Sequence[CorruptionLevel]
 ) -> Callable[[Batch], NDArray[np.uint8]]:
     count, seed = len(images), context.settings.seed
 
     @lru_cache(maxsize=2 * (context.settings.batch_size // PIECE + 2))
     def clean(piece: int) -> list[NDArray[np.uint8]]:
         numbers = range(piece * PIECE, min((piece + 1) * PIECE, count))
-        images.expect(numbers)
+        images.prefetch(numbers)
         return [_clean_view(context, images, index) for index in numbers]
 
     def load(batch: Batch) -> NDArray[np.uint8]:

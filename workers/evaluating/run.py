@@ -23,7 +23,7 @@ from pipeline.config import Config
 from pipeline.config.places import Place
 from pipeline.data.sets.datasets import Split
 from pipeline.errors import ConfigError, UserError
-from pipeline.evaluation.document import DataInfo, Document, Record
+from pipeline.evaluation.document import DataInfo, EvaluationResults, Record
 from pipeline.stage.stage import Stage
 from workers.evaluating.checkpoints import load_network
 from workers.evaluating.context import Context
@@ -59,7 +59,7 @@ class Evaluated:
             for or could not be fitted.
     """
 
-    document: Document
+    document: EvaluationResults
     table: dict[str, Any] | None
 
 
@@ -200,11 +200,11 @@ def _jobs(context: Context) -> Iterator[tuple[str, Callable[[], list[Record]]]]:
         yield f"transfer to {other.data_name}", partial(measure_probes, other)
 
 
-def _document(context: Context, trained_with: Config, records: list[Record]) -> Document:
+def _document(context: Context, trained_with: Config, records: list[Record]) -> EvaluationResults:
     settings, versions = context.settings, {name: version(name) for name in PACKAGES}
     measured = {record.measure for record in records}
     what = trained_with.model_dump(mode="json", exclude={"run_dir", "evaluation"})
-    return Document(
+    return EvaluationResults(
         run=str(context.run),
         checkpoint=settings.checkpoint,
         config=settings.model_dump(mode="json"),

@@ -20,11 +20,11 @@ from pipeline.data.sets.folder_walk import EXTENSIONS, Listing, has_image, image
 from pipeline.errors import ConfigError, UserError
 
 PARTS = ("train", "val", "valid", "validation", "test", "testing", "unlabeled", "extra", "dev")
-"""What folders beside `train` are called that are parts of a data set too, in any spelling."""
+"""Names, in any case, of folders beside `train` that are parts of a data set and not classes."""
 
 
 class FolderImages(FileImages):
-    """Image files and their labels; files are opened when they are asked for.
+    """Image files and their labels; files are opened on access.
 
     Args:
         listing: of the folder, which holds one folder per class, or images without class folders.
@@ -44,11 +44,11 @@ class FolderImages(FileImages):
 
         def names() -> Iterator[str]:
             for place in classes or ["."]:
-                found = images_below(listing, place, left_out)
-                if not found:
+                paths = images_below(listing, place, left_out)
+                if not paths:
                     raise _no_images(folder, place if classes else None)
-                counts.append(len(found))
-                yield from found
+                counts.append(len(paths))
+                yield from paths
 
         files = FileNames.of(str(folder), names())
         labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts) if classes else np.full(len(files), -1)
@@ -116,7 +116,7 @@ def split_folder(listing: Listing, split: Literal["train", "test"], layout: Layo
         layout: see `ImageFolder`.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such folder.
         ConfigError: the folder can be read in two ways.
     """
     root = listing.folder

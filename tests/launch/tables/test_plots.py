@@ -21,7 +21,7 @@ from launch.tables.comparison_plots import write_comparison
 from launch.tables.figures import PALETTE, block_colours, named_blocks, series_style
 from launch.tables.plots import write_plots
 from pipeline.config.evaluation import EvaluationConfig
-from pipeline.evaluation.document import Document, Record
+from pipeline.evaluation.document import EvaluationResults, Record
 from tests.launch.commands.evaluations import DATA, document, full
 
 
@@ -44,7 +44,7 @@ def lines(figure: Figure, axes: int) -> list[tuple[list[float], list[float]]]:
     return [(list(line.get_xdata()), list(line.get_ydata())) for line in figure.axes[axes].get_lines()]
 
 
-def spectra_of(spectra: dict[str, list[float]], *records: Record) -> Document:
+def spectra_of(spectra: dict[str, list[float]], *records: Record) -> EvaluationResults:
     return document(records, spectra=spectra)
 
 
@@ -119,7 +119,7 @@ def test_corruptions_are_means_over_a_family(figures: dict[str, Figure]) -> None
 
 
 def test_a_comparison_draws_the_mean_and_the_spread_of_every_group(figures: dict[str, Figure]) -> None:
-    def one(value: float) -> Document:
+    def one(value: float) -> EvaluationResults:
         return document([Record(DATA, 1, "trunk", "linear/quick", "top1", value)])
 
     rows = compare_documents([[one(0.25), one(0.75)], [one(0.5)]])

@@ -10,11 +10,11 @@ from rich.console import Console
 from launch.tables.grid import Grid, markdown_of, print_grid, without_repeats
 from launch.tables.naming import Quantity, clean, in_order, measure_words, quantity
 from launch.tables.table import describe, grids_of, print_document
-from pipeline.evaluation.document import Document, Record
+from pipeline.evaluation.document import EvaluationResults, Record
 from tests.launch.commands.evaluations import DATA, document, full
 
 
-def printed(evaluation: Document, width: int) -> str:
+def printed(evaluation: EvaluationResults, width: int) -> str:
     file = io.StringIO()
     print_document(Console(file=file, width=width), evaluation)
     return file.getvalue()

@@ -14,7 +14,7 @@ import pytest
 from pipeline.config import Config
 from pipeline.data.sets.datasets import Split
 from pipeline.errors import TrainingError, UserError
-from pipeline.evaluation.document import DataInfo, Document
+from pipeline.evaluation.document import DataInfo, EvaluationResults
 from tests.launch.commands.test_evaluate_ranks import Board
 from tests.runs import LIMIT
 from tests.workers.evaluating.evaluating_runs import CPU, TEST, TRAIN, context_of, image_folder, make_run, small_config
@@ -134,7 +134,7 @@ def test_onward_evaluate_may_skip_what_the_run_did_not(
     done = onward("evaluate", run.path, "data.on_error=skip")
     assert done.code == 0, done.err
     assert done.out.count("train images are left out") == done.out.count("test images are left out") == 1
-    document = Document.read(run.path / "evaluation.json")
+    document = EvaluationResults.read(run.path / "evaluation.json")
     assert document.data == DataInfo("image_folder", TRAIN - 2, TEST - 1, 2, train_left_out=2, test_left_out=1)
     report = json.loads(run.report.read_text())
     assert report["left_out"] == {"train": 2, "test": 1}

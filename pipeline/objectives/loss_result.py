@@ -1,4 +1,4 @@
-"""What a loss of the user's own returns, made regular or named in our words."""
+"""Checks and normalises the return value of a custom loss."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ KEY = "objective.kind"
 FORM = "It must return (loss, {name: number}), or the loss alone"
 
 
-def regular(name: str, returned: Any) -> tuple[Tensor, dict[str, Tensor]]:
+def checked_result(name: str, returned: Any) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss, a scalar, and its terms, detached scalars.
 
     Args:
         name: of the class, for messages.
-        returned: by its `forward`: a loss alone, or with a dict of terms, which may be numbers.
+        returned: the return value of `forward`: a loss alone, or with a dict of terms, which may be numbers.
 
     Raises:
-        ConfigError: it is something else, or the loss does not depend on what is trained.
+        ConfigError: the value is something else, or the loss has no gradient.
     """
     loss, terms = returned if isinstance(returned, tuple | list) and len(returned) == 2 else (returned, {})
     if not isinstance(loss, Tensor):
@@ -32,7 +32,9 @@ def regular(name: str, returned: Any) -> tuple[Tensor, dict[str, Tensor]]:
         )
     if torch.is_grad_enabled() and not loss.requires_grad:
         problem = f"'{name}' returned a loss that has no gradient: it is detached, or computed without the embeddings"
-        raise ConfigError(KEY, problem, "Compute it of embeddings.views, without .detach(), .item() or torch.no_grad()")
+        raise ConfigError(
+            KEY, problem, "Compute it from embeddings.views, without .detach(), .item() or torch.no_grad()"
+        )
     if not isinstance(terms, dict):
         raise ConfigError(KEY, f"'{name}' returned its terms as {_kind(terms)}", FORM)
     return loss.reshape(()), {str(key): _number(name, key, value) for key, value in terms.items()}

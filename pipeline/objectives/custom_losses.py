@@ -1,4 +1,4 @@
-"""A loss of the user's own, called once before a run, so that its mistakes cost seconds and not a start."""
+"""Calls every custom loss once before a run, so that its mistakes cost seconds and not a start."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pipeline.config.objectives import CustomConfig
 from pipeline.errors import ConfigError, first_line
 from pipeline.objectives import build_objective
 from pipeline.objectives.base import Embeddings, Objective
-from pipeline.objectives.returned import KEY
+from pipeline.objectives.loss_result import KEY
 from pipeline.shapes import embedding_width
 
 
-def try_own_losses(config: Config) -> None:
-    """Call every loss of the user's own once on random embeddings, before anything starts.
+def try_custom_losses(config: Config) -> None:
+    """Call every custom loss once on random embeddings, before anything starts.
 
     Raises:
-        ConfigError: it cannot be made, fails, or returns what cannot be trained on.
+        ConfigError: a loss cannot be built, fails, or returns something that cannot be trained on.
     """
     for index in range(1, config.num_stages + 1):
         stage = config.stage(index)
         if not isinstance(stage.objective, CustomConfig) or (config.mode == "end_to_end" and index < config.num_stages):
             continue
         width = embedding_width(config, stage)
-        own = build_objective(stage.objective, width, config.seed, index).train()
-        _call(own, stage.objective.kind, _random_embeddings(config, width))
+        objective = build_objective(stage.objective, width, config.seed, index).train()
+        _call(objective, stage.objective.kind, _random_embeddings(config, width))
 
 
 def _random_embeddings(config: Config, width: int) -> Embeddings:
@@ -40,9 +40,9 @@ def _random_embeddings(config: Config, width: int) -> Embeddings:
     return Embeddings(views, labels=labels, patch=drawn() if config.has_patch else None)
 
 
-def _call(own: Objective, name: str, embeddings: Embeddings) -> None:
+def _call(objective: Objective, name: str, embeddings: Embeddings) -> None:
     try:
-        loss, _ = own(embeddings)
+        loss, _ = objective(embeddings)
         loss.backward()
     except ConfigError:
         raise
