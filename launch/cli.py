@@ -14,14 +14,13 @@ from typing import Annotated
 
 import typer
 
+from launch.commands.check import check_run
 from launch.commands.data import data_app
 from launch.errors import EXIT_FAILED, failures_in_words
-from launch.prepare.prepared_run import dry_run, prepare_run
+from launch.prepare.prepared_run import prepare_run
 from launch.prepare.resume import check_resumable
 from launch.prepare.run_dir import check_own, read_config
-from launch.prepare.scan import scan_images
 from launch.processes.measuring import finish
-from launch.tables.run_table import checked
 from pipeline.config import Config
 from pipeline.errors import printable
 from pipeline.validation.loading import Reading, load_config, load_for_start
@@ -104,14 +103,13 @@ def check(
     config: ConfigFile,
     overrides: Overrides = None,
     headers: Annotated[bool, typer.Option("--headers", help="Read every header; list all broken files.")] = False,
-    whole: Annotated[bool, typer.Option("--all", help="Decode every image; list all broken files.")] = False,
+    decode: Annotated[bool, typer.Option("--all", help="Decode every image; list all broken files.")] = False,
     trust: Trust = False,
 ) -> None:
     """Check everything that 'train' would, start nothing, and print the resolved configuration and the placement."""
     with failures_in_words():
         settings, notes = load_for_start(config, overrides or [], Reading(trusted=trust))
-        plan = dry_run(settings, lambda splits: scan_images(splits, headers, whole))
-        print(checked(settings, plan, notes))
+        print(check_run(settings, notes, headers, decode))
 
 
 @app.command()

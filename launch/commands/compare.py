@@ -8,13 +8,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from launch.commands.evaluated import EvaluatedRun, read_evaluated
+from launch.commands.evaluation_reader import EvaluatedRun, read_evaluated
 from launch.prepare.config_differences import deciding_differences
-from launch.tables.comparison import CSV_COLUMNS, Row, compare_documents, csv_rows, grids, is_wanted
-from launch.tables.grid import Grid, markdown_of, print_grid
-from launch.tables.naming import CORRUPTION, clean, quantity
-from launch.tables.settings import other_settings
-from launch.tables.writing import write_file, write_rows
+from launch.results.comparison_tables import CSV_COLUMNS, Row, compare_documents, csv_rows, grids, is_wanted
+from launch.results.evaluation_settings import other_settings
+from launch.results.grid import Grid, markdown_of, print_grid
+from launch.results.measure_names import CORRUPTION, clean, quantity
+from launch.results.result_files import write_file, write_rows
 from pipeline.config import Config
 from pipeline.errors import UserError, nearest
 from pipeline.evaluation.document import Document
@@ -194,7 +194,7 @@ def _write(outputs: Outputs, groups: Sequence[Group], rows: Sequence[Row], short
         runs = ["; ".join(run.name for run in group.runs) for group in groups]
         write_rows(outputs.csv, CSV_COLUMNS, csv_rows(rows, labels, runs))
     if outputs.plot is not None:
-        from launch.tables.comparison_plots import write_comparison
+        from launch.results.comparison_plots import write_comparison
 
         names = [f"{group.label}: {_short_name(group)}" for group in groups]
         write_comparison(short, names, outputs.plot)

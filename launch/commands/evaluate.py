@@ -18,17 +18,17 @@ from launch.errors import tell
 from launch.prepare.data_index import check_data
 from launch.prepare.placement import count_gpus, place
 from launch.prepare.run_dir import read_config
-from launch.tables.plots import write_plots
-from launch.tables.table import print_document
-from launch.tables.writing import write_csv, write_markdown
+from launch.results.evaluation_plots import write_plots
+from launch.results.evaluation_tables import print_document
+from launch.results.result_files import write_csv, write_markdown
 from pipeline.config import Config
 from pipeline.data.sets.datasets import Splits
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import make_folder
 from pipeline.validation.loading import Reading, load_config
+from workers.evaluating.evaluation import FOLDER, Evaluated, evaluate
 from workers.evaluating.progress import ProgressLine
 from workers.evaluating.ranks import Ranks
-from workers.evaluating.run import FOLDER, Evaluated, evaluate
 from workers.observing.terminal.console import PrintableConsole, Terminal
 from workers.observing.terminal.summary import print_report
 from workers.run.environment import leave_surroundings

@@ -11,8 +11,8 @@ from launch.pages.colours import DRAWN
 from launch.pages.gantt import gantt
 from launch.pages.page import page, stages_of
 from launch.pages.reading import RunRecord, read_run
-from launch.tables.figures import save, styled
-from launch.tables.writing import write_file
+from launch.results.figure_style import save, styled
+from launch.results.result_files import write_file
 from pipeline.errors import UserError
 from workers.observing.trace_file import is_merged, merge_trace
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from launch.commands.candidates import LAST, Candidate, read_candidates
-from launch.tables.grid import Grid, print_grid, without_repeats
-from launch.tables.naming import QUALITY, Quantity, clean, features_of, metric_name
-from launch.tables.settings import other_settings
-from launch.tables.writing import write_rows
+from launch.commands.selection_candidates import LAST, Candidate, read_candidates
+from launch.results.evaluation_settings import other_settings
+from launch.results.grid import Grid, print_grid, without_repeats
+from launch.results.measure_names import QUALITY, Quantity, clean, features_of, metric_name
+from launch.results.result_files import write_rows
 from pipeline.config.places import FEATURES, Feature
 from pipeline.errors import UserError, nearest
 from pipeline.measures.rank_correlation import RankCorrelation, rank_correlation

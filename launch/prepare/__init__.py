@@ -12,6 +12,4 @@
 - `run_dir.py`: the run directory: everything one run writes, and the only thing that is left of it
 - `run_lock.py`: who may write to a run directory: whoever holds its lock, from the first look at it to the end of the
   last process
-- `scan.py`: `onward check CONFIG --headers` and `--all`: look at every image of the training and of the test set, and
-  list what is wrong, so that a long run meets no broken file that could have been known
 """

@@ -1,5 +1,6 @@
 """The processes of a run: who starts them, what each runs first, and how they end.
 
+- `announcement.py`: what rank 0 announces to the other ranks through torchrun's store, and why they may trust it
 - `child.py`: processes that end when their parent does: each watches a pipe that its parent holds open
 - `coordinator_main.py`: the coordinator's process: started with one JSON object on its standard input, ends with its
   parent
@@ -11,7 +12,6 @@
   one that ended
 - `rank_run.py`: the run of a rank of torchrun or of a serial process: handed over by the command line, or prepared
   here
-- `rank_word.py`: what rank 0 tells the others through torchrun's store, and why they may believe it
 - `stage_main.py`: one training process of `onward train`: started with one JSON object on its standard input, ends
   with its parent
 - `supervise.py`: one attempt at a pipelined run on this host: starts its processes, restarts some, and sees that all

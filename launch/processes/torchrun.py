@@ -1,8 +1,9 @@
 """What torchrun starts on every rank: `torchrun --nproc-per-node=PROCESSES -m launch.train CONFIG [key=value ...]`.
 
-There is one process a stage, or one a replica of a stage, in the order of the stages; each uses the GPU of its local
-rank. Rank 0 prepares the run (configuration, run directory, key), starts the coordinator as its child and tells the
-other ranks where to meet. Without torchrun this module runs the whole network serially in one process.
+There is one process per stage, or one per replica of a stage, in the order of the stages; each uses the GPU of its
+local rank. Rank 0 prepares the run (configuration, run directory, key), starts the coordinator as its child and
+announces to the other ranks where to meet. Without torchrun this module trains the whole network serially in one
+process.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from launch.failure import FailureRecorder, in_words, read_failure, record_failu
 from launch.prepare.placement import count_gpus, member_devices
 from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.ranks import check_torchrun
+from launch.processes.announcement import Announcement, UntrustedAnnouncementError, verify
 from launch.processes.child import Child, ended
 from launch.processes.measuring import finish
 from launch.processes.rank_run import own_config, rank_run
-from launch.processes.rank_word import NotOfRankZeroError, Prepared, believe
 from launch.processes.supervise import make_private_dir
 from pipeline.config import Config
 from pipeline.errors import OnwardError
@@ -111,7 +112,7 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
         try:
             prepared = stack.enter_context(rank_run(arguments, group))
             if not prepared.finished:
-                coordinator, announced, key = _start_coordinator(group, prepared, stack)
+                coordinator, announcement, key = _start_coordinator(group, prepared, stack)
         except OnwardError:
             group.publish_last("run", {"run_dir": "", "finished": False})
             raise
@@ -119,8 +120,8 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
             group.publish_last("run", {"run_dir": "", "finished": True})
             return finish(prepared)
         run = prepared.run
-        group.publish("run", announced.sealed(key))
-        finished = _train(group, prepared.config, run, announced.meeting(key))
+        group.publish("run", announcement.signed(key))
+        finished = _train(group, prepared.config, run, announcement.rendezvous(key))
         try:
             code = coordinator.wait(None if finished else LEAVE_SECONDS)
         except Interrupted:
@@ -135,25 +136,27 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
 
 
 def _follow(group: RunGroup, arguments: list[str]) -> int:
-    """Any other rank: train the stages of its own configuration, where rank 0 says."""
-    said: list[str] = []
+    """Any other rank: train the stages of its own configuration, in the run that rank 0 announces."""
+    warned = False
 
-    def believed(word: dict[str, Any]) -> _Joined | None:
-        if not word.get("run_dir"):
-            return None, bool(word.get("finished"))
+    def verified(message: dict[str, Any]) -> _Joined | None:
+        nonlocal warned
+        if not message.get("run_dir"):
+            return None, bool(message.get("finished"))
         config, _ = own_config(arguments)
         try:
-            run, prepared, key = believe(word, config)
-        except NotOfRankZeroError as lie:
-            if not said:
-                said.append(f"rank {group.rank}: passed over a word in torchrun's store that is not of rank 0 ({lie})")
-                print(said[0], file=sys.stderr)
+            run, announcement, key = verify(message, config)
+        except UntrustedAnnouncementError as reason:
+            if not warned:
+                problem = f"ignored an announcement in torchrun's store that is not of rank 0 ({reason})"
+                print(f"rank {group.rank}: {problem}", file=sys.stderr)
+            warned = True
             return None
-        return (config.model_copy(update={"run_dir": str(run.path)}), run, prepared.meeting(key)), True
+        return (config.model_copy(update={"run_dir": str(run.path)}), run, announcement.rendezvous(key)), True
 
-    joined, finished = group.look_up_until("run", START_SECONDS, believed)
+    joined, finished = group.look_up_until("run", START_SECONDS, verified)
     if joined is None:
-        return 0 if finished else EXIT_BAD_INPUT  # rank 0 has said why
+        return 0 if finished else EXIT_BAD_INPUT  # rank 0 has printed why
     return 0 if _train(group, *joined) else EXIT_FAILED
 
 
@@ -161,7 +164,7 @@ _Joined = tuple[tuple[Config, RunDir, Rendezvous] | None, bool]
 """The run that a rank has joined, or None and whether it had been trained."""
 
 
-def _start_coordinator(group: RunGroup, prepared: PreparedRun, stack: ExitStack) -> tuple[Child, Prepared, bytes]:
+def _start_coordinator(group: RunGroup, prepared: PreparedRun, stack: ExitStack) -> tuple[Child, Announcement, bytes]:
     config, run = prepared.config, prepared.run
     private, host, store = "", "", ""
     if group.on_one_host:
@@ -192,7 +195,7 @@ def _start_coordinator(group: RunGroup, prepared: PreparedRun, stack: ExitStack)
     )
     stack.callback(child.close)
     word = child.first_word(COORDINATOR_SECONDS)
-    return child, Prepared(str(run.path.absolute()), private, store, word["control"]), bytes.fromhex(key)
+    return child, Announcement(str(run.path.absolute()), private, store, word["control"]), bytes.fromhex(key)
 
 
 def _train(group: RunGroup, config: Config, run: RunDir, meeting: Rendezvous) -> bool:

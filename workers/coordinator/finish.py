@@ -11,10 +11,10 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from workers.coordinator.recorder import Recorder
 from workers.evaluating.checkpoints import load_network
-from workers.evaluating.labelled import LabelledImages, Tell
+from workers.evaluating.feature_source import FeatureSource
+from workers.evaluating.labelled_images import LabelledImages, Tell
 from workers.evaluating.probe_table import ready_stages, scores_of
 from workers.evaluating.progress import ProgressLine
-from workers.evaluating.source import FeatureSource
 from workers.observing.terminal.console import Terminal
 from workers.observing.terminal.summary import print_report, print_summary
 from workers.run.files import TO_BE_MEASURED, RunDir, final_digest, read_report, write_json

@@ -22,11 +22,11 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.feature_set import FeatureSet
 from pipeline.evaluation.features import embed, places_of
 from pipeline.stage.stage import Stage
-from workers.evaluating.augmented import augmented_batches
+from workers.evaluating.augmented_batches import augmented_batches
 from workers.evaluating.extraction import Batch, Load, Transform
-from workers.evaluating.finite import check_finite
-from workers.evaluating.labelled import Tell
-from workers.evaluating.source import FeatureSource
+from workers.evaluating.feature_source import FeatureSource
+from workers.evaluating.finite_features import check_finite
+from workers.evaluating.labelled_images import Tell
 
 
 @dataclass

@@ -15,7 +15,7 @@ from pipeline.config.places import Place
 from pipeline.evaluation.few_label import FineTuned, LabelledImages, epoch_batches, fine_tune, score
 from pipeline.evaluation.task import Task
 from pipeline.randomness import derive_seed
-from workers.evaluating.augmented import augmented_load
+from workers.evaluating.augmented_batches import augmented_load
 from workers.evaluating.context import Context
 from workers.evaluating.extraction import Batch, evaluation_load, in_order
 

@@ -17,8 +17,8 @@ from pipeline.evaluation.feature_set import FeatureSet
 from pipeline.evaluation.features import places_of
 from pipeline.serial import build_stages
 from pipeline.stage.stage import Stage
-from workers.evaluating.labelled import Tell
-from workers.evaluating.source import FeatureSource
+from workers.evaluating.feature_source import FeatureSource
+from workers.evaluating.labelled_images import Tell
 from workers.run.compute import cpu_threads, set_up_compute
 
 

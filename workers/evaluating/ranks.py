@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.config.places import Place
 from pipeline.errors import TrainingError, UserError
-from workers.evaluating.cache import Written
+from workers.evaluating.feature_cache import Written
 from workers.topology.torchrun import RunGroup
 
 TIMEOUT = 1800.0

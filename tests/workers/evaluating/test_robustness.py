@@ -22,8 +22,8 @@ from pipeline.measures.linear import fit_linear_probe
 from pipeline.serial import build_stages
 from tests.pipeline.small import small_config
 from workers.evaluating.context import Context
+from workers.evaluating.feature_source import FeatureSource
 from workers.evaluating.robustness import measure_corruptions, plan_corruptions
-from workers.evaluating.source import FeatureSource
 from workers.evaluating.transfer import check_transfer, transfer_contexts
 from workers.run.files import write_json
 

@@ -1,5 +1,6 @@
-"""`onward check CONFIG --headers` and `--all`: look at every image of the training and of the test set, and list what
-is wrong, so that a long run meets no broken file that could have been known.
+"""`onward check --headers` and `--all`: reads every image of the training and test set, and lists the broken ones.
+
+So a long run meets no broken file that could have been found before it started.
 """
 
 from __future__ import annotations

@@ -8,9 +8,18 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from launch.tables.comparison import Row
-from launch.tables.figures import block_axis, label_outer, legend_below, lettering, panels, save, series_style, styled
-from launch.tables.naming import QUALITY, in_order
+from launch.results.comparison_tables import Row
+from launch.results.figure_style import (
+    block_axis,
+    label_outer,
+    legend_below,
+    lettering,
+    panels,
+    save,
+    series_style,
+    styled,
+)
+from launch.results.measure_names import QUALITY, in_order
 from pipeline.config.places import Feature
 
 _COLUMNS = 2

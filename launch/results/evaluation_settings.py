@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from launch.tables.naming import clean
+from launch.results.measure_names import clean
 from pipeline.evaluation.document import Document
 from pipeline.validation.pydantic_errors import shown
 

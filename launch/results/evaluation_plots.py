@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from launch.tables.figures import (
+from launch.results.figure_style import (
     PALETTE,
     block_axis,
     block_colours,
@@ -28,7 +28,7 @@ from launch.tables.figures import (
     series_style,
     styled,
 )
-from launch.tables.naming import CORRUPTION, QUALITY, features_of, in_order, measure_words, quantity
+from launch.results.measure_names import CORRUPTION, QUALITY, features_of, in_order, measure_words, quantity
 from pipeline.config.places import FEATURES, Feature
 from pipeline.evaluation.document import Document, Record
 

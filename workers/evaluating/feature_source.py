@@ -21,11 +21,11 @@ from pipeline.data.sets.index import fingerprint
 from pipeline.errors import UserError
 from pipeline.evaluation.feature_set import FeatureSet
 from pipeline.stage.stage import Stage
-from workers.evaluating.cache import Entry, Written, network_digest, read_features
 from workers.evaluating.extraction import Batch, Extractor, Load, Transform, evaluation_load, whole_batches
-from workers.evaluating.labelled import LabelledImages, Tell
+from workers.evaluating.feature_cache import Entry, Written, network_digest, read_features
+from workers.evaluating.feature_rows import Rows
+from workers.evaluating.labelled_images import LabelledImages, Tell
 from workers.evaluating.ranks import Ranks
-from workers.evaluating.rows import Rows
 
 PACKAGES = ("torch", "torchvision", "onward")
 

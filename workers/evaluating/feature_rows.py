@@ -21,8 +21,8 @@ from torch import Tensor
 from pipeline.config.places import Place
 from pipeline.errors import UserError
 from pipeline.ordinary_files import open_to_write
-from workers.evaluating.cache import TENSOR, Written
-from workers.evaluating.finite import check_finite
+from workers.evaluating.feature_cache import TENSOR, Written
+from workers.evaluating.finite_features import check_finite
 from workers.run.files import temporary_of
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 
-from launch.tables.grid import Grid, print_grid, without_repeats
-from launch.tables.naming import (
+from launch.results.grid import Grid, print_grid, without_repeats
+from launch.results.measure_names import (
     CORRUPTION,
     QUALITY,
     Quantity,

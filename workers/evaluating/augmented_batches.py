@@ -22,7 +22,7 @@ from pipeline.data.augment.views import ViewMaker
 from pipeline.data.sets.datasets import ImageDataset
 from pipeline.randomness import derive_seed
 from workers.evaluating.extraction import Batch, Extractor, Load
-from workers.evaluating.finite import check_finite
+from workers.evaluating.finite_features import check_finite
 
 CROP_AND_FLIP = Augment(
     jitter=Jitter(p=(0.0, 0.0)), gray_p=(0.0, 0.0), blur_p=(0.0, 0.0), solarize_p=(0.0, 0.0), crop_scale=(0.08, 1.0)

@@ -22,7 +22,7 @@ from pipeline.config.places import Place
 from pipeline.errors import UserError
 from pipeline.ordinary_files import open_to_read, read_whole
 from pipeline.stage.stage import Stage
-from workers.evaluating.finite import is_finite
+from workers.evaluating.finite_features import is_finite
 from workers.run.files import write_json
 from workers.run.tensor_files import open_tensors
 

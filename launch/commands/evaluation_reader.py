@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.prepare.run_dir import read_config
-from launch.tables.naming import clean
+from launch.results.measure_names import clean
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.evaluation.document import Document

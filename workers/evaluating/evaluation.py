@@ -27,7 +27,8 @@ from pipeline.evaluation.document import DataInfo, Document, Record
 from pipeline.stage.stage import Stage
 from workers.evaluating.checkpoints import load_network
 from workers.evaluating.context import Context
-from workers.evaluating.labelled import LabelledImages
+from workers.evaluating.feature_source import PACKAGES, FeatureSource
+from workers.evaluating.labelled_images import LabelledImages
 from workers.evaluating.probe_table import ready_stages, scores_of, table_features
 from workers.evaluating.probes import measure_probes
 from workers.evaluating.progress import ProgressLine
@@ -35,7 +36,6 @@ from workers.evaluating.protocols import protocols_of
 from workers.evaluating.quality import measure_quality
 from workers.evaluating.ranks import Ranks
 from workers.evaluating.robustness import measure_corruptions, plan_corruptions
-from workers.evaluating.source import PACKAGES, FeatureSource
 from workers.evaluating.transfer import check_transfer, transfer_contexts
 from workers.run.files import RunDir
 

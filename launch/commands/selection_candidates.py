@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launch.commands.evaluated import evaluate_command, read_evaluated
-from launch.tables.naming import QUALITY, clean
+from launch.commands.evaluation_reader import evaluate_command, read_evaluated
+from launch.results.measure_names import QUALITY, clean
 from pipeline.config.places import Feature, Place
 from pipeline.errors import UserError
 from pipeline.evaluation.document import Document

@@ -10,8 +10,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launch.tables.grid import Grid, without_repeats
-from launch.tables.naming import Quantity, clean, features_of, in_order, quantity
+from launch.results.grid import Grid, without_repeats
+from launch.results.measure_names import Quantity, clean, features_of, in_order, quantity
 from pipeline.config.places import Feature
 from pipeline.evaluation.document import Document, Record
 
