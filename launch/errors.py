@@ -44,10 +44,15 @@ REMEDIES = {
 }
 
 
-def tell(error: BaseException) -> int:
-    """Say on stderr what ended the command; the exit code."""
+def print_error(line: str) -> None:
+    """Print a line on the standard error."""
+    print(printable(line), file=sys.stderr)
+
+
+def report_error(error: BaseException) -> int:
+    """Print in one line what ended the command; returns the exit code."""
     text, code = in_one_line(error)
-    print(text, file=sys.stderr)
+    print_error(text)
     return code
 
 
@@ -59,7 +64,7 @@ def failures_in_words() -> Iterator[None]:
     except typer.Exit:
         raise
     except (Exception, KeyboardInterrupt) as error:
-        raise typer.Exit(tell(error)) from None
+        raise typer.Exit(report_error(error)) from None
 
 
 def in_one_line(error: BaseException) -> tuple[str, int]:

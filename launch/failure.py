@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from contextlib import suppress
 from typing import Any
 
-from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
+from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, print_error
 from workers.control.failures import FailureReport, RunFailed, failure_report
 from workers.run.environment import PREPARED
 from workers.run.files import RunDir, read_object, write_json
@@ -46,7 +45,7 @@ def record_failure(run: RunDir, sign: FailureReport) -> int:
         print(in_words(sign.kind, str(sign.error())), flush=True)
     elif PREPARED not in os.environ:
         with suppress(OSError):
-            print(in_words(sign.kind, str(sign.error())), file=sys.stderr)
+            print_error(in_words(sign.kind, str(sign.error())))
     return exit_code(sign)
 
 

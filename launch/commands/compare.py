@@ -12,8 +12,9 @@ from launch.commands.evaluation_reader import EvaluatedRun, read_evaluated
 from launch.prepare.config_differences import deciding_differences
 from launch.results.comparison_tables import CSV_COLUMNS, Row, compare_documents, csv_rows, grids, is_wanted
 from launch.results.evaluation_settings import other_settings
-from launch.results.grid import Grid, markdown_of, print_grid
+from launch.results.grid import Grid, markdown_of
 from launch.results.measure_names import CORRUPTION, clean, quantity
+from launch.results.printing import print_grid, print_lines
 from launch.results.result_files import write_file, write_rows
 from pipeline.config import Config
 from pipeline.errors import UserError, nearest
@@ -78,11 +79,10 @@ def compare_runs(names: Sequence[str], wanted: Sequence[str], outputs: Outputs, 
     above = [*_legend(groups), *warnings(runs, measures)]
     below = _explain(groups, len(rows) - len(short))
     _write(outputs, groups, rows, short, _markdown(above, tables, below))  # first: 'head' may close the terminal's end
-    for line in above:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, *above)
     for grid in tables:
         print_grid(console, grid)
-    console.print(below, markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, below)
 
 
 def group_runs(runs: Sequence[EvaluatedRun], measures: Collection[str]) -> list[Group]:

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from launch.errors import tell
+from launch.errors import report_error
 from launch.prepare.data_index import check_data
 from launch.prepare.placement import count_gpus, place
 from launch.prepare.run_dir import read_config
 from launch.results.evaluation_plots import write_plots
 from launch.results.evaluation_tables import print_document
+from launch.results.printing import command_console, print_lines
 from launch.results.result_files import write_csv, write_markdown
 from pipeline.config import Config
 from pipeline.data.sets.datasets import Splits
@@ -29,7 +30,7 @@ from pipeline.validation.loading import Reading, load_config
 from workers.evaluating.evaluation import FOLDER, Evaluated, evaluate
 from workers.evaluating.progress import ProgressLine
 from workers.evaluating.ranks import Ranks
-from workers.observing.terminal.console import PrintableConsole, Terminal
+from workers.observing.terminal.console import Terminal
 from workers.observing.terminal.summary import print_report
 from workers.run.environment import leave_surroundings
 from workers.run.files import RunDir, read_object, write_json
@@ -60,7 +61,7 @@ def evaluate_run(
     """
     trained_with = read_config(run_dir)
     run, config = RunDir(run_dir), evaluation_config(run_dir, overrides, trusted)
-    console = PrintableConsole(quiet=group is not None and group.rank > 0)
+    console = command_console(quiet=group is not None and group.rank > 0)
     with ProgressLine(console) as teller:
         ranks = None if group is None or group.world_size == 1 else Ranks(group)
         found = evaluate(config, trained_with, run, torch.device(_device(config, group)), teller, ranks)
@@ -118,7 +119,7 @@ def _write(config: Config, run: RunDir, found: Evaluated, console: Console) -> N
             f"'{where}' cannot be written ({error.strerror or error}). Make room, or make it writable"
         ) from None
     print_document(console, document)
-    _say(console, f"tables and figures are in {folder}, every number is in {folder}.json")
+    print_lines(console, f"tables and figures are in {folder}, every number is in {folder}.json")
 
 
 def _update_report(run: RunDir, table: dict[str, Any] | None, console: Console) -> None:
@@ -128,18 +129,14 @@ def _update_report(run: RunDir, table: dict[str, Any] | None, console: Console) 
     try:
         before = read_object(run.report)
     except OSError as error:
-        _say(console, f"'{run.report}' stays as it is: it cannot be read ({error.strerror})")
+        print_lines(console, f"'{run.report}' stays as it is: it cannot be read ({error.strerror})")
         return
     if before is None:
-        _say(console, f"'{run.report}' stays as it is: it cannot be read (it is no report)")
+        print_lines(console, f"'{run.report}' stays as it is: it cannot be read (it is no report)")
         return
     report = before | table
     write_json(run.report, report)
     print_report(Terminal(console), run, report)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -155,4 +152,4 @@ def main(arguments: list[str] | None = None) -> int:
         group = join_group(MEET_SECONDS) if under_torchrun() else None
         return evaluate_run(Path(arguments[0]), arguments[1:], group, trusted)
     except (Exception, KeyboardInterrupt) as error:
-        return tell(error)
+        return report_error(error)

@@ -11,6 +11,7 @@ from pipeline.data.sets.decoding import REPLACE, leave_warnings_to_us
 from pipeline.data.sets.files import FileImages
 from pipeline.data.sets.unreadable import unreadable
 from pipeline.errors import UserError
+from workers.observing.terminal.verbosity import say
 
 
 def scan_images(splits: Splits, headers: bool, whole: bool) -> None:
@@ -34,9 +35,9 @@ def scan_images(splits: Splits, headers: bool, whole: bool) -> None:
             looked += len(images)
             problems += unreadable(images, whole=whole, progress=progress_line()).values()
     for problem in problems:
-        print(f"# {problem.removesuffix(REPLACE)}")
+        say(f"# {problem.removesuffix(REPLACE)}", important=True)
     how = "decoded" if whole else "read the headers of"
-    print(f"# {how} {looked} image files: {len(problems)} cannot be used")
+    say(f"# {how} {looked} image files: {len(problems)} cannot be used", important=True)
     if problems and splits.data.on_error == "fail":
         raise UserError(
             f"{len(problems)} of {looked} image files cannot be used: the lines above name them. Replace or remove "

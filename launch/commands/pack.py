@@ -18,6 +18,7 @@ from threading import Event
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from launch.results.printing import print_lines
 from pipeline.config import Data
 from pipeline.data.sets.datasets import ImageDataset, Split, open_dataset
 from pipeline.data.sets.files import FileImages
@@ -84,11 +85,9 @@ def pack(
             f"'{error.filename or partial}' cannot be written ({error.strerror or error}). "
             "Make room or give another folder; the same command goes on where it stopped"
         ) from None
-    for note in notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
-    found = open_packed(out, "train")
-    text = f"{len(found)} training images packed into {out}: train with data.name=packed data.root={out}"
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    count = len(open_packed(out, "train"))
+    text = f"{count} training images packed into {out}: train with data.name=packed data.root={out}"
+    print_lines(console, *notes, text)
 
 
 def _data_of(source: Path) -> Data:
@@ -99,7 +98,7 @@ def _data_of(source: Path) -> Data:
 def verify_packed(folder: Path, console: Console) -> None:
     """Compare every file with its digest; raises `UserError` naming the first that differs."""
     count = verify(folder)
-    console.print(f"{folder}: {count} files are as they were packed", markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, f"{folder}: {count} files are as they were packed")
 
 
 def _open_splits(data: Data) -> tuple[dict[Split, ImageDataset], list[str]]:

@@ -15,8 +15,9 @@ from rich.console import Console
 
 from launch.commands.selection_candidates import LAST, Candidate, read_candidates
 from launch.results.evaluation_settings import other_settings
-from launch.results.grid import Grid, print_grid, without_repeats
+from launch.results.grid import Grid, without_repeats
 from launch.results.measure_names import QUALITY, Quantity, clean, features_of, metric_name
+from launch.results.printing import print_grid, print_lines
 from launch.results.result_files import write_rows
 from pipeline.config.places import FEATURES, Feature
 from pipeline.errors import UserError, nearest
@@ -71,11 +72,9 @@ def select_runs(names: Sequence[str], choice: Choice, csv: Path | None, console:
     candidates = read_candidates(names, choice.block)
     ordered = sorted(candidates, key=lambda candidate: _score(by, _needed(candidate, feature, by)), reverse=True)
     probe = _probe(candidates, feature, choice.accuracy)
-    for line in _warnings(candidates):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, *_warnings(candidates))
     print_grid(console, _ranking(ordered, feature, by, probe))
-    for line in _agreement(candidates, probe, console):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, *_agreement(candidates, probe, console))
     if csv is not None:
         write_rows(csv, CSV_COLUMNS, _csv_rows(ordered, feature, probe))
 

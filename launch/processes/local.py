@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from types import FrameType
 
-from launch.errors import EXIT_FAILED, EXIT_INTERRUPTED
+from launch.errors import EXIT_FAILED, EXIT_INTERRUPTED, print_error
 from launch.failure import in_words, read_failure
 from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.resume import check_same_run, find_resume_point, roll_back
 from launch.processes.fork_client import ForkServer
 from launch.processes.measuring import finish
 from launch.processes.supervise import Stop, Supervision, run_environment
-from pipeline.errors import ConfigError, printable
+from pipeline.errors import ConfigError
 from pipeline.ordinary_files import open_to_write
 from workers.control.failures import STOPPING
 from workers.observing.terminal.verbosity import recover, say
@@ -90,13 +89,12 @@ def _repeat(prepared: PreparedRun, stop: Stop, supervise: Callable[[PreparedRun]
                 return code
             roll_back(config, run, point.steps)
         except ConfigError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print_error(f"error: {error}")
             return code
         prepared = replace(prepared, start_step=point.steps)
         again = f"restart {in_a_row} of {config.max_restarts} without a new snapshot"
-        print(f"{printable(failure['message'])}. All processes start again ({again})", flush=True)
-        for note in point.notes:
-            print(printable(note), flush=True)
+        for sentence in (f"{failure['message']}. All processes start again ({again})", *point.notes):
+            say(sentence, important=True)
 
 
 def _serial(prepared: PreparedRun, stop: Stop) -> int:
@@ -130,12 +128,12 @@ def _tell(run: RunDir, code: int) -> int:
     """Say in one line on stderr what ended the run; the exit code."""
     failure = read_failure(run)
     if failure and code:
-        print(in_words(failure["kind"], printable(failure["message"])), file=sys.stderr)
+        print_error(in_words(failure["kind"], failure["message"]))
         return int(failure["exit_code"])
     if code == EXIT_INTERRUPTED:
-        print("interrupted at once", file=sys.stderr)
+        print_error("interrupted at once")
     elif code:
         problem = f"the run ended with exit code {code} and could not write down why"
-        print(f"error: {problem}; see what it printed, and {run.logs}", file=sys.stderr)
+        print_error(f"error: {problem}; see what it printed, and {run.logs}")
         return EXIT_FAILED
     return code

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from launch.errors import EXIT_INTERRUPTED, tell
+from launch.errors import EXIT_INTERRUPTED, report_error
 from launch.prepare.placement import count_gpus, place
 from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.run_dir import read_config
@@ -52,7 +52,7 @@ def main() -> int:
     except KeyboardInterrupt:  # whoever started it says so
         return EXIT_INTERRUPTED
     except Exception as error:
-        return tell(error)
+        return report_error(error)
     return 0
 
 

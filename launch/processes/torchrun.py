@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
-from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, tell
+from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, print_error, report_error
 from launch.failure import FailureRecorder, in_words, read_failure, record_failure
 from launch.prepare.placement import count_gpus, member_devices
 from launch.prepare.prepared_run import PreparedRun
@@ -77,9 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
         group = join_group(START_SECONDS)
         return _lead(group, arguments) if group.rank == 0 else _follow(group, arguments)
     except Interrupted:
-        return tell(KeyboardInterrupt())
+        return report_error(KeyboardInterrupt())
     except (Exception, KeyboardInterrupt) as error:
-        return tell(error)
+        return report_error(error)
 
 
 def _serial(prepared: PreparedRun) -> int:
@@ -149,7 +149,7 @@ def _follow(group: RunGroup, arguments: list[str]) -> int:
         except UntrustedAnnouncementError as reason:
             if not warned:
                 problem = f"ignored an announcement in torchrun's store that is not of rank 0 ({reason})"
-                print(f"rank {group.rank}: {problem}", file=sys.stderr)
+                print_error(f"rank {group.rank}: {problem}")
             warned = True
             return None
         return (config.model_copy(update={"run_dir": str(run.path)}), run, announcement.rendezvous(key)), True

@@ -11,8 +11,9 @@
 - `evaluation_tables.py`: the tables of one evaluation: what `onward evaluate` prints, and what its Markdown file holds
 - `figure_style.py`: how every figure looks and is written: readable in a paper's column and by the colour-blind, the
   same bytes each time
-- `grid.py`: a table of text cells, printed to a terminal or written as Markdown
+- `grid.py`: a table of text cells, which a terminal or a Markdown file may show
 - `measure_names.py`: how measures are called and how their numbers are written: one place for tables, files and figures
+- `printing.py`: how commands print: one console, lines that are printed as they are, and tables cut to its width
 - `result_files.py`: an evaluation as files for other programs and for papers: CSV with every digit, Markdown with the
   tables
 """

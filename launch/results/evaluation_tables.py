@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 
-from launch.results.grid import Grid, print_grid, without_repeats
+from launch.results.grid import Grid, without_repeats
 from launch.results.measure_names import (
     CORRUPTION,
     QUALITY,
@@ -18,6 +18,7 @@ from launch.results.measure_names import (
     metric_name,
     quantity,
 )
+from launch.results.printing import print_grid, print_lines
 from pipeline.config.places import Feature
 from pipeline.evaluation.document import Document, Record
 
@@ -36,8 +37,7 @@ def print_document(console: Console, document: Document) -> None:
     """
     for grid in grids_of(document):
         print_grid(console, grid)
-    for line in (*keys_of(document), describe(document)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, *keys_of(document), describe(document))
 
 
 def grids_of(document: Document, details: bool = False) -> list[Grid]:
