@@ -1,4 +1,4 @@
-"""Accuracy after training blocks and classifier on few labelled images: the images for it, and the network to it.
+"""Accuracy after training blocks and classifier on few labelled images.
 
 Every image gets a new random crop and flip in every epoch, keyed by (`evaluation.seed`, epoch, image), as the released
 `evaluate.py` of Barlow Twins gives them.
@@ -28,7 +28,7 @@ def fine_tuned_accuracy(context: Context, task: Task, place: Place, rows: Tensor
         task: the labels.
         place: what the classifier reads; the blocks up to it are trained.
         rows: which of the labelled training images are used, int64 `[n]`.
-        seed: of what is drawn.
+        seed: of the classifier's initial weights and of the order of the images.
 
     Raises:
         UserError: an image cannot be read.

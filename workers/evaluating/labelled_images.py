@@ -1,8 +1,8 @@
-"""The images that classifiers are fitted and tested on: all with labels, but those that cannot be decoded.
+"""The images that classifiers are fitted and tested on: all that have a label and can be decoded.
 
-With `data.on_error: skip` every file is decoded once before features are made of it, and what is broken is left out of
-the fit and of the test, by all measures and all processes alike. Nothing can stand in here, as it does in training: an
-image that is tested twice counts twice.
+With `data.on_error: skip` every file is decoded once before features are made of it, and broken ones are left out of
+fitting and testing, by all measures and all processes alike. No other image replaces a broken one, as it does in
+training: an image that is tested twice would count twice.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from pipeline.data.sets.unreadable import named, unreadable
 from pipeline.errors import UserError
 from workers.evaluating.ranks import Ranks
 
-Tell = Callable[[str, int, int], None]
-"""Called with what is being done, images done and images in all."""
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many images are done, and how many there are in all."""
 
 
 class LabelledImages:
-    """Opens parts of data sets, and remembers which of their images are left out.
+    """Opens parts of data sets without the images that cannot be decoded, which are looked for once per part.
 
     Args:
-        note: called with a sentence for each part of which some are.
+        note: called with a sentence for each part of which some are left out.
 
     Attributes:
         left_out: how many of the run's own data set, by part; parts that were not opened are not in it.
@@ -33,57 +33,59 @@ class LabelledImages:
 
     def __init__(self, note: Callable[[str], None] = lambda text: None) -> None:
         self._note = note
-        self._known: dict[bytes, ImageDataset] = {}
+        self._readable: dict[bytes, ImageDataset] = {}
         self.left_out: dict[Split, int] = {}
 
-    def open(self, data: Data, split: Split, tell: Tell, ranks: Ranks | None = None) -> ImageDataset:
+    def open(self, data: Data, split: Split, progress: Progress, ranks: Ranks | None = None) -> ImageDataset:
         """The part of the run's data set with labels; raises `UserError` as `open_labelled` and `readable`."""
         whole = open_labelled(data, split)
-        found = self.readable(whole, data, f"{split} images", tell, ranks)
-        self.left_out[split] = len(whole) - len(found)
-        return found
+        readable = self.readable(whole, data, f"{split} images", progress, ranks)
+        self.left_out[split] = len(whole) - len(readable)
+        return readable
 
     def readable(
-        self, images: ImageDataset, data: Data, what: str, tell: Tell, ranks: Ranks | None = None
+        self, images: ImageDataset, data: Data, description: str, progress: Progress, ranks: Ranks | None = None
     ) -> ImageDataset:
-        """Those that can be decoded, where `data.on_error` is skip; else all, and a broken one is an error later.
+        """Those that can be decoded, where `data.on_error` is skip; else all, and a broken one raises when it is read.
 
         Args:
             images: of any data set.
-            data: says what to do.
-            what: they are, for messages.
-            tell: is told how far it is.
+            data: its `on_error`.
+            description: what they are called in messages.
+            progress: called with how far the search is.
             ranks: the processes that share the work; all must ask for the same, in the same order.
 
         Raises:
             UserError: none can be decoded.
-            TrainingError: another process says nothing.
+            TrainingError: another process does not answer.
         """
         if data.on_error == "fail" or not isinstance(images, FileImages):
             return images
         key = hashlib.sha256(f"{images.files.root}\0".encode(errors="surrogateescape"))
         key.update(images.files.text.data)
-        if key.digest() not in self._known:
-            self._known[key.digest()] = self._without_broken(images, what, tell, ranks)
-        return self._known[key.digest()]
+        if key.digest() not in self._readable:
+            self._readable[key.digest()] = self._without_broken(images, description, progress, ranks)
+        return self._readable[key.digest()]
 
     def report(self) -> dict[str, Mapping[Split, int]]:
-        """For `report.json`: nothing, or how many images of each part no probe has seen."""
+        """For `report.json`: how many images of each part are left out of the probes; nothing if none is."""
         return {"left_out": {**self.left_out}} if any(self.left_out.values()) else {}
 
-    def _without_broken(self, images: FileImages, what: str, tell: Tell, ranks: Ranks | None) -> ImageDataset:
-        def progress(done: int, count: int) -> None:
-            tell(f"looking for broken files among the {what}", done, count)
+    def _without_broken(
+        self, images: FileImages, description: str, progress: Progress, ranks: Ranks | None
+    ) -> ImageDataset:
+        def looked_at(done: int, count: int) -> None:
+            progress(f"looking for broken files among the {description}", done, count)
 
-        every = range(len(images))
-        share = every if ranks is None else ranks.share(every)
-        broken = unreadable(images, share, whole=True, progress=progress)
+        numbers = range(len(images))
+        share = numbers if ranks is None else ranks.share(numbers)
+        broken = unreadable(images, share, whole=True, progress=looked_at)
         if ranks is not None:
             broken = ranks.join(broken)
         if not broken:
             return images
         if len(broken) == len(images):
-            raise UserError(f"none of the {len(images)} {what} can be decoded: {named(broken.values())}")
-        found = images.without(broken)
-        self._note(f"{len(broken)} of {len(images)} {what} are left out: {named(broken.values())}")
-        return found
+            raise UserError(f"none of the {len(images)} {description} can be decoded: {named(broken.values())}")
+        readable = images.without(broken)
+        self._note(f"{len(broken)} of {len(images)} {description} are left out: {named(broken.values())}")
+        return readable
