@@ -228,8 +228,8 @@ def bench_method(
         compare_methods(config, overrides, seeds, to, command_console())
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         verbosity.say(f"onward {importlib.metadata.version('onward')}", important=True)
         raise typer.Exit
 

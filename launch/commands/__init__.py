@@ -1,7 +1,6 @@
 """The commands of `onward` beside `train` and `resume`: one file per command, and what several of them read.
 
-- `bench.py`: `onward bench method`: the comparison that blockwise training exists for, on one budget and several
-  seeds
+- `bench.py`: `onward bench method`: training methods compared on one budget and several seeds
 - `check.py`: `onward check`: makes every check that `train` makes, and prints what the run amounts to
 - `compare.py`: `onward compare RUN...`: evaluations side by side; runs that differ only in their seed count as one
 - `data.py`: `onward data pack` and `onward data verify`, as the command line takes them
@@ -14,7 +13,7 @@
 - `pack.py`: `onward data pack` and `onward data verify`: a copy of a data set that is quicker to read, and whether it
   is whole
 - `report.py`: `onward report`: one self-contained page about a run, and the same figures for a paper
-- `select.py`: `onward select RUN...`: runs ordered by a measure that needs no labels, and how well such measures agree
-  with accuracy
+- `select.py`: `onward select RUN...`: runs ordered by a measure that needs no labels, and how far it agrees with
+  accuracy
 - `selection_candidates.py`: the evaluations that `onward select` chooses from, of runs and of snapshots of runs
 """

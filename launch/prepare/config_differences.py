@@ -1,6 +1,6 @@
-"""In what two configurations differ, and whether they are of one run.
+"""How two configurations differ, and whether they are of one run.
 
-What decides the numbers must be the same; how they are computed may differ: the runtime, the link, the devices.
+Keys that decide the numbers must be the same; keys of how they are computed may differ: runtime, link, devices.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FREE = (
     "evaluation", "engine.shard_optimizer", "train.max_skipped", "data.workers", "data.root", "data.download",
     "data.feed", "data.in_memory", "data.affinity", "data.on_error", "data.scan_headers", "determinism",
 )  # fmt: skip
-"""What may differ from the run that is continued."""
+"""Keys and sections that may differ from the run that is continued."""
 
 
 def is_free(key: str) -> bool:
@@ -32,7 +32,7 @@ def is_free(key: str) -> bool:
 def differences(
     there: Config, here: Config, may_differ: Callable[[str], bool] = lambda key: key == "run_dir"
 ) -> dict[str, str]:
-    """What two configurations differ in: `key is A there, B here` by key, but for keys that `may_differ`."""
+    """The differences between two configurations, by key: `key is A there, B here`; without keys that `may_differ`."""
     before, after = (flatten(config.model_dump(mode="json")) for config in (there, here))
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and not may_differ(key)]
     if not keys:
@@ -42,7 +42,7 @@ def differences(
 
 
 def deciding_differences(there: Config, here: Config) -> dict[str, str]:
-    """As `differences`, of what decides the numbers."""
+    """As `differences`, of the keys that decide the numbers."""
     return differences(there, here, is_free)
 
 

@@ -34,7 +34,7 @@ START_STEP = "ONWARD_START_STEP"
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run whose directory is claimed and written, and which nothing stands in the way of.
+    """A run that may start: it passed all checks, and its directory is claimed and written.
 
     Args:
         config: of the run, with its `run_dir` filled in; of a finished run, that it was trained with.
@@ -43,7 +43,7 @@ class PreparedRun:
         start_step: the first step to train, counted from 0.
         finished: it has been trained to its end.
         unmeasured: it has, and was ended while its blocks were measured, which is all that is left to do.
-        lock: descriptor of the open lock, for processes that are to hold it too; empty where there is none.
+        lock: descriptor of the open lock, for processes that are to inherit it; empty where there is none.
     """
 
     config: Config
@@ -83,7 +83,7 @@ def prepare_run(config: Config, name: str, notes: Sequence[str] = (), wait: floa
         config: of the run.
         name: of the configuration; names the directory where `run_dir` is not given.
         notes: sentences for the user, to be printed before those that are found here.
-        wait: seconds in which an earlier process may let go of the directory.
+        wait: seconds in which an earlier process may release the directory.
 
     Raises:
         ConfigError: a value that does not fit this machine, the data or the run that is there; or the directory cannot
@@ -91,8 +91,8 @@ def prepare_run(config: Config, name: str, notes: Sequence[str] = (), wait: floa
         UserError: data that are not there or cannot be read.
     """
     with claim_run(config, name, wait) as claim:
-        prepared, found = _prepare(config, claim)
-        for note in (*notes, *claim.notes, *found):
+        prepared, own_notes = _prepare(config, claim)
+        for note in (*notes, *claim.notes, *own_notes):
             say(note, important=prepared.finished)
         if not prepared.finished:
             claim.keep()
@@ -104,7 +104,7 @@ def dry_run(config: Config, scan: Callable[[Splits], None] = lambda splits: None
 
     Args:
         config: of the run.
-        scan: looks at more of the images; called when everything else is in order.
+        scan: reads more of the images; called before the data set is checked.
 
     Raises:
         ConfigError, UserError: as `prepare_run`.
@@ -119,7 +119,7 @@ def dry_run(config: Config, scan: Callable[[Splits], None] = lambda splits: None
 
 
 def _prepare(config: Config, claim: Claim) -> tuple[PreparedRun, list[str]]:
-    """The run, and sentences for the user; what is known of every image is not kept longer than this."""
+    """The run, and sentences for the user. The names of all images are freed when it returns."""
     run, splits = claim.run, Splits(config.data)
     earlier = earlier_run(config, run)
     plan = preflight(config, splits, None if earlier is None else run)

@@ -111,13 +111,13 @@ def _owners(run: Path, named_here: bool) -> list[int]:
 
     A network file system may show root's files as somebody else's.
     """
-    mine = os.geteuid()
+    own_id = os.geteuid()
     try:
         status = run.lstat()
     except OSError as error:
         raise UntrustedAnnouncementError(f"'{run}' cannot be looked at ({error.strerror})") from None
     if named_here:
-        return [mine, status.st_uid]
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != mine:
+        return [own_id, status.st_uid]
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != own_id:
         raise UntrustedAnnouncementError(f"'{run}' is not a folder of this user")
-    return [mine]
+    return [own_id]

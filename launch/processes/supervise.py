@@ -1,4 +1,4 @@
-"""One attempt at a pipelined run on this host: starts its processes, restarts some, and sees that all of them end."""
+"""One attempt at a pipelined run on this host: starts its processes, restarts some, and makes sure that all end."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from workers.run.private import make_private, temporary_places
 from workers.topology.members import COORDINATOR, KEY_FILE, TrainingProcess, members
 
 NAME_BYTES = 50
-"""Of a path to a socket, for the folder of a run and the longest name in it."""
+"""Bytes of a path to a socket that are reserved for the folder of a run and the longest name in it."""
 POLL_SECONDS = 0.02
 LEAVE_SECONDS = 15.0
-"""After the coordinator has ended, the others see it and end; what is left after this is killed."""
+"""After the coordinator has ended, the others notice it and end; those that are left after this time are killed."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Stop:
 
 
 class Supervision:
-    """The processes of one attempt; a context manager, at whose end none of them is left.
+    """The processes of one attempt; a context manager that ends all of them.
 
     Args:
         prepared: the run; the coordinator holds its lock too.
@@ -167,23 +167,23 @@ class Supervision:
 
 
 def run_environment(config: Config, run: RunDir) -> dict[str, str]:
-    """What every process of a run finds in its environment."""
+    """The environment of every process of a run."""
     return {**without_launcher(process_environment(config.threads)), PREPARED: str(run.path), **LOOPBACK}
 
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-"""On one host no library shall listen on anything else."""
+"""On one host every library listens on the loopback interface only."""
 
 
 def make_private_dir() -> str:
-    """A folder that only this user can enter, with the key that authenticates the run's connections."""
+    """A new folder that only this user can enter, with the key that authenticates the connections of the run."""
     private = _short_dir()
     write_key(Path(private) / KEY_FILE)
     return private
 
 
 def _short_dir() -> str:
-    """A new folder with mode 0700, which nobody can exchange, and whose path is short enough for sockets in it.
+    """A new folder with mode 0700, which no other user can replace, with a path short enough for sockets in it.
 
     Raises:
         UserError: there is none.

@@ -56,7 +56,7 @@ from workers.topology.torchrun import RunGroup, join_group, under_torchrun
 COORDINATOR_SECONDS = 60.0
 """The coordinator must have opened the data set within this."""
 LEAVE_SECONDS = 15.0
-"""How long a stage that failed waits for the coordinator to have written down why."""
+"""How long a stage that failed waits until the coordinator has recorded why."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,8 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
         if not under_torchrun():
             with rank_run(arguments) as prepared:
                 code = finish(prepared) if prepared.finished else _serial(prepared)
-            if PREPARED not in os.environ and not prepared.finished:  # the command line does it itself
-                _say_trace(prepared.run)
+            if PREPARED not in os.environ and not prepared.finished:  # the command line does this itself
+                _merge_traces(prepared.run)
             return code
         check_torchrun()
         leave_with_parent()
@@ -96,8 +96,8 @@ def _serial(prepared: PreparedRun) -> int:
     return 0
 
 
-def _say_trace(run: RunDir) -> None:
-    """Join what the processes have recorded, if anything."""
+def _merge_traces(run: RunDir) -> None:
+    """Merge the traces of the processes, if there are any."""
     for note in merge_trace(run):
         say(note, important=True)
 
@@ -105,7 +105,7 @@ def _say_trace(run: RunDir) -> None:
 def _lead(group: RunGroup, arguments: list[str]) -> int:
     """Rank 0: prepare, start the coordinator, train its stages, wait for the coordinator."""
     terminal = os.dup(2)
-    # torchrun ends all ranks when one has failed: what is made from here on must be taken away again.
+    # torchrun ends all ranks when one has failed: what is made from here on must be removed again.
     for number in (signal.SIGTERM, signal.SIGINT, PARENT_GONE, *WARNINGS):
         signal.signal(number, raise_interrupted)
     with ExitStack() as stack:
@@ -126,7 +126,7 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
             code = coordinator.wait(None if finished else LEAVE_SECONDS)
         except Interrupted:
             code = coordinator.wait(LEAVE_SECONDS)
-        _say_trace(run)
+        _merge_traces(run)
         if code < 0 and not run.failure.exists():
             record_failure(run, FailureReport(COORDINATOR, None, "died", ended(code)))
         failure = read_failure(run)
@@ -198,32 +198,32 @@ def _start_coordinator(group: RunGroup, prepared: PreparedRun, stack: ExitStack)
     return child, Announcement(str(run.path.absolute()), private, store, word["control"]), bytes.fromhex(key)
 
 
-def _train(group: RunGroup, config: Config, run: RunDir, meeting: Rendezvous) -> bool:
-    member = members(config)[group.rank]
-    where = f"process {os.getpid()} of {platform.node()} on {_device(group, config, member)}"
-    detail(f"{member.name}: {where}, log {run.log(member.log_name).absolute()}")
-    _log_to(run.log(member.log_name))
+def _train(group: RunGroup, config: Config, run: RunDir, rendezvous: Rendezvous) -> bool:
+    process = members(config)[group.rank]
+    description = f"process {os.getpid()} of {platform.node()} on {_device(group, config, process)}"
+    detail(f"{process.name}: {description}, log {run.log(process.log_name).absolute()}")
+    _log_to(run.log(process.log_name))
     import torch
 
     from workers.stage.process import run_member
 
-    finished = run_member(config, run, meeting, member, torch.device(_device(group, config, member)))
+    finished = run_member(config, run, rendezvous, process, torch.device(_device(group, config, process)))
     if group.rank == 0:
         for number in leave_signals(config):
             signal.signal(number, raise_interrupted)
     return finished
 
 
-def _device(group: RunGroup, config: Config, member: TrainingProcess) -> str:
-    """On one host as `onward check` prints it; on several, the GPU of the local rank."""
+def _device(group: RunGroup, config: Config, process: TrainingProcess) -> str:
+    """On one host the device that `onward check` prints; on several, the GPU of the local rank."""
     if group.on_one_host:
-        return member_devices(config, count_gpus())[member.rank]
-    asked = config.stage(member.stages[0]).device
-    return f"cuda:{group.local_rank}" if asked in ("auto", "cuda") and count_gpus() else asked.replace("auto", "cpu")
+        return member_devices(config, count_gpus())[process.rank]
+    wanted = config.stage(process.stages[0]).device
+    return f"cuda:{group.local_rank}" if wanted in ("auto", "cuda") and count_gpus() else wanted.replace("auto", "cpu")
 
 
 def _log_to(path: Path) -> None:
-    """From here on everything this process prints goes to its own log; the terminal is the coordinator's."""
+    """Redirect everything that this process prints to its own log: only the coordinator prints to the terminal."""
     with open_to_write(path, path.parent.parent) as log:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -233,7 +233,7 @@ def _log_to(path: Path) -> None:
 
 
 def _with_allocator() -> None:
-    """Start over with the allocator's settings, which count only from a process's start; torchrun sets none."""
+    """Start this process anew with the allocator's settings, which are read only at the start; torchrun sets none."""
     if not ALLOCATOR.keys() <= os.environ.keys():
         threads = first_number(os.environ.get("OMP_NUM_THREADS", ""), otherwise=1)
         os.execve(sys.executable, interpreter("launch.train", *sys.argv[1:]), process_environment(threads))
@@ -243,7 +243,7 @@ def rank() -> NoReturn:
     """Run this rank as the whole of its process, and end it."""
     open_standard_streams()
     _with_allocator()
-    # Links and RPC agents have threads of their own; after a failure nothing may wait for them.
+    # Links and RPC agents have threads of their own; after a failure the process must not wait for them.
     exit_code = main()
     remove_fresh_cache()
     sys.stdout.flush()

@@ -131,10 +131,10 @@ class FeatureSource:
                 raise
             return {}
         try:
-            own = self._part(entry.images, parts, load, places, text, progress)
+            own_files = self._part(entry.images, parts, load, places, text, progress)
             with Rows(entry.images, entry.folder if self._keeps else None, self._note) as rows:
                 for rank in range(ranks.group.world_size):
-                    files = ranks.files_of(rank, places) if rank else own
+                    files = ranks.files_of(rank, places) if rank else own_files
                     for batch in self._read_part(entry.images, parts, rank, files):
                         rows.add(batch)
                 return self._kept(entry, *rows.finish())
