@@ -68,7 +68,7 @@ def check_same_run(config: Config, run: RunDir) -> Config:
 
 
 def _is_run(run: RunDir) -> bool:
-    """Whether there is one. What was refused for its configuration before its first step is none, and may be replaced."""
+    """Whether there is one. One that was refused for its configuration before its first step may be replaced."""
     if not run.config.is_file():
         return False
     failure = read_failure(run)
