@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from launch.prepare.config_differences import deciding_differences
 from launch.prepare.run_dir import read_config
+from launch.results.grid import Grid
+from launch.results.printing import print_grid
 from pipeline.config import Config
 from pipeline.errors import TrainingError, UserError
 from pipeline.validation.loading import load_config
@@ -87,8 +87,8 @@ def bench_method(config_file: Path, overrides: Sequence[str], seeds: int, folder
             results.setdefault(variant.name, []).append(report)
     rows = summarise(results)
     write_json(folder / "method.json", {"config": str(config_file), "overrides": list(overrides), "rows": rows})
-    for table in tables(rows, seeds):
-        console.print(table)
+    for grid in tables(rows, seeds):
+        print_grid(console, grid)
 
 
 def _check(config: Config, seeds: int) -> None:
@@ -169,28 +169,19 @@ def _mean_and_spread(values: Sequence[float | None]) -> tuple[float, float | Non
     return statistics.mean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None
 
 
-def tables(rows: list[dict[str, Any]], seeds: int) -> list[Table]:
+def tables(rows: list[dict[str, Any]], seeds: int) -> list[Grid]:
     """The tables that the command prints: accuracies on the trunk, on the expansion feature, and the cost."""
     spread = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
-    blocks = [f"block {block}" for block in range(1, len(rows[0]["trunk"]) + 1)]
-    results = []
+    blocks = [(f"block {block}",) for block in range(1, len(rows[0]["trunk"]) + 1)]
+    grids = []
     for feature in ("trunk", "expansion"):
-        results.append(_table(f"linear probe on the {feature}, % ({spread})", blocks))
-        for row in rows:
-            results[-1].add_row(row["name"], *(_cell(value, 1) for value in row[feature]))
-    results.append(_table(f"cost ({spread})", ["images/s", "seconds of training"]))
-    for row in rows:
-        if row["seconds"] is not None:
-            results[-1].add_row(row["name"], _cell(row["images_per_second"], 0), _cell(row["seconds"], 0))
-    return results
-
-
-def _table(title: str, columns: Sequence[str]) -> Table:
-    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    result.add_column("trained", no_wrap=True)
-    for column in columns:
-        result.add_column(column, justify="right", no_wrap=True)
-    return result
+        cells = [(row["name"], *(_cell(value, 1) for value in row[feature])) for row in rows]
+        title = f"linear probe on the {feature}, % ({spread})"
+        grids.append(Grid(title, (("trained",), *blocks), tuple(cells)))
+    trained = [row for row in rows if row["seconds"] is not None]
+    cost = [(row["name"], _cell(row["images_per_second"], 0), _cell(row["seconds"], 0)) for row in trained]
+    head = (("trained",), ("images/s",), ("seconds of", "training"))
+    return [*grids, Grid(f"cost ({spread})", head, tuple(cost))]
 
 
 def _cell(value: tuple[float, float | None] | None, digits: int) -> str:
