@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
-from workers.topology.members import members
+from workers.topology.members import TrainingProcess, members
 
 DEVICE_FILES = Path("/dev")
 
@@ -58,10 +58,9 @@ def place(config: Config, num_gpus: int) -> tuple[Placement, ...]:
     return tuple(placements)
 
 
-def member_devices(config: Config, num_gpus: int) -> list[str]:
-    """The device of every training process, by rank; raises `ConfigError` as `place` does."""
-    placements = place(config, num_gpus)
-    return [placements[member.stages[0] - 1].devices[member.replica - 1] for member in members(config)]
+def device_of(process: TrainingProcess, placements: Sequence[Placement]) -> str:
+    """The device of a training process, as torch names it."""
+    return placements[process.stages[0] - 1].devices[process.replica - 1]
 
 
 def _device(wanted: str, path: str, stage: int, rank: int, num_processes: int, num_gpus: int) -> str:

@@ -26,7 +26,6 @@ from pipeline.data.sets.datasets import Splits
 from workers.observing.terminal.verbosity import say
 from workers.run.environment import PREPARED
 from workers.run.files import RunDir
-from workers.topology.members import TrainingProcess
 
 START_STEP = "ONWARD_START_STEP"
 """The variable with the first step to train, in the environment of the process of a serial run."""
@@ -53,10 +52,6 @@ class PreparedRun:
     finished: bool = False
     unmeasured: bool = False
     lock: tuple[int, ...] = ()
-
-    def device_of(self, process: TrainingProcess) -> str:
-        """The device of a training process, as torch names it."""
-        return self.placements[process.stages[0] - 1].devices[process.replica - 1]
 
     def environment(self) -> dict[str, str]:
         """What `handed_over` reads, for the process of a serial run."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from launch.failure import exit_code, write_failure
+from launch.prepare.placement import device_of
 from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.run_dir import clear_unfinished
 from launch.processes.child import Child, ended
@@ -67,7 +68,7 @@ class Supervision:
             "run_dir": str(self.run.path.absolute()),
             "private_dir": self._private,
             "host": "",
-            "device": self._prepared.device_of(members(self.config)[0]),
+            "device": device_of(members(self.config)[0], self._prepared.placements),
             "start_step": self._prepared.start_step,
             "parent": "onward train",
             "beat": min(1.0, self.config.hang_timeout / 4),
@@ -141,7 +142,7 @@ class Supervision:
             "run_dir": str(self.run.path.absolute()),
             "private_dir": self._private,
             "rank": member.rank,
-            "device": self._prepared.device_of(member),
+            "device": device_of(member, self._prepared.placements),
         }
         environment = {**self._environment, "RANK": str(member.rank), "LOCAL_RANK": str(member.rank)}
         log = self.run.log(member.log_name)

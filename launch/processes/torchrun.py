@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, print_error, report_error
 from launch.failure import FailureRecorder, in_words, read_failure, record_failure
-from launch.prepare.placement import count_gpus, member_devices
+from launch.prepare.placement import count_gpus, device_of, place
 from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.ranks import check_torchrun
 from launch.processes.announcement import Announcement, UntrustedAnnouncementError, verify
@@ -217,7 +217,7 @@ def _train(group: RunGroup, config: Config, run: RunDir, rendezvous: Rendezvous)
 def _device(group: RunGroup, config: Config, process: TrainingProcess) -> str:
     """On one host the device that `onward check` prints; on several, the GPU of the local rank."""
     if group.on_one_host:
-        return member_devices(config, count_gpus())[process.rank]
+        return device_of(process, place(config, count_gpus()))
     wanted = config.stage(process.stages[0]).device
     return f"cuda:{group.local_rank}" if wanted in ("auto", "cuda") and count_gpus() else wanted.replace("auto", "cpu")
 
