@@ -1,10 +1,13 @@
 """The one way from a configuration to a run that may start, which ends in one record.
 
-    claim the directory > read the run in it > check everything > index the data, or find the snapshot > write the run
-    `run_lock`            `resume`             `preflight`        `data_index`       `resume`             `run_dir`
+    claim the directory                                   run_lock
+    read the configuration of the run in it               resume
+    check configuration, machine and data                 preflight
+    index the data, or find the snapshot to continue from data_index, resume
+    write the run, or roll it back                        run_dir, resume
 
-Each of them looks once, and hands on what it has found. `onward train`, `onward resume`, rank 0 of torchrun and a
-serial run started by hand go this way; `onward check` goes it up to the checks, and writes nothing.
+Each step reads once and passes on what it has read. `onward train`, `onward resume`, rank 0 of torchrun and a serial run
+without the command line take this way; `onward check` makes the same checks and writes nothing.
 """
 
 from __future__ import annotations
