@@ -14,39 +14,39 @@ from pipeline.errors import UserError
 from workers.observing.terminal.verbosity import say
 
 
-def scan_images(splits: Splits, headers: bool, whole: bool) -> None:
-    """Print a line for every image that cannot be used, and one that says how many were looked at.
+def scan_images(splits: Splits, headers: bool, decode: bool) -> None:
+    """Print a line for every image that cannot be used, and one with the number of images that were read.
 
     Args:
         splits: of the data set of the run.
         headers: read the header of every image file; nothing is done if neither is asked for.
-        whole: decode every image.
+        decode: decode every image.
 
     Raises:
         UserError: there are some, and `data.on_error` is fail; or the training set cannot be read at all.
     """
-    if not (headers or whole):
+    if not (headers or decode):
         return
     leave_warnings_to_us()
     problems: list[str] = []
-    looked = 0
+    count = 0
     for images in (splits.train, _test_images(splits)):
         if isinstance(images, FileImages):
-            looked += len(images)
-            problems += unreadable(images, whole=whole, progress=progress_line()).values()
+            count += len(images)
+            problems += unreadable(images, whole=decode, progress=progress_line()).values()
     for problem in problems:
         say(f"# {problem.removesuffix(REPLACE)}", important=True)
-    how = "decoded" if whole else "read the headers of"
-    say(f"# {how} {looked} image files: {len(problems)} cannot be used", important=True)
+    how = "decoded" if decode else "read the headers of"
+    say(f"# {how} {count} image files: {len(problems)} cannot be used", important=True)
     if problems and splits.data.on_error == "fail":
         raise UserError(
-            f"{len(problems)} of {looked} image files cannot be used: the lines above name them. Replace or remove "
+            f"{len(problems)} of {count} image files cannot be used: the lines above name them. Replace or remove "
             "them, or go on without them with data.on_error=skip"
         )
 
 
 def _test_images(splits: Splits) -> object:
-    """None where there is no test set, or none that fits: what `check` says of it follows."""
+    """None where there is no test set, or none that fits, which `check` reports itself."""
     try:
         return splits.test
     except UserError:

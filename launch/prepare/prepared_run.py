@@ -6,8 +6,8 @@
     index the data, or find the snapshot to continue from data_index, resume
     write the run, or roll it back                        run_dir, resume
 
-Each step reads once and passes on what it has read. `onward train`, `onward resume`, rank 0 of torchrun and a serial run
-without the command line take this way; `onward check` makes the same checks and writes nothing.
+Each step reads once and passes on what it has read. `onward train`, `onward resume`, rank 0 of torchrun and a serial
+run without the command line take this way; `onward check` makes the same checks and writes nothing.
 """
 
 from __future__ import annotations
