@@ -30,7 +30,7 @@ FUNCTIONS = {
     "become": "what it does", "attend": "what it does", "bury": "what it does", "hire": "what it does",
     "may_go": "what it does", "tell": "log, send or report", "hear": "listen", "found": "what it returns",
     "known": "what it returns", "told": "what it returns", "said": "what it returns", "laid_out": "in_memory_format",
-    "nearby": "did_you_mean", "right": "count_correct", "leading_out": "links_out_of", "lasting": "with_epochs",
+    "nearby": "did_you_mean", "right": "count_correct", "links_out_of": "links_out_of", "lasting": "with_epochs",
     "lasting_sender": "replaying_sender",
     "lasting_receiver": "resuming_receiver",
     "silence_size_warnings": "silence_size_warnings", "check_together": "check_combinations",
