@@ -17,7 +17,7 @@ from launch.results.measure_names import CORRUPTION, clean, quantity
 from launch.results.printing import print_grid, print_lines
 from launch.results.result_files import write_file, write_rows
 from pipeline.config import Config
-from pipeline.errors import UserError
+from pipeline.errors import UserError, allowed_names
 from pipeline.evaluation.document import EvaluationResults
 from pipeline.validation.pydantic_errors import shown
 

@@ -36,7 +36,7 @@ from pipeline.data.sets.pack_writer import (
 from pipeline.data.sets.packed import MANIFEST, PackedManifest, PackSettings, open_packed, to_json, verify
 from pipeline.errors import UserError
 from pipeline.ordinary_files import open_to_write, read_whole
-from pipeline.validation.loading import load_config
+from pipeline.validation.loading import LoadOptions, load_config
 from workers.run.files import write_text
 
 PLAN = "plan.json"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pipeline.config import DataConfig
 from pipeline.data.sets.datasets import ImageDataset, Split, open_labelled
 from pipeline.data.sets.files import FileImages
-from pipeline.data.sets.unreadable import summarized
+from pipeline.data.sets.unreadable import find_unreadable, summarized
 from pipeline.errors import UserError
 from workers.evaluating.ranks import Ranks
 

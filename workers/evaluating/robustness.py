@@ -24,7 +24,7 @@ from pipeline.evaluation.corruptions.corrupt import corrupt
 from pipeline.evaluation.corruptions.errors import CorruptionLevel, PlaceErrors, corruption_records, errors_of
 from pipeline.evaluation.corruptions.names import resolve
 from pipeline.evaluation.corruptions.parameters import edition_for
-from pipeline.evaluation.document import Record
+from pipeline.evaluation.document import EvaluationResults, Record
 from pipeline.evaluation.task import Task
 from pipeline.measures.linear import LinearClassifier, fit_linear_probe
 from workers.evaluating.context import Context
