@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets.datasets import open_dataset
+from pipeline.data.sets.folder_walk import list_folder
 from pipeline.data.sets.image_folder import FolderImages
 from pipeline.data.sets.packed import PackedImages
 
@@ -15,7 +16,7 @@ Onward = Callable[..., Any]
 
 
 def packed(root: Path, split: Any = "train") -> PackedImages:
-    found = open_dataset(Data(name="packed", root=str(root)), split)
+    found = open_dataset(DataConfig(name="packed", root=str(root)), split)
     assert isinstance(found, PackedImages)
     return found
 
@@ -25,4 +26,4 @@ def tree(root: Path) -> dict[str, bytes]:
 
 
 def original(source: Path, split: str = "train") -> FolderImages:
-    return FolderImages(source / split)
+    return FolderImages(list_folder(source / split))

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import launch.commands.pack
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets import pack_writer
-from pipeline.data.sets.datasets import open_dataset, preflight
+from pipeline.data.sets.datasets import Splits, open_dataset, preflight
 from pipeline.errors import UserError
 from tests.launch.commands.packed_copies import Onward, original, packed, tree
 
@@ -58,7 +58,7 @@ def test_what_is_packed_is_what_was_there(source: Path, tmp_path: Path, onward: 
                 assert np.abs(found.astype(int) - expected).mean() < 4
             np.testing.assert_array_equal(np.asarray(copy.image(index)), found)
             assert images.files.relative(index) in copy.name_of(index)
-    assert preflight(Data(name="packed", root=str(out), batch_size=2)) == 10
+    assert preflight(Splits(DataConfig(name="packed", root=str(out), batch_size=2))) == 10
     assert sorted(tree(out)) == sorted(
         ["manifest.json", "test-00000.bin", "test.npz", "train.npz", *(f"train-0000{i}.bin" for i in range(3))]
     )
@@ -101,7 +101,7 @@ def test_the_number_of_workers_changes_nothing(source: Path, tmp_path: Path, onw
 def test_any_data_set_of_a_configuration(tmp_path: Path, onward: Onward, folder: Path) -> None:
     (folder / "c.yaml").write_text("data: {name: fashion_mnist_10k, batch_size: 8}\n")
     assert onward("data", "pack", "c.yaml", "out", "--format", "raw").code == 0
-    images, copy = open_dataset(Data(), "train"), packed(Path("out"))
+    images, copy = open_dataset(DataConfig(), "train"), packed(Path("out"))
     assert len(copy) == 10_000
     for index in (0, 4095, 4096, 9999):
         np.testing.assert_array_equal(copy.pixels(index), images.pixels(index))
@@ -228,7 +228,7 @@ def test_the_system_is_told_which_bytes_come_next(source: Path, tmp_path: Path, 
     images = packed(tmp_path / "out")
     spies = [Spy(mapped) for mapped in images._maps]
     images._maps = spies  # type: ignore[assignment]
-    images.expect([9, 0, 3])
+    images.prefetch([9, 0, 3])
     for shard, index in ((2, 9), (0, 0), (0, 3)):
         start, end = (int(images._columns[name][index]) for name in ("start", "end"))
         assert any(first % mmap.PAGESIZE == 0 and first <= start < end == last for first, last in spies[shard].ranges)

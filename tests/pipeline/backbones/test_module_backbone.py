@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pipeline.backbones import TracedBlock, build_block
 from pipeline.backbones.module import measure
 from pipeline.config import Config
-from pipeline.config.model import Module
+from pipeline.config.model import ModuleConfig
 from pipeline.shapes import block_output, boundary_shapes, channels_of, check_model
 from tests.pipeline.backbones.blocks import blocks_of, images, merged
 
@@ -78,7 +78,7 @@ def test_the_blocks_together_are_torchvisions_network(
     name: str, size: int, output: str, cuts: list[str], rest: tuple[str, ...]
 ) -> None:
     config = config_of(TORCHVISION + name, output, cuts, size)
-    assert isinstance(config.model, Module)
+    assert isinstance(config.model, ModuleConfig)
     blocks = blocks_of(config)
     reference = torchvision.models.get_model(name, weights=None, **config.model.options)
     result = reference.load_state_dict(merged(blocks), strict=False)
@@ -182,7 +182,7 @@ def test_no_block_writes_into_its_input(name: str, output: str, cuts: list[str])
 
 def test_only_the_block_that_would_write_copies() -> None:
     config = config_of(USERS + "plain", "5", ["0", "1", "2"])
-    assert isinstance(config.model, Module)
+    assert isinstance(config.model, ModuleConfig)
     assert [facts.overwrites_input for facts in measure(config.model, 32)] == [False, False, True, False]
 
 

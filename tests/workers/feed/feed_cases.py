@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.config import Config, Data, Link, Train
+from pipeline.config import Config, DataConfig, LinkConfig, TrainConfig
 from tests.waiting import LIMIT
 from workers.feed import Feed, FeedBatch
 from workers.feed.pool import Pool
@@ -37,9 +37,9 @@ def config(
     section = {"name": "image_folder", "root": str(root), "batch_size": 8, "image_size": 16, "drop_last": False}
     run = Config(
         seed=5,
-        data=Data(**{**section, "workers": workers, **data}),  # type: ignore[arg-type]
-        train=Train(epochs=epochs),
-        link=Link(timeout=timeout),
+        data=DataConfig(**{**section, "workers": workers, **data}),  # type: ignore[arg-type]
+        train=TrainConfig(epochs=epochs),
+        link=LinkConfig(timeout=timeout),
     )
     if labels:
         run = Config.model_validate({**run.model_dump(), "objective": {"kind": "supervised"}})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torchvision.datasets
 
-from pipeline.data.sets.datasets import count_classes, open_dataset, preflight
+from pipeline.data.sets.datasets import Splits, count_classes, open_dataset, preflight
 from pipeline.data.sets.mnist_family import IDX_SETS
 from pipeline.errors import ConfigError, UserError
 from tests.pipeline.data.sets.test_datasets import idx_bytes
@@ -27,7 +27,7 @@ def test_the_family_of_mnist(name: str, tmp_path: Path) -> None:
         (folder / f"{prefix}-images-idx3-ubyte").write_bytes(idx_bytes(images))
         (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(idx_bytes(np.asarray([7, 0, 9], np.uint8)))
     given = data(name, tmp_path)
-    assert (preflight(given), count_classes(given)) == (3, 10)
+    assert (preflight(Splits(given)), count_classes(Splits(given))) == (3, 10)
     reference = getattr(torchvision.datasets, IDX_SETS[name].torchvision)(str(tmp_path), train=False)
     test = open_dataset(given, "test")
     for index in range(3):
@@ -36,7 +36,7 @@ def test_the_family_of_mnist(name: str, tmp_path: Path) -> None:
     (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.asarray([7, 10, 9], np.uint8)))
     with pytest.raises(UserError, match=rf"labels from 7 to 10, and {name} has 10 classes"):
         open_dataset(given, "train")
-    assert preflight(data(name, tmp_path / "empty", download=True)) == 60_000
+    assert preflight(Splits(data(name, tmp_path / "empty", download=True))) == 60_000
 
 
 def test_emnist_has_parts_and_letters_are_counted_from_0(tmp_path: Path) -> None:
@@ -49,11 +49,11 @@ def test_emnist_has_parts_and_letters_are_counted_from_0(tmp_path: Path) -> None
     assert open_dataset(data("emnist", tmp_path), "train").labels.tolist() == [0, 46]
     letters = data("emnist", tmp_path, split="letters")
     assert open_dataset(letters, "test").labels.tolist() == [0, 25]
-    assert (preflight(letters), count_classes(letters)) == (2, 26)
+    assert (preflight(Splits(letters)), count_classes(Splits(letters))) == (2, 26)
     with pytest.raises(ConfigError, match=r"data\.split: emnist has no training part 'numbers'. Allowed: balanced, "):
-        preflight(data("emnist", tmp_path, split="numbers"))
+        preflight(Splits(data("emnist", tmp_path, split="numbers")))
     with pytest.raises(UserError, match=r"holds no emnist: neither 'emnist-digits-train-images-idx3-ubyte.gz'"):
-        preflight(data("emnist", tmp_path, split="digits"))
+        preflight(Splits(data("emnist", tmp_path, split="digits")))
 
 
 def test_a_member_of_the_mnist_family_is_downloaded_and_then_read_here(

@@ -14,9 +14,9 @@ import pytest
 import scipy.io
 import torchvision.datasets
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.config.data import FOLDERS, DatasetName
-from pipeline.data.sets.datasets import ImageDataset, count_classes, open_dataset, open_labelled, preflight
+from pipeline.data.sets.datasets import ImageDataset, Splits, count_classes, open_dataset, open_labelled, preflight
 from pipeline.data.sets.mnist_family import IDX_SETS
 from pipeline.data.sets.torchvision_sets import TORCHVISION_SETS
 from pipeline.errors import ConfigError, UserError
@@ -69,7 +69,7 @@ def test_the_arguments_are_those_that_torchvision_takes(name: str) -> None:
         taken = set(inspect.signature(kind).parameters)
         if "kwargs" not in taken:
             assert set(bound.arguments) <= taken
-    if known.found == "loader":
+    if known.reader == "loader":
         assert "loader" in inspect.signature(kind).parameters
     downloads = "download" in inspect.signature(kind).parameters or "kwargs" in inspect.signature(kind).parameters
     assert downloads >= known.downloads
@@ -110,8 +110,8 @@ def test_sets_of_arrays(
         np.testing.assert_array_equal(train.pixels(index), np.asarray(reference[index][0]))
         np.testing.assert_array_equal(train.pixels(index), np.asarray(train.image(index)))
     assert train.name_of(1) == f"{name}/train[1]"
-    assert count_classes(given) == train.num_classes == known.classes
-    assert preflight(given) == next(iter(known.parts.values()))
+    assert count_classes(Splits(given)) == train.num_classes == known.classes
+    assert preflight(Splits(given)) == next(iter(known.parts.values()))
     if test_count is None:
         with pytest.raises(UserError, match=f"{name} has no test images"):
             open_dataset(given, "test")
@@ -125,11 +125,11 @@ def test_stl10_without_labels_is_probed_on_its_labelled_part(tmp_path: Path) -> 
     given = data("stl10", tmp_path, split="unlabeled")
     images = open_dataset(given, "train")
     assert (len(images), images.num_classes, set(images.labels.tolist())) == (4, 0, {-1})
-    assert (preflight(given), count_classes(given)) == (100_000, 0)
+    assert (preflight(Splits(given)), count_classes(Splits(given))) == (100_000, 0)
     assert len(open_dataset(data("stl10", tmp_path, split="train+unlabeled"), "train")) == 7
     assert open_labelled(given, "train").labels.tolist() == [9, 0, 6]
     assert len(open_labelled(given, "test")) == 2
-    for check in (preflight, lambda d: open_dataset(d, "train")):
+    for check in (lambda d: preflight(Splits(d)), lambda d: open_dataset(d, "train")):
         with pytest.raises(
             ConfigError, match=r"data\.split: stl10 has no .*'all'. Allowed: train, unlabeled, train\+unl"
         ):
@@ -140,7 +140,7 @@ def test_stl10_without_labels_is_probed_on_its_labelled_part(tmp_path: Path) -> 
 def test_svhn_has_an_extra_part(tmp_path: Path) -> None:
     write_svhn(tmp_path)
     assert open_dataset(data("svhn", tmp_path, split="extra"), "train").labels.tolist() == [0, 1, 7, 2]
-    assert preflight(data("svhn", tmp_path, split="extra")) == 531_131
+    assert preflight(Splits(data("svhn", tmp_path, split="extra"))) == 531_131
 
 
 def assert_reads_what_torchvision_reads(found: ImageDataset, name: str, root: Path, part: str) -> None:
@@ -189,8 +189,8 @@ def test_sets_of_files(tmp_path: Path, name: str, write: Write, labels: list[int
     train = open_dataset(given, "train")
     known = TORCHVISION_SETS[name]
     assert train.labels.tolist() == labels
-    assert train.num_classes == count_classes(given) == known.classes
-    assert preflight(given) == next(iter(known.parts.values()))
+    assert train.num_classes == count_classes(Splits(given)) == known.classes
+    assert preflight(Splits(given)) == next(iter(known.parts.values()))
     assert_reads_what_torchvision_reads(train, name, tmp_path, next(iter(known.parts)))
     if known.test is not None:
         assert_reads_what_torchvision_reads(open_dataset(given, "test"), name, tmp_path, known.test)
@@ -199,12 +199,12 @@ def test_sets_of_files(tmp_path: Path, name: str, write: Write, labels: list[int
 @pytest.mark.parametrize("name", TORCHVISION_SETS)
 def test_a_missing_set_says_where_it_was_looked_for_and_what_to_do(name: str, tmp_path: Path) -> None:
     remedy = "data.download=true" if TORCHVISION_SETS[name].downloads else "torchvision cannot download it"
-    for check in (lambda: preflight(data(name, tmp_path)), lambda: open_dataset(data(name, tmp_path), "train")):
+    for check in (lambda: preflight(Splits(data(name, tmp_path))), lambda: open_dataset(data(name, tmp_path), "train")):
         with pytest.raises(UserError, match=rf"'{tmp_path}' holds no {name}: '{tmp_path}/.+' is missing\. .*{remedy}"):
             check()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigError, match=rf"data\.root: {name} needs "):
-        preflight(Data(name=name))  # type: ignore[arg-type]
+        preflight(Splits(DataConfig(name=name)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "write"), [("stl10", write_stl10), ("svhn", write_svhn), ("cifar10", write_cifar10)])
@@ -231,7 +231,7 @@ def test_a_package_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("name", ["fashion_mnist_10k", "cifar10", "mnist", "eurosat"])
 def test_sets_with_one_training_part(name: str, tmp_path: Path) -> None:
-    for check in (preflight, lambda d: open_dataset(d, "train")):
+    for check in (lambda d: preflight(Splits(d)), lambda d: open_dataset(d, "train")):
         with pytest.raises(ConfigError, match=rf"data\.split: {name} has "):
             check(data(name, tmp_path, split="extra"))
 
@@ -245,10 +245,11 @@ def test_imagenet_is_an_image_folder(tmp_path: Path) -> None:
 def test_preflight_needs_no_torch(tmp_path: Path) -> None:
     write_gtsrb(tmp_path)
     code = (
-        "import sys; from pipeline.config import Data; "
-        "from pipeline.data.sets.datasets import count_classes, preflight; "
-        f"data = Data(name='gtsrb', root={str(tmp_path)!r}); "
-        "print(preflight(data), count_classes(data), 'torch' in sys.modules, 'torchvision' in sys.modules)"
+        "import sys; from pipeline.config import DataConfig; "
+        "from pipeline.data.sets.datasets import Splits, count_classes, preflight; "
+        f"data = DataConfig(name='gtsrb', root={str(tmp_path)!r}); "
+        "splits = Splits(data); "
+        "print(preflight(splits), count_classes(splits), 'torch' in sys.modules, 'torchvision' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
     assert done.stdout.split() == ["26640", "43", "False", "False"], done.stderr
@@ -265,7 +266,7 @@ def test_what_is_missing_is_downloaded_if_asked(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("torchvision.datasets.eurosat.download_and_extract_archive", fetch)
     given = data("eurosat", tmp_path, download=True)
-    assert preflight(given) == 27_000
+    assert preflight(Splits(given)) == 27_000
     assert asked == []  # checking fetches nothing
     assert len(open_dataset(given, "train")) == 2
     assert len(open_dataset(given, "train")) == 2

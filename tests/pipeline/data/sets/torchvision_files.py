@@ -11,7 +11,7 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from tests.pipeline.data.sets.test_datasets import idx_bytes
 
 Write = Callable[[Path], None]
@@ -34,8 +34,8 @@ def text(path: Path, *lines: str) -> None:
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
-def data(name: str, root: Path, **keys: object) -> Data:
-    return Data(name=name, root=str(root), batch_size=2, **keys)  # type: ignore[arg-type]
+def data(name: str, root: Path, **keys: object) -> DataConfig:
+    return DataConfig(name=name, root=str(root), batch_size=2, **keys)  # type: ignore[arg-type]
 
 
 def write_stl10(root: Path) -> None:
