@@ -22,7 +22,7 @@ CLASSES = {
     "Verdict": "FailureRecorder", "Agenda": "BatchPlan", "Work": "BatchTask", "Maker": "ViewWorker",
     "StandIn": "Replacement", "Taken": "SnapshotPart", "SnapshotKeeper": "SnapshotCommitter", "Now": "CurrentState",
     "Differences": "StepDeltas", "Buckets": "Downsampler", "Reading": "LoadOptions", "Named": "Plugin",
-    "SkippedFiles": "SkippedFiles",
+    "LeftOut": "SkippedFiles",
 }  # fmt: skip
 """Names of classes that were pictures of our own, and the term of the field for each."""
 FUNCTIONS = {
@@ -33,7 +33,7 @@ FUNCTIONS = {
     "nearby": "did_you_mean", "right": "count_correct", "leading_out": "links_out_of", "lasting": "with_epochs",
     "lasting_sender": "replaying_sender",
     "lasting_receiver": "resuming_receiver",
-    "silence_size_warnings": "silence_size_warnings", "check_together": "check_combinations",
+    "leave_warnings_to_us": "silence_size_warnings", "check_together": "check_combinations",
     "dump_shown": "dump_without_secrets", "with_whole_paths": "with_absolute_paths", "regular": "checked_result",
 }  # fmt: skip
 """Names of functions that did not say what they do, also with an underscore, and what to call them."""
@@ -41,7 +41,7 @@ VAGUE = {"found", "known", "what", "where", "own", "told", "said", "mine", "made
 """No name at the top of a file; they say nothing about the thing."""
 FILES = {
     "agenda", "agent", "fan", "feeding", "gate", "importing", "lasting", "making", "meeting", "observation", "opening",
-    "outlet", "oversight", "owing", "custom_losses", "pace", "pair", "reception", "returned", "sending", "telling",
+    "outlet", "oversight", "owing", "own_losses", "pace", "pair", "reception", "returned", "sending", "telling",
     "voice", "watch",
 }  # fmt: skip
 """Files and folders of the old dialect."""
