@@ -1,4 +1,4 @@
-"""Errors of linear classifiers, fitted on clean images, on corrupted ones: of every block, in one pass a corruption.
+"""Errors of linear classifiers, fitted on clean images, on corrupted ones: of every block, in one pass per corruption.
 
 The corrupted images are computed, keyed by (`evaluation.seed`, corruption, severity, image), or read from
 `evaluation.corruptions.folder`.
@@ -36,15 +36,15 @@ PIECE = 64
 DOCUMENT = "evaluation.json"
 Baseline = Mapping[Place, PlaceErrors]
 Corrupted = Iterator[tuple[CorruptionLevel, Tensor, Mapping[Place, Tensor]]]
-"""For one batch: what was done to its images, their labels int64 `[B]`, and their features `[B, D]`."""
+"""For one batch: corruption and severity, the labels int64 `[B]`, and the features `[B, D]` at each place."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured, checked.
+    """The corruptions that are to be measured, after all checks.
 
     Args:
-        names, severities: of the corruptions; none of the first for nothing.
+        names, severities: of the corruptions; without names nothing is measured.
         sets: where the images are read from; None computes them.
         baseline: errors that the mean corruption error is relative to.
     """
@@ -85,7 +85,7 @@ def plan_corruptions(context: Context) -> Plan:
 def measure_corruptions(context: Context) -> list[Record]:
     """The corruption benchmark at every place; see `pipeline.evaluation.corruptions.errors` for its records.
 
-    What else one must know of it goes to `context.corruptions`.
+    Its settings go to `context.corruptions`.
 
     Raises:
         ConfigError, UserError: as `plan_corruptions`; also if there are no labels, an image cannot be read, or features
@@ -96,14 +96,14 @@ def measure_corruptions(context: Context) -> list[Record]:
         return []
     task = Task(context.train, context.test, context.data_name)
     classifiers = _classifiers(context, task)
-    found = {place: PlaceErrors(_clean_error(context, task, place, one)) for place, one in classifiers.items()}
+    errors_at = {place: PlaceErrors(_clean_error(context, task, place, one)) for place, one in classifiers.items()}
     for pair, errors in _errors(context, plan, classifiers).items():
         for place, error in errors.items():
-            found[place].corrupted[pair] = error
+            errors_at[place].corrupted[pair] = error
     _describe(context, plan)
     return [
         record
-        for place, errors in found.items()
+        for place, errors in errors_at.items()
         for record in corruption_records(
             context.data_name, place, errors, (plan.baseline or {}).get(place), plan.names, plan.severities
         )
@@ -126,8 +126,8 @@ def _describe(context: Context, plan: Plan) -> None:
 def _baseline(run: Path, context: Context, plan: Plan) -> Baseline:
     path = run / DOCUMENT
     document = EvaluationResults.read(path)
-    known = errors_of(document.results, context.data_name)
-    shared = {place: errors for place, errors in known.items() if place in context.places}
+    measured = errors_of(document.results, context.data_name)
+    shared = {place: errors for place, errors in measured.items() if place in context.places}
     if not shared:
         raise ConfigError(
             "evaluation.corruptions.baseline",
@@ -147,12 +147,12 @@ def _baseline(run: Path, context: Context, plan: Plan) -> Baseline:
 
 def _classifiers(context: Context, task: Task) -> dict[Place, LinearClassifier]:
     labels = context.train.labels[task.train_rows]
-    found: dict[Place, LinearClassifier] = {}
+    classifiers: dict[Place, LinearClassifier] = {}
     with cpu_threads(1):  # the same numbers as those of the quick probe, which is fitted so
         for number, place in enumerate(context.places):
             context.progress("classifiers for corrupted images", number, len(context.places))
-            found[place] = fit_linear_probe(task.train_features(place), labels).to(context.device)
-    return found
+            classifiers[place] = fit_linear_probe(task.train_features(place), labels).to(context.device)
+    return classifiers
 
 
 def _clean_error(context: Context, task: Task, place: Place, classifier: LinearClassifier) -> float:
@@ -188,13 +188,13 @@ def _read(context: Context, pairs: Sequence[CorruptionLevel], sets: CorruptedSet
         images = context.readable(sets.open(*pair), f"images of {pair[0]}, severity {pair[1]}")
         batches = whole_batches(len(images), context.settings.batch_size)
         labels = torch.from_numpy(np.array(images.labels, np.int64))
-        found = context.embedded(batches, evaluation_load(images, context.data), context.places)
-        for batch, features in zip(batches, found, strict=True):
+        embeddings = context.embedded(batches, evaluation_load(images, context.data), context.places)
+        for batch, features in zip(batches, embeddings, strict=True):
             yield pair, labels[batch[0] : batch[0] + len(batch)], features
 
 
 def _computed(context: Context, pairs: Sequence[CorruptionLevel]) -> Corrupted:
-    """Some images under all corruptions, then the next, so that each is decoded once."""
+    """A batch of images under all corruptions, then the next batch, so that each image is decoded once."""
     images, size = context.test_images, context.settings.batch_size
     count = len(images)
     labels = torch.from_numpy(np.array(images.labels, np.int64))
@@ -204,8 +204,8 @@ def _computed(context: Context, pairs: Sequence[CorruptionLevel]) -> Corrupted:
         for start in range(0, count, size)
         for number in range(len(pairs))
     ]
-    found = context.embedded(batches, _corrupted_load(context, images, pairs), context.places)
-    for done, (batch, features) in enumerate(zip(batches, found, strict=True)):
+    embeddings = context.embedded(batches, _corrupted_load(context, images, pairs), context.places)
+    for done, (batch, features) in enumerate(zip(batches, embeddings, strict=True)):
         number, start = divmod(batch.start, count)
         context.progress("batches of corrupted images", done, len(batches))
         yield pairs[number], labels[start : start + len(batch)], features

@@ -23,7 +23,7 @@ from pipeline.data.sets.files import FileImages
 from pipeline.data.sets.image_folder import FolderImages, ImageFolder
 from pipeline.data.sets.memory import check_memory
 from pipeline.data.sets.mnist_family import IDX_SETS, idx_folder, missing_idx, read_idx_set
-from pipeline.data.sets.packed import PackedImages, open_packed
+from pipeline.data.sets.packed import open_packed
 from pipeline.data.sets.shared import open_shared
 from pipeline.data.sets.torchvision_sets import (
     TORCHVISION_SETS,
@@ -74,39 +74,15 @@ class ImageDataset(Protocol):
         ...
 
 
-def open_dataset(data: DataConfig, split: Split, shared: int | None = None) -> ImageDataset:
-    """Open the training or the test set.
+class Splits:
+    """The training and the test set of a configuration; each is opened once, on first access.
 
     Args:
         data: section `data` of the configuration.
-        split: "train" or "test".
-        shared: descriptor from `pipeline.data.sets.shared.share`; then no folder is read.
 
-    Raises:
+    Raises (on access to `train` or `test`):
         ConfigError: `data.root` is needed and missing, or `data.split` names no part.
         UserError: files are missing or damaged.
-    """
-    if shared is not None:
-        return open_shared(shared)
-    if data.name == "fashion_mnist_10k":
-        check_part(data.name, data.split, {})
-        return read_idx_set(files("pipeline") / "data" / "fashion_mnist_10k", data.name, split)
-    if data.name in IDX_SETS:
-        return read_idx_set(_idx_folder(data), data.name, split, _idx_part(data))
-    root = _root(data)
-    if data.name in FOLDERS:
-        folder = _image_folder(data, root)
-        return folder.train if split == "train" else folder.test
-    if data.name == "packed":
-        return _open_packed(data, root, split)
-    return open_torchvision(data.name, root, split, data.split, data.download)
-
-
-class Splits:
-    """The training and the test set of a configuration; each is opened once, on access, and raises as `open_dataset`.
-
-    Args:
-        data: section `data` of the configuration.
     """
 
     def __init__(self, data: DataConfig) -> None:
@@ -115,16 +91,44 @@ class Splits:
     @cached_property
     def train(self) -> ImageDataset:
         """The training set."""
-        return self._folder.train if self.data.name in FOLDERS else open_dataset(self.data, "train")
+        return self._folder.train if self.data.name in FOLDERS else self._open("train")
 
     @cached_property
     def test(self) -> ImageDataset:
         """The test set."""
-        return self._folder.test if self.data.name in FOLDERS else open_dataset(self.data, "test")
+        return self._folder.test if self.data.name in FOLDERS else self._open("test")
 
     @cached_property
     def _folder(self) -> ImageFolder:
-        return _image_folder(self.data, _root(self.data))
+        data, root = self.data, _root(self.data)
+        check_part(data.name, data.split, {UNLABELED: 0})
+        return ImageFolder(root, data.layout, data.split == UNLABELED)
+
+    def _open(self, split: Split) -> ImageDataset:
+        data = self.data
+        if data.name == "fashion_mnist_10k":
+            check_part(data.name, data.split, {})
+            return read_idx_set(files("pipeline") / "data" / "fashion_mnist_10k", data.name, split)
+        if data.name in IDX_SETS:
+            return read_idx_set(_idx_folder(data), data.name, split, _idx_part(data))
+        if data.name == "packed":
+            root = _root(data)
+            check_part(data.name, data.split, {})
+            return open_packed(root, split)
+        return open_torchvision(data.name, _root(data), split, data.split, data.download)
+
+
+def open_dataset(data: DataConfig, split: Split, shared: int | None = None) -> ImageDataset:
+    """Open the training or the test set; raises as `Splits`.
+
+    Args:
+        data: section `data` of the configuration.
+        split: "train" or "test".
+        shared: descriptor from `pipeline.data.sets.shared.share`; then no folder is read.
+    """
+    if shared is not None:
+        return open_shared(shared)
+    return Splits(data).train if split == "train" else Splits(data).test
 
 
 def open_labelled(data: DataConfig, split: Split) -> ImageDataset:
@@ -235,20 +239,10 @@ def _root(data: DataConfig) -> Path:
     raise ConfigError("data.root", f"{data.name} needs a folder, and none is given", "Set data.root=FOLDER")
 
 
-def _image_folder(data: DataConfig, root: Path) -> ImageFolder:
-    check_part(data.name, data.split, {UNLABELED: 0})
-    return ImageFolder(root, data.layout, data.split == UNLABELED)
-
-
-def _open_packed(data: DataConfig, root: Path, split: Split) -> PackedImages:
-    check_part(data.name, data.split, {})
-    return open_packed(root, split)
-
-
 def _idx_part(data: DataConfig) -> str:
-    dataset = IDX_SETS[data.name]
-    check_part(data.name, data.split, dataset.published)
-    return dataset.part(data.split)
+    known = IDX_SETS[data.name]
+    check_part(data.name, data.split, known.published)
+    return known.part(data.split)
 
 
 def _idx_folder(data: DataConfig) -> Path:

@@ -78,7 +78,7 @@ def test_an_evaluation_that_is_repeated_reads_what_was_kept(
     assert onward("evaluate", run.path, *SMALL).code == 0
     first = results(run)
     monkeypatch.setattr(
-        "workers.evaluating.source.FeatureSource._fill", lambda *_: pytest.fail("features were made again")
+        "workers.evaluating.feature_source.FeatureSource._fill", lambda *_: pytest.fail("features were made again")
     )
     assert onward("evaluate", run.path, *SMALL).code == 0
     assert results(run) == first
@@ -185,7 +185,7 @@ def test_a_number_that_is_none_is_named_and_left_out(
             Record("x", 1, "trunk", "quality", metric, value) for metric, value in (("a", float("nan")), ("b", 2.0))
         ]
 
-    monkeypatch.setattr("workers.evaluating.run.MEASURES", (("two numbers", measure_two),))
+    monkeypatch.setattr("workers.evaluating.evaluation.MEASURES", (("two numbers", measure_two),))
     outcome = onward("evaluate", run.path, "evaluation.plots=false")
     assert outcome.code == 0, outcome.err
     assert "quality a of block 1 trunk is nan: left out" in outcome.out

@@ -21,8 +21,8 @@ from pipeline.evaluation.document import EvaluationResults
 from pipeline.evaluation.feature_set import FeatureSet
 from tests.runs import LIMIT, ROOT
 from tests.workers.evaluating.evaluating_runs import context_of, image_folder, make_run, small_config
-from workers.evaluating.cache import Written
 from workers.evaluating.context import Context
+from workers.evaluating.feature_cache import Written
 from workers.evaluating.ranks import Ranks
 from workers.run.files import RunDir, write_json
 from workers.topology.torchrun import RunGroup

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator
 
-from launch.tables.naming import clean
+from launch.prepare.config_differences import flatten
+from launch.results.measure_names import clean
 from pipeline.evaluation.document import EvaluationResults
 from pipeline.validation.pydantic_errors import shown
 
@@ -23,7 +23,7 @@ _FAMILY_OF = {"corruptions": "corruption"}
 
 def other_settings(first: EvaluationResults, other: EvaluationResults, measures: Collection[str]) -> Iterator[str]:
     """What differs and changes one of the measures, as `KEY is X there, Y here`: settings, and the data."""
-    before, after = _flat(first.config), _flat(other.config)
+    before, after = flatten(first.config), flatten(other.config)
     for key in dict.fromkeys((*before, *after)):
         if before.get(key) != after.get(key) and any(affects(key, measure) for measure in measures):
             yield f"evaluation.{clean(key)} is {shown(before.get(key))} there, {shown(after.get(key))} here"
@@ -49,10 +49,3 @@ def affects(key: str, measure: str) -> bool:
     if section in ("epochs", "augmented"):
         return family in _TRAINED and not measure.startswith(_UNDRAWN)
     return family == _FAMILY_OF.get(section, section) if below else True
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

@@ -14,12 +14,12 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-import launch.tables.comparison_plots
-import launch.tables.plots
-from launch.tables.comparison import compare_documents
-from launch.tables.comparison_plots import write_comparison
-from launch.tables.figures import PALETTE, block_colours, named_blocks, series_style
-from launch.tables.plots import write_plots
+import launch.results.comparison_plots
+import launch.results.evaluation_plots
+from launch.results.comparison_plots import write_comparison
+from launch.results.comparison_tables import compare_documents
+from launch.results.evaluation_plots import write_plots
+from launch.results.figure_style import PALETTE, block_colours, named_blocks, series_style
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.evaluation.document import EvaluationResults, Record
 from tests.launch.commands.evaluations import DATA, document, full
@@ -35,8 +35,8 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
         found["-".join(parts)] = figure
         return []
 
-    monkeypatch.setattr(launch.tables.plots, "save", save)
-    monkeypatch.setattr(launch.tables.comparison_plots, "save", save)
+    monkeypatch.setattr(launch.results.evaluation_plots, "save", save)
+    monkeypatch.setattr(launch.results.comparison_plots, "save", save)
     return found
 
 

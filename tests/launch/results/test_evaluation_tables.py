@@ -7,9 +7,10 @@ import io
 import pytest
 from rich.console import Console
 
-from launch.tables.grid import Grid, markdown_of, print_grid, without_repeats
-from launch.tables.naming import Quantity, clean, in_order, measure_words, quantity
-from launch.tables.table import describe, grids_of, print_document
+from launch.results.evaluation_tables import describe, grids_of, print_document
+from launch.results.grid import Grid, markdown_of, without_repeats
+from launch.results.measure_names import Quantity, clean, in_order, measure_words, quantity
+from launch.results.printing import print_grid
 from pipeline.evaluation.document import EvaluationResults, Record
 from tests.launch.commands.evaluations import DATA, document, full
 

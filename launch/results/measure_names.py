@@ -50,8 +50,8 @@ class Quantity:
     @property
     def words(self) -> tuple[str, ...]:
         """Measure and metric, one a line of a narrow heading; what a metric says by itself is left out."""
-        own = self.family == QUALITY or self.metric in ("mce", "relative_mce")
-        return (*(() if own else measure_words(self.measure)), metric_name(self.metric))
+        named_by_metric = self.family == QUALITY or self.metric in ("mce", "relative_mce")
+        return (*(() if named_by_metric else measure_words(self.measure)), metric_name(self.metric))
 
     def __str__(self) -> str:
         """On one line, with its unit, such as `linear quick top-1, %`."""
@@ -81,8 +81,8 @@ def in_order(quantities: Iterable[Quantity]) -> list[Quantity]:
 
 def features_of(records: Iterable[Record]) -> list[Feature]:
     """The features that occur, from the inside of a block to its loss."""
-    found = {record.feature for record in records}
-    return [feature for feature in FEATURES if feature in found]
+    occurring = {record.feature for record in records}
+    return [feature for feature in FEATURES if feature in occurring]
 
 
 def metric_name(metric: str) -> str:
@@ -109,10 +109,10 @@ def clean(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
-def _rank(found: Quantity) -> tuple[int, int]:
-    family = _FAMILIES.index(found.family) if found.family in _FAMILIES else len(_FAMILIES)
-    known = list(_METRICS)
-    return family, known.index(found.metric) if found.family == QUALITY and found.metric in known else len(known)
+def _rank(kind: Quantity) -> tuple[int, int]:
+    family = _FAMILIES.index(kind.family) if kind.family in _FAMILIES else len(_FAMILIES)
+    metrics = list(_METRICS)
+    return family, metrics.index(kind.metric) if kind.family == QUALITY and kind.metric in metrics else len(metrics)
 
 
 def _percent(share: str) -> str:

@@ -31,7 +31,7 @@ from tests.workers.evaluating.evaluating_runs import (
     small_config,
 )
 from workers.evaluating.context import Context
-from workers.evaluating.source import FeatureSource
+from workers.evaluating.feature_source import FeatureSource
 
 PLACES = [Place(1, "trunk"), Place(1, "expansion"), Place(2, "trunk"), Place(2, "expansion")]
 

@@ -20,8 +20,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from launch.tables.naming import clean
-from launch.tables.writing import write_file
+from launch.results.measure_names import clean
+from launch.results.result_files import write_file
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 13.0, "axes.titlesize": 13.0, "axes.labelsize": 13.0,

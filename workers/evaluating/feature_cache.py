@@ -1,7 +1,7 @@
-"""Features kept on disk: one folder for everything that they depend on, one safetensors file a place.
+"""Features kept on disk: one folder for everything that they depend on, one safetensors file per place.
 
-Nothing in the folder is believed. A file counts if `features.json` names it, and its size, its digest, its shape and
-all its numbers are as they should be; any other is made again, and the user is told why.
+Nothing in the folder is trusted. A file is used if `features.json` lists it, its size, digest and shape match, and all
+its numbers are finite; any other is computed again, with a note to the user.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.config.places import Place
 from pipeline.errors import UserError
 from pipeline.ordinary_files import open_to_read, read_whole
 from pipeline.stage.stage import Stage
-from workers.evaluating.finite import is_finite
+from workers.evaluating.finite_features import is_finite
 from workers.run.files import write_json
 from workers.run.tensor_files import open_tensors
 
@@ -59,37 +59,37 @@ class Entry:
 
     Args:
         root: folder of all entries.
-        what: everything that the features depend on, as JSON has it; its digest names the folder.
+        inputs: everything that the features depend on, as JSON has it; its digest names the folder.
         images: N.
-        note: called with a sentence about what is damaged.
+        note: called with a sentence about each damaged file.
     """
 
-    def __init__(self, root: Path, what: Mapping[str, Any], images: int, note: Callable[[str], None]) -> None:
-        self.what, self.images, self._note = dict(what), images, note
-        self.folder = root / hashlib.sha256(json.dumps(self.what, sort_keys=True).encode()).hexdigest()[:32]
+    def __init__(self, root: Path, inputs: Mapping[str, Any], images: int, note: Callable[[str], None]) -> None:
+        self.inputs, self.images, self._note = dict(inputs), images, note
+        self.folder = root / hashlib.sha256(json.dumps(self.inputs, sort_keys=True).encode()).hexdigest()[:32]
 
     def path(self, place: Place) -> Path:
         """Where the features at `place` lie."""
         return self.folder / f"{place.key}.safetensors"
 
     def read(self, places: Iterable[Place]) -> dict[Place, Tensor]:
-        """What there is of `places`, float32 `[N, D]` mapped from the disk; damaged files are left out."""
-        known, found = self._index(self._note), {}
+        """Those of `places` that are kept, float32 `[N, D]` mapped from the disk; damaged files are left out."""
+        listed, features = self._index(self._note), {}
         for place in places:
-            written = known.get(place.key)
+            written = listed.get(place.key)
             if written is None:
                 continue
             try:
-                found[place] = read_features(self.path(place), written, self.images)
+                features[place] = read_features(self.path(place), written, self.images)
             except UserError as error:
                 self._note(f"{error}. The features of {place} are made again")
-        return found
+        return features
 
     def add(self, files: Mapping[Place, Written]) -> None:
-        """Name files that were just written, beside those that are there; raises `OSError`."""
-        named = {key: asdict(written) for key, written in self._index(lambda said: None).items()}
+        """List files that were just written, beside those that are there; raises `OSError`."""
+        named = {key: asdict(written) for key, written in self._index(lambda problem: None).items()}
         named |= {place.key: asdict(written) for place, written in files.items()}
-        document = {"format": FORMAT, "what": self.what, "images": self.images, "files": named}
+        document = {"format": FORMAT, "what": self.inputs, "images": self.images, "files": named}
         write_json(self.folder / INDEX, document, self.folder.parent)
 
     def _index(self, note: Callable[[str], None]) -> dict[str, Written]:
@@ -97,7 +97,7 @@ class Entry:
         try:
             values = json.loads(read_whole(path, MAX_INDEX_BYTES, self.folder.parent))
             if not isinstance(values, dict) or {k: v for k, v in values.items() if k != "files"} != {
-                "format": FORMAT, "what": json.loads(json.dumps(self.what)), "images": self.images,
+                "format": FORMAT, "what": json.loads(json.dumps(self.inputs)), "images": self.images,
             }:  # fmt: skip
                 raise ValueError("it is of other features")
             return _FILES.validate_json(json.dumps(values["files"]))
@@ -128,8 +128,8 @@ def read_features(path: Path, written: Written, rows: int) -> Tensor:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != written.sha256:
             raise UserError(f"'{path}' is damaged: its digest is another")
-        with open_tensors(path, root) as found:
-            features: Tensor | None = found.get_tensor(TENSOR) if TENSOR in found.keys() else None  # noqa: SIM118  # it is no dict
+        with open_tensors(path, root) as tensors:
+            features: Tensor | None = tensors.get_tensor(TENSOR) if TENSOR in tensors.keys() else None  # noqa: SIM118  # it is no dict
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"'{path}' cannot be read ({reason})") from None
@@ -141,7 +141,7 @@ def read_features(path: Path, written: Written, rows: int) -> Tensor:
 
 
 def network_digest(stages: Sequence[Stage]) -> str:
-    """SHA-256 over names, shapes and values of all blocks and heads; what the loss adds of its own does not count."""
+    """SHA-256 over names, shapes and values of all blocks and heads; parameters of the losses are left out."""
     digest = hashlib.sha256()
     for stage in stages:
         for name, tensor in sorted(stage.state_dict().items()):

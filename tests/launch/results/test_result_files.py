@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.tables.plots import write_plots
-from launch.tables.writing import COLUMNS, write_csv, write_markdown
+from launch.results.evaluation_plots import write_plots
+from launch.results.result_files import COLUMNS, write_csv, write_markdown
 from pipeline.errors import UserError
 from pipeline.evaluation.document import Record
 from tests.launch.commands.evaluations import DATA, document, full

@@ -10,8 +10,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launch.tables.grid import Grid, without_repeats
-from launch.tables.naming import Quantity, clean, features_of, in_order, quantity
+from launch.results.grid import Grid, without_repeats
+from launch.results.measure_names import Quantity, clean, features_of, in_order, quantity
 from pipeline.config.places import Feature
 from pipeline.evaluation.document import EvaluationResults, Record
 
@@ -75,26 +75,26 @@ def compare_documents(groups: Sequence[Sequence[EvaluationResults]], wanted: Seq
         groups: the evaluations of the runs that differ only in their seed.
         wanted: beginnings of `MEASURE/METRIC`, in whole words: `linear`, `linear/quick`, `quality/lidar`; empty: all.
     """
-    found: dict[tuple[str, int, Feature, Quantity], list[list[float]]] = {}
+    values_of: dict[tuple[str, int, Feature, Quantity], list[list[float]]] = {}
     for index, documents in enumerate(groups):
         for document in documents:
             values = {_key(record): record.value for record in document.results if is_wanted(record, wanted)}
             for key, value in values.items():
-                found.setdefault(key, [[] for _ in groups])[index].append(value)
+                values_of.setdefault(key, [[] for _ in groups])[index].append(value)
     records = [record for group in groups for document in group for record in document.results]
     rank = (
         {data: index for index, data in enumerate(dict.fromkeys(record.data for record in records))},
-        {each: index for index, each in enumerate(in_order(map(quantity, records)))},
+        {kind: index for index, kind in enumerate(in_order(map(quantity, records)))},
         {feature: index for index, feature in enumerate(features_of(records))},
     )
-    order = sorted(found, key=lambda key: (rank[0][key[0]], rank[1][key[3]], rank[2][key[2]], key[1]))
-    return [Row(*key, tuple(map(estimate, found[key]))) for key in order]
+    order = sorted(values_of, key=lambda key: (rank[0][key[0]], rank[1][key[3]], rank[2][key[2]], key[1]))
+    return [Row(*key, tuple(map(estimate, values_of[key]))) for key in order]
 
 
 def is_wanted(record: Record, wanted: Sequence[str]) -> bool:
     """Whether a record is among those that were asked for; see `compare_documents`."""
     name = f"{record.measure}/{record.metric}/"
-    return not wanted or any(name.startswith(f"{each.strip('/')}/") for each in wanted)
+    return not wanted or any(name.startswith(f"{beginning.strip('/')}/") for beginning in wanted)
 
 
 def grids(rows: Sequence[Row], labels: Sequence[str], sizes: Sequence[int]) -> list[Grid]:
@@ -109,9 +109,9 @@ def grids(rows: Sequence[Row], labels: Sequence[str], sizes: Sequence[int]) -> l
     for label in labels[1:]:
         head += [(label,), (f"{label} − {labels[0]}",)]
     result = []
-    for data, found in dict.fromkeys((row.data, row.quantity) for row in rows):
-        cells = [_cells(row, sizes) for row in rows if (row.data, row.quantity) == (data, found)]
-        result.append(Grid(f"{clean(data)}: {found}", tuple(head), without_repeats(cells, 1), keys=2))
+    for data, kind in dict.fromkeys((row.data, row.quantity) for row in rows):
+        cells = [_cells(row, sizes) for row in rows if (row.data, row.quantity) == (data, kind)]
+        result.append(Grid(f"{clean(data)}: {kind}", tuple(head), without_repeats(cells, 1), keys=2))
     return result
 
 
@@ -125,12 +125,12 @@ def csv_rows(rows: Sequence[Row], labels: Sequence[str], runs: Sequence[str]) ->
     """One line a number and group, with every digit; see `CSV_COLUMNS`. Differences are to the first group."""
     lines: list[tuple[object, ...]] = []
     for row in rows:
-        what = (row.data, row.block, row.feature, row.quantity.measure, row.quantity.metric)
-        for index, found in enumerate(row.estimates):
-            if found is not None:
-                change = difference(row.estimates[0], found) if index else None
-                numbers = (found.n, found.mean, found.spread, *(change or (None, None)))
-                lines.append((*what, labels[index], runs[index], *numbers))
+        names = (row.data, row.block, row.feature, row.quantity.measure, row.quantity.metric)
+        for index, value in enumerate(row.estimates):
+            if value is not None:
+                change = difference(row.estimates[0], value) if index else None
+                numbers = (value.n, value.mean, value.spread, *(change or (None, None)))
+                lines.append((*names, labels[index], runs[index], *numbers))
     return lines
 
 
@@ -140,21 +140,21 @@ def _key(record: Record) -> tuple[str, int, Feature, Quantity]:
 
 def _cells(row: Row, sizes: Sequence[int]) -> tuple[str, ...]:
     cells = [row.feature, str(row.block)]
-    for index, found in enumerate(row.estimates):
-        cells.append(_mean(row.quantity, found, sizes[index]))
+    for index, value in enumerate(row.estimates):
+        cells.append(_mean(row.quantity, value, sizes[index]))
         if index:
-            cells.append(_change(row.quantity, difference(row.estimates[0], found)))
+            cells.append(_change(row.quantity, difference(row.estimates[0], value)))
     return tuple(cells)
 
 
-def _mean(found: Quantity, value: Estimate | None, size: int) -> str:
+def _mean(kind: Quantity, value: Estimate | None, size: int) -> str:
     if value is None:
         return "-"
-    spread = "" if value.spread is None else f" ± {found.show(value.spread)}"
-    return found.show(value.mean) + spread + ("" if value.n == size else f" (n={value.n})")
+    spread = "" if value.spread is None else f" ± {kind.show(value.spread)}"
+    return kind.show(value.mean) + spread + ("" if value.n == size else f" (n={value.n})")
 
 
-def _change(found: Quantity, change: tuple[float, float | None] | None) -> str:
+def _change(kind: Quantity, change: tuple[float, float | None] | None) -> str:
     if change is None:
         return "-"
-    return found.show(change[0], sign=True) + ("" if change[1] is None else f" ± {found.show(change[1])}")
+    return kind.show(change[0], sign=True) + ("" if change[1] is None else f" ± {kind.show(change[1])}")

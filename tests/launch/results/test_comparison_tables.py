@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from launch.tables.comparison import Estimate, Row, csv_rows, difference, estimate, grids
-from launch.tables.naming import Quantity
+from launch.results.comparison_tables import Estimate, Row, csv_rows, difference, estimate, grids
+from launch.results.measure_names import Quantity
 
 TOP1 = Quantity("linear/quick", "top1")
 

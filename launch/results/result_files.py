@@ -7,9 +7,9 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from launch.tables.grid import markdown_of
-from launch.tables.naming import clean
-from launch.tables.table import describe, grids_of, keys_of
+from launch.results.evaluation_tables import describe, grids_of, keys_of
+from launch.results.grid import markdown_of
+from launch.results.measure_names import clean
 from pipeline.errors import UserError
 from pipeline.evaluation.document import EvaluationResults
 from workers.run.files import write_bytes

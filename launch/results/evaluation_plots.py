@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from launch.tables.figures import (
+from launch.results.figure_style import (
     PALETTE,
     block_axis,
     block_colours,
@@ -28,7 +28,7 @@ from launch.tables.figures import (
     series_style,
     styled,
 )
-from launch.tables.naming import CORRUPTION, QUALITY, features_of, in_order, measure_words, quantity
+from launch.results.measure_names import CORRUPTION, QUALITY, features_of, in_order, measure_words, quantity
 from pipeline.config.places import FEATURES, Feature
 from pipeline.evaluation.document import EvaluationResults, Record
 
@@ -129,7 +129,7 @@ _DOT: dict[str, Any] = {"marker": "o", "markeredgecolor": "white", "markeredgewi
 
 def _errors(records: Iterable[Record]) -> dict[tuple[str, int, int], float]:
     """The error by corruption, block and severity; severity 0 of every corruption are the clean images."""
-    found: dict[tuple[str, int, int], float] = {}
+    errors: dict[tuple[str, int, int], float] = {}
     clean: dict[int, float] = {}
     for record in records:
         family, *rest = record.measure.split("/")
@@ -137,34 +137,34 @@ def _errors(records: Iterable[Record]) -> dict[tuple[str, int, int], float]:
             if rest == ["clean"]:
                 clean[record.block] = record.value
             elif len(rest) == 2 and rest[1] in ("1", "2", "3", "4", "5"):
-                found[rest[0], record.block, int(rest[1])] = record.value
-    names = {(name, block) for name, block, _ in found}
-    return found | {(name, block, 0): clean[block] for name, block in names if block in clean}
+                errors[rest[0], record.block, int(rest[1])] = record.value
+    names = {(name, block) for name, block, _ in errors}
+    return errors | {(name, block, 0): clean[block] for name, block in names if block in clean}
 
 
 def _families(names: Mapping[str, None]) -> dict[str, list[str]]:
     """The corruptions that were measured, by family; those that no benchmark names are together."""
-    known = {name for family in FAMILIES.values() for name in family}
+    benchmark = {name for family in FAMILIES.values() for name in family}
     grouped = {family: [name for name in members if name in names] for family, members in FAMILIES.items()}
-    grouped["other"] = [name for name in names if name not in known]
+    grouped["other"] = [name for name in names if name not in benchmark]
     return {family: members for family, members in grouped.items() if members}
 
 
 def _spectra(document: EvaluationResults, folder: Path) -> list[Path]:
     """An axes a feature, a line a block, with the ranks that alpha-ReQ is fitted to and the power law it finds."""
-    found: dict[Feature, dict[int, NDArray[np.float64]]] = {feature: {} for feature in FEATURES}
+    spectra_of: dict[Feature, dict[int, NDArray[np.float64]]] = {feature: {} for feature in FEATURES}
     for key, values in document.spectra.items():
         block, _, feature = key.partition(".")
         shares = _shares(values)
         if shares.size:
-            found[next(each for each in FEATURES if each == feature)][int(block)] = shares
-    found = {feature: spectra for feature, spectra in found.items() if spectra}
-    if not found:
+            spectra_of[next(each for each in FEATURES if each == feature)][int(block)] = shares
+    spectra_of = {feature: spectra for feature, spectra in spectra_of.items() if spectra}
+    if not spectra_of:
         return []
-    colours = block_colours(sorted({block for spectra in found.values() for block in spectra}))
+    colours = block_colours(sorted({block for spectra in spectra_of.values() for block in spectra}))
     ranks = _ranks(document)
-    figure, axes = panels(list(found), columns=3, height=3.8, sharex=True, sharey=True)
-    for each, (feature, spectra) in zip(axes, found.items(), strict=True):
+    figure, axes = panels(list(spectra_of), columns=3, height=3.8, sharex=True, sharey=True)
+    for each, (feature, spectra) in zip(axes, spectra_of.items(), strict=True):
         each.set(xscale="log", yscale="log")
         for number, curve in sorted(spectra.items()):
             each.plot(np.arange(1, curve.size + 1), curve, color=colours[number])
@@ -218,9 +218,9 @@ def _ranks(document: EvaluationResults) -> tuple[int, int] | None:
 
 
 def _alpha(document: EvaluationResults, block: int, feature: Feature) -> float | None:
-    found = (
+    values = (
         record.value
         for record in document.results
         if (record.block, record.feature, record.measure, record.metric) == (block, feature, QUALITY, "alpha")
     )
-    return next((value for value in found if math.isfinite(value)), None)
+    return next((value for value in values if math.isfinite(value)), None)

@@ -1,7 +1,7 @@
 """One evaluation, from the weights to the document: every measure that the configuration asks for, in order.
 
-What cannot be measured is left out with a sentence, so that data without labels still get the measures that need none;
-where nothing is left, the first reason is the error.
+A measure that is not possible is left out with a note, so that data without labels still get the measures that need
+none; where no measure is left, the first reason is raised.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from pipeline.evaluation.document import DataInfo, EvaluationResults, Record
 from pipeline.stage.stage import Stage
 from workers.evaluating.checkpoints import load_network
 from workers.evaluating.context import Context
-from workers.evaluating.labelled import LabelledImages
+from workers.evaluating.feature_source import PACKAGES, FeatureSource
+from workers.evaluating.labelled_images import LabelledImages, Progress
 from workers.evaluating.probe_table import ready_stages, scores_of, table_features
 from workers.evaluating.probes import measure_probes
 from workers.evaluating.progress import ProgressLine
@@ -35,12 +36,11 @@ from workers.evaluating.protocols import protocols_of
 from workers.evaluating.quality import measure_quality
 from workers.evaluating.ranks import Ranks
 from workers.evaluating.robustness import measure_corruptions, plan_corruptions
-from workers.evaluating.source import PACKAGES, FeatureSource
 from workers.evaluating.transfer import check_transfer, transfer_contexts
 from workers.run.files import RunDir
 
 FOLDER = "evaluation"
-"""Of a run directory: tables, figures, and the features that are kept."""
+"""In a run directory, for tables, figures, and the features that are kept."""
 SPLITS: tuple[Split, ...] = ("train", "test")
 MEASURES: tuple[tuple[str, Callable[[Context], list[Record]]], ...] = (
     ("quality", measure_quality),
@@ -51,7 +51,7 @@ MEASURES: tuple[tuple[str, Callable[[Context], list[Record]]], ...] = (
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What an evaluation found.
+    """The results of an evaluation.
 
     Args:
         document: for `evaluation.json`.
@@ -68,7 +68,7 @@ def evaluate(
     trained_with: Config,
     run: RunDir,
     device: torch.device,
-    teller: ProgressLine,
+    progress: ProgressLine,
     ranks: Ranks | None = None,
 ) -> Evaluated | None:
     """Measure one run.
@@ -78,7 +78,7 @@ def evaluate(
         trained_with: of the run, as it was trained.
         run: where its weights are, and where features are kept.
         device: that everything is computed on.
-        teller: told how far it is.
+        progress: shows how far it is.
         ranks: the processes that share the work; None for one alone.
 
     Returns:
@@ -86,20 +86,25 @@ def evaluate(
 
     Raises:
         UserError: the weights cannot be read, or nothing at all can be measured.
-        TrainingError: another process says nothing.
+        TrainingError: another process does not answer.
     """
+    features, labelled = run.path / FOLDER / "features", LabelledImages(progress.note)
+
+    def source_of(stages: list[Stage]) -> FeatureSource:
+        return FeatureSource(config, stages, device, features, progress.note, ranks, labelled)
+
     stages = ready_stages(config, device)
-    load_network(run, stages, config.evaluation.checkpoint, teller.note)
-    labelled = LabelledImages(teller.note)
-    source = _source(config, run, stages, device, teller, ranks, labelled)
-    context = Context(config, stages, device, run.path, source, config.data, config.data.name, teller.tell, teller.note)
+    load_network(run, stages, config.evaluation.checkpoint, progress.note)
+    source = source_of(stages)
+    data, show = config.data, progress.show
+    context = Context(config, stages, device, run.path, source, data, data.name, show, progress.note)
     for check in (Context.check_blocks, plan_corruptions, check_transfer):
         check(context)
     untrained = None
     if config.evaluation.checkpoint is None and "quick" in config.evaluation.linear and run.report.is_file():
-        untrained = _untrained_table(config, run, device, teller, ranks, labelled)
+        untrained = _untrained_table(source_of(ready_stages(config, device)), show)
     if untrained is not None or ranks is not None:
-        _prefetch(source, context.places, teller, ranks)
+        _prefetch(source, context.places, show)
     if ranks is not None and not ranks.leads:
         return None
     source.ranks = None  # the others have ended
@@ -109,64 +114,44 @@ def evaluate(
     return Evaluated(_document(context, trained_with, records), table)
 
 
-def _source(
-    config: Config,
-    run: RunDir,
-    stages: list[Stage],
-    device: torch.device,
-    teller: ProgressLine,
-    ranks: Ranks | None,
-    labelled: LabelledImages,
-) -> FeatureSource:
-    return FeatureSource(config, stages, device, run.path / FOLDER / "features", teller.note, ranks, labelled)
+def _prefetch(source: FeatureSource, places: tuple[Place, ...], progress: Progress) -> bool:
+    """Make all features that will be asked for, one pass per part; returns whether that was possible.
 
-
-def _prefetch(source: FeatureSource, places: tuple[Place, ...], teller: ProgressLine, ranks: Ranks | None) -> bool:
-    """Make all features that will be asked for, one pass a part; whether they are there.
-
-    What is wrong is said by the measure that needs them. But where processes share the work, one that cannot go on
+    What is wrong is reported by the measure that needs them. But where processes share the work, one that cannot go on
     ends all.
     """
     try:
         for split in SPLITS:
-            source.images(source.config.data, split, teller.tell)
+            source.images(source.config.data, split, progress)
     except UserError:
         return False
     try:
         for split in SPLITS:
-            table_features(source, split, places, teller.tell)
+            table_features(source, split, places, progress)
     except UserError:
-        if ranks is not None:
+        if source.ranks is not None:
             raise
         return False
     return True
 
 
-def _untrained_table(
-    config: Config,
-    run: RunDir,
-    device: torch.device,
-    teller: ProgressLine,
-    ranks: Ranks | None,
-    labelled: LabelledImages,
-) -> list[dict[str, Any]] | None:
+def _untrained_table(source: FeatureSource, progress: Progress) -> list[dict[str, Any]] | None:
     """The rows of the network as it was initialised; None where there can be none."""
-    source = _source(config, run, ready_stages(config, device), device, teller, ranks, labelled)
-    if not _prefetch(source, (), teller, ranks):
+    if not _prefetch(source, (), progress):
         return None
-    source.ranks = None
-    return scores_of(source, tell=teller.tell) if ranks is None or ranks.leads else []
+    ranks, source.ranks = source.ranks, None
+    return scores_of(source, progress=progress) if ranks is None or ranks.leads else []
 
 
 def _trained_table(context: Context, records: Iterable[Record]) -> list[dict[str, Any]] | None:
-    known = {
+    measured = {
         record.place: record.value
         for record in records
         if (record.data, record.measure, record.metric) == (context.data_name, "linear/quick", "top1")
     }
     try:
-        return scores_of(context.source, known)
-    except UserError:  # the probes have said it
+        return scores_of(context.source, measured)
+    except UserError:  # the probes have reported it
         return None
 
 
@@ -174,17 +159,17 @@ def _measured(context: Context) -> list[Record]:
     """Every measure in order, on the run's own data and then on the others."""
     records: list[Record] = []
     problems: list[UserError] = []
-    for what, measure in _jobs(context):
+    for name, measure in _jobs(context):
         try:
-            found = measure()
+            measured = measure()
         except ConfigError:
             raise
         except UserError as problem:
-            context.note(f"{what} left out: {problem}")
+            context.note(f"{name} left out: {problem}")
             problems.append(problem)
             continue
-        records += [record for record in found if record.finite]
-        for record in found:
+        records += [record for record in measured if record.finite]
+        for record in measured:
             if not record.finite:
                 context.note(f"{record.measure} {record.metric} of {record.place} is {record.value}: left out")
     if not records:
@@ -194,8 +179,8 @@ def _measured(context: Context) -> list[Record]:
 
 
 def _jobs(context: Context) -> Iterator[tuple[str, Callable[[], list[Record]]]]:
-    for what, measure in MEASURES:
-        yield what, partial(measure, context)
+    for name, measure in MEASURES:
+        yield name, partial(measure, context)
     for other in transfer_contexts(context):
         yield f"transfer to {other.data_name}", partial(measure_probes, other)
 
@@ -203,12 +188,12 @@ def _jobs(context: Context) -> Iterator[tuple[str, Callable[[], list[Record]]]]:
 def _document(context: Context, trained_with: Config, records: list[Record]) -> EvaluationResults:
     settings, versions = context.settings, {name: version(name) for name in PACKAGES}
     measured = {record.measure for record in records}
-    what = trained_with.model_dump(mode="json", exclude={"run_dir", "evaluation"})
+    trained = trained_with.model_dump(mode="json", exclude={"run_dir", "evaluation"})
     return EvaluationResults(
         run=str(context.run),
         checkpoint=settings.checkpoint,
         config=settings.model_dump(mode="json"),
-        run_config_digest=hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest(),
+        run_config_digest=hashlib.sha256(json.dumps(trained, sort_keys=True).encode()).hexdigest(),
         seed=settings.seed,
         versions={"python": platform.python_version(), **versions},
         data=_data_info(context),

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 
-from launch.tables.grid import Grid, print_grid, without_repeats
-from launch.tables.naming import (
+from launch.results.grid import Grid, without_repeats
+from launch.results.measure_names import (
     CORRUPTION,
     QUALITY,
     Quantity,
@@ -18,6 +18,7 @@ from launch.tables.naming import (
     metric_name,
     quantity,
 )
+from launch.results.printing import print_grid, print_lines
 from pipeline.config.places import Feature
 from pipeline.evaluation.document import EvaluationResults, Record
 
@@ -36,8 +37,7 @@ def print_document(console: Console, document: EvaluationResults) -> None:
     """
     for grid in grids_of(document):
         print_grid(console, grid)
-    for line in (*keys_of(document), describe(document)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, *keys_of(document), describe(document))
 
 
 def grids_of(document: EvaluationResults, details: bool = False) -> list[Grid]:
@@ -82,14 +82,14 @@ def _by_block(data: str, metric: str, records: Sequence[Record]) -> list[Grid]:
     if not records:
         return []
     columns = [
-        (found, feature)
-        for found in in_order(map(quantity, records))
-        for feature in features_of(record for record in records if quantity(record) == found)
+        (kind, feature)
+        for kind in in_order(map(quantity, records))
+        for feature in features_of(record for record in records if quantity(record) == kind)
     ]
     cells = {(record.block, quantity(record), record.feature): _cell(record) for record in records}
-    head = [("block",), *((*measure_words(found.measure), feature) for found, feature in columns)]
+    head = [("block",), *((*measure_words(kind.measure), feature) for kind, feature in columns)]
     rows = [
-        (str(block), *(cells.get((block, found, feature), "-") for found, feature in columns))
+        (str(block), *(cells.get((block, kind, feature), "-") for kind, feature in columns))
         for block in _blocks(records)
     ]
     unit = ", %" if Quantity("", metric).percent else ""
@@ -105,10 +105,10 @@ def _by_place(title: str, records: Sequence[Record]) -> list[Grid]:
     columns = in_order(map(quantity, records))
     cells = {(record.feature, record.block, quantity(record)): _cell(record) for record in records}
     rows = [
-        (str(feature), str(block), *(cells.get((feature, block, found), "-") for found in columns))
+        (str(feature), str(block), *(cells.get((feature, block, kind), "-") for kind in columns))
         for feature, block in _places(records)
     ]
-    head = (("feature",), ("block",), *(found.words for found in columns))
+    head = (("feature",), ("block",), *(kind.words for kind in columns))
     return [Grid(title, head, without_repeats(rows, 1), keys=2)]
 
 
@@ -142,7 +142,7 @@ def _places(records: Sequence[Record]) -> list[tuple[Feature, int]]:
 
 
 def _cell(record: Record) -> str:
-    found = quantity(record)
-    value = found.show(record.value)
-    best = value if record.best is None else found.show(record.best)
+    kind = quantity(record)
+    value = kind.show(record.value)
+    best = value if record.best is None else kind.show(record.best)
     return value if best == value else f"{value} ({best})"

@@ -1,12 +1,12 @@
-"""What `onward select` chooses from: the evaluations of runs, and of snapshots of runs."""
+"""The evaluations that `onward select` chooses from, of runs and of snapshots of runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launch.commands.evaluated import evaluate_command, read_evaluated
-from launch.tables.naming import QUALITY, clean
+from launch.commands.evaluation_reader import evaluate_command, read_evaluations
+from launch.results.measure_names import QUALITY, clean
 from pipeline.config.places import Feature, Place
 from pipeline.errors import UserError
 from pipeline.evaluation.document import EvaluationResults
@@ -22,7 +22,7 @@ class Candidate:
     Args:
         name: as it was given: `RUN`, or `RUN@STEPS` for a snapshot.
         document: its evaluation.
-        block: that it is judged by.
+        block: the one whose measures are used.
     """
 
     name: str
@@ -50,8 +50,8 @@ def read_candidates(names: Sequence[str], block: str) -> list[Candidate]:
     """
     if len(names) < 2:
         raise UserError("one run is nothing to choose from. Give two or more, or RUN@STEPS for snapshots of one")
-    found: list[Candidate] = []
-    for run in read_evaluated(names):
+    candidates: list[Candidate] = []
+    for run in read_evaluations(names):
         document, shown = run.document, clean(run.name)
         measured = {r.block for r in document.results if r.measure == QUALITY and r.data == document.data.name}
         if not measured:
@@ -60,7 +60,7 @@ def read_candidates(names: Sequence[str], block: str) -> list[Candidate]:
             raise UserError(f"the evaluation of '{shown}' has no measures without labels. {remedy}")
         number = max(measured) if block == LAST else int(block)
         if number not in measured:
-            known = ", ".join(map(str, sorted(measured)))
-            raise UserError(f"--block: the evaluation of '{shown}' has no block {number}. It has {known}")
-        found.append(Candidate(run.name, document, number))
-    return found
+            blocks = ", ".join(map(str, sorted(measured)))
+            raise UserError(f"--block: the evaluation of '{shown}' has no block {number}. It has {blocks}")
+        candidates.append(Candidate(run.name, document, number))
+    return candidates

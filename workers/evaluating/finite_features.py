@@ -1,4 +1,4 @@
-"""Features that are not finite: found before anything is fitted on them, kept or compared."""
+"""Finds features that are not finite before anything is fitted on them, kept or compared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.config.places import Place
 from pipeline.errors import UserError
 
 ROWS = 8192
-"""That are looked at at once: features may be mapped from a file that is larger than the memory."""
+"""Rows that are checked at once: features may be mapped from a file that is larger than the memory."""
 
 
 def check_finite(features: Mapping[Place, Tensor]) -> None:

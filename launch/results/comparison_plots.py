@@ -8,9 +8,18 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from launch.tables.comparison import Row
-from launch.tables.figures import block_axis, label_outer, legend_below, lettering, panels, save, series_style, styled
-from launch.tables.naming import QUALITY, in_order
+from launch.results.comparison_tables import Row
+from launch.results.figure_style import (
+    block_axis,
+    label_outer,
+    legend_below,
+    lettering,
+    panels,
+    save,
+    series_style,
+    styled,
+)
+from launch.results.measure_names import QUALITY, in_order
 from pipeline.config.places import Feature
 
 _COLUMNS = 2
@@ -38,11 +47,11 @@ def write_comparison(rows: Sequence[Row], names: Sequence[str], folder: Path) ->
         kind = "quality" if row.quantity.family == QUALITY else "accuracy" if row.quantity.percent else "other"
         kinds.setdefault((row.data, kind, row.feature), []).append(row)
     with styled():
-        for (data, kind, feature), found in kinds.items():
-            quantities = in_order(row.quantity for row in found)
+        for (data, kind, feature), rows_of_kind in kinds.items():
+            quantities = in_order(row.quantity for row in rows_of_kind)
             for part, start in enumerate(range(0, len(quantities), _COLUMNS * _ROWS)):
                 chosen = quantities[start : start + _COLUMNS * _ROWS]
-                some = [row for row in found if row.quantity in chosen]
+                some = [row for row in rows_of_kind if row.quantity in chosen]
                 figure = _draw(f"{data}, {feature}", some, names)
                 written += save(figure, folder, "compare", data, kind, feature, *([str(part + 1)] if part else []))
     return written
@@ -51,16 +60,18 @@ def write_comparison(rows: Sequence[Row], names: Sequence[str], folder: Path) ->
 def _draw(title: str, rows: Sequence[Row], names: Sequence[str]) -> Figure:
     quantities = in_order(row.quantity for row in rows)
     step = min(0.06, 0.4 / len(names))  # beside each other, so that no group's spread hides another's
-    figure, axes = panels([str(found) for found in quantities], _COLUMNS, height=2.7, sharex=True)
-    for each, found in zip(axes, quantities, strict=True):
-        scale = 100.0 if found.percent else 1.0
+    figure, axes = panels([str(drawn) for drawn in quantities], _COLUMNS, height=2.7, sharex=True)
+    for axis, drawn in zip(axes, quantities, strict=True):
+        scale = 100.0 if drawn.percent else 1.0
         for index in range(len(names)):
-            points = [(row.block, row.estimates[index]) for row in rows if row.quantity == found]
-            known = sorted((block, value.mean, value.spread or 0.0) for block, value in points if value is not None)
-            each.errorbar(
-                [block + step * (index - (len(names) - 1) / 2) for block, _, _ in known],
-                [scale * mean for _, mean, _ in known],
-                yerr=[scale * spread for _, _, spread in known] if any(spread for _, _, spread in known) else None,
+            points = [(row.block, row.estimates[index]) for row in rows if row.quantity == drawn]
+            measured = sorted((block, value.mean, value.spread or 0.0) for block, value in points if value is not None)
+            axis.errorbar(
+                [block + step * (index - (len(names) - 1) / 2) for block, _, _ in measured],
+                [scale * mean for _, mean, _ in measured],
+                yerr=[scale * spread for _, _, spread in measured]
+                if any(spread for _, _, spread in measured)
+                else None,
                 capsize=3.0,
                 elinewidth=1.4,
                 **series_style(index),

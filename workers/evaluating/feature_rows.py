@@ -1,7 +1,7 @@
 """Where features go while they are computed: batch by batch into files, or into memory.
 
-A data set's features can be larger than the memory, so they are appended to a file for each place, whose digest
-grows with it, and mapped when all are there. Where the disk has no room they are kept in memory.
+A data set's features can be larger than the memory, so they are appended to one file per place, hashed as they are
+written, and memory-mapped when all are there. Where the disk has no room they are kept in memory.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import Tensor
 from pipeline.config.places import Place
 from pipeline.errors import UserError
 from pipeline.ordinary_files import open_to_write
-from workers.evaluating.cache import TENSOR, Written
-from workers.evaluating.finite import check_finite
+from workers.evaluating.feature_cache import TENSOR, Written
+from workers.evaluating.finite_features import check_finite
 from workers.run.files import temporary_of
 
 
@@ -98,7 +98,7 @@ class _File:
         start = _header(rows, width)
         self._size = len(start) + 4 * rows * width
         try:
-            if hasattr(os, "posix_fallocate"):  # a full disk is known before the work, not after it
+            if hasattr(os, "posix_fallocate"):  # so that a full disk shows before the work, not after it
                 os.posix_fallocate(self._file.fileno(), 0, self._size)
             self._write(start)
         except OSError:
