@@ -20,19 +20,19 @@ from pipeline.data.sets.folder_walk import EXTENSIONS, Listing, has_image, image
 from pipeline.errors import ConfigError, UserError
 
 PARTS = ("train", "val", "valid", "validation", "test", "testing", "unlabeled", "extra", "dev")
-"""What folders beside `train` are called that are parts of a data set too, in any spelling."""
+"""Names, in any case, of folders beside `train` that are parts of a data set and not classes."""
 
 
 class FolderImages(FileImages):
-    """Image files and their labels; files are opened when they are asked for.
+    """Image files and their labels; files are opened on access.
 
     Args:
         listing: of the folder, which holds one folder per class, or images without class folders.
-        like: of the folder with the classes that this one must have too, so that their numbers agree.
-        unlabeled: take all images below the folder, and no folder for a class.
+        like: of a folder whose classes this one must have too, so that the class numbers agree.
+        unlabeled: take all images below the folder, and no folder as a class.
 
     Raises:
-        UserError: no images in the folder, other classes, or a class folder without images.
+        UserError: the folder or a class folder has no images, or the classes differ.
     """
 
     def __init__(self, listing: Listing, like: Listing | None = None, unlabeled: bool = False) -> None:
@@ -44,31 +44,31 @@ class FolderImages(FileImages):
 
         def names() -> Iterator[str]:
             for place in classes or ["."]:
-                found = images_below(listing, place, left_out)
-                if not found:
+                paths = images_below(listing, place, left_out)
+                if not paths:
                     raise _no_images(folder, place if classes else None)
-                counts.append(len(found))
-                yield from found
+                counts.append(len(paths))
+                yield from paths
 
         files = FileNames.of(str(folder), names())
         labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts) if classes else np.full(len(files), -1)
         super().__init__(files, labels, classes)
         if classes and (beside := [str(folder / name) for name in listing.files if (folder / name).is_file()]):
-            left_out.by_reason["for they lie in no class folder"] = beside
+            left_out.by_reason["because they are in no class folder"] = beside
         self.notes = left_out.notes()
 
 
 class ImageFolder:
-    """The training and the test set of a folder, each of whose folders is listed once, however often it is asked for.
+    """The training and the test set of a folder; every folder is listed only once.
 
     Args:
         root: the folder.
-        layout: `splits`: the parts lie in `train` and `val`; `classes`: every folder is a class. `auto` finds out.
-        unlabeled: take all images of a part, and no folder for a class.
+        layout: `splits`: the parts are in `train` and `val`; `classes`: every folder is a class; `auto` decides.
+        unlabeled: take all images of a part, and no folder as a class.
 
-    Raises:
-        UserError: when a part is asked for that is not there, or as `FolderImages`.
-        ConfigError: when a part is asked for and the folder can be read in two ways.
+    Raises (on access to a part):
+        UserError: the part does not exist, or as `FolderImages`.
+        ConfigError: the folder can be read in two ways.
     """
 
     def __init__(self, root: Path, layout: Layout = "auto", unlabeled: bool = False) -> None:
@@ -77,28 +77,46 @@ class ImageFolder:
 
     @cached_property
     def train(self) -> FolderImages:
-        """What is trained on."""
+        """The training set."""
         return FolderImages(self._listing(self._train_folder()), unlabeled=self._unlabeled)
 
     @cached_property
     def test(self) -> FolderImages:
-        """What is tested on; its classes are those of the training set."""
+        """The test set; its classes must be those of the training set."""
         train = self.folder_of("train")
         return FolderImages(self._listing(self.folder_of("test")), self._listing(train), self._unlabeled)
 
     def folder_of(self, split: Literal["train", "test"]) -> Path:
-        """Where a part lies."""
-        if not self._root.is_dir():
-            problem = f"data.root '{self._root}' is not a folder"
-            raise UserError(f"{problem}. Give the folder that holds train/CLASS/IMAGE files")
-        return split_folder(self._listing(self._root), split, "splits" if self._unlabeled else self._layout)
+        """The folder of a part."""
+        root, layout = self._root, "splits" if self._unlabeled else self._layout
+        if not root.is_dir():
+            raise UserError(f"data.root '{root}' is not a folder. Give the folder that holds train/CLASS/IMAGE files")
+        listing = self._listing(root)
+        train, validation = (_named(listing, name) for name in ("train", "val"))
+        if layout == "auto" and train is not None:
+            _check_one_reading(listing, train)
+        if split == "train":
+            if layout != "classes" and validation is not None and train is None:
+                raise UserError(
+                    f"'{root}' has a folder '{validation.name}' but no 'train'. Put the training images in "
+                    f"'{root / 'train'}', or set data.layout=classes if '{validation.name}' is a class"
+                )
+            if train is None and layout == "splits":
+                raise UserError(f"'{root}' has no folder 'train' (data.layout=splits)")
+            return root if train is None or layout == "classes" else train
+        if validation is None or layout == "classes":
+            raise UserError(
+                f"'{root}' has no test images: there is no folder '{root / 'val'}'. "
+                "Add val/CLASS/IMAGE files with the classes of the training set"
+            )
+        return validation
 
     def _train_folder(self) -> Path:
         if not self._unlabeled:
             return self.folder_of("train")
         if not self._root.is_dir():
             raise UserError(f"data.root '{self._root}' is not a folder. Give the folder that holds the images")
-        # A folder named val is one like any other here.
+        # Here a folder named val has no special meaning.
         return self._root if _named(self._listing(self._root), "train") is None else self.folder_of("train")
 
     def _listing(self, folder: Path) -> Listing:
@@ -107,41 +125,8 @@ class ImageFolder:
         return self._listings[folder]
 
 
-def split_folder(listing: Listing, split: Literal["train", "test"], layout: Layout) -> Path:
-    """The folder of the training set or of the test set.
-
-    Args:
-        listing: of the folder of the data set.
-        split: which.
-        layout: see `ImageFolder`.
-
-    Raises:
-        UserError: there is none.
-        ConfigError: the folder can be read in two ways.
-    """
-    root = listing.folder
-    train, validation = (_named(listing, name) for name in ("train", "val"))
-    if layout == "auto" and train is not None:
-        _check_one_reading(listing, train)
-    if split == "train":
-        if layout != "classes" and validation is not None and train is None:
-            raise UserError(
-                f"'{root}' has a folder '{validation.name}' but no 'train'. Put the training images in "
-                f"'{root / 'train'}', or set data.layout=classes if '{validation.name}' is a class"
-            )
-        if train is None and layout == "splits":
-            raise UserError(f"'{root}' has no folder 'train' (data.layout=splits)")
-        return root if train is None or layout == "classes" else train
-    if validation is None or layout == "classes":
-        raise UserError(
-            f"'{root}' has no test images: there is no folder '{root / 'val'}'. "
-            "Add val/CLASS/IMAGE files with the classes of the training set"
-        )
-    return validation
-
-
 def _named(listing: Listing, name: str) -> Path | None:
-    """The folder of a part, however it is written; raises `ConfigError` if it is there in two spellings."""
+    """The folder of a part, in any spelling of its name; raises `ConfigError` if there are two spellings."""
     spellings = [entry for entry in listing.folders if entry.lower() == name]
     if len(spellings) > 1:
         problem = f"'{listing.folder}' has the folders {' and '.join(map(repr, spellings))}"
@@ -150,7 +135,7 @@ def _named(listing: Listing, name: str) -> Path | None:
 
 
 def _check_one_reading(listing: Listing, train: Path) -> None:
-    """A class may be called `train`: then other folders beside it hold images too, and are no parts of a data set."""
+    """Refuse a folder `train` that may be a class: other folders beside it hold images too and are no parts."""
     root = listing.folder
     others = [name for name in listing.folders if name.lower() not in PARTS and has_image(root / name)]
     if not others:

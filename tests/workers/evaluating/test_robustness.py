@@ -16,7 +16,7 @@ from pipeline.config.places import Place
 from pipeline.errors import ConfigError, UserError
 from pipeline.evaluation.corruptions.corrupt import corrupt
 from pipeline.evaluation.corruptions.names import STANDARD
-from pipeline.evaluation.document import DataInfo, Document, Record
+from pipeline.evaluation.document import DataInfo, EvaluationResults, Record
 from pipeline.measures.linear import fit_linear_probe
 from tests.workers.evaluating.guessed_classes import SIDE, TEST, TWO, context, images, save
 from workers.evaluating.context import Context
@@ -208,7 +208,9 @@ def test_damaged_and_wrong_arrays_are_refused(tmp_path: Path) -> None:
 def document(path: Path, records: list[Record]) -> None:
     path.mkdir(parents=True, exist_ok=True)
     info = DataInfo("image_folder", 60, TEST, 3)
-    write_json(path / "evaluation.json", Document("run", None, {}, "0" * 64, 0, {}, info, "", records).to_json())
+    write_json(
+        path / "evaluation.json", EvaluationResults("run", None, {}, "0" * 64, 0, {}, info, "", records).to_json()
+    )
 
 
 def test_errors_are_set_in_relation_to_those_of_a_baseline(tmp_path: Path) -> None:
