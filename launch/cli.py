@@ -28,7 +28,7 @@ from pipeline.errors import printable
 from pipeline.validation.loading import Reading, load_config, load_for_start
 from workers.observing.terminal import safe_stream as outlet
 from workers.observing.terminal import verbosity
-from workers.run.environment import leave_surroundings
+from workers.run.environment import clean_environment
 from workers.run.files import RunDir
 
 app = typer.Typer(
@@ -244,7 +244,7 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends in `SystemExit` with one of the exit codes of `launch.errors`."""
-    leave_surroundings()
+    clean_environment()
     outlet.open_standard_streams()
     outlet.survive_lost_output(told_later=True)
     try:

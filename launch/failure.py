@@ -32,37 +32,40 @@ class FailureRecorder:
         """Take note of what has ended the run, unless that is known; returns the exit code."""
         if self._code is None:
             if isinstance(error, RunFailed):
-                sign = error.sign
+                failure = error.failure
             else:
                 logging.error("%s failed", self._who, exc_info=error)
-                sign = failure_report(self._who, None, error)
-            self._code = record_failure(self._run, sign)
+                failure = failure_report(self._who, None, error)
+            self._code = record_failure(self._run, failure)
         return self._code
 
 
-def record_failure(run: RunDir, sign: FailureReport) -> int:
+def record_failure(run: RunDir, failure: FailureReport) -> int:
     """Write down the cause of a failed run, and say it unless the command line will; returns the exit code."""
-    if not write_failure(run, sign):  # a full disk is a common cause
-        print(in_words(sign.kind, str(sign.error())), flush=True)
+    if not write_failure(run, failure):  # a full disk is a common cause
+        print(in_words(failure.kind, str(failure.error())), flush=True)
     elif PREPARED not in os.environ:
         with suppress(OSError):
-            print(in_words(sign.kind, str(sign.error())), file=sys.stderr)
-    return exit_code(sign)
+            print(in_words(failure.kind, str(failure.error())), file=sys.stderr)
+    return exit_code(failure)
 
 
-def write_failure(run: RunDir, sign: FailureReport) -> bool:
+def write_failure(run: RunDir, failure: FailureReport) -> bool:
     """Write down the cause of a failed run; whether that was possible."""
-    said = {"message": str(sign.error()), "exit_code": exit_code(sign)}
+    said = {"message": str(failure.error()), "exit_code": exit_code(failure)}
     try:
-        write_json(run.failure, {"who": sign.who, "step": sign.step, "kind": sign.kind, "cause": sign.cause, **said})
+        write_json(
+            run.failure,
+            {"who": failure.who, "step": failure.step, "kind": failure.kind, "cause": failure.cause, **said},
+        )
     except OSError:
         return False
     return True
 
 
-def exit_code(sign: FailureReport) -> int:
+def exit_code(failure: FailureReport) -> int:
     """What a run ends with that failed so."""
-    return EXIT_CODES.get(sign.kind, EXIT_FAILED)
+    return EXIT_CODES.get(failure.kind, EXIT_FAILED)
 
 
 def read_failure(run: RunDir) -> dict[str, Any] | None:

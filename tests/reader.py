@@ -27,7 +27,7 @@ from pipeline.validation.loading import dump_config, load_config, load_for_start
 from tests.documents import Paragraph
 from tests.named_keys import exists, names_a_key, overrides, overrides_and_keys
 from tests.sources import REPOSITORY
-from workers.topology.members import members
+from workers.topology.processes import training_processes
 
 STAND_INS = {
     "CONFIG": "configs/quickstart.yaml", "DIR": "runs/new", "FOLDER": "/path/to/images", "STEPS": "20", "S": "1",
@@ -237,7 +237,7 @@ class Reader:
             return
         yield from self._train(words)
         file, *given = self._real(words)
-        needed = len(members(load_config(file, given)))
+        needed = len(training_processes(load_config(file, given)))
         started = next((int(o.partition("=")[2]) for o in options if o.startswith("--nproc-per-node=")), None)
         if started not in (None, needed):
             yield f"--nproc-per-node={started}, and the run has {needed} processes"

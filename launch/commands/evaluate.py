@@ -30,7 +30,7 @@ from workers.evaluating.ranks import Ranks
 from workers.evaluating.run import FOLDER, Evaluated, evaluate
 from workers.observing.terminal.console import PrintableConsole, Terminal
 from workers.observing.terminal.summary import print_report
-from workers.run.environment import leave_surroundings
+from workers.run.environment import clean_environment
 from workers.run.files import RunDir, read_object, write_json
 from workers.topology.torchrun import RunGroup, join_group, under_torchrun
 
@@ -143,7 +143,7 @@ def _say(console: Console, text: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """What torchrun starts on every rank; returns its exit code."""
-    leave_surroundings()
+    clean_environment()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         trusted, arguments = "--trust" in arguments, [each for each in arguments if each != "--trust"]

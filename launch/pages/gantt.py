@@ -18,7 +18,7 @@ from launch.pages.colours import INK, QUIET, on_bar, stage_colour
 from launch.tables.figures import lettering
 from workers.observing.trace_flows import share_rows
 from workers.observing.trace_part import Part, Slice, offsets
-from workers.topology.members import stage_name
+from workers.topology.processes import stage_name
 
 STEPS = 6
 """That the picture shows of each stage, about."""

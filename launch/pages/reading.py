@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class RunRecord:
     outcome: Outcome
     series: RunSeries
     events: list[Event] = field(default_factory=list)
+    _: KW_ONLY
     report: dict[str, Any] = field(default_factory=dict)
     evaluation: Document | None = None
     parts: list[Part] = field(default_factory=list)

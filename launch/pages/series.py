@@ -33,7 +33,7 @@ MOST = 2**18
 _LOST, _LOSES, _LINES = "steps without a finite loss", "whether the last one is", "lines"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StageSeries:
     """What one stage reported.
 
@@ -75,7 +75,7 @@ class StageSeries:
         return float(known[-1]) if known.size else math.nan
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RunSeries:
     """What a run reported.
 
@@ -181,7 +181,12 @@ class _StageRows:
         loses = columns.numbers(_LOSES)
         known = loses[np.isfinite(loses)]
         return StageSeries(
-            stage, columns.numbers("step"), values, groups, columns.numbers(_LOST), bool(known.size and known[-1])
+            stage=stage,
+            step=columns.numbers("step"),
+            values=values,
+            groups=groups,
+            lost=columns.numbers(_LOST),
+            loses=bool(known.size and known[-1]),
         )
 
 
@@ -218,7 +223,10 @@ class _Gathering:
         columns = {name: self._lines.numbers(name) for name in (*OF_RUN, SUMMED)}
         stages = {stage: self._stages[stage].series(stage) for stage in sorted(self._stages)}
         return RunSeries(
-            self._count, self._every, stages={k: each for k, each in stages.items() if each.step.size}, **columns
+            count=self._count,
+            every=self._every,
+            stages={k: each for k, each in stages.items() if each.step.size},
+            **columns,
         )
 
     def _begin(self) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
-from workers.topology.members import members
+from workers.topology.processes import training_processes
 
 DEVICE_FILES = Path("/dev")
 
@@ -24,13 +24,13 @@ class Placement:
 
     Args:
         stage: counted from 1.
-        units: the stem and residual units that it trains, in order.
+        stage_groups: the stem and residual units that it trains, in order.
         device: as torch names it, for example `cpu` or `cuda:0`.
         others: the devices of its further replicas.
     """
 
     stage: int
-    units: tuple[str, ...]
+    stage_groups: tuple[str, ...]
     device: str
     others: tuple[str, ...] = ()
 
@@ -47,21 +47,21 @@ def place(config: Config, num_gpus: int) -> list[Placement]:
         ConfigError: a GPU was asked for that this machine does not have.
     """
     placements = []
-    everyone = members(config)
-    for index, units in enumerate(config.model.blocks(), 1):
+    everyone = training_processes(config)
+    for index, stage_groups in enumerate(config.model.blocks(), 1):
         overrides = config.stages.get(index)
         path = f"stages.{index}.device" if overrides and overrides.device else "device"
         asked = (overrides.device if overrides else None) or config.device
         ranks = [member.rank for member in everyone if index in member.stages]
         device, *others = [_device(asked, path, index, rank, len(everyone), num_gpus) for rank in ranks]
-        placements.append(Placement(index, tuple(units), device, tuple(others)))
+        placements.append(Placement(index, tuple(stage_groups), device, tuple(others)))
     return placements
 
 
 def member_devices(config: Config, num_gpus: int) -> list[str]:
     """The device of every training process, by rank; raises `ConfigError` as `place` does."""
     placements = place(config, num_gpus)
-    return [placements[member.stages[0] - 1].devices[member.replica - 1] for member in members(config)]
+    return [placements[member.stages[0] - 1].devices[member.replica - 1] for member in training_processes(config)]
 
 
 def _device(asked: str, path: str, stage: int, rank: int, num_processes: int, num_gpus: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from launch.prepare.data_index import check_data
@@ -50,6 +50,7 @@ class Report:
     num_classes: int
     num_test_images: int | None
     placements: tuple[Placement, ...]
+    _: KW_ONLY
     steps_per_epoch: int
     total_steps: int
     notes: tuple[str, ...] = ()
@@ -96,8 +97,16 @@ def preflight(config: Config, claimed: Path | None = None, scan: Callable[[], No
     tests = _test_images(config, notes)
     notes += _threads_of_one_process(config, devices)
     plan = StepPlan.of(config, num_images)
-    steps = plan.steps_per_epoch, plan.total_steps
-    return Report(num_images, len(broken or ()), classes, tests, placements, *steps, tuple(notes))
+    return Report(
+        num_images,
+        len(broken or ()),
+        classes,
+        tests,
+        placements,
+        steps_per_epoch=plan.steps_per_epoch,
+        total_steps=plan.total_steps,
+        notes=tuple(notes),
+    )
 
 
 def _threads_of_one_process(config: Config, devices: list[str]) -> list[str]:

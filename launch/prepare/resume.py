@@ -24,7 +24,15 @@ from pipeline.validation.pydantic_errors import shown
 from workers.control.validation import MalformedMessage
 from workers.observing.history_file import MAX_LINE
 from workers.observing.observer import Event
-from workers.run.files import TO_BE_MEASURED, RunDir, final_digest, from_here, read_report, step_numbers, write_parts
+from workers.run.files import (
+    TO_BE_MEASURED,
+    RunDir,
+    final_digest,
+    read_report,
+    relative_to_cwd,
+    step_numbers,
+    write_parts,
+)
 from workers.snapshots.manifest import MANIFEST, check_files, read_manifest
 
 FREE = (
@@ -190,7 +198,7 @@ _OTHER = "Give another run_dir=FOLDER"
 
 
 def _what_can_be_done(path: Path, keys: set[str]) -> str:
-    whole = f"'onward resume {shlex.quote(str(from_here(path)))}' goes on with it as it was begun"
+    whole = f"'onward resume {shlex.quote(str(relative_to_cwd(path)))}' goes on with it as it was begun"
     if keys <= set(LENGTH):
         return (
             "A run keeps its length, for its learning rates fall towards its end: more epochs are another run, in "

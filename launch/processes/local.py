@@ -26,10 +26,10 @@ from pipeline.ordinary_files import open_to_write
 from workers.control.failures import STOPPING
 from workers.observing.terminal.verbosity import recover, say
 from workers.observing.trace_file import merge_trace
-from workers.run.environment import PREPARED, interpreter, leave_no_core_dump, process_environment, without_launcher
+from workers.run.environment import PREPARED, disable_core_dumps, interpreter, process_environment, without_launcher
 from workers.run.files import RunDir, remove_temporaries
-from workers.run.signals import WAKE, leave_signals
-from workers.topology.members import COORDINATOR, members
+from workers.run.signals import WAKE, stop_signals
+from workers.topology.processes import COORDINATOR, training_processes
 
 START_STEP = "ONWARD_START_STEP"
 """The first step to train, where a stopped run goes on."""
@@ -43,9 +43,9 @@ def run_training(config: Config, run_dir: Path, start_step: int = 0, held: Seque
         config, run_dir, start_step: of the run.
         held: its lock, which outlives this process with those that it starts.
     """
-    leave_no_core_dump()
+    disable_core_dumps()
     run = RunDir(run_dir)
-    count = len(members(config))
+    count = len(training_processes(config))
     how = "in one process" if config.in_one_process else f"in {_processes(count)}, link {config.link.kind}"
     mode = {"sequential": " one after the other", "end_to_end": " with one loss"}.get(config.mode, "")
     say(f"training {config.num_stages} stages{mode} {how}; everything goes to {run_dir}")
@@ -54,7 +54,7 @@ def run_training(config: Config, run_dir: Path, start_step: int = 0, held: Seque
     def ask(number: int, frame: FrameType | None) -> None:
         stop.asked += 1
 
-    asking = leave_signals(config)
+    asking = stop_signals(config)
     previous = {number: signal.signal(number, ask) for number in asking}
     try:
         train = _serial if config.in_one_process else _pipelined

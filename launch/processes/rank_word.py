@@ -25,7 +25,7 @@ from workers.control.validation import MalformedMessage
 from workers.run.files import RunDir
 from workers.run.keys import NoKeyError, read_key
 from workers.run.private import is_ours
-from workers.topology.members import KEY_FILE
+from workers.topology.processes import KEY_FILE
 from workers.topology.rendezvous import Rendezvous
 
 
@@ -43,7 +43,9 @@ def rendezvous_of(start: RankStart, key: bytes) -> Rendezvous:
     if isinstance(start.control, str):
         return Rendezvous.on_one_host(start.private_dir)
     host, port = start.control
-    return Rendezvous("", key, "env://", (host, int(port)), start.store, own_address(host))
+    return Rendezvous(
+        private_dir="", key=key, rpc_init="env://", control=(host, int(port)), store=start.store, host=own_address(host)
+    )
 
 
 def _seal(start: RankStart, key: bytes) -> str:

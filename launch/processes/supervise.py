@@ -28,7 +28,7 @@ from workers.run.files import RunDir
 from workers.run.keys import write_key
 from workers.run.private import make_private, temporary_places
 from workers.run.suspension import SuspensionDetector
-from workers.topology.members import COORDINATOR, KEY_FILE, TrainingProcess, members
+from workers.topology.processes import COORDINATOR, KEY_FILE, TrainingProcess, training_processes
 
 NAME_BYTES = 50
 """Of a path to a socket, for the folder of a run and the longest name in it."""
@@ -59,7 +59,7 @@ class Supervision:
         self, config: Config, run: RunDir, start_step: int, server: ForkServer, held: Sequence[int] = ()
     ) -> None:
         self.config, self.run, self.start_step, self._server, self._held = config, run, start_step, server, held
-        self._everyone = {member.name: member for member in members(config)}
+        self._everyone = {process.name: process for process in training_processes(config)}
         self._devices = member_devices(config, count_gpus())
         self._children: dict[str, Child] = {}
         self._told: set[Child] = set()
@@ -89,8 +89,8 @@ class Supervision:
             )
             undo.callback(self._coordinator.close)
             undo.callback(self._close_children)
-            for member in self._everyone.values():
-                detail(f"{member.name}: {self._start(member)}")
+            for process in self._everyone.values():
+                detail(f"{process.name}: {self._start(process)}")
             detail(f"{COORDINATOR}: process {self._coordinator.process.pid}, log {log}")
             self._undo = undo.pop_all()
         return self
@@ -124,11 +124,11 @@ class Supervision:
             return self._ended_with(FailureReport(COORDINATOR, None, "died", ended(code)))
         return code
 
-    def _ended_with(self, sign: FailureReport) -> int:
+    def _ended_with(self, failure: FailureReport) -> int:
         """The coordinator cannot say it itself."""
         self._killed = True
-        write_failure(self.run, sign)
-        return exit_code(sign)
+        write_failure(self.run, failure)
+        return exit_code(failure)
 
     def _obey(self) -> None:
         """Do what the coordinator asks for."""
@@ -138,18 +138,18 @@ class Supervision:
                 self._children[name].close()
                 self._start(self._everyone[name])
 
-    def _start(self, member: TrainingProcess) -> str:
+    def _start(self, process: TrainingProcess) -> str:
         """Start its process; where that is, in words."""
         start = StageStart(
             run_dir=str(self.run.path.absolute()),
             private_dir=self._private,
-            rank=member.rank,
-            device=self._devices[member.rank],
+            rank=process.rank,
+            device=self._devices[process.rank],
         )
-        environment = {**self._environment, "RANK": str(member.rank), "LOCAL_RANK": str(member.rank)}
-        log = self.run.log(member.log_name)
+        environment = {**self._environment, "RANK": str(process.rank), "LOCAL_RANK": str(process.rank)}
+        log = self.run.log(process.log_name)
         child = Child("launch.processes.stage_main", start, environment, log, quiet=True, server=self._server)
-        self._children[member.name] = child
+        self._children[process.name] = child
         return f"process {child.process.pid} on {start.device}, log {log}"
 
     def _close_children(self) -> None:

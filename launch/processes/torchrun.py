@@ -36,18 +36,18 @@ from workers.observing.trace_file import merge_trace
 from workers.run.environment import (
     ALLOCATOR,
     PREPARED,
+    clean_environment,
+    disable_core_dumps,
     first_number,
     interpreter,
-    leave_no_core_dump,
-    leave_surroundings,
     process_environment,
 )
 from workers.run.files import RunDir
 from workers.run.keys import remove_key, write_key
 from workers.run.logs import log_to_stderr
 from workers.run.private import remove_fresh_cache
-from workers.run.signals import PARENT_GONE, WARNINGS, leave_signals, leave_with_parent
-from workers.topology.members import COORDINATOR, KEY_FILE, TrainingProcess, members
+from workers.run.signals import PARENT_GONE, WARNINGS, signal_on_parent_death, stop_signals
+from workers.topology.processes import COORDINATOR, KEY_FILE, TrainingProcess, training_processes
 from workers.topology.rendezvous import START_SECONDS, Rendezvous
 from workers.topology.torchrun import RunGroup, join_group, under_torchrun
 
@@ -59,8 +59,8 @@ LEAVE_SECONDS = 15.0
 
 def main(arguments: list[str] | None = None) -> int:
     """Run this rank; returns its exit code."""
-    leave_surroundings()
-    leave_no_core_dump()
+    clean_environment()
+    disable_core_dumps()
     survive_lost_output()
     try:
         arguments = take_flags(sys.argv[1:] if arguments is None else arguments)
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
                 _say_trace(run)
             return code
         check_torchrun()
-        leave_with_parent()
+        signal_on_parent_death()
         group = join_group(START_SECONDS)
         return _lead(group, arguments) if group.rank == 0 else _follow(group, arguments)
     except Interrupted:
@@ -150,7 +150,7 @@ def _follow(group: RunGroup, arguments: list[str]) -> int:
             return None
         return (config.model_copy(update={"run_dir": str(run.path)}), run, rendezvous_of(prepared, key)), True
 
-    joined, finished = group.look_up_until("run", START_SECONDS, believed)
+    joined, finished = group.look_up_valid("run", START_SECONDS, believed)
     if joined is None:
         return 0 if finished else EXIT_BAD_INPUT  # rank 0 has said why
     return 0 if _train(group, *joined) else EXIT_FAILED
@@ -179,10 +179,10 @@ def _start_coordinator(
         key=key,
         host=host,
         store=store,
-        device=_device(group, config, members(config)[0]),
+        device=_device(group, config, training_processes(config)[0]),
         start_step=start_step,
         heartbeat_seconds=0,  # nobody listens under torchrun: a hung coordinator is noticed after `link.timeout`
-        parent=members(config)[0].name,
+        parent=training_processes(config)[0].name,
     )
     child = Child(
         "launch.processes.coordinator_main", start, process_environment(config.threads), run.log(COORDINATOR), held=held
@@ -192,27 +192,27 @@ def _start_coordinator(
     return child, RankStart(run_dir=run_dir, private_dir=private, store=store, control=control), bytes.fromhex(key)
 
 
-def _train(group: RunGroup, config: Config, run: RunDir, meeting: Rendezvous) -> bool:
-    member = members(config)[group.rank]
-    where = f"process {os.getpid()} of {platform.node()} on {_device(group, config, member)}"
-    detail(f"{member.name}: {where}, log {run.log(member.log_name).absolute()}")
-    _log_to(run.log(member.log_name))
+def _train(group: RunGroup, config: Config, run: RunDir, rendezvous: Rendezvous) -> bool:
+    process = training_processes(config)[group.rank]
+    where = f"process {os.getpid()} of {platform.node()} on {_device(group, config, process)}"
+    detail(f"{process.name}: {where}, log {run.log(process.log_name).absolute()}")
+    _log_to(run.log(process.log_name))
     import torch
 
-    from workers.stage.process import run_member
+    from workers.stage.process import run_training_process
 
-    finished = run_member(config, run, meeting, member, torch.device(_device(group, config, member)))
+    finished = run_training_process(config, run, rendezvous, process, torch.device(_device(group, config, process)))
     if group.rank == 0:
-        for number in leave_signals(config):
+        for number in stop_signals(config):
             signal.signal(number, raise_interrupted)
     return finished
 
 
-def _device(group: RunGroup, config: Config, member: TrainingProcess) -> str:
+def _device(group: RunGroup, config: Config, process: TrainingProcess) -> str:
     """On one host as `onward check` prints it; on several, the GPU of the local rank."""
     if group.on_one_host:
-        return member_devices(config, count_gpus())[member.rank]
-    asked = config.stage(member.stages[0]).device
+        return member_devices(config, count_gpus())[process.rank]
+    asked = config.stage(process.stages[0]).device
     return f"cuda:{group.local_rank}" if asked in ("auto", "cuda") and count_gpus() else asked.replace("auto", "cpu")
 
 

@@ -9,7 +9,7 @@ from pipeline.config import Config
 from pipeline.errors import printable
 from pipeline.shapes import boundary_shapes
 from pipeline.validation.loading import dump_config
-from workers.topology.members import members
+from workers.topology.processes import training_processes
 
 
 def checked(config: Config, report: Report, notes: Sequence[str]) -> str:
@@ -25,8 +25,12 @@ def _stages(config: Config, report: Report) -> list[str]:
     axes = {5: "[V, B, C, H, W]", 4: "[V, B, N, D]", 3: "[1, B, numbers of all views]"}[len(shapes[-1])]
     rows = [("stage", "device", "units", f"output {axes}")]
     for placement, shape in zip(report.placements, shapes, strict=True):
-        units = placement.units[0] if len(placement.units) == 1 else f"{placement.units[0]} to {placement.units[-1]}"
-        rows.append((str(placement.stage), ", ".join(placement.devices), units, str(list(shape))))
+        stage_groups = (
+            placement.stage_groups[0]
+            if len(placement.stage_groups) == 1
+            else f"{placement.stage_groups[0]} to {placement.stage_groups[-1]}"
+        )
+        rows.append((str(placement.stage), ", ".join(placement.devices), stage_groups, str(list(shape))))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
@@ -34,7 +38,7 @@ def _stages(config: Config, report: Report) -> list[str]:
 def _processes(config: Config) -> list[str]:
     if config.in_one_process:
         return ["one process trains all stages"]
-    everyone = members(config)
+    everyone = training_processes(config)
     names = ", ".join(f"{member.rank}: {member.name}" for member in everyone)
     return [f"processes by rank (torchrun --nproc-per-node={len(everyone)}): {names}"]
 

@@ -21,7 +21,7 @@ from workers.observing.terminal.progress import Progress
 def facts(path: Path, steps: int = 6, **sections: Any) -> RunFacts:
     """Of a run of four stages."""
     config = small_config(**sections).model_dump(mode="json")
-    return RunFacts(path.name, path, config, 4, steps, 4, 0, 100.0)
+    return RunFacts(path.name, path, config, 4, steps, steps_per_epoch=4, start_step=0, started=100.0)
 
 
 def recorder(folder: Path, steps: int = 1, file: StringIO | None = None, *observers: Any) -> Recorder:
@@ -29,7 +29,7 @@ def recorder(folder: Path, steps: int = 1, file: StringIO | None = None, *observ
     progress, metrics = Progress(Terminal(Console(file=file or StringIO(), width=200))), RunMetrics()
     told = Observers([metrics, progress, *observers], print)
     told.run_started(facts(folder, steps))
-    return Recorder(folder / "metrics.jsonl", 0, steps, metrics, progress, told)
+    return Recorder(folder / "metrics.jsonl", 0, steps, metrics=metrics, progress=progress, observers=told)
 
 
 def report(stage: int, step: int, **values: Any) -> StepReport:

@@ -20,7 +20,16 @@ from workers.observing.observer import Event, RunFacts
 
 
 def facts(path: Path, start_step: int = 0, stages: int = 2) -> RunFacts:
-    return RunFacts("digits", path, {"seed": 0, "link": {"depth": 2}}, stages, 1000, 10, start_step, 50.0)
+    return RunFacts(
+        "digits",
+        path,
+        {"seed": 0, "link": {"depth": 2}},
+        stages,
+        1000,
+        steps_per_epoch=10,
+        start_step=start_step,
+        started=50.0,
+    )
 
 
 def stage(index: int, step: int, **others: Any) -> dict[str, Any]:
@@ -60,7 +69,7 @@ def started(path: Path, **others: Any) -> History:
 
 
 def event(kind: Any, name: str = "starved", stage: int | None = None, at: float = 100.0) -> Event:
-    return Event(at, kind, name, stage, 3, f"{name} {at}")
+    return Event(at, kind, name, stage, 3, text=f"{name} {at}")
 
 
 def test_a_hundred_thousand_steps_take_the_room_of_a_few_hundred() -> None:
@@ -276,7 +285,11 @@ def test_a_history_without_files_begins_empty(tmp_path: Path) -> None:
 
 def test_a_configuration_with_an_infinite_number_is_still_json(tmp_path: Path) -> None:
     history = History()
-    history.run_started(RunFacts("x", tmp_path, {"clip": float("inf"), "at": tmp_path}, 1, 1, 1, 0, 100.0))
+    history.run_started(
+        RunFacts(
+            "x", tmp_path, {"clip": float("inf"), "at": tmp_path}, 1, 1, steps_per_epoch=1, start_step=0, started=100.0
+        )
+    )
     assert document(history)["facts"]["config"] == {"clip": "Infinity", "at": str(tmp_path)}
 
 

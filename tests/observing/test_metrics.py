@@ -30,9 +30,21 @@ Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 def report(stage: int, step: int, busy: float) -> StepReport:
     terms = {"on_diagonal": 20.0, "off_diagonal": None}
     return StepReport(
-        stage, step, 0.5, terms, 0.1, 2, busy, 0.25, 0.125, queue_depth=2, link_bytes=1000,
-        gradient_norm=3.0 if step == 0 else None, update_norm=0.25, memory_bytes=2**30,
-    )  # fmt: skip
+        stage,
+        step,
+        loss=0.5,
+        terms=terms,
+        learning_rate=0.1,
+        skipped=2,
+        busy=busy,
+        wait_input=0.25,
+        wait_output=0.125,
+        queue_depth=2,
+        link_bytes=1000,
+        gradient_norm=3.0 if step == 0 else None,
+        update_norm=0.25,
+        memory_bytes=2**30,
+    )
 
 
 def line(step: int) -> dict[str, object]:
@@ -58,7 +70,16 @@ def test_everything_a_run_reports_is_served(tmp_path: Path) -> None:
         for stage in (1, 2):
             metrics.stage_report(report(stage, step, busy), 1000.0 + step)
         spent = {"decode": 2.0 * step, "blur": 1.0 + step}
-        metrics.feed_measured(FeedMeasures(0.5 * (step + 1), 64 * (step + 2), spent, step, 3 * step, memory_bytes=4096))
+        metrics.feed_measured(
+            FeedMeasures(
+                wait_seconds=0.5 * (step + 1),
+                images=64 * (step + 2),
+                seconds=spent,
+                restarts=step,
+                skipped=3 * step,
+                memory_bytes=4096,
+            )
+        )
         metrics.step_done(line(step))
     metrics.snapshot_written(2, 0.2)
     with LiveServer(Metrics(), metrics.registry, History()) as server:
@@ -151,7 +172,7 @@ def test_an_alarm_is_raised_while_any_stage_has_it() -> None:
     metrics = RunMetrics()
 
     def say(kind: str, stage: int) -> tuple[float, float]:
-        metrics.event(Event(0.0, kind, "collapse", stage, 1, "."))  # type: ignore[arg-type]
+        metrics.event(Event(0.0, kind, "collapse", stage, 1, text="."))  # type: ignore[arg-type]
         values, labels = held(metrics), (("alarm", "collapse"),)
         return values["onward_alarm", labels], values["onward_alarms_total", labels]
 
@@ -164,7 +185,7 @@ def test_an_alarm_is_raised_while_any_stage_has_it() -> None:
 def test_totals_of_a_stage_that_comes_back_begin_at_0_again() -> None:
     metrics = RunMetrics()
     metrics.stage_report(report(1, 5, 10.0), 0.0)
-    metrics.event(Event(0.0, "restart", "restart", 1, 3, "."))
+    metrics.event(Event(0.0, "restart", "restart", 1, 3, text="."))
     metrics.stage_report(report(1, 6, 2.0), 0.0)
     stage = (("replica", "0"), ("stage", "1"))
     values = held(metrics)
@@ -184,7 +205,7 @@ def test_a_step_that_is_skipped_once_more_after_a_restart_counts_once(tmp_path: 
         made.batch_sent(step, 0, 64, 2)
     with made:
         assert skipped((0, 0), (1, 0), (2, 1), (3, 2)) == 2
-        made.metrics.event(Event(0.0, "restart", "restart", 1, 1, "."))
+        made.metrics.event(Event(0.0, "restart", "restart", 1, 1, text="."))
         assert skipped((1, 0), (2, 1), (3, 2)) == 2, "the same steps as before"
         assert skipped((4, 2)) == 2
         assert skipped((5, 3)) == 3

@@ -44,6 +44,7 @@ class Recorder:
         path: Path,
         start_step: int,
         total_steps: int,
+        *,
         metrics: RunMetrics,
         progress: Progress,
         observers: Observers,

@@ -92,7 +92,17 @@ def evaluate(
     load_network(run, stages, config.evaluation.checkpoint, teller.note)
     labelled = LabelledImages(teller.note)
     source = _source(config, run, stages, device, teller, ranks, labelled)
-    context = Context(config, stages, device, run.path, source, config.data, config.data.name, teller.tell, teller.note)
+    context = Context(
+        config,
+        stages,
+        device,
+        run.path,
+        source,
+        data=config.data,
+        data_name=config.data.name,
+        progress=teller.tell,
+        note=teller.note,
+    )
     for check in (Context.check_blocks, plan_corruptions, check_transfer):
         check(context)
     untrained = None
@@ -118,7 +128,9 @@ def _source(
     ranks: Ranks | None,
     labelled: LabelledImages,
 ) -> FeatureSource:
-    return FeatureSource(config, stages, device, run.path / FOLDER / "features", teller.note, ranks, labelled)
+    return FeatureSource(
+        config, stages, device, run.path / FOLDER / "features", note=teller.note, ranks=ranks, labelled=labelled
+    )
 
 
 def _prefetch(source: FeatureSource, places: tuple[Place, ...], teller: ProgressLine, ranks: Ranks | None) -> bool:
@@ -227,4 +239,11 @@ def _data_info(context: Context) -> DataInfo:
     with suppress(UserError):
         test = len(context.test_images)
     left_out = context.source.labelled.left_out
-    return DataInfo(context.data_name, train, test, classes, left_out.get("train", 0), left_out.get("test", 0))
+    return DataInfo(
+        context.data_name,
+        train,
+        test,
+        classes,
+        train_left_out=left_out.get("train", 0),
+        test_left_out=left_out.get("test", 0),
+    )

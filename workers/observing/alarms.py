@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from math import sqrt
 from typing import Any
 
@@ -18,7 +18,7 @@ from pipeline.config import Config
 from pipeline.shapes import block_output, channels_of
 from workers.observing.backlog import OldestMissing
 from workers.observing.observer import TIMES, Event, RunFacts
-from workers.topology.members import members
+from workers.topology.processes import training_processes
 from workers.topology.rendezvous import START_SECONDS
 
 MARGIN = 0.2
@@ -38,6 +38,7 @@ class Alarms:
 
     config: Config
     tell: Callable[[Event], None]
+    _: KW_ONLY
     _raised: set[tuple[str, int | None]] = field(default_factory=set)
     _skipped: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     """Of every stage: steps skipped in all, in a row, and steps since the last."""
@@ -47,7 +48,7 @@ class Alarms:
 
     def __post_init__(self) -> None:
         self._settings = self.config.alarms
-        self._processes = [m.stages for m in members(self.config) if m.replica == 1]
+        self._processes = [m.stages for m in training_processes(self.config) if m.replica == 1]
         self._window: deque[dict[str, Any]] = deque(maxlen=self._settings.window_steps + 1)
 
     def run_started(self, facts: RunFacts) -> None:
@@ -188,9 +189,9 @@ class Alarms:
     def _raise(self, name: str, stage: int | None, step: int | None, text: str) -> None:
         if (name, stage) not in self._raised:
             self._raised.add((name, stage))
-            self.tell(Event(time.time(), "alarm", name, stage, step, text))
+            self.tell(Event(time.time(), "alarm", name, stage, step, text=text))
 
     def _clear(self, name: str, stage: int | None, step: int | None, text: str) -> None:
         if (name, stage) in self._raised:
             self._raised.remove((name, stage))
-            self.tell(Event(time.time(), "cleared", name, stage, step, text))
+            self.tell(Event(time.time(), "cleared", name, stage, step, text=text))

@@ -19,7 +19,7 @@ from workers.control.feed_report import FeedMeasures
 from workers.control.step_report import StepReport
 from workers.observing.catalogue import CATALOGUE, Metric
 from workers.observing.observer import ALARMS, Event, RunFacts
-from workers.topology.members import units
+from workers.topology.processes import stage_groups
 
 REPLICA = "0"
 QUALITY = {
@@ -68,7 +68,7 @@ class RunMetrics:
     def run_started(self, facts: RunFacts) -> None:
         """See `Observer.run_started`."""
         config = Config.model_validate_json(json.dumps(facts.config))
-        groups = [] if config.in_one_process else units(config)
+        groups = [] if config.in_one_process else stage_groups(config)
         self._receiving, self._sending = {group[0] for group in groups}, {group[-1] for group in groups[:-1]}
         names = (config.mode, config.link.kind if groups else "none", config.objective.kind)
         self._set("onward_run_info", 1, facts.name, version("onward"), *names, facts.config["model"]["backbone"])

@@ -20,7 +20,7 @@ from pipeline.config.observing import Trace
 from pipeline.errors import UserError
 from workers.observing.trace_part import COORDINATOR_UNIT, Count, PartHeader, Slice, lines_of, new_part
 from workers.run.files import RunDir
-from workers.topology.members import COORDINATOR, TrainingProcess, stage_name
+from workers.topology.processes import COORDINATOR, TrainingProcess, stage_name
 
 if TYPE_CHECKING:  # a worker of the feed needs no network, and is ready two seconds sooner without torchvision's
     from pipeline.stage.stage import Stage
@@ -198,7 +198,7 @@ def trace_of_member(settings: Trace, run: RunDir, member: TrainingProcess) -> Tr
     """The tracer of a training process; raises as `PartTracer`."""
     if not settings.enabled:
         return NO_TRACE
-    header = PartHeader.of_this_process(member.name, member.unit, member.stages, member.replica, member.replicas)
+    header = PartHeader.of_this_process(member.name, member.stage_group, member.stages, member.replica, member.replicas)
     return PartTracer(settings, run, header)
 
 

@@ -19,7 +19,7 @@ from pipeline.ordinary_files import open_to_write
 from workers.observing.trace_flows import Ends, arrows
 from workers.observing.trace_part import Part, PartHeader, encoded, offsets, part_paths, read_parts
 from workers.run.files import RunDir, temporary_of
-from workers.topology.members import stage_name
+from workers.topology.processes import stage_name
 
 LARGE_BYTES = 24 * 1024 * 1024
 """Of all parts together; the trace of them, about twice as large, is then compressed."""

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
 from workers.observing.trace_part import Part, Slice
-from workers.topology.members import stage_name
+from workers.topology.processes import stage_name
 
 LEAST = 1000
 """Nanoseconds: an arrow cannot be bound to a slice that has no length in a trace."""

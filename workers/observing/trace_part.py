@@ -12,7 +12,7 @@ import json
 import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -68,6 +68,7 @@ class PartHeader:
     stages: tuple[int, ...]
     replica: int
     replicas: int
+    _: KW_ONLY
     clock: str
     offset: int
     began: int
@@ -78,7 +79,7 @@ class PartHeader:
     ) -> PartHeader:
         """With the clock of this host, now."""
         now = time.monotonic_ns()
-        return cls(name, unit, stages, replica, replicas, _clock(), time.time_ns() - now, now)
+        return cls(name, unit, stages, replica, replicas, clock=_clock(), offset=time.time_ns() - now, began=now)
 
     def to_json(self) -> dict[str, Any]:
         """The first line."""

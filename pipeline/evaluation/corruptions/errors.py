@@ -70,7 +70,7 @@ def corruption_records(
         added = [_ratio(own.excess(name, severities), baseline.excess(name, severities)) for name in mean]
         found += [(MEAN, "mce", _mean([ratios[name] for name in mean])), (MEAN, "relative_mce", _mean(added))]
     return [
-        Record(data, place.block, place.feature, measure, metric, value)
+        Record(data, place.block, place.feature, measure, metric, value=value)
         for measure, metric, value in found
         if value is not None
     ]

@@ -72,8 +72,8 @@ def told(request: pytest.FixtureRequest, config: Config, tmp_path: Path) -> Told
 def test_a_rank_believes_rank_0(told: Told) -> None:
     run, prepared, key = believe(told.word, told.config)
     assert (run, prepared, key) == (told.run, told.prepared, told.key)
-    meeting = rendezvous_of(prepared, key)
-    assert meeting.key == told.key
+    rendezvous = rendezvous_of(prepared, key)
+    assert rendezvous.key == told.key
     assert "key" not in told.word
     assert told.key.hex() not in str(told.word)
 
@@ -161,5 +161,5 @@ def test_a_lie_is_passed_over_and_the_truth_waited_for(told: Told, tmp_path: Pat
         except NotOfRankZeroError:
             return None
 
-    assert second.look_up_until("run", 60.0, believed) == told.run
+    assert second.look_up_valid("run", 60.0, believed) == told.run
     assert heard == [lie, lie, told.word]

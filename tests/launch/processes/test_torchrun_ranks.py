@@ -25,7 +25,7 @@ from workers.control.start_messages import RankStart
 from workers.run.files import RunDir
 from workers.run.keys import write_key
 from workers.run.signals import PARENT_GONE, WARNINGS
-from workers.topology.members import KEY_FILE
+from workers.topology.processes import KEY_FILE
 from workers.topology.torchrun import RunGroup
 
 KEY = bytes(range(32))
@@ -46,7 +46,7 @@ class Group:
     def publish_last(self, name: str, word: dict[str, Any]) -> None:
         self.published.append(("last", name, word))
 
-    def look_up_until(self, name: str, timeout: float, believed: Callable[[dict[str, Any]], Any]) -> Any:
+    def look_up_valid(self, name: str, timeout: float, believed: Callable[[dict[str, Any]], Any]) -> Any:
         assert name == "run"
         return believed(self._word)
 
@@ -175,10 +175,10 @@ def test_a_rank_leaves_with_what_became_of_its_stages(
     monkeypatch.setattr(train, "_train", lambda *given: trained.append(given) or finished)
     group = Group(1, word)
     assert train._follow(cast(RunGroup, group), ["config.yaml"]) == code
-    [(with_group, config, place, meeting)] = trained
+    [(with_group, config, place, rendezvous)] = trained
     assert (with_group, place.path) == (group, run.path)
     assert config == small_config(run_dir=str(run.path)), "its own, and not what the store says"
-    assert meeting == rendezvous_of(prepared, KEY)
+    assert rendezvous == rendezvous_of(prepared, KEY)
 
 
 def test_a_word_that_is_not_of_rank_0_is_passed_over_and_named(

@@ -24,11 +24,11 @@ def test_every_number_is_in_its_cell() -> None:
     found = grids_of(
         document(
             [
-                Record(DATA, 2, "trunk", "linear/blockwise", "top1", 0.5, 0.625),
-                Record(DATA, 1, "trunk", "linear/blockwise", "top1", 0.25, 0.2502),
-                Record(DATA, 1, "expansion", "linear/blockwise", "top1", 0.75),
-                Record(DATA, 1, "trunk", "knn/20", "top1", 0.125),
-                Record(DATA, 1, "trunk", "knn/20", "top5", 1.0),
+                Record(DATA, 2, "trunk", "linear/blockwise", "top1", value=0.5, best=0.625),
+                Record(DATA, 1, "trunk", "linear/blockwise", "top1", value=0.25, best=0.2502),
+                Record(DATA, 1, "expansion", "linear/blockwise", "top1", value=0.75),
+                Record(DATA, 1, "trunk", "knn/20", "top1", value=0.125),
+                Record(DATA, 1, "trunk", "knn/20", "top5", value=1.0),
             ]
         )
     )
@@ -47,7 +47,7 @@ def test_every_number_is_in_its_cell() -> None:
 def test_quality_has_a_row_a_feature_and_block_with_the_digits_that_mean_something() -> None:
     values = {"lidar": 123.456, "rankme": 98.76, "collapse": 0.022097, "alpha": 1.2345, "alpha_r2": 0.98765}
     records = [
-        Record(DATA, block, feature, "quality", metric, value)
+        Record(DATA, block, feature, "quality", metric, value=value)
         for feature in ("projector", "trunk")
         for block in (2, 1)
         for metric, value in values.items()
@@ -64,13 +64,13 @@ def test_quality_has_a_row_a_feature_and_block_with_the_digits_that_mean_somethi
 
 def test_single_corruptions_are_a_detail() -> None:
     records = [
-        Record(DATA, 1, "trunk", "corruption/shot_noise/3", "error", 0.9),
-        Record(DATA, 1, "trunk", "corruption/shot_noise", "error", 0.5),
-        Record(DATA, 1, "trunk", "corruption/shot_noise", "ce", 0.8),
-        Record(DATA, 1, "trunk", "corruption/clean", "error", 0.25),
-        Record(DATA, 1, "trunk", "corruption/mean", "error", 0.4),
-        Record(DATA, 1, "trunk", "corruption/mean", "mce", 0.7),
-        Record(DATA, 1, "trunk", "corruption/mean", "relative_mce", 1.2),
+        Record(DATA, 1, "trunk", "corruption/shot_noise/3", "error", value=0.9),
+        Record(DATA, 1, "trunk", "corruption/shot_noise", "error", value=0.5),
+        Record(DATA, 1, "trunk", "corruption/shot_noise", "ce", value=0.8),
+        Record(DATA, 1, "trunk", "corruption/clean", "error", value=0.25),
+        Record(DATA, 1, "trunk", "corruption/mean", "error", value=0.4),
+        Record(DATA, 1, "trunk", "corruption/mean", "mce", value=0.7),
+        Record(DATA, 1, "trunk", "corruption/mean", "relative_mce", value=1.2),
     ]
     (short,) = grids_of(document(records))
     assert [" ".join(words) for words in short.head] == [
@@ -114,7 +114,7 @@ def test_what_belongs_together_is_not_cut_apart() -> None:
 def test_a_file_has_no_control_codes_and_no_markup_is_obeyed() -> None:
     evil = "[red]\x1b[2J\u202eset[/red]"
     text = printed(
-        document([Record(evil, 1, "trunk", f"linear/{evil}", evil, 1.0)], run=evil, versions={evil: evil}), 80
+        document([Record(evil, 1, "trunk", f"linear/{evil}", evil, value=1.0)], run=evil, versions={evil: evil}), 80
     )
     assert all(letter.isprintable() or letter == "\n" for letter in text)
     assert "[red]?[2J?set[/red]" in text

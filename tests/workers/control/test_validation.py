@@ -12,7 +12,19 @@ from workers.control.step_report import StepReport
 from workers.control.validation import MalformedMessage, read_message
 from workers.snapshots.manifest import StageFile
 
-REPORT = StepReport(2, 0, 0.5, {"invariance": None, "redundancy": 1.0}, 0.1, 0, 0.1, 0.1, 0.1, 1, 100)
+REPORT = StepReport(
+    2,
+    0,
+    loss=0.5,
+    terms={"invariance": None, "redundancy": 1.0},
+    learning_rate=0.1,
+    skipped=0,
+    busy=0.1,
+    wait_input=0.1,
+    wait_output=0.1,
+    queue_depth=1,
+    link_bytes=100,
+)
 SIGN = FailureReport("stage 1", None, "raised", "it broke")
 FILE = StageFile("stage_1.safetensors", 10, "0" * 64, {"skipped_in_a_row": 0})
 

@@ -59,9 +59,9 @@ def context(root: Path, corruptions: dict[str, Any] | None = None, **keys: Any) 
     data = {"batch_size": 8, "image_size": SIDE, "name": "image_folder", "root": str(root)}
     config = small_config(evaluation=evaluation, data=data)
     stages = [stage.eval() for stage in build_stages(config, 1)]
-    source = FeatureSource(config, stages, CPU, root / "features", print)
+    source = FeatureSource(config, stages, CPU, root / "features", note=print)
     notes: list[str] = []
-    found = Context(config, stages, CPU, root, source, config.data, config.data.name, note=notes.append)
+    found = Context(config, stages, CPU, root, source, data=config.data, data_name=config.data.name, note=notes.append)
     found.notes = notes  # type: ignore[attr-defined]
     return found
 
@@ -248,7 +248,20 @@ def test_damaged_and_wrong_arrays_are_refused(tmp_path: Path) -> None:
 def document(path: Path, records: list[Record]) -> None:
     path.mkdir(parents=True, exist_ok=True)
     info = DataInfo("image_folder", 60, TEST, 3)
-    write_json(path / "evaluation.json", Document("run", None, {}, "0" * 64, 0, {}, info, "", records).to_json())
+    write_json(
+        path / "evaluation.json",
+        Document(
+            run="run",
+            checkpoint=None,
+            config={},
+            run_config_digest="0" * 64,
+            seed=0,
+            versions={},
+            data=info,
+            created="",
+            results=records,
+        ).to_json(),
+    )
 
 
 def test_errors_are_set_in_relation_to_those_of_a_baseline(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tests.workers.feed.feed_cases import assert_same, batches, config, fault_in
 from tests.workers.links.processes import alive, named_memory
 from workers.feed import Feed, FeedBatch, feed, pool
 from workers.feed import worker_process as worker
-from workers.feed.pool import Pool
+from workers.feed.pool import WorkerPool
 from workers.feed.worker_process import Worker
 
 pytestmark = pytest.mark.timeout(600)  # on a very busy machine three workers start in minutes
@@ -44,7 +44,7 @@ def whole(photos: Path) -> list[FeedBatch]:
 
 def workers_of(running: Feed) -> list[worker.Worker]:
     source = running._source
-    assert isinstance(source, Pool)
+    assert isinstance(source, WorkerPool)
     return source._workers
 
 

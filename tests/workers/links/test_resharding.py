@@ -21,7 +21,15 @@ from tests.waiting import LIMIT
 from workers.links.base import LinkAddress, LinkClosed, LinkMismatch, LinkTimeout, Receiver, Sender
 from workers.links.factory import CPU, open_receiver, open_sender
 from workers.links.messages import Header, TensorSpec
-from workers.links.resharding import LOOK_AROUND_SECONDS, GatherReceiver, ScatterSender, joining, part, shares, slicing
+from workers.links.resharding import (
+    LOOK_AROUND_SECONDS,
+    GatherReceiver,
+    ScatterSender,
+    gather_receiver,
+    overlaps,
+    replica_rows,
+    scatter_sender,
+)
 
 NUMBERS = [(3, 2), (2, 3), (3, 1), (1, 3), (4, 2), (2, 4), (1, 1), (2, 2)]
 at_any_speed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -34,15 +42,15 @@ def test_every_row_has_exactly_one_way(senders: int, receivers: int, times: int)
     arrived = torch.full((receivers, batch // receivers), -1)
     left = torch.zeros(senders, batch // senders, dtype=torch.int64)
     rows = torch.arange(batch)
-    for share in shares(senders, receivers):
-        mine = rows[part(share.sender, senders, batch)][share.rows_of_sender(batch)]
+    for overlap in overlaps(senders, receivers):
+        mine = rows[replica_rows(overlap.sender, senders, batch)][overlap.rows_of_sender(batch)]
         assert len(mine) > 0
-        assert mine.tolist() == rows[share.rows(batch)].tolist()
-        target = arrived[share.receiver, share.rows_of_receiver(batch)]
+        assert mine.tolist() == rows[overlap.rows(batch)].tolist()
+        target = arrived[overlap.receiver, overlap.rows_of_receiver(batch)]
         assert (target == -1).all()
-        arrived[share.receiver, share.rows_of_receiver(batch)] = mine
-        left[share.sender, share.rows_of_sender(batch)] += 1
-        spec = share.spec(TensorSpec((2, batch, 5), torch.uint8))
+        arrived[overlap.receiver, overlap.rows_of_receiver(batch)] = mine
+        left[overlap.sender, overlap.rows_of_sender(batch)] += 1
+        spec = overlap.spec(TensorSpec((2, batch, 5), torch.uint8))
         assert spec == TensorSpec((2, len(mine), 5), torch.uint8)
     assert arrived.flatten().tolist() == rows.tolist()
     assert (left == 1).all()
@@ -51,15 +59,15 @@ def test_every_row_has_exactly_one_way(senders: int, receivers: int, times: int)
 @at_any_speed
 @given(senders=st.integers(1, 8), receivers=st.integers(1, 8))
 def test_there_is_no_more_than_what_is_needed(senders: int, receivers: int) -> None:
-    found = shares(senders, receivers)
-    assert found == sorted(found, key=lambda share: (share.sender, share.receiver))
+    found = overlaps(senders, receivers)
+    assert found == sorted(found, key=lambda overlap: (overlap.sender, overlap.receiver))
     bounds = {number * receivers for number in range(senders)} | {number * senders for number in range(receivers)}
     assert len(found) == len(bounds)  # one way for each stretch between two borders
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     with pytest.raises(LinkMismatch, match="a batch of 8 cannot be shared by 3 replicas evenly"):
-        shares(2, 3)[0].rows(8)
+        overlaps(2, 3)[0].rows(8)
 
 
 class Fan:
@@ -67,26 +75,31 @@ class Fan:
 
     def __init__(self, folder: Path, senders: int, receivers: int, whole: TensorSpec, *, kind: str = "queue",
                  depth: int = 2, codec: str = "none") -> None:  # fmt: skip
-        every = shares(senders, receivers)
+        every = overlaps(senders, receivers)
         ways = {
-            share: LinkAddress(
-                f"link1.{share.sender}-{share.receiver}", f"stage 1 replica {share.sender}",
-                f"stage 2 replica {share.receiver}", str(folder / f"{share.sender}-{share.receiver}"), b"key", depth,
+            overlap: LinkAddress(
+                f"link1.{overlap.sender}-{overlap.receiver}",
+                f"stage 1 replica {overlap.sender}",
+                f"stage 2 replica {overlap.receiver}",
+                path=str(folder / f"{overlap.sender}-{overlap.receiver}"),
+                key=b"key",
+                depth=depth,
                 store=f"file://{folder}/store",
-            ) for share in every
-        }  # fmt: skip
+            )
+            for overlap in every
+        }
         views, batch, *rest = whole.shape
         sent, received = (TensorSpec((views, batch // n, *rest), whole.dtype) for n in (senders, receivers))
 
         def sender(number: int) -> Sender:
-            mine = [share for share in every if share.sender == number]
+            mine = [overlap for overlap in every if overlap.sender == number]
             ends = [(s, open_sender(kind, ways[s], s.spec(whole), LIMIT, codec)) for s in mine]
-            return slicing(ends, sent)
+            return scatter_sender(ends, sent)
 
         def receiver(number: int) -> Receiver:
-            mine = [share for share in every if share.receiver == number]
+            mine = [overlap for overlap in every if overlap.receiver == number]
             ends = [(s, open_receiver(kind, ways[s], s.spec(whole), LIMIT, CPU, codec)) for s in mine]
-            return joining(ends, received, CPU)
+            return gather_receiver(ends, received, CPU)
 
         with ThreadPoolExecutor(senders + receivers) as pool:
             opening = (

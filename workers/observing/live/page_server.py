@@ -47,6 +47,7 @@ class PageServer(ThreadingHTTPServer):
         family: socket.AddressFamily,
         address: tuple[Any, ...],
         config: settings.Metrics,
+        *,
         registry: CollectorRegistry,
         history: History,
         answers: type[BaseHTTPRequestHandler],

@@ -12,8 +12,6 @@ import logging
 import socket
 import threading
 import time
-from types import TracebackType
-from typing import Self
 
 from prometheus_client import CollectorRegistry
 
@@ -23,6 +21,7 @@ from workers.links import wire
 from workers.observing.live.answers import Answers
 from workers.observing.live.history import History
 from workers.observing.live.page_server import PageServer
+from workers.run.closable import Closable
 
 GOODBYE_SECONDS = 2.0
 """How long open pages may take to hear how the run ended."""
@@ -32,7 +31,7 @@ _LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _log = logging.getLogger(__name__)
 
 
-class LiveServer:
+class LiveServer(Closable):
     """Serves one run; a context manager.
 
     Args:
@@ -54,14 +53,6 @@ class LiveServer:
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="live page", daemon=True
         )
         self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def invitation(self) -> str:
@@ -92,7 +83,7 @@ def _listen(config: settings.Metrics, registry: CollectorRegistry, history: Hist
     host, port = config.host, config.port
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return PageServer(family, address, config, registry, history, Answers)
+        return PageServer(family, address, config, registry=registry, history=history, answers=Answers)
     except (OSError, UnicodeError) as error:
         raise cannot_listen(host, port, error) from None
 

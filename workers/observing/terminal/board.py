@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from textwrap import wrap
 from typing import Any
 
@@ -33,6 +33,7 @@ class Board:
     """
 
     facts: RunFacts
+    _: KW_ONLY
     _line: Mapping[str, Any] = field(default_factory=dict)
     _clocks: dict[int, StageClock] = field(default_factory=dict)
     _shares: dict[int, Shares] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from rich.table import Table
 from workers.observing.observer import Event
 from workers.observing.terminal.console import Terminal
 from workers.observing.terminal.words import clock
-from workers.run.files import RunDir, from_here
+from workers.run.files import RunDir, relative_to_cwd
 
 FULL_WIDTH = 78
 """Columns of the table with all that it can have."""
@@ -45,7 +45,7 @@ def print_summary(
         events: of the run, oldest first.
         notes: further sentences.
     """
-    place = shlex.quote(str(from_here(run.path)))
+    place = shlex.quote(str(relative_to_cwd(run.path)))
     following = [f"next: onward evaluate {place}", f"      onward report {place}"]
     most = _room(terminal, run, report, [*notes, *following]) - 2  # how many there are, and that there are more
     told = incidents(events, max(0, min(most, MOST_LINES)))
@@ -83,7 +83,7 @@ def _closing(run: RunDir, report: dict[str, Any]) -> str:
     """The last line of a run."""
     rate = f"{report['images_per_second']:.0f} images/s" if report["images_per_second"] else "too short for a rate"
     seconds = f" in {clock(report['seconds'])}" if report.get("seconds") else ""
-    return f"{report['images']} images{seconds}, {rate}  ·  everything is in {from_here(run.path)}"
+    return f"{report['images']} images{seconds}, {rate}  ·  everything is in {relative_to_cwd(run.path)}"
 
 
 def _room(terminal: Terminal, run: RunDir, report: dict[str, Any], more: Sequence[str]) -> int:
