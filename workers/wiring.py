@@ -100,8 +100,10 @@ class Wiring:
             address, spec = self._address(process.stage_group, overlap), overlap.spec(self._spec(process.stage_group))
             kind, codec = self._config.link.kind, self._codec(process.stage_group)
             opening = partial(open_receiver, kind, address, spec, device=device, codec=codec)
-            lasts = self._config.restart == "stage"
-            links.append((overlap, self._lasting_receiver(opening, start_step) if lasts else opening(START_SECONDS)))
+            restarts = self._config.restart == "stage"
+            links.append(
+                (overlap, self._resuming_receiver(opening, start_step) if restarts else opening(START_SECONDS))
+            )
         return gather_receiver(links, self._part(process.stage_group, len(receivers)), device)
 
     def _sender(self, name: str, stage_group: int, device: torch.device) -> Sender:
@@ -115,16 +117,16 @@ class Wiring:
                 open_sender, self._config.link.kind, address, spec, START_SECONDS, self._codec(stage_group), device
             )
             links.append(
-                (overlap, self._lasting_sender(opening, address) if self._config.restart == "stage" else opening())
+                (overlap, self._replaying_sender(opening, address) if self._config.restart == "stage" else opening())
             )
         return scatter_sender(links, self._part(stage_group, len(senders)))
 
-    def _lasting_sender(self, opening: partial[Sender], address: LinkAddress) -> ReplayingSender:
+    def _replaying_sender(self, opening: partial[Sender], address: LinkAddress) -> ReplayingSender:
         sender = ReplayingSender(opening, ReplayBuffer(self._run.replay / address.name), START_SECONDS)
         self._senders.append(sender)
         return sender
 
-    def _lasting_receiver(self, opening: partial[Receiver], start_step: int) -> ResumingReceiver:
+    def _resuming_receiver(self, opening: partial[Receiver], start_step: int) -> ResumingReceiver:
         receiver = ResumingReceiver(opening, START_SECONDS, start_step)
         self._receivers.append(receiver)
         return receiver

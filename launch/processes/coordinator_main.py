@@ -66,9 +66,9 @@ class Parent:
 
         threading.Thread(target=tell, name="pulse", daemon=True).start()
 
-    def hear(self, note: dict[str, Any]) -> None:
-        """Keep what it says; called from a thread or a signal handler."""
-        self._events.put(note)
+    def add_event(self, event: dict[str, Any]) -> None:
+        """Keep an event for `events`; called from a thread or a signal handler."""
+        self._events.put(event)
 
     def events(self) -> list[dict[str, Any]]:
         """See `Supervisor.events`."""
@@ -114,7 +114,7 @@ def _coordinate(start: CoordinatorStart, answers: int) -> int:
         start_step=start.start_step,
         failed=failure_recorder.failed,
     )
-    listen_to_parent(parent.hear, lambda: _orphaned(coordinator, run, start))
+    listen_to_parent(parent.add_event, lambda: _orphaned(coordinator, run, start))
     try:
         coordinator.run()
     except BaseException as error:
@@ -147,7 +147,7 @@ def _first_signal(parent: Parent, asking: Sequence[int]) -> None:
     """Asks the run to stop in order; the next signal stops it at once."""
     for other in asking:
         signal.signal(other, raise_interrupted)
-    parent.hear({"type": "leave"})
+    parent.add_event({"type": "leave"})
 
 
 def _orphaned(coordinator: Coordinator, run: RunDir, start: CoordinatorStart) -> None:

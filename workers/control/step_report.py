@@ -62,7 +62,7 @@ class StepReport:
         return read_message(cls, message)
 
     @classmethod
-    def from_member(cls, message: dict[str, Any], stages: Collection[int]) -> StepReport:
+    def from_process(cls, message: dict[str, Any], stages: Collection[int]) -> StepReport:
         """As `from_message`, for a process that trains `stages`; raises `MalformedMessage` for any other stage."""
         report = cls.from_message(message)
         if report.stage not in stages:

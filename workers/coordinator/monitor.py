@@ -183,7 +183,7 @@ class RunMonitor:
         kind = message.get("type")
         self._health.record(name, read_message(Heartbeat, message) if kind == "beat" else None)
         if kind == "report":
-            self.recorder.stage_report(StepReport.from_member(message, self._processes[name].stages))
+            self.recorder.stage_report(StepReport.from_process(message, self._processes[name].stages))
         elif kind == "snapshot":
             part = SnapshotPart.from_message(message)
             if part.stage not in self._processes[name].stages:

@@ -132,7 +132,7 @@ class _TrainingSession:
             check_steps(config, self.run, process.stages, self.device)
         trace = trace_of_member(config.trace, self.run, process)
         self.stack.callback(trace.close)
-        team = self._team(attempt)
+        team = self._replica_group(attempt)
         with closed_afterwards() if self.device.type == "cpu" else nullcontext():  # DeepSpeed creates further groups
             stages = [Stage(config, index, steps_per_epoch, self.device, team=team) for index in process.stages]
         for stage in stages:
@@ -170,7 +170,7 @@ class _TrainingSession:
             trace=trace,
         )
 
-    def _team(self, attempt: int) -> ReplicaGroup:
+    def _replica_group(self, attempt: int) -> ReplicaGroup:
         process = self.process
         name = f"unit{process.stage_group}.{attempt}"
         alone = any(self.config.stage(index).engine.kind == "deepspeed" for index in process.stages)

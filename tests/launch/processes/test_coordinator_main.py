@@ -67,7 +67,7 @@ def test_the_parent_is_told_where_the_control_channel_is_and_whom_to_start_again
 def test_notes_of_the_parent_are_read_once_and_in_order() -> None:
     parent = Parent(-1)
     for number in range(3):
-        parent.hear({"note": number})
+        parent.add_event({"note": number})
     assert parent.events() == [{"note": 0}, {"note": 1}, {"note": 2}]
     assert parent.events() == []
 
@@ -108,8 +108,8 @@ class Ending:
     def __init__(self, act: Callable[[], object]) -> None:
         self.run = act
 
-    def __call__(self, *arguments: Any, failed: Callable[[BaseException], object]) -> Ending:
-        self.given = arguments
+    def __call__(self, *arguments: Any, **settings: Any) -> Ending:
+        self.given, self.settings = arguments, settings
         return self
 
 
@@ -151,7 +151,7 @@ def test_the_exit_code_says_how_the_run_ended_and_the_sockets_are_gone(
     assert coordinate.main(-1) == code
     assert (read_failure(RunDir(tmp_path)) or {"kind": None})["kind"] == kind
     assert coordinator.given[0] == f"the configuration in {tmp_path}"
-    assert coordinator.given[-1] == 7
+    assert coordinator.settings["start_step"] == 7
     assert not private.exists()
 
 

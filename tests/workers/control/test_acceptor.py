@@ -110,7 +110,7 @@ def test_many_silent_strangers_exhaust_nothing(
         for _ in range(reception.MAX_UNAUTHENTICATED + 40):
             sock = stack.enter_context(socket.socket(socket.AF_UNIX))
             sock.connect(str(server.address))
-        wait_until(lambda: "others have yet to say who they are" in caplog.text, "the refusal of those beyond")
+        wait_until(lambda: "others have not authenticated yet" in caplog.text, "the refusal of those beyond")
         # Each has a thread, and the timer that ends it.
         assert threading.active_count() <= threads + 2 * reception.MAX_UNAUTHENTICATED
     joining = Joining(server, "stage 1")

@@ -78,6 +78,6 @@ def test_what_is_wrong_is_named(right: Any, field: str, wrong: object) -> None:
 
 
 def test_a_process_speaks_for_its_own_stages_only() -> None:
-    assert StepReport.from_member(REPORT.to_message(), (1, 2)) == REPORT
+    assert StepReport.from_process(REPORT.to_message(), (1, 2)) == REPORT
     with pytest.raises(TrainingError, match="a report of stage 2, which it does not train"):
-        StepReport.from_member(REPORT.to_message(), (1, 3))
+        StepReport.from_process(REPORT.to_message(), (1, 3))

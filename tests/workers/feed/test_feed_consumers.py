@@ -77,7 +77,7 @@ def send_all(run: Config, folder: Path, sender: Sender) -> None:
             (thread,) = [new for new in set(threading.enumerate()) - before if new.name == "sender"]
             while feed._next < feed.total_steps and thread.is_alive():
                 thread.join(0.05)
-            sending.over.set()
+            sending.finished.set()
             thread.join(LIMIT)
             assert not thread.is_alive()
             assert joined.feed.images == 46

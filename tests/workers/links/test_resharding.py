@@ -148,12 +148,12 @@ def spec(dtype: torch.dtype = torch.float32) -> TensorSpec:
 def watched(end: Any, call: str) -> tuple[list[float], threading.Event]:
     """How long each point link is waited for from now on, and an event: all of them have been asked."""
     waits, asked = [], threading.Event()
-    for _, point in end._points:
+    for _, point in end._links:
         original = getattr(point, call)
 
         def noted(wait: float, original: Callable[[float], Any] = original) -> Any:
             waits.append(wait)
-            if len(waits) >= len(end._points):
+            if len(waits) >= len(end._links):
                 asked.set()
             return original(wait)
 
