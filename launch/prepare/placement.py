@@ -24,13 +24,13 @@ class Placement:
 
     Args:
         stage: counted from 1.
-        stage_groups: the stem and residual units that it trains, in order.
+        units: the stem and residual units that it trains, in order.
         device: as torch names it, for example `cpu` or `cuda:0`.
         others: the devices of its further replicas.
     """
 
     stage: int
-    stage_groups: tuple[str, ...]
+    units: tuple[str, ...]
     device: str
     others: tuple[str, ...] = ()
 
@@ -48,13 +48,13 @@ def place(config: Config, num_gpus: int) -> list[Placement]:
     """
     placements = []
     everyone = training_processes(config)
-    for index, stage_groups in enumerate(config.model.blocks(), 1):
+    for index, units in enumerate(config.model.blocks(), 1):
         overrides = config.stages.get(index)
         path = f"stages.{index}.device" if overrides and overrides.device else "device"
         asked = (overrides.device if overrides else None) or config.device
         ranks = [member.rank for member in everyone if index in member.stages]
         device, *others = [_device(asked, path, index, rank, len(everyone), num_gpus) for rank in ranks]
-        placements.append(Placement(index, tuple(stage_groups), device, tuple(others)))
+        placements.append(Placement(index, tuple(units), device, tuple(others)))
     return placements
 
 

@@ -25,12 +25,8 @@ def _stages(config: Config, report: Report) -> list[str]:
     axes = {5: "[V, B, C, H, W]", 4: "[V, B, N, D]", 3: "[1, B, numbers of all views]"}[len(shapes[-1])]
     rows = [("stage", "device", "units", f"output {axes}")]
     for placement, shape in zip(report.placements, shapes, strict=True):
-        stage_groups = (
-            placement.stage_groups[0]
-            if len(placement.stage_groups) == 1
-            else f"{placement.stage_groups[0]} to {placement.stage_groups[-1]}"
-        )
-        rows.append((str(placement.stage), ", ".join(placement.devices), stage_groups, str(list(shape))))
+        units = placement.units[0] if len(placement.units) == 1 else f"{placement.units[0]} to {placement.units[-1]}"
+        rows.append((str(placement.stage), ", ".join(placement.devices), units, str(list(shape))))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
