@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,11 +16,11 @@ import typer
 
 from launch.commands.data import data_app
 from launch.errors import EXIT_FAILED, failures_in_words
-from launch.prepare.preflight import preflight
-from launch.prepare.resume import check_resumable, open_run
-from launch.prepare.run_dir import check_own, claim_run, read_config
+from launch.prepare.prepared_run import dry_run, prepare_run
+from launch.prepare.resume import check_resumable
+from launch.prepare.run_dir import check_own, read_config
 from launch.prepare.scan import scan_images
-from launch.processes.measuring import measure_in_a_process
+from launch.processes.measuring import finish
 from launch.tables.run_table import checked
 from pipeline.config import Config
 from pipeline.errors import printable
@@ -92,20 +91,12 @@ def resume(
 
 def _train(settings: Config, name: str, notes: Sequence[str] = ()) -> None:
     outlet.expect_no_reader()
-    with claim_run(settings, name) as claimed:
-        found = preflight(settings, claimed.run.path)
-        opened = open_run(settings, claimed.run.path)
-        for note in (*notes, *claimed.notes, *found.notes, *opened.notes):
-            verbosity.say(note, important=opened.finished)
-        if opened.unmeasured:
-            raise typer.Exit(measure_in_a_process(read_config(opened.path), RunDir(opened.path)))
-        if opened.finished:
-            return
+    with prepare_run(settings, name, notes) as prepared:
+        if prepared.finished:
+            raise typer.Exit(finish(prepared))
         from launch.processes.local import run_training
 
-        claimed.keep()
-        settings = settings.model_copy(update={"run_dir": str(opened.path)})
-        raise typer.Exit(run_training(settings, opened.path, opened.steps, claimed.held))
+        raise typer.Exit(run_training(prepared))
 
 
 @app.command()
@@ -119,8 +110,8 @@ def check(
     """Check everything that 'train' would, start nothing, and print the resolved configuration and the placement."""
     with failures_in_words():
         settings, notes = load_for_start(config, overrides or [], Reading(trusted=trust))
-        scan = partial(scan_images, settings, headers, whole)
-        print(checked(settings, preflight(settings, scan=scan), notes))
+        plan = dry_run(settings, lambda splits: scan_images(splits, headers, whole))
+        print(checked(settings, plan, notes))
 
 
 @app.command()

@@ -72,9 +72,24 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in text)
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Say which names are allowed, and which of them was probably meant."""
+def did_you_mean(name: str, names: Iterable[str], most: int = 1) -> str:
+    """The beginning of a remedy: `Did you mean 'x'? `, with up to `most` names like `name`; empty if none is."""
+    close = get_close_matches(name, list(names), n=most, cutoff=0.5)
+    return f"Did you mean {' or '.join(repr(other) for other in close)}? " if close else ""
+
+
+def allowed_names(name: str, allowed: Iterable[str]) -> str:
+    """A remedy: the name that was probably meant, and all that are allowed."""
     names = [str(item) for item in allowed]
-    close = get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f"Did you mean '{close[0]}'? " if close else ""
-    return f"{hint}Allowed: {', '.join(names)}"
+    return f"{did_you_mean(str(name), names)}Allowed: {', '.join(names)}"
+
+
+def first_line(error: BaseException) -> str:
+    """An exception in one line: its type and the first line of its text."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an exception's text, or its type where it has no text."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -11,6 +11,7 @@ import errno
 import io
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -76,6 +77,17 @@ def open_lock(path: Path) -> int:
         if os.fstat(descriptor).st_uid == os.geteuid():
             os.fchmod(descriptor, PRIVATE)
     return descriptor
+
+
+def open_unnamed_file(label: str) -> int:
+    """Descriptor of a new file in memory that no path leads to; `label` is shown in `/proc`.
+
+    Where the system has none, it is a temporary file whose name is gone.
+    """
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(label, os.MFD_CLOEXEC | getattr(os, "MFD_ALLOW_SEALING", 0))
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def make_folder(path: Path, root: Path) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, did_you_mean, first_line
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Named:
         for name in path.split("."):
             if not hasattr(found, name):
                 public = [other for other in dir(found) if not other.startswith("_")]
-                remedy = f"{nearby(name, public)}Write PACKAGE.MODULE:NAME"
+                remedy = f"{did_you_mean(name, public, most=3)}Write PACKAGE.MODULE:NAME"
                 raise ConfigError(self.key, f"'{module_name}' has no function '{path}'", remedy)
             found = getattr(found, name)
         if not callable(found):
@@ -77,18 +76,6 @@ class Named:
         problem = f"'{self.name}' failed ({first_line(error)})"
         remedy = f"Correct it, or give what it needs in {self.options_key}; its arguments are {_arguments(function)}"
         return ConfigError(self.key, problem, remedy)
-
-
-def first_line(error: BaseException) -> str:
-    """An exception in one line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def nearby(name: str, names: Iterable[str]) -> str:
-    """The few of many `names` that look most like `name`, as the beginning of a remedy."""
-    close = get_close_matches(name, list(names), n=3, cutoff=0.5)
-    return f"Did you mean {' or '.join(repr(other) for other in close)}? " if close else ""
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from pipeline.config import Precision
+from pipeline.config import PrecisionConfig
 
 RECOMPILE_LIMIT = 1024
 """Shapes that one piece of code may be compiled for: every block of a serial run has its own, at every image size."""
@@ -27,7 +27,7 @@ class Compute:
         dtype: of its parameters; float32, or float64 where more than the configuration offers is wanted.
     """
 
-    def __init__(self, config: Precision, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, config: PrecisionConfig, device: torch.device, dtype: torch.dtype) -> None:
         self.config, self.device = config, device
         self.half = config.dtype != "fp32"
         self.activations = DTYPES[config.dtype] if self.half else dtype

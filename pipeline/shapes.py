@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from math import prod
 
 from pipeline.config import Config, StageConfig
-from pipeline.config.heads import Expansion, LocalPooling
-from pipeline.config.model import Module, ResNet, ViT
+from pipeline.config.heads import ExpansionConfig, LocalPoolingConfig
+from pipeline.config.model import ModuleConfig, ResNetConfig, ViTConfig
 from pipeline.config.network_sizes import check_heads, check_patches, check_width, unit_channels, unit_size, vit_sizes
 from pipeline.data.augment.view_kinds import sizes_differ, view_kinds
 
@@ -76,9 +76,9 @@ def check_model(config: Config) -> None:
         ConfigError: what is wrong, at the key that has to change.
     """
     model = config.model
-    if isinstance(model, ResNet):
+    if isinstance(model, ResNetConfig):
         check_width(model)
-    elif isinstance(model, ViT):
+    elif isinstance(model, ViTConfig):
         check_heads(model)
         check_patches(model, config.data.image_size)
     else:
@@ -87,9 +87,9 @@ def check_model(config: Config) -> None:
 
 def _block_outputs(config: Config, size: int) -> Iterator[tuple[int, ...]]:
     model = config.model
-    if isinstance(model, Module):
+    if isinstance(model, ModuleConfig):
         yield from _facts_of_module(model, size)
-    elif isinstance(model, ViT):
+    elif isinstance(model, ViTConfig):
         sizes = vit_sizes(model)
         for _ in model.blocks():
             yield (size // sizes.patch_size) ** 2 + 1, sizes.hidden_dim  # one token a patch, and the class token
@@ -100,7 +100,7 @@ def _block_outputs(config: Config, size: int) -> Iterator[tuple[int, ...]]:
             yield unit_channels(model, units[-1]), size, size
 
 
-def _facts_of_module(model: Module, image_size: int) -> list[tuple[int, ...]]:
+def _facts_of_module(model: ModuleConfig, image_size: int) -> list[tuple[int, ...]]:
     from pipeline.backbones.module import measure  # loads torch
 
     return [facts.output for facts in measure(model, image_size)]
@@ -109,9 +109,9 @@ def _facts_of_module(model: Module, image_size: int) -> list[tuple[int, ...]]:
 def feature_width(config: Config, stage: StageConfig) -> int:
     """Numbers of the feature that the projector of a stage gets."""
     channels = channels_of(block_output(config, stage.index))
-    if isinstance(stage.head, Expansion):
+    if isinstance(stage.head, ExpansionConfig):
         return stage.head.width
-    return channels * (stage.head.grid**2 if isinstance(stage.head, LocalPooling) else 1)
+    return channels * (stage.head.grid**2 if isinstance(stage.head, LocalPoolingConfig) else 1)
 
 
 def embedding_width(config: Config, stage: StageConfig) -> int:

@@ -19,7 +19,7 @@ from typer.main import get_command
 
 from launch.cli import app
 from launch.commands.evaluate import evaluation_config
-from launch.prepare.preflight import preflight
+from launch.prepare.prepared_run import dry_run
 from pipeline.config import Config
 from pipeline.data.sampler import StepPlan
 from pipeline.errors import ConfigError, UserError
@@ -105,7 +105,7 @@ class Reader:
         file, *given = self._real(words)
         try:
             config, notes = load_for_start(file, given)
-            preflight(config)
+            dry_run(config)
         except (ConfigError, UserError) as error:
             return str(error)
         return next((note for note in notes if "without effect" in note), None)

@@ -19,7 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from launch.prepare.resume import compare
+from launch.prepare.config_differences import deciding_differences
 from launch.prepare.run_dir import read_config
 from pipeline.config import Config
 from pipeline.errors import TrainingError, UserError
@@ -73,11 +73,11 @@ def bench_method(config_file: Path, overrides: Sequence[str], seeds: int, folder
     """
     config = load_config(config_file, overrides)
     _check(config, seeds)
-    from pipeline.data.sets.datasets import count_classes
+    from pipeline.data.sets.datasets import Splits, count_classes
 
     noise = [f"noise.{key}={json.dumps(value)}" for key, value in config.noise.model_dump(mode="json").items()]
     results: dict[str, list[dict[str, Any]]] = {}
-    chosen = variants(count_classes(config.data), noise)
+    chosen = variants(count_classes(Splits(config.data)), noise)
     for seed in range(config.seed, config.seed + seeds):
         for variant in chosen:
             run = RunDir(folder / f"{variant.name.replace(' ', '_')}-seed{seed}")
@@ -119,7 +119,7 @@ def _report(run: RunDir, config_file: Path, overrides: list[str], console: Conso
 def _finished(run: RunDir, config: Config) -> dict[str, Any] | None:
     if not run.path.exists():
         return None
-    if compare(read_config(run.path), config):
+    if deciding_differences(read_config(run.path), config):
         raise UserError(f"'{run.path}' holds a run with another configuration. Give another --to folder, or delete it")
     if not run.report.is_file():  # it was stopped, and goes on
         return None

@@ -9,14 +9,14 @@ from pathlib import Path
 from rich.console import Console
 
 from launch.commands.evaluated import EvaluatedRun, read_evaluated
-from launch.prepare.resume import compare
+from launch.prepare.config_differences import deciding_differences
 from launch.tables.comparison import CSV_COLUMNS, Row, compare_documents, csv_rows, grids, is_wanted
 from launch.tables.grid import Grid, markdown_of, print_grid
 from launch.tables.naming import CORRUPTION, clean, quantity
 from launch.tables.settings import other_settings
 from launch.tables.writing import write_file, write_rows
 from pipeline.config import Config
-from pipeline.errors import UserError, nearest
+from pipeline.errors import UserError, allowed_names
 from pipeline.evaluation.document import Document
 from pipeline.validation.pydantic_errors import shown
 
@@ -111,7 +111,7 @@ def group_runs(runs: Sequence[EvaluatedRun], measures: Collection[str]) -> list[
 
 def differences(earlier: Config, config: Config) -> list[str]:
     """What decides the numbers and differs, but for the seed, in words: `KEY is X there, Y here`."""
-    return compare(earlier, config.model_copy(update={"seed": earlier.seed}))
+    return [*deciding_differences(earlier, config.model_copy(update={"seed": earlier.seed})).values()]
 
 
 def warnings(runs: Sequence[EvaluatedRun], measures: Collection[str]) -> list[str]:
@@ -133,7 +133,9 @@ def _check_wanted(runs: Sequence[EvaluatedRun], wanted: Sequence[str]) -> None:
         if not any(is_wanted(record, [each]) for record in records):
             single = each.startswith(f"{CORRUPTION}/")
             names = dict.fromkeys(clean(r.measure) for r in records if single or not quantity(r).is_detail)
-            allowed = nearest(clean(each), names) if names else "Nothing was measured; run 'onward evaluate RUN' again"
+            allowed = (
+                allowed_names(clean(each), names) if names else "Nothing was measured; run 'onward evaluate RUN' again"
+            )
             raise UserError(f"--measure: none of the runs has {shown(each)}. {allowed}")
 
 

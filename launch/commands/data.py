@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from launch.errors import failures_in_words
-from pipeline.errors import UserError, nearest
+from pipeline.errors import UserError, allowed_names
 
 data_app = typer.Typer(help="Copies of data sets that are quicker to read.", no_args_is_help=True)
 
@@ -33,7 +33,9 @@ def data_pack(
     """Copy a data set with smaller images into a few large files. This changes the data: report it with results."""
     with failures_in_words():
         if kind not in ("jpeg", "raw"):
-            raise UserError(f"--format: '{kind}' is no format of a packed data set. {nearest(kind, ('jpeg', 'raw'))}")
+            raise UserError(
+                f"--format: '{kind}' is no format of a packed data set. {allowed_names(kind, ('jpeg', 'raw'))}"
+            )
         from launch.commands.pack import pack
         from pipeline.data.sets.packed import Settings
         from workers.observing.terminal.console import PrintableConsole

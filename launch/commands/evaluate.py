@@ -22,6 +22,7 @@ from launch.tables.plots import write_plots
 from launch.tables.table import print_document
 from launch.tables.writing import write_csv, write_markdown
 from pipeline.config import Config
+from pipeline.data.sets.datasets import Splits
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import make_folder
 from pipeline.validation.loading import Reading, load_config
@@ -85,7 +86,7 @@ def evaluation_config(run_dir: Path, overrides: Sequence[str], trusted: bool = F
     more = ["data.feed=coordinator"] if "data.on_error" in keys else []
     config = load_config(RunDir(run_dir).config, [*overrides, *more], Reading(trusted=trusted, run=run_dir))
     if "data.root" in keys:
-        check_data(config, RunDir(run_dir))
+        check_data(Splits(config.data), RunDir(run_dir))
     return config
 
 

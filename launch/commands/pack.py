@@ -18,7 +18,7 @@ from threading import Event
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets.datasets import ImageDataset, Split, open_dataset
 from pipeline.data.sets.files import FileImages
 from pipeline.data.sets.folder_walk import leading_out
@@ -66,7 +66,7 @@ def pack(
     """
     if out.exists():
         raise UserError(f"'{out}' already exists. Give another folder, or delete it")
-    data = Data(name="image_folder", root=str(source)) if source.is_dir() else _data_of(source)
+    data = DataConfig(name="image_folder", root=str(source)) if source.is_dir() else _data_of(source)
     if data.name == "packed":
         raise UserError(f"'{source}' reads a packed data set already. Pack the original")
     images, notes = _open_splits(data)
@@ -91,7 +91,7 @@ def pack(
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _data_of(source: Path) -> Data:
+def _data_of(source: Path) -> DataConfig:
     """The data set of a configuration, of which nothing else is built."""
     return load_config(source, (), Reading(build=False)).data
 
@@ -102,7 +102,7 @@ def verify_packed(folder: Path, console: Console) -> None:
     console.print(f"{folder}: {count} files are as they were packed", markup=False, highlight=False, soft_wrap=True)
 
 
-def _open_splits(data: Data) -> tuple[dict[Split, ImageDataset], list[str]]:
+def _open_splits(data: DataConfig) -> tuple[dict[Split, ImageDataset], list[str]]:
     images: dict[Split, ImageDataset] = {"train": open_dataset(data, "train")}
     try:
         images["test"] = open_dataset(data, "test")
@@ -111,7 +111,7 @@ def _open_splits(data: Data) -> tuple[dict[Split, ImageDataset], list[str]]:
     return images, []
 
 
-def _check_no_links_out(data: Data, images: dict[Split, ImageDataset]) -> None:
+def _check_no_links_out(data: DataConfig, images: dict[Split, ImageDataset]) -> None:
     """A copy is made to be given away, and a link in a folder may lead to what was never meant to be."""
     for found in images.values():
         if not isinstance(found, FileImages):
@@ -131,7 +131,7 @@ def _check_no_links_out(data: Data, images: dict[Split, ImageDataset]) -> None:
 
 def _pack_into(
     partial: Path,
-    data: Data,
+    data: DataConfig,
     images: dict[Split, ImageDataset],
     settings: Settings,
     workers: int,

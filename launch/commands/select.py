@@ -19,7 +19,7 @@ from launch.tables.naming import QUALITY, Quantity, clean, features_of, metric_n
 from launch.tables.settings import other_settings
 from launch.tables.writing import write_rows
 from pipeline.config.places import FEATURES, Feature
-from pipeline.errors import UserError, nearest
+from pipeline.errors import UserError, allowed_names
 from pipeline.measures.rank_correlation import RankCorrelation, rank_correlation
 
 SCORES = {
@@ -100,13 +100,13 @@ class Probe:
 def _check(choice: Choice) -> Feature:
     by, feature, block = choice.by, choice.feature, choice.block
     if by not in SCORES:
-        raise UserError(f"--by: '{clean(by)}' is nothing that runs are ordered by. {nearest(by, SCORES)}")
+        raise UserError(f"--by: '{clean(by)}' is nothing that runs are ordered by. {allowed_names(by, SCORES)}")
     if block != LAST and not re.fullmatch(r"[1-9]\d{0,5}", block):
         raise UserError(f"--block: '{clean(block)}' is no block. Give a number from 1, or '{LAST}'")
     for known in FEATURES:
         if feature == known:
             return known
-    raise UserError(f"--feature: '{clean(feature)}' is no feature of a block. {nearest(feature, FEATURES)}")
+    raise UserError(f"--feature: '{clean(feature)}' is no feature of a block. {allowed_names(feature, FEATURES)}")
 
 
 def _needed(candidate: Candidate, feature: Feature, metric: str) -> float:
@@ -136,7 +136,7 @@ def _probe(candidates: Sequence[Candidate], feature: Feature, wanted: str | None
                 return probe
     if wanted:
         known = dict.fromkeys(r.measure for r in first if r.metric == "top1")
-        allowed = nearest(wanted, map(clean, known)) if known else "None was measured"
+        allowed = allowed_names(wanted, map(clean, known)) if known else "None was measured"
         raise UserError(f"--accuracy: not all runs have '{clean(wanted)}' of the block. {allowed}")
     return None
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from pipeline.config import Config
-from pipeline.data.sets.datasets import open_dataset
+from pipeline.data.sets.datasets import Splits
 from pipeline.data.sets.decoding import leave_warnings_to_us
 from pipeline.data.sets.files import FileImages
 from pipeline.data.sets.headers import scan_headers
@@ -26,13 +26,13 @@ PATIENCE = 2.0
 """Seconds after which the user is told what takes so long."""
 
 
-def make_index(config: Config) -> tuple[Index, list[str]]:
+def make_index(config: Config, splits: Splits) -> tuple[Index, list[str]]:
     """The index of the training set, and a sentence if some of it cannot be trained on.
 
     Raises:
         UserError: the data cannot be read; or, by its header, a file is no image (`data.on_error: fail`).
     """
-    images = open_dataset(config.data, "train")
+    images = splits.train
     leave_warnings_to_us()
     if not config.data.scan_headers or not isinstance(images, FileImages):
         return scan(images, progress_line()), []
@@ -60,7 +60,7 @@ def keep_index(index: Index, run: RunDir) -> None:
         ) from None
 
 
-def check_data(config: Config, run: RunDir) -> None:
+def check_data(splits: Splits, run: RunDir) -> None:
     """Compare the training set with the index of the run; a run without one is taken as it is.
 
     Raises:
@@ -69,7 +69,7 @@ def check_data(config: Config, run: RunDir) -> None:
     """
     if not run.data_index.is_file():
         return
-    now = scan(open_dataset(config.data, "train"), progress_line())
+    now = scan(splits.train, progress_line())
     most = INDEX_BYTES + INDEX_TIMES * now.nbytes
     try:
         content = read_whole(run.data_index, most, run.path)

@@ -40,7 +40,7 @@ class Placement:
         return (self.device, *self.others)
 
 
-def place(config: Config, num_gpus: int) -> list[Placement]:
+def place(config: Config, num_gpus: int) -> tuple[Placement, ...]:
     """The device of every stage, in order; `stages.K.device` goes before `device`.
 
     Raises:
@@ -55,7 +55,7 @@ def place(config: Config, num_gpus: int) -> list[Placement]:
         ranks = [member.rank for member in everyone if index in member.stages]
         device, *others = [_device(asked, path, index, rank, len(everyone), num_gpus) for rank in ranks]
         placements.append(Placement(index, tuple(units), device, tuple(others)))
-    return placements
+    return tuple(placements)
 
 
 def member_devices(config: Config, num_gpus: int) -> list[str]:

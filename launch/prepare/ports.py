@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import socket
 
-from pipeline.config import Metrics
+from pipeline.config import MetricsConfig
 from pipeline.errors import UserError
 from workers.observing.live.server import cannot_listen
 
 
-def check_port(metrics: Metrics) -> None:
+def check_port(metrics: MetricsConfig) -> None:
     """Bind the metrics address and let it go; port 0 asks for the host alone.
 
     Raises:

@@ -9,14 +9,10 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
 
 from launch.prepare.data_index import check_data
 from launch.prepare.placement import Placement, count_gpus, place
 from launch.prepare.ports import check_port
-from launch.prepare.resume import check_run, existing_run
-from launch.prepare.run_dir import check_run_dir
-from launch.prepare.run_lock import check_not_running
 from pipeline.config import Config
 from pipeline.data.sampler import StepPlan
 from pipeline.data.sets import datasets
@@ -31,7 +27,7 @@ from workers.run.files import RunDir
 
 
 @dataclass(frozen=True)
-class Report:
+class RunPlan:
     """What a run will be.
 
     Args:
@@ -56,48 +52,49 @@ class Report:
     notes: tuple[str, ...] = ()
 
 
-def preflight(config: Config, claimed: Path | None = None, scan: Callable[[], None] = lambda: None) -> Report:
+def preflight(
+    config: Config,
+    splits: datasets.Splits,
+    earlier: RunDir | None = None,
+    scan: Callable[[datasets.Splits], None] = lambda splits: None,
+    sample: bool = False,
+) -> RunPlan:
     """Check the run against this machine and the data.
 
     Args:
         config: of the run.
-        claimed: its directory, if this process has it; `onward check` has not, and only looks.
+        splits: of its data set.
+        earlier: the run that it goes on with.
         scan: looks at more of the images; called when everything else is in order.
+        sample: count the images of a sample that others stand in for; `train` names those of all files itself.
 
     Raises:
         ConfigError: a value that does not fit this machine or the data.
         UserError: data that is not there or cannot be read.
     """
-    if claimed is None:
-        check_run_dir(config)
-    path = existing_run(config, claimed)
-    if path is not None:
-        check_run(config, path)
-        if claimed is None:
-            check_not_running(path)
-    placements = tuple(place(config, count_gpus()))
+    placements = place(config, count_gpus())
     devices = [placement.device for placement in placements]
     check_devices(config, devices)
     _check_compiler(config, devices)
     if config.metrics.enabled:
         check_port(config.metrics)
     check_trackers(config.trackers)
-    if path is not None:
-        check_data(config, RunDir(path))
+    if earlier is not None:
+        check_data(splits, earlier)
     leave_warnings_to_us()
     _try_own_losses(config)
     notes: list[str] = []
-    scan()
-    broken: list[str] | None = [] if claimed is None else None  # what `train` finds it says itself, of all files
-    num_images = datasets.preflight(config.data, notes, broken)
+    scan(splits)
+    broken: list[str] | None = [] if sample else None
+    num_images = datasets.preflight(splits, notes, broken)
     if broken:
         notes.append(f"{len(broken)} training images cannot be used, and others stand in for them: {named(broken)}")
-    classes = datasets.count_classes(config.data)
+    classes = datasets.count_classes(splits)
     _check_classes(config, classes)
-    tests = _test_images(config, notes)
+    tests = _test_images(config, splits, notes)
     notes += _threads_of_one_process(config, devices)
     plan = StepPlan.of(config, num_images)
-    return Report(
+    return RunPlan(
         num_images,
         len(broken or ()),
         classes,
@@ -121,10 +118,10 @@ def _threads_of_one_process(config: Config, devices: list[str]) -> list[str]:
     ]
 
 
-def _test_images(config: Config, notes: list[str]) -> int | None:
+def _test_images(config: Config, splits: datasets.Splits, notes: list[str]) -> int | None:
     """How many there are; a note if the linear probe at the end of the run could not be measured on them."""
     try:
-        return datasets.preflight_test(config.data, notes if config.evaluation.linear_probe else None)
+        return datasets.preflight_test(splits, notes if config.evaluation.linear_probe else None)
     except UserError as error:
         if config.evaluation.linear_probe:
             notes.append(f"there will be no linear probes: {error}")

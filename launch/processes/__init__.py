@@ -9,8 +9,8 @@
 - `local.py`: `onward train` after the checks: starts the run, starts it again if it may, and says how it ended
 - `measuring.py`: what is left to do for a run that was ended while its blocks were measured, in a process like the
   one that ended
-- `rank_run.py`: the run that a rank of torchrun, or the one process of a serial run, is to train: prepared for it, or
-  by itself
+- `rank_run.py`: the run of a rank of torchrun or of a serial process: handed over by the command line, or prepared
+  here
 - `rank_word.py`: what rank 0 tells the others through torchrun's store, and why they may believe it
 - `stage_main.py`: one training process of `onward train`: started with one JSON object on its standard input, ends
   with its parent

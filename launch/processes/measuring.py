@@ -9,23 +9,26 @@ from pathlib import Path
 
 from launch.errors import EXIT_INTERRUPTED, tell
 from launch.prepare.placement import count_gpus, place
+from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.run_dir import read_config
 from launch.processes.child import ended
-from pipeline.config import Config
 from pipeline.errors import TrainingError
 from workers.observing.terminal.console import Terminal
 from workers.run.environment import PREPARED, interpreter, process_environment, without_launcher
 from workers.run.files import RunDir
 
 
-def measure_in_a_process(config: Config, run: RunDir) -> int:
-    """Measure the run, which has been trained, and complete its report; returns the exit code.
+def finish(prepared: PreparedRun) -> int:
+    """Measure a run that has been trained to its end, if that is left to do; returns the exit code.
 
     Raises:
         TrainingError: the process was killed.
     """
+    run = prepared.run
+    if not prepared.unmeasured:
+        return 0
     run.failure.unlink(missing_ok=True)
-    environment = {**without_launcher(process_environment(config.threads)), PREPARED: str(run.path)}
+    environment = {**without_launcher(process_environment(prepared.config.threads)), PREPARED: str(run.path)}
     command = interpreter("launch.processes.measuring", str(run.path))
     code = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
     if code < 0:

@@ -15,8 +15,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from launch.prepare.config_differences import differences
 from launch.prepare.ports import own_address
-from launch.prepare.resume import differences
 from launch.prepare.run_dir import read_config
 from pipeline.config import Config
 from pipeline.errors import UserError
@@ -77,7 +77,7 @@ def believe(word: dict[str, Any], config: Config) -> tuple[RunDir, RankStart, by
     if not hmac.compare_digest(str(word.get("seal")).encode(), _seal(prepared, key).encode()):
         raise NotOfRankZeroError("its seal is not made with the key of the run")
     if others := differences(read_config(run.path), config):
-        raise UserError(f"this rank was given another configuration than rank 0: {'; '.join(others[:5])}")
+        raise UserError(f"this rank was given another configuration than rank 0: {'; '.join([*others.values()][:5])}")
     return run, prepared, key
 
 

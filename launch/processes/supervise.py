@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from launch.failure import exit_code, write_failure
-from launch.prepare.placement import count_gpus, member_devices
+from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.run_dir import clear_unfinished
 from launch.processes.child import Child, ended
 from launch.processes.fork_client import ForkServer
@@ -48,19 +47,13 @@ class Supervision:
     """The processes of one attempt; a context manager, at whose end none of them is left.
 
     Args:
-        config: of the run.
-        run: where it writes.
-        start_step: the first step to train.
+        prepared: the run; the coordinator holds its lock too.
         server: forks the processes; started with `run_environment`.
-        held: the lock of the run, which the coordinator holds too.
     """
 
-    def __init__(
-        self, config: Config, run: RunDir, start_step: int, server: ForkServer, held: Sequence[int] = ()
-    ) -> None:
-        self.config, self.run, self.start_step, self._server, self._held = config, run, start_step, server, held
-        self._everyone = {process.name: process for process in training_processes(config)}
-        self._devices = member_devices(config, count_gpus())
+    def __init__(self, prepared: PreparedRun, server: ForkServer) -> None:
+        self.config, self.run, self._prepared, self._server = prepared.config, prepared.run, prepared, server
+        self._everyone = {process.name: process for process in training_processes(self.config)}
         self._children: dict[str, Child] = {}
         self._told: set[Child] = set()
         """Whose end the coordinator knows of; not by number, for numbers come again."""
@@ -75,8 +68,8 @@ class Supervision:
         start = CoordinatorStart(
             run_dir=str(self.run.path.absolute()),
             private_dir=self._private,
-            device=self._devices[0],
-            start_step=self.start_step,
+            device=self._prepared.device_of(training_processes(self.config)[0]),
+            start_step=self._prepared.start_step,
             parent="onward train",
             heartbeat_seconds=min(1.0, self.config.hang_timeout / 4),
         )
@@ -85,7 +78,12 @@ class Supervision:
             undo.callback(clear_unfinished, self.run)
             undo.callback(shutil.rmtree, self._private, ignore_errors=True)
             self._coordinator = Child(
-                "launch.processes.coordinator_main", start, self._environment, log, server=self._server, held=self._held
+                "launch.processes.coordinator_main",
+                start,
+                self._environment,
+                log,
+                server=self._server,
+                held=self._prepared.lock,
             )
             undo.callback(self._coordinator.close)
             undo.callback(self._close_children)
@@ -144,7 +142,7 @@ class Supervision:
             run_dir=str(self.run.path.absolute()),
             private_dir=self._private,
             rank=process.rank,
-            device=self._devices[process.rank],
+            device=self._prepared.device_of(process),
         )
         environment = {**self._environment, "RANK": str(process.rank), "LOCAL_RANK": str(process.rank)}
         log = self.run.log(process.log_name)

@@ -18,10 +18,12 @@ from typing import Any, NoReturn
 
 from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, tell
 from launch.failure import FailureRecorder, in_words, read_failure, record_failure
-from launch.prepare.placement import count_gpus, member_devices, place
+from launch.prepare.placement import count_gpus, member_devices
+from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.ranks import check_torchrun
 from launch.processes.child import Child, ended
-from launch.processes.rank_run import NothingToDo, own_config, prepared_run
+from launch.processes.measuring import finish
+from launch.processes.rank_run import own_config, rank_run
 from launch.processes.rank_word import NotOfRankZeroError, believe, rendezvous_of, sealed
 from launch.processes.supervise import make_private_dir
 from pipeline.config import Config
@@ -65,14 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         arguments = take_flags(sys.argv[1:] if arguments is None else arguments)
         if not under_torchrun():
-            with ExitStack() as stack:
-                try:
-                    config, run, start_step, _ = prepared_run(arguments, stack)
-                except NothingToDo as end:
-                    return end.measured()
-                code = _serial(config, run, start_step)
-            if PREPARED not in os.environ:  # the command line does it itself
-                _say_trace(run)
+            with rank_run(arguments) as prepared:
+                code = finish(prepared) if prepared.finished else _serial(prepared)
+            if PREPARED not in os.environ and not prepared.finished:  # the command line does it itself
+                _say_trace(prepared.run)
             return code
         check_torchrun()
         signal_on_parent_death()
@@ -84,11 +82,12 @@ def main(arguments: list[str] | None = None) -> int:
         return tell(error)
 
 
-def _serial(config: Config, run: RunDir, start_step: int) -> int:
+def _serial(prepared: PreparedRun) -> int:
     from workers.observing.terminal.console import Terminal
     from workers.serial_run import run_serial
 
-    devices = [placement.device for placement in place(config, count_gpus())]
+    config, run, start_step = prepared.config, prepared.run, prepared.start_step
+    devices = [placement.device for placement in prepared.placements]
     failure_recorder = FailureRecorder(run, "the serial run")
     try:
         run_serial(config, run, devices, Terminal.of_process(), start_step, failure_recorder.failed)
@@ -111,15 +110,18 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
         signal.signal(number, raise_interrupted)
     with ExitStack() as stack:
         try:
-            config, run, start_step, held = prepared_run(arguments, stack, group)
-            coordinator, prepared, key = _start_coordinator(group, config, run, start_step, held, stack)
-        except (OnwardError, NothingToDo) as reason:
-            group.publish_last("run", {"run_dir": "", "finished": isinstance(reason, NothingToDo)})
-            if isinstance(reason, NothingToDo):
-                return reason.measured()
+            prepared = stack.enter_context(rank_run(arguments, group))
+            if not prepared.finished:
+                coordinator, announced, key = _start_coordinator(group, prepared, stack)
+        except OnwardError:
+            group.publish_last("run", {"run_dir": "", "finished": False})
             raise
-        group.publish("run", sealed(prepared, key))
-        finished = _train(group, config, run, rendezvous_of(prepared, key))
+        if prepared.finished:
+            group.publish_last("run", {"run_dir": "", "finished": True})
+            return finish(prepared)
+        run = prepared.run
+        group.publish("run", sealed(announced, key))
+        finished = _train(group, prepared.config, run, rendezvous_of(announced, key))
         try:
             code = coordinator.wait(None if finished else LEAVE_SECONDS)
         except Interrupted:
@@ -160,9 +162,8 @@ _Joined = tuple[tuple[Config, RunDir, Rendezvous] | None, bool]
 """The run that a rank has joined, or None and whether it had been trained."""
 
 
-def _start_coordinator(
-    group: RunGroup, config: Config, run: RunDir, start_step: int, held: tuple[int, ...], stack: ExitStack
-) -> tuple[Child, RankStart, bytes]:
+def _start_coordinator(group: RunGroup, prepared: PreparedRun, stack: ExitStack) -> tuple[Child, RankStart, bytes]:
+    config, run = prepared.config, prepared.run
     private, host, store = "", "", ""
     if group.on_one_host:
         private = make_private_dir()
@@ -180,12 +181,16 @@ def _start_coordinator(
         host=host,
         store=store,
         device=_device(group, config, training_processes(config)[0]),
-        start_step=start_step,
+        start_step=prepared.start_step,
         heartbeat_seconds=0,  # nobody listens under torchrun: a hung coordinator is noticed after `link.timeout`
         parent=training_processes(config)[0].name,
     )
     child = Child(
-        "launch.processes.coordinator_main", start, process_environment(config.threads), run.log(COORDINATOR), held=held
+        "launch.processes.coordinator_main",
+        start,
+        process_environment(config.threads),
+        run.log(COORDINATOR),
+        held=prepared.lock,
     )
     stack.callback(child.close)
     control = child.first_message(COORDINATOR_SECONDS)["control"]

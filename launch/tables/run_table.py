@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from launch.prepare.preflight import Report
+from launch.prepare.preflight import RunPlan
 from pipeline.config import Config
 from pipeline.errors import printable
 from pipeline.shapes import boundary_shapes
@@ -12,19 +12,19 @@ from pipeline.validation.loading import dump_config
 from workers.topology.processes import training_processes
 
 
-def checked(config: Config, report: Report, notes: Sequence[str]) -> str:
+def checked(config: Config, plan: RunPlan, notes: Sequence[str]) -> str:
     """YAML that `train` reads, and comments: stages, processes, steps, images, notes."""
-    told = [f"note: {printable(note)}" for note in (*notes, *report.notes)]
-    lines = [*_stages(config, report), *_processes(config), *_amounts(config, report), *told]
+    told = [f"note: {printable(note)}" for note in (*notes, *plan.notes)]
+    lines = [*_stages(config, plan), *_processes(config), *_amounts(config, plan), *told]
     return dump_config(config) + "\n".join(f"# {line}" for line in lines)
 
 
-def _stages(config: Config, report: Report) -> list[str]:
+def _stages(config: Config, plan: RunPlan) -> list[str]:
     """Columns: stage, device, units, output shape."""
     shapes = boundary_shapes(config)[1:]
     axes = {5: "[V, B, C, H, W]", 4: "[V, B, N, D]", 3: "[1, B, numbers of all views]"}[len(shapes[-1])]
     rows = [("stage", "device", "units", f"output {axes}")]
-    for placement, shape in zip(report.placements, shapes, strict=True):
+    for placement, shape in zip(plan.placements, shapes, strict=True):
         units = placement.units[0] if len(placement.units) == 1 else f"{placement.units[0]} to {placement.units[-1]}"
         rows.append((str(placement.stage), ", ".join(placement.devices), units, str(list(shape))))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -39,11 +39,11 @@ def _processes(config: Config) -> list[str]:
     return [f"processes by rank (torchrun --nproc-per-node={len(everyone)}): {names}"]
 
 
-def _amounts(config: Config, report: Report) -> list[str]:
-    steps = f"{report.steps_per_epoch} steps an epoch, {report.total_steps} in all"
-    classes = f" of {report.num_classes} classes" if report.num_classes else ""
-    tests = "" if report.num_test_images is None else f"; {report.num_test_images} test images"
+def _amounts(config: Config, plan: RunPlan) -> list[str]:
+    steps = f"{plan.steps_per_epoch} steps an epoch, {plan.total_steps} in all"
+    classes = f" of {plan.num_classes} classes" if plan.num_classes else ""
+    tests = "" if plan.num_test_images is None else f"; {plan.num_test_images} test images"
     return [
-        f"{report.num_images - report.num_broken} images{classes}{tests}",
+        f"{plan.num_images - plan.num_broken} images{classes}{tests}",
         f"batches of {config.data.batch_size}: {steps}",
     ]

@@ -20,7 +20,7 @@ from pipeline.backbones.module import TracedBlock, build_traced_block
 from pipeline.backbones.resnet import ResNetBlock, initialise_convolutions
 from pipeline.backbones.vit import ViTBlock
 from pipeline.config import Config
-from pipeline.config.model import ResNet, ViT
+from pipeline.config.model import ResNetConfig, ViTConfig
 
 __all__ = ["ResNetBlock", "TracedBlock", "ViTBlock", "build_block", "initialise_convolutions", "merge_backbone"]
 
@@ -35,9 +35,9 @@ def build_block(config: Config, index: int) -> nn.Module:
         ConfigError: a user's module that cannot be imported, built or cut as asked for.
     """
     model = config.model
-    if isinstance(model, ResNet):
+    if isinstance(model, ResNetConfig):
         return ResNetBlock(model, model.blocks()[index - 1], config.seed)
-    if isinstance(model, ViT):
+    if isinstance(model, ViTConfig):
         units = model.blocks()[index - 1]
         return ViTBlock(model, units, config.data.image_size, config.seed)
     return build_traced_block(model, index, config.data.image_size, config.seed)

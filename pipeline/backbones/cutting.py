@@ -14,12 +14,11 @@ from torch import Tensor, fx, nn
 
 from pipeline.backbones.chain import Chain
 from pipeline.backbones.tracing import Trace, trace
-from pipeline.config.model import Module
-from pipeline.errors import ConfigError
-from pipeline.plugins import nearby
+from pipeline.config.model import ModuleConfig
+from pipeline.errors import ConfigError, did_you_mean
 
 
-def cut_network(network: nn.Module, model: Module, training: bool) -> list[fx.Graph]:
+def cut_network(network: nn.Module, model: ModuleConfig, training: bool) -> list[fx.Graph]:
     """One graph a block, from its one input to its one output, as `network` runs in the given mode.
 
     Raises:
@@ -39,16 +38,16 @@ def cut_network(network: nn.Module, model: Module, training: bool) -> list[fx.Gr
     return [_graph(nodes, start, end) for nodes, start, end in zip(blocks, starts, ends, strict=True)]
 
 
-def points(model: Module) -> list[tuple[str, str]]:
+def points(model: ModuleConfig) -> list[tuple[str, str]]:
     """The key and the name of every point at which a block ends, in order."""
     return [*(("model.cuts", cut) for cut in model.cuts), ("model.output", model.output)]
 
 
-def _check_name(network: nn.Module, model: Module, path: str, name: str) -> None:
+def _check_name(network: nn.Module, model: ModuleConfig, path: str, name: str) -> None:
     names = [other for other, _ in network.named_modules(remove_duplicate=False) if other]
     if name not in names:
         top = ", ".join(child for child, _ in network.named_children()) or "none"
-        remedy = f"{nearby(name, names)}The modules at its top are: {top}"
+        remedy = f"{did_you_mean(name, names, most=3)}The modules at its top are: {top}"
         raise ConfigError(path, f"'{name}' is not a module of {model.backbone}", remedy)
 
 
@@ -57,7 +56,7 @@ def _value(found: Trace, path: str, name: str) -> fx.Node:
     results = found.results.get(name, [])
     if not results:
         run = [other for other in found.results if other.startswith(f"{name}.")] or list(found.results)
-        remedy = f"{nearby(name, run)}Name a module that is called by itself"
+        remedy = f"{did_you_mean(name, run, most=3)}Name a module that is called by itself"
         raise ConfigError(path, f"'{name}' is never called when the network runs", remedy)
     if len(results) > 1:
         problem = f"'{name}' is called {len(results)} times in one pass, so it is not one point of the network"
@@ -68,7 +67,7 @@ def _value(found: Trace, path: str, name: str) -> fx.Node:
     return results[0]
 
 
-def _check_order(model: Module, ends: Sequence[fx.Node], chain: Chain) -> None:
+def _check_order(model: ModuleConfig, ends: Sequence[fx.Node], chain: Chain) -> None:
     if not chain.holds(ends[-1]) or ends[-1] is chain.image:
         problem = f"'{model.output}' computes nothing from the image"
         raise ConfigError("model.output", problem, "Name the module whose result is the backbone's output")
@@ -88,7 +87,7 @@ def _check_order(model: Module, ends: Sequence[fx.Node], chain: Chain) -> None:
         raise ConfigError("model.cuts", problem, f"Give {in_order}")
 
 
-def _check_cut(chain: Chain, found: Trace, model: Module, name: str, cut: fx.Node) -> None:
+def _check_cut(chain: Chain, found: Trace, model: ModuleConfig, name: str, cut: fx.Node) -> None:
     if not chain.holds(cut):
         problem = f"'{name}' is not on the way from the image to model.output='{model.output}'"
         raise ConfigError("model.cuts", problem, _nearest_cuts(chain, found, cut))

@@ -15,9 +15,8 @@ from torch.func import functional_call
 
 from pipeline.backbones.cutting import cut_network, points
 from pipeline.backbones.network import import_network
-from pipeline.config.model import Module
-from pipeline.errors import ConfigError
-from pipeline.plugins import first_line
+from pipeline.config.model import ModuleConfig
+from pipeline.errors import ConfigError, first_line
 from pipeline.randomness import seeded_initialisation
 
 PROBE_BATCH = 2
@@ -67,7 +66,7 @@ class TracedBlock(nn.Module):
         return self._programs[self.training](self, x.clone() if self._copies_input else x)
 
 
-def build_traced_block(model: Module, index: int, image_size: int, seed: int) -> TracedBlock:
+def build_traced_block(model: ModuleConfig, index: int, image_size: int, seed: int) -> TracedBlock:
     """Block `index`, counted from 1, of the network with the weights of `seed`.
 
     Raises:
@@ -80,7 +79,7 @@ def build_traced_block(model: Module, index: int, image_size: int, seed: int) ->
     return block
 
 
-def measure(model: Module, image_size: int) -> tuple[BlockFacts, ...]:
+def measure(model: ModuleConfig, image_size: int) -> tuple[BlockFacts, ...]:
     """The facts of every block for images `[B, 3, image_size, image_size]`, from a pass on the meta device.
 
     A network that cannot run there, because it makes tensors or decisions of its own, runs on the CPU.
@@ -99,13 +98,13 @@ _measured: dict[tuple[str, int], tuple[BlockFacts, ...]] = {}
 """Asked for at every link of a run, and the same every time."""
 
 
-def _build_all(model: Module, seed: int) -> list[TracedBlock]:
+def _build_all(model: ModuleConfig, seed: int) -> list[TracedBlock]:
     network = import_network(model, seed)
     training, evaluation = (cut_network(network, model, mode) for mode in (True, False))
     return [TracedBlock(network, *graphs).train() for graphs in zip(training, evaluation, strict=True)]
 
 
-def _measure(model: Module, image_size: int) -> Iterator[BlockFacts]:
+def _measure(model: ModuleConfig, image_size: int) -> Iterator[BlockFacts]:
     shape: tuple[int, ...] = (3, image_size, image_size)
     blocks = _build_all(model, seed=0)
     for block, (path, name) in zip(blocks, points(model), strict=True):
@@ -147,7 +146,7 @@ def _shape_of_one(output: object, path: str, name: str) -> tuple[int, ...]:
     raise ConfigError(path, f"'{name}' gives {found}", remedy)
 
 
-def _refusal(model: Module, blocks: Sequence[TracedBlock], image_size: int, error: Exception) -> ConfigError:
+def _refusal(model: ModuleConfig, blocks: Sequence[TracedBlock], image_size: int, error: Exception) -> ConfigError:
     """Blame the size of the images if the network takes others, else the network."""
     problem = f"{model.backbone} fails on images of {image_size}x{image_size} pixels ({first_line(error)})"
     for size in sorted(OTHER_SIZES, key=lambda size: abs(size - image_size)):

@@ -9,13 +9,13 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from pipeline.config.model import Module
+from pipeline.config.model import ModuleConfig
 from pipeline.errors import ConfigError
 from pipeline.plugins import Named
 from pipeline.randomness import seeded_initialisation
 
 
-def import_network(model: Module, seed: int) -> nn.Module:
+def import_network(model: ModuleConfig, seed: int) -> nn.Module:
     """The network that `model.backbone` names, uncut and on the CPU, with the weights of `seed`.
 
     Its random numbers are keyed as far as they are torch's; a function that draws from another source is not

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from pipeline.errors import ConfigError
-from pipeline.plugins import first_line
+from pipeline.errors import ConfigError, first_line
 
 
 @dataclass(frozen=True)

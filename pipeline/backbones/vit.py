@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import EncoderBlock
 
-from pipeline.config.model import ViT
+from pipeline.config.model import ViTConfig
 from pipeline.config.network_sizes import ViTSizes, vit_sizes
 from pipeline.randomness import seeded_initialisation
 
@@ -30,7 +30,7 @@ class ViTBlock(nn.Module):
     of torchvision's VisionTransformer (`class_token`, `encoder.layers.encoder_layer_0.ln_1.weight`, ...).
     """
 
-    def __init__(self, model: ViT, units: Sequence[str], image_size: int, seed: int) -> None:
+    def __init__(self, model: ViTConfig, units: Sequence[str], image_size: int, seed: int) -> None:
         super().__init__()
         sizes = vit_sizes(model)
         self.units = tuple(units)

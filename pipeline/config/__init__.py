@@ -29,37 +29,37 @@ Defaults are those of the released code of "Blockwise Self-Supervised Learning a
 """
 
 from pipeline.config.base import Section
-from pipeline.config.data import Augment, Data, Jitter
-from pipeline.config.evaluation import Evaluation
-from pipeline.config.heads import Head
-from pipeline.config.model import Model
-from pipeline.config.noise import Noise, NoiseKind
-from pipeline.config.objectives import Objective
-from pipeline.config.observing import Alarms, Metrics, Trace, Tracker
-from pipeline.config.optimizers import Optimizer
-from pipeline.config.precision import Precision
-from pipeline.config.run import Config, Link, StageConfig, StageOverrides, Train
+from pipeline.config.data import AugmentConfig, DataConfig, JitterConfig
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.heads import HeadConfig
+from pipeline.config.model import ModelConfig
+from pipeline.config.noise import NoiseConfig, NoiseKind
+from pipeline.config.objectives import ObjectiveConfig
+from pipeline.config.observing import AlarmsConfig, MetricsConfig, TraceConfig, TrackerConfig
+from pipeline.config.optimizers import OptimizerConfig
+from pipeline.config.precision import PrecisionConfig
+from pipeline.config.run import Config, LinkConfig, StageConfig, StageOverrides, TrainConfig
 
 __all__ = [
-    "Alarms",
-    "Augment",
+    "AlarmsConfig",
+    "AugmentConfig",
     "Config",
-    "Data",
-    "Evaluation",
-    "Head",
-    "Jitter",
-    "Link",
-    "Metrics",
-    "Model",
-    "Noise",
+    "DataConfig",
+    "EvaluationConfig",
+    "HeadConfig",
+    "JitterConfig",
+    "LinkConfig",
+    "MetricsConfig",
+    "ModelConfig",
+    "NoiseConfig",
     "NoiseKind",
-    "Objective",
-    "Optimizer",
-    "Precision",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "PrecisionConfig",
     "Section",
     "StageConfig",
     "StageOverrides",
-    "Trace",
-    "Tracker",
-    "Train",
+    "TraceConfig",
+    "TrackerConfig",
+    "TrainConfig",
 ]

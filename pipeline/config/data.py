@@ -31,7 +31,7 @@ def _share(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
-class Jitter(Section):
+class JitterConfig(Section):
     """Colour jitter: each factor is drawn from `[1 - x, 1 + x]`, hue from `[-x, x]`."""
 
     p: PerView = (0.8, 0.8)
@@ -46,7 +46,7 @@ class Jitter(Section):
     """Largest turn of the hue in either direction, as a share of the colour circle; 0 leaves the hue alone."""
 
 
-class Augment(Section):
+class AugmentConfig(Section):
     """The released two-view augmentation; a probability is one number for both views or a list of two."""
 
     crop_p: PerView = (1.0, 1.0)
@@ -55,7 +55,7 @@ class Augment(Section):
     """Least and greatest share of the image area that a crop covers, up to 1."""
     flip_p: PerView = (0.5, 0.5)
     """Probability that a view is mirrored, left to right."""
-    jitter: Jitter = Jitter()
+    jitter: JitterConfig = JitterConfig()
     gray_p: PerView = (0.2, 0.2)
     """Probability that a view loses its colours."""
     blur_p: PerView = (1.0, 0.1)
@@ -85,7 +85,7 @@ class Augment(Section):
         return _share(value)
 
 
-class Crops(Section):
+class CropsConfig(Section):
     """Views of one kind, for runs that compare more than two, or of several sizes (`data.views`).
 
     What is not given is that of `data.augment`; there the first number of a pair is for the first view and the
@@ -117,7 +117,7 @@ class Crops(Section):
         return None if value is None else _share(_ordered(value))
 
 
-class Progressive(Section):
+class ProgressiveConfig(Section):
     """Resolution that grows during training, in steps of 32 pixels (or of 4, below 64): Leclerc et al., FFCV (2023)."""
 
     start_size: Annotated[int, Field(ge=8)]
@@ -128,7 +128,7 @@ class Progressive(Section):
     """... and from here on the views have `data.image_size` pixels a side."""
 
 
-class Data(Section):
+class DataConfig(Section):
     """What is trained on."""
 
     name: DatasetName = "fashion_mnist_10k"
@@ -149,10 +149,10 @@ class Data(Section):
     """Processes that augment; 0 augments in the coordinator. The batches are the same bits for any number."""
     drop_last: bool = True
     """Drop the last, smaller batch of an epoch."""
-    views: tuple[Crops, ...] = ()
+    views: tuple[CropsConfig, ...] = ()
     """The views that are compared, if not the two of `augment`. The first two are compared with each other and
     with every other one; those that are smaller (multi-crop) with these two only."""
-    progressive: Progressive | None = None
+    progressive: ProgressiveConfig | None = None
     """Train with smaller views at first."""
     augment_backend: Literal["fast", "pil"] = "fast"
     """`fast`: OpenCV and torch on bytes, about one level of 255 away from PIL. `pil`: the bits of the released code."""
@@ -176,6 +176,6 @@ class Data(Section):
     """Subtracted from each colour channel, in units of the full range from black to white; ImageNet's if not given."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
     """What each channel is divided by after that, in the same units; ImageNet's if not given."""
-    augment: Augment = Augment()
+    augment: AugmentConfig = AugmentConfig()
     eval_interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """How images are resized for evaluation: bilinear as released, bicubic in the BYOL report."""

@@ -10,7 +10,7 @@ from pipeline.config.base import Section
 from pipeline.config.kinds import by_key
 
 
-class TorchEngine(Section):
+class TorchEngineConfig(Section):
     """PyTorch's optimizers."""
 
     kind: Literal["torch"] = "torch"
@@ -19,7 +19,7 @@ class TorchEngine(Section):
     the numbers are the same, LARS's too."""
 
 
-class DeepSpeedEngine(Section):
+class DeepSpeedEngineConfig(Section):
     """One DeepSpeed engine a stage, over the stage's own replicas."""
 
     kind: Literal["deepspeed"]
@@ -29,7 +29,7 @@ class DeepSpeedEngine(Section):
     """Keep the optimizer's state in host memory and step there (AdamW only)."""
 
 
-Engine = Annotated[
-    Annotated[TorchEngine, Tag("torch")] | Annotated[DeepSpeedEngine, Tag("deepspeed")],
+EngineConfig = Annotated[
+    Annotated[TorchEngineConfig, Tag("torch")] | Annotated[DeepSpeedEngineConfig, Tag("deepspeed")],
     by_key("kind", "torch"),
 ]

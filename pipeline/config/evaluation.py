@@ -24,7 +24,7 @@ def _corruptions(value: Any) -> Any:
     raise ValueError(f"got {value!r}. Allowed: none, standard, all, or a list of names such as [fog, contrast]")
 
 
-class Knn(Section):
+class KnnConfig(Section):
     """Weighted nearest neighbours, by cosine (Wu et al., arXiv 1805.01978)."""
 
     k: tuple[PositiveInt, ...] = (20, 200)
@@ -33,7 +33,7 @@ class Knn(Section):
     """A neighbour's vote counts exp(cosine / temperature): the smaller, the more the nearest decide."""
 
 
-class FewLabels(Section):
+class FewLabelsConfig(Section):
     """Classifiers fitted on a share of the labels, the same share of every class."""
 
     shares: tuple[Share, ...] = ()
@@ -48,7 +48,7 @@ class FewLabels(Section):
     """Learning rate of the classifier in the unfrozen fine-tuning, likewise."""
 
 
-class Quality(Section):
+class QualityConfig(Section):
     """Measures of an embedding that need no labels: LiDAR, RankMe, alpha-ReQ, collapse."""
 
     enabled: bool = True
@@ -74,7 +74,7 @@ class Quality(Section):
         return value
 
 
-class Corruptions(Section):
+class CorruptionsConfig(Section):
     """Accuracy on corrupted test images (Hendrycks and Dietterich, arXiv 1903.12261)."""
 
     names: Annotated[Literal["none", "standard", "all"] | tuple[str, ...], BeforeValidator(_corruptions)] = "none"
@@ -87,7 +87,7 @@ class Corruptions(Section):
     """A run directory with an `evaluation.json`, to which the mean corruption error is relative."""
 
 
-class TransferSet(Section):
+class TransferSetConfig(Section):
     """Another labelled data set that the frozen features are tested on; its keys are those of `data`."""
 
     name: DatasetName
@@ -100,7 +100,7 @@ class TransferSet(Section):
     """Let torchvision download the data set into `root` if it is not there."""
 
 
-class Online(Section):
+class OnlineConfig(Section):
     """What is measured while training, beside it: the trained bits are those of a run without."""
 
     linear: bool = False
@@ -117,7 +117,7 @@ class Online(Section):
     """Rows of the bank that they look at."""
 
 
-class Evaluation(Section):
+class EvaluationConfig(Section):
     """What is measured of every block, and how."""
 
     linear_probe: bool = True
@@ -144,12 +144,12 @@ class Evaluation(Section):
     """Fit the papers' probes on augmented training images, new ones every epoch, instead of on one view of each."""
     mlp: bool = False
     """Also fit a classifier with one hidden layer."""
-    knn: Knn = Knn()
-    few_labels: FewLabels = FewLabels()
-    quality: Quality = Quality()
-    corruptions: Corruptions = Corruptions()
-    transfer: tuple[TransferSet, ...] = ()
+    knn: KnnConfig = KnnConfig()
+    few_labels: FewLabelsConfig = FewLabelsConfig()
+    quality: QualityConfig = QualityConfig()
+    corruptions: CorruptionsConfig = CorruptionsConfig()
+    transfer: tuple[TransferSetConfig, ...] = ()
     """Other data sets that the classifiers are fitted and tested on; none if empty."""
-    online: Online = Online()
+    online: OnlineConfig = OnlineConfig()
     plots: bool = True
     """Draw the figures."""

@@ -12,7 +12,7 @@ from pydantic import Field
 from pipeline.config.base import PositiveFloat, PositiveInt, Section
 
 
-class Fault(Section):
+class FaultConfig(Section):
     """One fault at one stage and step."""
 
     kind: Literal["kill", "raise", "hang", "slow", "corrupt", "disk_full"]

@@ -14,7 +14,7 @@ def _none_is_empty(value: Any) -> Any:
     return () if value in ("none", None) else as_tuple(value)
 
 
-class Projected(Section):
+class ProjectedConfig(Section):
     """What all heads have in common: the projector."""
 
     projector: Annotated[tuple[PositiveInt, ...], BeforeValidator(_none_is_empty)] = (8192, 8192, 8192)
@@ -27,7 +27,7 @@ class Projected(Section):
     """`shared`: all blocks' projectors start as copies of one, as released. `independent`: each from its own draw."""
 
 
-class Expansion(Projected):
+class ExpansionConfig(ProjectedConfig):
     """Convolution-based expansion (CbE): convolution, batch norm, ReLU, then global average pooling."""
 
     kind: Literal["expansion"] = "expansion"
@@ -37,13 +37,13 @@ class Expansion(Projected):
     """Side of the expansion convolution, in pixels."""
 
 
-class GlobalPooling(Projected):
+class GlobalPoolingConfig(ProjectedConfig):
     """Global spatial pooling (GSP): the average over all pixels."""
 
     kind: Literal["gsp"] = "gsp"
 
 
-class LocalPooling(Projected):
+class LocalPoolingConfig(ProjectedConfig):
     """Local spatial pooling (LSP): the averages over the cells of a grid, side by side."""
 
     kind: Literal["lsp"] = "lsp"
@@ -51,7 +51,9 @@ class LocalPooling(Projected):
     """Cells along each side; the feature has `channels * grid**2` numbers."""
 
 
-Head = Annotated[
-    Annotated[Expansion, Tag("expansion")] | Annotated[GlobalPooling, Tag("gsp")] | Annotated[LocalPooling, Tag("lsp")],
+HeadConfig = Annotated[
+    Annotated[ExpansionConfig, Tag("expansion")]
+    | Annotated[GlobalPoolingConfig, Tag("gsp")]
+    | Annotated[LocalPoolingConfig, Tag("lsp")],
     by_key("kind", "expansion"),
 ]

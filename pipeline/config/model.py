@@ -18,7 +18,7 @@ ResNetName = Literal[
 ViTName = Literal["vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14"]
 
 
-class ResNet(Section):
+class ResNetConfig(Section):
     """A torchvision ResNet, Wide ResNet or ResNeXt."""
 
     backbone: ResNetName = "resnet50"
@@ -48,7 +48,7 @@ class ResNet(Section):
         return split_units(self.units(), self.cuts)
 
 
-class ViT(Section):
+class ViTConfig(Section):
     """A torchvision Vision Transformer; a size that is not given is that of the named network."""
 
     backbone: ViTName
@@ -83,7 +83,7 @@ class ViT(Section):
         return split_units(self.units(), self.cuts)
 
 
-class Module(Section):
+class ModuleConfig(Section):
     """Any torch module whose forward takes one tensor: traced with torch.fx and cut at named points."""
 
     backbone: Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -111,7 +111,7 @@ def _family(backbone: str) -> str:
 
 
 BACKBONES = (*RESNET_UNITS, *VIT_LAYERS, "PACKAGE.MODULE:FUNCTION")
-Model = Annotated[
-    Annotated[ResNet, Tag("resnet")] | Annotated[ViT, Tag("vit")] | Annotated[Module, Tag("module")],
+ModelConfig = Annotated[
+    Annotated[ResNetConfig, Tag("resnet")] | Annotated[ViTConfig, Tag("vit")] | Annotated[ModuleConfig, Tag("module")],
     by_key("backbone", "resnet50", _family),
 ]

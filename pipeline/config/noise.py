@@ -9,7 +9,7 @@ from pipeline.config.base import NonNegative, Section
 NoiseKind = Literal["none", "all", "hw", "c", "c_legacy"]
 
 
-class Noise(Section):
+class NoiseConfig(Section):
     """Gaussian noise; off in evaluation."""
 
     kind: NoiseKind = "all"

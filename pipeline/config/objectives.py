@@ -11,7 +11,7 @@ from pipeline.config.base import NAME_PATTERN, NonNegative, PositiveFloat, Posit
 from pipeline.config.kinds import by_key
 
 
-class BarlowTwins(Section):
+class BarlowTwinsConfig(Section):
     """Cross-correlation of the two views' embeddings, driven to the identity."""
 
     kind: Literal["barlow_twins"] = "barlow_twins"
@@ -24,7 +24,7 @@ class BarlowTwins(Section):
     gradient is the true one divided by the number of ranks (16 in the paper's command)."""
 
 
-class SimCLR(Section):
+class SimCLRConfig(Section):
     """NT-Xent: find an image's other view among all views of the batch."""
 
     kind: Literal["simclr"] = "simclr"
@@ -35,7 +35,7 @@ class SimCLR(Section):
     `data.augment.patch_scale` describes; the loss then never compares two images."""
 
 
-class VICReg(Section):
+class VICRegConfig(Section):
     """Invariance, variance and covariance."""
 
     kind: Literal["vicreg"] = "vicreg"
@@ -49,7 +49,7 @@ class VICReg(Section):
     """Halve the variance term of each view, as the released code does; the paper does not."""
 
 
-class BYOL(Section):
+class BYOLConfig(Section):
     """Predict what a slowly moving copy of the block says of the other view."""
 
     kind: Literal["byol"] = "byol"
@@ -76,7 +76,7 @@ class BYOL(Section):
         return value
 
 
-class Supervised(Section):
+class SupervisedConfig(Section):
     """Cross-entropy with the images' labels; the projector's outputs are the classes."""
 
     kind: Literal["supervised"] = "supervised"
@@ -84,7 +84,7 @@ class Supervised(Section):
     """Share of the target that is spread evenly over all classes; 0 for none."""
 
 
-class Custom(Section):
+class CustomConfig(Section):
     """A loss of the user's own: a `pipeline.objectives.Objective` outside of the package."""
 
     kind: Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -97,12 +97,12 @@ def _family(kind: str) -> str:
     return "custom" if re.match(NAME_PATTERN, kind) else kind
 
 
-Objective = Annotated[
-    Annotated[BarlowTwins, Tag("barlow_twins")]
-    | Annotated[SimCLR, Tag("simclr")]
-    | Annotated[VICReg, Tag("vicreg")]
-    | Annotated[BYOL, Tag("byol")]
-    | Annotated[Supervised, Tag("supervised")]
-    | Annotated[Custom, Tag("custom")],
+ObjectiveConfig = Annotated[
+    Annotated[BarlowTwinsConfig, Tag("barlow_twins")]
+    | Annotated[SimCLRConfig, Tag("simclr")]
+    | Annotated[VICRegConfig, Tag("vicreg")]
+    | Annotated[BYOLConfig, Tag("byol")]
+    | Annotated[SupervisedConfig, Tag("supervised")]
+    | Annotated[CustomConfig, Tag("custom")],
     by_key("kind", "barlow_twins", _family),
 ]

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from pipeline.config.base import NAME_PATTERN, Finite, PositiveFloat, PositiveInt, Probability, Section
 
 
-class Metrics(Section):
+class MetricsConfig(Section):
     """What the coordinator serves over HTTP, and the norms that the stages measure for it."""
 
     enabled: bool = True
@@ -24,7 +24,7 @@ class Metrics(Section):
     """Steps from one measurement of the norms of gradient and update to the next; 0 for never."""
 
 
-class Alarms(Section):
+class AlarmsConfig(Section):
     """When the coordinator says that something is wrong. A loss that is not finite is always told."""
 
     enabled: bool = True
@@ -41,7 +41,7 @@ class Alarms(Section):
     """Steps over which shares of time are taken."""
 
 
-class Trace(Section):
+class TraceConfig(Section):
     """A timeline of what every process did, for Perfetto or chrome://tracing; `trace: true` is short for `enabled`."""
 
     enabled: bool = False
@@ -52,7 +52,7 @@ class Trace(Section):
     """The first step that is traced."""
 
 
-class Tracker(Section):
+class TrackerConfig(Section):
     """Where the measurements of a run also go; the text `tensorboard` is short for that kind without options."""
 
     kind: Annotated[str, Field(pattern=rf"^tensorboard$|{NAME_PATTERN}")]
@@ -69,5 +69,5 @@ def _as_tracker(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-TraceOrBool = Annotated[Trace, BeforeValidator(_as_trace)]
-TrackerOrName = Annotated[Tracker, BeforeValidator(_as_tracker)]
+TraceOrBool = Annotated[TraceConfig, BeforeValidator(_as_trace)]
+TrackerOrName = Annotated[TrackerConfig, BeforeValidator(_as_tracker)]

@@ -13,7 +13,7 @@ from pipeline.config.kinds import by_key
 Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-class Scheduled(Section):
+class ScheduledConfig(Section):
     """What all optimizers have in common: learning rates, their schedule, exclusion and clipping."""
 
     lr: PositiveFloat = 0.2
@@ -54,7 +54,7 @@ class Scheduled(Section):
         return milestones
 
 
-class LayerWise(Scheduled):
+class LayerWiseConfig(ScheduledConfig):
     """What the variants of LARS have in common."""
 
     momentum: Momentum = 0.9
@@ -65,19 +65,19 @@ class LayerWise(Scheduled):
     """How much of the layer-wise scaling is used: 0 is SGD, 1 is LARS."""
 
 
-class Lars(LayerWise):
+class LarsConfig(LayerWiseConfig):
     """LARS as released: the learning rate multiplies the momentum buffer."""
 
     kind: Literal["lars"] = "lars"
 
 
-class LarsLrInMomentum(LayerWise):
+class LarsLrInMomentumConfig(LayerWiseConfig):
     """LARS of the BYOL report: the learning rate of each step goes into the momentum buffer."""
 
     kind: Literal["lars_lr_in_momentum"] = "lars_lr_in_momentum"
 
 
-class LarsClipped(LayerWise):
+class LarsClippedConfig(LayerWiseConfig):
     """LARS of apex and solo-learn: weight decay and an epsilon in the denominator, the scaled rate clipped to lr."""
 
     kind: Literal["lars_clipped"] = "lars_clipped"
@@ -86,7 +86,7 @@ class LarsClipped(LayerWise):
     eta: PositiveFloat = 0.02
 
 
-class SGD(Scheduled):
+class SGDConfig(ScheduledConfig):
     """Stochastic gradient descent."""
 
     kind: Literal["sgd"] = "sgd"
@@ -107,7 +107,7 @@ class SGD(Scheduled):
         return nesterov
 
 
-class AdamW(Scheduled):
+class AdamWConfig(ScheduledConfig):
     """Adam with decoupled weight decay."""
 
     kind: Literal["adamw"] = "adamw"
@@ -119,11 +119,11 @@ class AdamW(Scheduled):
     """Added to the denominator of a step."""
 
 
-Optimizer = Annotated[
-    Annotated[Lars, Tag("lars")]
-    | Annotated[LarsLrInMomentum, Tag("lars_lr_in_momentum")]
-    | Annotated[LarsClipped, Tag("lars_clipped")]
-    | Annotated[SGD, Tag("sgd")]
-    | Annotated[AdamW, Tag("adamw")],
+OptimizerConfig = Annotated[
+    Annotated[LarsConfig, Tag("lars")]
+    | Annotated[LarsLrInMomentumConfig, Tag("lars_lr_in_momentum")]
+    | Annotated[LarsClippedConfig, Tag("lars_clipped")]
+    | Annotated[SGDConfig, Tag("sgd")]
+    | Annotated[AdamWConfig, Tag("adamw")],
     by_key("kind", "lars"),
 ]

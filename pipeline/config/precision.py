@@ -7,7 +7,7 @@ from typing import Literal
 from pipeline.config.base import Section
 
 
-class Precision(Section):
+class PrecisionConfig(Section):
     """fp32 is exact: the pipelined run equals the serial one to the bit. So are bf16 and fp16 on one kind of device."""
 
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -7,23 +7,23 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipeline.config.base import PositiveFloat, PositiveInt, Section
-from pipeline.config.data import Data
-from pipeline.config.engines import Engine, TorchEngine
-from pipeline.config.evaluation import Evaluation
-from pipeline.config.faults import Fault
-from pipeline.config.heads import Expansion, Head
+from pipeline.config.data import DataConfig
+from pipeline.config.engines import EngineConfig, TorchEngineConfig
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.faults import FaultConfig
+from pipeline.config.heads import ExpansionConfig, HeadConfig
 from pipeline.config.kinds import merge
-from pipeline.config.model import Model, ResNet
-from pipeline.config.noise import Noise
-from pipeline.config.objectives import BYOL, BarlowTwins, Objective, SimCLR
-from pipeline.config.observing import Alarms, Metrics, Trace, TraceOrBool, TrackerOrName
-from pipeline.config.optimizers import Lars, Optimizer
-from pipeline.config.precision import Precision
+from pipeline.config.model import ModelConfig, ResNetConfig
+from pipeline.config.noise import NoiseConfig
+from pipeline.config.objectives import BarlowTwinsConfig, BYOLConfig, ObjectiveConfig, SimCLRConfig
+from pipeline.config.observing import AlarmsConfig, MetricsConfig, TraceConfig, TraceOrBool, TrackerOrName
+from pipeline.config.optimizers import LarsConfig, OptimizerConfig
+from pipeline.config.precision import PrecisionConfig
 
 DEVICE_PATTERN = r"^(auto|cpu|cuda|cuda:\d+)$"
 
 
-class Link(Section):
+class LinkConfig(Section):
     """How activations travel from one stage to the next."""
 
     kind: Literal["queue", "rpc", "p2p"] = "queue"
@@ -38,7 +38,7 @@ class Link(Section):
     with a run without codec; `int8` has one scale for each channel of each image. Images travel as they are."""
 
 
-class Train(Section):
+class TrainConfig(Section):
     """How long to train."""
 
     epochs: PositiveInt = 300
@@ -70,7 +70,7 @@ class StageOverrides(Section):
     """Keys of `precision` that this stage has otherwise; the others are the run's."""
 
 
-class Snapshots(Section):
+class SnapshotsConfig(Section):
     """What a run leaves behind while it runs, to go on from after it was stopped."""
 
     every: PositiveInt | None = None
@@ -84,7 +84,7 @@ class Snapshots(Section):
     between its warning and its end (Slurm: `--signal=TERM@300`)."""
 
 
-class Determinism(Section):
+class DeterminismConfig(Section):
     """Exactness rests on the kernels of libraries, and some do not repeat: a step is tried before it is trusted."""
 
     check: Literal["auto"] | bool = "auto"
@@ -127,27 +127,27 @@ class Config(Section):
     """Seconds that one step of one stage may take, waiting for neighbours not counted; a stage that is stopped, or
     computes for longer, is named and ends the run (or is restarted). What a process does for the first time may take
     longer: libraries start and compile."""
-    engine: Engine = TorchEngine()
-    link: Link = Link()
-    train: Train = Train()
-    data: Data = Data()
-    model: Model = ResNet()
-    head: Head = Expansion()
-    objective: Objective = BarlowTwins()
-    noise: Noise = Noise()
-    optimizer: Optimizer = Lars()
-    precision: Precision = Precision()
-    determinism: Determinism = Determinism()
+    engine: EngineConfig = TorchEngineConfig()
+    link: LinkConfig = LinkConfig()
+    train: TrainConfig = TrainConfig()
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ResNetConfig()
+    head: HeadConfig = ExpansionConfig()
+    objective: ObjectiveConfig = BarlowTwinsConfig()
+    noise: NoiseConfig = NoiseConfig()
+    optimizer: OptimizerConfig = LarsConfig()
+    precision: PrecisionConfig = PrecisionConfig()
+    determinism: DeterminismConfig = DeterminismConfig()
     stages: dict[int, StageOverrides] = Field(default={})
     """By the number of the stage, from 1: what it has otherwise than the run, as in `stages.2.objective.kind`."""
-    snapshots: Snapshots = Snapshots()
-    metrics: Metrics = Metrics()
-    alarms: Alarms = Alarms()
-    trace: TraceOrBool = Trace()
+    snapshots: SnapshotsConfig = SnapshotsConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    alarms: AlarmsConfig = AlarmsConfig()
+    trace: TraceOrBool = TraceConfig()
     trackers: tuple[TrackerOrName, ...] = ()
     """Where measurements also go, in this order; see `configs/observing.md`."""
-    evaluation: Evaluation = Evaluation()
-    faults: tuple[Fault, ...] = ()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    faults: tuple[FaultConfig, ...] = ()
     """What is to go wrong on purpose, to try a recovery; nothing if empty."""
 
     @property
@@ -181,31 +181,31 @@ class Config(Section):
     @property
     def has_patch(self) -> bool:
         """Whether a loss takes a patch of the image as its negative, which is then the last of its views."""
-        return any(isinstance(o, SimCLR) and o.negatives == "single_patch" for o in self._objectives())
+        return any(isinstance(o, SimCLRConfig) and o.negatives == "single_patch" for o in self._objectives())
 
-    def _objectives(self) -> list[Objective]:
+    def _objectives(self) -> list[ObjectiveConfig]:
         """Of every stage; much cheaper than whole stages, and asked for often."""
         own = (self.stages.get(index, StageOverrides()).objective for index in range(1, self.num_stages + 1))
-        return [merge(Objective, self.objective, overrides, "objective") for overrides in own]
+        return [merge(ObjectiveConfig, self.objective, overrides, "objective") for overrides in own]
 
     def stage(self, index: int) -> StageConfig:
         """The settings of stage `index`, counted from 1, with its overrides merged in."""
         overrides = self.stages.get(index, StageOverrides())
-        head = merge(Head, self.head, overrides.head, "head")
-        objective = merge(Objective, self.objective, overrides.objective, "objective")
-        if isinstance(objective, BYOL) and objective.predictor is None and head.projector:
+        head = merge(HeadConfig, self.head, overrides.head, "head")
+        objective = merge(ObjectiveConfig, self.objective, overrides.objective, "objective")
+        if isinstance(objective, BYOLConfig) and objective.predictor is None and head.projector:
             objective = objective.model_copy(update={"predictor": head.projector})
         return StageConfig(
             index=index,
             units=tuple(self.model.blocks()[index - 1]),
             device=overrides.device or self.device,
             replicas=overrides.replicas or self.replicas,
-            engine=merge(Engine, self.engine, overrides.engine, "engine"),
+            engine=merge(EngineConfig, self.engine, overrides.engine, "engine"),
             head=head,
             objective=objective,
-            noise=merge(Noise, self.noise, overrides.noise, "noise"),
-            optimizer=merge(Optimizer, self.optimizer, overrides.optimizer, "optimizer"),
-            precision=merge(Precision, self.precision, overrides.precision, "precision"),
+            noise=merge(NoiseConfig, self.noise, overrides.noise, "noise"),
+            optimizer=merge(OptimizerConfig, self.optimizer, overrides.optimizer, "optimizer"),
+            precision=merge(PrecisionConfig, self.precision, overrides.precision, "precision"),
         )
 
 
@@ -216,9 +216,9 @@ class StageConfig(Section):
     units: tuple[str, ...]
     device: str
     replicas: PositiveInt
-    engine: Engine
-    head: Head
-    objective: Objective
-    noise: Noise
-    optimizer: Optimizer
-    precision: Precision
+    engine: EngineConfig
+    head: HeadConfig
+    objective: ObjectiveConfig
+    noise: NoiseConfig
+    optimizer: OptimizerConfig
+    precision: PrecisionConfig

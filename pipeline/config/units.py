@@ -6,7 +6,8 @@ The configuration checks cuts with this, and the blocks are built from it; plain
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
+
+from pipeline.errors import did_you_mean
 
 RESNET_UNITS: dict[str, tuple[int, int, int, int]] = {
     "resnet18": (2, 2, 2, 2),
@@ -66,8 +67,7 @@ def _units_named(name: str, units: list[str]) -> list[str]:
 def _near_module(name: str, units: list[str]) -> str:
     """Say which modules there are: layers by name, their units by range, for there may be dozens."""
     layers = list(dict.fromkeys(unit.split(".")[0] for unit in units))
-    close = get_close_matches(name, [*layers, *units], n=1, cutoff=0.5)
-    hint = f"Did you mean '{close[0]}'? " if close else ""
+    hint = did_you_mean(name, [*layers, *units])
     if units[0] == "conv_proj":
         return f"{hint}Allowed: {units[0]}, or one layer: {units[1]} to {units[-1]}"
     ranges = [f"{layer}.0 to {_units_named(layer, units)[-1]}" for layer in layers[1:]]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.sets.arrays import ArrayImages
 from pipeline.data.sets.datasets import ImageDataset
+from pipeline.data.sets.folder_walk import list_folder
 from pipeline.data.sets.image_folder import FolderImages
 from pipeline.errors import ConfigError, UserError
 from pipeline.evaluation.corruptions.names import SEVERITIES
@@ -62,7 +63,7 @@ class CorruptedSets:
         place = self._place((name, severity))
         if self._arrays:
             return self._open_arrays(place, severity)
-        found = FolderImages(place)
+        found = FolderImages(list_folder(place))
         expected = list(getattr(self._clean, "classes", ()))
         odd = sorted(set(expected) ^ set(found.classes)) if expected else []
         if odd:

@@ -12,8 +12,8 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Data
-from pipeline.config.evaluation import Quality
+from pipeline.config import DataConfig
+from pipeline.config.evaluation import QualityConfig
 from pipeline.data.augment.view_kinds import view_kinds
 from pipeline.data.augment.views import ViewMaker
 from pipeline.data.sets.datasets import ImageDataset
@@ -42,7 +42,7 @@ class QualityViews:
         ConfigError: the training set has fewer images than are asked for.
     """
 
-    def __init__(self, data: Data, images: ImageDataset, settings: Quality, seed: int) -> None:
+    def __init__(self, data: DataConfig, images: ImageDataset, settings: QualityConfig, seed: int) -> None:
         length, samples = len(images), settings.samples
         if samples > length:
             problem = f"got {samples}, and the training set has {length} images"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Config
-from pipeline.config.evaluation import Evaluation
+from pipeline.config.evaluation import EvaluationConfig
 from pipeline.measures.feature_bank import Bank
 from pipeline.measures.knn import knn_accuracy
 from pipeline.measures.online_probe import OnlineProbe, RunningShare
@@ -51,7 +51,7 @@ class OnlineMeasures:
     def __init__(
         self, config: Config, stage: int, classes: int, steps_per_epoch: int, *, compute: Compute, team: ReplicaGroup
     ) -> None:
-        self.settings: Evaluation = config.evaluation
+        self.settings: EvaluationConfig = config.evaluation
         self._steps_per_epoch, self._team = steps_per_epoch, team
         self._dtype = torch.float32 if compute.half else compute.activations
         online, width = self.settings.online, channels_of(block_output(config, stage))

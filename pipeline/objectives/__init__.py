@@ -41,7 +41,7 @@ OBJECTIVES: dict[str, Callable[[Any, int, int, int], Objective]] = {
 __all__ = ["OBJECTIVES", "Embeddings", "Objective", "build_objective"]
 
 
-def build_objective(config: settings.Objective, width: int, seed: int, stage: int) -> Objective:
+def build_objective(config: settings.ObjectiveConfig, width: int, seed: int, stage: int) -> Objective:
     """The objective that `objective.kind` names.
 
     Args:
@@ -52,7 +52,7 @@ def build_objective(config: settings.Objective, width: int, seed: int, stage: in
     Raises:
         ConfigError: the section does not fit the embeddings, or names a class that cannot be used.
     """
-    if not isinstance(config, settings.Custom):
+    if not isinstance(config, settings.CustomConfig):
         return OBJECTIVES[config.kind](config, width, seed, stage)
     with seeded_initialisation(seed, "objective", stage):
         own = Named("objective.kind", config.kind, "objective.options", config.options).call(width)

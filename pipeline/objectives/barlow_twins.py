@@ -39,7 +39,7 @@ def barlow_twins_loss(z1: Tensor, z2: Tensor, lambd: float, scale: float) -> tup
 class BarlowTwins(Objective):
     """The loss with its settings bound; dividing the gradient by `reference_world_size` is left to the stage."""
 
-    def __init__(self, config: settings.BarlowTwins, width: int, seed: int, stage: int) -> None:
+    def __init__(self, config: settings.BarlowTwinsConfig, width: int, seed: int, stage: int) -> None:
         super().__init__()
         self.lambd, self.scale = config.lambd, config.scale
 

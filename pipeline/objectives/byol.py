@@ -48,7 +48,7 @@ class BYOL(Objective):
 
     uses_target = True
 
-    def __init__(self, config: settings.BYOL, width: int, seed: int, stage: int) -> None:
+    def __init__(self, config: settings.BYOLConfig, width: int, seed: int, stage: int) -> None:
         super().__init__()
         layers = config.predictor or (width,)
         if layers[-1] != width:

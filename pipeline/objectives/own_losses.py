@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Config
-from pipeline.config.objectives import Custom
-from pipeline.errors import ConfigError
+from pipeline.config.objectives import CustomConfig
+from pipeline.errors import ConfigError, first_line
 from pipeline.objectives import build_objective
 from pipeline.objectives.base import Embeddings, Objective
 from pipeline.objectives.returned import KEY
-from pipeline.plugins import first_line
 from pipeline.shapes import embedding_width
 
 
@@ -23,7 +22,7 @@ def try_own_losses(config: Config) -> None:
     """
     for index in range(1, config.num_stages + 1):
         stage = config.stage(index)
-        if not isinstance(stage.objective, Custom) or (config.mode == "end_to_end" and index < config.num_stages):
+        if not isinstance(stage.objective, CustomConfig) or (config.mode == "end_to_end" and index < config.num_stages):
             continue
         width = embedding_width(config, stage)
         own = build_objective(stage.objective, width, config.seed, index).train()

@@ -63,7 +63,7 @@ def _contrast(logits: Tensor, positive: Tensor) -> tuple[Tensor, dict[str, Tenso
 class SimCLR(Objective):
     """The loss with its settings bound."""
 
-    def __init__(self, config: settings.SimCLR, width: int, seed: int, stage: int) -> None:
+    def __init__(self, config: settings.SimCLRConfig, width: int, seed: int, stage: int) -> None:
         super().__init__()
         self.temperature, self.negatives = config.temperature, config.negatives
 

@@ -37,7 +37,7 @@ class Supervised(Objective):
 
     uses_labels = True
 
-    def __init__(self, config: settings.Supervised, width: int, seed: int, stage: int) -> None:
+    def __init__(self, config: settings.SupervisedConfig, width: int, seed: int, stage: int) -> None:
         super().__init__()
         self.label_smoothing = config.label_smoothing
 

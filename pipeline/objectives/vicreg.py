@@ -28,7 +28,7 @@ def covariance_term(z: Tensor) -> Tensor:
     return (covariance.square().sum() - covariance.diagonal().square().sum()) / z.shape[1]
 
 
-def vicreg_loss(z1: Tensor, z2: Tensor, config: settings.VICReg) -> tuple[Tensor, dict[str, Tensor]]:
+def vicreg_loss(z1: Tensor, z2: Tensor, config: settings.VICRegConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum of the mean squared difference, and of both views' variance and covariance terms.
 
     Args:
@@ -53,7 +53,7 @@ def vicreg_loss(z1: Tensor, z2: Tensor, config: settings.VICReg) -> tuple[Tensor
 class VICReg(Objective):
     """The loss with its settings bound."""
 
-    def __init__(self, config: settings.VICReg, width: int, seed: int, stage: int) -> None:
+    def __init__(self, config: settings.VICRegConfig, width: int, seed: int, stage: int) -> None:
         super().__init__()
         self.config = config
 

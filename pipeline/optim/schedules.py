@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, pi
 
-from pipeline.config import Optimizer
+from pipeline.config import OptimizerConfig
 
 Schedule = Callable[[int], float]
 """A step, counted from 0, to its learning rate."""
@@ -78,7 +78,7 @@ class WarmupStep(WarmupConstant):
         return self.base_lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
 
 
-def build_schedule(config: Optimizer, batch_size: int, epochs: int, steps_per_epoch: int) -> Schedule:
+def build_schedule(config: OptimizerConfig, batch_size: int, epochs: int, steps_per_epoch: int) -> Schedule:
     """The schedule that `optimizer.schedule` names.
 
     It is that of the regular parameters; a group's `lr_ratio` multiplies it.

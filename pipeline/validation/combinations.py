@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pipeline.config import Config, StageConfig
-from pipeline.config.heads import Expansion, LocalPooling
+from pipeline.config.heads import ExpansionConfig, LocalPoolingConfig
 from pipeline.config.kinds import SectionError
-from pipeline.config.model import Module
-from pipeline.config.objectives import BYOL, Custom
+from pipeline.config.model import ModuleConfig
+from pipeline.config.objectives import BYOLConfig, CustomConfig
 from pipeline.data.augment.resolution import all_view_sizes
 from pipeline.errors import ConfigError
 from pipeline.shapes import block_output, check_model, embedding_width
@@ -27,7 +27,7 @@ def check_together(config: Config, build: bool = True) -> None:
     _check_stages(config)
     for index in range(1, config.num_stages + 1):  # before anything that may import and trace a network
         _check_optimizer(config, config.stage(index))
-    if isinstance(config.model, Module) and not build:
+    if isinstance(config.model, ModuleConfig) and not build:
         return
     _check_batch(config)
     _check_feed(config)
@@ -174,13 +174,13 @@ def _check_noise(config: Config, stage: StageConfig) -> None:
 
 def _check_head(config: Config, stage: StageConfig) -> None:
     head, shape = stage.head, block_output(config, stage.index, all_view_sizes(config.data)[0])
-    if len(shape) == 2 and isinstance(head, LocalPooling):
+    if len(shape) == 2 and isinstance(head, LocalPoolingConfig):
         problem = f"'lsp' pools over cells of a map, and stage {stage.index} gives {shape[0]} tokens"
         raise ConfigError(key_of(config, stage, "head", "kind"), problem, "Give expansion or gsp")
-    if len(shape) == 2 and isinstance(head, Expansion) and head.filter == 3:
+    if len(shape) == 2 and isinstance(head, ExpansionConfig) and head.filter == 3:
         problem = f"a 3x3 convolution needs a map, and stage {stage.index} gives {shape[0]} tokens"
         raise ConfigError(key_of(config, stage, "head", "filter"), problem, "Give 1")
-    if len(shape) == 3 and isinstance(head, LocalPooling) and head.grid > min(shape[1:]):
+    if len(shape) == 3 and isinstance(head, LocalPoolingConfig) and head.grid > min(shape[1:]):
         problem = (
             f"a grid of {head.grid}x{head.grid} does not fit the {shape[1]}x{shape[2]} output of stage {stage.index}"
             f"{for_smallest(config)}"
@@ -190,11 +190,11 @@ def _check_head(config: Config, stage: StageConfig) -> None:
 
 def _check_objective(config: Config, stage: StageConfig) -> None:
     objective, width = stage.objective, embedding_width(config, stage)
-    if isinstance(objective, Custom):  # the only kind that needs torch to be checked
+    if isinstance(objective, CustomConfig):  # the only kind that needs torch to be checked
         from pipeline.objectives import build_objective
 
         build_objective(objective, width, config.seed, stage.index)
-    if isinstance(objective, BYOL) and objective.predictor and objective.predictor[-1] != width:
+    if isinstance(objective, BYOLConfig) and objective.predictor and objective.predictor[-1] != width:
         raise ConfigError(
             key_of(config, stage, "objective", "predictor"),
             f"ends with {objective.predictor[-1]} outputs, and must predict the embedding of {width}",

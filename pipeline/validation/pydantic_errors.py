@@ -10,10 +10,10 @@ from typing import Any, get_args, get_origin
 
 from pydantic_core import ErrorDetails
 
-from pipeline.config import Config, Section, StageOverrides, Trace, Tracker
+from pipeline.config import Config, Section, StageOverrides, TraceConfig, TrackerConfig
 from pipeline.config.kinds import annotation_at, kinds_of, section_for
 from pipeline.config.model import BACKBONES
-from pipeline.errors import ConfigError, nearest
+from pipeline.errors import ConfigError, allowed_names
 
 
 def explain(detail: ErrorDetails, root: Sequence[str] = ()) -> ConfigError:
@@ -40,10 +40,10 @@ def explain(detail: ErrorDetails, root: Sequence[str] = ()) -> ConfigError:
     if kind == "union_tag_invalid":
         found = value.get("kind") if isinstance(value, dict) else value
         kinds = [_NAMED.get(kind, kind) for kind in kinds_of(place.annotation)]
-        return ConfigError(f"{path}.kind", f"unknown value {shown(found)}", nearest(str(found), kinds))
+        return ConfigError(f"{path}.kind", f"unknown value {shown(found)}", allowed_names(str(found), kinds))
     if kind == "literal_error":
         choices = BACKBONES if path == "model.backbone" else _choices(context)
-        return ConfigError(path, f"unknown value {shown(value)}", nearest(str(value), choices))
+        return ConfigError(path, f"unknown value {shown(value)}", allowed_names(str(value), choices))
     if kind == "value_error":
         problem, _, remedy = str(context["error"]).partition(". ")
         return ConfigError(path, problem, remedy or "Correct the value")
@@ -51,7 +51,7 @@ def explain(detail: ErrorDetails, root: Sequence[str] = ()) -> ConfigError:
         keys = (
             "the numbers of stages" if place.path == ["stages"] else ", ".join((place.section or Config).model_fields)
         )
-        short = "Give true, false or a section. " if place.section is Trace else ""
+        short = "Give true, false or a section. " if place.section is TraceConfig else ""
         return ConfigError(path, f"got {shown(value)} where a section was expected", f"{short}Its keys are {keys}")
     return ConfigError(path, f"got {shown(value)}", _allowed(kind, context, detail["msg"], place))
 
@@ -99,14 +99,14 @@ _NAMED = {"custom": "PACKAGE.MODULE:CLASS"}
 def _allowed(kind: str, context: Mapping[str, Any], message: str, place: _Place) -> str:
     """What a value should have been, as a sentence."""
     if kind == "tuple_type" and place.section is not None:
-        short = "names, such as [tensorboard], or of " if place.section is Tracker else ""
+        short = "names, such as [tensorboard], or of " if place.section is TrackerConfig else ""
         return f"It should be a list of {short}sections, each with keys of {', '.join(place.section.model_fields)}"
     if kind == "tuple_type" and place.path and place.path[-1] in _LISTS:
         return f"It should be a list, such as {_LISTS[place.path[-1]]}"
     if kind in _TYPES:
         return f"It should be {_TYPES[kind]}"
     if kind == "string_pattern_mismatch":
-        return f"It should be {_PATTERNS['tracker' if place.holder is Tracker else place.path[-1]]}"
+        return f"It should be {_PATTERNS['tracker' if place.holder is TrackerConfig else place.path[-1]]}"
     if kind == "too_short":
         return f"It should be a list of at least {context['min_length']} value"
     if kind in ("too_long", "too_short_list"):
@@ -132,7 +132,7 @@ def _near_key(place: _Place, section: _Place) -> str:
     owners = [tag for tag, model in kinds.items() if name in model.model_fields]
     if not owners:
         same = [key for key in _all_keys(Config) if key.rpartition(".")[2] == name] if len(place.path) == 1 else []
-        return f"Did you mean '{same[0]}'? Allowed: {', '.join(keys)}" if same else nearest(name, keys)
+        return f"Did you mean '{same[0]}'? Allowed: {', '.join(keys)}" if same else allowed_names(name, keys)
     kind = next(tag for tag, model in kinds.items() if model is place.holder)
     return f"It is a key of {', '.join(owners)}, and this is {kind}. Allowed: {', '.join(keys)}"
 

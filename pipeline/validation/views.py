@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.config import Config
-from pipeline.config.model import Module, ViT
+from pipeline.config.model import ModuleConfig, ViTConfig
 from pipeline.data.augment.resolution import all_view_sizes
 from pipeline.data.augment.view_kinds import sizes_differ
 from pipeline.errors import ConfigError
@@ -78,10 +78,10 @@ def _check_network(config: Config) -> None:
     sizes = [size for size in all_view_sizes(config.data) if size != largest]
     found = ", ".join(map(str, sizes))
     key = "data.views" if sizes_differ(config.data) else "data.progressive"
-    if isinstance(config.model, ViT):
+    if isinstance(config.model, ViTConfig):
         problem = f"{config.model.backbone} has position embeddings for {largest} pixels, and views would have {found}"
         raise ConfigError(key, problem, "Give all views one size that does not grow, or a ResNet")
-    if isinstance(config.model, Module):
+    if isinstance(config.model, ModuleConfig):
         for size in sizes:
             _check_module(config, size, key)
 

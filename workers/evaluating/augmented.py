@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config import Augment, Data
-from pipeline.config.data import Crops, Jitter
+from pipeline.config import AugmentConfig, DataConfig
+from pipeline.config.data import CropsConfig, JitterConfig
 from pipeline.config.places import Place
 from pipeline.data.augment.keyed_draws import Purpose, keyed_bits
 from pipeline.data.augment.views import ViewMaker
@@ -24,15 +24,19 @@ from pipeline.randomness import derive_seed
 from workers.evaluating.extraction import Batch, Extractor, Load
 from workers.evaluating.finite import check_finite
 
-CROP_AND_FLIP = Augment(
-    jitter=Jitter(p=(0.0, 0.0)), gray_p=(0.0, 0.0), blur_p=(0.0, 0.0), solarize_p=(0.0, 0.0), crop_scale=(0.08, 1.0)
+CROP_AND_FLIP = AugmentConfig(
+    jitter=JitterConfig(p=(0.0, 0.0)),
+    gray_p=(0.0, 0.0),
+    blur_p=(0.0, 0.0),
+    solarize_p=(0.0, 0.0),
+    crop_scale=(0.08, 1.0),
 )
 
 
 def augmented_batches(
     extractor: Extractor,
     images: ImageDataset,
-    data: Data,
+    data: DataConfig,
     seed: int,
     epoch: int,
     batch_size: int,
@@ -64,9 +68,9 @@ def augmented_batches(
         yield features, torch.from_numpy(labels[np.asarray(batch)])
 
 
-def augmented_load(images: ImageDataset, data: Data, seed: int, epoch: int) -> Load:
+def augmented_load(images: ImageDataset, data: DataConfig, seed: int, epoch: int) -> Load:
     """Loads crops, flipped half of the time, of `data.image_size`; a function of (seed, epoch, image)."""
-    settings = data.model_copy(update={"augment": CROP_AND_FLIP, "views": (Crops(count=1),), "progressive": None})
+    settings = data.model_copy(update={"augment": CROP_AND_FLIP, "views": (CropsConfig(count=1),), "progressive": None})
     makers = threading.local()  # a maker keeps memory that only one thread may use
 
     def load(batch: Batch) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pipeline.config import Config, Data, Evaluation
+from pipeline.config import Config, DataConfig, EvaluationConfig
 from pipeline.config.places import Feature, Place
 from pipeline.data.augment.evaluation_view import evaluation_view
 from pipeline.data.sets.datasets import ImageDataset, Split, open_dataset
@@ -55,7 +55,7 @@ class Context:
     run: Path
     source: FeatureSource
     _: KW_ONLY
-    data: Data
+    data: DataConfig
     data_name: str
     progress: Tell = lambda text, done, total: None
     note: Callable[[str], None] = lambda text: None
@@ -63,7 +63,7 @@ class Context:
     corruptions: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def settings(self) -> Evaluation:
+    def settings(self) -> EvaluationConfig:
         """What is to be measured."""
         return self.config.evaluation
 
@@ -178,7 +178,7 @@ class Context:
             self.source.extractor, self.train_images, self.data, self.settings.seed, epoch, size, where
         )
 
-    def on(self, data: Data, name: str) -> Context:
+    def on(self, data: DataConfig, name: str) -> Context:
         """The same network, on another data set.
 
         Args:

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config import Config, Data
-from pipeline.config.heads import Expansion
-from pipeline.config.model import Module
+from pipeline.config import Config, DataConfig
+from pipeline.config.heads import ExpansionConfig
+from pipeline.config.model import ModuleConfig
 from pipeline.config.places import Place
 from pipeline.data.augment.evaluation_view import evaluation_view
 from pipeline.data.sets.datasets import ImageDataset
@@ -58,7 +58,9 @@ class Extractor:
         self.config, self.stages, self.device = config, stages, device
         self.threads = config.evaluation.workers or max(1, _cores() // config.threads // processes)
         # Compiled code and modules of the user's own need not bear several threads.
-        safe = not isinstance(config.model, Module) and not any(stage.config.precision.compile for stage in stages)
+        safe = not isinstance(config.model, ModuleConfig) and not any(
+            stage.config.precision.compile for stage in stages
+        )
         self._computes_in_threads = device.type == "cpu" and safe
 
     def run(
@@ -101,7 +103,7 @@ class Extractor:
         """Memory that one image takes in a block and its head, roughly."""
         shape = block_output(self.config, stage.index)
         size = COPIES * prod(shape)
-        if isinstance(stage.config.head, Expansion):  # its map, before and after batch norm
+        if isinstance(stage.config.head, ExpansionConfig):  # its map, before and after batch norm
             size += 2 * stage.config.head.width * (prod(shape[1:]) if len(shape) == 3 else shape[0])
         return 4 * size
 
@@ -129,7 +131,7 @@ def in_order(act: Callable[[Batch], T], batches: Iterable[Batch], threads: int, 
                 future.cancel()
 
 
-def evaluation_load(images: ImageDataset, data: Data, transform: Transform | None = None) -> Load:
+def evaluation_load(images: ImageDataset, data: DataConfig, transform: Transform | None = None) -> Load:
     """Loads what evaluation sees of images, perhaps changed by `transform`; raises `UserError` if one is damaged."""
 
     def view(index: int) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets.datasets import ImageDataset, Split, open_labelled
 from pipeline.data.sets.files import FileImages
 from pipeline.data.sets.unreadable import named, unreadable
@@ -36,7 +36,7 @@ class LabelledImages:
         self._known: dict[bytes, ImageDataset] = {}
         self.left_out: dict[Split, int] = {}
 
-    def open(self, data: Data, split: Split, tell: Tell, ranks: Ranks | None = None) -> ImageDataset:
+    def open(self, data: DataConfig, split: Split, tell: Tell, ranks: Ranks | None = None) -> ImageDataset:
         """The part of the run's data set with labels; raises `UserError` as `open_labelled` and `readable`."""
         whole = open_labelled(data, split)
         found = self.readable(whole, data, f"{split} images", tell, ranks)
@@ -44,7 +44,7 @@ class LabelledImages:
         return found
 
     def readable(
-        self, images: ImageDataset, data: Data, what: str, tell: Tell, ranks: Ranks | None = None
+        self, images: ImageDataset, data: DataConfig, what: str, tell: Tell, ranks: Ranks | None = None
     ) -> ImageDataset:
         """Those that can be decoded, where `data.on_error` is skip; else all, and a broken one is an error later.
 

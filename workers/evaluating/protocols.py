@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.config.evaluation import Evaluation
+from pipeline.config.evaluation import EvaluationConfig
 from pipeline.evaluation import few_label, mlp
 from pipeline.measures import linear
 from pipeline.measures.protocols import INITIAL_STD, PROTOCOLS
 
 
-def protocols_of(settings: Evaluation) -> dict[str, dict[str, Any]]:
+def protocols_of(settings: EvaluationConfig) -> dict[str, dict[str, Any]]:
     """By measure, as in the records; what `config` says in full (k-NN) is not repeated."""
     found: dict[str, dict[str, Any]] = {}
     for name in settings.linear:
@@ -25,7 +25,7 @@ def protocols_of(settings: Evaluation) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _of_papers(name: str, settings: Evaluation) -> dict[str, Any]:
+def _of_papers(name: str, settings: EvaluationConfig) -> dict[str, Any]:
     protocol = asdict(PROTOCOLS[name].lasting(settings.epochs))
     return {**protocol, "initial_std": INITIAL_STD, "augmented": settings.augmented}
 

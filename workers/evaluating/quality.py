@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config.evaluation import Quality
+from pipeline.config.evaluation import QualityConfig
 from pipeline.config.places import Place
 from pipeline.data.sets.memory import available_bytes
 from pipeline.errors import ConfigError
@@ -62,7 +62,7 @@ def measure_quality(context: Context) -> list[Record]:
     return records
 
 
-def _measures(rows: Tensor, settings: Quality, device: torch.device) -> tuple[dict[str, float], list[float]]:
+def _measures(rows: Tensor, settings: QualityConfig, device: torch.device) -> tuple[dict[str, float], list[float]]:
     """Every number by its metric, and the spectrum, of the embeddings `[n q, d]`."""
     try:
         return _measures_of(rows.to(device), settings)
@@ -70,7 +70,7 @@ def _measures(rows: Tensor, settings: Quality, device: torch.device) -> tuple[di
         return _measures_of(rows, settings)
 
 
-def _measures_of(rows: Tensor, settings: Quality) -> tuple[dict[str, float], list[float]]:
+def _measures_of(rows: Tensor, settings: QualityConfig) -> tuple[dict[str, float], list[float]]:
     values = spectrum(rows)
     found = {
         "lidar": lidar(rows.view(-1, settings.views, rows.shape[1]), settings.delta, settings.epsilon),
@@ -83,7 +83,7 @@ def _measures_of(rows: Tensor, settings: Quality) -> tuple[dict[str, float], lis
     return found, values.tolist()
 
 
-def _settings(context: Context) -> Quality:
+def _settings(context: Context) -> QualityConfig:
     """The run's; of a training set with fewer images than `evaluation.quality.samples`, all of them."""
     settings = context.settings.quality
     if not settings.enabled or settings.samples <= (count := len(context.trained_images)):
@@ -92,7 +92,7 @@ def _settings(context: Context) -> Quality:
     return settings.model_copy(update={"samples": count})
 
 
-def _embed(context: Context, settings: Quality, places: Sequence[Place]) -> dict[Place, Tensor]:
+def _embed(context: Context, settings: QualityConfig, places: Sequence[Place]) -> dict[Place, Tensor]:
     """float32 `[n q, d]` of every place, on the CPU, the views of one image one after the other."""
     seed = context.settings.seed
     own = threading.local()  # views are made in several threads, and each needs a maker of its own

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config import Config, Data
+from pipeline.config import Config, DataConfig
 from pipeline.config.places import Place
 from pipeline.data.sets.datasets import ImageDataset, Split
 from pipeline.data.sets.index import fingerprint
@@ -61,7 +61,7 @@ class FeatureSource:
         self.extractor = Extractor(config, stages, device, ranks.group.local_world_size if ranks else 1)
         self._known: dict[str, dict[Place, Tensor]] = {}
 
-    def images(self, data: Data, split: Split, tell: Tell) -> ImageDataset:
+    def images(self, data: DataConfig, split: Split, tell: Tell) -> ImageDataset:
         """What classifiers are fitted or tested on; raises as `LabelledImages.open`."""
         return self.labelled.open(data, split, tell, self.ranks)
 
@@ -70,7 +70,9 @@ class FeatureSource:
         """Of the network."""
         return network_digest(self.stages)
 
-    def get(self, split: Split, images: ImageDataset, data: Data, places: Collection[Place], tell: Tell) -> FeatureSet:
+    def get(
+        self, split: Split, images: ImageDataset, data: DataConfig, places: Collection[Place], tell: Tell
+    ) -> FeatureSet:
         """Features of a part of a data set; those that are not kept are made, and kept if `evaluation.cache`.
 
         Where several processes share the work all of them must ask for the same, in the same order; only rank 0 is
@@ -95,7 +97,7 @@ class FeatureSource:
         return FeatureSet({place: known[place] for place in places if place in known}, _labels(images))
 
     def make(
-        self, images: ImageDataset, data: Data, places: Collection[Place], transform: Transform | None, tell: Tell
+        self, images: ImageDataset, data: DataConfig, places: Collection[Place], transform: Transform | None, tell: Tell
     ) -> FeatureSet:
         """Features of any images, in memory; raises as `get`."""
         with Rows(len(images), None) as rows:
@@ -179,7 +181,7 @@ class FeatureSource:
     def _batches(self, images: int) -> list[Batch]:
         return whole_batches(images, self.config.evaluation.batch_size)
 
-    def _entry(self, split: Split, images: ImageDataset, data: Data) -> Entry:
+    def _entry(self, split: Split, images: ImageDataset, data: DataConfig) -> Entry:
         config = self.config
         stages = [config.stage(stage.index) for stage in self.stages]
         what: dict[str, Any] = {

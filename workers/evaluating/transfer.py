@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.config.data import FOLDERS
-from pipeline.config.evaluation import TransferSet
+from pipeline.config.evaluation import TransferSetConfig
 from pipeline.data.sets.datasets import ImageDataset, Split, open_dataset
 from pipeline.errors import ConfigError, UserError
 from workers.evaluating.context import Context
@@ -44,7 +44,7 @@ def check_transfer(context: Context) -> None:
                 _labelled(data, split)
 
 
-def _sets(context: Context) -> Iterator[tuple[str, Data]]:
+def _sets(context: Context) -> Iterator[tuple[str, DataConfig]]:
     taken = {context.data_name}
     for number, other in enumerate(context.settings.transfer):
         name = _name(other)
@@ -55,13 +55,13 @@ def _sets(context: Context) -> Iterator[tuple[str, Data]]:
         yield name, context.config.data.model_copy(update=own)
 
 
-def _name(other: TransferSet) -> str:
+def _name(other: TransferSetConfig) -> str:
     """`cifar10`, `emnist/letters`, `image_folder:birds`."""
     where = f":{Path(other.root).name}" if other.name in (*FOLDERS, "packed") and other.root is not None else ""
     return other.name + where + ("" if other.split is None else f"/{other.split}")
 
 
-def _labelled(data: Data, split: Split) -> ImageDataset:
+def _labelled(data: DataConfig, split: Split) -> ImageDataset:
     """That very part, unlike `open_labelled`, which looks for one with labels."""
     images = open_dataset(data, split)
     if not images.num_classes:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.augment.device_photometrics import photometrics_on_device
 from pipeline.data.augment.views import ViewMaker
 from pipeline.data.sets.datasets import ImageDataset
@@ -58,7 +58,9 @@ class ChunkMaker:
         worker: number of the worker, from 0.
     """
 
-    def __init__(self, data: Data, num_views: int, seed: int, *, images: ImageDataset, ring: Ring, worker: int) -> None:
+    def __init__(
+        self, data: DataConfig, num_views: int, seed: int, *, images: ImageDataset, ring: Ring, worker: int
+    ) -> None:
         cv2.setNumThreads(0)  # its threads would compete with those that train
         leave_warnings_to_us()
         self._data, self._num_views, self._seed = data, num_views, seed

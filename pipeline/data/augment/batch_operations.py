@@ -7,7 +7,6 @@ All functions take and give whole levels as float32, `[n, 3, H, W]`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,10 +15,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.data.augment.pil_operations import WHITE, Blur, kernel_side
+from pipeline.data.augment.blurring import extended_box
+from pipeline.data.augment.pil_operations import LUMA, WHITE, Blur, kernel_side
 
-LUMA = (19595.0, 38470.0, 7471.0)
-"""PIL's weights of red, green and blue in a gray level (ITU-R 601-2), in units of 1 / 65536."""
+PIL_LUMA = tuple(float(round(weight * 2**16)) for weight in LUMA)
+"""As PIL has them, in whole units of 1 / 65536."""
 
 Operation = Callable[[Tensor, Tensor], Tensor]
 """Takes levels `[n, 3, H, W]` and amounts `[n, 1, 1, 1]`; gives levels of the same shape."""
@@ -88,7 +88,10 @@ def blur(levels: Tensor, blurs: Sequence[Blur | None]) -> None:
         chosen = [(i, b) for i, b in enumerate(blurs) if b is not None and (b.kernel is None) == boxes]
         if not chosen:
             continue
-        kernels = [_box(b.sigma) if b.kernel is None else _gaussian(b, levels.shape[-1]) for _, b in chosen]
+        kernels = [
+            _normalized(extended_box(b.sigma)) if b.kernel is None else _gaussian(b, levels.shape[-1])
+            for _, b in chosen
+        ]
         reach = max(len(kernel) for kernel in kernels) // 2
         centred = np.stack([np.pad(kernel, reach - len(kernel) // 2) for kernel in kernels])
         weights = torch.from_numpy(centred.astype(np.float32)).to(levels.device)
@@ -110,7 +113,7 @@ def _blend(base: Tensor | float, levels: Tensor, factor: Tensor) -> Tensor:
 
 def _luma(levels: Tensor) -> Tensor:
     """Gray levels `[n, 1, H, W]` as PIL converts to mode L; all sums are whole numbers that a float32 holds."""
-    red, green, blue = (levels[:, c : c + 1] * weight for c, weight in enumerate(LUMA))
+    red, green, blue = (levels[:, c : c + 1] * weight for c, weight in enumerate(PIL_LUMA))
     return red.add_(green).add_(blue).add_(2**15).mul_(2.0**-16).floor_()
 
 
@@ -129,20 +132,11 @@ def _gaussian(blur: Blur, size: int) -> NDArray[np.float64]:
     assert blur.kernel is not None
     reach = kernel_side(blur.kernel, size) // 2
     weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * blur.sigma**2))
+    return _normalized(weights)
+
+
+def _normalized(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(weights / weights.sum())
-
-
-def _box(sigma: float) -> NDArray[np.float64]:
-    """What PIL blurs with three times: a box whose ends weigh less, with a third of the Gaussian's variance.
-
-    Gwosdek et al., "Theoretical foundations of Gaussian convolution by extended box filtering", SSVM 2011, equations
-    (7), (11) and (14).
-    """
-    variance = sigma**2 / 3
-    inner = int((math.sqrt(12 * variance + 1) - 1) / 2)
-    end = (2 * inner + 1) * (inner * (inner + 1) - 3 * variance) / (6 * (variance - (inner + 1) ** 2))
-    box = np.array([end, *[1.0] * (2 * inner + 1), end])
-    return np.asarray(box / box.sum())
 
 
 def _convolve(levels: Tensor, weights: Tensor, axis: int, border: str) -> Tensor:

@@ -39,16 +39,21 @@ def blur(image: NDArray[np.uint8], how: Blur, out: NDArray[np.uint8]) -> None:
 
 @cache
 def box_kernel(steps: int) -> NDArray[np.float64]:
-    """PIL's three boxes for a standard deviation of `steps` 64ths of a pixel, in whole 256ths.
+    """PIL's three boxes for a standard deviation of `steps` 64ths of a pixel, in whole 256ths."""
+    box = extended_box(steps / SIGMA_STEPS)
+    return in_units(np.convolve(np.convolve(box, box), box))
 
-    A box has weight 1 at up to `inner` pixels from its middle and `end` at one pixel more, such that three of them
-    have the variance of the Gaussian.
+
+def extended_box(sigma: float) -> NDArray[np.float64]:
+    """The box that PIL applies three times for a Gaussian of `sigma` pixels, before it is divided by its sum.
+
+    Its weight is 1 up to `inner` pixels from its middle and `end` at one pixel more, such that three boxes have the
+    variance of the Gaussian: equations (7), (11) and (14) of Gwosdek et al.
     """
-    variance = (steps / SIGMA_STEPS) ** 2 / PASSES
+    variance = sigma**2 / PASSES
     inner = int((math.sqrt(12 * variance + 1) - 1) / 2)
     end = (2 * inner + 1) * (3 * variance - inner * (inner + 1)) / (6 * ((inner + 1) ** 2 - variance))
-    box = np.array([end, *[1.0] * (2 * inner + 1), end])
-    return in_units(np.convolve(np.convolve(box, box), box))
+    return np.array([end, *[1.0] * (2 * inner + 1), end])
 
 
 @cache

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.augment import batch_operations as batch
 from pipeline.data.augment.batch_operations import Job
 from pipeline.data.augment.keyed_draws import Purpose, keyed_normals
@@ -31,7 +31,7 @@ ANY_SIZE = (1, 1)
 """Of the image that a crop is drawn from; the crop has been made, and nothing else that is drawn depends on it."""
 
 
-def photometrics_on_device(data: Data) -> bool:
+def photometrics_on_device(data: DataConfig) -> bool:
     """Whether everything after crop and flip is left to the device of the first stage.
 
     `auto` never leaves it there: on a CPU it would take the time of the very stage that all others wait for, and that
@@ -49,7 +49,7 @@ class Photometrics:
         seed: of the run.
     """
 
-    def __init__(self, data: Data, num_views: int, seed: int) -> None:
+    def __init__(self, data: DataConfig, num_views: int, seed: int) -> None:
         self._data, self._kinds, self._seed = data, view_kinds(data, num_views), seed
 
     def __call__(self, views: Tensor, epoch: int, samples: NDArray[np.int64]) -> Tensor:

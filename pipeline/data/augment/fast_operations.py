@@ -19,6 +19,7 @@ from pipeline.data.augment.pil_operations import (
     BRIGHTNESS,
     CONTRAST,
     HUE,
+    LUMA,
     SATURATION,
     WHITE,
     Jitter,
@@ -30,8 +31,6 @@ from pipeline.data.augment.resizing import Resizer, channels_first
 
 Bytes = NDArray[np.uint8]
 
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in a gray level (ITU-R BT.601)."""
 SMALL = 64
 """Pixels a side, below which a copy of a view costs less than a tensor over its memory."""
 CUT = -0.498

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from itertools import permutations
 
-from pipeline.config import Augment
+from pipeline.config import AugmentConfig
 from pipeline.data.augment.keyed_draws import Purpose, keyed_uniforms
 from pipeline.data.augment.pil_operations import Blur, Jitter, ViewParameters
 
@@ -26,7 +26,7 @@ PATCH = 2
 
 
 def draw_parameters(
-    config: Augment, image_size: tuple[int, int], seed: int, epoch: int, index: int, view: int
+    config: AugmentConfig, image_size: tuple[int, int], seed: int, epoch: int, index: int, view: int
 ) -> ViewParameters:
     """Draw the parameters of one view.
 
@@ -90,5 +90,5 @@ def _factor(draw: float, strength: float) -> float:
     return _between(draw, max(0.0, 1.0 - strength), 1.0 + strength)
 
 
-def _blur(config: Augment, draw: float) -> Blur:
+def _blur(config: AugmentConfig, draw: float) -> Blur:
     return Blur(_between(draw, *config.blur_sigma), config.blur_kernel if config.blur_kind == "kernel" else None)

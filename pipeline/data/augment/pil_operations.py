@@ -20,6 +20,8 @@ from PIL import Image, ImageChops, ImageFilter
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 WHITE = 255
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in a gray level (ITU-R BT.601)."""
 Lap = Callable[[str], None]
 """Told the name of each part of the work (`crop`, `jitter`, `blur`, `other`) when it is done."""
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pipeline.config import Augment, Data
-from pipeline.config.data import Crops
+from pipeline.config import AugmentConfig, DataConfig
+from pipeline.config.data import CropsConfig
 
 NEVER = (0.0, 0.0)
 
@@ -24,11 +24,11 @@ class ViewKind:
     """
 
     size: int
-    augment: Augment
+    augment: AugmentConfig
 
 
 @lru_cache(maxsize=16)
-def view_kinds(data: Data, num_views: int | None = None) -> tuple[ViewKind, ...]:
+def view_kinds(data: DataConfig, num_views: int | None = None) -> tuple[ViewKind, ...]:
     """The views of every image, in order: the two of `data.augment`, or those of `data.views`.
 
     The first of a pair in `data.augment` is for view 1, the second for all others.
@@ -41,7 +41,7 @@ def view_kinds(data: Data, num_views: int | None = None) -> tuple[ViewKind, ...]
     Raises:
         ValueError: `num_views` is neither the number of views to compare nor one more.
     """
-    groups = data.views or (Crops(count=2),)
+    groups = data.views or (CropsConfig(count=2),)
     each = [group for group in groups for _ in range(group.count)]
     kinds = tuple(_kind(data, group, number) for number, group in enumerate(each))
     if num_views in (None, len(kinds)):
@@ -51,12 +51,12 @@ def view_kinds(data: Data, num_views: int | None = None) -> tuple[ViewKind, ...]
     return (*kinds, ViewKind(data.image_size, patch_augment(data.augment)))
 
 
-def sizes_differ(data: Data) -> bool:
+def sizes_differ(data: DataConfig) -> bool:
     """Whether an image has views of several sizes; they then travel packed (`pipeline.data.packing`), at every step."""
     return len({kind.size for kind in view_kinds(data)}) > 1
 
 
-def patch_augment(common: Augment) -> Augment:
+def patch_augment(common: AugmentConfig) -> AugmentConfig:
     """The settings of the negative patch, in a run that augments as `common` says."""
     return common.model_copy(
         update={
@@ -72,7 +72,7 @@ def patch_augment(common: Augment) -> Augment:
     )
 
 
-def _kind(data: Data, group: Crops, number: int) -> ViewKind:
+def _kind(data: DataConfig, group: CropsConfig, number: int) -> ViewKind:
     common, at = data.augment, min(number, 1)
 
     def both(own: float | None, pair: tuple[float, float]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.augment.fast_operations import FastOperations
 from pipeline.data.augment.keyed_draws import Purpose, keyed_normals
 from pipeline.data.augment.parameters import draw_parameters
@@ -38,7 +38,7 @@ class ViewMaker:
 
     def __init__(
         self,
-        data: Data,
+        data: DataConfig,
         num_views: int,
         seed: int,
         *,

@@ -7,6 +7,7 @@ Whatever can be read without torch is, so that a configuration can be checked ag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, Protocol
@@ -15,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.config.data import FOLDERS
 from pipeline.data.sampler import check_batch_size
 from pipeline.data.sets.files import FileImages
-from pipeline.data.sets.image_folder import FolderImages, has_train, split_folder
+from pipeline.data.sets.image_folder import FolderImages, ImageFolder
 from pipeline.data.sets.memory import check_memory
 from pipeline.data.sets.mnist_family import IDX_SETS, idx_folder, missing_idx, read_idx_set
 from pipeline.data.sets.packed import PackedImages, open_packed
@@ -67,7 +68,7 @@ class ImageDataset(Protocol):
         ...
 
 
-def open_dataset(data: Data, split: Split, shared: int | None = None) -> ImageDataset:
+def open_dataset(data: DataConfig, split: Split, shared: int | None = None) -> ImageDataset:
     """Open the training or the test set.
 
     Args:
@@ -88,13 +89,41 @@ def open_dataset(data: Data, split: Split, shared: int | None = None) -> ImageDa
         return read_idx_set(_idx_folder(data), data.name, split, _idx_part(data))
     root = _root(data)
     if data.name in FOLDERS:
-        return _open_folder(data, root, split)
+        folder = _image_folder(data, root)
+        return folder.train if split == "train" else folder.test
     if data.name == "packed":
         return _open_packed(data, root, split)
     return open_torchvision(data.name, root, split, data.split, data.download)
 
 
-def open_labelled(data: Data, split: Split) -> ImageDataset:
+class Splits:
+    """The training and the test set of a configuration, for who asks several questions of them: each is opened once.
+
+    Both raise as `open_dataset` when they are first asked for.
+
+    Args:
+        data: which data set.
+    """
+
+    def __init__(self, data: DataConfig) -> None:
+        self.data = data
+
+    @cached_property
+    def train(self) -> ImageDataset:
+        """What is trained on."""
+        return self._folder.train if self.data.name in FOLDERS else open_dataset(self.data, "train")
+
+    @cached_property
+    def test(self) -> ImageDataset:
+        """What is tested on."""
+        return self._folder.test if self.data.name in FOLDERS else open_dataset(self.data, "test")
+
+    @cached_property
+    def _folder(self) -> ImageFolder:
+        return _image_folder(self.data, _root(self.data))
+
+
+def open_labelled(data: DataConfig, split: Split) -> ImageDataset:
     """Open what a classifier can be fitted on: the part with labels, where the run trains on one without.
 
     Raises:
@@ -107,7 +136,7 @@ def open_labelled(data: Data, split: Split) -> ImageDataset:
     return found
 
 
-def preflight(data: Data, notes: list[str] | None = None, broken: list[str] | None = None) -> int:
+def preflight(splits: Splits, notes: list[str] | None = None, broken: list[str] | None = None) -> int:
     """Check, without torch, that the training set is there and readable; return the number of its images.
 
     Image files are checked by sample, unless others may stand in for them: the headers of up to 10,000, the whole of
@@ -115,7 +144,7 @@ def preflight(data: Data, notes: list[str] | None = None, broken: list[str] | No
     published one.
 
     Args:
-        data: which one.
+        splits: of the data set.
         notes: gets a sentence for what is left out.
         broken: gets what is wrong with each file of the sample that another one stands in for; None does not look.
 
@@ -123,13 +152,14 @@ def preflight(data: Data, notes: list[str] | None = None, broken: list[str] | No
         ConfigError: `data.root` is needed and missing, or the batches do not fit the data set.
         UserError: the files are not there, or damaged.
     """
+    data = splits.data
     if data.name in TORCHVISION_SETS:
         count = _preflight_torchvision(data, _root(data))
     elif data.name in IDX_SETS and data.download and idx_folder(data.name, _given(data), _idx_part(data)) is None:
         _root(data)
         count = IDX_SETS[data.name].published[_idx_part(data)]
     else:
-        images = open_dataset(data, "train")
+        images = splits.train
         count = len(images)
         if isinstance(images, FolderImages) and notes is not None:
             notes += images.notes
@@ -143,28 +173,30 @@ def preflight(data: Data, notes: list[str] | None = None, broken: list[str] | No
     return count
 
 
-def count_classes(data: Data) -> int:
+def count_classes(splits: Splits) -> int:
     """Classes of the training set, 0 if it has no labels, without opening more of it than their names."""
+    data = splits.data
     if data.name in TORCHVISION_SETS:
         return 0 if UNLABELED in (data.split or "") else TORCHVISION_SETS[data.name].classes
     if data.name in IDX_SETS:
         return IDX_SETS[data.name].classes[_idx_part(data)]
-    return 10 if data.name == "fashion_mnist_10k" else open_dataset(data, "train").num_classes
+    return 10 if data.name == "fashion_mnist_10k" else splits.train.num_classes
 
 
-def preflight_test(data: Data, notes: list[str] | None = None) -> int | None:
+def preflight_test(splits: Splits, notes: list[str] | None = None) -> int | None:
     """Images of the test set, whose classes must be those of the training set; None if torchvision is to read them.
 
     Args:
-        data: which one.
+        splits: of the data set.
         notes: gets a sentence about files that will be left out; None counts them and looks at none.
 
     Raises:
         UserError: there are none, they do not fit, or one of the same sample as in `preflight` cannot be decoded.
     """
+    data = splits.data
     if data.name in TORCHVISION_SETS or data.download:
         return None
-    images = open_dataset(data, "test")
+    images = splits.test
     if notes is None or not isinstance(images, FileImages):
         return len(images)
     if data.on_error == "fail":
@@ -179,11 +211,11 @@ def preflight_test(data: Data, notes: list[str] | None = None) -> int | None:
     return len(images) - len(broken)
 
 
-def _given(data: Data) -> Path | None:
+def _given(data: DataConfig) -> Path | None:
     return None if data.root is None else Path(data.root).expanduser()
 
 
-def _root(data: Data) -> Path:
+def _root(data: DataConfig) -> Path:
     root = _given(data)
     if root is not None:
         return root
@@ -197,36 +229,23 @@ def _root(data: Data) -> Path:
     raise ConfigError("data.root", f"{data.name} needs a folder, and none is given", "Set data.root=FOLDER")
 
 
-def _open_folder(data: Data, root: Path, split: Split) -> FolderImages:
+def _image_folder(data: DataConfig, root: Path) -> ImageFolder:
     check_part(data.name, data.split, {UNLABELED: 0})
-    unlabeled = data.split == UNLABELED
-    if unlabeled and split == "train" and not has_train(_existing(root)):
-        return FolderImages(root, unlabeled=True)  # a folder named val is one like any other here
-    layout = "splits" if unlabeled else data.layout
-    train = split_folder(root, "train", layout)
-    if split == "train":
-        return FolderImages(train, unlabeled=unlabeled)
-    return FolderImages(split_folder(root, split, layout), like=train, unlabeled=unlabeled)
+    return ImageFolder(root, data.layout, data.split == UNLABELED)
 
 
-def _existing(root: Path) -> Path:
-    if not root.is_dir():
-        raise UserError(f"data.root '{root}' is not a folder. Give the folder that holds the images")
-    return root
-
-
-def _open_packed(data: Data, root: Path, split: Split) -> PackedImages:
+def _open_packed(data: DataConfig, root: Path, split: Split) -> PackedImages:
     check_part(data.name, data.split, {})
     return open_packed(root, split)
 
 
-def _idx_part(data: Data) -> str:
+def _idx_part(data: DataConfig) -> str:
     known = IDX_SETS[data.name]
     check_part(data.name, data.split, known.published)
     return known.part(data.split)
 
 
-def _idx_folder(data: Data) -> Path:
+def _idx_folder(data: DataConfig) -> Path:
     part = _idx_part(data)
     folder = idx_folder(data.name, _given(data), part)
     if folder is not None:
@@ -243,7 +262,7 @@ def _idx_folder(data: Data) -> Path:
     return folder
 
 
-def _preflight_torchvision(data: Data, root: Path) -> int:
+def _preflight_torchvision(data: DataConfig, root: Path) -> int:
     known = TORCHVISION_SETS[data.name]
     check_part(data.name, data.split, known.parts)
     part = known.part("train", data.split)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.data.sets.jpeg_header import MAGIC, SIDEWAYS, JpegHeader, orientation_of, read_header
-from pipeline.errors import UserError
+from pipeline.errors import UserError, reason_of
 
 MAX_PIXELS = 178_956_970
 """Images of more pixels are refused: a small file that announces them can fill the memory. PIL's limit."""
@@ -139,7 +139,7 @@ def _decode_with_pil(data: bytes | memoryview, name: str) -> NDArray[np.uint8]:
     except Image.DecompressionBombError:
         raise undecodable(name, TOO_LARGE) from None
     except Exception as error:  # PIL's decoders raise whatever a damaged file leads them to
-        raise undecodable(name, str(error) or type(error).__name__) from None
+        raise undecodable(name, reason_of(error)) from None
 
 
 def _to_bytes(image: Image.Image) -> NDArray[np.uint8]:

@@ -33,6 +33,10 @@ class LeftOut:
         """Note one more."""
         self.by_reason.setdefault(reason, []).append(path)
 
+    def copy(self) -> LeftOut:
+        """The same paths; what is added to one is not added to the other."""
+        return LeftOut({reason: [*paths] for reason, paths in self.by_reason.items()})
+
     def notes(self) -> list[str]:
         """A sentence for each reason."""
         return [
@@ -42,19 +46,36 @@ class LeftOut:
         ]
 
 
-def is_image(name: str) -> bool:
-    """Whether a file of that name should be an image."""
-    return name.lower().endswith(EXTENSIONS)
+@dataclass(frozen=True)
+class Listing:
+    """What lies in one folder, itself and not below it.
+
+    Args:
+        folder: its path.
+        folders: names of the folders in it, in order: neither hidden ones nor links that lead back above themselves.
+        files: names of the image files in it, in order.
+        left_out: what else lies there that somebody might have meant.
+    """
+
+    folder: Path
+    folders: list[str]
+    files: list[str]
+    left_out: LeftOut
 
 
-def subfolders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
-    """The names of the folders in `folder`, in order: neither hidden ones nor links that lead back above themselves.
+def list_folder(folder: Path) -> Listing:
+    """Read a folder once.
 
     Raises:
         UserError: it, or what is in it, cannot be read.
     """
-    found, _ = _entries(str(folder), [_identity(str(folder))], LeftOut() if left_out is None else left_out)
-    return found
+    left_out = LeftOut()
+    return Listing(folder, *_entries(str(folder), [_identity(str(folder))], left_out), left_out)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of that name should be an image."""
+    return name.lower().endswith(EXTENSIONS)
 
 
 def has_image(folder: Path) -> bool:
@@ -62,23 +83,25 @@ def has_image(folder: Path) -> bool:
     return any(files for _, _, files in _walk(str(folder), "", [], LeftOut()))
 
 
-def images_below(folder: Path, place: str, left_out: LeftOut) -> list[str]:
-    """All image files below `folder/place`, relative to `folder`: folders in the order of their paths, as torchvision.
+def images_below(listing: Listing, place: str, left_out: LeftOut) -> list[str]:
+    """All image files below a folder, relative to it: folders in the order of their paths, as torchvision.
 
     Links are followed, and a link that leads nowhere counts as a file, for its content may have been there.
 
     Args:
-        folder: the data set.
-        place: below it; "." for all of it.
-        left_out: gets what is passed over.
+        listing: of the folder of the data set.
+        place: one of its folders; "." for all of it.
+        left_out: gets what is passed over below the folder, not in it.
 
     Raises:
         UserError: a folder cannot be read.
     """
-    top, prefix = (str(folder), "") if place == "." else (os.path.join(folder, place), place)
-    above = [] if place == "." else [_identity(str(folder))]
-    found = sorted(_walk(top, prefix, above, left_out))
-    return [os.path.join(below, name) for _, below, names in found for name in names]
+    top, above = str(listing.folder), [_identity(str(listing.folder))]
+    places = listing.folders if place == "." else [place]
+    below = [found for name in places for found in _walk(os.path.join(top, name), name, above, left_out)]
+    if place == ".":
+        below.append((top, "", listing.files))
+    return [os.path.join(prefix, name) for _, prefix, names in sorted(below) for name in names]
 
 
 def leading_out(names: Iterable[str], root: str) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from pipeline.data.sets.decoding import MAX_PIXELS, TOO_LARGE, open_image, undecodable
 from pipeline.data.sets.files import FileNames, Progress, for_each_block, open_file, unreadable
 from pipeline.data.sets.jpeg_header import SIDEWAYS, orientation_of, read_header
-from pipeline.errors import UserError
+from pipeline.errors import UserError, reason_of
 
 HEAD_BYTES = 4096
 """Of a file that are read first: enough for the header of most JPEGs, and a page of most file systems."""
@@ -97,7 +97,7 @@ def read_size(path: str) -> tuple[int, int, int]:
             raise NoImage(unreadable(path, error), nbytes) from None
         raise NoImage(undecodable(path, str(error)), nbytes) from None
     except Exception as error:  # PIL's decoders raise whatever a damaged file leads them to
-        raise NoImage(undecodable(path, str(error) or type(error).__name__), nbytes) from None
+        raise NoImage(undecodable(path, reason_of(error)), nbytes) from None
     if sides[0] * sides[1] > MAX_PIXELS:
         raise NoImage(undecodable(path, TOO_LARGE), nbytes)
     if not sides[0] * sides[1]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import tempfile
 from collections.abc import Mapping
 from math import prod
 from typing import Any
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from pipeline.data.sets.arrays import ArrayImages
 from pipeline.data.sets.files import FileImages, FileNames, Progress, file_sizes, for_each_block, open_file
 from pipeline.errors import UserError
+from pipeline.ordinary_files import open_unnamed_file
 
 ALIGNMENT = 64
 ARRAY_BLOCK = 1024
@@ -134,7 +134,7 @@ def _create(header: Mapping[str, Any], specs: Mapping[str, Spec]) -> tuple[int, 
         placed[name] = [kind, list(shape), place]
         place = _aligned(place + prod(shape) * np.dtype(kind).itemsize)
     text = json.dumps({**header, "arrays": placed}).encode().ljust(width)
-    descriptor = _nameless()
+    descriptor = open_unnamed_file("onward-data")
     os.ftruncate(descriptor, max(place, 1))
     block = mmap.mmap(descriptor, 0)
     block[: 8 + width] = width.to_bytes(8, "little") + text
@@ -150,10 +150,3 @@ def _views(block: mmap.mmap, placed: Mapping[str, Any]) -> Arrays:
 
 def _aligned(place: int) -> int:
     return -(-place // ALIGNMENT) * ALIGNMENT
-
-
-def _nameless() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("onward-data")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.data.sets.arrays import ArrayImages
 from pipeline.data.sets.files import FileImages, FileNames
-from pipeline.errors import ConfigError, UserError
+from pipeline.errors import ConfigError, UserError, reason_of
 
 Found = Literal["loader", "arrays", "samples", "pets", "caltech101", "caltech256", "tensors"]
 
@@ -179,9 +179,8 @@ def downloaded(load: Callable[[], Any], root: Path) -> Any:
             f"torchvision needs the package '{package}' to read the data set in '{root}'. Install it with pip"
         ) from None
     except (RuntimeError, OSError, ValueError, KeyError, IndexError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"torchvision could not read or download the data set in '{root}' ({reason}). "
+            f"torchvision could not read or download the data set in '{root}' ({reason_of(error)}). "
             "Check the network and the folder, or put the files there yourself"
         ) from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pipeline.errors import ConfigError, nearest
+from pipeline.errors import ConfigError, allowed_names
 
 STANDARD = (
     "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow",
@@ -29,7 +29,7 @@ def resolve(names: Literal["none", "standard", "all"] | tuple[str, ...]) -> tupl
             raise ConfigError(
                 "evaluation.corruptions.names",
                 f"there is no corruption '{name}'",
-                nearest(name, (*STANDARD, *EXTRA, "none", "standard", "all")),
+                allowed_names(name, (*STANDARD, *EXTRA, "none", "standard", "all")),
             )
     return tuple(name for name in STANDARD + EXTRA if name in names)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline.config.evaluation import Evaluation
+from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.places import FEATURES, Feature
 from pipeline.evaluation.document import DataInfo, Document, Record
 from pipeline.validation.loading import dump_config, load_config
@@ -30,7 +30,7 @@ def document(results: Sequence[Record], run: str = "runs/a", **changes: Any) -> 
     fields: dict[str, Any] = {
         "run": run,
         "checkpoint": None,
-        "config": Evaluation().model_dump(mode="json"),
+        "config": EvaluationConfig().model_dump(mode="json"),
         "run_config_digest": "0" * 64,
         "seed": 0,
         "versions": {"python": "3.12.1", "torch": "2.15.0", "torchvision": "0.30.0", "onward": "0.1.0"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,9 +13,8 @@ import pytest
 
 from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED
 from launch.failure import record_failure
-from launch.prepare.resume import Opened
+from launch.prepare.prepared_run import PreparedRun
 from launch.processes import torchrun as train
-from launch.processes.rank_run import NothingToDo
 from launch.processes.rank_word import NotOfRankZeroError, rendezvous_of, sealed
 from pipeline.config import Config
 from pipeline.errors import UserError
@@ -86,7 +85,7 @@ def lead(
 ) -> tuple[int, Group, RankStart]:
     group, prepared = Group(0), RankStart(run_dir=str(run.path), private_dir=str(run.path), store="", control="control")
     write_key(run.path / KEY_FILE)
-    monkeypatch.setattr(train, "prepared_run", lambda arguments, stack, group: (None, run, 0, ()))
+    monkeypatch.setattr(train, "rank_run", lambda *_: nullcontext(PreparedRun(small_config(), run, ())))
     monkeypatch.setattr(train, "_start_coordinator", lambda *_: (coordinator, prepared, KEY))
     monkeypatch.setattr(train, "_train", lambda *_: finished)
     return train._lead(cast(RunGroup, group), ["config.yaml"]), group, prepared
@@ -137,23 +136,20 @@ def test_whoever_is_interrupted_while_waiting_for_the_coordinator_still_waits_a_
     assert coordinator.limits == [None, train.LEAVE_SECONDS]
 
 
-@pytest.mark.parametrize(
-    ("reason", "finished"),
-    [(UserError("no such file"), False), (NothingToDo(Opened(Path("run"), finished=True)), True)],
-)
+@pytest.mark.parametrize("finished", [False, True])
 def test_the_other_ranks_hear_that_there_is_no_run_and_whether_that_is_well(
-    reason: Exception, finished: bool, monkeypatch: pytest.MonkeyPatch
+    finished: bool, run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(arguments: list[str], stack: ExitStack, group: Group) -> None:
-        raise reason
+    @contextmanager
+    def rank_run(arguments: list[str], group: Group) -> Iterator[PreparedRun]:
+        if not finished:
+            raise UserError("no such file")
+        yield PreparedRun(small_config(), run, (), finished=True)
 
     group = Group(0)
-    monkeypatch.setattr(train, "prepared_run", refuse)
-    if finished:
+    monkeypatch.setattr(train, "rank_run", rank_run)
+    with nullcontext() if finished else pytest.raises(UserError):
         assert train._lead(cast(RunGroup, group), ["config.yaml"]) == 0
-    else:
-        with pytest.raises(type(reason)):
-            train._lead(cast(RunGroup, group), ["config.yaml"])
     assert group.published == [("last", "run", {"run_dir": "", "finished": finished})]
 
 

@@ -20,7 +20,7 @@ from launch.tables.comparison import compare_documents
 from launch.tables.comparison_plots import write_comparison
 from launch.tables.figures import PALETTE, block_colours, named_blocks, series_style
 from launch.tables.plots import write_plots
-from pipeline.config.evaluation import Evaluation
+from pipeline.config.evaluation import EvaluationConfig
 from pipeline.evaluation.document import Document, Record
 from tests.launch.commands.evaluations import DATA, document, full
 
@@ -93,7 +93,7 @@ def test_what_rounding_left_of_nothing_is_not_drawn(
 
 @pytest.mark.parametrize("ranks", [None, [6], "x", [0, 5], [300, 400]])
 def test_spectra_without_usable_ranks_are_drawn_without_a_fit(ranks: Any, figures: dict[str, Figure]) -> None:
-    config = Evaluation().model_dump(mode="json") | {"quality": {"ranks": ranks}}
+    config = EvaluationConfig().model_dump(mode="json") | {"quality": {"ranks": ranks}}
     record = Record(DATA, 1, "trunk", "quality", "alpha", value=1.0)
     write_plots(document([record], spectra={"1.trunk": [1.0, 0.5]}, config=config), Path())
     assert len(lines(figures["spectra"], 0)) == 1

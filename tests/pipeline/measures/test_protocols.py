@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
-from pipeline.config.evaluation import Evaluation
+from pipeline.config.evaluation import EvaluationConfig
 from pipeline.measures.protocols import BLOCKWISE, BYOL, LIDAR, PROTOCOLS, Protocol
 
 STEPS = 7
@@ -71,6 +71,6 @@ def test_other_epochs_take_the_schedule_with_them(epochs: int) -> None:
 
 
 def test_every_protocol_that_can_be_asked_for_is_here() -> None:
-    asked = Evaluation.model_validate({"linear": ("quick", *PROTOCOLS)}).linear
+    asked = EvaluationConfig.model_validate({"linear": ("quick", *PROTOCOLS)}).linear
     assert asked == ("quick", "blockwise", "byol", "lidar")
     assert all(PROTOCOLS[name].name == name for name in PROTOCOLS)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import observing as settings
-from pipeline.errors import ConfigError
-from pipeline.plugins import Named, first_line
+from pipeline.errors import ConfigError, first_line
+from pipeline.plugins import Named
 from workers.observing.observer import Event, RunFacts
 from workers.observing.trackers.base import Tracker
 from workers.observing.trackers.delivery import Delivery
@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 3.0
 """How long the user is not told that they are waited for."""
 
 
-def check_trackers(trackers: Sequence[settings.Tracker]) -> None:
+def check_trackers(trackers: Sequence[settings.TrackerConfig]) -> None:
     """Whether there are the packages that they need and are in, and no two get into each other's way; imports nothing.
 
     Raises:
@@ -57,7 +57,7 @@ def _installed(package: str) -> bool:
 
 
 def start_trackers(
-    trackers: Sequence[settings.Tracker], facts: RunFacts, tell: Callable[[Event], None]
+    trackers: Sequence[settings.TrackerConfig], facts: RunFacts, tell: Callable[[Event], None]
 ) -> TrackerObserver:
     """Import and start them, one after the other, each in a thread of its own.
 
@@ -80,7 +80,7 @@ def start_trackers(
     return observer
 
 
-def _started(tracker: settings.Tracker, key: str, facts: RunFacts) -> Delivery:
+def _started(tracker: settings.TrackerConfig, key: str, facts: RunFacts) -> Delivery:
     delivery = Delivery(tracker.kind, partial(_make, tracker, key), facts)
     if not delivery.start(START_SECONDS):
         problem = f"'{tracker.kind}' has not started within {START_SECONDS:g} s"
@@ -93,7 +93,7 @@ def _started(tracker: settings.Tracker, key: str, facts: RunFacts) -> Delivery:
     return delivery
 
 
-def _make(tracker: settings.Tracker, key: str) -> Tracker:
+def _make(tracker: settings.TrackerConfig, key: str) -> Tracker:
     name = BUNDLED.get(tracker.kind, tracker.kind)
     made = Named(f"{key}.kind", name, f"{key}.options", tracker.options).call()
     if not isinstance(made, Tracker):

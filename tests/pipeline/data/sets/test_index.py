@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets.arrays import ArrayImages
 from pipeline.data.sets.datasets import open_dataset
 from pipeline.data.sets.files import FileNames
@@ -29,7 +29,7 @@ def write(folder: Path) -> Path:
 
 
 def index(folder: Path) -> Index:
-    return scan(open_dataset(Data(name="image_folder", root=str(folder)), "train"))
+    return scan(open_dataset(DataConfig(name="image_folder", root=str(folder)), "train"))
 
 
 def array(shape: tuple[int, ...] = (5, 4, 4), labels: int = 0) -> ArrayImages:
@@ -136,7 +136,7 @@ def test_what_is_no_data_set() -> None:
 
 
 def test_a_gone_file_is_named(tmp_path: Path) -> None:
-    images = open_dataset(Data(name="image_folder", root=str(write(tmp_path))), "train")
+    images = open_dataset(DataConfig(name="image_folder", root=str(write(tmp_path))), "train")
     before = scan(images)
     (tmp_path / "b" / "1.jpg").unlink()
     changed = difference(before, scan(images))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets.datasets import open_dataset
 from pipeline.data.sets.shared import open_shared, share
 
@@ -39,8 +39,8 @@ def advised(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def data(root: Path, **keys: object) -> Data:
-    return Data(name="image_folder", root=str(root), batch_size=2, image_size=16, **keys)  # type: ignore[arg-type]
+def data(root: Path, **keys: object) -> DataConfig:
+    return DataConfig(name="image_folder", root=str(root), batch_size=2, image_size=16, **keys)  # type: ignore[arg-type]
 
 
 def test_files_that_are_expected(photos: Path, advised: list[str]) -> None:
@@ -68,5 +68,5 @@ def test_what_is_in_memory_needs_no_file(photos: Path, advised: list[str]) -> No
     assert descriptor is not None
     open_shared(descriptor).expect([0])
     os.close(descriptor)
-    open_dataset(Data(), "train").expect([0])
+    open_dataset(DataConfig(), "train").expect([0])
     assert advised == []
