@@ -220,14 +220,14 @@ class Reader:
         from rich.console import Console
 
         from launch.commands.pack import pack, verify_packed
-        from pipeline.data.sets.packed import Settings
+        from pipeline.data.sets.packed import PackSettings
 
         if name == "verify":
             verify_packed(Path(self._real([str(given["folder"])])[0]), Console(quiet=True))
             return
         source, out = self._real([str(given["source"]), str(given["out"])])
         shutil.rmtree(out, ignore_errors=True)
-        settings = Settings(format=given["kind"], short_side=given["short_side"], quality=given["quality"])
+        settings = PackSettings(format=given["kind"], short_side=given["short_side"], quality=given["quality"])
         pack(Path(source), Path(out), settings, 2, Console(quiet=True))
 
     def _torchrun(self, options: Sequence[str], module: str, words: Sequence[str]) -> Wrong:

@@ -101,7 +101,7 @@ OVERLAP = {name: {"dtype": "F32", "shape": [8], "data_offsets": [at, at + 32]} f
 HOSTILE: list[tuple[Damage, str]] = [
     (lambda folder: (folder / "manifest.json").write_text("[" * 200_000), "no manifest"),
     (lambda folder: (folder / "manifest.json").write_bytes(b" " * (MAX_BYTES + 1)), "larger than"),
-    (doubled, "stands twice"),
+    (doubled, "occurs twice"),
     (with_counters({"skipped_in_a_row": float("inf")}), "finite number"),
     (with_counters({"skipped_in_a_row": 10**300}), "finite number"),
     (linked, "not an ordinary file"),

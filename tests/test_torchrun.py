@@ -37,6 +37,7 @@ def agents(
     *overrides: str,
     restarts: int = 0,
     anew: bool = True,
+    forked: bool = True,
     environment: dict[str, str] | None = None,
 ) -> Iterator[list[Process]]:
     """`count` torchruns that start `each` processes; several stand for several hosts, and meet at a port."""
@@ -50,7 +51,7 @@ def agents(
     command = python("-m", "torch.distributed.run", *meet, f"--nproc-per-node={each}", f"--max-restarts={restarts}")
     command += ["-m", "launch.train", str(trial.folder / "tiny.yaml"), f"run_dir={trial.run}", *STEPS, *overrides]
     given = {**trial.environment, "OMP_NUM_THREADS": "1", **(environment or {})} | ({ANEW: "1"} if anew else {})
-    started = [Process(command, given) for _ in range(count)]
+    started = [Process(command, given, forked) for _ in range(count)]
     try:
         yield started
     finally:
@@ -72,7 +73,7 @@ def causes(error: str) -> list[str]:
 
 
 def test_torchrun_by_hand_gives_the_same_weights(tmp_path: Path) -> None:
-    with disturbed(tmp_path) as trial, agents(trial, 1, 2, "processes=2") as processes:
+    with disturbed(tmp_path) as trial, agents(trial, 1, 2, "processes=2", forked=False) as processes:
         codes, _, error = ended(processes)
         assert codes == [0], error
         assert trial.digest == undisturbed()
@@ -173,13 +174,20 @@ def test_who_reaches_the_store_cannot_tell_a_rank_what_to_run(tmp_path: Path) ->
     )
     (trap / "key").write_text("0" * 64)
     os.chown(trap, NOBODY, NOBODY)
-    lie = {"run_dir": str(trap), "private_dir": str(trap), "key": "0" * 64, "store": "", "control": None, "seal": ""}
+    lie = {
+        "run_dir": str(trap),
+        "private_dir": str(trap),
+        "key": "0" * 64,
+        "store": "",
+        "control": None,
+        "signature": "",
+    }
     hook, go, port = tmp_path / "hook", tmp_path / "go", tmp_path / "port"
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(LATE)
     given = {"PYTHONPATH": str(hook), "GO": str(go), "PORT": str(port)}
     overrides = ("link.kind=p2p", "processes=2")
-    refused = "rank 1: passed over a word in torchrun's store that is not of rank 0"
+    refused = "rank 1: ignored an announcement in torchrun's store that is not of rank 0"
     with (
         disturbed(tmp_path) as trial,
         agents(trial, 2, 1, *overrides, anew=False, environment=given) as processes,

@@ -1,11 +1,11 @@
-"""In what two configurations differ, and whether they are of one run.
+"""How two configurations differ, and whether they are of one run.
 
-What decides the numbers must be the same; how they are computed may differ: the runtime, the link, the devices.
+Keys that decide the numbers must be the same; keys of how they are computed may differ: runtime, link, devices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.config import Config
@@ -18,7 +18,7 @@ FREE = (
     "evaluation", "engine.shard_optimizer", "train.max_skipped", "data.workers", "data.root", "data.download",
     "data.feed", "data.in_memory", "data.affinity", "data.on_error", "data.scan_headers", "determinism",
 )  # fmt: skip
-"""What may differ from the run that is continued."""
+"""Keys and sections that may differ from the run that is continued."""
 
 
 def is_free(key: str) -> bool:
@@ -32,25 +32,23 @@ def is_free(key: str) -> bool:
 def differences(
     there: Config, here: Config, may_differ: Callable[[str], bool] = lambda key: key == "run_dir"
 ) -> dict[str, str]:
-    """What two configurations differ in: `key is A there, B here` by key, but for keys that `may_differ`."""
-    before, after = (_flat(config.model_dump(mode="json")) for config in (there, here))
+    """The differences between two configurations, by key: `key is A there, B here`; without keys that `may_differ`."""
+    before, after = (flatten(config.model_dump(mode="json")) for config in (there, here))
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and not may_differ(key)]
     if not keys:
         return {}
-    shown_before, shown_after = (_flat(without_secrets(config)) for config in (there, here))
+    shown_before, shown_after = (flatten(without_secrets(config)) for config in (there, here))
     return {key: f"{key} is {shown(shown_before.get(key))} there, {shown(shown_after.get(key))} here" for key in keys}
 
 
 def deciding_differences(there: Config, here: Config) -> dict[str, str]:
-    """As `differences`, of what decides the numbers."""
+    """As `differences`, of the keys that decide the numbers."""
     return differences(there, here, is_free)
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by their dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat

@@ -1,6 +1,6 @@
 """Everything that can be found wrong before a process starts, in seconds and without torch.
 
-The cheap questions come first; the data set, which may take a while to look through, comes last.
+The cheap checks come first; the data set, whose files take longest, comes last.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from launch.prepare.ports import check_port
 from pipeline.config import Config
 from pipeline.data.sampler import StepPlan
 from pipeline.data.sets import datasets
-from pipeline.data.sets.decoding import leave_warnings_to_us
-from pipeline.data.sets.unreadable import named
+from pipeline.data.sets.decoding import silence_size_warnings
+from pipeline.data.sets.unreadable import summarized
 from pipeline.errors import ConfigError, UserError
 from pipeline.shapes import embedding_width
 from pipeline.validation.combinations import check_devices, key_of
@@ -28,13 +28,13 @@ from workers.run.files import RunDir
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run will be.
+    """What a run will train on, where, and for how many steps.
 
     Args:
         num_images: images in the training set.
-        num_broken: of them, as far as a sample tells, that others will stand in for.
+        num_broken: of them, as far as a sample shows, that other images will replace.
         num_classes: of the training set; 0 without labels.
-        num_test_images: None if there are none, or nobody knows before they are read.
+        num_test_images: None if there are none, or their number shows only when they are read.
         placements: one per stage, in order.
         steps_per_epoch: at least 1.
         total_steps: at least 1.
@@ -65,8 +65,8 @@ def preflight(
         config: of the run.
         splits: of its data set.
         earlier: the run that it goes on with.
-        scan: looks at more of the images; called when everything else is in order.
-        sample: count the images of a sample that others stand in for; `train` names those of all files itself.
+        scan: reads more of the images; called before the data set is checked.
+        sample: count the images of a sample that others will replace; `train` names those of all files later.
 
     Raises:
         ConfigError: a value that does not fit this machine or the data.
@@ -81,14 +81,16 @@ def preflight(
     check_trackers(config.trackers)
     if earlier is not None:
         check_data(splits, earlier)
-    leave_warnings_to_us()
-    _try_own_losses(config)
+    silence_size_warnings()
+    _try_custom_losses(config)
     notes: list[str] = []
     scan(splits)
     broken: list[str] | None = [] if sample else None
     num_images = datasets.preflight(splits, notes, broken)
     if broken:
-        notes.append(f"{len(broken)} training images cannot be used, and others stand in for them: {named(broken)}")
+        notes.append(
+            f"{len(broken)} training images cannot be used, and others stand in for them: {summarized(broken)}"
+        )
     classes = datasets.count_classes(splits)
     _check_classes(config, classes)
     tests = _test_images(config, splits, notes)
@@ -107,10 +109,10 @@ def preflight(
 
 
 def _threads_of_one_process(config: Config, devices: list[str]) -> list[str]:
-    """A baseline on one core looks slower than it is beside a pipeline that has one for each of its stages."""
+    """A note that a baseline on one core is no fair comparison with a pipeline that has a core for each stage."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    told = "threads" in config.model_fields_set
-    if config.mode != "end_to_end" or told or config.num_stages == 1 or cores == 1 or set(devices) != {"cpu"}:
+    is_given = "threads" in config.model_fields_set
+    if config.mode != "end_to_end" or is_given or config.num_stages == 1 or cores == 1 or set(devices) != {"cpu"}:
         return []
     return [
         f"mode=end_to_end trains all {config.num_stages} blocks in one process on one thread, where a pipeline has a "
@@ -119,7 +121,7 @@ def _threads_of_one_process(config: Config, devices: list[str]) -> list[str]:
 
 
 def _test_images(config: Config, splits: datasets.Splits, notes: list[str]) -> int | None:
-    """How many there are; a note if the linear probe at the end of the run could not be measured on them."""
+    """The number of test images; adds a note if the linear probe at the end of the run cannot be measured on them."""
     try:
         return datasets.preflight_test(splits, notes if config.evaluation.linear_probe else None)
     except UserError as error:
@@ -128,16 +130,16 @@ def _test_images(config: Config, splits: datasets.Splits, notes: list[str]) -> i
         return None
 
 
-def _try_own_losses(config: Config) -> None:
-    """Only where there are any: it takes the seconds that torch needs."""
+def _try_custom_losses(config: Config) -> None:
+    """Try the user's own losses, if there are any: importing torch for it takes seconds."""
     if any(":" in config.stage(index).objective.kind for index in range(1, config.num_stages + 1)):
-        from pipeline.objectives.own_losses import try_own_losses
+        from pipeline.objectives.custom_losses import try_custom_losses
 
-        try_own_losses(config)
+        try_custom_losses(config)
 
 
 def _check_classes(config: Config, classes: int) -> None:
-    """Who uses labels must find some, and a supervised block must end with as many outputs as there are classes."""
+    """Raises where labels are used and there are none, or a supervised block has not one output per class."""
     if not config.uses_labels:
         return
     check_labels(config, classes)
@@ -159,7 +161,7 @@ def _check_classes(config: Config, classes: int) -> None:
 
 
 def _check_compiler(config: Config, devices: list[str]) -> None:
-    """torch.compile writes C++ for a CPU."""
+    """Raises where torch.compile has no C++ compiler, which it needs for a CPU."""
     for index, device in enumerate(devices, 1):
         compiler = os.environ.get("CXX", "g++")
         if device == "cpu" and config.stage(index).precision.compile and shutil.which(compiler) is None:

@@ -1,10 +1,13 @@
 """The one way from a configuration to a run that may start, which ends in one record.
 
-    claim the directory > read the run in it > check everything > index the data, or find the snapshot > write the run
-    `run_lock`            `resume`             `preflight`        `data_index`       `resume`             `run_dir`
+    claim the directory                                   run_lock
+    read the configuration of the run in it               resume
+    check configuration, machine and data                 preflight
+    index the data, or find the snapshot to continue from data_index, resume
+    write the run, or roll it back                        run_dir, resume
 
-Each of them looks once, and hands on what it has found. `onward train`, `onward resume`, rank 0 of torchrun and a
-serial run started by hand go this way; `onward check` goes it up to the checks, and writes nothing.
+Each step reads once and passes on what it has read. `onward train`, `onward resume`, rank 0 of torchrun and a serial
+run without the command line take this way; `onward check` makes the same checks and writes nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +29,6 @@ from pipeline.data.sets.datasets import Splits
 from workers.observing.terminal.verbosity import say
 from workers.run.environment import PREPARED
 from workers.run.files import RunDir
-from workers.topology.processes import TrainingProcess
 
 START_STEP = "ONWARD_START_STEP"
 """The variable with the first step to train, in the environment of the process of a serial run."""
@@ -34,7 +36,7 @@ START_STEP = "ONWARD_START_STEP"
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run whose directory is claimed and written, and which nothing stands in the way of.
+    """A run that may start: it passed all checks, and its directory is claimed and written.
 
     Args:
         config: of the run, with its `run_dir` filled in; of a finished run, that it was trained with.
@@ -43,7 +45,7 @@ class PreparedRun:
         start_step: the first step to train, counted from 0.
         finished: it has been trained to its end.
         unmeasured: it has, and was ended while its blocks were measured, which is all that is left to do.
-        lock: descriptor of the open lock, for processes that are to hold it too; empty where there is none.
+        lock: descriptor of the open lock, for processes that are to inherit it; empty where there is none.
     """
 
     config: Config
@@ -53,10 +55,6 @@ class PreparedRun:
     finished: bool = False
     unmeasured: bool = False
     lock: tuple[int, ...] = ()
-
-    def device_of(self, process: TrainingProcess) -> str:
-        """The device of a training process, as torch names it."""
-        return self.placements[process.stages[0] - 1].devices[process.replica - 1]
 
     def environment(self) -> dict[str, str]:
         """What `handed_over` reads, for the process of a serial run."""
@@ -83,7 +81,7 @@ def prepare_run(config: Config, name: str, notes: Sequence[str] = (), wait: floa
         config: of the run.
         name: of the configuration; names the directory where `run_dir` is not given.
         notes: sentences for the user, to be printed before those that are found here.
-        wait: seconds in which an earlier process may let go of the directory.
+        wait: seconds in which an earlier process may release the directory.
 
     Raises:
         ConfigError: a value that does not fit this machine, the data or the run that is there; or the directory cannot
@@ -91,8 +89,8 @@ def prepare_run(config: Config, name: str, notes: Sequence[str] = (), wait: floa
         UserError: data that are not there or cannot be read.
     """
     with claim_run(config, name, wait) as claim:
-        prepared, found = _prepare(config, claim)
-        for note in (*notes, *claim.notes, *found):
+        prepared, own_notes = _prepare(config, claim)
+        for note in (*notes, *claim.notes, *own_notes):
             say(note, important=prepared.finished)
         if not prepared.finished:
             claim.keep()
@@ -104,7 +102,7 @@ def dry_run(config: Config, scan: Callable[[Splits], None] = lambda splits: None
 
     Args:
         config: of the run.
-        scan: looks at more of the images; called when everything else is in order.
+        scan: reads more of the images; called before the data set is checked.
 
     Raises:
         ConfigError, UserError: as `prepare_run`.
@@ -119,7 +117,7 @@ def dry_run(config: Config, scan: Callable[[Splits], None] = lambda splits: None
 
 
 def _prepare(config: Config, claim: Claim) -> tuple[PreparedRun, list[str]]:
-    """The run, and sentences for the user; what is known of every image is not kept longer than this."""
+    """The run, and sentences for the user. The names of all images are freed when it returns."""
     run, splits = claim.run, Splits(config.data)
     earlier = earlier_run(config, run)
     plan = preflight(config, splits, None if earlier is None else run)

@@ -1,4 +1,4 @@
-"""Going on with a run that was stopped: whether the directory holds the same run, and from which snapshot."""
+"""Continuing a run that was stopped: whether the directory holds the same run, and from which snapshot."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ResumePoint:
     """How far a run has been trained.
 
     Args:
-        steps: already trained, to go on from; 0 starts over.
+        steps: already trained, from which to continue; 0 starts over.
         finished: the run has been trained to its end.
         unmeasured: it was ended while its blocks were measured, which is all that is left to do.
         notes: sentences for the user.
@@ -53,10 +53,10 @@ class ResumePoint:
 
 
 def earlier_run(config: Config, run: RunDir) -> Config | None:
-    """The configuration of the run that is in the directory; None if there is none. No snapshot is looked at.
+    """The configuration of the run that is in the directory; None if there is none. No snapshot is read.
 
     Raises:
-        ConfigError: `config` may not go on with it.
+        ConfigError: `config` may not continue it.
     """
     return check_same_run(config, run) if _is_run(run) else None
 
@@ -76,7 +76,7 @@ def check_same_run(config: Config, run: RunDir) -> Config:
 
 
 def _is_run(run: RunDir) -> bool:
-    """Whether there is one: what was refused before its first step, for its configuration, may have another."""
+    """Whether there is one. One that was refused for its configuration before its first step may be replaced."""
     if not run.config.is_file():
         return False
     failure = read_failure(run)
@@ -96,7 +96,7 @@ def check_resumable(path: Path) -> None:
 
 
 def find_resume_point(run: RunDir) -> ResumePoint:
-    """What the run can go on from; changes nothing. Reads every file of the newest snapshot."""
+    """From where the run can be continued; changes nothing. Reads every file of the newest snapshot."""
     report = read_report(run) or {}
     if "final_digest" in report and TO_BE_MEASURED not in report:
         return ResumePoint(finished=True, notes=(f"the run in {run.path} has been trained to its end: nothing to do",))
@@ -118,10 +118,10 @@ def find_resume_point(run: RunDir) -> ResumePoint:
 
 
 def roll_back(config: Config, run: RunDir, steps: int) -> None:
-    """Make the run directory as it was after so many steps: what was written later goes, but for its events.
+    """Remove what was written after so many steps, but for the events, and write the configuration.
 
     Args:
-        config: with which it goes on.
+        config: with which it continues.
         run: the directory.
         steps: after which there is a snapshot; 0 starts over.
 
@@ -158,7 +158,7 @@ def _what_can_be_done(path: Path, keys: set[str]) -> str:
 
 
 def _keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
-    """Leave only those; a long run has gigabytes of lines, which are never in memory together."""
+    """Keep only the wanted lines; a long run has gigabytes of them, which are never in memory together."""
     if path.is_file():
         with open_to_read(path, path.parent) as file:
             pieces = iter(lambda: file.readline(MAX_LINE), b"")
@@ -167,7 +167,7 @@ def _keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
 
 
 def _is_event(line: str) -> bool:
-    """Whether a line of the events can be read; all that have happened are kept."""
+    """Whether a line of the events can be read; all events are kept, also those after the snapshot."""
     try:
         Event.from_json(json.loads(line))
     except (ValueError, RecursionError, MalformedMessage):

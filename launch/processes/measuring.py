@@ -1,4 +1,4 @@
-"""What is left to do for a run that was ended while its blocks were measured, in a process like the one that ended."""
+"""Measures, in a new process, the blocks of a run that was ended after its training and before it was measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from launch.errors import EXIT_INTERRUPTED, tell
+from launch.errors import EXIT_INTERRUPTED, report_error
 from launch.prepare.placement import count_gpus, place
 from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.run_dir import read_config
@@ -49,10 +49,10 @@ def main() -> int:
         set_up_compute(config)
         device = torch.device(place(config, count_gpus())[0].device)
         measure_the_rest(config, run, device, Terminal.of_process())
-    except KeyboardInterrupt:  # whoever started it says so
+    except KeyboardInterrupt:  # the process that started it prints that
         return EXIT_INTERRUPTED
     except Exception as error:
-        return tell(error)
+        return report_error(error)
     return 0
 
 

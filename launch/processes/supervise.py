@@ -1,4 +1,4 @@
-"""One attempt at a pipelined run on this host: starts its processes, restarts some, and sees that all of them end."""
+"""One attempt at a pipelined run on this host: starts its processes, restarts some, and makes sure that all end."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from launch.failure import exit_code, write_failure
+from launch.prepare.placement import device_of
 from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.run_dir import clear_unfinished
 from launch.processes.child import Child, ended
@@ -30,10 +31,10 @@ from workers.run.suspension import SuspensionDetector
 from workers.topology.processes import COORDINATOR, KEY_FILE, TrainingProcess, training_processes
 
 NAME_BYTES = 50
-"""Of a path to a socket, for the folder of a run and the longest name in it."""
+"""Bytes of a path to a socket that are reserved for the folder of a run and the longest name in it."""
 POLL_SECONDS = 0.02
 LEAVE_SECONDS = 15.0
-"""After the coordinator has ended, the others see it and end; what is left after this is killed."""
+"""After the coordinator has ended, the others notice it and end; those that are left after this time are killed."""
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Stop:
 
 
 class Supervision:
-    """The processes of one attempt; a context manager, at whose end none of them is left.
+    """The processes of one attempt; a context manager that ends all of them.
 
     Args:
         prepared: the run; the coordinator holds its lock too.
@@ -68,7 +69,7 @@ class Supervision:
         start = CoordinatorStart(
             run_dir=str(self.run.path.absolute()),
             private_dir=self._private,
-            device=self._prepared.device_of(training_processes(self.config)[0]),
+            device=device_of(training_processes(self.config)[0], self._prepared.placements),
             start_step=self._prepared.start_step,
             parent="onward train",
             heartbeat_seconds=min(1.0, self.config.hang_timeout / 4),
@@ -142,7 +143,7 @@ class Supervision:
             run_dir=str(self.run.path.absolute()),
             private_dir=self._private,
             rank=process.rank,
-            device=self._prepared.device_of(process),
+            device=device_of(process, self._prepared.placements),
         )
         environment = {**self._environment, "RANK": str(process.rank), "LOCAL_RANK": str(process.rank)}
         log = self.run.log(process.log_name)
@@ -168,23 +169,23 @@ class Supervision:
 
 
 def run_environment(config: Config, run: RunDir) -> dict[str, str]:
-    """What every process of a run finds in its environment."""
+    """The environment of every process of a run."""
     return {**without_launcher(process_environment(config.threads)), PREPARED: str(run.path), **LOOPBACK}
 
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-"""On one host no library shall listen on anything else."""
+"""On one host every library listens on the loopback interface only."""
 
 
 def make_private_dir() -> str:
-    """A folder that only this user can enter, with the key that authenticates the run's connections."""
+    """A new folder that only this user can enter, with the key that authenticates the connections of the run."""
     private = _short_dir()
     write_key(Path(private) / KEY_FILE)
     return private
 
 
 def _short_dir() -> str:
-    """A new folder with mode 0700, which nobody can exchange, and whose path is short enough for sockets in it.
+    """A new folder with mode 0700, which no other user can replace, with a path short enough for sockets in it.
 
     Raises:
         UserError: there is none.

@@ -1,9 +1,9 @@
 """Blocks of a torchvision ResNet, Wide ResNet or ResNeXt, under torchvision's own parameter names.
 
-A block is a run of consecutive units (the stem, then residual units) and is built alone: stage 3
-never allocates the other stages' weights. Because every unit is initialised from its own key, the
-same network results however it is cut. At width 64 the pieces together are exactly torchvision's
-network of that name without the classifier; smaller widths scale every layer.
+A block is a sequence of consecutive units (the stem, then residual units) and is built alone: stage 3
+never allocates the other stages' weights. Every unit is initialised with its own seed, so the weights do
+not depend on the cuts. At width 64 the blocks together are exactly torchvision's network of that name
+without the classifier; smaller widths scale every layer.
 """
 
 from __future__ import annotations

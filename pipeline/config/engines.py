@@ -1,4 +1,4 @@
-"""`engine`: who holds the optimizer's state of a stage and applies its steps."""
+"""`engine`: the library that holds the optimizer's state of a stage and applies its steps."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class TorchEngineConfig(Section):
 
     kind: Literal["torch"] = "torch"
     shard_optimizer: bool = False
-    """Spread the optimizer's state over the replicas of a stage (ZeroRedundancyOptimizer). Parameters stay whole, so
-    the numbers are the same, LARS's too."""
+    """Partition the optimizer's state over the replicas of a stage (ZeroRedundancyOptimizer). Parameters stay whole, so
+    the results do not change, also with LARS."""
 
 
 class DeepSpeedEngineConfig(Section):
-    """One DeepSpeed engine a stage, over the stage's own replicas."""
+    """One DeepSpeed engine per stage, over the replicas of that stage."""
 
     kind: Literal["deepspeed"]
     zero_stage: Annotated[int, Field(ge=0, le=2)] = 1
-    """What is spread over the replicas: 0 nothing, 1 the optimizer's state, 2 its gradients too."""
+    """What is partitioned over the replicas: 0 nothing, 1 the optimizer's state, 2 the gradients too."""
     offload_optimizer: bool = False
     """Keep the optimizer's state in host memory and step there (AdamW only)."""
 

@@ -1,4 +1,4 @@
-"""`head`: what turns a block's output into the embedding that its loss sees; thrown away after training."""
+"""`head`: computes the embedding that the loss reads from a block's output; discarded after training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _none_is_empty(value: Any) -> Any:
 
 
 class ProjectedConfig(Section):
-    """What all heads have in common: the projector."""
+    """The keys that all heads have: those of the projector."""
 
     projector: Annotated[tuple[PositiveInt, ...], BeforeValidator(_none_is_empty)] = (8192, 8192, 8192)
     """Widths of the projector's layers; `none` (or []) makes the pooled feature itself the embedding."""
@@ -24,7 +24,7 @@ class ProjectedConfig(Section):
     projector_norm: bool = False
     """Batch norm without weights after the last layer (the SimCLR of the BYOL report)."""
     initialisation: Literal["shared", "independent"] = "shared"
-    """`shared`: all blocks' projectors start as copies of one, as released. `independent`: each from its own draw."""
+    """`shared`: all blocks' projectors start with the same weights, as released. `independent`: each with its own."""
 
 
 class ExpansionConfig(ProjectedConfig):

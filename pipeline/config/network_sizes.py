@@ -1,4 +1,4 @@
-"""The sizes of the networks that have names here: channels, patches, heads, and what they allow; without torch."""
+"""The sizes of the named networks: channels, patches, heads, and checks of them; without torch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ViTSizes:
 
 
 def vit_sizes(model: ViTConfig) -> ViTSizes:
-    """The sizes of `model`: those given, and for the others those of the network it names."""
+    """The sizes of `model`: those that are set, and for the others those of the named network."""
     patch_size, hidden_dim, num_heads, mlp_dim = VIT_SIZES[model.backbone]
     return ViTSizes(
         patch_size=model.patch_size or patch_size,
@@ -81,7 +81,7 @@ def unit_size(model: ResNetConfig, unit: str, size: int) -> int:
 
 
 def check_width(model: ResNetConfig) -> None:
-    """Raises `ConfigError` if the groups of the convolutions do not come out even."""
+    """Raises `ConfigError` if the groups of the convolutions do not divide the width."""
     groups, group_width = groups_of(model)
     if model.width * group_width % 64:
         raise ConfigError(
@@ -93,7 +93,7 @@ def check_width(model: ResNetConfig) -> None:
 
 
 def check_heads(model: ViTConfig) -> None:
-    """Raises `ConfigError` if the attention heads cannot share the width."""
+    """Raises `ConfigError` if the number of attention heads does not divide the width."""
     sizes = vit_sizes(model)
     if sizes.hidden_dim % sizes.num_heads:
         divisors = [str(n) for n in range(1, min(sizes.hidden_dim, 64) + 1) if sizes.hidden_dim % n == 0]
@@ -106,7 +106,7 @@ def check_heads(model: ViTConfig) -> None:
 
 
 def check_patches(model: ViTConfig, image_size: int) -> None:
-    """Raises `ConfigError` if the images, `image_size` pixels a side, are not whole patches."""
+    """Raises `ConfigError` if the side of the images, `image_size` pixels, is not a multiple of the patch size."""
     patch = vit_sizes(model).patch_size
     if image_size % patch:
         below = image_size // patch * patch

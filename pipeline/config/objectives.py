@@ -25,11 +25,11 @@ class BarlowTwinsConfig(Section):
 
 
 class SimCLRConfig(Section):
-    """NT-Xent: find an image's other view among all views of the batch."""
+    """NT-Xent: classify an image's other view among all views of the batch."""
 
     kind: Literal["simclr"] = "simclr"
     temperature: PositiveFloat = 0.15
-    """What similarities are divided by before the softmax; the smaller, the more the hardest negatives count."""
+    """Divisor of the similarities before the softmax; the smaller, the more the hardest negatives count."""
     negatives: Literal["batch", "single_patch"] = "batch"
     """`batch`: all other images. `single_patch`: one patch of the same image, a third view that
     `data.augment.patch_scale` describes; the loss then never compares two images."""
@@ -42,7 +42,7 @@ class VICRegConfig(Section):
     invariance_weight: NonNegative = 25.0
     """Weight of the squared distance of the two views."""
     variance_weight: NonNegative = 25.0
-    """Weight of what each dimension's standard deviation lacks to 1."""
+    """Weight of the hinge loss on each dimension's standard deviation, whose margin is 1."""
     covariance_weight: NonNegative = 1.0
     """Weight of the squared covariances of different dimensions."""
     std_halved: bool = True
@@ -50,16 +50,16 @@ class VICRegConfig(Section):
 
 
 class BYOLConfig(Section):
-    """Predict what a slowly moving copy of the block says of the other view."""
+    """Predict the embedding of the other view by a target network, a moving average of the block."""
 
     kind: Literal["byol"] = "byol"
     momentum: float | None = 0.996
-    """Of the target network, at the first step."""
+    """Momentum of the target network at the first step."""
     momentum_schedule: Literal["cosine", "constant"] = "cosine"
     """`cosine`: from `momentum` at the first step to 1 at the last."""
     momentum_update: Literal["before_forward", "after_update"] = "before_forward"
-    """When the target moves: before the forward of a step, as in the reproduction report, or after the
-    optimizer has moved the online network."""
+    """When the target is updated: before the forward pass of a step, as in the reproduction report, or after the
+    optimizer step of the online network."""
     predictor: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
     """Widths of the predictor's layers, the last as wide as the embedding. If not given they are those of the
     projector, as in both released codes; one layer where there is no projector."""
@@ -85,7 +85,7 @@ class SupervisedConfig(Section):
 
 
 class CustomConfig(Section):
-    """A loss of the user's own: a `pipeline.objectives.Objective` outside of the package."""
+    """A custom loss: a user's class derived from `pipeline.objectives.Objective`."""
 
     kind: Annotated[str, Field(pattern=NAME_PATTERN)]
     """`PACKAGE.MODULE:CLASS`; called with the size of the embeddings, then the options."""

@@ -1,6 +1,6 @@
-"""VICReg (Bardes et al. 2022, equation 6): the views agree, every dimension varies, no two say the same.
+"""VICReg (Bardes et al. 2022, equation 6): invariance, variance and covariance.
 
-The factors are those of the released `main_vicreg.py`, which differ from the paper's in one point: it halves the
+The factors are those of the released `main_vicreg.py`, which differs from the paper in one point: it halves the
 variance term of each view.
 """
 
@@ -51,7 +51,7 @@ def vicreg_loss(z1: Tensor, z2: Tensor, config: settings.VICRegConfig) -> tuple[
 
 
 class VICReg(Objective):
-    """The loss with its settings bound."""
+    """The loss with its settings."""
 
     def __init__(self, config: settings.VICRegConfig, width: int, seed: int, stage: int) -> None:
         super().__init__()

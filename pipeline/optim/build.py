@@ -15,7 +15,7 @@ def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.O
     """The optimizer that `optimizer.kind` names, for all parameters of `module`.
 
     Its learning rate is 0: before every step the caller sets each group's `lr` to the schedule's rate
-    times the group's `lr_ratio`. All settings but Adam's and the momentum's are those of the groups.
+    times the group's `lr_ratio`. Weight decay and layer-wise scaling are set per group.
     """
     ratio = 1.0 if config.bias_lr is None else config.bias_lr / config.lr
     lars_weight = config.lars_weight if isinstance(config, settings.LayerWiseConfig) else None

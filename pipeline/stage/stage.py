@@ -184,7 +184,7 @@ class Stage(nn.Module):
         targets = self._targets(step, target_inputs or self._target_inputs)
         with self.span("head"), self.compute.autocast():
             embeddings = [self._run[1](output) for output in self.outputs]
-        with self.compute.full():
+        with self.compute.full_precision():
             full = torch.float32 if self.compute.half else self.compute.activations
             views, targets = (tuple(gather_rows(z.to(full), self.team) for z in zs) for zs in (embeddings, targets))
             views, patch = (views[:-1], views[-1]) if self._has_patch else (views, None)

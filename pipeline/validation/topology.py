@@ -1,4 +1,4 @@
-"""What fits together of the keys that say how many processes share the work, and what happens when one dies."""
+"""Checks across the keys of processes, replicas, engines, restarts and fault injection."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _check_replicas(config: Config, stage: StageConfig) -> None:
         raise ConfigError(path, f"got {count}, and this run is trained in one process", "Give runtime=pipelined, or 1")
     if config.processes is not None:
         problem = f"got {count}, and processes={config.processes} puts several stages into one process"
-        raise ConfigError(path, problem, "Give either")
+        raise ConfigError(path, problem, "Give one of them")
     if not config.data.drop_last:
         problem = f"got {count}, and the smaller batch at the end of an epoch cannot be shared evenly"
         raise ConfigError(path, problem, "Give data.drop_last=true")
@@ -63,7 +63,7 @@ def _check_restart(config: Config) -> None:
     if config.restart == "none":
         return
     if config.in_one_process:
-        problem = f"got '{config.restart}', and this run is trained in one process, which nothing outlives"
+        problem = f"got '{config.restart}', and this run is trained in one process, so no other could restart it"
         raise ConfigError("restart", problem, "Give runtime=pipelined, or restart=none")
     if config.snapshots.every is None:
         problem = f"got '{config.restart}', and without snapshots there is nothing to come back to"
@@ -95,7 +95,7 @@ def _check_engine(config: Config, stage: StageConfig) -> None:
     if isinstance(optimizer, LayerWiseConfig) and engine.zero_stage > 0:
         problem = (
             f"got {engine.zero_stage} with optimizer.kind={optimizer.kind}: ZeRO flattens parameters into one vector, "
-            "so the norms of single layers, which LARS is made of, would be lost without a word"
+            "so the norms of single layers, which LARS needs, would silently be lost"
         )
         remedy = "Give engine.zero_stage=0, engine.kind=torch with engine.shard_optimizer=true, or optimizer.kind=adamw"
         raise ConfigError(f"{path}.zero_stage", problem, remedy)

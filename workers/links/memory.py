@@ -18,7 +18,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from pipeline.data.sets.memory import left_to_groups
+from pipeline.data.sets.memory import bytes_left_in_cgroups
 from pipeline.errors import TrainingError
 from pipeline.ordinary_files import open_unnamed_file
 from workers.links.messages import TensorSpec
@@ -102,7 +102,7 @@ def nameless_file(label: str, size: int) -> int:
         OSError: there is not enough memory.
     """
     # The kernel would try, and kill processes until the memory suffices.
-    if size > min([os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE, *left_to_groups()]):
+    if size > min([os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE, *bytes_left_in_cgroups()]):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     descriptor = open_unnamed_file(label)
     try:

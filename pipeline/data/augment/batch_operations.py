@@ -1,8 +1,8 @@
-"""`operations.py` for whole batches, on any device: what is done to colours, an amount for every image of its own.
+"""The colour operations and the blur for whole batches, on any device, with an amount per image.
 
-PIL's operations to the bit, but for a value in some ten thousand that is one level away after a turn of the hue or a
-blur with a kernel: the same factors, whole levels after each of them. No image depends on those beside it.
-All functions take and give whole levels as float32, `[n, 3, H, W]`.
+The results are bit-identical to those of `pil_operations.py`, except that one value in some ten thousand is one level
+away after a hue turn or a blur with a kernel. No image depends on the others of its batch. All functions take and
+return whole levels as float32, `[n, 3, H, W]`.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from pipeline.data.augment.blurring import extended_box
 from pipeline.data.augment.pil_operations import LUMA, WHITE, Blur, kernel_side
 
 PIL_LUMA = tuple(float(round(weight * 2**16)) for weight in LUMA)
-"""As PIL has them, in whole units of 1 / 65536."""
+"""PIL's weights, in whole units of 1 / 65536."""
 
 Operation = Callable[[Tensor, Tensor], Tensor]
-"""Takes levels `[n, 3, H, W]` and amounts `[n, 1, 1, 1]`; gives levels of the same shape."""
+"""Takes levels `[n, 3, H, W]` and amounts `[n, 1, 1, 1]`; returns levels of the same shape."""
 Job = tuple[Operation, list[int], list[float]]
-"""An operation, the images of a batch that it is for, and their amounts (empty for an operation without)."""
+"""An operation, the rows of a batch that it applies to, and their amounts (empty if it takes none)."""
 
 
 def run(jobs: Sequence[Job], levels: Tensor) -> None:
-    """Do `jobs` to the images of `levels`, in place and in order; what they need reaches the device in one go."""
+    """Apply `jobs` to `levels`, in place and in order; all rows and amounts are copied to the device at once."""
     jobs = [job for job in jobs if job[1]]
     if not jobs:
         return
     rows = torch.tensor([row for _, chosen, _ in jobs for row in chosen]).to(levels.device)
-    amounts = torch.tensor([a for _, chosen, given in jobs for a in given or [0.0] * len(chosen)]).to(levels.device)
+    amounts = torch.tensor([a for _, chosen, factors in jobs for a in factors or [0.0] * len(chosen)]).to(levels.device)
     start = 0
     for operation, chosen, _ in jobs:
-        here = slice(start, start + len(chosen))
-        levels[rows[here]] = operation(levels[rows[here]], amounts[here].view(-1, 1, 1, 1))
+        part = slice(start, start + len(chosen))
+        levels[rows[part]] = operation(levels[rows[part]], amounts[part].view(-1, 1, 1, 1))
         start += len(chosen)
 
 
@@ -61,7 +61,7 @@ def saturation(levels: Tensor, factor: Tensor) -> Tensor:
 
 
 def hue(levels: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue by `turn` of 256 levels, in PIL's HSV: forth, added modulo 256, and back."""
+    """Turn the hue by `turn` of 256 levels: to PIL's HSV, add modulo 256, and back."""
     angle, purity, value = _hsv(levels)
     purity, sector = purity / WHITE, ((angle + turn[:, 0]) % 256) * (6 / WHITE)
     channels = []
@@ -78,12 +78,12 @@ def gray(levels: Tensor, _: Tensor) -> Tensor:
 
 
 def solarize(levels: Tensor, _: Tensor) -> Tensor:
-    """Invert what is 128 or more."""
+    """Invert the levels from 128 on."""
     return torch.minimum(levels, WHITE - levels)
 
 
 def blur(levels: Tensor, blurs: Sequence[Blur | None]) -> None:
-    """Blur in place, along rows and then columns; `blurs` has one an image, None for none."""
+    """Blur in place, along rows and then columns; `blurs` has one entry per image, None for no blur."""
     for boxes in (True, False):
         chosen = [(i, b) for i, b in enumerate(blurs) if b is not None and (b.kernel is None) == boxes]
         if not chosen:
@@ -98,7 +98,7 @@ def blur(levels: Tensor, blurs: Sequence[Blur | None]) -> None:
         rows = torch.tensor([i for i, _ in chosen]).to(levels.device)
         blurred = levels[rows]
         for axis in (3, 2):
-            if boxes:  # whole levels after each of the three, as PIL has them; the border is extended anew
+            if boxes:  # as in PIL: rounded to whole levels after each pass, and the border extended anew
                 for _ in range(3):
                     blurred = _convolve(blurred, weights, axis, "replicate").add_(0.5).floor_()
             else:
@@ -107,7 +107,7 @@ def blur(levels: Tensor, blurs: Sequence[Blur | None]) -> None:
 
 
 def _blend(base: Tensor | float, levels: Tensor, factor: Tensor) -> Tensor:
-    """PIL's `Image.blend`, which cuts the fraction off."""
+    """PIL's `Image.blend`, which truncates to whole levels."""
     return ((levels - base) * factor + base).clamp_(0, WHITE).floor_()
 
 
@@ -118,7 +118,7 @@ def _luma(levels: Tensor) -> Tensor:
 
 
 def _hsv(levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hue, saturation and value, `[n, H, W]` in 256 levels; single and double precision where PIL has them."""
+    """Hue, saturation and value, `[n, H, W]` in 256 levels; in single and double precision as in PIL."""
     value = levels.amax(1)
     span = value - levels.amin(1)
     divisor = span.clamp(min=1)
@@ -140,7 +140,7 @@ def _normalized(weights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _convolve(levels: Tensor, weights: Tensor, axis: int, border: str) -> Tensor:
-    """Along one axis, with the symmetric kernel `weights[i]` for image i; sums in a fixed order, pair by pair."""
+    """Convolve along one axis, with the symmetric kernel `weights[i]` for image i; sums pairs in a fixed order."""
     reach, size = weights.shape[1] // 2, levels.shape[axis]
     padded = F.pad(levels, (reach, reach, 0, 0) if axis == 3 else (0, 0, reach, reach), mode=border)
     taps = weights[:, :, None, None, None]

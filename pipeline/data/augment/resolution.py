@@ -1,4 +1,4 @@
-"""How large the views of an epoch are: a pure function of the epoch, so that a run can start at any step."""
+"""The sizes of the views, as a pure function of the epoch, so that a run can start at any step."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pipeline.config import DataConfig
 from pipeline.data.augment.view_kinds import view_kinds
 
 COARSE_STEP, FINE_STEP = 32, 4
-"""Pixels; a network halves its maps five times, so that steps of 32 keep every map whole."""
+"""Pixels; a network halves its maps five times, so steps of 32 divide evenly at every map."""
 FINE_BELOW = 64
-"""Pixels of `data.image_size` below which the step is the fine one."""
+"""Value of `data.image_size` in pixels below which the fine step is used."""
 SMALLEST = 8
-"""Pixels of the smallest view that the configuration takes."""
+"""Side in pixels of the smallest view that the configuration allows."""
 
 
 def resolution(data: DataConfig, epoch: int) -> int:
@@ -20,7 +20,7 @@ def resolution(data: DataConfig, epoch: int) -> int:
 
     `progressive.start_size` up to `start_epoch`, `data.image_size` from `end_epoch` on, a straight line between them,
     rounded to the nearest multiple of 32 (of 4 where `data.image_size` is below 64; halves to the even one), as
-    `get_resolution` of FFCV's `rn50_example` does; never outside of the two.
+    `get_resolution` of FFCV's `rn50_example` does; always between the two.
     """
     growth = data.progressive
     if growth is None or epoch >= growth.end_epoch:

@@ -20,11 +20,11 @@ from pipeline.data.sets.folder_walk import EXTENSIONS, Listing, has_image, image
 from pipeline.errors import ConfigError, UserError
 
 PARTS = ("train", "val", "valid", "validation", "test", "testing", "unlabeled", "extra", "dev")
-"""What folders beside `train` are called that are parts of a data set too, in any spelling."""
+"""Names, in any case, of folders beside `train` that are parts of a data set and not classes."""
 
 
 class FolderImages(FileImages):
-    """Image files and their labels; files are opened when they are asked for.
+    """Image files and their labels; files are opened on access.
 
     Args:
         listing: of the folder, which holds one folder per class, or images without class folders.
@@ -44,11 +44,11 @@ class FolderImages(FileImages):
 
         def names() -> Iterator[str]:
             for place in classes or ["."]:
-                found = images_below(listing, place, left_out)
-                if not found:
+                paths = images_below(listing, place, left_out)
+                if not paths:
                     raise _no_images(folder, place if classes else None)
-                counts.append(len(found))
-                yield from found
+                counts.append(len(paths))
+                yield from paths
 
         files = FileNames.of(str(folder), names())
         labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts) if classes else np.full(len(files), -1)
@@ -88,10 +88,28 @@ class ImageFolder:
 
     def folder_of(self, split: Literal["train", "test"]) -> Path:
         """Where a part lies."""
-        if not self._root.is_dir():
-            problem = f"data.root '{self._root}' is not a folder"
-            raise UserError(f"{problem}. Give the folder that holds train/CLASS/IMAGE files")
-        return split_folder(self._listing(self._root), split, "splits" if self._unlabeled else self._layout)
+        root, layout = self._root, "splits" if self._unlabeled else self._layout
+        if not root.is_dir():
+            raise UserError(f"data.root '{root}' is not a folder. Give the folder that holds train/CLASS/IMAGE files")
+        listing = self._listing(root)
+        train, validation = (_named(listing, name) for name in ("train", "val"))
+        if layout == "auto" and train is not None:
+            _check_one_reading(listing, train)
+        if split == "train":
+            if layout != "classes" and validation is not None and train is None:
+                raise UserError(
+                    f"'{root}' has a folder '{validation.name}' but no 'train'. Put the training images in "
+                    f"'{root / 'train'}', or set data.layout=classes if '{validation.name}' is a class"
+                )
+            if train is None and layout == "splits":
+                raise UserError(f"'{root}' has no folder 'train' (data.layout=splits)")
+            return root if train is None or layout == "classes" else train
+        if validation is None or layout == "classes":
+            raise UserError(
+                f"'{root}' has no test images: there is no folder '{root / 'val'}'. "
+                "Add val/CLASS/IMAGE files with the classes of the training set"
+            )
+        return validation
 
     def _train_folder(self) -> Path:
         if not self._unlabeled:
@@ -105,39 +123,6 @@ class ImageFolder:
         if folder not in self._listings:
             self._listings[folder] = list_folder(folder)
         return self._listings[folder]
-
-
-def split_folder(listing: Listing, split: Literal["train", "test"], layout: Layout) -> Path:
-    """The folder of the training set or of the test set.
-
-    Args:
-        listing: of the folder of the data set.
-        split: which.
-        layout: see `ImageFolder`.
-
-    Raises:
-        UserError: there is none.
-        ConfigError: the folder can be read in two ways.
-    """
-    root = listing.folder
-    train, validation = (_named(listing, name) for name in ("train", "val"))
-    if layout == "auto" and train is not None:
-        _check_one_reading(listing, train)
-    if split == "train":
-        if layout != "classes" and validation is not None and train is None:
-            raise UserError(
-                f"'{root}' has a folder '{validation.name}' but no 'train'. Put the training images in "
-                f"'{root / 'train'}', or set data.layout=classes if '{validation.name}' is a class"
-            )
-        if train is None and layout == "splits":
-            raise UserError(f"'{root}' has no folder 'train' (data.layout=splits)")
-        return root if train is None or layout == "classes" else train
-    if validation is None or layout == "classes":
-        raise UserError(
-            f"'{root}' has no test images: there is no folder '{root / 'val'}'. "
-            "Add val/CLASS/IMAGE files with the classes of the training set"
-        )
-    return validation
 
 
 def _named(listing: Listing, name: str) -> Path | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.places import FEATURES, Feature
-from pipeline.evaluation.document import DataInfo, Document, Record
+from pipeline.evaluation.document import DataInfo, EvaluationResults, Record
 from pipeline.validation.loading import dump_config, load_config
 from tests.runs import TINY
 from workers.run.files import RunDir, write_json
@@ -25,7 +25,7 @@ FAMILIES = {
 }
 
 
-def document(results: Sequence[Record], run: str = "runs/a", **changes: Any) -> Document:
+def document(results: Sequence[Record], run: str = "runs/a", **changes: Any) -> EvaluationResults:
     """An evaluation with these results; `changes` are other fields of the document."""
     fields: dict[str, Any] = {
         "run": run,
@@ -37,10 +37,10 @@ def document(results: Sequence[Record], run: str = "runs/a", **changes: Any) -> 
         "data": DataInfo("fashion_mnist_10k", 8000, 2000, 10),
         "created": "2026-11-21T18:00:00+00:00",
     }
-    return Document(**{**fields, **changes}, results=list(results))
+    return EvaluationResults(**{**fields, **changes}, results=list(results))
 
 
-def full(blocks: int = 4, offset: float = 0.0, corruptions: bool = True, run: str = "runs/a") -> Document:
+def full(blocks: int = 4, offset: float = 0.0, corruptions: bool = True, run: str = "runs/a") -> EvaluationResults:
     """Everything that may be in a document: probes, quality, corruptions, another data set, spectra."""
     results = [*_probes(DATA, blocks, offset), *_quality(blocks, offset), *_probes("cifar10", blocks, offset - 0.35)]
     if corruptions:
@@ -102,7 +102,7 @@ def _corruptions(blocks: int, offset: float) -> list[Record]:
     return results
 
 
-def write_run(folder: Path, evaluation: Document | None, *overrides: str) -> Path:
+def write_run(folder: Path, evaluation: EvaluationResults | None, *overrides: str) -> Path:
     """A run directory with a configuration and, if given, its evaluation."""
     folder.mkdir(parents=True)
     RunDir(folder).config.write_text(_resolved(overrides))

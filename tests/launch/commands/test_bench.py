@@ -15,6 +15,7 @@ from rich.console import Console
 
 from launch.commands.bench import bench_method, summarise, tables, variants
 from launch.prepare.run_dir import read_config
+from launch.results.printing import print_grid
 from pipeline.errors import UserError
 from tests.runs import TINY, Process
 from tests.workers.evaluating.evaluating_runs import image_folder
@@ -43,8 +44,8 @@ def test_the_table_has_mean_and_spread_of_every_block() -> None:
     assert trained["expansion"] == [None]
     assert trained[RATE] == MEAN_RATE
     console = Console(width=80, record=True)
-    for table in tables([untrained, trained], 2):
-        console.print(table)
+    for grid in tables([untrained, trained], 2):
+        print_grid(console, grid)
     text = console.export_text()
     assert "70.0 ± 14.1" in text
     assert "20 ± 14" in text
@@ -55,7 +56,7 @@ def test_the_table_has_mean_and_spread_of_every_block() -> None:
 )
 def test_every_table_says_over_how_many_seeds_it_is(seeds: int, spread: str) -> None:
     report = {"untrained": [block(0.5, 0.4)], "trained": [block(0.6, 0.5)], "images": 100, RATE: 10.0}
-    titles = [str(table.title) for table in tables(summarise({"end to end": [report] * seeds}), seeds)]
+    titles = [grid.title for grid in tables(summarise({"end to end": [report] * seeds}), seeds)]
     assert len(titles) == 3
     assert all(title.endswith(f"{spread})") for title in titles)
 
@@ -70,15 +71,10 @@ def test_every_variant_differs_from_the_others_in_its_method_alone() -> None:
 @pytest.mark.processes
 def test_the_comparison_runs_and_a_second_call_only_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(command: list[str], check: bool) -> CompletedProcess[bytes]:
-        """The first command is given to a new interpreter, the others to forks of one: that saves seconds each."""
-        monkeypatch.setattr(subprocess, "run", lambda command, check: CompletedProcess(command, fork(command)))
-        return interpreter(command, check=check)
-
-    def fork(command: list[str]) -> int:
+        """In a fork, not in a new interpreter: that saves seconds each."""
         assert command[:4] == [sys.executable, "-P", "-m", "launch.cli"]
-        return Process(command[4:], forked=True).wait()
+        return CompletedProcess(command, Process(command[4:], forked=True).wait())
 
-    interpreter = subprocess.run
     monkeypatch.setattr(subprocess, "run", run)
     config = tmp_path / "tiny.yaml"
     config.write_text(TINY)

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 from scipy.stats import ttest_ind
 
-from launch.tables.comparison import Estimate, compare_documents, difference, estimate, grids
-from launch.tables.settings import affects, other_settings
+from launch.results.comparison_tables import Estimate, compare_documents, difference, estimate, grids
+from launch.results.evaluation_settings import affects, other_settings
 from pipeline.config.evaluation import EvaluationConfig
-from pipeline.evaluation.document import DataInfo, Document, Record
+from pipeline.evaluation.document import DataInfo, EvaluationResults, Record
 from tests.launch.commands.evaluations import DATA, document, full, write_run
 from workers.run.files import write_json
 
 Onward = Callable[..., Any]
 
 
-def one(value: float, measure: str = "linear/quick", metric: str = "top1", **changes: Any) -> Document:
+def one(value: float, measure: str = "linear/quick", metric: str = "top1", **changes: Any) -> EvaluationResults:
     return document([Record(DATA, 1, "trunk", measure, metric, value=value)], **changes)
 
 

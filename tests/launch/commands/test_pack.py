@@ -228,7 +228,7 @@ def test_the_system_is_told_which_bytes_come_next(source: Path, tmp_path: Path, 
     images = packed(tmp_path / "out")
     spies = [Spy(mapped) for mapped in images._maps]
     images._maps = spies  # type: ignore[assignment]
-    images.expect([9, 0, 3])
+    images.prefetch([9, 0, 3])
     for shard, index in ((2, 9), (0, 0), (0, 3)):
         start, end = (int(images._columns[name][index]) for name in ("start", "end"))
         assert any(first % mmap.PAGESIZE == 0 and first <= start < end == last for first, last in spies[shard].ranges)

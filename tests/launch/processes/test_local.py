@@ -208,7 +208,7 @@ def test_one_line_says_how_a_run_ended(
     if kind is not None:
         write_failure(run, FailureReport("stage 2", 5, kind, "broken"))
         assert json.loads(run.failure.read_text())["kind"] == kind
-    assert spawn._tell(run, code) == expected
+    assert spawn._report_end(run, code) == expected
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == bool(said)
     assert not said or lines[0].startswith(said)

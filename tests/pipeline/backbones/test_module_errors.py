@@ -204,7 +204,7 @@ def test_a_forward_that_decides_by_values_is_refused_only_where_it_is_cut() -> N
     error = refusal(backbone="Various", output="gate", cuts=["gate.inner"])
     assert error.path == "model.backbone"
     assert "the forward of 'gate' cannot be traced (TraceError: " in str(error)
-    assert "Cut outside of that module, or write it without such decisions" in error.remedy
+    assert "Cut outside of that module, or write it without such branches" in error.remedy
 
 
 def test_random_numbers_of_a_forward_are_refused_only_where_they_would_become_constants() -> None:

@@ -61,13 +61,13 @@ def test_lidar_drops_by_10_after_15_of_20_epochs() -> None:
 
 @pytest.mark.parametrize("epochs", [4, 40])
 def test_other_epochs_take_the_schedule_with_them(epochs: int) -> None:
-    blockwise, byol, lidar = (protocol.lasting(epochs) for protocol in (BLOCKWISE, BYOL, LIDAR))
+    blockwise, byol, lidar = (protocol.with_epochs(epochs) for protocol in (BLOCKWISE, BYOL, LIDAR))
     half = epochs // 2 * STEPS
     assert len(rates(blockwise)) == epochs
     assert blockwise.learning_rate(half, STEPS) == pytest.approx(0.05)
     assert byol.learning_rate(half, STEPS) == pytest.approx((0.2 + 1e-4) / 2)
     assert [epoch[0] for epoch in rates(lidar)].count(0.01) == 0.75 * epochs
-    assert BLOCKWISE.lasting(None) is BLOCKWISE
+    assert BLOCKWISE.with_epochs(None) is BLOCKWISE
 
 
 def test_every_protocol_that_can_be_asked_for_is_here() -> None:

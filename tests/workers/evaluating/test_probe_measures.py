@@ -25,9 +25,9 @@ from pipeline.measures.linear import linear_probe_accuracy
 from pipeline.serial import build_stages
 from tests.pipeline.small import small_config
 from workers.evaluating.context import Context
+from workers.evaluating.feature_source import FeatureSource
 from workers.evaluating.probes import measure_probes
 from workers.evaluating.protocols import protocols_of
-from workers.evaluating.source import FeatureSource
 
 CPU = torch.device("cpu")
 TRAIN, TEST = 12, 6

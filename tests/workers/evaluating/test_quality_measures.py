@@ -19,8 +19,8 @@ from pipeline.measures.quality import alpha_req, collapse_level, lidar, rankme
 from pipeline.serial import build_stages
 from tests.pipeline.small import small_config
 from workers.evaluating.context import Context
+from workers.evaluating.feature_source import FeatureSource
 from workers.evaluating.quality import measure_quality
-from workers.evaluating.source import FeatureSource
 
 CPU = torch.device("cpu")
 FEW = {"samples": 12, "views": 5, "ranks": [2, 6]}

@@ -16,7 +16,7 @@ from pipeline.config.places import Place
 from pipeline.errors import ConfigError, UserError
 from pipeline.evaluation.corruptions.corrupt import corrupt
 from pipeline.evaluation.corruptions.names import STANDARD
-from pipeline.evaluation.document import DataInfo, Document, Record
+from pipeline.evaluation.document import DataInfo, EvaluationResults, Record
 from pipeline.measures.linear import fit_linear_probe
 from tests.workers.evaluating.guessed_classes import SIDE, TEST, TWO, context, images, save
 from workers.evaluating.context import Context
@@ -210,7 +210,7 @@ def document(path: Path, records: list[Record]) -> None:
     info = DataInfo("image_folder", 60, TEST, 3)
     write_json(
         path / "evaluation.json",
-        Document(
+        EvaluationResults(
             run="run",
             checkpoint=None,
             config={},

@@ -224,6 +224,6 @@ def test_workers_are_kept_on_their_cores(photos: Path, monkeypatch: pytest.Monke
 
 def test_the_system_reads_ahead_what_a_piece_needs(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected: list[int] = []
-    monkeypatch.setattr(FileImages, "expect", lambda images, indices: expected.extend(indices))
+    monkeypatch.setattr(FileImages, "prefetch", lambda images, indices: expected.extend(indices))
     made = batches(config(photos))
     assert expected == [number for batch in made for number in batch.samples.tolist()]

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.config import observing as settings
 from pipeline.errors import ConfigError, first_line
-from pipeline.plugins import Named
+from pipeline.plugins import Plugin
 from workers.observing.observer import Event, RunFacts
 from workers.observing.trackers.base import Tracker
 from workers.observing.trackers.delivery import Delivery
@@ -35,7 +35,7 @@ def check_trackers(trackers: Sequence[settings.TrackerConfig]) -> None:
         package = tracker.kind.partition(":")[0].partition(".")[0]
         if tracker.kind not in BUNDLED and not _findable(package):
             problem = f"there is no module '{package}' on Python's path or in '{Path.cwd()}'"
-            raise ConfigError(f"trackers.{number}.kind", problem, "Install it, or start where it lies")
+            raise ConfigError(f"trackers.{number}.kind", problem, "Install it, or start in the folder that contains it")
         if tracker.kind in BUNDLED and tracker.kind in [other.kind for other in trackers[:number]]:
             problem = f"'{tracker.kind}' is there twice, and both would write the same files"
             raise ConfigError(f"trackers.{number}.kind", problem, "Leave one out")
@@ -95,7 +95,7 @@ def _started(tracker: settings.TrackerConfig, key: str, facts: RunFacts) -> Deli
 
 def _make(tracker: settings.TrackerConfig, key: str) -> Tracker:
     name = BUNDLED.get(tracker.kind, tracker.kind)
-    made = Named(f"{key}.kind", name, f"{key}.options", tracker.options).call()
+    made = Plugin(f"{key}.kind", name, f"{key}.options", tracker.options).call()
     if not isinstance(made, Tracker):
         problem = f"'{tracker.kind}' gives a {type(made).__name__}, not a tracker"
         raise ConfigError(f"{key}.kind", problem, "Derive it from workers.observing.trackers.Tracker")

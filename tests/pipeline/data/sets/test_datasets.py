@@ -97,8 +97,8 @@ def test_fashion_mnist_from_either_layout(tmp_path: Path, layout: str, compress:
 def test_fashion_mnist_where_the_operating_system_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = write_fashion_mnist(tmp_path / "datasets", compress=True)
     known = IDX_SETS["fashion_mnist"]
-    assert known.elsewhere == "/usr/share/datasets/fashion-mnist"  # of Debian's package dataset-fashion-mnist
-    monkeypatch.setitem(IDX_SETS, "fashion_mnist", replace(known, elsewhere=str(tmp_path / "datasets")))
+    assert known.system_folder == "/usr/share/datasets/fashion-mnist"  # of Debian's package dataset-fashion-mnist
+    monkeypatch.setitem(IDX_SETS, "fashion_mnist", replace(known, system_folder=str(tmp_path / "datasets")))
     data = DataConfig(name="fashion_mnist", batch_size=4)
     assert preflight(Splits(data)) == 4
     np.testing.assert_array_equal(open_dataset(data, "train").pixels(2), images[2])
@@ -201,7 +201,7 @@ def test_val_without_train_is_not_taken_for_classes(photos: Path) -> None:
     ],
 )
 def test_a_root_that_is_needed_and_missing(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(IDX_SETS, "fashion_mnist", replace(IDX_SETS["fashion_mnist"], elsewhere="/nowhere"))
+    monkeypatch.setitem(IDX_SETS, "fashion_mnist", replace(IDX_SETS["fashion_mnist"], system_folder="/nowhere"))
     data = DataConfig(name=name)  # type: ignore[arg-type]
     for check in (lambda: preflight(Splits(data)), lambda: open_dataset(data, "train")):
         with pytest.raises(ConfigError, match=message):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.sets.files import open_file
-from pipeline.data.sets.folder_walk import LeftOut, images_below, list_folder
+from pipeline.data.sets.folder_walk import SkippedFiles, images_below, list_folder
 from pipeline.data.sets.image_folder import FolderImages, ImageFolder
 from pipeline.errors import ConfigError, UserError
 
@@ -44,7 +44,7 @@ def test_a_link_that_goes_round_counts_nothing_twice(root: Path, link: str) -> N
     (root / link).symlink_to(root if link != "a/again" else root / "a")
     assert names(root) == ALL
     (note,) = FolderImages(list_folder(root)).notes
-    assert note == f"left out, for they lead back to a folder that they are in: '{root / link}'"
+    assert note == f"skipped, because they link to a folder that contains them: '{root / link}'"
 
 
 def test_a_link_to_another_folder_is_followed(root: Path, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_what_is_no_file_is_named_and_never_opened(root: Path, make: Callable[[P
     make(root / "a" / "0.png")
     found = FolderImages(list_folder(root))
     assert list(found.files.relatives()) == ALL
-    assert found.notes == [f"left out, for each is {kind} and no file: '{root / 'a' / '0.png'}'"]
+    assert found.notes == [f"skipped, because each is {kind} and no file: '{root / 'a' / '0.png'}'"]
 
 
 def test_a_pipe_that_came_later_is_refused_at_once(root: Path) -> None:
@@ -94,7 +94,7 @@ def test_hidden_entries_are_named(root: Path) -> None:
     assert found.classes == ["a", "b"]
     assert list(found.files.relatives()) == ALL
     (note,) = found.notes
-    assert note.startswith("left out, for they are hidden: ")
+    assert note.startswith("skipped, because they are hidden: ")
     assert ".ipynb_checkpoints" in note
     assert "._1.png" in note
 
@@ -103,7 +103,7 @@ def test_images_beside_the_classes_are_named(root: Path) -> None:
     for number in range(5):
         image(root / f"{number}.png")
     (note,) = FolderImages(list_folder(root)).notes
-    assert note.startswith("left out, for they lie in no class folder: ")
+    assert note.startswith("skipped, because they are in no class folder: ")
     assert note.endswith("and 2 more")
 
 
@@ -145,8 +145,8 @@ def test_folders_come_in_the_order_of_their_paths_as_torchvision_has_them(tmp_pa
         for name in sorted(files)
     ]
     listing = list_folder(tmp_path)
-    assert images_below(listing, ".", LeftOut()) == torchvisions
-    assert images_below(listing, "a", LeftOut()) == [name for name in torchvisions if name.startswith("a/")]
+    assert images_below(listing, ".", SkippedFiles()) == torchvisions
+    assert images_below(listing, "a", SkippedFiles()) == [name for name in torchvisions if name.startswith("a/")]
     assert listing.folders == ["a", "a-b"]
 
 

@@ -45,28 +45,28 @@ def data(root: Path, **keys: object) -> DataConfig:
 
 def test_files_that_are_expected(photos: Path, advised: list[str]) -> None:
     images = open_dataset(data(photos), "train")
-    images.expect([4, 1])
+    images.prefetch([4, 1])
     assert advised == ["4.png", "1.png"]
 
 
 def test_a_file_that_is_gone_shows_when_it_is_read(photos: Path, advised: list[str]) -> None:
     images = open_dataset(data(photos), "train")
     (photos / "0.png").unlink()
-    images.expect([0, 1])
+    images.prefetch([0, 1])
     assert advised == ["1.png"]
 
 
 def test_no_file_stays_open(photos: Path) -> None:
     images = open_dataset(data(photos), "train")
     before = os.listdir("/proc/self/fd")
-    images.expect(range(COUNT))
+    images.prefetch(range(COUNT))
     assert os.listdir("/proc/self/fd") == before
 
 
 def test_what_is_in_memory_needs_no_file(photos: Path, advised: list[str]) -> None:
     descriptor = share(open_dataset(data(photos), "train"), True)
     assert descriptor is not None
-    open_shared(descriptor).expect([0])
+    open_shared(descriptor).prefetch([0])
     os.close(descriptor)
-    open_dataset(DataConfig(), "train").expect([0])
+    open_dataset(DataConfig(), "train").prefetch([0])
     assert advised == []

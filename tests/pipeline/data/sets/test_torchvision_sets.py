@@ -69,7 +69,7 @@ def test_the_arguments_are_those_that_torchvision_takes(name: str) -> None:
         taken = set(inspect.signature(kind).parameters)
         if "kwargs" not in taken:
             assert set(bound.arguments) <= taken
-    if known.found == "loader":
+    if known.reader == "loader":
         assert "loader" in inspect.signature(kind).parameters
     downloads = "download" in inspect.signature(kind).parameters or "kwargs" in inspect.signature(kind).parameters
     assert downloads >= known.downloads
