@@ -3,7 +3,6 @@
 - `charts.py`: the figures of a run over its steps: a line a stage, in the colours of the stages
 - `colours.py`: the colours of a report, each for white and for dark; a stage has the same one in every figure and on
   the live page
-- `columns.py`: columns of numbers that grow row by row, eight bytes a number: a run of a million steps fits in memory
 - `gantt.py`: the pipeline at work: what every process did during a few steps in the middle of a run, from its trace
 - `inline.py`: a figure within a page: SVG in the colours of the page, light or dark, and in its letters
 - `look.py`: how a report looks: one style sheet, for a wide window, a telephone and paper. No script, nothing from

@@ -14,8 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from launch.pages.colours import BLOCKED, BUSY, CARD, INK, STARVED, stage_colour
-from launch.pages.columns import Numbers
-from launch.pages.series import POINTS, RunSeries, StageSeries, curve
+from launch.pages.series import POINTS, Numbers, RunSeries, StageSeries, curve
 from launch.tables.figures import MARKERS, label_outer, legend_below, named_blocks, panels
 from workers.observing.observer import TIMES
 
@@ -147,7 +146,7 @@ def _queues(drawing: _Drawing, depth: int) -> Picture | None:
 
 def _busy(drawing: _Drawing) -> Picture | None:
     def share(stage: StageSeries) -> Numbers:
-        parts = [stage.spent(name) for name in TIMES]
+        parts = [stage.values[name] for name in TIMES]
         whole = np.sum(parts, axis=0)
         return np.where(whole > 0, 100 * parts[0] / np.maximum(whole, 1e-12), np.nan)
 

@@ -12,15 +12,14 @@ import numpy as np
 
 from launch.pages.charts import Picture
 from launch.pages.colours import style_sheet, variables
-from launch.pages.columns import Numbers, number
 from launch.pages.inline import inline_svg
 from launch.pages.look import STYLE
 from launch.pages.reading import RunRecord
+from launch.pages.series import Numbers, last_known, number
 from launch.pages.tables import (
     MAX_EVENTS,
     evaluation_tables,
     event_table,
-    last_known,
     loss_of,
     peak_memory,
     probe_table,

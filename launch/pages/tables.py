@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from launch.pages.columns import Numbers, number
 from launch.pages.reading import RunRecord
-from launch.pages.series import StageSeries
+from launch.pages.series import Numbers, StageSeries, last_known, number
 from launch.pages.words import NOTHING, date_of, percent, plain, size_of
 from launch.tables.grid import Grid
 from launch.tables.naming import clean
@@ -64,7 +63,7 @@ def stage_table(record: RunRecord) -> str:
             size_of(peak_memory(stage)),
             size_of(stage.total("link_bytes")),
         ]
-        rows.append([*row, plain(stage.last("skipped"))])
+        rows.append([*row, plain(stage.total("skipped"))])
     return table(head, rows, left=2)
 
 
@@ -130,12 +129,6 @@ def _units(record: RunRecord, stage: int) -> str:
 
 def _stage_mark(stage: int) -> str:
     return f'<i class="dot" style="background:var(--stage-{stage})"></i>{stage}'
-
-
-def last_known(values: Numbers | None) -> float:
-    """The last number that there is; NaN if there is none."""
-    known = values[np.isfinite(values)] if values is not None else np.array([])
-    return float(known[-1]) if known.size else math.nan
 
 
 def _mean(values: Numbers) -> float:

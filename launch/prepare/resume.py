@@ -5,7 +5,6 @@ What decides the numbers must be the same; how they are computed may differ: the
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 from collections.abc import Callable
@@ -19,12 +18,9 @@ from launch.prepare.run_dir import begin_run, read_config, write_config
 from pipeline.config import Config
 from pipeline.config.secrets import without_secrets
 from pipeline.errors import ConfigError, UserError
-from pipeline.ordinary_files import open_to_read
 from pipeline.validation.pydantic_errors import shown
-from workers.control.validation import MalformedMessage
-from workers.observing.history_file import MAX_LINE
-from workers.observing.observer import Event
-from workers.run.files import TO_BE_MEASURED, RunDir, final_digest, from_here, read_report, step_numbers, write_parts
+from workers.observing.history_file import drop_damage, drop_steps
+from workers.run.files import TO_BE_MEASURED, RunDir, final_digest, from_here, read_report, step_numbers
 from workers.snapshots.manifest import MANIFEST, check_files, read_manifest
 
 FREE = (
@@ -162,8 +158,8 @@ def prepare(config: Config, found: Opened) -> None:
         for steps in step_numbers(run):
             if steps > found.steps:
                 shutil.rmtree(run.snapshot(steps))
-        _keep_lines(run.metrics, lambda line: _before(line, found.steps))
-        _keep_lines(run.events, _whole)
+        drop_steps(run.metrics, found.steps)
+        drop_damage(run.events)
         write_config(run, config)
     except OSError as error:
         raise ConfigError("run_dir", f"'{found.path}' cannot be written ({error.strerror})", _OTHER) from None
@@ -220,29 +216,3 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
-    """Leave only those; a long run has gigabytes of lines, which are never in memory together."""
-    if path.is_file():
-        with open_to_read(path, path.parent) as file:
-            pieces = iter(lambda: file.readline(MAX_LINE), b"")
-            lines = (line.decode("utf-8", errors="replace").removesuffix("\n") for line in pieces)
-            write_parts(path, (f"{line}\n".encode() for line in lines if wanted(line)))
-
-
-def _whole(line: str) -> bool:
-    """Whether a line of the events can be read; all that have happened are kept."""
-    try:
-        Event.from_json(json.loads(line))
-    except (ValueError, RecursionError, MalformedMessage):
-        return False
-    return True
-
-
-def _before(line: str, steps: int) -> bool:
-    """Whether a line of the metrics is of a step before this one; the last line may have been cut short."""
-    try:
-        return int(json.loads(line)["step"]) < steps
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return False

@@ -23,11 +23,11 @@ def facts(path: Path = Path("runs/made-up"), stages: int = 2, start_step: int = 
 
 def stage(number: int, step: int, **values: Any) -> dict[str, Any]:
     """Busy 0.2 s a step, starved 0.2, blocked 0.1."""
-    spent = {"busy": 0.2 * (step + 1), "wait_input": 0.2 * (step + 1), "wait_output": 0.1 * (step + 1)}
+    added = {"busy": 0.2, "wait_input": 0.2, "wait_output": 0.1, "link_bytes": 1000}
     return {
         "stage": number, "step": step, "loss": 2.0 + number, "terms": {"invariance": 1.5, "redundancy": None},
-        "learning_rate": 0.1, "skipped": 0, **spent, "queue_depth": 1, "link_bytes": 1000 * (step + 1), "online": {},
-        "gradient_norm": None, **values,
+        "learning_rate": 0.1, "skipped": 0, **{name: (step + 1) * value for name, value in added.items()},
+        "queue_depth": 1, "online": {}, "gradient_norm": None, "added": added, **values,
     }  # fmt: skip
 
 
@@ -36,7 +36,15 @@ def line(step: int, stages: list[dict[str, Any]]) -> dict[str, Any]:
     pace = (
         {"images_per_second": 676.25, "eta_seconds": 216.0} if step else {"images_per_second": 0.0, "eta_seconds": None}
     )
-    return {"step": step, "epoch": step // 39, "time": 100.0 + step, "images": 256, **pace, "stages": stages}
+    return {
+        "step": step,
+        "epoch": step // 39,
+        "time": 100.0 + step,
+        "images": 256,
+        **pace,
+        "added": {"seconds": 1.0},
+        "stages": stages,
+    }
 
 
 def alarm(number: int | None, step: int, kind: Any = "alarm", name: str = "nonfinite") -> Event:

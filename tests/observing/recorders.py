@@ -12,6 +12,7 @@ from rich.console import Console
 from tests.pipeline.small import small_config
 from workers.control.step_report import StepReport
 from workers.coordinator.recorder import Recorder
+from workers.observing.history_file import each_step
 from workers.observing.metrics import RunMetrics
 from workers.observing.observer import Event, Observers, RunFacts
 from workers.observing.terminal.console import Terminal
@@ -24,12 +25,12 @@ def facts(path: Path, steps: int = 6, **sections: Any) -> RunFacts:
     return RunFacts(path.name, path, config, 4, steps, 4, 0, 100.0)
 
 
-def recorder(folder: Path, steps: int = 1, file: StringIO | None = None, *observers: Any) -> Recorder:
+def recorder(folder: Path, steps: int = 1, file: StringIO | None = None, *observers: Any, start: int = 0) -> Recorder:
     """Writes to `folder`, shows the run in `file`, and tells `observers`."""
     progress, metrics = Progress(Terminal(Console(file=file or StringIO(), width=200))), RunMetrics()
     told = Observers([metrics, progress, *observers], print)
     told.run_started(facts(folder, steps))
-    return Recorder(folder / "metrics.jsonl", 0, steps, metrics, progress, told)
+    return Recorder(folder / "metrics.jsonl", start, steps, metrics, progress, told)
 
 
 def report(stage: int, step: int, **values: Any) -> StepReport:
@@ -58,3 +59,9 @@ class Witness:
 
     def of(self, what: str) -> list[Any]:
         return [word for kind, word in self.told if kind == what]
+
+
+def read_steps(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """All lines of `metrics.jsonl`, and the notes."""
+    notes: list[str] = []
+    return list(each_step(path, notes)), notes

@@ -11,7 +11,7 @@ import pytest
 
 from tests.observing.browser import Sight
 from tests.observing.clock import Clock
-from tests.observing.test_history import document, line, stage
+from tests.observing.test_history import Told, document, line, stage
 from tests.observing.test_live_page import made_up, made_up_line, serve
 from tests.runs import LIMIT
 from workers.observing.live import History, LiveServer, page_server
@@ -40,7 +40,7 @@ def by_a_clock_of_its_own(browser: Browser, server: LiveServer, now: float | Non
 
 
 def test_before_the_data_set_is_open_there_is_a_word_and_no_empty_boxes(tmp_path: Path, browser: Browser) -> None:
-    history = History()
+    history = Told()
     with serve(history) as server:
         sight = Sight(browser, server.url)
         sight.wait_for_state("starting")
@@ -122,7 +122,7 @@ def test_why_a_run_failed_is_the_first_thing_to_read(tmp_path: Path, browser: Br
 
 def ages(path: Path, total: int, age: float, now: float) -> History:
     """20 steps of which the last is so old `now`, in seconds."""
-    history = History()
+    history = Told()
     history.run_started(RunFacts("x", path, {}, 2, total, 10, 0, now - 900))
     for step in range(20):
         history.step_done({**made_up_line(step, 2), "time": now - age - 0.5 * (19 - step)})
@@ -235,7 +235,7 @@ def test_a_part_of_the_run_can_be_seen_and_left_again(tmp_path: Path, browser: B
 
 
 def test_numbers_of_any_size_fit_and_ticks_differ(tmp_path: Path, browser: Browser) -> None:
-    history = History(max_rows=16)
+    history = Told(max_rows=16)
     history.run_started(RunFacts("x", tmp_path, {}, 2, 10_000_000, 100_000, 0, time.time() - 9e6))
     for step in range(0, 9_000_000, 100_003):
         history.step_done({**made_up_line(step, 2), "images_per_second": 123_456.7, "eta_seconds": 3.3e7})
@@ -261,7 +261,7 @@ def test_numbers_of_any_size_fit_and_ticks_differ(tmp_path: Path, browser: Brows
 
 
 def test_where_the_time_went_is_told_of_the_whole_run_when_it_is_over(tmp_path: Path, browser: Browser) -> None:
-    history = History()
+    history = Told()
     history.run_started(RunFacts("x", tmp_path, {}, 1, 4, 4, 0, time.time()))
     for step in range(4):  # in the second half, in which nothing more is fed, nobody waits
         spent = {"busy": float(step + 1), "wait_input": 3.0 * min(step + 1, 2), "wait_output": 0.0}

@@ -14,7 +14,7 @@ from tests.observing.made_up import alarm, facts, line, stage
 from workers.observing.observer import Event
 from workers.observing.terminal.board import Board
 from workers.observing.terminal.console import Terminal
-from workers.observing.terminal.shares import WINDOW_STEPS, StageClock
+from workers.observing.terminal.shares import StageClock
 from workers.observing.terminal.summary import incidents, print_report, print_summary
 from workers.observing.terminal.verbosity import VARIABLE, Verbosity, take_flags
 from workers.run.files import RunDir
@@ -135,20 +135,19 @@ def test_only_so_many_incidents_are_told() -> None:
     assert incidents([alarm(None, 3, "snapshot"), alarm(1, 3, "cleared"), event("restart", None)]) == []
 
 
-def test_shares_are_of_the_last_steps_and_begin_anew_with_a_restart() -> None:
+def test_shares_are_of_the_last_20_steps_that_the_documentation_names() -> None:
     watch = StageClock()
     assert watch.shares() is None
-    for step in range(WINDOW_STEPS):
-        watch.step_done({"busy": 0.0, "wait_input": float(step + 1), "wait_output": 0.0})
-    for step in range(WINDOW_STEPS):
-        watch.step_done({"busy": float(step + 1), "wait_input": 20.0, "wait_output": 0.0})
+    watch.step_done({"wait_input": 10.0})
+    for _ in range(19):
+        watch.step_done({"busy": 10.0})
     shares = watch.shares()
     assert shares is not None
-    assert (shares.busy, shares.starved, shares.blocked) == (1.0, 0.0, 0.0)
-    watch.step_done({"busy": 1.0, "wait_input": 1.0, "wait_output": 2.0})
+    assert (shares.busy, shares.starved, shares.blocked) == (0.95, 0.05, 0.0)
+    watch.step_done({"busy": 5.0, "wait_output": 5.0})
     shares = watch.shares()
     assert shares is not None
-    assert (shares.busy, shares.starved, shares.blocked) == (0.25, 0.25, 0.5)
+    assert (shares.busy, shares.starved, shares.blocked) == (0.975, 0.0, 0.025)
 
 
 def drawn(board: Board) -> list[str]:
@@ -200,17 +199,3 @@ def test_a_rank_cannot_be_both(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="--quiet and --verbose"):
         take_flags(["-v", "a.yaml", "-q"])
     assert Verbosity.asked() is Verbosity.QUIET
-
-
-def test_shares_forget_all_but_the_20_steps_that_the_documentation_names() -> None:
-    watch = StageClock()
-    watch.step_done({"busy": 0.0, "wait_input": 10.0, "wait_output": 0.0})
-    for step in range(19):
-        watch.step_done({"busy": 10.0 * (step + 1), "wait_input": 10.0, "wait_output": 0.0})
-    shares = watch.shares()
-    assert shares is not None
-    assert (shares.busy, shares.starved) == (0.95, 0.05)
-    watch.step_done({"busy": 200.0, "wait_input": 10.0, "wait_output": 0.0})
-    shares = watch.shares()
-    assert shares is not None
-    assert (shares.busy, shares.starved) == (1.0, 0.0)

@@ -28,12 +28,8 @@ def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.de
         "runtime": "serial" if config.in_one_process else "pipelined",
         "mode": config.mode,
         "link": config.link.kind,
-        "images": recorder.images,
-        "images_per_second": recorder.images_per_second,
-        "seconds": recorder.progress.seconds,
+        **recorder.report(),
         "final_digest": final_digest(run),
-        "stages": recorder.shares(),
-        "feed": recorder.feed_report(),
     }
     write_json(run.report, report | ({TO_BE_MEASURED: True} if config.evaluation.linear_probe else {}))
     finish_report(config, run, report, device, terminal)

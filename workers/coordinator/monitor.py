@@ -257,6 +257,7 @@ class RunMonitor:
             self._health.dismiss(gone)
             self.control.dismiss(gone)  # its last process may still be there
         self.snapshots.forget(member.stages)
+        self.recorder.restarted(member.stages)
         self.supervisor.restart(names)
         count = f"restart {self._restarts.in_a_row} of {self.config.max_restarts} without a new snapshot"
         text = f"{sign.error()}. It comes back from step {self.snapshots.committed} ({count})"

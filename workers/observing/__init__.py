@@ -8,14 +8,18 @@ goes on without it.
   line is quick
 - `trackers/`: other places that the measurements of a run go to: TensorBoard, and whatever a user's own class reaches
 - `alarms.py`: watches a run for five things that go wrong, and says each once when it begins and once when it is over
+- `amounts.py`: what one step added to the totals of a run: derived here, once, and written into each line as `added`
 - `backlog.py`: which stage the run is waiting for, and for how long: the first that has not reported the oldest
   unfinished batch
 - `catalogue.py`: every metric that a run exports: the one list that the registry, the documentation and the
   dashboards are made from
+- `downsampler.py`: a table that never grows beyond a fixed number of rows, however many steps a run has
 - `event_log.py`: writes `events.jsonl`: what happens beside the steps, a line each; there is rarely more than one in
   a minute
-- `history_file.py`: reads `metrics.jsonl` and `events.jsonl` of a run, which may still be running, or have been cut
-  short by a crash
+- `history_file.py`: the one reader of a run's `metrics.jsonl` and `events.jsonl`, while it trains, after it, or after a
+  crash
+- `line_numbers.py`: a line of `metrics.jsonl` as plain numbers by stage and name: what was measured, and what the step
+  has added
 - `memory.py`: how much memory the process of a stage holds, as the operating system and CUDA's allocator count it
 - `metrics.py`: the Prometheus metrics of a run, on a registry of their own, made from the catalogue; the coordinator
   serves them

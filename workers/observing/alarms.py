@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.shapes import block_output, channels_of
 from workers.observing.backlog import OldestMissing
-from workers.observing.observer import TIMES, Event, RunFacts
+from workers.observing.observer import Event, RunFacts
 from workers.topology.members import members
 from workers.topology.rendezvous import START_SECONDS
 
@@ -39,8 +39,8 @@ class Alarms:
     config: Config
     tell: Callable[[Event], None]
     _raised: set[tuple[str, int | None]] = field(default_factory=set)
-    _skipped: dict[int, tuple[int, int, int]] = field(default_factory=dict)
-    """Of every stage: steps skipped in all, in a row, and steps since the last."""
+    _skipped: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Of every stage: steps skipped in a row, and steps since the last."""
     _best: dict[int, float] = field(default_factory=dict)
     """Of every stage: the collapse level of features that are spread evenly."""
     _calm_since: float = 0.0
@@ -48,7 +48,7 @@ class Alarms:
     def __post_init__(self) -> None:
         self._settings = self.config.alarms
         self._processes = [m.stages for m in members(self.config) if m.replica == 1]
-        self._window: deque[dict[str, Any]] = deque(maxlen=self._settings.window_steps + 1)
+        self._window: deque[dict[str, Any]] = deque(maxlen=self._settings.window_steps)
 
     def run_started(self, facts: RunFacts) -> None:
         """See `Observer.run_started`."""
@@ -67,8 +67,8 @@ class Alarms:
             if (level := stage.get("online", {}).get("collapse")) is not None:
                 self._collapse(line["step"], stage["stage"], level)
         self._window.append(dict(line))
-        if len(self._window) > 1 and any(spent < 0 for what in TIMES for spent in self._spent(what, -2).values()):
-            self._window.clear()  # a stage came back, and its totals began at 0 again
+        if "seconds" not in line["added"]:
+            self._window.clear()  # the first step, or a stage came back: nobody knows how long this one took
         if len(self._window) == self._window.maxlen:
             self._shares(line["step"])
 
@@ -105,13 +105,10 @@ class Alarms:
         )
 
     def _nonfinite(self, step: int, stage: Mapping[str, Any], loss: float | None, mine: bool) -> None:
-        index, total = stage["stage"], stage["skipped"]
-        before, in_a_row, since = self._skipped.get(index, (0, 0, 0))
-        if total < before:  # it was restarted
-            before = 0
-        skipped = total > before and mine
+        index, (in_a_row, since) = stage["stage"], self._skipped.get(stage["stage"], (0, 0))
+        skipped = stage["added"].get("skipped", 0) > 0 and mine
         in_a_row, since = (in_a_row + 1, 0) if skipped else (0, since + 1)
-        self._skipped[index] = (total, in_a_row, since)
+        self._skipped[index] = (in_a_row, since)
         if skipped and (loss is None or in_a_row >= GRADIENT_STEPS):
             found = "the loss is" if loss is None else f"for {in_a_row} steps in a row gradients were"
             limit = f"after {self.config.train.max_skipped} in a row the run ends"
@@ -137,9 +134,7 @@ class Alarms:
 
     def _shares(self, step: int) -> None:
         """Where the time of the window went."""
-        seconds = self._window[-1]["time"] - self._window[0]["time"]
-        if seconds <= 0:  # somebody has set the clock
-            return
+        seconds = sum(line["added"]["seconds"] for line in self._window)
         self._starved(step, self._spent("wait_input").get(1, 0.0) / seconds)
         if self.config.mode == "simultaneous" and not self.config.in_one_process:
             self._bottleneck(step, seconds)
@@ -180,10 +175,12 @@ class Alarms:
         for stage in stages:
             self._clear("bottleneck", stage, step, f"stage {stage} {why}")
 
-    def _spent(self, what: str, since: int = 0) -> dict[int, float]:
-        """By how much a total of every stage has grown over the window, or since that line of it."""
-        first, last = ({s["stage"]: s[what] for s in self._window[at]["stages"]} for at in (since, -1))
-        return {stage: last[stage] - first[stage] for stage in last.keys() & first.keys()}
+    def _spent(self, what: str) -> dict[int, float]:
+        """What the steps of the window have added to a total of every stage."""
+        spent: dict[int, float] = {}
+        for stage in (stage for line in self._window for stage in line["stages"]):
+            spent[stage["stage"]] = spent.get(stage["stage"], 0.0) + stage["added"].get(what, 0.0)
+        return spent
 
     def _raise(self, name: str, stage: int | None, step: int | None, text: str) -> None:
         if (name, stage) not in self._raised:

@@ -7,7 +7,7 @@ set when all stages have finished a step.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from math import nan
 from typing import Any
@@ -53,12 +53,9 @@ class RunMetrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._made = {metric.name: _make(metric, self.registry) for metric in CATALOGUE}
-        self._last: dict[int, StepReport] = {}
-        self._skipped: dict[int, int] = {}
         self._receiving: set[int] = set()
         self._sending: set[int] = set()
         self._left_out: dict[int, float] = {}
-        self._feed = FeedMeasures()
         self._raised: dict[str, set[int | None]] = {name: set() for name in ALARMS}
         for name in ALARMS:
             self._set("onward_alarm", 0, name)
@@ -82,23 +79,10 @@ class RunMetrics:
     def stage_report(self, report: StepReport, now: float) -> None:
         """Take in one step of one stage, heard at `now`, in seconds since 1970."""
         labels = (str(report.stage), REPLICA)
-        last = self._last.get(report.stage)
-        self._last[report.stage] = report
-
-        def grown(name: str) -> float:
-            now: float = getattr(report, name)
-            return max(now - (getattr(last, name) if last else 0), 0)
-
         self._set("onward_step", report.step, *labels)
         self._set("onward_stage_last_report_timestamp_seconds", now, *labels)
-        self._grow("onward_stage_busy_seconds_total", grown("busy"), *labels)
-        self._grow("onward_stage_wait_seconds_total", grown("wait_input"), *labels, "input")
-        self._grow("onward_stage_wait_seconds_total", grown("wait_output"), *labels, "output")
-        if report.stage in self._sending:
-            self._grow("onward_link_bytes_total", grown("link_bytes"), *labels)
         if report.stage in self._receiving:
             self._set("onward_link_queue_depth", report.queue_depth, *labels)
-        self._skip(report, labels)
         self._set("onward_learning_rate", report.learning_rate, *labels)
         self._set("onward_gradient_norm", report.gradient_norm, *labels)
         self._set("onward_update_norm", report.update_norm, *labels)
@@ -108,13 +92,15 @@ class RunMetrics:
             self._set("onward_objective_loss", value, *labels, term)
         self._online(report, labels)
 
-    def repeated(self, report: StepReport) -> None:
-        """A stage that came back has gone through a step again: what it skips there has been counted."""
-        self._skipped[report.stage] = report.skipped
-
-    def _skip(self, report: StepReport, labels: tuple[str, str]) -> None:
-        self._grow("onward_skipped_steps_total", max(report.skipped - self._skipped.get(report.stage, 0), 0), *labels)
-        self._skipped[report.stage] = report.skipped
+    def add(self, stage: int, added: Mapping[str, float]) -> None:
+        """A step of a stage, perhaps one that is repeated, has added this much to its totals."""
+        labels = (str(stage), REPLICA)
+        self._grow("onward_stage_busy_seconds_total", added["busy"], *labels)
+        self._grow("onward_stage_wait_seconds_total", added["wait_input"], *labels, "input")
+        self._grow("onward_stage_wait_seconds_total", added["wait_output"], *labels, "output")
+        self._grow("onward_skipped_steps_total", added["skipped"], *labels)
+        if stage in self._sending:
+            self._grow("onward_link_bytes_total", added["link_bytes"], *labels)
 
     def _online(self, report: StepReport, labels: tuple[str, str]) -> None:
         """What was measured beside the training; between two measurements a gauge stays."""
@@ -135,23 +121,14 @@ class RunMetrics:
         assert isinstance(made, Histogram)
         made.labels(str(stage), REPLICA).observe(seconds)
 
-    def restarted(self, stages: Iterable[int]) -> None:
-        """These stages start over from a snapshot; what they report as totals begins at 0 again."""
-        for stage in stages:
-            self._grow("onward_restarts_total", 1, str(stage), REPLICA)
-            self._last.pop(stage, None)
-            self._skipped.pop(stage, None)
-
-    def feed_measured(self, feed: FeedMeasures) -> None:
-        """How the feed stands now."""
-        last, self._feed = self._feed, feed
-        self._grow("onward_feed_wait_seconds_total", _grown(feed.wait_seconds, last.wait_seconds))
-        self._grow("onward_feed_images_total", _grown(feed.images, last.images))
-        self._grow("onward_feed_restarts_total", _grown(feed.restarts, last.restarts))
-        self._grow("onward_feed_skipped_total", _grown(feed.skipped, last.skipped))
+    def feed_measured(self, feed: FeedMeasures, added: Mapping[str, float]) -> None:
+        """How the feed stands now, and what it has added to its totals, by their names and by part of its work."""
+        for name in ("images", "restarts", "skipped"):
+            self._grow(f"onward_feed_{name}_total", added[name])
+        self._grow("onward_feed_wait_seconds_total", added["wait_seconds"])
         self._set("onward_feed_memory_bytes", feed.memory_bytes)
-        for part, spent in feed.seconds.items():
-            self._grow("onward_feed_seconds_total", _grown(spent, last.seconds.get(part, 0.0)), part)
+        for part in feed.seconds:
+            self._grow("onward_feed_seconds_total", added[part], part)
 
     def step_done(self, line: Mapping[str, Any]) -> None:
         """See `Observer.step_done`."""
@@ -163,7 +140,7 @@ class RunMetrics:
     def event(self, event: Event) -> None:
         """See `Observer.event`."""
         if event.kind == "restart" and event.stage is not None:
-            self.restarted([event.stage])
+            self._grow("onward_restarts_total", 1, str(event.stage), REPLICA)
         if event.kind in ("alarm", "cleared") and event.name in self._raised:
             stages = self._raised[event.name]
             if event.kind == "alarm":
@@ -195,8 +172,3 @@ def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Hist
     if metric.kind == "gauge":
         return Gauge(metric.name, metric.help, metric.labels, registry=registry)
     return Histogram(metric.name, metric.help, metric.labels, registry=registry, buckets=BUCKETS)
-
-
-def _grown(now: float, before: float) -> float:
-    """By how much a total has grown; the feed of a process that was restarted begins at 0 again."""
-    return now - before if now >= before else now

@@ -88,6 +88,7 @@ class Scene:
         self.posted: list[tuple[Any, ...]] = []
         self.forgotten: list[Any] = []
         self.reported: list[Any] = []
+        self.counted_anew: list[Any] = []
         self.latest: dict[int, Any] = {}
         self.sending = SimpleNamespace(left=None, leave=threading.Event())
         config = small_config(**{"model": {"cuts": ["layer2"]}, "link": {"timeout": 60}, **sections})
@@ -97,7 +98,10 @@ class Scene:
             self.parent,
             SimpleNamespace(committed=4, run=RunDir(folder), forget=self.forgotten.append),
             SimpleNamespace(
-                latest=self.latest, backlog=SimpleNamespace(oldest=lambda: None), stage_report=self.reported.append
+                latest=self.latest,
+                backlog=SimpleNamespace(oldest=lambda: None),
+                stage_report=self.reported.append,
+                restarted=self.counted_anew.append,
             ),
             self.sending,
             total_steps=8,

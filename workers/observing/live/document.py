@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.observing.live.buckets import Rows
+from workers.observing.downsampler import Rows
 
 DIGITS = 6
 """Significant digits of a number; more than a screen can show."""

@@ -15,11 +15,11 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from workers.observing.live.buckets import MAX_ROWS, Downsampler
-from workers.observing.live.differences import StepDeltas
+from workers.observing.downsampler import MAX_ROWS, Downsampler
+from workers.observing.history_file import last_events, sampled_steps
+from workers.observing.line_numbers import numbers_of
+from workers.observing.live.current_state import CurrentState
 from workers.observing.live.document import Document
-from workers.observing.live.now import CurrentState
-from workers.observing.live.refill import read_events, sampled_steps
 from workers.observing.observer import Event, RunFacts
 from workers.run.files import RunDir
 
@@ -39,7 +39,7 @@ class History:
         self._lock = threading.Lock()
         self._name = secrets.token_hex(4)
         """Tells this history from one that another process kept at the same address."""
-        self._buckets, self._differences, self._now = Downsampler(max_rows), StepDeltas(), CurrentState()
+        self._table, self._now = Downsampler(max_rows), CurrentState()
         self._events: deque[Event] = deque(maxlen=max_events)
         self._happened = 0
         self._version = 0
@@ -52,7 +52,7 @@ class History:
     def run_started(self, facts: RunFacts) -> None:
         """Begin; what earlier attempts have left in the run directory is taken up first."""
         run = RunDir(facts.path)
-        lines, events = sampled_steps(run.metrics, facts.start_step), read_events(facts.path, self._events.maxlen or 1)
+        lines, events = sampled_steps(run.metrics, facts.start_step), last_events(run.events, self._events.maxlen or 1)
         with self._lock:
             self._facts = {
                 "name": facts.name,
@@ -68,7 +68,6 @@ class History:
                 self._take(line)
             for event in events:
                 self._happen(event)
-            self._differences.pause()
             self._now.pause()
             self._version += 1
 
@@ -112,13 +111,13 @@ class History:
         The last row that the reader has is sent again, for its bucket may have grown.
         """
         with self._lock:
-            pattern = rf"{self._name}-{self._buckets.stride}-([0-9]{{1,15}})-([0-9]{{1,15}})"
+            pattern = rf"{self._name}-{self._table.stride}-([0-9]{{1,15}})-([0-9]{{1,15}})"
             found = re.fullmatch(pattern, cursor)
             if found is None or self._facts is None:
                 return None
             rows, happened = int(found[1]), int(found[2])
             forgotten = self._happened - len(self._events)
-            if rows > self._buckets.count or not forgotten <= happened <= self._happened:
+            if rows > self._table.count or not forgotten <= happened <= self._happened:
                 return None
             return self._made_once(max(rows - 1, 0), happened)
 
@@ -133,13 +132,13 @@ class History:
         forgotten = self._happened - len(self._events)
         events = list(self._events)[max(happened - forgotten, 0) :]
         return Document(
-            f"{self._name}-{self._buckets.stride}-{self._buckets.count}-{self._happened}",
+            f"{self._name}-{self._table.stride}-{self._table.count}-{self._happened}",
             facts,
             self._outcome,
             self._ended,
             self._summary(),
             tuple(event.to_json() for event in events),
-            self._buckets.rows(start),
+            self._table.rows(start),
         )
 
     def _summary(self) -> dict[str, Any]:
@@ -149,8 +148,8 @@ class History:
         return self._sum
 
     def _take(self, line: Mapping[str, Any]) -> None:
-        values = self._differences.of(line)
-        self._buckets.add(line["step"], line["time"], values)
+        values = numbers_of(line)
+        self._table.add(line["step"], line["time"], values)
         self._now.step_done(line, values)
 
     def _happen(self, event: Event) -> None:

@@ -6,8 +6,7 @@
 - `progress.py`: the observer that a person reads: lines that move on a terminal, plain lines in a file
 - `safe_stream.py`: a run that goes on although nobody can be told about it any more: its output is a closed pipe or a
   full disk
-- `shares.py`: how a stage has spent its time lately, from totals that only grow, and begin again when the stage is
-  restarted
+- `shares.py`: how a stage has spent the time of its last steps
 - `summary.py`: what a run ends with: one screen that says what came out, where it is, and what to do next
 - `verbosity.py`: how much a run says to its user
 - `words.py`: the numbers of a run in words, the same ones in a log and on a terminal

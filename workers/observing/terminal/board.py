@@ -44,7 +44,7 @@ class Board:
         for stage, probe in zip(line["stages"], accuracies(line), strict=True):
             number = stage["stage"]
             watch = self._clocks.setdefault(number, StageClock())
-            watch.step_done(stage)
+            watch.step_done(stage["added"])
             if (shares := watch.shares()) is not None:
                 self._shares = {**self._shares, number: shares}
             if probe is not None:

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from workers.observing.live.buckets import MAX_COLUMNS, Key
-from workers.observing.live.differences import RUN
+from workers.observing.amounts import RUN
+from workers.observing.downsampler import MAX_COLUMNS, Key
 from workers.observing.observer import TIMES, Event
 
 WINDOW_SECONDS = 10.0
@@ -51,7 +51,7 @@ class CurrentState:
         self._latest = {key: value for key, value in self._latest.items() if key[1] not in MOMENTARY}
 
     def step_done(self, line: Mapping[str, Any], values: Mapping[Key, float]) -> None:
-        """Take in a line of `metrics.jsonl` and the numbers that `StepDeltas` made of it."""
+        """Take in a line of `metrics.jsonl` and its numbers (`numbers_of`)."""
         self._place = {name: line.get(name) for name in ("step", "epoch", "time")}
         self._latest.update((k, v) for k, v in values.items() if k in self._latest or len(self._latest) < MAX_COLUMNS)
         for stage in {stage for stage, _ in values} - {RUN}:
