@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.waiting import wait_until
-from workers.observing.observer import Event, RunFacts
+from workers.observing.active_alarms import ActiveAlarms
+from workers.observing.observer import Event, Observers, RunFacts
 from workers.observing.terminal.console import Terminal
 from workers.observing.terminal.progress import Progress
 
@@ -54,13 +55,14 @@ def alarm(number: int | None, step: int, kind: Any = "alarm", name: str = "nonfi
 
 def show(stages: int, steps: int, probed: bool, raises: bool, until: Path | None) -> None:
     """Draw the run as it would be drawn; an alarm at step 3."""
-    with Progress(Terminal.of_process()) as progress:
+    active = ActiveAlarms()
+    with Progress(Terminal.of_process(), active) as progress:
         progress.run_started(facts(stages=stages))
         for step in range(steps):
             online = {"linear": 0.25} if probed else {}
             progress.step_done(line(step, [stage(number, step, online=online) for number in range(1, stages + 1)]))
             if step == 3:
-                progress.event(alarm(2, step))
+                Observers([progress], print, active.event).event(alarm(2, step))
         if until is not None:
             wait_until(until.exists, until)
         if raises:

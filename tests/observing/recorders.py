@@ -12,6 +12,7 @@ from rich.console import Console
 from tests.pipeline.small import small_config
 from workers.control.step_report import StepReport
 from workers.coordinator.recorder import Recorder
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.history_file import each_step
 from workers.observing.metrics import RunMetrics
 from workers.observing.observer import Event, Observers, RunFacts
@@ -27,8 +28,10 @@ def facts(path: Path, steps: int = 6, **sections: Any) -> RunFacts:
 
 def recorder(folder: Path, steps: int = 1, file: StringIO | None = None, *observers: Any, start: int = 0) -> Recorder:
     """Writes to `folder`, shows the run in `file`, and tells `observers`."""
-    progress, metrics = Progress(Terminal(Console(file=file or StringIO(), width=200))), RunMetrics()
-    told = Observers([metrics, progress, *observers], print)
+    active = ActiveAlarms()
+    progress = Progress(Terminal(Console(file=file or StringIO(), width=200)), active)
+    metrics = RunMetrics(active)
+    told = Observers([metrics, progress, *observers], print, active.event)
     told.run_started(facts(folder, steps))
     return Recorder(folder / "metrics.jsonl", start, steps, metrics, progress, told)
 

@@ -11,6 +11,7 @@ from pipeline.config import Config
 from tests.observing.clock import Clock
 from tests.pipeline.small import small_config
 from workers.observing import alarms as alarms_module
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.alarms import Alarms
 from workers.observing.amounts import MissingAmounts
 from workers.observing.backlog import OldestMissing
@@ -26,8 +27,13 @@ class Case:
 
     def __init__(self, config: Config) -> None:
         self.said: list[Event] = []
-        self.alarms = Alarms(config, self.said.append)
+        self.active = ActiveAlarms()
+        self.alarms = Alarms(config, self._tell, self.active)
         self.step, self._missing = 0, MissingAmounts()
+
+    def _tell(self, event: Event) -> None:
+        self.active.event(event)
+        self.said.append(event)
 
     def line(self, *stages: dict[str, Any], seconds: float | None = None) -> None:
         time = float(self.step) if seconds is None else seconds

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.observing.clock import Clock
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.amounts import MissingAmounts
 from workers.observing.downsampler import MAX_COLUMNS, Downsampler
 from workers.observing.history_file import WHOLE_BYTES, sampled_steps
@@ -51,14 +52,19 @@ def line(step: int, *stages: dict[str, Any], **others: Any) -> dict[str, Any]:
 
 
 class Told(History):
-    """Is told lines without `added`, which is filled in as the recorder would."""
+    """As the recorder and the observers of a run would tell it: with `added` in each line, and after `ActiveAlarms`."""
 
     def __init__(self, **others: Any) -> None:
-        super().__init__(**others)
+        self._active = ActiveAlarms()
+        super().__init__(self._active, **others)
         self._missing = MissingAmounts()
 
     def step_done(self, line: Mapping[str, Any]) -> None:
         super().step_done(self._missing.fill(dict(line)))
+
+    def event(self, event: Event) -> None:
+        self._active.event(event)
+        super().event(event)
 
 
 def document(history: History) -> dict[str, Any]:
@@ -268,7 +274,7 @@ def test_lines_that_cannot_be_read_are_left_out(tmp_path: Path, damage: str) -> 
 def test_of_a_line_with_odd_values_the_numbers_are_shown(tmp_path: Path) -> None:
     odd = stage(1, 0, terms=[1], online={"linear": 10**400}, added=7, link_bytes="many")
     write_lines(tmp_path / "metrics.jsonl", [line(0, odd, {"stage": 0, "loss": 1.0}, added={"seconds": "2"})])
-    history = History()
+    history = History(ActiveAlarms())
     history.run_started(facts(tmp_path, start_step=5))
     columns = document(history)["columns"]
     assert (columns["1"]["loss"], columns["1"]["busy"]) == ([1.0], [0.3])

@@ -17,11 +17,12 @@ from tests.runs import ROOT
 from tests.waiting import LIMIT
 from workers.control.step_report import StepReport
 from workers.feed import FeedMeasures
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.amounts import STAGE_TOTALS
 from workers.observing.catalogue import CATALOGUE, STAGE, reference
 from workers.observing.live import History, LiveServer
 from workers.observing.metrics import RunMetrics
-from workers.observing.observer import ALARMS, Event
+from workers.observing.observer import ALARMS, Event, Observers
 
 OF_RUN = {"onward_samples_total": 128, "onward_epoch": 3, "onward_images_per_second": 12.5, "onward_run_steps": 6}
 """What is served of the run that is made up below."""
@@ -53,7 +54,7 @@ def held(metrics: RunMetrics) -> Values:
 
 
 def test_everything_a_run_reports_is_served(tmp_path: Path) -> None:
-    metrics = RunMetrics()
+    metrics = RunMetrics(ActiveAlarms())
     metrics.run_started(facts(tmp_path / "my_run", 6))
     for step, busy in enumerate([1.0, 2.5]):
         for stage in (1, 2):
@@ -65,7 +66,7 @@ def test_everything_a_run_reports_is_served(tmp_path: Path) -> None:
         metrics.feed_measured(FeedMeasures(seconds={"decode": 9.0, "blur": 9.0}, memory_bytes=4096), feed)
         metrics.step_done(line(step))
     metrics.snapshot_written(2, 0.2)
-    with LiveServer(Metrics(), metrics.registry, History()) as server:
+    with LiveServer(Metrics(), metrics.registry, History(ActiveAlarms())) as server:
         values = scrape(server.metrics_url)
     stage = (("replica", "0"), ("stage", "2"))
     assert {name: values[name, ()] for name in OF_RUN} == OF_RUN
@@ -102,7 +103,7 @@ def test_everything_a_run_reports_is_served(tmp_path: Path) -> None:
 
 def test_memory_of_a_gpu_stands_beside_that_of_the_process() -> None:
     """No other test of a whole run can have any, where there is no GPU."""
-    metrics = RunMetrics()
+    metrics = RunMetrics(ActiveAlarms())
     metrics.stage_report(replace(report(1, 0, 1.0), cuda_bytes=2**20), 0.0)
     found = {labels: value for (name, labels), value in held(metrics).items() if name == "onward_process_memory_bytes"}
     kinds = {dict(labels)["kind"]: value for labels, value in found.items()}
@@ -111,7 +112,7 @@ def test_memory_of_a_gpu_stands_beside_that_of_the_process() -> None:
 
 def test_what_is_rare_is_there_from_the_start(tmp_path: Path) -> None:
     """Prometheus sees no increase of a counter that begins later."""
-    metrics = RunMetrics()
+    metrics = RunMetrics(ActiveAlarms())
     metrics.run_started(facts(tmp_path))
     values = held(metrics)
     for name in ("onward_restarts_total", "onward_skipped_steps_total", "onward_online_skipped_steps_total"):
@@ -123,7 +124,7 @@ def test_what_is_rare_is_there_from_the_start(tmp_path: Path) -> None:
 
 
 def test_a_run_of_one_process_has_no_links(tmp_path: Path) -> None:
-    metrics = RunMetrics()
+    metrics = RunMetrics(ActiveAlarms())
     metrics.run_started(facts(tmp_path, runtime="serial"))
     metrics.stage_report(report(2, 0, 1.0), 0.0)
     metrics.add(2, dict.fromkeys(STAGE_TOTALS, 1.0))
@@ -133,7 +134,7 @@ def test_a_run_of_one_process_has_no_links(tmp_path: Path) -> None:
 
 
 def test_there_is_no_link_within_a_process(tmp_path: Path) -> None:
-    metrics = RunMetrics()
+    metrics = RunMetrics(ActiveAlarms())
     metrics.run_started(facts(tmp_path, processes=2))
     for stage in range(1, 5):
         metrics.stage_report(report(stage, 0, 1.0), 0.0)
@@ -150,14 +151,15 @@ def test_there_is_no_link_within_a_process(tmp_path: Path) -> None:
 
 def test_before_the_run_has_begun_nobody_knows_when_it_ends() -> None:
     """The page is served while the data set is opened, which may take minutes."""
-    assert isnan(held(RunMetrics())["onward_eta_seconds", ()])
+    assert isnan(held(RunMetrics(ActiveAlarms()))["onward_eta_seconds", ()])
 
 
 def test_an_alarm_is_raised_while_any_stage_has_it() -> None:
-    metrics = RunMetrics()
+    active = ActiveAlarms()
+    metrics = RunMetrics(active)
 
     def say(kind: str, stage: int) -> tuple[float, float]:
-        metrics.event(Event(0.0, kind, "collapse", stage, 1, "."))  # type: ignore[arg-type]
+        Observers([metrics], print, active.event).event(Event(0.0, kind, "collapse", stage, 1, "."))  # type: ignore[arg-type]
         values, labels = held(metrics), (("alarm", "collapse"),)
         return values["onward_alarm", labels], values["onward_alarms_total", labels]
 
@@ -187,8 +189,8 @@ def test_a_step_that_is_skipped_once_more_after_a_restart_counts_once(tmp_path: 
 
 def test_what_is_not_in_the_catalogue_cannot_be_made() -> None:
     with pytest.raises(KeyError):
-        RunMetrics()._set("onward_moon_phase", 0.5)
-    families = {family.name for family in RunMetrics().registry.collect()}
+        RunMetrics(ActiveAlarms())._set("onward_moon_phase", 0.5)
+    families = {family.name for family in RunMetrics(ActiveAlarms()).registry.collect()}
     assert families == {metric.name.removesuffix("_total") for metric in CATALOGUE}
 
 

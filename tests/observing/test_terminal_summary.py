@@ -11,6 +11,7 @@ from rich.console import Console
 
 from pipeline.errors import UserError
 from tests.observing.made_up import alarm, facts, line, stage
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.observer import Event
 from workers.observing.terminal.board import Board
 from workers.observing.terminal.console import Terminal
@@ -158,7 +159,7 @@ def drawn(board: Board) -> list[str]:
 
 @pytest.mark.parametrize("reached", [[1], [1, 2], [2]])
 def test_stages_that_a_batch_does_not_reach_keep_their_line(reached: list[int]) -> None:
-    board = Board(facts(stages=3))
+    board = Board(facts(stages=3), ActiveAlarms())
     assert drawn(board) == [], "nothing before the first step"
     board.step_done(line(4, [stage(number, 4, loss=None) for number in reached]))
     rows = {int(row[1:6]): row.split() for row in drawn(board)[2:]}
@@ -169,14 +170,15 @@ def test_stages_that_a_batch_does_not_reach_keep_their_line(reached: list[int]) 
 
 
 def test_alarms_are_marked_until_they_are_cleared() -> None:
-    board = Board(facts())
+    active = ActiveAlarms()
+    board = Board(facts(), active)
     board.step_done(line(4, [stage(1, 4), stage(2, 4)]))
-    board.event(alarm(None, 4, name="silent"))
-    board.event(alarm(2, 4))
+    active.event(alarm(None, 4, name="silent"))
+    active.event(alarm(2, 4))
     rows = drawn(board)
     assert [row[0] for row in rows[1:]] == [" ", " ", "!", "!", "!"]
     assert rows[-2:] == ["! run: silent since step 4", "! stage 2: nonfinite since step 4"]
-    board.event(alarm(2, 9, "cleared"))
+    active.event(alarm(2, 9, "cleared"))
     assert [row[0] for row in drawn(board)[1:]] == [" ", " ", " ", "!"]
 
 

@@ -11,13 +11,14 @@ from pipeline.config import Config
 from pipeline.config.secrets import without_secrets
 from workers.control.failures import Interrupted, RunFailed
 from workers.coordinator.recorder import Recorder
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.alarms import Alarms
 from workers.observing.backlog import OldestMissing
 from workers.observing.event_log import EventLog
 from workers.observing.history_file import read_events
 from workers.observing.live import History, LiveServer
 from workers.observing.metrics import RunMetrics
-from workers.observing.observer import Event, EventKind, Observers, RunFacts
+from workers.observing.observer import Event, EventKind, Observer, Observers, RunFacts
 from workers.observing.terminal.console import Terminal
 from workers.observing.terminal.progress import Progress
 from workers.observing.trackers import start_trackers
@@ -44,11 +45,13 @@ class Observation:
         failed: Callable[[BaseException], object] = lambda error: None,
     ) -> None:
         self.config, self.run, self.terminal, self.start_step = config, run, terminal, start_step
-        self.metrics, self.progress = RunMetrics(), Progress(terminal)
-        self.history = History()
-        # The history takes up the events of earlier attempts, so it comes before what writes new ones.
-        self.observers = Observers([self.history, EventLog(run.events), self.metrics, self.progress], terminal.warn)
-        self.alarms = Alarms(config, self.observers.event)
+        self._active = ActiveAlarms()
+        self.metrics, self.progress = RunMetrics(self._active), Progress(terminal, self._active)
+        self.history = History(self._active)
+        # The history takes in the events of earlier attempts, so it comes before what writes new ones.
+        members: list[Observer] = [self.history, EventLog(run.events), self.metrics, self.progress]
+        self.observers = Observers(members, terminal.warn, first=self._active.event)
+        self.alarms = Alarms(config, self.observers.event, self._active)
         self._server: LiveServer | None = None
         self._failed, self._begun = failed, False
 
@@ -85,12 +88,13 @@ class Observation:
             start_step=self.start_step,
             started=time.time(),
         )
-        earlier = read_events(self.run.events)[0]
+        for event in read_events(self.run.events)[0]:
+            self._active.event(event)
         self.observers.add(start_trackers(self.config.trackers, facts, self.observers.event))
         self.observers.add(self.alarms)
         self._begun = True
         self.observers.run_started(facts)
-        for name, stage in sorted(_unended(earlier), key=str):
+        for name, stage in sorted(self._active.on, key=str):
             self.post("cleared", name, "its processes were started again", stage)
         if self.start_step:
             self.post("restart", "restart", f"the run goes on after {self.start_step} steps", step=self.start_step)
@@ -137,14 +141,3 @@ def outcome_of(error: BaseException | None) -> str:
     if asked or isinstance(error, Interrupted | KeyboardInterrupt):
         return "interrupted"
     return f"failed: {' '.join(str(error).split()) or type(error).__name__}"
-
-
-def _unended(events: list[Event]) -> set[tuple[str, int | None]]:
-    """Alarms that nobody has ended."""
-    raised: set[tuple[str, int | None]] = set()
-    for event in events:
-        if event.kind == "alarm":
-            raised.add((event.name, event.stage))
-        elif event.kind == "cleared":
-            raised.discard((event.name, event.stage))
-    return raised

@@ -7,6 +7,7 @@ goes on without it.
 - `terminal/`: what a person at a terminal sees of a run, and what a log keeps of it. Imports nothing: the command
   line is quick
 - `trackers/`: other places that the measurements of a run go to: TensorBoard, and whatever a user's own class reaches
+- `active_alarms.py`: which alarms are on: kept once for a run, and read by all who show or raise them
 - `alarms.py`: watches a run for five things that go wrong, and says each once when it begins and once when it is over
 - `amounts.py`: what one step added to the totals of a run: derived here, once, and written into each line as `added`
 - `backlog.py`: which stage the run is waiting for, and for how long: the first that has not reported the oldest

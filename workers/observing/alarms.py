@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.shapes import block_output, channels_of
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.backlog import OldestMissing
 from workers.observing.observer import Event, RunFacts
 from workers.topology.members import members
@@ -33,12 +34,13 @@ class Alarms:
 
     Args:
         config: the run.
-        tell: takes what begins and ends.
+        tell: takes what begins and ends, and lets `active` know.
+        active: which alarms are on.
     """
 
     config: Config
     tell: Callable[[Event], None]
-    _raised: set[tuple[str, int | None]] = field(default_factory=set)
+    active: ActiveAlarms
     _skipped: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Of every stage: steps skipped in a row, and steps since the last."""
     _best: dict[int, float] = field(default_factory=dict)
@@ -89,10 +91,9 @@ class Alarms:
         if owed is not None and owed.seconds > limit * (1 - MARGIN):
             self._calm_since = now
         if owed is None or now - self._calm_since > limit:
-            for name, stage in list(self._raised):
-                if name == "silent":
-                    over = "images come again" if stage is None else f"stage {stage} reports again"
-                    self._clear(name, stage, None, over)
+            for stage in self.active.stages("silent"):
+                over = "images come again" if stage is None else f"stage {stage} reports again"
+                self._clear("silent", stage, None, over)
 
     def _silence(self, owed: OldestMissing) -> str:
         since = f"for {owed.seconds:.0f} s"
@@ -183,11 +184,9 @@ class Alarms:
         return spent
 
     def _raise(self, name: str, stage: int | None, step: int | None, text: str) -> None:
-        if (name, stage) not in self._raised:
-            self._raised.add((name, stage))
+        if (name, stage) not in self.active.on:
             self.tell(Event(time.time(), "alarm", name, stage, step, text))
 
     def _clear(self, name: str, stage: int | None, step: int | None, text: str) -> None:
-        if (name, stage) in self._raised:
-            self._raised.remove((name, stage))
+        if (name, stage) in self.active.on:
             self.tell(Event(time.time(), "cleared", name, stage, step, text))

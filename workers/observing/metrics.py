@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from pipeline.config import Config
 from workers.control.feed_report import FeedMeasures
 from workers.control.step_report import StepReport
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.catalogue import CATALOGUE, Metric
 from workers.observing.observer import ALARMS, Event, RunFacts
 from workers.topology.members import units
@@ -46,9 +47,13 @@ class RunMetrics:
     """Everything that is exported; an observer, which is told of single reports too.
 
     A name that is not in the catalogue is a `KeyError`.
+
+    Args:
+        active: which alarms are on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, active: ActiveAlarms) -> None:
+        self._active = active
         # Else each counter has a gauge beside it, which the catalogue does not have.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
@@ -56,7 +61,6 @@ class RunMetrics:
         self._receiving: set[int] = set()
         self._sending: set[int] = set()
         self._left_out: dict[int, float] = {}
-        self._raised: dict[str, set[int | None]] = {name: set() for name in ALARMS}
         for name in ALARMS:
             self._set("onward_alarm", 0, name)
             self._grow("onward_alarms_total", 0, name)
@@ -141,14 +145,9 @@ class RunMetrics:
         """See `Observer.event`."""
         if event.kind == "restart" and event.stage is not None:
             self._grow("onward_restarts_total", 1, str(event.stage), REPLICA)
-        if event.kind in ("alarm", "cleared") and event.name in self._raised:
-            stages = self._raised[event.name]
-            if event.kind == "alarm":
-                stages.add(event.stage)
-                self._grow("onward_alarms_total", 1, event.name)
-            else:
-                stages.discard(event.stage)
-            self._set("onward_alarm", bool(stages), event.name)
+        if event.kind in ("alarm", "cleared") and event.name in ALARMS:
+            self._grow("onward_alarms_total", event.kind == "alarm", event.name)
+            self._set("onward_alarm", bool(self._active.stages(event.name)), event.name)
 
     def run_ended(self, outcome: str) -> None:
         """See `Observer.run_ended`: what was measured stays until the process ends."""

@@ -107,10 +107,16 @@ class Observers:
     Args:
         members: told in this order.
         say: prints a sentence about one that failed.
+        first: takes every event before the members do, which may ask it then.
     """
 
-    def __init__(self, members: Sequence[Observer], say: Callable[[str], None]) -> None:
-        self._members, self._say = list(members), say
+    def __init__(
+        self,
+        members: Sequence[Observer],
+        say: Callable[[str], None],
+        first: Callable[[Event], None] = lambda event: None,
+    ) -> None:
+        self._members, self._say, self._first = list(members), say, first
         self._posted: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
     def add(self, member: Observer) -> None:
@@ -127,6 +133,7 @@ class Observers:
 
     def event(self, event: Event) -> None:
         """See `Observer.event`; an observer may call it while it is told something else."""
+        self._first(event)
         self._tell("event", event)
 
     def run_ended(self, outcome: str) -> None:

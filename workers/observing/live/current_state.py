@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.amounts import RUN
 from workers.observing.downsampler import MAX_COLUMNS, Key
 from workers.observing.observer import TIMES, Event
@@ -24,13 +25,17 @@ MOMENTARY = ("images_per_second", "eta_seconds", "queue_depth", "memory_bytes", 
 
 
 class CurrentState:
-    """The last values of everything, and sums over the last seconds."""
+    """The last values of everything, and sums over the last seconds.
 
-    def __init__(self) -> None:
+    Args:
+        active: which alarms are on.
+    """
+
+    def __init__(self, active: ActiveAlarms) -> None:
+        self._active = active
         self._recent: deque[tuple[float, Mapping[Key, float]]] = deque(maxlen=MAX_WINDOW)
         self._latest: dict[Key, float] = {}
         self._place: dict[str, Any] = {}
-        self._alarms: dict[tuple[str, int | None], Event] = {}
         self._restarts: dict[int, int] = {}
         self._skipped: dict[int, int] = {}
         self._skipping: set[int] = set()
@@ -44,9 +49,8 @@ class CurrentState:
         self._over = True
 
     def pause(self) -> None:
-        """Another attempt begins: what was slow or alarming before says nothing about it."""
+        """Another attempt begins: what was slow before says nothing about it."""
         self._recent.clear()
-        self._alarms.clear()
         self._skipping.clear()
         self._latest = {key: value for key, value in self._latest.items() if key[1] not in MOMENTARY}
 
@@ -67,12 +71,8 @@ class CurrentState:
             self._recent.popleft()
 
     def event(self, event: Event) -> None:
-        """Take in what has happened: an alarm is on until it is cleared."""
-        if event.kind == "alarm":
-            self._alarms[event.name, event.stage] = event
-        elif event.kind == "cleared":
-            self._alarms.pop((event.name, event.stage), None)
-        elif event.kind == "restart" and event.stage is not None:
+        """Take in what has happened."""
+        if event.kind == "restart" and event.stage is not None:
             self._restarts[event.stage] = self._restarts.get(event.stage, 0) + 1
 
     def summary(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class CurrentState:
             "eta_seconds": self._latest.get((RUN, "eta_seconds")),
             "window": seconds or None,
             "feed_wait": min(waited / seconds, 1.0) if waited is not None and seconds else None,
-            "alarms": [event.to_json() for event in self._alarms.values()],
+            "alarms": [event.to_json() for event in self._active.on.values()],
             "stages": {stage: self._stage(stage, sums, seconds) for stage in stages},
         }
 

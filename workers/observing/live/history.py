@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.downsampler import MAX_ROWS, Downsampler
 from workers.observing.history_file import last_events, sampled_steps
 from workers.observing.line_numbers import numbers_of
@@ -31,15 +32,16 @@ class History:
     """An `Observer` that keeps what a page needs to show the whole run at any time.
 
     Args:
+        active: which alarms are on.
         max_rows: the most points of any curve.
         max_events: the most events.
     """
 
-    def __init__(self, max_rows: int = MAX_ROWS, max_events: int = MAX_EVENTS) -> None:
+    def __init__(self, active: ActiveAlarms, max_rows: int = MAX_ROWS, max_events: int = MAX_EVENTS) -> None:
         self._lock = threading.Lock()
         self._name = secrets.token_hex(4)
         """Tells this history from one that another process kept at the same address."""
-        self._table, self._now = Downsampler(max_rows), CurrentState()
+        self._table, self._now = Downsampler(max_rows), CurrentState(active)
         self._events: deque[Event] = deque(maxlen=max_events)
         self._happened = 0
         self._version = 0

@@ -11,6 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.text import Text
 
+from workers.observing.active_alarms import ActiveAlarms, AlarmKey
 from workers.observing.observer import Event, RunFacts
 from workers.observing.terminal.shares import Shares, StageClock
 from workers.observing.terminal.words import LONGEST_LOSS, accuracies, clock, epochs, loss_in_words, speed
@@ -30,14 +31,15 @@ class Board:
 
     Args:
         facts: of the run.
+        active: which alarms are on.
     """
 
     facts: RunFacts
+    active: ActiveAlarms
     _line: Mapping[str, Any] = field(default_factory=dict)
     _clocks: dict[int, StageClock] = field(default_factory=dict)
     _shares: dict[int, Shares] = field(default_factory=dict)
     _probes: dict[int, float] = field(default_factory=dict)
-    _alarms: dict[tuple[str, int | None], Event] = field(default_factory=dict)
 
     def step_done(self, line: Mapping[str, Any]) -> None:
         """Every stage has finished a step: a line of `metrics.jsonl`."""
@@ -51,17 +53,9 @@ class Board:
                 self._probes = {**self._probes, number: probe}
         self._line = line
 
-    def event(self, event: Event) -> None:
-        """Mark alarms until they are cleared."""
-        others = {key: other for key, other in self._alarms.items() if key != (event.name, event.stage)}
-        if event.kind == "alarm":
-            self._alarms = {**others, (event.name, event.stage): event}
-        elif event.kind == "cleared":
-            self._alarms = others
-
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """As many lines as fit into the window, each exactly one row."""
-        line, alarms = self._line, self._alarms
+        line, alarms = self._line, self.active.on
         if not line:
             return
         width, plain = options.max_width - MARGIN, options.ascii_only
@@ -98,9 +92,7 @@ class Board:
         bar = Text.assemble((sign * drawn, "cyan"), (rest * (size - drawn), "dim"), GAP, share)
         return [Text.assemble((text, "bold"), GAP, bar)] if beside else [Text(text, "bold"), bar]
 
-    def _table(
-        self, line: Mapping[str, Any], alarms: Mapping[tuple[str, int | None], Event], width: int, plain: bool
-    ) -> list[Text]:
+    def _table(self, line: Mapping[str, Any], alarms: Mapping[AlarmKey, Event], width: int, plain: bool) -> list[Text]:
         """A row of titles, and one for each stage."""
         widths = _fitting(bool(self._probes), width)
         of_step = {stage["stage"]: stage for stage in line["stages"]}

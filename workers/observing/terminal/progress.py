@@ -13,6 +13,7 @@ from rich.control import Control
 from rich.live import Live
 from rich.segment import ControlType
 
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.observer import Event, RunFacts
 from workers.observing.terminal.board import Board
 from workers.observing.terminal.console import Terminal
@@ -32,10 +33,11 @@ class Progress:
 
     Args:
         terminal: where to, and how much of it.
+        active: which alarms are on.
     """
 
-    def __init__(self, terminal: Terminal) -> None:
-        self.terminal = terminal
+    def __init__(self, terminal: Terminal, active: ActiveAlarms) -> None:
+        self.terminal, self._active = terminal, active
         self.events: list[Event] = []
         """Of this attempt, oldest first."""
         self._facts: RunFacts | None = None
@@ -56,7 +58,7 @@ class Progress:
         self._facts = facts
         self._started = self._last = time.monotonic()
         if self.terminal.console.is_interactive and not self.terminal.quiet:
-            self._board = Board(facts)
+            self._board = Board(facts, self._active)
 
     def step_done(self, line: Mapping[str, Any]) -> None:
         """See `Observer.step_done`."""
@@ -78,8 +80,6 @@ class Progress:
         """See `Observer.event`."""
         if len(self.events) < MAX_EVENTS:
             self.events.append(event)
-        if self._board is not None:
-            self._board.event(event)
         if event.kind == "snapshot" or (event.kind == "restart" and event.stage is None):
             self.terminal.detail(event.text)  # of the other, the command line has told
         else:
