@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,3 +130,18 @@ def test_every_file_has_its_line_in_the_docstring_of_its_folder() -> None:
 def test_few_files_lie_beside_the_folders() -> None:
     loose = [name_of(path) for path in PACKAGES if name_of(path).count("/") == 1]
     assert len(loose) <= LOOSE, loose
+
+
+def test_what_is_no_code_in_a_package_is_installed_with_it() -> None:
+    """A wheel has of other files only those that `package-data` names: templates, the live page, images."""
+    data = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    named = {
+        path for package, globs in data.items() for glob in globs
+        for path in (REPOSITORY / package.replace(".", "/")).glob(glob)
+    }  # fmt: skip
+    others = {
+        path for package in FLOORS for path in (REPOSITORY / package).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }  # fmt: skip
+    assert others - named == set()
+    assert any(path.parent.name == "templates" for path in others)

@@ -6,7 +6,6 @@ neighbours can be told apart by those who see red and green alike, and in print 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from matplotlib.colors import to_hex, to_rgb
@@ -64,13 +63,6 @@ def on_bar(colour: Pair) -> Pair:
 def variables(stages: int) -> dict[str, Pair]:
     """Every colour of a report by the name of its variable on the page: `ink`, ..., `stage-1`, ..."""
     return {**NAMED, **{f"stage-{stage}": stage_colour(stage, stages) for stage in range(1, stages + 1)}}
-
-
-def style_sheet(colours: Mapping[str, Pair]) -> str:
-    """The variables, dark where the system is and what is read is no paper."""
-    light = "".join(f"--{name}:{pair.light};" for name, pair in colours.items())
-    dark = "".join(f"--{name}:{pair.dark};" for name, pair in colours.items())
-    return f":root{{{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
 
 
 def _luminance(colour: str) -> float:

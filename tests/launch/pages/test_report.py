@@ -16,6 +16,7 @@ from launch.commands.report import write_report
 from launch.pages.page import page
 from launch.pages.reading import read_run
 from tests.conftest import Outcome
+from tests.launch.commands.evaluations import full
 from tests.launch.pages.reported import BEGAN, Page, event, finish, line, write_run
 from workers.run.files import RunDir
 
@@ -132,8 +133,12 @@ def test_a_pause_between_two_attempts_is_not_training(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("page_alone")
 def test_whatever_a_run_is_called_is_text(tmp_path: Path) -> None:
     hostile = "<img src=x onerror=alert(1)>$x^2$ & \"q'"
-    run = write_run(tmp_path / hostile, steps=3, terms=("</svg><script>alert(2)</script>", "$\\frac{1}{0$", "a" * 500))
-    run.events.write_text(json.dumps(event("note", "</td><script>alert(3)</script>\u202e")) + "\n")
+    tracker = "trackers=[{kind: 'mine:B', options: {'<script>alert(4)</script>': secret}}]"
+    terms = ("</svg><script>alert(2)</script>", "$\\frac{1}{0$", "a" * 500)
+    run = write_run(tmp_path / hostile, tracker, steps=3, terms=terms)
+    evaluated = json.dumps(full(corruptions=False).to_json()).replace("fashion_mnist_10k", "<script>alert(5)</script>")
+    (run.path / "evaluation.json").write_text(evaluated)
+    run.events.write_text(json.dumps(event("note", "</td><script>alert(3)</script>\u202e{{ 7 * 7 }}")) + "\n")
     run.failure.write_text(json.dumps({"kind": "raised", "message": "<b onclick=x>boom</b>", "who": "s", "step": 1}))
     write_report(run.path)
     html = (run.path / "report.html").read_text(encoding="utf-8")
@@ -142,8 +147,10 @@ def test_whatever_a_run_is_called_is_text(tmp_path: Path) -> None:
     assert OUTSIDE.findall(html) == []
     assert not [name for _, attrs in found.elements for name in attrs if name.startswith("on")]
     assert hostile in found.text
-    assert "</td><script>alert(3)</script>?" in found.text
+    assert "</td><script>alert(3)</script>?{{ 7 * 7 }}" in found.text
     assert "<b onclick=x>boom</b>" in found.text
+    assert "<script>alert(5)</script>: top-1 accuracy, %" in found.text
+    assert "<script>alert(4)</script>: (not shown)" in found.text
     assert "&lt;/svg&gt;" in html, "the title of a panel"
 
 
