@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from launch.errors import tell
 from launch.prepare.data_index import check_data
@@ -25,10 +24,10 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import make_folder
 from pipeline.validation.loading import Reading, load_config
-from workers.evaluating.progress import ProgressLine
 from workers.evaluating.ranks import Ranks
 from workers.evaluating.run import FOLDER, Evaluated, evaluate
-from workers.observing.terminal.console import PrintableConsole, Terminal
+from workers.observing.terminal.console import Console, PrintableConsole
+from workers.observing.terminal.drawing import ProgressLine
 from workers.observing.terminal.summary import print_report
 from workers.run.environment import leave_surroundings
 from workers.run.files import RunDir, read_object, write_json
@@ -59,7 +58,7 @@ def evaluate_run(
     """
     trained_with = read_config(run_dir)
     run, config = RunDir(run_dir), evaluation_config(run_dir, overrides, trusted)
-    console = PrintableConsole(quiet=group is not None and group.rank > 0)
+    console = Console(PrintableConsole(quiet=group is not None and group.rank > 0))
     with ProgressLine(console) as teller:
         ranks = None if group is None or group.world_size == 1 else Ranks(group)
         found = evaluate(config, trained_with, run, torch.device(_device(config, group)), teller, ranks)
@@ -116,8 +115,8 @@ def _write(config: Config, run: RunDir, found: Evaluated, console: Console) -> N
         raise UserError(
             f"'{where}' cannot be written ({error.strerror or error}). Make room, or make it writable"
         ) from None
-    print_document(console, document)
-    _say(console, f"tables and figures are in {folder}, every number is in {folder}.json")
+    print_document(console.out, document)
+    console.warn(f"tables and figures are in {folder}, every number is in {folder}.json")
 
 
 def _update_report(run: RunDir, table: dict[str, Any] | None, console: Console) -> None:
@@ -127,18 +126,14 @@ def _update_report(run: RunDir, table: dict[str, Any] | None, console: Console) 
     try:
         before = read_object(run.report)
     except OSError as error:
-        _say(console, f"'{run.report}' stays as it is: it cannot be read ({error.strerror})")
+        console.warn(f"'{run.report}' stays as it is: it cannot be read ({error.strerror})")
         return
     if before is None:
-        _say(console, f"'{run.report}' stays as it is: it cannot be read (it is no report)")
+        console.warn(f"'{run.report}' stays as it is: it cannot be read (it is no report)")
         return
     report = before | table
     write_json(run.report, report)
-    print_report(Terminal(console), run, report)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    print_report(console, run, report)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -23,7 +23,7 @@ from launch.prepare.run_dir import read_config
 from launch.processes.child import first_line, hear_parent
 from workers.control.failures import FailureReport, raise_interrupted
 from workers.coordinator.coordinator import Coordinator
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
 from workers.run.files import RunDir, remove_temporaries
 from workers.run.keys import remove_key
 from workers.run.logs import log_to_stderr
@@ -100,7 +100,7 @@ def _coordinate(start: dict[str, Any], answers: int) -> int:
     for number in asking:
         signal.signal(number, lambda n, frame: _first_signal(parent, asking))
     logging.info("%s: process %d", COORDINATOR, os.getpid())
-    meeting, terminal, failure_recorder = _meeting(start), Terminal.of_process(), FailureRecorder(run, COORDINATOR)
+    meeting, terminal, failure_recorder = _meeting(start), Console.of_process(), FailureRecorder(run, COORDINATOR)
     device = torch.device(start["device"])
     coordinator = Coordinator(
         config, run, meeting, device, terminal, parent, start["start_step"], failed=failure_recorder.failed

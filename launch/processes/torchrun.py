@@ -84,13 +84,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serial(config: Config, run: RunDir, start_step: int) -> int:
-    from workers.observing.terminal.console import Terminal
+    from workers.observing.terminal.console import Console
     from workers.serial_run import run_serial
 
     devices = [placement.device for placement in place(config, count_gpus())]
     failure_recorder = FailureRecorder(run, "the serial run")
     try:
-        run_serial(config, run, devices, Terminal.of_process(), start_step, failure_recorder.failed)
+        run_serial(config, run, devices, Console.of_process(), start_step, failure_recorder.failed)
     except BaseException as error:
         return failure_recorder.failed(error)
     return 0

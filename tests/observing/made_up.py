@@ -13,7 +13,7 @@ from typing import Any
 from tests.waiting import wait_until
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.observer import Event, Observers, RunFacts
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
 from workers.observing.terminal.progress import Progress
 
 
@@ -56,7 +56,7 @@ def alarm(number: int | None, step: int, kind: Any = "alarm", name: str = "nonfi
 def show(stages: int, steps: int, probed: bool, raises: bool, until: Path | None) -> None:
     """Draw the run as it would be drawn; an alarm at step 3."""
     active = ActiveAlarms()
-    with Progress(Terminal.of_process(), active) as progress:
+    with Progress(Console.of_process(), active) as progress:
         progress.run_started(facts(stages=stages))
         for step in range(steps):
             online = {"linear": 0.25} if probed else {}

@@ -7,7 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console as RichConsole
 
 from tests.pipeline.small import small_config
 from workers.control.step_report import StepReport
@@ -16,7 +16,7 @@ from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.history_file import each_step
 from workers.observing.metrics import RunMetrics
 from workers.observing.observer import Event, Observers, RunFacts
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
 from workers.observing.terminal.progress import Progress
 
 
@@ -29,7 +29,7 @@ def facts(path: Path, steps: int = 6, **sections: Any) -> RunFacts:
 def recorder(folder: Path, steps: int = 1, file: StringIO | None = None, *observers: Any, start: int = 0) -> Recorder:
     """Writes to `folder`, shows the run in `file`, and tells `observers`."""
     active = ActiveAlarms()
-    progress = Progress(Terminal(Console(file=file or StringIO(), width=200)), active)
+    progress = Progress(Console(RichConsole(file=file or StringIO(), width=200)), active)
     metrics = RunMetrics(active)
     told = Observers([metrics, progress, *observers], print, active.event)
     told.run_started(facts(folder, steps))

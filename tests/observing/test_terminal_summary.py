@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console as RichConsole
 
 from pipeline.errors import UserError
 from tests.observing.made_up import alarm, facts, line, stage
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.observer import Event
 from workers.observing.terminal.board import Board
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
 from workers.observing.terminal.shares import StageClock
 from workers.observing.terminal.summary import incidents, print_report, print_summary
 from workers.observing.terminal.verbosity import VARIABLE, Verbosity, take_flags
@@ -43,9 +43,9 @@ def report(stages: int = 4, **more: Any) -> dict[str, Any]:
 
 def printed(width: int, verbosity: Verbosity = Verbosity.NORMAL, terminal: bool = True, **more: Any) -> list[str]:
     file = io.StringIO()
-    console = Console(file=file, width=width, force_terminal=terminal, color_system=None)
+    console = RichConsole(file=file, width=width, force_terminal=terminal, color_system=None)
     events = [alarm(1, 3, name="starved"), alarm(2, 5), alarm(2, 9), alarm(2, 9, "cleared"), event("restart", 3)]
-    print_summary(Terminal(console, verbosity), RUN, report(**more), [*events, event("restart", None)], ["a note"])
+    print_summary(Console(console, verbosity), RUN, report(**more), [*events, event("restart", None)], ["a note"])
     return file.getvalue().splitlines()
 
 
@@ -75,8 +75,8 @@ def test_four_stages_fit_a_screen() -> None:
 @pytest.mark.parametrize("stages", [1, 4, 10, 12])
 def test_more_stages_fit_a_screen_too(stages: int) -> None:
     many = [alarm(number, 5) for number in range(1, 10)]
-    console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True, color_system=None)
-    print_summary(Terminal(console), RUN, report(stages), many, ["a note"])
+    console = RichConsole(file=io.StringIO(), width=80, height=24, force_terminal=True, color_system=None)
+    print_summary(Console(console), RUN, report(stages), many, ["a note"])
     rows = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert sum(-(-len(row) // 80) for row in rows) <= 23, "and the prompt below"
     assert len([row for row in rows if "64.1 → 76.7 +12.6" in row]) == stages
@@ -99,7 +99,7 @@ def test_a_narrow_terminal_gets_a_narrow_table(width: int, last: str) -> None:
 def test_where_there_is_only_ascii() -> None:
     written = io.BytesIO()
     file = io.TextIOWrapper(written, encoding="ascii")  # strict: another sign would raise
-    print_report(Terminal(Console(file=file, width=80)), RUN, report(2))
+    print_report(Console(RichConsole(file=file, width=80)), RUN, report(2))
     file.flush()
     rows = written.getvalue().decode().splitlines()
     assert "|     1 | 64.1 -> 76.7 +12.6 |                 - | 70.5 % |  27.5 % |   2.0 % |" in rows
@@ -120,7 +120,7 @@ def test_a_run_without_probes_or_speed() -> None:
         key: value for key, value in report(2, images_per_second=0.0).items() if key not in ("trained", "seconds")
     }
     values["stages"][1]["skipped"] = 3
-    print_report(Terminal(Console(file=file, width=80)), RUN, values)
+    print_report(Console(RichConsole(file=file, width=80)), RUN, values)
     rows = file.getvalue().splitlines()
     assert rows[0].strip() == "share of time"
     assert "stage 2 skipped 3 steps: loss or gradient not finite" in rows
@@ -153,7 +153,7 @@ def test_shares_are_of_the_last_20_steps_that_the_documentation_names() -> None:
 
 def drawn(board: Board) -> list[str]:
     file = io.StringIO()
-    Console(file=file, width=80, height=24, force_terminal=True, color_system=None).print(board)
+    RichConsole(file=file, width=80, height=24, force_terminal=True, color_system=None).print(board)
     return file.getvalue().splitlines()
 
 

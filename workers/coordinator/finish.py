@@ -13,15 +13,15 @@ from workers.coordinator.recorder import Recorder
 from workers.evaluating.checkpoints import load_network
 from workers.evaluating.labelled import LabelledImages, Tell
 from workers.evaluating.probe_table import ready_stages, scores_of
-from workers.evaluating.progress import ProgressLine
 from workers.evaluating.source import FeatureSource
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
+from workers.observing.terminal.drawing import ProgressLine
 from workers.observing.terminal.summary import print_report, print_summary
 from workers.run.files import TO_BE_MEASURED, RunDir, final_digest, read_report, write_json
 from workers.snapshots.weights import save_backbone
 
 
-def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.device, terminal: Terminal) -> None:
+def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.device, terminal: Console) -> None:
     """Everything after the last step; every stage's file must be there."""
     save_backbone(run, config.num_stages)
     report: dict[str, Any] = {
@@ -36,9 +36,7 @@ def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.de
     print_summary(terminal, run, report, recorder.progress.events, recorder.notes())
 
 
-def finish_report(
-    config: Config, run: RunDir, report: dict[str, Any], device: torch.device, terminal: Terminal
-) -> None:
+def finish_report(config: Config, run: RunDir, report: dict[str, Any], device: torch.device, terminal: Console) -> None:
     """Add to the report of a run that has been trained what is measured at its end, and write it.
 
     A run that was ended meanwhile is started with this again: until it is done the report says that it is not.
@@ -52,18 +50,16 @@ def finish_report(
     write_json(run.report, report)
 
 
-def measure_the_rest(config: Config, run: RunDir, device: torch.device, terminal: Terminal) -> None:
+def measure_the_rest(config: Config, run: RunDir, device: torch.device, terminal: Console) -> None:
     """For a run that was ended while it was measured: its weights are there, and its report."""
     report = {name: value for name, value in (read_report(run) or {}).items() if name != TO_BE_MEASURED}
     finish_report(config, run, report, device, terminal)
     print_report(terminal, run, report)
 
 
-def _measured(config: Config, run: RunDir, device: torch.device, terminal: Terminal) -> dict[str, Any]:
+def _measured(config: Config, run: RunDir, device: torch.device, terminal: Console) -> dict[str, Any]:
     """What `measure` finds, and a sign of life meanwhile: it takes long where the data set is large."""
-    if terminal.quiet:
-        return measure(config, run, device, note=terminal.warn)
-    with ProgressLine(terminal.console) as teller:
+    with ProgressLine(terminal) as teller:
         return measure(config, run, device, teller.tell, terminal.warn)
 
 

@@ -19,7 +19,7 @@ from workers.observing.history_file import read_events
 from workers.observing.live import History, LiveServer
 from workers.observing.metrics import RunMetrics
 from workers.observing.observer import Event, EventKind, Observer, Observers, RunFacts
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
 from workers.observing.terminal.progress import Progress
 from workers.observing.trackers import start_trackers
 from workers.run.files import RunDir, write_json
@@ -40,7 +40,7 @@ class Observation:
         self,
         config: Config,
         run: RunDir,
-        terminal: Terminal,
+        terminal: Console,
         start_step: int = 0,
         failed: Callable[[BaseException], object] = lambda error: None,
     ) -> None:

@@ -14,7 +14,6 @@
   decoded
 - `probe_table.py`: the probe table of `report.json`: the trained network beside the same network untrained
 - `probes.py`: every classifier that is asked for, on every place, as records in an order that does not change
-- `progress.py`: how far an evaluation is: one line that moves on a terminal, a plain line now and then in a file
 - `protocols.py`: how each classifier is fitted, with every number of it, for `evaluation.json`: names alone would not
   reproduce it
 - `quality.py`: what every block is worth without labels: augmented views of some images through the network, and the

@@ -2,7 +2,8 @@
 
 - `board.py`: how a run stands, drawn on a terminal: a line for the run, a line for every stage, a line for every
   alarm
-- `console.py`: where a run speaks to its user
+- `console.py`: the one way to speak to the user: sentences, tables, and lines that move in place
+- `drawing.py`: what moves on a terminal: lines that are redrawn in place, and one line of how far something is
 - `progress.py`: the observer that a person reads: lines that move on a terminal, plain lines in a file
 - `safe_stream.py`: a run that goes on although nobody can be told about it any more: its output is a closed pipe or a
   full disk

@@ -8,20 +8,15 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console, ConsoleRenderable
-from rich.control import Control
-from rich.live import Live
-from rich.segment import ControlType
-
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.observer import Event, RunFacts
 from workers.observing.terminal.board import Board
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
+from workers.observing.terminal.drawing import MovingLines
 from workers.observing.terminal.words import plain_line
 
 PLAIN_SECONDS = 5.0
 """At most one plain line in this time."""
-REFRESH_PER_SECOND = 4
 MAX_EVENTS = 1000
 """Events that the summary looks at; `events.jsonl` has all."""
 _log = logging.getLogger(__name__)
@@ -36,7 +31,7 @@ class Progress:
         active: which alarms are on.
     """
 
-    def __init__(self, terminal: Terminal, active: ActiveAlarms) -> None:
+    def __init__(self, terminal: Console, active: ActiveAlarms) -> None:
         self.terminal, self._active = terminal, active
         self.events: list[Event] = []
         """Of this attempt, oldest first."""
@@ -57,7 +52,7 @@ class Progress:
         """See `Observer.run_started`."""
         self._facts = facts
         self._started = self._last = time.monotonic()
-        if self.terminal.console.is_interactive and not self.terminal.quiet:
+        if self.terminal.out.is_interactive and not self.terminal.quiet:
             self._board = Board(facts, self._active)
 
     def step_done(self, line: Mapping[str, Any]) -> None:
@@ -68,7 +63,7 @@ class Progress:
         if self._board is not None:
             self._board.step_done(line)
             if self._live is None:  # the first steps may take long, and others print meanwhile
-                self._live = MovingLines(self._board, self.terminal.console)
+                self._live = MovingLines(self._board, self.terminal.out)
                 self._live.start(refresh=True)
             return
         now, last = self._last, line["step"] + 1 >= self._facts.total_steps
@@ -103,23 +98,3 @@ class Progress:
             self._live.stop()
         except Exception:
             _log.exception("how the run stands cannot be drawn")
-
-
-class MovingLines(Live):
-    """Redrawn in place a few times a second; and from the top of the window after it has become narrower.
-
-    Terminals break the lines that are there in their own ways when they become narrower, so nobody can tell how far up
-    the first one has gone.
-    """
-
-    def __init__(self, board: Board, console: Console) -> None:
-        self._width = console.width
-        super().__init__(board, console=console, refresh_per_second=REFRESH_PER_SECOND, redirect_stderr=False)
-
-    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """See `Live.process_renderables`: the first of what it returns goes back to the first line."""
-        found = super().process_renderables(renderables)
-        if self.console.width < self._width:
-            found[0] = Control(ControlType.HOME, ControlType.CLEAR)
-        self._width = self.console.width
-        return found

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from workers.observing.observer import Event
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
 from workers.observing.terminal.words import clock
 from workers.run.files import RunDir, from_here
 
@@ -34,7 +34,7 @@ KINDS = ("alarm", "restart", "note")
 
 
 def print_summary(
-    terminal: Terminal, run: RunDir, report: dict[str, Any], events: Sequence[Event], notes: Sequence[str]
+    terminal: Console, run: RunDir, report: dict[str, Any], events: Sequence[Event], notes: Sequence[str]
 ) -> None:
     """Accuracy and time of every block, what went wrong, and what to do next; with `-q` where everything is.
 
@@ -53,16 +53,14 @@ def print_summary(
 
 
 def print_report(
-    terminal: Terminal,
+    terminal: Console,
     run: RunDir,
     report: dict[str, Any],
     notes: Sequence[str] = (),
     following: Sequence[str] = (),
 ) -> None:
     """What `report.json` says, `notes`, where everything is, and what may be done next."""
-    if not terminal.quiet:
-        borders = _room(terminal, run, report, [*notes, *following]) >= BORDERS
-        terminal.console.print(_table(report, terminal, borders))
+    terminal.show(_table(report, terminal, borders=_room(terminal, run, report, [*notes, *following]) >= BORDERS))
     for sentence in [*_remarks(report), *notes]:
         terminal.say(sentence)
     terminal.warn(_closing(run, report))
@@ -86,11 +84,11 @@ def _closing(run: RunDir, report: dict[str, Any]) -> str:
     return f"{report['images']} images{seconds}, {rate}  ·  everything is in {from_here(run.path)}"
 
 
-def _room(terminal: Terminal, run: RunDir, report: dict[str, Any], more: Sequence[str]) -> int:
+def _room(terminal: Console, run: RunDir, report: dict[str, Any], more: Sequence[str]) -> int:
     """Rows of the screen that a table without borders and these sentences leave; a file is as long as one likes."""
-    if not terminal.console.is_interactive:
+    if not terminal.out.is_interactive:
         return UNBOUNDED
-    width, height = terminal.console.size
+    width, height = terminal.out.size
     sentences = [_title(report), *_remarks(report), _closing(run, report), *more]
     taken = 1 + len(report["stages"]) + sum(-(-len(sentence) // width) for sentence in sentences)
     return height - 1 - taken  # the last row is the prompt's
@@ -116,10 +114,10 @@ def incidents(events: Iterable[Event], most: int = MOST_LINES) -> list[str]:
     return [f"{counted}:", *lines]
 
 
-def _in_one_row(sentence: str, terminal: Terminal) -> str:
+def _in_one_row(sentence: str, terminal: Console) -> str:
     """Cut where a screen ends; `events.jsonl` and a log have all of it."""
-    width = terminal.console.width
-    if not terminal.console.is_interactive or len(sentence) <= width:
+    width = terminal.out.width
+    if not terminal.out.is_interactive or len(sentence) <= width:
         return sentence
     return f"{sentence[: width - 3]}..."
 
@@ -128,9 +126,9 @@ def _title(report: dict[str, Any]) -> str:
     return "linear probe, % (before → after training); share of time" if "trained" in report else "share of time"
 
 
-def _table(report: dict[str, Any], terminal: Terminal, borders: bool) -> Table:
+def _table(report: dict[str, Any], terminal: Console, borders: bool) -> Table:
     """The columns that fit; how much every accuracy has gained where it is wide, and borders if there is room below."""
-    width = terminal.console.width
+    width = terminal.out.width
     probed, full = "trained" in report, width >= FULL_WIDTH
     style = box.HEAVY_HEAD if full and borders else None
     table = Table(title=terminal.spelled(_title(report)), title_justify="left", box=style, pad_edge=full)
