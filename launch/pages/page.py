@@ -15,10 +15,10 @@ from markupsafe import Markup
 from launch.pages.charts import Picture
 from launch.pages.colours import variables
 from launch.pages.inline import inline
-from launch.pages.reading import RunRecord
+from launch.pages.number_format import NOTHING, date_of, duration, percent, plain, size_of
+from launch.pages.run_record import RunRecord
 from launch.pages.series import Numbers, last_known, number
 from launch.pages.tables import MAX_EVENTS, event_table, loss_of, peak_memory, probe_table, stage_table
-from launch.pages.words import NOTHING, date_of, duration, percent, plain, size_of
 from launch.tables.naming import clean
 from launch.tables.table import grids_of, keys_of
 from pipeline.config import Config

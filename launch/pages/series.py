@@ -169,7 +169,14 @@ class _Gathering:
         }
         values = {name: column((stage, name)) for name in (*STAGE_LEVELS, *STAGE_TOTALS)}
         lost = np.nancumsum(column((stage, _LOST)))
-        return StageSeries(stage, rows.steps[there].astype(float), values, groups, lost, self._loses.get(stage, False))
+        return StageSeries(
+            stage,
+            rows.steps[there].astype(float),
+            values=values,
+            groups=groups,
+            lost=lost,
+            loses=self._loses.get(stage, False),
+        )
 
 
 def last_known(values: Numbers | None) -> float:

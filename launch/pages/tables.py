@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from launch.pages.reading import RunRecord
+from launch.pages.number_format import NOTHING, date_of, percent, plain, size_of
+from launch.pages.run_record import RunRecord
 from launch.pages.series import Numbers, StageSeries, last_known, number
-from launch.pages.words import NOTHING, date_of, percent, plain, size_of
 from launch.tables.grid import Grid
 from workers.observing.observer import TIMES, Event
 

@@ -19,7 +19,16 @@ from workers.observing.terminal.progress import Progress
 
 def facts(path: Path = Path("runs/made-up"), stages: int = 2, start_step: int = 0) -> RunFacts:
     """585 steps, 39 an epoch; at most two batches wait on a link."""
-    return RunFacts(path.name, path, {"link": {"depth": 2}}, stages, 585, 39, start_step, 1.0)
+    return RunFacts(
+        name=path.name,
+        path=path,
+        config={"link": {"depth": 2}},
+        stages=stages,
+        total_steps=585,
+        steps_per_epoch=39,
+        start_step=start_step,
+        started=1.0,
+    )
 
 
 def stage(number: int, step: int, **values: Any) -> dict[str, Any]:
@@ -50,7 +59,9 @@ def line(step: int, stages: list[dict[str, Any]]) -> dict[str, Any]:
 
 def alarm(number: int | None, step: int, kind: Any = "alarm", name: str = "nonfinite") -> Event:
     """Something is wrong with a stage, or with the run."""
-    return Event(1.0, kind, name, number, step, f"{name} of stage {number} at step {step}")
+    return Event(
+        time=1.0, kind=kind, name=name, stage=number, step=step, text=f"{name} of stage {number} at step {step}"
+    )
 
 
 def show(stages: int, steps: int, probed: bool, raises: bool, until: Path | None) -> None:

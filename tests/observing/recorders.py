@@ -23,7 +23,16 @@ from workers.observing.terminal.progress import Progress
 def facts(path: Path, steps: int = 6, **sections: Any) -> RunFacts:
     """Of a run of four stages."""
     config = small_config(**sections).model_dump(mode="json")
-    return RunFacts(path.name, path, config, 4, steps, 4, 0, 100.0)
+    return RunFacts(
+        name=path.name,
+        path=path,
+        config=config,
+        stages=4,
+        total_steps=steps,
+        steps_per_epoch=4,
+        start_step=0,
+        started=100.0,
+    )
 
 
 def recorder(folder: Path, steps: int = 1, file: StringIO | None = None, *observers: Any, start: int = 0) -> Recorder:
@@ -33,7 +42,14 @@ def recorder(folder: Path, steps: int = 1, file: StringIO | None = None, *observ
     metrics = RunMetrics(active)
     told = Observers([metrics, progress, *observers], print, active.event)
     told.run_started(facts(folder, steps))
-    return Recorder(folder / "metrics.jsonl", start, steps, metrics, progress, told)
+    return Recorder(
+        folder / "metrics.jsonl",
+        start_step=start,
+        total_steps=steps,
+        metrics=metrics,
+        progress=progress,
+        observers=told,
+    )
 
 
 def report(stage: int, step: int, **values: Any) -> StepReport:

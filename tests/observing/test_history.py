@@ -23,7 +23,16 @@ from workers.observing.observer import Event, RunFacts
 
 
 def facts(path: Path, start_step: int = 0, stages: int = 2) -> RunFacts:
-    return RunFacts("digits", path, {"seed": 0, "link": {"depth": 2}}, stages, 1000, 10, start_step, 50.0)
+    return RunFacts(
+        name="digits",
+        path=path,
+        config={"seed": 0, "link": {"depth": 2}},
+        stages=stages,
+        total_steps=1000,
+        steps_per_epoch=10,
+        start_step=start_step,
+        started=50.0,
+    )
 
 
 def stage(index: int, step: int, **others: Any) -> dict[str, Any]:
@@ -79,7 +88,7 @@ def started(path: Path, **others: Any) -> History:
 
 
 def event(kind: Any, name: str = "starved", stage: int | None = None, at: float = 100.0) -> Event:
-    return Event(at, kind, name, stage, 3, f"{name} {at}")
+    return Event(time=at, kind=kind, name=name, stage=stage, step=3, text=f"{name} {at}")
 
 
 def test_a_hundred_thousand_steps_take_the_room_of_a_few_hundred() -> None:
@@ -309,7 +318,18 @@ def test_a_history_without_files_begins_empty(tmp_path: Path) -> None:
 
 def test_a_configuration_with_an_infinite_number_is_still_json(tmp_path: Path) -> None:
     history = Told()
-    history.run_started(RunFacts("x", tmp_path, {"clip": float("inf"), "at": tmp_path}, 1, 1, 1, 0, 100.0))
+    history.run_started(
+        RunFacts(
+            name="x",
+            path=tmp_path,
+            config={"clip": float("inf"), "at": tmp_path},
+            stages=1,
+            total_steps=1,
+            steps_per_epoch=1,
+            start_step=0,
+            started=100.0,
+        )
+    )
     assert document(history)["facts"]["config"] == {"clip": "Infinity", "at": str(tmp_path)}
 
 

@@ -46,7 +46,18 @@ def test_before_the_data_set_is_open_there_is_a_word_and_no_empty_boxes(tmp_path
         sight.wait_for_state("starting")
         assert "data set is being opened" in sight.text("#notice")
         assert not sight.page.locator(".card").first.is_visible()
-        history.run_started(RunFacts("x", tmp_path, {}, 1, 10, 10, 0, time.time()))
+        history.run_started(
+            RunFacts(
+                name="x",
+                path=tmp_path,
+                config={},
+                stages=1,
+                total_steps=10,
+                steps_per_epoch=10,
+                start_step=0,
+                started=time.time(),
+            )
+        )
         sight.wait_for_state("running")
         assert sight.page.locator(".card").first.is_visible()
         assert not sight.page.locator("#notice").is_visible()
@@ -123,7 +134,18 @@ def test_why_a_run_failed_is_the_first_thing_to_read(tmp_path: Path, browser: Br
 def ages(path: Path, total: int, age: float, now: float) -> History:
     """20 steps of which the last is so old `now`, in seconds."""
     history = Told()
-    history.run_started(RunFacts("x", path, {}, 2, total, 10, 0, now - 900))
+    history.run_started(
+        RunFacts(
+            name="x",
+            path=path,
+            config={},
+            stages=2,
+            total_steps=total,
+            steps_per_epoch=10,
+            start_step=0,
+            started=now - 900,
+        )
+    )
     for step in range(20):
         history.step_done({**made_up_line(step, 2), "time": now - age - 0.5 * (19 - step)})
     return history
@@ -236,7 +258,18 @@ def test_a_part_of_the_run_can_be_seen_and_left_again(tmp_path: Path, browser: B
 
 def test_numbers_of_any_size_fit_and_ticks_differ(tmp_path: Path, browser: Browser) -> None:
     history = Told(max_rows=16)
-    history.run_started(RunFacts("x", tmp_path, {}, 2, 10_000_000, 100_000, 0, time.time() - 9e6))
+    history.run_started(
+        RunFacts(
+            name="x",
+            path=tmp_path,
+            config={},
+            stages=2,
+            total_steps=10_000_000,
+            steps_per_epoch=100_000,
+            start_step=0,
+            started=time.time() - 9e6,
+        )
+    )
     for step in range(0, 9_000_000, 100_003):
         history.step_done({**made_up_line(step, 2), "images_per_second": 123_456.7, "eta_seconds": 3.3e7})
     with serve(history) as server:
@@ -262,7 +295,18 @@ def test_numbers_of_any_size_fit_and_ticks_differ(tmp_path: Path, browser: Brows
 
 def test_where_the_time_went_is_told_of_the_whole_run_when_it_is_over(tmp_path: Path, browser: Browser) -> None:
     history = Told()
-    history.run_started(RunFacts("x", tmp_path, {}, 1, 4, 4, 0, time.time()))
+    history.run_started(
+        RunFacts(
+            name="x",
+            path=tmp_path,
+            config={},
+            stages=1,
+            total_steps=4,
+            steps_per_epoch=4,
+            start_step=0,
+            started=time.time(),
+        )
+    )
     for step in range(4):  # in the second half, in which nothing more is fed, nobody waits
         spent = {"busy": float(step + 1), "wait_input": 3.0 * min(step + 1, 2), "wait_output": 0.0}
         history.step_done(line(step, stage(1, step, **spent), time=100.0 + 20 * step))

@@ -159,7 +159,9 @@ def test_an_alarm_is_raised_while_any_stage_has_it() -> None:
     metrics = RunMetrics(active)
 
     def say(kind: str, stage: int) -> tuple[float, float]:
-        Observers([metrics], print, active.event).event(Event(0.0, kind, "collapse", stage, 1, "."))  # type: ignore[arg-type]
+        Observers([metrics], print, active.event).event(
+            Event(time=0.0, kind=kind, name="collapse", stage=stage, step=1, text=".")
+        )  # type: ignore[arg-type]
         values, labels = held(metrics), (("alarm", "collapse"),)
         return values["onward_alarm", labels], values["onward_alarms_total", labels]
 
@@ -181,7 +183,7 @@ def test_a_step_that_is_skipped_once_more_after_a_restart_counts_once(tmp_path: 
         made.batch_sent(step, 0, 64, 2)
     with made:
         assert skipped((0, 0), (1, 0), (2, 1), (3, 2)) == 2
-        made.metrics.event(Event(0.0, "restart", "restart", 1, 1, "."))
+        made.metrics.event(Event(time=0.0, kind="restart", name="restart", stage=1, step=1, text="."))
         assert skipped((1, 0), (2, 1), (3, 2)) == 2, "the same steps as before"
         assert skipped((4, 2)) == 2
         assert skipped((5, 3)) == 3

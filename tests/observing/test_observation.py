@@ -129,7 +129,7 @@ def test_a_run_that_did_not_begin_does_not_end(tmp_path: Path) -> None:
 def test_a_run_that_goes_on_ends_the_alarms_of_the_one_before(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     for kind, name, stage in (("alarm", "silent", 2), ("alarm", "collapse", 1), ("cleared", "collapse", 1)):
-        log.event(Event(1.0, kind, name, stage, 3, "."))  # type: ignore[arg-type]
+        log.event(Event(time=1.0, kind=kind, name=name, stage=stage, step=3, text="."))  # type: ignore[arg-type]
     made, witness, _ = observation(tmp_path, start_step=4)
     with made:
         made.begin(12, 4)

@@ -25,7 +25,7 @@ from workers.observing.observer import Event, Observers
 
 PACES = [{"images_per_second": 0.0, "eta_seconds": None}, {"images_per_second": 32.0, "eta_seconds": 2.0}]
 """Of two steps of three, 64 images each, two seconds apart."""
-EVENT = Event(12.5, "alarm", "collapse", 2, 7, "stage 2: its features have collapsed")
+EVENT = Event(time=12.5, kind="alarm", name="collapse", stage=2, step=7, text="stage 2: its features have collapsed")
 
 
 class Failing(Witness):

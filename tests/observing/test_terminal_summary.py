@@ -50,7 +50,9 @@ def printed(width: int, verbosity: Verbosity = Verbosity.NORMAL, terminal: bool 
 
 
 def event(kind: Any, number: int | None) -> Event:
-    return Event(1.0, kind, kind, number, 40, f"stage {number} comes back, " + "and so on " * 12)
+    return Event(
+        time=1.0, kind=kind, name=kind, stage=number, step=40, text=f"stage {number} comes back, " + "and so on " * 12
+    )
 
 
 def test_four_stages_fit_a_screen() -> None:

@@ -102,11 +102,18 @@ class Observation:
 
     def recorder(self, total_steps: int) -> Recorder:
         """What the reports of the stages go to."""
-        return Recorder(self.run.metrics, self.start_step, total_steps, self.metrics, self.progress, self.observers)
+        return Recorder(
+            self.run.metrics,
+            start_step=self.start_step,
+            total_steps=total_steps,
+            metrics=self.metrics,
+            progress=self.progress,
+            observers=self.observers,
+        )
 
     def post(self, kind: EventKind, name: str, text: str, stage: int | None = None, step: int | None = None) -> None:
         """Something has happened just now; called from any thread, told on the main one."""
-        self.observers.post(Event(time.time(), kind, name, stage, step, text))
+        self.observers.post(Event(time=time.time(), kind=kind, name=name, stage=stage, step=step, text=text))
 
     def committed(self, steps: int) -> None:
         """A snapshot after so many steps is complete; called from any thread."""

@@ -21,7 +21,7 @@ from pipeline.ordinary_files import open_to_write
 from workers.control.feed_report import FeedMeasures
 from workers.control.step_report import StepReport
 from workers.control.validation import MalformedMessage
-from workers.coordinator.throughput import Pace
+from workers.coordinator.throughput import Throughput
 from workers.observing.amounts import RUN, STAGE_TOTALS, Growth, Sums, amounts, finite_of, written
 from workers.observing.backlog import Backlog
 from workers.observing.history_file import each_step
@@ -51,6 +51,7 @@ class Recorder:
     def __init__(
         self,
         path: Path,
+        *,
         start_step: int,
         total_steps: int,
         metrics: RunMetrics,
@@ -60,7 +61,7 @@ class Recorder:
         self.metrics, self.progress, self.observers = metrics, progress, observers
         self.backlog = Backlog(start_step, total_steps)
         """What the run waits for."""
-        self._pace = Pace(total_steps)
+        self._pace = Throughput(total_steps)
         self._path, self._start_step = path, start_step
         self._file = io.TextIOWrapper(open_to_write(path, path.parent), encoding="utf-8", line_buffering=True)
         self._waiting: dict[int, dict[int, StepReport]] = {}

@@ -9,7 +9,7 @@ WINDOW_SECONDS = 20.0
 """Throughput is that of the last steps within this."""
 
 
-class Pace:
+class Throughput:
     """Images a second of the last steps.
 
     Args:

@@ -18,7 +18,7 @@ from pipeline.config import Config
 from pipeline.shapes import block_output, channels_of
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.backlog import OldestMissing
-from workers.observing.observer import Event, RunFacts
+from workers.observing.observer import Event, EventKind, RunFacts
 from workers.topology.members import members
 from workers.topology.rendezvous import START_SECONDS
 
@@ -183,10 +183,13 @@ class Alarms:
             spent[stage["stage"]] = spent.get(stage["stage"], 0.0) + stage["added"].get(what, 0.0)
         return spent
 
+    def _tell(self, kind: EventKind, name: str, stage: int | None, step: int | None, text: str) -> None:
+        self.tell(Event(time=time.time(), kind=kind, name=name, stage=stage, step=step, text=text))
+
     def _raise(self, name: str, stage: int | None, step: int | None, text: str) -> None:
         if (name, stage) not in self.active.on:
-            self.tell(Event(time.time(), "alarm", name, stage, step, text))
+            self._tell("alarm", name, stage, step, text)
 
     def _clear(self, name: str, stage: int | None, step: int | None, text: str) -> None:
         if (name, stage) in self.active.on:
-            self.tell(Event(time.time(), "cleared", name, stage, step, text))
+            self._tell("cleared", name, stage, step, text)

@@ -24,7 +24,7 @@ TIMES = ("busy", "wait_input", "wait_output")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """What is known of a run before its first step.
 
@@ -50,7 +50,7 @@ class RunFacts:
     started: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Event:
     """Something that happens beside the steps; a line of `events.jsonl`.
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from launch.commands.report import write_report
 from launch.pages.page import page
-from launch.pages.reading import read_run
+from launch.pages.run_record import read_run
 from tests.conftest import Outcome
 from tests.launch.commands.evaluations import full
 from tests.launch.pages.reported import BEGAN, Page, event, finish, line, write_run

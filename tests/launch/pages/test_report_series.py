@@ -13,10 +13,10 @@ import pytest
 
 from launch.pages import series as series_module
 from launch.pages.colours import BLOCKED, BUSY, CARD, INK, STARVED, Pair, stage_colour
-from launch.pages.reading import _about
+from launch.pages.number_format import date_of, duration, percent, plain, size_of
+from launch.pages.run_record import _about
 from launch.pages.series import RunSeries, curve, number
 from launch.pages.tables import probe_table
-from launch.pages.words import date_of, duration, percent, plain, size_of
 from tests.launch.pages.reported import line
 from workers.observing import live
 from workers.observing.amounts import MissingAmounts

@@ -2,6 +2,7 @@
 
 - `answers.py`: how each request is answered: the page, its data as JSON or as a stream of events, the metrics, or why
   not
+- `connection_limits.py`: how many connections are served at once, and for how long one may take to send its request
 - `current_state.py`: what is true of a run at this moment: its place, its pace, how every stage spends its time, which
   alarms are on
 - `document.py`: what the server sends to a page: the whole history, or what is new, as JSON in small pieces
@@ -10,7 +11,6 @@
 - `page_files.py`: the files of the page, read once: only these are ever served, whatever path is asked for
 - `page_server.py`: the socket that browsers and Prometheus connect to, and what the threads of all their requests
   share
-- `places.py`: who may be served at once: so many and no more, and nobody who is slow keeps out who is not
 - `server.py`: the coordinator's one HTTP server: the live page, its data, and the metrics for Prometheus
 """
 

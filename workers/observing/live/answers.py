@@ -12,10 +12,10 @@ from ipaddress import ip_address
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
+from workers.observing.live.connection_limits import DeadlineReader
 from workers.observing.live.document import Document
 from workers.observing.live.history import History
 from workers.observing.live.page_server import PageServer
-from workers.observing.live.places import UntilDeadline
 
 ASK_SECONDS = 5.0
 """How long a request may take to come, all of it."""
@@ -54,7 +54,7 @@ class Answers(BaseHTTPRequestHandler):
     def setup(self) -> None:
         """Read the request with an end to it."""
         super().setup()
-        self.rfile = io.BufferedReader(UntilDeadline(self.connection, time.monotonic() + self.ask_seconds))
+        self.rfile = io.BufferedReader(DeadlineReader(self.connection, time.monotonic() + self.ask_seconds))
 
     def parse_request(self) -> bool:
         """See the base class; whether there is a request to answer."""

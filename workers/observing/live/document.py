@@ -21,7 +21,7 @@ DIGITS = 6
 """Significant digits of a number; more than a screen can show."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Document:
     """A copy of the history, or of its end.
 

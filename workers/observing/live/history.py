@@ -134,13 +134,13 @@ class History:
         forgotten = self._happened - len(self._events)
         events = list(self._events)[max(happened - forgotten, 0) :]
         return Document(
-            f"{self._name}-{self._table.stride}-{self._table.count}-{self._happened}",
-            facts,
-            self._outcome,
-            self._ended,
-            self._summary(),
-            tuple(event.to_json() for event in events),
-            self._table.rows(start),
+            id=f"{self._name}-{self._table.stride}-{self._table.count}-{self._happened}",
+            facts=facts,
+            outcome=self._outcome,
+            ended=self._ended,
+            now=self._summary(),
+            events=tuple(event.to_json() for event in events),
+            rows=self._table.rows(start),
         )
 
     def _summary(self) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from pipeline import config as settings
+from workers.observing.live.connection_limits import ConnectionLimit, PendingRequests
 from workers.observing.live.history import History
 from workers.observing.live.page_files import page_files
-from workers.observing.live.places import Asking, Places
 
 MAX_ASKING = 64
 """Connections whose request has not been read."""
@@ -24,7 +24,7 @@ MAX_CLIENTS = 64
 MAX_STREAMS = 24
 """Pages that are open at once; the rest of the places are for loading."""
 MAX_SCRAPES = 8
-"""Places that are kept for `/metrics`, however many ask for the page."""
+"""ConnectionLimit that are kept for `/metrics`, however many ask for the page."""
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +46,7 @@ class PageServer(ThreadingHTTPServer):
         self,
         family: socket.AddressFamily,
         address: tuple[Any, ...],
+        *,
         config: settings.Metrics,
         registry: CollectorRegistry,
         history: History,
@@ -55,8 +56,8 @@ class PageServer(ThreadingHTTPServer):
         self.files = page_files() if config.page else {}
         self.history = history if config.page else None
         self.metrics_app = make_wsgi_app(registry)
-        self.asking, self.clients = Asking(MAX_ASKING), Places(MAX_CLIENTS)
-        self.streams, self.scrapes = Places(MAX_STREAMS), Places(MAX_SCRAPES)
+        self.asking, self.clients = PendingRequests(MAX_ASKING), ConnectionLimit(MAX_CLIENTS)
+        self.streams, self.scrapes = ConnectionLimit(MAX_STREAMS), ConnectionLimit(MAX_SCRAPES)
         self.closing = threading.Event()
         self.name = config.host
         """What users were told, which is accepted as `Host` too."""

@@ -92,7 +92,7 @@ def _listen(config: settings.Metrics, registry: CollectorRegistry, history: Hist
     host, port = config.host, config.port
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return PageServer(family, address, config, registry, history, Answers)
+        return PageServer(family, address, config=config, registry=registry, history=history, answers=Answers)
     except (OSError, UnicodeError) as error:
         raise cannot_listen(host, port, error) from None
 

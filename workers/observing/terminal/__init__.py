@@ -8,7 +8,7 @@
 - `safe_stream.py`: a run that goes on although nobody can be told about it any more: its output is a closed pipe or a
   full disk
 - `shares.py`: how a stage has spent the time of its last steps
+- `step_format.py`: the numbers of a step as text, the same in a log and on a terminal
 - `summary.py`: what a run ends with: one screen that says what came out, where it is, and what to do next
 - `verbosity.py`: how much a run says to its user
-- `words.py`: the numbers of a run in words, the same ones in a log and on a terminal
 """

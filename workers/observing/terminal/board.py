@@ -14,7 +14,7 @@ from rich.text import Text
 from workers.observing.active_alarms import ActiveAlarms, AlarmKey
 from workers.observing.observer import Event, RunFacts
 from workers.observing.terminal.shares import Shares, StageClock
-from workers.observing.terminal.words import LONGEST_LOSS, accuracies, clock, epochs, loss_in_words, speed
+from workers.observing.terminal.step_format import LONGEST_LOSS, accuracies, clock, epochs, loss_in_words, speed
 
 GAP = "  "
 LEAST_BAR, MOST_BAR = 4, 40

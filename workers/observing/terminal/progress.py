@@ -13,7 +13,7 @@ from workers.observing.observer import Event, RunFacts
 from workers.observing.terminal.board import Board
 from workers.observing.terminal.console import Console
 from workers.observing.terminal.drawing import MovingLines
-from workers.observing.terminal.words import plain_line
+from workers.observing.terminal.step_format import plain_line
 
 PLAIN_SECONDS = 5.0
 """At most one plain line in this time."""

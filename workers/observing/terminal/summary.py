@@ -12,7 +12,7 @@ from rich.table import Table
 
 from workers.observing.observer import Event
 from workers.observing.terminal.console import Console
-from workers.observing.terminal.words import clock
+from workers.observing.terminal.step_format import clock
 from workers.run.files import RunDir, from_here
 
 FULL_WIDTH = 78

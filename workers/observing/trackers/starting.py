@@ -153,4 +153,4 @@ class TrackerObserver:
                 self._note(sentence, step)
 
     def _note(self, sentence: str, step: int | None) -> None:
-        self._tell(Event(time.time(), "note", "tracker", None, step, sentence))
+        self._tell(Event(time=time.time(), kind="note", name="tracker", stage=None, step=step, text=sentence))

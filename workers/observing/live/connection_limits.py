@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 
-class Places:
+class ConnectionLimit:
     """A bounded number of places; nobody waits for one."""
 
     def __init__(self, number: int) -> None:
@@ -31,7 +31,7 @@ class Places:
             self.taken -= 1
 
 
-class Asking:
+class PendingRequests:
     """Connections whose request is still to be read.
 
     Who asks like a program has asked within a moment. So when there are too many, the one that has been at it for
@@ -65,7 +65,7 @@ class Asking:
             return self._connections.pop(id(connection), None) is not None
 
 
-class UntilDeadline(io.RawIOBase):
+class DeadlineReader(io.RawIOBase):
     """What a connection sends until a moment; after it every read raises `TimeoutError`.
 
     A timeout of the connection alone is one of each read, and a byte may come before every one of them.
