@@ -1,4 +1,4 @@
-"""A figure within a page: SVG in the colours of the page, light or dark, and in its letters."""
+"""A figure as inline SVG, in the page's colours and font."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _IDS = re.compile(r'(\bid="|url\(#|href="#)')
 
 @dataclass(frozen=True)
 class InlineFigure:
-    """A picture as the page has it.
+    """A picture as inline SVG.
 
     Args:
         key, title, caption, wide: see `Picture`.
-        view_box: of its `<svg>`.
-        body: what is in that, as SVG, whose texts matplotlib has escaped.
+        view_box: attribute of its `<svg>`.
+        body: the contents of its `<svg>`; matplotlib has escaped their text.
     """
 
     key: str
@@ -36,9 +36,9 @@ class InlineFigure:
 
 
 def inline(picture: Picture, colours: Mapping[str, Pair]) -> InlineFigure:
-    """A picture, drawn in the light colours of `colours`, which are by the name of the page's variable.
+    """Convert a picture that is drawn in the light colours of `colours`, which are by the page's CSS variable names.
 
-    Its key is put before every name within: those of two figures must not meet.
+    Its key becomes a prefix of all ids, so that those of two figures do not collide.
     """
     buffer, key = io.StringIO(), picture.key
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):

@@ -1,4 +1,4 @@
-"""The page itself: what `templates/report.html` is filled with, from the headline to the configuration."""
+"""The page: the values that fill `templates/report.html`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from pipeline.validation.loading import dump_shown
 
 
 def page(record: RunRecord, pictures: Sequence[Picture], folder: str = "report") -> str:
-    """The report as HTML that asks for nothing from elsewhere; every text of the run in it is escaped.
+    """The report as self-contained HTML; every text of the run is escaped.
 
     Args:
         record: the run.
         pictures: drawn in the light colours of `colours.variables`.
-        folder: beside the page, in which the figures are.
+        folder: name of the folder of the figures, beside the page.
     """
     colours, evaluation = variables(stages_of(record)), record.evaluation
     return (
@@ -63,7 +63,7 @@ def page(record: RunRecord, pictures: Sequence[Picture], folder: str = "report")
 
 
 def _environment() -> Environment:
-    """What is not marked as HTML is cleaned of what cannot be seen, and escaped."""
+    """Jinja2, set so that everything except `Markup` is cleaned of invisible characters and escaped."""
     return Environment(
         loader=PackageLoader("launch.pages"),
         autoescape=True,
@@ -75,7 +75,7 @@ def _environment() -> Environment:
 
 
 def name_of(record: RunRecord) -> str:
-    """That of its directory."""
+    """The name of its directory."""
     return record.run.path.resolve().name
 
 
@@ -124,7 +124,7 @@ def _stage_tiles(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _pauses(record: RunRecord) -> float:
-    """Seconds from the last step of an attempt to when the next one began; 0 where there was one attempt."""
+    """Seconds between the last step of an attempt and the start of the next; 0 with a single attempt."""
     times = record.series.time[np.isfinite(record.series.time)]
     found = 0.0
     for event in record.events:
@@ -154,7 +154,7 @@ def _snapshots(folder: Path) -> list[Path]:
 
 
 def stages_of(record: RunRecord) -> int:
-    """Of the run; the metrics may name more than the configuration has, if they are not its own."""
+    """Number of stages; `metrics.jsonl` may name more than the configuration, if it is of another run."""
     return max([record.config.num_stages, *record.series.stages])
 
 

@@ -1,4 +1,4 @@
-"""Everything a report needs of a run directory, whatever state the run is in; what is damaged is said and left out."""
+"""Reads what a report needs of a run directory, in whatever state; damaged files are left out with a note."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workers.run.files import RunDir, read_object
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run stands.
+    """The state of a run.
 
     Args:
         word: `running`, `done`, `interrupted`, `failed` or `stopped`.
@@ -36,18 +36,18 @@ class Outcome:
 
 @dataclass
 class RunRecord:
-    """A run as it was read.
+    """The contents of a run directory.
 
     Args:
-        run: where.
-        config: that it was started with.
-        outcome: how it stands.
-        series: what its stages reported.
+        run: its directory.
+        config: its configuration.
+        outcome: its state.
+        series: `metrics.jsonl`.
         events: alarms, restarts, snapshots, in order.
         report: `report.json`; empty where there is none.
-        evaluation: the last one; None where there is none.
-        parts: of the trace.
-        notes: what is missing or damaged, a sentence each.
+        evaluation: `evaluation.json`; None where there is none.
+        parts: of its trace.
+        notes: what is missing or damaged, one sentence each.
     """
 
     run: RunDir
@@ -62,7 +62,7 @@ class RunRecord:
 
 
 def read_run(path: Path) -> RunRecord:
-    """The run in a directory.
+    """Read the run in a directory.
 
     Raises:
         UserError: there is no run, no step of it has ended, or its metrics are damaged.
@@ -87,7 +87,7 @@ def read_run(path: Path) -> RunRecord:
 
 
 def _about(series: RunSeries) -> list[str]:
-    """What the figures do not show."""
+    """Notes about what the figures leave out."""
     found = []
     if series.every > 1:
         found.append(

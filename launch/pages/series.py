@@ -1,6 +1,6 @@
-"""The lines of `metrics.jsonl` as columns of numbers: one set for each stage, whatever is missing as NaN.
+"""The lines of `metrics.jsonl` as columns of numbers, one set per stage; missing values are NaN.
 
-Of a run of very many steps, steps next to each other are joined to one row, so that memory has a bound.
+In a very long run, neighbouring steps are joined into one row, so that memory is bounded.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from workers.observing.observer import TIMES
 
 Numbers = NDArray[np.float64]
 POINTS = 300
-"""Of one curve; more cannot be told apart, and would make a page large."""
+"""Maximum number of points per curve, which bounds the size of the page."""
 MOST = 2**18
-"""Rows that are kept. Four stages with a few measures take some 300 MB."""
+"""Maximum number of rows. Four stages with a few measures take some 300 MB."""
 _LINES, _LOST = "lines", "steps without a finite loss"
 _SUMMED = {"images", *STAGE_TOTALS, _LINES, _LOST}
-"""What is added where rows are joined; of anything else the last that is known stays."""
+"""What is added up where rows are joined; of anything else the last known value is kept."""
 
 
 @dataclass
 class StageSeries:
-    """What one stage reported.
+    """The reports of one stage.
 
     Args:
         stage: counted from 1.
         step: of every report, `[T]`.
         values: what was measured, and what each step added to a total, by name, `[T]`.
         groups: `terms` and `online`: by name, `[T]`.
-        lost: steps whose loss was not finite so far, `[T]`.
-        loses: whether the last loss of all is not finite.
+        lost: number of steps so far whose loss was not finite, `[T]`.
+        loses: whether the last loss is not finite.
     """
 
     stage: int
@@ -49,28 +49,28 @@ class StageSeries:
     loses: bool = False
 
     def total(self, name: str) -> float:
-        """What all steps have added; NaN where nothing is known."""
+        """Sum over all steps; NaN where nothing is known."""
         values = self.values[name]
         return float(np.nansum(values)) if np.isfinite(values).any() else math.nan
 
     def shares(self) -> dict[str, float]:
-        """Of the whole time, the share that was spent computing and waiting, 0 to 1."""
+        """Shares of the whole time that were spent computing and waiting, 0 to 1."""
         sums = {name: float(np.nansum(self.values[name])) for name in TIMES}
         whole = sum(sums.values())
         return {name: value / whole if whole else math.nan for name, value in sums.items()}
 
     def last(self, name: str) -> float:
-        """The last number that there is; NaN if there is none."""
+        """The last finite number; NaN if there is none."""
         return last_known(self.values[name])
 
 
 @dataclass
 class RunSeries:
-    """What a run reported.
+    """The reports of a run.
 
     Args:
-        count: of its steps.
-        every: steps that make a row, 1 unless there are very many.
+        count: number of steps.
+        every: steps per row, 1 unless there are very many.
         step, epoch, time, images, rate, eta: of every row, `[T]`; `rate` in images a second, `eta` in seconds.
         stages: by number.
     """
@@ -88,7 +88,7 @@ class RunSeries:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line to draw: at each `x` the mean of `y` about it, and from where to where it went."""
+    """A line to draw: at each `x` the mean of `y` around it, and its minimum and maximum."""
 
     x: Numbers
     y: Numbers
@@ -97,13 +97,13 @@ class Curve:
 
 
 def read_series(lines: Iterable[Mapping[str, Any]], most: int = MOST) -> RunSeries:
-    """Columns of all lines, each with a whole number `step`, and a list `stages` of dictionaries with a number `stage`.
+    """The columns of all lines, which are as `each_step` yields them.
 
-    Where a run went on from a snapshot, what an earlier attempt did of its steps and later ones is withdrawn.
+    Where a run resumed from a snapshot, steps of an earlier attempt that were trained again are dropped.
 
     Args:
         lines: in the order in which they were written.
-        most: rows to keep, an even number.
+        most: maximum number of rows.
     """
     gathering = _Gathering(most)
     for line in lines:
@@ -112,7 +112,7 @@ def read_series(lines: Iterable[Mapping[str, Any]], most: int = MOST) -> RunSeri
 
 
 def curve(x: Numbers, y: Numbers, points: int = POINTS) -> Curve:
-    """`y` over `x` where it is known, in `points` means at most."""
+    """`y` over `x` where it is finite, as at most `points` means."""
     known = np.isfinite(y) & np.isfinite(x)
     x, y = x[known], y[known]
     if x.size <= points:
@@ -124,7 +124,7 @@ def curve(x: Numbers, y: Numbers, points: int = POINTS) -> Curve:
 
 
 class _Gathering:
-    """Takes lines one by one."""
+    """Collects lines one by one."""
 
     def __init__(self, most: int) -> None:
         self._table = Downsampler(most, _SUMMED)

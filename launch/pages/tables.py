@@ -1,4 +1,4 @@
-"""The tables of a report; a cell is text, unless it is marked as HTML."""
+"""The tables of a report; a cell is text unless it is `Markup`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from launch.tables.grid import Grid
 from workers.observing.observer import TIMES, Event
 
 MAX_EVENTS = 200
-"""That are listed, the last ones; `events.jsonl` has all."""
+"""Maximum number of events that are listed, the last ones; `events.jsonl` has all."""
 NOT_FINITE = Markup('<b class="failed">not finite</b>')
 _MARK = Markup('<i class="dot" style="background:var(--stage-{})"></i>{}')
 _TAG = Markup('<span class="tag {}">{}</span>')
 
 
 def stage_table(record: RunRecord) -> Grid:
-    """What became of every stage, in a row each."""
+    """Results of every stage, one row each."""
     stages = list(record.series.stages.values())
     measures = [name for name in ("linear", "knn") if any(name in stage.groups["online"] for stage in stages)]
     names = {"linear": "probe, %", "knn": "k-NN, %"}
@@ -45,12 +45,12 @@ def stage_table(record: RunRecord) -> Grid:
 
 
 def loss_of(stage: StageSeries) -> str:
-    """The last loss; where it is not finite, no number of earlier."""
+    """The last loss, or `not finite`; never an earlier number."""
     return NOT_FINITE if stage.loses else plain(stage.last("loss"))
 
 
 def event_table(events: Sequence[Event]) -> Grid:
-    """What happened beside the steps, the last `MAX_EVENTS` of it, in order."""
+    """The last `MAX_EVENTS` events, in order."""
     rows = [
         (
             _TAG.format(event.kind, event.kind),
@@ -88,7 +88,7 @@ def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], keys: int = 1) -> 
 
 
 def _units(record: RunRecord, stage: int) -> str:
-    """First and last of the units that a stage trains."""
+    """The first and last unit that a stage trains."""
     blocks = record.config.model.blocks()
     units = blocks[stage - 1] if stage <= len(blocks) else []
     return " to ".join(dict.fromkeys((units[0], units[-1]))) if units else NOTHING
@@ -108,7 +108,7 @@ def _two(value: float) -> str:
 
 
 def peak_memory(stage: StageSeries) -> float:
-    """Of memory on the GPU where it uses one, else of the process."""
+    """Peak of the GPU's memory if it uses one, else of its process."""
     cuda, own = (stage.values[name][np.isfinite(stage.values[name])] for name in ("cuda_bytes", "memory_bytes"))
     values = cuda if cuda.size and cuda.max() > 0 else own
     return float(values.max()) if values.size else math.nan

@@ -1,4 +1,4 @@
-"""Everything that observes one run, in either runtime, from before its data set is opened to after its report."""
+"""Sets up all observers of a run, in either runtime, from before its data set is opened until after its report."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from workers.run.files import RunDir, write_json
 
 
 class Observation:
-    """Who observes a run; a context manager, at whose end all are told how the run ended.
+    """The observers of a run; a context manager that tells them at its end how the run ended.
 
     Args:
         config: the run.
         run: where it writes.
-        terminal: what the user sees.
+        terminal: the console.
         start_step: the first step of this attempt.
-        failed: called with what has ended the run, before the observers are told, who may take long.
+        failed: called with the error that ended the run, before the observers, which may take long.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Observation:
         self._active = ActiveAlarms()
         self.metrics, self.progress = RunMetrics(self._active), Progress(terminal, self._active)
         self.history = History(self._active)
-        # The history takes in the events of earlier attempts, so it comes before what writes new ones.
+        # The history reads the events of earlier attempts, so it comes before the log that appends new ones.
         members: list[Observer] = [self.history, EventLog(run.events), self.metrics, self.progress]
         self.observers = Observers(members, terminal.warn, first=self._active.event)
         self.alarms = Alarms(config, self.observers.event, self._active)
@@ -56,7 +56,7 @@ class Observation:
         self._failed, self._begun = failed, False
 
     def __enter__(self) -> Self:
-        """Serve metrics and page, and write down where.
+        """Serve metrics and page, and write their address to `coordinator.json`.
 
         Raises:
             ConfigError: the address cannot be listened on.
@@ -72,7 +72,7 @@ class Observation:
         return self
 
     def begin(self, total_steps: int, steps_per_epoch: int) -> None:
-        """The data set is open; the first step follows.
+        """Start the observers: the data set is open, and the first step follows.
 
         Raises:
             ConfigError: a tracker cannot be started.
@@ -101,7 +101,7 @@ class Observation:
         self.observers.deliver()
 
     def recorder(self, total_steps: int) -> Recorder:
-        """What the reports of the stages go to."""
+        """The recorder, which receives the reports of the stages."""
         return Recorder(
             self.run.metrics,
             start_step=self.start_step,
@@ -112,19 +112,19 @@ class Observation:
         )
 
     def post(self, kind: EventKind, name: str, text: str, stage: int | None = None, step: int | None = None) -> None:
-        """Something has happened just now; called from any thread, told on the main one."""
+        """Post an event; may be called from any thread, and is delivered on the main one."""
         self.observers.post(Event(time=time.time(), kind=kind, name=name, stage=stage, step=step, text=text))
 
     def committed(self, steps: int) -> None:
-        """A snapshot after so many steps is complete; called from any thread."""
+        """A snapshot after `steps` steps is complete; may be called from any thread."""
         self.post("snapshot", "snapshot", f"the snapshot after {steps} steps is complete", step=steps)
 
     def note(self, text: str) -> None:
-        """A sentence that the user should read; called from any thread."""
+        """A message that the user should read; may be called from any thread."""
         self.post("note", "note", text)
 
     def tick(self, owed: OldestMissing | None = None) -> None:
-        """Called on the main thread now and then: tells what was posted, and how long the run has waited for what."""
+        """Called on the main thread regularly: delivers posted events, and checks how long `owed` has been missing."""
         self.observers.deliver()
         self.observers.call(self.alarms, "tick", owed)
 

@@ -1,6 +1,6 @@
-"""Joins the reports of all stages, step by step, and hands them to the file and to all who observe the run.
+"""Joins the reports of all stages into one line per step, for `metrics.jsonl` and for the observers.
 
-Stages finish a step at different times: a line of `metrics.jsonl` is written when the last of them has.
+Stages finish a step at different times; its line is written when the last stage has reported it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from workers.observing.terminal.progress import Progress
 
 ADVICE_STEPS = 20
 ADVICE_SHARE = 0.1
-"""A run that waits for the feed longer than this share of its time, over so many steps, is told what to do."""
+"""A run of at least this many steps that waits for the feed longer than this share of its time gets a note."""
 
 FEED_TOTALS = ("wait_seconds", "images", "restarts", "skipped")
-"""Of a feed, beside the seconds of each part of its work."""
+"""Totals of a feed, apart from the seconds of each part of its work."""
 
 
 class Recorder:
@@ -43,9 +43,9 @@ class Recorder:
     Args:
         path: of `metrics.jsonl`.
         start_step, total_steps: the steps of the run.
-        metrics: is told of single reports, before their step is complete.
-        progress: ends with the steps, because others print after them.
-        observers: are told of complete steps; metrics and progress are among them.
+        metrics: receives single reports, before their step is complete.
+        progress: stopped after the last step, because the summary is printed then.
+        observers: receive complete steps; metrics and progress are among them.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Recorder:
     ) -> None:
         self.metrics, self.progress, self.observers = metrics, progress, observers
         self.backlog = Backlog(start_step, total_steps)
-        """What the run waits for."""
+        """What the run is waiting for."""
         self._pace = Throughput(total_steps)
         self._path, self._start_step = path, start_step
         self._file = io.TextIOWrapper(open_to_write(path, path.parent), encoding="utf-8", line_buffering=True)
@@ -69,10 +69,10 @@ class Recorder:
         self.latest: dict[int, StepReport] = {}
         """Last report of every stage."""
         self.feed = FeedMeasures()
-        """How the feed stood when the last batch was sent, or when the first stage that has its own reported last."""
+        """Totals of the feed when the last batch was sent, or of the first stage's own feed in its last report."""
         self._growth, self._added = Growth(), dict[tuple[int, int], dict[str, float]]()
         self._spent: defaultdict[int, Sums] = defaultdict(Sums)
-        """What every stage has added to its totals in this attempt, repeated steps included; 0: the feed."""
+        """Sums over this attempt per stage, repeated steps included; 0: of the feed."""
         self._replaced = False
         """Whether a process was replaced since the last complete step."""
         self._left_out: dict[int, int] = {}
@@ -80,7 +80,7 @@ class Recorder:
         self.images = self.steps = 0
         self._entered = 0
         self._counted_from: float | None = None
-        """When the second step entered the first stage: from then on throughput is counted, the fill included."""
+        """When the second step entered the first stage; throughput is measured from then on, with the pipeline fill."""
         self._last_time = 0.0
         self._first_images = 0
         self._first_wait = 0.0
@@ -96,7 +96,7 @@ class Recorder:
         self._file.close()
 
     def batch_sent(self, step: int, epoch: int, images: int, stages: int) -> None:
-        """A batch of `images` images has entered the pipeline as `step`, and will reach so many stages."""
+        """A batch of `images` images has entered the pipeline as `step`, and will reach `stages` stages."""
         self._entered += 1
         if self._entered == 1:
             self._first_images = images
@@ -106,14 +106,14 @@ class Recorder:
         self.backlog.batch_sent(step, stages)
 
     def stage_report(self, report: StepReport) -> None:
-        """A stage has finished a step; one that was restarted repeats some steps, which are in one line only."""
+        """A stage has finished a step; a restarted stage repeats some steps, whose lines exist already."""
         self.backlog.heard(report.stage, report.step)
         latest = self.latest.get(report.stage)
         repeated = latest is not None and report.step <= latest.step
         added, anew = self._growth.of(report.stage, {name: getattr(report, name) for name in STAGE_TOTALS})
         self._replaced = self._replaced or repeated or anew
         if repeated:
-            added["skipped"] = 0  # it was counted when the step was done for the first time
+            added["skipped"] = 0  # counted when the step was done for the first time
         self._spent[report.stage].add(added)
         self.metrics.add(report.stage, added)
         if repeated:
@@ -134,14 +134,14 @@ class Recorder:
             del self._waiting[report.step]
 
     def restarted(self, stages: Iterable[int]) -> None:
-        """The process of these stages is replaced by one that counts from 0."""
+        """The process of these stages is being replaced; the new one counts from 0."""
         for stage in stages:
             self._growth.forget(stage)
             if stage in self.latest and self.latest[stage].feed is not None:
                 self._growth.forget(RUN)
 
     def snapshot_written(self, stage: int, seconds: float) -> None:
-        """A stage's part of a snapshot has been written, so long after it was taken; called from any thread."""
+        """A stage's part of a snapshot was written, `seconds` after it was taken; may be called from any thread."""
         self._snapshot_seconds[stage] = seconds
         self.metrics.snapshot_written(stage, seconds)
 
@@ -171,7 +171,7 @@ class Recorder:
         self.observers.step_done(line)
 
     def _feed_added(self) -> float:
-        """Take in how the feed stands; the seconds that it was waited for since the last call."""
+        """Add up the totals of the feed; returns the seconds that the run waited for it since the last call."""
         feed = self.feed
         added, _ = self._growth.of(RUN, _totals_of(feed))
         self._spent[RUN].add(added)
@@ -179,19 +179,19 @@ class Recorder:
         return added["wait_seconds"]
 
     def _line(self, report: StepReport) -> dict[str, Any]:
-        """A stage's report as it is written; the feed has a place of its own in `report.json`."""
+        """A stage's report as it is written, without the feed's, which is part of `report.json`."""
         values = {n: v for n, v in asdict(report).items() if n != "feed" and (n != "online" or v)}
         added = written(self._added.pop((report.step, report.stage)))
         return {**values, "snapshot_seconds": self._snapshot_seconds.get(report.stage), "added": added}
 
     @property
     def images_per_second(self) -> float:
-        """Throughput from when the second step entered the first stage to the end of the last; 0 where none did."""
+        """Throughput from the start of the second step to the end of the last; 0 where there is no second step."""
         return max(self.images - self._first_images, 0) / self._seconds if self._seconds else 0.0
 
     @property
     def feed_wait_share(self) -> float:
-        """Of the same time, the share in which the run waited for images, 0 to 1."""
+        """Share of the same time that the run waited for images, 0 to 1."""
         waited = self._spent[RUN].get("wait_seconds", 0.0) - self._first_wait
         return min(waited / self._seconds, 1.0) if self._seconds else 0.0
 
@@ -200,9 +200,9 @@ class Recorder:
         return 0.0 if self._counted_from is None else max(self._last_time - self._counted_from, 0.0)
 
     def report(self) -> dict[str, Any]:
-        """The part of `report.json` that adds up what was reported.
+        """The part of `report.json` that sums up the reports.
 
-        `images`, `seconds` and `stages` are of the whole run, `images_per_second` and `feed` of its last attempt.
+        `images`, `seconds` and `stages` cover the whole run, `images_per_second` and `feed` its last attempt.
         """
         stages, run = self._earlier()
         for stage in self.latest:
@@ -216,7 +216,7 @@ class Recorder:
         }
 
     def _earlier(self) -> tuple[defaultdict[int, Sums], Sums]:
-        """What the lines of earlier attempts add up to, by stage and of the run; a damaged line ends them."""
+        """Sums over the lines of earlier attempts, per stage and of the run, up to a damaged line if there is one."""
         stages, run = defaultdict[int, Sums](Sums), Sums()
         with suppress(UserError):
             for line in each_step(self._path, []) if self._start_step else ():
@@ -228,19 +228,19 @@ class Recorder:
         return stages, run
 
     def feed_report(self) -> dict[str, Any]:
-        """The feed's part of `report.json`: its measures, what it spent by part as shares, and the wait for it."""
+        """The feed's part of `report.json`: its totals, shares of its working time, and the share of waiting for it."""
         feed = self._whole_feed()
         return {**asdict(feed), "shares": feed.shares(), "wait_share": self.feed_wait_share}
 
     def _whole_feed(self) -> FeedMeasures:
-        """As it stands now, with the totals of the feeds before it."""
+        """The feed's totals, including those of feeds that were replaced."""
         self._feed_added()
         spent = self._spent[RUN]
         totals = {name: type(value)(spent[name]) for name, value in asdict(self.feed).items() if name in FEED_TOTALS}
         return replace(self.feed, **totals, seconds={part: spent[part] for part in self.feed.seconds})
 
     def feed_notes(self) -> list[str]:
-        """What the user should know about the feed when the run has ended, a sentence each."""
+        """Notes about the feed for the end of the run, one sentence each."""
         notes, feed = [], self._whole_feed()
         if feed.skipped:
             notes.append(f"{feed.skipped} times another image stood in for one that cannot be decoded; see the log")
@@ -250,7 +250,7 @@ class Recorder:
         return notes
 
     def notes(self) -> list[str]:
-        """What the user should know when the run has ended, a sentence each."""
+        """Notes for the end of the run, one sentence each."""
         return self.feed_notes() + [
             f"stage {stage}: its features were not finite at {steps} steps, which online measures left out"
             for stage, steps in sorted(self._left_out.items())
@@ -258,7 +258,7 @@ class Recorder:
 
 
 def _shares(stage: int, spent: Sums) -> dict[str, Any]:
-    """The share of its time that a stage spent computing and waiting, 0 to 1, and the steps it skipped."""
+    """Shares of a stage's time, 0 to 1, its busy seconds, and its skipped steps."""
     whole = max(sum(spent[name] for name in TIMES), 1e-9)
     parts = {name: spent[name] / whole for name in TIMES}
     return {"stage": stage, **parts, "busy_seconds": spent["busy"], "skipped": int(spent["skipped"])}

@@ -1,4 +1,4 @@
-"""Which alarms are on: kept once for a run, by whoever tells its observers, and read by all who show or raise them."""
+"""Which alarms are on: kept once per run, updated before any observer is called, read by all that need them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from workers.observing.observer import Event
 
 AlarmKey = tuple[str, int | None]
-"""Name of an alarm, and the stage that it is about; None for the whole run."""
+"""Name of an alarm, and its stage; None for the whole run."""
 
 
 class ActiveAlarms:
@@ -15,15 +15,15 @@ class ActiveAlarms:
 
     def __init__(self) -> None:
         self.on: Mapping[AlarmKey, Event] = {}
-        """In the order in which they were raised. Replaced and never changed: other threads read it."""
+        """In the order in which they were raised. Replaced and never modified, because other threads read it."""
 
     def event(self, event: Event) -> None:
-        """Take in what begins or ends; any other event is none of its business."""
+        """Update for an alarm that begins or ends; other events are ignored."""
         if event.kind in ("alarm", "cleared"):
             key = (event.name, event.stage)
             others = {known: other for known, other in self.on.items() if known != key}
             self.on = {**others, key: event} if event.kind == "alarm" else others
 
     def stages(self, name: str) -> list[int | None]:
-        """Those that the alarm `name` is on for; None among them stands for the whole run."""
+        """The stages for which the alarm `name` is on; None stands for the whole run."""
         return [stage for other, stage in self.on if other == name]

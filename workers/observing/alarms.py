@@ -1,8 +1,9 @@
-"""Watches a run for five things that go wrong, and says each once when it begins and once when it is over.
+"""Detects five problems of a run; each is reported once when it begins and once when it ends.
 
 `collapse`: the features of a stage have become one direction. `nonfinite`: a loss or gradient is not finite. `starved`:
 the pipeline waits for images. `bottleneck`: one process is much busier than the others. `silent`: a stage reports
-nothing. An alarm ends some way below where it began, so that a value near a limit does not raise it again and again.
+nothing. The limit at which an alarm ends is apart from the one that raises it, so a value
+near the limit does not raise it repeatedly (hysteresis).
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from workers.topology.members import members
 from workers.topology.rendezvous import START_SECONDS
 
 MARGIN = 0.2
-"""Share of a limit by which a value must have left it before the alarm is over."""
+"""Hysteresis: a value must be past the limit by this share of it before the alarm ends."""
 GRADIENT_STEPS = 5
-"""Steps in a row whose gradients overflow while the loss is finite; in fp16 one now and then is the scale growing."""
+"""Consecutive steps with overflowing gradients and a finite loss; single ones are normal in fp16."""
 
 
 @dataclass
 class Alarms:
-    """The alarms of one run; an observer, with a clock that somebody else ticks.
+    """The alarms of one run; an observer whose `tick` is called from time to time.
 
     Args:
         config: the run.
-        tell: takes what begins and ends, and lets `active` know.
+        tell: is called with each alarm that begins or ends, and updates `active`.
         active: which alarms are on.
     """
 
@@ -42,9 +43,9 @@ class Alarms:
     tell: Callable[[Event], None]
     active: ActiveAlarms
     _skipped: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Of every stage: steps skipped in a row, and steps since the last."""
+    """Per stage: steps skipped in a row, and steps since the last skipped one."""
     _best: dict[int, float] = field(default_factory=dict)
-    """Of every stage: the collapse level of features that are spread evenly."""
+    """Per stage: the collapse level of features that spread evenly."""
     _calm_since: float = 0.0
 
     def __post_init__(self) -> None:
@@ -57,7 +58,7 @@ class Alarms:
 
     def step_done(self, line: Mapping[str, Any]) -> None:
         """See `Observer.step_done`."""
-        # End to end there is one loss, at the last block, and each block skips what it forbids: the last alone is told.
+        # End to end, only the last block has a loss, and every block skips with it: report that block alone.
         one_loss, losses = self.config.mode == "end_to_end", [stage["loss"] for stage in line["stages"]]
         for stage in line["stages"]:
             loss = losses[-1] if one_loss else stage["loss"]
@@ -70,7 +71,7 @@ class Alarms:
                 self._collapse(line["step"], stage["stage"], level)
         self._window.append(dict(line))
         if "seconds" not in line["added"]:
-            self._window.clear()  # the first step, or a stage came back: nobody knows how long this one took
+            self._window.clear()  # the first step, or a process was replaced: the length of this step is unknown
         if len(self._window) == self._window.maxlen:
             self._shares(line["step"])
 
@@ -81,13 +82,13 @@ class Alarms:
         """See `Observer.run_ended`."""
 
     def tick(self, owed: OldestMissing | None) -> None:
-        """Some time has passed, and this is what has been missing longest."""
+        """Check for silence; `owed` is the oldest missing report."""
         if not self._settings.enabled:
             return
         limit, now = self._settings.silent_seconds, time.monotonic()
         if owed is not None and owed.seconds > limit + START_SECONDS * owed.first:
             self._raise("silent", owed.stage, owed.step, self._silence(owed))
-        # Over only when reports have come without a long gap for a while: one a minute is not yet the old pace.
+        # Clear only after reports have come without a long gap for a while: one per minute is not the normal pace.
         if owed is not None and owed.seconds > limit * (1 - MARGIN):
             self._calm_since = now
         if owed is None or now - self._calm_since > limit:
@@ -134,7 +135,7 @@ class Alarms:
             self._clear("collapse", index, step, f"stage {index}: its features spread {100 * share:.1f} % again")
 
     def _shares(self, step: int) -> None:
-        """Where the time of the window went."""
+        """Check how the stages spent the time of the window."""
         seconds = sum(line["added"]["seconds"] for line in self._window)
         self._starved(step, self._spent("wait_input").get(1, 0.0) / seconds)
         if self.config.mode == "simultaneous" and not self.config.in_one_process:
@@ -160,7 +161,7 @@ class Alarms:
             if others <= 0:
                 continue
             index, ratio = max(stages, key=lambda stage: spent.get(stage, 0.0)), mine / others
-            # One that itself waits most of the time holds nobody up: all of them wait for images.
+            # A process that waits most of the time is no bottleneck: all of them wait for images.
             if ratio > limit and mine > seconds / 2:
                 text = (
                     f"stage {index} computes {ratio:.1f} times as long as the others on average, which wait for it: "
@@ -177,7 +178,7 @@ class Alarms:
             self._clear("bottleneck", stage, step, f"stage {stage} {why}")
 
     def _spent(self, what: str) -> dict[int, float]:
-        """What the steps of the window have added to a total of every stage."""
+        """Per stage, the sum over the window of what its steps added to a total."""
         spent: dict[int, float] = {}
         for stage in (stage for line in self._window for stage in line["stages"]):
             spent[stage["stage"]] = spent.get(stage["stage"], 0.0) + stage["added"].get(what, 0.0)

@@ -1,13 +1,13 @@
-"""What one step added to the totals of a run: derived here, once, and written into each line as `added`.
+"""What each step added to the totals of a run: derived here, once, and written into each line as `added`.
 
-Every process counts its own totals, so a process that replaces another begins at 0 and repeats steps first:
+Each process counts from 0. One that replaces another therefore starts again at 0, and repeats steps first:
 
     step of stage 2        0     1     2      replaced, goes on after the snapshot of step 0:  1     2     3
     busy, as reported     1.0   2.0   3.0                                                     0.9   1.8   2.7
     added                 1.0   1.0   1.0                                                     0.9   0.9   0.9
     line of that step      0     1     2                                                      -     -      3
 
-What a repeated step added is in no line; `report.json` and Prometheus count it as well.
+No line contains what a repeated step added; `report.json` and Prometheus include it.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from workers.observing.observer import TIMES
 STAGE_TOTALS = (*TIMES, "link_bytes", "skipped")
 RUN_TOTALS = ("feed_wait_seconds",)
 RUN = 0
-"""Stands for the run as a whole where a stage is asked for."""
+"""Stands for the whole run where a stage number is expected."""
 DIGITS = 6
-"""Decimals of a second in `added`: a line has one for each stage and total, and must stay short."""
+"""Decimals of the seconds in `added`: it is written for every stage and step, so it must stay short."""
 
 
 class Growth:
-    """By how much the totals of several owners grow from one call to the next."""
+    """Differences between successive totals, per owner."""
 
     def __init__(self) -> None:
         self._last: dict[Hashable, Mapping[str, float] | None] = {}
 
     def forget(self, owner: Hashable) -> None:
-        """The process that counted was replaced: its next totals are what it has added."""
+        """The process that counts was replaced: its next totals start from 0."""
         self._last[owner] = None
 
     def of(self, owner: Hashable, totals: Mapping[str, float]) -> tuple[dict[str, float], bool]:
-        """What was added since the last call for `owner`, and whether its totals have begun at 0 again meanwhile."""
+        """What was added since the last call for `owner`, and whether its totals restarted from 0 in between."""
         last = self._last.get(owner, {})
         again = last is None or any(value < last.get(name, 0) for name, value in totals.items())
         before = {} if last is None or again else last
@@ -46,19 +46,19 @@ class Growth:
 
 
 class Sums(dict[str, float]):
-    """Amounts by name, added up."""
+    """Sums of amounts by name."""
 
     def add(self, amounts: Mapping[str, float]) -> None:
-        """Add each to what there is."""
+        """Add each amount to its sum."""
         for name, value in amounts.items():
             self[name] = self.get(name, 0) + value
 
 
 class MissingAmounts:
-    """Fills in `added` where lines lack it: those of earlier versions, and those between which others were left out.
+    """Fills in `added` where lines lack it: lines of earlier versions, and samples of a long file.
 
     Args:
-        apart: the lines are not neighbours, so that what one says of its own step is not what was added since the last.
+        apart: the lines are samples, so `added` is recomputed to cover the steps since the sample before.
     """
 
     def __init__(self, apart: bool = False) -> None:
@@ -85,14 +85,14 @@ class MissingAmounts:
 
 
 def written(added: Mapping[str, float]) -> dict[str, float]:
-    """As it stands in a line: what is 0 is left out."""
+    """The form that is written into a line: rounded, without zeros."""
     rounded = {name: round(value, DIGITS) for name, value in added.items()}
     return {name: value for name, value in rounded.items() if value}
 
 
 def finite(value: object) -> float | None:
-    """A finite number, or None; True is none. A file may hold anything."""
-    if type(value) is float:  # at once: a long run has 100 million of them
+    """`value` as a finite float, else None; booleans are not numbers. A file may contain anything."""
+    if type(value) is float:  # fast path: a long run has 100 million numbers
         return value if value - value == 0.0 else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -103,11 +103,11 @@ def finite(value: object) -> float | None:
 
 
 def amounts(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
-    """What the step of a line, or of a stage in it, added to the totals `names`, but for those that are not there."""
+    """What the step of a line, or of a stage in it, added to the totals `names`, except for totals that it lacks."""
     added = {name: values["added"].get(name, 0) for name in names if finite(values.get(name)) is not None}
     return finite_of(added, added)
 
 
 def finite_of(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
-    """Those of the named values that are finite numbers."""
+    """The named values that are finite numbers."""
     return {name: found for name in names if (found := finite(values.get(name))) is not None}

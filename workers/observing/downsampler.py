@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 
 MAX_ROWS = 1024
 MAX_COLUMNS = 2048
-"""Names of terms are the user's; a loss that invents new ones at every step must not fill the memory."""
+"""Terms are named by user code; a loss that makes up new names at every step must not fill the memory."""
 
 Key = tuple[int, str]
-"""A stage, 0 for the run as a whole, and the name of a quantity."""
+"""Stage (0: the whole run) and name of a quantity."""
 
 
 class _Column:
-    """Sums and counts of a quantity, as far as the last row that has any; or its last values, and 1 for each."""
+    """Sums and counts of a quantity up to its last row; or its last values, each with count 1."""
 
     def __init__(self, last: bool) -> None:
         self.last, self.sums, self.counts = last, array("d"), array("I")
 
     def fill(self, rows: int) -> None:
-        """Zeros for the rows that are missing."""
+        """Append zeros up to `rows` rows."""
         if missing := rows - len(self.sums):
             self.sums.extend([0.0] * missing)
             self.counts.extend([0] * missing)
@@ -45,11 +45,11 @@ class Rows:
     """A copy of the last rows of the table.
 
     Args:
-        stride: steps a bucket.
-        start: number of the first of these rows.
+        stride: steps per bucket.
+        start: index of the first of these rows.
         steps: the last step in each row, counted from 0, `[R]`.
         times: when that step was done, in seconds since 1970, `[R]`.
-        sums, counts: of what was measured in each bucket, `[R]`.
+        sums, counts: of the values in each bucket, `[R]`.
     """
 
     stride: int
@@ -74,32 +74,32 @@ class Rows:
 
 
 class Downsampler:
-    """Named quantities over buckets of steps.
+    """Aggregates of named quantities over buckets of steps.
 
     Args:
-        limit: the most rows, at least 2.
-        added_up: names of quantities that are added up in a bucket; of others the last value stays. None adds up all.
+        limit: maximum number of rows, at least 2.
+        added_up: names of quantities that a bucket adds up; of others it keeps the last value. None: all are added up.
     """
 
     def __init__(self, limit: int = MAX_ROWS, added_up: Container[str] | None = None) -> None:
         self.limit, self._added_up = limit, added_up
         self.stride = 1
-        """Steps a bucket, a power of two."""
+        """Steps per bucket, a power of two."""
         self._steps, self._times = array("q"), array("d")
         self._columns: dict[Key, _Column] = {}
 
     @property
     def count(self) -> int:
-        """Rows that are filled."""
+        """Number of rows."""
         return len(self._steps)
 
     @property
     def step(self) -> int:
-        """The last one; -1 before the first."""
+        """The last step; -1 before the first."""
         return self._steps[-1] if self._steps else -1
 
     def add(self, step: int, time: float, values: Mapping[Key, float]) -> None:
-        """Take in finite numbers of one step, which come in the order of steps; names beyond the limit are left out."""
+        """Add the finite numbers of one step, in the order of steps; names beyond `MAX_COLUMNS` are dropped."""
         if step // self.stride > self.step // self.stride and self.count == self.limit:
             self._widen()
         if step // self.stride > self.step // self.stride:
@@ -126,7 +126,7 @@ class Downsampler:
                 column.counts[-1] += 1
 
     def withdraw(self, step: int) -> None:
-        """Remove the rows that reach `step`: it is done again, and others follow."""
+        """Remove the rows that contain `step` or later ones, because these are trained again."""
         rows = int(np.searchsorted(self._steps, step))
         del self._steps[rows:], self._times[rows:]
         for column in self._columns.values():
@@ -153,7 +153,7 @@ class Downsampler:
             column.sums, column.counts = array("d", sums.tobytes()), array("I", counts.tobytes())
 
     def rows(self, start: int = 0) -> Rows:
-        """The rows from number `start` on."""
+        """The rows from index `start` on."""
         sums, counts = dict[Key, NDArray[np.float64]](), dict[Key, NDArray[np.uint32]]()
         for key, column in self._columns.items():
             sums[key], counts[key] = np.zeros(self.count - start), np.zeros(self.count - start, np.uint32)

@@ -4,8 +4,8 @@
     sampled_steps, last_events    for the live page: bounded time whatever the size; damage is left out
     drop_steps, drop_damage       for a run that goes on from a snapshot: removes later and damaged lines from the file
 
-The last line may be half a line: the process that wrote it was killed, or is writing it. Readers for a report say so
-and use the rest. Lines of earlier versions lack `added`, which is filled in here.
+The last line may be incomplete, when its writer was killed or is still writing. Readers for a report skip it with a
+note. Lines of earlier versions lack `added`, which is filled in here.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from workers.run.files import write_parts
 
 Parsed = TypeVar("Parsed")
 MAX_LINE = 64 * 1024 * 1024
-"""Bytes of a line; that of a step has a kilobyte a stage."""
+"""Bytes per line; the line of a step has about a kilobyte per stage."""
 WHOLE_BYTES = 8 * 1024 * 1024
 """A file up to this size is read whole for the live page."""
 SAMPLES = 2048
-"""Lines that are read of a larger one, at even distances."""
+"""Number of lines, evenly spaced, that are read of a larger file."""
 EVENTS_BYTES = 4 * 1024 * 1024
-"""Of the end of `events.jsonl`, for the live page."""
+"""Length of the end of `events.jsonl` that the live page reads."""
 UNREADABLE = (ValueError, OverflowError, RecursionError, MalformedMessage)
 
 
 def each_step(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, one at a time: a file may be larger than the memory.
+    """The lines of `metrics.jsonl`, one at a time, because a file may be larger than the memory.
 
     Args:
         path: of the file.
-        notes: sentences about what was left out are added to it.
+        notes: gets a sentence for each line that is skipped.
 
     Yields:
         One dictionary per step, with a whole number `step` of 0 or more, a finite `time`, a list `stages` of
@@ -56,15 +56,15 @@ def each_step(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def read_events(path: Path) -> tuple[list[Event], list[str]]:
-    """The events of `events.jsonl`, and notes, as `each_step`; a run in which nothing has happened has no such file."""
+    """The events of `events.jsonl`, and notes, as `each_step`; a run without events has no such file."""
     notes: list[str] = []
     return list(_each(path, Event.from_json, notes)) if path.exists() else [], notes
 
 
 def sampled_steps(path: Path, before: int) -> list[dict[str, Any]]:
-    """Lines of `metrics.jsonl` as `each_step` has them, of steps less than `before` and in order of their steps.
+    """Lines of `metrics.jsonl` as in `each_step`, of steps below `before`, sorted by step.
 
-    Of a long file they are lines at even distances, and `added` is what was added since the line before.
+    Of a long file, evenly spaced lines; their `added` then covers the steps since the line before.
     """
     found: list[dict[str, Any]] = []
     if not before:
@@ -103,7 +103,7 @@ def drop_damage(path: Path) -> None:
 
 
 def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
-    """A long run has gigabytes of lines, which are never in memory together."""
+    """Rewrite a file line by line: a long run has gigabytes of lines."""
 
     def kept(line: bytes) -> bool:
         try:

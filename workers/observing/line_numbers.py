@@ -13,30 +13,30 @@ STAGE_LEVELS = (
     "snapshot_seconds",
 )  # fmt: skip
 STAGE_GROUPS = {"terms": "term:", "online": "online:"}
-"""By the name of a group of numbers: what goes before their names."""
+"""Prefix of the names of each group of numbers."""
 RUN_LEVELS = ("epoch", "images", "images_per_second", "eta_seconds")
 MAX_NAMES = 64
-"""Of one group of one stage."""
+"""Maximum number of names per group and stage."""
 MAX_LENGTH = 80
-"""Characters of a name."""
+"""Maximum number of characters of a name."""
 
 
 def numbers_of(line: Mapping[str, Any]) -> dict[Key, float]:
-    """What this step says and has added, finite numbers only.
+    """All finite numbers of a line.
 
     Returns:
-        By stage and name. Totals: seconds, bytes or steps of this step. `step_seconds` of the run: since the step
-        before, missing where that is not known, or where a process was replaced meanwhile.
+        By stage and name. For totals, what this step added. `step_seconds` of the run: time since the step before,
+        missing where that is unknown or a process was replaced in between.
     """
     values: dict[Key, float] = {}
     _put(values, RUN, finite_of(line, RUN_LEVELS) | amounts(line, RUN_TOTALS))
     if values.get((RUN, "images_per_second")) == 0:
-        del values[RUN, "images_per_second"]  # of the first step, whose pace nobody knows
+        del values[RUN, "images_per_second"]  # of the first step, whose throughput is unknown
     if (seconds := finite(line["added"].get("seconds"))) is not None:
         values[RUN, "step_seconds"] = seconds
     for stage in line["stages"]:
         if not (index := stage["stage"]):
-            continue  # no stage of ours: they count from 1
+            continue  # not one of our stages, which count from 1
         _put(values, index, finite_of(stage, STAGE_LEVELS))
         _put(values, index, amounts(stage, STAGE_TOTALS))
         for group, prefix in STAGE_GROUPS.items():

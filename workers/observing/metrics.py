@@ -1,7 +1,7 @@
-"""The Prometheus metrics of a run, on a registry of their own, made from the catalogue; the coordinator serves them.
+"""The Prometheus metrics of a run, in a registry of their own, made from the catalogue; the coordinator serves them.
 
-Stages report at different times, so what a stage measures is set as soon as it says so; what holds for the whole run is
-set when all stages have finished a step.
+Stages report at different times, so values of a stage are set when its report arrives; values of the whole run are set
+when all stages have finished a step.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ QUALITY = {
     "alpha": "onward_alpha_req",
     "alpha_r2": "onward_alpha_req_r2",
 }
-"""By the name of the measure: that of its gauge."""
+"""Gauge of each measure."""
 BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-"""Of the time that snapshots take, in seconds."""
+"""Histogram buckets for the duration of a snapshot, in seconds."""
 FROM_THE_START = (
     ("onward_restarts_total",),
     ("onward_skipped_steps_total",),
@@ -40,13 +40,13 @@ FROM_THE_START = (
     ("onward_stage_wait_seconds_total", "input"),
     ("onward_stage_wait_seconds_total", "output"),
 )
-"""Of every stage, at 0: of a counter that begins later Prometheus never sees the first increase."""
+"""Counters that start at 0 for every stage: Prometheus misses the first increase of a counter that appears later."""
 
 
 class RunMetrics:
-    """Everything that is exported; an observer, which is told of single reports too.
+    """All exported metrics; an observer that also receives single reports.
 
-    A name that is not in the catalogue is a `KeyError`.
+    Setting a name that is not in the catalogue raises `KeyError`.
 
     Args:
         active: which alarms are on.
@@ -54,7 +54,7 @@ class RunMetrics:
 
     def __init__(self, active: ActiveAlarms) -> None:
         self._active = active
-        # Else each counter has a gauge beside it, which the catalogue does not have.
+        # Otherwise the client adds a `_created` gauge for each counter, which the catalogue does not list.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._made = {metric.name: _make(metric, self.registry) for metric in CATALOGUE}
@@ -64,7 +64,7 @@ class RunMetrics:
         for name in ALARMS:
             self._set("onward_alarm", 0, name)
             self._grow("onward_alarms_total", 0, name)
-        self._set("onward_eta_seconds", nan)  # 0 would say that it is over
+        self._set("onward_eta_seconds", nan)  # 0 would mean that the run is over
 
     def run_started(self, facts: RunFacts) -> None:
         """See `Observer.run_started`."""
@@ -81,7 +81,7 @@ class RunMetrics:
             self._set("onward_link_capacity", config.link.depth, str(stage), REPLICA)
 
     def stage_report(self, report: StepReport, now: float) -> None:
-        """Take in one step of one stage, heard at `now`, in seconds since 1970."""
+        """Set the values of one report, received at `now`, in seconds since 1970."""
         labels = (str(report.stage), REPLICA)
         self._set("onward_step", report.step, *labels)
         self._set("onward_stage_last_report_timestamp_seconds", now, *labels)
@@ -97,7 +97,7 @@ class RunMetrics:
         self._online(report, labels)
 
     def add(self, stage: int, added: Mapping[str, float]) -> None:
-        """A step of a stage, perhaps one that is repeated, has added this much to its totals."""
+        """Increase the counters of a stage by what one step added, also a repeated step."""
         labels = (str(stage), REPLICA)
         self._grow("onward_stage_busy_seconds_total", added["busy"], *labels)
         self._grow("onward_stage_wait_seconds_total", added["wait_input"], *labels, "input")
@@ -107,26 +107,26 @@ class RunMetrics:
             self._grow("onward_link_bytes_total", added["link_bytes"], *labels)
 
     def _online(self, report: StepReport, labels: tuple[str, str]) -> None:
-        """What was measured beside the training; between two measurements a gauge stays."""
+        """Online measures; a gauge keeps its value between two measurements."""
         for measure, value in report.online.items():
             if measure in ("linear", "knn"):
                 self._set("onward_probe_accuracy_ratio", value, *labels, measure)
             elif measure != "skipped":
                 self._set(QUALITY[measure], value, *labels)
-        # A total that snapshots keep: of a stage that came back it does not begin at 0 again.
+        # This total is saved in snapshots, so it does not restart from 0 with the process.
         skipped, before = report.online.get("skipped") or 0, self._left_out.get(report.stage, 0)
         if skipped > before:
             self._grow("onward_online_skipped_steps_total", skipped - before, *labels)
             self._left_out[report.stage] = skipped
 
     def snapshot_written(self, stage: int, seconds: float) -> None:
-        """A stage's part of a snapshot has been written, so long after it was taken; called from any thread."""
+        """A stage's part of a snapshot was written, `seconds` after it was taken; may be called from any thread."""
         made = self._made["onward_snapshot_seconds"]
         assert isinstance(made, Histogram)
         made.labels(str(stage), REPLICA).observe(seconds)
 
     def feed_measured(self, feed: FeedMeasures, added: Mapping[str, float]) -> None:
-        """How the feed stands now, and what it has added to its totals, by their names and by part of its work."""
+        """Set the values of the feed, and increase its counters by `added`, by name and by part of its work."""
         for name in ("images", "restarts", "skipped"):
             self._grow(f"onward_feed_{name}_total", added[name])
         self._grow("onward_feed_wait_seconds_total", added["wait_seconds"])
@@ -150,10 +150,10 @@ class RunMetrics:
             self._set("onward_alarm", bool(self._active.stages(event.name)), event.name)
 
     def run_ended(self, outcome: str) -> None:
-        """See `Observer.run_ended`: what was measured stays until the process ends."""
+        """See `Observer.run_ended`; values stay until the process ends."""
 
     def _set(self, name: str, value: float | None, *labels: str) -> None:
-        """A gauge; a value that there is not leaves it as it was."""
+        """Set a gauge; None leaves it unchanged."""
         made = self._made[name]
         assert isinstance(made, Gauge)
         if value is not None:

@@ -1,7 +1,6 @@
-"""What the live page shows of a run: a bounded history of every number, what is true now, and what has happened.
+"""The data of the live page: a bounded history of every number, the current state, and the events.
 
-The coordinator's main thread adds to it; the threads of the server read copies. Neither keeps the other for longer than
-copying takes: whoever reads encodes its copy by itself.
+The coordinator's main thread adds to it; the threads of the server read copies and encode them without the lock.
 """
 
 from __future__ import annotations
@@ -25,22 +24,22 @@ from workers.observing.observer import Event, RunFacts
 from workers.run.files import RunDir
 
 MAX_EVENTS = 500
-"""The last of them; all are in `events.jsonl`."""
+"""Maximum number of events; all are in `events.jsonl`."""
 
 
 class History:
-    """An `Observer` that keeps what a page needs to show the whole run at any time.
+    """An observer that keeps what a page needs to show the whole run.
 
     Args:
         active: which alarms are on.
-        max_rows: the most points of any curve.
-        max_events: the most events.
+        max_rows: maximum number of points per curve.
+        max_events: maximum number of events.
     """
 
     def __init__(self, active: ActiveAlarms, max_rows: int = MAX_ROWS, max_events: int = MAX_EVENTS) -> None:
         self._lock = threading.Lock()
         self._name = secrets.token_hex(4)
-        """Tells this history from one that another process kept at the same address."""
+        """Distinguishes this history from that of another process at the same address."""
         self._table, self._now = Downsampler(max_rows), CurrentState(active)
         self._events: deque[Event] = deque(maxlen=max_events)
         self._happened = 0
@@ -52,7 +51,7 @@ class History:
         self._ended: float | None = None
 
     def run_started(self, facts: RunFacts) -> None:
-        """Begin; what earlier attempts have left in the run directory is taken up first."""
+        """See `Observer.run_started`; reads what earlier attempts have left in the run directory."""
         run = RunDir(facts.path)
         lines, events = sampled_steps(run.metrics, facts.start_step), last_events(run.events, self._events.maxlen or 1)
         with self._lock:
@@ -74,19 +73,19 @@ class History:
             self._version += 1
 
     def step_done(self, line: Mapping[str, Any]) -> None:
-        """Take in a line of `metrics.jsonl`."""
+        """Add a line of `metrics.jsonl`."""
         with self._lock:
             self._take(line)
             self._version += 1
 
     def event(self, event: Event) -> None:
-        """Take in an alarm, a restart, a snapshot or a note."""
+        """Add an event."""
         with self._lock:
             self._happen(event)
             self._version += 1
 
     def run_ended(self, outcome: str) -> None:
-        """Nothing follows: `done`, `failed: CAUSE` or `interrupted`."""
+        """See `Observer.run_ended`."""
         with self._lock:
             self._outcome, self._ended = outcome, time.time()
             self._now.end()
@@ -94,7 +93,7 @@ class History:
 
     @property
     def version(self) -> int:
-        """Grows with everything that is taken in."""
+        """Increases with every change."""
         return self._version
 
     @property
@@ -103,14 +102,14 @@ class History:
         return self._outcome
 
     def whole(self) -> Document:
-        """Everything."""
+        """The whole history."""
         with self._lock:
             return self._document(0, 0, self._facts)
 
     def since(self, cursor: str) -> Document | None:
-        """What is new since the document whose `id` is `cursor`; None if that cannot be told, and all is needed.
+        """What is new since the document whose `id` is `cursor`; None if it is unknown and the reader needs everything.
 
-        The last row that the reader has is sent again, for its bucket may have grown.
+        The last row of the reader is sent again, because its bucket may have grown.
         """
         with self._lock:
             pattern = rf"{self._name}-{self._table.stride}-([0-9]{{1,15}})-([0-9]{{1,15}})"
@@ -124,7 +123,7 @@ class History:
             return self._made_once(max(rows - 1, 0), happened)
 
     def _made_once(self, start: int, happened: int) -> Document:
-        """One document, and one text, for all pages that stand at the same place."""
+        """One document, and one text, for all pages with the same cursor."""
         wanted = (self._version, start, happened)
         if self._news is None or self._news[0] != wanted:
             self._news = wanted, self._document(start, happened, None)
@@ -144,7 +143,7 @@ class History:
         )
 
     def _summary(self) -> dict[str, Any]:
-        """Made once for all readers of the same version."""
+        """Computed once per version."""
         if self._summed != self._version:
             self._summed, self._sum = self._version, self._now.summary()
         return self._sum

@@ -1,8 +1,7 @@
 """The coordinator's one HTTP server: the live page, its data, and the metrics for Prometheus.
 
-It changes nothing, and listens on the loopback address unless told otherwise. Every request has a thread of its own
-that dies with the process, a bounded time to come and to be answered, and one of a bounded number of places; training
-knows nothing of who looks.
+It is read-only, and listens on the loopback address unless configured otherwise. Every request has a daemon thread,
+time limits for receiving and answering it, and one of a bounded number of slots, so that no client slows training down.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from workers.observing.live.history import History
 from workers.observing.live.page_server import PageServer
 
 GOODBYE_SECONDS = 2.0
-"""How long open pages may take to hear how the run ended."""
+"""Time for sending the outcome of the run to open pages."""
 _REMEDY = "Give 127.0.0.1, 0.0.0.0 for every interface, or metrics.enabled=false"
 _LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""By the address that stands for every interface: one that leads to this machine."""
+"""Loopback address for each wildcard address."""
 _log = logging.getLogger(__name__)
 
 
@@ -36,7 +35,7 @@ class LiveServer:
     """Serves one run; a context manager.
 
     Args:
-        config: where to listen, and whether there is a page.
+        config: the address, and whether there is a page.
         registry: what `/metrics` shows.
         history: what the page shows.
 
@@ -48,7 +47,7 @@ class LiveServer:
         self.config, self.history = config, history
         self._server = _listen(config, registry, history)
         self.url = self._url(_LOCAL.get(self._server.server_name, config.host))
-        """Of the page; where every interface is listened on, as this machine itself may ask."""
+        """URL of the page on this machine."""
         self.metrics_url = f"{self.url}metrics"
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="live page", daemon=True
@@ -78,7 +77,7 @@ class LiveServer:
         return f"http://{wire.in_address(host)}:{self._server.server_port}/"
 
     def close(self) -> None:
-        """Tell open pages how the run has ended, if it has, and stop; takes at most a few seconds."""
+        """Send the outcome to open pages, if the run has ended, and stop; takes at most a few seconds."""
         self._server.closing.set()
         deadline = time.monotonic() + GOODBYE_SECONDS
         while self._server.streams.taken and time.monotonic() < deadline:
@@ -98,7 +97,7 @@ def _listen(config: settings.Metrics, registry: CollectorRegistry, history: Hist
 
 
 def cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> ConfigError:
-    """In words, why nobody can listen there: what `getaddrinfo` or `bind` has raised."""
+    """The error message for what `getaddrinfo` or `bind` has raised."""
     if isinstance(error, socket.gaierror | UnicodeError):
         reason = getattr(error, "strerror", None) or "not a host name"
         return ConfigError("metrics.host", f"'{host}' cannot be resolved ({reason})", _REMEDY)

@@ -1,4 +1,4 @@
-"""How a run stands, drawn on a terminal: a line for the run, a line for every stage, a line for every alarm."""
+"""The state of a run on a terminal: one line for the run, one per stage, one per alarm."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from workers.observing.terminal.step_format import LONGEST_LOSS, accuracies, clo
 GAP = "  "
 LEAST_BAR, MOST_BAR = 4, 40
 MARGIN = 3
-"""Columns that stay free: the last one wraps on some terminals, and the `^C` that a terminal echoes takes two."""
+"""Free columns: some terminals wrap at the last one, and the `^C` that a terminal echoes takes two."""
 MOST_ALARMS = 3
 SIGNS = {"busy": ("green", "█", "#"), "starved": ("yellow", "░", "."), "blocked": ("magenta", "▒", "o")}
-"""How time is drawn: the colour, the sign, and the sign where there is only ASCII."""
+"""Kinds of time: colour, character, and ASCII character."""
 
 
 @dataclass
 class Board:
-    """Draws itself as wide as it is allowed to; from one thread while another one changes it.
+    """Renders to the width it is given, in rich's thread, while the main thread updates it.
 
     Args:
         facts: of the run.
@@ -42,7 +42,7 @@ class Board:
     _probes: dict[int, float] = field(default_factory=dict)
 
     def step_done(self, line: Mapping[str, Any]) -> None:
-        """Every stage has finished a step: a line of `metrics.jsonl`."""
+        """Update from a line of `metrics.jsonl`."""
         for stage, probe in zip(line["stages"], accuracies(line), strict=True):
             number = stage["stage"]
             watch = self._clocks.setdefault(number, StageClock())
@@ -54,7 +54,7 @@ class Board:
         self._line = line
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """As many lines as fit into the window, each exactly one row."""
+        """Render as many lines as fit into the window, each exactly one row."""
         line, alarms = self._line, self.active.on
         if not line:
             return
@@ -75,7 +75,7 @@ class Board:
             yield Segment.line()
 
     def _head(self, line: Mapping[str, Any], width: int, plain: bool) -> list[Text]:
-        """Step, epoch, speed, time left, and a bar, on the same row where there is room."""
+        """Step, epoch, throughput, time left, and a progress bar, on the same row if there is room."""
         done, total = line["step"] + 1, self.facts.total_steps
         parts = [f"step {done}/{total}", epochs(line["step"], total, self.facts.steps_per_epoch), speed(line).strip()]
         if line.get("eta_seconds") is not None:
@@ -93,7 +93,7 @@ class Board:
         return [Text.assemble((text, "bold"), GAP, bar)] if beside else [Text(text, "bold"), bar]
 
     def _table(self, line: Mapping[str, Any], alarms: Mapping[AlarmKey, Event], width: int, plain: bool) -> list[Text]:
-        """A row of titles, and one for each stage."""
+        """A header row, and one row per stage."""
         widths = _fitting(bool(self._probes), width)
         of_step = {stage["stage"]: stage for stage in line["stages"]}
         troubled = {stage for _, stage in alarms}
@@ -115,7 +115,7 @@ class Board:
 
 
 def time_bar(shares: Shares, size: int, plain: bool = False) -> Text:
-    """Shares of time as `size` signs side by side, in `plain` ASCII if asked."""
+    """Shares of time as `size` characters side by side; in ASCII if `plain`."""
     bounds = [0, *(round(size * share) for share in (shares.busy, shares.busy + shares.starved, 1.0))]
     bar = Text()
     for (style, *signs), start, end in zip(SIGNS.values(), bounds, bounds[1:], strict=False):
@@ -124,7 +124,7 @@ def time_bar(shares: Shares, size: int, plain: bool = False) -> Text:
 
 
 def _fitting(probed: bool, width: int) -> dict[str, int]:
-    """Names and widths of the columns that fit, in order; the last to go are stage and loss."""
+    """Names and widths of the columns that fit; stage and loss are dropped last."""
     widths = {"stage": 5, "loss": 8, "bar": LEAST_BAR, "busy": 6, "starved": 9, "blocked": 9, "queue": 5, "probe": 7}
     if not probed:
         del widths["probe"]
@@ -138,12 +138,12 @@ def _fitting(probed: bool, width: int) -> dict[str, int]:
 
 
 def _taken(widths: Mapping[str, int]) -> int:
-    """Signs of a row, with the mark in front."""
+    """Width of a row, including the mark in front."""
     return 1 + sum(widths.values()) + len(GAP) * (len(widths) - 1)
 
 
 def _titles(widths: Mapping[str, int], plain: bool) -> Text:
-    """The names of the columns; in front of a share of time, the sign that stands for it in the bar."""
+    """Column names; a share of time has its character of the bar in front."""
     titles: dict[str, str | Text] = {name: name for name in widths if name != "bar"}
     for name, (style, *signs) in SIGNS.items():
         titles[name] = Text.assemble((signs[plain], style), (f" {name}", "dim"))
@@ -151,7 +151,7 @@ def _titles(widths: Mapping[str, int], plain: bool) -> Text:
 
 
 def _row(mark: str, cells: Mapping[str, str | Text], widths: Mapping[str, int], style: str) -> Text:
-    """Every cell at the right of its column, a dash where there is none; a bar is as wide as its column."""
+    """Right-aligned cells, a dash where there is none; a bar is as wide as its column."""
     row = Text(mark, style, end="")
     for number, (name, width) in enumerate(widths.items()):
         cell = cells.get(name, "" if name == "bar" else "-")

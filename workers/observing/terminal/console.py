@@ -30,8 +30,8 @@ class Console:
     """Sentences and tables for the user.
 
     Args:
-        out: where to; one that is interactive may be drawn on.
-        verbosity: which of them.
+        out: rich's console; if it is interactive, lines may be redrawn on it.
+        verbosity: which messages are printed.
     """
 
     def __init__(self, out: RichConsole, verbosity: Verbosity = Verbosity.NORMAL) -> None:
@@ -39,39 +39,39 @@ class Console:
 
     @classmethod
     def of_process(cls) -> Console:
-        """On the standard output. Nothing but text goes into a file, a pipe or a dumb terminal, whatever is set."""
+        """A console on the standard output; a file, a pipe or a dumb terminal gets plain text despite `FORCE_COLOR`."""
         survive_lost_output()
         return cls(PrintableConsole(force_terminal=attached(), force_interactive=attached()), Verbosity.asked())
 
     @property
     def verbose(self) -> bool:
-        """Whether details are shown."""
+        """Whether details are printed."""
         return self.verbosity is Verbosity.VERBOSE
 
     @property
     def quiet(self) -> bool:
-        """Whether only what went wrong is shown."""
+        """Whether only problems and the location of the results are printed."""
         return self.verbosity is Verbosity.QUIET
 
     def spelled(self, text: str) -> str:
-        """As it can be written where there is only ASCII."""
+        """`text` in ASCII if the output has only that."""
         return text.translate(ASCII) if self.out.options.ascii_only else text
 
     def say(self, sentence: str) -> None:
-        """What is good to know."""
+        """Print an informational message."""
         if not self.quiet:
             self.warn(sentence)
 
     def detail(self, sentence: str) -> None:
-        """What only a close look needs."""
+        """Print a detail (`-v`)."""
         if self.verbose:
             self.warn(sentence)
 
     def warn(self, sentence: str, style: str | None = None) -> None:
-        """What must be read: a warning, a failure, the last line."""
+        """Print what the user must read: a warning, a failure, the last line."""
         self.out.print(self.spelled(printable(sentence)), style=style, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, table: RenderableType) -> None:
-        """A table, unless only what went wrong is shown."""
+        """Print a table, unless the console is quiet."""
         if not self.quiet:
             self.out.print(table)

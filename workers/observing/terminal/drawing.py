@@ -1,4 +1,4 @@
-"""What moves on a terminal: lines that are redrawn in place, and one line of how far something is."""
+"""Lines that are redrawn in place on a terminal, and a progress line."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from workers.observing.terminal.console import Console
 
 REFRESH_PER_SECOND = 4
 PLAIN_SECONDS = 10.0
-"""At most one plain line of how far it is in this time."""
+"""Shortest interval between two plain progress lines."""
 
 
 class MovingLines(Live):
-    """Redrawn in place a few times a second; and from the top of the window after it has become narrower.
+    """Lines that are redrawn in place a few times per second; from the top of the window after it became narrower.
 
-    Terminals break the lines that are there in their own ways when they become narrower, so nobody can tell how far up
-    the first one has gone.
+    When a terminal becomes narrower it rewraps existing lines, so the position of the first one is unknown.
 
     Args:
         lines: what is drawn.
         console: where to.
-        transient: they vanish at the end; then they are one line, for which nothing else on the window is cleared.
+        transient: whether they are erased at the end; used for a single line, for which the window is never cleared.
     """
 
     def __init__(self, lines: RenderableType, console: RichConsole, transient: bool = False) -> None:
@@ -51,7 +50,7 @@ class MovingLines(Live):
 
 
 class ProgressLine:
-    """What is being done and how far it is: one line that moves on a terminal, a plain line now and then in a file.
+    """The progress of a task: one line that is redrawn on a terminal, a plain line from time to time in a file.
 
     A context manager.
 
@@ -75,10 +74,10 @@ class ProgressLine:
             self._live.stop()
 
     def tell(self, text: str, done: int, total: int) -> None:
-        """`done` of `total` are done of what `text` says."""
+        """Report that `done` of `total` are done of the task `text`."""
         now = time.monotonic()
         if self._live:
-            # What begins is drawn at once, however soon it ends; how far it is, a few times a second.
+            # A new task is drawn at once, even if it ends soon; its progress a few times per second.
             self._live.update(Text(f"{text}: {done} of {total}"), refresh=text != self._text)
             self._text = text
         elif now - self._printed >= PLAIN_SECONDS:
@@ -86,5 +85,5 @@ class ProgressLine:
             self._console.say(f"{text}: {done} of {total}")
 
     def note(self, text: str) -> None:
-        """A sentence that stays."""
+        """Print a message that stays."""
         self._console.warn(text)

@@ -1,4 +1,4 @@
-"""The observer that a person reads: lines that move on a terminal, plain lines in a file."""
+"""The observer that prints: redrawn lines on a terminal, plain lines in a file."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from workers.observing.terminal.drawing import MovingLines
 from workers.observing.terminal.step_format import plain_line
 
 PLAIN_SECONDS = 5.0
-"""At most one plain line in this time."""
+"""Shortest interval between two plain lines."""
 MAX_EVENTS = 1000
-"""Events that the summary looks at; `events.jsonl` has all."""
+"""Maximum number of events for the summary; `events.jsonl` has all."""
 _log = logging.getLogger(__name__)
 STYLES = {"alarm": "bold red", "restart": "yellow", "cleared": "green"}
 
 
 class Progress:
-    """Shows a run to its user; an observer, and a context manager at whose end the terminal is as it was.
+    """Prints the progress of a run; an observer, and a context manager that restores the terminal.
 
     Args:
-        terminal: where to, and how much of it.
+        terminal: the console.
         active: which alarms are on.
     """
 
     def __init__(self, terminal: Console, active: ActiveAlarms) -> None:
         self.terminal, self._active = terminal, active
         self.events: list[Event] = []
-        """Of this attempt, oldest first."""
+        """Events of this attempt, oldest first."""
         self._facts: RunFacts | None = None
         self._board: Board | None = None
         self._live: MovingLines | None = None
@@ -62,7 +62,7 @@ class Progress:
             return
         if self._board is not None:
             self._board.step_done(line)
-            if self._live is None:  # the first steps may take long, and others print meanwhile
+            if self._live is None:  # not earlier: the first steps may take long, and others print meanwhile
                 self._live = MovingLines(self._board, self.terminal.out)
                 self._live.start(refresh=True)
             return
@@ -76,7 +76,7 @@ class Progress:
         if len(self.events) < MAX_EVENTS:
             self.events.append(event)
         if event.kind == "snapshot" or (event.kind == "restart" and event.stage is None):
-            self.terminal.detail(event.text)  # of the other, the command line has told
+            self.terminal.detail(event.text)  # the command line has already printed that a run goes on
         else:
             prefix = f"{event.kind}: " if event.kind in ("alarm", "cleared") else ""
             self.terminal.warn(prefix + event.text, STYLES.get(event.kind))
@@ -87,11 +87,11 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """From the beginning of this attempt to its last step, so far."""
+        """Seconds from the start of this attempt to its last finished step."""
         return self._last - self._started
 
     def stop(self) -> None:
-        """Leave the lines where they are, and the terminal to others; that they cannot be drawn ends no run."""
+        """Stop redrawing and leave the lines in place; an error while drawing does not end the run."""
         if self._live is None:
             return
         try:

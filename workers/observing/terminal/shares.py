@@ -1,4 +1,4 @@
-"""How a stage has spent the time of its last steps."""
+"""How a stage spent the time of its last steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WINDOW_STEPS = 20
 
 @dataclass(frozen=True)
 class Shares:
-    """Of the time of one stage, each 0 to 1.
+    """Shares of a stage's time, each 0 to 1.
 
     Args:
         busy: computing.
@@ -33,7 +33,7 @@ class StageClock:
         self._steps: deque[Mapping[str, float]] = deque(maxlen=WINDOW_STEPS)
 
     def step_done(self, added: Mapping[str, float]) -> None:
-        """Take note of what a step has added to the totals of the stage."""
+        """Add a step, given what it added to the totals of the stage."""
         self._steps.append(added)
 
     def shares(self) -> Shares | None:

@@ -1,4 +1,4 @@
-"""What a run ends with: one screen that says what came out, where it is, and what to do next."""
+"""The summary at the end of a run: one screen with results, paths and the next commands."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from workers.observing.terminal.step_format import clock
 from workers.run.files import RunDir, from_here
 
 FULL_WIDTH = 78
-"""Columns of the table with all that it can have."""
+"""Width of the full table."""
 COLUMNS = {"block": 5, "trunk": 11, "expansion": 11, "busy": 6, "starved": 7, "blocked": 7}
-"""Of the table, with the widths that they need at least; the last ones are left out first."""
+"""Columns of the table with their minimum widths; the last ones are dropped first."""
 ACCURACIES = ("trunk", "expansion")
 SHARES = {"busy": "busy", "starved": "wait_input", "blocked": "wait_output"}
-"""Columns, and what `report.json` calls them."""
+"""Columns, and their keys in `report.json`."""
 BORDERS = 3
 """Rows that the borders of the table take."""
 MOST_LINES = 4
-"""Sentences about alarms and restarts."""
+"""Maximum number of lines about alarms and restarts."""
 UNBOUNDED = 1000
-"""Rows of a file, in effect."""
+"""Rows of a file: no limit."""
 RANKS = ("nonfinite", "collapse", "silent", "restart", "bottleneck", "starved", "tracker")
-"""Names of events, what matters most first."""
+"""Names of events by importance."""
 KINDS = ("alarm", "restart", "note")
 
 
 def print_summary(
     terminal: Console, run: RunDir, report: dict[str, Any], events: Sequence[Event], notes: Sequence[str]
 ) -> None:
-    """Accuracy and time of every block, what went wrong, and what to do next; with `-q` where everything is.
+    """Print accuracy and time of every block, problems, and the next commands; with `-q` only where the results are.
 
     Args:
-        terminal: where to.
-        run: that has ended.
+        terminal: the console.
+        run: the run that has ended.
         report: as in `report.json`.
         events: of the run, oldest first.
         notes: further sentences.
     """
     place = shlex.quote(str(from_here(run.path)))
     following = [f"next: onward evaluate {place}", f"      onward report {place}"]
-    most = _room(terminal, run, report, [*notes, *following]) - 2  # how many there are, and that there are more
+    most = _room(terminal, run, report, [*notes, *following]) - 2  # two lines for the counts and for `and N more`
     told = incidents(events, max(0, min(most, MOST_LINES)))
     print_report(terminal, run, report, [*notes, *(_in_one_row(line, terminal) for line in told)], following)
 
@@ -59,7 +59,7 @@ def print_report(
     notes: Sequence[str] = (),
     following: Sequence[str] = (),
 ) -> None:
-    """What `report.json` says, `notes`, where everything is, and what may be done next."""
+    """Print the contents of `report.json`, `notes`, the path of the run, and the next commands."""
     terminal.show(_table(report, terminal, borders=_room(terminal, run, report, [*notes, *following]) >= BORDERS))
     for sentence in [*_remarks(report), *notes]:
         terminal.say(sentence)
@@ -69,7 +69,7 @@ def print_report(
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:
-    """What the words of the table mean, and the steps that stages have skipped."""
+    """The legend of the table, and skipped steps."""
     return ["busy: computing; starved: waiting for input; blocked: waiting for room"] + [
         f"stage {shares['stage']} skipped {shares['skipped']} steps: loss or gradient not finite"
         for shares in report["stages"]
@@ -85,7 +85,7 @@ def _closing(run: RunDir, report: dict[str, Any]) -> str:
 
 
 def _room(terminal: Console, run: RunDir, report: dict[str, Any], more: Sequence[str]) -> int:
-    """Rows of the screen that a table without borders and these sentences leave; a file is as long as one likes."""
+    """Rows of the screen that remain below a table without borders and these sentences; a file has no limit."""
     if not terminal.out.is_interactive:
         return UNBOUNDED
     width, height = terminal.out.size
@@ -95,9 +95,9 @@ def _room(terminal: Console, run: RunDir, report: dict[str, Any], more: Sequence
 
 
 def incidents(events: Iterable[Event], most: int = MOST_LINES) -> list[str]:
-    """How many alarms, restarts and notes there were, and the first of each in order of importance, at most so many.
+    """Counts of alarms, restarts and notes, and the first of each by importance, at most `most`.
 
-    That the run goes on from a snapshot is none of them.
+    A resumed run is not counted as a restart.
     """
     found = [event for event in events if event.kind in KINDS and (event.kind, event.stage) != ("restart", None)]
     if not found:
@@ -115,7 +115,7 @@ def incidents(events: Iterable[Event], most: int = MOST_LINES) -> list[str]:
 
 
 def _in_one_row(sentence: str, terminal: Console) -> str:
-    """Cut where a screen ends; `events.jsonl` and a log have all of it."""
+    """Cut to the width of a terminal; `events.jsonl` and a log have the whole sentence."""
     width = terminal.out.width
     if not terminal.out.is_interactive or len(sentence) <= width:
         return sentence
@@ -127,7 +127,7 @@ def _title(report: dict[str, Any]) -> str:
 
 
 def _table(report: dict[str, Any], terminal: Console, borders: bool) -> Table:
-    """The columns that fit; how much every accuracy has gained where it is wide, and borders if there is room below."""
+    """The table with the columns that fit; with gains of accuracy where it is wide, with borders if asked."""
     width = terminal.out.width
     probed, full = "trained" in report, width >= FULL_WIDTH
     style = box.HEAVY_HEAD if full and borders else None
