@@ -110,10 +110,10 @@ def _outcome(run: RunDir) -> Outcome:
         return Outcome("running", "It is still running; this is how far it had come when this page was made.")
     if (failure := read_failure(run)) is not None:
         word = "interrupted" if failure.get("kind") == "interrupted" else "failed"
-        return Outcome(word, str(failure.get("message") or "It did not say why."))
+        return Outcome(word, str(failure.get("message") or "It gave no reason."))
     if run.report.is_file():
         return Outcome("done", "It was trained to its end.")
-    return Outcome("stopped", "It ended without a word: its processes were killed, or the machine stopped.")
+    return Outcome("stopped", "It ended without a message: its processes were killed, or the machine stopped.")
 
 
 def _read_report(run: RunDir, notes: list[str]) -> dict[str, Any]:

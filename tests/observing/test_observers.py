@@ -45,7 +45,7 @@ def test_an_observer_that_fails_is_told_nothing_more_and_the_others_are() -> Non
     observers.run_ended("done")
     assert len(failing.told) == 1
     assert steady.told == [*(("step", {"step": step}) for step in range(3)), ("ended", "done")]
-    assert said == ["Failing failed (ZeroDivisionError: no such step) and is told nothing more"]
+    assert said == ["Failing failed (ZeroDivisionError: no such step) and is not called again"]
 
 
 def test_a_terminal_that_is_gone_does_not_end_the_run() -> None:

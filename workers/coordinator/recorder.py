@@ -107,7 +107,7 @@ class Recorder:
 
     def stage_report(self, report: StepReport) -> None:
         """A stage has finished a step; a restarted stage repeats some steps, whose lines exist already."""
-        self.backlog.heard(report.stage, report.step)
+        self.backlog.reported(report.stage, report.step)
         latest = self.latest.get(report.stage)
         repeated = latest is not None and report.step <= latest.step
         added, anew = self._growth.of(report.stage, {name: getattr(report, name) for name in STAGE_TOTALS})

@@ -40,7 +40,7 @@ class Backlog:
         """A batch was sent and will reach `stages` stages; may be called from any thread."""
         self._sent[step] = (stages, time.monotonic())
 
-    def heard(self, stage: int, step: int) -> None:
+    def reported(self, stage: int, step: int) -> None:
         """A report has arrived; a restarted stage may report a step a second time."""
         now = time.monotonic()
         self._reported[stage] = (max(step, self._reported.get(stage, (-1, 0.0))[0]), now)

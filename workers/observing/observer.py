@@ -159,7 +159,7 @@ class Observers:
             self._members.remove(member)
             _log.exception("%s failed in %s", type(member).__name__, what)
             with suppress(Exception):  # the terminal itself may be what failed
-                self._say(f"{type(member).__name__} failed ({type(error).__name__}: {error}) and is told nothing more")
+                self._say(f"{type(member).__name__} failed ({type(error).__name__}: {error}) and is not called again")
 
     def _tell(self, what: str, word: object) -> None:
         for member in list(self._members):

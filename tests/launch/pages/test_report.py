@@ -187,7 +187,7 @@ def test_the_trace_of_a_run_that_was_killed_is_merged(ended: tuple[RunDir, str])
     [
         ({"kind": "interrupted", "message": "interrupted; go on"}, "interrupted", "interrupted; go on"),
         ({"kind": "raised", "message": "stage 3 failed at step 2"}, "failed", "stage 3 failed at step 2"),
-        (None, "stopped", "It ended without a word"),
+        (None, "stopped", "It ended without a message"),
     ],
 )
 def test_how_a_run_ended(tmp_path: Path, failure: dict[str, Any] | None, pill: str, said: str) -> None:

@@ -170,7 +170,7 @@ class Answers(BaseHTTPRequestHandler):
         return self.headers.get("Last-Event-ID") or query.get("after", [""])[0]
 
     def _follow(self, history: History, cursor: str) -> None:
-        seen, said = -1, time.monotonic()
+        seen, sent = -1, time.monotonic()
         while True:
             closing, version = self.server.closing.is_set(), history.version
             if version != seen:
@@ -179,15 +179,15 @@ class Answers(BaseHTTPRequestHandler):
                     self._say("reset", "{}")
                     return
                 self._say("update", news.text, news)
-                cursor, seen, said = news.id, version, time.monotonic()
+                cursor, seen, sent = news.id, version, time.monotonic()
                 if news.outcome is not None:
                     self._say("end", json.dumps({"outcome": news.outcome}))
                     return
             elif closing:
                 return
-            elif time.monotonic() - said > HEARTBEAT_SECONDS:
+            elif time.monotonic() - sent > HEARTBEAT_SECONDS:
                 self._say("beat", "{}")
-                said = time.monotonic()
+                sent = time.monotonic()
             if not closing:
                 self.server.closing.wait(POLL_SECONDS)
 

@@ -63,7 +63,7 @@ def detail(sentence: str) -> None:
 
 
 def _print(sentence: str) -> None:
-    """Write in one piece: torchrun's processes share the output, and unbuffered `print` writes the newline by itself."""
+    """Write in one piece: torchrun's processes share the output, and unbuffered `print` writes the newline alone."""
     sys.stdout.write(f"{printable(sentence)}\n")
     sys.stdout.flush()
 

@@ -101,7 +101,7 @@ class Delivery:
             tracker.end(self._outcome or "")
         except BaseException as error:
             _log.exception("tracker '%s' failed", self.name)
-            self._failed = f"tracker '{self.name}' failed{where} ({first_line(error)}) and is told nothing more"
+            self._failed = f"tracker '{self.name}' failed{where} ({first_line(error)}) and is not called again"
         finally:
             self._ended.set()
 
