@@ -11,21 +11,21 @@ from typing import Any, NamedTuple
 from matplotlib.colors import to_hex, to_rgb
 
 
-class Pair(NamedTuple):
+class ColourPair(NamedTuple):
     """One colour, `#rrggbb`, for light and for dark."""
 
     light: str
     dark: str
 
 
-INK = Pair("#171b22", "#e9ecf1")
-QUIET = Pair("#5b6472", "#9aa4b2")
-GRID = Pair("#e4e7ec", "#2a303b")
-CARD = Pair("#ffffff", "#161a21")
-BUSY = Pair("#2563c9", "#5b93ee")
-STARVED = Pair("#b97f00", "#e3b23c")
-BLOCKED = Pair("#b0559b", "#d184bf")
-ON_BAR = Pair("#14181f", "#12161d")
+INK = ColourPair("#171b22", "#e9ecf1")
+QUIET = ColourPair("#5b6472", "#9aa4b2")
+GRID = ColourPair("#e4e7ec", "#2a303b")
+CARD = ColourPair("#ffffff", "#161a21")
+BUSY = ColourPair("#2563c9", "#5b93ee")
+STARVED = ColourPair("#b97f00", "#e3b23c")
+BLOCKED = ColourPair("#b0559b", "#d184bf")
+ON_BAR = ColourPair("#14181f", "#12161d")
 """Text on a bar that is light in both schemes."""
 NAMED = {
     "ink": INK, "quiet": QUIET, "grid": GRID, "card": CARD, "on-bar": ON_BAR,
@@ -33,8 +33,8 @@ NAMED = {
 }  # fmt: skip
 """Colours by the page's CSS variable names."""
 _RAMP = (
-    Pair("#27348b", "#8c9bff"), Pair("#1f77c9", "#4fb0ff"), Pair("#12897d", "#3fd0bd"), Pair("#6d8a17", "#b5d34a"),
-    Pair("#c07d00", "#ffc04d"), Pair("#c4501b", "#ff8a5c"), Pair("#8a2f5c", "#e77fb3"),
+    ColourPair("#27348b", "#8c9bff"), ColourPair("#1f77c9", "#4fb0ff"), ColourPair("#12897d", "#3fd0bd"), ColourPair("#6d8a17", "#b5d34a"),
+    ColourPair("#c07d00", "#ffc04d"), ColourPair("#c4501b", "#ff8a5c"), ColourPair("#8a2f5c", "#e77fb3"),
 )  # fmt: skip
 _CONTRAST = 4.5
 """Minimum contrast of text (WCAG 2.2, 1.4.3)."""
@@ -47,20 +47,20 @@ DRAWN: dict[Any, Any] = {
 """Matplotlib's settings: figures use only these colours, so that a page can replace them by variables."""
 
 
-def stage_colour(stage: int, count: int) -> Pair:
+def stage_colour(stage: int, count: int) -> ColourPair:
     """The colour of stage `stage` of `count`, counted from 1."""
     place = _FEW[min(stage, 4) - 1] if count <= 4 else (stage - 1) / (count - 1) * (len(_RAMP) - 1)
     low = min(int(place), len(_RAMP) - 2)
     one, other = _RAMP[low], _RAMP[low + 1]
-    return Pair(*(_mixed(a, b, place - low) for a, b in zip(one, other, strict=True)))
+    return ColourPair(*(_mixed(a, b, place - low) for a, b in zip(one, other, strict=True)))
 
 
-def on_bar(colour: Pair) -> Pair:
+def on_bar(colour: ColourPair) -> ColourPair:
     """The colour of readable text on `colour`: that of the background, or dark where the contrast is too small."""
     return CARD if 1.05 / (_luminance(colour.light) + 0.05) >= _CONTRAST else ON_BAR
 
 
-def variables(stages: int) -> dict[str, Pair]:
+def variables(stages: int) -> dict[str, ColourPair]:
     """Every colour of a report by the name of its variable on the page: `ink`, ..., `stage-1`, ..."""
     return {**NAMED, **{f"stage-{stage}": stage_colour(stage, stages) for stage in range(1, stages + 1)}}
 

@@ -11,7 +11,7 @@ import matplotlib as mpl
 from markupsafe import Markup
 
 from launch.pages.charts import Picture
-from launch.pages.colours import Pair
+from launch.pages.colours import ColourPair
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}\b")
 _IDS = re.compile(r'(\bid="|url\(#|href="#)')
@@ -35,7 +35,7 @@ class InlineFigure:
     body: Markup
 
 
-def inline(picture: Picture, colours: Mapping[str, Pair]) -> InlineFigure:
+def inline(picture: Picture, colours: Mapping[str, ColourPair]) -> InlineFigure:
     """Convert a picture that is drawn in the light colours of `colours`, which are by the page's CSS variable names.
 
     Its key becomes a prefix of all ids, so that those of two figures do not collide.

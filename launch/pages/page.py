@@ -19,10 +19,10 @@ from launch.pages.number_format import NOTHING, date_of, duration, percent, plai
 from launch.pages.run_record import RunRecord
 from launch.pages.series import Numbers, last_known, number
 from launch.pages.tables import MAX_EVENTS, event_table, loss_of, peak_memory, probe_table, stage_table
-from launch.tables.naming import clean
-from launch.tables.table import grids_of, keys_of
+from launch.results.evaluation_tables import grids_of, keys_of
+from launch.results.measure_names import clean
 from pipeline.config import Config
-from pipeline.validation.loading import dump_shown
+from pipeline.validation.loading import dump_without_secrets
 
 
 def page(record: RunRecord, pictures: Sequence[Picture], folder: str = "report") -> str:
@@ -54,7 +54,7 @@ def page(record: RunRecord, pictures: Sequence[Picture], folder: str = "report")
             events=event_table(record.events),
             more_events=max(len(record.events) - MAX_EVENTS, 0),
             facts=_facts(record),
-            configuration=dump_shown(record.config).splitlines(),
+            configuration=dump_without_secrets(record.config).splitlines(),
             version=importlib.metadata.version("onward"),
             now=date_of(time.time()),
             folder=folder,

@@ -14,7 +14,7 @@ from launch.prepare.run_dir import read_config
 from launch.prepare.run_lock import is_running
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.evaluation.document import Document
+from pipeline.evaluation.document import EvaluationResults
 from workers.observing.history_file import each_step, read_events
 from workers.observing.observer import Event
 from workers.observing.trace_part import Part, read_parts
@@ -22,7 +22,7 @@ from workers.run.files import RunDir, read_object
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """The state of a run.
 
     Args:
@@ -52,11 +52,11 @@ class RunRecord:
 
     run: RunDir
     config: Config
-    outcome: Outcome
+    outcome: RunOutcome
     series: RunSeries
     events: list[Event] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
-    evaluation: Document | None = None
+    evaluation: EvaluationResults | None = None
     parts: list[Part] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -105,15 +105,15 @@ def _about(series: RunSeries) -> list[str]:
     return found
 
 
-def _outcome(run: RunDir) -> Outcome:
+def _outcome(run: RunDir) -> RunOutcome:
     if is_running(run):
-        return Outcome("running", "It is still running; this is how far it had come when this page was made.")
+        return RunOutcome("running", "It is still running; this is how far it had come when this page was made.")
     if (failure := read_failure(run)) is not None:
         word = "interrupted" if failure.get("kind") == "interrupted" else "failed"
-        return Outcome(word, str(failure.get("message") or "It gave no reason."))
+        return RunOutcome(word, str(failure.get("message") or "It gave no reason."))
     if run.report.is_file():
-        return Outcome("done", "It was trained to its end.")
-    return Outcome("stopped", "It ended without a message: its processes were killed, or the machine stopped.")
+        return RunOutcome("done", "It was trained to its end.")
+    return RunOutcome("stopped", "It ended without a message: its processes were killed, or the machine stopped.")
 
 
 def _read_report(run: RunDir, notes: list[str]) -> dict[str, Any]:
@@ -139,12 +139,12 @@ def _read_events(run: RunDir, notes: list[str]) -> list[Event]:
     return events
 
 
-def _read_evaluation(path: Path, notes: list[str]) -> Document | None:
+def _read_evaluation(path: Path, notes: list[str]) -> EvaluationResults | None:
     file = path / "evaluation.json"
     if not file.is_file():
         return None
     try:
-        return Document.read(file)
+        return EvaluationResults.read(file)
     except UserError as error:
         notes.append(str(error))
         return None

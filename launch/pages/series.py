@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.observing.amounts import RUN, STAGE_TOTALS, finite
-from workers.observing.downsampler import Downsampler, Key, Rows
+from workers.observing.downsampler import Downsampler, Key, SampledRows
 from workers.observing.line_numbers import STAGE_GROUPS, STAGE_LEVELS, numbers_of
 from workers.observing.observer import TIMES
 
@@ -156,7 +156,7 @@ class _Gathering:
             **{name: rows.column((RUN, key), sums=key in _SUMMED) for name, key in names.items()},
         )
 
-    def _of_stage(self, stage: int, rows: Rows) -> StageSeries:
+    def _of_stage(self, stage: int, rows: SampledRows) -> StageSeries:
         there = rows.counts[stage, _LINES] > 0
 
         def column(key: Key) -> Numbers:

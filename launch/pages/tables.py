@@ -12,7 +12,7 @@ from markupsafe import Markup
 from launch.pages.number_format import NOTHING, date_of, percent, plain, size_of
 from launch.pages.run_record import RunRecord
 from launch.pages.series import Numbers, StageSeries, last_known, number
-from launch.tables.grid import Grid
+from launch.results.grid import Grid
 from workers.observing.observer import TIMES, Event
 
 MAX_EVENTS = 200

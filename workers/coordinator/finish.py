@@ -11,9 +11,9 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from workers.coordinator.recorder import Recorder
 from workers.evaluating.checkpoints import load_network
-from workers.evaluating.labelled import LabelledImages, Tell
+from workers.evaluating.feature_source import FeatureSource
+from workers.evaluating.labelled_images import LabelledImages, Progress
 from workers.evaluating.probe_table import ready_stages, scores_of
-from workers.evaluating.source import FeatureSource
 from workers.observing.terminal.console import Console
 from workers.observing.terminal.drawing import ProgressLine
 from workers.observing.terminal.summary import print_report, print_summary
@@ -59,15 +59,15 @@ def measure_the_rest(config: Config, run: RunDir, device: torch.device, terminal
 
 def _measured(config: Config, run: RunDir, device: torch.device, terminal: Console) -> dict[str, Any]:
     """What `measure` finds, and a sign of life meanwhile: it takes long where the data set is large."""
-    with ProgressLine(terminal) as teller:
-        return measure(config, run, device, teller.tell, terminal.warn)
+    with ProgressLine(terminal) as progress:
+        return measure(config, run, device, progress.show, terminal.warn)
 
 
 def measure(
     config: Config,
     run: RunDir,
     device: torch.device,
-    tell: Tell = lambda *how_far: None,
+    tell: Progress = lambda *how_far: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Score the trained network and the same network untrained.
@@ -84,7 +84,7 @@ def measure(
 
     def scores(network: str) -> list[dict[str, Any]]:
         source = FeatureSource(config, stages, device, labelled=labelled)
-        return scores_of(source, tell=lambda text, done, total: tell(f"{network} network: {text}", done, total))
+        return scores_of(source, progress=lambda text, done, total: tell(f"{network} network: {text}", done, total))
 
     labelled, stages = LabelledImages(note), ready_stages(config, device)
     untrained = scores("untrained")

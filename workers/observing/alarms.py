@@ -184,13 +184,13 @@ class Alarms:
             spent[stage["stage"]] = spent.get(stage["stage"], 0.0) + stage["added"].get(what, 0.0)
         return spent
 
-    def _tell(self, kind: EventKind, name: str, stage: int | None, step: int | None, text: str) -> None:
+    def _log(self, kind: EventKind, name: str, stage: int | None, step: int | None, text: str) -> None:
         self.tell(Event(time=time.time(), kind=kind, name=name, stage=stage, step=step, text=text))
 
     def _raise(self, name: str, stage: int | None, step: int | None, text: str) -> None:
         if (name, stage) not in self.active.on:
-            self._tell("alarm", name, stage, step, text)
+            self._log("alarm", name, stage, step, text)
 
     def _clear(self, name: str, stage: int | None, step: int | None, text: str) -> None:
         if (name, stage) in self.active.on:
-            self._tell("cleared", name, stage, step, text)
+            self._log("cleared", name, stage, step, text)

@@ -41,7 +41,7 @@ class _Column:
 
 
 @dataclass(frozen=True)
-class Rows:
+class SampledRows:
     """A copy of the last rows of the table.
 
     Args:
@@ -152,11 +152,13 @@ class Downsampler:
                 sums, counts = np.add.reduceat(sums, starts), np.add.reduceat(counts, starts, dtype=counts.dtype)
             column.sums, column.counts = array("d", sums.tobytes()), array("I", counts.tobytes())
 
-    def rows(self, start: int = 0) -> Rows:
+    def rows(self, start: int = 0) -> SampledRows:
         """The rows from index `start` on."""
         sums, counts = dict[Key, NDArray[np.float64]](), dict[Key, NDArray[np.uint32]]()
         for key, column in self._columns.items():
             sums[key], counts[key] = np.zeros(self.count - start), np.zeros(self.count - start, np.uint32)
             sums[key][: max(len(column.sums) - start, 0)] = column.sums[start:]
             counts[key][: max(len(column.counts) - start, 0)] = column.counts[start:]
-        return Rows(self.stride, start, np.array(self._steps[start:]), np.array(self._times[start:]), sums, counts)
+        return SampledRows(
+            self.stride, start, np.array(self._steps[start:]), np.array(self._times[start:]), sums, counts
+        )

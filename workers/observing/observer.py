@@ -125,20 +125,20 @@ class Observers:
 
     def run_started(self, facts: RunFacts) -> None:
         """See `Observer.run_started`."""
-        self._tell("run_started", facts)
+        self._call_all("run_started", facts)
 
     def step_done(self, line: Mapping[str, Any]) -> None:
         """See `Observer.step_done`."""
-        self._tell("step_done", line)
+        self._call_all("step_done", line)
 
     def event(self, event: Event) -> None:
         """See `Observer.event`; an observer may call it from within another call."""
         self._first(event)
-        self._tell("event", event)
+        self._call_all("event", event)
 
     def run_ended(self, outcome: str) -> None:
         """See `Observer.run_ended`."""
-        self._tell("run_ended", outcome)
+        self._call_all("run_ended", outcome)
 
     def post(self, event: Event) -> None:
         """Queue an event until `deliver`; may be called from any thread."""
@@ -161,6 +161,6 @@ class Observers:
             with suppress(Exception):  # the terminal itself may be what failed
                 self._say(f"{type(member).__name__} failed ({type(error).__name__}: {error}) and is not called again")
 
-    def _tell(self, what: str, word: object) -> None:
+    def _call_all(self, what: str, word: object) -> None:
         for member in list(self._members):
             self.call(member, what, word)

@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 
 from launch.pages.charts import Picture, charts, short_count
 from launch.pages.series import POINTS
-from launch.tables.figures import styled
+from launch.results.figure_style import styled
 from tests.launch.pages.reported import line
 from tests.launch.pages.test_report_series import read_series
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from launch.pages import series as series_module
-from launch.pages.colours import BLOCKED, BUSY, CARD, INK, STARVED, Pair, stage_colour
+from launch.pages.colours import BLOCKED, BUSY, CARD, INK, STARVED, ColourPair, stage_colour
 from launch.pages.number_format import date_of, duration, percent, plain, size_of
 from launch.pages.run_record import _about
 from launch.pages.series import RunSeries, curve, number
@@ -100,11 +100,11 @@ def test_a_curve_keeps_its_mean_and_its_extremes() -> None:
 
 
 def test_stages_have_colours_of_their_own_and_an_order() -> None:
-    assert stage_colour(1, 4) == Pair("#27348b", "#8c9bff")
+    assert stage_colour(1, 4) == ColourPair("#27348b", "#8c9bff")
     for count in (1, 2, 4, 7, 16):
         colours = [stage_colour(stage, count) for stage in range(1, count + 1)]
         assert len({pair.light for pair in colours}) == len({pair.dark for pair in colours}) == count
-    assert stage_colour(16, 16) == Pair("#8a2f5c", "#e77fb3")
+    assert stage_colour(16, 16) == ColourPair("#8a2f5c", "#e77fb3")
 
 
 def test_the_live_page_has_the_same_colours() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.observing.downsampler import Rows
+from workers.observing.downsampler import SampledRows
 
 DIGITS = 6
 """Significant digits of a number."""
@@ -41,7 +41,7 @@ class Document:
     ended: float | None
     now: dict[str, Any]
     events: tuple[dict[str, Any], ...]
-    rows: Rows
+    rows: SampledRows
 
     def pieces(self) -> Iterator[str]:
         """The JSON object in pieces; `columns` are by stage (0: the run) and name, null where nothing was measured.

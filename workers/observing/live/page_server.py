@@ -47,7 +47,7 @@ class PageServer(ThreadingHTTPServer):
         family: socket.AddressFamily,
         address: tuple[Any, ...],
         *,
-        config: settings.Metrics,
+        config: settings.MetricsConfig,
         registry: CollectorRegistry,
         history: History,
         answers: type[BaseHTTPRequestHandler],

@@ -73,8 +73,8 @@ class ProgressLine:
         if self._live:
             self._live.stop()
 
-    def tell(self, text: str, done: int, total: int) -> None:
-        """Report that `done` of `total` are done of the task `text`."""
+    def show(self, text: str, done: int, total: int) -> None:
+        """Show that `done` of `total` are done of the task `text`."""
         now = time.monotonic()
         if self._live:
             # A new task is drawn at once, even if it ends soon; its progress a few times per second.

@@ -47,13 +47,13 @@ def flatten(line: Mapping[str, Any]) -> dict[str, float]:
             if name == "terms":
                 numbers |= {f"{prefix}/loss/{term}": float(part) for term, part in value.items() if _counts(part)}
             elif name == "online":
-                numbers |= {f"{prefix}/{_own(key)}": float(part) for key, part in value.items() if _counts(part)}
+                numbers |= {f"{prefix}/{_distinct(key)}": float(part) for key, part in value.items() if _counts(part)}
             elif _counts(value) and name not in ("stage", "step"):
                 numbers[f"{prefix}/{name}"] = float(value)
     return numbers
 
 
-def _own(measure: str) -> str:
+def _distinct(measure: str) -> str:
     """`skipped` of a stage is another count, so that of the online measures is renamed."""
     return "online_skipped" if measure == "skipped" else measure
 
