@@ -198,7 +198,7 @@ def test_a_loss_that_is_not_finite_is_said_and_leaves_a_gap(tmp_path: Path, brow
         chart.focus()
         chart.press("End")
         assert legend(sight, 0).endswith("–")
-        sight.page.get_by_role("button", name="ReplayBuffer", exact=True).first.click()
+        sight.page.get_by_role("button", name="Log", exact=True).first.click()
         sight.page.close()
 
 
@@ -209,7 +209,7 @@ def test_a_logarithm_of_nothing_is_said(tmp_path: Path, browser: Browser) -> Non
     with serve(history) as server:
         sight = Sight(browser, server.url)
         sight.wait_for_state("running")
-        sight.page.get_by_role("button", name="ReplayBuffer", exact=True).first.click()
+        sight.page.get_by_role("button", name="Log", exact=True).first.click()
         assert "Nothing is above 0" in sight.text("section[aria-label=Loss]")
         assert sight.console == []
         sight.page.close()
