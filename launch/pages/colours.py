@@ -33,9 +33,14 @@ NAMED = {
 }  # fmt: skip
 """Colours by the page's CSS variable names."""
 _RAMP = (
-    ColourPair("#27348b", "#8c9bff"), ColourPair("#1f77c9", "#4fb0ff"), ColourPair("#12897d", "#3fd0bd"), ColourPair("#6d8a17", "#b5d34a"),
-    ColourPair("#c07d00", "#ffc04d"), ColourPair("#c4501b", "#ff8a5c"), ColourPair("#8a2f5c", "#e77fb3"),
-)  # fmt: skip
+    ColourPair("#27348b", "#8c9bff"),
+    ColourPair("#1f77c9", "#4fb0ff"),
+    ColourPair("#12897d", "#3fd0bd"),
+    ColourPair("#6d8a17", "#b5d34a"),
+    ColourPair("#c07d00", "#ffc04d"),
+    ColourPair("#c4501b", "#ff8a5c"),
+    ColourPair("#8a2f5c", "#e77fb3"),
+)
 _CONTRAST = 4.5
 """Minimum contrast of text (WCAG 2.2, 1.4.3)."""
 _FEW = (0.0, 1.5, 4.0, 5.0)

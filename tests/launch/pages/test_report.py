@@ -72,8 +72,7 @@ def test_every_colour_of_a_figure_is_one_of_the_page(ended: tuple[RunDir, str]) 
     for figure in figures:
         colours = set(re.findall(r"(?:fill|stroke|color): ([^;\"]+)", figure))
         assert {colour for colour in colours if not colour.startswith("var(--")} <= {"none"}
-        used = set(re.findall(r"var\(--([a-z0-9-]+)\)", figure))
-        assert used
+        assert (used := set(re.findall(r"var\(--([a-z0-9-]+)\)", figure)))
         for name in used:
             assert html.count(f"--{name}:") == 2, f"{name} is known for white and for dark"
     lines = [figure for figure in figures if not re.search(r'id="(throughput|time)"', figure)]
