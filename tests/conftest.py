@@ -127,6 +127,7 @@ def pytest_collection() -> Iterator[object]:
     finally:
         gc.enable()
         gc.freeze()
+        gc.set_threshold(10_000, 20, 50)  # as often as Python does it, it takes a twentieth of the time
 
 
 @pytest.hookimpl(wrapper=True)
