@@ -33,6 +33,7 @@ from torch.distributed.elastic.multiprocessing.subprocess_handler import subproc
 
 from launch.processes import fork_server
 from launch.processes.fork_server import PRELOAD, run_as, serve
+from tests.bundled import keep_unpacked, unpack
 from tests.session_server import ARGUMENTS, COMMAND, HELD, SessionServer
 from workers.run.signals import WARNINGS
 
@@ -242,6 +243,8 @@ if __name__ == "__main__":
         gc.freeze()
         gc.enable()
         fork_server.STREAMS += 10
+        keep_unpacked()
+        unpack()
         ordered = serve(channel)
         if ordered is not None:
             os.environ[RECEIVED] = json.dumps(ordered.streams[4:])
