@@ -38,7 +38,7 @@ FAMILIES = {
     "weather": ("snow", "frost", "fog", "brightness", "spatter"),
     "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression", "saturate"),
 }
-"""Families of the corruption benchmark (Hendrycks, Dietterich, arXiv 1903.12261, figure 1); the last of each is extra."""
+"""Families of the corruption benchmark (Hendrycks and Dietterich, arXiv 1903.12261, figure 1); the last is extra."""
 _FLOOR = 1e-8
 """Eigenvalues below this share of the largest are rounding errors of zero: features are float32."""
 
