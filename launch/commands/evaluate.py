@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     leave_surroundings()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        trusted, arguments = "--trust" in arguments, [each for each in arguments if each != "--trust"]
+        trusted, arguments = "--trust" in arguments, [argument for argument in arguments if argument != "--trust"]
         if not arguments or arguments[0].startswith("-"):
             raise UserError(
                 "usage: torchrun --nproc-per-node=PROCESSES -m launch.evaluate [--trust] RUN [evaluation.KEY=VALUE ...]"

@@ -45,7 +45,7 @@ def print_grid(console: Console, grid: Grid) -> None:
 
 
 def _fitting(grid: Grid, width: int) -> Iterator[list[int]]:
-    """Which columns stand in which table: the keys in each, and as many others as there is room for, at least one.
+    """The columns of each table: the keys, and as many others as there is room for, at least one.
 
     Columns whose headings differ only in the last line are kept together where that is possible.
     """
