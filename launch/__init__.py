@@ -24,6 +24,6 @@ if sys.argv[:1] == ["-m"]:
         os.path.dirname(os.path.dirname(__file__))
     ) != os.path.realpath(os.curdir):
         del sys.path[0]
-    from workers.run.environment import leave_surroundings
+    from workers.run.environment import clean_environment
 
-    leave_surroundings()  # now, for the module that is to be run may import torch
+    clean_environment()  # now, for the module that is to be run may import torch

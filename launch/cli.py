@@ -22,7 +22,7 @@ from launch.processes.measuring import finish
 from pipeline.config import Config
 from pipeline.validation.loading import LoadOptions, load_config, load_for_start
 from workers.observing.terminal import safe_stream, verbosity
-from workers.run.environment import leave_surroundings
+from workers.run.environment import clean_environment
 from workers.run.files import RunDir
 
 app = typer.Typer(
@@ -245,7 +245,7 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends in `SystemExit` with one of the exit codes of `launch.errors`."""
-    leave_surroundings()
+    clean_environment()
     safe_stream.open_standard_streams()
     safe_stream.survive_lost_output(told_later=True)
     try:

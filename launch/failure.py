@@ -31,28 +31,28 @@ class FailureRecorder:
         """Record the error that has ended the run, unless there is a record; returns the exit code."""
         if self._code is None:
             if isinstance(error, RunFailed):
-                sign = error.sign
+                failure = error.failure
             else:
                 logging.error("%s failed", self._who, exc_info=error)
-                sign = failure_report(self._who, None, error)
-            self._code = record_failure(self._run, sign)
+                failure = failure_report(self._who, None, error)
+            self._code = record_failure(self._run, failure)
         return self._code
 
 
-def record_failure(run: RunDir, sign: FailureReport) -> int:
+def record_failure(run: RunDir, failure: FailureReport) -> int:
     """Write the cause of a failed run, and print it unless the command line will; returns the exit code."""
-    if not write_failure(run, sign):  # a full disk is a common cause
-        print(in_words(sign.kind, str(sign.error())), flush=True)
+    if not write_failure(run, failure):  # a full disk is a common cause
+        print(in_words(failure.kind, str(failure.error())), flush=True)
     elif PREPARED not in os.environ:
         with suppress(OSError):
-            print_error(in_words(sign.kind, str(sign.error())))
-    return exit_code(sign)
+            print_error(in_words(failure.kind, str(failure.error())))
+    return exit_code(failure)
 
 
-def write_failure(run: RunDir, sign: FailureReport) -> bool:
+def write_failure(run: RunDir, failure: FailureReport) -> bool:
     """Write the cause of a failed run; returns whether that was possible."""
-    document = {"who": sign.who, "step": sign.step, "kind": sign.kind, "cause": sign.cause}
-    document |= {"message": str(sign.error()), "exit_code": exit_code(sign)}
+    document = {"who": failure.who, "step": failure.step, "kind": failure.kind, "cause": failure.cause}
+    document |= {"message": str(failure.error()), "exit_code": exit_code(failure)}
     try:
         write_json(run.failure, document)
     except OSError:
@@ -60,9 +60,9 @@ def write_failure(run: RunDir, sign: FailureReport) -> bool:
     return True
 
 
-def exit_code(sign: FailureReport) -> int:
+def exit_code(failure: FailureReport) -> int:
     """The exit code of a run that failed in this way."""
-    return EXIT_CODES.get(sign.kind, EXIT_FAILED)
+    return EXIT_CODES.get(failure.kind, EXIT_FAILED)
 
 
 def read_failure(run: RunDir) -> dict[str, Any] | None:

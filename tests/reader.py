@@ -27,7 +27,7 @@ from pipeline.validation.loading import dump_config, load_config, load_for_start
 from tests.documents import Paragraph
 from tests.named_keys import exists, names_a_key, overrides, overrides_and_keys
 from tests.sources import REPOSITORY
-from workers.topology.members import members
+from workers.topology.processes import training_processes
 
 STAND_INS = {
     "CONFIG": "configs/quickstart.yaml", "DIR": "runs/new", "FOLDER": "/path/to/images", "STEPS": "20", "S": "1",
@@ -217,18 +217,17 @@ class Reader:
         return self._runs.get(run)
 
     def _packed(self, name: str, given: dict[str, Any]) -> None:
-        from rich.console import Console
-
         from launch.commands.pack import pack, verify_packed
+        from launch.results.printing import command_console
         from pipeline.data.sets.packed import PackSettings
 
         if name == "verify":
-            verify_packed(Path(self._real([str(given["folder"])])[0]), Console(quiet=True))
+            verify_packed(Path(self._real([str(given["folder"])])[0]), command_console(quiet=True))
             return
         source, out = self._real([str(given["source"]), str(given["out"])])
         shutil.rmtree(out, ignore_errors=True)
         settings = PackSettings(format=given["kind"], short_side=given["short_side"], quality=given["quality"])
-        pack(Path(source), Path(out), settings, 2, Console(quiet=True))
+        pack(Path(source), Path(out), settings, 2, command_console(quiet=True))
 
     def _torchrun(self, options: Sequence[str], module: str, words: Sequence[str]) -> Wrong:
         if module == "launch.evaluate":
@@ -237,7 +236,7 @@ class Reader:
             return
         yield from self._train(words)
         file, *given = self._real(words)
-        needed = len(members(load_config(file, given)))
+        needed = len(training_processes(load_config(file, given)))
         started = next((int(o.partition("=")[2]) for o in options if o.startswith("--nproc-per-node=")), None)
         if started not in (None, needed):
             yield f"--nproc-per-node={started}, and the run has {needed} processes"

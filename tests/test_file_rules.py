@@ -23,7 +23,7 @@ MAY_OPEN = {
     "pipeline/data/sets/memory.py": "what the kernel says of memory",
     "pipeline/data/npz.py": "a member of an archive that is in memory",
     "pipeline/evaluation/corrupted_sets.py": "arrays that numpy maps, after a look at them",
-    "workers/determinism/remembered.py": "a cache of this user's own; what the kernel says of processors",
+    "workers/determinism/verified.py": "a cache of this user's own; what the kernel says of processors",
     "workers/evaluating/robustness.py": "opens a data set",
     "workers/evaluating/feature_source.py": "opens a data set",
     "workers/feed/affinity.py": "what the kernel says of processors",

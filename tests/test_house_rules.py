@@ -1,4 +1,4 @@
-"""The rules of CONTRIBUTING.md that can be counted: sizes, docstrings, no pickles, no clock in an assertion."""
+"""The rules of CONTRIBUTING.md that can be counted: sizes, docstrings, keywords, no pickles, no asserted clock."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 from tests.sources import PACKAGES, REPOSITORY, TESTS, assert_clean, text_of, tree_of
 
 MAX_FILE, MAX_FUNCTION, P90_FUNCTION = 300, 60, 40
+MAX_POSITIONAL = 5
+"""Arguments of a constructor that may be given without their names."""
 UNPICKLES = re.compile(
     r"\btorch\.load\b|\btorch\.save\b|\b(c?pickle|dill|cloudpickle|joblib|shelve|marshal)\b\s*\.|"
     r"^\s*(import|from)\s+(c?pickle|dill|cloudpickle|joblib|shelve|marshal)\b|allow_pickle\s*=\s*True|"
@@ -58,6 +60,56 @@ def test_most_functions_are_short() -> None:
     sizes = sorted(size for path in PACKAGES for _, size in functions(path))
     p90 = sizes[len(sizes) * 9 // 10]
     assert p90 <= P90_FUNCTION, f"one function in ten has more than {p90} lines"
+
+
+def positional(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Name of every class, and how many arguments its own constructor takes without their names."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for method in node.body:
+            if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+                yield node.name, len(method.args.posonlyargs) + len(method.args.args) - 1
+        decorator = next((ast.unparse(found) for found in node.decorator_list if "dataclass" in ast.unparse(found)), "")
+        if decorator and "kw_only=True" not in decorator:
+            yield node.name, _positional_fields(node)
+
+
+def _positional_fields(node: ast.ClassDef) -> int:
+    count = 0
+    for field in node.body:
+        if isinstance(field, ast.AnnAssign):
+            annotation, value = ast.unparse(field.annotation), ast.unparse(field.value) if field.value else ""
+            if annotation == "KW_ONLY":
+                return count
+            count += not annotation.startswith("ClassVar") and "init=False" not in value
+    return count
+
+
+def test_constructors_of_many_arguments_take_names() -> None:
+    def unnamed(path: Path) -> Iterator[str]:
+        for name, count in positional(tree_of(path)):
+            if count > MAX_POSITIONAL:
+                yield f"{name} takes {count} arguments without their names; put * or KW_ONLY before the sixth"
+
+    assert_clean(PACKAGES, unnamed)
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("class A:\n    def __init__(self, a, b, *, c): ...", 2),
+        (
+            "@dataclass\nclass A:\n    a: int\n    b: int = 0\n    c: ClassVar[int]\n    d: int = field(init=False)",
+            2,
+        ),
+        ("@dataclass(frozen=True)\nclass A:\n    a: int\n    _: KW_ONLY\n    b: int", 1),
+        ("@dataclass(frozen=True, kw_only=True)\nclass A:\n    a: int", None),
+        ("class A(NamedTuple):\n    a: int", None),
+    ],
+)
+def test_the_check_for_constructors_itself(source: str, count: int | None) -> None:
+    assert next((found for _, found in positional(ast.parse(source))), None) == count
 
 
 def test_nothing_unpickles() -> None:

@@ -73,8 +73,8 @@ def test_nor_by_the_ranks_of_torchrun(safe: bool, planted: Path, tmp_path: Path)
 
 
 COMPILES = """
-from workers.run.environment import leave_surroundings
-leave_surroundings()
+from workers.run.environment import clean_environment
+clean_environment()
 import torch
 print(torch.compile(lambda x: (2 * x + 1).sum())(torch.ones(1)).item())
 """

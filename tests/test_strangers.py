@@ -99,9 +99,9 @@ def _has(process: Path, file: Path) -> bool:
 
 def test_a_process_that_holds_the_key_leaves_no_core_dump(tmp_path: Path) -> None:
     code = (
-        "import json, resource, subprocess, sys; from workers.run.environment import leave_no_core_dump; "
+        "import json, resource, subprocess, sys; from workers.run.environment import disable_core_dumps; "
         "resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2); "
-        "leave_no_core_dump(); ask = 'import resource; print(list(resource.getrlimit(resource.RLIMIT_CORE)))'; "
+        "disable_core_dumps(); ask = 'import resource; print(list(resource.getrlimit(resource.RLIMIT_CORE)))'; "
         "print(json.dumps([resource.getrlimit(resource.RLIMIT_CORE)])); sys.stdout.flush(); "
         "subprocess.run([sys.executable, '-c', ask])"
     )

@@ -1,18 +1,20 @@
-"""Who runs it: the processes of a run and what passes between them.
-
-- `control/`: what processes tell the coordinator: the channel, what travels on it, and how it is checked
-- `coordinator/`: the coordinator's process: sends batches, gathers reports, notices what is in trouble, ends the run
-- `determinism/`: tries one step of a stage twice before it is trained: exactness rests on library kernels, and some
-  do not repeat
+"""The processes of a run and what passes between them.
+- `control/`: messages between the processes of a run: the control channel, the records that are sent, and their
+  validation
+- `coordinator/`: the coordinator process: sends batches, collects reports, detects failures, restarts stages or ends
+  the run
+- `determinism/`: checks before training that a step is deterministic: computes it twice, because some library kernels
+  are not
 - `evaluating/`: what `onward evaluate` does: features of a trained network, and everything that is measured on them
-- `feed/`: the feed: batches of augmented images, made ahead of time in the order of the plan by processes or a thread
-- `links/`: links carry batches from one stage to the next; one file a kind, and what they share
+- `feed/`: the feed (data loader): augmented batches, prepared ahead of time in a fixed order by worker processes or a
+  thread
+- `links/`: links carry batches from one stage to the next: one file per kind of link, and the parts that they share
 - `observing/`: what is seen of a run while it trains: metrics, alarms, the live page, traces, trackers; none of it
   changes a bit
-- `run/`: what every process of a run has: its directory, its threads, its signals, its surroundings
-- `snapshots/`: the state of a run on disk: snapshots while it trains, weights at its end
-- `stage/`: a training process: its life, its loop, and its sign of life
-- `topology/`: which process trains what, and how the processes of a run find each other
-- `serial_run.py`: the whole run in one process: the same feed, stages, numbers and files as the pipeline, no links
-- `wiring.py`: which links a process opens: from every process of the unit before, to every process of the unit after
+- `run/`: what every process of a run shares: run directory, threads, signals, environment, private folders
+- `snapshots/`: the state of a run on disk: snapshots (checkpoints) during training, weights at the end
+- `stage/`: A training process: its life cycle, its training loop, and its heartbeat
+- `topology/`: which process trains which stages, and how the processes of a run connect
+- `serial_run.py`: A whole run in one process, without links: the same feed, stages, results and files as the pipeline
+- `wiring.py`: opens the links of a process: from the processes of the previous stage group, to those of the next
 """

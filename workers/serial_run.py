@@ -1,4 +1,4 @@
-"""The whole run in one process: the same feed, stages, numbers and files as the pipeline, no links."""
+"""A whole run in one process, without links: the same feed, stages, results and files as the pipeline."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from workers.control.failures import (
     Interrupted,
     RunFailed,
     failure_report,
-    interruption,
     raise_interrupted,
+    stop_message,
 )
 from workers.control.step_report import StageTimes
 from workers.coordinator.finish import finish_run
@@ -32,17 +32,17 @@ from workers.coordinator.recorder import Recorder
 from workers.determinism.check import check_steps
 from workers.feed import Feed, FeedBatch
 from workers.observing.memory import ProcessMemory
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
 from workers.observing.trace import FEED, Tracer, trace_of_serial
 from workers.run.compute import set_up_compute
 from workers.run.faults import Faults
 from workers.run.files import RunDir
-from workers.run.signals import WAKE, leave_signals
+from workers.run.signals import WAKE, stop_signals
 from workers.snapshots.committer import SnapshotCommitter
 from workers.snapshots.restore import restore
 from workers.snapshots.weights import save_stage
 from workers.snapshots.writer import SnapshotPart, SnapshotWriter
-from workers.topology.members import stage_name
+from workers.topology.processes import stage_name
 from workers.topology.rendezvous import NoisePolicy
 
 
@@ -50,7 +50,7 @@ def run_serial(
     config: Config,
     run: RunDir,
     devices: Sequence[str],
-    terminal: Terminal,
+    terminal: Console,
     start_step: int = 0,
     failed: Callable[[BaseException], object] = lambda error: None,
 ) -> None:
@@ -61,17 +61,17 @@ def run_serial(
         failed: see `Observation`.
 
     Raises:
-        RunFailed: a stage raised.
-        OnwardError: bad data, a port that cannot be served, a feed that died, a tracker that cannot be started.
+        RunFailed: a stage failed.
+        OnwardError: bad data, a port that is in use, a feed that failed, a tracker that cannot be started.
     """
     set_up_compute(config)
     device = torch.device(devices[0])
-    for number in leave_signals(config):
+    for number in stop_signals(config):
         signal.signal(number, raise_interrupted)
     check_steps(config, run, range(1, config.num_stages + 1), device)
     stop = _Stop(config)
     with Observation(config, run, terminal, start_step, failed) as observation:
-        keeper = SnapshotCommitter(config.snapshots, run, observation.note, start_step, observation.committed)
+        committer = SnapshotCommitter(config.snapshots, run, observation.note, start_step, observation.committed)
         trace = trace_of_serial(config.trace, run, config.num_stages)
         with closing(trace), Feed(config, start_step, trace=trace) as feed:
             observation.begin(feed.total_steps, feed.steps_per_epoch)
@@ -81,12 +81,26 @@ def run_serial(
                 trace.watch(stage)
             recorder = observation.recorder(feed.total_steps)
             faults = Faults(config.faults, run, range(1, config.num_stages + 1), 1)
-            with recorder, SnapshotWriter(run, _taker(keeper, recorder), faults) as writer:
-                observers = recorder, observation, keeper, writer
-                _Training(config, feed, stages, device, *observers, faults, stop, trace).run()
+            with recorder, SnapshotWriter(run, _when_written(committer, recorder), faults) as writer:
+                training = _Training(
+                    config=config,
+                    feed=feed,
+                    stages=stages,
+                    device=device,
+                    recorder=recorder,
+                    observation=observation,
+                    committer=committer,
+                    writer=writer,
+                    faults=faults,
+                    stop=stop,
+                    trace=trace,
+                )
+                training.run()
             observation.tick()
-        if stop.left:
-            raise RunFailed(FailureReport(stage_name(1), None, "interrupted", interruption(run.path, keeper.committed)))
+        if stop.stopping:
+            raise RunFailed(
+                FailureReport(stage_name(1), None, "interrupted", stop_message(run.path, committer.committed))
+            )
         for stage in stages:
             save_stage(run, stage)
         finish_run(config, run, recorder, device, terminal)
@@ -100,18 +114,18 @@ def _stages(config: Config, feed: Feed, device: torch.device) -> list[Stage]:
     return stages
 
 
-def _taker(keeper: SnapshotCommitter, recorder: Recorder) -> Callable[[SnapshotPart], None]:
-    """What hears of the parts of snapshots, in the thread that writes them."""
+def _when_written(committer: SnapshotCommitter, recorder: Recorder) -> Callable[[SnapshotPart], None]:
+    """Callback for every part of a snapshot, in the thread that writes it."""
 
-    def taken(part: SnapshotPart) -> None:
+    def on_written(part: SnapshotPart) -> None:
         if part.file is not None:
             recorder.snapshot_written(part.stage, part.seconds)
-        keeper.taken(part)
+        committer.add_part(part)
 
-    return taken
+    return on_written
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Training:
     """The loop over all batches."""
 
@@ -121,7 +135,7 @@ class _Training:
     device: torch.device
     recorder: Recorder
     observation: Observation
-    keeper: SnapshotCommitter
+    committer: SnapshotCommitter
     writer: SnapshotWriter
     faults: Faults
     stop: _Stop
@@ -130,58 +144,58 @@ class _Training:
     def __post_init__(self) -> None:
         self._noise = NoisePolicy(self.config, self.feed.steps_per_epoch)
         self._one_step = step_function(self.config, self.stages, self.device)
-        self._finished = _finisher(self.config)
+        self._augmented = _device_augmentation(self.config)
         self._times = [StageTimes() for _ in self.stages]
         self._memory = ProcessMemory(self.device)
 
     def run(self) -> None:
-        """To the last batch, or until the run is asked to stop. Raises `RunFailed`."""
-        asked = time.monotonic()
+        """Train to the last batch, or until the run is asked to stop. Raises `RunFailed`."""
+        requested = time.monotonic()
         for batch in self.feed:
-            self._times[0].wait_input += time.monotonic() - asked
+            self._times[0].wait_input += time.monotonic() - requested
             self.trace.at(batch.step)
-            self.trace.took(FEED, "wait for images", asked)
+            self.trace.took(FEED, "wait for images", requested)
             self.recorder.feed = self.feed.measures()
             learner = self.stages[0].phases.learner(batch.step)
             reached = learner or len(self.stages)
             self.recorder.batch_sent(batch.step, batch.epoch, batch.views.shape[1], reached)
             self._learn(batch, learner)
-            self.stop.left = self.stop.asked and not batch.last
-            if self.keeper.due(batch.step, reached, self.stop.left):
+            self.stop.stopping = self.stop.requested and not batch.last
+            if self.committer.begin_if_due(batch.step, reached, self.stop.stopping):
                 for stage in self.stages[:learner]:
                     with self.trace.span(stage_name(stage.index), "snapshot"):
                         self.writer.take(stage, batch.step + 1)
             self.observation.tick()
-            if self.stop.left:
+            if self.stop.stopping:
                 return
-            asked = time.monotonic()
+            requested = time.monotonic()
 
     def _learn(self, batch: FeedBatch, learner: int | None) -> None:
         started = time.monotonic()
         labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(self.device)
-        views = self._finished(batch.views.to(self.device), batch)
+        views = self._augmented(batch.views.to(self.device), batch)
         results = self._one_step(self.stages, views, batch.step, self._noise.levels(batch.step), labels=labels)
-        for stage, spent in zip(self.stages[:learner], self._times, strict=False):
+        for stage, times in zip(self.stages[:learner], self._times, strict=False):
             try:
                 self.faults.before_update(stage.index, batch.step)
                 result = next(results)
-                online = self._measured(stage, batch.step, labels)
+                online = self._measure_online(stage, batch.step, labels)
             except (Exception, Interrupted) as error:
                 raise RunFailed(failure_report(stage_name(stage.index), batch.step, error)) from error
-            spent.busy += time.monotonic() - started
+            times.busy += time.monotonic() - started
             memory = self._memory.measure()
-            self.recorder.stage_report(spent.report(stage.index, batch.step, result, 0, 0, online, memory))
+            self.recorder.stage_report(times.report(stage.index, batch.step, result, 0, 0, online, memory))
             started = time.monotonic()
 
-    def _measured(self, stage: Stage, step: int, labels: torch.Tensor | None) -> Mapping[Measure, float] | None:
+    def _measure_online(self, stage: Stage, step: int, labels: torch.Tensor | None) -> Mapping[Measure, float] | None:
         if stage.online is None:
             return None
         with self.trace.span(stage_name(stage.index), "probe"):
             return stage.online.measure(step, labels)
 
 
-def _finisher(config: Config) -> Callable[[torch.Tensor, FeedBatch], torch.Tensor]:
-    """What is left to do to the views of a batch on the device (`data.augment_on: device`)."""
+def _device_augmentation(config: Config) -> Callable[[torch.Tensor, FeedBatch], torch.Tensor]:
+    """The augmentation that the feed leaves to the device (`data.augment_on: device`)."""
     if not photometrics_on_device(config.data):
         return lambda views, batch: views
     photometrics = Photometrics(config.data, config.num_views, config.seed)
@@ -189,20 +203,20 @@ def _finisher(config: Config) -> Callable[[torch.Tensor, FeedBatch], torch.Tenso
 
 
 class _Stop:
-    """Whether the user has asked to stop: the first signal sets a mark, the second raises `Interrupted`."""
+    """Whether the user has asked to stop: the first signal sets `requested`, the second raises `Interrupted`."""
 
     def __init__(self, config: Config) -> None:
-        self.asked = self.left = False
-        self._asking = leave_signals(config)
-        for number in self._asking:
-            signal.signal(number, self._ask)
-        signal.signal(WAKE, self._passed_on)
+        self.requested = self.stopping = False
+        self._signals = stop_signals(config)
+        for number in self._signals:
+            signal.signal(number, self._on_signal)
+        signal.signal(WAKE, self._on_wake)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        for other in self._asking:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        for other in self._signals:
             signal.signal(other, raise_interrupted)
 
-    def _passed_on(self, number: int, frame: FrameType | None) -> None:
-        """The command line was asked, which counts for itself how often."""
-        self.asked = True
+    def _on_wake(self, number: int, frame: FrameType | None) -> None:
+        """`onward train` was asked to stop; it counts the signals itself."""
+        self.requested = True

@@ -1,4 +1,4 @@
-"""Which links a process opens: from every process of the unit before, to every process of the unit after."""
+"""Opens the links of a process: from the processes of the previous stage group, to those of the next."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 
 from pipeline.config import Config
 from workers.feed import Feed
-from workers.feed.first_stage import finishing, numbers_spec, self_feeding, stages_feed
+from workers.feed.first_stage import numbers_spec, stages_read_images, with_device_augmentation, with_own_feed
 from workers.links.base import LinkAddress, Receiver, Sender
 from workers.links.factory import CPU, open_receiver, open_sender
 from workers.links.messages import TensorSpec
 from workers.links.replay import ReplayBuffer
 from workers.links.replaying import ReplayingSender, ResumingReceiver
-from workers.links.resharding import RowRange, joining, shares, slicing
+from workers.links.resharding import RowRange, gather_receiver, overlaps, scatter_sender
 from workers.run.files import RunDir
-from workers.topology.members import COORDINATOR, TrainingProcess, members, of_unit
+from workers.topology.processes import COORDINATOR, TrainingProcess, replicas_of, training_processes
 from workers.topology.rendezvous import START_SECONDS, Rendezvous, link_spec
 
 
@@ -25,137 +25,143 @@ class Wiring:
     """The links of one process of a run.
 
     Args:
-        config: the run.
-        meeting: where its processes meet.
-        run: where batches wait that a restarted stage may need.
+        config: of the run.
+        rendezvous: addresses and key of the run.
+        run: its directory, where batches for restarted stages are kept.
     """
 
-    def __init__(self, config: Config, meeting: Rendezvous, run: RunDir) -> None:
-        self._config, self._meeting, self._run = config, meeting, run
-        self._members = members(config)
+    def __init__(self, config: Config, rendezvous: Rendezvous, run: RunDir) -> None:
+        self._config, self._rendezvous, self._run = config, rendezvous, run
+        self._processes = training_processes(config)
         self._senders: list[ReplayingSender] = []
         self._receivers: list[ResumingReceiver] = []
         self.feed: Feed | None = None
-        """Of this process, if it reads the images of its batches itself."""
+        """The feed of this process, if it reads the images itself (`data.feed: stages`)."""
 
-    def receiver(self, member: TrainingProcess, start_step: int, device: torch.device) -> Receiver:
-        """The link into the unit of `member`, which is to get the batches from `start_step` on, finished images first.
+    def receiver(self, process: TrainingProcess, start_step: int, device: torch.device) -> Receiver:
+        """Open the link into the stage group of `process`; it returns the batches from `start_step` on.
 
         Raises:
-            LinkTimeout, LinkClosed, LinkMismatch: a sender did not open its end, or opened another one.
-            UserError: this process is to read the images itself, and the data set cannot be opened.
+            LinkTimeout, LinkClosed, LinkMismatch: a sender did not open its end, or opened it differently.
+            UserError: the data set cannot be opened, where this process reads the images itself.
         """
-        if member.unit:
-            return self._link(member, start_step, device)
-        if not stages_feed(self._config):
-            return finishing(self._link(member, start_step, device), self._config, member)
-        numbers = self._link(member, start_step, CPU)
-        spec = _part_of(link_spec(self._config, 1), member.replicas)
-        images, self.feed = self_feeding(numbers, self._config, member, start_step, spec, device)
-        return finishing(images, self._config, member)
+        if process.stage_group:
+            return self._link(process, start_step, device)
+        if not stages_read_images(self._config):
+            return with_device_augmentation(self._link(process, start_step, device), self._config, process)
+        numbers = self._link(process, start_step, CPU)
+        spec = _part_of(link_spec(self._config, 1), process.replicas)
+        images, self.feed = with_own_feed(numbers, self._config, process, start_step, spec, device)
+        return with_device_augmentation(images, self._config, process)
 
-    def sender(self, member: TrainingProcess, device: torch.device) -> Sender | None:
-        """The link out of the unit of `member`; None for the last. Raises as `receiver`."""
-        if member.unit == self._members[-1].unit:
+    def sender(self, process: TrainingProcess, device: torch.device) -> Sender | None:
+        """Open the link out of the stage group of `process`; None for the last group. Raises as `receiver`."""
+        if process.stage_group == self._processes[-1].stage_group:
             return None
-        return self._sender(member.name, member.unit + 1, device)
+        return self._sender(process.name, process.stage_group + 1, device)
 
     def first_sender(self) -> Sender:
-        """The coordinator's, into the first unit; raises as `receiver`."""
+        """Open the coordinator's link into the first stage group. Raises as `receiver`."""
         return self._sender(COORDINATOR, 0, CPU)
 
     def in_words(self) -> list[str]:
-        """Every link of the run, a sentence each."""
+        """A sentence for every link of the run."""
         link, sentences = self._config.link, []
-        for unit in sorted({member.unit for member in self._members}):
-            before, after = (" and ".join(ends) for ends in self._ends(unit))
-            spec, codec = self._spec(unit), self._codec(unit)
+        for stage_group in sorted({process.stage_group for process in self._processes}):
+            before, after = (" and ".join(ends) for ends in self._ends(stage_group))
+            spec, codec = self._spec(stage_group), self._codec(stage_group)
             coded = "" if codec == "none" else f" as {codec}"
-            what = f"at most {link.depth} batches of {spec} ({spec.nbytes / 1e6:.1f} MB){coded}"
-            sentences.append(f"link from {before} to {after}: {link.kind}, {what}")
+            content = f"at most {link.depth} batches of {spec} ({spec.nbytes / 1e6:.1f} MB){coded}"
+            sentences.append(f"link from {before} to {after}: {link.kind}, {content}")
         return sentences
 
     def committed(self, steps: int) -> None:
-        """A snapshot after `steps` steps is complete; may be called from another thread."""
+        """Drop batches that no restart needs, because the snapshot after `steps` steps is complete. Thread-safe."""
         for sender in self._senders:
-            sender.forget(steps)
+            sender.discard_before(steps)
 
     def serve(self) -> None:
-        """Every batch has come and gone; a neighbour that was restarted since may still need this process."""
+        """To be called repeatedly after the last batch, for neighbours that were restarted since."""
         for receiver in self._receivers:
             receiver.serve()
         for sender in self._senders:
             sender.serve()
 
     def close(self) -> None:
-        """Remove what waits on disk."""
+        """Remove the batches that are kept on disk."""
         shutil.rmtree(self._run.replay, ignore_errors=True)
 
-    def _link(self, member: TrainingProcess, start_step: int, device: torch.device) -> Receiver:
-        senders, receivers = self._ends(member.unit)
-        points: list[tuple[RowRange, Receiver]] = []
-        for share in shares(len(senders), len(receivers)):
-            if receivers[share.receiver] != member.name:
+    def _link(self, process: TrainingProcess, start_step: int, device: torch.device) -> Receiver:
+        senders, receivers = self._ends(process.stage_group)
+        links: list[tuple[RowRange, Receiver]] = []
+        for overlap in overlaps(len(senders), len(receivers)):
+            if receivers[overlap.receiver] != process.name:
                 continue
-            address, spec = self._address(member.unit, share), share.spec(self._spec(member.unit))
-            kind, codec = self._config.link.kind, self._codec(member.unit)
+            address, spec = self._address(process.stage_group, overlap), overlap.spec(self._spec(process.stage_group))
+            kind, codec = self._config.link.kind, self._codec(process.stage_group)
             opening = partial(open_receiver, kind, address, spec, device=device, codec=codec)
-            lasts = self._config.restart == "stage"
-            points.append((share, self._lasting_receiver(opening, start_step) if lasts else opening(START_SECONDS)))
-        return joining(points, self._part(member.unit, len(receivers)), device)
+            restarts = self._config.restart == "stage"
+            links.append(
+                (overlap, self._resuming_receiver(opening, start_step) if restarts else opening(START_SECONDS))
+            )
+        return gather_receiver(links, self._part(process.stage_group, len(receivers)), device)
 
-    def _sender(self, name: str, unit: int, device: torch.device) -> Sender:
-        senders, receivers = self._ends(unit)
-        points: list[tuple[RowRange, Sender]] = []
-        for share in shares(len(senders), len(receivers)):
-            if senders[share.sender] != name:
+    def _sender(self, name: str, stage_group: int, device: torch.device) -> Sender:
+        senders, receivers = self._ends(stage_group)
+        links: list[tuple[RowRange, Sender]] = []
+        for overlap in overlaps(len(senders), len(receivers)):
+            if senders[overlap.sender] != name:
                 continue
-            address, spec = self._address(unit, share), share.spec(self._spec(unit))
+            address, spec = self._address(stage_group, overlap), overlap.spec(self._spec(stage_group))
             opening = partial(
-                open_sender, self._config.link.kind, address, spec, START_SECONDS, self._codec(unit), device
+                open_sender, self._config.link.kind, address, spec, START_SECONDS, self._codec(stage_group), device
             )
-            points.append(
-                (share, self._lasting_sender(opening, address) if self._config.restart == "stage" else opening())
+            links.append(
+                (overlap, self._replaying_sender(opening, address) if self._config.restart == "stage" else opening())
             )
-        return slicing(points, self._part(unit, len(senders)))
+        return scatter_sender(links, self._part(stage_group, len(senders)))
 
-    def _lasting_sender(self, opening: partial[Sender], address: LinkAddress) -> ReplayingSender:
+    def _replaying_sender(self, opening: partial[Sender], address: LinkAddress) -> ReplayingSender:
         sender = ReplayingSender(opening, ReplayBuffer(self._run.replay / address.name), START_SECONDS)
         self._senders.append(sender)
         return sender
 
-    def _lasting_receiver(self, opening: partial[Receiver], start_step: int) -> ResumingReceiver:
+    def _resuming_receiver(self, opening: partial[Receiver], start_step: int) -> ResumingReceiver:
         receiver = ResumingReceiver(opening, START_SECONDS, start_step)
         self._receivers.append(receiver)
         return receiver
 
-    def _ends(self, unit: int) -> tuple[list[str], list[str]]:
-        """The processes before and after the link into `unit`."""
-        before = [member.name for member in of_unit(self._members, unit - 1)] if unit else [COORDINATOR]
-        return before, [member.name for member in of_unit(self._members, unit)]
+    def _ends(self, stage_group: int) -> tuple[list[str], list[str]]:
+        """The processes before and after the link into `stage_group`."""
+        before = (
+            [process.name for process in replicas_of(self._processes, stage_group - 1)]
+            if stage_group
+            else [COORDINATOR]
+        )
+        return before, [process.name for process in replicas_of(self._processes, stage_group)]
 
-    def _address(self, unit: int, share: RowRange) -> LinkAddress:
-        senders, receivers = self._ends(unit)
-        pair = "" if share.senders == share.receivers == 1 else f".{share.sender + 1}-{share.receiver + 1}"
-        ends = senders[share.sender], receivers[share.receiver]
-        return self._meeting.point(f"link{unit}{pair}", *ends, self._config.link.depth)
+    def _address(self, stage_group: int, overlap: RowRange) -> LinkAddress:
+        senders, receivers = self._ends(stage_group)
+        pair = "" if overlap.senders == overlap.receivers == 1 else f".{overlap.sender + 1}-{overlap.receiver + 1}"
+        ends = senders[overlap.sender], receivers[overlap.receiver]
+        return self._rendezvous.point(f"link{stage_group}{pair}", *ends, self._config.link.depth)
 
-    def _first_stage(self, unit: int) -> int:
-        return of_unit(self._members, unit)[0].stages[0]
+    def _first_stage(self, stage_group: int) -> int:
+        return replicas_of(self._processes, stage_group)[0].stages[0]
 
-    def _spec(self, unit: int) -> TensorSpec:
-        """Of the whole batch."""
-        if unit == 0 and stages_feed(self._config):
+    def _spec(self, stage_group: int) -> TensorSpec:
+        """Specification of the whole batch that enters a stage group."""
+        if stage_group == 0 and stages_read_images(self._config):
             return numbers_spec(self._config)
-        return link_spec(self._config, self._first_stage(unit))
+        return link_spec(self._config, self._first_stage(stage_group))
 
-    def _part(self, unit: int, replicas: int) -> TensorSpec:
-        """Of what one of `replicas` holds."""
-        return _part_of(self._spec(unit), replicas)
+    def _part(self, stage_group: int, replicas: int) -> TensorSpec:
+        """Specification of the rows of one of `replicas` processes."""
+        return _part_of(self._spec(stage_group), replicas)
 
-    def _codec(self, unit: int) -> str:
-        """Images travel as they are."""
-        return self._config.link.codec if unit else "none"
+    def _codec(self, stage_group: int) -> str:
+        """Codec of the link into a stage group; images are not encoded."""
+        return self._config.link.codec if stage_group else "none"
 
 
 def _part_of(whole: TensorSpec, replicas: int) -> TensorSpec:

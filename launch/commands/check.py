@@ -11,7 +11,7 @@ from pipeline.config import Config
 from pipeline.errors import printable
 from pipeline.shapes import boundary_shapes
 from pipeline.validation.loading import dump_config
-from workers.topology.members import members
+from workers.topology.processes import training_processes
 
 
 def check_run(config: Config, notes: Sequence[str], headers: bool = False, decode: bool = False) -> str:
@@ -47,7 +47,7 @@ def _stages(config: Config, plan: RunPlan) -> list[str]:
 def _processes(config: Config) -> list[str]:
     if config.in_one_process:
         return ["one process trains all stages"]
-    processes = members(config)
+    processes = training_processes(config)
     names = ", ".join(f"{process.rank}: {process.name}" for process in processes)
     return [f"processes by rank (torchrun --nproc-per-node={len(processes)}): {names}"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
-from workers.topology.members import TrainingProcess, members
+from workers.topology.processes import TrainingProcess, training_processes
 
 DEVICE_FILES = Path("/dev")
 
@@ -47,7 +47,7 @@ def place(config: Config, num_gpus: int) -> tuple[Placement, ...]:
         ConfigError: a GPU was asked for that this machine does not have.
     """
     placements = []
-    processes = members(config)
+    processes = training_processes(config)
     for index, units in enumerate(config.model.blocks(), 1):
         overrides = config.stages.get(index)
         path = f"stages.{index}.device" if overrides and overrides.device else "device"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from launch.prepare.data_index import check_data
 from launch.prepare.placement import Placement, count_gpus, place
@@ -46,6 +46,7 @@ class RunPlan:
     num_classes: int
     num_test_images: int | None
     placements: tuple[Placement, ...]
+    _: KW_ONLY
     steps_per_epoch: int
     total_steps: int
     notes: tuple[str, ...] = ()
@@ -95,8 +96,16 @@ def preflight(
     tests = _test_images(config, splits, notes)
     notes += _threads_of_one_process(config, devices)
     plan = StepPlan.of(config, num_images)
-    steps = plan.steps_per_epoch, plan.total_steps
-    return RunPlan(num_images, len(broken or ()), classes, tests, placements, *steps, tuple(notes))
+    return RunPlan(
+        num_images,
+        len(broken or ()),
+        classes,
+        tests,
+        placements,
+        steps_per_epoch=plan.steps_per_epoch,
+        total_steps=plan.total_steps,
+        notes=tuple(notes),
+    )
 
 
 def _threads_of_one_process(config: Config, devices: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
 from launch.prepare.data_index import keep_index, make_index
@@ -52,6 +52,7 @@ class PreparedRun:
     run: RunDir
     placements: tuple[Placement, ...]
     start_step: int = 0
+    _: KW_ONLY
     finished: bool = False
     unmeasured: bool = False
     lock: tuple[int, ...] = ()

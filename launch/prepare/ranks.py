@@ -7,7 +7,7 @@ import os
 from pipeline.config import Config
 from pipeline.errors import ConfigError, UserError
 from workers.run.environment import first_number
-from workers.topology.members import members
+from workers.topology.processes import training_processes
 from workers.topology.torchrun import RunGroup
 
 
@@ -27,10 +27,10 @@ def _may_restart() -> bool:
 
 def check_processes(config: Config, group: RunGroup) -> None:
     """Raises `UserError` if the run does not fit the processes that torchrun started."""
-    count = len(members(config))
+    count = len(training_processes(config))
     if group.world_size != count:
         raise UserError(
-            f"this run needs {count} processes (one a stage, or a replica of a stage) and torchrun started "
+            f"this run needs {count} processes (one per stage, or per replica of a stage) and torchrun started "
             f"{group.world_size}. Give --nproc-per-node={count}, or other model.cuts, processes or replicas"
         )
     if config.restart == "stage":
@@ -46,7 +46,7 @@ def check_processes(config: Config, group: RunGroup) -> None:
 
 def check_alone(config: Config) -> None:
     """Raises `UserError` if this is one of several tasks without a rendezvous, or the run needs more processes."""
-    count, tasks = len(members(config)), first_number(os.environ.get("SLURM_NTASKS", ""), otherwise=1)
+    count, tasks = len(training_processes(config)), first_number(os.environ.get("SLURM_NTASKS", ""), otherwise=1)
     if "SLURM_PROCID" in os.environ and tasks > 1:
         raise UserError(
             f"srun started {tasks} tasks, which do not know of each other. Under Slurm let srun start torchrun, one "

@@ -12,7 +12,7 @@ import hmac
 import json
 import os
 import stat
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from launch.prepare.ports import own_address
 from launch.prepare.run_dir import read_config
 from pipeline.config import Config
 from pipeline.errors import UserError
+from workers.control.start_messages import RankStart
+from workers.control.validation import MalformedMessage
 from workers.run.files import RunDir
 from workers.run.keys import NoKeyError, read_key
 from workers.run.private import is_ours
-from workers.topology.members import KEY_FILE
+from workers.topology.processes import KEY_FILE
 from workers.topology.rendezvous import Rendezvous
 
 SHOWN = 5
@@ -35,39 +37,34 @@ class UntrustedAnnouncementError(Exception):
     """Somebody else has written it into the store, or it is not of this run."""
 
 
-@dataclass(frozen=True)
-class Announcement:
-    """Where the processes of a run meet.
-
-    Args:
-        run_dir: of the run.
-        private_dir: where the processes of one host meet, and the key is; empty on several.
-        store: where process groups meet on several hosts.
-        control: address of the control channel on several hosts.
-    """
-
-    run_dir: str
-    private_dir: str
-    store: str
-    control: Any
+@dataclass(frozen=True, kw_only=True)
+class Announcement(RankStart):
+    """The record `RankStart`, which rank 0 signs and the other ranks verify."""
 
     def signed(self, key: bytes) -> dict[str, Any]:
         """As it goes into the store."""
-        return {**asdict(self), "signature": self._signature(key)}
+        return {**self.to_message(), "signature": self._signature(key)}
 
     def rendezvous(self, key: bytes) -> Rendezvous:
         """What the processes of the run meet by."""
-        if self.private_dir:
+        if isinstance(self.control, str):
             return Rendezvous.on_one_host(self.private_dir)
         host, port = self.control
-        return Rendezvous("", key, "env://", (host, port), self.store, own_address(host))
+        return Rendezvous(
+            private_dir="",
+            key=key,
+            rpc_init="env://",
+            control=(host, port),
+            store=self.store,
+            host=own_address(host),
+        )
 
     def is_signed(self, signature: str, key: bytes) -> bool:
         """Whether somebody who has the key has signed it."""
         return hmac.compare_digest(signature.encode(), self._signature(key).encode())
 
     def _signature(self, key: bytes) -> str:
-        text = json.dumps(asdict(self), sort_keys=True)
+        text = json.dumps(self.to_message(), sort_keys=True)
         return hmac.new(key, b"announcement of rank 0\0" + text.encode(), "sha256").hexdigest()
 
 
@@ -83,11 +80,9 @@ def verify(message: dict[str, Any], config: Config) -> tuple[RunDir, Announcemen
         UserError: rank 0 has, and was given another configuration.
     """
     try:
-        signature = str(message["signature"])
-        run_dir, private_dir, store = (str(message[name]) for name in ("run_dir", "private_dir", "store"))
-        announcement = Announcement(run_dir, private_dir, store, message["control"])
-    except KeyError as error:
-        raise UntrustedAnnouncementError(f"it has no {error}") from None
+        announcement = Announcement.from_message(message)
+    except MalformedMessage as error:
+        raise UntrustedAnnouncementError(f"it is {error}") from None
     path = Path(config.run_dir if config.run_dir is not None else announcement.run_dir)
     run = RunDir(path.absolute())
     owners = _owners(run.path, named_here=config.run_dir is not None)
@@ -98,7 +93,7 @@ def verify(message: dict[str, Any], config: Config) -> tuple[RunDir, Announcemen
         key = read_key(private, [os.geteuid()]) if announcement.private_dir else read_key(run.key, owners)
     except NoKeyError as reason:
         raise UntrustedAnnouncementError(str(reason)) from None
-    if not announcement.is_signed(signature, key):
+    if not announcement.is_signed(str(message.get("signature")), key):
         raise UntrustedAnnouncementError("its signature is not made with the key of the run")
     if changed := differences(read_config(run.path), config):
         named = "; ".join([*changed.values()][:SHOWN])

@@ -23,13 +23,13 @@ from launch.processes.child import listen_to_parent, read_start
 from workers.control.failures import FailureReport, raise_interrupted
 from workers.control.start_messages import CoordinatorStart
 from workers.coordinator.coordinator import Coordinator
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
 from workers.run.files import RunDir, remove_temporaries
 from workers.run.json_lines import write_line
 from workers.run.keys import remove_key
 from workers.run.logs import log_to_stderr
-from workers.run.signals import leave_signals
-from workers.topology.members import COORDINATOR
+from workers.run.signals import stop_signals
+from workers.topology.processes import COORDINATOR
 from workers.topology.rendezvous import Rendezvous
 
 ORPHAN_SECONDS = 5.0
@@ -45,7 +45,7 @@ class Parent:
 
     def __init__(self, answers: int) -> None:
         self._answers = answers
-        self._notes: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()  # which a signal handler may use
+        self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()  # which a signal handler may use
 
     def announce(self, control: str | tuple[str, int]) -> None:
         """See `Supervisor.announce`."""
@@ -66,15 +66,15 @@ class Parent:
 
         threading.Thread(target=tell, name="pulse", daemon=True).start()
 
-    def hear(self, note: dict[str, Any]) -> None:
-        """Keep what it says; called from a thread or a signal handler."""
-        self._notes.put(note)
+    def add_event(self, event: dict[str, Any]) -> None:
+        """Keep an event for `events`; called from a thread or a signal handler."""
+        self._events.put(event)
 
-    def notes(self) -> list[dict[str, Any]]:
-        """See `Supervisor.notes`."""
+    def events(self) -> list[dict[str, Any]]:
+        """See `Supervisor.events`."""
         found = []
-        while not self._notes.empty():
-            found.append(self._notes.get())
+        while not self._events.empty():
+            found.append(self._events.get())
         return found
 
 
@@ -94,16 +94,23 @@ def _coordinate(start: CoordinatorStart, answers: int) -> int:
     parent = Parent(answers)
     if start.heartbeat_seconds:
         parent.beat(start.heartbeat_seconds)
-    asking = leave_signals(config)
+    asking = stop_signals(config)
     for number in asking:
         signal.signal(number, lambda n, frame: _first_signal(parent, asking))
     logging.info("%s: process %d", COORDINATOR, os.getpid())
-    meeting, terminal, failure_recorder = _meeting(start), Terminal.of_process(), FailureRecorder(run, COORDINATOR)
+    rendezvous, terminal, failure_recorder = _rendezvous(start), Console.of_process(), FailureRecorder(run, COORDINATOR)
     device = torch.device(start.device)
     coordinator = Coordinator(
-        config, run, meeting, device, terminal, parent, start.start_step, failed=failure_recorder.failed
+        config,
+        run,
+        rendezvous=rendezvous,
+        device=device,
+        terminal=terminal,
+        supervisor=parent,
+        start_step=start.start_step,
+        failed=failure_recorder.failed,
     )
-    listen_to_parent(parent.hear, lambda: _orphaned(coordinator, run, start))
+    listen_to_parent(parent.add_event, lambda: _orphaned(coordinator, run, start))
     try:
         coordinator.run()
     except BaseException as error:
@@ -119,23 +126,30 @@ def _forget_key(start: CoordinatorStart) -> None:
         remove_key(RunDir(Path(start.run_dir)).key)
 
 
-def _meeting(start: CoordinatorStart) -> Rendezvous:
+def _rendezvous(start: CoordinatorStart) -> Rendezvous:
     if not start.host:
         return Rendezvous.on_one_host(start.private_dir)
-    return Rendezvous("", bytes.fromhex(start.key), "env://", (start.host, 0), start.store, start.host)
+    return Rendezvous(
+        private_dir="",
+        key=bytes.fromhex(start.key),
+        rpc_init="env://",
+        control=(start.host, 0),
+        store=start.store,
+        host=start.host,
+    )
 
 
 def _first_signal(parent: Parent, asking: Sequence[int]) -> None:
     """Asks the run to stop in order; the next signal stops it at once."""
     for other in asking:
         signal.signal(other, raise_interrupted)
-    parent.hear({"type": "leave"})
+    parent.add_event({"type": "leave"})
 
 
 def _orphaned(coordinator: Coordinator, run: RunDir, start: CoordinatorStart) -> None:
     parent, cause = start.parent, "its process ended without a word"
     if coordinator.monitor is not None:
-        coordinator.monitor.report_loss_of(parent, cause)
+        coordinator.monitor.process_lost(parent, cause)
 
     def give_up() -> None:
         if not run.failure.exists():

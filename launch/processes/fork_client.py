@@ -11,12 +11,12 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
 from launch.processes.fork_server import MESSAGE_BYTES
 from pipeline.errors import TrainingError
 from pipeline.ordinary_files import open_to_write
 from workers.control.start_messages import ForkOrder
+from workers.run.closable import Closable
 from workers.run.environment import interpreter
 from workers.run.polling import readable
 
@@ -83,7 +83,7 @@ class Forked:
         return False
 
 
-class ForkServer:
+class ForkServer(Closable):
     """Starts the server, and processes through it; a server that was killed is started again when it is needed.
 
     A context manager, at whose end the server is gone.
@@ -101,12 +101,6 @@ class ForkServer:
         self._living: dict[int, Forked] = {}
         self._born: list[Forked] = []
         self._launch()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def start(self, module: str, title: str, environment: dict[str, str], streams: tuple[int, ...]) -> Forked:
         """A process that runs `module` as `python -m` would.

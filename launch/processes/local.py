@@ -25,19 +25,19 @@ from pipeline.ordinary_files import open_to_write
 from workers.control.failures import STOPPING
 from workers.observing.terminal.verbosity import recover, say
 from workers.observing.trace_file import merge_trace
-from workers.run.environment import interpreter, leave_no_core_dump, process_environment, without_launcher
+from workers.run.environment import disable_core_dumps, interpreter, process_environment, without_launcher
 from workers.run.files import RunDir, remove_temporaries
-from workers.run.signals import WAKE, leave_signals
-from workers.topology.members import COORDINATOR, members
+from workers.run.signals import WAKE, stop_signals
+from workers.topology.processes import COORDINATOR, training_processes
 
 RESTARTABLE = ("raised", "died", "hung", "timeout", "lost_neighbour")
 
 
 def run_training(prepared: PreparedRun) -> int:
     """Train a run; returns the exit code, after printing why if it is not 0."""
-    leave_no_core_dump()
+    disable_core_dumps()
     config, run = prepared.config, prepared.run
-    count = len(members(config))
+    count = len(training_processes(config))
     how = "in one process" if config.in_one_process else f"in {_processes(count)}, link {config.link.kind}"
     mode = {"sequential": " one after the other", "end_to_end": " with one loss"}.get(config.mode, "")
     say(f"training {config.num_stages} stages{mode} {how}; everything goes to {run.path}")
@@ -46,7 +46,7 @@ def run_training(prepared: PreparedRun) -> int:
     def request_stop(number: int, frame: FrameType | None) -> None:
         stop.asked += 1
 
-    asking = leave_signals(config)
+    asking = stop_signals(config)
     previous = {number: signal.signal(number, request_stop) for number in asking}
     try:
         train = _serial if config.in_one_process else _pipelined

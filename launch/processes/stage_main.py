@@ -11,7 +11,7 @@ from launch.processes.child import listen_to_parent, read_start
 from workers.control.start_messages import StageStart
 from workers.run.files import RunDir, remove_temporaries
 from workers.run.logs import log_to_stderr
-from workers.topology.members import members
+from workers.topology.processes import training_processes
 
 
 def main() -> int:
@@ -22,13 +22,13 @@ def main() -> int:
     log_to_stderr()
     import torch
 
-    from workers.stage.process import run_member
+    from workers.stage.process import run_training_process
     from workers.topology.rendezvous import Rendezvous
 
     config = read_config(run.path)
-    member = members(config)[start.rank]
-    meeting = Rendezvous.on_one_host(start.private_dir)
-    return 0 if run_member(config, run, meeting, member, torch.device(start.device)) else 1
+    process = training_processes(config)[start.rank]
+    rendezvous = Rendezvous.on_one_host(start.private_dir)
+    return 0 if run_training_process(config, run, rendezvous, process, torch.device(start.device)) else 1
 
 
 def _orphaned(run: RunDir) -> None:

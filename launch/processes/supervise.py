@@ -28,7 +28,7 @@ from workers.run.files import RunDir
 from workers.run.keys import write_key
 from workers.run.private import make_private, temporary_places
 from workers.run.suspension import SuspensionDetector
-from workers.topology.members import COORDINATOR, KEY_FILE, TrainingProcess, members
+from workers.topology.processes import COORDINATOR, KEY_FILE, TrainingProcess, training_processes
 
 NAME_BYTES = 50
 """Bytes of a path to a socket that are reserved for the folder of a run and the longest name in it."""
@@ -54,7 +54,7 @@ class Supervision:
 
     def __init__(self, prepared: PreparedRun, server: ForkServer) -> None:
         self.config, self.run, self._prepared, self._server = prepared.config, prepared.run, prepared, server
-        self._everyone = {member.name: member for member in members(self.config)}
+        self._everyone = {process.name: process for process in training_processes(self.config)}
         self._children: dict[str, Child] = {}
         self._told: set[Child] = set()
         """Whose end the coordinator knows of; not by number, for numbers come again."""
@@ -69,7 +69,7 @@ class Supervision:
         start = CoordinatorStart(
             run_dir=str(self.run.path.absolute()),
             private_dir=self._private,
-            device=device_of(members(self.config)[0], self._prepared.placements),
+            device=device_of(training_processes(self.config)[0], self._prepared.placements),
             start_step=self._prepared.start_step,
             parent="onward train",
             heartbeat_seconds=min(1.0, self.config.hang_timeout / 4),
@@ -88,8 +88,8 @@ class Supervision:
             )
             undo.callback(self._coordinator.close)
             undo.callback(self._close_children)
-            for member in self._everyone.values():
-                detail(f"{member.name}: {self._start(member)}")
+            for process in self._everyone.values():
+                detail(f"{process.name}: {self._start(process)}")
             detail(f"{COORDINATOR}: process {self._coordinator.process.pid}, log {log}")
             self._undo = undo.pop_all()
         return self
@@ -123,11 +123,11 @@ class Supervision:
             return self._ended_with(FailureReport(COORDINATOR, None, "died", ended(code)))
         return code
 
-    def _ended_with(self, sign: FailureReport) -> int:
+    def _ended_with(self, failure: FailureReport) -> int:
         """The coordinator cannot say it itself."""
         self._killed = True
-        write_failure(self.run, sign)
-        return exit_code(sign)
+        write_failure(self.run, failure)
+        return exit_code(failure)
 
     def _obey(self) -> None:
         """Do what the coordinator asks for."""
@@ -137,18 +137,18 @@ class Supervision:
                 self._children[name].close()
                 self._start(self._everyone[name])
 
-    def _start(self, member: TrainingProcess) -> str:
+    def _start(self, process: TrainingProcess) -> str:
         """Start its process; where that is, in words."""
         start = StageStart(
             run_dir=str(self.run.path.absolute()),
             private_dir=self._private,
-            rank=member.rank,
-            device=device_of(member, self._prepared.placements),
+            rank=process.rank,
+            device=device_of(process, self._prepared.placements),
         )
-        environment = {**self._environment, "RANK": str(member.rank), "LOCAL_RANK": str(member.rank)}
-        log = self.run.log(member.log_name)
+        environment = {**self._environment, "RANK": str(process.rank), "LOCAL_RANK": str(process.rank)}
+        log = self.run.log(process.log_name)
         child = Child("launch.processes.stage_main", start, environment, log, quiet=True, server=self._server)
-        self._children[member.name] = child
+        self._children[process.name] = child
         return f"process {child.process.pid} on {start.device}, log {log}"
 
     def _close_children(self) -> None:

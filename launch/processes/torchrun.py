@@ -39,18 +39,18 @@ from workers.observing.trace_file import merge_trace
 from workers.run.environment import (
     ALLOCATOR,
     PREPARED,
+    clean_environment,
+    disable_core_dumps,
     first_number,
     interpreter,
-    leave_no_core_dump,
-    leave_surroundings,
     process_environment,
 )
 from workers.run.files import RunDir
 from workers.run.keys import remove_key, write_key
 from workers.run.logs import log_to_stderr
 from workers.run.private import remove_fresh_cache
-from workers.run.signals import PARENT_GONE, WARNINGS, leave_signals, leave_with_parent
-from workers.topology.members import COORDINATOR, KEY_FILE, TrainingProcess, members
+from workers.run.signals import PARENT_GONE, WARNINGS, signal_on_parent_death, stop_signals
+from workers.topology.processes import COORDINATOR, KEY_FILE, TrainingProcess, training_processes
 from workers.topology.rendezvous import START_SECONDS, Rendezvous
 from workers.topology.torchrun import RunGroup, join_group, under_torchrun
 
@@ -62,8 +62,8 @@ LEAVE_SECONDS = 15.0
 
 def main(arguments: list[str] | None = None) -> int:
     """Run this rank; returns its exit code."""
-    leave_surroundings()
-    leave_no_core_dump()
+    clean_environment()
+    disable_core_dumps()
     survive_lost_output()
     try:
         arguments = take_flags(sys.argv[1:] if arguments is None else arguments)
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
                 _merge_traces(prepared.run)
             return code
         check_torchrun()
-        leave_with_parent()
+        signal_on_parent_death()
         group = join_group(START_SECONDS)
         return _lead(group, arguments) if group.rank == 0 else _follow(group, arguments)
     except Interrupted:
@@ -84,14 +84,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serial(prepared: PreparedRun) -> int:
-    from workers.observing.terminal.console import Terminal
+    from workers.observing.terminal.console import Console
     from workers.serial_run import run_serial
 
     config, run, start_step = prepared.config, prepared.run, prepared.start_step
     devices = [placement.device for placement in prepared.placements]
     failure_recorder = FailureRecorder(run, "the serial run")
     try:
-        run_serial(config, run, devices, Terminal.of_process(), start_step, failure_recorder.failed)
+        run_serial(config, run, devices, Console.of_process(), start_step, failure_recorder.failed)
     except BaseException as error:
         return failure_recorder.failed(error)
     return 0
@@ -155,7 +155,7 @@ def _follow(group: RunGroup, arguments: list[str]) -> int:
             return None
         return (config.model_copy(update={"run_dir": str(run.path)}), run, announcement.rendezvous(key)), True
 
-    joined, finished = group.look_up_until("run", START_SECONDS, verified)
+    joined, finished = group.look_up_valid("run", START_SECONDS, verified)
     if joined is None:
         return 0 if finished else EXIT_BAD_INPUT  # rank 0 has printed why
     return 0 if _train(group, *joined) else EXIT_FAILED
@@ -183,10 +183,10 @@ def _start_coordinator(group: RunGroup, prepared: PreparedRun, stack: ExitStack)
         key=key,
         host=host,
         store=store,
-        device=_device(group, config, members(config)[0]),
+        device=_device(group, config, training_processes(config)[0]),
         start_step=prepared.start_step,
         heartbeat_seconds=0,  # nobody listens under torchrun: a hung coordinator is noticed after `link.timeout`
-        parent=members(config)[0].name,
+        parent=training_processes(config)[0].name,
     )
     child = Child(
         "launch.processes.coordinator_main",
@@ -197,21 +197,21 @@ def _start_coordinator(group: RunGroup, prepared: PreparedRun, stack: ExitStack)
     )
     stack.callback(child.close)
     control = child.first_message(COORDINATOR_SECONDS)["control"]
-    return child, Announcement(run_dir, private, store, control), bytes.fromhex(key)
+    return child, Announcement(run_dir=run_dir, private_dir=private, store=store, control=control), bytes.fromhex(key)
 
 
 def _train(group: RunGroup, config: Config, run: RunDir, rendezvous: Rendezvous) -> bool:
-    process = members(config)[group.rank]
+    process = training_processes(config)[group.rank]
     description = f"process {os.getpid()} of {platform.node()} on {_device(group, config, process)}"
     detail(f"{process.name}: {description}, log {run.log(process.log_name).absolute()}")
     _log_to(run.log(process.log_name))
     import torch
 
-    from workers.stage.process import run_member
+    from workers.stage.process import run_training_process
 
-    finished = run_member(config, run, rendezvous, process, torch.device(_device(group, config, process)))
+    finished = run_training_process(config, run, rendezvous, process, torch.device(_device(group, config, process)))
     if group.rank == 0:
-        for number in leave_signals(config):
+        for number in stop_signals(config):
             signal.signal(number, raise_interrupted)
     return finished
 

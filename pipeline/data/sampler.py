@@ -37,6 +37,7 @@ class StepPlan:
         num_samples: int,
         batch_size: int,
         epochs: int,
+        *,
         drop_last: bool,
         seed: int,
         max_steps: int | None = None,
@@ -54,7 +55,15 @@ class StepPlan:
         """The plan of a run over `num_samples` images."""
         data, train = config.data, config.train
         repeats = config.num_stages if config.mode == "sequential" else 1
-        return cls(num_samples, data.batch_size, train.epochs, data.drop_last, config.seed, train.max_steps, repeats)
+        return cls(
+            num_samples,
+            data.batch_size,
+            train.epochs,
+            drop_last=data.drop_last,
+            seed=config.seed,
+            max_steps=train.max_steps,
+            repeats=repeats,
+        )
 
     def batch(self, step: int) -> tuple[int, NDArray[np.int64]]:
         """The epoch of `step`, counted from 0 like the step, and the indices of its images, `[B]`."""

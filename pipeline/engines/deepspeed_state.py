@@ -111,6 +111,7 @@ class PartitionedState(OptimizerState):
         names: Mapping[nn.Parameter, str],
         masters: bool,
         utils: Any,
+        *,
         whole_numbers: bool,
     ) -> None:
         super().__init__(optimizer, groups, names, masters)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -50,6 +50,7 @@ class Record:
     feature: Feature
     measure: Name
     metric: Name
+    _: KW_ONLY
     value: Number
     best: Number | None = None
 
@@ -82,11 +83,12 @@ class DataInfo:
     train_images: Count
     test_images: Count
     classes: Count
+    _: KW_ONLY
     train_left_out: Count = 0
     test_left_out: Count = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationResults:
     """The results of one evaluation.
 

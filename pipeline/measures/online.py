@@ -49,7 +49,7 @@ class OnlineMeasures:
     """
 
     def __init__(
-        self, config: Config, stage: int, classes: int, steps_per_epoch: int, compute: Compute, team: ReplicaGroup
+        self, config: Config, stage: int, classes: int, steps_per_epoch: int, *, compute: Compute, team: ReplicaGroup
     ) -> None:
         self.settings: EvaluationConfig = config.evaluation
         self._steps_per_epoch, self._team = steps_per_epoch, team
@@ -63,7 +63,9 @@ class OnlineMeasures:
         if team.rank > 0:
             return
         if online.linear:
-            self.probe = OnlineProbe(width, classes, online.lr, config.seed, stage, compute.device, self._dtype)
+            self.probe = OnlineProbe(
+                width, classes, online.lr, seed=config.seed, stage=stage, device=compute.device, dtype=self._dtype
+            )
         if online.knn_bank:
             self._bank = Bank(online.knn_bank, (width,), compute.device, self._dtype)
         if online.quality_every:
@@ -193,4 +195,4 @@ def online_measures(
     online = config.evaluation.online
     if not (online.linear or online.knn_bank or online.quality_every):
         return None
-    return OnlineMeasures(config, stage, classes, steps_per_epoch, compute, team)
+    return OnlineMeasures(config, stage, classes, steps_per_epoch, compute=compute, team=team)

@@ -31,7 +31,7 @@ class OnlineProbe(nn.Module):
     """
 
     def __init__(
-        self, width: int, classes: int, lr: float, seed: int, stage: int, device: torch.device, dtype: torch.dtype
+        self, width: int, classes: int, lr: float, *, seed: int, stage: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(width, affine=False)

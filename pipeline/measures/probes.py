@@ -56,7 +56,7 @@ class LinearProbe:
     """
 
     def __init__(
-        self, width: int, classes: int, protocol: Protocol, steps_per_epoch: int, seed: int, device: torch.device
+        self, width: int, classes: int, protocol: Protocol, steps_per_epoch: int, seed: int, *, device: torch.device
     ) -> None:
         self.protocol, self.steps_per_epoch, self.seed, self.device = protocol, steps_per_epoch, seed, device
         self.epoch = 0

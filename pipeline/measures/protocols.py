@@ -8,7 +8,7 @@ standardises the features. All initialise the weights from N(0, 0.01) and the bi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from math import cos, pi
 from types import MappingProxyType
 from typing import Literal
@@ -39,6 +39,7 @@ class Protocol:
     lr: float
     epochs: int
     schedule: Literal["cosine_by_epoch", "cosine_by_step", "drop"]
+    _: KW_ONLY
     batch_size: int = 256
     final_lr: float = 0.0
     drop_at: float = 1.0

@@ -28,6 +28,7 @@ class _LayerWise(Optimizer, ABC):
         self,
         params: ParamsT,
         lr: float,
+        *,
         weight_decay: float = 0.0,
         momentum: float = 0.9,
         eta: float = 0.001,
@@ -116,13 +117,16 @@ class LarsClipped(_LayerWise):
         self,
         params: ParamsT,
         lr: float,
+        *,
         weight_decay: float = 0.0,
         momentum: float = 0.9,
         eta: float = 0.02,
         lars_weight: float = 1.0,
         eps: float = 1e-8,
     ) -> None:
-        super().__init__(params, lr, weight_decay, momentum, eta, lars_weight, eps=eps)
+        super().__init__(
+            params, lr, weight_decay=weight_decay, momentum=momentum, eta=eta, lars_weight=lars_weight, eps=eps
+        )
 
     def _trust_ratio(self, p: Tensor, gradient: Tensor, decayed: Tensor, group: dict[str, Any]) -> Tensor:
         p_norm, g_norm = torch.linalg.vector_norm(p), torch.linalg.vector_norm(gradient)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from math import isfinite
 
 import torch
@@ -26,6 +26,7 @@ class StageReport:
 
     loss: float | None = None
     terms: dict[str, float] = field(default_factory=dict)
+    _: KW_ONLY
     learning_rate: float = 0.0
     skipped: bool = False
     gradient_norm: float | None = None

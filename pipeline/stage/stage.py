@@ -56,6 +56,7 @@ class Stage(nn.Module):
         steps_per_epoch: int,
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
+        *,
         team: ReplicaGroup = SOLO,
     ) -> None:
         super().__init__()
@@ -237,8 +238,15 @@ class Stage(nn.Module):
             self._follower.after_update(self.phases.local(step, self.index))
         self.skips.count(moved, value, learning_rate)
         self._loss, self.outputs = None, []
-        norms = self.norms.after_step(moved)
-        return StageReport(value, {k: t.item() for k, t in terms.items()}, learning_rate, not moved, *norms)
+        gradient_norm, update_norm = self.norms.after_step(moved)
+        return StageReport(
+            value,
+            {k: t.item() for k, t in terms.items()},
+            learning_rate=learning_rate,
+            skipped=not moved,
+            gradient_norm=gradient_norm,
+            update_norm=update_norm,
+        )
 
     def _through_block(self, x: Tensor) -> Tensor:
         with self.compute.autocast():

@@ -100,7 +100,9 @@ def open_both_ways(
 
     def address(way: str, *ends: str) -> LinkAddress:
         name = f"{way}-{kind}-{spec.shape[0]}"
-        return LinkAddress(name, *ends, f"{directory}/{name}", b"key", 2, store=f"file://{directory}/store")
+        return LinkAddress(
+            name, *ends, path=f"{directory}/{name}", key=b"key", depth=2, store=f"file://{directory}/store"
+        )
 
     there, back = address("there", "sender", "receiver"), address("back", "receiver", "sender")
     short = TensorSpec((1,), torch.float32)

@@ -91,7 +91,7 @@ def misbehave(connection: Connection, until: str, data: bytes, stays: bool) -> N
 
 
 def address_in(folder: Path) -> LinkAddress:
-    return LinkAddress("link1", "stage 1", "stage 2", str(folder / "link1"), KEY, 2)
+    return LinkAddress("link1", "stage 1", "stage 2", path=str(folder / "link1"), key=KEY, depth=2)
 
 
 def used(end: Any) -> None:
@@ -128,7 +128,7 @@ def test_a_sender(until: str, data: bytes, stays: bool, tmp_path: Path) -> None:
 
         def peer() -> None:
             accepted = wire.accept(listener, 1.0)
-            connection = Connection(accepted.detach()) if until == "stranger" else wire.welcome(accepted, KEY, 1.0)
+            connection = Connection(accepted.detach()) if until == "stranger" else wire.authenticate(accepted, KEY, 1.0)
             misbehave(connection, until, data, stays)
 
         with meanwhile(peer):

@@ -26,12 +26,26 @@ from workers.links.messages import Header, TensorSpec
 
 pytestmark = pytest.mark.slow
 
-ADDRESS = LinkAddress("link1", "stage 1", "stage 2", "/nowhere", b"key", 2)
+ADDRESS = LinkAddress("link1", "stage 1", "stage 2", path="/nowhere", key=b"key", depth=2)
 SPEC = TensorSpec((2, 4, 3), torch.float32)
 HELLO = hello_bytes(ADDRESS, SPEC, "queue", "none")
 FRAME = _frame(Header(3, 0, (0.1, 0.2), labels=b"\0" * 16, samples=b"\0" * 32), torch.zeros(2, 4, 3))
 ONLINE = {"linear": 0.5, "knn": None, "rankme": 12.5, "skipped": 1}
-REPORT = StepReport(1, 0, 0.5, {"invariance": None}, 0.1, 0, 0.1, 0.1, 0.1, 1, 100, FeedMeasures(images=64), ONLINE)
+REPORT = StepReport(
+    1,
+    0,
+    loss=0.5,
+    terms={"invariance": None},
+    learning_rate=0.1,
+    skipped=0,
+    busy=0.1,
+    wait_input=0.1,
+    wait_output=0.1,
+    queue_depth=1,
+    link_bytes=100,
+    feed=FeedMeasures(images=64),
+    online=ONLINE,
+)
 SIGN = FailureReport("stage 1", 3, "raised", "it broke")
 ANYTHING = st.binary(max_size=100) | st.integers(1, 200_000).map(lambda n: b"[" * n) | JSON.map(repr).map(str.encode)
 

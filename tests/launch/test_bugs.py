@@ -29,14 +29,14 @@ def test_a_signal_while_notes_are_read_does_not_block_the_coordinator() -> None:
         for _ in range(2000):
             signal.pthread_kill(main, signal.SIGUSR2)
 
-    previous = signal.signal(signal.SIGUSR2, lambda number, frame: parent.hear({"type": "leave"}))
+    previous = signal.signal(signal.SIGUSR2, lambda number, frame: parent.add_event({"type": "leave"}))
     sender = threading.Thread(target=storm)
     try:
         sender.start()
         while sender.is_alive():
-            heard += len(parent.notes())
+            heard += len(parent.events())
         sender.join()
-        heard += len(parent.notes())
+        heard += len(parent.events())
     finally:
         signal.signal(signal.SIGUSR2, previous)
     assert heard > 0

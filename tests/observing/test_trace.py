@@ -31,7 +31,7 @@ from workers.observing.trace import (
 )
 from workers.observing.trace_part import Count, PartHeader, Slice, part_paths, read_part
 from workers.run.files import RunDir
-from workers.topology.members import TrainingProcess
+from workers.topology.processes import TrainingProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMBER = TrainingProcess(2, 1, (2, 3), replica=2, replicas=4)

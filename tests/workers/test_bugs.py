@@ -41,7 +41,9 @@ class Told(Receiver):
     """Batches of a run in mode sequential: block 1 learns at first, then block 2."""
 
     def __init__(self, batches: list[Message]) -> None:
-        super().__init__(LinkAddress("link1", "stage 1", "stage 2", "", b"", 2), TensorSpec((1,), torch.uint8))
+        super().__init__(
+            LinkAddress("link1", "stage 1", "stage 2", path="", key=b"", depth=2), TensorSpec((1,), torch.uint8)
+        )
         self.batches, self.waits = batches, list[float]()
 
     def recv(self, timeout: float) -> Message:
@@ -59,7 +61,9 @@ class Taker(Sender):
     """A link onward that takes everything."""
 
     def __init__(self) -> None:
-        super().__init__(LinkAddress("link2", "stage 2", "stage 3", "", b"", 2), TensorSpec((1,), torch.uint8))
+        super().__init__(
+            LinkAddress("link2", "stage 2", "stage 3", path="", key=b"", depth=2), TensorSpec((1,), torch.uint8)
+        )
         self.waits: list[float] = []
 
     def send(self, header: Header, tensor: torch.Tensor, timeout: float) -> None:
@@ -68,7 +72,7 @@ class Taker(Sender):
     def await_room(self, timeout: float) -> None:
         pass
 
-    def gone(self) -> bool:
+    def peer_gone(self) -> bool:
         return False
 
     def close(self) -> None:
@@ -78,7 +82,16 @@ class Taker(Sender):
 def worker_of(batches: list[Message], tmp_path: Path, activity: Activity, onward: Sender | None) -> StageWorker:
     config = small_config(mode="sequential")
     faults, none = Faults((), RunDir(tmp_path), (1,), 1), cast(Snapshots, None)
-    return StageWorker([Stage(config, 1, 4)], Told(batches), onward, Reports(), 5.0, none, faults, activity)
+    return StageWorker(
+        stages=[Stage(config, 1, 4)],
+        receiver=Told(batches),
+        sender=onward,
+        control=Reports(),
+        timeout=5.0,
+        snapshots=none,
+        faults=faults,
+        activity=activity,
+    )
 
 
 def images(learners: list[int | None], first: int) -> list[Message]:

@@ -16,7 +16,7 @@ from workers.links.base import LinkAddress
 from workers.links.factory import CPU
 from workers.links.messages import TensorSpec
 from workers.run.files import RunDir
-from workers.topology.members import members
+from workers.topology.processes import training_processes
 from workers.topology.rendezvous import START_SECONDS, Rendezvous
 from workers.wiring import Wiring
 
@@ -25,8 +25,10 @@ Opened = tuple[str, str, str, str, TensorSpec, str]
 
 
 @pytest.fixture
-def meeting(tmp_path: Path) -> Rendezvous:
-    return Rendezvous(str(tmp_path), b"key", "", "", f"file://{tmp_path / 'store'}")
+def rendezvous(tmp_path: Path) -> Rendezvous:
+    return Rendezvous(
+        private_dir=str(tmp_path), key=b"key", rpc_init="", control="", store=f"file://{tmp_path / 'store'}"
+    )
 
 
 class Openings:
@@ -37,8 +39,8 @@ class Openings:
         self.at_receivers: list[Opened] = []
         monkeypatch.setattr(wiring, "open_sender", self.sender)
         monkeypatch.setattr(wiring, "open_receiver", self.receiver)
-        monkeypatch.setattr(wiring, "slicing", lambda points, part: (points, part))
-        monkeypatch.setattr(wiring, "joining", lambda points, part, device: (points, part))
+        monkeypatch.setattr(wiring, "scatter_sender", lambda points, part: (points, part))
+        monkeypatch.setattr(wiring, "gather_receiver", lambda points, part, device: (points, part))
 
     def sender(
         self, kind: str, address: LinkAddress, spec: TensorSpec, limit: float, codec: str, device: torch.device
@@ -55,13 +57,13 @@ class Openings:
         return address.name
 
 
-def everybody(config: Config, meeting: Rendezvous, folder: Path) -> dict[str, tuple[Any, Any]]:
+def everybody(config: Config, rendezvous: Rendezvous, folder: Path) -> dict[str, tuple[Any, Any]]:
     """The links of every process by its name: into its unit, and out of it."""
     found: dict[str, tuple[Any, Any]] = {}
-    for member in members(config):
-        own = Wiring(config, meeting, RunDir(folder))
-        found[member.name] = own.receiver(member, 0, CPU), own.sender(member, CPU)
-    found["coordinator"] = None, Wiring(config, meeting, RunDir(folder)).first_sender()
+    for process in training_processes(config):
+        own = Wiring(config, rendezvous, RunDir(folder))
+        found[process.name] = own.receiver(process, 0, CPU), own.sender(process, CPU)
+    found["coordinator"] = None, Wiring(config, rendezvous, RunDir(folder)).first_sender()
     return found
 
 
@@ -71,7 +73,7 @@ def names(points: Any) -> list[str]:
 
 
 def test_stages_of_different_numbers_of_replicas_open_the_same_links_at_both_ends(
-    meeting: Rendezvous, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rendezvous: Rendezvous, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of six images the first replica of three has two, of two three: the second sends to both."""
     stages = {"1": {"replicas": 3}, "2": {"replicas": 2}}
@@ -79,7 +81,7 @@ def test_stages_of_different_numbers_of_replicas_open_the_same_links_at_both_end
         model={"cuts": ["layer2"]}, stages=stages, data={"batch_size": 6}, link={"kind": "p2p", "codec": "int8"}
     )
     openings = Openings(monkeypatch)
-    found = everybody(config, meeting, tmp_path)
+    found = everybody(config, rendezvous, tmp_path)
     assert sorted(openings.at_senders) == sorted(openings.at_receivers)
     assert {opened[0] for opened in openings.at_senders} == {"p2p"}
     assert names(found["coordinator"][1]) == ["link0.1-1", "link0.1-2", "link0.1-3"]
@@ -104,15 +106,15 @@ def test_stages_of_different_numbers_of_replicas_open_the_same_links_at_both_end
 
 
 def test_single_processes_have_one_link_that_needs_no_numbers(
-    meeting: Rendezvous, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rendezvous: Rendezvous, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_config(model={"cuts": ["layer2"]})
     openings = Openings(monkeypatch)
-    found = everybody(config, meeting, tmp_path)
+    found = everybody(config, rendezvous, tmp_path)
     assert sorted(openings.at_senders) == sorted(openings.at_receivers)
     assert [names(found[name][1]) for name in ("coordinator", "stage 1")] == [["link0"], ["link1"]]
     assert [names(found[name][0]) for name in ("stage 1", "stage 2")] == [["link0"], ["link1"]]
-    assert Wiring(config, meeting, RunDir(tmp_path)).in_words() == [
+    assert Wiring(config, rendezvous, RunDir(tmp_path)).in_words() == [
         f"link from {before} to {after}: queue, at most {config.link.depth} batches of {spec} ({size} MB)"
         for before, after, spec, size in (
             ("coordinator", "stage 1", openings.at_senders[-1][4], f"{openings.at_senders[-1][4].nbytes / 1e6:.1f}"),
@@ -122,7 +124,7 @@ def test_single_processes_have_one_link_that_needs_no_numbers(
 
 
 def test_where_stages_come_back_both_ends_of_every_link_last(
-    meeting: Rendezvous, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rendezvous: Rendezvous, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They forget together what a snapshot has made superfluous, and are served while others still run."""
     config = small_config(model={"cuts": ["layer2"]}, restart="stage", snapshots={"every": 2})
@@ -134,15 +136,15 @@ def test_where_stages_come_back_both_ends_of_every_link_last(
             heard.append((f"{kind} opened", opening(*([START_SECONDS] if kind == "receiver" else []))))
             return SimpleNamespace(
                 serve=lambda: heard.append((f"{kind} served", None)),
-                forget=lambda steps: heard.append((f"{kind} forgets", steps)),
+                discard_before=lambda steps: heard.append((f"{kind} forgets", steps)),
             )
 
         return make
 
     monkeypatch.setattr(wiring, "ReplayingSender", lasting("sender"))
     monkeypatch.setattr(wiring, "ResumingReceiver", lasting("receiver"))
-    own = Wiring(config, meeting, RunDir(tmp_path))
-    first = members(config)[0]
+    own = Wiring(config, rendezvous, RunDir(tmp_path))
+    first = training_processes(config)[0]
     own.receiver(first, 4, CPU)
     own.sender(first, CPU)
     own.committed(6)

@@ -1,9 +1,8 @@
 """The control channel: small messages between the coordinator and its stages, over one socket per stage.
 
-It stands apart from the links, so that reports, acknowledgements and the order to stop get through
-whatever the state of the data path. Messages are JSON objects of bounded size, never pickles; a peer that
-has not got the run's key, or sends anything else, is dropped and logged while the others go on.
-Nothing is encrypted: on several hosts use a network of your own.
+It is separate from the links, so that reports and the order to stop arrive while the links are full or stuck.
+Messages are JSON objects of bounded size, never pickles. A peer that lacks the run's key or sends anything else is
+disconnected and logged, and the others continue. Nothing is encrypted: on several hosts use a private network.
 """
 
 from __future__ import annotations
@@ -21,25 +20,26 @@ from pipeline.errors import TrainingError
 from workers.control.acceptor import Acceptor
 from workers.links import wire
 from workers.links.base import seconds
+from workers.run.closable import Closable
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 AGAIN_SECONDS = 5.0
-"""For a coordinator that closed a connection before it admitted it, but is still there, to be reached again."""
+"""How long a client tries again after the coordinator has closed its connection before admitting it."""
 
 Message = dict[str, Any]
 _log = logging.getLogger(__name__)
 
 
 class ControlTimeout(TrainingError):
-    """Somebody did not connect in time."""
+    """A client did not connect, or the coordinator did not answer, in time."""
 
 
 class ControlClosed(TrainingError):
-    """The coordinator has gone, refused this client, or the channel was closed."""
+    """The coordinator has ended or refused this client, or the channel was closed."""
 
 
-class ControlServer:
-    """The coordinator's end; for one thread. Who connects is received at any time (`Acceptor`).
+class ControlServer(Closable):
+    """The coordinator's end, for one thread; `Acceptor` accepts connections at any time.
 
     Args:
         address: path of a Unix socket, or host and port (port 0 takes a free one; see `address`).
@@ -50,27 +50,27 @@ class ControlServer:
     """
 
     def __init__(self, address: wire.Address, key: bytes) -> None:
-        self._reception = Acceptor(address, key, _name_in)
-        self.address = self._reception.address
-        """Where clients connect, with the real port."""
+        self._acceptor = Acceptor(address, key, _name_in)
+        self.address = self._acceptor.address
+        """Address that clients connect to, with the actual port."""
         self._clients: dict[str, Connection] = {}
-        self._early: dict[str, Connection] = {}
-        """Clients that are known and have come back before `accept` asked for them."""
-        self._known: set[str] = set()
+        self._pending: dict[str, Connection] = {}
+        """Clients that have connected and that `accept` has not admitted yet."""
+        self._expected: set[str] = set()
         self._ended: list[str] = []
         self.dropped: dict[str, str] = {}
-        """Why the connection of a client was ended from here, by its name, once that has happened."""
+        """Why this end has closed the connection of a client, by its name."""
 
     def accept(self, names: set[str], timeout: float) -> None:
-        """Wait until a client of every one of `names` is connected; those that are already count.
+        """Wait until a client of each of `names` is connected; those that are connected already count.
 
-        May be called again: after a timeout to go on waiting, or for a client that is to come back after
-        `poll` has reported its end. Clients of other names are refused, here and in `poll`.
+        May be called again, to continue after a timeout or for a client that returns after `poll` has reported its
+        end. Clients of other names are refused, here and in `poll`.
 
         Raises:
-            ControlTimeout: names those that are missing.
+            ControlTimeout: names the clients that are missing.
         """
-        self._known |= names
+        self._expected |= names
         deadline = time.monotonic() + timeout
         while True:
             self._admit(names)
@@ -83,22 +83,22 @@ class ControlServer:
                     f"{', '.join(missing)} did not connect to the coordinator at {wire.describe(self.address)} "
                     f"within {seconds(timeout)}"
                 )
-            if arrival := self._reception.next(remaining):
-                self._sort(*arrival)
+            if client := self._acceptor.next(remaining):
+                self._keep_or_refuse(*client)
 
     def connected(self) -> set[str]:
-        """The clients whose process is still there; of others `poll` may have last words to tell."""
+        """The clients that are connected; `poll` may still return messages of others."""
         return {name for name, connection in self._clients.items() if not wire.has_ended(connection)}
 
     def send(self, name: str, message: Message) -> None:
-        """Send to one client. If its connection has ended nothing happens here: `poll` reports that."""
+        """Send to one client. Nothing happens if its connection has ended: `poll` reports that."""
         connection = self._clients.get(name)
         if connection is None:
             return
         try:
             connection.send_bytes(_encode(message))
         except OSError as error:
-            # What it sent before may still be read, so the end is left to `poll`, unless it just fell silent.
+            # What it sent before may still be read, so `poll` reports its end, unless it merely stopped reading.
             _log.warning("control: a message to %s was not delivered (%s)", name, error)
             if isinstance(error, BlockingIOError):
                 self._drop(name, "it does not read what it is sent")
@@ -109,52 +109,46 @@ class ControlServer:
             self.send(name, message)
 
     def poll(self, timeout: float) -> list[tuple[str, Message | None]]:
-        """What has come: pairs of a client's name and its message, or None, once, when its connection ended.
+        """Messages that have arrived, as pairs of client name and message; None, once, for a connection that ended.
 
-        Waits until there is something, `timeout` seconds at most; then the list is empty.
+        Waits up to `timeout` seconds for the first; the list is empty after that.
         """
-        news: list[tuple[str, Message | None]] = []
-        while arrival := self._reception.next(0):
-            self._sort(*arrival)
+        messages: list[tuple[str, Message | None]] = []
+        while client := self._acceptor.next(0):
+            self._keep_or_refuse(*client)
         if not self._ended:
             names = {id(connection): name for name, connection in self._clients.items()}
             if not names:
                 time.sleep(max(timeout, 0.0))
             for connection in wait(list(self._clients.values()), max(timeout, 0.0)):
-                news += self._read(names[id(connection)])
+                messages += self._read(names[id(connection)])
         ended, self._ended = self._ended, []
-        return news + [(name, None) for name in ended]
+        return messages + [(name, None) for name in ended]
 
     def dismiss(self, name: str) -> None:
-        """End the connection of a client that another process is about to replace; `poll` reports that too."""
+        """Close the connection of a client whose process is about to be replaced; `poll` reports that, too."""
         if name in self._clients:
             self._drop(name, None)
 
     def close(self) -> None:
-        """End every connection and remove the socket file."""
-        self._reception.close()
-        for connection in (*self._clients.values(), *self._early.values()):
+        """Close every connection and remove the socket file."""
+        self._acceptor.close()
+        for connection in (*self._clients.values(), *self._pending.values()):
             connection.close()
         self._clients.clear()
-        self._early.clear()
+        self._pending.clear()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def _sort(self, name: str, connection: Connection) -> None:
-        """Keep a client that is or may be waited for; refuse any other."""
+    def _keep_or_refuse(self, name: str, connection: Connection) -> None:
+        """Keep a client that is expected; refuse any other."""
         refusal = None
-        if any(name in group and not wire.has_ended(group[name]) for group in (self._clients, self._early)):
+        if any(name in group and not wire.has_ended(group[name]) for group in (self._clients, self._pending)):
             refusal = f"{_shown(name)} is already connected"
-        elif name not in self._known:
-            refusal = f"{_shown(name)} is not expected; expected: {', '.join(sorted(self._known))}"
+        elif name not in self._expected:
+            refusal = f"{_shown(name)} is not expected; expected: {', '.join(sorted(self._expected))}"
         if refusal is None:
-            if name in self._early:
-                self._early[name].close()
-            self._early[name] = connection
+            if name in self._pending:
+                self._pending[name].close()
+            self._pending[name] = connection
             return
         _log.warning("control: refused a client: %s", refusal)
         with contextlib.suppress(OSError):
@@ -162,13 +156,13 @@ class ControlServer:
         connection.close()
 
     def _admit(self, names: set[str]) -> None:
-        for name in names & self._early.keys() - self._clients.keys():
-            connection = self._early.pop(name)
+        for name in names & self._pending.keys() - self._clients.keys():
+            connection = self._pending.pop(name)
             if wire.has_ended(connection):
                 connection.close()
                 continue
             self._clients[name] = connection
-            with contextlib.suppress(OSError):  # it has gone this moment: `poll` reports that
+            with contextlib.suppress(OSError):  # it has just disconnected: `poll` reports that
                 connection.send_bytes(_encode({"welcome": True, "refusal": None}))
 
     def _read(self, name: str) -> list[tuple[str, Message | None]]:
@@ -189,8 +183,8 @@ class ControlServer:
         self._ended.append(name)
 
 
-class ControlClient:
-    """A stage's end. `send` may be called from several threads, `poll` from one."""
+class ControlClient(Closable):
+    """The end of a training process. `send` may be called from several threads, `poll` from one."""
 
     def __init__(self, connection: Connection, name: str) -> None:
         self._connection, self.name = connection, name
@@ -198,18 +192,18 @@ class ControlClient:
 
     @classmethod
     def connect(cls, address: wire.Address, key: bytes, name: str, timeout: float) -> Self:
-        """Connect to the coordinator, say our name and wait to be admitted.
+        """Connect to the coordinator, send `name` and wait to be admitted.
 
         Raises:
-            ControlTimeout: nobody answered in time.
+            ControlTimeout: the coordinator did not answer in time.
             ControlClosed: the coordinator refused the key or the name; the message says why.
         """
-        where = f"{name} cannot connect to the coordinator at {wire.describe(address)}"
+        problem = f"{name} cannot connect to the coordinator at {wire.describe(address)}"
         deadline, closed = time.monotonic() + timeout, None
         while True:
-            left = min(deadline - time.monotonic(), AGAIN_SECONDS) if closed else timeout
+            remaining = min(deadline - time.monotonic(), AGAIN_SECONDS) if closed else timeout
             try:
-                client = cls(cls._reach(address, key, where, left), name)
+                client = cls(cls._connect(address, key, problem, remaining), name)
             except ControlTimeout as error:
                 raise closed or error from None
             try:
@@ -219,26 +213,26 @@ class ControlClient:
                 client.close()
                 if not isinstance(error, ControlClosed):
                     raise
-                closed = error  # a busy coordinator may have found the introduction too slow: try again
+                closed = error  # a busy coordinator may have timed out on our hello: try again
                 continue
             if answer is not None and answer.get("welcome") is True:
                 return client
             client.close()
             if answer is None:
-                raise ControlTimeout(f"{where} within {seconds(timeout)}: it did not admit us")
-            raise ControlClosed(f"{where}: {answer.get('refusal')}")
+                raise ControlTimeout(f"{problem} within {seconds(timeout)}: it did not admit us")
+            raise ControlClosed(f"{problem}: {answer.get('refusal')}")
 
     @staticmethod
-    def _reach(address: wire.Address, key: bytes, where: str, timeout: float) -> Connection:
+    def _connect(address: wire.Address, key: bytes, problem: str, timeout: float) -> Connection:
         try:
             return wire.connect(address, key, timeout)
         except AuthenticationError:
-            raise ControlClosed(f"{where}: it refused the key. Both must belong to the same run") from None
+            raise ControlClosed(f"{problem}: it refused the key. Both must belong to the same run") from None
         except TimeoutError as error:
-            raise ControlTimeout(f"{where} within {seconds(timeout)}: {error}") from None
+            raise ControlTimeout(f"{problem} within {seconds(timeout)}: {error}") from None
 
     def send(self, message: Message) -> None:
-        """Send to the coordinator; raises `ControlClosed` when it has gone."""
+        """Send to the coordinator; raises `ControlClosed` when it has ended."""
         data = _encode(message)
         try:
             with self._sending:
@@ -256,15 +250,9 @@ class ControlClient:
             raise ControlClosed(f"{self.name}: the coordinator has ended or closed the control channel") from None
 
     def close(self) -> None:
-        """End the connection; calling it again does nothing."""
+        """Close the connection; may be called again."""
         with self._sending:
             self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def _name_in(hello: bytes) -> str:
@@ -275,7 +263,7 @@ def _name_in(hello: bytes) -> str:
 
 
 def _shown(name: str) -> str:
-    """A name that a stranger gave itself, as it may stand in a log."""
+    """A name that an unknown client sent, escaped and shortened for the log."""
     return ascii(name) if len(name) <= 40 else ascii(name[:40]) + "..."
 
 

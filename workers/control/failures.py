@@ -1,8 +1,8 @@
-"""Finds the one cause among the many signs of a failed run.
+"""Finds the root cause among the failures that the processes of a run report.
 
-When a process dies its neighbours lose their links and the launcher stops the others, so one fault
-is reported several times. What raised comes before what died in silence, that before who merely lost
-a neighbour, and that before who was told to stop.
+When a process dies its neighbours lose their links and the launcher stops the others, so one fault is reported several
+times. `KINDS` orders the reports: an exception explains more than a silent death, that more than a lost neighbour, and
+that more than being stopped.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from pydantic import Field
 from pipeline.errors import OnwardError, StageFailure, TrainingError, UserError
 from workers.control.validation import Count, read_message
 from workers.run.environment import PREPARED
-from workers.run.files import from_here
+from workers.run.files import relative_to_cwd
 from workers.run.signals import signal_name
 
-RANKS = ("bad_input", "raised", "died", "hung", "timeout", "lost_neighbour", "given_up", "interrupted")
-"""What can be wrong with a process. `given_up`: it has come back as often as it may."""
+KINDS = ("bad_input", "raised", "died", "hung", "timeout", "lost_neighbour", "given_up", "interrupted")
+"""Kinds of failure, the most likely root cause first. `given_up`: the process was restarted as often as allowed."""
 STOPPING = "stopping after a snapshot (ask again to stop at once)"
-"""What the user is told who asked to stop."""
+"""Shown to a user who has asked a run to stop."""
 
 
 @dataclass(frozen=True)
 class FailureReport:
-    """One process's word about what went wrong.
+    """What went wrong in one process.
 
     Args:
-        who: the process in words.
-        step: the step it was working on.
-        kind: one of `RANKS`.
+        who: name of the process.
+        step: that it was working on.
+        kind: one of `KINDS`.
         cause: one sentence.
     """
 
     who: Annotated[str, Field(max_length=200)]
     step: Count | None
-    kind: Annotated[str, Field(pattern=f"^({'|'.join(RANKS)})$")]
+    kind: Annotated[str, Field(pattern=f"^({'|'.join(KINDS)})$")]
     cause: str
 
     def to_message(self) -> dict[str, Any]:
-        """For the control channel."""
+        """As it is sent over the control channel."""
         return {"type": "failure", "who": self.who, "step": self.step, "kind": self.kind, "cause": self.cause}
 
     @classmethod
@@ -55,7 +55,7 @@ class FailureReport:
         return read_message(cls, message)
 
     def error(self) -> OnwardError:
-        """As an exception; its text is what the user reads."""
+        """As an exception, whose text is shown to the user."""
         if self.kind == "bad_input":
             return UserError(self.cause)
         if self.kind == "interrupted":
@@ -64,17 +64,17 @@ class FailureReport:
 
 
 class RunFailed(TrainingError):
-    """The run is over; `sign` says why."""
+    """The run has ended because of `failure`."""
 
-    def __init__(self, sign: FailureReport) -> None:
-        super().__init__(str(sign.error()))
-        self.sign = sign
+    def __init__(self, failure: FailureReport) -> None:
+        super().__init__(str(failure.error()))
+        self.failure = failure
 
 
 def failure_report(who: str, step: int | None, error: BaseException) -> FailureReport:
-    """What `who` has to say about an exception that ended it.
+    """The failure of process `who`, which `error` has ended.
 
-    Link errors are known by name: this module must not load torch, the command line reads with it.
+    Link errors are recognised by their names: the command line imports this module and must not import torch.
     """
     kind = "raised"
     if isinstance(error, UserError):
@@ -92,29 +92,29 @@ def failure_report(who: str, step: int | None, error: BaseException) -> FailureR
     return FailureReport(who, step, kind, cause)
 
 
-def choose(signs: list[FailureReport]) -> FailureReport:
-    """The sign that explains the others; of two alike the earlier."""
-    return min(signs, key=lambda sign: RANKS.index(sign.kind) if sign.kind in RANKS else 1)
+def root_cause(failures: list[FailureReport]) -> FailureReport:
+    """The failure that explains the others; the first of several of one kind."""
+    return min(failures, key=lambda failure: KINDS.index(failure.kind) if failure.kind in KINDS else 1)
 
 
 class Interrupted(BaseException):
-    """The process was asked to stop by a signal; not an `Exception`, so that nothing swallows it."""
+    """A signal has asked the process to stop; no `Exception`, so that no handler of those catches it."""
 
 
 def raise_interrupted(number: int, frame: FrameType | None) -> None:
-    """Signal handler: raises `Interrupted` once; a second signal must not cut off the telling of the first."""
+    """Signal handler: raises `Interrupted` once; a second signal must not interrupt the report of the first."""
     signal.signal(number, signal.SIG_IGN)
     raise Interrupted(f"asked to stop by {signal_name(number)}")
 
 
-def interruption(run: Path, committed: int) -> str:
-    """What a run that was asked to stop ends with.
+def stop_message(run: Path, committed: int) -> str:
+    """The message with which a run that was asked to stop ends: how to resume it.
 
     Args:
         run: its directory.
         committed: steps of its newest complete snapshot; 0 for none.
     """
-    place = from_here(run)
+    place = relative_to_cwd(run)
     if not committed:
         return "interrupted; there is no snapshot yet"
     if PREPARED in os.environ:

@@ -1,9 +1,9 @@
-"""What a stage tells the coordinator after every step; a plain dictionary on the wire."""
+"""The measurements that a stage sends to the coordinator after every step, as a JSON object."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any
 
 from pipeline.measures.online import Measure
@@ -19,22 +19,22 @@ class StepReport:
     Args:
         stage: counted from 1.
         step: counted from 0.
-        loss, terms, learning_rate: see `StageReport`; a number that is not finite is None, for JSON has none.
-        skipped: steps that were skipped so far because a loss or gradient was not finite.
-        busy: forward, loss, backward and optimizer.
-        wait_input: waiting for the stage before.
-        wait_output: handing over to the stage after, mostly waiting for room.
-        queue_depth: batches that waited at the input.
-        link_bytes: bytes sent onward.
-        feed: how the feed of the first stage stands, where it has one of its own.
-        online: what was measured beside the training at this step, see `OnlineMeasures.measure`; None for a number
-            that is not finite.
+        loss, terms, learning_rate: see `StageReport`; None stands for a number that is not finite, which JSON lacks.
+        skipped: steps skipped so far because a loss or gradient was not finite.
+        busy: time in forward, loss, backward and optimizer.
+        wait_input: time spent waiting for the previous stage.
+        wait_output: time spent sending to the next stage, mostly waiting for room in the link.
+        queue_depth: batches waiting at the input.
+        link_bytes: bytes sent to the next stage so far.
+        feed: statistics of the feed of the first stage, where it has its own.
+        online: online evaluation at this step, see `OnlineMeasures.measure`; None for a number that is not finite.
         gradient_norm, update_norm: see `StepNorms`; None at a step that did not measure them.
-        memory_bytes, cuda_bytes: see `ProcessMemory`; stages that share a process all report that of the process.
+        memory_bytes, cuda_bytes: see `ProcessMemory`; stages that share a process all report the whole process.
     """
 
     stage: Index
     step: Count
+    _: KW_ONLY
     loss: Finite | None
     terms: dict[str, Finite | None]
     learning_rate: Finite
@@ -52,7 +52,7 @@ class StepReport:
     cuda_bytes: Count | None = None
 
     def to_message(self) -> dict[str, Any]:
-        """For the control channel."""
+        """As it is sent over the control channel."""
         return {"type": "report", **asdict(self)}
 
     @classmethod
@@ -61,8 +61,8 @@ class StepReport:
         return read_message(cls, message)
 
     @classmethod
-    def from_member(cls, message: dict[str, Any], stages: Collection[int]) -> StepReport:
-        """The report of a process that trains `stages`; raises `MalformedMessage` if it is about another."""
+    def from_process(cls, message: dict[str, Any], stages: Collection[int]) -> StepReport:
+        """As `from_message`, for a process that trains `stages`; raises `MalformedMessage` for any other stage."""
         report = cls.from_message(message)
         if report.stage not in stages:
             raise MalformedMessage(f"a report of stage {report.stage}, which it does not train")
@@ -71,7 +71,7 @@ class StepReport:
 
 @dataclass
 class StageTimes:
-    """Where a stage's time went, in seconds, and how often it had to skip a step."""
+    """Time of a stage by activity, in seconds, and the number of steps that it has skipped."""
 
     busy: float = 0.0
     wait_input: float = 0.0
@@ -88,12 +88,12 @@ class StageTimes:
         online: Mapping[Measure, float] | None = None,
         memory: tuple[int | None, int | None] = (None, None),
     ) -> StepReport:
-        """The report of one step; `memory` as `ProcessMemory.measure` has it."""
+        """The report of one step; `memory` as returned by `ProcessMemory.measure`."""
         self.skipped += result.skipped
         terms = {name: finite_or_none(value) for name, value in result.terms.items()}
         return StepReport(
-            stage, step, finite_or_none(result.loss), terms, result.learning_rate, **asdict(self),
-            queue_depth=queue_depth, link_bytes=link_bytes,
+            stage, step, loss=finite_or_none(result.loss), terms=terms, learning_rate=result.learning_rate,
+            **asdict(self), queue_depth=queue_depth, link_bytes=link_bytes,
             online={name: finite_or_none(value) for name, value in (online or {}).items()},
             gradient_norm=result.gradient_norm, update_norm=result.update_norm,
             memory_bytes=memory[0], cuda_bytes=memory[1],

@@ -1,7 +1,7 @@
-"""Turns what another process said into a dataclass, after checking every field; no torch here.
+"""Turns a JSON object from another process into a dataclass, after checking every field. Does not import torch.
 
-A process that has the run's key may still be of another version, or damaged: what it says is data, never trusted
-to have the right shape.
+A process that has the run's key may still run another version or be corrupted, so its messages are never trusted to
+have the right fields and types.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pipeline.errors import TrainingError
 
 Index = Annotated[int, Field(ge=1, le=1_000_000)]
-"""Counted from 1."""
+"""An index counted from 1."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -24,18 +24,18 @@ Form = TypeVar("Form")
 
 
 class MalformedMessage(TrainingError):
-    """A message lacks a field, or has a value that the field cannot have."""
+    """A message lacks a field, or has an invalid value for one."""
 
 
 def read_message(form: type[Form], message: dict[str, Any]) -> Form:
-    """The dataclass `form` out of a message of the control channel; keys that it has not are ignored.
+    """A dataclass of type `form` from a JSON object; keys that are no field of it are ignored.
 
     Args:
-        form: its annotations say what is allowed; nothing is converted.
-        message: as JSON has it.
+        form: a dataclass; its annotations are checked, and values are not converted.
+        message: the decoded JSON object.
 
     Raises:
-        MalformedMessage: names the first field that is wrong.
+        MalformedMessage: names the first invalid field.
     """
     try:
         adapter: TypeAdapter[Form] = _adapter(cast("Any", form))

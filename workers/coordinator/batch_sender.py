@@ -1,4 +1,4 @@
-"""The coordinator's sending thread: batches into the first link, each with its header, held back by the link."""
+"""The coordinator's sending thread: sends batches with their headers into the first link, which blocks it when full."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ from workers.topology.rendezvous import NoisePolicy
 LINGER_SECONDS = 0.2
 
 
-class Serving(Protocol):
-    """What is left to do for a link when everything has been sent."""
+class Restartable(Protocol):
+    """Links whose receiver may be restarted after the last batch was sent."""
 
     def serve(self) -> None:
-        """Connect again to a receiver that was restarted."""
+        """Reconnect to a receiver that was restarted, and resend what it needs."""
         ...
 
 
-@dataclass
+@dataclass(kw_only=True)
 class BatchSender:
-    """Feeds the pipeline; `start` returns at once.
+    """Sends the batches of a feed into the pipeline, in a thread; `start` returns at once.
 
     Args:
-        config: the run.
-        feed: what to send.
+        config: of the run.
+        feed: the batches.
         open_sender: opens the first link.
-        serving: of that link.
-        snapshots: says at which steps there is one.
+        links: served after the last batch.
+        snapshots: decides after which steps a snapshot is taken.
     """
 
     config: Config
     feed: Feed | NumbersFeed
     open_sender: Callable[[], Sender]
-    serving: Serving
+    links: Restartable
     snapshots: SnapshotCommitter
     failed: Callable[[int | None, Exception], None] = lambda step, error: None
-    """Called with the step and the exception that ended the thread."""
-    leave: threading.Event = field(default_factory=threading.Event)
-    """Set it to end the run with the next batch."""
-    left: Header | None = None
-    """The header that ended the run before its end."""
-    over: threading.Event = field(default_factory=threading.Event)
-    """Set it when nobody will need anything more."""
+    """Called with the step and the exception if the thread fails."""
+    stop_requested: threading.Event = field(default_factory=threading.Event)
+    """To be set to stop the run after the next batch."""
+    stopped_at: Header | None = None
+    """The header of the batch after which the run stops early."""
+    finished: threading.Event = field(default_factory=threading.Event)
+    """To be set when all processes are done and no receiver can be restarted any more."""
     trace: Tracer = NO_TRACE
-    """Told what is done when."""
+    """Records when batches are waited for and sent."""
     _sender: Sender | None = None
 
     def start(self, recorder: Recorder) -> None:
-        """Begin to send."""
+        """Start the thread."""
         threading.Thread(target=self._run, args=(recorder,), name="sender", daemon=True).start()
 
     def _run(self, recorder: Recorder) -> None:
@@ -70,42 +70,52 @@ class BatchSender:
             sender = self._sender = self.open_sender()
             noise = NoisePolicy(self.config, self.feed.steps_per_epoch)
             phases = Phases.of(self.config, self.feed.steps_per_epoch)
-            waits = time.monotonic()
+            wait_started = time.monotonic()
             for batch in self.feed:
                 step = batch.step
                 self.trace.at(step)
-                self.trace.took(FEED, "wait for images", waits)
+                self.trace.took(FEED, "wait for images", wait_started)
                 header = self._header(batch, noise, phases.learner(step))
-                if isinstance(self.feed, Feed):  # that of a first stage comes with its reports
+                if isinstance(self.feed, Feed):  # the feeds of stage 1 report with its steps
                     recorder.feed = self.feed.measures()
                 stages = header.learner or self.config.num_stages
                 recorder.batch_sent(step, batch.epoch, batch.views.shape[1], stages)
                 if header.leave:
-                    self.left = header
-                # The feed writes the batch after next into the memory of this one.
-                views = batch.views.clone() if sender.keeps else batch.views
+                    self.stopped_at = header
+                # The feed reuses the memory of this batch while the link may still read it.
+                views = batch.views.clone() if sender.reads_later else batch.views
                 with self.trace.span(FEED, "send"):
                     sender.send(header, views, self.config.link.timeout)
-                waits = time.monotonic()
+                wait_started = time.monotonic()
                 if header.leave:
                     break
-            while not self.over.wait(LINGER_SECONDS):
-                self.serving.serve()
+            while not self.finished.wait(LINGER_SECONDS):
+                self.links.serve()
         except Exception as error:
-            if not self.over.is_set():
+            if not self.finished.is_set():
                 self.failed(step, error)
 
     def close(self) -> None:
-        """Nobody will need anything more: close the link, on which the first stage keeps a call open until then."""
-        self.over.set()
+        """Close the link; with `rpc`, stage 1 keeps a call open on it until then."""
+        self.finished.set()
         if self._sender is not None:
             self._sender.close()
 
     def _header(self, batch: FeedBatch, noise: NoisePolicy, learner: int | None) -> Header:
-        leave = self.leave.is_set() and not batch.last
-        snapshot = self.snapshots.due(batch.step, learner or self.config.num_stages, leave)
+        leave = self.stop_requested.is_set() and not batch.last
+        snapshot = self.snapshots.begin_if_due(batch.step, learner or self.config.num_stages, leave)
         labels = b"" if batch.labels is None else batch.labels.astype("<i4").tobytes()
         samples = batch.samples.astype("<i8").tobytes() if photometrics_on_device(self.config.data) else b""
         data_set = self.feed.data_set if isinstance(self.feed, NumbersFeed) else ""
-        marks = batch.last or leave, learner, snapshot, leave
-        return Header(batch.step, batch.epoch, noise.levels(batch.step), *marks, labels, samples, data_set)
+        return Header(
+            batch.step,
+            batch.epoch,
+            noise.levels(batch.step),
+            last=batch.last or leave,
+            learner=learner,
+            snapshot=snapshot,
+            leave=leave,
+            labels=labels,
+            samples=samples,
+            data_set=data_set,
+        )

@@ -1,8 +1,8 @@
-"""The coordinator: numbers the steps, feeds stage 1, follows what the stages report, ends the run.
+"""The coordinator: numbers the steps, sends batches to stage 1, collects the stages' reports, and ends the run.
 
-It trains nothing and holds no weights. One thread (`sending`) pushes batches into the first link and is held
-back by it; the main thread (`monitor`) reads the control channel. The first sign of trouble, from whichever
-side, ends the run with one cause, or brings the stage back that it befell.
+It trains nothing and has no weights. One thread (`batch_sender`) sends batches into the first link, which blocks it
+when full; the main thread (`monitor`) reads the control channel. A failure seen by either ends the run with one root
+cause, or restarts the stage that failed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from workers.feed import Feed
 from workers.feed.first_stage import NumbersFeed, open_feed
 from workers.links.base import Sender
 from workers.links.rpc_agent import start_agent, stop_agent
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
 from workers.observing.trace import Tracer, trace_of_coordinator
 from workers.run.files import RunDir
 from workers.snapshots.committer import SnapshotCommitter
-from workers.topology.members import COORDINATOR, members
+from workers.topology.processes import COORDINATOR, training_processes
 from workers.topology.rendezvous import START_SECONDS, Rendezvous
 from workers.wiring import Wiring
 
@@ -39,13 +39,13 @@ class Coordinator:
     """One run, from the first connection to the report.
 
     Args:
-        config: the run.
-        run: where it writes.
-        meeting: where its processes meet.
-        device: what the final evaluation runs on.
-        terminal: what the user sees.
-        supervisor: who started the processes.
-        start_step: the first step to train; more than 0 goes on from the snapshot after so many steps.
+        config: of the run.
+        run: its directory.
+        rendezvous: addresses and key of the run.
+        device: for the final evaluation.
+        terminal: for messages to the user.
+        supervisor: the process that started the training processes.
+        start_step: first step to train; more than 0 resumes from the snapshot after so many steps.
         failed: see `Observation`.
     """
 
@@ -53,58 +53,59 @@ class Coordinator:
         self,
         config: Config,
         run: RunDir,
-        meeting: Rendezvous,
+        *,
+        rendezvous: Rendezvous,
         device: torch.device,
-        terminal: Terminal,
+        terminal: Console,
         supervisor: Supervisor,
         start_step: int = 0,
         failed: Callable[[BaseException], object] = lambda error: None,
     ) -> None:
-        self.config, self.run_files, self.meeting = config, run, meeting
+        self.config, self.run_files, self.rendezvous = config, run, rendezvous
         self.device, self.terminal, self.supervisor = device, terminal, supervisor
         self.start_step = start_step
         self.observation = Observation(config, run, terminal, start_step, failed)
         self.monitor: RunMonitor | None = None
         """None until the control channel is open."""
-        self._wiring = Wiring(config, meeting, run)
+        self._wiring = Wiring(config, rendezvous, run)
 
     def run(self) -> None:
         """Raises `RunFailed`, or another `OnwardError` if the run could not start."""
         with self.observation:
-            recorder, left = self._train()
+            recorder, stopped = self._train()
             if self.config.link.kind == "rpc":
                 stop_agent(graceful=True, timeout=STOP_SECONDS)
             self._wiring.close()
-            if left is not None:
-                raise RunFailed(left)
+            if stopped is not None:
+                raise RunFailed(stopped)
             finish_run(self.config, self.run_files, recorder, self.device, self.terminal)
 
     def _train(self) -> tuple[Recorder, FailureReport | None]:
-        """From the first connection to the last word of the last stage; whether the run was asked to end before."""
+        """From the first connection until all stages are done; returns a failure if the run was stopped early."""
         with (
             closing(trace_of_coordinator(self.config.trace, self.run_files)) as trace,
-            ControlServer(self.meeting.control, self.meeting.key) as control,
+            ControlServer(self.rendezvous.control, self.rendezvous.key) as control,
             open_feed(self.config, self.start_step, trace) as feed,
         ):
             self.supervisor.announce(control.address)
             self.observation.begin(feed.total_steps, feed.steps_per_epoch)
             with self.observation.recorder(feed.total_steps) as recorder:
-                self.monitor, sending = self._take_up(control, feed, recorder, trace)
-                self.monitor.gather()
+                self.monitor, batch_sender = self._open(control, feed, recorder, trace)
+                self.monitor.connect_all()
                 for sentence in self._wiring.in_words():
                     self.terminal.detail(sentence)
-                sending.start(recorder)
-                self.monitor.follow()
-                sending.over.set()
+                batch_sender.start(recorder)
+                self.monitor.watch()
+                batch_sender.finished.set()
                 control.broadcast({"type": "finish"})
-                if self.config.link.kind == "rpc":  # or no agent could stop in order: stage 1 watches this end
-                    sending.close()
-        return recorder, self.monitor.interrupted() if sending.left is not None else None
+                if self.config.link.kind == "rpc":  # an agent stops only when stage 1 no longer watches this end
+                    batch_sender.close()
+        return recorder, self.monitor.interrupted() if batch_sender.stopped_at is not None else None
 
-    def _take_up(
+    def _open(
         self, control: ControlServer, feed: Feed | NumbersFeed, recorder: Recorder, trace: Tracer
     ) -> tuple[RunMonitor, BatchSender]:
-        """Who feeds the run and who follows it; they know of each other."""
+        """Create the monitor and the batch sender, which refer to each other."""
 
         def committed(steps: int) -> None:
             control.broadcast({"type": "committed", "steps": steps})
@@ -112,26 +113,33 @@ class Coordinator:
             self.observation.committed(steps)
 
         say = self.observation.note
-        keeper = SnapshotCommitter(self.config.snapshots, self.run_files, say, self.start_step, committed)
-        sending = BatchSender(self.config, feed, self._open_first_link, self._wiring, keeper, trace=trace)
-        monitor = RunMonitor(
-            self.config,
-            control,
-            self.supervisor,
-            keeper,
-            recorder,
-            sending,
-            feed.total_steps,
-            feed.steps_per_epoch,
-            feed.num_classes,
-            self.start_step,
-            self.observation,
+        committer = SnapshotCommitter(self.config.snapshots, self.run_files, say, self.start_step, committed)
+        batch_sender = BatchSender(
+            config=self.config,
+            feed=feed,
+            open_sender=self._open_first_link,
+            links=self._wiring,
+            snapshots=committer,
+            trace=trace,
         )
-        sending.failed = monitor.sending_failed
-        return monitor, sending
+        monitor = RunMonitor(
+            config=self.config,
+            control=control,
+            supervisor=self.supervisor,
+            snapshots=committer,
+            recorder=recorder,
+            batch_sender=batch_sender,
+            total_steps=feed.total_steps,
+            steps_per_epoch=feed.steps_per_epoch,
+            classes=feed.num_classes,
+            start_step=self.start_step,
+            observation=self.observation,
+        )
+        batch_sender.failed = monitor.sender_failed
+        return monitor, batch_sender
 
     def _open_first_link(self) -> Sender:
         if self.config.link.kind == "rpc":
-            ranks = len(members(self.config)) + 1
-            start_agent(COORDINATOR, ranks - 1, ranks, self.meeting.rpc_init, START_SECONDS)
+            ranks = len(training_processes(self.config)) + 1
+            start_agent(COORDINATOR, ranks - 1, ranks, self.rendezvous.rpc_init, START_SECONDS)
         return self._wiring.first_sender()

@@ -1,4 +1,4 @@
-"""The end of a run: join the backbone, measure every block, write the report, print the table."""
+"""The end of a run: merges the backbone, evaluates every block, writes the report and prints the table."""
 
 from __future__ import annotations
 
@@ -14,61 +14,53 @@ from workers.evaluating.checkpoints import load_network
 from workers.evaluating.feature_source import FeatureSource
 from workers.evaluating.labelled_images import LabelledImages, Progress
 from workers.evaluating.probe_table import ready_stages, scores_of
-from workers.evaluating.progress import ProgressLine
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
+from workers.observing.terminal.drawing import ProgressLine
 from workers.observing.terminal.summary import print_report, print_summary
 from workers.run.files import TO_BE_MEASURED, RunDir, final_digest, read_report, write_json
 from workers.snapshots.weights import save_backbone
 
 
-def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.device, terminal: Terminal) -> None:
-    """Everything after the last step; every stage's file must be there."""
+def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.device, terminal: Console) -> None:
+    """Everything after the last step; the weights of all stages must have been written."""
     save_backbone(run, config.num_stages)
     report: dict[str, Any] = {
         "runtime": "serial" if config.in_one_process else "pipelined",
         "mode": config.mode,
         "link": config.link.kind,
-        "images": recorder.images,
-        "images_per_second": recorder.images_per_second,
-        "seconds": recorder.progress.seconds,
+        **recorder.report(),
         "final_digest": final_digest(run),
-        "stages": recorder.shares(),
-        "feed": recorder.feed_report(),
     }
     write_json(run.report, report | ({TO_BE_MEASURED: True} if config.evaluation.linear_probe else {}))
     finish_report(config, run, report, device, terminal)
     print_summary(terminal, run, report, recorder.progress.events, recorder.notes())
 
 
-def finish_report(
-    config: Config, run: RunDir, report: dict[str, Any], device: torch.device, terminal: Terminal
-) -> None:
-    """Add to the report of a run that has been trained what is measured at its end, and write it.
+def finish_report(config: Config, run: RunDir, report: dict[str, Any], device: torch.device, terminal: Console) -> None:
+    """Evaluate the blocks of a trained run, and add the results to its report.
 
-    A run that was ended meanwhile is started with this again: until it is done the report says that it is not.
+    Until then the report is marked as incomplete (`TO_BE_MEASURED`), so that an interrupted run resumes here.
     """
     if not config.evaluation.linear_probe:
         return
     try:
-        report |= _measured(config, run, device, terminal)
+        report |= _measure_with_progress(config, run, device, terminal)
     except UserError as error:
         terminal.warn(f"no linear probe: {error}")
     write_json(run.report, report)
 
 
-def measure_the_rest(config: Config, run: RunDir, device: torch.device, terminal: Terminal) -> None:
-    """For a run that was ended while it was measured: its weights are there, and its report."""
+def measure_the_rest(config: Config, run: RunDir, device: torch.device, terminal: Console) -> None:
+    """Complete the report of a run that was trained and then ended during its evaluation."""
     report = {name: value for name, value in (read_report(run) or {}).items() if name != TO_BE_MEASURED}
     finish_report(config, run, report, device, terminal)
     print_report(terminal, run, report)
 
 
-def _measured(config: Config, run: RunDir, device: torch.device, terminal: Terminal) -> dict[str, Any]:
-    """What `measure` finds, and a sign of life meanwhile: it takes long where the data set is large."""
-    if terminal.quiet:
-        return measure(config, run, device, note=terminal.warn)
-    with ProgressLine(terminal.console) as teller:
-        return measure(config, run, device, teller.show, terminal.warn)
+def _measure_with_progress(config: Config, run: RunDir, device: torch.device, terminal: Console) -> dict[str, Any]:
+    """The results of `measure`; shows its progress, because large data sets take long."""
+    with ProgressLine(terminal) as progress:
+        return measure(config, run, device, progress.show, terminal.warn)
 
 
 def measure(
@@ -78,16 +70,16 @@ def measure(
     tell: Progress = lambda *how_far: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Score the trained network and the same network untrained.
+    """Fit linear probes on every block of the trained network and of the same network untrained.
 
     Args:
-        config, run: what has been trained.
+        config, run: of the trained run.
         device: to compute on.
-        tell: is told how far it is.
-        note: called with a sentence about images that are left out.
+        tell: called with the progress.
+        note: called with a sentence about images that are skipped.
 
     Raises:
-        UserError: no test split, or the run's weights cannot be read.
+        UserError: there is no test split, or the weights cannot be read.
     """
 
     def scores(network: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Which training process is alive: every one sends a sign of life, and says how long it has been computing."""
+"""Finds training processes that hang: a missing heartbeat, or a step that takes too long."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from workers.run.suspension import SuspensionDetector
 
 
 @dataclass
-class _Pulse:
-    heard: float
+class _LastHeartbeat:
+    received: float
     stage: int | None = None
     step: int | None = None
     computing: float | None = None
@@ -20,13 +20,13 @@ class _Pulse:
 
 
 @dataclass(frozen=True)
-class Beat:
-    """A sign of life, as it travels.
+class Heartbeat:
+    """What a training process sends at regular intervals.
 
     Args:
-        stage, step: that the process is at.
-        computing: seconds since it began to; None while it waits.
-        first: this process has not yet done before what it is doing now for that stage.
+        stage, step: that the process is working on.
+        computing: seconds since it started to compute; None while it waits for a neighbour.
+        first: whether it does this kind of step for the first time for that stage.
     """
 
     stage: Index | None = None
@@ -36,13 +36,13 @@ class Beat:
 
 
 @dataclass(frozen=True)
-class Hung:
-    """A process that has stopped, or a step that takes too long.
+class HungProcess:
+    """A process that hangs.
 
     Args:
-        who: the process.
-        stage: the stage it was at; None if it never said.
-        step: the step it was at.
+        who: name of the process.
+        stage: that it was working on; None if no heartbeat has named one.
+        step: that it was working on.
         cause: one sentence.
     """
 
@@ -53,51 +53,56 @@ class Hung:
 
 
 class Health:
-    """Kept by the coordinator.
+    """The last heartbeat of every training process.
 
     Args:
-        limit: seconds without a sign of life, or for one step, after which a process counts as hung.
+        limit: seconds without a message, or for one step, after which a process counts as hung.
     """
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
-        self._pulses: dict[str, _Pulse] = {}
+        self._last: dict[str, _LastHeartbeat] = {}
         self._suspension = SuspensionDetector(min(2.0, limit / 2))
 
-    def expect(self, names: Iterable[str]) -> None:
-        """These have connected just now."""
+    def add(self, names: Iterable[str]) -> None:
+        """Watch processes that have just connected."""
         now = time.monotonic()
-        self._pulses |= {name: _Pulse(now) for name in names}
+        self._last |= {name: _LastHeartbeat(now) for name in names}
 
-    def dismiss(self, name: str) -> None:
-        """Nothing more is expected of this one."""
-        self._pulses.pop(name, None)
+    def remove(self, name: str) -> None:
+        """Stop watching a process."""
+        self._last.pop(name, None)
 
-    def heard(self, name: str, beat: Beat | None = None) -> None:
-        """Something has come from `name`; `beat` if it was a sign of life."""
-        pulse = self._pulses.get(name)
-        if pulse is None:
+    def record(self, name: str, heartbeat: Heartbeat | None = None) -> None:
+        """A message from `name` has arrived; `heartbeat` if it was one."""
+        last = self._last.get(name)
+        if last is None:
             return
-        pulse.heard = time.monotonic()
-        if beat is not None:
-            pulse.stage, pulse.step, pulse.computing, pulse.first = beat.stage, beat.step, beat.computing, beat.first
+        last.received = time.monotonic()
+        if heartbeat is not None:
+            last.stage, last.step, last.computing, last.first = (
+                heartbeat.stage,
+                heartbeat.step,
+                heartbeat.computing,
+                heartbeat.first,
+            )
 
-    def hung(self) -> Hung | None:
-        """The first process that counts as hung; called at least every second."""
-        now, stood = time.monotonic(), self._suspension.seconds()
-        for pulse in self._pulses.values():
-            pulse.heard += stood  # who stood still himself has heard nobody, and nobody is to blame
-        for name, pulse in self._pulses.items():
-            silent = now - pulse.heard
+    def find_hung(self) -> HungProcess | None:
+        """A process that counts as hung, if there is one; to be called at least every second."""
+        now, suspended = time.monotonic(), self._suspension.seconds()
+        for last in self._last.values():
+            last.received += suspended  # this process received nothing while it was suspended itself
+        for name, last in self._last.items():
+            silent = now - last.received
             if silent > self.limit:
-                return Hung(name, pulse.stage, pulse.step, no_sign_of_life(silent))
-            # What is done for the first time compiles, allocates and measures: nobody can say how long that takes.
-            if not pulse.first and pulse.computing is not None and pulse.computing > self.limit:
-                cause = f"it has been computing for {pulse.computing:.0f} s (hang_timeout)"
-                return Hung(name, pulse.stage, pulse.step, cause)
+                return HungProcess(name, last.stage, last.step, no_sign_of_life(silent))
+            # A first step compiles, allocates and tunes kernels, which may take arbitrarily long.
+            if not last.first and last.computing is not None and last.computing > self.limit:
+                cause = f"it has been computing for {last.computing:.0f} s (hang_timeout)"
+                return HungProcess(name, last.stage, last.step, cause)
         return None
 
 
 def no_sign_of_life(seconds: float) -> str:
-    """What a process that has been silent for so long fails with."""
+    """Error message for a process without a heartbeat for so long."""
     return f"no sign of life for {seconds:.0f} s (hang_timeout): its process or its host is stopped or cut off"

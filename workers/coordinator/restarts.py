@@ -1,26 +1,27 @@
-"""Bringing single stages back: who is to come back from which step, how often already, and when to give up."""
+"""Bookkeeping of restarted stages: which processes are awaited, how often, and when to give up."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
-from workers.topology.members import TrainingProcess, of_unit
+from workers.topology.processes import TrainingProcess, replicas_of
 
 
 @dataclass
 class Restarts:
-    """Kept by the coordinator of a run with `restart: stage`.
+    """Restarts of single stage groups (`restart: stage`).
 
     Args:
-        members: every training process.
-        limit: restarts in a row without a new snapshot (`max_restarts`).
-        patience: seconds that a process may take to come back.
+        processes: every training process.
+        limit: most restarts in a row without a new snapshot (`max_restarts`).
+        timeout: seconds that a restarted process may take to connect.
     """
 
-    members: list[TrainingProcess]
+    processes: list[TrainingProcess]
     limit: int
-    patience: float
+    timeout: float
+    _: KW_ONLY
     in_a_row: int = 0
     total: int = 0
     _snapshot: int = -1
@@ -28,34 +29,34 @@ class Restarts:
     _awaited: dict[str, float] = field(default_factory=dict)
 
     def exhausted(self, committed: int) -> bool:
-        """Whether there have been as many as allowed since the snapshot after `committed` steps."""
+        """Whether `limit` restarts have happened since the snapshot after `committed` steps."""
         if committed != self._snapshot:
             self._snapshot, self.in_a_row = committed, 0
         return self.in_a_row >= self.limit
 
-    def begin(self, unit: int) -> list[str]:
-        """All processes of `unit` start over; their names."""
+    def begin(self, stage_group: int) -> list[str]:
+        """Count a restart of `stage_group`; returns the names of its processes, which are awaited from now on."""
         self.in_a_row += 1
         self.total += 1
-        self._attempts[unit] = self.attempt(unit) + 1
-        names = [member.name for member in of_unit(self.members, unit)]
-        self._awaited |= dict.fromkeys(names, time.monotonic() + self.patience)
+        self._attempts[stage_group] = self.attempt(stage_group) + 1
+        names = [process.name for process in replicas_of(self.processes, stage_group)]
+        self._awaited |= dict.fromkeys(names, time.monotonic() + self.timeout)
         return names
 
-    def attempt(self, unit: int) -> int:
-        """Of the processes that are there now, from 0."""
-        return self._attempts.get(unit, 0)
+    def attempt(self, stage_group: int) -> int:
+        """Number of restarts of a stage group so far."""
+        return self._attempts.get(stage_group, 0)
 
     @property
     def awaited(self) -> set[str]:
-        """Who has not come back yet."""
+        """Names of restarted processes that have not connected yet."""
         return set(self._awaited)
 
-    def back(self, name: str) -> None:
-        """This one has connected again."""
+    def connected_again(self, name: str) -> None:
+        """A restarted process has connected."""
         del self._awaited[name]
 
     def overdue(self) -> str | None:
-        """One that takes too long."""
+        """A restarted process that has not connected in time, if there is one."""
         now = time.monotonic()
         return next((name for name, deadline in self._awaited.items() if now > deadline), None)

@@ -1,14 +1,12 @@
-"""Tries one step of a stage twice before it is trained: exactness rests on library kernels, and some do not repeat.
-
-- `check.py`: whether the steps of a process repeat themselves: when that is tried, and of which batches
-- `child.py`: work in a process of its own, which may die, and which holds no memory once it has ended
-- `memory.py`: junk in freed memory: whoever reads memory that nobody wrote reads it, and something else than the time
-  before
-- `refusal.py`: what the user is told whose step does not repeat itself: in which operation, and which setting avoids
-  it
-- `remembered.py`: what was tried before on this machine, with these versions: what has repeated itself need not be
-  tried again
-- `search.py`: in which operation of which module two computations of one step part, or the process dies
-- `step.py`: one step of a stage on random input of the run's own shapes, as checksums of all that it computes
-- `twice.py`: one step computed twice from one state, with junk freed in between
+"""Checks before training that a step is deterministic: computes it twice, because some library kernels are not.
+- `check.py`: checks that the steps of a process are deterministic: for which stages, and on which batch sizes
+- `child.py`: runs a function in a forked process, which may crash and whose memory is freed at its end
+- `memory.py`: fills freed memory with a pattern, so that a kernel that reads uninitialised memory computes something
+  else
+- `refusal.py`: the error message for a step that is not deterministic: the operation, and a setting that avoids it
+- `search.py`: finds the first operation in which two computations of a step differ, or in which the process dies
+- `step.py`: computes one step of a stage on random input with the shapes of the run, and checksums of all results
+- `twice.py`: computes one step twice from the same state, with freed memory overwritten in between
+- `verified.py`: remembers which steps were found deterministic on this machine with these versions, to check each
+  only once
 """

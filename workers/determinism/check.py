@@ -1,4 +1,4 @@
-"""Whether the steps of a process repeat themselves: when that is tried, and of which batches."""
+"""Checks that the steps of a process are deterministic: for which stages, and on which batch sizes."""
 
 from __future__ import annotations
 
@@ -11,57 +11,55 @@ from functools import partial
 import torch
 
 from pipeline.config import Config
-from pipeline.data.sets.index import Index
+from pipeline.data.sets.index import MOST_BYTES, Index
 from pipeline.errors import UserError
 from pipeline.ordinary_files import read_whole
-from workers.determinism.child import in_a_child
+from workers.determinism.child import run_in_child
 from workers.determinism.refusal import PLAIN, name_of, refusal
-from workers.determinism.remembered import Remembered
 from workers.determinism.step import trials_of
 from workers.determinism.twice import TRIAL_SECONDS, differences
+from workers.determinism.verified import VerifiedSteps
 from workers.run.files import RunDir
 
-INDEX_BYTES = 1 << 30
-"""Of the largest index that is read: of hundreds of millions of images."""
 _log = logging.getLogger(__name__)
 
 
 def check_steps(config: Config, run: RunDir, stages: Sequence[int], device: torch.device) -> None:
-    """Let every stage of this process compute one step twice from one state, unless that was done before.
+    """Compute one step of every stage twice from the same state and compare them, unless that was done before.
 
-    The step is computed in a process of its own, on random images or activations of the run's shapes, formats and
-    threads, with junk freed in between; it has ended before a stage is built, and nothing of it reaches the run.
-    Replicas compute their share of the batch; what they exchange is not tried, nor is an engine.
+    The step is computed in a forked process, on random images or activations with the shapes, formats and threads of
+    the run, and with freed memory overwritten in between. It ends before a stage is built, so it cannot affect the run.
+    Replicas compute their rows of the batch; collectives between them and engines are not checked.
 
     Args:
         config: of the run.
-        run: whose index of the data says how large the last batch of an epoch is.
-        stages: of this process, which has not computed anything yet.
+        run: its index of the data determines the size of the last batch of an epoch.
+        stages: of this process, which must not have computed anything yet.
         device: of this process.
 
     Raises:
-        ConfigError: a step does not repeat itself, or its process dies.
+        ConfigError: a step is not deterministic, or its process dies.
     """
-    wanted = [stage for stage in stages if is_wanted(config, stage, device)]
-    remembered = Remembered(config, device) if wanted else None
+    wanted = [stage for stage in stages if needs_check(config, stage, device)]
+    verified = VerifiedSteps(config, device) if wanted else None
     for trial in trials_of(config, wanted, _rows(config, run, stages[0])) if wanted else ():
-        assert remembered is not None
-        if remembered.has(trial):
+        assert verified is not None
+        if verified.has(trial):
             continue
         started = time.monotonic()
-        outcome = in_a_child(partial(differences, config, trial, device), TRIAL_SECONDS)
+        outcome = run_in_child(partial(differences, config, trial, device), TRIAL_SECONDS)
         if outcome.signal or outcome.result:
             raise refusal(config, trial, device, outcome)
-        what = f"{name_of(trial)}: a step of {trial.rows} images, tried twice"
+        subject = f"{name_of(trial)}: a step of {trial.rows} images, tried twice"
         if outcome.late or outcome.error:
-            _log.warning("%s, came to no end: %s", what, outcome.error or f"not within {TRIAL_SECONDS:.0f} s")
+            _log.warning("%s, came to no end: %s", subject, outcome.error or f"not within {TRIAL_SECONDS:.0f} s")
             continue
-        remembered.add(trial)
-        _log.info("%s in %.1f s, repeats itself", what, time.monotonic() - started)
+        verified.add(trial)
+        _log.info("%s in %.1f s, repeats itself", subject, time.monotonic() - started)
 
 
-def is_wanted(config: Config, stage: int, device: torch.device) -> bool:
-    """Whether a step of `stage` is to be tried."""
+def needs_check(config: Config, stage: int, device: torch.device) -> bool:
+    """Whether a step of `stage` is to be checked."""
     if config.determinism.check != "auto":
         return config.determinism.check
     precision = config.stage(stage).precision
@@ -69,11 +67,11 @@ def is_wanted(config: Config, stage: int, device: torch.device) -> bool:
 
 
 def _rows(config: Config, run: RunDir, stage: int) -> list[int]:
-    """Sizes of the batches of one process: of all steps but the last of an epoch, and of that one."""
+    """Batch sizes of one process: of all steps but the last of an epoch, and of that one."""
     batch, sizes = config.data.batch_size, [config.data.batch_size // config.replicas_of(stage)]
     if not config.data.drop_last and run.data_index.is_file():
-        with suppress(OSError, UserError):  # it only says which batches to try
-            content = read_whole(run.data_index, INDEX_BYTES, run.path)
-            images = len(Index.from_bytes(content, str(run.data_index), INDEX_BYTES).labels)
+        with suppress(OSError, UserError):  # it only decides which sizes are checked
+            content = read_whole(run.data_index, MOST_BYTES, run.path)
+            images = len(Index.from_bytes(content, str(run.data_index)).labels)
             sizes += [images % batch] if images % batch > 1 else []
     return sizes

@@ -1,6 +1,6 @@
-"""Work in a process of its own, which may die, and which holds no memory once it has ended.
+"""Runs a function in a forked process, which may crash and whose memory is freed at its end.
 
-It is forked: what the libraries need is loaded, and no thread of theirs has started yet.
+Forking is safe here: the libraries are loaded, and none of their threads has started yet.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from dataclasses import dataclass
 from typing import Any
 
 from workers.run.json_lines import LineReader, write_line
-from workers.run.signals import leave_with_parent
+from workers.run.signals import signal_on_parent_death
 
 NOTE_BYTES = 4096
 
 
 class Note:
-    """A line that a process leaves for the one that forked it, even if it dies while it writes the next."""
+    """A line of text in shared memory, which the parent can read even after the child has crashed."""
 
     def __init__(self) -> None:
         self._shared = mmap.mmap(-1, NOTE_BYTES)
 
     def write(self, text: str) -> None:
-        """Instead of what was there."""
+        """Replace the text."""
         line = text.encode()[: NOTE_BYTES - 1]
         self._shared[: len(line) + 1] = line + b"\0"
 
     def read(self) -> str:
-        """The last that was written."""
+        """The text that was written last."""
         return self._shared[:].split(b"\0", 1)[0].decode(errors="replace")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the work ended.
+    """How the function ended.
 
     Args:
-        result: what it returned; None if it did not come to its end.
-        signal: number of the signal that ended the process; 0 for none.
-        late: it took too long, and was ended.
-        error: what it raised, in one line.
+        result: its return value; None if it did not return.
+        signal: number of the signal that killed the process; 0 for none.
+        late: whether it exceeded the time limit and was killed.
+        error: the exception that it raised, in one line.
     """
 
     result: Any = None
@@ -55,15 +55,15 @@ class Outcome:
     error: str = ""
 
 
-def in_a_child(work: Callable[[], Any], seconds: float) -> Outcome:
-    """Do `work`, which returns what JSON can hold, in a forked process, within `seconds`."""
+def run_in_child(work: Callable[[], Any], seconds: float) -> Outcome:
+    """Run `work`, which returns what JSON can hold, in a forked process, with a limit of `seconds`."""
     reader, writer = os.pipe()
     with warnings.catch_warnings():
-        # Python warns of threads beside a fork. Those there are wait for the parent or the coordinator, without locks.
+        # Python warns of forking beside threads. Ours wait for the parent or the coordinator and hold no locks.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
-        _be_the_child(work, writer)
+        _child_main(work, writer)
     os.close(writer)
     try:
         answers = LineReader(reader)
@@ -71,7 +71,7 @@ def in_a_child(work: Callable[[], Any], seconds: float) -> Outcome:
     finally:
         os.close(reader)
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)  # it has answered, or is late, or this process is asked to stop
+            os.kill(pid, signal.SIGKILL)  # it has answered or is late, or this process is being stopped
         _, status = os.waitpid(pid, 0)
     if answer is not None:
         return Outcome(**answer)
@@ -80,17 +80,17 @@ def in_a_child(work: Callable[[], Any], seconds: float) -> Outcome:
     return Outcome(signal=os.WTERMSIG(status)) if os.WIFSIGNALED(status) else Outcome(error="it ended without a word")
 
 
-def _be_the_child(work: Callable[[], Any], writer: int) -> None:
-    """Never returns, and never writes to what the parent has open: its connections end with the parent alone."""
+def _child_main(work: Callable[[], Any], writer: int) -> None:
+    """Body of the forked process; never returns. Closes inherited descriptors: connections must end with the parent."""
     try:
-        leave_with_parent(signal.SIGKILL)
+        signal_on_parent_death(signal.SIGKILL)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_DFL)
         _close_all_but(0, 1, 2, writer)
         try:
             answer = {"result": work()}
         except Exception as error:
-            with suppress(OSError, ValueError):  # it is for the log alone
+            with suppress(OSError, ValueError):  # only for the log
                 traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
         write_line(writer, answer)

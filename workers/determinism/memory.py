@@ -1,4 +1,4 @@
-"""Junk in freed memory: whoever reads memory that nobody wrote reads it, and something else than the time before."""
+"""Fills freed memory with a pattern, so that a kernel that reads uninitialised memory computes something else."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import resource
 import torch
 
 PATTERN = 0x47
-"""Of each byte. A large but finite number in every format: zero times it is zero, as kernels may rely on."""
+"""Value of each byte: a large finite number in every format, because kernels may rely on 0 * x = 0."""
 LARGE = 1 << 24
 SMALL = tuple(1 << power for power in range(6, 18))
 EACH = 64
-"""Small blocks of each size."""
+"""Number of small blocks of each size."""
 
 
 class Footprint:
-    """Counts the bytes that have come to be used since it was made."""
+    """Measures how many bytes were allocated since its construction."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._before = self._peak()
 
     def grown(self) -> int:
-        """Bytes."""
+        """Growth of peak memory, in bytes."""
         return max(self._peak() - self._before, 0)
 
     def _peak(self) -> int:
@@ -32,8 +32,8 @@ class Footprint:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def leave_junk(device: torch.device, size: int) -> None:
-    """Write about `size` bytes of junk and free them, so that the next step computes in them."""
+def fill_freed_memory(device: torch.device, size: int) -> None:
+    """Allocate about `size` bytes, fill them with the pattern and free them, so that the next step reuses them."""
     gc.collect()
     sizes = [LARGE] * (size // LARGE) + [block for block in SMALL for _ in range(EACH)]
     blocks = [torch.full((block,), PATTERN, dtype=torch.uint8, device=device) for block in sizes]

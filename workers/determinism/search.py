@@ -1,4 +1,4 @@
-"""In which operation of which module two computations of one step part, or the process dies."""
+"""Finds the first operation in which two computations of a step differ, or in which the process dies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workers.determinism.child import Note
 from workers.determinism.step import checksum
 
 UNWRITTEN = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_", "set_")
-"""Operations whose result is memory that the next one writes."""
+"""Operations that return uninitialised memory."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Operation:
 
     Args:
         name: such as `aten.convolution_backward`.
-        module: whose parameters it takes, or in whose forward it is; empty if that is not known.
+        module: whose parameters it uses, or in whose forward pass it is called; empty if unknown.
     """
 
     name: str
@@ -36,11 +36,11 @@ class Operation:
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's own
-    """Takes down every operation and the checksum of what it computes.
+    """Records every operation and a checksum of its results.
 
     Args:
-        stages: whose modules are named.
-        note: is told each operation before it begins.
+        stages: their modules are named in the record.
+        note: gets the name of each operation before it is called.
     """
 
     def __init__(self, stages: Sequence[Stage], note: Note) -> None:
@@ -64,33 +64,33 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's
         self._note.write(str(operation))
         result = func(*args, **(kwargs or {}))
         computed = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        if name.startswith("aten._to_copy") and owners:  # autocast's copy of a weight is known by the weight's name
+        if name.startswith("aten._to_copy") and owners:  # autocast's copy of a weight takes the name of the weight
             self._owners[computed[0].data_ptr()] = owners[0]
         elif not owners:
             for tensor in computed:
-                self._owners.pop(tensor.data_ptr(), None)  # of a copy that has been freed
+                self._owners.pop(tensor.data_ptr(), None)  # the address of a copy that was freed
         if func.overloadpacket.__name__ not in UNWRITTEN:
             total = sum(checksum(tensor) * place for place, tensor in enumerate(computed, 1))
             self.operations.append((operation, total))
         return result
 
-    def entered(self, name: str) -> Callable[..., None]:
-        """A hook for the beginning of a module's forward."""
+    def enter_module(self, name: str) -> Callable[..., None]:
+        """A hook for the beginning of the forward pass of module `name`."""
         return lambda *inputs: self._inside.append(name)
 
-    def left(self, *inputs: object) -> None:
-        """A hook for its end."""
+    def leave_module(self, *inputs: object) -> None:
+        """A hook for the end of the forward pass of a module."""
         self._inside.pop()
 
 
 @contextmanager
 def recorded(stages: Sequence[Stage], note: Note) -> Iterator[Recorder]:
-    """Take down the operations of a step of `stages`."""
+    """Record the operations of a step of `stages` inside the block."""
     recorder = Recorder(stages, note)
     hooks = []
     for name, module in _modules(stages):
-        hooks.append(module.register_forward_pre_hook(recorder.entered(name)))
-        hooks.append(module.register_forward_hook(recorder.left))
+        hooks.append(module.register_forward_pre_hook(recorder.enter_module(name)))
+        hooks.append(module.register_forward_hook(recorder.leave_module))
     try:
         with recorder:
             yield recorder
@@ -99,24 +99,24 @@ def recorded(stages: Sequence[Stage], note: Note) -> Iterator[Recorder]:
             hook.remove()
 
 
-def keeping(taken: list[Recorder], note: Note) -> Callable[[Sequence[Stage]], AbstractContextManager[object]]:
-    """As `recorded`, which puts the recorder into `taken`."""
+def collecting(recorders: list[Recorder], note: Note) -> Callable[[Sequence[Stage]], AbstractContextManager[object]]:
+    """As `recorded`, which puts the recorder into `recorders`."""
 
     @contextmanager
-    def around(stages: Sequence[Stage]) -> Iterator[None]:
+    def context(stages: Sequence[Stage]) -> Iterator[None]:
         with recorded(stages, note) as recorder:
-            taken.append(recorder)
+            recorders.append(recorder)
             yield
 
-    return around
+    return context
 
 
 def first_difference(first: Recorder, second: Recorder) -> Operation | None:
-    """The earliest operation that computed something else; None if there is none, or they are not the same ones."""
-    for (operation, one), (other, two) in zip(first.operations, second.operations, strict=False):
-        if operation.name != other.name:
+    """The first operation with different results; None if there is none, or the operations themselves differ."""
+    for (operation, first_sum), (other_operation, second_sum) in zip(first.operations, second.operations, strict=False):
+        if operation.name != other_operation.name:
             return None
-        if one != two:
+        if first_sum != second_sum:
             return operation
     return None
 

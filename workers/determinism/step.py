@@ -1,4 +1,4 @@
-"""One step of a stage on random input of the run's own shapes, as checksums of all that it computes."""
+"""Computes one step of a stage on random input with the shapes of the run, and checksums of all results."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from pipeline.stage.state import stage_tensors
 from workers.topology.rendezvous import NoisePolicy
 
 STEPS_PER_EPOCH = 1
-"""Of the tried run, so that the number of a step is that of its epoch; kernels do not depend on it."""
+"""Of the checked run: the number of a step then equals its epoch, and kernels do not depend on it."""
 PIECE = 1 << 24
-"""Numbers whose checksum is computed at once."""
+"""Number of elements whose checksum is computed at once."""
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A step that is tried.
+    """A step to be checked.
 
     Args:
-        stage: that computes it; 0 for all of them with one loss, as in mode end to end.
-        rows: images of the batch.
-        epoch: of the step, which decides how large the views are.
+        stage: that computes it; 0 for all stages with one loss, as in mode end to end.
+        rows: batch size.
+        epoch: of the step, which determines the size of the views.
     """
 
     stage: int
@@ -43,37 +43,37 @@ class Trial:
 
 
 def trials_of(config: Config, stages: Sequence[int], rows: Sequence[int]) -> list[Trial]:
-    """Every step with shapes of its own that `stages` of a run compute.
+    """One step for every combination of shapes that `stages` of a run compute.
 
     Args:
         config: of the run.
         stages: of this process.
-        rows: sizes of the batches that come.
+        rows: batch sizes.
     """
-    found = []
+    trials = []
     for stage in (0,) if config.mode == "end_to_end" else stages:
         epochs: dict[tuple[int, ...], int] = {}
         for epoch in range(config.train.epochs if config.data.progressive else 1):
             epochs.setdefault(view_sizes(config.data, epoch, config.num_views), epoch)
-        found += [Trial(stage, count, epoch) for epoch in epochs.values() for count in rows]
-    return found
+        trials += [Trial(stage, count, epoch) for epoch in epochs.values() for count in rows]
+    return trials
 
 
-Around = Callable[[Sequence[Stage]], AbstractContextManager[object]]
+StepContext = Callable[[Sequence[Stage]], AbstractContextManager[object]]
 
 
 def step_checksums(
-    config: Config, trial: Trial, device: torch.device, around: Around = lambda stages: nullcontext()
+    config: Config, trial: Trial, device: torch.device, context: StepContext = lambda stages: nullcontext()
 ) -> dict[str, int]:
-    """Build the stage, compute the step, and sum up what came of it, in the order in which it is computed.
+    """Build the stage, compute the step, and return checksums of its results, in the order of computation.
 
     Args:
         config: of the run.
         trial: which step.
         device: it is computed on.
-        around: is entered with the stages for the time of the step.
+        context: is entered with the stages for the time of the step.
     """
-    alone = _alone(config)
+    alone = _without_neighbours(config)
     if trial.stage:
         stages = [Stage(alone, trial.stage, STEPS_PER_EPOCH, device)]
     else:
@@ -85,7 +85,7 @@ def step_checksums(
     labels = (torch.arange(trial.rows) % 2).to(device) if config.uses_labels else None
     levels = NoisePolicy(alone, STEPS_PER_EPOCH).levels(step)
     sums: dict[str, int] = {}
-    with around(stages):
+    with context(stages):
         if trial.stage:
             sums["what it sends"] = checksum(stages[0](batch, step, levels[first - 1]))
             reports = [stages[0].update(step, labels)]
@@ -102,7 +102,7 @@ def step_checksums(
 
 
 def checksum(tensor: Tensor) -> int:
-    """A number of the bits of a tensor and their places, of integers alone, so that it is the same in any order."""
+    """A checksum of the bits of a tensor and their positions; integers, so that no order of summation matters."""
     flat = tensor.detach().contiguous().flatten()
     if flat.is_complex():
         flat = torch.view_as_real(flat).flatten()
@@ -115,15 +115,15 @@ def checksum(tensor: Tensor) -> int:
     return total % 2**64
 
 
-def _alone(config: Config) -> Config:
-    """The same run without replicas, engines and devices of single stages, which need neighbours to talk to."""
+def _without_neighbours(config: Config) -> Config:
+    """The configuration without replicas, engines and devices per stage, which need other processes."""
     plain: dict[str, object] = {"engine": {}, "replicas": None, "device": None}
     stages = {index: overrides.model_copy(update=plain) for index, overrides in config.stages.items()}
     return config.model_copy(update={"engine": TorchEngineConfig(), "replicas": 1, "stages": stages})
 
 
 def _random_batch(config: Config, index: int, trial: Trial, device: torch.device) -> list[Tensor]:
-    """One tensor a view: bytes `[B, S, S, 3]` for stage 1, else activations in the format of the stage before."""
+    """One tensor per view: bytes `[B, S, S, 3]` for stage 1, else activations with the dtype of the previous stage."""
     source = torch.Generator(device).manual_seed(config.seed)
     sizes = view_sizes(config.data, trial.epoch, config.num_views)
     shapes = [(trial.rows, *shape) for shape in view_shapes(config, index, sizes)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Context:
     device: torch.device
     run: Path
     source: FeatureSource
+    _: KW_ONLY
     data: DataConfig
     data_name: str
     progress: Progress = lambda text, done, total: None
@@ -185,7 +186,15 @@ class Context:
             name: of the data set in records.
         """
         return Context(
-            self.config, self.stages, self.device, self.run, self.source, data, name, self.progress, self.note
+            self.config,
+            self.stages,
+            self.device,
+            self.run,
+            self.source,
+            data=data,
+            data_name=name,
+            progress=self.progress,
+            note=self.note,
         )
 
     def readable(self, images: ImageDataset, description: str) -> ImageDataset:

@@ -31,12 +31,12 @@ from workers.evaluating.feature_source import PACKAGES, FeatureSource
 from workers.evaluating.labelled_images import LabelledImages, Progress
 from workers.evaluating.probe_table import ready_stages, scores_of, table_features
 from workers.evaluating.probes import measure_probes
-from workers.evaluating.progress import ProgressLine
 from workers.evaluating.protocols import protocols_of
 from workers.evaluating.quality import measure_quality
 from workers.evaluating.ranks import Ranks
 from workers.evaluating.robustness import measure_corruptions, plan_corruptions
 from workers.evaluating.transfer import check_transfer, transfer_contexts
+from workers.observing.terminal.drawing import ProgressLine
 from workers.run.files import RunDir
 
 FOLDER = "evaluation"
@@ -91,13 +91,15 @@ def evaluate(
     features, labelled = run.path / FOLDER / "features", LabelledImages(progress.note)
 
     def source_of(stages: list[Stage]) -> FeatureSource:
-        return FeatureSource(config, stages, device, features, progress.note, ranks, labelled)
+        return FeatureSource(config, stages, device, features, note=progress.note, ranks=ranks, labelled=labelled)
 
     stages = ready_stages(config, device)
     load_network(run, stages, config.evaluation.checkpoint, progress.note)
     source = source_of(stages)
     data, show = config.data, progress.show
-    context = Context(config, stages, device, run.path, source, data, data.name, show, progress.note)
+    context = Context(
+        config, stages, device, run.path, source, data=data, data_name=data.name, progress=show, note=progress.note
+    )
     for check in (Context.check_blocks, plan_corruptions, check_transfer):
         check(context)
     untrained = None
@@ -212,4 +214,11 @@ def _data_info(context: Context) -> DataInfo:
     with suppress(UserError):
         test = len(context.test_images)
     left_out = context.source.labelled.left_out
-    return DataInfo(context.data_name, train, test, classes, left_out.get("train", 0), left_out.get("test", 0))
+    return DataInfo(
+        context.data_name,
+        train,
+        test,
+        classes,
+        train_left_out=left_out.get("train", 0),
+        test_left_out=left_out.get("test", 0),
+    )

@@ -49,6 +49,7 @@ class FeatureSource:
         stages: Sequence[Stage],
         device: torch.device,
         root: Path | None = None,
+        *,
         note: Callable[[str], None] = lambda text: None,
         ranks: Ranks | None = None,
         labelled: LabelledImages | None = None,

@@ -111,7 +111,9 @@ class _Measures:
     def _probe(self, place: Place, name: str) -> LinearProbe:
         protocol, task = PROTOCOLS[name].with_epochs(self.context.settings.epochs), self.task
         width, per_epoch = self.context.train.features[place].shape[1], steps(len(task.train_rows), protocol)
-        return LinearProbe(width, task.classes, protocol, per_epoch, self._seed(place, name), self.context.device)
+        return LinearProbe(
+            width, task.classes, protocol, per_epoch, self._seed(place, name), device=self.context.device
+        )
 
     def _quick(self, place: Place, rows: Tensor) -> float:
         """The quick probe, fitted on some of the labelled training images, with the data set's own classes."""
@@ -158,7 +160,10 @@ class _Measures:
 
     def _records(self, place: Place, measure: str, values: Mapping[str, tuple[float, float | None]]) -> list[Record]:
         data = self.context.data_name
-        return [Record(data, place.block, place.feature, measure, name, *pair) for name, pair in values.items()]
+        return [
+            Record(data, place.block, place.feature, measure, name, value=value, best=best)
+            for name, (value, best) in values.items()
+        ]
 
 
 def _any_probe(context: Context) -> bool:

@@ -50,7 +50,7 @@ def measure_quality(context: Context) -> list[Record]:
             numbers, values = _measures(embeddings.pop(place), settings, context.device)
             context.spectra[place.key] = values
             records += [
-                Record(context.data_name, place.block, place.feature, MEASURE, metric, value)
+                Record(context.data_name, place.block, place.feature, MEASURE, metric, value=value)
                 for metric, value in numbers.items()
             ]
             if "alpha" not in numbers:

@@ -1,21 +1,17 @@
-"""The feed: batches of augmented images, made ahead of time in the order of the plan by processes or a thread.
-
-- `affinity.py`: which core each feed worker is kept on, where there are cores to spare
-- `backpressure.py`: what the consumer of a feed tells the thread that fills it: a slot is free again, or stop
-- `batch_plan.py`: what a feed has to make: the images of every step, where their views go, and the pieces that
-  workers are given
+"""The feed (data loader): augmented batches, prepared ahead of time in a fixed order by worker processes or a thread.
+- `affinity.py`: chooses the core that each feed worker is pinned to, where there are spare cores
+- `backpressure.py`: backpressure between the consumer of a feed and the thread that fills it: credits for free slots,
+  and stopping
+- `batch_plan.py`: the plan of a feed: the images of every step, the layout of their views in a slot, and the chunks
+  for workers
 - `feed.py`: the batches of a run, augmented ahead of time, in the order of the plan, from any step on
-- `first_stage.py`: what comes before the first stage besides a link: a feed of its own (`data.feed: stages`), and
-  colours on its device
-- `pool.py`: the worker processes of a feed: who makes what, and who takes over from those that die
-- `ring.py`: the memory that a feed makes batches in: slots that are used over and over, and a line of numbers for
-  each worker
-- `view_worker.py`: makes the views of a piece of a batch; the same code in a worker process as in the feed's own
-  thread
-- `worker_main.py`: a worker process of a feed: makes the pieces it is told to, until its parent closes the pipe or
-  dies
-- `worker_process.py`: one worker process of a feed, as its parent sees it: what it was given, what it says, how it
-  ended
+- `first_stage.py`: input of the first stage besides its link: its own feed (`data.feed: stages`), and augmentation on
+  its device
+- `pool.py`: makes batches by worker processes or in the calling thread; replaces worker processes that die
+- `ring.py`: the shared memory that a feed makes batches in: a ring of slots, and a cache line of counters per worker
+- `view_worker.py`: makes the views of a chunk; used by worker processes and by the thread of a feed without any
+- `worker_main.py`: main module of a feed worker process: makes chunks until its parent closes the pipe or dies
+- `worker_process.py`: A feed worker process seen from its parent: assigned chunks, answers, and how it ended
 """
 
 from workers.control.feed_report import FeedMeasures

@@ -1,6 +1,6 @@
-"""What a feed has to make: the images of every step, where their views go, and the pieces that workers are given.
+"""The plan of a feed: the images of every step, the layout of their views in a slot, and the chunks for workers.
 
-Everything here is a function of the step, so that any worker can make any piece, as often as need be.
+Everything here is a function of the step, so any worker can make any chunk, also again after another has died.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from pipeline.data.sampler import StepPlan
 from workers.feed.ring import SLOTS
 
 CHUNK_ROWS = 64
-"""Most images of a piece: bounds how long a worker is deaf, and what is lost with it."""
+"""Most images of a chunk: bounds the time until a worker answers, and the work that is lost when it dies."""
 CHUNKS_PER_WORKER = 4
-"""Pieces of a batch for each of several workers, so that all of them finish it at about the same time."""
+"""Chunks of a batch per worker, so that all workers finish a batch at about the same time."""
 CHUNK_PIXELS = 2**14
-"""Pixels of one view in a piece, at least: milliseconds of work, against a message of some ten microseconds."""
+"""Fewest pixels of one view in a chunk: milliseconds of work, compared with some ten microseconds for the message."""
 _FRONT = struct.Struct("6q")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the views of a batch lie in a slot: one view after the other, or, packed, one image after the other.
+    """The layout of a batch in a slot: one view after the other, or, packed, one image after the other.
 
     Args:
         sizes: side in pixels of every view.
-        rows: images of the batch.
-        packed: whether the views of the run have several sizes; see `pipeline.data.packing`.
+        rows: number of images in the batch.
+        packed: whether views have different sizes; see `pipeline.data.packing`.
     """
 
     sizes: tuple[int, ...]
@@ -48,12 +48,12 @@ class Layout:
     @staticmethod
     @lru_cache(maxsize=16)
     def of(data: DataConfig, num_views: int, epoch: int, rows: int) -> Layout:
-        """Of the batches of `epoch`."""
+        """The layout of the batches of `epoch`."""
         return Layout(view_sizes(data, epoch, num_views), rows, sizes_differ(data))
 
     @classmethod
     def largest(cls, data: DataConfig, num_views: int, rows: int) -> Layout:
-        """Of the batches of the last epoch, which are the largest."""
+        """The layout of the batches of the last epoch, which are the largest."""
         return cls(tuple(kind.size for kind in view_kinds(data, num_views)), rows, sizes_differ(data))
 
     @property
@@ -66,7 +66,7 @@ class Layout:
 
     @property
     def nbytes(self) -> int:
-        """Of all views of the batch."""
+        """Bytes of all views of the batch."""
         return prod(self.shape)
 
     def views(self, slot: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
@@ -79,20 +79,20 @@ class Layout:
         return [part.reshape(self.rows, size, size, 3) for part, size in zip(parts, self.sizes, strict=True)]
 
     def tensor(self, slot: NDArray[np.uint8]) -> torch.Tensor:
-        """The batch as it travels, in the memory of `slot`; see `shape`."""
+        """The batch in the form in which it is sent, in the memory of `slot`; see `shape`."""
         return torch.from_numpy(slot[: self.nbytes]).view(self.shape)
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, kw_only=True, order=True)
 class Chunk:
-    """A piece of work: some neighbouring rows of one batch.
+    """Some neighbouring rows of one batch, the unit of work of a worker.
 
     Args:
         step, epoch: of the batch, counted from 0.
         slot: of the ring.
-        rows: of the whole batch.
+        rows: number of rows of the whole batch.
         first: row of the first image.
-        samples: the numbers of the images.
+        samples: indices of the images in the data set.
     """
 
     step: int
@@ -103,29 +103,29 @@ class Chunk:
     samples: tuple[int, ...]
 
     def to_bytes(self) -> bytes:
-        """For a worker process: 64-bit integers, the last of the six in front is the number of samples."""
+        """As it is sent to a worker process: 64-bit integers; the sixth is the number of samples that follow."""
         front = _FRONT.pack(self.step, self.first, self.epoch, self.slot, self.rows, len(self.samples))
         return front + np.array(self.samples, np.int64).tobytes()
 
     @classmethod
     def read(cls, file: IO[bytes]) -> Self | None:
-        """The next one that `to_bytes` made; None at the end of the file."""
+        """The next chunk that `to_bytes` has written; None at the end of the file."""
         front = file.read(_FRONT.size)
         if len(front) < _FRONT.size:
             return None
         step, first, epoch, slot, rows, count = _FRONT.unpack(front)
         samples = np.frombuffer(file.read(8 * count), np.int64)
-        return cls(step, first, epoch, slot, rows, tuple(samples.tolist()))
+        return cls(step=step, first=first, epoch=epoch, slot=slot, rows=rows, samples=tuple(samples.tolist()))
 
 
 @dataclass(frozen=True)
 class BatchTask:
-    """The batch of one step.
+    """What is to be made for one step.
 
     Args:
         step, epoch: counted from 0.
         slot: of the ring.
-        samples: the numbers of the images, int64 `[rows]`.
+        samples: indices of the images in the data set, int64 `[rows]`.
     """
 
     step: int
@@ -133,19 +133,21 @@ class BatchTask:
     slot: int
     samples: NDArray[np.int64]
 
-    def chunks(self, most: int) -> Iterator[Chunk]:
-        """All of it in order, in pieces of up to `most` images."""
-        for first in range(0, len(self.samples), most):
-            samples = tuple(self.samples[first : first + most].tolist())
-            yield Chunk(self.step, first, self.epoch, self.slot, len(self.samples), samples)
+    def chunks(self, size: int) -> Iterator[Chunk]:
+        """The batch in order, in chunks of up to `size` images."""
+        for first in range(0, len(self.samples), size):
+            samples = tuple(self.samples[first : first + size].tolist())
+            yield Chunk(
+                step=self.step, first=first, epoch=self.epoch, slot=self.slot, rows=len(self.samples), samples=samples
+            )
 
 
 class BatchPlan:
-    """The work of a feed, from `start_step` to the end of the run.
+    """The tasks of a feed, from `start_step` to the end of the run.
 
     Args:
-        config: the run.
-        num_samples: images in the training set.
+        config: of the run.
+        num_samples: number of images in the training set.
         start_step: counted from 0.
         part: (r, R): rows r * B / R to (r + 1) * B / R of every batch of B.
     """
@@ -158,23 +160,23 @@ class BatchPlan:
         self.slot_bytes = Layout.largest(self.data, self.num_views, largest).nbytes
 
     def steps(self) -> range:
-        """All steps that are to be made."""
+        """All steps to be prepared."""
         return range(self.start_step, self.total_steps)
 
-    def work(self, step: int) -> BatchTask:
-        """What `step` is made of."""
+    def task(self, step: int) -> BatchTask:
+        """The task of `step`."""
         epoch, samples = self._plan.batch(step)
         return BatchTask(step, epoch, step % SLOTS, samples[self._rows(len(samples))])
 
-    def layout(self, work: BatchTask) -> Layout:
-        """Where its views lie in their slot."""
-        return Layout.of(self.data, self.num_views, work.epoch, len(work.samples))
+    def layout(self, task: BatchTask) -> Layout:
+        """Layout of the batch in its slot."""
+        return Layout.of(self.data, self.num_views, task.epoch, len(task.samples))
 
-    def chunk_rows(self, work: BatchTask, workers: int) -> int:
-        """How many images of it to give to a worker at once."""
-        size = self.layout(work).sizes[0]
+    def chunk_rows(self, task: BatchTask, workers: int) -> int:
+        """Number of images per chunk for so many workers."""
+        size = self.layout(task).sizes[0]
         least = -(-CHUNK_PIXELS // size**2)
-        share = -(-len(work.samples) // (CHUNKS_PER_WORKER * workers)) if workers > 1 else CHUNK_ROWS
+        share = -(-len(task.samples) // (CHUNKS_PER_WORKER * workers)) if workers > 1 else CHUNK_ROWS
         return min(max(share, least), CHUNK_ROWS)
 
     def _rows(self, batch: int) -> slice:

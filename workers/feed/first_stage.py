@@ -1,7 +1,7 @@
-"""What comes before the first stage besides a link: a feed of its own (`data.feed: stages`), and colours on its device.
+"""Input of the first stage besides its link: its own feed (`data.feed: stages`), and augmentation on its device.
 
-The coordinator then sends the numbers of the images, in the order of the plan. Every process of stage 1 reads its share
-of each batch itself, ahead of time by the same plan, and compares what it has prepared with the numbers that come.
+With `data.feed: stages` the coordinator sends the indices of the images, in the order of the plan. Every process of
+stage 1 prepares its rows of each batch ahead of time by the same plan, and compares the indices of both.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import torch
 
@@ -23,29 +22,30 @@ from pipeline.errors import TrainingError, UserError
 from workers.feed import Feed, FeedBatch, FeedMeasures
 from workers.links.base import Receiver
 from workers.links.messages import Message, TensorSpec
-from workers.links.resharding import part
+from workers.links.resharding import replica_rows
 from workers.observing.trace import NO_TRACE, Tracer
-from workers.topology.members import TrainingProcess
+from workers.run.closable import Closable
+from workers.topology.processes import TrainingProcess
 
 FINGERPRINT_LETTERS = 12
-"""Of a fingerprint that are shown."""
+"""Leading digits of a fingerprint that error messages show."""
 
 
-def stages_feed(config: Config) -> bool:
-    """Whether the processes of stage 1 read the images themselves; in a run of one process nobody else could."""
+def stages_read_images(config: Config) -> bool:
+    """Whether the processes of stage 1 read the images instead of the coordinator; not in a serial run."""
     return config.data.feed == "stages" and not config.in_one_process
 
 
 def numbers_spec(config: Config) -> TensorSpec:
-    """What the coordinator then sends: `[1, B]`, so that rows are axis 1 as everywhere."""
+    """Tensor of indices that the coordinator sends instead of images: `[1, B]`, with rows on axis 1 as everywhere."""
     return TensorSpec((1, config.data.batch_size), torch.int64)
 
 
-class NumbersFeed:
-    """The batches of a run by the numbers of their images; opens no image. A context manager, as `Feed`.
+class NumbersFeed(Closable):
+    """Yields the indices of the images of every batch without reading an image. A context manager, as `Feed`.
 
     Args:
-        config: the run.
+        config: of the run.
         start_step: the first step, counted from 0.
 
     Raises:
@@ -58,15 +58,7 @@ class NumbersFeed:
         self._plan, self._next = StepPlan.of(config, len(images)), start_step
         self.total_steps, self.steps_per_epoch = self._plan.total_steps, self._plan.steps_per_epoch
         self.data_set = fingerprint(images)
-        """Fingerprint of the data set that the numbers are of."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        """Fingerprint of the data set that the indices refer to."""
 
     def __iter__(self) -> Iterator[FeedBatch]:
         return self
@@ -79,30 +71,32 @@ class NumbersFeed:
         self._next += 1
         labels = None if self._labels is None else self._labels[samples]
         numbers = torch.from_numpy(samples.copy()).unsqueeze(0)
-        return FeedBatch(step, epoch, step == self.total_steps - 1, numbers, samples, labels)
+        return FeedBatch(
+            step=step, epoch=epoch, last=step == self.total_steps - 1, views=numbers, samples=samples, labels=labels
+        )
 
     def measures(self) -> FeedMeasures:
-        """Of no work; that of the first stage comes with its reports."""
+        """Empty statistics; stage 1 sends those of its feeds in its reports."""
         return FeedMeasures()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing; for symmetry with `Feed`."""
 
 
 def open_feed(config: Config, start_step: int = 0, trace: Tracer = NO_TRACE) -> Feed | NumbersFeed:
-    """What the coordinator sends; raises as `Feed` and `NumbersFeed`."""
-    return NumbersFeed(config, start_step) if stages_feed(config) else Feed(config, start_step, trace=trace)
+    """The feed of the coordinator; raises as `Feed` and `NumbersFeed`."""
+    return NumbersFeed(config, start_step) if stages_read_images(config) else Feed(config, start_step, trace=trace)
 
 
 class SelfFeedingReceiver(Receiver):
-    """Receives the numbers of the images and gives the images.
+    """Receives indices from the coordinator and returns the images that the feed of this process has prepared.
 
     Args:
-        numbers: the link from the coordinator, `[1, B]` of this replica's rows.
+        numbers: link from the coordinator, `[1, B]` for the rows of this replica.
         feed: of the same rows, from the same step on.
-        data_set: fingerprint of what it reads.
+        data_set: fingerprint of the data set of the feed.
         spec: of the images.
-        device: where they are wanted.
+        device: that images are moved to.
     """
 
     def __init__(self, numbers: Receiver, feed: Feed, data_set: str, spec: TensorSpec, device: torch.device) -> None:
@@ -110,28 +104,28 @@ class SelfFeedingReceiver(Receiver):
         self._numbers, self._feed, self._data_set, self._device = numbers, feed, data_set, device
 
     def recv(self, timeout: float) -> Message:
-        """See `Receiver.recv`; the wait for the feed is bounded by its own limit.
+        """See `Receiver.recv`; the feed has its own time limit.
 
         Raises:
-            UserError: this host has another data set than the coordinator's, or an image cannot be decoded.
-            TrainingError: the feed gave out, or prepared another batch than was asked for.
+            UserError: the data set differs from that of the coordinator, or an image cannot be decoded.
+            TrainingError: the feed failed, or prepared another batch than was requested.
         """
         message = self._numbers.recv(timeout)
         header = message.header
         if header.data_set != self._data_set:
-            here, there = (name[:FINGERPRINT_LETTERS] for name in (self._data_set, header.data_set))
+            own, sent = (name[:FINGERPRINT_LETTERS] for name in (self._data_set, header.data_set))
             raise UserError(
                 f"the data set of {self.address.receiver} is another than that of {self.address.sender} "
-                f"(fingerprints {here} and {there}): other files, sizes or labels. With data.feed=stages every host "
+                f"(fingerprints {own} and {sent}): other files, sizes or labels. With data.feed=stages every host "
                 "that runs stage 1 needs the same data set under data.root"
             )
         batch = next(self._feed, None)
-        asked = message.tensor[0].tolist()
-        if batch is None or batch.step != header.step or batch.samples.tolist() != asked:
-            ready = "nothing" if batch is None else f"step {batch.step}, images {_some(batch.samples.tolist())}"
+        requested = message.tensor[0].tolist()
+        if batch is None or batch.step != header.step or batch.samples.tolist() != requested:
+            ready = "nothing" if batch is None else f"step {batch.step}, images {_shortened(batch.samples.tolist())}"
             raise TrainingError(
-                f"{self.address}: step {header.step}, images {_some(asked)} was asked for, and {ready} had been "
-                "prepared. Both processes must run the same configuration and version"
+                f"{self.address}: step {header.step}, images {_shortened(requested)} was asked for, and {ready} had "
+                "been prepared. Both processes must run the same configuration and version"
             )
         return Message(replace(header, data_set=""), batch.views.to(self._device))
 
@@ -140,40 +134,40 @@ class SelfFeedingReceiver(Receiver):
         return self._numbers.waiting()
 
     def close(self) -> None:
-        """See `Receiver.close`; ends the feed too."""
+        """See `Receiver.close`; closes the feed, too."""
         self._numbers.close()
         self._feed.close()
 
 
-class FinishingReceiver(Receiver):
-    """Applies what the feed left to the device of the first stage (`data.augment_on: device`).
+class AugmentingReceiver(Receiver):
+    """Applies the colour augmentations that the feed has left to the device of stage 1 (`data.augment_on: device`).
 
     Args:
-        inner: gives images that are cropped and flipped, on that device.
-        photometrics: of the run.
-        member: whose rows of the batch they are.
+        inner: receives images that are cropped and flipped, on that device.
+        photometrics: the augmentations.
+        process: whose rows of the batch are received.
     """
 
-    def __init__(self, inner: Receiver, photometrics: Photometrics, member: TrainingProcess) -> None:
+    def __init__(self, inner: Receiver, photometrics: Photometrics, process: TrainingProcess) -> None:
         super().__init__(inner.address, inner.spec)
-        self._inner, self._finish, self._member = inner, photometrics, member
+        self._inner, self._augment, self._process = inner, photometrics, process
 
     def recv(self, timeout: float) -> Message:
-        """See `Receiver.recv`; the numbers of the images go no further than this.
+        """See `Receiver.recv`; the indices of the images are removed from the header.
 
         Raises:
-            TrainingError: the numbers are not those of the batch.
+            TrainingError: there is not one index per image.
         """
         message = self._inner.recv(timeout)
         samples = message.header.sample_numbers
-        rows = part(self._member.replica - 1, self._member.replicas, len(samples))
+        rows = replica_rows(self._process.replica - 1, self._process.replicas, len(samples))
         if len(samples[rows]) != message.tensor.shape[1]:
             raise TrainingError(
                 f"{self.address}: numbers of {len(samples[rows])} images came with {message.tensor.shape[1]} of them"
             )
         started = time.monotonic()
-        views = self._finish(message.tensor, message.header.epoch, samples[rows])
-        self.computing += time.monotonic() - started
+        views = self._augment(message.tensor, message.header.epoch, samples[rows])
+        self.compute_seconds += time.monotonic() - started
         return Message(replace(message.header, samples=b""), views)
 
     def waiting(self) -> int:
@@ -185,16 +179,16 @@ class FinishingReceiver(Receiver):
         self._inner.close()
 
 
-def self_feeding(
-    numbers: Receiver, config: Config, member: TrainingProcess, start_step: int, spec: TensorSpec, device: torch.device
+def with_own_feed(
+    numbers: Receiver, config: Config, process: TrainingProcess, start_step: int, spec: TensorSpec, device: torch.device
 ) -> tuple[Receiver, Feed]:
-    """Put a feed behind the link from the coordinator; closes the link if that fails.
+    """Wrap the link from the coordinator so that a new feed provides the images; closes the link on failure.
 
     Raises:
         UserError: the data set cannot be opened on this host.
     """
     try:
-        feed = Feed(config, start_step, part=(member.replica - 1, member.replicas))
+        feed = Feed(config, start_step, part=(process.replica - 1, process.replicas))
     except BaseException:
         numbers.close()
         raise
@@ -206,15 +200,15 @@ def self_feeding(
         raise
 
 
-def finishing(receiver: Receiver, config: Config, member: TrainingProcess) -> Receiver:
-    """Finish the colours of what `receiver` gives, if that is left to this process."""
+def with_device_augmentation(receiver: Receiver, config: Config, process: TrainingProcess) -> Receiver:
+    """Wrap `receiver` so that images are augmented on the device, if the configuration says so."""
     if not photometrics_on_device(config.data):
         return receiver
-    return FinishingReceiver(receiver, Photometrics(config.data, config.num_views, config.seed), member)
+    return AugmentingReceiver(receiver, Photometrics(config.data, config.num_views, config.seed), process)
 
 
 class Channel(Protocol):
-    """Takes messages for the coordinator."""
+    """Where messages to the coordinator are sent."""
 
     def send(self, message: dict[str, Any]) -> None:
         """Send one message."""
@@ -222,10 +216,10 @@ class Channel(Protocol):
 
 
 class MeasuredReports:
-    """Adds how the feed of this process stands to the reports of the first stage.
+    """Adds the statistics of the feed of this process to the step reports of stage 1.
 
     Args:
-        control: to the coordinator.
+        control: channel to the coordinator.
         feed: of this process.
     """
 
@@ -239,5 +233,5 @@ class MeasuredReports:
         self._control.send(message)
 
 
-def _some(numbers: list[int]) -> str:
+def _shortened(numbers: list[int]) -> str:
     return f"{numbers}" if len(numbers) <= 4 else f"[{', '.join(map(str, numbers[:4]))}, ...] ({len(numbers)})"

@@ -1,8 +1,12 @@
-"""The memory that a feed makes batches in: slots that are used over and over, and a line of numbers for each worker.
+"""The shared memory that a feed makes batches in: a ring of slots, and a cache line of counters per worker.
 
-Its size is settled when the feed opens, so that a run which does not fit fails before it starts, and no
-batch costs an allocation or the page faults that come with one. It has no name anywhere (see
-`workers/links/memory.py`), so nothing of it can be left behind.
+    | counters of worker 0 | ... of worker W-1 | slot 0     | slot 1     | slot 2     |
+      one cache line each                        step 3       step 4       step 2
+                                                 being made   being made   in use by the consumer
+
+Step s is in slot s mod `SLOTS`. The size is fixed when the feed opens: a run that does not fit into memory fails before
+it starts, and no batch costs an allocation and its page faults. The memory is anonymous (`workers/links/memory.py`), so
+nothing is left behind.
 """
 
 from __future__ import annotations
@@ -19,24 +23,24 @@ from workers.control.feed_report import PARTS
 from workers.links.memory import nameless_file, whole_pages
 
 SLOTS = 3
-"""The batch in use, and two ahead of it."""
+"""One for the batch in use, and two for those ahead of it."""
 LINE_BYTES = 64
-"""Of the numbers of one worker: a cache line, so that no two workers write to the same."""
-NOTHING = -1
+"""Bytes for the counters of one worker: a cache line, so that no two workers write to the same one."""
+IDLE = -1
 _COUNTS = 16
 
 
 class Ring:
-    """`SLOTS` slots, and of every worker how many images it made, which it is at, and the seconds it spent by part.
+    """`SLOTS` slots, and for every worker the images made, the current image, and the seconds spent by part.
 
     Args:
         descriptor: of a file of `Ring.size(slot_bytes, workers)` bytes.
-        slot_bytes: of the largest batch.
-        workers: who write, counted from 0.
+        slot_bytes: size of the largest batch.
+        workers: number of workers that write.
     """
 
     def __init__(self, descriptor: int, slot_bytes: int, workers: int) -> None:
-        # Touching every page now keeps page faults out of the first lap.
+        # Touching every page now keeps page faults out of the first steps.
         flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
         self.descriptor, self.nbytes = descriptor, self.size(slot_bytes, workers)
         memory = np.frombuffer(mmap.mmap(descriptor, self.nbytes, flags=flags), np.uint8)  # keeps the mapping alive
@@ -50,7 +54,7 @@ class Ring:
 
     @classmethod
     def create(cls, slot_bytes: int, workers: int) -> Self:
-        """A ring of new memory, whose descriptor others can be given; raises `TrainingError` if it cannot be had."""
+        """A ring in new memory, whose descriptor workers inherit; raises `TrainingError` if there is not enough."""
         size = cls.size(slot_bytes, workers)
         try:
             descriptor = nameless_file("onward-feed", size)
@@ -60,7 +64,7 @@ class Ring:
                 f"({error.strerror}). Lower data.batch_size or data.image_size"
             ) from None
         ring = cls(descriptor, slot_bytes, workers)
-        ring._current[:] = NOTHING
+        ring._current[:] = IDLE
         return ring
 
     @staticmethod
@@ -72,27 +76,27 @@ class Ring:
         """The bytes of slot `number`, `[slot_bytes]`."""
         return self._slots[number]
 
-    def begin(self, worker: int, index: int) -> None:
-        """`worker` turns to image `index`."""
+    def start_image(self, worker: int, index: int) -> None:
+        """`worker` starts with image `index`."""
         self._current[worker] = index
 
-    def finish(self, worker: int) -> None:
-        """`worker` has made the views of an image."""
+    def finish_image(self, worker: int) -> None:
+        """`worker` has made the views of its current image."""
         self._made[worker] += 1
-        self._current[worker] = NOTHING
+        self._current[worker] = IDLE
 
     @property
     def made(self) -> int:
-        """Images made by all workers so far, those of a batch that must be made again included."""
+        """Images made by all workers so far, including those that had to be made again."""
         return int(self._made.sum())
 
     def current(self, worker: int | None = None) -> list[int]:
-        """The images that are being worked on, by `worker` or by all."""
+        """Indices of the images that `worker`, or all workers, are working on."""
         numbers = self._current if worker is None else self._current[worker : worker + 1]
-        return [int(index) for index in numbers if index != NOTHING]
+        return [int(index) for index in numbers if index != IDLE]
 
     def close(self) -> None:
-        """Let go of the slots and of the descriptor; the numbers of the workers stay, as they are now."""
+        """Release the slots and the descriptor; the counters keep their current values."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
         self.descriptor = -1

@@ -1,7 +1,7 @@
-"""A worker process of a feed: makes the pieces it is told to, until its parent closes the pipe or dies.
+"""Main module of a feed worker process: makes chunks until its parent closes the pipe or dies.
 
-Standard input brings a line of JSON to start with and then the numbers of each piece; answers leave, a JSON object a
-line, by what was standard output. Pixels never travel: they are written into the shared memory of the ring.
+Standard input carries the start message as a line of JSON, and then the chunks as integers. Answers are written to the
+original standard output, one JSON object per line. Pixels are written into the shared memory of the ring.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ REQUESTS = 0
 def main() -> int:
     """Work; returns the exit code."""
     answers = os.dup(1)
-    os.dup2(2, 1)  # what libraries print must not get between the answers
+    os.dup2(2, 1)  # so that what libraries print does not mix with the answers
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the parent blocked them until here
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the parent has blocked them for us
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
         _work(answers)
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # the parent has gone
+        if isinstance(error, BrokenPipeError):  # the parent has ended
             return 0
         raise
     return 0
@@ -54,7 +54,7 @@ def _work(answers: int) -> None:
         requests = os.fdopen(os.dup(REQUESTS), "rb")
         write_line(answers, {"ready": True})
         while chunk := Chunk.read(requests):
-            write_line(answers, {"done": [astuple(stand_in) for stand_in in maker.make(chunk)]})
+            write_line(answers, {"done": [astuple(replacement) for replacement in maker.make(chunk)]})
     except OnwardError as error:
         write_line(answers, {"failed": str(error), "bad_input": isinstance(error, UserError)})
     except BrokenPipeError:
@@ -66,21 +66,21 @@ def _work(answers: int) -> None:
 
 def _maker(start: FeedWorkerStart) -> ChunkMaker:
     if start.core is not None:
-        with suppress(OSError):  # taken from the process meanwhile
+        with suppress(OSError):  # the core is no longer available
             os.sched_setaffinity(0, {start.core})
     torch.set_num_threads(1)
     ring = Ring(start.ring, start.slot_bytes, start.workers)
     data = DataConfig.model_validate_json(start.data)
     images = open_dataset(data, "train", start.shared)
-    return ChunkMaker(data, start.num_views, start.seed, images, ring, worker=start.worker)
+    return ChunkMaker(data, start.num_views, start.seed, images=images, ring=ring, worker=start.worker)
 
 
 def _end_with_parent() -> None:
-    """Nothing is asked of the poll but the hang-up: it comes when the other end is closed, however that happened."""
+    """End this process when the other end of standard input is closed: `poll` always reports a hang-up."""
     watch = select.poll()
     watch.register(REQUESTS, 0)
     watch.poll()
-    os._exit(0)  # in the middle of an image, or of a read that hangs
+    os._exit(0)  # also in the middle of an image, or of a read that hangs
 
 
 if __name__ == "__main__":

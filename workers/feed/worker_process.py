@@ -1,4 +1,4 @@
-"""One worker process of a feed, as its parent sees it: what it was given, what it says, how it ended."""
+"""A feed worker process seen from its parent: assigned chunks, answers, and how it ended."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from workers.run.json_lines import LineReader, write_line
 from workers.run.signals import WARNINGS
 
 CLOSE_SECONDS = 5.0
-"""A worker ends at once when its pipe is closed, unless the system itself holds it."""
+"""Limit for a worker to end after its pipe was closed; it does so at once unless a system call blocks it."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *WARNINGS)
-"""Of Ctrl-C and of schedulers, which go to every process of a group: the feed is needed until the run has left."""
+"""Sent by Ctrl-C and schedulers to the whole process group; workers ignore them, because the run still needs them."""
 
 
 class Worker:
-    """`workers.feed.worker_main`, started.
+    """Starts a process of `workers.feed.worker_main`.
 
     Args:
         start: what it is started with; it inherits the descriptors that are named there.
@@ -32,10 +32,10 @@ class Worker:
     def __init__(self, start: FeedWorkerStart) -> None:
         self.number = start.worker
         self.ready = False
-        """Whether it has started and may be given something; until then the others take over."""
+        """Whether it has started and takes chunks."""
         self.ended = False
         self.outstanding: deque[Chunk] = deque()
-        """What it has been given and not yet made, in order."""
+        """Assigned chunks that are not finished, in order."""
         with _stop_signals_blocked():
             self.process = subprocess.Popen(
                 interpreter("workers.feed.worker_main"),
@@ -48,17 +48,17 @@ class Worker:
         assert self.process.stdout is not None
         self._requests, self._answers = self.process.stdin, self.process.stdout
         self._reader = LineReader(self._answers.fileno())
-        with suppress(OSError):  # it has gone, which its answers will show
+        with suppress(OSError):  # it has ended, which `answers` will show
             write_line(self._requests.fileno(), start.to_message())
 
     def fileno(self) -> int:
-        """Readable when it says something or has ended."""
+        """Descriptor for `select`: readable when there is an answer or the process has ended."""
         return self._answers.fileno()
 
-    def give(self, chunk: Chunk) -> None:
-        """Have it make `chunk`."""
+    def assign(self, chunk: Chunk) -> None:
+        """Assign `chunk` to the worker."""
         self.outstanding.append(chunk)
-        with suppress(OSError):  # it has gone, which its answers will show
+        with suppress(OSError):  # it has ended, which `answers` will show
             os.write(self._requests.fileno(), chunk.to_bytes())
 
     def answers(self) -> list[dict[str, Any]]:
@@ -67,19 +67,19 @@ class Worker:
         self.ended = self._reader.closed
         return answers
 
-    def hang_up(self) -> None:
-        """Have it end at once, whatever it is doing."""
+    def close_pipe(self) -> None:
+        """End the worker by closing its standard input."""
         with suppress(OSError):
             self._requests.close()
 
     def close(self) -> int:
-        """Hang up and wait for its end; its exit code, negative if a signal ended it. May be called again."""
-        self.hang_up()
+        """End the worker and wait for it; returns its exit code, negative for a signal. May be called again."""
+        self.close_pipe()
         try:
             code = self.process.wait(CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            with suppress(subprocess.TimeoutExpired):  # a dead file system may hold even a killed process
+            with suppress(subprocess.TimeoutExpired):  # an unresponsive file system may block even a killed process
                 self.process.wait(CLOSE_SECONDS)
             code = -signal.SIGKILL if self.process.returncode is None else self.process.returncode
         self._answers.close()
@@ -88,7 +88,7 @@ class Worker:
 
 @contextmanager
 def _stop_signals_blocked() -> Iterator[None]:
-    """A child inherits the mask: it must not die of Ctrl-C before it has said that it ignores it."""
+    """Block the signals for a child that inherits the mask, until it ignores them itself."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -96,8 +96,8 @@ def _stop_signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def how(code: int) -> str:
-    """How a process ended and what that mostly means, for a message; two sentences, without the last full stop."""
+def describe_exit(code: int) -> str:
+    """How a process ended and the likely cause, for a message: two sentences without the last full stop."""
     if code >= 0:
         return f"it ended with exit code {code}. The log of this process says more"
     try:

@@ -1,54 +1,54 @@
-"""What every link promises, whatever it is made of: the two ends, the address they share, their errors.
+"""The interface of a link: its two ends, the address that they share, and their errors.
 
-A link carries messages one way, in order, from one stage to the next; nothing ever travels back but
-permission to send more. `factory` opens both ends, `queue`, `rpc` and `p2p` implement them.
+A link carries messages in one direction and in order, from one stage to the next. Only permission to send more travels
+back. `factory` opens both ends; `queue`, `rpc` and `p2p` implement them.
 """
 
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
+from abc import abstractmethod
+from dataclasses import KW_ONLY, dataclass, field
 
 from torch import Tensor
 
 from pipeline.errors import TrainingError
 from workers.links.messages import Header, Message, TensorSpec
+from workers.run.closable import Closable
 
 
 class LinkTimeout(TrainingError):
-    """The other end did not do its part in time; the link is unharmed and the call may be repeated."""
+    """The other end did not respond in time; the link still works and the call may be repeated."""
 
 
 class LinkClosed(TrainingError):
-    """The other end has gone, orderly or not, or this end was closed; nothing more can travel."""
+    """The other end was closed or its process died, or this end was closed; nothing more can be sent."""
 
 
 class LinkMismatch(TrainingError):
-    """The two ends, or a message and the link, do not fit together."""
+    """The two ends were opened differently, or a message does not fit the link."""
 
 
 @dataclass(frozen=True)
 class LinkAddress:
-    """Everything both ends need to find and to trust each other.
+    """Everything that both ends need to connect and to authenticate.
 
     Args:
         name: for example `link2`; unique in a run.
-        sender: the sending process in words, `stage 2`; `worker_name` of it is its name in an RPC group.
-        receiver: the receiving process in words.
+        sender: name of the sending process, `stage 2`; `worker_name` of it is its name in an RPC group.
+        receiver: name of the receiving process.
         path: Unix socket in the run's private directory; `queue` needs one. Where it is empty `p2p` uses TCP.
         key: authentication key of the run; not used by `rpc`.
-        depth: messages that may wait unreceived before `send` blocks.
-        store: where the two processes of a `p2p` link meet: `file:///PATH` on one host, or `tcp://HOST:PORT` of a
-            store that another process hosts.
-        host: that the receiving process listens on where there is no `path`; the port is published in the store.
+        depth: number of messages that may be unreceived before `send` blocks.
+        store: key-value store of a `p2p` link: `file:///PATH` on one host, or `tcp://HOST:PORT` of a store that
+            another process hosts.
+        host: address that the receiving process listens on where there is no `path`; the port is in the store.
     """
 
     name: str
     sender: str
     receiver: str
+    _: KW_ONLY
     path: str
     key: bytes = field(repr=False)
     depth: int
@@ -59,23 +59,15 @@ class LinkAddress:
         return f"{self.name} ({self.sender} -> {self.receiver})"
 
 
-class _End(ABC):
-    """What both ends have in common: an address, and an end of their own."""
+class _End(Closable):
+    """What both ends have in common."""
 
     def __init__(self, address: LinkAddress, spec: TensorSpec) -> None:
         self.address, self.spec = address, spec
 
     @abstractmethod
     def close(self) -> None:
-        """Give everything back; calling it again does nothing. The other end gets `LinkClosed`."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        """See `Closable.close`. The other end gets `LinkClosed`."""
 
     def _check_fits(self, shape: tuple[int, ...], dtype: object) -> None:
         if not self.spec.admits(shape, dtype):
@@ -95,45 +87,45 @@ class Sender(_End):
         """Bytes of tensors sent so far."""
 
     @property
-    def keeps(self) -> bool:
-        """Whether the link may still read a tensor after `send` has returned, so that its memory must not be reused."""
+    def reads_later(self) -> bool:
+        """Whether the link may read a tensor after `send` has returned, so that the caller must not overwrite it."""
         return True
 
     @abstractmethod
     def await_room(self, timeout: float) -> None:
-        """Wait until the next `send` will find room; who sends over several links asks all of them first.
+        """Wait until the next `send` will find room; a sender over several links waits for all of them first.
 
         Raises:
             LinkTimeout: no room within `timeout` seconds; the link can be used again.
-            LinkClosed: the receiver has gone.
+            LinkClosed: the receiver has ended.
         """
 
     @abstractmethod
     def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
-        """Send one message; block while `depth` messages are unreceived (this is the backpressure).
+        """Send one message; blocks while `depth` messages are unreceived, which is the backpressure of the pipeline.
 
         Args:
-            header: travels as it is.
+            header: sent unchanged.
             tensor: any shape within the spec, contiguous or not, on any device. It arrives contiguous.
-                It must not be modified after the call if the link `keeps` it.
+                It must not be modified after the call where the link `reads_later`.
             timeout: seconds to wait for room.
 
         Raises:
             LinkTimeout: no room in time. Nothing was sent; the link can be used again.
-            LinkClosed: the receiver has gone.
+            LinkClosed: the receiver has ended.
             LinkMismatch: the tensor does not fit the spec.
         """
 
-    def gone(self) -> bool:
-        """Whether the receiver is known to have gone; does not wait, and only some links know before they send."""
+    def peer_gone(self) -> bool:
+        """Whether the receiver is known to have ended; does not block, and only some links know before they send."""
         return False
 
 
 class Receiver(_End):
     """The receiving end; for one thread, except `waiting`."""
 
-    computing: float = 0.0
-    """Seconds of all calls of `recv` together in which it did not wait, but finished what had come."""
+    compute_seconds: float = 0.0
+    """Seconds that all calls of `recv` together have spent computing on received tensors rather than waiting."""
 
     @abstractmethod
     def recv(self, timeout: float) -> Message:
@@ -144,26 +136,26 @@ class Receiver(_End):
 
         Raises:
             LinkTimeout: no message in time; the link can be used again.
-            LinkClosed: the sender has gone. Messages it sent before an orderly close are delivered first.
+            LinkClosed: the sender has ended. Messages that it sent before closing its end are delivered first.
         """
 
     @abstractmethod
     def waiting(self) -> int:
-        """Messages sent and not yet received, about; safe from any thread."""
+        """Approximate number of messages sent and not yet received; safe from any thread."""
 
-    def gone(self) -> bool:
-        """Whether the sender is known to have gone, though messages of it may wait; does not wait itself."""
+    def peer_gone(self) -> bool:
+        """Whether the sender is known to have ended, though messages of it may be left; does not block."""
         return False
 
-    def attend(self) -> None:
-        """Nothing is to be received from this sender now, but from another: where it died, let its successor in."""
+    def accept_successor(self) -> None:
+        """Let a restarted sender connect while the caller waits for others; links without restarts do nothing."""
 
 
 def worker_name(process: str) -> str:
-    """The name in an RPC group of a process in words: `stage 2` is `stage-2`."""
+    """Name of a process in an RPC group: that of `stage 2` is `stage-2`."""
     return re.sub(r"[^A-Za-z0-9_:-]", "-", process)
 
 
 def seconds(timeout: float) -> str:
-    """A time limit for a message."""
+    """A time limit as it is shown in messages."""
     return f"{timeout:g} s"

@@ -1,4 +1,4 @@
-"""The two ends of a link that writes activations in fewer bytes: a codec around the ends of any kind."""
+"""A link that compresses activations: a codec around the two ends of a link of any kind."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from workers.links.messages import Header, Message, TensorSpec
 
 
 def wire_spec(codec: Codec) -> TensorSpec:
-    """What the link beneath is opened for."""
+    """Specification of the inner link, which carries the encoded tensors."""
     return TensorSpec(codec.wire_shape, codec.wire_dtype)
 
 
 class CodedSender(Sender):
-    """Writes activations with a codec.
+    """Encodes activations and sends them.
 
-    A message may be smaller than the link's along any axis, as far as the codec can tell its shape at the other end.
+    A message may be smaller than the link's largest along any axis, if the codec can restore its shape.
 
     Args:
-        inner: sends what the codec wrote; opened for `wire_spec(codec)`.
+        inner: sends the encoded tensors; opened for `wire_spec(codec)`.
         codec: of the activations.
     """
 
@@ -33,7 +33,7 @@ class CodedSender(Sender):
         self._inner.await_room(timeout)
 
     def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
-        """See `Sender.send`; `bytes_sent` counts what is on the wire."""
+        """See `Sender.send`; `bytes_sent` counts encoded bytes."""
         self._check_fits(tuple(tensor.shape), tensor.dtype)
         if not self._codec.restores(tuple(tensor.shape)):
             found = f"a tensor {list(tensor.shape)} does not fit the link, which was opened for {self.spec}"
@@ -42,9 +42,9 @@ class CodedSender(Sender):
         self._inner.send(header, self._codec.encode(tensor.detach()), timeout)
         self.bytes_sent = self._inner.bytes_sent
 
-    def gone(self) -> bool:
-        """See `Sender.gone`."""
-        return self._inner.gone()
+    def peer_gone(self) -> bool:
+        """See `Sender.peer_gone`."""
+        return self._inner.peer_gone()
 
     def close(self) -> None:
         """See `Sender.close`."""
@@ -52,10 +52,10 @@ class CodedSender(Sender):
 
 
 class CodedReceiver(Receiver):
-    """Reads what a `CodedSender` wrote.
+    """Receives and decodes what a `CodedSender` sent.
 
     Args:
-        inner: receives what the codec wrote; opened for `wire_spec(codec)`.
+        inner: receives the encoded tensors; opened for `wire_spec(codec)`.
         codec: of the activations.
     """
 
@@ -72,9 +72,9 @@ class CodedReceiver(Receiver):
         """See `Receiver.waiting`."""
         return self._inner.waiting()
 
-    def gone(self) -> bool:
-        """See `Receiver.gone`."""
-        return self._inner.gone()
+    def peer_gone(self) -> bool:
+        """See `Receiver.peer_gone`."""
+        return self._inner.peer_gone()
 
     def close(self) -> None:
         """See `Receiver.close`."""

@@ -1,8 +1,8 @@
-"""How the two ends of a framed link find each other: the right processes, and agreed on what they will carry.
+"""Connects the two ends of a framed link, authenticates them and compares their settings.
 
-On one host they meet at a Unix socket. Where the address has none the receiver listens on a free TCP port and
-publishes it in the store of the link's address, for as long as it waits: a link that is opened again, after one of
-the processes died, never finds the port of the time before.
+On one host they connect through a Unix socket. Where the address has none, the receiver listens on a free TCP port and
+publishes it in the store of the link's address for as long as it waits. So a link that is opened again, after one of
+the processes died, never finds an old port.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from workers.links.base import LinkAddress, LinkClosed, LinkMismatch, LinkTimeou
 from workers.links.handshake import MAX_HELLO_BYTES, compare_hellos
 from workers.links.store import LinkStore
 
-STRANGER_SECONDS = 2.0
-"""A connection that does not authenticate within this is dropped, so that the right one gets its turn."""
+AUTHENTICATION_SECONDS = 2.0
+"""A connection that does not authenticate within this is closed, so that the next one gets its turn."""
 
 LOOK_AGAIN_SECONDS = 0.5
-"""A published port is tried for this long before the store is asked whether it still is the right one."""
+"""A published port is tried for this long before it is read again from the store."""
 
 _log = logging.getLogger(__name__)
 
 
 def connect_to_receiver(address: LinkAddress, timeout: float) -> Connection:
-    """The sender's way in. Raises `LinkMismatch` for a wrong key, `LinkTimeout` where nobody listens."""
+    """Connect as the sender. Raises `LinkMismatch` for a wrong key, `LinkTimeout` if the receiver does not listen."""
     try:
         if address.path:
             return wire.connect(address.path, address.key, timeout)
@@ -43,17 +43,20 @@ def connect_to_receiver(address: LinkAddress, timeout: float) -> Connection:
         raise LinkTimeout(f"{address}: no receiver within {seconds(timeout)}: {error}") from None
 
 
-def await_sender(address: LinkAddress, timeout: float) -> Connection:
-    """The receiver's side: listen until a process with the run's key has connected. Raises `LinkTimeout`."""
+def accept_sender(address: LinkAddress, timeout: float) -> Connection:
+    """Listen as the receiver until a process with the run's key has connected. Raises `LinkTimeout`."""
     deadline = time.monotonic() + timeout
     refused = 0
     try:
-        with contextlib.closing(wire.listen(address.path or (address.host, 0))) as listener, _found(address, listener):
+        with (
+            contextlib.closing(wire.listen(address.path or (address.host, 0))) as listener,
+            _address_published(address, listener),
+        ):
             while True:
                 accepted = wire.accept(listener, deadline - time.monotonic())
-                limit = min(STRANGER_SECONDS, max(deadline - time.monotonic(), 0.01))
+                limit = min(AUTHENTICATION_SECONDS, max(deadline - time.monotonic(), 0.01))
                 try:
-                    return wire.welcome(accepted, address.key, limit)
+                    return wire.authenticate(accepted, address.key, limit)
                 except (AuthenticationError, EOFError, OSError) as error:
                     refused += 1
                     _log.warning("%s: refused a connection that is not %s's (%s)", address, address.sender, error)
@@ -65,8 +68,10 @@ def await_sender(address: LinkAddress, timeout: float) -> Connection:
             wire.remove_socket_file(address.path)
 
 
-def agree(connection: Connection, address: LinkAddress, ours: bytes, deadline: float, *, sending: bool) -> bytes:
-    """Exchange statements and compare them; the other end's. Raises the three link errors."""
+def exchange_hellos(
+    connection: Connection, address: LinkAddress, ours: bytes, deadline: float, *, sending: bool
+) -> bytes:
+    """Exchange hellos and compare them; returns the other end's. Raises the three link errors."""
     peer = address.receiver if sending else address.sender
     try:
         connection.send_bytes(ours)
@@ -90,23 +95,23 @@ def closed_on_error(connection: Connection) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _found(address: LinkAddress, listener: socket.socket) -> Iterator[None]:
-    """Let the sender find a TCP listener for as long as the block runs; a Unix socket is found by its path."""
+def _address_published(address: LinkAddress, listener: socket.socket) -> Iterator[None]:
+    """Publish the port of a TCP listener while the block runs; the path of a Unix socket is known."""
     if address.path:
         yield
         return
     store = LinkStore(address)
-    store.publish(f"{address.host} {listener.getsockname()[1]}")
+    store.publish_address(f"{address.host} {listener.getsockname()[1]}")
     try:
         yield
     finally:
-        store.withdraw()
+        store.withdraw_address()
 
 
 def _connect_over_tcp(address: LinkAddress, deadline: float) -> Connection:
     store = LinkStore(address)
     while True:
-        host, port = store.published(deadline).split()
+        host, port = store.wait_for_address(deadline).split()
         try:
             return wire.connect((host, int(port)), address.key, min(LOOK_AGAIN_SECONDS, deadline - time.monotonic()))
         except TimeoutError:

@@ -1,4 +1,4 @@
-"""Opens the two ends of a link of any kind; the only place that knows which kinds there are."""
+"""Opens the two ends of a link of any kind; the only module that lists the kinds."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def open_sender(
     codec: str = "none",
     device: torch.device = CPU,
 ) -> Sender:
-    """Open the sending end; blocks until the receiving end has been opened too.
+    """Open the sending end; blocks until the receiving end is opened, too.
 
     Args:
-        kind: `queue` on one host; `rpc` on any, once `agent.start_agent` has returned; `p2p` on any.
+        kind: `queue` for one host; `p2p` for any hosts; `rpc` for any hosts, after `rpc_agent.start_agent`.
         address: the same at both ends.
         spec: the largest tensor that will be sent.
         timeout: seconds.
-        codec: how activations are written on the wire (`pipeline.stage.codecs`); images travel as they are.
-        device: where the tensors are that will be sent; a `p2p` link between two GPUs never leaves them.
+        codec: encoding of activations (`pipeline.stage.codecs`); `none` for images.
+        device: of the tensors that will be sent; a `p2p` link between two GPUs does not copy them to the host.
 
     Raises:
         LinkTimeout: the other end was not opened in time.
@@ -56,7 +56,7 @@ def open_receiver(
 
     Args:
         kind, address, spec, timeout, codec: as `open_sender`.
-        device: where received tensors are wanted.
+        device: that received tensors are moved to.
     """
     coder = build_codec(codec, spec.shape, spec.dtype)
     if coder is None:
@@ -64,7 +64,7 @@ def open_receiver(
     return CodedReceiver(_open_receiver(kind, address, wire_spec(coder), timeout, codec, device), coder)
 
 
-# Each kind is imported when it is used: a run over shared memory never loads the RPC framework.
+# Each kind is imported when it is used, so that a run over shared memory does not load the RPC framework.
 def _open_sender(
     kind: Kind, address: LinkAddress, spec: TensorSpec, timeout: float, codec: str, device: torch.device
 ) -> Sender:

@@ -1,8 +1,17 @@
-"""The two ends of a link whose headers travel over an authenticated socket; how the tensors travel is left open.
+"""The two ends of a link whose headers travel over an authenticated socket; subclasses transfer the tensors.
 
-A frame is the shape of a tensor and its header. For every message taken one byte travels back and allows one more,
-so the messages that wait are bounded by construction. When a process dies the kernel closes its socket, which is
-how the other end learns of it at once.
+A frame is the shape of a tensor and its header. For every message that the receiver takes, one byte travels back, the
+credit for one more. With `depth` 2:
+
+    sender                                              receiver
+    send 0   sent 1, taken 0   -- frame 0 -->
+    send 1   sent 2, taken 0   -- frame 1 -->
+    send 2   blocks: sent - taken == depth
+                               <-- TAKEN ---            recv 0
+             sent 2, taken 1   -- frame 2 -->
+
+So at most `depth` messages are unreceived, however fast the sender is. When a process dies the kernel closes its
+socket, by which the other end notices at once.
 """
 
 from __future__ import annotations
@@ -23,16 +32,16 @@ from workers.links.messages import MAX_HEADER_BYTES, Header, Message, TensorSpec
 
 TAKEN, ARRIVED, CLOSING = b"+", b"=", b"x"
 GONE = (BrokenPipeError, ConnectionResetError, EOFError)
-"""How a socket says that the process at its other end is no more."""
+"""Errors of a socket whose peer has ended."""
 
 MAX_FRAME_BYTES = MAX_HEADER_BYTES + 1024
 
 
 class FramedSender(Sender):
-    """Announces each message by a frame, and lets `_carry` take care of the tensor.
+    """Announces each message by a frame, and transfers the tensor by `_send_tensor`.
 
     Args:
-        address, spec: what the two ends agreed on.
+        address, spec: as agreed with the receiver.
         connection: to the receiver, authenticated.
     """
 
@@ -41,60 +50,60 @@ class FramedSender(Sender):
         self._connection = connection
         self._sent = self._taken = 0
         self._all_arrived = False
-        self._over: str | None = None
+        self._closed_because: str | None = None
 
     def await_room(self, timeout: float) -> None:
         """See `Sender.await_room`."""
         deadline = time.monotonic() + timeout
-        self._read_answers()  # also where there is room: the receiver may have gone
-        while self._over is None and self._sent - self._taken >= self.address.depth:
+        self._read_answers()  # also where there is room: the receiver may have ended
+        while self._closed_because is None and self._sent - self._taken >= self.address.depth:
             if not self._connection.poll(max(deadline - time.monotonic(), 0.0)):
                 raise LinkTimeout(
                     f"{self.address}: no room within {seconds(timeout)}: {self.address.receiver} has not taken any of "
                     f"the {self.address.depth} messages that wait (link.depth)"
                 )
             self._read_answers()
-        if self._over is not None:
-            raise LinkClosed(f"{self.address}: cannot send message {self._sent}: {self._over}")
+        if self._closed_because is not None:
+            raise LinkClosed(f"{self.address}: cannot send message {self._sent}: {self._closed_because}")
 
     def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
         """See `Sender.send`."""
         self._check_fits(tuple(tensor.shape), tensor.dtype)
         self.await_room(timeout)
         try:
-            self._carry(self._sent, tensor.detach())
+            self._send_tensor(self._sent, tensor.detach())
             self._connection.send_bytes(_frame(header, tensor))
         except OSError as error:
-            self._read_answers()  # the receiver may have said that it closes
+            self._read_answers()  # the receiver may have announced that it closes
             self._end(f"{self.address.receiver} cannot be reached ({error.strerror or error})")
-            raise LinkClosed(f"{self.address}: message {self._sent} was not sent: {self._over}") from None
+            raise LinkClosed(f"{self.address}: message {self._sent} was not sent: {self._closed_because}") from None
         self._sent += 1
         self.bytes_sent += tensor.numel() * tensor.element_size()
 
-    def gone(self) -> bool:
-        """See `Sender.gone`."""
+    def peer_gone(self) -> bool:
+        """See `Sender.peer_gone`."""
         self._read_answers()
-        return self._over is not None
+        return self._closed_because is not None
 
     def close(self) -> None:
-        """Say that no more follows; what was sent can still be received."""
+        """Tell the receiver that no more follows; what was sent can still be received."""
         with contextlib.suppress(OSError):
             self._connection.send_bytes(CLOSING)
-        self._let_go()
+        self._release()
         self._end("this end was closed")
         self._connection.close()
 
     @abstractmethod
-    def _carry(self, number: int, tensor: Tensor) -> None:
-        """Set the tensor of message `number` on its way; there is room. Raises `OSError` if there is no way."""
+    def _send_tensor(self, number: int, tensor: Tensor) -> None:
+        """Transfer the tensor of message `number`, for which there is room. Raises `OSError` if that fails."""
 
     @abstractmethod
-    def _let_go(self) -> None:
-        """Give back what carries tensors; called once the receiver knows that no more follows, perhaps again."""
+    def _release(self) -> None:
+        """Release what transfers tensors; called when the receiver knows that no more follows, and possibly again."""
 
     def _read_answers(self) -> None:
         try:
-            while self._over is None and self._connection.poll(0):
+            while self._closed_because is None and self._connection.poll(0):
                 answer = self._connection.recv_bytes(1)
                 if answer == CLOSING:
                     self._end(f"{self.address.receiver} closed its end")
@@ -104,16 +113,16 @@ class FramedSender(Sender):
             self._end(f"{self.address.receiver} ended without closing the link")
 
     def _end(self, reason: str) -> None:
-        self._over = self._over or reason
+        self._closed_because = self._closed_because or reason
 
 
 class FramedReceiver(Receiver):
-    """Takes frames in order, and lets `_fetch` find their tensors.
+    """Takes frames in order, and their tensors from `_tensor_of`.
 
     Args:
-        address, spec: what the two ends agreed on.
+        address, spec: as agreed with the sender.
         connection: to the sender, authenticated.
-        device: where tensors are wanted.
+        device: that tensors are moved to.
     """
 
     def __init__(self, address: LinkAddress, spec: TensorSpec, connection: Connection, device: torch.device) -> None:
@@ -121,51 +130,51 @@ class FramedReceiver(Receiver):
         self._connection = connection
         self._device = device
         self._received = 0
-        self._over: str | None = None
+        self._closed_because: str | None = None
 
     def recv(self, timeout: float) -> Message:
         """See `Receiver.recv`. On the CPU the tensor is the link's own memory."""
         header, shape = _unframe(self._next_frame(timeout))
         self._check_fits(shape, self.spec.dtype)
-        tensor = self._fetch(self._received, shape)
+        tensor = self._tensor_of(self._received, shape)
         self._received += 1
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # sent, closed and gone is in order
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a sender that has closed needs no credit
             self._answer(TAKEN)
         return Message(header, tensor)
 
-    def gone(self) -> bool:
-        """See `Receiver.gone`."""
-        return self._over is not None or wire.has_ended(self._connection)
+    def peer_gone(self) -> bool:
+        """See `Receiver.peer_gone`."""
+        return self._closed_because is not None or wire.has_ended(self._connection)
 
     def close(self) -> None:
-        """Tell the sender, and let go of the memory (a tensor still held keeps it alive)."""
+        """Tell the sender, and release the memory (a tensor in use keeps it alive)."""
         with contextlib.suppress(OSError):
             self._answer(CLOSING)
-        self._over = self._over or "this end was closed"
-        self._let_go()
+        self._closed_because = self._closed_because or "this end was closed"
+        self._release()
         self._connection.close()
 
     @abstractmethod
-    def _fetch(self, number: int, shape: tuple[int, ...]) -> Tensor:
-        """The tensor of message `number`, which is there, on the device; that of the message before is given back."""
+    def _tensor_of(self, number: int, shape: tuple[int, ...]) -> Tensor:
+        """The tensor of message `number`, which has arrived, on the device; frees the slot of the previous one."""
 
     @abstractmethod
-    def _let_go(self) -> None:
-        """Give back what carries tensors; may be called again."""
+    def _release(self) -> None:
+        """Release what transfers tensors; may be called again."""
 
     def _frame_within(self, timeout: float) -> bool:
         """Whether a frame, or the end of the link, can be read within `timeout` seconds."""
         return self._connection.poll(timeout)
 
     def _read_frame(self) -> bytes:
-        """The next frame; raises `EOFError` or `OSError` where the sender has gone."""
+        """The next frame; raises `EOFError` or `OSError` where the sender has ended."""
         return self._connection.recv_bytes(MAX_FRAME_BYTES)
 
     def _answer(self, answer: bytes) -> None:
         self._connection.send_bytes(answer)
 
     def _next_frame(self, timeout: float) -> bytes:
-        if self._over is None:
+        if self._closed_because is None:
             try:
                 if not self._frame_within(max(timeout, 0.0)):
                     raise LinkTimeout(
@@ -175,10 +184,10 @@ class FramedReceiver(Receiver):
                 frame = self._read_frame()
                 if frame != CLOSING:
                     return frame
-                self._over = f"{self.address.sender} closed its end after {self._received} messages"
+                self._closed_because = f"{self.address.sender} closed its end after {self._received} messages"
             except (*GONE, OSError):
-                self._over = f"{self.address.sender} ended without closing the link"
-        raise LinkClosed(f"{self.address}: message {self._received} cannot be received: {self._over}")
+                self._closed_because = f"{self.address.sender} ended without closing the link"
+        raise LinkClosed(f"{self.address}: message {self._received} cannot be received: {self._closed_because}")
 
 
 def _frame(header: Header, tensor: Tensor) -> bytes:

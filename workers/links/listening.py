@@ -1,9 +1,8 @@
-"""Ports that libraries open and never close, closed to newcomers once those that they were opened for have come.
+"""Stops Gloo's ports from accepting further connections once a process group has formed.
 
-Gloo listens as long as a process group lives, asks nobody for a key, keeps whatever connects, and ends the process
-when that has used up its open files. It needs its port only while the group forms. The socket cannot be closed under
-it; but a socket may carry a filter, and one that lets nothing pass has the kernel drop whatever else would connect.
-Connections that have been made do not pass that socket any more.
+Gloo listens as long as a process group lives, authenticates nobody, keeps every connection, and ends the process when
+these have used up its open files. It needs the port only while the group forms. We cannot close Gloo's socket, but we
+can attach a packet filter that drops everything to it. Established connections have sockets of their own and continue.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from collections.abc import Iterator
 _ATTACH_FILTER = 26
 """SO_ATTACH_FILTER of Linux."""
 _DROP_EVERYTHING = struct.pack("HBBI", 0x06, 0, 0, 0)
-"""One instruction of the kernel's packet filters: return 0, of a packet keep no byte."""
+"""A packet filter (BPF) of one instruction: return 0, keep no byte of the packet."""
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 _log = logging.getLogger(__name__)
 
@@ -29,8 +28,8 @@ _log = logging.getLogger(__name__)
 class _Formations:
     """The groups that threads of this process are forming at the moment.
 
-    Nobody can tell to which of them a port belongs. So those that have been opened since the first of them began are
-    closed when the last of them has formed.
+    A port does not show to which group it belongs. So all ports that were opened since the first group began are
+    filtered when the last has formed.
     """
 
     def __init__(self) -> None:
@@ -42,16 +41,16 @@ class _Formations:
     def begin(self) -> None:
         with self._lock:
             if self._count == 0:
-                self._before = listening()
+                self._before = listening_sockets()
             self._count += 1
 
     def end(self) -> None:
         with self._lock:
             self._count -= 1
             if self._count == 0:
-                for inode, descriptor in listening().items():
+                for inode, descriptor in listening_sockets().items():
                     if inode not in self._before and inode not in self._own:
-                        close_to_newcomers(descriptor)
+                        refuse_newcomers(descriptor)
 
     def keep(self, inode: int) -> None:
         with self._lock:
@@ -63,7 +62,7 @@ _formations = _Formations()
 
 @contextlib.contextmanager
 def closed_afterwards() -> Iterator[None]:
-    """Ports on which a library begins to listen inside of the block admit nobody after it, or after others like it.
+    """Filter the ports that a library opens inside the block, at its end or at that of the last concurrent block.
 
     Where the system has no such filters, the ports stay open.
     """
@@ -75,12 +74,12 @@ def closed_afterwards() -> Iterator[None]:
 
 
 def keep_open(listener: socket.socket) -> None:
-    """A port of our own, which asks for the key, goes on admitting whoever comes."""
+    """Exempt a listener of ours, which authenticates its clients."""
     _formations.keep(os.fstat(listener.fileno()).st_ino)
 
 
-def listening() -> dict[int, int]:
-    """The descriptors of this process that listen on a port, by inode: numbers are given away again."""
+def listening_sockets() -> dict[int, int]:
+    """Descriptors of this process that listen on a port, by inode, because descriptor numbers are reused."""
     found = {}
     for descriptor in _sockets():
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as sock:
@@ -89,8 +88,8 @@ def listening() -> dict[int, int]:
     return found
 
 
-def close_to_newcomers(descriptor: int) -> None:
-    """Have the kernel drop what arrives at a listening socket; what is connected already stays connected."""
+def refuse_newcomers(descriptor: int) -> None:
+    """Have the kernel drop all packets to a listening socket; established connections continue."""
     code = ctypes.create_string_buffer(_DROP_EVERYTHING)
     program = struct.pack("HL", 1, ctypes.addressof(code))
     try:
@@ -103,7 +102,7 @@ def close_to_newcomers(descriptor: int) -> None:
 def _sockets() -> Iterator[int]:
     try:
         numbers = os.listdir("/proc/self/fd")
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return
     for number in numbers:
         with contextlib.suppress(OSError):  # it has been closed meanwhile

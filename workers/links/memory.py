@@ -1,7 +1,7 @@
-"""Nameless shared memory, and the messages of one link in it.
+"""Anonymous shared memory, and the messages of one link in it.
 
-An anonymous memory file has no name in any directory, so there is nothing to clean up and nothing can
-be left behind, not even when every process is killed: the kernel frees it with its last user.
+The memory is a file without a name in any directory. The kernel frees it with its last user, so that nothing is left
+behind even when every process is killed.
 """
 
 from __future__ import annotations
@@ -29,19 +29,23 @@ SEALS = getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_GROW", 0) | 
 class SlotMemory:
     """`depth + 1` page-aligned slots, each as large as the largest message, and a count of messages sent.
 
-    Message `n` lives in slot `n mod (depth + 1)`: with at most `depth` messages unreceived, the slot of
-    the message received last is never written, so its receiver may use it in place.
+    Message `n` is in slot `n mod (depth + 1)`. At most `depth` messages are unreceived, so the slot of the message
+    that was received last is not overwritten, and its receiver may use it in place. With `depth` 2:
+
+        slot 0    3: in use by the receiver
+        slot 1    4: unreceived
+        slot 2    5: unreceived; message 6 needs slot 0, and waits for the credit that comes when 4 is taken
 
     Args:
-        descriptor: of a file of at least `size(spec, depth)` bytes; not kept open.
+        descriptor: of a file of at least `size(spec, depth)` bytes; may be closed afterwards.
         spec: the largest message.
-        depth: messages that may wait.
+        depth: number of messages that may be unreceived.
     """
 
     def __init__(self, descriptor: int, spec: TensorSpec, depth: int) -> None:
         self._dtype, self._slots = spec.dtype, depth + 1
         self._slot_bytes = whole_pages(spec.nbytes)
-        # Touching every page now keeps page faults out of the first lap.
+        # Touching every page now keeps page faults out of the first steps.
         flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
         mapped = mmap.mmap(descriptor, self.size(spec, depth), flags=flags)
         self._bytes: Tensor = torch.frombuffer(mapped, dtype=torch.uint8)  # keeps the mapping alive
@@ -54,7 +58,7 @@ class SlotMemory:
 
     @property
     def sent(self) -> int:
-        """Messages sent so far, readable at both ends."""
+        """Number of messages sent so far; both ends can read it."""
         return int(self._sent.item())
 
     @sent.setter
@@ -62,25 +66,25 @@ class SlotMemory:
         self._sent.fill_(count)
 
     def message(self, index: int, shape: tuple[int, ...]) -> Tensor:
-        """The memory of message `index` as a contiguous tensor of `shape`."""
+        """The memory of message `index`, as a contiguous tensor of `shape`."""
         start = mmap.PAGESIZE + index % self._slots * self._slot_bytes
         nbytes = prod(shape) * self._dtype.itemsize
         return self._bytes[start : start + nbytes].view(self._dtype).view(shape)
 
 
 @contextlib.contextmanager
-def memory_file(spec: TensorSpec, depth: int, what: str) -> Iterator[int]:
-    """Descriptor of a new nameless file, its pages reserved; closed on leaving (mappings stay).
+def memory_file(spec: TensorSpec, depth: int, owner: str) -> Iterator[int]:
+    """Descriptor of a new anonymous file with reserved pages; closed at the end of the block (mappings stay).
 
     Raises:
-        TrainingError: there is not that much memory.
+        TrainingError: there is not enough memory.
     """
     size = SlotMemory.size(spec, depth)
     try:
         descriptor = nameless_file("onward-link", size)
     except OSError as error:
         raise TrainingError(
-            f"{what}: {size / 1e9:.2f} GB of shared memory for {depth + 1} messages of {spec} cannot be had "
+            f"{owner}: {size / 1e9:.2f} GB of shared memory for {depth + 1} messages of {spec} cannot be had "
             f"({error.strerror}). Lower link.depth or data.batch_size"
         ) from None
     try:
@@ -90,14 +94,14 @@ def memory_file(spec: TensorSpec, depth: int, what: str) -> Iterator[int]:
 
 
 def nameless_file(label: str, size: int) -> int:
-    """Descriptor of a new file of `size` bytes, all of them reserved, which nobody can make shorter.
+    """Descriptor of a new anonymous file of `size` reserved bytes, which nobody can truncate.
 
-    `label` is what tools show it as.
+    Tools such as `lsof` show it as `label`.
 
     Raises:
-        OSError: there is not that much memory.
+        OSError: there is not enough memory.
     """
-    # The kernel would try, and kill whoever stands in its way.
+    # The kernel would try, and kill processes until the memory suffices.
     if size > min([os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE, *bytes_left_in_cgroups()]):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     descriptor = open_unnamed_file(label)
@@ -114,7 +118,7 @@ def nameless_file(label: str, size: int) -> int:
 
 
 def is_sealed(descriptor: int) -> bool:
-    """Whether nobody can make a file shorter: reading what is mapped and gone would end the process by a signal.
+    """Whether nobody can truncate a file: reading a mapped page that was cut off would kill the process (SIGBUS).
 
     True where the system has no seals.
     """
@@ -128,7 +132,7 @@ def is_sealed(descriptor: int) -> bool:
 
 @functools.cache
 def _can_seal() -> bool:
-    """Whether this system has files in memory that can be sealed; some sandboxes have them and no seals."""
+    """Whether this system can seal anonymous files; some sandboxes support the files and not the seals."""
     if not SEALS:
         return False
     try:

@@ -1,13 +1,13 @@
-"""What travels between processes: the header of a batch, and the shape a link is opened for.
+"""What links carry: the header of a batch, the specification of its tensor, and both together as a message.
 
-Everything here turns into plain JSON bytes and back; nothing is ever unpickled.
+Headers are encoded as JSON; nothing is unpickled.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from math import prod
 
 import numpy as np
@@ -17,34 +17,35 @@ from numpy.typing import NDArray
 from pipeline.errors import TrainingError
 
 MAX_HEADER_BYTES = 4 * 1024 * 1024
-"""Room for the labels and the numbers of a batch of a quarter of a million images."""
+"""Suffices for labels and image indices of a batch of a quarter of a million images."""
 MAX_COUNT = 2**62
-"""No run has as many steps; sums of two still fit into 64 bits."""
+"""More steps than any run has; the sum of two still fits into 64 bits."""
 LABEL_BYTES, SAMPLE_BYTES = 4, 8
 
 
 @dataclass(frozen=True)
 class Header:
-    """One step, as the coordinator numbered it; it travels with the batch through every stage.
+    """Metadata of one step, written by the coordinator and sent with the batch through every stage.
 
     Args:
         step: counted from 0.
         epoch: counted from 0.
         noise_levels: standard deviation of the noise at stage 1, 2, ...
         last: no batch follows this one.
-        learner: the only stage, from 1, that learns from this batch; None if all do. Stages before it run
-            forward only, and the batch does not travel beyond it.
+        learner: the only stage, from 1, that updates its parameters with this batch; None if all do. Stages before
+            it run forward only, and the batch is not sent beyond it.
         snapshot: every stage that the batch reaches writes its state after the step.
-        leave: the run stops here, to go on another day; only together with `last`.
+        leave: the run stops after this batch, to be resumed later; only together with `last`.
         labels: of the images, as 32-bit integers, little-endian; empty unless a loss uses them.
-        samples: numbers of the images in the data set, as 64-bit integers, little-endian; empty unless stage 1
-            draws something for each of them.
+        samples: indices of the images in the data set, as 64-bit integers, little-endian; empty unless stage 1
+            draws random augmentations for each of them.
         data_set: fingerprint of the data set; empty unless stage 1 reads the images itself.
     """
 
     step: int
     epoch: int
     noise_levels: tuple[float, ...]
+    _: KW_ONLY
     last: bool = False
     learner: int | None = None
     snapshot: bool = False
@@ -55,22 +56,22 @@ class Header:
 
     @property
     def label_tensor(self) -> torch.Tensor | None:
-        """The labels `[B]`, int64; None if they did not travel."""
+        """The labels `[B]`, int64; None if they were not sent."""
         if not self.labels:
             return None
         return torch.from_numpy(np.frombuffer(self.labels, dtype="<i4").astype(np.int64))
 
     @property
     def sample_numbers(self) -> NDArray[np.int64]:
-        """The numbers of the images of the whole batch, `[B]`; `[0]` if they did not travel."""
+        """Indices of the images of the whole batch, `[B]`; `[0]` if they were not sent."""
         return np.frombuffer(self.samples, dtype="<i8").astype(np.int64)
 
     def reaches(self, stage: int) -> bool:
-        """Whether the batch travels to `stage`."""
+        """Whether the batch is sent as far as `stage`."""
         return self.learner is None or stage <= self.learner
 
     def to_bytes(self) -> bytes:
-        """One line of JSON, UTF-8, then the labels, then the numbers of the images."""
+        """One line of JSON in UTF-8, then the labels, then the indices of the images."""
         fields = [self.step, self.epoch, self.noise_levels, self.last, self.learner, self.snapshot, self.leave]
         line = json.dumps([*fields, self.data_set, len(self.labels)])
         return line.encode() + b"\n" + self.labels + self.samples
@@ -90,17 +91,27 @@ class Header:
                 raise ValueError(f"step {step} of epoch {epoch}, learner {learner}")
             if not all(math.isfinite(level) and level >= 0 for level in levels):
                 raise ValueError(f"noise levels {levels}")
-            marks = bool(last), learner, bool(snapshot), bool(leave)
-            return cls(step, epoch, levels, *marks, rest[:size], rest[size:], str(data_set))
+            return cls(
+                step,
+                epoch,
+                levels,
+                last=bool(last),
+                learner=learner,
+                snapshot=bool(snapshot),
+                leave=bool(leave),
+                labels=rest[:size],
+                samples=rest[size:],
+                data_set=str(data_set),
+            )
         except (ValueError, TypeError, RecursionError, OverflowError) as error:
             raise TrainingError(f"a link delivered bytes that are not a header ({error})") from None
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """The largest tensor a link carries; agreed on by both ends at the handshake.
+    """The largest tensor that a link carries; compared at the handshake.
 
-    A message may be smaller along any axis (the last batch of an epoch), never larger.
+    A message may be smaller along any axis, as in the last batch of an epoch, never larger.
     """
 
     shape: tuple[int, ...]

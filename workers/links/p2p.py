@@ -1,10 +1,10 @@
-"""The link between two processes of any hosts by send and receive, into buffers that wait for the messages.
+"""The link between processes of any hosts, by point-to-point transfers of Gloo or NCCL into posted receive buffers.
 
-Headers, credits and closing are those of `framed`; the tensors take a way of their own, a `Pair`: Gloo, or NCCL
-where both ends are on GPUs of their own. The receiver has `depth + 1` slots and asks for a slot's next message before
-it lets the sender send one, so every message that can be on its way has its place. A thread of the receiver notes
-what has arrived; it is what lets a receive give up in time, and an orderly close be confirmed, without being disturbed
-in the transfer. The socket is authenticated; the transfers of Gloo and NCCL are not, so use a network of your own.
+Headers, credits and closing are those of `framed`; the tensors are transferred by a `Pair`: Gloo, or NCCL where each
+end has a GPU of its own. The receiver has `depth + 1` slots. It posts the receive into a slot before it gives the
+sender the credit for the message, so every message in flight has a buffer. A thread of the receiver waits for the
+transfers: so `recv` can time out, and a close can be confirmed, without interrupting a transfer. The socket is
+authenticated; the transfers of Gloo and NCCL are not, so use a private network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.distributed import Work
 
 from workers.links import wire
 from workers.links.base import LinkAddress, LinkClosed, LinkTimeout, seconds
-from workers.links.connecting import agree, await_sender, closed_on_error, connect_to_receiver
+from workers.links.connecting import accept_sender, closed_on_error, connect_to_receiver, exchange_hellos
 from workers.links.framed import ARRIVED, CLOSING, FramedReceiver, FramedSender
 from workers.links.handshake import hello_bytes, parse_hello
 from workers.links.messages import TensorSpec
@@ -32,50 +32,50 @@ from workers.links.pair_group import RECEIVER, SENDER, GlooPair, NcclPair, Pair,
 from workers.links.store import LinkStore
 
 FLUSH_SECONDS = 10.0
-"""Longest wait of an orderly close for messages that are still on the wire."""
+"""Longest wait of `close` for messages that are still in flight."""
 
 PAIR_SECONDS = 20.0
-"""Two live processes that have just agreed form their pair within this."""
+"""Limit for two processes that have exchanged hellos to form their pair."""
 
 LOCALHOST = "127.0.0.1"
 _log = logging.getLogger(__name__)
 
 
 class P2pSender(FramedSender):
-    """Sends straight from the caller's memory where it can; opened by `open_p2p_sender`.
+    """Sends from the caller's memory without a copy where possible; opened by `open_p2p_sender`.
 
-    A tensor is kept until its message has been taken. One that is smaller than the link's largest, strided or on
-    another device is copied first: a slot always travels whole.
+    A tensor is referenced until its message has been taken. One that is smaller than the link's largest, strided or
+    on another device is copied first, because a whole slot is transferred.
     """
 
     def __init__(self, address: LinkAddress, spec: TensorSpec, connection: Connection, pair: Pair) -> None:
         super().__init__(address, spec, connection)
         self._pair: Pair | None = pair
-        self._on_its_way: deque[tuple[int, list[Work], Tensor]] = deque()
+        self._in_flight: deque[tuple[int, list[Work], Tensor]] = deque()
 
-    def _carry(self, number: int, tensor: Tensor) -> None:
+    def _send_tensor(self, number: int, tensor: Tensor) -> None:
         assert self._pair is not None  # there was room, so this end is open
-        while self._on_its_way and self._on_its_way[0][0] < self._taken:
-            self._pair.settle(self._on_its_way.popleft()[1])
+        while self._in_flight and self._in_flight[0][0] < self._taken:
+            self._pair.wait_sent(self._in_flight.popleft()[1])
         payload = _whole_slot(tensor, _slot_bytes(self.spec), self._pair.device)
-        self._on_its_way.append((number, self._pair.send(payload), payload))
+        self._in_flight.append((number, self._pair.send(payload), payload))
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._pair is None:
             return
         deadline = time.monotonic() + FLUSH_SECONDS
-        while self._over is None and self._taken < self._sent and not self._all_arrived:
+        while self._closed_because is None and self._taken < self._sent and not self._all_arrived:
             if not self._connection.poll(max(deadline - time.monotonic(), 0.0)):
                 _log.warning("%s: messages may be lost: %s did not confirm them", self.address, self.address.receiver)
                 break
             self._read_answers()
         self._pair.close()
         self._pair = None
-        self._on_its_way.clear()
+        self._in_flight.clear()
 
 
 class P2pReceiver(FramedReceiver):
-    """Hands out the slots that messages were received into; opened by `open_p2p_receiver`."""
+    """Returns the slots that messages were received into; opened by `open_p2p_receiver`."""
 
     def __init__(
         self, address: LinkAddress, spec: TensorSpec, connection: Connection, device: torch.device, pair: Pair
@@ -84,35 +84,35 @@ class P2pReceiver(FramedReceiver):
         self._pair: Pair | None = pair
         size = _slot_bytes(spec)
         self._slots = [torch.empty(size, dtype=torch.uint8, device=pair.device) for _ in range(address.depth + 1)]
-        self._arrivals: list[PendingReceive] = [pair.expect(slot) for slot in self._slots]
+        self._receives: list[PendingReceive] = [pair.post_receive(slot) for slot in self._slots]
         self._changed = threading.Condition()
         self._arrived: deque[bytes] = deque()
         self._ended: bytes | None = None
-        """How the sender left: it said so, or (empty) it did not."""
+        """`CLOSING` if the sender has closed its end, empty if it ended without that, None while it lives."""
         self._writing = threading.Lock()
-        self._thread = threading.Thread(target=self._note_arrivals, name=f"{address.name}-arrivals", daemon=True)
+        self._thread = threading.Thread(target=self._track_receives, name=f"{address.name}-arrivals", daemon=True)
         self._thread.start()
 
     def waiting(self) -> int:
-        """See `Receiver.waiting`; counts what has arrived."""
+        """See `Receiver.waiting`; counts messages that have arrived."""
         return len(self._arrived)
 
-    def _fetch(self, number: int, shape: tuple[int, ...]) -> Tensor:
+    def _tensor_of(self, number: int, shape: tuple[int, ...]) -> Tensor:
         assert self._pair is not None  # there was a frame, so this end is open
         if number:
             free = (number - 1) % len(self._slots)
-            self._arrivals[free] = self._pair.expect(self._slots[free])
+            self._receives[free] = self._pair.post_receive(self._slots[free])
         size = torch.Size(shape).numel() * self.spec.dtype.itemsize
         return self._slots[number % len(self._slots)][:size].view(self.spec.dtype).view(shape).to(self._device)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._pair is None:
             return
         self._pair.close()
         with contextlib.suppress(OSError), wire.as_socket(self._connection) as sock:
-            sock.shutdown(socket.SHUT_RD)  # ends the thread's wait; what was written still leaves
+            sock.shutdown(socket.SHUT_RD)  # ends the wait of the thread; what was written is still sent
         self._thread.join(FLUSH_SECONDS)
-        self._pair, self._arrivals, self._slots = None, [], []
+        self._pair, self._receives, self._slots = None, [], []
         self._arrived.clear()
 
     def _frame_within(self, timeout: float) -> bool:
@@ -130,11 +130,11 @@ class P2pReceiver(FramedReceiver):
         with self._writing:
             super()._answer(answer)
 
-    def _note_arrivals(self) -> None:
+    def _track_receives(self) -> None:
         number, ended = 0, b""
         with contextlib.suppress(OSError, EOFError):
             while (frame := self._await_frame()) != CLOSING:
-                self._arrivals[number % len(self._arrivals)].wait(self._sender_lives)
+                self._receives[number % len(self._receives)].wait(self._sender_lives)
                 number += 1
                 with self._changed:
                     self._arrived.append(frame)
@@ -146,7 +146,7 @@ class P2pReceiver(FramedReceiver):
             self._changed.notify_all()
 
     def _await_frame(self) -> bytes:
-        self._connection.poll(None)  # in the end the sender goes, or this end is shut down
+        self._connection.poll(None)  # ends when the sender does, or when this end is shut down
         return super()._read_frame()
 
     def _sender_lives(self) -> bool:
@@ -156,32 +156,35 @@ class P2pReceiver(FramedReceiver):
 def open_p2p_sender(
     address: LinkAddress, spec: TensorSpec, timeout: float, codec: str, device: torch.device
 ) -> P2pSender:
-    """Connect to the receiver, agree, and form a pair with it. Raises the three link errors."""
+    """Connect to the receiver, exchange hellos and form a pair. Raises the three link errors."""
     deadline = time.monotonic() + timeout
     connection = connect_to_receiver(address, timeout)
     with closed_on_error(connection):
-        ours = _hello(address, spec, codec, device)
-        theirs = agree(connection, address, ours, deadline, sending=True)
-        pair = _pair(address, connection, (ours, theirs), device, deadline, rank=SENDER)
+        pair = _form_pair(address, connection, _hello(address, spec, codec, device), device, deadline, rank=SENDER)
     return P2pSender(address, spec, connection, pair)
 
 
 def open_p2p_receiver(
     address: LinkAddress, spec: TensorSpec, timeout: float, codec: str, device: torch.device
 ) -> P2pReceiver:
-    """Listen until the right sender has connected, agree, and form a pair with it. Raises the three link errors."""
+    """Wait for the sender, exchange hellos and form a pair. Raises the three link errors."""
     deadline = time.monotonic() + timeout
-    connection = await_sender(address, timeout)
+    connection = accept_sender(address, timeout)
     with closed_on_error(connection):
-        ours = _hello(address, spec, codec, device)
-        theirs = agree(connection, address, ours, deadline, sending=False)
-        pair = _pair(address, connection, (theirs, ours), device, deadline, rank=RECEIVER)
+        pair = _form_pair(address, connection, _hello(address, spec, codec, device), device, deadline, rank=RECEIVER)
         return P2pReceiver(address, spec, connection, device, pair)
 
 
 def _hello(address: LinkAddress, spec: TensorSpec, codec: str, device: torch.device) -> bytes:
     gpu = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
     return hello_bytes(address, spec, "p2p", codec, nonce=os.urandom(8).hex(), gpu=gpu)
+
+
+def _form_pair(
+    address: LinkAddress, connection: Connection, ours: bytes, device: torch.device, deadline: float, rank: int
+) -> Pair:
+    theirs = exchange_hellos(connection, address, ours, deadline, sending=rank == SENDER)
+    return _pair(address, connection, (ours, theirs) if rank == SENDER else (theirs, ours), device, deadline, rank)
 
 
 def _pair(
@@ -192,10 +195,10 @@ def _pair(
     deadline: float,
     rank: int,
 ) -> Pair:
-    """Of Gloo, or of NCCL where each end has a GPU of its own; `hellos` are the sender's and the receiver's."""
+    """A pair over Gloo, or NCCL where each end has its own GPU; `hellos` are of sender and receiver."""
     stated = [parse_hello(address, hello) for hello in hellos]
     sender_gpu, receiver_gpu = (str(hello["gpu"]) for hello in stated)
-    store = LinkStore(address).of_opening("-".join(str(hello["nonce"]) for hello in stated))
+    store = LinkStore(address).for_connection("-".join(str(hello["nonce"]) for hello in stated))
     limit = min(max(deadline - time.monotonic(), 1.0), PAIR_SECONDS)
     peer = address.receiver if rank == SENDER else address.sender
     try:
@@ -203,13 +206,13 @@ def _pair(
             return NcclPair(store, rank, device, limit)
         return GlooPair(store, rank, _own_host(connection), limit)
     except ConnectionError as error:
-        if connection.poll(0):  # nothing is due yet: it is the end
+        if connection.poll(0):  # nothing is expected yet, so this is the end of the connection
             raise LinkClosed(f"{address}: {peer} ended while the link was being opened") from None
         raise LinkTimeout(f"{address}: {peer} did not form a pair within {seconds(limit)} ({error})") from None
 
 
 def _own_host(connection: Connection) -> str:
-    """The interface by which this process reaches the other."""
+    """Address of the interface through which this process reaches the other."""
     with wire.as_socket(connection) as sock:
         name = sock.getsockname()
     return LOCALHOST if isinstance(name, str) else str(name[0])
@@ -220,7 +223,7 @@ def _slot_bytes(spec: TensorSpec) -> int:
 
 
 def _whole_slot(tensor: Tensor, size: int, device: torch.device) -> Tensor:
-    """The bytes of a tensor as a vector of `size` bytes on `device`, without a copy where that is what it is."""
+    """The bytes of a tensor as a vector of `size` bytes on `device`; copies only where necessary."""
     packed = tensor.to(device).contiguous().reshape(-1).view(torch.uint8)
     if packed.numel() == size:
         return packed

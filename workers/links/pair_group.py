@@ -1,9 +1,14 @@
-"""Two processes that pass tensors to each other: a process group of exactly two, Gloo or NCCL.
+"""Point-to-point transfers between two processes, by a process group of exactly two over Gloo or NCCL.
 
-The groups are made by hand from a store, so that `torch.distributed`'s default group, which belongs to the replicas
-of a stage, is never touched. A payload is a vector of bytes, always of the full size of a slot: neither backend
-promises what a receive does with less than it expects. Connections of both are neither authenticated nor encrypted;
-Gloo's port admits nobody any more once the two have found each other.
+    sender                     receiver
+                               post_receive(slot)   the buffer is ready before the sender may send
+    send(payload)              ...                  returns at once; the payload must stay alive
+    (a frame announces it)     pending.wait(alive)  until the payload is in the slot, or the sender has died
+    wait_sent(works)           (credit sent)        after the credit the payload may be reused
+
+The groups are constructed directly from a store, because `torch.distributed`'s default group belongs to the replicas of
+a stage. A payload is a vector of bytes that fills a slot: neither backend defines a receive of less than it expects.
+Connections of both are neither authenticated nor encrypted; Gloo's port is filtered once the pair has formed.
 """
 
 from __future__ import annotations
@@ -27,46 +32,46 @@ SENDER, RECEIVER = 0, 1
 """Ranks in the group."""
 
 ANNOUNCED_LIMIT = timedelta(days=1)
-"""For a transfer that both ends have begun: closing the pair, and the death of the peer, end it much earlier."""
+"""Timeout of transfers, which is never meant to expire: closing the pair or the death of the peer ends them earlier."""
 
 POLL_SECONDS = 1e-4
 _PAYLOADS, _RECEIPTS, _NEVER_USED = 0, 1, 2
-"""Tags."""
+"""Tags of messages."""
 
 
 class PendingReceive(Protocol):
-    """A receive that has been asked for."""
+    """A receive that has been posted."""
 
     def wait(self, alive: Callable[[], bool]) -> None:
-        """Return once the payload is there, to be read by any thread and stream.
+        """Return when the payload is in the slot and any thread and stream may read it.
 
         Args:
-            alive: whether the sender's process still is.
+            alive: returns whether the sender's process is still alive.
 
         Raises:
-            ConnectionError: it will not come.
+            ConnectionError: the payload will not arrive.
         """
 
 
 class Pair(ABC):
-    """Two processes; the lower rank sends."""
+    """One end of a pair; the lower rank sends."""
 
     device: torch.device
-    """Where payloads must be."""
+    """Device of payloads and slots."""
 
     @abstractmethod
     def send(self, payload: Tensor) -> list[Work]:
-        """Begin to send; the payload must be kept until `settle` has returned. Raises `ConnectionError`."""
+        """Start to send `payload`, which must not change until `wait_sent` has returned. Raises `ConnectionError`."""
 
     @abstractmethod
-    def expect(self, slot: Tensor) -> PendingReceive:
-        """Have the next payload put into `slot`, whose old content is not needed by what was asked of it so far."""
+    def post_receive(self, slot: Tensor) -> PendingReceive:
+        """Receive the next payload into `slot`; work that reads its old content must have been queued before."""
 
     @abstractmethod
     def close(self) -> None:
-        """End every transfer that is under way; whoever waits for one gets `ConnectionError`."""
+        """Abort all transfers; waits for them raise `ConnectionError`."""
 
-    def settle(self, works: list[Work]) -> None:
+    def wait_sent(self, works: list[Work]) -> None:
         """Wait for a send that the receiver has confirmed. Raises `ConnectionError`."""
         with _connection_errors():
             for work in works:
@@ -76,18 +81,23 @@ class Pair(ABC):
 class GlooPair(Pair):
     """Over TCP, between processes on CPUs. The constructor waits for the other process.
 
-    After every payload a byte follows, the receipt. Gloo never wakes a thread that waits for a message of which a part
-    has come, neither when the sender dies nor when the pair is closed; those that have not begun it does fail. So a
-    receiver waits for the receipt, which comes last, and only then for the payload.
+    Every payload is followed by a receipt of one byte. Gloo does not wake a thread that waits for a message of which a
+    part has arrived, neither when the sender dies nor when the pair is closed; a message that has not begun does fail:
+
+        sender dies     before the payload    within the payload      after the receipt
+        wait(payload)   fails                 hangs for ever          returns
+        wait(receipt)   fails                 fails                   returns
+
+    So a receiver waits for the receipt, which comes last, and only then for the payload.
 
     Args:
         store: used for this pair only.
         rank: `SENDER` or `RECEIVER`.
-        host: of this process's own interface.
-        limit: seconds to wait for the other.
+        host: address of the interface to use.
+        limit: seconds to wait for the other process.
 
     Raises:
-        ConnectionError: it did not come.
+        ConnectionError: the other process did not join.
     """
 
     def __init__(self, store: Store, rank: int, host: str, limit: float) -> None:
@@ -96,7 +106,7 @@ class GlooPair(Pair):
             self._group: Any = _gloo_group(store, rank, host, limit)
         self._peer = 1 - rank
         self._receipt = torch.zeros(1, dtype=torch.uint8)
-        atexit.register(self.close)  # a group that is still there when the interpreter ends aborts the process
+        atexit.register(self.close)  # a group that exists when the interpreter ends aborts the process
 
     def send(self, payload: Tensor) -> list[Work]:
         """See `Pair.send`."""
@@ -106,13 +116,13 @@ class GlooPair(Pair):
                 self._group.send([self._receipt], self._peer, _RECEIPTS),
             ]
 
-    def expect(self, slot: Tensor) -> PendingReceive:
-        """See `Pair.expect`; Gloo's own thread receives from now on, whatever this process does."""
+    def post_receive(self, slot: Tensor) -> PendingReceive:
+        """See `Pair.post_receive`; a thread of Gloo receives from now on, whatever this process does."""
         try:
             payload = self._group.recv([slot], self._peer, _PAYLOADS)
-            return _GlooArrival(payload, self._group.recv([torch.empty_like(self._receipt)], self._peer, _RECEIPTS))
+            return _GlooReceive(payload, self._group.recv([torch.empty_like(self._receipt)], self._peer, _RECEIPTS))
         except RuntimeError as error:
-            return _Failed(str(error))
+            return _FailedReceive(str(error))
 
     def close(self) -> None:
         """See `Pair.close`."""
@@ -120,13 +130,13 @@ class GlooPair(Pair):
         group, self._group = self._group, None
         if group is None:
             return
-        # Gloo's own abort does not wake a thread that waits; a wait that times out ends all transfers of its group.
+        # Gloo's abort does not wake a waiting thread, but a wait that times out ends all transfers of its group.
         with contextlib.suppress(RuntimeError):
             group.recv([torch.empty_like(self._receipt)], self._peer, _NEVER_USED).wait(timedelta(seconds=1e-3))
 
 
 def _gloo_group(store: Store, rank: int, host: str, limit: float) -> Any:
-    """A group of two that listens on `host`; without PyTorch's private options it listens where its variables say."""
+    """A group of two that listens on `host`; where PyTorch lacks the private options, GLOO_SOCKET_IFNAME decides."""
     private: Any = getattr(ProcessGroupGloo, "_Options", None)
     if private is None:
         return ProcessGroupGloo(store, rank, 2, timedelta(seconds=limit))
@@ -137,17 +147,17 @@ def _gloo_group(store: Store, rank: int, host: str, limit: float) -> Any:
     return ProcessGroupGloo(store, rank, 2, options)
 
 
-class _GlooArrival:
+class _GlooReceive:
     def __init__(self, payload: Work, receipt: Work) -> None:
         self._payload, self._receipt = payload, receipt
 
     def wait(self, alive: Callable[[], bool]) -> None:
         with _connection_errors():
-            self._receipt.wait(ANNOUNCED_LIMIT)  # Gloo notices by itself when the peer dies
+            self._receipt.wait(ANNOUNCED_LIMIT)  # Gloo notices when the peer dies
             self._payload.wait(ANNOUNCED_LIMIT)
 
 
-class _Failed:
+class _FailedReceive:
     def __init__(self, reason: str) -> None:
         self._reason = reason
 
@@ -158,8 +168,8 @@ class _Failed:
 class NcclPair(Pair):
     """Between two GPUs. Arguments as `GlooPair`; the constructor waits for the other process.
 
-    A receive of NCCL is a kernel that spins until the data come, and every synchronisation of the whole device would
-    wait for it. So a slot is ready all the time, and the kernel is launched when its message has been announced.
+    A receive of NCCL is a kernel that spins until the data arrive, and every device-wide synchronisation would wait for
+    it. So the kernel is launched only when the frame of its message has arrived.
 
     Args:
         device: the GPU of this process; not that of the other.
@@ -177,13 +187,13 @@ class NcclPair(Pair):
         with _connection_errors(), torch.cuda.device(device):
             self.group: Any = ProcessGroupNCCL(store, rank, 2, options)
             self.peer = 1 - rank
-            self._meet(rank, time.monotonic() + limit)
+            self._warm_up(rank, time.monotonic() + limit)
 
-    def _meet(self, rank: int, deadline: float) -> None:
-        """Send one byte: NCCL connects at the first transfer, and a send would wait for that."""
+    def _warm_up(self, rank: int, deadline: float) -> None:
+        """Transfer one byte: NCCL connects at the first transfer, which would block the first send."""
         slot = torch.zeros(1, dtype=torch.uint8, device=self.device)
         if rank == RECEIVER:
-            self.expect(slot).wait(lambda: time.monotonic() < deadline)
+            self.post_receive(slot).wait(lambda: time.monotonic() < deadline)
             return
         (work,) = self.send(slot)
         while not work.is_completed():
@@ -197,9 +207,9 @@ class NcclPair(Pair):
         with _connection_errors(), torch.cuda.device(self.device):
             return [self.group.send([payload], self.peer, _PAYLOADS)]
 
-    def expect(self, slot: Tensor) -> PendingReceive:
-        """See `Pair.expect`."""
-        return _NcclArrival(self, slot)
+    def post_receive(self, slot: Tensor) -> PendingReceive:
+        """See `Pair.post_receive`."""
+        return _NcclReceive(self, slot)
 
     def close(self) -> None:
         """See `Pair.close`."""
@@ -208,7 +218,7 @@ class NcclPair(Pair):
             self.group.abort()
 
 
-class _NcclArrival:
+class _NcclReceive:
     def __init__(self, pair: NcclPair, slot: Tensor) -> None:
         self._pair, self._slot = pair, slot
         self._free = torch.cuda.current_stream(pair.device).record_event()
@@ -218,17 +228,17 @@ class _NcclArrival:
         with _connection_errors(), torch.cuda.device(pair.device), torch.cuda.stream(pair.stream):
             pair.stream.wait_event(self._free)
             pair.group.recv([self._slot], pair.peer, _PAYLOADS).wait()
-            there = pair.stream.record_event()
-            while not there.query():
+            arrived = pair.stream.record_event()
+            while not arrived.query():
                 if pair.closed or not alive():
                     pair.close()
-                    raise ConnectionError("the pair was closed" if alive() else "the sender has gone")
+                    raise ConnectionError("the pair was closed" if alive() else "the sender has ended")
                 time.sleep(POLL_SECONDS)
 
 
 @contextlib.contextmanager
 def _connection_errors() -> Iterator[None]:
-    """Both backends fail with `RuntimeError`."""
+    """Turn the `RuntimeError` of both backends into `ConnectionError`."""
     try:
         yield
     except RuntimeError as error:

@@ -1,7 +1,7 @@
-"""The link between two processes of one host: messages in shared memory, their headers over a Unix socket.
+"""The link between two processes of one host: tensors in shared memory, headers over a Unix socket.
 
-The sender copies a tensor into the next slot of a nameless shared memory and sends the header; the receiver uses
-the slot in place. Tensors on a GPU pass through host memory.
+The sender copies a tensor into the next slot of anonymous shared memory and sends the header; the receiver uses the
+slot in place. GPU tensors are copied through host memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 from workers.links import wire
 from workers.links.base import LinkAddress, LinkClosed, LinkMismatch, LinkTimeout
-from workers.links.connecting import agree, await_sender, closed_on_error, connect_to_receiver
+from workers.links.connecting import accept_sender, closed_on_error, connect_to_receiver, exchange_hellos
 from workers.links.framed import TAKEN, FramedReceiver, FramedSender
 from workers.links.handshake import hello_bytes
 from workers.links.memory import SlotMemory, is_sealed, memory_file
@@ -25,28 +25,28 @@ from workers.links.messages import TensorSpec
 
 
 class QueueSender(FramedSender):
-    """Copies into shared memory; a tensor has been read when `send` returns. Opened by `open_queue_sender`."""
+    """Copies tensors into shared memory before `send` returns. Opened by `open_queue_sender`."""
 
     def __init__(self, address: LinkAddress, spec: TensorSpec, connection: Connection, memory: SlotMemory) -> None:
         super().__init__(address, spec, connection)
         self._memory: SlotMemory | None = memory
 
     @property
-    def keeps(self) -> bool:
-        """See `Sender.keeps`."""
+    def reads_later(self) -> bool:
+        """See `Sender.reads_later`."""
         return False
 
-    def _carry(self, number: int, tensor: Tensor) -> None:
+    def _send_tensor(self, number: int, tensor: Tensor) -> None:
         assert self._memory is not None  # there was room, so this end is open
         self._memory.message(number, tuple(tensor.shape)).copy_(tensor)
         self._memory.sent = number + 1
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         self._memory = None
 
 
 class QueueReceiver(FramedReceiver):
-    """Hands out shared memory; a GPU gets a copy. Opened by `open_queue_receiver`."""
+    """Returns tensors in shared memory, or copies on a GPU. Opened by `open_queue_receiver`."""
 
     def __init__(
         self, address: LinkAddress, spec: TensorSpec, connection: Connection, memory: SlotMemory, device: torch.device
@@ -55,25 +55,25 @@ class QueueReceiver(FramedReceiver):
         self._memory: SlotMemory | None = memory
 
     def waiting(self) -> int:
-        """See `Receiver.waiting`; the count is the sender's own, kept in the shared memory."""
+        """See `Receiver.waiting`; the sender keeps the count in the shared memory."""
         memory = self._memory
         return 0 if memory is None else max(memory.sent - self._received, 0)
 
-    def _fetch(self, number: int, shape: tuple[int, ...]) -> Tensor:
+    def _tensor_of(self, number: int, shape: tuple[int, ...]) -> Tensor:
         assert self._memory is not None  # there was a frame, so this end is open
         return self._memory.message(number, shape).to(self._device)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         self._memory = None
 
 
 def open_queue_sender(address: LinkAddress, spec: TensorSpec, timeout: float, codec: str) -> QueueSender:
-    """Connect to the receiver, agree, and hand it the memory. Raises the three link errors."""
+    """Connect to the receiver, exchange hellos and send the descriptor of the memory. Raises the three link errors."""
     _check_one_host(address)
     deadline = time.monotonic() + timeout
     connection = connect_to_receiver(address, timeout)
     with closed_on_error(connection):
-        agree(connection, address, hello_bytes(address, spec, "queue", codec), deadline, sending=True)
+        exchange_hellos(connection, address, hello_bytes(address, spec, "queue", codec), deadline, sending=True)
         with memory_file(spec, address.depth, str(address)) as descriptor, wire.as_socket(connection) as sock:
             memory = SlotMemory(descriptor, spec, address.depth)
             try:
@@ -86,12 +86,12 @@ def open_queue_sender(address: LinkAddress, spec: TensorSpec, timeout: float, co
 def open_queue_receiver(
     address: LinkAddress, spec: TensorSpec, timeout: float, codec: str, device: torch.device
 ) -> QueueReceiver:
-    """Listen until the right sender has connected, and map its memory. Raises the three link errors."""
+    """Wait for the sender, exchange hellos and map its memory. Raises the three link errors."""
     _check_one_host(address)
     deadline = time.monotonic() + timeout
-    connection = await_sender(address, timeout)
+    connection = accept_sender(address, timeout)
     with closed_on_error(connection):
-        agree(connection, address, hello_bytes(address, spec, "queue", codec), deadline, sending=False)
+        exchange_hellos(connection, address, hello_bytes(address, spec, "queue", codec), deadline, sending=False)
         descriptor = _receive_descriptor(connection, address, spec, deadline)
         try:
             memory = SlotMemory(descriptor, spec, address.depth)

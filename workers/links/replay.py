@@ -1,4 +1,10 @@
-"""The batches that a restarted stage may need again: in the host's memory, and on disk where there are many."""
+"""Keeps the batches that a restarted stage may need again, in memory and, beyond a limit, on disk.
+
+With a snapshot after 4 steps, and step 7 just sent:
+
+    step       0 1 2 3 | 4 5 6 7
+    buffer     dropped | kept         a restarted receiver starts from the snapshot, at step 4
+"""
 
 from __future__ import annotations
 
@@ -14,13 +20,13 @@ from pipeline.ordinary_files import make_folder, open_to_write
 from workers.links.messages import Header, Message
 
 MEMORY_BYTES = 2**30
-"""Of batches kept in the host's memory for one link; those beyond wait on disk."""
+"""Most bytes of batches kept in memory for one link; further batches go to disk."""
 DISK_BYTES = 2**36
-"""Of those: a run that takes no snapshot for so long would fill any disk."""
+"""Most bytes of batches kept on disk for one link: without snapshots they would fill any disk."""
 
 
 @dataclass
-class _Kept:
+class _Entry:
     header: Header
     tensor: Tensor | None
     nbytes: int
@@ -28,82 +34,83 @@ class _Kept:
 
 
 class ReplayBuffer:
-    """The batches that a restarted receiver may need: all since the last complete snapshot, in order.
+    """All batches since the last complete snapshot, by step.
 
     Args:
-        folder: where batches go that do not fit into `limit` bytes of memory.
-        most: bytes of them on disk.
+        folder: for batches that do not fit into memory.
+        memory_limit: most bytes in memory.
+        disk_limit: most bytes on disk.
     """
 
-    def __init__(self, folder: Path, limit: int = MEMORY_BYTES, most: int = DISK_BYTES) -> None:
-        self._folder, self._limit, self._most = folder, limit, most
-        self._kept: dict[int, _Kept] = {}
-        self._bytes = self._spilt = 0
-        self._lock = threading.Lock()  # one thread sends, another hears of snapshots
+    def __init__(self, folder: Path, memory_limit: int = MEMORY_BYTES, disk_limit: int = DISK_BYTES) -> None:
+        self._folder, self._memory_limit, self._disk_limit = folder, memory_limit, disk_limit
+        self._entries: dict[int, _Entry] = {}
+        self._memory_bytes = self._disk_bytes = 0
+        self._lock = threading.Lock()  # one thread sends, another is told of snapshots
 
     def add(self, header: Header, tensor: Tensor) -> None:
-        """Keep one batch, in the host's memory; a tensor that is there must not be changed afterwards.
+        """Keep one batch; a CPU tensor is not copied and must not be changed afterwards.
 
         Raises:
-            TrainingError: there are too many, because no snapshot became complete.
+            TrainingError: `disk_limit` is exceeded, because no snapshot was completed for too long.
         """
         size = tensor.numel() * tensor.element_size()
         with self._lock:
-            if header.step in self._kept:  # sent once more
+            if header.step in self._entries:  # resent
                 return
-            spill = self._bytes + size > self._limit
-            self._bytes += 0 if spill else size
-            self._spilt += size if spill else 0
-            if self._spilt > self._most:
+            spill = self._memory_bytes + size > self._memory_limit
+            self._memory_bytes += 0 if spill else size
+            self._disk_bytes += size if spill else 0
+            if self._disk_bytes > self._disk_limit:
                 raise TrainingError(
                     f"the batches since the last complete snapshot, which restart=stage keeps, take more than "
-                    f"{self._most / 2**30:g} GiB in '{self._folder}'. Set snapshots.every lower, or restart=job"
+                    f"{self._disk_limit / 2**30:g} GiB in '{self._folder}'. Set snapshots.every lower, or restart=job"
                 )
-        tensor = tensor.detach().cpu()  # nothing of the device is held for what is hardly ever asked for
-        kept = _Kept(header, None if spill else tensor, size)
+        tensor = tensor.detach().cpu()  # keeps no GPU memory for batches that are rarely needed
+        entry = _Entry(header, None if spill else tensor, size)
         if spill:
-            kept.file = self._folder / f"step_{header.step}.safetensors"
-            _write(kept.file, tensor)
+            entry.file = self._folder / f"step_{header.step}.safetensors"
+            _write(entry.file, tensor)
         with self._lock:
-            self._kept[header.step] = kept
+            self._entries[header.step] = entry
 
-    def forget(self, steps: int) -> None:
-        """A snapshot after `steps` steps is complete: no earlier batch will be asked for."""
+    def discard_before(self, steps: int) -> None:
+        """Drop batches that no restart needs, because the snapshot after `steps` steps is complete."""
         with self._lock:
-            gone = [self._kept.pop(step) for step in list(self._kept) if step < steps]
-            self._bytes -= sum(kept.nbytes for kept in gone if kept.file is None)
-            self._spilt -= sum(kept.nbytes for kept in gone if kept.file is not None)
-        for kept in gone:
-            if kept.file is not None:
-                kept.file.unlink(missing_ok=True)
+            discarded = [self._entries.pop(step) for step in list(self._entries) if step < steps]
+            self._memory_bytes -= sum(entry.nbytes for entry in discarded if entry.file is None)
+            self._disk_bytes -= sum(entry.nbytes for entry in discarded if entry.file is not None)
+        for entry in discarded:
+            if entry.file is not None:
+                entry.file.unlink(missing_ok=True)
 
     def steps(self) -> list[int]:
-        """Of the batches that are kept."""
+        """Steps of all kept batches, ascending."""
         with self._lock:
-            return sorted(self._kept)
+            return sorted(self._entries)
 
     def get(self, step: int) -> Message | None:
-        """The batch of `step`; None once it has been forgotten."""
+        """The batch of `step`; None if it was dropped."""
         with self._lock:
-            kept = self._kept.get(step)
-        if kept is None:
+            entry = self._entries.get(step)
+        if entry is None:
             return None
-        tensor = kept.tensor
+        tensor = entry.tensor
         if tensor is None:
-            assert kept.file is not None
+            assert entry.file is not None
             try:
-                tensor = _read(kept.file)
-            except FileNotFoundError:  # forgotten meanwhile
+                tensor = _read(entry.file)
+            except FileNotFoundError:  # dropped meanwhile
                 return None
-        return Message(kept.header, tensor)
+        return Message(entry.header, tensor)
 
     def close(self) -> None:
-        """Remove what is on disk."""
+        """Remove all batches on disk."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _write(path: Path, tensor: Tensor) -> None:
-    """Not flushed to the disk: it is of no use to a run that starts again."""
+    """Write a batch without flushing: a run that starts again does not read it."""
     from workers.run.tensor_files import serialized
 
     run = _run_of(path)
@@ -120,5 +127,5 @@ def _read(path: Path) -> Tensor:
 
 
 def _run_of(path: Path) -> Path:
-    """The run directory: batches lie in `.replay/LINK`."""
+    """The run directory of a batch file, which lies in `.replay/LINK`."""
     return path.parents[2]

@@ -1,8 +1,12 @@
-"""Ends of a link that outlive the process at the other end: what it needs when it comes back is sent again.
+"""Ends of a link that survive a restart of the process at the other end (`restart: stage`).
 
-Nothing flows backward, so a stage that died can be brought back alone: from its snapshot, with the batches that came
-after it. The sender keeps those until a newer snapshot is complete; the receiver drops what it has seen before. Both
-rely on a restarted stage computing the same bits again.
+No gradient crosses a stage boundary, so a stage that died can be restarted alone from its snapshot. The stage before
+sends it the batches since the snapshot again, and the stage after drops batches that it has received already. Both rely
+on a restarted stage computing bit-identical results. Stage 2 dies at step 6, after a snapshot of 4 steps:
+
+    stage 1    ReplayingSender     ... 5 6 | reconnects, resends 4 5 6 | 7 8 ...
+    stage 2                        ... 5 x | starts from the snapshot:  4 5 6   7 8 ...
+    stage 3    ResumingReceiver    ... 5   | reconnects, drops 4 5     | 6 7 8 ...
 """
 
 from __future__ import annotations
@@ -22,122 +26,122 @@ from workers.links.messages import Header, Message
 from workers.links.replay import ReplayBuffer
 
 SERVE_SECONDS = 0.1
-"""How long who has nothing else to do waits for a receiver to take what it gets once more."""
+"""How long one call of `serve` waits for a restarted receiver to take resent batches."""
 
-ATTEND_SECONDS = 0.5
-"""How long a successor may take to connect while batches are awaited from others; then it gets another chance."""
+ACCEPT_SECONDS = 0.5
+"""How long one call of `accept_successor` waits for a restarted sender to connect."""
 
 
 class ReplayingSender(Sender):
-    """A sender whose receiver may die and come back.
+    """A sender whose receiver may die and be restarted.
 
-    Batches that a new receiver needs again go out as it takes them, before anything else; no call but `await_room` and
-    `send` waits for that, and a `send` that finds the receiver gone does not either. Who sends to several replicas of
-    a stage must serve all of them by turns: one alone takes nothing, it waits for the others.
+    A restarted receiver gets the batches that it needs again before any new one, as fast as it takes them. Only
+    `await_room` and `send` wait for that, and a `send` that finds the receiver dead does not. A process that sends to
+    several replicas of a stage must serve them in turn: a single replica takes nothing while it waits for the others.
 
     Args:
-        open_sender: opens the link, once the receiver is there; called again after it died.
-        log: of what was sent.
-        patience: seconds to wait for a receiver to come back.
+        open_sender: opens the link when the receiver is there; called again after it died.
+        buffer: of the batches that were sent.
+        reopen_timeout: seconds to wait for a receiver to be restarted.
     """
 
-    def __init__(self, open_sender: Callable[[], Sender], log: ReplayBuffer, patience: float) -> None:
-        self._open, self._log, self._patience = open_sender, log, patience
-        self._inner = _opened(open_sender, patience)
-        self._retired = 0
-        self._due: deque[int] = deque()
-        """Steps that are yet to be sent, or sent again."""
+    def __init__(self, open_sender: Callable[[], Sender], buffer: ReplayBuffer, reopen_timeout: float) -> None:
+        self._open, self._buffer, self._reopen_timeout = open_sender, buffer, reopen_timeout
+        self._inner = _open_with_retry(open_sender, reopen_timeout)
+        self._bytes_before = 0
+        self._pending: deque[int] = deque()
+        """Steps to be sent, or to be sent again, in order."""
         self._newest: Message | None = None
-        """The last that was to be sent, as it was given: on the device that the link takes it from."""
+        """The message passed to the last `send`, with its tensor on the device that the link sends from."""
         super().__init__(self._inner.address, self._inner.spec)
 
     def await_room(self, timeout: float) -> None:
-        """As `Sender.await_room`; a receiver that died is waited for, however short `timeout` is."""
+        """As `Sender.await_room`; waits for a dead receiver to be restarted, however short `timeout` is."""
         while True:
             deadline = time.monotonic() + timeout
             try:
-                self._send_due(deadline)
+                self._send_pending(deadline)
                 return self._inner.await_room(max(deadline - time.monotonic(), 0.0))
             except LinkClosed:
                 self._reopen()
 
     def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
-        """As `Sender.send`; if the receiver died, everything it may need is sent as soon as it takes it."""
-        self._log.add(header, tensor)
+        """As `Sender.send`; if the receiver has died, all that it may need is sent after its restart."""
+        self._buffer.add(header, tensor)
         self._newest = Message(header, tensor)
-        if header.step not in self._due:
-            self._due.append(header.step)
+        if header.step not in self._pending:
+            self._pending.append(header.step)
         try:
-            self._send_due(time.monotonic() + timeout)
+            self._send_pending(time.monotonic() + timeout)
         except LinkClosed:
             self._reopen()
             with suppress(LinkTimeout, LinkClosed):
-                self._send_due(time.monotonic())
-        self.bytes_sent = self._retired + self._inner.bytes_sent
+                self._send_pending(time.monotonic())
+        self.bytes_sent = self._bytes_before + self._inner.bytes_sent
 
-    def gone(self) -> bool:
-        """See `Sender.gone`."""
-        return self._inner.gone()
+    def peer_gone(self) -> bool:
+        """See `Sender.peer_gone`."""
+        return self._inner.peer_gone()
 
     def serve(self) -> None:
-        """Nothing new is to be sent: if the receiver has died since, send it once more what it needs."""
+        """To be called repeatedly after the last batch: resends to a receiver that was restarted since."""
         with suppress(LinkTimeout):
             try:
-                self._send_due(time.monotonic() + SERVE_SECONDS)
-                died = self.gone()
+                self._send_pending(time.monotonic() + SERVE_SECONDS)
+                died = self.peer_gone()
             except LinkClosed:
                 died = True
             if died:
                 self._reopen()
 
-    def forget(self, steps: int) -> None:
-        """A snapshot after `steps` steps is complete; may be called from another thread."""
-        self._log.forget(steps)
+    def discard_before(self, steps: int) -> None:
+        """Drop batches that no restart needs, because the snapshot after `steps` steps is complete. Thread-safe."""
+        self._buffer.discard_before(steps)
 
     def close(self) -> None:
         """See `Sender.close`."""
         self._inner.close()
-        self._log.close()
+        self._buffer.close()
 
-    def _send_due(self, deadline: float) -> None:
-        while self._due:
-            message = self._log.get(self._due[0])
+    def _send_pending(self, deadline: float) -> None:
+        while self._pending:
+            message = self._buffer.get(self._pending[0])
             if message is not None and (newest := self._newest) is not None:
-                again = message.header.step != newest.header.step
-                tensor = message.tensor.to(newest.tensor.device) if again else newest.tensor
+                resent = message.header.step != newest.header.step
+                tensor = message.tensor.to(newest.tensor.device) if resent else newest.tensor
                 self._inner.send(message.header, tensor, max(deadline - time.monotonic(), 0.0))
-            self._due.popleft()
+            self._pending.popleft()
 
     def _reopen(self) -> None:
-        """Connect to the restarted receiver, which needs all that is kept."""
+        """Connect to the restarted receiver, which needs all batches of the buffer."""
         self._inner.close()
-        self._retired += self._inner.bytes_sent
-        self._inner = _opened(self._open, self._patience)
-        self._due = deque(self._log.steps())
+        self._bytes_before += self._inner.bytes_sent
+        self._inner = _open_with_retry(self._open, self._reopen_timeout)
+        self._pending = deque(self._buffer.steps())
 
 
 class ResumingReceiver(Receiver):
-    """A receiver whose sender may die and come back, and then sends some batches once more.
+    """A receiver whose sender may die and be restarted, after which it sends some batches again.
 
     Args:
-        open_receiver: opens the link, and waits so many seconds for the sender; called again after that died.
-        patience: seconds to wait for a sender to come back.
+        open_receiver: opens the link, waiting for the sender for the given seconds; called again after the sender died.
+        reopen_timeout: seconds to wait for a sender to be restarted.
         start_step: batches before this one are dropped.
     """
 
-    def __init__(self, open_receiver: Callable[[float], Receiver], patience: float, start_step: int) -> None:
-        self._open, self._patience = open_receiver, patience
+    def __init__(self, open_receiver: Callable[[float], Receiver], reopen_timeout: float, start_step: int) -> None:
+        self._open, self._reopen_timeout = open_receiver, reopen_timeout
         self._next, self._begun = start_step, False
-        self._inner = _opened(partial(open_receiver, patience), patience)
+        self._inner = _open_with_retry(partial(open_receiver, reopen_timeout), reopen_timeout)
         super().__init__(self._inner.address, self._inner.spec)
 
     def recv(self, timeout: float) -> Message:
-        """As `Receiver.recv`; a sender that died is waited for.
+        """As `Receiver.recv`; waits for a dead sender to be restarted, and drops batches that were received before.
 
         Raises:
-            TrainingError: a batch is missing between this one and the one before.
+            TrainingError: a batch is missing between the previous one and this one.
         """
-        deadline = time.monotonic() + timeout + self._patience
+        deadline = time.monotonic() + timeout + self._reopen_timeout
         while True:
             try:
                 message = self._inner.recv(timeout)
@@ -154,7 +158,7 @@ class ResumingReceiver(Receiver):
                 return message
 
     def serve(self) -> None:
-        """The last batch is there: if the sender dies all the same, let its successor send what nobody needs."""
+        """To be called repeatedly after the last batch: lets a restarted sender send batches that are dropped here."""
         with suppress(LinkTimeout):
             try:
                 while True:
@@ -162,16 +166,16 @@ class ResumingReceiver(Receiver):
             except LinkClosed:
                 self._reopen()
 
-    def attend(self) -> None:
-        """See `Receiver.attend`.
+    def accept_successor(self) -> None:
+        """See `Receiver.accept_successor`.
 
-        The successor may be waited for by those that this process waits for: it has to open this link before it can
-        meet the other replicas of its stage. One that left in good order has none, so nobody is waited for long.
+        The senders that the caller waits for may be waiting for the restarted one, as replicas of one stage, and that
+        has to open this link first. A sender that has closed in order is not restarted, so the wait is short.
         """
-        if self._inner.gone() and not self._inner.waiting():
+        if self._inner.peer_gone() and not self._inner.waiting():
             self._inner.close()
             with suppress(LinkTimeout, LinkClosed):
-                self._inner = self._open(ATTEND_SECONDS)
+                self._inner = self._open(ACCEPT_SECONDS)
 
     def waiting(self) -> int:
         """See `Receiver.waiting`."""
@@ -183,15 +187,15 @@ class ResumingReceiver(Receiver):
 
     def _reopen(self) -> None:
         self._inner.close()
-        self._inner = _opened(partial(self._open, self._patience), self._patience)
+        self._inner = _open_with_retry(partial(self._open, self._reopen_timeout), self._reopen_timeout)
 
 
 End = TypeVar("End")
 
 
-def _opened(opening: Callable[[], End], patience: float) -> End:
-    """One end of the link. A process that dies while its end is being opened is waited for as any other."""
-    deadline = time.monotonic() + patience
+def _open_with_retry(opening: Callable[[], End], reopen_timeout: float) -> End:
+    """Open one end; tries again if the other process dies meanwhile, until it is restarted or the time is over."""
+    deadline = time.monotonic() + reopen_timeout
     while True:
         try:
             return opening()

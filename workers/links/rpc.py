@@ -1,10 +1,10 @@
 """The link between processes of any hosts, over `torch.distributed.rpc`.
 
-A message is a remote call whose answer comes when the receiver takes it, so the unanswered calls are the
-messages that wait, and `depth` bounds them. TensorPipe may run calls out of order: numbers restore it.
-Each end also keeps one call at the other unanswered for as long as the link is open: it fails
-when that process dies, which is how a blocked end learns of it. Tensors on a GPU pass through host memory.
-The agent of the process (`agent`) must run; it may carry several links, told apart by name.
+A message is a remote call that is answered when the receiver takes it, so the unanswered calls are the unreceived
+messages, and `depth` bounds their number. TensorPipe may execute calls out of order, so messages are numbered. Each end
+also keeps one call to the other open for as long as the link is: it fails when that process dies, by which a blocked
+end notices. GPU tensors are copied through host memory. The agent of the process (`rpc_agent`) must run; it may carry
+several links, which are distinguished by name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from workers.links.rpc_calls import (
     PendingMessage,
     call,
     deregister,
-    on_goodbye,
+    on_closing,
     on_hello,
     on_message,
     on_watch_receiver,
@@ -38,38 +38,40 @@ from workers.links.rpc_calls import (
 )
 
 FLUSH_SECONDS = 10.0
-"""Longest wait of an orderly close for messages that are still on the wire."""
+"""Longest wait of `close` for messages that are still in flight."""
 
 _log = logging.getLogger(__name__)
 
 
 class RpcSender(Sender):
-    """Sends over the agent of this process; opened by `open_rpc_sender`."""
+    """Sends through the RPC agent of this process; opened by `open_rpc_sender`."""
 
     def __init__(self, address: LinkAddress, spec: TensorSpec) -> None:
         super().__init__(address, spec)
-        self.watch = PeerState(address.receiver)
+        self.peer = PeerState(address.receiver)
         self._to = worker_name(address.receiver)
         self._sent = self._pending = 0
         self._closed = False
 
     def await_room(self, timeout: float) -> None:
         """See `Sender.await_room`."""
-        depth, watch = self.address.depth, self.watch
-        with watch.changed:
-            if not watch.changed.wait_for(lambda: watch.over is not None or self._pending < depth, max(timeout, 0.0)):
+        depth, peer = self.address.depth, self.peer
+        with peer.changed:
+            if not peer.changed.wait_for(
+                lambda: peer.closed_because is not None or self._pending < depth, max(timeout, 0.0)
+            ):
                 raise LinkTimeout(
                     f"{self.address}: no room within {seconds(timeout)}: {self.address.receiver} has not taken any of "
                     f"the {depth} messages that wait (link.depth)"
                 )
-            if watch.over is not None:
-                raise LinkClosed(f"{self.address}: cannot send message {self._sent}: {watch.over}")
+            if peer.closed_because is not None:
+                raise LinkClosed(f"{self.address}: cannot send message {self._sent}: {peer.closed_because}")
 
     def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
         """See `Sender.send`; the tensor is still being read when the call returns."""
         self._check_fits(tuple(tensor.shape), tensor.dtype)
         self.await_room(timeout)
-        with self.watch.changed:
+        with self.peer.changed:
             self._pending += 1
         packed = tensor.detach().to("cpu").contiguous()
         arguments = (self.address.name, self._sent, header.to_bytes(), packed)
@@ -78,35 +80,35 @@ class RpcSender(Sender):
         self.bytes_sent += packed.numel() * packed.element_size()
 
     def close(self) -> None:
-        """Say that no more follows, and wait (10 s at most) until what was sent has arrived."""
+        """Tell the receiver that no more follows, and wait (10 s at most) until all messages have arrived."""
         if self._closed:
             return
         self._closed = True
-        if self.watch.over is None:
+        if self.peer.closed_because is None:
             arrived = threading.Event()
-            goodbye = (self.address.name, self._sent)
-            call(self._to, on_goodbye, goodbye, FLUSH_SECONDS, lambda answer, error: arrived.set())
+            closing = (self.address.name, self._sent)
+            call(self._to, on_closing, closing, FLUSH_SECONDS, lambda answer, error: arrived.set())
             if not arrived.wait(FLUSH_SECONDS):
                 _log.warning("%s: messages may be lost: %s did not confirm them", self.address, self.address.receiver)
-        self.watch.end("this end was closed")
+        self.peer.end("this end was closed")
         deregister(self)
-        self.watch.release()
+        self.peer.release()
 
     def _answered(self, answer: Any, error: Exception | None) -> None:
         if error is not None or answer != TAKEN:
-            self.watch.answered(answer, error)
+            self.peer.answered(answer, error)
             return
-        with self.watch.changed:
+        with self.peer.changed:
             self._pending -= 1
-            self.watch.changed.notify_all()
+            self.peer.changed.notify_all()
 
 
 class RpcReceiver(Receiver):
-    """Receives over the agent of this process; opened by `open_rpc_receiver`."""
+    """Receives through the RPC agent of this process; opened by `open_rpc_receiver`."""
 
     def __init__(self, address: LinkAddress, spec: TensorSpec, device: torch.device) -> None:
         super().__init__(address, spec)
-        self.watch = PeerState(address.sender)
+        self.peer = PeerState(address.sender)
         self._device = device
         self._hello: tuple[bytes, Future[bytes]] | None = None
         self._arrived: dict[int, PendingMessage] = {}
@@ -116,111 +118,111 @@ class RpcReceiver(Receiver):
 
     def recv(self, timeout: float) -> Message:
         """See `Receiver.recv`. On the CPU the tensor is the memory that the agent received into."""
-        watch = self.watch
-        with watch.changed:
-            if not watch.changed.wait_for(self._can_go_on, max(timeout, 0.0)):
+        peer = self.peer
+        with peer.changed:
+            if not peer.changed.wait_for(self._message_or_end, max(timeout, 0.0)):
                 raise LinkTimeout(
                     f"{self.address}: {self.address.sender} sent nothing within {seconds(timeout)} "
                     f"(waiting for message {self._received})"
                 )
-            parcel = self._arrived.pop(self._received, None)
-            if parcel is None:
-                reason = watch.over
+            message = self._arrived.pop(self._received, None)
+            if message is None:
+                reason = peer.closed_because
                 if self._received == self._closed_after:
                     reason = f"{self.address.sender} closed its end after {self._received} messages"
                 raise LinkClosed(f"{self.address}: message {self._received} cannot be received: {reason}")
             self._received += 1
-        parcel.taken.set_result(TAKEN)
-        self._check_fits(tuple(parcel.tensor.shape), parcel.tensor.dtype)
-        return Message(Header.from_bytes(parcel.header), parcel.tensor.to(self._device))
+        message.taken.set_result(TAKEN)
+        self._check_fits(tuple(message.tensor.shape), message.tensor.dtype)
+        return Message(Header.from_bytes(message.header), message.tensor.to(self._device))
 
     def waiting(self) -> int:
-        """See `Receiver.waiting`; counts what has arrived."""
+        """See `Receiver.waiting`; counts messages that have arrived."""
         return len(self._arrived)
 
     def close(self) -> None:
-        """Tell the sender; messages that wait are dropped."""
-        with self.watch.changed:
+        """Tell the sender, and drop unreceived messages."""
+        with self.peer.changed:
             dropped, self._arrived = list(self._arrived.values()), {}
-        self.watch.end("this end was closed")
+        self.peer.end("this end was closed")
         deregister(self)
-        for parcel in dropped:
-            parcel.taken.set_result(CLOSED)
-        self.watch.release()
+        for message in dropped:
+            message.taken.set_result(CLOSED)
+        self.peer.release()
         self._confirm()
 
     def on_connect(self, hello: bytes, answer: Future[bytes]) -> None:
-        """The sender introduced itself; it waits for `answer`."""
-        with self.watch.changed:
+        """The sender has sent its hello and waits for `answer`."""
+        with self.peer.changed:
             self._hello = hello, answer
-            self.watch.changed.notify_all()
+            self.peer.changed.notify_all()
 
     def await_hello(self, timeout: float) -> tuple[bytes, Future[bytes]]:
-        """The sender's hello and where to answer it; raises `LinkTimeout`."""
-        with self.watch.changed:
-            self.watch.changed.wait_for(lambda: self._hello is not None, max(timeout, 0.0))
+        """The hello of the sender and the future of its answer; raises `LinkTimeout`."""
+        with self.peer.changed:
+            self.peer.changed.wait_for(lambda: self._hello is not None, max(timeout, 0.0))
             if self._hello is None:
                 raise LinkTimeout(f"{self.address}: {self.address.sender} did not connect within {seconds(timeout)}")
             return self._hello
 
-    def arrive(self, number: int, parcel: PendingMessage) -> None:
-        """Keep a message until it is taken."""
-        with self.watch.changed:
-            self._arrived[number] = parcel
+    def add_message(self, number: int, message: PendingMessage) -> None:
+        """Keep a message until `recv` takes it."""
+        with self.peer.changed:
+            self._arrived[number] = message
             self._total_arrived += 1
-            self.watch.changed.notify_all()
+            self.peer.changed.notify_all()
         self._confirm()
 
     def on_close(self, count: int, flushed: Future[str]) -> None:
-        """The sender closes after `count` messages; answer when all have arrived."""
-        with self.watch.changed:
+        """The sender closes after `count` messages; `flushed` is answered when all have arrived."""
+        with self.peer.changed:
             self._closed_after, self._flushed = count, flushed
-            self.watch.changed.notify_all()
+            self.peer.changed.notify_all()
         self._confirm()
 
     def _confirm(self) -> None:
-        with self.watch.changed:
-            complete = self._total_arrived == self._closed_after or self.watch.over is not None
+        with self.peer.changed:
+            complete = self._total_arrived == self._closed_after or self.peer.closed_because is not None
             flushed = self._flushed if complete else None
             self._flushed = None if complete else self._flushed
         if flushed is not None:
             flushed.set_result(TAKEN)
 
-    def _can_go_on(self) -> bool:
-        over = self.watch.over is not None or self._received == self._closed_after
-        return over or self._received in self._arrived
+    def _message_or_end(self) -> bool:
+        closed_because = self.peer.closed_because is not None or self._received == self._closed_after
+        return closed_because or self._received in self._arrived
 
 
 def open_rpc_sender(address: LinkAddress, spec: TensorSpec, timeout: float, codec: str) -> RpcSender:
-    """Introduce this end to the receiver's process and agree. Raises the three link errors."""
+    """Exchange hellos with the receiver. Raises the three link errors."""
     sender = RpcSender(address, spec)
-    register_sender(sender)  # first, so that the receiver finds it to watch
+    register_sender(sender)  # first, because the receiver opens its call to this end
     try:
         ours = hello_bytes(address, spec, "rpc", codec)
         compare_hellos(address, sender=ours, receiver=_exchange_hello(address, ours, timeout))
     except BaseException:
         deregister(sender)
-        sender.watch.release()
+        sender.peer.release()
         raise
-    sender.watch.follow(address.name, on_watch_receiver)
+    sender.peer.watch_peer(address.name, on_watch_receiver)
     return sender
 
 
 def open_rpc_receiver(
     address: LinkAddress, spec: TensorSpec, timeout: float, codec: str, device: torch.device
 ) -> RpcReceiver:
-    """Wait for the sender to introduce itself and agree. Raises the three link errors."""
+    """Wait for the sender and exchange hellos. Raises the three link errors."""
     receiver = RpcReceiver(address, spec, device)
     register_receiver(receiver)
     try:
         theirs, answer = receiver.await_hello(timeout)
         ours = hello_bytes(address, spec, "rpc", codec)
-        receiver.watch.follow(address.name, on_watch_sender)
-        answer.set_result(ours)  # before comparing: a disagreement is for both ends to report
+        receiver.peer.watch_peer(address.name, on_watch_sender)
+        answer.set_result(ours)  # before comparing, so that both ends report a mismatch
         compare_hellos(address, sender=theirs, receiver=ours)
     except BaseException:
         deregister(receiver)
-        receiver.watch.release()
+        receiver.peer.release()
         raise
     return receiver
 
@@ -233,7 +235,7 @@ def _exchange_hello(address: LinkAddress, ours: bytes, timeout: float) -> bytes:
         outcome.append((answer, error))
         answered.set()
 
-    # The call's own limit is longer: the agent's timer may fire early, and its error looks like a broken peer.
+    # The limit of the call is longer: the agent's timer may fire early, and its error looks like a dead peer.
     call(worker_name(address.receiver), on_hello, (address.name, ours), timeout + 1.0, keep)
     in_time = answered.wait(timeout)
     answer, error = outcome[0] if in_time else (None, None)

@@ -1,9 +1,8 @@
-"""Starting and stopping this process's RPC agent, both within a time limit.
+"""Starts and stops the RPC agent of this process, both within a time limit.
 
-`torch.distributed.rpc` can wait for a peer for very long, in the constructor as well as at shutdown, and
-a process cannot heal its agent after a peer died. Both calls therefore run in a daemon thread.
-The agent trusts every process that can reach it over the network, and unpickles what those send:
-use it on networks of your own only.
+`torch.distributed.rpc` may wait for a peer without limit, at the start as well as at shutdown, and an agent cannot be
+repaired after a peer died. Both calls therefore run in a daemon thread. The agent trusts every process that can reach
+it over the network, and unpickles what those send: use it on private networks only.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pipeline.errors import TrainingError, reason_of
 from workers.links.base import LinkTimeout, seconds, worker_name
 
 HANDLER_THREADS = 4
-"""Threads that run handlers; every handler returns at once, so a few are enough."""
+"""Threads that run handlers. Handlers do not block, so a few are enough."""
 _log = logging.getLogger(__name__)
 
 
@@ -27,9 +26,9 @@ def start_agent(name: str, rank: int, world_size: int, init_method: str, timeout
     """Join the RPC group of the run; returns once all `world_size` processes have joined.
 
     Args:
-        name: this process in words (`stage 2`); it joins as `worker_name(name)`.
-        rank: its number in the group, from 0.
-        world_size: processes of the group.
+        name: of this process (`stage 2`); it joins as `worker_name(name)`.
+        rank: in the group, from 0.
+        world_size: number of processes in the group.
         init_method: `tcp://HOST:PORT`, `file://PATH` or `env://`.
         timeout: seconds.
 
@@ -43,31 +42,31 @@ def start_agent(name: str, rank: int, world_size: int, init_method: str, timeout
 
     join_group: Callable[..., None] = rpc.init_rpc  # untyped in the library
 
-    # The library's own start-up trips over a deprecation of its own.
+    # PyTorch warns of a deprecation in its own start-up.
     warnings.filterwarnings("ignore", message="You are using a Backend", category=UserWarning)
 
     def join() -> None:
         join_group(worker_name(name), rank=rank, world_size=world_size, rpc_backend_options=options)
 
-    what = f"{name} could not join the RPC group of {world_size} processes at {init_method}"
+    problem = f"{name} could not join the RPC group of {world_size} processes at {init_method}"
     finished, error = _run_limited(join, timeout)
     if not finished or "timeout" in str(error).lower() or "timed out" in str(error).lower():
-        raise LinkTimeout(f"{what} within {seconds(timeout)}: not all of them have started") from None
+        raise LinkTimeout(f"{problem} within {seconds(timeout)}: not all of them have started") from None
     if error is not None:
-        raise TrainingError(f"{what}: {reason_of(error)}") from None
+        raise TrainingError(f"{problem}: {reason_of(error)}") from None
 
 
 def stop_agent(graceful: bool, timeout: float) -> bool:
     """Stop the agent of this process, if it has one.
 
     Args:
-        graceful: wait until every process of the group stops too. After a failure give False: peers that
-            died never get there.
+        graceful: wait until every process of the group stops, too. Must be False after a failure, because dead
+            peers never stop.
         timeout: seconds.
 
     Returns:
-        Whether the agent has stopped in order. If not, leave the process with `os._exit`: an agent that is
-        still running may block the interpreter's own shutdown.
+        Whether the agent has stopped. If not, end the process by `os._exit`: a running agent may block the shutdown
+        of the interpreter.
     """
     try:
         rpc.get_worker_info()

@@ -1,7 +1,7 @@
-"""What one process may call in another: the handlers of the RPC link, and the ends they act on.
+"""The handlers of the RPC link, which other processes call, and a registry of the link ends that they act on.
 
-Remote calls name module-level functions, so the ends that are open in this process are kept in two tables
-here, by the name of their link. No handler blocks: what must wait answers through a future.
+Remote calls name module-level functions, so the open ends of this process are kept in two tables here, by the name of
+their link. No handler blocks: one that has to wait answers through a future.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from workers.links.base import LinkAddress, worker_name
 
 TAKEN, CLOSED = "taken", "closed"
 Answered = Callable[[Any, Exception | None], None]
-"""Called with the answer of a remote call, or with None and its error, in a thread of the agent."""
+"""Callback for the answer of a remote call, or None and its error; runs in a thread of the agent."""
 
 _HandlerT = TypeVar("_HandlerT", bound=Callable[..., Any])
 
 
 def _answers_later(handler: _HandlerT) -> _HandlerT:
-    """Mark a handler whose future is the answer; the library's own decorator has no types."""
+    """Mark a handler that answers through the future it returns; a typed version of PyTorch's decorator."""
     mark: Callable[[_HandlerT], _HandlerT] = rpc.functions.async_execution
     return mark(handler)
 
 
 @dataclass(frozen=True)
 class PendingMessage:
-    """A message that has arrived and waits; `taken` is the answer to its call."""
+    """A message that has arrived and was not received yet; `taken` answers its call."""
 
     header: bytes
     tensor: Tensor
@@ -40,28 +40,28 @@ class PendingMessage:
 
 
 class PeerState:
-    """What one end knows of the other, and the calls of the other that wait until this end closes."""
+    """What one end knows of its peer, and the open calls by which the peer watches this end."""
 
-    def __init__(self, peer: str) -> None:
-        self.peer = peer
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.changed = threading.Condition()
-        self.over: str | None = None
-        """Why nothing can travel any more; None while the link works."""
+        self.closed_because: str | None = None
+        """Why the link is closed; None while it works."""
         self._watchers: list[Future[str]] = []
 
     def end(self, reason: str) -> None:
-        """Record why the link is over (the first reason stays) and wake whoever waits."""
+        """Record why the link is closed (the first reason stays) and wake all waiting threads."""
         with self.changed:
-            self.over = self.over or reason
+            self.closed_because = self.closed_because or reason
             self.changed.notify_all()
 
-    def follow(self, link: str, handler: Callable[[str], Future[str]]) -> None:
-        """Keep a call open at the other end, to learn when it closes or dies."""
-        call(worker_name(self.peer), handler, (link,), 0.0, self.answered)
+    def watch_peer(self, link: str, handler: Callable[[str], Future[str]]) -> None:
+        """Keep a call to the other end open, to notice when it closes or dies."""
+        call(worker_name(self.name), handler, (link,), 0.0, self.answered)
 
     def answered(self, answer: Any, error: Exception | None) -> None:
         """The other end closed (an answer) or died (an error)."""
-        self.end(f"{self.peer} {'closed its end' if error is None else 'ended without closing the link'}")
+        self.end(f"{self.name} {'closed its end' if error is None else 'ended without closing the link'}")
 
     def add_watcher(self, watcher: Future[str]) -> None:
         """Answer `watcher` when this end closes."""
@@ -69,7 +69,7 @@ class PeerState:
             self._watchers.append(watcher)
 
     def release(self) -> None:
-        """Answer all who watch this end: it closes."""
+        """Answer all calls that watch this end, because it closes."""
         with self.changed:
             watchers, self._watchers = self._watchers, []
         for watcher in watchers:
@@ -77,33 +77,33 @@ class PeerState:
 
 
 class SenderEnd(Protocol):
-    """A sending end as the handlers see it."""
+    """What the handlers need of a sending end."""
 
     address: LinkAddress
-    watch: PeerState
+    peer: PeerState
 
 
 class ReceiverEnd(Protocol):
-    """A receiving end as the handlers see it."""
+    """What the handlers need of a receiving end."""
 
     address: LinkAddress
-    watch: PeerState
+    peer: PeerState
 
     def on_connect(self, hello: bytes, answer: Future[bytes]) -> None:
-        """The sender introduced itself; it waits for `answer`."""
+        """The sender has sent its hello and waits for `answer`."""
 
-    def arrive(self, number: int, parcel: PendingMessage) -> None:
-        """Keep a message until it is taken."""
+    def add_message(self, number: int, message: PendingMessage) -> None:
+        """Keep a message until `recv` takes it."""
 
     def on_close(self, count: int, flushed: Future[str]) -> None:
-        """The sender closes after `count` messages; answer when all have arrived."""
+        """The sender closes after `count` messages; `flushed` is answered when all have arrived."""
 
 
 _lock = threading.Lock()
 _senders: dict[str, SenderEnd] = {}
 _receivers: dict[str, ReceiverEnd] = {}
 _early_hellos: dict[str, tuple[bytes, Future[bytes]]] = {}
-"""Of senders that introduced themselves before the receiver was opened."""
+"""Hellos of senders whose receiver is not open yet, and the futures of their answers."""
 
 
 def register_sender(end: SenderEnd) -> None:
@@ -113,7 +113,7 @@ def register_sender(end: SenderEnd) -> None:
 
 
 def register_receiver(end: ReceiverEnd) -> None:
-    """Let the handlers find `end`, and give it the hello that came early, if one did."""
+    """Let the handlers find `end`, and pass it the hello that arrived before, if there is one."""
     with _lock:
         _receivers[end.address.name] = end
         early = _early_hellos.pop(end.address.name, None)
@@ -122,7 +122,7 @@ def register_receiver(end: ReceiverEnd) -> None:
 
 
 def deregister(end: SenderEnd | ReceiverEnd) -> None:
-    """Forget `end`; calls that still arrive for it are answered with `CLOSED`."""
+    """Remove `end`; further calls for it are answered with `CLOSED`."""
     with _lock:
         for table in (_senders, _receivers):
             if table.get(end.address.name) is end:
@@ -130,10 +130,10 @@ def deregister(end: SenderEnd | ReceiverEnd) -> None:
 
 
 def call(to: str, handler: Callable[..., Any], arguments: tuple[Any, ...], timeout: float, answered: Answered) -> None:
-    """Call `handler` in process `to` without waiting; `answered` gets the outcome, whatever it is.
+    """Call `handler` in process `to` without waiting; `answered` gets the answer or the error.
 
     Args:
-        to: name in the RPC group.
+        to: name of the process in the RPC group.
         handler: one of the functions below.
         arguments: its arguments.
         timeout: seconds until the call fails; 0 for no limit.
@@ -142,7 +142,7 @@ def call(to: str, handler: Callable[..., Any], arguments: tuple[Any, ...], timeo
 
     def done(future: Future[Any]) -> None:
         try:
-            answer = future.wait()  # it is complete: this only unwraps
+            answer = future.wait()  # does not block, the future is complete
         except Exception as error:
             answered(None, error)
         else:
@@ -150,7 +150,7 @@ def call(to: str, handler: Callable[..., Any], arguments: tuple[Any, ...], timeo
 
     try:
         future = rpc.rpc_async(to, handler, args=arguments, timeout=timeout)
-    except Exception as error:  # no agent, or nobody of that name
+    except Exception as error:  # no agent, or no process of that name
         answered(None, error)
     else:
         future.add_done_callback(done)
@@ -158,7 +158,7 @@ def call(to: str, handler: Callable[..., Any], arguments: tuple[Any, ...], timeo
 
 @_answers_later
 def on_hello(link: str, hello: bytes) -> Future[bytes]:
-    """A sender introduces itself; the answer is the receiver's own hello, once it is open."""
+    """The hello of a sender; answered with the hello of the receiver when that is open."""
     answer: Future[bytes] = Future()
     with _lock:
         receiver = _receivers.get(link)
@@ -171,19 +171,19 @@ def on_hello(link: str, hello: bytes) -> Future[bytes]:
 
 @_answers_later
 def on_message(link: str, number: int, header: bytes, tensor: Tensor) -> Future[str]:
-    """A message arrives; the answer comes when it is taken, and is its sender's permission for one more."""
+    """A message; answered when it is taken, which is the credit for one more."""
     taken: Future[str] = Future()
     receiver = _receivers.get(link)
     if receiver is None:
         taken.set_result(CLOSED)
     else:
-        receiver.arrive(number, PendingMessage(header, tensor, taken))
+        receiver.add_message(number, PendingMessage(header, tensor, taken))
     return taken
 
 
 @_answers_later
-def on_goodbye(link: str, count: int) -> Future[str]:
-    """The sender closes after `count` messages; the answer comes when all have arrived."""
+def on_closing(link: str, count: int) -> Future[str]:
+    """The sender closes after `count` messages; answered when all have arrived."""
     flushed: Future[str] = Future()
     receiver = _receivers.get(link)
     if receiver is None:
@@ -195,13 +195,13 @@ def on_goodbye(link: str, count: int) -> Future[str]:
 
 @_answers_later
 def on_watch_sender(link: str) -> Future[str]:
-    """The answer comes when the sending end of `link` closes."""
+    """Answered when the sending end of `link` closes."""
     return _watched(_senders.get(link))
 
 
 @_answers_later
 def on_watch_receiver(link: str) -> Future[str]:
-    """The answer comes when the receiving end of `link` closes."""
+    """Answered when the receiving end of `link` closes."""
     return _watched(_receivers.get(link))
 
 
@@ -210,5 +210,5 @@ def _watched(end: SenderEnd | ReceiverEnd | None) -> Future[str]:
     if end is None:
         watcher.set_result(CLOSED)
     else:
-        end.watch.add_watcher(watcher)
+        end.peer.add_watcher(watcher)
     return watcher

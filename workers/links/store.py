@@ -1,4 +1,4 @@
-"""The place where the two processes of a link leave word for each other before they are connected."""
+"""The key-value store through which the two processes of a link find each other."""
 
 from __future__ import annotations
 
@@ -13,71 +13,71 @@ from pipeline.errors import UserError, reason_of
 from workers.links.base import LinkAddress, LinkTimeout, seconds
 
 STORE_SECONDS = 30.0
-"""Longest wait for the store itself to answer."""
+"""Limit for every answer of the store."""
 
 POLL_SECONDS = 0.02
-_WHERE = "where"
+_ADDRESS = "where"
 
 
 class LinkStore:
-    """A link's own corner of the run's store.
+    """The part of the run's store that belongs to one link, by a prefix of the keys.
 
     Args:
         address: of the link; its `store` is `file:///PATH` or `tcp://HOST:PORT`.
 
     Raises:
-        UserError: the store's address is neither.
-        LinkTimeout: nobody hosts the store.
+        UserError: the address of the store is neither.
+        LinkTimeout: the store does not answer.
     """
 
     def __init__(self, address: LinkAddress) -> None:
         self._address, self._store = address, PrefixStore(f"onward/{address.name}", _open(address))
 
-    def of_opening(self, nonce: str) -> Store:
-        """A corner that only one opening of the link uses: keys of an earlier one would mislead it."""
+    def for_connection(self, nonce: str) -> Store:
+        """A store for one connection of the link, which must not see the keys of earlier connections."""
         return PrefixStore(nonce, self._store)
 
-    def publish(self, text: str) -> None:
-        """Say where the receiver listens."""
-        with self._answering():
-            self._store.set(_WHERE, text)
+    def publish_address(self, text: str) -> None:
+        """Publish the address that the receiver listens on."""
+        with self._store_errors():
+            self._store.set(_ADDRESS, text)
 
-    def withdraw(self) -> None:
-        """The receiver does not listen any more."""
-        with self._answering():
-            self._store.delete_key(_WHERE)
+    def withdraw_address(self) -> None:
+        """Remove the address: the receiver no longer listens."""
+        with self._store_errors():
+            self._store.delete_key(_ADDRESS)
 
-    def published(self, deadline: float) -> str:
-        """Where the receiver listens; raises `TimeoutError` if it has not said so by `deadline`."""
-        with self._answering():
-            while not self._store.check([_WHERE]):
+    def wait_for_address(self, deadline: float) -> str:
+        """The address that the receiver listens on; raises `TimeoutError` if there is none by `deadline`."""
+        with self._store_errors():
+            while not self._store.check([_ADDRESS]):
                 if time.monotonic() >= deadline:
                     raise TimeoutError(f"{self._address.receiver} has not said where it listens")
                 time.sleep(POLL_SECONDS)
-            return bytes(self._store.get(_WHERE)).decode()
+            return bytes(self._store.get(_ADDRESS)).decode()
 
     @contextlib.contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _store_errors(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
-            gone = f"{self._address}: the store at {self._address.store} does not answer"
-            raise LinkTimeout(f"{gone} ({reason_of(error)})") from None
+            problem = f"{self._address}: the store at {self._address.store} does not answer"
+            raise LinkTimeout(f"{problem} ({reason_of(error)})") from None
 
 
 def _open(address: LinkAddress) -> Store:
-    scheme, _, where = address.store.partition("://")
-    host, _, port = where.rpartition(":")
+    scheme, _, location = address.store.partition("://")
+    host, _, port = location.rpartition(":")
     limit = timedelta(seconds=STORE_SECONDS)
-    if scheme == "file" and where:
-        store: Store = FileStore(where, -1)  # of no known number of processes: the last to leave removes nothing
+    if scheme == "file" and location:
+        store: Store = FileStore(location, -1)  # of any number of processes: the last to leave must not remove it
         store.set_timeout(limit)
     elif scheme == "tcp" and host and port.isdigit():
         try:
             store = TCPStore(host.strip("[]"), int(port), is_master=False, wait_for_workers=False, timeout=limit)
         except RuntimeError as error:  # DistNetworkError
-            what = f"{address}: the store at {address.store} did not answer within {seconds(STORE_SECONDS)}"
-            raise LinkTimeout(f"{what} ({reason_of(error)})") from None
+            problem = f"{address}: the store at {address.store} did not answer within {seconds(STORE_SECONDS)}"
+            raise LinkTimeout(f"{problem} ({reason_of(error)})") from None
     else:
         raise UserError(
             f"{address}: the two processes of a p2p link meet at a store, and '{address.store}' names none. "

@@ -1,9 +1,9 @@
-"""Authenticated connections between two processes, over a Unix socket or TCP, with a limit on every wait.
+"""Authenticated connections between two processes, over a Unix socket or TCP, with a time limit on every call.
 
-`multiprocessing.connection` brings framing and mutual authentication with a shared key, but none of
-its blocking calls takes a timeout. Here the sockets are made by hand, so that connecting and accepting
-have one, and the kernel bounds every read and write that has begun (`SO_RCVTIMEO`, `SO_SNDTIMEO`).
-Nothing is encrypted, and nothing is ever unpickled: only `send_bytes` and `recv_bytes` are used.
+`multiprocessing.connection` has framing and mutual authentication with a shared key, but its blocking calls take no
+timeout. So the sockets are created here, with a timeout for connecting and accepting, and the kernel limits every read
+and write that has begun (`SO_RCVTIMEO`, `SO_SNDTIMEO`). Nothing is encrypted, and nothing is unpickled: only
+`send_bytes` and `recv_bytes` are used.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Address = str | tuple[str, int]
 """Path of a Unix socket, or host and port."""
 
 FRAME_SECONDS = 10.0
-"""A frame that has begun must end within this; frames are small and their peers are alive."""
+"""Limit for a read or write that has begun; frames are small."""
 
 RETRY_SECONDS = 0.02
 MAX_UNIX_PATH = 100
-"""Bytes; Linux takes 107, others less."""
+"""Bytes; the limit is 107 on Linux and lower elsewhere."""
 
 
 def listen(address: Address) -> socket.socket:
-    """Listen on `address`; port 0 takes a free one (`address_of` tells which).
+    """Listen on `address`; port 0 takes a free one, which `address_of` returns.
 
     A socket file left behind by an earlier process is replaced.
 
@@ -52,7 +52,7 @@ def listen(address: Address) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(where)
         if isinstance(address, str):
-            os.chmod(address, 0o600)  # before anybody can connect; the folder should be private too
+            os.chmod(address, 0o600)  # before anybody can connect; the folder should be private, too
         keep_open(listener)
         listener.listen(128)
     except OSError as error:
@@ -63,20 +63,20 @@ def listen(address: Address) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> Address:
-    """Where a listener really listens."""
+    """The address of a listener, with the actual port."""
     name = listener.getsockname()
     return name if isinstance(name, str) else (name[0], name[1])
 
 
 def describe(address: Address) -> str:
-    """An address for a message."""
+    """An address as it is shown in messages."""
     if isinstance(address, str):
         return f"'{address}'"
     return f"{in_address(address[0])}:{address[1]}"
 
 
 def in_address(host: str) -> str:
-    """A host as it stands before `:PORT`."""
+    """A host as it is written before `:PORT`."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -94,35 +94,35 @@ def accept(listener: socket.socket, timeout: float) -> socket.socket:
     return accepted
 
 
-def welcome(accepted: socket.socket, key: bytes, timeout: float) -> Connection:
-    """Authenticate a peer that connected to us, and ourselves to it.
+def authenticate(accepted: socket.socket, key: bytes, timeout: float) -> Connection:
+    """Authenticate a peer that has connected, and this process to the peer.
 
     Raises:
-        AuthenticationError: the peer has another key, or speaks something else.
-        EOFError, OSError: the peer went away or fell silent.
+        AuthenticationError: the peer has another key or uses another protocol.
+        EOFError, OSError: the peer disconnected or stopped sending.
     """
     return _authenticated(_wrap(accepted, timeout), (deliver_challenge, answer_challenge), key, timeout)
 
 
 def connect(address: Address, key: bytes, timeout: float) -> Connection:
-    """Connect to a listener, waiting for it to appear, and authenticate both ways.
+    """Connect to a listener, waiting for it to appear, and authenticate mutually.
 
     Raises:
-        AuthenticationError: the two keys differ; retrying would not help.
-        TimeoutError: nobody answered in time.
+        AuthenticationError: the keys differ; retrying would not help.
+        TimeoutError: there was no answer in time.
     """
     deadline = time.monotonic() + timeout
     while True:
         try:
             return _connect_once(address, key, deadline - time.monotonic())
-        except (OSError, EOFError) as error:  # not there yet, or there and gone again
+        except (OSError, EOFError) as error:  # not listening yet, or closed again
             if time.monotonic() + RETRY_SECONDS >= deadline:
                 raise TimeoutError(f"nobody answered at {describe(address)} ({error or 'connection ended'})") from None
         time.sleep(RETRY_SECONDS)
 
 
 def limit_io(connection: Connection, limit: float) -> None:
-    """Let a read or write that blocks for `limit` seconds fail with `BlockingIOError`."""
+    """Make a read or write that blocks for `limit` seconds fail with `BlockingIOError`."""
     value = struct.pack("ll", int(limit), max(int(limit % 1 * 1e6), 1000))
     with as_socket(connection) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
@@ -130,7 +130,7 @@ def limit_io(connection: Connection, limit: float) -> None:
 
 
 def as_socket(connection: Connection) -> socket.socket:
-    """The connection's socket under a descriptor of its own, for what only sockets can do."""
+    """The socket of a connection, under a duplicate descriptor that the caller closes."""
     return socket.socket(fileno=os.dup(connection.fileno()))
 
 
@@ -150,14 +150,14 @@ def _connect_once(address: Address, key: bytes, timeout: float) -> Connection:
 def _authenticated(
     connection: Connection, steps: Sequence[Callable[[Connection, bytes], None]], key: bytes, limit: float
 ) -> Connection:
-    """Prove to each other that both have the key; one end challenges first, the other answers first."""
+    """Mutual authentication; one end challenges first, the other answers first."""
     try:
-        with _ended_after(connection, limit):
+        with _closed_after(connection, limit):
             for step in steps:
                 step(connection, key)
     except BaseException as error:
         connection.close()
-        if isinstance(error, AssertionError | ValueError):  # how the library says that no challenge came
+        if isinstance(error, AssertionError | ValueError):  # raised by the library if no challenge arrived
             raise AuthenticationError("the peer does not speak this protocol") from None
         raise
     limit_io(connection, FRAME_SECONDS)
@@ -165,10 +165,10 @@ def _authenticated(
 
 
 @contextlib.contextmanager
-def _ended_after(connection: Connection, limit: float) -> Iterator[None]:
-    """End the connection unless the block ends within `limit` seconds; raises `TimeoutError` if it was ended.
+def _closed_after(connection: Connection, limit: float) -> Iterator[None]:
+    """Shut the connection down if the block takes longer than `limit` seconds; then raises `TimeoutError`.
 
-    The kernel's limits start anew with every byte: a peer that sends one now and then would hold us for minutes.
+    The limits of the kernel restart with every byte, so a peer could hold us for minutes by sending single bytes.
     """
     ended = threading.Event()
     with as_socket(connection) as sock:
@@ -186,12 +186,12 @@ def _ended_after(connection: Connection, limit: float) -> Iterator[None]:
         finally:
             timer.cancel()
             timer.join()
-    if ended.is_set():  # just when the block was done
+    if ended.is_set():  # perhaps just after the block was done
         raise TimeoutError(f"it took longer than {limit:g} s to prove that it has the key")
 
 
 def has_ended(connection: Connection) -> bool:
-    """Whether the peer has gone, even if not all it sent has been read."""
+    """Whether the peer has disconnected, even if not all that it sent has been read."""
     poller = select.poll()
     poller.register(connection.fileno(), getattr(select, "POLLRDHUP", 0))  # POLLHUP is always reported
     return bool(poller.poll(0))
@@ -201,18 +201,18 @@ def _wrap(sock: socket.socket, timeout: float) -> Connection:
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setblocking(True)  # the kernel's limits apply to blocking sockets
+    sock.setblocking(True)  # SO_RCVTIMEO and SO_SNDTIMEO apply to blocking sockets
     connection = Connection(sock.detach())
     limit_io(connection, timeout)
     return connection
 
 
 def _resolved(address: Address) -> tuple[socket.AddressFamily, Any]:
-    """The family of an address, and what its sockets take; a host may have a name, in IPv4 or IPv6.
+    """The family of an address, and the address as sockets take it; host names may resolve to IPv4 or IPv6.
 
     Raises:
-        UserError: a path that is too long.
-        OSError: a name that is not known.
+        UserError: the path is too long.
+        OSError: the host name does not resolve.
     """
     if isinstance(address, str):
         if len(os.fsencode(address)) > MAX_UNIX_PATH:

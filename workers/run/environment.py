@@ -1,4 +1,4 @@
-"""What a process of a run is started with, and what of its surroundings must not change it; known without torch."""
+"""The environment of a run's processes: what is set, and what of the surroundings is removed. Does not import torch."""
 
 from __future__ import annotations
 
@@ -13,61 +13,67 @@ from pathlib import Path
 from workers.run.private import cache_settings, use_own_folders
 
 ALLOCATOR = {
-    # glibc gives big blocks back to the kernel at every free, and the page faults then cost more
-    # than the arithmetic: keep what was once allocated.
+    # glibc returns large blocks to the kernel at every free. The page faults of the next allocation then cost more
+    # than the arithmetic, so memory that was allocated once is kept.
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
     "MALLOC_MMAP_THRESHOLD_": str(2**40),
     "MALLOC_TOP_PAD_": str(2**28),
 }
 METRICS = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
-"""For the metrics of a web server of several processes; the library obeys it when it is imported. Ours are of one."""
+"""Switches the Prometheus library to metrics of several processes when it is imported; ours come from one process."""
 PREPARED = "ONWARD_RUN_DIR"
-"""Set in processes whose user is served by the command line, which also made the run directory."""
+"""Set in processes that `onward train` has started: it prepared the run directory, and talks to the user."""
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
-"""Also for what our processes start themselves, such as the compilers of PyTorch: see `interpreter`."""
-SURPRISES = (*METRICS, "TORCH_GLOO_LAZY_INIT")
-"""What must not be set: with the last one Gloo connects when its port is closed already (`workers.links.listening`)."""
+"""Inherited by programs that our processes start, such as PyTorch's compilers: see `interpreter`."""
+UNWANTED = (*METRICS, "TORCH_GLOO_LAZY_INIT")
+"""Variables that are removed. The last delays Gloo's connections until its port is filtered (`links.listening`)."""
 OPEN_FILES = 1 << 20
-"""What Linux itself allows at most unless it is told otherwise."""
+"""Default of fs.nr_open, the most open files that Linux allows one process."""
 LAUNCHERS = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+")
-"""What torchrun, and the pods of a PyTorchJob, tell the ranks of a job; `onward train` is none of them."""
+"""Variables that torchrun and PyTorchJob set for the ranks of a job, which the processes of `onward train` are not."""
 OWN = str(Path(__file__).resolve().parents[2])
-"""The folder that our packages lie in."""
+"""The folder that contains our packages."""
 
 
 def process_environment(threads: int) -> dict[str, str]:
-    """Ours, with the allocator's settings, the thread count of a stage, and our own modules.
+    """The environment of this process, with settings for the allocator, the threads, the caches and the modules.
 
     Args:
-        threads: of PyTorch's operations.
+        threads: number of threads of PyTorch's operations.
     """
-    kept = {name: value for name, value in os.environ.items() if name not in SURPRISES}
-    own = {**ALLOCATOR, **SAFE_PATH, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": module_path()}
-    return {**kept, **cache_settings(kept), **own}
+    kept = {name: value for name, value in os.environ.items() if name not in UNWANTED}
+    settings = {**ALLOCATOR, **SAFE_PATH, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": module_path()}
+    return {**kept, **cache_settings(kept), **settings}
 
 
 def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
-    """The same for processes that belong to a run, and not to whatever job the command was given in."""
+    """`environment` without the variables of a job launcher.
+
+    The command may have been given inside a job, to whose ranks the run's processes do not belong.
+    """
     return {name: value for name, value in environment.items() if not LAUNCHERS.fullmatch(name)}
 
 
 def interpreter(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module of ours in a new interpreter, whatever lies in the working directory."""
+    """The command line to run one of our modules in a new interpreter, without the working directory on its path."""
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def module_path() -> str:
-    """Where this process looks for modules, for `PYTHONPATH`; not in the working directory unless it was told to."""
-    told = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    """The module search path of this process, for `PYTHONPATH`.
+
+    The working directory is left out unless `PYTHONPATH` names it.
+    """
+    configured = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     here = os.path.realpath(os.curdir)
     folders = [os.path.abspath(entry) for entry in sys.path if os.path.isdir(entry or os.curdir)]
-    wanted = {OWN, *(os.path.abspath(entry) for entry in told if entry)}
+    wanted = {OWN, *(os.path.abspath(entry) for entry in configured if entry)}
     return os.pathsep.join(folder for folder in folders if os.path.realpath(folder) != here or folder in wanted)
 
 
-def leave_surroundings() -> None:
-    """Drop from this process what would change a run without a word; called before anything else is imported."""
-    for name in SURPRISES:
+def clean_environment() -> None:
+    """Remove variables that would silently change a run; to be called before other imports."""
+    for name in UNWANTED:
         os.environ.pop(name, None)
     os.environ.update(SAFE_PATH)
     use_own_folders()
@@ -75,16 +81,16 @@ def leave_surroundings() -> None:
 
 
 def allow_open_files() -> None:
-    """As many as the system lets this user have: whoever opens connections to a port of ours uses them up."""
+    """Raise the limit on open files to the allowed maximum: connections of strangers to our ports use some up."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if resource.RLIM_INFINITY != soft < wanted:
-        with suppress(OSError, ValueError):  # more than the kernel allows now
+        with suppress(OSError, ValueError):  # the kernel allows fewer
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def leave_no_core_dump() -> None:
-    """A process that holds the run's key, and all that it starts, must not leave it in a file when it crashes."""
+def disable_core_dumps() -> None:
+    """Write no core dump when this process or its children crash: the memory holds the key of the run."""
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

@@ -1,4 +1,4 @@
-"""Makes the faults of the configuration happen, each once a run directory."""
+"""Fault injection: triggers the faults of the configuration (`faults`), each once per run directory."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from pipeline.ordinary_files import make_folder, open_to_write, read_whole
 from workers.run.files import RunDir, write_parts
 
 PAUSE_SECONDS = 0.02
-"""Between two looks for the file that ends a pause."""
+"""Interval at which the file that ends a pause is looked for."""
 
 
 class InjectedFault(Exception):
-    """Raised where the configuration asked for it."""
+    """Raised by a fault of kind `raise`."""
 
 
 class Faults:
-    """The faults that may strike one process.
+    """The faults that are injected into one process.
 
     Args:
         faults: of the whole run.
-        run: remembers which have struck.
-        stages: of this process.
-        replica: of this process.
+        run: its directory records which faults have been triggered.
+        stages: that this process trains.
+        replica: number of this process within its stage group, from 1.
     """
 
     def __init__(self, faults: Sequence[FaultConfig], run: RunDir, stages: Sequence[int], replica: int) -> None:
         self._run = run
-        self._mine = [(n, f) for n, f in enumerate(faults) if f.stage in stages and f.replica == replica]
+        self._faults = [(n, f) for n, f in enumerate(faults) if f.stage in stages and f.replica == replica]
 
     def before_update(self, stage: int, step: int) -> None:
-        """Called when `stage` has handed on the batch of `step` and is about to learn from it."""
-        for number, fault in self._mine:
+        """To be called when `stage` has sent the activations of `step` and is about to update its parameters."""
+        for number, fault in self._faults:
             action = _ACTIONS.get(fault.kind)
-            if action is not None and (fault.stage, fault.step) == (stage, step) and self._strikes(number):
+            if action is not None and (fault.stage, fault.step) == (stage, step) and self._claims(number):
                 action(fault)
 
     def before_write(self, stage: int, steps: int) -> None:
-        """Called before the snapshot file after `steps` steps is written; raises `OSError`."""
+        """To be called before the snapshot file after `steps` steps is written; raises `OSError` for `disk_full`."""
         if self._due("disk_full", stage, steps):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def after_write(self, stage: int, steps: int, file: Path) -> None:
-        """Called when a snapshot file has been written and its digest taken."""
+        """To be called when a snapshot file has been written and its digest computed; `corrupt` then flips a bit."""
         if self._due("corrupt", stage, steps):
             data = bytearray(read_whole(file, file.stat().st_size, self._run.path))
             data[len(data) // 2] ^= 1
@@ -56,12 +56,12 @@ class Faults:
 
     def _due(self, kind: str, stage: int, steps: int) -> bool:
         return any(
-            fault.kind == kind and fault.stage == stage and fault.step < steps and self._strikes(number)
-            for number, fault in self._mine
+            fault.kind == kind and fault.stage == stage and fault.step < steps and self._claims(number)
+            for number, fault in self._faults
         )
 
-    def _strikes(self, number: int) -> bool:
-        """Whether fault `number` has not struck before; from now on it has."""
+    def _claims(self, number: int) -> bool:
+        """Whether fault `number` has not been triggered in this run before; marks it as triggered."""
         make_folder(self._run.faults, self._run.path)
         try:
             open_to_write(self._run.faults / f"{number}", self._run.path, new=True).close()
@@ -85,8 +85,8 @@ def _hang(fault: FaultConfig) -> None:
 
 def _slow(fault: FaultConfig) -> None:
     ends = time.monotonic() + fault.seconds
-    while (left := ends - time.monotonic()) > 0 and not (fault.until and os.path.exists(fault.until)):
-        time.sleep(min(left, PAUSE_SECONDS) if fault.until else left)
+    while (remaining := ends - time.monotonic()) > 0 and not (fault.until and os.path.exists(fault.until)):
+        time.sleep(min(remaining, PAUSE_SECONDS) if fault.until else remaining)
 
 
 _ACTIONS: dict[str, Callable[[FaultConfig], None]] = {"kill": _kill, "raise": _raise, "hang": _hang, "slow": _slow}

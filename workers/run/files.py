@@ -1,6 +1,6 @@
-"""Where things are in a run directory, and how its small files are read and written.
+"""Paths in a run directory, and reading and writing of its small files.
 
-Who hands over a run directory can put anything into it: its files are opened by `pipeline.ordinary_files` alone.
+A run directory may come from somebody else and contain anything, so its files are opened by `pipeline.ordinary_files`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.ordinary_files import USUAL, folder_of, open_to_read, open_to_write, read_whole
+from workers.run.json_lines import parse_object
 
 JSON_BYTES = 256 * 1024 * 1024
-"""Of a document that is read whole; a report has kilobytes, an evaluation with its spectra megabytes."""
+"""Largest JSON file that is read; a report has kilobytes, an evaluation with spectra has megabytes."""
 
 
 @dataclass(frozen=True)
@@ -29,22 +30,22 @@ class RunDir:
 
     @property
     def config(self) -> Path:
-        """The resolved configuration; what makes a folder a run."""
+        """The resolved configuration. A folder that has one is a run."""
         return self.path / "config.yaml"
 
     @property
     def data_index(self) -> Path:
-        """What the training set consisted of when the run began."""
+        """Index of the training set at the start of the run: file names, sizes, labels."""
         return self.path / "data_index.npz"
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a line, one line a step."""
+        """One JSON object per line, one line per step."""
         return self.path / "metrics.jsonl"
 
     @property
     def events(self) -> Path:
-        """One JSON object a line: alarms, restarts, snapshots, notes."""
+        """One JSON object per line: alarms, restarts, snapshots, notes."""
         return self.path / "events.jsonl"
 
     @property
@@ -59,90 +60,90 @@ class RunDir:
 
     @property
     def snapshots(self) -> Path:
-        """One folder a snapshot, `step_N` after N steps."""
+        """One folder per snapshot: `step_N` after N steps."""
         return self.path / "snapshots"
 
     def snapshot(self, steps: int) -> Path:
-        """The snapshot after so many steps."""
+        """The folder of the snapshot after `steps` steps."""
         return self.snapshots / f"step_{steps}"
 
     @property
     def logs(self) -> Path:
-        """One file a process."""
+        """Log files, one per process."""
         return self.path / "logs"
 
     @property
     def report(self) -> Path:
-        """What was measured when training had ended."""
+        """Results: accuracies, throughput, time shares."""
         return self.path / "report.json"
 
     @property
     def failure(self) -> Path:
-        """Who failed, at which step and why; absent if nobody did."""
+        """Which process failed, at which step and why; absent if the run did not fail."""
         return self.path / "failure.json"
 
     @property
     def coordinator(self) -> Path:
-        """Process and address of the coordinator."""
+        """Address of the metrics and of the live page."""
         return self.path / "coordinator.json"
 
     @property
     def lock(self) -> Path:
-        """Held by the coordinator while it lives."""
+        """Lock file, held while the run lives."""
         return self.path / ".lock"
 
     @property
     def key(self) -> Path:
-        """Of a run on several hosts, while it lives; read by this user only."""
+        """Authentication key of a run on several hosts, while it lives; readable by this user only."""
         return self.path / ".key"
 
     @property
     def faults(self) -> Path:
-        """Which faults of the configuration have struck."""
+        """Which faults of the configuration have been triggered."""
         return self.path / ".faults"
 
     @property
     def trace(self) -> Path:
-        """What each process did when, one file each (`trace.enabled`)."""
+        """Trace of each process, one file each (`trace.enabled`)."""
         return self.path / "trace"
 
     @property
     def merged_trace(self) -> Path:
-        """All of it as one trace; `trace.json.gz` where it is large."""
+        """The traces of all processes in one file; `trace.json.gz` where it is large."""
         return self.path / "trace.json"
 
     @property
     def replay(self) -> Path:
-        """Batches that a restarted stage may need, where they do not fit into memory."""
+        """Batches kept for a restarted stage that do not fit into memory."""
         return self.path / ".replay"
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """All that we make in it; beside them, what trackers of the user's own make."""
+        """All folders that we create; trackers of the user may create others."""
         evaluations = self.path / "evaluation", self.path / "report", self.path / "tensorboard"
         return self.logs, self.final, self.trace, self.replay, self.snapshots, self.faults, *evaluations
 
     def stage(self, index: int) -> Path:
-        """The trained stage `index`, counted from 1."""
+        """Weights of stage `index`, counted from 1."""
         return self.final / f"stage_{index}.safetensors"
 
     def probe(self, index: int) -> Path:
-        """The linear probe that was trained along with stage `index` (`evaluation.online.linear`)."""
+        """Weights of the online linear probe of stage `index` (`evaluation.online.linear`)."""
         return self.final / f"probe_{index}.safetensors"
 
     def log(self, name: str) -> Path:
-        """The log of one process."""
+        """Log file of one process."""
         return self.logs / f"{name}.log"
 
 
-def from_here(path: Path) -> Path:
-    """As a user who stands here would write it."""
+def relative_to_cwd(path: Path) -> Path:
+    """`path` relative to the working directory where it lies below it, else absolute."""
     absolute = path.absolute()
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
 def step_numbers(run: RunDir) -> list[int]:
-    """The steps after which there are snapshots, complete or not, in order."""
+    """Step counts of all snapshots, complete or not, ascending."""
     if not run.snapshots.is_dir():
         return []
     found = (re.fullmatch(r"step_(\d{1,18})", path.name) for path in run.snapshots.iterdir())
@@ -150,48 +151,46 @@ def step_numbers(run: RunDir) -> list[int]:
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file that lies directly in a run directory; None if it holds anything else.
+    """The JSON object in a file directly in a run directory; None if the file holds anything else.
 
     Raises:
-        OSError: it cannot be read, is no ordinary file, or is too large for one.
+        OSError: the file cannot be read, is not an ordinary file, or is larger than `JSON_BYTES`.
     """
-    try:
-        value = json.loads(read_whole(path, JSON_BYTES, path.parent))
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+    return parse_object(read_whole(path, JSON_BYTES, path.parent))
 
 
 def write_json(path: Path, value: Any, root: Path | None = None) -> None:
-    """Write `value` as JSON; a reader finds the old file or the new one, never half of it."""
+    """Write `value` as JSON, atomically: a reader finds the old file or the new one."""
     write_text(path, json.dumps(value, indent=2) + "\n", root)
 
 
 def write_text(path: Path, text: str, root: Path | None = None, mode: int = USUAL) -> None:
-    """Write UTF-8 through a temporary file in the same folder: flushed to disk, then renamed."""
+    """Write UTF-8 atomically; see `write_parts`."""
     write_parts(path, (text.encode("utf-8"),), root, mode)
 
 
 def write_bytes(path: Path, data: bytes, root: Path | None = None) -> None:
-    """Write through a temporary file in the same folder: flushed to disk, then renamed."""
+    """Write atomically; see `write_parts`."""
     write_parts(path, (data,), root)
 
 
 def write_parts(
     path: Path, parts: Iterable[bytes | bytearray | memoryview], root: Path | None = None, mode: int = USUAL
 ) -> None:
-    """`write_bytes` of what need not be in memory all at once; `parts` may be read from `path` itself.
+    """Write `parts` to a temporary file in the same folder, flush it to disk, and rename it to `path`.
+
+    The parts need not be in memory all at once, and may be read from `path` itself.
 
     Args:
-        path: of the file; a link in its place is replaced, not followed.
-        parts: what it is to hold.
-        root: the run directory, where the file lies in a folder of it: none on the way may be a link.
+        path: of the file; a symbolic link in its place is replaced, not followed.
+        parts: content of the file.
+        root: the run directory, where the file lies in it: no folder in between may be a symbolic link.
         mode: permissions of the file, less the user's umask.
     """
     temporary = temporary_of(path)
     with folder_of(path, root) as folder:
         try:
-            with suppress(FileNotFoundError):  # of a process of the same number, perhaps on another host
+            with suppress(FileNotFoundError):  # left by a process with the same id, perhaps on another host
                 os.unlink(temporary.name, dir_fd=folder)
             with open_to_write(temporary, root, new=True, mode=mode) as file:
                 file.writelines(parts)
@@ -208,23 +207,23 @@ def write_parts(
 
 
 def temporary_of(path: Path) -> Path:
-    """Where this process writes what shall become `path`."""
+    """Where this process writes before it renames the file to `path`."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def remove_temporaries(run: RunDir, pid: int | None = None) -> None:
-    """Remove what process `pid` was writing when it was killed, or this one, which ends in the middle of it."""
-    with suppress(OSError):  # whatever the disk says, the process must end
+    """Remove half-written files of process `pid`, which was killed, or of this process, which is about to exit."""
+    with suppress(OSError):  # whatever the file system reports, the process must end
         for path in run.path.rglob(f".*.{pid or os.getpid()}.tmp"):
             path.unlink(missing_ok=True)
 
 
 TO_BE_MEASURED = "to_be_measured"
-"""In the report of a run that has been trained and whose blocks are still being measured."""
+"""Key in the report of a run that is trained but whose blocks have not been evaluated yet."""
 
 
 def read_report(run: RunDir) -> dict[str, Any] | None:
-    """What a run says about itself; None where there is no report, or one that cannot be read."""
+    """The report of a run; None where there is none, or it cannot be read."""
     try:
         return read_object(run.report)
     except OSError:
@@ -232,7 +231,7 @@ def read_report(run: RunDir) -> dict[str, Any] | None:
 
 
 def final_digest(run: RunDir) -> str:
-    """One SHA-256 over the names and bytes of the weights in `final/`, probes left out; equal for equal runs."""
+    """SHA-256 over names and bytes of the weights in `final/`, without probes; equal for bit-identical runs."""
     digest = hashlib.sha256()
     for path in sorted({*run.final.glob("*.safetensors")} - {*run.final.glob("probe_*.safetensors")}):
         with open_to_read(path, run.path) as file:

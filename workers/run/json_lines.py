@@ -79,10 +79,16 @@ def _bounded(line: bytes) -> bytes:
 
 
 def _object(line: bytes) -> dict[str, Any]:
-    try:
-        message = json.loads(line)
-    except (ValueError, RecursionError):
-        message = None
-    if not isinstance(message, dict):
+    message = parse_object(line)
+    if message is None:
         raise TrainingError(f"a process sent a line that is no JSON object: {line[:100]!r}")
     return message
+
+
+def parse_object(data: bytes) -> dict[str, Any] | None:
+    """The JSON object that `data` encodes; None if it is anything else."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,4 +1,4 @@
-"""The key of a run as a file: 256 bits in hexadecimal, for nobody's eyes but the user's."""
+"""The authentication key of a run as a file that only its user can read: 256 bits in hexadecimal."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 
 DIGITS = 64
-"""Of a key."""
+"""Hexadecimal digits of a key."""
 
 
 class NoKeyError(Exception):
-    """A file is no key, or one that somebody else may have seen or made."""
+    """A file holds no key, or somebody else may have read or written it."""
 
 
 def write_key(path: Path) -> str:
-    """A new key in a new file that only this user can read; the key in hexadecimal."""
-    path.unlink(missing_ok=True)  # of a run that was killed
+    """Create a key in a new file that only this user can read; returns it in hexadecimal."""
+    path.unlink(missing_ok=True)  # left by a run that was killed
     key = secrets.token_hex(DIGITS // 2)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
         file.write(key)
@@ -27,16 +27,16 @@ def write_key(path: Path) -> str:
 
 
 def remove_key(path: Path) -> None:
-    """If it is there and can be removed."""
+    """Remove the file of the key if it exists and can be removed."""
     with suppress(OSError):
         path.unlink()
 
 
 def read_key(path: Path, owners: Iterable[int]) -> bytes:
-    """The key in a file that must belong to one of `owners`, and be readable by nobody else.
+    """The key in a file, which must belong to one of the user ids `owners` and be readable by its owner only.
 
     Raises:
-        NoKeyError: it does not, or holds no key.
+        NoKeyError: that is not so, or the file holds no key.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

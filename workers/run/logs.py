@@ -1,4 +1,4 @@
-"""The logs of a run's processes: one form, in which nothing that a terminal would act on is written as it is."""
+"""Logging of a run's processes to standard error: one format, with control characters escaped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.errors import printable
 
 
 class _Printable(logging.Formatter):
-    """Names of files, and what a peer said, may hold escape sequences, and `cat` would obey them."""
+    """Escapes control characters: file names and messages of peers may hold sequences that a terminal would execute."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter.format`."""
@@ -16,7 +16,7 @@ class _Printable(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """From here on this process logs to its standard error, whatever logged before."""
+    """Send all log records of this process to standard error, replacing earlier handlers."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -1,4 +1,4 @@
-"""Which open files have something to read, whatever their numbers are: `select.select` fails on those from 1024 on."""
+"""Waits until descriptors can be read. Uses `poll`, because `select.select` fails for descriptors of 1024 or more."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 def readable(descriptors: Iterable[int], timeout: float | None = None) -> set[int]:
-    """Those of `descriptors` that can be read without waiting, or whose other end has gone.
+    """Those of `descriptors` that can be read without blocking, or whose other end is closed.
 
     Args:
-        descriptors: of pipes, sockets or processes.
-        timeout: seconds to wait for the first; None waits for ever.
+        descriptors: of pipes, sockets or processes (pidfd).
+        timeout: seconds to wait for the first; None waits without limit.
     """
     poller = select.poll()
     for descriptor in descriptors:

@@ -1,8 +1,8 @@
-"""Folders that nobody but this user can change: for sockets, keys, and the caches from which libraries run code.
+"""Folders that only this user can change: for sockets, keys, and caches from which libraries load code.
 
-A temporary directory is shared with everybody who has an account, and what is in it may have been put there by anybody.
-A folder counts as ours if it belongs to this user and nobody else may write to it, and if nobody else can put another
-in its place: who may write to a folder above it can, unless that folder has the sticky bit, as /tmp has.
+A temporary directory is shared with all users of the host, and any of them may have put files there. A folder counts
+as private if it belongs to this user, nobody else may write to it, and nobody else can replace it. The last needs a
+look at the folders above: who may write to one of them can rename its entries, unless it has the sticky bit, as /tmp.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from functools import cache
 from pathlib import Path
 
 PLACES = ("/tmp", "/var/tmp", "/usr/tmp", "/dev/shm")
-"""Where temporary files may go if the variables name nothing that can be used."""
+"""Fallbacks for temporary files where `VARIABLES` name no usable folder."""
 VARIABLES = ("TMPDIR", "TEMP", "TMP")
 CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
-"""Where the compilers of PyTorch keep pickles, C++ and libraries, all of which the next process runs."""
+"""Caches of PyTorch's compilers: pickles, C++ and shared libraries, which later processes load and run."""
 NO_HEADERS = {"TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0"}
-"""Precompiled headers, from which kernels are built, are kept in the temporary directory whatever the caches' place."""
+"""Turns off precompiled headers, which PyTorch keeps in the temporary directory wherever the caches are."""
 _FRESH = "ONWARD_FRESH_CACHE"
-"""A cache for this process only: its number and the folder. In the environment, for `exec` forgets all else."""
+"""Process id and folder of a cache for this process only; an environment variable, because it must survive `exec`."""
 
 
 def temporary_places() -> list[str]:
-    """The folders for temporary files, best first; never the working directory, to which Python resorts."""
+    """Folders for temporary files, best first; never the working directory, which is Python's last fallback."""
     chosen = () if _in_the_working_directory() else (tempfile.gettempdir(),)
-    return list(dict.fromkeys((*chosen, *_told(), *PLACES)))
+    return list(dict.fromkeys((*chosen, *_configured_places(), *PLACES)))
 
 
-def who_else(folder: Path) -> str:
-    """Why others decide what is found at the path of `folder`, in words; empty if nobody else does."""
+def why_unsafe(folder: Path) -> str:
+    """A clause that says how other users could replace or change `folder`; empty if they cannot."""
     whole = Path(os.path.realpath(folder))
     for path in (whole, *whole.parents):
         found = path.stat()
@@ -49,16 +49,16 @@ def who_else(folder: Path) -> str:
 
 
 def make_private(prefix: str, places: Iterable[str], problems: list[str]) -> str:
-    """A new folder of mode 0700 in the first of `places` where nobody can exchange it; empty if there is none.
+    """Create a folder of mode 0700 in the first of `places` where no other user can replace it; empty if there is none.
 
     Args:
         prefix: of its name.
-        places: to try.
-        problems: gets a clause for every place that would not do.
+        places: folders to try.
+        problems: a clause is appended for every place that is unsuitable.
     """
     for place in places:
         try:
-            if reason := who_else(Path(place)):
+            if reason := why_unsafe(Path(place)):
                 problems.append(reason)
                 continue
             return tempfile.mkdtemp(prefix=prefix, dir=os.path.realpath(place))
@@ -68,7 +68,7 @@ def make_private(prefix: str, places: Iterable[str], problems: list[str]) -> str
 
 
 def is_own(folder: Path) -> bool:
-    """Whether `folder`, which is made if it is not there, is this user's and changed by nobody else."""
+    """Create `folder` if it does not exist; whether it is private to this user and writable."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:
@@ -77,35 +77,35 @@ def is_own(folder: Path) -> bool:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether `folder` is there, is this user's and changed by nobody else."""
+    """Whether `folder` exists and is private to this user."""
     try:
         found = folder.lstat()
         ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
-        return ours and not who_else(folder)
+        return ours and not why_unsafe(folder)
     except OSError:
         return False
 
 
 def cache_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables by which the compilers keep what they will run in folders of this user.
+    """Environment variables that keep the caches of PyTorch's compilers in private folders.
 
-    A folder that was asked for is used if it is this user's alone, and is replaced otherwise.
+    A folder that `environment` names already is kept if it is private, and replaced otherwise.
     """
     try:
         return {**NO_HEADERS, **_caches(environment)}
-    except OSError:  # nothing can be written, or the working directory is gone
+    except OSError:  # no folder is writable, or the working directory was removed
         return dict(NO_HEADERS)
 
 
 def _caches(environment: Mapping[str, str]) -> dict[str, str]:
     settings = {}
     for name, part in CACHES.items():
-        given = environment.get(name)
-        if given and is_own(Path(given)):
-            settings[name] = given
+        configured = environment.get(name)
+        if configured and is_own(Path(configured)):
+            settings[name] = configured
         elif (folder := _cache(environment)) is not None and is_own(folder / part):
             settings[name] = str(folder / part)
-    # Some caches of PyTorch know no variable but this one.
+    # Some caches of PyTorch follow only TMPDIR.
     foreign = _in_the_working_directory() or not is_own(_default_of_inductor())
     if foreign and (folder := _cache(environment)) is not None and is_own(folder / "tmp"):
         settings["TMPDIR"] = str(folder / "tmp")
@@ -115,18 +115,18 @@ def _caches(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def use_own_folders() -> None:
-    """Have this process, and those that it starts, keep caches and temporary files where only this user can write.
+    """Keep caches and temporary files of this process and its children in private folders.
 
-    To be called before torch is imported, which makes its cache at once.
+    To be called before torch is imported, because the import creates a cache.
     """
-    with suppress(OSError):  # nothing at all can be written
+    with suppress(OSError):  # no folder is writable
         _stay_out_of_the_working_directory()
         os.environ.update(cache_settings(os.environ))
         tempfile.tempdir = None
 
 
 def remove_fresh_cache() -> None:
-    """Remove the cache that was made for this process only, if there is one."""
+    """Remove the cache that was created for this process only, if there is one."""
     number, _, folder = os.environ.get(_FRESH, "").partition(":")
     if folder and number == str(os.getpid()):
         del os.environ[_FRESH]
@@ -134,7 +134,7 @@ def remove_fresh_cache() -> None:
 
 
 def _stay_out_of_the_working_directory() -> None:
-    """Where no usual place can be written to, Python and what it starts would use the working directory."""
+    """Set TMPDIR to another writable folder where Python would fall back on the working directory."""
     if not _in_the_working_directory():
         return
     for place in (*PLACES, str(home_cache())):
@@ -145,21 +145,21 @@ def _stay_out_of_the_working_directory() -> None:
 
 
 def _in_the_working_directory() -> bool:
-    """Whether Python has resorted to it for temporary files; a variable may name it as well."""
+    """Whether Python has fallen back on the working directory for temporary files, without being configured to."""
     try:
         return os.path.samefile(tempfile.gettempdir(), os.curdir) and not any(
-            os.path.samefile(place, os.curdir) for place in (*_told(), *PLACES) if os.path.isdir(place)
+            os.path.samefile(place, os.curdir) for place in (*_configured_places(), *PLACES) if os.path.isdir(place)
         )
-    except OSError:  # one of the two is not there
+    except OSError:  # one of the two does not exist
         return False
 
 
-def _told() -> list[str]:
+def _configured_places() -> list[str]:
     return [os.path.abspath(os.environ[name]) for name in VARIABLES if os.environ.get(name)]
 
 
 def _cache(environment: Mapping[str, str]) -> Path | None:
-    """One that stays from run to run where somebody else has not taken its name; else a fresh one."""
+    """A cache folder shared by all runs of this user, or a new one where another user occupies its name."""
     usual = Path(os.path.realpath(tempfile.gettempdir())) / f"onward_{os.geteuid()}"
     lasting: tuple[Path, ...] = () if _in_the_working_directory() else (usual,)
     for folder in (*lasting, home_cache() / "onward"):
@@ -177,7 +177,7 @@ def _cache(environment: Mapping[str, str]) -> Path | None:
 
 
 def _default_of_inductor() -> Path:
-    """As PyTorch names it."""
+    """The default cache folder of TorchInductor, named as PyTorch names it."""
     try:
         user = getpass.getuser()
     except (KeyError, ModuleNotFoundError, OSError):
@@ -186,14 +186,14 @@ def _default_of_inductor() -> Path:
 
 
 def home_cache() -> Path:
-    """The user's folder for caches, `~/.cache` unless XDG_CACHE_HOME names another."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(given) if os.path.isabs(given) else Path(os.path.expanduser("~")) / ".cache"
+    """`XDG_CACHE_HOME`, or `~/.cache`."""
+    configured = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(configured) if os.path.isabs(configured) else Path(os.path.expanduser("~")) / ".cache"
 
 
 @cache
 def _trusted() -> frozenset[int]:
-    """Who may own a folder above ours: this user and root, which a container may show as nobody."""
+    """User ids that may own a folder above ours: this user and root, which some containers map to nobody."""
     owners = {0, os.geteuid()}
     with suppress(OSError, ValueError, IndexError):
         if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:

@@ -1,4 +1,4 @@
-"""Notices that this process itself stood still, so that nobody is blamed for its silence."""
+"""Notices that this process was suspended, so that the silence of others meanwhile does not count as a failure."""
 
 from __future__ import annotations
 

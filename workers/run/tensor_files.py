@@ -1,6 +1,6 @@
-"""Files of tensors: safetensors only, so that reading them can run no code.
+"""Reading and writing tensors as safetensors files, which cannot run code when they are read.
 
-The bytes of a file are a function of its tensors, so two runs that computed the same have the same digests.
+The bytes of a file are a function of its tensors, so bit-identical runs have equal digests.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ NAMES = {
     torch.bfloat16: "BF16", torch.float16: "F16", torch.uint16: "U16", torch.int16: "I16",
     torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
-"""What the format calls the types of numbers, in the order in which their tensors stand in a file."""
+"""Names of the dtypes in the format, in the order in which tensors of each dtype stand in a file."""
 _TYPES = {name: dtype for dtype, name in NAMES.items()}
 PIECE_BYTES = 1 << 24
 
 
 @contextmanager
 def open_tensors(path: Path, root: Path) -> Iterator[Any]:
-    """What `safe_open` gives of a file of a run, where it is an ordinary one that no link leads to.
+    """`safe_open` for a file of a run; the file must be an ordinary one, reached without symbolic links.
 
     Args:
         path: of the file.
         root: the run directory.
 
     Raises:
-        OSError, SafetensorError: it cannot be read, or holds no tensors.
+        OSError, SafetensorError: the file cannot be read, or is not in the format.
     """
     with open_to_read(path, root) as file, safe_open(name_of(file, path), framework="pt") as found:
         yield found
 
 
 def facts_of(found: Any) -> dict[str, Facts]:
-    """What the header of an opened file says of every tensor in it."""
+    """Shape and dtype of every tensor, from the header of an opened file."""
     slices = {name: found.get_slice(name) for name in found.keys()}  # noqa: SIM118  # it is no dict
-    return {name: Facts(tuple(one.get_shape()), _TYPES.get(str(one.get_dtype()))) for name, one in slices.items()}
+    return {name: Facts(tuple(part.get_shape()), _TYPES.get(str(part.get_dtype()))) for name, part in slices.items()}
 
 
 def read_tensors(path: Path, root: Path) -> dict[str, Tensor]:
-    """All tensors of a file of a run; raises as `open_tensors`."""
+    """All tensors of a file of a run. Raises as `open_tensors`."""
     with open_tensors(path, root) as found:
         return {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118  # it is no dict
 
@@ -62,16 +62,16 @@ def read_tensors(path: Path, root: Path) -> dict[str, Tensor]:
 def save_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None, root: Path | None = None
 ) -> str:
-    """Write `tensors` atomically, byte for byte as safetensors would, but never all of it in memory at once.
+    """Write `tensors` atomically, with the same bytes as the safetensors library but in pieces, to save memory.
 
     Args:
         path: of the file.
-        tensors: of any type that the format knows, on any device.
-        metadata: text that goes along, if any.
-        root: the run directory, where it is a file of one: its folder is made, and may not be a link.
+        tensors: of any dtype in `NAMES`, on any device.
+        metadata: text entries for the header.
+        root: the run directory, where the file lies in one; its folder is created and may not be a symbolic link.
 
     Returns:
-        The SHA-256 of the file.
+        SHA-256 of the file.
     """
     if root is None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def save_tensors(
 
 
 def serialized(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Iterator[bytes | memoryview]:
-    """The file, piece by piece: the length of the header, the header, the tensors by type and name."""
+    """The file in pieces: length of the header, header, then the tensors ordered by dtype and name."""
     order = sorted(tensors, key=lambda name: (list(NAMES).index(tensors[name].dtype), name))
     header: dict[str, object] = {} if metadata is None else {"__metadata__": metadata}
     end = 0

@@ -1,8 +1,8 @@
-"""The state of a run on disk: snapshots while it trains, weights at its end.
-
-- `committer.py`: the coordinator's side of snapshots: when they are taken, and the manifest that makes one count
-- `manifest.py`: the manifest of a snapshot: which files it is made of, and their sizes and digests. No torch here
-- `restore.py`: going on from a snapshot: its tensors and counters back into the stages
-- `weights.py`: the `final/` folder: every stage's tensors, and the backbone under torchvision's names
-- `writer.py`: snapshots: the state of every stage after the same step, and the manifest that makes it count
+"""The state of a run on disk: snapshots (checkpoints) during training, weights at the end.
+- `committer.py`: the coordinator's side of snapshots: decides when one is taken, and completes it by writing its
+  manifest
+- `manifest.py`: the manifest of a snapshot: its files, with sizes and digests. Does not import torch
+- `restore.py`: restores stages from a snapshot: tensors and counters
+- `weights.py`: writes the `final/` folder: the tensors of every stage, and the backbone under torchvision's names
+- `writer.py`: writes the parts of snapshots: the state of every stage after the same step
 """

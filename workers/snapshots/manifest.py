@@ -1,6 +1,6 @@
-"""The manifest of a snapshot: which files it is made of, and their sizes and digests. No torch here.
+"""The manifest of a snapshot: its files, with sizes and digests. Does not import torch.
 
-What it says is checked before anything is read: a manifest comes from a disk that others may have written to.
+A manifest is validated before any file that it names is read, because others may have written to the disk.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_STAGES = 100_000
 
 
 def _check_counters(value: Any, depth: int = 0) -> Any:
-    """Counters are a few numbers: nothing that another program would have to be careful with."""
+    """Accept only small nested structures of finite numbers and short texts."""
     if isinstance(value, dict) and depth < 4 and len(value) <= 1000:
         return {key[:200]: _check_counters(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list) and depth < 4 and len(value) <= 1000:
@@ -38,13 +38,13 @@ def _check_counters(value: Any, depth: int = 0) -> Any:
 
 @dataclass(frozen=True)
 class StageFile:
-    """One stage's part.
+    """The part of one stage.
 
     Args:
-        file: name of the file, in the manifest's own folder.
-        bytes: its size.
-        sha256: of its contents.
-        counters: what of the stage's state is not a tensor.
+        file: name of the file, in the folder of the manifest.
+        bytes: size of the file.
+        sha256: digest of the file.
+        counters: the state of the stage that is not in tensors.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
@@ -57,13 +57,13 @@ class StageFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A complete snapshot after `steps` steps; `stages` are those that have learned by then."""
+    """A complete snapshot after `steps` steps; `stages` are those that have been updated by then."""
 
     steps: int
     stages: dict[int, StageFile]
 
     def to_json(self) -> dict[str, Any]:
-        """As it is written."""
+        """As it is written to the file."""
         return {"format": 1, "steps": self.steps, "stages": {str(k): asdict(part) for k, part in self.stages.items()}}
 
 
@@ -77,10 +77,10 @@ class _Form(BaseModel):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest in `folder`, without looking at the files it names.
+    """Read the manifest in `folder`, without checking the files that it names.
 
     Raises:
-        UserError: there is none, or it is not one: no path in it, and no link beside it, may leave its folder.
+        UserError: it is missing or invalid. Neither a path in it nor a symbolic link may lead out of its folder.
     """
     path = folder / MANIFEST
     try:
@@ -105,18 +105,18 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _run_of(folder: Path) -> Path:
-    """The run directory that a snapshot lies in: below it, nothing is reached by a link."""
+    """The run directory of a snapshot; no symbolic links are followed below it."""
     return folder.parent.parent
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> None:
-    """Two readers of a key that stands twice may disagree on which value counts."""
+    """Refuse duplicate keys, of which readers may take different values."""
     if len({key for key, _ in pairs}) < len(pairs):
         raise ValueError("a key stands twice")
 
 
 def _size(path: Path) -> int:
-    """Bytes of an ordinary file; raises `UserError` for a link, which may lead anywhere, or a pipe, which may block."""
+    """Size of an ordinary file; raises `UserError` for anything else, such as a symbolic link or a pipe."""
     status = os.lstat(path)
     if not stat.S_ISREG(status.st_mode):
         raise UserError(f"'{path}' is not an ordinary file")
@@ -124,7 +124,7 @@ def _size(path: Path) -> int:
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
-    """Raises `UserError` naming the first file that is not what the manifest says, or holds no tensors."""
+    """Raises `UserError`, which names the first file that differs from the manifest or is not in the tensor format."""
     for part in manifest.stages.values():
         path = folder / part.file
         try:

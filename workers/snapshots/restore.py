@@ -1,4 +1,4 @@
-"""Going on from a snapshot: its tensors and counters back into the stages."""
+"""Restores stages from a snapshot: tensors and counters."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _log = logging.getLogger(__name__)
 
 
 def restore(run: RunDir, steps: int, stages: Sequence[Stage]) -> None:
-    """Bring `stages` to the state of a snapshot; a stage that it does not have has not learned yet.
+    """Load the state of `stages` from a snapshot; a stage that is not in it was not updated before it.
 
     Raises:
-        UserError: a file does not fit the stage.
+        UserError: a file does not match its stage.
     """
     if steps == 0:
         return

@@ -1,4 +1,4 @@
-"""The `final/` folder: every stage's tensors, and the backbone under torchvision's names."""
+"""Writes the `final/` folder: the tensors of every stage, and the backbone under torchvision's names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from workers.run.tensor_files import open_tensors, save_tensors
 
 
 def save_stage(run: RunDir, stage: Stage, writes: bool = True) -> None:
-    """Write everything a trained stage holds, and the linear probe that was trained along, if there was one.
+    """Write all tensors of a trained stage, and its online linear probe, if there is one.
 
     Args:
-        run: where to.
-        stage: what. All its replicas call this, for they may have to put their parts together.
-        writes: whether this one is the one that writes.
+        run: where the files are written.
+        stage: to be called by all its replicas, because gathering a sharded state is a collective operation.
+        writes: whether this replica writes the files.
     """
     tensors = stage_tensors(stage)
     if writes:

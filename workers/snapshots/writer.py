@@ -1,8 +1,8 @@
-"""Snapshots: the state of every stage after the same step, and the manifest that makes it count.
+"""Writes the parts of snapshots: the state of every stage after the same step.
 
-A marker travels with a batch. Each stage copies its state after that step and goes on training; a thread writes the
-copy. When all have reported, the coordinator writes the manifest: sizes and digests of the files. A snapshot without
-a manifest does not exist, and one whose files are not what the manifest says is passed over.
+The header of a batch marks the step. Each stage copies its state after that step and continues training while a thread
+writes the copy. When all stages have reported, the coordinator writes the manifest with sizes and digests of the files.
+A snapshot without a manifest, or with files that differ from it, is ignored.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from workers.run.tensor_files import save_tensors
 from workers.snapshots.manifest import StageFile
 
 CLOSE_SECONDS = 300.0
-"""Longest wait at the end of a run for a snapshot that is still being written."""
+"""Longest wait at the end of a run for a snapshot that is being written."""
 POLL_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SnapshotPart:
-    """What became of one stage's part of a snapshot.
+    """The result of writing one stage's part of a snapshot.
 
     Args:
         stage: counted from 1.
-        steps: of the snapshot.
-        file: what was written; None if that failed.
-        problem: why it failed, in one sentence.
-        seconds: from the beginning of the copy until it was written.
+        steps: number of steps of the snapshot.
+        file: the file; None if writing failed.
+        problem: why writing failed, in one sentence.
+        seconds: from the beginning of the copy to the end of writing.
     """
 
     stage: Index
@@ -54,7 +54,7 @@ class SnapshotPart:
     seconds: Seconds = 0.0
 
     def to_message(self) -> dict[str, Any]:
-        """For the control channel."""
+        """As it is sent over the control channel."""
         return {"type": "snapshot", **asdict(self)}
 
     @classmethod
@@ -64,15 +64,15 @@ class SnapshotPart:
 
 
 class SnapshotWriter:
-    """Writes the snapshots of the stages of one process, in a thread of its own; a context manager.
+    """Writes the snapshots of the stages of one process in a thread; a context manager.
 
-    At most one waits while another is written: `take` blocks on the third, which bounds the memory.
+    One copy may wait while another is written. `take` blocks on the third, which bounds the memory.
 
     Args:
-        run: where to.
-        report: called from the thread with the outcome of each.
-        faults: that are to strike.
-        writes: whether this process keeps what it takes; of replicas only the first does.
+        run: where the snapshots are written.
+        report: called from the thread with the result of each part.
+        faults: to be injected.
+        writes: whether this process writes its snapshots; of the replicas of a stage only the first does.
     """
 
     def __init__(
@@ -97,13 +97,13 @@ class SnapshotWriter:
 
     def take(self, stage: Stage, steps: int) -> None:
         """Copy the state of `stage` after `steps` steps; it is written later."""
-        began = time.monotonic()
-        tensors = snapshot_tensors(stage)  # replicas may have to put their parts together: all of them ask
+        started_at = time.monotonic()
+        tensors = snapshot_tensors(stage)  # a collective operation where the state is sharded, so all replicas call it
         if not self._writes:
             return
         copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
         counters = {**stage_counters(stage), OPTIMIZER_TENSORS: sum(name.startswith(OPTIMIZER) for name in copies)}
-        job = (stage.index, steps, copies, counters, began)
+        job = (stage.index, steps, copies, counters, started_at)
         while True:
             with suppress(queue.Full):
                 return self._jobs.put(job, timeout=POLL_SECONDS)
@@ -111,27 +111,27 @@ class SnapshotWriter:
                 raise TrainingError("the thread that writes snapshots has ended; its log says why")
 
     def close(self) -> None:
-        """Until all that were taken are written."""
+        """Wait until all snapshots are written."""
         self._jobs.put(None)
         self._thread.join(CLOSE_SECONDS)
 
     def abandon(self) -> None:
-        """At the end of a process that will not wait for the disk: no half-written file stays."""
+        """Remove a half-written file, at the end of a process that does not wait for the disk."""
         self._abandoned = True
         if self._writing is not None:
             temporary_of(self._writing).unlink(missing_ok=True)
 
     def _write_all(self) -> None:
         while (job := self._jobs.get()) is not None and not self._abandoned:
-            index, steps, tensors, counters, began = job
+            index, steps, tensors, counters, started_at = job
             self._writing = path = self._run.snapshot(steps) / f"stage_{index}.safetensors"
             try:
                 self._faults.before_write(index, steps)
                 digest = save_tensors(path, tensors, root=self._run.path)
                 file = StageFile(path.name, path.stat().st_size, digest, counters)
                 self._faults.after_write(index, steps, path)
-                self._report(SnapshotPart(index, steps, file, seconds=time.monotonic() - began))
-            except Exception as error:  # whatever it is, training goes on, and the next one may be written
+                self._report(SnapshotPart(index, steps, file, seconds=time.monotonic() - started_at))
+            except Exception as error:  # training continues, and the next snapshot may succeed
                 if not isinstance(error, OSError):
                     _log.exception("snapshot after %d steps of stage %d", steps, index)
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

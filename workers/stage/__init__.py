@@ -1,7 +1,5 @@
-"""A training process: its life, its loop, and its sign of life.
-
-- `heartbeat.py`: a training process's ear for the coordinator, and its pulse: one thread that hears, one that tells
-  it is alive
-- `process.py`: the life of one training process: connect, build its stages, open the links, work, save, leave
-- `worker.py`: the loop of one training process: receive, forward, send onward, learn, report
+"""A training process: its life cycle, its training loop, and its heartbeat.
+- `heartbeat.py`: listens to the coordinator and sends heartbeats, in threads beside the training loop of a process
+- `process.py`: the life cycle of one training process: connect, build the stages, open the links, train, save, exit
+- `worker.py`: the training loop of one process: receive, forward, send, update, report
 """

@@ -1,4 +1,17 @@
-"""A training process's ear for the coordinator, and its pulse: one thread that hears, one that tells it is alive."""
+"""Listens to the coordinator and sends heartbeats, in threads beside the training loop of a process.
+
+Only a signal interrupts a main thread that blocks in a kernel, a link or a collective, so these threads send it one:
+
+    thread          waits for                        then
+    control-watch   messages of the coordinator      stop, connection lost: sends WAKE to the main thread, repeatedly,
+                                                     because one that arrives just before a call blocks is lost; after
+                                                     FORCE_SECONDS it ends the process
+    heartbeat       the next interval                sends stage, step, and how long the main thread has computed
+    leave           a stop signal: SIGTERM, Ctrl-C   tells the coordinator, which stops the run after a snapshot
+    main            (trains)                         the handler of WAKE raises `Interrupted`, once
+
+A heartbeat does not show that the main thread makes progress; the coordinator judges that by the computing time.
+"""
 
 from __future__ import annotations
 
@@ -21,22 +34,22 @@ from workers.stage.worker import Activity
 
 POLL_SECONDS = 1.0
 FORCE_SECONDS = 10.0
-"""A process that was told to stop and is stuck in a call that no signal interrupts ends itself after this."""
+"""A process that is told to stop while it is stuck in a call that no signal interrupts ends itself after this."""
 WAKE_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
 
 class ControlListener:
-    """Follows the control channel of one training process; a context manager of its main thread.
+    """Listens to the control channel of one training process; a context manager of its main thread.
 
-    Signals that ask the run to stop are passed on to the coordinator, which ends the run after a snapshot; the second
-    of them, and the end of the control channel, raise `Interrupted` in the main thread.
+    The first signal that asks the run to stop is reported to the coordinator, which ends the run after a snapshot. The
+    second one, and the end of the control channel, raise `Interrupted` in the main thread.
 
     Args:
-        control: to the coordinator.
+        control: channel to the coordinator.
         activity: what the process is doing.
-        asking: signals that ask the run to stop.
-        beat_seconds: between two signs of life.
+        stop_signals: signals that ask the run to stop.
+        heartbeat_seconds: between two signs of life.
         committed: called with the steps of every snapshot that is complete, from a thread.
     """
 
@@ -44,45 +57,49 @@ class ControlListener:
         self,
         control: ControlClient,
         activity: Activity,
-        asking: Sequence[int],
-        beat_seconds: float,
+        stop_signals: Sequence[int],
+        heartbeat_seconds: float,
         committed: Callable[[int], None],
     ) -> None:
-        self._control, self._activity, self._asking = control, activity, asking
-        self._beat_seconds, self._committed = beat_seconds, committed
+        self._control, self._activity, self._stop_signals = control, activity, stop_signals
+        self._heartbeat_seconds, self._committed = heartbeat_seconds, committed
         self.finished = threading.Event()
-        """The whole run is over; nobody will ask this process for anything."""
+        """Set when the whole run is over."""
         self._over = threading.Event()
-        self._why = "asked to stop"
-        self._lingering = False
-        self._asked: queue.SimpleQueue[str] = queue.SimpleQueue()
-        """Why to leave; the one kind of queue that a signal handler may use."""
+        self._reason = "asked to stop"
+        self._waiting_for_end = False
+        self._stop_requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+        """Why the run is to stop; a SimpleQueue, because a signal handler fills it."""
 
     def __enter__(self) -> Self:
-        signal.signal(WAKE, self._wake)
-        for number in self._asking:
-            signal.signal(number, self._asked_to_leave)
-        for body, name in ((self._hear, "control-watch"), (self._beat, "pulse"), (self._pass_on, "leave")):
+        signal.signal(WAKE, self._on_wake)
+        for number in self._stop_signals:
+            signal.signal(number, self._on_stop_signal)
+        for body, name in (
+            (self._listen, "control-watch"),
+            (self._send_heartbeats, "heartbeat"),
+            (self._forward_stop, "leave"),
+        ):
             threading.Thread(target=body, name=name, daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # From here a signal changes nothing: this process is leaving, and may still have to say why.
+        # From here signals are ignored: this process ends, and may still have to report why.
         self._over.set()
-        for number in (*self._asking, WAKE):
+        for number in (*self._stop_signals, WAKE):
             signal.signal(number, signal.SIG_IGN)
 
-    def linger(self, serve: Callable[[], None], timeout: float) -> None:
-        """Until the run is over everywhere; a neighbour that is restarted may need this process till then.
+    def wait_for_end(self, serve: Callable[[], None], timeout: float) -> None:
+        """Wait until the run is over everywhere; until then a restarted neighbour may need this process.
 
         Args:
-            serve: called again and again.
+            serve: called repeatedly.
             timeout: seconds.
         """
         deadline = time.monotonic() + timeout
-        self._lingering = True
+        self._waiting_for_end = True
         try:
             while not self.finished.wait(0.1) and time.monotonic() < deadline:
                 serve()
@@ -90,30 +107,30 @@ class ControlListener:
             if not self.finished.is_set():
                 raise
         finally:
-            self._lingering = False
+            self._waiting_for_end = False
 
-    def _asked_to_leave(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN if number == PARENT_GONE else self._wake)
-        self._why = f"asked to stop by {signal_name(number)}"
-        self._asked.put(self._why)
+    def _on_stop_signal(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN if number == PARENT_GONE else self._on_wake)
+        self._reason = f"asked to stop by {signal_name(number)}"
+        self._stop_requests.put(self._reason)
 
-    def _pass_on(self) -> None:
-        """Tell the coordinator. Not the handler does: it may have interrupted a send on the same channel."""
-        self._send({"type": "leave", "why": self._asked.get()})
+    def _forward_stop(self) -> None:
+        """Report a stop signal; not done in its handler, which may have interrupted a send on the same channel."""
+        self._send({"type": "leave", "why": self._stop_requests.get()})
 
-    def _wake(self, number: int, frame: FrameType | None) -> None:
+    def _on_wake(self, number: int, frame: FrameType | None) -> None:
         if self._over.is_set():
             return
         self._over.set()
-        for other in (*self._asking, WAKE):
+        for other in (*self._stop_signals, WAKE):
             signal.signal(other, signal.SIG_IGN)
-        raise Interrupted(self._why)
+        raise Interrupted(self._reason)
 
-    def _hear(self) -> None:
+    def _listen(self) -> None:
         while not self._over.is_set():
             try:
                 message = self._control.poll(POLL_SECONDS)
-            except TrainingError as error:  # it has gone, or what it says cannot be read
+            except TrainingError as error:  # it has ended, or its message is malformed
                 self._interrupt(str(error))
                 return
             kind = message.get("type") if message else None
@@ -121,32 +138,32 @@ class ControlListener:
                 self._committed(int(message["steps"]))
             elif kind == "finish":
                 self.finished.set()
-                if self._lingering:
+                if self._waiting_for_end:
                     self._interrupt("the run is over")
                 return
             elif kind == "stop":
                 self._interrupt("the coordinator ended the run")
                 return
 
-    def _interrupt(self, why: str) -> None:
+    def _interrupt(self, reason: str) -> None:
         if self._over.is_set():
             return
-        self._why = why
+        self._reason = reason
         deadline = time.monotonic() + FORCE_SECONDS
         while time.monotonic() < deadline:
-            # Again and again: a signal that comes just before a call blocks does not interrupt it.
+            # Repeatedly, because a signal that arrives just before a call blocks does not interrupt it.
             signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
             if self._over.wait(WAKE_SECONDS):
                 return
-        _log.error("stuck in a call that cannot be interrupted; ending at once (%s)", why)
+        _log.error("stuck in a call that cannot be interrupted; ending at once (%s)", reason)
         os._exit(1)
 
-    def _beat(self) -> None:
-        suspension = SuspensionDetector(2 * self._beat_seconds + 1.0)
-        while not self._over.wait(self._beat_seconds):
-            stood, since = suspension.seconds(), self._activity.since
-            if stood and since is not None:  # it may also have begun only now
-                since = self._activity.since = min(since + stood, time.monotonic())
+    def _send_heartbeats(self) -> None:
+        suspension = SuspensionDetector(2 * self._heartbeat_seconds + 1.0)
+        while not self._over.wait(self._heartbeat_seconds):
+            suspended, since = suspension.seconds(), self._activity.since
+            if suspended and since is not None:  # it may also have started just now
+                since = self._activity.since = min(since + suspended, time.monotonic())
             computing = None if since is None else time.monotonic() - since
             self._send(
                 {

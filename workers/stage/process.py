@@ -1,4 +1,4 @@
-"""The life of one training process: connect, build its stages, open the links, work, save, leave."""
+"""The life cycle of one training process: connect, build the stages, open the links, train, save, exit."""
 
 from __future__ import annotations
 
@@ -25,140 +25,160 @@ from workers.observing.trace import trace_of_member
 from workers.run.compute import set_up_compute
 from workers.run.faults import Faults
 from workers.run.files import RunDir
-from workers.run.signals import leave_signals
+from workers.run.signals import stop_signals
 from workers.snapshots.restore import restore
 from workers.snapshots.weights import save_stage
 from workers.snapshots.writer import SnapshotWriter
 from workers.stage.heartbeat import ControlListener
 from workers.stage.worker import Activity, StageWorker
-from workers.topology.members import TrainingProcess, members, stage_name
+from workers.topology.processes import TrainingProcess, stage_name, training_processes
 from workers.topology.rendezvous import START_SECONDS, Rendezvous
-from workers.topology.replica_group import form_team
+from workers.topology.replica_group import join_replica_group
 from workers.wiring import Wiring
 
 STOP_SECONDS = 30.0
 LINGER_SECONDS = 7 * 24 * 3600.0
-"""A process that is done waits for the rest of the run; the control channel tells it when there is none any more."""
+"""Limit for a finished process to wait for the end of the run, which the control channel reports."""
 _log = logging.getLogger(__name__)
 
 
-def run_member(config: Config, run: RunDir, meeting: Rendezvous, member: TrainingProcess, device: torch.device) -> bool:
-    """Train the stages of `member` to the end of the run; whether it got there.
+def run_training_process(
+    config: Config, run: RunDir, rendezvous: Rendezvous, process: TrainingProcess, device: torch.device
+) -> bool:
+    """Train the stages of `process` to the end of the run; whether that succeeded.
 
-    Whatever goes wrong is told to the coordinator in one sentence and written to this process's log in full.
+    A failure is reported to the coordinator in one sentence, and written to the log of this process with its traceback.
     """
     set_up_compute(config)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, raise_interrupted)
-    _log.info("%s: process %d on %s, %d CPU threads", member.name, os.getpid(), device, config.threads)
+    _log.info("%s: process %d on %s, %d CPU threads", process.name, os.getpid(), device, config.threads)
     with ExitStack() as stack:
         try:
-            control = ControlClient.connect(meeting.control, meeting.key, member.name, START_SECONDS)
+            control = ControlClient.connect(rendezvous.control, rendezvous.key, process.name, START_SECONDS)
             stack.callback(control.close)
             start = control.poll(START_SECONDS)
         except (TrainingError, Interrupted):
-            _log.exception("%s could not reach the coordinator", member.name)
+            _log.exception("%s could not reach the coordinator", process.name)
             return False
-        process = _Process(config, run, meeting, member, device, control, stack)
+        session = _TrainingSession(
+            config=config, run=run, rendezvous=rendezvous, process=process, device=device, control=control, stack=stack
+        )
         try:
             if start is None or start.get("type") != "start":
-                raise ControlTimeout(f"{member.name}: the coordinator did not say where to start")
+                raise ControlTimeout(f"{process.name}: the coordinator did not say where to start")
             keys = ("step", "total_steps", "steps_per_epoch", "attempt", "classes")
-            process.train(*(int(start[key]) for key in keys))
+            session.train(*(int(start[key]) for key in keys))
         except BaseException as error:
-            process.activity.since = None
+            session.activity.since = None
             _log.error("%s", traceback.format_exc())
-            who = stage_name(process.activity.stage) if member.replicas == 1 else member.name
-            sign = failure_report(who, process.activity.step, error).to_message()
+            who = stage_name(session.activity.stage) if process.replicas == 1 else process.name
+            failure = failure_report(who, session.activity.step, error).to_message()
             with suppress(Exception):
-                control.send({**sign, "process": member.name})
+                control.send({**failure, "process": process.name})
             if config.link.kind == "rpc":
                 stop_agent(graceful=False, timeout=2.0)
             return False
     return True
 
 
-class _Process:
-    """What one training process holds, from the connection to its end."""
+class _TrainingSession:
+    """One training process from its connection to its end, and the resources that it holds."""
 
     def __init__(
         self,
+        *,
         config: Config,
         run: RunDir,
-        meeting: Rendezvous,
-        member: TrainingProcess,
+        rendezvous: Rendezvous,
+        process: TrainingProcess,
         device: torch.device,
         control: ControlClient,
         stack: ExitStack,
     ) -> None:
-        self.config, self.run, self.meeting, self.member = config, run, meeting, member
+        self.config, self.run, self.rendezvous, self.process = config, run, rendezvous, process
         self.device, self.control, self.stack = device, control, stack
-        self.activity = Activity(member.stages[0])
-        self.wiring = Wiring(config, meeting, run)
+        self.activity = Activity(process.stages[0])
+        self.wiring = Wiring(config, rendezvous, run)
 
     def train(self, start_step: int, total_steps: int, steps_per_epoch: int, attempt: int, classes: int) -> None:
-        """From the first batch to the last, and the end of the run."""
-        config, member = self.config, self.member
-        beat = min(1.0, config.hang_timeout / 4)
-        with ControlListener(self.control, self.activity, leave_signals(config), beat, self.wiring.committed) as watch:
+        """Train from the first batch to the last, save, and wait for the end of the run."""
+        config, process = self.config, self.process
+        interval = min(1.0, config.hang_timeout / 4)
+        with ControlListener(
+            self.control, self.activity, stop_signals(config), interval, self.wiring.committed
+        ) as listener:
             worker = self._prepare(start_step, steps_per_epoch, attempt, classes)
             try:
-                if start_step < total_steps:  # no batch comes to a stage that goes on from the last snapshot
+                if start_step < total_steps:  # resumed from a snapshot after the last step: no batch follows
                     worker.run()
             finally:
                 self.activity.since = None
             worker.snapshots.close()
-            worker.trace.close()  # whole before the coordinator hears of the end
-            if worker.left:
+            worker.trace.close()  # complete before the coordinator learns of the end
+            if worker.stopped_early:
                 self.control.send({"type": "left"})
             else:
                 for stage in worker.stages:
-                    save_stage(self.run, stage, writes=member.reports)
+                    save_stage(self.run, stage, writes=process.reports)
                 self.control.send({"type": "done"})
-            watch.linger(self.wiring.serve, LINGER_SECONDS)
+            listener.wait_for_end(self.wiring.serve, LINGER_SECONDS)
             self._leave(worker)
 
     def _prepare(self, start_step: int, steps_per_epoch: int, attempt: int, classes: int) -> StageWorker:
-        """Build the stages, open the link from the stage before, then the one to the stage after."""
-        config, member, control = self.config, self.member, self.control
+        """Build the stages, open the link from the previous stage, then the one to the next."""
+        config, process, control = self.config, self.process, self.control
         if attempt == 0:
-            check_steps(config, self.run, member.stages, self.device)
-        trace = trace_of_member(config.trace, self.run, member)
+            check_steps(config, self.run, process.stages, self.device)
+        trace = trace_of_member(config.trace, self.run, process)
         self.stack.callback(trace.close)
-        team = self._team(attempt)
-        with closed_afterwards() if self.device.type == "cpu" else nullcontext():  # DeepSpeed makes groups of its own
-            stages = [Stage(config, index, steps_per_epoch, self.device, team=team) for index in member.stages]
+        team = self._replica_group(attempt)
+        with closed_afterwards() if self.device.type == "cpu" else nullcontext():  # DeepSpeed creates further groups
+            stages = [Stage(config, index, steps_per_epoch, self.device, team=team) for index in process.stages]
         for stage in stages:
             stage.online = online_measures(config, stage.index, classes, steps_per_epoch, stage.compute, team)
             trace.watch(stage)
         restore(self.run, start_step, stages)
-        faults = Faults(config.faults, self.run, member.stages, member.replica)
-        writer = SnapshotWriter(self.run, lambda taken: control.send(taken.to_message()), faults, writes=member.reports)
+        faults = Faults(config.faults, self.run, process.stages, process.replica)
+        writer = SnapshotWriter(
+            self.run, lambda taken: control.send(taken.to_message()), faults, writes=process.reports
+        )
         self.stack.callback(writer.abandon)
         if config.link.kind == "rpc":
-            ranks = len(members(config)) + 1
-            start_agent(member.name, member.rank, ranks, self.meeting.rpc_init, START_SECONDS)
-        receiver = self.wiring.receiver(member, start_step, self.device)
+            ranks = len(training_processes(config)) + 1
+            start_agent(process.name, process.rank, ranks, self.rendezvous.rpc_init, START_SECONDS)
+        receiver = self.wiring.receiver(process, start_step, self.device)
         self.stack.callback(receiver.close)
-        sender = self.wiring.sender(member, self.device)
+        sender = self.wiring.sender(process, self.device)
         if sender is not None:
             self.stack.callback(sender.close)
         if self.wiring.feed is not None:
             self.wiring.feed.trace = trace
-        spoken = control if self.wiring.feed is None else MeasuredReports(control, self.wiring.feed)
-        reports = spoken if member.reports else None
+        channel = control if self.wiring.feed is None else MeasuredReports(control, self.wiring.feed)
+        reports = channel if process.reports else None
         limit, codec = config.link.timeout, config.link.codec
-        return StageWorker(stages, receiver, sender, reports, limit, writer, faults, self.activity, codec, trace)
+        return StageWorker(
+            stages=stages,
+            receiver=receiver,
+            sender=sender,
+            control=reports,
+            timeout=limit,
+            snapshots=writer,
+            faults=faults,
+            activity=self.activity,
+            codec=codec,
+            trace=trace,
+        )
 
-    def _team(self, attempt: int) -> ReplicaGroup:
-        member = self.member
-        name = f"unit{member.unit}.{attempt}"
-        alone = any(self.config.stage(index).engine.kind == "deepspeed" for index in member.stages)
-        return form_team(
-            self.meeting.store,
+    def _replica_group(self, attempt: int) -> ReplicaGroup:
+        process = self.process
+        name = f"unit{process.stage_group}.{attempt}"
+        alone = any(self.config.stage(index).engine.kind == "deepspeed" for index in process.stages)
+        return join_replica_group(
+            self.rendezvous.store,
             name,
-            member.replica - 1,
-            member.replicas,
+            process.replica - 1,
+            process.replicas,
             self.device,
             START_SECONDS,
             always_group=alone,

@@ -1,7 +1,14 @@
-"""The loop of one training process: receive, forward, send onward, learn, report.
+"""The training loop of one process: receive, forward, send, update, report.
 
-Activations leave before the local update, so the next stage starts while this one learns. Nothing
-comes back: the links carry batches one way only, and the next stage's loss never reaches this block.
+Activations are sent before the local update, so the next stage computes while this one updates. R receives, F is the
+forward pass, S sends, U is loss, backward and optimizer step; the number is the step:
+
+    stage 1   R0 F0 S0 U0 | R1 F1 S1 U1 | R2 F2 S2 U2          time ->
+    stage 2            R0 F0 S0 U0 | R1 F1 S1 U1 | ...
+    stage 3                     R0 F0 U0 | ...                 (the last stage sends nothing)
+
+F of step t uses the parameters after U of step t - 1, whatever the other stages do at that time: so a pipelined run
+equals a serial one. No gradient is sent back: links carry batches in one direction only.
 """
 
 from __future__ import annotations
@@ -22,12 +29,12 @@ from workers.links.messages import Header, Message
 from workers.observing.memory import ProcessMemory
 from workers.observing.trace import NO_TRACE, Tracer
 from workers.run.faults import Faults
-from workers.topology.members import stage_name
+from workers.topology.processes import stage_name
 from workers.topology.rendezvous import START_SECONDS
 
 
 class ReportChannel(Protocol):
-    """What a stage needs of the control channel."""
+    """The part of the control channel that a stage uses."""
 
     def send(self, message: dict[str, Any]) -> None:
         """Send one message to the coordinator."""
@@ -35,45 +42,45 @@ class ReportChannel(Protocol):
 
 
 class Snapshots(Protocol):
-    """What a stage needs of the writer of snapshots."""
+    """The part of the snapshot writer that a stage uses."""
 
     def take(self, stage: Stage, steps: int) -> None:
-        """Copy the state after so many steps."""
+        """Copy the state after `steps` steps, to be written later."""
         ...
 
     def close(self) -> None:
-        """Until all that were taken are written."""
+        """Wait until all snapshots are written."""
         ...
 
 
 @dataclass
 class Activity:
-    """What a process is doing, for whoever asks whether it is still alive; written by one thread, read by another."""
+    """What a process is doing; written by the training loop, read by the thread that sends heartbeats."""
 
     stage: int
     step: int | None = None
-    """The step being worked on; None before the first."""
+    """The current step; None before the first."""
     since: float | None = None
-    """When it began to compute, by `time.monotonic`; None while it waits for a neighbour."""
+    """When it started to compute, by `time.monotonic`; None while it waits for a neighbour."""
     first: bool = True
-    """Whether the process does this for the first time: a step, or a step in which the stage learns."""
+    """Whether this kind of step, with or without an update of the stage, is the first in this process."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StageWorker:
-    """Drives neighbouring stages between two links.
+    """Runs neighbouring stages between two links.
 
     Args:
-        stages: what computes, in order; usually one.
-        receiver: from the stage before (or the coordinator).
-        sender: to the stage after; None for the last stage.
-        control: where reports go; None for a replica that does not speak for its stage.
+        stages: in order; usually one.
+        receiver: from the previous stage, or the coordinator.
+        sender: to the next stage; None for the last stage.
+        control: gets the step reports; None for a replica that does not report.
         timeout: seconds to wait for a neighbour.
-        snapshots: where the state goes when a batch is marked for it.
-        faults: that are to strike.
-        activity: kept up to date.
-        codec: what activations go through between two stages, here as on a link.
-        trace: is told what is done when.
+        snapshots: writes the state when a batch is marked for a snapshot.
+        faults: to be injected.
+        activity: kept up to date for the heartbeat.
+        codec: of activations, which also applies between two stages of this process.
+        trace: records what is done when.
     """
 
     stages: Sequence[Stage]
@@ -86,20 +93,20 @@ class StageWorker:
     activity: Activity
     codec: str = "none"
     trace: Tracer = NO_TRACE
-    left: bool = False
-    """The run was asked to stop before its end."""
+    stopped_early: bool = False
+    """Whether the run was asked to stop before its end."""
     _times: dict[int, StageTimes] = field(default_factory=dict)
     _memory: ProcessMemory = field(init=False)
-    _computing: float = 0.0
+    _compute_seconds: float = 0.0
     _done_before: set[tuple[int, bool]] = field(default_factory=set)
-    """Stages that have finished a step in this process, without learning or learning."""
+    """Kinds of step done in this process: stage, and whether it was updated."""
     _sent: int = 0
 
     def run(self) -> None:
-        """Work until the batch that is marked as the last.
+        """Train until the batch that is marked as the last.
 
         Raises:
-            LinkTimeout, LinkClosed, LinkMismatch: a neighbour is gone or silent.
+            LinkTimeout, LinkClosed, LinkMismatch: a neighbour has ended or does not respond.
         """
         self._times = {stage.index: StageTimes() for stage in self.stages}
         self._memory = ProcessMemory(self.stages[0].compute.device)
@@ -108,7 +115,7 @@ class StageWorker:
             started = time.monotonic()
             message = self._receive()
             header = message.header
-            self.activity.step, last, self.left = header.step, header.last, header.leave
+            self.activity.step, last, self.stopped_early = header.step, header.last, header.leave
             self._received(time.monotonic() - started)
             self.trace.at(header.step)
             self.trace.took(stage_name(self.stages[0].index), "receive", started)
@@ -134,7 +141,7 @@ class StageWorker:
         if self.sender is None or not header.reaches(index + 1):
             return
         self.activity.since, started = None, time.monotonic()
-        # What is sent beyond the link's depth waits for the first step of whoever takes it, which may take long.
+        # A batch beyond the depth of the link waits for the first step of the next stage, which may take long.
         patience = START_SECONDS * (self._sent <= self.sender.address.depth + 1)
         self.sender.send(header, activations, self.timeout + patience)
         self._sent += 1
@@ -173,9 +180,9 @@ class StageWorker:
         return now
 
     def _receive(self) -> Message:
-        """The next batch. A stage whose turn has not come (mode sequential) waits as long as its neighbour lives.
+        """The next batch. In mode sequential, a stage waits for its first one as long as its neighbour lives.
 
-        The first comes when all stages before have done their first step, which may take long.
+        The first batch arrives after the first step of all previous stages, which may take long.
         """
         first = self.stages[0]
         while True:
@@ -186,9 +193,9 @@ class StageWorker:
                     raise
 
     def _received(self, seconds: float) -> None:
-        """Finishing colours on this device is work; only the rest of the time was spent waiting."""
-        times, worked = self._times[self.stages[0].index], self.receiver.computing - self._computing
-        self._computing = self.receiver.computing
+        """Count the time of a receive: augmentation on this device as busy, the rest as waiting."""
+        times, worked = self._times[self.stages[0].index], self.receiver.compute_seconds - self._compute_seconds
+        self._compute_seconds = self.receiver.compute_seconds
         times.busy += worked
         times.wait_input += max(seconds - worked, 0.0)
 

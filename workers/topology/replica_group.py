@@ -1,6 +1,7 @@
-"""How the replicas of a stage meet and become torch.distributed's default group of their processes.
+"""Forms the process group of a stage's replicas, as torch.distributed's default group.
 
-It is the default group because DeepSpeed looks for that one. A process serves one stage, so nothing else claims it.
+It is the default group because DeepSpeed uses that one. A process belongs to one stage group only, so nothing else in
+it needs the default group.
 """
 
 from __future__ import annotations
@@ -24,42 +25,47 @@ from workers.links.listening import closed_afterwards
 _INTERFACE = "GLOO_SOCKET_IFNAME"
 
 
-def form_team(
+def join_replica_group(
     store: str, name: str, rank: int, size: int, device: torch.device, timeout: float, always_group: bool = False
 ) -> ReplicaGroup:
-    """Wait for the other replicas of a stage, and join them.
+    """Wait for the other replicas of a stage and form a process group with them.
 
     Args:
-        store: where they meet: `file:///PATH`, on one host, or `tcp://HOST:PORT`, a TCPStore that someone serves.
-        name: of the stage, and of the attempt where there was one before; begins every key in the store.
-        rank: this replica, counted from 0.
-        size: how many there are.
-        device: that this one computes on. GPUs speak over NCCL; where two replicas share one, over Gloo.
-        timeout: seconds to wait here, and later for any answer of another replica.
-        always_group: make a group of one replica too.
+        store: key-value store: `file:///PATH` on one host, or `tcp://HOST:PORT` of a TCPStore of another process.
+        name: prefix of the keys in the store; unique for the stage group and the attempt.
+        rank: of this replica, from 0.
+        size: number of replicas.
+        device: that this replica computes on. The backend is NCCL, or Gloo on CPUs and where two replicas share a GPU.
+        timeout: seconds to wait here, and later in every collective.
+        always_group: also form a process group for a single replica.
 
     Returns:
-        The team; `SOLO`, without any group, for one replica. `dissolve_team` ends it.
+        The group; `SOLO`, without a process group, for one replica. `leave_replica_group` ends it.
 
     Raises:
-        TrainingError: the store cannot be reached, or replicas did not come in time.
+        TrainingError: the store cannot be reached, or replicas did not join in time.
     """
     if size == 1 and not always_group:
         return SOLO
     deadline = time.monotonic() + timeout
-    meeting = PrefixStore(name, _open(store, name, timeout))
-    backend = _backend(_await_replicas(meeting, name, rank, size, device, deadline), device)
+    group_store = PrefixStore(name, _open(store, name, timeout))
+    backend = _backend(_wait_for_replicas(group_store, name, rank, size, device, deadline), device)
     limit = timedelta(seconds=timeout)
     try:
-        # NCCL may want to be called again, and has no such trouble with strangers.
+        # Only Gloo keeps a port open that accepts any connection; NCCL may need to open further ones later.
         closing = closed_afterwards() if backend == "gloo" else nullcontext()
-        with _on_this_host(store.startswith("file:")), closing:
+        with _over_loopback(store.startswith("file:")), closing:
             dist.init_process_group(
-                backend, store=meeting, rank=rank, world_size=size, timeout=limit, device_id=_bound(backend, device)
+                backend,
+                store=group_store,
+                rank=rank,
+                world_size=size,
+                timeout=limit,
+                device_id=_bound_device(backend, device),
             )
             gradients = dist.new_group(timeout=limit, backend=backend)
     except RuntimeError as error:
-        dissolve_team()
+        leave_replica_group()
         raise TrainingError(f"the {size} replicas of {name} could not connect ({first_line(error)[:200]})") from error
     world = dist.group.WORLD
     assert isinstance(world, dist.ProcessGroup)
@@ -67,8 +73,8 @@ def form_team(
     return ReplicaGroup(rank, size, world, gradients)
 
 
-def dissolve_team() -> None:
-    """Leave the group, if there is one; the others are not waited for."""
+def leave_replica_group() -> None:
+    """Destroy the process group, if there is one, without waiting for the other replicas."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -77,7 +83,9 @@ def _open(store: str, name: str, timeout: float) -> Store:
     address = urlsplit(store)
     try:
         if address.scheme == "file":
-            return FileStore(address.path, -1)  # of no known number of processes: the last to leave removes nothing
+            return FileStore(
+                address.path, -1
+            )  # number of processes unknown: the last to leave must not remove the file
         limit = timedelta(seconds=timeout)
         return TCPStore(
             str(address.hostname), int(address.port or 0), is_master=False, timeout=limit, wait_for_workers=False
@@ -87,8 +95,10 @@ def _open(store: str, name: str, timeout: float) -> Store:
         raise TrainingError(f"{problem} ({first_line(error)[:200]})") from error
 
 
-def _await_replicas(store: Store, name: str, rank: int, size: int, device: torch.device, deadline: float) -> list[str]:
-    """Where each replica computes, in words that differ for different devices."""
+def _wait_for_replicas(
+    store: Store, name: str, rank: int, size: int, device: torch.device, deadline: float
+) -> list[str]:
+    """Publish host and device of this replica, and wait for those of all; equal strings mean the same device."""
     store.set(f"here/{rank}", f"{socket.gethostname()} {_hardware(device)}")
     started = time.monotonic()
     for other in range(size):
@@ -107,7 +117,7 @@ def _await_replicas(store: Store, name: str, rank: int, size: int, device: torch
 def _hardware(device: torch.device) -> str:
     if device.type != "cuda":
         return "cpu"
-    # Two processes may see one GPU under different numbers (CUDA_VISIBLE_DEVICES), so a number would not do.
+    # Not the index: two processes may see one GPU under different indices (CUDA_VISIBLE_DEVICES).
     return str(torch.cuda.get_device_properties(device).uuid)
 
 
@@ -115,16 +125,16 @@ def _backend(places: list[str], device: torch.device) -> str:
     return "nccl" if device.type == "cuda" and len(set(places)) == len(places) else "gloo"
 
 
-def _bound(backend: str, device: torch.device) -> torch.device | None:
-    """NCCL connects at once if it knows the GPU; Gloo is bound to none."""
+def _bound_device(backend: str, device: torch.device) -> torch.device | None:
+    """`device_id` of the group: with one, NCCL connects at once; Gloo takes none."""
     if backend != "nccl":
         return None
     return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
 
 
 @contextmanager
-def _on_this_host(local: bool) -> Iterator[None]:
-    """Replicas on one host speak over its loopback: no one else can listen, and no host name need resolve."""
+def _over_loopback(local: bool) -> Iterator[None]:
+    """Use the loopback interface on one host: nobody outside can listen, and no host name needs to resolve."""
     names = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
     if not local or not names or _INTERFACE in os.environ:
         yield

@@ -1,4 +1,4 @@
-"""How the processes that torchrun started meet: a small key-value store, before any link exists."""
+"""Exchange of values between the ranks of torchrun through its key-value store, before any link exists."""
 
 from __future__ import annotations
 
@@ -14,40 +14,39 @@ from typing import Any, Protocol, TypeVar
 from torch.distributed.rendezvous import rendezvous
 
 from pipeline.errors import TrainingError
+from workers.run.json_lines import parse_object
 
 READ_SECONDS = 5.0
-"""For the other ranks, which are waiting for it, to read a last word."""
-
-
+"""How long rank 0 waits for the others to read its last value, before it exits and takes the store with it."""
 AGAIN_SECONDS = 0.1
-"""Before a second look at what could not be believed."""
+"""Pause before an invalid value is read again."""
 T = TypeVar("T")
 
 
 class Store(Protocol):
-    """The part of torch's key-value stores that is used here."""
+    """The methods of torch.distributed's stores that are used here."""
 
     def set(self, key: str, value: str) -> None:
-        """Keep `value` under `key`."""
+        """Set the value of `key`."""
         ...
 
     def get(self, key: str) -> bytes:
-        """What is kept under `key`."""
+        """The value of `key`."""
         ...
 
     def wait(self, keys: list[str], timeout: timedelta) -> None:
-        """Until all `keys` are there; raises when the time is over."""
+        """Wait until all `keys` are set; raises after `timeout`."""
         ...
 
 
 @dataclass(frozen=True)
 class RunGroup:
-    """This process among those that torchrun started.
+    """The ranks of torchrun, seen from this process.
 
     Args:
-        rank, world_size: among all hosts.
+        rank, world_size: over all hosts.
         local_rank, local_world_size: on this host.
-        store: torchrun's.
+        store: of torchrun.
     """
 
     rank: int
@@ -58,15 +57,15 @@ class RunGroup:
 
     @property
     def on_one_host(self) -> bool:
-        """Whether all processes are here."""
+        """Whether all ranks run on this host."""
         return self.world_size == self.local_world_size
 
     def publish(self, name: str, value: dict[str, Any]) -> None:
-        """Let every process look up `value` under `name`."""
+        """Make `value` available to all ranks under `name`."""
         self.store.set(f"onward/{name}", json.dumps(value))
 
     def publish_last(self, name: str, value: dict[str, Any], timeout: float = READ_SECONDS) -> None:
-        """As `publish`, and wait until every other rank has looked it up: the store may end with this process."""
+        """As `publish`, and wait until every other rank has read it: the store may end with this process."""
         self.publish(name, value)
         others = [self._read_by(name, rank) for rank in range(self.world_size) if rank != self.rank]
         if others:
@@ -74,14 +73,19 @@ class RunGroup:
                 self.store.wait(others, timedelta(seconds=timeout))
 
     def look_up(self, name: str, timeout: float) -> dict[str, Any]:
-        """What was published under `name`; raises `TrainingError` if nothing is after `timeout` seconds."""
-        return self.look_up_until(name, timeout, lambda value: value)
+        """The value published under `name`; raises `TrainingError` if there is none after `timeout` seconds."""
+        return self.look_up_valid(name, timeout, lambda value: value)
 
-    def look_up_until(self, name: str, timeout: float, believe: Callable[[dict[str, Any]], T | None]) -> T:
-        """As `look_up`, again and again until `believe` makes something of it: anybody may have written there first.
+    def look_up_valid(self, name: str, timeout: float, validate: Callable[[dict[str, Any]], T | None]) -> T:
+        """Read the value under `name` until `validate` accepts it: others who reach the store may write there, too.
+
+        Args:
+            name: of the value.
+            timeout: seconds.
+            validate: turns the value into the result; None rejects it.
 
         Raises:
-            TrainingError: that has not happened after `timeout` seconds.
+            TrainingError: no value was accepted within `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -91,11 +95,11 @@ class RunGroup:
                 text = bytes(self.store.get(f"onward/{name}"))
             except (RuntimeError, ValueError) as error:
                 raise TrainingError(f"rank {self.rank} heard nothing of rank 0 within {timeout:g} s") from error
-            value = _object(text)
-            if value is not None and (believed := believe(value)) is not None:
+            value = parse_object(text)
+            if value is not None and (valid := validate(value)) is not None:
                 with suppress(RuntimeError):  # rank 0 has ended
                     self.store.set(self._read_by(name, self.rank), "")
-                return believed
+                return valid
             if time.monotonic() > deadline:
                 raise TrainingError(
                     f"rank {self.rank} heard nothing of rank 0 within {timeout:g} s, and something that was not of "
@@ -108,22 +112,13 @@ class RunGroup:
         return f"onward/{name}/read by {rank}"
 
 
-def _object(text: bytes) -> dict[str, Any] | None:
-    """A JSON object; None for anything else, which is not of a rank."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def under_torchrun() -> bool:
-    """Whether this process was started by torchrun."""
+    """Whether torchrun has started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def join_group(timeout: float) -> RunGroup:
-    """Meet the other processes.
+    """Connect to the store of torchrun.
 
     Raises:
         TrainingError: the store cannot be reached within `timeout` seconds.

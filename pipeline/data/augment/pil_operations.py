@@ -11,7 +11,7 @@ change gray pixels, and all other operations treat the channels alike.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import cv2
 import numpy as np
@@ -55,6 +55,7 @@ class ViewParameters:
     height: int
     width: int
     flip: bool = False
+    _: KW_ONLY
     jitter: Jitter | None = None
     gray: bool = False
     blur: Blur | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,7 @@ class Index:
     files: FileNames
     sizes: NDArray[np.int64]
     contents: str
+    _: KW_ONLY
     heights: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     widths: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
@@ -102,7 +103,7 @@ class Index:
         fits = ends.shape == sizes.shape and len(ends) in (0, len(labels)) and (not len(ends) or ends[-1] == len(text))
         if not fits or heights.shape != widths.shape or heights.shape not in ((0,), ends.shape):
             raise UserError(f"'{name}' is no index of a data set: its parts do not fit each other. Delete it")
-        return cls(labels, FileNames("", text, ends), sizes, contents, heights, widths)
+        return cls(labels, FileNames("", text, ends), sizes, contents, heights=heights, widths=widths)
 
 
 _NUMBERS = ("labels", "name_ends", "sizes")
@@ -124,7 +125,7 @@ def scan(images: object, progress: Progress | None = None, headers: Headers | No
     if isinstance(images, FileImages):
         names = FileNames("", images.files.text, images.files.ends)
         if headers is not None:
-            return Index(images.labels, names, headers.nbytes, "", headers.heights, headers.widths)
+            return Index(images.labels, names, headers.nbytes, "", heights=headers.heights, widths=headers.widths)
         return Index(images.labels, names, file_sizes(images.files, progress), "")
     if isinstance(images, ArrayImages):
         return Index(images.labels, nothing, _NO_FILES, _digest(images.array))

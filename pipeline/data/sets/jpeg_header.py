@@ -7,7 +7,7 @@ it, so only decoding shows whether a file is whole.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from PIL import Image
@@ -40,6 +40,7 @@ class JpegHeader:
     width: int
     components: int
     bits: int
+    _: KW_ONLY
     orientation: int
     scan: int
 
@@ -65,7 +66,7 @@ def read_header(data: bytes | memoryview) -> JpegHeader | None:
         elif marker == _APP1 and data[start : start + 6] == _EXIF:
             orientation = orientation_of(bytes(data[start:following]))
         elif marker == _SCAN:
-            return None if frame is None else JpegHeader(*frame, orientation, following)
+            return None if frame is None else JpegHeader(*frame, orientation=orientation, scan=following)
         place = following
     return None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -44,6 +44,7 @@ class TorchvisionSet:
     parts: Mapping[str, int]
     test: str | None
     places: tuple[str, ...]
+    _: KW_ONLY
     keyword: str = "split"
     reader: ReaderName = "loader"
     more: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -64,24 +65,26 @@ Set = TorchvisionSet
 _CIFAR10 = tuple(f"cifar-10-batches-py/data_batch_{i}" for i in range(1, 6))
 _PLACES = {"train-standard": 1_803_460, "train-challenge": 8_026_628, "val": 36_500}
 TORCHVISION_SETS = {
-    "cifar10": Set("CIFAR10", 10, {"train": 50_000}, "test", _CIFAR10, "train", "arrays"),
-    "cifar100": Set("CIFAR100", 100, {"train": 50_000}, "test", ("cifar-100-python/train",), "train", "arrays"),
-    "qmnist": Set("QMNIST", 10, {"train": 60_000}, "test", ("QMNIST/raw",), "train", "arrays"),
-    "usps": Set("USPS", 10, {"train": 7_291}, "test", ("usps.bz2",), "train", "arrays"),
-    "semeion": Set("SEMEION", 10, {"": 1_593}, None, ("semeion.data",), "", "arrays"),
+    "cifar10": Set("CIFAR10", 10, {"train": 50_000}, "test", _CIFAR10, keyword="train", reader="arrays"),
+    "cifar100": Set(
+        "CIFAR100", 100, {"train": 50_000}, "test", ("cifar-100-python/train",), keyword="train", reader="arrays"
+    ),
+    "qmnist": Set("QMNIST", 10, {"train": 60_000}, "test", ("QMNIST/raw",), keyword="train", reader="arrays"),
+    "usps": Set("USPS", 10, {"train": 7_291}, "test", ("usps.bz2",), keyword="train", reader="arrays"),
+    "semeion": Set("SEMEION", 10, {"": 1_593}, None, ("semeion.data",), keyword="", reader="arrays"),
     "svhn": Set("SVHN", 10, {"train": 73_257, "extra": 531_131}, "test", ("{part}_32x32.mat",), reader="arrays"),
     "stl10": Set(
         "STL10", 10, {"train": 5_000, "unlabeled": 100_000, "train+unlabeled": 105_000}, "test",
         ("stl10_binary/train_X.bin", "stl10_binary/unlabeled_X.bin"), reader="arrays",
     ),
     "fer2013": Set("FER2013", 7, {"train": 28_709}, "test", ("fer2013",), reader="tensors", downloads=False),
-    "eurosat": Set("EuroSAT", 10, {"": 27_000}, None, ("eurosat/2750",), ""),
+    "eurosat": Set("EuroSAT", 10, {"": 27_000}, None, ("eurosat/2750",), keyword=""),
     "gtsrb": Set("GTSRB", 43, {"train": 26_640}, "test", ("gtsrb/GTSRB",), reader="samples"),
     "caltech101": Set(
-        "Caltech101", 101, {"": 8_677}, None, ("caltech101/101_ObjectCategories",), "", reader="caltech101"
+        "Caltech101", 101, {"": 8_677}, None, ("caltech101/101_ObjectCategories",), keyword="", reader="caltech101"
     ),
     "caltech256": Set(
-        "Caltech256", 257, {"": 30_607}, None, ("caltech256/256_ObjectCategories",), "", reader="caltech256"
+        "Caltech256", 257, {"": 30_607}, None, ("caltech256/256_ObjectCategories",), keyword="", reader="caltech256"
     ),
     "country211": Set("Country211", 211, {"train": 31_650, "valid": 10_550}, "test", ("country211/{part}",)),
     "dtd": Set("DTD", 47, {"train": 1_880, "val": 1_880}, "test", ("dtd/dtd/images",)),
@@ -103,7 +106,7 @@ TORCHVISION_SETS = {
         "StanfordCars", 196, {"train": 8_144}, "test", ("stanford_cars/devkit", "stanford_cars/cars_{part}"),
         downloads=False,
     ),
-    "sun397": Set("SUN397", 397, {"": 108_754}, None, ("SUN397/ClassName.txt",), ""),
+    "sun397": Set("SUN397", 397, {"": 108_754}, None, ("SUN397/ClassName.txt",), keyword=""),
 }  # fmt: skip
 
 

@@ -70,7 +70,7 @@ def corruption_records(
         added = [_ratio(errors.excess(name, severities), baseline.excess(name, severities)) for name in mean]
         values += [(MEAN, "mce", _mean([ratios[name] for name in mean])), (MEAN, "relative_mce", _mean(added))]
     return [
-        Record(data, place.block, place.feature, measure, metric, value)
+        Record(data, place.block, place.feature, measure, metric, value=value)
         for measure, metric, value in values
         if value is not None
     ]

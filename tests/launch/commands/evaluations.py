@@ -62,8 +62,8 @@ def _probes(data: str, blocks: int, offset: float) -> list[Record]:
             for rank, measure in enumerate(measures):
                 top1 = 0.72 + 0.03 * block - 0.002 * block**2 + 0.01 * shift - 0.012 * rank + offset
                 best = top1 + 0.004 if measure == "linear/blockwise" else None
-                results.append(Record(data, block, feature, measure, "top1", top1, best))
-                results.append(Record(data, block, feature, measure, "top5", top1 + 0.15))
+                results.append(Record(data, block, feature, measure, "top1", value=top1, best=best))
+                results.append(Record(data, block, feature, measure, "top5", value=top1 + 0.15))
     return results
 
 
@@ -76,7 +76,9 @@ def _quality(blocks: int, offset: float) -> list[Record]:
                 "lidar": size * (1 + offset), "rankme": 1.7 * size * (1 + offset), "alpha": 0.68 + 0.15 * block,
                 "alpha_r2": 0.987, "collapse": 0.0221 - 0.002 * block,
             }  # fmt: skip
-            results += [Record(DATA, block, feature, "quality", metric, value) for metric, value in values.items()]
+            results += [
+                Record(DATA, block, feature, "quality", metric, value=value) for metric, value in values.items()
+            ]
     return results
 
 
@@ -89,14 +91,14 @@ def _corruptions(blocks: int, offset: float) -> list[Record]:
                 for order, name in enumerate(names):
                     errors = [0.2 + 0.04 * family + (0.05 + 0.01 * order) * s - 0.015 * block for s in range(1, 6)]
                     results += [
-                        Record(DATA, block, feature, f"corruption/{name}/{s}", "error", error - offset)
+                        Record(DATA, block, feature, f"corruption/{name}/{s}", "error", value=error - offset)
                         for s, error in enumerate(errors, 1)
                     ]
-                    results.append(Record(DATA, block, feature, f"corruption/{name}", "error", sum(errors) / 5))
-                    results.append(Record(DATA, block, feature, f"corruption/{name}", "ce", sum(errors) / 2))
-            results.append(Record(DATA, block, feature, "corruption/clean", "error", 0.2 - 0.015 * block))
-            results.append(Record(DATA, block, feature, "corruption/mean", "error", 0.4 - 0.01 * block - offset))
-            results.append(Record(DATA, block, feature, "corruption/mean", "mce", 0.9 - 0.01 * block - offset))
+                    results.append(Record(DATA, block, feature, f"corruption/{name}", "error", value=sum(errors) / 5))
+                    results.append(Record(DATA, block, feature, f"corruption/{name}", "ce", value=sum(errors) / 2))
+            results.append(Record(DATA, block, feature, "corruption/clean", "error", value=0.2 - 0.015 * block))
+            results.append(Record(DATA, block, feature, "corruption/mean", "error", value=0.4 - 0.01 * block - offset))
+            results.append(Record(DATA, block, feature, "corruption/mean", "mce", value=0.9 - 0.01 * block - offset))
     return results
 
 

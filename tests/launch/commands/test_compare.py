@@ -23,7 +23,7 @@ Onward = Callable[..., Any]
 
 
 def one(value: float, measure: str = "linear/quick", metric: str = "top1", **changes: Any) -> EvaluationResults:
-    return document([Record(DATA, 1, "trunk", measure, metric, value)], **changes)
+    return document([Record(DATA, 1, "trunk", measure, metric, value=value)], **changes)
 
 
 def settings(**changes: Any) -> dict[str, Any]:
@@ -66,14 +66,17 @@ def test_nothing_is_made_up_where_there_is_one_run_or_none() -> None:
 def test_rows_are_the_union_in_the_order_of_the_tables() -> None:
     first = document(
         [
-            Record("z", 1, "trunk", "quality", "lidar", 5.0),
-            Record("z", 2, "trunk", "linear/quick", "top1", 0.5),
-            Record("z", 1, "expansion", "linear/quick", "top1", 0.6),
-            Record("z", 1, "trunk", "linear/quick", "top1", 0.7),
+            Record("z", 1, "trunk", "quality", "lidar", value=5.0),
+            Record("z", 2, "trunk", "linear/quick", "top1", value=0.5),
+            Record("z", 1, "expansion", "linear/quick", "top1", value=0.6),
+            Record("z", 1, "trunk", "linear/quick", "top1", value=0.7),
         ]
     )
     other = document(
-        [Record("a", 1, "trunk", "linear/quick", "top1", 0.1), Record("z", 1, "trunk", "linear/quick", "top1", 0.8)]
+        [
+            Record("a", 1, "trunk", "linear/quick", "top1", value=0.1),
+            Record("z", 1, "trunk", "linear/quick", "top1", value=0.8),
+        ]
     )
     rows = compare_documents([[first], [other]])
     assert [(row.data, row.quantity.measure, row.feature, row.block) for row in rows] == [
@@ -228,7 +231,7 @@ def test_what_cannot_be_compared_is_refused(
 def test_names_out_of_a_file_reach_the_terminal_harmless(runs: Path, onward: Onward) -> None:
     evil = "\x1b[2J[red]"
     for name in ("x", "y"):
-        record = Record(evil, 1, "trunk", f"{evil}/b", evil, 1.0)
+        record = Record(evil, 1, "trunk", f"{evil}/b", evil, value=1.0)
         write_run(runs / name, document([record], config={evil: name}), f"optimizer.lr=0.{len(name)}")
     outcome = onward("compare", "x", "y", "--measure", f"{evil}/b")
     assert outcome.code == 0

@@ -182,7 +182,8 @@ def test_a_number_that_is_none_is_named_and_left_out(
 ) -> None:
     def measure_two(context: Context) -> list[Record]:
         return [
-            Record("x", 1, "trunk", "quality", metric, value) for metric, value in (("a", float("nan")), ("b", 2.0))
+            Record("x", 1, "trunk", "quality", metric, value=value)
+            for metric, value in (("a", float("nan")), ("b", 2.0))
         ]
 
     monkeypatch.setattr("workers.evaluating.evaluation.MEASURES", (("two numbers", measure_two),))

@@ -22,7 +22,7 @@ GOOD: dict[str, float] = {"lidar": 20.0, "rankme": 10.0, "alpha": 1.2, "alpha_r2
 
 def records(values: Values, block: int, feature: str, data: str = "fashion_mnist_10k") -> list[Record]:
     measures = {"top1": "linear/quick"}
-    return [Record(data, block, feature, measures.get(m, "quality"), m, value) for m, value in values.items()]
+    return [Record(data, block, feature, measures.get(m, "quality"), m, value=value) for m, value in values.items()]
 
 
 def write_run(
@@ -143,7 +143,7 @@ def test_runs_without_labels_are_still_ordered(onward: Callable[..., Any]) -> No
 def test_accuracy_of_another_measure(onward: Callable[..., Any]) -> None:
     for name, number, quick, nearest in (("a", 1.0, 0.9, 0.1), ("b", 2.0, 0.8, 0.2), ("c", 3.0, 0.7, 0.3)):
         results = records({"lidar": number, "top1": quick}, 4, "trunk")
-        write_run(Path(name), [*results, Record("fashion_mnist_10k", 4, "trunk", "knn/20", "top1", nearest)])
+        write_run(Path(name), [*results, Record("fashion_mnist_10k", 4, "trunk", "knn/20", "top1", value=nearest)])
     assert "-1.000" in onward("select", "a", "b", "c").out
     assert "+1.000" in onward("select", "a", "b", "c", "--accuracy", "knn/20").out
 

@@ -14,21 +14,28 @@ SHARE = 0.02
 """Of the measured peak, by which the account may be off."""
 
 WIDE = {"model": {"backbone": "resnet18", "width": 32, "stem": "cifar"}, "data": {"batch_size": 32, "image_size": 32}}
+ADAM = {"kind": "adamw", "warmup_epochs": 1}
+VIT = {
+    "backbone": "vit_b_16",
+    "patch_size": 8,
+    "hidden_dim": 64,
+    "num_heads": 4,
+    "num_layers": 2,
+    "mlp_dim": 128,
+    "cuts": ["encoder.layers.encoder_layer_0"],
+}
 CASES: dict[str, dict[str, Any]] = {
-    "plain": {},
     "noise": {"noise": {"kind": "all"}},
     "bf16": {"precision": {"dtype": "bf16"}, "noise": {"kind": "all"}},
     "fp16": {"precision": {"dtype": "fp16"}},
     "channels last": {"precision": {"channels_last": True}},
-    "transformer": {"model": {"backbone": "vit_b_16", "patch_size": 8, "hidden_dim": 64, "num_heads": 4, "num_layers": 2, "mlp_dim": 128, "cuts": ["encoder.layers.encoder_layer_0"]}},
+    "transformer": {"model": VIT, "optimizer": ADAM},
     "target network": {"objective": {"kind": "byol"}},
-    "contrastive": {"objective": {"kind": "simclr"}, "optimizer": {"kind": "adamw", "warmup_epochs": 1}},
-    "labels": {"objective": {"kind": "supervised"}},
     "views of several sizes": {"data": {"views": [{"count": 2}, {"count": 2, "size": 16}]}},
-    "one loss": {"mode": "end_to_end"},
+    "one loss": {"mode": "end_to_end", "objective": {"kind": "simclr"}},
     "one process": {"runtime": "serial", "objective": {"kind": "vicreg"}},
-    "stages that share a process": {"processes": 2, "link": {"codec": "int8"}},
-    "stages that differ": {"stages": {2: {"precision": {"dtype": "bf16"}, "optimizer": {"kind": "adamw", "warmup_epochs": 1}}}},
+    "stages that share a process": {"processes": 2, "link": {"codec": "int8"}, "objective": {"kind": "supervised"}},
+    "stages that differ": {"stages": {2: {"precision": {"dtype": "bf16"}, "optimizer": ADAM}}},
 }
 
 

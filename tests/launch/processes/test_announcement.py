@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,11 +53,14 @@ class Announced:
         private = make_private_dir() if hosts == 1 else ""
         self.key_file = Path(private) / "key" if private else self.run.key
         self.key = bytes.fromhex(self.key_file.read_text() if private else write_key(self.run.key))
-        self.announcement = Announcement(str(self.run.path), private, "tcp://127.0.0.1:1", ["127.0.0.1", 2])
+        control: str | tuple[str, int] = f"{private}/control" if private else ("127.0.0.1", 2)
+        self.announcement = Announcement(
+            run_dir=str(self.run.path), private_dir=private, store="tcp://127.0.0.1:1", control=control
+        )
 
     @property
     def message(self) -> Message:
-        return self.announcement.signed(self.key)
+        return json.loads(json.dumps(self.announcement.signed(self.key)))  # as it comes out of the store
 
 
 @pytest.fixture(params=[1, 2], ids=["one host", "two hosts"])
@@ -158,5 +162,5 @@ def test_a_lie_is_passed_over_and_the_truth_waited_for(announced: Announced, tmp
         except UntrustedAnnouncementError:
             return None
 
-    assert second.look_up_until("run", 60.0, verified) == announced.run
+    assert second.look_up_valid("run", 60.0, verified) == announced.run
     assert heard == [lie, lie, announced.message]

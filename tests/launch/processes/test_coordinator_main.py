@@ -25,7 +25,7 @@ from workers.control.failures import FailureReport
 from workers.control.start_messages import CoordinatorStart
 from workers.coordinator.coordinator import Coordinator
 from workers.run.files import RunDir
-from workers.topology.members import KEY_FILE
+from workers.topology.processes import KEY_FILE
 
 START = CoordinatorStart(run_dir="/runs/one", device="cpu", start_step=7, parent="stage 1")
 
@@ -67,9 +67,9 @@ def test_the_parent_is_told_where_the_control_channel_is_and_whom_to_start_again
 def test_notes_of_the_parent_are_read_once_and_in_order() -> None:
     parent = Parent(-1)
     for number in range(3):
-        parent.hear({"note": number})
-    assert parent.notes() == [{"note": 0}, {"note": 1}, {"note": 2}]
-    assert parent.notes() == []
+        parent.add_event({"note": number})
+    assert parent.events() == [{"note": 0}, {"note": 1}, {"note": 2}]
+    assert parent.events() == []
 
 
 def test_signs_of_life_end_with_the_pipe_and_without_noise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,16 +88,16 @@ def test_the_first_signal_asks_to_leave_and_prepares_for_the_second() -> None:
     parent, before = Parent(-1), signal.getsignal(signal.SIGUSR1)
     try:
         coordinate._first_signal(parent, [signal.SIGUSR1])
-        assert parent.notes() == [{"type": "leave"}]
+        assert parent.events() == [{"type": "leave"}]
         assert signal.getsignal(signal.SIGUSR1) is coordinate.raise_interrupted
     finally:
         signal.signal(signal.SIGUSR1, before)
 
 
 def test_processes_of_one_host_meet_in_a_folder_and_those_of_several_at_an_address(private: Path) -> None:
-    alone = coordinate._meeting(replace(START, private_dir=str(private)))
+    alone = coordinate._rendezvous(replace(START, private_dir=str(private)))
     assert (alone.private_dir, alone.key, alone.control) == (str(private), b"\x00\xff", str(private / "control"))
-    several = coordinate._meeting(replace(START, host="10.0.0.1", key="0a", store="tcp://10.0.0.1:1"))
+    several = coordinate._rendezvous(replace(START, host="10.0.0.1", key="0a", store="tcp://10.0.0.1:1"))
     assert (several.private_dir, several.key, several.control) == ("", b"\n", ("10.0.0.1", 0))
     assert (several.store, several.host, several.rpc_init) == ("tcp://10.0.0.1:1", "10.0.0.1", "env://")
 
@@ -108,8 +108,8 @@ class Ending:
     def __init__(self, act: Callable[[], object]) -> None:
         self.run = act
 
-    def __call__(self, *arguments: Any, failed: Callable[[BaseException], object]) -> Ending:
-        self.given = arguments
+    def __call__(self, *arguments: Any, **settings: Any) -> Ending:
+        self.given, self.settings = arguments, settings
         return self
 
 
@@ -119,7 +119,7 @@ def started(private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     start = replace(START, run_dir=str(tmp_path), private_dir=str(private))
     monkeypatch.setattr(coordinate, "read_start", lambda form: start)
     monkeypatch.setattr(coordinate, "read_config", lambda path: f"the configuration in {path}")
-    monkeypatch.setattr(coordinate, "leave_signals", lambda config: ())
+    monkeypatch.setattr(coordinate, "stop_signals", lambda config: ())
     monkeypatch.setattr(coordinate, "listen_to_parent", lambda heard, orphaned: None)
     monkeypatch.setattr(logging, "basicConfig", lambda **settings: None)
     return start
@@ -151,7 +151,7 @@ def test_the_exit_code_says_how_the_run_ended_and_the_sockets_are_gone(
     assert coordinate.main(-1) == code
     assert (read_failure(RunDir(tmp_path)) or {"kind": None})["kind"] == kind
     assert coordinator.given[0] == f"the configuration in {tmp_path}"
-    assert coordinator.given[-1] == 7
+    assert coordinator.settings["start_step"] == 7
     assert not private.exists()
 
 
@@ -182,7 +182,7 @@ def test_an_orphan_that_does_not_end_by_itself_writes_down_why_tidies_up_and_goe
 ) -> None:
     run, lost = RunDir(tmp_path), []
     orphan = SimpleNamespace(
-        monitor=SimpleNamespace(report_loss_of=lambda *words: lost.append(words)),
+        monitor=SimpleNamespace(process_lost=lambda *words: lost.append(words)),
     )
     coordinate._orphaned(cast(Coordinator, orphan), run, replace(START, private_dir=str(private)))
     assert lost == [("stage 1", "its process ended without a word")]

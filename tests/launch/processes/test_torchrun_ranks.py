@@ -23,7 +23,7 @@ from workers.control.failures import FailureReport, Interrupted
 from workers.run.files import RunDir
 from workers.run.keys import write_key
 from workers.run.signals import PARENT_GONE, WARNINGS
-from workers.topology.members import KEY_FILE
+from workers.topology.processes import KEY_FILE
 from workers.topology.torchrun import RunGroup
 
 KEY = bytes(range(32))
@@ -44,7 +44,7 @@ class Group:
     def publish_last(self, name: str, word: dict[str, Any]) -> None:
         self.published.append(("last", name, word))
 
-    def look_up_until(self, name: str, timeout: float, believed: Callable[[dict[str, Any]], Any]) -> Any:
+    def look_up_valid(self, name: str, timeout: float, believed: Callable[[dict[str, Any]], Any]) -> Any:
         assert name == "run"
         return believed(self._word)
 
@@ -82,7 +82,10 @@ def run(tmp_path: Path) -> RunDir:
 def lead(
     run: RunDir, coordinator: Coordinator, finished: bool, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[int, Group, Announcement]:
-    group, announcement = Group(0), Announcement(str(run.path), str(run.path), "", "control")
+    group, announcement = (
+        Group(0),
+        Announcement(run_dir=str(run.path), private_dir=str(run.path), store="", control="control"),
+    )
     write_key(run.path / KEY_FILE)
     monkeypatch.setattr(train, "rank_run", lambda *_: nullcontext(PreparedRun(small_config(), run, ())))
     monkeypatch.setattr(train, "_start_coordinator", lambda *_: (coordinator, announcement, KEY))
@@ -163,17 +166,17 @@ def test_a_rank_leaves_with_what_became_of_its_stages(
 ) -> None:
     word = {"run_dir": str(run.path)}
     trained: list[tuple[Any, ...]] = []
-    announcement = Announcement(str(run.path), str(run.path), "", "control")
+    announcement = Announcement(run_dir=str(run.path), private_dir=str(run.path), store="", control="control")
     write_key(run.path / KEY_FILE)
     monkeypatch.setattr(train, "own_config", lambda arguments: (small_config(), []))
     monkeypatch.setattr(train, "verify", lambda message, config: (run, announcement, KEY))
     monkeypatch.setattr(train, "_train", lambda *given: trained.append(given) or finished)
     group = Group(1, word)
     assert train._follow(cast(RunGroup, group), ["config.yaml"]) == code
-    [(with_group, config, place, meeting)] = trained
+    [(with_group, config, place, rendezvous)] = trained
     assert (with_group, place.path) == (group, run.path)
     assert config == small_config(run_dir=str(run.path)), "its own, and not what the store says"
-    assert meeting == announcement.rendezvous(KEY)
+    assert rendezvous == announcement.rendezvous(KEY)
 
 
 def test_a_word_that_is_not_of_rank_0_is_passed_over_and_named(

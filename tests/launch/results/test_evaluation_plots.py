@@ -50,11 +50,11 @@ def spectra_of(spectra: dict[str, list[float]], *records: Record) -> EvaluationR
 
 def test_accuracy_is_drawn_by_block_for_every_measure_and_feature(figures: dict[str, Figure]) -> None:
     records = [
-        Record(DATA, 2, "trunk", "linear/quick", "top1", 0.5, 0.9),
-        Record(DATA, 1, "trunk", "linear/quick", "top1", 0.25),
-        Record(DATA, 1, "trunk", "linear/quick", "top5", 1.0),
-        Record(DATA, 1, "expansion", "linear/quick", "top1", 0.75),
-        Record(DATA, 1, "trunk", "knn/20", "top1", 0.125),
+        Record(DATA, 2, "trunk", "linear/quick", "top1", value=0.5, best=0.9),
+        Record(DATA, 1, "trunk", "linear/quick", "top1", value=0.25),
+        Record(DATA, 1, "trunk", "linear/quick", "top5", value=1.0),
+        Record(DATA, 1, "expansion", "linear/quick", "top1", value=0.75),
+        Record(DATA, 1, "trunk", "knn/20", "top1", value=0.125),
     ]
     write_plots(document(records), Path())
     assert list(figures) == [f"accuracy-{DATA}"]
@@ -68,7 +68,7 @@ def test_accuracy_is_drawn_by_block_for_every_measure_and_feature(figures: dict[
 
 def test_spectra_are_shares_of_the_largest_with_the_power_law_that_was_fitted(figures: dict[str, Figure]) -> None:
     spectrum = [8.0 * j**-1.5 for j in range(1, 201)]
-    write_plots(spectra_of({"3.trunk": spectrum}, Record(DATA, 3, "trunk", "quality", "alpha", 1.5)), Path())
+    write_plots(spectra_of({"3.trunk": spectrum}, Record(DATA, 3, "trunk", "quality", "alpha", value=1.5)), Path())
     (axes,) = figures["spectra"].axes
     (curve, fit) = lines(figures["spectra"], 0)
     assert curve[0] == list(range(1, 201))
@@ -87,27 +87,27 @@ def test_spectra_are_shares_of_the_largest_with_the_power_law_that_was_fitted(fi
 def test_what_rounding_left_of_nothing_is_not_drawn(
     spectrum: list[float], drawn: int, figures: dict[str, Figure]
 ) -> None:
-    write_plots(spectra_of({"1.trunk": spectrum}, Record(DATA, 1, "trunk", "quality", "alpha", 1.0)), Path())
+    write_plots(spectra_of({"1.trunk": spectrum}, Record(DATA, 1, "trunk", "quality", "alpha", value=1.0)), Path())
     assert (len(lines(figures["spectra"], 0)[0][0]) if figures else 0) == drawn
 
 
 @pytest.mark.parametrize("ranks", [None, [6], "x", [0, 5], [300, 400]])
 def test_spectra_without_usable_ranks_are_drawn_without_a_fit(ranks: Any, figures: dict[str, Figure]) -> None:
     config = EvaluationConfig().model_dump(mode="json") | {"quality": {"ranks": ranks}}
-    record = Record(DATA, 1, "trunk", "quality", "alpha", 1.0)
+    record = Record(DATA, 1, "trunk", "quality", "alpha", value=1.0)
     write_plots(document([record], spectra={"1.trunk": [1.0, 0.5]}, config=config), Path())
     assert len(lines(figures["spectra"], 0)) == 1
 
 
 def test_corruptions_are_means_over_a_family(figures: dict[str, Figure]) -> None:
     records = [
-        Record(DATA, block, "trunk", f"corruption/{name}/{severity}", "error", value + block / 8)
+        Record(DATA, block, "trunk", f"corruption/{name}/{severity}", "error", value=value + block / 8)
         for block in (1, 2)
         for name, value in (("shot_noise", 0.25), ("speckle_noise", 0.5), ("fog", 0.125), ("unheard_of", 0.0))
         for severity in (1, 5)
     ]
-    records.append(Record(DATA, 1, "trunk", "corruption/shot_noise", "error", 0.9))
-    records.append(Record(DATA, 2, "trunk", "corruption/clean", "error", 0.125))
+    records.append(Record(DATA, 1, "trunk", "corruption/shot_noise", "error", value=0.9))
+    records.append(Record(DATA, 2, "trunk", "corruption/clean", "error", value=0.125))
     write_plots(document(records), Path())
     figure = figures[f"corruptions-{DATA}-trunk"]
     assert [a.get_title() for a in figure.axes[:3]] == ["noise, mean of 2", "weather, mean of 1", "other, mean of 1"]
@@ -120,7 +120,7 @@ def test_corruptions_are_means_over_a_family(figures: dict[str, Figure]) -> None
 
 def test_a_comparison_draws_the_mean_and_the_spread_of_every_group(figures: dict[str, Figure]) -> None:
     def one(value: float) -> EvaluationResults:
-        return document([Record(DATA, 1, "trunk", "linear/quick", "top1", value)])
+        return document([Record(DATA, 1, "trunk", "linear/quick", "top1", value=value)])
 
     rows = compare_documents([[one(0.25), one(0.75)], [one(0.5)]])
     write_comparison(rows, ["A: a", "B: b"], Path())
@@ -163,7 +163,7 @@ def test_nothing_covers_anything_and_nothing_is_cut_off(blocks: int, figures: di
 
 def test_a_comparison_with_long_names_is_as_readable(figures: dict[str, Figure]) -> None:
     names = ["linear/quick", "corruption/gaussian_noise/5", "corruption/jpeg_compression/5", f"new/{'x' * 190}"]
-    records = [Record("d" * 200, b, "trunk", name, "error", 0.1 * b) for b in range(1, 18) for name in names]
+    records = [Record("d" * 200, b, "trunk", name, "error", value=0.1 * b) for b in range(1, 18) for name in names]
     groups = [[document(records)] for _ in range(9)]
     write_comparison(compare_documents(groups), [f"{letter}: {'a run ' * 6}" for letter in "ABCDEFGHI"], Path())
     (figure,) = figures.values()
@@ -171,7 +171,7 @@ def test_a_comparison_with_long_names_is_as_readable(figures: dict[str, Figure])
 
 
 def test_files_are_the_same_bytes_each_time_whatever_the_users_settings_are(tmp_path: Path) -> None:
-    record = Record(DATA, 1, "trunk", "linear/quick", "top1", 0.5)
+    record = Record(DATA, 1, "trunk", "linear/quick", "top1", value=0.5)
     evaluation = document([record], spectra={"1.trunk": [1.0, 0.5, 0.25]})
     first = write_plots(evaluation, tmp_path / "first")
     with mpl.rc_context({"font.size": 30.0, "svg.hashsalt": "mine", "lines.linewidth": 9.0}):
@@ -190,10 +190,10 @@ def test_files_are_the_same_bytes_each_time_whatever_the_users_settings_are(tmp_
 
 
 def test_no_name_leads_out_of_the_folder_or_is_a_formula_or_hides_another(tmp_path: Path) -> None:
-    record = Record("x" * 200, 1, "trunk", "linear/quick", "top1", 0.5)
+    record = Record("x" * 200, 1, "trunk", "linear/quick", "top1", value=0.5)
     rows = compare_documents([[document([record, replace(record, feature="projector")])]])
     assert len(set(write_comparison(rows, ["A"], tmp_path / "long"))) == 4
-    record = Record(r"../../$\bad{$ y", 1, "trunk", r"new/$\frac{$", "top1", 0.5)
+    record = Record(r"../../$\bad{$ y", 1, "trunk", r"new/$\frac{$", "top1", value=0.5)
     written = write_plots(document([record]), tmp_path / "plots")
     assert [path.name for path in written] == ["accuracy-bad-y.png", "accuracy-bad-y.svg"]
     assert all(path.resolve().parent == tmp_path / "plots" for path in written)
@@ -202,7 +202,7 @@ def test_no_name_leads_out_of_the_folder_or_is_a_formula_or_hides_another(tmp_pa
 def test_figures_of_an_earlier_evaluation_do_not_stay(tmp_path: Path) -> None:
     for name in ("corruptions-x-trunk.svg", "spectra.png", "spectra.csv", "results.md", "my-accuracy-x.png"):
         (tmp_path / name).write_text("")
-    record = Record("x", 1, "trunk", "linear/quick", "top1", 0.5)
+    record = Record("x", 1, "trunk", "linear/quick", "top1", value=0.5)
     write_plots(document([record]), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "accuracy-x.png", "accuracy-x.svg", "my-accuracy-x.png", "results.md", "spectra.csv",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from rich.console import Console
+from rich.console import Console as RichConsole
 
 from launch.results.evaluation_tables import describe, grids_of, print_document
 from launch.results.grid import Grid, markdown_of, without_repeats
@@ -13,11 +13,12 @@ from launch.results.measure_names import Quantity, clean, in_order, measure_word
 from launch.results.printing import print_grid
 from pipeline.evaluation.document import EvaluationResults, Record
 from tests.launch.commands.evaluations import DATA, document, full
+from workers.observing.terminal.console import Console
 
 
 def printed(evaluation: EvaluationResults, width: int) -> str:
     file = io.StringIO()
-    print_document(Console(file=file, width=width), evaluation)
+    print_document(Console(RichConsole(file=file, width=width)), evaluation)
     return file.getvalue()
 
 
@@ -25,11 +26,11 @@ def test_every_number_is_in_its_cell() -> None:
     found = grids_of(
         document(
             [
-                Record(DATA, 2, "trunk", "linear/blockwise", "top1", 0.5, 0.625),
-                Record(DATA, 1, "trunk", "linear/blockwise", "top1", 0.25, 0.2502),
-                Record(DATA, 1, "expansion", "linear/blockwise", "top1", 0.75),
-                Record(DATA, 1, "trunk", "knn/20", "top1", 0.125),
-                Record(DATA, 1, "trunk", "knn/20", "top5", 1.0),
+                Record(DATA, 2, "trunk", "linear/blockwise", "top1", value=0.5, best=0.625),
+                Record(DATA, 1, "trunk", "linear/blockwise", "top1", value=0.25, best=0.2502),
+                Record(DATA, 1, "expansion", "linear/blockwise", "top1", value=0.75),
+                Record(DATA, 1, "trunk", "knn/20", "top1", value=0.125),
+                Record(DATA, 1, "trunk", "knn/20", "top5", value=1.0),
             ]
         )
     )
@@ -48,7 +49,7 @@ def test_every_number_is_in_its_cell() -> None:
 def test_quality_has_a_row_a_feature_and_block_with_the_digits_that_mean_something() -> None:
     values = {"lidar": 123.456, "rankme": 98.76, "collapse": 0.022097, "alpha": 1.2345, "alpha_r2": 0.98765}
     records = [
-        Record(DATA, block, feature, "quality", metric, value)
+        Record(DATA, block, feature, "quality", metric, value=value)
         for feature in ("projector", "trunk")
         for block in (2, 1)
         for metric, value in values.items()
@@ -65,13 +66,13 @@ def test_quality_has_a_row_a_feature_and_block_with_the_digits_that_mean_somethi
 
 def test_single_corruptions_are_a_detail() -> None:
     records = [
-        Record(DATA, 1, "trunk", "corruption/shot_noise/3", "error", 0.9),
-        Record(DATA, 1, "trunk", "corruption/shot_noise", "error", 0.5),
-        Record(DATA, 1, "trunk", "corruption/shot_noise", "ce", 0.8),
-        Record(DATA, 1, "trunk", "corruption/clean", "error", 0.25),
-        Record(DATA, 1, "trunk", "corruption/mean", "error", 0.4),
-        Record(DATA, 1, "trunk", "corruption/mean", "mce", 0.7),
-        Record(DATA, 1, "trunk", "corruption/mean", "relative_mce", 1.2),
+        Record(DATA, 1, "trunk", "corruption/shot_noise/3", "error", value=0.9),
+        Record(DATA, 1, "trunk", "corruption/shot_noise", "error", value=0.5),
+        Record(DATA, 1, "trunk", "corruption/shot_noise", "ce", value=0.8),
+        Record(DATA, 1, "trunk", "corruption/clean", "error", value=0.25),
+        Record(DATA, 1, "trunk", "corruption/mean", "error", value=0.4),
+        Record(DATA, 1, "trunk", "corruption/mean", "mce", value=0.7),
+        Record(DATA, 1, "trunk", "corruption/mean", "relative_mce", value=1.2),
     ]
     (short,) = grids_of(document(records))
     assert [" ".join(words) for words in short.head] == [
@@ -105,7 +106,7 @@ def test_what_belongs_together_is_not_cut_apart() -> None:
     columns = tuple(("measure", name, feature) for name in "ab" for feature in ("trunk", "expansion"))
     grid = Grid("title", (("block",), *columns), (("1", "1.0", "2.0", "3.0", "4.0"),))
     file = io.StringIO()
-    print_grid(Console(file=file, width=48), grid)  # room for three of the four columns
+    print_grid(Console(RichConsole(file=file, width=48)), grid)  # room for three of the four columns
     heads = [line for line in file.getvalue().splitlines() if "trunk" in line]
     assert len(heads) == 2
     assert all("expansion" in line for line in heads)
@@ -115,7 +116,7 @@ def test_what_belongs_together_is_not_cut_apart() -> None:
 def test_a_file_has_no_control_codes_and_no_markup_is_obeyed() -> None:
     evil = "[red]\x1b[2J\u202eset[/red]"
     text = printed(
-        document([Record(evil, 1, "trunk", f"linear/{evil}", evil, 1.0)], run=evil, versions={evil: evil}), 80
+        document([Record(evil, 1, "trunk", f"linear/{evil}", evil, value=1.0)], run=evil, versions={evil: evil}), 80
     )
     assert all(letter.isprintable() or letter == "\n" for letter in text)
     assert "[red]?[2J?set[/red]" in text

@@ -17,8 +17,8 @@ from tests.launch.commands.evaluations import DATA, document, full
 def test_the_csv_gives_back_every_record_exactly(tmp_path: Path) -> None:
     evil = 'a,"b"\nc'
     results = [
-        Record(DATA, 1, "trunk", "linear/quick", "top1", 1 / 3, 0.1 + 0.2),
-        Record(evil, 2, "projector", "quality", "lidar", 1e-300),
+        Record(DATA, 1, "trunk", "linear/quick", "top1", value=1 / 3, best=0.1 + 0.2),
+        Record(evil, 2, "projector", "quality", "lidar", value=1e-300),
     ]
     write_csv(document(results, checkpoint=30), tmp_path / "new" / "x.csv")
     data = (tmp_path / "new" / "x.csv").read_bytes()
@@ -27,7 +27,7 @@ def test_the_csv_gives_back_every_record_exactly(tmp_path: Path) -> None:
         head, *lines = list(csv.reader(file))
     assert tuple(head) == COLUMNS
     read = [
-        Record(d, int(block), feature, measure, metric, float(value), float(best) if best else None)  # type: ignore[arg-type]
+        Record(d, int(block), feature, measure, metric, value=float(value), best=float(best) if best else None)  # type: ignore[arg-type]
         for _, _, d, block, feature, measure, metric, value, best in lines
     ]
     assert read == results

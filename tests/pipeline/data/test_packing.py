@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.data.packing import is_packed, pack, unpack
 from pipeline.shapes import packed_shape
-from workers.links.resharding import part
+from workers.links.resharding import replica_rows
 
 SHAPES: list[tuple[int, ...]] = [(3, 4, 4), (3, 4, 4), (3, 2, 2), (3, 1, 5)]
 DTYPES = [torch.uint8, torch.float32, torch.bfloat16, torch.float64]
@@ -71,9 +71,9 @@ def test_a_row_holds_one_image_view_after_view() -> None:
 def test_slicing_rows_slices_every_view(replicas: int) -> None:
     whole = views(SHAPES)
     packed = pack(whole, packed=True)
-    parts = [unpack(packed[:, part(number, replicas, 6)], SHAPES) for number in range(replicas)]
+    parts = [unpack(packed[:, replica_rows(number, replicas, 6)], SHAPES) for number in range(replicas)]
     assert all_equal([torch.cat(rows) for rows in zip(*parts, strict=True)], whole)
-    rejoined = torch.cat([packed[:, part(number, replicas, 6)] for number in range(replicas)], dim=1)
+    rejoined = torch.cat([packed[:, replica_rows(number, replicas, 6)] for number in range(replicas)], dim=1)
     assert torch.equal(rejoined, packed)
 
 

@@ -21,7 +21,7 @@ def epoch_of(plan: StepPlan, epoch: int) -> np.ndarray:
 def test_every_epoch_sees_every_image_once(n: int, batch: int, epochs: int, drop: bool) -> None:
     if batch > n or (not drop and n % batch == 1):
         return
-    plan = StepPlan(n, batch, epochs, drop, seed=3)
+    plan = StepPlan(n, batch, epochs, drop_last=drop, seed=3)
     assert plan.total_steps == epochs * plan.steps_per_epoch
     for epoch in range(epochs):
         order = epoch_of(plan, epoch)
@@ -34,22 +34,22 @@ def test_every_epoch_sees_every_image_once(n: int, batch: int, epochs: int, drop
 
 
 def test_a_step_does_not_depend_on_the_steps_before() -> None:
-    straight = StepPlan(101, 8, 5, True, seed=1)
+    straight = StepPlan(101, 8, 5, drop_last=True, seed=1)
     forward = [straight.batch(step) for step in range(straight.total_steps)]
     for step in reversed(range(straight.total_steps)):
-        epoch, indices = StepPlan(101, 8, 5, True, seed=1).batch(step)
+        epoch, indices = StepPlan(101, 8, 5, drop_last=True, seed=1).batch(step)
         assert epoch == forward[step][0] == step // 12
         np.testing.assert_array_equal(indices, forward[step][1])
 
 
 def test_epochs_and_seeds_have_their_own_order() -> None:
-    plan, other = StepPlan(64, 8, 3, True, seed=1), StepPlan(64, 8, 3, True, seed=2)
+    plan, other = StepPlan(64, 8, 3, drop_last=True, seed=1), StepPlan(64, 8, 3, drop_last=True, seed=2)
     orders = {tuple(epoch_of(p, e)) for p in (plan, other) for e in range(3)}
     assert len(orders) == 6
 
 
 def test_positions_are_uniform() -> None:
-    plan = StepPlan(10, 5, 4000, True, seed=0)
+    plan = StepPlan(10, 5, 4000, drop_last=True, seed=0)
     counts = np.zeros((10, 10))
     for epoch in range(4000):
         counts[np.arange(10), epoch_of(plan, epoch)] += 1
@@ -58,19 +58,19 @@ def test_positions_are_uniform() -> None:
 
 def test_known_order() -> None:
     """The order is part of what makes a run repeatable: it must not change."""
-    assert StepPlan(10, 10, 2, True, seed=0).batch(1)[1].tolist() == [0, 1, 5, 4, 6, 9, 2, 8, 3, 7]
+    assert StepPlan(10, 10, 2, drop_last=True, seed=0).batch(1)[1].tolist() == [0, 1, 5, 4, 6, 9, 2, 8, 3, 7]
 
 
 def test_max_steps_ends_the_plan_early_and_never_lengthens_it() -> None:
-    assert StepPlan(100, 10, 3, True, 0, max_steps=7).total_steps == 7
-    assert StepPlan(100, 10, 3, True, 0, max_steps=70).total_steps == 30
+    assert StepPlan(100, 10, 3, drop_last=True, seed=0, max_steps=7).total_steps == 7
+    assert StepPlan(100, 10, 3, drop_last=True, seed=0, max_steps=70).total_steps == 30
     with pytest.raises(IndexError, match="step 7 is outside of the 7 planned"):
-        StepPlan(100, 10, 3, True, 0, max_steps=7).batch(7)
+        StepPlan(100, 10, 3, drop_last=True, seed=0, max_steps=7).batch(7)
 
 
 def test_batches_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"data.batch_size: a batch of 11 is more than the 10 images .*at most 10"):
-        StepPlan(10, 11, 1, True, 0)
+        StepPlan(10, 11, 1, drop_last=True, seed=0)
     with pytest.raises(ConfigError, match=r"data.drop_last: 9 images in batches of 4 leave a last batch of one image"):
-        StepPlan(9, 4, 1, False, 0)
-    assert StepPlan(9, 4, 1, True, 0).total_steps == 2
+        StepPlan(9, 4, 1, drop_last=False, seed=0)
+    assert StepPlan(9, 4, 1, drop_last=True, seed=0).total_steps == 2

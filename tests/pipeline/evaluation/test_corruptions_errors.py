@@ -60,7 +60,7 @@ def test_a_ratio_to_nothing_is_left_out() -> None:
 
 def test_errors_are_read_back_from_records() -> None:
     records = [
-        Record("mnist", 2, "trunk", "linear/quick", "top1", 0.7),
+        Record("mnist", 2, "trunk", "linear/quick", "top1", value=0.7),
         *corruption_records("mnist", PLACE, OWN, BASE, NAMES, SEVERITIES),
         *corruption_records("kmnist", PLACE, BASE, None, NAMES, SEVERITIES),
         *corruption_records("mnist", Place(3, "expansion"), BASE, None, NAMES, SEVERITIES),

@@ -22,8 +22,8 @@ DOCUMENT = EvaluationResults(
     data=DataInfo("mnist", 60000, 10000, 10),
     created="2026-01-01T00:00:00+00:00",
     results=[
-        Record("mnist", 2, "trunk", "linear/blockwise", "top1", 0.78, 0.79),
-        Record("mnist", 1, "projector", "quality", "lidar", 31.5),
+        Record("mnist", 2, "trunk", "linear/blockwise", "top1", value=0.78, best=0.79),
+        Record("mnist", 1, "projector", "quality", "lidar", value=31.5),
     ],
     spectra={"2.trunk": [3.0, 1.5e-7]},
     corruptions={"mce": 0.5},
@@ -88,4 +88,4 @@ def test_a_missing_document_says_what_to_do(tmp_path: Path) -> None:
     [(0.5, None, True), (float("nan"), None, False), (0.5, float("inf"), False), (float("-inf"), 1.0, False)],
 )
 def test_numbers_that_json_has_not_are_known(value: float, best: float | None, finite: bool) -> None:
-    assert Record("mnist", 1, "trunk", "quality", "alpha", value, best).finite == finite
+    assert Record("mnist", 1, "trunk", "quality", "alpha", value=value, best=best).finite == finite

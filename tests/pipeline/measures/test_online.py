@@ -117,7 +117,7 @@ def test_the_features_are_the_trunk_without_its_noise() -> None:
 
 def test_the_probe_learns_what_can_be_told_apart_and_says_so_before_it_has_learned_it() -> None:
     centres = torch.eye(4)[:, :, None].expand(-1, -1, 4).reshape(4, 16)
-    probe, share = OnlineProbe(16, 4, 0.1, 0, 1, CPU, torch.float32), RunningAccuracy()
+    probe, share = OnlineProbe(16, 4, 0.1, seed=0, stage=1, device=CPU, dtype=torch.float32), RunningAccuracy()
     source = torch.Generator().manual_seed(0)
     for step in range(60):
         features = 100 + centres[LABELS] + 0.1 * torch.randn(8, 16, generator=source)
@@ -133,7 +133,7 @@ def test_the_probe_learns_what_can_be_told_apart_and_says_so_before_it_has_learn
 def test_a_probe_starts_from_its_seed_and_its_stage_alone() -> None:
     def start(seed: int, stage: int) -> Tensor:
         torch.manual_seed(seed + 10 * stage)
-        return OnlineProbe(8, 4, 0.1, 3, stage, CPU, torch.float32).linear.weight
+        return OnlineProbe(8, 4, 0.1, seed=3, stage=stage, device=CPU, dtype=torch.float32).linear.weight
 
     assert torch.equal(start(0, 1), start(1, 1))
     assert not torch.equal(start(0, 1), start(0, 2))

@@ -30,7 +30,7 @@ TRAIN, TEST = samples(600, 0), samples(300, 1)
 
 def probe(protocol: Protocol, epochs: int | None = None, seed: int = 3, classes: int = 8) -> LinearProbe:
     protocol = protocol.with_epochs(epochs)
-    return LinearProbe(6, classes, protocol, steps(len(TRAIN[0]), protocol), seed, CPU)
+    return LinearProbe(6, classes, protocol, steps(len(TRAIN[0]), protocol), seed, device=CPU)
 
 
 @pytest.mark.parametrize("protocol", [BLOCKWISE, BYOL, LIDAR], ids=lambda p: p.name)

@@ -26,7 +26,7 @@ from tests.pipeline.replicas.batch_norm_cases import BATCH
 from tests.pipeline.replicas.batch_norm_cases import batch_norm as batch_norm
 from tests.pipeline.small import STEPS_PER_EPOCH, image_views, same, small_config, views
 from tests.pipeline.test_golden import trajectory_of
-from workers.topology.replica_group import dissolve_team
+from workers.topology.replica_group import leave_replica_group
 
 ONE_BLOCK = {"cuts": []}
 
@@ -245,7 +245,7 @@ def twice(team: ReplicaGroup) -> dict[str, Tensor]:
 def leave(team: ReplicaGroup) -> dict[str, Tensor]:
     """The last replica leaves while the others wait for it."""
     if team.rank == team.size - 1:
-        dissolve_team()
+        leave_replica_group()
         return {}
     team.total(torch.ones(3))
     return {}

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.pipeline.replicas import replica_cases
-from workers.topology.replica_group import dissolve_team, form_team
+from workers.topology.replica_group import join_replica_group, leave_replica_group
 
 ANSWER_SECONDS = 120.0
 
@@ -20,13 +20,13 @@ ANSWER_SECONDS = 120.0
 def answer(call: dict[str, Any]) -> dict[str, Any]:
     place = torch.device("cpu")
     try:
-        team = form_team(call["store"], call["name"], call["rank"], call["size"], place, ANSWER_SECONDS)
+        team = join_replica_group(call["store"], call["name"], call["rank"], call["size"], place, ANSWER_SECONDS)
         tensors = getattr(replica_cases, call["case"])(team, **call["settings"])
     except Exception as error:
         print(traceback.format_exc(), file=sys.stderr)
         return {"error": type(error).__name__, "message": str(error)}
     finally:
-        dissolve_team()
+        leave_replica_group()
     path = Path(call["folder"]) / f"{call['name']}.{call['rank']}"
     save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, path)
     return {"file": str(path)}

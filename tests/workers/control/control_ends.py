@@ -23,4 +23,4 @@ def collect(server: ControlServer, count: int) -> list[tuple[str, Any]]:
 
 def await_arrival(server: ControlServer) -> None:
     """Somebody has said a name and is yet to be let in."""
-    wait_until(server._reception._arrivals.qsize, "somebody")
+    wait_until(server._acceptor._accepted.qsize, "somebody")

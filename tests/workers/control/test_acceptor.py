@@ -52,7 +52,7 @@ class Joining(threading.Thread):
 
 def await_arrival(server: ControlServer) -> None:
     """Somebody has said a name and is yet to be let in."""
-    wait_until(server._reception._arrivals.qsize, "somebody")
+    wait_until(server._acceptor._accepted.qsize, "somebody")
 
 
 def polled(server: ControlServer, until: threading.Thread) -> list[tuple[str, Any]]:
@@ -94,7 +94,7 @@ def test_a_peer_that_sends_a_byte_now_and_then_is_dropped_before_it_is_done(monk
     thread = threading.Thread(target=trickle)
     thread.start()
     with pytest.raises((EOFError, OSError)):
-        wire.welcome(ours, KEY, 0.5)
+        wire.authenticate(ours, KEY, 0.5)
     stop.set()
     thread.join()
     theirs.close()
@@ -107,12 +107,12 @@ def test_many_silent_strangers_exhaust_nothing(
     monkeypatch.setattr(reception, "HELLO_SECONDS", 100 * LIMIT)
     threads = threading.active_count()
     with ExitStack() as stack:
-        for _ in range(reception.MAX_STRANGERS + 40):
+        for _ in range(reception.MAX_UNAUTHENTICATED + 40):
             sock = stack.enter_context(socket.socket(socket.AF_UNIX))
             sock.connect(str(server.address))
-        wait_until(lambda: "others have yet to say who they are" in caplog.text, "the refusal of those beyond")
+        wait_until(lambda: "others have not authenticated yet" in caplog.text, "the refusal of those beyond")
         # Each has a thread, and the timer that ends it.
-        assert threading.active_count() <= threads + 2 * reception.MAX_STRANGERS
+        assert threading.active_count() <= threads + 2 * reception.MAX_UNAUTHENTICATED
     joining = Joining(server, "stage 1")
     server.accept({"stage 1"}, LIMIT)
     joining.result().close()

@@ -101,9 +101,9 @@ def test_a_client_that_a_busy_coordinator_found_too_slow_comes_again(
     address = str(tmp_path / "control")
     listener = wire.listen(address)
     client = meanwhile(ControlClient.connect, address, KEY, "stage 1", LIMIT)
-    with wire.welcome(wire.accept(listener, LIMIT), KEY, LIMIT) as first:
+    with wire.authenticate(wire.accept(listener, LIMIT), KEY, LIMIT) as first:
         assert json.loads(first.recv_bytes()) == {"hello": "stage 1"}
-    with wire.welcome(wire.accept(listener, LIMIT), KEY, LIMIT) as second:
+    with wire.authenticate(wire.accept(listener, LIMIT), KEY, LIMIT) as second:
         assert json.loads(second.recv_bytes()) == {"hello": "stage 1"}
         second.send_bytes(b'{"welcome": true}')
         assert isinstance(client(), ControlClient)
@@ -118,7 +118,7 @@ def test_a_client_does_not_wait_for_a_coordinator_that_has_gone(
     address = str(tmp_path / "control")
     listener = wire.listen(address)
     client = meanwhile(ControlClient.connect, address, KEY, "stage 1", LIMIT)
-    with wire.welcome(wire.accept(listener, LIMIT), KEY, LIMIT) as welcomed:
+    with wire.authenticate(wire.accept(listener, LIMIT), KEY, LIMIT) as welcomed:
         welcomed.recv_bytes()
         listener.close()
         wire.remove_socket_file(address)
@@ -130,6 +130,6 @@ def test_a_client_does_not_wait_for_a_coordinator_that_has_gone(
 def test_an_introduction_that_was_ended_just_when_it_was_done_has_failed() -> None:
     ours, _theirs = socket.socketpair()
     connection = Connection(ours.detach())
-    with pytest.raises(TimeoutError, match=r"took longer than 0\.01 s"), wire._ended_after(connection, 0.01):
+    with pytest.raises(TimeoutError, match=r"took longer than 0\.01 s"), wire._closed_after(connection, 0.01):
         assert connection.poll(LIMIT), "the end can be read"
     connection.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import TrainingError, UserError
-from workers.control.failures import FailureReport, Interrupted, choose, failure_report
+from workers.control.failures import FailureReport, Interrupted, failure_report, root_cause
 from workers.links.base import LinkClosed, LinkTimeout
 
 
@@ -21,9 +21,9 @@ from workers.links.base import LinkClosed, LinkTimeout
     ],
 )
 def test_signs_tell_kinds_apart(error: BaseException, kind: str, cause: str) -> None:
-    sign = failure_report("stage 2", 7, error)
-    assert (sign.kind, sign.cause) == (kind, cause)
-    assert FailureReport.from_message(sign.to_message()) == sign
+    failure = failure_report("stage 2", 7, error)
+    assert (failure.kind, failure.cause) == (kind, cause)
+    assert FailureReport.from_message(failure.to_message()) == failure
 
 
 def test_the_cause_is_not_the_neighbours_complaint() -> None:
@@ -31,7 +31,7 @@ def test_the_cause_is_not_the_neighbours_complaint() -> None:
     interrupted = failure_report("stage 4", 6, Interrupted("asked to stop"))
     died = FailureReport("stage 2", 7, "died", "killed")
     raised = failure_report("stage 3", 7, ValueError("x"))
-    assert choose([lost, interrupted]) is lost
-    assert choose([lost, interrupted, died]) is died
-    assert choose([lost, interrupted, died, raised]) is raised
+    assert root_cause([lost, interrupted]) is lost
+    assert root_cause([lost, interrupted, died]) is died
+    assert root_cause([lost, interrupted, died, raised]) is raised
     assert str(died.error()) == "stage 2 failed at step 7: killed"

@@ -12,7 +12,19 @@ from workers.control.step_report import StepReport
 from workers.control.validation import MalformedMessage, read_message
 from workers.snapshots.manifest import StageFile
 
-REPORT = StepReport(2, 0, 0.5, {"invariance": None, "redundancy": 1.0}, 0.1, 0, 0.1, 0.1, 0.1, 1, 100)
+REPORT = StepReport(
+    2,
+    0,
+    loss=0.5,
+    terms={"invariance": None, "redundancy": 1.0},
+    learning_rate=0.1,
+    skipped=0,
+    busy=0.1,
+    wait_input=0.1,
+    wait_output=0.1,
+    queue_depth=1,
+    link_bytes=100,
+)
 SIGN = FailureReport("stage 1", None, "raised", "it broke")
 FILE = StageFile("stage_1.safetensors", 10, "0" * 64, {"skipped_in_a_row": 0})
 
@@ -66,6 +78,6 @@ def test_what_is_wrong_is_named(right: Any, field: str, wrong: object) -> None:
 
 
 def test_a_process_speaks_for_its_own_stages_only() -> None:
-    assert StepReport.from_member(REPORT.to_message(), (1, 2)) == REPORT
+    assert StepReport.from_process(REPORT.to_message(), (1, 2)) == REPORT
     with pytest.raises(TrainingError, match="a report of stage 2, which it does not train"):
-        StepReport.from_member(REPORT.to_message(), (1, 3))
+        StepReport.from_process(REPORT.to_message(), (1, 3))

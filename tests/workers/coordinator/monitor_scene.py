@@ -71,7 +71,7 @@ class Parent:
         self.said: list[dict[str, Any]] = []
         self.restarted: list[list[str]] = []
 
-    def notes(self) -> list[dict[str, Any]]:
+    def events(self) -> list[dict[str, Any]]:
         said, self.said = self.said, []
         return said
 
@@ -88,18 +88,22 @@ class Scene:
         self.posted: list[tuple[Any, ...]] = []
         self.forgotten: list[Any] = []
         self.reported: list[Any] = []
+        self.counted_anew: list[Any] = []
         self.latest: dict[int, Any] = {}
-        self.sending = SimpleNamespace(left=None, leave=threading.Event())
+        self.batch_sender = SimpleNamespace(stopped_at=None, stop_requested=threading.Event())
         config = small_config(**{"model": {"cuts": ["layer2"]}, "link": {"timeout": 60}, **sections})
         self.it = RunMonitor(
-            config,
-            self.control,
-            self.parent,
-            SimpleNamespace(committed=4, run=RunDir(folder), forget=self.forgotten.append),
-            SimpleNamespace(
-                latest=self.latest, backlog=SimpleNamespace(oldest=lambda: None), stage_report=self.reported.append
+            config=config,
+            control=self.control,
+            supervisor=self.parent,
+            snapshots=SimpleNamespace(committed=4, run=RunDir(folder), drop_parts_of=self.forgotten.append),
+            recorder=SimpleNamespace(
+                latest=self.latest,
+                backlog=SimpleNamespace(oldest=lambda: None),
+                stage_report=self.reported.append,
+                restarted=self.counted_anew.append,
             ),
-            self.sending,
+            batch_sender=self.batch_sender,
             total_steps=8,
             steps_per_epoch=4,
             classes=10,
@@ -113,7 +117,7 @@ class Scene:
         self.control.news.append([(name, message)])
 
     def failure(self) -> FailureReport:
-        """What `follow` ends with."""
+        """What `watch` ends with."""
         with pytest.raises(RunFailed) as raised:
-            self.it.follow()
-        return raised.value.sign
+            self.it.watch()
+        return raised.value.failure

@@ -29,23 +29,25 @@ class Batches:
     steps_per_epoch = EPOCH
 
     def __init__(self, labels: bool = False, stop_at: int | None = None) -> None:
-        self.sending: BatchSender | None = None
+        self.batch_sender: BatchSender | None = None
         self._labels, self._stop_at = labels, stop_at
 
     def __iter__(self) -> Iterator[FeedBatch]:
         for step in range(STEPS):
-            if step == self._stop_at and self.sending is not None:
-                self.sending.leave.set()
+            if step == self._stop_at and self.batch_sender is not None:
+                self.batch_sender.stop_requested.set()
             samples = np.arange(step, step + BATCH)
             labels = samples % 3 if self._labels else None
             views = torch.full((2, BATCH, 8, 8, 3), step, dtype=torch.uint8)
-            yield FeedBatch(step, step // EPOCH, step == STEPS - 1, views, samples, labels)
+            yield FeedBatch(
+                step=step, epoch=step // EPOCH, last=step == STEPS - 1, views=views, samples=samples, labels=labels
+            )
 
 
 class Link:
     """Keeps what is sent."""
 
-    keeps = True
+    reads_later = True
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.sent: list[tuple[Any, torch.Tensor]] = []
@@ -75,26 +77,26 @@ def sent(
 ) -> tuple[BatchSender, Written, list[tuple[int | None, Exception]]]:
     """Everything that can be sent has been; `over`: nobody needs anything more then."""
     failures: list[tuple[int | None, Exception]] = []
-    keeper = SnapshotCommitter(config.snapshots, RunDir(folder), print, 0)
-    sending = BatchSender(
-        config,
-        cast(Any, feed),
-        lambda: cast(Any, link),
-        SimpleNamespace(serve=lambda: None),
-        keeper,
-        lambda step, error: failures.append((step, error)),
+    committer = SnapshotCommitter(config.snapshots, RunDir(folder), print, 0)
+    batch_sender = BatchSender(
+        config=config,
+        feed=cast(Any, feed),
+        open_sender=lambda: cast(Any, link),
+        links=SimpleNamespace(serve=lambda: None),
+        snapshots=committer,
+        failed=lambda step, error: failures.append((step, error)),
     )
-    feed.sending = sending
+    feed.batch_sender = batch_sender
     if over:
-        sending.over.set()
+        batch_sender.finished.set()
     written = Written()
-    sending._run(cast(Recorder, written))
-    return sending, written, failures
+    batch_sender._run(cast(Recorder, written))
+    return batch_sender, written, failures
 
 
 def test_every_batch_travels_with_what_the_stages_must_know_of_it(tmp_path: Path) -> None:
     config, link = small_config(snapshots={"every": 2}), Link()
-    sending, written, failures = sent(config, Batches(labels=True), tmp_path, link)
+    batch_sender, written, failures = sent(config, Batches(labels=True), tmp_path, link)
     headers = [header for header, _ in link.sent]
     assert [(header.step, header.epoch, header.last) for header in headers] == [
         (0, 0, False), (1, 0, False), (2, 0, False), (3, 1, False), (4, 1, False), (5, 1, True),
@@ -106,7 +108,7 @@ def test_every_batch_travels_with_what_the_stages_must_know_of_it(tmp_path: Path
     ]
     assert [int(views[0, 0, 0, 0, 0]) for _, views in link.sent] == list(range(STEPS))
     assert written.sent == [(step, step // EPOCH, BATCH, config.num_stages) for step in range(STEPS)]
-    assert (sending.left, failures) == (None, [])
+    assert (batch_sender.stopped_at, failures) == (None, [])
 
 
 def test_a_loss_without_labels_gets_none(tmp_path: Path) -> None:
@@ -118,20 +120,20 @@ def test_a_loss_without_labels_gets_none(tmp_path: Path) -> None:
 
 def test_a_run_that_is_asked_to_stop_ends_with_the_next_batch_and_a_snapshot(tmp_path: Path) -> None:
     link = Link()
-    sending, written, failures = sent(small_config(snapshots={"every": 100}), Batches(stop_at=2), tmp_path, link)
+    batch_sender, written, failures = sent(small_config(snapshots={"every": 100}), Batches(stop_at=2), tmp_path, link)
     assert [(header.step, header.last, header.leave, header.snapshot) for header, _ in link.sent] == [
         (0, False, False, False), (1, False, False, False), (2, True, True, True),
     ]  # fmt: skip
-    assert sending.left == link.sent[-1][0]
+    assert batch_sender.stopped_at == link.sent[-1][0]
     assert len(written.sent) == 3
     assert failures == []
 
 
 def test_a_run_that_is_asked_to_stop_at_its_last_batch_has_ended_anyway(tmp_path: Path) -> None:
     link = Link()
-    sending, _, _ = sent(small_config(), Batches(stop_at=STEPS - 1), tmp_path, link)
+    batch_sender, _, _ = sent(small_config(), Batches(stop_at=STEPS - 1), tmp_path, link)
     assert (link.sent[-1][0].last, link.sent[-1][0].leave) == (True, False)
-    assert sending.left is None
+    assert batch_sender.stopped_at is None
 
 
 def test_what_ends_the_sending_is_told_with_its_step(tmp_path: Path) -> None:
@@ -152,14 +154,21 @@ def test_a_link_that_cannot_be_opened_is_of_no_step(tmp_path: Path) -> None:
         raise UserError("the port is taken")
 
     config = small_config()
-    keeper = SnapshotCommitter(config.snapshots, RunDir(tmp_path), print, 0)
-    serving = SimpleNamespace(serve=lambda: None)
-    sending = BatchSender(config, cast(Any, Batches()), refuse, serving, keeper, lambda *words: failures.append(words))
-    sending._run(cast(Recorder, Written()))
+    committer = SnapshotCommitter(config.snapshots, RunDir(tmp_path), print, 0)
+    links = SimpleNamespace(serve=lambda: None)
+    batch_sender = BatchSender(
+        config=config,
+        feed=cast(Any, Batches()),
+        open_sender=refuse,
+        links=links,
+        snapshots=committer,
+        failed=lambda *words: failures.append(words),
+    )
+    batch_sender._run(cast(Recorder, Written()))
     [(step, error)] = failures
     assert (step, str(error)) == (None, "the port is taken")
-    sending.close()
-    assert sending.over.is_set()
+    batch_sender.close()
+    assert batch_sender.finished.is_set()
 
 
 @pytest.mark.parametrize("served", [1, 3])
@@ -167,15 +176,21 @@ def test_a_link_is_served_until_the_run_is_over(tmp_path: Path, served: int, mon
     """A first stage that is restarted after everything was sent connects again."""
     monkeypatch.setattr("workers.coordinator.batch_sender.LINGER_SECONDS", 0.0)
     config, link = small_config(), Link()
-    keeper = SnapshotCommitter(config.snapshots, RunDir(tmp_path), print, 0)
+    committer = SnapshotCommitter(config.snapshots, RunDir(tmp_path), print, 0)
     times: list[int] = []
 
     def serve() -> None:
         times.append(len(link.sent))
         if len(times) == served:
-            sending.close()
+            batch_sender.close()
 
-    sending = BatchSender(config, cast(Any, Batches()), lambda: cast(Any, link), SimpleNamespace(serve=serve), keeper)
-    sending._run(cast(Recorder, Written()))
+    batch_sender = BatchSender(
+        config=config,
+        feed=cast(Any, Batches()),
+        open_sender=lambda: cast(Any, link),
+        links=SimpleNamespace(serve=serve),
+        snapshots=committer,
+    )
+    batch_sender._run(cast(Recorder, Written()))
     assert times == [STEPS] * served
     assert link.closed == 1

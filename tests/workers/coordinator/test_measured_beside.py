@@ -40,6 +40,6 @@ def test_the_probe_of_a_stage_has_a_span_of_its_own_in_the_trace() -> None:
     measured = cast(
         Any, SimpleNamespace(index=2, online=SimpleNamespace(measure=lambda step, labels: {"linear": step}))
     )
-    assert _Training._measured(training, measured, 3, None) == {"linear": 3}
-    assert _Training._measured(training, cast(Any, SimpleNamespace(index=1, online=None)), 3, None) is None
+    assert _Training._measure_online(training, measured, 3, None) == {"linear": 3}
+    assert _Training._measure_online(training, cast(Any, SimpleNamespace(index=1, online=None)), 3, None) is None
     assert spans == [("stage 2", "probe")]

@@ -18,7 +18,19 @@ from workers.coordinator import monitor as monitor
 from workers.coordinator.monitor import GRACE_SECONDS
 from workers.topology.rendezvous import START_SECONDS
 
-REPORT = StepReport(1, 3, 0.5, {}, 0.1, 0, 1.0, 2.0, 3.0, 0, 24)
+REPORT = StepReport(
+    1,
+    3,
+    loss=0.5,
+    terms={},
+    learning_rate=0.1,
+    skipped=0,
+    busy=1.0,
+    wait_input=2.0,
+    wait_output=3.0,
+    queue_depth=0,
+    link_bytes=24,
+)
 
 
 @pytest.fixture
@@ -34,19 +46,19 @@ def test_a_run_is_over_when_all_stages_have_said_so(scene: Scene) -> None:
     scene.says("stage 1", DONE)
     scene.says("stage 1", None)  # its end needs no word any more
     scene.says("stage 2", {"type": "left"})
-    scene.it.follow()
+    scene.it.watch()
     assert not scene.noted
 
 
 def test_after_a_snapshot_only_the_stages_that_the_last_batch_reaches_are_waited_for(scene: Scene) -> None:
-    scene.sending.left = SimpleNamespace(reaches=lambda stage: stage == 1)
+    scene.batch_sender.stopped_at = SimpleNamespace(reaches=lambda stage: stage == 1)
     scene.says("stage 1", {"type": "left"})
-    scene.it.follow()
+    scene.it.watch()
 
 
 def test_all_are_told_where_to_start_once_all_are_here(scene: Scene) -> None:
     scene.control.coming = ["stage 2", "stage 1"]
-    scene.it.gather()
+    scene.it.connect_all()
     start = {"type": "start", "step": 2, "total_steps": 8, "steps_per_epoch": 4, "attempt": 0, "classes": 10}
     assert scene.control.sent == [("stage 1", start), ("stage 2", start)]
 
@@ -55,7 +67,7 @@ def test_who_does_not_connect_is_named_when_the_time_for_it_is_over(scene: Scene
     scene.control.coming = ["stage 1"]
     began = scene.clock.now
     with pytest.raises(ControlTimeout, match="stage 1, stage 2 did not connect"):
-        scene.it.gather()
+        scene.it.connect_all()
     assert scene.clock.now - began > START_SECONDS
     assert not scene.control.sent
 
@@ -63,30 +75,30 @@ def test_who_does_not_connect_is_named_when_the_time_for_it_is_over(scene: Scene
 def test_a_process_that_ends_while_others_connect_ends_the_run(scene: Scene) -> None:
     scene.parent.said = [{"type": "gone", "who": "stage 2", "cause": "its process ended with exit code 3"}]
     with pytest.raises(RunFailed, match="stage 2 failed at step 0: its process ended with exit code 3"):
-        scene.it.gather()
+        scene.it.connect_all()
 
 
 def test_a_run_may_be_stopped_while_its_processes_connect(scene: Scene) -> None:
     scene.parent.said = [{"type": "leave"}]
     with pytest.raises(RunFailed) as raised:
-        scene.it.gather()
-    assert raised.value.sign.kind == "interrupted"
-    assert scene.sending.leave.is_set()
+        scene.it.connect_all()
+    assert raised.value.failure.kind == "interrupted"
+    assert scene.batch_sender.stop_requested.is_set()
 
 
 def test_what_a_stage_has_measured_is_written_down(scene: Scene) -> None:
     scene.says("stage 1", REPORT.to_message())
     scene.control.news.append([("stage 1", DONE), ("stage 2", DONE)])
-    scene.it.follow()
+    scene.it.watch()
     assert scene.reported == [REPORT]
 
 
 def test_silence_of_all_ends_a_run_at_the_stage_that_is_furthest_behind(scene: Scene) -> None:
     scene.latest |= {1: SimpleNamespace(step=5), 2: SimpleNamespace(step=3)}
     began = scene.clock.now
-    sign = scene.failure()
-    assert (sign.who, sign.step, sign.kind) == ("stage 2", 4, "timeout")
-    assert sign.cause == "no stage has reported anything for 60 s (link.timeout)"
+    failure = scene.failure()
+    assert (failure.who, failure.step, failure.kind) == ("stage 2", 4, "timeout")
+    assert failure.cause == "no stage has reported anything for 60 s (link.timeout)"
     assert scene.clock.now - began > 60
 
 
@@ -111,7 +123,7 @@ def test_progress_is_what_any_stage_says(scene: Scene) -> None:
     scene.says("stage 1", DONE)
     scene.control.news.extend([] for _ in range(almost))
     scene.says("stage 2", DONE)
-    scene.it.follow()
+    scene.it.watch()
 
 
 def test_a_run_that_is_leaving_is_not_blamed_for_silence_but_for_its_own_limit(tmp_path: Path, clock: Clock) -> None:
@@ -119,9 +131,9 @@ def test_a_run_that_is_leaving_is_not_blamed_for_silence_but_for_its_own_limit(t
     scene.latest[1] = scene.latest[2] = SimpleNamespace(step=1)
     scene.says("stage 1", {"type": "leave", "why": "asked to stop by SIGTERM"})
     began = clock.now
-    sign = scene.failure()
-    assert sign.kind == "interrupted"
-    assert "from the snapshot after 4 steps" in sign.cause
+    failure = scene.failure()
+    assert failure.kind == "interrupted"
+    assert "from the snapshot after 4 steps" in failure.cause
     assert clock.now - began > 500
     assert scene.noted[0].startswith("asked to stop by SIGTERM: stopping after a snapshot")
     assert scene.noted[1:] == [
@@ -133,7 +145,7 @@ def test_a_second_wish_to_stop_changes_nothing(scene: Scene) -> None:
     scene.says("stage 1", {"type": "leave", "why": "asked to stop by SIGTERM"})
     scene.parent.said = [{"type": "leave"}]
     scene.control.news.extend([[("stage 1", DONE), ("stage 2", DONE)]])
-    scene.it.follow()
+    scene.it.watch()
     assert len(scene.noted) == 1
 
 
@@ -186,18 +198,18 @@ def test_a_connection_that_was_dropped_for_what_came_over_it_says_why(scene: Sce
 )
 def test_what_makes_no_sense_is_a_failure_of_whoever_sent_it(scene: Scene, message: dict[str, Any], why: str) -> None:
     scene.says("stage 1", message)
-    sign = scene.failure()
-    assert (sign.who, sign.kind) == ("stage 1", "raised")
-    assert why in sign.cause
+    failure = scene.failure()
+    assert (failure.who, failure.kind) == ("stage 1", "raised")
+    assert why in failure.cause
 
 
 def test_a_step_that_takes_too_long_is_named_with_its_stage(tmp_path: Path, clock: Clock) -> None:
     scene = Scene(tmp_path, clock, hang_timeout=30)
-    scene.it._health.expect(["stage 1"])
+    scene.it._health.add(["stage 1"])
     scene.says("stage 1", beat(6, computing=31.0))
     assert scene.failure() == FailureReport("stage 1", 6, "hung", "it has been computing for 31 s (hang_timeout)")
 
 
 def test_what_failed_in_sending_is_the_coordinators(scene: Scene) -> None:
-    scene.it.sending_failed(3, UserError("the data set is gone"))
+    scene.it.sender_failed(3, UserError("the data set is gone"))
     assert scene.failure() == FailureReport("coordinator", 3, "bad_input", "the data set is gone")

@@ -27,17 +27,17 @@ def test_a_stage_that_fails_comes_back_from_the_last_snapshot(returning: Scene) 
     returning.says("stage 2", None)
     returning.says("stage 2", {"type": "nonsense of the process that is being replaced"})
 
-    def back(names: set[str], timeout: float) -> None:
+    def connected_again(names: set[str], timeout: float) -> None:
         if returning.control.news:
             raise ControlTimeout("not yet")
         returning.control.here.add("stage 2")
         returning.control.news.extend([[("stage 1", DONE), ("stage 2", DONE)]])
 
-    returning.control.accept = back  # type: ignore[method-assign]
-    returning.it.follow()
+    returning.control.accept = connected_again  # type: ignore[method-assign]
+    returning.it.watch()
     assert returning.parent.restarted == [["stage 2"]]
     assert returning.control.dismissed == ["stage 2"]
-    assert returning.forgotten == [(2,)]
+    assert returning.forgotten == returning.counted_anew == [(2,)]
     start = {"type": "start", "step": 4, "total_steps": 8, "steps_per_epoch": 4, "attempt": 1, "classes": 10}
     assert returning.control.sent == [("stage 2", start)]
     text = "stage 2 failed at step 6: ValueError: broken. It comes back from step 4"
@@ -53,16 +53,16 @@ def test_a_stage_that_does_not_come_back_ends_the_run(returning: Scene) -> None:
 
 
 def test_a_users_mistake_brings_nobody_back(returning: Scene) -> None:
-    sign = FailureReport("stage 2", 0, "bad_input", "the module is gone")
-    returning.says("stage 2", sign.to_message())
-    assert returning.failure() == sign
+    failure = FailureReport("stage 2", 0, "bad_input", "the module is gone")
+    returning.says("stage 2", failure.to_message())
+    assert returning.failure() == failure
     assert returning.parent.restarted == []
 
 
 def test_a_run_that_is_leaving_brings_nobody_back(returning: Scene) -> None:
-    sign = FailureReport("stage 2", 6, "raised", "ValueError: broken")
-    returning.control.news.append([("stage 1", {"type": "leave", "why": "asked"}), ("stage 2", sign.to_message())])
-    assert returning.failure() == sign
+    failure = FailureReport("stage 2", 6, "raised", "ValueError: broken")
+    returning.control.news.append([("stage 1", {"type": "leave", "why": "asked"}), ("stage 2", failure.to_message())])
+    assert returning.failure() == failure
     assert returning.parent.restarted == []
 
 

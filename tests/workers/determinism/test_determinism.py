@@ -20,8 +20,8 @@ from tests.marks import slow
 from tests.pipeline.small import small_config
 from tests.runs import report, train
 from workers.determinism import check, step
-from workers.determinism.check import check_steps, is_wanted
-from workers.determinism.child import Outcome, in_a_child
+from workers.determinism.check import check_steps, needs_check
+from workers.determinism.child import Outcome, run_in_child
 from workers.determinism.step import Trial, checksum, step_checksums, trials_of
 from workers.determinism.twice import differences
 from workers.run.files import RunDir
@@ -52,7 +52,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
         trials.append(work.args[1])
         return Outcome(result=[])
 
-    monkeypatch.setattr(check, "in_a_child", take)
+    monkeypatch.setattr(check, "run_in_child", take)
     return trials
 
 
@@ -64,7 +64,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
 def test_a_step_of_plain_kernels_repeats_itself(mode: str, objective: str) -> None:
     config = small_config(mode=mode, objective={"kind": objective}, noise={"kind": "all"})
     for trial in trials_of(config, [1, 4], [8]):
-        assert in_a_child(partial(differences, config, trial, CPU), 200) == Outcome(result=[])
+        assert run_in_child(partial(differences, config, trial, CPU), 200) == Outcome(result=[])
 
 
 def test_all_that_a_step_computes_is_compared() -> None:
@@ -118,12 +118,12 @@ def test_a_kernel_that_ends_its_process_ends_nothing_else(tmp_path: Path) -> Non
 )
 @pytest.mark.processes
 def test_a_child_tells_how_its_work_ended(work: Callable[[], Any], outcome: Outcome) -> None:
-    assert in_a_child(work, 100) == outcome
+    assert run_in_child(work, 100) == outcome
 
 
 @pytest.mark.processes
 def test_a_child_that_is_late_is_ended() -> None:
-    assert in_a_child(lambda: time.sleep(1000), 0.2) == Outcome(late=True)
+    assert run_in_child(lambda: time.sleep(1000), 0.2) == Outcome(late=True)
 
 
 @pytest.mark.processes
@@ -137,7 +137,7 @@ def test_a_child_keeps_no_connection_of_its_parent_open() -> None:
             return True
         return False
 
-    assert in_a_child(work, 100) == Outcome(result=True)
+    assert run_in_child(work, 100) == Outcome(result=True)
     os.close(reader)
     os.close(writer)
 
@@ -153,10 +153,10 @@ def test_a_child_keeps_no_connection_of_its_parent_open() -> None:
     ],
 )
 def test_auto_tries_what_is_not_plain(precision: dict[str, Any], device: str, wanted: bool) -> None:
-    assert is_wanted(small_config(precision=precision), 1, torch.device(device)) is wanted
+    assert needs_check(small_config(precision=precision), 1, torch.device(device)) is wanted
     for check_key in (True, False):
         config = small_config(precision=precision, determinism={"check": check_key})
-        assert is_wanted(config, 1, torch.device(device)) is check_key
+        assert needs_check(config, 1, torch.device(device)) is check_key
 
 
 def test_only_the_stages_of_another_precision_are_tried(tried: list[Trial], tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_what_did_not_come_to_its_end_is_trained_and_tried_again(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcomes = [Outcome(late=True), Outcome(error="RuntimeError: out of memory")]
-    monkeypatch.setattr(check, "in_a_child", lambda work, seconds: outcomes.pop())
+    monkeypatch.setattr(check, "run_in_child", lambda work, seconds: outcomes.pop())
     for _ in range(2):
         check_steps(small_config(determinism=ALWAYS), RunDir(tmp_path), [1], CPU)
     assert not outcomes

@@ -92,5 +92,7 @@ def context_of(
 ) -> Context:
     """What a measure of this run is given; features are kept in `folder`."""
     stages, said = network(config), [] if notes is None else notes
-    source = FeatureSource(config, stages, CPU, folder, said.append, ranks)
-    return Context(config, stages, CPU, folder or Path(), source, config.data, config.data.name, note=said.append)
+    source = FeatureSource(config, stages, CPU, folder, note=said.append, ranks=ranks)
+    return Context(
+        config, stages, CPU, folder or Path(), source, data=config.data, data_name=config.data.name, note=said.append
+    )

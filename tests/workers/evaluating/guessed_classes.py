@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from workers.evaluating.source import FeatureSource
 
 from pipeline.serial import build_stages
 from tests.pipeline.small import small_config
 from workers.evaluating.context import Context
+from workers.evaluating.feature_source import FeatureSource
 
 CPU = torch.device("cpu")
 
@@ -50,8 +50,8 @@ def context(root: Path, corruptions: dict[str, Any] | None = None, **keys: Any) 
     data = {"batch_size": 8, "image_size": SIDE, "name": "image_folder", "root": str(root)}
     config = small_config(evaluation=evaluation, data=data)
     stages = [stage.eval() for stage in build_stages(config, 1)]
-    source = FeatureSource(config, stages, CPU, root / "features", print)
+    source = FeatureSource(config, stages, CPU, root / "features", note=print)
     notes: list[str] = []
-    found = Context(config, stages, CPU, root, source, config.data, config.data.name, note=notes.append)
+    found = Context(config, stages, CPU, root, source, data=config.data, data_name=config.data.name, note=notes.append)
     found.notes = notes  # type: ignore[attr-defined]
     return found

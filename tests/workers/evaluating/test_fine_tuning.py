@@ -39,7 +39,9 @@ def context(tmp_path: Path) -> Context:
     few = {"epochs": 12, "lr_classifier": 0.1}
     config = small_config(data=data, evaluation={"few_labels": few, "batch_size": 7, "cache": False})
     stages = [stage.eval() for stage in build_stages(config, 1)]
-    return Context(config, stages, CPU, tmp_path, FeatureSource(config, stages, CPU), config.data, "gray")
+    return Context(
+        config, stages, CPU, tmp_path, FeatureSource(config, stages, CPU), data=config.data, data_name="gray"
+    )
 
 
 def task(known: torch.Tensor) -> Task:

@@ -56,8 +56,8 @@ def context(folder: Path, notes: list[str] | None = None, **settings: Any) -> Co
     config = small_config(data=data, evaluation={**nothing, **settings})
     stages = [stage.eval() for stage in build_stages(config, 1)]
     said: list[str] = [] if notes is None else notes
-    source = FeatureSource(config, stages, CPU, None, said.append)
-    return Context(config, stages, CPU, folder, source, config.data, "photographs", note=said.append)
+    source = FeatureSource(config, stages, CPU, None, note=said.append)
+    return Context(config, stages, CPU, folder, source, data=config.data, data_name="photographs", note=said.append)
 
 
 ALL: dict[str, Any] = {

@@ -31,8 +31,8 @@ def context(folder: Path, quality: dict[str, Any] | None = None, mode: str = "si
     evaluation = {"quality": {**FEW, **(quality or {})}, "batch_size": 7, "cache": False, **keys}
     config = small_config(evaluation=evaluation, mode=mode)
     stages = [stage.eval() for stage in build_stages(config, 1)]
-    source = FeatureSource(config, stages, CPU, folder, print)
-    return Context(config, stages, CPU, folder, source, config.data, config.data.name)
+    source = FeatureSource(config, stages, CPU, folder, note=print)
+    return Context(config, stages, CPU, folder, source, data=config.data, data_name=config.data.name)
 
 
 def test_numbers_are_those_of_the_embeddings(tmp_path: Path) -> None:

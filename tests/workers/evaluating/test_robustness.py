@@ -209,7 +209,18 @@ def document(path: Path, records: list[Record]) -> None:
     path.mkdir(parents=True, exist_ok=True)
     info = DataInfo("image_folder", 60, TEST, 3)
     write_json(
-        path / "evaluation.json", EvaluationResults("run", None, {}, "0" * 64, 0, {}, info, "", records).to_json()
+        path / "evaluation.json",
+        EvaluationResults(
+            run="run",
+            checkpoint=None,
+            config={},
+            run_config_digest="0" * 64,
+            seed=0,
+            versions={},
+            data=info,
+            created="",
+            results=records,
+        ).to_json(),
     )
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.config import Config, DataConfig, LinkConfig, TrainConfig
 from tests.waiting import LIMIT
 from workers.feed import Feed, FeedBatch
-from workers.feed.pool import Pool
+from workers.feed.pool import WorkerPool
 from workers.feed.worker_process import Worker
 
 IMAGES = 23
@@ -64,7 +64,7 @@ def assert_same(left: list[FeedBatch], right: list[FeedBatch]) -> None:
 
 def workers_of(running: Feed) -> list[Worker]:
     source = running._source
-    assert isinstance(source, Pool)
+    assert isinstance(source, WorkerPool)
     return source._workers
 
 

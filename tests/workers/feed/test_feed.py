@@ -21,7 +21,7 @@ from pipeline.errors import TrainingError, UserError
 from tests.waiting import LIMIT, wait_until
 from tests.workers.feed.feed_cases import assert_same, batches, config, write_photos
 from workers.feed import Feed
-from workers.feed import backpressure as gate
+from workers.feed import backpressure as credits
 from workers.feed import batch_plan as batch_plan
 from workers.feed import feed as feed_module
 from workers.feed import view_worker as making
@@ -36,7 +36,7 @@ def feed_threads() -> int:
 @pytest.mark.parametrize("backend", ["fast", "pil"])
 def test_batches_are_the_planned_images_augmented(photos: Path, backend: str) -> None:
     run = config(photos, augment_backend=backend)
-    images, plan = open_dataset(run.data, "train"), StepPlan(23, 8, 2, False, seed=5)
+    images, plan = open_dataset(run.data, "train"), StepPlan(23, 8, 2, drop_last=False, seed=5)
     found = batches(run)
     assert [(b.step, b.epoch, b.last) for b in found] == [(s, s // 3, s == 5) for s in range(6)]
     maker = ViewMaker(run.data, 2, 5)
@@ -105,15 +105,15 @@ def test_bundled_images_feed_a_whole_epoch() -> None:
 
 
 def test_a_batch_stays_while_two_more_are_made_and_no_further(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refused, is_open = [], gate.SlotCredits.is_open
+    refused, is_open = [], credits.SlotCredits.is_open
 
-    def asked(self: gate.SlotCredits, number: int) -> bool:
+    def asked(self: credits.SlotCredits, number: int) -> bool:
         if not (answer := is_open(self, number)):
             refused.append(number)
         return answer
 
-    monkeypatch.setattr(gate.SlotCredits, "is_open", asked)
-    monkeypatch.setattr(gate, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(credits.SlotCredits, "is_open", asked)
+    monkeypatch.setattr(credits, "POLL_SECONDS", 0.01)
     with Feed(config(photos, epochs=20, drop_last=True)) as feed:
         first = next(feed)
         kept = first.views.clone()
@@ -233,9 +233,9 @@ def test_pieces_are_many_enough_for_the_workers_and_large_enough_for_the_message
     photos: Path, rows: int, size: int, workers: int, expected: int
 ) -> None:
     plan = batch_plan.BatchPlan(config(photos, batch_size=rows, image_size=size), rows, 0, (0, 1))
-    work = batch_plan.BatchTask(0, 0, 0, np.arange(rows))
-    assert plan.chunk_rows(work, workers) == expected
-    chunks = list(work.chunks(expected))
+    task = batch_plan.BatchTask(0, 0, 0, np.arange(rows))
+    assert plan.chunk_rows(task, workers) == expected
+    chunks = list(task.chunks(expected))
     assert [index for chunk in chunks for index in chunk.samples] == list(range(rows))
     assert [chunk.first for chunk in chunks] == list(range(0, rows, expected))
     file = BytesIO(b"".join(chunk.to_bytes() for chunk in chunks))

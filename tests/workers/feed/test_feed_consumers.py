@@ -34,12 +34,12 @@ class Keeping(Sender):
 
     def __init__(self, keeps: bool) -> None:
         spec = TensorSpec((2, 8, 16, 16, 3), torch.uint8)
-        super().__init__(LinkAddress("link0", "coordinator", "stage 1", "", b"", 2), spec)
+        super().__init__(LinkAddress("link0", "coordinator", "stage 1", path="", key=b"", depth=2), spec)
         self._keeps = keeps
         self.sent: list[torch.Tensor] = []
 
     @property
-    def keeps(self) -> bool:
+    def reads_later(self) -> bool:
         return self._keeps
 
     def await_room(self, timeout: float) -> None:
@@ -63,14 +63,21 @@ def send_all(run: Config, folder: Path, sender: Sender) -> None:
     failed: list[Any] = []
     with Feed(run) as feed:
         keeper = SnapshotCommitter(run.snapshots, files, print, 0)
-        sending = BatchSender(run, feed, lambda: sender, Serving(), keeper, lambda step, error: failed.append(error))
+        sending = BatchSender(
+            config=run,
+            feed=feed,
+            open_sender=lambda: sender,
+            links=Serving(),
+            snapshots=keeper,
+            failed=lambda step, error: failed.append(error),
+        )
         with recorder(files.path, feed.total_steps) as joined:
             before = set(threading.enumerate())
             sending.start(joined)
             (thread,) = [new for new in set(threading.enumerate()) - before if new.name == "sender"]
             while feed._next < feed.total_steps and thread.is_alive():
                 thread.join(0.05)
-            sending.over.set()
+            sending.finished.set()
             thread.join(LIMIT)
             assert not thread.is_alive()
             assert joined.feed.images == 46
@@ -95,15 +102,15 @@ def test_what_a_link_keeps_stays_as_it_was(tmp_path: Path, keeps: bool) -> None:
 
 def test_links_say_whether_they_keep_what_they_are_given(tmp_path: Path) -> None:
     def of(kind: type[Sender]) -> bool:
-        return bool(kind.keeps.fget(kind.__new__(kind)))  # type: ignore[attr-defined]
+        return bool(kind.reads_later.fget(kind.__new__(kind)))  # type: ignore[attr-defined]
 
     assert not of(QueueSender)
     assert of(RpcSender)
     assert of(P2pSender)
-    assert ReplayingSender(lambda: Keeping(False), ReplayBuffer(tmp_path), 1.0).keeps, (
+    assert ReplayingSender(lambda: Keeping(False), ReplayBuffer(tmp_path), 1.0).reads_later, (
         "what a restarted stage needs again"
     )
     spec = TensorSpec((2, 8, 16, 16, 3), torch.uint8)
     for kept in ([False, False], [True, False], [False, True]):
         points = [(RowRange(0, number, 1, 2), Keeping(keeps)) for number, keeps in enumerate(kept)]
-        assert ScatterSender(points, spec).keeps == any(kept)
+        assert ScatterSender(points, spec).reads_later == any(kept)

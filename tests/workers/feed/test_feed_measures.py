@@ -41,7 +41,19 @@ def test_shares_of_nothing_are_zero() -> None:
 
 
 def report(step: int) -> StepReport:
-    return StepReport(1, step, 0.5, {}, 0.1, 0, 1.0, 0.0, 0.0, 0, 0)
+    return StepReport(
+        1,
+        step,
+        loss=0.5,
+        terms={},
+        learning_rate=0.1,
+        skipped=0,
+        busy=1.0,
+        wait_input=0.0,
+        wait_output=0.0,
+        queue_depth=0,
+        link_bytes=0,
+    )
 
 
 def told(

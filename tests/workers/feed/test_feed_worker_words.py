@@ -14,7 +14,7 @@ import pytest
 from workers.control.start_messages import FeedWorkerStart
 from workers.feed import worker_process as module
 from workers.feed.batch_plan import Chunk
-from workers.feed.worker_process import STOP_SIGNALS, Worker, how
+from workers.feed.worker_process import STOP_SIGNALS, Worker, describe_exit
 
 START = FeedWorkerStart(
     data="{}", num_views=2, seed=5, ring=7, slot_bytes=64, workers=2, worker=1, shared=None, core=None
@@ -85,9 +85,9 @@ def test_words_are_heard_whole_however_they_come(worker: Worker) -> None:
 
 def test_whoever_has_gone_is_told_nothing(worker: Worker) -> None:
     played(worker).orders.close()
-    worker.give(Chunk(0, 0, 0, 0, 1, (0,)))
-    worker.hang_up()
-    worker.hang_up()
+    worker.assign(Chunk(step=0, first=0, epoch=0, slot=0, rows=1, samples=(0,)))
+    worker.close_pipe()
+    worker.close_pipe()
 
 
 @pytest.mark.parametrize(
@@ -113,4 +113,4 @@ def test_a_worker_that_does_not_end_is_killed_and_one_that_cannot_be_killed_is_l
     ],
 )
 def test_how_a_worker_ended_and_what_that_mostly_means(code: int, words: str) -> None:
-    assert words in how(code)
+    assert words in describe_exit(code)

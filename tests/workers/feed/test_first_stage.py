@@ -24,19 +24,19 @@ from tests.workers.feed.feed_cases import assert_same, batches, config, write_ph
 from workers.feed import Feed, FeedBatch, FeedMeasures
 from workers.feed import first_stage as feeding
 from workers.feed.first_stage import (
-    FinishingReceiver,
+    AugmentingReceiver,
     MeasuredReports,
     NumbersFeed,
-    finishing,
     numbers_spec,
     open_feed,
-    self_feeding,
+    with_device_augmentation,
+    with_own_feed,
 )
 from workers.links.base import LinkAddress, LinkTimeout, Receiver
 from workers.links.messages import Header, Message, TensorSpec
-from workers.topology.members import TrainingProcess
+from workers.topology.processes import TrainingProcess
 
-ADDRESS = LinkAddress("link0", "coordinator", "stage 1", "", b"", 2)
+ADDRESS = LinkAddress("link0", "coordinator", "stage 1", path="", key=b"", depth=2)
 CPU = torch.device("cpu")
 
 
@@ -64,7 +64,7 @@ def stages(root: Path, **data: Any) -> Config:
 
 
 def message(batch: FeedBatch, data_set: str, rows: slice = slice(None)) -> Message:
-    header = Header(batch.step, batch.epoch, (), batch.last, labels=b"\1\0\0\0", data_set=data_set)
+    header = Header(batch.step, batch.epoch, (), last=batch.last, labels=b"\1\0\0\0", data_set=data_set)
     return Message(header, batch.views[:, rows])
 
 
@@ -78,10 +78,12 @@ def asked(run: Config, start_step: int = 0, part: tuple[int, int] = (0, 1)) -> l
 
 
 @contextmanager
-def receiving(run: Config, messages: list[Message], member: TrainingProcess, start_step: int = 0) -> Iterator[Receiver]:
+def receiving(
+    run: Config, messages: list[Message], process: TrainingProcess, start_step: int = 0
+) -> Iterator[Receiver]:
     """The receiving end of stage 1."""
     link = Numbers(messages)
-    end, feed = self_feeding(link, run, member, start_step, TensorSpec((2, 8, 16, 16, 3), torch.uint8), CPU)
+    end, feed = with_own_feed(link, run, process, start_step, TensorSpec((2, 8, 16, 16, 3), torch.uint8), CPU)
     with end:
         yield end
     assert link.closed
@@ -135,13 +137,13 @@ def test_labels_cannot_follow_images_that_stand_in_for_broken_ones(photos: Path)
 def test_numbers_in_images_out(photos: Path, part: tuple[int, int], workers: int) -> None:
     run = stages(photos, workers=workers, drop_last=True)
     expected = batches(config(photos, drop_last=True), 1, part)
-    member = TrainingProcess(part[0], 0, (1,), part[0] + 1, part[1])
-    with receiving(run, asked(run, 1, part), member, start_step=1) as end:
+    process = TrainingProcess(part[0], 0, (1,), part[0] + 1, part[1])
+    with receiving(run, asked(run, 1, part), process, start_step=1) as end:
         for batch in expected:
             assert end.waiting() == len(expected) - (batch.step - 1)
             got = end.recv(LIMIT)
             assert torch.equal(got.tensor, batch.views)
-            assert got.header == Header(batch.step, batch.epoch, (), batch.last, labels=b"\1\0\0\0")
+            assert got.header == Header(batch.step, batch.epoch, (), last=batch.last, labels=b"\1\0\0\0")
         with pytest.raises(LinkTimeout):
             end.recv(0.0)
 
@@ -219,7 +221,7 @@ def test_an_image_that_cannot_be_decoded_is_named(photos: Path) -> None:
 def test_a_data_set_that_is_not_there_closes_the_link(tmp_path: Path) -> None:
     link = Numbers([])
     with pytest.raises(UserError):
-        self_feeding(link, stages(tmp_path / "nowhere"), ALONE, 0, TensorSpec((2, 8, 16, 16, 3), torch.uint8), CPU)
+        with_own_feed(link, stages(tmp_path / "nowhere"), ALONE, 0, TensorSpec((2, 8, 16, 16, 3), torch.uint8), CPU)
     assert link.closed
 
 
@@ -259,13 +261,15 @@ def test_colours_are_finished_with_the_draws_of_the_rows(
     rows = slice(part[0] * 8 // part[1], (part[0] + 1) * 8 // part[1])
     pixels = views(8 // part[1])
     header = Header(4, 2, (0.5,), samples=SAMPLES.astype("<i8").tobytes())
-    end = finishing(Numbers([Message(header, pixels)]), run, TrainingProcess(part[0], 0, (1,), part[0] + 1, part[1]))
-    assert isinstance(end, FinishingReceiver)
+    end = with_device_augmentation(
+        Numbers([Message(header, pixels)]), run, TrainingProcess(part[0], 0, (1,), part[0] + 1, part[1])
+    )
+    assert isinstance(end, AugmentingReceiver)
     with end:
         assert end.waiting() == 1
-        assert end.computing == 0
+        assert end.compute_seconds == 0
         got = end.recv(LIMIT)
-        assert end.computing == 2.5, "that was no waiting"
+        assert end.compute_seconds == 2.5, "that was no waiting"
     assert torch.equal(got.tensor, Photometrics(run.data, 2, run.seed)(pixels, 2, SAMPLES[rows]))
     assert not torch.equal(got.tensor, pixels)
     assert got.header == Header(4, 2, (0.5,))
@@ -274,10 +278,12 @@ def test_colours_are_finished_with_the_draws_of_the_rows(
 @pytest.mark.parametrize("place", ["auto", "workers"])
 def test_colours_of_the_workers_are_left_alone(photos: Path, place: str) -> None:
     link = Numbers([])
-    assert finishing(link, config(photos, augment_on=place), ALONE) is link
+    assert with_device_augmentation(link, config(photos, augment_on=place), ALONE) is link
 
 
 def test_numbers_of_other_rows_are_refused(photos: Path) -> None:
-    end = finishing(Numbers([Message(Header(0, 0, ()), views(8))]), config(photos, augment_on="device"), ALONE)
+    end = with_device_augmentation(
+        Numbers([Message(Header(0, 0, ()), views(8))]), config(photos, augment_on="device"), ALONE
+    )
     with pytest.raises(TrainingError, match=r"link0.* numbers of 0 images came with 8 of them"):
         end.recv(LIMIT)

@@ -12,7 +12,7 @@ from tests.waiting import LIMIT
 from workers.links.base import LinkAddress, Receiver, Sender
 from workers.links.factory import CPU, open_receiver, open_sender
 from workers.links.messages import Header, TensorSpec
-from workers.links.resharding import joining, shares, slicing
+from workers.links.resharding import gather_receiver, overlaps, scatter_sender
 
 
 class Fan:
@@ -20,26 +20,28 @@ class Fan:
 
     def __init__(self, folder: Path, senders: int, receivers: int, whole: TensorSpec, *, kind: str = "queue",
                  depth: int = 2, codec: str = "none") -> None:  # fmt: skip
-        every = shares(senders, receivers)
+        every = overlaps(senders, receivers)
         ways = {
-            share: LinkAddress(
-                f"link1.{share.sender}-{share.receiver}", f"stage 1 replica {share.sender}",
-                f"stage 2 replica {share.receiver}", str(folder / f"{share.sender}-{share.receiver}"), b"key", depth,
+            overlap: LinkAddress(
+                f"link1.{overlap.sender}-{overlap.receiver}", f"stage 1 replica {overlap.sender}",
+                f"stage 2 replica {overlap.receiver}",
+                path=str(folder / f"{overlap.sender}-{overlap.receiver}"), key=b"key",
+                depth=depth,
                 store=f"file://{folder}/store",
-            ) for share in every
+            ) for overlap in every
         }  # fmt: skip
         views, batch, *rest = whole.shape
         sent, received = (TensorSpec((views, batch // n, *rest), whole.dtype) for n in (senders, receivers))
 
         def sender(number: int) -> Sender:
-            mine = [share for share in every if share.sender == number]
+            mine = [overlap for overlap in every if overlap.sender == number]
             ends = [(s, open_sender(kind, ways[s], s.spec(whole), LIMIT, codec)) for s in mine]
-            return slicing(ends, sent)
+            return scatter_sender(ends, sent)
 
         def receiver(number: int) -> Receiver:
-            mine = [share for share in every if share.receiver == number]
+            mine = [overlap for overlap in every if overlap.receiver == number]
             ends = [(s, open_receiver(kind, ways[s], s.spec(whole), LIMIT, CPU, codec)) for s in mine]
-            return joining(ends, received, CPU)
+            return gather_receiver(ends, received, CPU)
 
         with ThreadPoolExecutor(senders + receivers) as pool:
             opening = (

@@ -83,7 +83,7 @@ def open_end(end: str, kind: Any, address: dict[str, Any], shape: list[int], dty
 def send(link: str, step: int, shape: list[int], dtype: str = "float32", layout: str = "contiguous",
          timeout: float = PATIENCE, levels: tuple[float, ...] = (), last: bool = False) -> dict[str, Any]:  # fmt: skip
     tensor = make(shape, dtype, step, layout)
-    header = Header(step, 7, tuple(levels), last)
+    header = Header(step, 7, tuple(levels), last=last)
     senders[link].send(header, tensor, timeout)
     return {**digest(tensor), "step": step, "levels": list(levels), "last": last}
 

@@ -17,7 +17,7 @@ from workers.links.factory import CPU, open_receiver, open_sender
 from workers.links.messages import Header, TensorSpec
 from workers.links.replay import ReplayBuffer
 from workers.links.replaying import ReplayingSender, ResumingReceiver
-from workers.links.resharding import RowRange, joining
+from workers.links.resharding import RowRange, gather_receiver
 
 SPEC = TensorSpec((2, 3), torch.float32)
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def header(step: int) -> Header:
-    return Header(step, 0, (0.0,), False, None, False, False, b"")
+    return Header(step, 0, (0.0,), last=False, learner=None, snapshot=False, leave=False, labels=b"")
 
 
 def batch(step: int) -> torch.Tensor:
@@ -41,7 +41,7 @@ class Link:
 
     def __init__(self, folder: Path, depth: int = 2) -> None:
         self.folder = folder
-        self.address = LinkAddress("link1", "stage 1", "stage 2", str(folder / "l"), b"key", depth)
+        self.address = LinkAddress("link1", "stage 1", "stage 2", path=str(folder / "l"), key=b"key", depth=depth)
         self._threads = ThreadPoolExecutor(8)
 
     def sender(self) -> Sender:
@@ -84,7 +84,7 @@ def dies(end: Sender | Receiver) -> None:
 def joined(ends: list[ResumingReceiver]) -> Receiver:
     """One receiver of what two replicas send, each of them half of a batch."""
     ways = [RowRange(number, 0, 2, 1) for number in range(2)]
-    return joining(list(zip(ways, ends, strict=True)), TensorSpec((2, 6), torch.float32), CPU)
+    return gather_receiver(list(zip(ways, ends, strict=True)), TensorSpec((2, 6), torch.float32), CPU)
 
 
 def steps(receiver: Receiver, count: int) -> list[int]:

@@ -16,13 +16,13 @@ import torch
 from pipeline.errors import TrainingError, UserError
 from workers.links import queue as queue_link
 from workers.links.base import LinkAddress, LinkClosed, LinkMismatch, LinkTimeout
-from workers.links.connecting import agree
+from workers.links.connecting import exchange_hellos
 from workers.links.framed import _unframe
 from workers.links.handshake import compare_hellos, hello_bytes, parse_hello
 from workers.links.memory import SEALS, SlotMemory, memory_file
 from workers.links.messages import TensorSpec
 
-ADDRESS = LinkAddress("link2", "stage 1", "stage 2", "/nowhere", b"key", 2)
+ADDRESS = LinkAddress("link2", "stage 1", "stage 2", path="/nowhere", key=b"key", depth=2)
 SPEC = TensorSpec((4, 3), torch.float32)
 HELLO = hello_bytes(ADDRESS, SPEC, "queue", "none")
 
@@ -53,13 +53,13 @@ def test_what_both_must_state_alike_is_compared(key: str) -> None:
 
 def test_an_end_that_falls_silent_is_named(ends: tuple[Connection, Connection]) -> None:
     with pytest.raises(LinkTimeout, match="stage 1 connected and then fell silent"):
-        agree(ends[0], ADDRESS, HELLO, time.monotonic(), sending=False)
+        exchange_hellos(ends[0], ADDRESS, HELLO, time.monotonic(), sending=False)
 
 
 def test_an_end_that_leaves_is_named(ends: tuple[Connection, Connection]) -> None:
     ends[1].close()
     with pytest.raises(LinkClosed, match="stage 2 ended while the link was being opened"):
-        agree(ends[0], ADDRESS, HELLO, time.monotonic() + 60.0, sending=True)
+        exchange_hellos(ends[0], ADDRESS, HELLO, time.monotonic() + 60.0, sending=True)
 
 
 def test_memory_that_does_not_come_is_waited_for_no_longer_than_asked(ends: tuple[Connection, Connection]) -> None:
@@ -139,7 +139,7 @@ def test_a_receiver_that_leaves_before_it_has_the_memory_is_named(
 
 
 def test_a_queue_between_two_hosts_is_refused() -> None:
-    apart = LinkAddress("link2", "stage 1", "stage 2", "", b"key", 2)
+    apart = LinkAddress("link2", "stage 1", "stage 2", path="", key=b"key", depth=2)
     with pytest.raises(UserError, match=r"a queue is shared memory.*Give link\.kind=p2p or rpc"):
         queue_link.open_queue_sender(apart, SPEC, 1.0, "none")
 

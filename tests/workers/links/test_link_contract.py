@@ -260,7 +260,7 @@ def test_a_wrong_key_is_refused_and_the_right_sender_still_gets_in(team: Replica
 @pytest.mark.parametrize("kind", FRAMED)
 def test_a_receiver_that_only_met_strangers_says_so(tmp_path: Path, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time stands still until it has refused one, and is over then."""
-    now, welcome, refused = [0.0], wire.welcome, []
+    now, welcome, refused = [0.0], wire.authenticate, []
 
     def welcomed(*arguments: Any) -> Any:
         try:
@@ -273,9 +273,9 @@ def test_a_receiver_that_only_met_strangers_says_so(tmp_path: Path, kind: Any, m
             wire.connect(address.path, b"wrong", LIMIT)
         refused.append(True)
 
-    monkeypatch.setattr(wire, "welcome", welcomed)
+    monkeypatch.setattr(wire, "authenticate", welcomed)
     monkeypatch.setattr(opening, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    address = LinkAddress("link1", "stage 1", "stage 2", str(tmp_path / "link1"), b"key", 2)
+    address = LinkAddress("link1", "stage 1", "stage 2", path=str(tmp_path / "link1"), key=b"key", depth=2)
     thread = threading.Thread(target=stranger)
     thread.start()
     with pytest.raises(LinkTimeout, match=f"within {LIMIT:g} s; connections refused for a wrong key: 1$"):

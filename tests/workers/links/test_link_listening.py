@@ -13,9 +13,9 @@ import torch.distributed as dist
 
 from tests.waiting import LIMIT
 from workers.links import wire
-from workers.links.listening import closed_afterwards, listening
+from workers.links.listening import closed_afterwards, listening_sockets
 from workers.links.pair_group import RECEIVER, SENDER, GlooPair
-from workers.topology.replica_group import dissolve_team, form_team
+from workers.topology.replica_group import join_replica_group, leave_replica_group
 
 SILENCE = 1.0
 """An attempt that the kernel drops is not answered; one that it does not drop is, at once and by the kernel itself."""
@@ -36,10 +36,10 @@ class Opened:
     """On which descriptors this process listens since the test began."""
 
     def __init__(self) -> None:
-        self._before = listening().keys()
+        self._before = listening_sockets().keys()
 
     def ports(self) -> list[int]:
-        return [number for inode, number in listening().items() if inode not in self._before]
+        return [number for inode, number in listening_sockets().items() if inode not in self._before]
 
 
 @pytest.fixture
@@ -84,8 +84,8 @@ def test_strangers_cannot_use_up_the_open_files_of_a_process_by_the_port_of_its_
         assert len(ports) == 2  # one of each end
         assert not any(admits(port) for port in ports)
         slot, payload = torch.zeros(8, dtype=torch.uint8), torch.arange(8, dtype=torch.uint8)
-        arrival = receiver.expect(slot)
-        sender.settle(sender.send(payload))
+        arrival = receiver.post_receive(slot)
+        sender.wait_sent(sender.send(payload))
         arrival.wait(lambda: True)
         assert slot.tolist() == payload.tolist()
     finally:
@@ -94,14 +94,16 @@ def test_strangers_cannot_use_up_the_open_files_of_a_process_by_the_port_of_its_
 
 
 def test_nor_by_that_of_replicas(opened: Opened, tmp_path: Path) -> None:
-    team = form_team(f"file://{tmp_path / 'store'}", "stage 1", 0, 1, torch.device("cpu"), LIMIT, always_group=True)
+    team = join_replica_group(
+        f"file://{tmp_path / 'store'}", "stage 1", 0, 1, torch.device("cpu"), LIMIT, always_group=True
+    )
     try:
         ports = opened.ports()
         assert ports
         assert not any(admits(port) for port in ports)
         team.start_sum(torch.ones(3)).wait()
     finally:
-        dissolve_team()
+        leave_replica_group()
 
 
 def test_a_group_that_forms_does_not_close_the_port_of_one_that_is_still_forming() -> None:

@@ -31,17 +31,17 @@ class Idle(Pair):
     def __init__(self) -> None:
         self.device, self.closed = CPU, False
         self.sent: list[torch.Tensor] = []
-        self.settled: list[Any] = []
+        self.waited_for: list[Any] = []
 
     def send(self, payload: torch.Tensor) -> list[Any]:
         self.sent.append(payload)
         return [f"work {len(self.sent)}"]
 
-    def expect(self, slot: torch.Tensor) -> PendingReceive:
+    def post_receive(self, slot: torch.Tensor) -> PendingReceive:
         raise AssertionError("this end only sends")
 
-    def settle(self, works: list[Any]) -> None:
-        self.settled += works
+    def wait_sent(self, works: list[Any]) -> None:
+        self.waited_for += works
 
     def close(self) -> None:
         self.closed = True
@@ -60,7 +60,9 @@ class Looked(Connection):
 
 @pytest.fixture
 def address(tmp_path: Path) -> LinkAddress:
-    return LinkAddress("link1", "stage 1", "stage 2", "", b"key", 2, store=f"file://{tmp_path / 'store'}")
+    return LinkAddress(
+        "link1", "stage 1", "stage 2", path="", key=b"key", depth=2, store=f"file://{tmp_path / 'store'}"
+    )
 
 
 @pytest.fixture
@@ -122,10 +124,10 @@ def test_a_tensor_is_kept_until_its_message_was_taken(
     pair, receiver = Idle(), connections[1]
     sender = P2pSender(address, SPEC, connections[0], pair)
     send(sender, 2)
-    assert pair.settled == []
+    assert pair.waited_for == []
     receiver.send_bytes(TAKEN)
     sender.send(Header(2, 0, (0.0,)), torch.zeros(1, 3), LIMIT)
-    assert pair.settled == ["work 1"]
+    assert pair.waited_for == ["work 1"]
     sizes = [payload.numel() for payload in pair.sent]
     assert sizes == [SPEC.nbytes] * 3  # the smaller one too: a slot travels whole
     receiver.send_bytes(CLOSING)

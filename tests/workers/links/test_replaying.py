@@ -15,8 +15,8 @@ from workers.links.base import LinkClosed, LinkTimeout, Sender
 from workers.links.factory import open_sender
 from workers.links.messages import Message, TensorSpec
 from workers.links.replay import ReplayBuffer
-from workers.links.replaying import ATTEND_SECONDS, ReplayingSender, ResumingReceiver
-from workers.links.resharding import RowRange, slicing
+from workers.links.replaying import ACCEPT_SECONDS, ReplayingSender, ResumingReceiver
+from workers.links.resharding import RowRange, scatter_sender
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def log(tmp_path: Path) -> ReplayBuffer:
 
 def test_what_does_not_fit_into_memory_waits_on_disk_and_comes_back_the_same(tmp_path: Path) -> None:
     folder = tmp_path / "log"
-    log = ReplayBuffer(folder, limit=2 * BYTES)
+    log = ReplayBuffer(folder, memory_limit=2 * BYTES)
     for step in range(5):
         log.add(header(step), batch(step))
     assert len(list(folder.iterdir())) == 3
@@ -48,7 +48,7 @@ def test_what_does_not_fit_into_memory_waits_on_disk_and_comes_back_the_same(tmp
         assert isinstance(message, Message)
         assert message.header == header(step)
         assert torch.equal(message.tensor, batch(step))
-    log.forget(4)
+    log.discard_before(4)
     assert log.steps() == [4]
     assert log.get(3) is None
     assert [path.name for path in folder.iterdir()] == ["step_4.safetensors"]
@@ -59,12 +59,12 @@ def test_what_does_not_fit_into_memory_waits_on_disk_and_comes_back_the_same(tmp
 
 
 def test_a_new_receiver_gets_everything_since_the_snapshot(link: Link, tmp_path: Path) -> None:
-    log = ReplayBuffer(tmp_path / "log", limit=BYTES)
+    log = ReplayBuffer(tmp_path / "log", memory_limit=BYTES)
     sender, receiver = link.both(log)
     for step in range(6):
         sender.send(header(step), batch(step), LIMIT)
         assert steps(receiver, 1) == [step]
-    sender.forget(3)
+    sender.discard_before(3)
     dies(receiver)
     successor = link.soon(lambda: ResumingReceiver(link.receiver, LIMIT, 3))
     sender.send(header(6), batch(6), LIMIT)  # does not wait for the room that all of them need
@@ -132,14 +132,14 @@ def test_an_idle_sender_notices_that_its_receiver_has_gone(link: Link, log: Repl
     sender, receiver = link.both(log)
     sender.send(header(0), batch(0), LIMIT)
     receiver.recv(LIMIT)
-    assert not sender.gone()
+    assert not sender.peer_gone()
     sender.serve()
     dies(receiver)
-    assert sender.gone()
+    assert sender.peer_gone()
     successor = link.soon(lambda: ResumingReceiver(link.receiver, LIMIT, 0))
     with link.serving(sender.serve):
         assert steps(successor.result(LIMIT), 1) == [0]
-    assert not sender.gone()
+    assert not sender.peer_gone()
 
 
 def test_a_receiver_that_needs_nothing_more_lets_a_new_sender_in(link: Link, log: ReplayBuffer) -> None:
@@ -204,7 +204,9 @@ def test_a_receiver_that_had_room_when_it_died_is_let_in_while_another_has_none(
     pairs = [link.both(link.log()) for link in two_links]
     ways = [RowRange(0, number, 1, 2) for number in range(2)]
     whole = torch.zeros(2, 6)
-    sender = slicing([(way, end) for way, (end, _) in zip(ways, pairs, strict=True)], TensorSpec((2, 6), whole.dtype))
+    sender = scatter_sender(
+        [(way, end) for way, (end, _) in zip(ways, pairs, strict=True)], TensorSpec((2, 6), whole.dtype)
+    )
     for step in range(2):
         sender.send(header(step), whole + step, LIMIT)
         pairs[0][1].recv(LIMIT)  # the other takes nothing: its link is full
@@ -244,13 +246,13 @@ def test_senders_that_leave_in_good_order_are_not_waited_for(two_links: list[Lin
     first.send(header(0), batch(0), LIMIT)
     first.close()
     asked: list[float] = []
-    pairs[0][1]._open = lambda patience: asked.append(patience) or two_links[0].receiver(patience)
+    pairs[0][1]._open = lambda reopen_timeout: asked.append(reopen_timeout) or two_links[0].receiver(reopen_timeout)
     taken = two_links[0].soon(lambda: receiver.recv(LIMIT))
     wait_until(lambda: asked, "a successor that is let in")
     second.send(header(0), batch(0), LIMIT)
     second.close()
     assert taken.result(LIMIT).tensor.shape == (2, 6)
-    assert set(asked) == {ATTEND_SECONDS}
+    assert set(asked) == {ACCEPT_SECONDS}
 
 
 def test_who_does_not_come_back_is_given_up(tmp_path: Path, log: ReplayBuffer) -> None:

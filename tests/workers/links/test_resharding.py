@@ -19,7 +19,7 @@ from tests.waiting import LIMIT
 from tests.workers.links.fan import Fan, batch, spec
 from workers.links.base import LinkClosed, LinkMismatch, LinkTimeout
 from workers.links.messages import Header, TensorSpec
-from workers.links.resharding import LOOK_AROUND_SECONDS, GatherReceiver, ScatterSender, part, shares
+from workers.links.resharding import LOOK_AROUND_SECONDS, GatherReceiver, ScatterSender, overlaps, replica_rows
 
 NUMBERS = [(3, 2), (2, 3), (3, 1), (1, 3), (4, 2), (2, 4), (1, 1), (2, 2)]
 at_any_speed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -32,15 +32,15 @@ def test_every_row_has_exactly_one_way(senders: int, receivers: int, times: int)
     arrived = torch.full((receivers, batch // receivers), -1)
     left = torch.zeros(senders, batch // senders, dtype=torch.int64)
     rows = torch.arange(batch)
-    for share in shares(senders, receivers):
-        mine = rows[part(share.sender, senders, batch)][share.rows_of_sender(batch)]
+    for overlap in overlaps(senders, receivers):
+        mine = rows[replica_rows(overlap.sender, senders, batch)][overlap.rows_of_sender(batch)]
         assert len(mine) > 0
-        assert mine.tolist() == rows[share.rows(batch)].tolist()
-        target = arrived[share.receiver, share.rows_of_receiver(batch)]
+        assert mine.tolist() == rows[overlap.rows(batch)].tolist()
+        target = arrived[overlap.receiver, overlap.rows_of_receiver(batch)]
         assert (target == -1).all()
-        arrived[share.receiver, share.rows_of_receiver(batch)] = mine
-        left[share.sender, share.rows_of_sender(batch)] += 1
-        spec = share.spec(TensorSpec((2, batch, 5), torch.uint8))
+        arrived[overlap.receiver, overlap.rows_of_receiver(batch)] = mine
+        left[overlap.sender, overlap.rows_of_sender(batch)] += 1
+        spec = overlap.spec(TensorSpec((2, batch, 5), torch.uint8))
         assert spec == TensorSpec((2, len(mine), 5), torch.uint8)
     assert arrived.flatten().tolist() == rows.tolist()
     assert (left == 1).all()
@@ -49,15 +49,15 @@ def test_every_row_has_exactly_one_way(senders: int, receivers: int, times: int)
 @at_any_speed
 @given(senders=st.integers(1, 8), receivers=st.integers(1, 8))
 def test_there_is_no_more_than_what_is_needed(senders: int, receivers: int) -> None:
-    found = shares(senders, receivers)
-    assert found == sorted(found, key=lambda share: (share.sender, share.receiver))
+    found = overlaps(senders, receivers)
+    assert found == sorted(found, key=lambda overlap: (overlap.sender, overlap.receiver))
     bounds = {number * receivers for number in range(senders)} | {number * senders for number in range(receivers)}
     assert len(found) == len(bounds)  # one way for each stretch between two borders
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     with pytest.raises(LinkMismatch, match="a batch of 8 cannot be shared by 3 replicas evenly"):
-        shares(2, 3)[0].rows(8)
+        overlaps(2, 3)[0].rows(8)
 
 
 @pytest.fixture
@@ -75,12 +75,12 @@ def fan(tmp_path: Path) -> Iterator[Callable[..., Fan]]:
 def watched(end: Any, call: str) -> tuple[list[float], threading.Event]:
     """How long each point link is waited for from now on, and an event: all of them have been asked."""
     waits, asked = [], threading.Event()
-    for _, point in end._points:
+    for _, point in end._links:
         original = getattr(point, call)
 
         def noted(wait: float, original: Callable[[float], Any] = original) -> Any:
             waits.append(wait)
-            if len(waits) >= len(end._points):
+            if len(waits) >= len(end._links):
                 asked.set()
             return original(wait)
 

@@ -17,9 +17,9 @@ from workers.links import rpc_calls
 from workers.links.base import LinkAddress, LinkClosed, LinkMismatch, LinkTimeout
 from workers.links.messages import Header, TensorSpec
 from workers.links.rpc import RpcReceiver, RpcSender, open_rpc_receiver, open_rpc_sender
-from workers.links.rpc_calls import CLOSED, TAKEN, PeerState, deregister, on_goodbye, on_message, on_watch_sender
+from workers.links.rpc_calls import CLOSED, TAKEN, PeerState, deregister, on_closing, on_message, on_watch_sender
 
-ADDRESS = LinkAddress("link1", "stage 1", "stage 2", "", b"", 2)
+ADDRESS = LinkAddress("link1", "stage 1", "stage 2", path="", key=b"", depth=2)
 SPEC = TensorSpec((2, 3), torch.float32)
 CPU = torch.device("cpu")
 
@@ -39,10 +39,10 @@ class Agents:
             return handler(*args)
         answer: Future[Any] = Future()
 
-        def arrive() -> None:
+        def add_message() -> None:
             handler(*args).add_done_callback(lambda done: answer.set_result(done.wait()))
 
-        self.held.append(arrive)
+        self.held.append(add_message)
         return answer
 
 
@@ -79,8 +79,8 @@ def test_numbers_put_messages_in_order_that_the_agent_runs_in_another(
     agents.hold = True
     for step in range(2):
         sender.send(header(step), batch(step), LIMIT)
-    for arrive in reversed(agents.held):
-        arrive()
+    for add_message in reversed(agents.held):
+        add_message()
     assert receiver.waiting() == 2
     for step in range(2):
         message = receiver.recv(LIMIT)
@@ -142,7 +142,7 @@ def test_goodbye_is_answered_when_all_has_arrived_and_not_before(
     sender, receiver = ends
     agents.hold = True
     sender.send(header(0), batch(0), LIMIT)
-    flushed = on_goodbye(ADDRESS.name, 1)
+    flushed = on_closing(ADDRESS.name, 1)
     assert not flushed.done()
     agents.held.pop()()
     assert flushed.wait() == TAKEN
@@ -151,7 +151,7 @@ def test_goodbye_is_answered_when_all_has_arrived_and_not_before(
 
 def test_goodbye_is_answered_by_an_end_that_closes_without_the_rest(ends: tuple[RpcSender, RpcReceiver]) -> None:
     _, receiver = ends
-    flushed = on_goodbye(ADDRESS.name, 1)
+    flushed = on_closing(ADDRESS.name, 1)
     receiver.close()
     assert flushed.wait() == TAKEN
 
@@ -170,7 +170,7 @@ def test_calls_for_a_link_that_nobody_has_open_are_answered_at_once(agents: Agen
     message = header(0).to_bytes()
     for answer in (
         on_message("elsewhere", 0, message, batch(0)),
-        on_goodbye("elsewhere", 0),
+        on_closing("elsewhere", 0),
         on_watch_sender("elsewhere"),
     ):
         assert answer.wait() == CLOSED
@@ -186,19 +186,19 @@ def test_an_end_that_was_replaced_is_not_forgotten_with_the_one_before(ends: tup
 
 def test_the_first_reason_of_an_end_is_the_one_that_is_told(ends: tuple[RpcSender, RpcReceiver]) -> None:
     _, receiver = ends
-    receiver.watch.answered(None, RuntimeError("connection reset"))
-    receiver.watch.answered("closed", None)
+    receiver.peer.answered(None, RuntimeError("connection reset"))
+    receiver.peer.answered("closed", None)
     with pytest.raises(LinkClosed, match="message 0 cannot be received: stage 1 ended without closing the link"):
         receiver.recv(0.0)
 
 
 def test_whoever_watches_an_end_learns_that_it_closes() -> None:
-    watch, watcher = PeerState("stage 2"), Future[str]()
-    watch.add_watcher(watcher)
+    peer, watcher = PeerState("stage 2"), Future[str]()
+    peer.add_watcher(watcher)
     assert not watcher.done()
-    watch.release()
+    peer.release()
     assert watcher.wait() == CLOSED
-    watch.release()  # nobody is left: a future that is answered twice would raise
+    peer.release()  # nobody is left: a future that is answered twice would raise
 
 
 def test_an_agent_whose_peer_is_not_there_is_named_with_the_first_line_of_why(agents: Agents) -> None:
@@ -209,16 +209,16 @@ def test_an_agent_whose_peer_is_not_there_is_named_with_the_first_line_of_why(ag
 
 
 def test_a_receiver_that_never_opens_is_waited_for_no_longer_than_told(agents: Agents) -> None:
-    address = LinkAddress("never", "stage 1", "stage 2", "", b"", 2)
+    address = LinkAddress("never", "stage 1", "stage 2", path="", key=b"", depth=2)
     with pytest.raises(LinkTimeout, match="stage 2 did not open its end within 0 s"):
         open_rpc_sender(address, SPEC, 0.0, "none")
 
 
 def test_a_sender_that_never_comes_is_waited_for_no_longer_than_told(agents: Agents) -> None:
-    address = LinkAddress("never2", "stage 1", "stage 2", "", b"", 2)
+    address = LinkAddress("never2", "stage 1", "stage 2", path="", key=b"", depth=2)
     with pytest.raises(LinkTimeout, match="stage 1 did not connect within 0 s"):
         open_rpc_receiver(address, SPEC, 0.0, "none", CPU)
-    assert on_goodbye(address.name, 0).wait() == CLOSED  # what failed to open is forgotten
+    assert on_closing(address.name, 0).wait() == CLOSED  # what failed to open is forgotten
 
 
 @pytest.mark.parametrize("early", ["sender", "receiver"])

@@ -15,7 +15,7 @@ from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from tests.strangers import NOBODY, needs_root
 from workers.run import private
 from workers.run.environment import allow_open_files
-from workers.run.private import cache_settings, is_own, make_private, remove_fresh_cache, temporary_places, who_else
+from workers.run.private import cache_settings, is_own, make_private, remove_fresh_cache, temporary_places, why_unsafe
 
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 
@@ -133,7 +133,7 @@ def test_a_folder_that_others_can_exchange_is_nobodys(tmp_path: Path) -> None:
     assert is_own(folder)
     above.chmod(0o777)
     assert not is_own(folder)
-    assert who_else(folder) == f"others may write to '{above}'"
+    assert why_unsafe(folder) == f"others may write to '{above}'"
     (tmp_path / "sound").mkdir()
     made = make_private("onward-", [str(above), str(tmp_path / "none"), str(tmp_path / "sound")], problems)
     assert Path(made).parent == tmp_path / "sound"

@@ -90,29 +90,29 @@ def test_which_snapshots_stay(tmp_path: Path, every: int | None, kept: list[int]
     run = RunDir(tmp_path)
     told: list[int] = []
     config = SnapshotsConfig(every=2, keep_last=2, keep_every=every)
-    keeper = SnapshotCommitter(config, run, pytest.fail, committed=told.append)
+    committer = SnapshotCommitter(config, run, pytest.fail, on_committed=told.append)
     for step in range(12):
-        if keeper.due(step, stages=1):
-            keeper.taken(write_part(run, step + 1))
+        if committer.begin_if_due(step, stages=1):
+            committer.add_part(write_part(run, step + 1))
     assert step_numbers(run) == kept
-    assert (keeper.committed, told) == (12, [2, 4, 6, 8, 10, 12])
+    assert (committer.committed, told) == (12, [2, 4, 6, 8, 10, 12])
 
 
 def test_a_snapshot_counts_when_every_stage_has_written_its_part(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     said: list[str] = []
-    keeper = SnapshotCommitter(SnapshotsConfig(every=2), run, said.append)
-    assert keeper.due(1, stages=2)
-    keeper.taken(write_part(run, 2, stage=2))
+    committer = SnapshotCommitter(SnapshotsConfig(every=2), run, said.append)
+    assert committer.begin_if_due(1, stages=2)
+    committer.add_part(write_part(run, 2, stage=2))
     assert not (run.snapshot(2) / MANIFEST).exists()
-    keeper.forget([2])  # started over: what it wrote is written again
-    keeper.taken(write_part(run, 2, stage=1))
-    assert keeper.committed == 0
-    keeper.taken(write_part(run, 2, stage=2))
-    assert keeper.committed == 2
-    assert keeper.due(3, stages=2)
-    keeper.taken(write_part(run, 4, stage=1))
-    keeper.taken(SnapshotPart(2, 4, None, "the disk is full"))
+    committer.drop_parts_of([2])  # started over: what it wrote is written again
+    committer.add_part(write_part(run, 2, stage=1))
+    assert committer.committed == 0
+    committer.add_part(write_part(run, 2, stage=2))
+    assert committer.committed == 2
+    assert committer.begin_if_due(3, stages=2)
+    committer.add_part(write_part(run, 4, stage=1))
+    committer.add_part(SnapshotPart(2, 4, None, "the disk is full"))
     assert said == ["no snapshot after 4 steps: stage 2: the disk is full"]
     assert step_numbers(run) == [2]
 

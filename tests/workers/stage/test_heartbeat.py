@@ -62,51 +62,51 @@ def signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def watch_of(channel: Channel, committed: list[int] | None = None, beat: float = LIMIT) -> ControlListener:
+def listener_of(channel: Channel, committed: list[int] | None = None, beat: float = LIMIT) -> ControlListener:
     told = (committed if committed is not None else []).append
     return ControlListener(cast(ControlClient, channel), Activity(1), (signal.SIGUSR1,), beat, told)
 
 
 def test_whoever_waits_for_others_serves_them_until_the_run_is_over(channel: Channel) -> None:
-    watch, served = watch_of(channel), []
+    listener, served = listener_of(channel), []
 
     def serve() -> None:
         served.append(1)
         if len(served) == 2:
-            watch.finished.set()
+            listener.finished.set()
 
-    watch.linger(serve, LIMIT)
+    listener.wait_for_end(serve, LIMIT)
     assert len(served) == 2
 
 
 def test_whoever_waits_for_others_waits_no_longer_than_told(channel: Channel) -> None:
     served: list[int] = []
-    watch_of(channel).linger(lambda: served.append(1), 0.0)
+    listener_of(channel).wait_for_end(lambda: served.append(1), 0.0)
     assert served == []
 
 
 @pytest.mark.parametrize("over", [True, False])
 def test_a_wait_is_cut_short_by_the_end_of_the_run_and_by_nothing_else(channel: Channel, over: bool) -> None:
-    watch = watch_of(channel)
+    listener = listener_of(channel)
 
     def serve() -> None:
         if over:
-            watch.finished.set()
+            listener.finished.set()
         raise Interrupted("asked to stop")
 
     if over:
-        watch.linger(serve, LIMIT)
+        listener.wait_for_end(serve, LIMIT)
         return
     with pytest.raises(Interrupted):
-        watch.linger(serve, LIMIT)
+        listener.wait_for_end(serve, LIMIT)
 
 
 def test_snapshots_that_are_complete_are_passed_on_until_the_run_is_over(channel: Channel, signals: None) -> None:
     committed: list[int] = []
     channel.say({"type": "committed", "steps": 4}, {"type": "another"}, {"type": "committed", "steps": 8})
     channel.say({"type": "finish"}, {"type": "committed", "steps": 12})
-    with watch_of(channel, committed) as watch:
-        assert watch.finished.wait(LIMIT)
+    with listener_of(channel, committed) as listener:
+        assert listener.finished.wait(LIMIT)
         assert committed == [4, 8]
         assert channel.waiting == [{"type": "committed", "steps": 12}]
 
@@ -125,7 +125,7 @@ def test_whatever_a_process_does_is_interrupted_when_the_run_is_stopped(
         channel.say(word)
         threading.Event().wait(LIMIT)
 
-    with pytest.raises(Interrupted, match=why), watch_of(channel):
+    with pytest.raises(Interrupted, match=why), listener_of(channel):
         work()
 
 
@@ -136,15 +136,17 @@ def test_a_signal_asks_the_coordinator_and_the_next_one_interrupts(channel: Chan
         signal.raise_signal(signal.SIGUSR1)
         threading.Event().wait(LIMIT)
 
-    with pytest.raises(Interrupted, match="asked to stop by SIGUSR1"), watch_of(channel):
+    with pytest.raises(Interrupted, match="asked to stop by SIGUSR1"), listener_of(channel):
         ask_twice()
     assert channel.sent == [{"type": "leave", "why": "asked to stop by SIGUSR1"}]
 
 
 def test_the_end_of_the_launcher_asks_once_however_often_it_is_told(channel: Channel, signals: None) -> None:
     """The system tells it for every thread of torchrun; the second counted as a user's second Ctrl-C."""
-    asking = ControlListener(cast(ControlClient, channel), Activity(1), (PARENT_GONE,), 1000.0, lambda steps: None)
-    with asking:
+    stop_signals = ControlListener(
+        cast(ControlClient, channel), Activity(1), (PARENT_GONE,), 1000.0, lambda steps: None
+    )
+    with stop_signals:
         for _ in range(3):
             signal.raise_signal(PARENT_GONE)
         wait_until(lambda: channel.sent, "the wish to leave")
@@ -152,9 +154,9 @@ def test_the_end_of_the_launcher_asks_once_however_often_it_is_told(channel: Cha
 
 
 def test_a_sign_of_life_says_where_the_process_is(channel: Channel, signals: None) -> None:
-    watch = watch_of(channel, beat=0.001)
-    watch._activity.stage, watch._activity.step = 2, 7
-    with watch:
+    listener = listener_of(channel, beat=0.001)
+    listener._activity.stage, listener._activity.step = 2, 7
+    with listener:
         wait_until(lambda: channel.sent, "a sign of life")
     assert channel.sent[0] == {
         "type": "beat", "stage": 2, "step": 7, "computing": None, "first": channel.sent[0]["first"],
@@ -163,7 +165,7 @@ def test_a_sign_of_life_says_where_the_process_is(channel: Channel, signals: Non
 
 def test_a_coordinator_that_has_gone_is_no_failure_of_a_sign_of_life(channel: Channel) -> None:
     channel.deaf = True
-    watch_of(channel)._send({"type": "beat"})
+    listener_of(channel)._send({"type": "beat"})
     assert channel.sent == []
 
 
@@ -182,13 +184,13 @@ def test_a_process_that_cannot_be_interrupted_ends_at_once(
     monkeypatch.setattr(module, "FORCE_SECONDS", 0.0)
     monkeypatch.setattr(module.os, "_exit", leave)
     with pytest.raises(Left, match="1"):
-        watch_of(channel)._interrupt("the coordinator ended the run")
+        listener_of(channel)._interrupt("the coordinator ended the run")
     assert "stuck in a call that cannot be interrupted" in caplog.text
 
 
 def test_a_process_that_is_leaving_already_is_left_alone(channel: Channel, signals: None) -> None:
     signal.signal(WAKE, lambda number, frame: pytest.fail("it was interrupted"))
-    watch = watch_of(channel)
-    watch._over.set()
-    watch._interrupt("the coordinator ended the run")
-    watch._wake(WAKE, None)
+    listener = listener_of(channel)
+    listener._over.set()
+    listener._interrupt("the coordinator ended the run")
+    listener._on_wake(WAKE, None)

@@ -33,12 +33,14 @@ class SlowColours(Receiver):
     """Waits a little for images, and works longer on their colours."""
 
     def __init__(self, batches: list[Message], clock: Clock) -> None:
-        super().__init__(LinkAddress("link0", "coordinator", "stage 1", "", b"", 2), TensorSpec((1,), torch.uint8))
+        super().__init__(
+            LinkAddress("link0", "coordinator", "stage 1", path="", key=b"", depth=2), TensorSpec((1,), torch.uint8)
+        )
         self._batches, self._clock = batches, clock
 
     def recv(self, timeout: float) -> Message:
         self._clock.now += WAITED + WORKED
-        self.computing += WORKED
+        self.compute_seconds += WORKED
         return self._batches.pop(0)
 
     def waiting(self) -> int:
@@ -67,6 +69,15 @@ def test_finishing_colours_is_work_of_the_first_stage_and_no_waiting(
     monkeypatch.setattr(stage_worker, "time", clock)
     faults, snapshots = Faults((), RunDir(tmp_path), (1,), 1), cast(Snapshots, None)
     link, activity = SlowColours(batches, clock), Activity(1)
-    StageWorker([Stage(config, 1, 4)], link, None, told, 5.0, snapshots, faults, activity).run()
+    StageWorker(
+        stages=[Stage(config, 1, 4)],
+        receiver=link,
+        sender=None,
+        control=told,
+        timeout=5.0,
+        snapshots=snapshots,
+        faults=faults,
+        activity=activity,
+    ).run()
     assert [report["busy"] for report in told] == [WORKED, 2 * WORKED]
     assert [report["wait_input"] for report in told] == [WAITED, 2 * WAITED]

@@ -14,19 +14,19 @@ from pipeline.errors import TrainingError
 from pipeline.replicas import SOLO
 from tests.waiting import LIMIT
 from workers.topology import replica_group
-from workers.topology.replica_group import dissolve_team, form_team
+from workers.topology.replica_group import join_replica_group, leave_replica_group
 
 CPU = torch.device("cpu")
 
 
 def test_one_replica_needs_nobody(tmp_path: Path) -> None:
-    assert form_team(f"file://{tmp_path / 'store'}", "stage 1", 0, 1, CPU, 1.0) is SOLO
+    assert join_replica_group(f"file://{tmp_path / 'store'}", "stage 1", 0, 1, CPU, 1.0) is SOLO
     assert not dist.is_initialized()
-    dissolve_team()
+    leave_replica_group()
 
 
 def test_one_replica_may_have_a_group(tmp_path: Path) -> None:
-    team = form_team(f"file://{tmp_path / 'store'}", "stage 1", 0, 1, CPU, LIMIT, always_group=True)
+    team = join_replica_group(f"file://{tmp_path / 'store'}", "stage 1", 0, 1, CPU, LIMIT, always_group=True)
     try:
         assert (team.rank, team.size) == (0, 1)
         assert team.group is dist.group.WORLD
@@ -34,7 +34,7 @@ def test_one_replica_may_have_a_group(tmp_path: Path) -> None:
         team.start_sum(x).wait()
         assert team.all_gather(x).tolist() == [[1.0] * 3]
     finally:
-        dissolve_team()
+        leave_replica_group()
     assert not dist.is_initialized()
 
 
@@ -43,7 +43,7 @@ def test_missing_replicas_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(
         TrainingError, match=r"^replica 2 of 4 of stage 3 waited 1 s for replica 1, 3, 4, which did not"
     ):
-        form_team(f"file://{tmp_path / 'store'}", "stage 3", 1, 4, CPU, 1.0)
+        join_replica_group(f"file://{tmp_path / 'store'}", "stage 3", 1, 4, CPU, 1.0)
     assert not dist.is_initialized()
 
 
@@ -53,13 +53,13 @@ def test_a_store_that_nobody_serves_is_named() -> None:
         port = unused.getsockname()[1]  # nobody else gets it meanwhile
         expected = rf"^the store at tcp://127\.0\.0\.1:{port}, where the replicas of stage 1 meet"
         with pytest.raises(TrainingError, match=expected):
-            form_team(f"tcp://127.0.0.1:{port}", "stage 1", 0, 2, CPU, 1.0)
+            join_replica_group(f"tcp://127.0.0.1:{port}", "stage 1", 0, 2, CPU, 1.0)
 
 
 def test_a_store_over_tcp_is_joined() -> None:
     served = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     try:
-        team = form_team(f"tcp://127.0.0.1:{served.port}", "stage 1", 0, 1, CPU, LIMIT, always_group=True)
+        team = join_replica_group(f"tcp://127.0.0.1:{served.port}", "stage 1", 0, 1, CPU, LIMIT, always_group=True)
         assert team.group is dist.group.WORLD
     finally:
-        dissolve_team()
+        leave_replica_group()

@@ -1,4 +1,4 @@
-"""What was tried before on this machine, with these versions: what has repeated itself need not be tried again."""
+"""Remembers which steps were found deterministic on this machine with these versions, to check each only once."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from workers.determinism.step import Trial
 from workers.run.private import home_cache, is_own
 
 DECIDE = ("mode", "threads", "train", "data", "model", "head", "objective", "noise", "optimizer", "precision", "stages")
-"""Sections of a configuration that a step depends on."""
+"""Sections of the configuration that a step depends on."""
 PACKAGES = ("onward", "torch", "torchvision")
 CHOICES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
-"""Variables that choose the kernels of a processor."""
+"""Environment variables that select the kernels of a processor."""
 
 
-class Remembered:
-    """Steps that have repeated themselves, a file each in `~/.cache/onward`.
+class VerifiedSteps:
+    """Steps that were found deterministic, one file each in `~/.cache/onward`.
 
     Where that folder cannot be made, belongs to somebody else or may be written by others, nothing is remembered.
 
@@ -36,24 +36,24 @@ class Remembered:
 
     def __init__(self, config: Config, device: torch.device) -> None:
         kinds = [config.stage(index).objective.kind for index in range(1, config.num_stages + 1)]
-        own = any(":" in name for name in (config.model.backbone, *kinds))
-        self._folder = None if own else _folder()  # code of the user's own may change under its name
-        what = config.model_dump(mode="json", include=set(DECIDE))
-        self._what = {"config": what, "machine": _machine(device)}
+        custom = any(":" in name for name in (config.model.backbone, *kinds))
+        self._folder = None if custom else _folder()  # a user's own code may change without its name
+        sections = config.model_dump(mode="json", include=set(DECIDE))
+        self._key = {"config": sections, "machine": _machine(device)}
 
     def has(self, trial: Trial) -> bool:
-        """Whether it is there."""
+        """Whether the step of `trial` was found deterministic before."""
         return self._folder is not None and self._file(trial).exists()
 
     def add(self, trial: Trial) -> None:
-        """Keep it."""
+        """Remember the step of `trial`."""
         if self._folder is not None:
             with suppress(OSError):
                 self._file(trial).touch(mode=0o600)
 
     def _file(self, trial: Trial) -> Path:
         assert self._folder is not None
-        text = json.dumps({**self._what, "trial": asdict(trial)}, sort_keys=True)
+        text = json.dumps({**self._key, "trial": asdict(trial)}, sort_keys=True)
         return self._folder / hashlib.sha256(text.encode()).hexdigest()
 
 
