@@ -138,7 +138,7 @@ def odd_values() -> list[object]:
 def test_any_value_at_any_key(odd_values: list[object]) -> None:
     wrong = []
     for path, beside in leaves(Config):
-        for value in Random(".".join(path)).sample(odd_values, 25):
+        for value in Random(".".join(path)).sample(odd_values, 10):
             try:
                 accepted_or_explained(lambda: parse_config(nest(path[:-1], {**beside, path[-1]: value})))  # noqa: B023
             except Exception as error:
@@ -189,7 +189,7 @@ BOMBS = {
     "half a character": 'run_dir: "\\uD800"\n',
     "null byte": 'run_dir: "\\0"\n',
     "endless": "# " + "x" * 300_000 + "\n",
-    "braces": "{" * 1500,
+    "braces": "{" * 1100,
 }
 
 
