@@ -1,14 +1,13 @@
-"""What is left of a failed run for whoever reads it next: `failure.json`, and the exit code."""
+"""The record of a failed run: `failure.json`, and the exit code."""
 
 from __future__ import annotations
 
 import logging
 import os
-import sys
 from contextlib import suppress
 from typing import Any
 
-from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
+from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, print_error
 from workers.control.failures import FailureReport, RunFailed, failure_report
 from workers.run.environment import PREPARED
 from workers.run.files import RunDir, read_object, write_json
@@ -17,11 +16,11 @@ EXIT_CODES = {"bad_input": EXIT_BAD_INPUT, "interrupted": EXIT_INTERRUPTED}
 
 
 class FailureRecorder:
-    """Why a run has failed, which is written down once, and before anybody else is told: telling them may take long.
+    """Writes down once why a run has failed, before the other processes are notified, which may take long.
 
     Args:
-        run: that it is about.
-        who: runs it.
+        run: the run directory.
+        who: the process that runs it, for the record.
     """
 
     def __init__(self, run: RunDir, who: str) -> None:
@@ -29,7 +28,7 @@ class FailureRecorder:
         self._code: int | None = None
 
     def failed(self, error: BaseException) -> int:
-        """Take note of what has ended the run, unless that is known; returns the exit code."""
+        """Record the error that has ended the run, unless there is a record; returns the exit code."""
         if self._code is None:
             if isinstance(error, RunFailed):
                 failure = error.failure
@@ -41,43 +40,41 @@ class FailureRecorder:
 
 
 def record_failure(run: RunDir, failure: FailureReport) -> int:
-    """Write down the cause of a failed run, and say it unless the command line will; returns the exit code."""
+    """Write the cause of a failed run, and print it unless the command line will; returns the exit code."""
     if not write_failure(run, failure):  # a full disk is a common cause
         print(in_words(failure.kind, str(failure.error())), flush=True)
     elif PREPARED not in os.environ:
         with suppress(OSError):
-            print(in_words(failure.kind, str(failure.error())), file=sys.stderr)
+            print_error(in_words(failure.kind, str(failure.error())))
     return exit_code(failure)
 
 
 def write_failure(run: RunDir, failure: FailureReport) -> bool:
-    """Write down the cause of a failed run; whether that was possible."""
-    said = {"message": str(failure.error()), "exit_code": exit_code(failure)}
+    """Write the cause of a failed run; returns whether that was possible."""
+    document = {"who": failure.who, "step": failure.step, "kind": failure.kind, "cause": failure.cause}
+    document |= {"message": str(failure.error()), "exit_code": exit_code(failure)}
     try:
-        write_json(
-            run.failure,
-            {"who": failure.who, "step": failure.step, "kind": failure.kind, "cause": failure.cause, **said},
-        )
+        write_json(run.failure, document)
     except OSError:
         return False
     return True
 
 
 def exit_code(failure: FailureReport) -> int:
-    """What a run ends with that failed so."""
+    """The exit code of a run that failed in this way."""
     return EXIT_CODES.get(failure.kind, EXIT_FAILED)
 
 
 def read_failure(run: RunDir) -> dict[str, Any] | None:
-    """What `record_failure` wrote; None if nothing failed, or somebody wrote something else."""
+    """The record that `write_failure` wrote; None if there is none, or the file holds anything else."""
     try:
-        found = read_object(run.failure)
+        document = read_object(run.failure)
     except OSError:
         return None
-    if found is None or not (isinstance(found.get("kind"), str) and isinstance(found.get("message"), str)):
+    if document is None or not (isinstance(document.get("kind"), str) and isinstance(document.get("message"), str)):
         return None
-    code = found.get("exit_code")
-    return {**found, "exit_code": code if isinstance(code, int) else EXIT_FAILED}
+    code = document.get("exit_code")
+    return {**document, "exit_code": code if isinstance(code, int) else EXIT_FAILED}
 
 
 def in_words(kind: str, message: str) -> str:

@@ -1,18 +1,18 @@
-"""One attempt at a pipelined run on this host: starts its processes, restarts some, and sees that all of them end."""
+"""One attempt at a pipelined run on this host: starts its processes, restarts some, and makes sure that all end."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from launch.failure import exit_code, write_failure
-from launch.prepare.placement import count_gpus, member_devices
+from launch.prepare.placement import device_of
+from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.run_dir import clear_unfinished
 from launch.processes.child import Child, ended
 from launch.processes.fork_client import ForkServer
@@ -31,10 +31,10 @@ from workers.run.suspension import SuspensionDetector
 from workers.topology.processes import COORDINATOR, KEY_FILE, TrainingProcess, training_processes
 
 NAME_BYTES = 50
-"""Of a path to a socket, for the folder of a run and the longest name in it."""
+"""Bytes of a path to a socket that are reserved for the folder of a run and the longest name in it."""
 POLL_SECONDS = 0.02
 LEAVE_SECONDS = 15.0
-"""After the coordinator has ended, the others see it and end; what is left after this is killed."""
+"""After the coordinator has ended, the others notice it and end; those that are left after this time are killed."""
 
 
 @dataclass
@@ -45,22 +45,16 @@ class Stop:
 
 
 class Supervision:
-    """The processes of one attempt; a context manager, at whose end none of them is left.
+    """The processes of one attempt; a context manager that ends all of them.
 
     Args:
-        config: of the run.
-        run: where it writes.
-        start_step: the first step to train.
+        prepared: the run; the coordinator holds its lock too.
         server: forks the processes; started with `run_environment`.
-        held: the lock of the run, which the coordinator holds too.
     """
 
-    def __init__(
-        self, config: Config, run: RunDir, start_step: int, server: ForkServer, held: Sequence[int] = ()
-    ) -> None:
-        self.config, self.run, self.start_step, self._server, self._held = config, run, start_step, server, held
-        self._everyone = {process.name: process for process in training_processes(config)}
-        self._devices = member_devices(config, count_gpus())
+    def __init__(self, prepared: PreparedRun, server: ForkServer) -> None:
+        self.config, self.run, self._prepared, self._server = prepared.config, prepared.run, prepared, server
+        self._everyone = {process.name: process for process in training_processes(self.config)}
         self._children: dict[str, Child] = {}
         self._told: set[Child] = set()
         """Whose end the coordinator knows of; not by number, for numbers come again."""
@@ -75,8 +69,8 @@ class Supervision:
         start = CoordinatorStart(
             run_dir=str(self.run.path.absolute()),
             private_dir=self._private,
-            device=self._devices[0],
-            start_step=self.start_step,
+            device=device_of(training_processes(self.config)[0], self._prepared.placements),
+            start_step=self._prepared.start_step,
             parent="onward train",
             heartbeat_seconds=min(1.0, self.config.hang_timeout / 4),
         )
@@ -85,7 +79,12 @@ class Supervision:
             undo.callback(clear_unfinished, self.run)
             undo.callback(shutil.rmtree, self._private, ignore_errors=True)
             self._coordinator = Child(
-                "launch.processes.coordinator_main", start, self._environment, log, server=self._server, held=self._held
+                "launch.processes.coordinator_main",
+                start,
+                self._environment,
+                log,
+                server=self._server,
+                held=self._prepared.lock,
             )
             undo.callback(self._coordinator.close)
             undo.callback(self._close_children)
@@ -144,7 +143,7 @@ class Supervision:
             run_dir=str(self.run.path.absolute()),
             private_dir=self._private,
             rank=process.rank,
-            device=self._devices[process.rank],
+            device=device_of(process, self._prepared.placements),
         )
         environment = {**self._environment, "RANK": str(process.rank), "LOCAL_RANK": str(process.rank)}
         log = self.run.log(process.log_name)
@@ -170,23 +169,23 @@ class Supervision:
 
 
 def run_environment(config: Config, run: RunDir) -> dict[str, str]:
-    """What every process of a run finds in its environment."""
+    """The environment of every process of a run."""
     return {**without_launcher(process_environment(config.threads)), PREPARED: str(run.path), **LOOPBACK}
 
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-"""On one host no library shall listen on anything else."""
+"""On one host every library listens on the loopback interface only."""
 
 
 def make_private_dir() -> str:
-    """A folder that only this user can enter, with the key that authenticates the run's connections."""
+    """A new folder that only this user can enter, with the key that authenticates the connections of the run."""
     private = _short_dir()
     write_key(Path(private) / KEY_FILE)
     return private
 
 
 def _short_dir() -> str:
-    """A new folder with mode 0700, which nobody can exchange, and whose path is short enough for sockets in it.
+    """A new folder with mode 0700, which no other user can replace, with a path short enough for sockets in it.
 
     Raises:
         UserError: there is none.

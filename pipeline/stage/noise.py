@@ -11,7 +11,7 @@ from math import cos, pi
 import torch
 from torch import Tensor
 
-from pipeline.config import Noise, NoiseKind
+from pipeline.config import NoiseConfig, NoiseKind
 from pipeline.randomness import generator
 from pipeline.replicas import SOLO, ReplicaGroup, whole_deviation
 
@@ -54,7 +54,7 @@ def add_noise(
     return x + noise * activation_scale(x, kind, team) if relative else x + noise
 
 
-def noise_level(config: Noise, step: int, total_steps: int) -> float:
+def noise_level(config: NoiseConfig, step: int, total_steps: int) -> float:
     """Standard deviation at `step`, counted from 0; 0 where the kind is `none`.
 
     The schedules `linear` and `cosine` go from `std` at step 0 to `final_std` at step `total_steps - 1`.

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from pipeline.backbones import build_block
 from pipeline.backbones.heads import Head, build_head
 from pipeline.config import Config
-from pipeline.config.model import Module
-from pipeline.config.objectives import BYOL, BarlowTwins, Custom
+from pipeline.config.model import ModuleConfig
+from pipeline.config.objectives import BarlowTwinsConfig, BYOLConfig, CustomConfig
 from pipeline.data.packing import pack
 from pipeline.engines import build_engine
 from pipeline.measures.online import OnlineMeasures
@@ -63,12 +63,14 @@ class Stage(nn.Module):
         mine = config.stage(index)
         device = device or torch.device("cpu")
         self.index, self.config, self.noise, self.team = index, mine, mine.noise, team
-        self._seed, self._may_draw = config.seed, isinstance(config.model, Module)
+        self._seed, self._may_draw = config.seed, isinstance(config.model, ModuleConfig)
         self.phases = Phases.of(config, steps_per_epoch)
         self.compute = Compute(mine.precision, device, dtype)
         self.inputs, self._has_patch = StageInputs(config, index, steps_per_epoch, self.compute), config.has_patch
         self._build(config, index, device, dtype)
-        self.gradient_divisor = mine.objective.reference_world_size if isinstance(mine.objective, BarlowTwins) else 1
+        self.gradient_divisor = (
+            mine.objective.reference_world_size if isinstance(mine.objective, BarlowTwinsConfig) else 1
+        )
         self.schedule: Callable[[int], float] = build_schedule(
             mine.optimizer, config.data.batch_size, config.train.epochs, steps_per_epoch
         )
@@ -99,7 +101,7 @@ class Stage(nn.Module):
         if config.mode != "end_to_end" or index == config.num_stages:
             self.head = build_head(mine.head, channels_of(block_output(config, index)), config.seed, index)
             self.objective = build_objective(mine.objective, self.head.embedding_width, config.seed, index)
-            if isinstance(mine.objective, BYOL):
+            if isinstance(mine.objective, BYOLConfig):
                 self.follow_with_target(self.block)
         # Not those of the objective: it sees the whole batch on every replica.
         synchronise_batch_norms((self.block, self.head, self.target), self.team)
@@ -182,7 +184,7 @@ class Stage(nn.Module):
         targets = self._targets(step, target_inputs or self._target_inputs)
         with self.span("head"), self.compute.autocast():
             embeddings = [self._run[1](output) for output in self.outputs]
-        with self.compute.full():
+        with self.compute.full_precision():
             full = torch.float32 if self.compute.half else self.compute.activations
             views, targets = (tuple(gather_rows(z.to(full), self.team) for z in zs) for zs in (embeddings, targets))
             views, patch = (views[:-1], views[-1]) if self._has_patch else (views, None)
@@ -199,7 +201,7 @@ class Stage(nn.Module):
     def follow_with_target(self, network: nn.Module) -> None:
         """BYOL: let the target be a copy of `network`, whose last part is this block, and of the head."""
         assert self.head is not None
-        assert isinstance(self.config.objective, BYOL)
+        assert isinstance(self.config.objective, BYOLConfig)
         self.target = Target(network, self.head)
         self._follower = Follower(self.target, network, self.head, self.config.objective, self.phases.schedule_steps)
 
@@ -261,7 +263,7 @@ class Stage(nn.Module):
 
     def _same_draws(self, step: int) -> AbstractContextManager[None]:
         """Keys what a loss of the user's own may draw: the same on all replicas."""
-        if self.team.size == 1 or not isinstance(self.config.objective, Custom):
+        if self.team.size == 1 or not isinstance(self.config.objective, CustomConfig):
             return nullcontext()
         return seeded_forward(self.compute.device, self._seed, "objective", step, self.index)
 

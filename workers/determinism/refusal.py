@@ -11,7 +11,7 @@ import torch
 from pipeline.config import Config
 from pipeline.config.run import StageOverrides
 from pipeline.errors import ConfigError
-from pipeline.validation.combinations import check_together
+from pipeline.validation.combinations import check_combinations
 from workers.determinism.child import Note, Outcome, run_in_child
 from workers.determinism.step import Trial
 from workers.determinism.twice import TRIAL_SECONDS, differences, first_operation
@@ -72,7 +72,7 @@ def _other_settings(config: Config, trial: Trial) -> Iterator[tuple[str, Config]
         else:
             changed = config.model_copy(update={"precision": config.precision.model_copy(update={key: plain})})
         try:
-            check_together(changed)
+            check_combinations(changed)
         except ConfigError:
             continue  # such as a scaler shared by all stages
         yield text, changed

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.config import Config, Data
+from pipeline.config import Config, DataConfig
 from pipeline.data.sets.datasets import ImageDataset, open_dataset
 from pipeline.data.sets.shared import share
 from pipeline.errors import OnwardError, TrainingError
@@ -247,7 +247,7 @@ class Feed(Closable):
         )
 
 
-def _share(data: Data, images: ImageDataset) -> int | None:
+def _share(data: DataConfig, images: ImageDataset) -> int | None:
     """A descriptor by which workers open the data set; None where none is needed."""
     if not data.workers and not data.in_memory:
         return None

@@ -17,7 +17,7 @@ from dataclasses import astuple
 
 import torch
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets.datasets import open_dataset
 from pipeline.errors import OnwardError, UserError
 from workers.control.start_messages import FeedWorkerStart
@@ -70,7 +70,7 @@ def _maker(start: FeedWorkerStart) -> ChunkMaker:
             os.sched_setaffinity(0, {start.core})
     torch.set_num_threads(1)
     ring = Ring(start.ring, start.slot_bytes, start.workers)
-    data = Data.model_validate_json(start.data)
+    data = DataConfig.model_validate_json(start.data)
     images = open_dataset(data, "train", start.shared)
     return ChunkMaker(data, start.num_views, start.seed, images=images, ring=ring, worker=start.worker)
 

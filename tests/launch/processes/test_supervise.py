@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from launch.errors import EXIT_FAILED, EXIT_INTERRUPTED
+from launch.prepare.placement import place
+from launch.prepare.prepared_run import PreparedRun
 from launch.processes import supervise
 from launch.processes.supervise import LEAVE_SECONDS, Stop, Supervision
 from tests.pipeline.small import small_config
@@ -73,11 +75,11 @@ class Scene:
             return self.started[-1]
 
         monkeypatch.setattr(supervise, "Child", start)
-        monkeypatch.setattr(supervise, "count_gpus", lambda: 0)
         monkeypatch.setattr(supervise, "time", self.clock)
         monkeypatch.setattr("workers.run.suspension.time", self.clock)
         config = small_config(model={"cuts": ["layer2"]}, hang_timeout=30)
-        self.it = Supervision(config, self.run, 6, server=None)  # type: ignore[arg-type]
+        prepared = PreparedRun(config, self.run, place(config, 0), start_step=6)
+        self.it = Supervision(prepared, server=None)  # type: ignore[arg-type]
 
     @property
     def coordinator(self) -> Process:
