@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from workers.evaluating.source import FeatureSource
+from workers.evaluating.feature_source import FeatureSource
 
 from pipeline.serial import build_stages
 from tests.pipeline.small import small_config
