@@ -21,6 +21,15 @@ CODE := pipeline workers launch tests deploy
 # Two workers, each with one half of the files, so that what a file shares is made once; who is done first helps.
 PYTEST := pytest -n $${WORKERS:-2} --dist worksteal
 
+# Lint and types run beside the tests $(1); what they found is shown at the end, and a failure of any is one of all.
+define with_checks
+@found=$$(mktemp); trap 'kill $$checking 2>/dev/null || true; rm -f "$$found"' EXIT; \
+$(MAKE) --no-print-directory -k -j2 lint types >"$$found" 2>&1 & checking=$$!; \
+failed=; $(BIN)/python -m $(PYTEST) -m "$(1)" $(ARGS) || failed=" tests"; \
+wait $$checking || failed="$$failed lint or types"; cat "$$found"; \
+[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
+endef
+
 .PHONY: help install quickstart test test-quick test-all test-elsewhere coverage mutation tools fuzz soak lint types \
   format bench clean
 
@@ -44,12 +53,10 @@ quickstart: $(STAMP) ## Train the small example; ARGS="key=value ..." changes it
 	@$(BIN)/python -m launch.cli train configs/quickstart.yaml $(ARGS)
 
 test-quick: $(STAMP) ## While writing, two minutes and a half: lint, types, and every test that starts no process.
-	@$(MAKE) --no-print-directory -j2 lint types
-	$(BIN)/python -m $(PYTEST) -m "not processes and not slow and not gpu" $(ARGS)
+	$(call with_checks,not processes and not slow and not gpu)
 
 test: $(STAMP) ## What CI runs, thirteen minutes: also the real runs that guard the promises.
-	@$(MAKE) --no-print-directory -j2 lint types
-	$(BIN)/python -m $(PYTEST) -m "not slow" $(ARGS)
+	$(call with_checks,not slow)
 
 test-all: lint types tools ## Everything, an hour: also Chromium, Prometheus, and a little of `make fuzz`.
 	$(BIN)/python -m $(PYTEST) $(ARGS)

@@ -17,14 +17,19 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-import torch  # noqa: F401  # its first import asks ldconfig for libraries, which is no process of a test's
+import torch  # its first import asks ldconfig for libraries, which is no process of a test's
 from PIL import Image
 
 from launch.prepare.prepared_run import PreparedRun
+from tests.bundled import keep_unpacked
 from tests.waiting import wait_until
 
 # A shell's background job (`make test &`) ignores Ctrl-C, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+keep_unpacked()
+if not torch.cuda.is_available():  # for every seed torch would note with a stack trace to set that of the GPU later
+    torch.cuda._lazy_call = torch.xpu._lazy_call = lambda *_, **__: None
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 HELPERS_OF_PYTHON = ("resource_tracker", "forkserver", "torch_shm_manager")
@@ -105,14 +110,14 @@ def fake_training(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return called
 
 
-STARTS = ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.system", "tests.process")
+STARTS = frozenset(("subprocess.Popen", "os.fork", "os.posix_spawn", "os.system", "tests.process"))
 _starting: list[pytest.Item] = []
 """The test that runs now, if it may start no process."""
 
 
 def _refuse_processes(event: str, arguments: tuple[object, ...]) -> None:
     """What starts a process belongs to tests that say so, or `make test-quick` would not be quick."""
-    if _starting and event in STARTS:
+    if event in STARTS and _starting:
         raise RuntimeError(f"{_starting[0].nodeid} starts a process ({event}): mark it with pytest.mark.processes")
 
 
@@ -128,6 +133,7 @@ def pytest_collection() -> Iterator[object]:
     finally:
         gc.enable()
         gc.freeze()
+        gc.set_threshold(10_000, 20, 50)  # as often as Python does it, it takes a twentieth of the time
 
 
 @pytest.hookimpl(wrapper=True)

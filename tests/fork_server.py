@@ -1,9 +1,10 @@
-"""The command line of a test, forked from a process that has imported everything once for the whole session.
+"""Processes of a test session, forked from one that has imported everything: command lines, peers, torchrun.
 
 Six tiny steps cost less than a second of computing, importing PyTorch in the processes of a run five. What such a
-command starts in interpreters of its own (the fork server of its run, a serial run) is forked too. Nothing else is
-different: arguments, environment, streams, signals and exit codes are those of `python -m`. Tests of how a process
-begins, and those that another program starts, use new interpreters.
+process starts in interpreters of its own (the fork server of a run, a serial run, torchrun's ranks) is forked too.
+Arguments, environment, `sitecustomize`, streams, signals and exit codes are those of `python -m`; only the freeing of
+what was imported is left out at the end. Tests of how a process begins or ends, and those that another program starts,
+use new interpreters; so do the workers of a run's feed.
 """
 
 from __future__ import annotations
@@ -25,19 +26,18 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
 
 from launch.processes import fork_server
-from launch.processes.fork_client import Forked, ForkServer
 from launch.processes.fork_server import PRELOAD, run_as, serve
+from tests.bundled import keep_unpacked, unpack
+from tests.session_server import ARGUMENTS, COMMAND, HELD, SessionServer
 from workers.run.signals import WARNINGS
 
-COMMAND = "launch.cli"
-ARGUMENTS, HELD, RECEIVED = (f"ONWARD_TEST_{name}" for name in ("ARGUMENTS", "HELD", "RECEIVED"))
+RECEIVED = "ONWARD_TEST_RECEIVED"
 TORCHRUN, RANK = "torch.distributed.run", "launch.train"
 FORKED = ("launch.processes.fork_server", "tests.fork_server", RANK)
 """Modules that a command starts as `python -m`, and that need nothing of a new interpreter."""
@@ -53,70 +53,6 @@ ALSO = (
     "workers.links.rpc",
     "torch.distributed.run",
 )
-
-
-class SessionServer(ForkServer):
-    """Forks the command lines of one test session."""
-
-    module = "tests.fork_server"
-
-    def run(
-        self,
-        module: str,
-        arguments: Sequence[str],
-        environment: dict[str, str],
-        streams: tuple[int, int, int],
-        held: Sequence[int] = (),
-    ) -> Forked:
-        """`python -m MODULE ARGUMENTS` in a process of its own.
-
-        Args:
-            module, arguments: what it runs.
-            environment: all of it.
-            streams: its standard ones.
-            held: open files that it has under the same numbers.
-        """
-        given = {**environment, ARGUMENTS: json.dumps([module, *arguments]), HELD: json.dumps(held)}
-        name = "onward" if module == COMMAND else module
-        title = " ".join((name, *arguments, environment.get("TMPDIR", "")))  # by which tests find what is left
-        with Path(os.devnull).open("rb") as nothing:
-            return self.start("tests.fork_server", title, given, (*streams, nothing.fileno(), *held))
-
-    def command(self, arguments: Sequence[str], environment: dict[str, str], out: int, err: int) -> Forked:
-        """`onward ARGUMENTS`, or what begins with `python -m MODULE`, in a process of its own."""
-        module, *rest = arguments[2:] if list(arguments[:2]) == [sys.executable, "-m"] else (COMMAND, *arguments)
-        with Path(os.devnull).open("rb") as nothing:
-            return self.run(module, rest, environment, (nothing.fileno(), out, err))
-
-    def peer(self, module: str) -> Peer:
-        """`python -m MODULE` in a process of its own that is spoken to through its standard streams."""
-        (reader, stdin), (stdout, writer) = os.pipe(), os.pipe()
-        forked = self.run(module, (), dict(os.environ), (reader, writer, 2))
-        os.close(reader)
-        os.close(writer)
-        return Peer(forked, os.fdopen(stdin, "w"), os.fdopen(stdout))
-
-
-@dataclass(frozen=True)
-class Peer:
-    """The part of `subprocess.Popen` that tests need."""
-
-    forked: Forked
-    stdin: TextIO
-    stdout: TextIO
-
-    @property
-    def pid(self) -> int:
-        return self.forked.pid
-
-    def wait(self, timeout: float) -> int:
-        return self.forked.wait(timeout)
-
-    def kill(self) -> None:
-        self.forked.kill()
-
-    def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
 
 
 class ForkedPopen:
@@ -307,6 +243,8 @@ if __name__ == "__main__":
         gc.freeze()
         gc.enable()
         fork_server.STREAMS += 10
+        keep_unpacked()
+        unpack()
         ordered = serve(channel)
         if ordered is not None:
             os.environ[RECEIVED] = json.dumps(ordered.streams[4:])

@@ -217,18 +217,17 @@ class Reader:
         return self._runs.get(run)
 
     def _packed(self, name: str, given: dict[str, Any]) -> None:
-        from rich.console import Console
-
         from launch.commands.pack import pack, verify_packed
+        from launch.results.printing import command_console
         from pipeline.data.sets.packed import PackSettings
 
         if name == "verify":
-            verify_packed(Path(self._real([str(given["folder"])])[0]), Console(quiet=True))
+            verify_packed(Path(self._real([str(given["folder"])])[0]), command_console(quiet=True))
             return
         source, out = self._real([str(given["source"]), str(given["out"])])
         shutil.rmtree(out, ignore_errors=True)
         settings = PackSettings(format=given["kind"], short_side=given["short_side"], quality=given["quality"])
-        pack(Path(source), Path(out), settings, 2, Console(quiet=True))
+        pack(Path(source), Path(out), settings, 2, command_console(quiet=True))
 
     def _torchrun(self, options: Sequence[str], module: str, words: Sequence[str]) -> Wrong:
         if module == "launch.evaluate":

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.fork_server import Peer, SessionServer
+from tests.session_server import Peer, SessionServer
 from tests.waiting import wait_until
 from workers.run.environment import process_environment
 

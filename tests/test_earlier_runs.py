@@ -67,6 +67,7 @@ def test_it_goes_on_to_where_it_came_to(run: Path) -> None:
     assert "going on from the snapshot after 4 steps" in result.stdout
     lines = (run / "metrics.jsonl").read_text().splitlines()
     assert lines[:4] == before[:4]
+    assert report(run.parent)["images"] == 6 * 64, "of all steps, not of the last two"
     assert [json.loads(line)["step"] for line in lines] == list(range(6))
     assert train(again, "runtime=serial", NO_PROBE, config=run / "config.yaml").returncode == 0
     assert report(again)["final_digest"] == report(run.parent)["final_digest"]

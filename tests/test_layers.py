@@ -27,7 +27,7 @@ MAY_USE_TRANSPORT = {
     "launch/processes/fork_client.py": "the other end of that",
     "workers/observing/live/server.py": "finds the address to listen on",
     "workers/observing/live/page_server.py": "listens for browsers and Prometheus",
-    "workers/observing/live/places.py": "cuts off who is slow to ask",
+    "workers/observing/live/connection_limits.py": "closes the connection that is slowest to send its request",
     "launch/prepare/ports.py": "binds the metrics port once to see that it is free; carries nothing",
 }
 

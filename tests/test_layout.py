@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,3 +152,18 @@ def test_the_old_words_do_not_come_back() -> None:
 
     assert_clean(PACKAGES, old)
     assert words_of("_GlooArrival") & OLD_WORDS == words_of("next_arrival") & OLD_WORDS == {"arrival"}
+
+
+def test_what_is_no_code_in_a_package_is_installed_with_it() -> None:
+    """A wheel has of other files only those that `package-data` names: templates, the live page, images."""
+    data = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    named = {
+        path for package, globs in data.items() for glob in globs
+        for path in (REPOSITORY / package.replace(".", "/")).glob(glob)
+    }  # fmt: skip
+    others = {
+        path for package in FLOORS for path in (REPOSITORY / package).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }  # fmt: skip
+    assert others - named == set()
+    assert any(path.parent.name == "templates" for path in others)

@@ -84,7 +84,7 @@ def test_a_wrong_number_of_processes_is_refused_before_anything_is_written(tmp_p
         codes, _, error = ended(processes)
         assert codes != [0]
         assert causes(error) == [
-            "error: this run needs 4 processes (one a stage, or a replica of a stage) and torchrun started 2. Give "
+            "error: this run needs 4 processes (one per stage, or per replica of a stage) and torchrun started 2. Give "
             "--nproc-per-node=4, or other model.cuts, processes or replicas"
         ]
         assert not trial.run.exists()

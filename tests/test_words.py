@@ -48,18 +48,9 @@ FILES = {
 KEYS = VAGUE | {"agenda", "gate", "owing", "team", "voice", "watch"}
 """No key of the configuration."""
 NOT_YET: tuple[str, ...] = (
-    "launch/pages/colours.py: Pair",
-    "launch/pages/reading.py: Outcome",
     "launch/processes/coordinator_main.py: tell",
     "workers/coordinator/recorder.py: Recorder",
-    "workers/determinism/child.py: Outcome",
     "workers/determinism/search.py: Recorder",
-    "workers/evaluating/feature_rows.py: Rows",
-    "workers/links/pair_group.py: Pair",
-    "workers/observing/live/buckets.py: Rows",
-    "workers/observing/observer.py: _tell",
-    "workers/observing/terminal/console.py: Terminal",
-    "workers/observing/trackers/base.py: _own",
     "workers/run/environment.py: OWN",
 )
 """Names that are still to be renamed, as `FILE: NAME`; to be emptied."""

@@ -35,7 +35,7 @@ from workers.coordinator.recorder import Recorder
 from workers.determinism.check import check_steps
 from workers.feed import Feed, FeedBatch
 from workers.observing.memory import ProcessMemory
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
 from workers.observing.trace import FEED, Tracer, trace_of_serial
 from workers.run.compute import set_up_compute
 from workers.run.faults import Faults
@@ -53,7 +53,7 @@ def run_serial(
     config: Config,
     run: RunDir,
     devices: Sequence[str],
-    terminal: Terminal,
+    terminal: Console,
     start_step: int = 0,
     failed: Callable[[BaseException], object] = lambda error: None,
 ) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.rule import Rule
 
 from launch.prepare.config_differences import deciding_differences
 from launch.prepare.run_dir import read_config
@@ -24,6 +24,7 @@ from launch.results.printing import print_grid
 from pipeline.config import Config
 from pipeline.errors import TrainingError, UserError
 from pipeline.validation.loading import load_config
+from workers.observing.terminal.console import Console
 from workers.run.environment import interpreter
 from workers.run.files import TO_BE_MEASURED, RunDir, read_object, write_json
 
@@ -106,7 +107,7 @@ def _report(run: RunDir, config_file: Path, overrides: list[str], console: Conso
     """The report of one run, which is trained now if it has not been trained yet."""
     report = _finished(run, load_config(config_file, [*overrides, f"run_dir={run.path}"]))
     if report is None:
-        console.rule(run.path.name)
+        console.show(Rule(run.path.name))
         command = interpreter("launch.cli", "train", str(config_file), *overrides, f"run_dir={run.path}")
         code = subprocess.run(command, check=False).returncode
         if code:

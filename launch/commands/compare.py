@@ -6,8 +6,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from launch.commands.evaluation_reader import EvaluatedRun, read_evaluations
 from launch.prepare.config_differences import deciding_differences
 from launch.results.comparison_tables import CSV_COLUMNS, Row, compare_documents, csv_rows, grids, is_wanted
@@ -20,6 +18,7 @@ from pipeline.config import Config
 from pipeline.errors import UserError, allowed_names
 from pipeline.evaluation.document import EvaluationResults
 from pipeline.validation.pydantic_errors import shown
+from workers.observing.terminal.console import Console
 
 _SHOWN = 8
 """Differences between two configurations that are written out."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from launch.errors import report_error
 from launch.prepare.data_index import check_data
@@ -28,9 +27,9 @@ from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import make_folder
 from pipeline.validation.loading import LoadOptions, load_config
 from workers.evaluating.evaluation import FOLDER, Evaluated, evaluate
-from workers.evaluating.progress import ProgressLine
 from workers.evaluating.ranks import Ranks
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
+from workers.observing.terminal.drawing import ProgressLine
 from workers.observing.terminal.summary import print_report
 from workers.run.environment import clean_environment
 from workers.run.files import RunDir, read_object, write_json
@@ -136,7 +135,7 @@ def _update_report(run: RunDir, table: dict[str, Any] | None, console: Console) 
         return
     report = before | table
     write_json(run.report, report)
-    print_report(Terminal(console), run, report)
+    print_report(console, run, report)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -144,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     clean_environment()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        trusted, arguments = "--trust" in arguments, [each for each in arguments if each != "--trust"]
+        trusted, arguments = "--trust" in arguments, [argument for argument in arguments if argument != "--trust"]
         if not arguments or arguments[0].startswith("-"):
             raise UserError(
                 "usage: torchrun --nproc-per-node=PROCESSES -m launch.evaluate [--trust] RUN [evaluation.KEY=VALUE ...]"

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from launch.results.printing import print_lines
@@ -37,6 +36,7 @@ from pipeline.data.sets.packed import MANIFEST, PackedManifest, PackSettings, op
 from pipeline.errors import UserError
 from pipeline.ordinary_files import open_to_write, read_whole
 from pipeline.validation.loading import LoadOptions, load_config
+from workers.observing.terminal.console import Console
 from workers.run.files import write_text
 
 PLAN = "plan.json"
@@ -205,7 +205,7 @@ def _write_shards(
     columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     total = sum(len(dataset) for dataset in images.values())
     left = sum(min(IMAGES_PER_SHARD, len(images[split]) - number * IMAGES_PER_SHARD) for split, number in missing)
-    with Progress(*columns, console=console, transient=True) as progress, ThreadPoolExecutor(workers) as pool:
+    with Progress(*columns, console=console.out, transient=True) as progress, ThreadPoolExecutor(workers) as pool:
         task = progress.add_task("", total=total, completed=total - left)
 
         def packed() -> None:

@@ -10,7 +10,7 @@ from launch.pages.charts import Picture, charts
 from launch.pages.colours import DRAWN
 from launch.pages.gantt import gantt
 from launch.pages.page import page, stages_of
-from launch.pages.reading import RunRecord, read_run
+from launch.pages.run_record import RunRecord, read_run
 from launch.results.figure_style import save, styled
 from launch.results.result_files import write_file
 from pipeline.errors import UserError

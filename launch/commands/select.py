@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from launch.commands.selection_candidates import LAST, Candidate, read_candidates
 from launch.results.evaluation_settings import other_settings
 from launch.results.grid import Grid, without_repeats
@@ -22,6 +20,7 @@ from launch.results.result_files import write_rows
 from pipeline.config.places import FEATURES, Feature
 from pipeline.errors import UserError, allowed_names
 from pipeline.measures.rank_correlation import RankCorrelation, rank_correlation
+from workers.observing.terminal.console import Console
 
 SCORES = {
     "lidar": "more is better",

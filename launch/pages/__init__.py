@@ -1,17 +1,14 @@
-"""The page that `onward report` writes: what is read of a run, its figures, its tables, and how they look.
+"""The page that `onward report` writes: reading a run, figures, tables, the template.
 
-- `charts.py`: the figures of a run over its steps: a line a stage, in the colours of the stages
-- `colours.py`: the colours of a report, each for white and for dark; a stage has the same one in every figure and on
-  the live page
-- `columns.py`: columns of numbers that grow row by row, eight bytes a number: a run of a million steps fits in memory
-- `gantt.py`: the pipeline at work: what every process did during a few steps in the middle of a run, from its trace
-- `inline.py`: a figure within a page: SVG in the colours of the page, light or dark, and in its letters
-- `look.py`: how a report looks: one style sheet, for a wide window, a telephone and paper. No script, nothing from
-  elsewhere
-- `page.py`: the page itself: one HTML file with everything in it, from the headline to the configuration
-- `reading.py`: everything a report needs of a run directory, whatever state the run is in; what is damaged is said
-  and left out
+- `charts.py`: the figures of a run over its steps: one line per stage, in the colours of the stages
+- `colours.py`: the colours of a report, for light and dark; a stage has the same colour in every figure and on the
+  live page
+- `gantt.py`: the Gantt chart: what every process did during a few steps in the middle of a run, from its trace
+- `inline.py`: a figure as inline SVG, in the page's colours and font
+- `number_format.py`: numbers, times and sizes as text
+- `page.py`: the page: the values that fill `templates/report.html`
+- `run_record.py`: everything that a report needs of a run directory, whatever state the run is in; damaged files are
+  left out with a note
 - `series.py`: the lines of `metrics.jsonl` as columns of numbers: one set for each stage, whatever is missing as NaN
-- `tables.py`: the tables of a report as HTML; every text of the run is escaped here
-- `words.py`: numbers, times and sizes as a person reads them
+- `tables.py`: the tables of a report; a cell is text unless it is `Markup`
 """

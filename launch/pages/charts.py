@@ -1,4 +1,4 @@
-"""The figures of a run over its steps: a line a stage, in the colours of the stages."""
+"""The figures of a run over its steps: one line per stage, in the colours of the stages."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from launch.pages.colours import BLOCKED, BUSY, CARD, INK, STARVED, stage_colour
-from launch.pages.columns import Numbers
-from launch.pages.series import POINTS, RunSeries, StageSeries, curve
+from launch.pages.series import POINTS, Numbers, RunSeries, StageSeries, curve
 from launch.results.figure_style import MARKERS, label_outer, legend_below, named_blocks, panels
 from workers.observing.observer import TIMES
 
@@ -23,16 +22,16 @@ MEASURES = {
     "linear": ("linear probe, %", 100.0), "knn": ("k-NN, %", 100.0), "rankme": ("RankMe", 1.0),
     "lidar": ("LiDAR", 1.0), "collapse": ("collapse level", 1.0), "alpha": ("α of the spectrum", 1.0),
 }  # fmt: skip
-"""What is measured of a block while it is trained: in words, and what to multiply it by."""
+"""Online measures: label, and factor."""
 MAX_TERMS = 7
-"""Of a loss, that are drawn; a user's own may have any number of them."""
+"""Maximum number of terms of a loss that are drawn; a user's loss may have any number."""
 _MIB = 2.0**20
 _LOG_RATIO = 50.0
-"""A curve that goes through more than this is drawn on a logarithmic scale."""
+"""Ratio of largest to smallest value from which a scale is logarithmic."""
 _DOTS = 12
-"""A curve of fewer points shows each of them; of others there are about so many marks, which tell curves apart."""
+"""Number of markers on a curve, which tell curves apart; shorter curves have one per point."""
 _MEANS = 30
-"""Points of a curve that goes up and down with every step: means, without the extremes, which would cover all."""
+"""Points of a curve that fluctuates with every step: means only, as the band of extremes would cover everything."""
 Values = Callable[[StageSeries], Numbers]
 
 
@@ -43,7 +42,7 @@ class Picture:
     Args:
         key: names its files, and its place on the page.
         title: what it shows.
-        caption: what one must know to read it.
+        caption: how to read it.
         figure: drawn.
         wide: it needs the whole width of a page.
     """
@@ -56,7 +55,7 @@ class Picture:
 
 
 def charts(series: RunSeries, count: int, depth: int) -> Iterator[Picture]:
-    """Every figure that there are numbers for; to be called within `launch.results.figure_style.styled`.
+    """All figures for which there are numbers; to be called within `launch.results.figure_style.styled`.
 
     Args:
         series: of the run.
@@ -72,7 +71,7 @@ def charts(series: RunSeries, count: int, depth: int) -> Iterator[Picture]:
 
 
 def _throughput(series: RunSeries) -> Picture | None:
-    points = curve(series.step, np.where(series.rate > 0, series.rate, np.nan))  # 0: it cannot be known yet
+    points = curve(series.step, np.where(series.rate > 0, series.rate, np.nan))  # 0: not known yet
     if not points.x.size:
         return None
     figure, (axes,) = panels([""], 1)
@@ -147,7 +146,7 @@ def _queues(drawing: _Drawing, depth: int) -> Picture | None:
 
 def _busy(drawing: _Drawing) -> Picture | None:
     def share(stage: StageSeries) -> Numbers:
-        parts = [stage.spent(name) for name in TIMES]
+        parts = [stage.values[name] for name in TIMES]
         whole = np.sum(parts, axis=0)
         return np.where(whole > 0, 100 * parts[0] / np.maximum(whole, 1e-12), np.nan)
 
@@ -160,7 +159,7 @@ def _busy(drawing: _Drawing) -> Picture | None:
 
 
 def _shares(drawing: _Drawing) -> Picture | None:
-    """A bar a stage: computing, waiting for input, waiting for room."""
+    """One bar per stage: computing, waiting for input, waiting for room."""
     shares = {stage.stage: stage.shares() for stage in drawing.stages}
     shares = {stage: found for stage, found in shares.items() if np.isfinite(found["busy"])}
     if not shares:
@@ -188,7 +187,7 @@ def _shares(drawing: _Drawing) -> Picture | None:
 
 
 class _Drawing:
-    """What all figures with a line a stage have in common.
+    """Draws figures with one line per stage.
 
     Args:
         stages: what they reported.
@@ -257,12 +256,12 @@ def _member(group: str, name: str, scale: float = 1.0) -> Values:
 
 def _spans_much(values: Sequence[Numbers]) -> bool:
     known = np.concatenate([each[np.isfinite(each)] for each in values])
-    known = known[known != 0]  # a norm where nothing moved
+    known = known[known != 0]  # norms of steps without an update
     return bool(known.size and known.min() > 0 and known.max() / known.min() > _LOG_RATIO)
 
 
 def _steps(all_axes: Sequence[Axes]) -> None:
-    """Steps below, as whole numbers that are short."""
+    """Label the x axes with steps as short whole numbers."""
     for axes in all_axes:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: short_count(step)))

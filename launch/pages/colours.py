@@ -1,76 +1,73 @@
-"""The colours of a report, each for white and for dark; a stage has the same one in every figure and on the live page.
+"""The colours of a report, for light and dark; a stage has the same colour in every figure and on the live page.
 
-From the first stage to the last they go from dark blue over teal to orange and differ in lightness too, so that
-neighbours can be told apart by those who see red and green alike, and in print without colour.
+From the first stage to the last they go from dark blue over teal to orange and also differ in lightness, so neighbours
+are distinguishable with red-green colour blindness and in grey print.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from matplotlib.colors import to_hex, to_rgb
 
 
-class Pair(NamedTuple):
-    """One colour, `#rrggbb`, as it is on white and as it is on dark."""
+class ColourPair(NamedTuple):
+    """One colour, `#rrggbb`, for light and for dark."""
 
     light: str
     dark: str
 
 
-INK = Pair("#171b22", "#e9ecf1")
-QUIET = Pair("#5b6472", "#9aa4b2")
-GRID = Pair("#e4e7ec", "#2a303b")
-CARD = Pair("#ffffff", "#161a21")
-BUSY = Pair("#2563c9", "#5b93ee")
-STARVED = Pair("#b97f00", "#e3b23c")
-BLOCKED = Pair("#b0559b", "#d184bf")
-ON_BAR = Pair("#14181f", "#12161d")
-"""Letters on a bar that is light on either ground."""
+INK = ColourPair("#171b22", "#e9ecf1")
+QUIET = ColourPair("#5b6472", "#9aa4b2")
+GRID = ColourPair("#e4e7ec", "#2a303b")
+CARD = ColourPair("#ffffff", "#161a21")
+BUSY = ColourPair("#2563c9", "#5b93ee")
+STARVED = ColourPair("#b97f00", "#e3b23c")
+BLOCKED = ColourPair("#b0559b", "#d184bf")
+ON_BAR = ColourPair("#14181f", "#12161d")
+"""Text on a bar that is light in both schemes."""
 NAMED = {
     "ink": INK, "quiet": QUIET, "grid": GRID, "card": CARD, "on-bar": ON_BAR,
     "busy": BUSY, "starved": STARVED, "blocked": BLOCKED,
 }  # fmt: skip
-"""By the names of the page's variables."""
+"""Colours by the page's CSS variable names."""
 _RAMP = (
-    Pair("#27348b", "#8c9bff"), Pair("#1f77c9", "#4fb0ff"), Pair("#12897d", "#3fd0bd"), Pair("#6d8a17", "#b5d34a"),
-    Pair("#c07d00", "#ffc04d"), Pair("#c4501b", "#ff8a5c"), Pair("#8a2f5c", "#e77fb3"),
-)  # fmt: skip
+    ColourPair("#27348b", "#8c9bff"),
+    ColourPair("#1f77c9", "#4fb0ff"),
+    ColourPair("#12897d", "#3fd0bd"),
+    ColourPair("#6d8a17", "#b5d34a"),
+    ColourPair("#c07d00", "#ffc04d"),
+    ColourPair("#c4501b", "#ff8a5c"),
+    ColourPair("#8a2f5c", "#e77fb3"),
+)
 _CONTRAST = 4.5
-"""Of letters on what they stand on, at least (WCAG 2.2, 1.4.3)."""
+"""Minimum contrast of text (WCAG 2.2, 1.4.3)."""
 _FEW = (0.0, 1.5, 4.0, 5.0)
-"""Places on the ramp for four stages and fewer, farther apart than even steps would be."""
+"""Positions on the ramp for up to four stages, farther apart than even steps would be."""
 DRAWN: dict[Any, Any] = {
     "text.color": INK.light, "axes.labelcolor": INK.light, "axes.edgecolor": QUIET.light, "xtick.color": QUIET.light,
     "ytick.color": QUIET.light, "xtick.labelcolor": INK.light, "ytick.labelcolor": INK.light, "grid.color": GRID.light,
 }  # fmt: skip
-"""Matplotlib's settings: what is drawn has these colours and no others, which is why a page can swap them."""
+"""Matplotlib's settings: figures use only these colours, so that a page can replace them by variables."""
 
 
-def stage_colour(stage: int, count: int) -> Pair:
-    """Of stage `stage` of `count`, counted from 1."""
+def stage_colour(stage: int, count: int) -> ColourPair:
+    """The colour of stage `stage` of `count`, counted from 1."""
     place = _FEW[min(stage, 4) - 1] if count <= 4 else (stage - 1) / (count - 1) * (len(_RAMP) - 1)
     low = min(int(place), len(_RAMP) - 2)
     one, other = _RAMP[low], _RAMP[low + 1]
-    return Pair(*(_mixed(a, b, place - low) for a, b in zip(one, other, strict=True)))
+    return ColourPair(*(_mixed(a, b, place - low) for a, b in zip(one, other, strict=True)))
 
 
-def on_bar(colour: Pair) -> Pair:
-    """Letters that can be read on `colour`: of the ground, or dark where that is too close to it."""
+def on_bar(colour: ColourPair) -> ColourPair:
+    """The colour of readable text on `colour`: that of the background, or dark where the contrast is too small."""
     return CARD if 1.05 / (_luminance(colour.light) + 0.05) >= _CONTRAST else ON_BAR
 
 
-def variables(stages: int) -> dict[str, Pair]:
+def variables(stages: int) -> dict[str, ColourPair]:
     """Every colour of a report by the name of its variable on the page: `ink`, ..., `stage-1`, ..."""
     return {**NAMED, **{f"stage-{stage}": stage_colour(stage, stages) for stage in range(1, stages + 1)}}
-
-
-def style_sheet(colours: Mapping[str, Pair]) -> str:
-    """The variables, dark where the system is and what is read is no paper."""
-    light = "".join(f"--{name}:{pair.light};" for name, pair in colours.items())
-    dark = "".join(f"--{name}:{pair.dark};" for name, pair in colours.items())
-    return f":root{{{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
 
 
 def _luminance(colour: str) -> float:

@@ -1,4 +1,4 @@
-"""The pipeline at work: what every process did during a few steps in the middle of a run, from its trace."""
+"""The Gantt chart: what every process did during a few steps in the middle of a run, from its trace."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from workers.observing.trace_part import Part, Slice, offsets
 from workers.topology.processes import stage_name
 
 STEPS = 6
-"""That the picture shows of each stage, about."""
+"""Approximate number of steps per stage in the picture."""
 MAX_ROWS = 32
 WIDTH = 11.0
-"""Inches: for the whole width of a page; at 7 inches, two columns of a paper, letters have 6 points and more."""
+"""Inches, for the whole width of a page; printed at 7 inches (two columns of a paper), text has at least 6 points."""
 _ROW = 0.42
 _PAUSE = 5.0
-"""Times as long as from step to step, as a rule."""
+"""A gap is a pause from this multiple of the median step on."""
 _LETTER = 7.0
 """Width of a digit in a bar, in points."""
 _LEARNING = ("head", "loss", "backward", "optimizer")
-"""Parts of an update; end to end, and with one scaler for all stages, they stand alone."""
+"""Parts of an update; end to end, and with one scaler for all stages, there is no `update` around them."""
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One track: its name, its stage (0 for the feed), and what it did in order, in nanoseconds since 1970."""
+    """One track: its name, its stage (0 for the feed), and its slices in order, in nanoseconds since 1970."""
 
     name: str
     stage: int
@@ -45,16 +45,16 @@ class _Row:
     slices: list[Slice]
 
     def of(self, what: str, step: int | None = None) -> list[Slice]:
-        """What it did of this kind, at this step or at all."""
+        """Its slices of a kind, at one step or all."""
         return [each for each in self.slices if each.name == what and step in (None, each.step)]
 
     def within(self, start: int, end: int, names: Sequence[str]) -> list[Slice]:
-        """What it did of these kinds from `start` to `end`, in part at least."""
+        """Its slices of these kinds that overlap `start` to `end`."""
         return [s for s in self.slices if s.name in names and s.start < end and s.start + s.duration > start]
 
 
 def gantt(parts: Sequence[Part], count: int) -> Picture | None:
-    """A row a stage and replica, a bar for each thing it did; None where the trace has no whole step.
+    """One row per stage and replica, one bar per slice; None if the trace has no complete step.
 
     To be called within `launch.results.figure_style.styled`.
 
@@ -105,7 +105,7 @@ def _legend(figure: Figure) -> None:
 
 
 def _rows(parts: Sequence[Part]) -> list[_Row]:
-    """In the order of the pipeline; those of a process that was restarted together."""
+    """Rows in the order of the pipeline; a restarted process keeps its row."""
     shift = offsets(parts)
     found: dict[tuple[int, int, int, str], _Row] = {}
     for part in sorted(parts, key=lambda each: (each.header.unit, each.header.replica)):
@@ -123,10 +123,10 @@ def _rows(parts: Sequence[Part]) -> list[_Row]:
 
 
 def _window(rows: Sequence[_Row]) -> tuple[int, int, int] | None:
-    """The step in the middle, and from when to when: from its batch's beginning to its end, and `STEPS` at least.
+    """The step in the middle, and start and end of the window: all of its batch, and at least `STEPS` steps.
 
-    Of steps that were done again the last time counts; the one that is shown went from stage to stage without a restart
-    and is of the longest attempt.
+    Of repeated steps the last one counts; the chosen step went through all stages without a restart, in the longest
+    attempt.
     """
     stages = [row for row in rows if row.stage]
     if not stages:
@@ -153,7 +153,7 @@ def _window(rows: Sequence[_Row]) -> tuple[int, int, int] | None:
 
 
 def _longest_stretch(steps: list[int], begins: Mapping[int | None, int]) -> list[int]:
-    """Those of the steps that follow each other without a pause."""
+    """The longest run of steps without a pause."""
     if len(steps) < 3:
         return steps
     apart = np.diff([begins[step] for step in steps])
@@ -189,7 +189,7 @@ def _draw_row(axes: Axes, place: int, row: _Row, count: int, window: tuple[int, 
 
 
 def _draw_way(axes: Axes, rows: Sequence[_Row], step: int, window: tuple[int, int, float]) -> None:
-    """From forward pass to forward pass of one batch, and to each replica that holds rows of it."""
+    """Arrows from forward pass to forward pass of one batch, to each replica that has rows of it."""
     start, _, scale = window
     points: dict[int, list[tuple[float, float, int, _Row]]] = {}
     for place, row in enumerate(rows):

@@ -1,41 +1,57 @@
-"""A figure within a page: SVG in the colours of the page, light or dark, and in its letters."""
+"""A figure as inline SVG, in the page's colours and font."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections.abc import Mapping
-from html import escape
+from dataclasses import KW_ONLY, dataclass
 
 import matplotlib as mpl
-from matplotlib.figure import Figure
+from markupsafe import Markup
 
-from launch.pages.colours import Pair
+from launch.pages.charts import Picture
+from launch.pages.colours import ColourPair
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}\b")
 _IDS = re.compile(r'(\bid="|url\(#|href="#)')
 
 
-def inline_svg(figure: Figure, key: str, label: str, colours: Mapping[str, Pair]) -> str:
-    """The figure as an `<svg>` that is as wide as there is room for.
+@dataclass(frozen=True)
+class InlineFigure:
+    """A picture as inline SVG.
 
     Args:
-        figure: drawn in the light colours of `colours`.
-        key: unique on the page: the names within two figures must not meet.
-        label: read out to who does not see it.
-        colours: by the name of the page's variable.
+        key, title, caption, wide: see `Picture`.
+        view_box: attribute of its `<svg>`.
+        body: the contents of its `<svg>`; matplotlib has escaped their text.
     """
-    buffer = io.StringIO()
+
+    key: str
+    title: str
+    caption: str
+    wide: bool
+    _: KW_ONLY
+    view_box: str
+    body: Markup
+
+
+def inline(picture: Picture, colours: Mapping[str, ColourPair]) -> InlineFigure:
+    """Convert a picture that is drawn in the light colours of `colours`, which are by the page's CSS variable names.
+
+    Its key becomes a prefix of all ids, so that those of two figures do not collide.
+    """
+    buffer, key = io.StringIO(), picture.key
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, facecolor="none")
+        picture.figure.savefig(buffer, format="svg", metadata={"Date": None}, facecolor="none")
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
     text = _IDS.sub(rf"\g<1>{key}-", text)
-    size = re.search(r"viewBox=\"[\d .]*\"", text)
-    head = f'<svg class="figure" id="{key}" role="img" aria-label="{escape(label)}" {size[0] if size else ""}>'
-    text = head + text[text.index(">") + 1 :]
+    box = re.search(r"viewBox=\"([\d .]*)\"", text)
+    text = text[text.index(">") + 1 : text.rindex("</svg>")]
     names = {pair.light.lower(): f"var(--{name})" for name, pair in reversed(list(colours.items()))}
     text = _COLOUR.sub(lambda match: names.get(match[0].lower(), match[0]), text)
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
-    return re.sub(r"\n\s*", "\n", text).strip()
+    body = Markup(re.sub(r"\n\s*", "\n", text).strip())
+    return InlineFigure(key, picture.title, picture.caption, picture.wide, view_box=box[1] if box else "", body=body)

@@ -30,7 +30,7 @@ def check_processes(config: Config, group: RunGroup) -> None:
     count = len(training_processes(config))
     if group.world_size != count:
         raise UserError(
-            f"this run needs {count} processes (one a stage, or a replica of a stage) and torchrun started "
+            f"this run needs {count} processes (one per stage, or per replica of a stage) and torchrun started "
             f"{group.world_size}. Give --nproc-per-node={count}, or other model.cuts, processes or replicas"
         )
     if config.restart == "stage":

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,19 +13,8 @@ from launch.prepare.run_dir import read_config, write_config
 from launch.prepare.run_lock import REMEDY
 from pipeline.config import Config
 from pipeline.errors import ConfigError, UserError
-from pipeline.ordinary_files import open_to_read
-from workers.control.validation import MalformedMessage
-from workers.observing.history_file import MAX_LINE
-from workers.observing.observer import Event
-from workers.run.files import (
-    TO_BE_MEASURED,
-    RunDir,
-    final_digest,
-    read_report,
-    relative_to_cwd,
-    step_numbers,
-    write_parts,
-)
+from workers.observing.history_file import drop_damage, drop_steps
+from workers.run.files import TO_BE_MEASURED, RunDir, final_digest, read_report, relative_to_cwd, step_numbers
 from workers.snapshots.manifest import MANIFEST, check_files, read_manifest
 
 LENGTH = ("train.epochs", "train.max_steps")
@@ -136,8 +123,8 @@ def roll_back(config: Config, run: RunDir, steps: int) -> None:
         for later in step_numbers(run):
             if later > steps:
                 shutil.rmtree(run.snapshot(later))
-        _keep_lines(run.metrics, lambda line: _is_before(line, steps))
-        _keep_lines(run.events, _is_event)
+        drop_steps(run.metrics, steps)
+        drop_damage(run.events)
         write_config(run, config)
     except OSError as error:
         raise ConfigError("run_dir", f"'{run.path}' cannot be written ({error.strerror})", REMEDY) from None
@@ -155,29 +142,3 @@ def _what_can_be_done(path: Path, keys: set[str]) -> str:
         "computed (device, runtime, link.kind, replicas, processes, data.workers, ...), what is watched and kept "
         "(metrics, snapshots, evaluation, ...)"
     )
-
-
-def _keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
-    """Keep only the wanted lines; a long run has gigabytes of them, which are never in memory together."""
-    if path.is_file():
-        with open_to_read(path, path.parent) as file:
-            pieces = iter(lambda: file.readline(MAX_LINE), b"")
-            lines = (line.decode("utf-8", errors="replace").removesuffix("\n") for line in pieces)
-            write_parts(path, (f"{line}\n".encode() for line in lines if wanted(line)))
-
-
-def _is_event(line: str) -> bool:
-    """Whether a line of the events can be read; all events are kept, also those after the snapshot."""
-    try:
-        Event.from_json(json.loads(line))
-    except (ValueError, RecursionError, MalformedMessage):
-        return False
-    return True
-
-
-def _is_before(line: str, steps: int) -> bool:
-    """Whether a line of the metrics is of a step before this one; the last line may have been cut short."""
-    try:
-        return int(json.loads(line)["step"]) < steps
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return False

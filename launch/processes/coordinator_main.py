@@ -23,7 +23,7 @@ from launch.processes.child import listen_to_parent, read_start
 from workers.control.failures import FailureReport, raise_interrupted
 from workers.control.start_messages import CoordinatorStart
 from workers.coordinator.coordinator import Coordinator
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
 from workers.run.files import RunDir, remove_temporaries
 from workers.run.json_lines import write_line
 from workers.run.keys import remove_key
@@ -100,7 +100,7 @@ def _coordinate(start: CoordinatorStart, answers: int) -> int:
     logging.info("%s: process %d", COORDINATOR, os.getpid())
     rendezvous, terminal, failure_recorder = (
         _rendezvous(start),
-        Terminal.of_process(),
+        Console.of_process(),
         FailureRecorder(run, COORDINATOR),
     )
     device = torch.device(start.device)

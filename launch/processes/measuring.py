@@ -13,7 +13,7 @@ from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.run_dir import read_config
 from launch.processes.child import ended
 from pipeline.errors import TrainingError
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
 from workers.run.environment import PREPARED, interpreter, process_environment, without_launcher
 from workers.run.files import RunDir
 
@@ -48,7 +48,7 @@ def main() -> int:
         config = read_config(run.path)
         set_up_compute(config)
         device = torch.device(place(config, count_gpus())[0].device)
-        measure_the_rest(config, run, device, Terminal.of_process())
+        measure_the_rest(config, run, device, Console.of_process())
     except KeyboardInterrupt:  # the process that started it prints that
         return EXIT_INTERRUPTED
     except Exception as error:

@@ -84,14 +84,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serial(prepared: PreparedRun) -> int:
-    from workers.observing.terminal.console import Terminal
+    from workers.observing.terminal.console import Console
     from workers.serial_run import run_serial
 
     config, run, start_step = prepared.config, prepared.run, prepared.start_step
     devices = [placement.device for placement in prepared.placements]
     failure_recorder = FailureRecorder(run, "the serial run")
     try:
-        run_serial(config, run, devices, Terminal.of_process(), start_step, failure_recorder.failed)
+        run_serial(config, run, devices, Console.of_process(), start_step, failure_recorder.failed)
     except BaseException as error:
         return failure_recorder.failed(error)
     return 0

@@ -1,4 +1,4 @@
-"""The figures of a comparison: every quantity by block, a line a group of runs, with the spread over its seeds."""
+"""The figures of a comparison: every quantity by block, one line per group of runs, with the spread over its seeds."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from pipeline.config.places import Feature
 
 _COLUMNS = 2
 _ROWS = 4
-"""Of one figure; what does not fit goes to the next, so that none is longer than a page."""
+"""Columns and rows of one figure; the other quantities go to the next figure, so that none is longer than a page."""
 
 
 def write_comparison(rows: Sequence[Row], names: Sequence[str], folder: Path) -> list[Path]:
     """Draw `compare-DATA-accuracy-FEATURE` and `compare-DATA-quality-FEATURE`, where there is any, as PNG and SVG.
 
     Args:
-        rows: what to draw, an axes for each quantity: the short table, not every corruption.
+        rows: the short table, without every single corruption; each quantity gets axes of its own.
         names: of the groups, for the legend.
         folder: made if it is not there; files in it are replaced.
 

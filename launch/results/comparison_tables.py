@@ -1,6 +1,6 @@
 """Evaluations side by side: means and spreads over seeds, and differences with their standard errors.
 
-Nothing here reads a file: what the groups are, and whether they may be compared, is the caller's to say.
+Nothing here reads a file: the caller decides what the groups are, and whether they may be compared.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def difference(first: Estimate | None, other: Estimate | None) -> tuple[float, f
 
 
 def compare_documents(groups: Sequence[Sequence[EvaluationResults]], wanted: Sequence[str] = ()) -> list[Row]:
-    """Every number that is anywhere in the evaluations, in the order of all tables.
+    """Every number of any of the evaluations, in the order of all tables.
 
     Args:
         groups: the evaluations of the runs that differ only in their seed.
@@ -98,7 +98,7 @@ def is_wanted(record: Record, wanted: Sequence[str]) -> bool:
 
 
 def grids(rows: Sequence[Row], labels: Sequence[str], sizes: Sequence[int]) -> list[Grid]:
-    """A table for every data set and quantity: a row a feature and block, a column a group, and its difference.
+    """One table per data set and quantity: rows are feature and block, columns each group and its difference.
 
     Args:
         rows: of `compare_documents`.
@@ -118,11 +118,11 @@ def grids(rows: Sequence[Row], labels: Sequence[str], sizes: Sequence[int]) -> l
 CSV_COLUMNS = (
     "data", "block", "feature", "measure", "metric", "group", "runs", "n", "mean", "sd", "difference", "standard_error",
 )  # fmt: skip
-"""Of the CSV; programs rely on their order."""
+"""Columns of the CSV; programs rely on their order."""
 
 
 def csv_rows(rows: Sequence[Row], labels: Sequence[str], runs: Sequence[str]) -> list[tuple[object, ...]]:
-    """One line a number and group, with every digit; see `CSV_COLUMNS`. Differences are to the first group."""
+    """One line per number and group, with every digit; see `CSV_COLUMNS`. Differences are to the first group."""
     lines: list[tuple[object, ...]] = []
     for row in rows:
         names = (row.data, row.block, row.feature, row.quantity.measure, row.quantity.metric)

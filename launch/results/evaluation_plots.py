@@ -1,4 +1,4 @@
-"""The figures of one evaluation: accuracy by block, spectra of the features, and what corruptions cost."""
+"""The figures of one evaluation: accuracy by block, spectra of the features, and errors on corrupted images."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ FAMILIES = {
     "weather": ("snow", "frost", "fog", "brightness", "spatter"),
     "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression", "saturate"),
 }
-"""Of the corruption benchmark (Hendrycks and Dietterich, arXiv 1903.12261, figure 1); the last of each is extra."""
+"""Families of the corruption benchmark (Hendrycks and Dietterich, arXiv 1903.12261, figure 1); the last is extra."""
 _FLOOR = 1e-8
-"""Eigenvalues below this share of the largest are what rounding left of nothing: features are float32."""
+"""Eigenvalues below this share of the largest are rounding errors of zero: features are float32."""
 
 
 def write_plots(document: EvaluationResults, folder: Path) -> list[Path]:
-    """Draw what there is: `accuracy-DATA`, `spectra` and `corruptions-DATA-FEATURE`, each as PNG and SVG.
+    """Draw the results that there are: `accuracy-DATA`, `spectra` and `corruptions-DATA-FEATURE`, each as PNG and SVG.
 
     Args:
         document: with or without results.
@@ -68,7 +68,7 @@ def write_plots(document: EvaluationResults, folder: Path) -> list[Path]:
 
 
 def _remove_others(folder: Path, written: Sequence[Path]) -> None:
-    """Figures of an earlier evaluation would be taken for this one's."""
+    """Remove figures of an earlier evaluation, which would look like those of this one."""
     for path in sorted(folder.glob("*")):
         if path not in written and re.fullmatch(r"((accuracy|corruptions)-.+|spectra)\.(png|svg)", path.name):
             with suppress(OSError):
@@ -76,16 +76,16 @@ def _remove_others(folder: Path, written: Sequence[Path]) -> None:
 
 
 def _accuracy(data: str, records: Sequence[Record], folder: Path) -> list[Path]:
-    """An axes a feature, a line a measure, all on one scale."""
+    """One subplot per feature, one line per measure, all on one scale."""
     chosen = [record for record in records if record.metric == "top1" and quantity(record).family != CORRUPTION]
     features, measures = features_of(chosen), in_order(map(quantity, chosen))
     if not chosen:
         return []
     figure, axes = panels(features, columns=3, height=3.8, sharex=True, sharey=True)
-    for each, feature in zip(axes, features, strict=True):
+    for axis, feature in zip(axes, features, strict=True):
         for index, measure in enumerate(measures):
             points = sorted((r.block, r.value) for r in chosen if r.feature == feature and quantity(r) == measure)
-            each.plot([x for x, _ in points], [100 * y for _, y in points], **series_style(index))
+            axis.plot([x for x, _ in points], [100 * y for _, y in points], **series_style(index))
     block_axis(axes)
     label_outer(axes, 3, "block", "top-1 accuracy, %")
     figure.suptitle(lettering(data), fontsize="medium")
@@ -95,7 +95,7 @@ def _accuracy(data: str, records: Sequence[Record], folder: Path) -> list[Path]:
 
 
 def _corruptions(data: str, records: Sequence[Record], folder: Path) -> list[Path]:
-    """A figure a feature, an axes a family of corruptions, a line a block: the family's mean error."""
+    """One figure per feature, one subplot per family of corruptions, one line per block: the family's mean error."""
     written = []
     for feature in features_of(records):
         errors = _errors(record for record in records if record.feature == feature)
@@ -106,15 +106,17 @@ def _corruptions(data: str, records: Sequence[Record], folder: Path) -> list[Pat
         severities = sorted({severity for _, _, severity in errors})
         titles = [f"{family}, mean of {len(names)}" for family, names in families.items()]
         figure, axes = panels(titles, columns=2, height=2.6, sharex=True, sharey=True)
-        for each, names in zip(axes, families.values(), strict=True):
+        for axis, names in zip(axes, families.values(), strict=True):
             for block, colour in colours.items():
                 means = {
-                    severity: 100 * float(np.mean(found))
+                    severity: 100 * float(np.mean(values))
                     for severity in severities
-                    if (found := [errors[name, block, severity] for name in names if (name, block, severity) in errors])
+                    if (
+                        values := [errors[name, block, severity] for name in names if (name, block, severity) in errors]
+                    )
                 }
-                each.plot(list(means), list(means.values()), color=colour, **_DOT)
-            each.set_xticks(severities)
+                axis.plot(list(means), list(means.values()), color=colour, **_DOT)
+            axis.set_xticks(severities)
         label_outer(axes, 2, "severity (0: clean)" if 0 in severities else "severity", "error, %")
         figure.suptitle(lettering(f"{data}, {feature}"), fontsize="medium")
         named = named_blocks(colours)
@@ -143,7 +145,7 @@ def _errors(records: Iterable[Record]) -> dict[tuple[str, int, int], float]:
 
 
 def _families(names: Mapping[str, None]) -> dict[str, list[str]]:
-    """The corruptions that were measured, by family; those that no benchmark names are together."""
+    """The corruptions that were measured, by family; those that are not in the benchmark form one more."""
     benchmark = {name for family in FAMILIES.values() for name in family}
     grouped = {family: [name for name in members if name in names] for family, members in FAMILIES.items()}
     grouped["other"] = [name for name in names if name not in benchmark]
@@ -151,27 +153,27 @@ def _families(names: Mapping[str, None]) -> dict[str, list[str]]:
 
 
 def _spectra(document: EvaluationResults, folder: Path) -> list[Path]:
-    """An axes a feature, a line a block, with the ranks that alpha-ReQ is fitted to and the power law it finds."""
+    """One subplot per feature, one line per block, with the ranks that alpha-ReQ is fitted to and its power law."""
     spectra_of: dict[Feature, dict[int, NDArray[np.float64]]] = {feature: {} for feature in FEATURES}
     for key, values in document.spectra.items():
         block, _, feature = key.partition(".")
         shares = _shares(values)
         if shares.size:
-            spectra_of[next(each for each in FEATURES if each == feature)][int(block)] = shares
+            spectra_of[next(name for name in FEATURES if name == feature)][int(block)] = shares
     spectra_of = {feature: spectra for feature, spectra in spectra_of.items() if spectra}
     if not spectra_of:
         return []
     colours = block_colours(sorted({block for spectra in spectra_of.values() for block in spectra}))
     ranks = _ranks(document)
     figure, axes = panels(list(spectra_of), columns=3, height=3.8, sharex=True, sharey=True)
-    for each, (feature, spectra) in zip(axes, spectra_of.items(), strict=True):
-        each.set(xscale="log", yscale="log")
+    for axis, (feature, spectra) in zip(axes, spectra_of.items(), strict=True):
+        axis.set(xscale="log", yscale="log")
         for number, curve in sorted(spectra.items()):
-            each.plot(np.arange(1, curve.size + 1), curve, color=colours[number])
+            axis.plot(np.arange(1, curve.size + 1), curve, color=colours[number])
             if ranks is not None:
-                _draw_fit(each, curve, ranks, _alpha(document, number, feature))
+                _draw_fit(axis, curve, ranks, _alpha(document, number, feature))
         if ranks is not None:
-            each.axvspan(*ranks, color="#000000", alpha=0.07, linewidth=0)
+            axis.axvspan(*ranks, color="#000000", alpha=0.07, linewidth=0)
     label_outer(axes, 3, "rank", "eigenvalue / largest")
     named = named_blocks(colours)
     handles: list[Line2D | Patch] = [Line2D([], [], color=colours[block]) for block in named]
@@ -187,7 +189,7 @@ _FIT: dict[str, Any] = {"color": PALETTE[1], "linestyle": (0, (3, 2)), "linewidt
 
 
 def _shares(values: Sequence[float]) -> NDArray[np.float64]:
-    """Eigenvalues as shares of the largest, down to the first that is nothing. Shape [D] or less."""
+    """Eigenvalues as shares of the largest, up to the first that is zero but for rounding. Shape [D] or less."""
     spectrum = np.asarray(values, dtype=np.float64)
     if not spectrum.size or spectrum[0] <= 0.0:
         return np.empty(0)

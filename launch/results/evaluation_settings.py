@@ -1,4 +1,4 @@
-"""Which settings of an evaluation change which of its numbers: a comparison says where it compares unlike."""
+"""Which settings of an evaluation change which of its numbers, so that a comparison can warn where they differ."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ CHOICES = (
 )  # fmt: skip
 """Settings that say what is measured and how fast, and change no number."""
 _UNDRAWN = ("linear/quick", "knn/")
-"""Measures that draw nothing and have no epochs."""
+"""Measures that use no random numbers and have no epochs."""
 _TRAINED = ("linear", "mlp", "few_labels")
 _FAMILY_OF = {"corruptions": "corruption"}
-"""Sections whose measures are not called as they are."""
+"""Sections whose measures have another name."""
 
 
 def other_settings(first: EvaluationResults, other: EvaluationResults, measures: Collection[str]) -> Iterator[str]:
-    """What differs and changes one of the measures, as `KEY is X there, Y here`: settings, and the data."""
+    """The differences in settings and data that change one of the measures, as `KEY is X there, Y here`."""
     before, after = flatten(first.config), flatten(other.config)
     for key in dict.fromkeys((*before, *after)):
         if before.get(key) != after.get(key) and any(affects(key, measure) for measure in measures):
@@ -34,7 +34,7 @@ def other_settings(first: EvaluationResults, other: EvaluationResults, measures:
 
 
 def affects(key: str, measure: str) -> bool:
-    """Whether a setting changes the numbers of a measure; a setting that is not known here does.
+    """Whether a setting changes the numbers of a measure; a setting that is not listed here does.
 
     Args:
         key: dotted, below `evaluation`.

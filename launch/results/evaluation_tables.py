@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
-
 from launch.results.grid import Grid, without_repeats
 from launch.results.measure_names import (
     CORRUPTION,
@@ -21,6 +19,7 @@ from launch.results.measure_names import (
 from launch.results.printing import print_grid, print_lines
 from pipeline.config.places import Feature
 from pipeline.evaluation.document import EvaluationResults, Record
+from workers.observing.terminal.console import Console
 
 QUALITY_KEY = (
     "LiDAR, RankMe: effective dimensions, more is better; α: decay of the spectrum, near 1 is "
@@ -29,7 +28,7 @@ QUALITY_KEY = (
 
 
 def print_document(console: Console, document: EvaluationResults) -> None:
-    """Print every number of an evaluation but the single corruptions: tables for each data set, a row a block.
+    """Print every number of an evaluation but the single corruptions: tables for each data set, one row per block.
 
     Args:
         console: where it is narrow, tables are cut; where it is a file, there are no control codes.
@@ -70,7 +69,7 @@ def keys_of(document: EvaluationResults) -> list[str]:
 
 
 def describe(document: EvaluationResults) -> str:
-    """What was evaluated and with what, on one line."""
+    """The run, the network, the seed and the versions of an evaluation, on one line."""
     steps = "the trained network" if document.checkpoint is None else f"the snapshot after {document.checkpoint} steps"
     versions = ", ".join(f"{clean(name)} {clean(version)}" for name, version in document.versions.items())
     measured = "" if document.results else "nothing was measured  ·  "
@@ -78,7 +77,7 @@ def describe(document: EvaluationResults) -> str:
 
 
 def _by_block(data: str, metric: str, records: Sequence[Record]) -> list[Grid]:
-    """A row a block, a column a measure and feature."""
+    """Rows are blocks, columns measures and features."""
     if not records:
         return []
     columns = [
@@ -99,7 +98,7 @@ def _by_block(data: str, metric: str, records: Sequence[Record]) -> list[Grid]:
 
 
 def _by_place(title: str, records: Sequence[Record]) -> list[Grid]:
-    """A row a feature and block, a column a metric."""
+    """Rows are features and blocks, columns metrics."""
     if not records:
         return []
     columns = in_order(map(quantity, records))
@@ -113,7 +112,7 @@ def _by_place(title: str, records: Sequence[Record]) -> list[Grid]:
 
 
 def _by_corruption(data: str, records: Sequence[Record]) -> list[Grid]:
-    """A row a corruption, a column a block; one table a feature."""
+    """One table per feature: rows are corruptions, columns blocks."""
     means = [record for record in records if quantity(record).is_detail and record.measure.count("/") == 1]
     grids = []
     for feature in features_of(means):

@@ -1,6 +1,6 @@
-"""How every figure looks and is written: for a paper's column, for the colour-blind, and the same bytes each time.
+"""How every figure looks and is written: for a paper's column and for the colour-blind, the same bytes each time.
 
-Matplotlib's objects only, without pyplot: it would keep figures, and choose a window system.
+It uses Matplotlib's objects without pyplot, which would keep figures, and choose a window system.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito, "Color universal design" (2008), without the yellow, which vanishes on white."""
 MARKERS = ("o", "s", "^", "D", "v", "<", ">")
 _LETTERS = 70
-"""That fit beside each other below a figure."""
+"""Letters that fit beside each other below a figure."""
 _LINE = 0.25
 """Height of a line of letters, in inches."""
 _LEAST = 3.8
-"""Height of all axes together, in inches, so that one row is no strip."""
+"""Least height of all subplots together, in inches, so that a single row is not too flat."""
 _NAMED = 8
 """Blocks that a legend names."""
 
@@ -57,7 +57,7 @@ def styled() -> Iterator[None]:
 
 
 def panels(titles: Sequence[str], columns: int, height: float = 3.2, **shared: Any) -> tuple[Figure, list[Axes]]:
-    """A figure with one axes a title, in rows of `columns`.
+    """A figure with one subplot per title, in rows of `columns`.
 
     Args:
         titles: at least one.
@@ -73,8 +73,8 @@ def panels(titles: Sequence[str], columns: int, height: float = 3.2, **shared: A
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False, **shared)
     axes: list[Axes] = list(grid.flat)
-    for title, each in zip(titles, axes, strict=False):
-        each.set_title(title)
+    for title, axis in zip(titles, axes, strict=False):
+        axis.set_title(title)
     for spare in axes[len(titles) :]:
         spare.set_axis_off()
     for above in axes[max(0, len(titles) - columns) : (rows - 1) * columns]:
@@ -83,7 +83,7 @@ def panels(titles: Sequence[str], columns: int, height: float = 3.2, **shared: A
 
 
 def lettering(text: str, width: int = 60) -> str:
-    """A name as it may stand in a figure: no formula, and in lines of `width` letters, three at most."""
+    """A name for a figure: without formulas, in lines of `width` letters, three at most."""
     lines = textwrap.wrap(clean(text), width, max_lines=3, placeholder=" …")
     return "\n".join(lines).replace("$", r"\$")
 
@@ -99,7 +99,7 @@ def series_style(index: int) -> dict[str, Any]:
 
 
 def block_colours(blocks: Sequence[int]) -> dict[int, Any]:
-    """Blocks have an order, and so have their colours: dark to light, also in gray."""
+    """Colours of blocks, which have an order: dark to light, also in gray."""
     colours = mpl.colormaps["viridis"]
     last = max(len(blocks) - 1, 1)
     return {block: colours(0.88 * index / last) for index, block in enumerate(sorted(blocks))}
@@ -114,24 +114,24 @@ def named_blocks(colours: Mapping[int, Any]) -> list[int]:
 
 
 def block_axis(axes: Sequence[Axes]) -> None:
-    """Whole numbers below."""
-    for each in axes:
-        each.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        each.margins(x=0.06)
+    """Label the horizontal axes with whole numbers."""
+    for axis in axes:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axis.margins(x=0.06)
 
 
 def label_outer(axes: Sequence[Axes], columns: int, below: str, left: str) -> None:
-    """Name the axes that have none beside them: in rows of `columns`, those at the bottom and on the left."""
+    """Label only the outer axes: in rows of `columns`, those at the bottom and on the left."""
     columns = min(columns, len(axes))
-    for index, each in enumerate(axes):
+    for index, axis in enumerate(axes):
         if index % columns == 0:
-            each.set_ylabel(left)
+            axis.set_ylabel(left)
         if index + columns >= len(axes):
-            each.set_xlabel(below)
+            axis.set_xlabel(below)
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
-    """One legend for all axes, outside of them, in as many columns as there is room for."""
+    """One legend for all subplots, below them, in as many columns as there is room for."""
     labels = [lettering(label) for label in labels]
     longest = max(map(len, labels))
     columns = max(1, min(len(labels), _LETTERS // (longest + 6)))

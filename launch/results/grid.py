@@ -23,7 +23,7 @@ class Grid:
 
 
 def markdown_of(grid: Grid) -> str:
-    """It as a table of GitHub's Markdown, under its title."""
+    """The table in GitHub's Markdown, under its title."""
     lines = [f"**{_escaped(grid.title)}**", ""]
     lines.append(_line([" ".join(heading) for heading in grid.head]))
     lines.append("|" + "|".join("---" if column < grid.keys else "---:" for column in range(len(grid.head))) + "|")
@@ -46,7 +46,7 @@ def _line(cells: list[str] | tuple[str, ...]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """What Markdown would act on stays what it is; an underscore within a word does anyway."""
+    """Text with Markdown's special characters escaped; an underscore within a word is none."""
     for letter in "\\|*`<[":
         text = text.replace(letter, "\\" + letter)
     return text

@@ -22,7 +22,7 @@ _DIGITS = {"lidar": 1, "rankme": 1, "alpha": 2, "alpha_r2": 3, "collapse": 4}
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a number says, apart from the data and the place it was measured on.
+    """What a number measures, apart from the data and the place.
 
     Args:
         measure: such as `linear/quick`.
@@ -34,7 +34,7 @@ class Quantity:
 
     @property
     def family(self) -> str:
-        """What the measure begins with: `linear`, `knn`, `quality`, ..."""
+        """The first part of the measure: `linear`, `knn`, `quality`, ..."""
         return self.measure.split("/")[0]
 
     @property
@@ -44,12 +44,12 @@ class Quantity:
 
     @property
     def is_detail(self) -> bool:
-        """Whether it is one corruption among many; their mean is what a short table has room for."""
+        """Whether it is one corruption among many, of which a short table shows only the mean."""
         return self.family == CORRUPTION and self.measure not in (f"{CORRUPTION}/clean", f"{CORRUPTION}/mean")
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Measure and metric, one a line of a narrow heading; what a metric says by itself is left out."""
+        """Measure and metric, as the lines of a narrow heading; without the measure where the metric implies it."""
         named_by_metric = self.family == QUALITY or self.metric in ("mce", "relative_mce")
         return (*(() if named_by_metric else measure_words(self.measure)), metric_name(self.metric))
 
@@ -59,7 +59,7 @@ class Quantity:
         return f"{name}, %" if self.percent else name
 
     def show(self, value: float, sign: bool = False) -> str:
-        """`value`, as it is stored, with the digits that mean something; no unit.
+        """`value`, as it is stored, with its significant digits; no unit.
 
         Args:
             value: shares are multiplied by 100.
@@ -70,12 +70,12 @@ class Quantity:
 
 
 def quantity(record: Record) -> Quantity:
-    """What a record is a value of."""
+    """The quantity that a record is a value of."""
     return Quantity(record.measure, record.metric)
 
 
 def in_order(quantities: Iterable[Quantity]) -> list[Quantity]:
-    """Without doubles: families, and qualities, in the order of every table; the others as they were measured."""
+    """Without duplicates, in the order of every table: by family and quality, else as they were measured."""
     return sorted(dict.fromkeys(quantities), key=_rank)
 
 
@@ -91,7 +91,7 @@ def metric_name(metric: str) -> str:
 
 
 def measure_words(measure: str) -> tuple[str, ...]:
-    """A measure in a few words, one a line of a narrow heading: `linear`, `quick`."""
+    """A measure in a few words, as the lines of a narrow heading: `linear`, `quick`."""
     family, *rest = measure.split("/")
     if family == "few_labels" and rest:
         return f"{_percent(rest[0])} % of", "labels", *map(clean, rest[1:])
@@ -105,7 +105,7 @@ def measure_words(measure: str) -> tuple[str, ...]:
 
 
 def clean(text: str) -> str:
-    """`text` on one line, without what a terminal would act on: documents may come from anywhere."""
+    """`text` on one line, without control characters: documents may come from anywhere."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 

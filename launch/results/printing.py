@@ -7,12 +7,11 @@ from itertools import groupby
 from typing import Literal
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from launch.results.grid import Grid
-from workers.observing.terminal.console import PrintableConsole
+from workers.observing.terminal.console import Console, PrintableConsole
 
 _BESIDE = 3
 """Columns of the terminal that a column of the table takes beside its text: a blank on either side, and the line."""
@@ -20,19 +19,19 @@ _BESIDE = 3
 
 def command_console(quiet: bool = False) -> Console:
     """The console on the standard output; one that is quiet prints nothing."""
-    return PrintableConsole(quiet=quiet)
+    return Console(PrintableConsole(quiet=quiet))
 
 
 def print_lines(console: Console, *lines: str) -> None:
     """Print lines as they are: no markup, no colours, no breaks where the console is narrow."""
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.warn(line)
 
 
 def print_grid(console: Console, grid: Grid) -> None:
     """Print a table, cut into several where the console is too narrow for all columns."""
-    console.print(Text(grid.title, style="italic"), soft_wrap=True)
-    for columns in _fitting(grid, console.width):
+    console.warn(grid.title, style="italic")
+    for columns in _fitting(grid, console.out.width):
         table = Table()
         for column in columns:
             text = column < grid.keys and not all(row[column].isdigit() or not row[column] for row in grid.rows)
@@ -42,11 +41,11 @@ def print_grid(console: Console, grid: Grid) -> None:
             if index and grid.keys > 1 and row[0]:
                 table.add_section()
             table.add_row(*(Text(row[column]) for column in columns))
-        console.print(table)
+        console.show(table)
 
 
 def _fitting(grid: Grid, width: int) -> Iterator[list[int]]:
-    """Which columns stand in which table: the keys in each, and as many others as there is room for, at least one.
+    """The columns of each table: the keys, and as many others as there is room for, at least one.
 
     Columns whose headings differ only in the last line are kept together where that is possible.
     """

@@ -15,11 +15,11 @@ from pipeline.evaluation.document import EvaluationResults
 from workers.run.files import write_bytes
 
 COLUMNS = ("run", "checkpoint", "data", "block", "feature", "measure", "metric", "value", "best")
-"""Of the CSV; programs rely on their order. `checkpoint` and `best` are empty where there is none."""
+"""Columns of the CSV; programs rely on their order. `checkpoint` and `best` are empty where there is none."""
 
 
 def write_csv(document: EvaluationResults, path: Path) -> None:
-    """Write one line a record, in the document's order (RFC 4180, UTF-8), with every digit; replaces a file.
+    """Write one line per record, in the document's order (RFC 4180, UTF-8), with every digit; replaces a file.
 
     Raises:
         UserError: the file cannot be written.
@@ -32,7 +32,7 @@ def write_csv(document: EvaluationResults, path: Path) -> None:
 
 
 def write_markdown(document: EvaluationResults, path: Path) -> None:
-    """Write all tables, that of the single corruptions too, as GitHub's Markdown; replaces a file.
+    """Write all tables, also that of the single corruptions, as GitHub's Markdown; replaces a file.
 
     Raises:
         UserError: the file cannot be written.

@@ -21,6 +21,7 @@ from tests.deploy.promql import fill, parse, selectors
 from tests.deploy.server import Server, prometheus, tool
 from tests.runs import start
 from tests.waiting import LIMIT, wait_until
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.metrics import RunMetrics
 
 BATCH = 64
@@ -60,7 +61,7 @@ def test_the_tests_of_the_rules_find_a_rule_that_is_wrong(tmp_path: Path) -> Non
 
 
 def test_promtool_finds_the_metrics_well_named() -> None:
-    served = generate_latest(RunMetrics().registry).decode()
+    served = generate_latest(RunMetrics(ActiveAlarms()).registry).decode()
     command = [tool("promtool"), "check", "metrics"]
     done = subprocess.run(command, input=served, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr

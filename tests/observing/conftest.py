@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from pipeline.config import MetricsConfig
 from tests.observing.browser import chromium
 from tests.observing.visitors import Server
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.live import History, LiveServer
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def idle() -> Iterator[LiveServer]:
 def _server(history: History | None = None, **settings: Any) -> LiveServer:
     registry = CollectorRegistry()
     Gauge("onward_step", "Last step", registry=registry).set(7)
-    return LiveServer(MetricsConfig(**settings), registry, history or History())
+    return LiveServer(MetricsConfig(**settings), registry, history or History(ActiveAlarms()))
 
 
 @pytest.fixture(scope="module")

@@ -7,29 +7,49 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console as RichConsole
 
 from tests.pipeline.small import small_config
 from workers.control.step_report import StepReport
 from workers.coordinator.recorder import Recorder
+from workers.observing.active_alarms import ActiveAlarms
+from workers.observing.history_file import each_step
 from workers.observing.metrics import RunMetrics
 from workers.observing.observer import Event, Observers, RunFacts
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
 from workers.observing.terminal.progress import Progress
 
 
 def facts(path: Path, steps: int = 6, **sections: Any) -> RunFacts:
     """Of a run of four stages."""
     config = small_config(**sections).model_dump(mode="json")
-    return RunFacts(path.name, path, config, 4, steps, steps_per_epoch=4, start_step=0, started=100.0)
+    return RunFacts(
+        name=path.name,
+        path=path,
+        config=config,
+        stages=4,
+        total_steps=steps,
+        steps_per_epoch=4,
+        start_step=0,
+        started=100.0,
+    )
 
 
-def recorder(folder: Path, steps: int = 1, file: StringIO | None = None, *observers: Any) -> Recorder:
+def recorder(folder: Path, steps: int = 1, file: StringIO | None = None, *observers: Any, start: int = 0) -> Recorder:
     """Writes to `folder`, shows the run in `file`, and tells `observers`."""
-    progress, metrics = Progress(Terminal(Console(file=file or StringIO(), width=200))), RunMetrics()
-    told = Observers([metrics, progress, *observers], print)
+    active = ActiveAlarms()
+    progress = Progress(Console(RichConsole(file=file or StringIO(), width=200)), active)
+    metrics = RunMetrics(active)
+    told = Observers([metrics, progress, *observers], print, active.event)
     told.run_started(facts(folder, steps))
-    return Recorder(folder / "metrics.jsonl", 0, steps, metrics=metrics, progress=progress, observers=told)
+    return Recorder(
+        folder / "metrics.jsonl",
+        start_step=start,
+        total_steps=steps,
+        metrics=metrics,
+        progress=progress,
+        observers=told,
+    )
 
 
 def report(stage: int, step: int, **values: Any) -> StepReport:
@@ -58,3 +78,9 @@ class Witness:
 
     def of(self, what: str) -> list[Any]:
         return [word for kind, word in self.told if kind == what]
+
+
+def read_steps(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """All lines of `metrics.jsonl`, and the notes."""
+    notes: list[str] = []
+    return list(each_step(path, notes)), notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,23 @@ from typing import Any
 import pytest
 
 from tests.observing.clock import Clock
+from workers.observing.active_alarms import ActiveAlarms
+from workers.observing.amounts import MissingAmounts
+from workers.observing.downsampler import MAX_COLUMNS
+from workers.observing.history_file import WHOLE_BYTES, sampled_steps
 from workers.observing.live import History
 from workers.observing.live import document as document_module
 from workers.observing.live import history as history_module
-from workers.observing.live.buckets import MAX_COLUMNS
-from workers.observing.live.refill import WHOLE_BYTES, sampled_steps
 from workers.observing.observer import Event, RunFacts
 
 
 def facts(path: Path, start_step: int = 0, stages: int = 2) -> RunFacts:
     return RunFacts(
-        "digits",
-        path,
-        {"seed": 0, "link": {"depth": 2}},
-        stages,
-        1000,
+        name="digits",
+        path=path,
+        config={"seed": 0, "link": {"depth": 2}},
+        stages=stages,
+        total_steps=1000,
         steps_per_epoch=10,
         start_step=start_step,
         started=50.0,
@@ -56,19 +59,35 @@ def line(step: int, *stages: dict[str, Any], **others: Any) -> dict[str, Any]:
     return {**head, "stages": list(stages) or [stage(1, step), stage(2, step)]}
 
 
+class Told(History):
+    """As the recorder and the observers of a run would tell it: with `added` in each line, and after `ActiveAlarms`."""
+
+    def __init__(self, **others: Any) -> None:
+        self._active = ActiveAlarms()
+        super().__init__(self._active, **others)
+        self._missing = MissingAmounts()
+
+    def step_done(self, line: Mapping[str, Any]) -> None:
+        super().step_done(self._missing.fill(dict(line)))
+
+    def event(self, event: Event) -> None:
+        self._active.event(event)
+        super().event(event)
+
+
 def document(history: History) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(history.whole().text)
     return value
 
 
 def started(path: Path, **others: Any) -> History:
-    history = History(**others)
+    history = Told(**others)
     history.run_started(facts(path))
     return history
 
 
 def event(kind: Any, name: str = "starved", stage: int | None = None, at: float = 100.0) -> Event:
-    return Event(at, kind, name, stage, 3, text=f"{name} {at}")
+    return Event(time=at, kind=kind, name=name, stage=stage, step=3, text=f"{name} {at}")
 
 
 def test_a_loss_that_invents_terms_does_not_fill_the_memory(tmp_path: Path) -> None:
@@ -172,7 +191,7 @@ def test_a_run_that_goes_on_is_shown_from_its_first_step(tmp_path: Path) -> None
     write_lines(tmp_path / "metrics.jsonl", [line(step) for step in range(8)])
     (tmp_path / "metrics.jsonl").open("a").write('{"step": 8, "ti')
     write_lines(tmp_path / "events.jsonl", [event("alarm").to_json(), {"kind": "no such"}, event("snapshot").to_json()])
-    history = History()
+    history = Told()
     history.run_started(facts(tmp_path, start_step=6))
     for step in (6, 7):
         again = {"busy": 0.3 * (step - 5), "wait_input": 0.1 * (step - 5), "link_bytes": 500 * (step - 5)}
@@ -190,33 +209,47 @@ def test_a_run_that_goes_on_is_shown_from_its_first_step(tmp_path: Path) -> None
     [
         "[1]", "7", '{"step": 0}', '{"step": 0, "time": NaN, "stages": []}', "\x00\xff",
         '{"step": "0", "time": 1, "stages": []}',
-        '{"step": 0, "time": 1, "stages": [{"stage": 1, "terms": [1]}]}', '{"step": 0, "time": 1, "stages": [5]}',
+        '{"step": 0, "time": 1, "stages": [{"stage": 1.5}]}', '{"step": 0, "time": 1, "stages": [5]}',
         '{"step": -1, "time": 1, "stages": []}', '{"step": true, "time": 1, "stages": []}', "[" * 100_000,
     ],
 )  # fmt: skip
 def test_lines_that_cannot_be_read_are_left_out(tmp_path: Path, damage: str) -> None:
     (tmp_path / "metrics.jsonl").write_text(f"{damage}\n{json.dumps(line(1))}\n", errors="surrogateescape")
-    history = History()
+    history = Told()
     history.run_started(facts(tmp_path, start_step=5))
     assert document(history)["steps"] == [1]
 
 
-def test_a_long_file_is_read_in_parts(tmp_path: Path) -> None:
+def test_of_a_line_with_odd_values_the_numbers_are_shown(tmp_path: Path) -> None:
+    odd = stage(1, 0, terms=[1], online={"linear": 10**400}, added=7, link_bytes="many")
+    write_lines(tmp_path / "metrics.jsonl", [line(0, odd, {"stage": 0, "loss": 1.0}, added={"seconds": "2"})])
+    history = History(ActiveAlarms())
+    history.run_started(facts(tmp_path, start_step=5))
+    columns = document(history)["columns"]
+    assert (columns["1"]["loss"], columns["1"]["busy"]) == ([1.0], [0.3])
+    assert not {"link_bytes", "term:0", "online:linear"} & columns["1"].keys()
+    assert "step_seconds" not in columns["0"]
+
+
+def test_a_long_file_is_read_in_parts_which_add_up_to_the_whole(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    padding = {"note": "x" * 2000}
+    more = {"note": "x" * 2000, "added": {"seconds": 2.0}}
     steps = WHOLE_BYTES * 2 // 2000
     with path.open("w") as file:
         for step in range(steps):
-            file.write(json.dumps({**line(step), **padding}) + "\n")
-    found = [one["step"] for one in sampled_steps(path, steps)]
+            file.write(json.dumps({**line(step, stage(1, step, added={"busy": 0.3})), **more}) + "\n")
+    lines = sampled_steps(path, steps)
+    found = [one["step"] for one in lines]
     assert found[0] == 0
     assert steps - 10 < found[-1] < steps
     assert len(found) == len(set(found)) <= 2048
     assert max(after - before for before, after in pairwise(found)) < 20
+    assert sum(one["stages"][0]["added"]["busy"] for one in lines) == pytest.approx(0.3 * (found[-1] + 1))
+    assert sum(one["added"].get("seconds", 0) for one in lines) == pytest.approx(2.0 * found[-1])
 
 
 def test_a_history_without_files_begins_empty(tmp_path: Path) -> None:
-    history = History()
+    history = Told()
     assert document(history)["facts"] is None
     history.run_started(facts(tmp_path / "none", start_step=4))
     assert document(history)["steps"] == []
@@ -224,10 +257,17 @@ def test_a_history_without_files_begins_empty(tmp_path: Path) -> None:
 
 
 def test_a_configuration_with_an_infinite_number_is_still_json(tmp_path: Path) -> None:
-    history = History()
+    history = Told()
     history.run_started(
         RunFacts(
-            "x", tmp_path, {"clip": float("inf"), "at": tmp_path}, 1, 1, steps_per_epoch=1, start_step=0, started=100.0
+            name="x",
+            path=tmp_path,
+            config={"clip": float("inf"), "at": tmp_path},
+            stages=1,
+            total_steps=1,
+            steps_per_epoch=1,
+            start_step=0,
+            started=100.0,
         )
     )
     assert document(history)["facts"]["config"] == {"clip": "Infinity", "at": str(tmp_path)}

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
-from workers.observing.history_file import read_events, read_steps
+from tests.observing.recorders import read_steps
+from workers.observing.history_file import read_events
 
 GOOD = {"step": 0, "time": 1.5, "stages": [{"stage": 1}]}
+READ = {**GOOD, "added": {}, "stages": [{"stage": 1, "added": {}}]}
+"""The same line as a reader has it."""
 
 
 def of(folder: Path, *lines: str) -> Path:
@@ -48,7 +51,7 @@ def test_a_line_that_is_no_object_is_named(tmp_path: Path) -> None:
 
 def test_a_last_line_that_is_still_being_written_is_left_out_and_said(tmp_path: Path) -> None:
     path = of(tmp_path, json.dumps(GOOD) + "\n", '{"step": 1, "ti')
-    assert read_steps(path) == ([GOOD], ["the last line of metrics.jsonl, number 2, is cut short and left out"])
+    assert read_steps(path) == ([READ], ["the last line of metrics.jsonl, number 2, is cut short and left out"])
 
 
 def test_a_run_without_steps_and_one_without_events(tmp_path: Path) -> None:

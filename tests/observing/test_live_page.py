@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.config import MetricsConfig
 from tests.observing.browser import Sight
-from tests.observing.test_history import event, line, stage
+from tests.observing.test_history import Told, event, line, stage
 from tests.recovery import faults, pause
 from tests.runs import LIMIT, start, wait_for_steps
 from tests.waiting import wait_until
@@ -94,10 +94,19 @@ def background(sight: Sight) -> str:
 
 
 def made_up(path: Path, stages: int, steps: int, **config: Any) -> History:
-    history = History()
+    history = Told()
     settings = {"link": {"kind": "queue", "depth": 2}, "data": {"name": EVIL, "batch_size": 64}, **config}
     history.run_started(
-        RunFacts(EVIL, path, settings, stages, 1000, steps_per_epoch=10, start_step=0, started=time.time() - 300)
+        RunFacts(
+            name=EVIL,
+            path=path,
+            config=settings,
+            stages=stages,
+            total_steps=1000,
+            steps_per_epoch=10,
+            start_step=0,
+            started=time.time() - 300,
+        )
     )
     for step in range(steps):
         history.step_done(made_up_line(step, stages))
@@ -178,8 +187,19 @@ def test_a_run_that_vanishes_is_said_to_be_out_of_reach_quietly(tmp_path: Path, 
 
 
 def test_curves_that_become_coarser_go_on(tmp_path: Path, browser: Browser) -> None:
-    history = History(max_rows=16)
-    history.run_started(RunFacts("x", tmp_path, {}, 1, 1000, steps_per_epoch=10, start_step=0, started=time.time()))
+    history = Told(max_rows=16)
+    history.run_started(
+        RunFacts(
+            name="x",
+            path=tmp_path,
+            config={},
+            stages=1,
+            total_steps=1000,
+            steps_per_epoch=10,
+            start_step=0,
+            started=time.time(),
+        )
+    )
     with serve(history) as server:
         sight = Sight(browser, server.url)
         for step in range(200):

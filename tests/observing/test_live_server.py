@@ -16,6 +16,7 @@ from pipeline.config import MetricsConfig
 from pipeline.errors import ConfigError
 from tests.observing.visitors import Server, ask, port_of, running
 from tests.waiting import LIMIT
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.live import History, LiveServer
 
 
@@ -142,7 +143,7 @@ def test_the_history_is_one_json_object(serve: Server, tmp_path: Path) -> None:
 )
 def test_an_address_that_is_none_of_ours_is_an_error(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        LiveServer(MetricsConfig(**settings), CollectorRegistry(), History())
+        LiveServer(MetricsConfig(**settings), CollectorRegistry(), History(ActiveAlarms()))
 
 
 def test_a_port_that_is_taken_is_an_error_at_the_start() -> None:
@@ -153,7 +154,7 @@ def test_a_port_that_is_taken_is_an_error_at_the_start() -> None:
         with pytest.raises(
             ConfigError, match=rf"^metrics\.port: port {port} of 127\.0\.0\.1 is taken\. .*metrics\.port=0"
         ):
-            LiveServer(MetricsConfig(port=port), CollectorRegistry(), History())
+            LiveServer(MetricsConfig(port=port), CollectorRegistry(), History(ActiveAlarms()))
 
 
 def test_ipv6_is_served_where_there_is_one(serve: Server) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.observing.browser import Sight
 from tests.observing.clock import Clock
-from tests.observing.test_history import document, line, stage
+from tests.observing.test_history import Told, document, line, stage
 from tests.observing.test_live_page import made_up, made_up_line, serve
 from tests.runs import LIMIT
 from workers.observing.live import History, LiveServer, page_server
@@ -40,13 +40,24 @@ def by_a_clock_of_its_own(browser: Browser, server: LiveServer, now: float | Non
 
 
 def test_before_the_data_set_is_open_there_is_a_word_and_no_empty_boxes(tmp_path: Path, browser: Browser) -> None:
-    history = History()
+    history = Told()
     with serve(history) as server:
         sight = Sight(browser, server.url)
         sight.wait_for_state("starting")
         assert "data set is being opened" in sight.text("#notice")
         assert not sight.page.locator(".card").first.is_visible()
-        history.run_started(RunFacts("x", tmp_path, {}, 1, 10, steps_per_epoch=10, start_step=0, started=time.time()))
+        history.run_started(
+            RunFacts(
+                name="x",
+                path=tmp_path,
+                config={},
+                stages=1,
+                total_steps=10,
+                steps_per_epoch=10,
+                start_step=0,
+                started=time.time(),
+            )
+        )
         sight.wait_for_state("running")
         assert sight.page.locator(".card").first.is_visible()
         assert not sight.page.locator("#notice").is_visible()
@@ -122,8 +133,19 @@ def test_why_a_run_failed_is_the_first_thing_to_read(tmp_path: Path, browser: Br
 
 def ages(path: Path, total: int, age: float, now: float) -> History:
     """20 steps of which the last is so old `now`, in seconds."""
-    history = History()
-    history.run_started(RunFacts("x", path, {}, 2, total, steps_per_epoch=10, start_step=0, started=now - 900))
+    history = Told()
+    history.run_started(
+        RunFacts(
+            name="x",
+            path=path,
+            config={},
+            stages=2,
+            total_steps=total,
+            steps_per_epoch=10,
+            start_step=0,
+            started=now - 900,
+        )
+    )
     for step in range(20):
         history.step_done({**made_up_line(step, 2), "time": now - age - 0.5 * (19 - step)})
     return history
@@ -157,42 +179,6 @@ def test_a_browser_whose_clock_is_wrong_still_knows_how_old_a_step_is(
         sight.page.close()
 
 
-def legend(sight: Sight, number: int) -> str:
-    return str(sight.page.locator("section[aria-label=Loss] .legend li").nth(number).inner_text())
-
-
-def test_a_loss_that_is_not_finite_is_said_and_leaves_a_gap(tmp_path: Path, browser: Browser) -> None:
-    history = made_up(tmp_path, 2, 20)
-    for step in range(20, 25):
-        broken: dict[str, Any] = {"loss": None, "skipped": step - 19}
-        history.step_done(line(step, stage(1, step, **broken), stage(2, step, loss=None), time=time.time()))
-    with serve(history) as server:
-        sight = Sight(browser, server.url)
-        sight.wait_for_state("running")
-        assert "not finite" in sight.text(".hop:nth-child(2) .facts")
-        assert "frozen" in sight.text(".hop:nth-child(3) .facts")
-        assert legend(sight, 0).endswith("at step 19"), "an old value is not that of now"
-        chart = sight.page.locator("section[aria-label=Loss] .chart")
-        chart.focus()
-        chart.press("End")
-        assert legend(sight, 0).endswith("–")
-        sight.page.get_by_role("button", name="ReplayBuffer", exact=True).first.click()
-        sight.page.close()
-
-
-def test_a_logarithm_of_nothing_is_said(tmp_path: Path, browser: Browser) -> None:
-    history = made_up(tmp_path, 1, 0)
-    for step in range(5):
-        history.step_done(line(step, stage(1, step, loss=-2.0), time=time.time()))
-    with serve(history) as server:
-        sight = Sight(browser, server.url)
-        sight.wait_for_state("running")
-        sight.page.get_by_role("button", name="ReplayBuffer", exact=True).first.click()
-        assert "Nothing is above 0" in sight.text("section[aria-label=Loss]")
-        assert sight.console == []
-        sight.page.close()
-
-
 def test_stages_of_one_process_have_no_queue_between_them(tmp_path: Path, browser: Browser) -> None:
     with serve(made_up(tmp_path, 5, 20, processes=2)) as server:  # stages 1-2 and 3-5
         sight = Sight(browser, server.url)
@@ -203,68 +189,20 @@ def test_stages_of_one_process_have_no_queue_between_them(tmp_path: Path, browse
         sight.page.close()
 
 
-def test_steps_that_are_reported_in_one_breath_do_not_look_fast(tmp_path: Path, browser: Browser) -> None:
-    history, now = made_up(tmp_path, 2, 0), time.time()
-    for step, moment in enumerate((now - 10, now, now + 0.001)):  # 500 bytes each
-        history.step_done({**made_up_line(step, 2), "time": moment})
-    with serve(history) as server:
-        sight = Sight(browser, server.url)
-        sight.wait_for_state("running")
-        sight.page.locator("section[aria-label=Links]").scroll_into_view_if_needed()
-        sight.wait("document.querySelector('section[aria-label=Links] canvas') !== null")
-        label = sight.page.locator("section[aria-label=Links] .chart").get_attribute("aria-label") or ""
-        assert "stage 1 100 B/s" in label
-        sight.page.close()
-
-
-def test_a_part_of_the_run_can_be_seen_and_left_again(tmp_path: Path, browser: Browser) -> None:
-    with serve(made_up(tmp_path, 2, 20)) as server:
-        sight = Sight(browser, server.url)
-        sight.wait_for_state("running")
-        whole = sight.page.get_by_role("button", name="Show the whole run")
-        assert not whole.is_visible()
-        area = sight.page.locator("section[aria-label=Loss] .u-over").bounding_box()
-        assert area is not None
-        sight.page.mouse.move(area["x"] + 100, area["y"] + 50)
-        sight.page.mouse.down()
-        sight.page.mouse.move(area["x"] + 400, area["y"] + 50, steps=5)
-        sight.page.mouse.up()
-        whole.click()
-        assert not whole.is_visible()
-        sight.page.close()
-
-
-def test_numbers_of_any_size_fit_and_ticks_differ(tmp_path: Path, browser: Browser) -> None:
-    history = History(max_rows=16)
-    history.run_started(
-        RunFacts("x", tmp_path, {}, 2, 10_000_000, steps_per_epoch=100_000, start_step=0, started=time.time() - 9e6)
-    )
-    for step in range(0, 9_000_000, 100_003):
-        history.step_done({**made_up_line(step, 2), "images_per_second": 123_456.7, "eta_seconds": 3.3e7})
-    with serve(history) as server:
-        sight = Sight(browser, server.url)
-        sight.wait_for_state("running")
-        wide = (
-            "[...document.querySelectorAll('.figure p')].filter((one) => one.scrollWidth > one.clientWidth + 1).length"
-        )
-        assert sight.value(wide) == 0
-        assert "each point is the mean of 1048576 steps" in sight.text("section[aria-label=Loss]").replace("\u202f", "")
-        ticks = "import('/static/format.js').then((all) => [{}])"
-        cases = {
-            "all.tick(1.5e-4, 5e-5)": "1.5e-4", "all.tick(1e-4, 5e-5)": "1e-4", "all.tick(4.5e29, 5e28)": "4.5e29",
-            "all.tick(2.30255, 5e-5)": "2.30255", "all.tick(1500000, 250000)": "1.5M", "all.tick(12500, 2500)": "12.5k",
-            "all.tick(0, 10)": "0", "all.tick(40, 10)": "40", "all.tick(-0.25, 0.05)": "-0.25",
-            "all.tick(0.001)": "0.001",
-            "all.shareTick(0.9995, 0.0005)": "99.95 %", "all.shareTick(0.4, 0.2)": "40 %",
-        }  # fmt: skip
-        assert sight.value(ticks.format(", ".join(cases))) == list(cases.values())
-        assert sight.console == []
-        sight.page.close()
-
-
 def test_where_the_time_went_is_told_of_the_whole_run_when_it_is_over(tmp_path: Path, browser: Browser) -> None:
-    history = History()
-    history.run_started(RunFacts("x", tmp_path, {}, 1, 4, steps_per_epoch=4, start_step=0, started=time.time()))
+    history = Told()
+    history.run_started(
+        RunFacts(
+            name="x",
+            path=tmp_path,
+            config={},
+            stages=1,
+            total_steps=4,
+            steps_per_epoch=4,
+            start_step=0,
+            started=time.time(),
+        )
+    )
     for step in range(4):  # in the second half, in which nothing more is fed, nobody waits
         spent = {"busy": float(step + 1), "wait_input": 3.0 * min(step + 1, 2), "wait_output": 0.0}
         history.step_done(line(step, stage(1, step, **spent), time=100.0 + 20 * step))

@@ -19,6 +19,7 @@ from tests.observing.clock import Clock
 from tests.observing.test_history import event, line
 from tests.observing.visitors import Server, Stream, ask, cursor, port_of, running
 from tests.waiting import LIMIT, wait_until
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.live import History, LiveServer, page_server
 from workers.observing.live import answers as answering
 from workers.observing.live import server as serving
@@ -86,7 +87,10 @@ def test_closing_tells_open_pages(tmp_path: Path) -> None:
 
 
 def test_closing_waits_a_moment_and_no_longer_for_a_page_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, server = Clock(monkeypatch, serving), LiveServer(MetricsConfig(), CollectorRegistry(), History())
+    clock, server = (
+        Clock(monkeypatch, serving),
+        LiveServer(MetricsConfig(), CollectorRegistry(), History(ActiveAlarms())),
+    )
     assert server._server.streams.take()
     end = clock.now + serving.GOODBYE_SECONDS
     server.close()

@@ -17,10 +17,12 @@ from tests.runs import ROOT
 from tests.waiting import LIMIT
 from workers.control.step_report import StepReport
 from workers.feed import FeedMeasures
+from workers.observing.active_alarms import ActiveAlarms
+from workers.observing.amounts import STAGE_TOTALS
 from workers.observing.catalogue import CATALOGUE, STAGE, reference
 from workers.observing.live import History, LiveServer
 from workers.observing.metrics import RunMetrics
-from workers.observing.observer import ALARMS, Event
+from workers.observing.observer import ALARMS, Event, Observers
 
 OF_RUN = {"onward_samples_total": 128, "onward_epoch": 3, "onward_images_per_second": 12.5, "onward_run_steps": 6}
 """What is served of the run that is made up below."""
@@ -64,32 +66,26 @@ def held(metrics: RunMetrics) -> Values:
 
 
 def test_everything_a_run_reports_is_served(tmp_path: Path) -> None:
-    metrics = RunMetrics()
+    metrics = RunMetrics(ActiveAlarms())
     metrics.run_started(facts(tmp_path / "my_run", 6))
     for step, busy in enumerate([1.0, 2.5]):
         for stage in (1, 2):
             metrics.stage_report(report(stage, step, busy), 1000.0 + step)
-        spent = {"decode": 2.0 * step, "blur": 1.0 + step}
-        metrics.feed_measured(
-            FeedMeasures(
-                wait_seconds=0.5 * (step + 1),
-                images=64 * (step + 2),
-                seconds=spent,
-                restarts=step,
-                skipped=3 * step,
-                memory_bytes=4096,
+            metrics.add(
+                stage, {"busy": 1.25, "wait_input": 0.125, "wait_output": 0.0625, "skipped": 1, "link_bytes": 500}
             )
-        )
+        feed = {"wait_seconds": 0.5, "images": 96, "restarts": step, "skipped": 3 * step, "decode": 1.0, "blur": 0.5}
+        metrics.feed_measured(FeedMeasures(seconds={"decode": 9.0, "blur": 9.0}, memory_bytes=4096), feed)
         metrics.step_done(line(step))
     metrics.snapshot_written(2, 0.2)
-    with LiveServer(MetricsConfig(), metrics.registry, History()) as server:
+    with LiveServer(MetricsConfig(), metrics.registry, History(ActiveAlarms())) as server:
         values = scrape(server.metrics_url)
     stage = (("replica", "0"), ("stage", "2"))
     assert {name: values[name, ()] for name in OF_RUN} == OF_RUN
     assert values["onward_feed_wait_seconds_total", ()] == 1.0
     assert values["onward_feed_images_total", ()] == 192
     assert values["onward_feed_seconds_total", (("part", "decode"),)] == 2.0
-    assert values["onward_feed_seconds_total", (("part", "blur"),)] == 2.0
+    assert values["onward_feed_seconds_total", (("part", "blur"),)] == 1.0
     assert values["onward_feed_restarts_total", ()] == 1
     assert values["onward_feed_skipped_total", ()] == 3
     assert values["onward_feed_memory_bytes", ()] == 4096
@@ -119,7 +115,7 @@ def test_everything_a_run_reports_is_served(tmp_path: Path) -> None:
 
 def test_memory_of_a_gpu_stands_beside_that_of_the_process() -> None:
     """No other test of a whole run can have any, where there is no GPU."""
-    metrics = RunMetrics()
+    metrics = RunMetrics(ActiveAlarms())
     metrics.stage_report(replace(report(1, 0, 1.0), cuda_bytes=2**20), 0.0)
     found = {labels: value for (name, labels), value in held(metrics).items() if name == "onward_process_memory_bytes"}
     kinds = {dict(labels)["kind"]: value for labels, value in found.items()}
@@ -128,7 +124,7 @@ def test_memory_of_a_gpu_stands_beside_that_of_the_process() -> None:
 
 def test_what_is_rare_is_there_from_the_start(tmp_path: Path) -> None:
     """Prometheus sees no increase of a counter that begins later."""
-    metrics = RunMetrics()
+    metrics = RunMetrics(ActiveAlarms())
     metrics.run_started(facts(tmp_path))
     values = held(metrics)
     for name in ("onward_restarts_total", "onward_skipped_steps_total", "onward_online_skipped_steps_total"):
@@ -140,19 +136,21 @@ def test_what_is_rare_is_there_from_the_start(tmp_path: Path) -> None:
 
 
 def test_a_run_of_one_process_has_no_links(tmp_path: Path) -> None:
-    metrics = RunMetrics()
+    metrics = RunMetrics(ActiveAlarms())
     metrics.run_started(facts(tmp_path, runtime="serial"))
     metrics.stage_report(report(2, 0, 1.0), 0.0)
+    metrics.add(2, dict.fromkeys(STAGE_TOTALS, 1.0))
     values = held(metrics)
     assert not [name for name, _ in values if name.startswith("onward_link_")]
     assert [dict(labels)["link"] for name, labels in values if name == "onward_run_info"] == ["none"]
 
 
 def test_there_is_no_link_within_a_process(tmp_path: Path) -> None:
-    metrics = RunMetrics()
+    metrics = RunMetrics(ActiveAlarms())
     metrics.run_started(facts(tmp_path, processes=2))
     for stage in range(1, 5):
         metrics.stage_report(report(stage, 0, 1.0), 0.0)
+        metrics.add(stage, dict.fromkeys(STAGE_TOTALS, 1.0))
     found: dict[str, set[str]] = {}
     for name, labels in held(metrics):
         if name.startswith("onward_link_"):
@@ -165,14 +163,17 @@ def test_there_is_no_link_within_a_process(tmp_path: Path) -> None:
 
 def test_before_the_run_has_begun_nobody_knows_when_it_ends() -> None:
     """The page is served while the data set is opened, which may take minutes."""
-    assert isnan(held(RunMetrics())["onward_eta_seconds", ()])
+    assert isnan(held(RunMetrics(ActiveAlarms()))["onward_eta_seconds", ()])
 
 
 def test_an_alarm_is_raised_while_any_stage_has_it() -> None:
-    metrics = RunMetrics()
+    active = ActiveAlarms()
+    metrics = RunMetrics(active)
 
     def say(kind: str, stage: int) -> tuple[float, float]:
-        metrics.event(Event(0.0, kind, "collapse", stage, 1, text="."))  # type: ignore[arg-type]
+        Observers([metrics], print, active.event).event(
+            Event(time=0.0, kind=kind, name="collapse", stage=stage, step=1, text=".")
+        )  # type: ignore[arg-type]
         values, labels = held(metrics), (("alarm", "collapse"),)
         return values["onward_alarm", labels], values["onward_alarms_total", labels]
 
@@ -180,17 +181,6 @@ def test_an_alarm_is_raised_while_any_stage_has_it() -> None:
     assert say("alarm", 2) == (1, 2)
     assert say("cleared", 1) == (1, 2)
     assert say("cleared", 2) == (0, 2)
-
-
-def test_totals_of_a_stage_that_comes_back_begin_at_0_again() -> None:
-    metrics = RunMetrics()
-    metrics.stage_report(report(1, 5, 10.0), 0.0)
-    metrics.event(Event(0.0, "restart", "restart", 1, 3, text="."))
-    metrics.stage_report(report(1, 6, 2.0), 0.0)
-    stage = (("replica", "0"), ("stage", "1"))
-    values = held(metrics)
-    assert values["onward_stage_busy_seconds_total", stage] == 12.0
-    assert values["onward_restarts_total", stage] == 1
 
 
 def test_a_step_that_is_skipped_once_more_after_a_restart_counts_once(tmp_path: Path) -> None:
@@ -205,26 +195,16 @@ def test_a_step_that_is_skipped_once_more_after_a_restart_counts_once(tmp_path: 
         made.batch_sent(step, 0, 64, 2)
     with made:
         assert skipped((0, 0), (1, 0), (2, 1), (3, 2)) == 2
-        made.metrics.event(Event(0.0, "restart", "restart", 1, 1, text="."))
+        made.metrics.event(Event(time=0.0, kind="restart", name="restart", stage=1, step=1, text="."))
         assert skipped((1, 0), (2, 1), (3, 2)) == 2, "the same steps as before"
         assert skipped((4, 2)) == 2
         assert skipped((5, 3)) == 3
 
 
-def test_the_feed_of_a_process_that_was_restarted_begins_anew() -> None:
-    metrics = RunMetrics()
-    for images, spent in [(64, 2.0), (128, 4.0), (32, 0.5), (64, 1.0)]:
-        metrics.feed_measured(FeedMeasures(images=images, wait_seconds=spent, seconds={"crop": spent}))
-    values = held(metrics)
-    assert values["onward_feed_images_total", ()] == 128 + 64
-    assert values["onward_feed_wait_seconds_total", ()] == 4.0 + 1.0
-    assert values["onward_feed_seconds_total", (("part", "crop"),)] == 4.0 + 1.0
-
-
 def test_what_is_not_in_the_catalogue_cannot_be_made() -> None:
     with pytest.raises(KeyError):
-        RunMetrics()._set("onward_moon_phase", 0.5)
-    families = {family.name for family in RunMetrics().registry.collect()}
+        RunMetrics(ActiveAlarms())._set("onward_moon_phase", 0.5)
+    families = {family.name for family in RunMetrics(ActiveAlarms()).registry.collect()}
     assert families == {metric.name.removesuffix("_total") for metric in CATALOGUE}
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.observing.recorders import read_steps
 from tests.recovery import fault, faults, pause
 from tests.runs import LIMIT, report, start, train, wait_for_steps
 from tests.waiting import wait_until
 from workers.observing.catalogue import CATALOGUE
-from workers.observing.history_file import read_events, read_steps
+from workers.observing.history_file import read_events
 
 pytestmark = pytest.mark.timeout(3 * LIMIT)
 ON = (
@@ -107,6 +108,10 @@ def test_what_happened_is_written_down(observed: Observed) -> None:
             assert stage["memory_bytes"] > 2**26
             assert stage["cuda_bytes"] is None
     assert all(stage["snapshot_seconds"] > 0 for stage in lines[-1]["stages"])
+    for found in report(observed.folder)["stages"]:
+        own = sum(line["stages"][found["stage"] - 1]["added"].get("busy", 0) for line in lines)
+        if found["stage"] != 2:  # which did some of its steps twice
+            assert found["busy_seconds"] == pytest.approx(own, abs=1e-4), "a line rounds"
     events, notes = read_events(run / "events.jsonl")
     assert notes == []
     (restart,) = [event for event in events if event.kind == "restart"]

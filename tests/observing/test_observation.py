@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console as RichConsole
 
 from pipeline.errors import ConfigError, UserError
 from tests.observing.recorders import Witness
@@ -20,13 +20,13 @@ from workers.coordinator.observers import Observation
 from workers.observing.event_log import EventLog
 from workers.observing.history_file import read_events
 from workers.observing.observer import Event
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
 from workers.run.files import RunDir
 
 
 def observation(folder: Path, start_step: int = 0, **sections: Any) -> tuple[Observation, Witness, io.StringIO]:
     shown, witness = io.StringIO(), Witness()
-    terminal = Terminal(Console(file=shown, width=200))
+    terminal = Console(RichConsole(file=shown, width=200))
     made = Observation(small_config(**sections), RunDir(folder), terminal, start_step)
     made.observers.add(witness)
     return made, witness, shown
@@ -92,7 +92,7 @@ def test_why_it_failed_is_written_down_before_the_observers_are_told(tmp_path: P
     error = RunFailed(FailureReport("stage 1", 2, "died", "SIGKILL"))
     config = small_config(metrics={"enabled": False})
     made = Observation(
-        config, RunDir(tmp_path), Terminal(Console(file=io.StringIO())), failed=lambda error: told.append(str(error))
+        config, RunDir(tmp_path), Console(RichConsole(file=io.StringIO())), failed=lambda error: told.append(str(error))
     )
 
     class Slow(Witness):
@@ -129,7 +129,7 @@ def test_a_run_that_did_not_begin_does_not_end(tmp_path: Path) -> None:
 def test_a_run_that_goes_on_ends_the_alarms_of_the_one_before(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     for kind, name, stage in (("alarm", "silent", 2), ("alarm", "collapse", 1), ("cleared", "collapse", 1)):
-        log.event(Event(1.0, kind, name, stage, 3, text="."))  # type: ignore[arg-type]
+        log.event(Event(time=1.0, kind=kind, name=name, stage=stage, step=3, text="."))  # type: ignore[arg-type]
     made, witness, _ = observation(tmp_path, start_step=4)
     with made:
         made.begin(12, 4)

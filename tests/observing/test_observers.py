@@ -13,19 +13,19 @@ import pytest
 
 from pipeline.errors import UserError
 from tests.observing.clock import Clock
-from tests.observing.recorders import Witness, facts, recorder, report
+from tests.observing.recorders import Witness, facts, read_steps, recorder, report
 from tests.waiting import LIMIT
 from workers.control.failures import FailureReport, Interrupted, RunFailed
 from workers.control.validation import MalformedMessage
 from workers.coordinator import throughput as pace
 from workers.coordinator.observers import outcome_of
 from workers.observing.event_log import EventLog
-from workers.observing.history_file import read_events, read_steps
+from workers.observing.history_file import read_events
 from workers.observing.observer import Event, Observers
 
 PACES = [{"images_per_second": 0.0, "eta_seconds": None}, {"images_per_second": 32.0, "eta_seconds": 2.0}]
 """Of two steps of three, 64 images each, two seconds apart."""
-EVENT = Event(12.5, "alarm", "collapse", 2, 7, text="stage 2: its features have collapsed")
+EVENT = Event(time=12.5, kind="alarm", name="collapse", stage=2, step=7, text="stage 2: its features have collapsed")
 
 
 class Failing(Witness):
@@ -45,7 +45,7 @@ def test_an_observer_that_fails_is_told_nothing_more_and_the_others_are() -> Non
     observers.run_ended("done")
     assert len(failing.told) == 1
     assert steady.told == [*(("step", {"step": step}) for step in range(3)), ("ended", "done")]
-    assert said == ["Failing failed (ZeroDivisionError: no such step) and is told nothing more"]
+    assert said == ["Failing failed (ZeroDivisionError: no such step) and is not called again"]
 
 
 def test_a_terminal_that_is_gone_does_not_end_the_run() -> None:
@@ -110,6 +110,7 @@ def test_a_line_of_metrics_says_all_that_was_promised(tmp_path: Path, monkeypatc
         "stage": 2, "step": 1, "loss": 0.5, "terms": {}, "learning_rate": 0.1, "skipped": 0, "busy": 2.0,
         "wait_input": 0.0, "wait_output": 0.0, "queue_depth": 1, "link_bytes": 10, "gradient_norm": 4.0,
         "update_norm": None, "memory_bytes": 10**9, "cuda_bytes": None, "snapshot_seconds": 0.25,
+        "added": {"busy": 1.0},
     }  # fmt: skip
     assert last["stages"][0]["snapshot_seconds"] is None
 

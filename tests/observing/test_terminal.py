@@ -10,15 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from rich.console import Console as RichConsole
 
 from launch.processes.fork_client import Forked
 from tests.observing.clock import Clock
 from tests.observing.made_up import alarm, facts, line, stage
 from tests.observing.screens import Screen, on_a_terminal
 from tests.runs import LIMIT, session_server
+from workers.observing.active_alarms import ActiveAlarms
+from workers.observing.terminal import drawing
 from workers.observing.terminal import progress as progress_module
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
 from workers.observing.terminal.progress import Progress
 from workers.observing.terminal.verbosity import Verbosity
 
@@ -45,7 +47,7 @@ def told(
 ) -> list[str]:
     """What is written to a file; `pause` is called before every step."""
     file = io.StringIO()
-    with Progress(Terminal(Console(file=file, width=60), verbosity)) as progress:
+    with Progress(Console(RichConsole(file=file, width=60), verbosity), ActiveAlarms()) as progress:
         progress.run_started(facts())
         for step in range(steps):
             pause(step)
@@ -108,10 +110,10 @@ def test_a_terminal_without_colours_or_unicode() -> None:
 
 
 def test_it_is_redrawn_a_few_times_a_second_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 2 <= progress_module.REFRESH_PER_SECOND <= 10
-    monkeypatch.setattr(progress_module, "REFRESH_PER_SECOND", 1e-6)  # the next time is a week away
+    assert 2 <= drawing.REFRESH_PER_SECOND <= 10
+    monkeypatch.setattr(drawing, "REFRESH_PER_SECOND", 1e-6)  # the next time is a week away
     file = io.StringIO()
-    with Progress(Terminal(Console(file=file, width=80, force_terminal=True))) as progress:
+    with Progress(Console(RichConsole(file=file, width=80, force_terminal=True)), ActiveAlarms()) as progress:
         progress.run_started(facts())
         for step in range(800):
             progress.step_done(line(step, [stage(1, step)]))
@@ -157,8 +159,8 @@ def test_a_bad_end_leaves_the_terminal_clean(tmp_path: Path, end: str) -> None:
 
 
 def test_a_board_that_cannot_be_drawn_ends_no_run(caplog: pytest.LogCaptureFixture) -> None:
-    console = Console(file=io.StringIO(), width=80, force_terminal=True)
-    with Progress(Terminal(console)) as progress:
+    console = RichConsole(file=io.StringIO(), width=80, force_terminal=True)
+    with Progress(Console(console), ActiveAlarms()) as progress:
         progress.run_started(facts())
         progress.step_done(line(0, [stage(1, 0)]))
         progress._board._line = {"step": "damaged"}  # type: ignore[union-attr]

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console as RichConsole
 
 from pipeline.errors import UserError
 from tests.observing.made_up import alarm, facts, line, stage
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.observer import Event
 from workers.observing.terminal.board import Board
-from workers.observing.terminal.console import Terminal
-from workers.observing.terminal.shares import WINDOW_STEPS, StageClock
+from workers.observing.terminal.console import Console
+from workers.observing.terminal.shares import StageClock
 from workers.observing.terminal.summary import incidents, print_report, print_summary
 from workers.observing.terminal.verbosity import VARIABLE, Verbosity, take_flags
 from workers.run.files import RunDir
@@ -42,14 +43,16 @@ def report(stages: int = 4, **more: Any) -> dict[str, Any]:
 
 def printed(width: int, verbosity: Verbosity = Verbosity.NORMAL, terminal: bool = True, **more: Any) -> list[str]:
     file = io.StringIO()
-    console = Console(file=file, width=width, force_terminal=terminal, color_system=None)
+    console = RichConsole(file=file, width=width, force_terminal=terminal, color_system=None)
     events = [alarm(1, 3, name="starved"), alarm(2, 5), alarm(2, 9), alarm(2, 9, "cleared"), event("restart", 3)]
-    print_summary(Terminal(console, verbosity), RUN, report(**more), [*events, event("restart", None)], ["a note"])
+    print_summary(Console(console, verbosity), RUN, report(**more), [*events, event("restart", None)], ["a note"])
     return file.getvalue().splitlines()
 
 
 def event(kind: Any, number: int | None) -> Event:
-    return Event(1.0, kind, kind, number, 40, text=f"stage {number} comes back, " + "and so on " * 12)
+    return Event(
+        time=1.0, kind=kind, name=kind, stage=number, step=40, text=f"stage {number} comes back, " + "and so on " * 12
+    )
 
 
 def test_four_stages_fit_a_screen() -> None:
@@ -74,8 +77,8 @@ def test_four_stages_fit_a_screen() -> None:
 @pytest.mark.parametrize("stages", [1, 4, 10, 12])
 def test_more_stages_fit_a_screen_too(stages: int) -> None:
     many = [alarm(number, 5) for number in range(1, 10)]
-    console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True, color_system=None)
-    print_summary(Terminal(console), RUN, report(stages), many, ["a note"])
+    console = RichConsole(file=io.StringIO(), width=80, height=24, force_terminal=True, color_system=None)
+    print_summary(Console(console), RUN, report(stages), many, ["a note"])
     rows = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert sum(-(-len(row) // 80) for row in rows) <= 23, "and the prompt below"
     assert len([row for row in rows if "64.1 → 76.7 +12.6" in row]) == stages
@@ -98,7 +101,7 @@ def test_a_narrow_terminal_gets_a_narrow_table(width: int, last: str) -> None:
 def test_where_there_is_only_ascii() -> None:
     written = io.BytesIO()
     file = io.TextIOWrapper(written, encoding="ascii")  # strict: another sign would raise
-    print_report(Terminal(Console(file=file, width=80)), RUN, report(2))
+    print_report(Console(RichConsole(file=file, width=80)), RUN, report(2))
     file.flush()
     rows = written.getvalue().decode().splitlines()
     assert "|     1 | 64.1 -> 76.7 +12.6 |                 - | 70.5 % |  27.5 % |   2.0 % |" in rows
@@ -119,7 +122,7 @@ def test_a_run_without_probes_or_speed() -> None:
         key: value for key, value in report(2, images_per_second=0.0).items() if key not in ("trained", "seconds")
     }
     values["stages"][1]["skipped"] = 3
-    print_report(Terminal(Console(file=file, width=80)), RUN, values)
+    print_report(Console(RichConsole(file=file, width=80)), RUN, values)
     rows = file.getvalue().splitlines()
     assert rows[0].strip() == "share of time"
     assert "stage 2 skipped 3 steps: loss or gradient not finite" in rows
@@ -135,31 +138,30 @@ def test_only_so_many_incidents_are_told() -> None:
     assert incidents([alarm(None, 3, "snapshot"), alarm(1, 3, "cleared"), event("restart", None)]) == []
 
 
-def test_shares_are_of_the_last_steps_and_begin_anew_with_a_restart() -> None:
+def test_shares_are_of_the_last_20_steps_that_the_documentation_names() -> None:
     watch = StageClock()
     assert watch.shares() is None
-    for step in range(WINDOW_STEPS):
-        watch.step_done({"busy": 0.0, "wait_input": float(step + 1), "wait_output": 0.0})
-    for step in range(WINDOW_STEPS):
-        watch.step_done({"busy": float(step + 1), "wait_input": 20.0, "wait_output": 0.0})
+    watch.step_done({"wait_input": 10.0})
+    for _ in range(19):
+        watch.step_done({"busy": 10.0})
     shares = watch.shares()
     assert shares is not None
-    assert (shares.busy, shares.starved, shares.blocked) == (1.0, 0.0, 0.0)
-    watch.step_done({"busy": 1.0, "wait_input": 1.0, "wait_output": 2.0})
+    assert (shares.busy, shares.starved, shares.blocked) == (0.95, 0.05, 0.0)
+    watch.step_done({"busy": 5.0, "wait_output": 5.0})
     shares = watch.shares()
     assert shares is not None
-    assert (shares.busy, shares.starved, shares.blocked) == (0.25, 0.25, 0.5)
+    assert (shares.busy, shares.starved, shares.blocked) == (0.975, 0.0, 0.025)
 
 
 def drawn(board: Board) -> list[str]:
     file = io.StringIO()
-    Console(file=file, width=80, height=24, force_terminal=True, color_system=None).print(board)
+    RichConsole(file=file, width=80, height=24, force_terminal=True, color_system=None).print(board)
     return file.getvalue().splitlines()
 
 
 @pytest.mark.parametrize("reached", [[1], [1, 2], [2]])
 def test_stages_that_a_batch_does_not_reach_keep_their_line(reached: list[int]) -> None:
-    board = Board(facts(stages=3))
+    board = Board(facts(stages=3), ActiveAlarms())
     assert drawn(board) == [], "nothing before the first step"
     board.step_done(line(4, [stage(number, 4, loss=None) for number in reached]))
     rows = {int(row[1:6]): row.split() for row in drawn(board)[2:]}
@@ -170,14 +172,15 @@ def test_stages_that_a_batch_does_not_reach_keep_their_line(reached: list[int]) 
 
 
 def test_alarms_are_marked_until_they_are_cleared() -> None:
-    board = Board(facts())
+    active = ActiveAlarms()
+    board = Board(facts(), active)
     board.step_done(line(4, [stage(1, 4), stage(2, 4)]))
-    board.event(alarm(None, 4, name="silent"))
-    board.event(alarm(2, 4))
+    active.event(alarm(None, 4, name="silent"))
+    active.event(alarm(2, 4))
     rows = drawn(board)
     assert [row[0] for row in rows[1:]] == [" ", " ", "!", "!", "!"]
     assert rows[-2:] == ["! run: silent since step 4", "! stage 2: nonfinite since step 4"]
-    board.event(alarm(2, 9, "cleared"))
+    active.event(alarm(2, 9, "cleared"))
     assert [row[0] for row in drawn(board)[1:]] == [" ", " ", " ", "!"]
 
 
@@ -200,17 +203,3 @@ def test_a_rank_cannot_be_both(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="--quiet and --verbose"):
         take_flags(["-v", "a.yaml", "-q"])
     assert Verbosity.asked() is Verbosity.QUIET
-
-
-def test_shares_forget_all_but_the_20_steps_that_the_documentation_names() -> None:
-    watch = StageClock()
-    watch.step_done({"busy": 0.0, "wait_input": 10.0, "wait_output": 0.0})
-    for step in range(19):
-        watch.step_done({"busy": 10.0 * (step + 1), "wait_input": 10.0, "wait_output": 0.0})
-    shares = watch.shares()
-    assert shares is not None
-    assert (shares.busy, shares.starved) == (0.95, 0.05)
-    watch.step_done({"busy": 200.0, "wait_input": 10.0, "wait_output": 0.0})
-    shares = watch.shares()
-    assert shares is not None
-    assert (shares.busy, shares.starved) == (1.0, 0.0)

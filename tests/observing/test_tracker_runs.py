@@ -94,7 +94,7 @@ def test_a_run_that_dies_and_goes_on(tmp_path: Path, own: dict[str, str]) -> Non
     assert [line["loss"] for line in second[1:-1]] == stages
     agrees(tmp_path)
     assert report(tmp_path)["final_digest"] == undisturbed()
-    text = "tracker 'run_trackers:Breaks' failed at step 4 (KeyError: 'loss') and is told nothing more"
+    text = "tracker 'run_trackers:Breaks' failed at step 4 (KeyError: 'loss') and is not called again"
     assert result.stdout.count(text) == 1 + 1, "when it happens, and in the summary"
     events = [event for event in lines(tmp_path / "run" / "events.jsonl") if event["name"] == "tracker"]
     assert text in [event["text"] for event in events]

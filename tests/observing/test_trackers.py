@@ -155,7 +155,7 @@ def test_one_that_fails_is_told_nothing_more_and_the_others_are(own: Any) -> Non
     (event,) = told
     assert (event.kind, event.name, event.stage) == ("note", "tracker", None)
     assert event.text == (
-        "tracker 'own_trackers:Breaks' failed at step 2 (ValueError: the service has gone) and is told nothing more"
+        "tracker 'own_trackers:Breaks' failed at step 2 (ValueError: the service has gone) and is not called again"
     )
     heard = own().heard
     assert [word[1] for word in heard if word[0] == "log"] == [0, 1, 2]
@@ -167,7 +167,7 @@ def test_one_that_fails_at_the_end_is_named(own: Any) -> None:
     told: list[Event] = []
     started("FailsAtTheEnd", told=told).run_ended("done")
     assert [event.text for event in told] == [
-        "tracker 'own_trackers:FailsAtTheEnd' failed at its end (SystemExit: no) and is told nothing more"
+        "tracker 'own_trackers:FailsAtTheEnd' failed at its end (SystemExit: no) and is not called again"
     ]
 
 
@@ -179,7 +179,7 @@ def test_an_interrupt_of_its_own_is_a_failure_too(own: Any, where: str) -> None:
     observer.run_ended("done")  # which does not wait for it, or would say so
     place = "at its end" if where == "end" else "at step 0"
     assert [event.text for event in told] == [
-        f"tracker 'own_trackers:Interrupts' failed {place} (KeyboardInterrupt) and is told nothing more"
+        f"tracker 'own_trackers:Interrupts' failed {place} (KeyboardInterrupt) and is not called again"
     ]
 
 

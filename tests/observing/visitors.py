@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.observing.test_history import facts, line
+from tests.observing.test_history import Told, facts, line
 from tests.waiting import LIMIT
 from workers.observing.live import History, LiveServer
 
@@ -53,7 +53,7 @@ class Stream:
 
 
 def running(path: Path, steps: int = 1) -> History:
-    history = History()
+    history = Told()
     history.run_started(facts(path))
     for step in range(steps):
         history.step_done(line(step))

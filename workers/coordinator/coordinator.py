@@ -24,7 +24,7 @@ from workers.feed import Feed
 from workers.feed.first_stage import NumbersFeed, open_feed
 from workers.links.base import Sender
 from workers.links.rpc_agent import start_agent, stop_agent
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
 from workers.observing.trace import Tracer, trace_of_coordinator
 from workers.run.files import RunDir
 from workers.snapshots.committer import SnapshotCommitter
@@ -56,7 +56,7 @@ class Coordinator:
         *,
         rendezvous: Rendezvous,
         device: torch.device,
-        terminal: Terminal,
+        terminal: Console,
         supervisor: Supervisor,
         start_step: int = 0,
         failed: Callable[[BaseException], object] = lambda error: None,

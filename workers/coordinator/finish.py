@@ -14,35 +14,29 @@ from workers.evaluating.checkpoints import load_network
 from workers.evaluating.feature_source import FeatureSource
 from workers.evaluating.labelled_images import LabelledImages, Progress
 from workers.evaluating.probe_table import ready_stages, scores_of
-from workers.evaluating.progress import ProgressLine
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
+from workers.observing.terminal.drawing import ProgressLine
 from workers.observing.terminal.summary import print_report, print_summary
 from workers.run.files import TO_BE_MEASURED, RunDir, final_digest, read_report, write_json
 from workers.snapshots.weights import save_backbone
 
 
-def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.device, terminal: Terminal) -> None:
+def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.device, terminal: Console) -> None:
     """Everything after the last step; the weights of all stages must have been written."""
     save_backbone(run, config.num_stages)
     report: dict[str, Any] = {
         "runtime": "serial" if config.in_one_process else "pipelined",
         "mode": config.mode,
         "link": config.link.kind,
-        "images": recorder.images,
-        "images_per_second": recorder.images_per_second,
-        "seconds": recorder.progress.seconds,
+        **recorder.report(),
         "final_digest": final_digest(run),
-        "stages": recorder.shares(),
-        "feed": recorder.feed_report(),
     }
     write_json(run.report, report | ({TO_BE_MEASURED: True} if config.evaluation.linear_probe else {}))
     finish_report(config, run, report, device, terminal)
     print_summary(terminal, run, report, recorder.progress.events, recorder.notes())
 
 
-def finish_report(
-    config: Config, run: RunDir, report: dict[str, Any], device: torch.device, terminal: Terminal
-) -> None:
+def finish_report(config: Config, run: RunDir, report: dict[str, Any], device: torch.device, terminal: Console) -> None:
     """Evaluate the blocks of a trained run, and add the results to its report.
 
     Until then the report is marked as incomplete (`TO_BE_MEASURED`), so that an interrupted run resumes here.
@@ -56,18 +50,16 @@ def finish_report(
     write_json(run.report, report)
 
 
-def measure_the_rest(config: Config, run: RunDir, device: torch.device, terminal: Terminal) -> None:
+def measure_the_rest(config: Config, run: RunDir, device: torch.device, terminal: Console) -> None:
     """Complete the report of a run that was trained and then ended during its evaluation."""
     report = {name: value for name, value in (read_report(run) or {}).items() if name != TO_BE_MEASURED}
     finish_report(config, run, report, device, terminal)
     print_report(terminal, run, report)
 
 
-def _measure_with_progress(config: Config, run: RunDir, device: torch.device, terminal: Terminal) -> dict[str, Any]:
+def _measure_with_progress(config: Config, run: RunDir, device: torch.device, terminal: Console) -> dict[str, Any]:
     """The results of `measure`; shows its progress, because large data sets take long."""
-    if terminal.quiet:
-        return measure(config, run, device, note=terminal.warn)
-    with ProgressLine(terminal.console) as progress:
+    with ProgressLine(terminal) as progress:
         return measure(config, run, device, progress.show, terminal.warn)
 
 

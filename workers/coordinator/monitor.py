@@ -219,7 +219,6 @@ class RunMonitor:
                 self.process_lost(event["who"], event["cause"])
 
     def _admit_restarted(self) -> None:
-        """Admit processes that were restarted."""
         if not (awaited := self._restarts.awaited):
             return
         with suppress(ControlTimeout):
@@ -266,6 +265,7 @@ class RunMonitor:
             self._health.remove(restarted)
             self.control.dismiss(restarted)  # the old process may still be connected
         self.snapshots.drop_parts_of(process.stages)
+        self.recorder.restarted(process.stages)
         self.supervisor.restart(names)
         count = f"restart {self._restarts.in_a_row} of {self.config.max_restarts} without a new snapshot"
         text = f"{failure.error()}. It comes back from step {self.snapshots.committed} ({count})"

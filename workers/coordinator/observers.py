@@ -1,4 +1,4 @@
-"""Everything that observes one run, in either runtime, from before its data set is opened to after its report."""
+"""Sets up all observers of a run, in either runtime, from before its data set is opened until after its report."""
 
 from __future__ import annotations
 
@@ -11,49 +11,52 @@ from pipeline.config import Config
 from pipeline.config.secrets import without_secrets
 from workers.control.failures import Interrupted, RunFailed
 from workers.coordinator.recorder import Recorder
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.alarms import Alarms
 from workers.observing.backlog import OldestMissing
 from workers.observing.event_log import EventLog
 from workers.observing.history_file import read_events
 from workers.observing.live import History, LiveServer
 from workers.observing.metrics import RunMetrics
-from workers.observing.observer import Event, EventKind, Observers, RunFacts
-from workers.observing.terminal.console import Terminal
+from workers.observing.observer import Event, EventKind, Observer, Observers, RunFacts
+from workers.observing.terminal.console import Console
 from workers.observing.terminal.progress import Progress
 from workers.observing.trackers import start_trackers
 from workers.run.files import RunDir, write_json
 
 
 class Observation:
-    """Who observes a run; a context manager, at whose end all are told how the run ended.
+    """The observers of a run; a context manager that tells them at its end how the run ended.
 
     Args:
         config: the run.
         run: where it writes.
-        terminal: what the user sees.
+        terminal: the console.
         start_step: the first step of this attempt.
-        failed: called with what has ended the run, before the observers are told, who may take long.
+        failed: called with the error that ended the run, before the observers, which may take long.
     """
 
     def __init__(
         self,
         config: Config,
         run: RunDir,
-        terminal: Terminal,
+        terminal: Console,
         start_step: int = 0,
         failed: Callable[[BaseException], object] = lambda error: None,
     ) -> None:
         self.config, self.run, self.terminal, self.start_step = config, run, terminal, start_step
-        self.metrics, self.progress = RunMetrics(), Progress(terminal)
-        self.history = History()
-        # The history takes up the events of earlier attempts, so it comes before what writes new ones.
-        self.observers = Observers([self.history, EventLog(run.events), self.metrics, self.progress], terminal.warn)
-        self.alarms = Alarms(config, self.observers.event)
+        self._active = ActiveAlarms()
+        self.metrics, self.progress = RunMetrics(self._active), Progress(terminal, self._active)
+        self.history = History(self._active)
+        # The history reads the events of earlier attempts, so it comes before the log that appends new ones.
+        members: list[Observer] = [self.history, EventLog(run.events), self.metrics, self.progress]
+        self.observers = Observers(members, terminal.warn, first=self._active.event)
+        self.alarms = Alarms(config, self.observers.event, self._active)
         self._server: LiveServer | None = None
         self._failed, self._begun = failed, False
 
     def __enter__(self) -> Self:
-        """Serve metrics and page, and write down where.
+        """Serve metrics and page, and write their address to `coordinator.json`.
 
         Raises:
             ConfigError: the address cannot be listened on.
@@ -69,7 +72,7 @@ class Observation:
         return self
 
     def begin(self, total_steps: int, steps_per_epoch: int) -> None:
-        """The data set is open; the first step follows.
+        """Start the observers: the data set is open, and the first step follows.
 
         Raises:
             ConfigError: a tracker cannot be started.
@@ -85,42 +88,43 @@ class Observation:
             start_step=self.start_step,
             started=time.time(),
         )
-        earlier = read_events(self.run.events)[0]
+        for event in read_events(self.run.events)[0]:
+            self._active.event(event)
         self.observers.add(start_trackers(self.config.trackers, facts, self.observers.event))
         self.observers.add(self.alarms)
         self._begun = True
         self.observers.run_started(facts)
-        for name, stage in sorted(_unended(earlier), key=str):
+        for name, stage in sorted(self._active.on, key=str):
             self.post("cleared", name, "its processes were started again", stage)
         if self.start_step:
             self.post("restart", "restart", f"the run goes on after {self.start_step} steps", step=self.start_step)
         self.observers.deliver()
 
     def recorder(self, total_steps: int) -> Recorder:
-        """What the reports of the stages go to."""
+        """The recorder, which receives the reports of the stages."""
         return Recorder(
             self.run.metrics,
-            self.start_step,
-            total_steps,
+            start_step=self.start_step,
+            total_steps=total_steps,
             metrics=self.metrics,
             progress=self.progress,
             observers=self.observers,
         )
 
     def post(self, kind: EventKind, name: str, text: str, stage: int | None = None, step: int | None = None) -> None:
-        """Something has happened just now; called from any thread, told on the main one."""
-        self.observers.post(Event(time.time(), kind, name, stage, step, text=text))
+        """Post an event; may be called from any thread, and is delivered on the main one."""
+        self.observers.post(Event(time=time.time(), kind=kind, name=name, stage=stage, step=step, text=text))
 
     def committed(self, steps: int) -> None:
-        """A snapshot after so many steps is complete; called from any thread."""
+        """A snapshot after `steps` steps is complete; may be called from any thread."""
         self.post("snapshot", "snapshot", f"the snapshot after {steps} steps is complete", step=steps)
 
     def note(self, text: str) -> None:
-        """A sentence that the user should read; called from any thread."""
+        """A message that the user should read; may be called from any thread."""
         self.post("note", "note", text)
 
     def tick(self, owed: OldestMissing | None = None) -> None:
-        """Called on the main thread now and then: tells what was posted, and how long the run has waited for what."""
+        """Called on the main thread regularly: delivers posted events, and checks how long `owed` has been missing."""
         self.observers.deliver()
         self.observers.call(self.alarms, "tick", owed)
 
@@ -144,14 +148,3 @@ def outcome_of(error: BaseException | None) -> str:
     if asked or isinstance(error, Interrupted | KeyboardInterrupt):
         return "interrupted"
     return f"failed: {' '.join(str(error).split()) or type(error).__name__}"
-
-
-def _unended(events: list[Event]) -> set[tuple[str, int | None]]:
-    """Alarms that nobody has ended."""
-    raised: set[tuple[str, int | None]] = set()
-    for event in events:
-        if event.kind == "alarm":
-            raised.add((event.name, event.stage))
-        elif event.kind == "cleared":
-            raised.discard((event.name, event.stage))
-    return raised

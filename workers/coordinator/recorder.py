@@ -1,6 +1,6 @@
-"""Joins the reports of all stages, step by step, and hands them to the file and to all who observe the run.
+"""Joins the reports of all stages into one line per step, for `metrics.jsonl` and for the observers.
 
-Stages finish a step at different times: a line of `metrics.jsonl` is written when the last of them has.
+Stages finish a step at different times; its line is written when the last stage has reported it.
 """
 
 from __future__ import annotations
@@ -8,24 +8,33 @@ from __future__ import annotations
 import io
 import json
 import time
-from dataclasses import asdict
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pipeline.errors import UserError
 from pipeline.ordinary_files import open_to_write
 from workers.control.feed_report import FeedMeasures
 from workers.control.step_report import StepReport
 from workers.control.validation import MalformedMessage
-from workers.coordinator.throughput import Pace
+from workers.coordinator.throughput import Throughput
+from workers.observing.amounts import RUN, STAGE_TOTALS, Growth, Sums, amounts, finite_of, written
 from workers.observing.backlog import Backlog
+from workers.observing.history_file import each_step
 from workers.observing.metrics import RunMetrics
-from workers.observing.observer import Observers
+from workers.observing.observer import TIMES, Observers
 from workers.observing.terminal.progress import Progress
 
 ADVICE_STEPS = 20
 ADVICE_SHARE = 0.1
-"""A run that waits for the feed longer than this share of its time, over so many steps, is told what to do."""
+"""A run of at least this many steps that waits for the feed longer than this share of its time gets a note."""
+
+FEED_TOTALS = ("wait_seconds", "images", "restarts", "skipped")
+"""Totals of a feed, apart from the seconds of each part of its work."""
 
 
 class Recorder:
@@ -34,42 +43,44 @@ class Recorder:
     Args:
         path: of `metrics.jsonl`.
         start_step, total_steps: the steps of the run.
-        metrics: is told of single reports, before their step is complete.
-        progress: ends with the steps, because others print after them.
-        observers: are told of complete steps; metrics and progress are among them.
+        metrics: receives single reports, before their step is complete.
+        progress: stopped after the last step, because the summary is printed then.
+        observers: receive complete steps; metrics and progress are among them.
     """
 
     def __init__(
         self,
         path: Path,
+        *,
         start_step: int,
         total_steps: int,
-        *,
         metrics: RunMetrics,
         progress: Progress,
         observers: Observers,
     ) -> None:
         self.metrics, self.progress, self.observers = metrics, progress, observers
         self.backlog = Backlog(start_step, total_steps)
-        """What the run waits for."""
-        self._pace = Pace(total_steps)
+        """What the run is waiting for."""
+        self._pace = Throughput(total_steps)
+        self._path, self._start_step = path, start_step
         self._file = io.TextIOWrapper(open_to_write(path, path.parent), encoding="utf-8", line_buffering=True)
         self._waiting: dict[int, dict[int, StepReport]] = {}
         self._batches: dict[int, tuple[int, int, int]] = {}
         self.latest: dict[int, StepReport] = {}
         """Last report of every stage."""
         self.feed = FeedMeasures()
-        """How the feed stood when the last batch was sent, or when the first stage that has its own reported last."""
-        self._heard: dict[int, StepReport] = {}
-        """The last report of every stage's process, also of a step that it went through again."""
-        self._before: dict[int, tuple[float, float, float]] = {}
-        """Seconds busy, waiting for input and for output of processes of a stage that were replaced."""
+        """Totals of the feed when the last batch was sent, or of the first stage's own feed in its last report."""
+        self._growth, self._added = Growth(), dict[tuple[int, int], dict[str, float]]()
+        self._spent: defaultdict[int, Sums] = defaultdict(Sums)
+        """Sums over this attempt per stage, repeated steps included; 0: of the feed."""
+        self._replaced = False
+        """Whether a process was replaced since the last complete step."""
         self._left_out: dict[int, int] = {}
         self._snapshot_seconds: dict[int, float] = {}
         self.images = self.steps = 0
         self._entered = 0
         self._counted_from: float | None = None
-        """When the second step entered the first stage: from then on throughput is counted, the fill included."""
+        """When the second step entered the first stage; throughput is measured from then on, with the pipeline fill."""
         self._last_time = 0.0
         self._first_images = 0
         self._first_wait = 0.0
@@ -85,7 +96,7 @@ class Recorder:
         self._file.close()
 
     def batch_sent(self, step: int, epoch: int, images: int, stages: int) -> None:
-        """A batch of `images` images has entered the pipeline as `step`, and will reach so many stages."""
+        """A batch of `images` images has entered the pipeline as `step`, and will reach `stages` stages."""
         self._entered += 1
         if self._entered == 1:
             self._first_images = images
@@ -95,12 +106,17 @@ class Recorder:
         self.backlog.batch_sent(step, stages)
 
     def stage_report(self, report: StepReport) -> None:
-        """A stage has finished a step; one that was restarted goes through some steps again, which count once."""
-        self.backlog.heard(report.stage, report.step)
-        self._add_up(report)
+        """A stage has finished a step; a restarted stage repeats some steps, whose lines exist already."""
+        self.backlog.reported(report.stage, report.step)
         latest = self.latest.get(report.stage)
-        if latest is not None and report.step <= latest.step:
-            self.metrics.repeated(report)
+        repeated = latest is not None and report.step <= latest.step
+        added, anew = self._growth.of(report.stage, {name: getattr(report, name) for name in STAGE_TOTALS})
+        self._replaced = self._replaced or repeated or anew
+        if repeated:
+            added["skipped"] = 0  # counted when the step was done for the first time
+        self._spent[report.stage].add(added)
+        self.metrics.add(report.stage, added)
+        if repeated:
             return
         if report.step not in self._batches:
             raise MalformedMessage(f"a report of step {report.step}, which no batch was sent for")
@@ -110,23 +126,22 @@ class Recorder:
         if skipped := report.online.get("skipped"):
             self._left_out[report.stage] = int(skipped)
         self.metrics.stage_report(report, time.time())
+        self._added[report.step, report.stage] = added
         reports = self._waiting.setdefault(report.step, {})
         reports[report.stage] = report
         if len(reports) == self._batches[report.step][2]:
             self._step_done(report.step, [reports[index] for index in sorted(reports)])
             del self._waiting[report.step]
 
-    def _add_up(self, report: StepReport) -> None:
-        """A process that was replaced began to count anew; what the one before it did is part of the run."""
-        last = self._heard.get(report.stage)
-        if last is not None and report.busy < last.busy:
-            before = self._before.get(report.stage, (0.0, 0.0, 0.0))
-            spent = (last.busy, last.wait_input, last.wait_output)
-            self._before[report.stage] = tuple(map(sum, zip(before, spent, strict=True)))  # type: ignore[assignment]
-        self._heard[report.stage] = report
+    def restarted(self, stages: Iterable[int]) -> None:
+        """The process of these stages is being replaced; the new one counts from 0."""
+        for stage in stages:
+            self._growth.forget(stage)
+            if stage in self.latest and self.latest[stage].feed is not None:
+                self._growth.forget(RUN)
 
     def snapshot_written(self, stage: int, seconds: float) -> None:
-        """A stage's part of a snapshot has been written, so long after it was taken; called from any thread."""
+        """A stage's part of a snapshot was written, `seconds` after it was taken; may be called from any thread."""
         self._snapshot_seconds[stage] = seconds
         self.metrics.snapshot_written(stage, seconds)
 
@@ -134,9 +149,12 @@ class Recorder:
         epoch, images, _ = self._batches.pop(step)
         self.backlog.step_done(step)
         now = time.monotonic()
+        added = {"feed_wait_seconds": self._feed_added()}
+        if self.steps and not self._replaced:
+            added["seconds"] = now - self._last_time
+        self._replaced, self._last_time = False, now
         self.images += images
         self.steps += 1
-        self._last_time = now
         rate, left = self._pace.step_done(step, images)
         line = {
             "step": step,
@@ -146,63 +164,105 @@ class Recorder:
             "images_per_second": round(rate, 2),
             "eta_seconds": None if left is None else round(left, 1),
             "feed_wait_seconds": self.feed.wait_seconds,
+            "added": written(added),
             "stages": [self._line(report) for report in reports],
         }
         self._file.write(json.dumps(line) + "\n")
-        self.metrics.feed_measured(self.feed)
         self.observers.step_done(line)
 
+    def _feed_added(self) -> float:
+        """Add up the totals of the feed; returns the seconds that the run waited for it since the last call."""
+        feed = self.feed
+        added, _ = self._growth.of(RUN, _totals_of(feed))
+        self._spent[RUN].add(added)
+        self.metrics.feed_measured(feed, added)
+        return added["wait_seconds"]
+
     def _line(self, report: StepReport) -> dict[str, Any]:
-        """A stage's report as it is written; the feed has a place of its own in `report.json`."""
+        """A stage's report as it is written, without the feed's, which is part of `report.json`."""
         values = {n: v for n, v in asdict(report).items() if n != "feed" and (n != "online" or v)}
-        return {**values, "snapshot_seconds": self._snapshot_seconds.get(report.stage)}
+        added = written(self._added.pop((report.step, report.stage)))
+        return {**values, "snapshot_seconds": self._snapshot_seconds.get(report.stage), "added": added}
 
     @property
     def images_per_second(self) -> float:
-        """Throughput from when the second step entered the first stage to the end of the last; 0 where none did."""
+        """Throughput from the start of the second step to the end of the last; 0 where there is no second step."""
         return max(self.images - self._first_images, 0) / self._seconds if self._seconds else 0.0
 
     @property
     def feed_wait_share(self) -> float:
-        """Of the same time, the share in which the run waited for images, 0 to 1."""
-        waited = self.feed.wait_seconds - self._first_wait
+        """Share of the same time that the run waited for images, 0 to 1."""
+        waited = self._spent[RUN].get("wait_seconds", 0.0) - self._first_wait
         return min(waited / self._seconds, 1.0) if self._seconds else 0.0
 
     @property
     def _seconds(self) -> float:
         return 0.0 if self._counted_from is None else max(self._last_time - self._counted_from, 0.0)
 
+    def report(self) -> dict[str, Any]:
+        """The part of `report.json` that sums up the reports.
+
+        `images`, `seconds` and `stages` cover the whole run, `images_per_second` and `feed` its last attempt.
+        """
+        stages, run = self._earlier()
+        for stage in self.latest:
+            stages[stage].add(self._spent[stage])
+        return {
+            "images": self.images + int(run.get("images", 0)),
+            "images_per_second": self.images_per_second,
+            "seconds": self.progress.seconds + run.get("seconds", 0.0),
+            "stages": [_shares(stage, stages[stage]) for stage in sorted(stages)],
+            "feed": self.feed_report(),
+        }
+
+    def _earlier(self) -> tuple[defaultdict[int, Sums], Sums]:
+        """Sums over the lines of earlier attempts, per stage and of the run, up to a damaged line if there is one."""
+        stages, run = defaultdict[int, Sums](Sums), Sums()
+        with suppress(UserError):
+            for line in each_step(self._path, []) if self._start_step else ():
+                if line["step"] >= self._start_step:
+                    break
+                run.add(finite_of({**line["added"], "images": line.get("images")}, ("images", "seconds")))
+                for stage in line["stages"]:
+                    stages[stage["stage"]].add(dict.fromkeys(STAGE_TOTALS, 0) | amounts(stage, STAGE_TOTALS))
+        return stages, run
+
     def feed_report(self) -> dict[str, Any]:
-        """The feed's part of `report.json`: its measures, what it spent by part as shares, and the wait for it."""
-        return {**asdict(self.feed), "shares": self.feed.shares(), "wait_share": self.feed_wait_share}
+        """The feed's part of `report.json`: its totals, shares of its working time, and the share of waiting for it."""
+        feed = self._whole_feed()
+        return {**asdict(feed), "shares": feed.shares(), "wait_share": self.feed_wait_share}
+
+    def _whole_feed(self) -> FeedMeasures:
+        """The feed's totals, including those of feeds that were replaced."""
+        self._feed_added()
+        spent = self._spent[RUN]
+        totals = {name: type(value)(spent[name]) for name, value in asdict(self.feed).items() if name in FEED_TOTALS}
+        return replace(self.feed, **totals, seconds={part: spent[part] for part in self.feed.seconds})
 
     def feed_notes(self) -> list[str]:
-        """What the user should know about the feed when the run has ended, a sentence each."""
-        notes = []
-        if self.feed.skipped:
-            notes.append(
-                f"{self.feed.skipped} times another image stood in for one that cannot be decoded; see the log"
-            )
+        """Notes about the feed for the end of the run, one sentence each."""
+        notes, feed = [], self._whole_feed()
+        if feed.skipped:
+            notes.append(f"{feed.skipped} times another image stood in for one that cannot be decoded; see the log")
         if self.steps >= ADVICE_STEPS and self.feed_wait_share > ADVICE_SHARE:
-            share, workers = f"{100 * self.feed_wait_share:.0f} %", self.feed.workers
+            share, workers = f"{100 * self.feed_wait_share:.0f} %", feed.workers
             notes.append(f"the run waited for images {share} of the time: raise data.workers (it is {workers})")
         return notes
 
     def notes(self) -> list[str]:
-        """What the user should know when the run has ended, a sentence each."""
+        """Notes for the end of the run, one sentence each."""
         return self.feed_notes() + [
             f"stage {stage}: its features were not finite at {steps} steps, which online measures left out"
             for stage, steps in sorted(self._left_out.items())
         ]
 
-    def shares(self) -> list[dict[str, Any]]:
-        """For every stage, the share of its time spent computing and waiting, 0 to 1, and the steps it skipped."""
-        rows = []
-        for stage in sorted(self.latest):
-            report = self._heard[stage]
-            before = self._before.get(stage, (0.0, 0.0, 0.0))
-            spent = [a + b for a, b in zip(before, (report.busy, report.wait_input, report.wait_output), strict=True)]
-            total = max(sum(spent), 1e-9)
-            parts = dict(zip(("busy", "wait_input", "wait_output"), (part / total for part in spent), strict=True))
-            rows.append({"stage": stage, **parts, "busy_seconds": spent[0], "skipped": self.latest[stage].skipped})
-        return rows
+
+def _shares(stage: int, spent: Sums) -> dict[str, Any]:
+    """Shares of a stage's time, 0 to 1, its busy seconds, and its skipped steps."""
+    whole = max(sum(spent[name] for name in TIMES), 1e-9)
+    parts = {name: spent[name] / whole for name in TIMES}
+    return {"stage": stage, **parts, "busy_seconds": spent["busy"], "skipped": int(spent["skipped"])}
+
+
+def _totals_of(feed: FeedMeasures) -> dict[str, float]:
+    return {**{name: getattr(feed, name) for name in FEED_TOTALS}, **feed.seconds}

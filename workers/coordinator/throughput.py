@@ -1,4 +1,4 @@
-"""How fast a run is, over its last steps, and how long it will still take."""
+"""Throughput of a run over its last steps, and the time that is left."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import time
 from collections import deque
 
 WINDOW_SECONDS = 20.0
-"""Throughput is that of the last steps within this."""
+"""Window of the throughput."""
 
 
-class Pace:
-    """Images a second of the last steps.
+class Throughput:
+    """Images per second over the last steps.
 
     Args:
-        total_steps: at which the run ends.
+        total_steps: of the run.
     """
 
     def __init__(self, total_steps: int) -> None:
@@ -22,10 +22,10 @@ class Pace:
         self._window: deque[tuple[float, int]] = deque()
 
     def step_done(self, step: int, images: int) -> tuple[float, float | None]:
-        """Every stage has finished `step`, counted from 0, on so many images.
+        """Every stage has finished `step`, counted from 0, with `images` images.
 
         Returns:
-            Images a second, 0 until there is a second step to measure; seconds to the end of the run, None until then.
+            Images per second, 0 before the second step; seconds to the end of the run, None before the second step.
         """
         now = time.monotonic()
         self._images += images

@@ -17,7 +17,6 @@
 - `labelled_images.py`: the images that classifiers are fitted and tested on: all that have a label and can be decoded
 - `probe_table.py`: the probe table of `report.json`: the trained network beside the same network untrained
 - `probes.py`: every classifier that the configuration asks for, at every place, as records in a fixed order
-- `progress.py`: how far an evaluation is: one line that is redrawn on a terminal, a plain line now and then in a file
 - `protocols.py`: how each classifier is fitted, with every number of it, for `evaluation.json`
 - `quality.py`: label-free quality of every block: augmented views of some images through the network, and the measures
 - `ranks.py`: several processes that torchrun started share the work of making features; no tensors are sent between

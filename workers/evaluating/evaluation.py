@@ -31,12 +31,12 @@ from workers.evaluating.feature_source import PACKAGES, FeatureSource
 from workers.evaluating.labelled_images import LabelledImages, Progress
 from workers.evaluating.probe_table import ready_stages, scores_of, table_features
 from workers.evaluating.probes import measure_probes
-from workers.evaluating.progress import ProgressLine
 from workers.evaluating.protocols import protocols_of
 from workers.evaluating.quality import measure_quality
 from workers.evaluating.ranks import Ranks
 from workers.evaluating.robustness import measure_corruptions, plan_corruptions
 from workers.evaluating.transfer import check_transfer, transfer_contexts
+from workers.observing.terminal.drawing import ProgressLine
 from workers.run.files import RunDir
 
 FOLDER = "evaluation"

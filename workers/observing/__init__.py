@@ -1,32 +1,31 @@
-"""What is seen of a run while it trains: metrics, alarms, the live page, traces, trackers; none of it changes a bit.
+"""Monitoring of a run while it trains: metrics, alarms, the live page, traces, trackers. None changes the results.
 
-Everything here runs in the coordinator's process and is told the same four things (`observer`). It may fail; the run
+Observers run in the coordinator's process and receive the same four calls (`observer`). If one of them fails, the run
 goes on without it.
 
 - `live/`: the live page of a run: its history, the server of the coordinator, and the page itself in `static/`
-- `terminal/`: what a person at a terminal sees of a run, and what a log keeps of it. Imports nothing: the command
-  line is quick
-- `trackers/`: other places that the measurements of a run go to: TensorBoard, and whatever a user's own class reaches
-- `alarms.py`: watches a run for five things that go wrong, and says each once when it begins and once when it is over
-- `backlog.py`: which stage the run is waiting for, and for how long: the first that has not reported the oldest
-  unfinished batch
-- `catalogue.py`: every metric that a run exports: the one list that the registry, the documentation and the
-  dashboards are made from
-- `event_log.py`: writes `events.jsonl`: what happens beside the steps, a line each; there is rarely more than one in
-  a minute
-- `history_file.py`: reads `metrics.jsonl` and `events.jsonl` of a run, which may still be running, or have been cut
-  short by a crash
-- `memory.py`: how much memory the process of a stage holds, as the operating system and CUDA's allocator count it
-- `metrics.py`: the Prometheus metrics of a run, on a registry of their own, made from the catalogue; the coordinator
-  serves them
-- `observer.py`: what an observer of a run is told: how it begins, every finished step, what happens in between, how
-  it ends
-- `trace.py`: what a process is doing when: slices of time, written to its own part of the run's trace now and then
-- `trace_file.py`: one trace of all parts: Chrome's trace event format, which Perfetto and chrome://tracing open
-- `trace_flows.py`: the arrows of a trace, which follow every batch through the pipeline; found in what was recorded,
-  not recorded
-- `trace_part.py`: a part of a trace: the file that one process writes while it runs, and what is read of it
-  afterwards
+- `terminal/`: what the terminal or a log shows of a run. The package imports nothing, so the command line starts
+  quickly
+- `trackers/`: further outputs for the measurements of a run: TensorBoard, or a class of the user's own
+- `active_alarms.py`: which alarms are on: kept once per run, read by everything that raises or shows them
+- `alarms.py`: detects five problems of a run; each is reported once when it begins and once when it ends
+- `amounts.py`: what one step added to the totals of a run: derived here, once, and written into each line as `added`
+- `backlog.py`: which stage the run is waiting for, and for how long: the first one that has not reported the
+  oldest unfinished batch
+- `catalogue.py`: every exported metric: the registry, the documentation and the dashboards are made from this list
+- `downsampler.py`: a table that never grows beyond a fixed number of rows, however many steps a run has
+- `event_log.py`: writes `events.jsonl`: alarms, restarts, snapshots and notes, one line each
+- `history_file.py`: the one reader of a run's `metrics.jsonl` and `events.jsonl`, while it trains, after it, or after a
+  crash
+- `line_numbers.py`: a line of `metrics.jsonl` as plain numbers by stage and name: what was measured, and what the step
+  has added
+- `memory.py`: memory of a stage's process: resident, and allocated by PyTorch on the GPU
+- `metrics.py`: the Prometheus metrics of a run, made from the catalogue; the coordinator serves them
+- `observer.py`: the observer interface: the start of a run, every finished step, events, the end; isolation of errors
+- `trace.py`: records what a process does as slices of time, in its own part of the run's trace
+- `trace_file.py`: joins all parts into one file in Chrome's trace event format, for Perfetto and chrome://tracing
+- `trace_flows.py`: the arrows of a trace, which follow every batch through the pipeline; derived from recorded slices
+- `trace_part.py`: the part of a trace that one process writes: its format, writing and reading
 """
 
 from workers.observing.observer import Event, Observer, Observers, RunFacts

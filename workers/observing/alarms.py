@@ -1,8 +1,9 @@
-"""Watches a run for five things that go wrong, and says each once when it begins and once when it is over.
+"""Detects five problems of a run; each is reported once when it begins and once when it ends.
 
 `collapse`: the features of a stage have become one direction. `nonfinite`: a loss or gradient is not finite. `starved`:
 the pipeline waits for images. `bottleneck`: one process is much busier than the others. `silent`: a stage reports
-nothing. An alarm ends some way below where it began, so that a value near a limit does not raise it again and again.
+nothing. The limit at which an alarm ends is apart from the one that raises it, so a value
+near the limit does not raise it repeatedly (hysteresis).
 """
 
 from __future__ import annotations
@@ -16,47 +17,49 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.shapes import block_output, channels_of
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.backlog import OldestMissing
-from workers.observing.observer import TIMES, Event, RunFacts
+from workers.observing.observer import Event, EventKind, RunFacts
 from workers.topology.processes import training_processes
 from workers.topology.rendezvous import START_SECONDS
 
 MARGIN = 0.2
-"""Share of a limit by which a value must have left it before the alarm is over."""
+"""Hysteresis: a value must be past the limit by this share of it before the alarm ends."""
 GRADIENT_STEPS = 5
-"""Steps in a row whose gradients overflow while the loss is finite; in fp16 one now and then is the scale growing."""
+"""Consecutive steps with overflowing gradients and a finite loss; single ones are normal in fp16."""
 
 
 @dataclass
 class Alarms:
-    """The alarms of one run; an observer, with a clock that somebody else ticks.
+    """The alarms of one run; an observer whose `tick` is called from time to time.
 
     Args:
         config: the run.
-        tell: takes what begins and ends.
+        tell: is called with each alarm that begins or ends, and updates `active`.
+        active: which alarms are on.
     """
 
     config: Config
     tell: Callable[[Event], None]
+    active: ActiveAlarms
     _: KW_ONLY
-    _raised: set[tuple[str, int | None]] = field(default_factory=set)
-    _skipped: dict[int, tuple[int, int, int]] = field(default_factory=dict)
-    """Of every stage: steps skipped in all, in a row, and steps since the last."""
+    _skipped: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Per stage: steps skipped in a row, and steps since the last skipped one."""
     _best: dict[int, float] = field(default_factory=dict)
-    """Of every stage: the collapse level of features that are spread evenly."""
+    """Per stage: the collapse level of features that spread evenly."""
     _calm_since: float = 0.0
 
     def __post_init__(self) -> None:
         self._settings = self.config.alarms
-        self._processes = [m.stages for m in training_processes(self.config) if m.replica == 1]
-        self._window: deque[dict[str, Any]] = deque(maxlen=self._settings.window_steps + 1)
+        self._processes = [p.stages for p in training_processes(self.config) if p.replica == 1]
+        self._window: deque[dict[str, Any]] = deque(maxlen=self._settings.window_steps)
 
     def run_started(self, facts: RunFacts) -> None:
         """See `Observer.run_started`."""
 
     def step_done(self, line: Mapping[str, Any]) -> None:
         """See `Observer.step_done`."""
-        # End to end there is one loss, at the last block, and each block skips what it forbids: the last alone is told.
+        # End to end, only the last block has a loss, and every block skips with it: report that block alone.
         one_loss, losses = self.config.mode == "end_to_end", [stage["loss"] for stage in line["stages"]]
         for stage in line["stages"]:
             loss = losses[-1] if one_loss else stage["loss"]
@@ -68,8 +71,8 @@ class Alarms:
             if (level := stage.get("online", {}).get("collapse")) is not None:
                 self._collapse(line["step"], stage["stage"], level)
         self._window.append(dict(line))
-        if len(self._window) > 1 and any(spent < 0 for what in TIMES for spent in self._spent(what, -2).values()):
-            self._window.clear()  # a stage came back, and its totals began at 0 again
+        if "seconds" not in line["added"]:
+            self._window.clear()  # the first step, or a process was replaced: the length of this step is unknown
         if len(self._window) == self._window.maxlen:
             self._shares(line["step"])
 
@@ -80,20 +83,19 @@ class Alarms:
         """See `Observer.run_ended`."""
 
     def tick(self, owed: OldestMissing | None) -> None:
-        """Some time has passed, and this is what has been missing longest."""
+        """Check for silence; `owed` is the oldest missing report."""
         if not self._settings.enabled:
             return
         limit, now = self._settings.silent_seconds, time.monotonic()
         if owed is not None and owed.seconds > limit + START_SECONDS * owed.first:
             self._raise("silent", owed.stage, owed.step, self._silence(owed))
-        # Over only when reports have come without a long gap for a while: one a minute is not yet the old pace.
+        # Clear only after reports have come without a long gap for a while: one per minute is not the normal pace.
         if owed is not None and owed.seconds > limit * (1 - MARGIN):
             self._calm_since = now
         if owed is None or now - self._calm_since > limit:
-            for name, stage in list(self._raised):
-                if name == "silent":
-                    over = "images come again" if stage is None else f"stage {stage} reports again"
-                    self._clear(name, stage, None, over)
+            for stage in self.active.stages("silent"):
+                over = "images come again" if stage is None else f"stage {stage} reports again"
+                self._clear("silent", stage, None, over)
 
     def _silence(self, owed: OldestMissing) -> str:
         since = f"for {owed.seconds:.0f} s"
@@ -106,13 +108,10 @@ class Alarms:
         )
 
     def _nonfinite(self, step: int, stage: Mapping[str, Any], loss: float | None, mine: bool) -> None:
-        index, total = stage["stage"], stage["skipped"]
-        before, in_a_row, since = self._skipped.get(index, (0, 0, 0))
-        if total < before:  # it was restarted
-            before = 0
-        skipped = total > before and mine
+        index, (in_a_row, since) = stage["stage"], self._skipped.get(stage["stage"], (0, 0))
+        skipped = stage["added"].get("skipped", 0) > 0 and mine
         in_a_row, since = (in_a_row + 1, 0) if skipped else (0, since + 1)
-        self._skipped[index] = (total, in_a_row, since)
+        self._skipped[index] = (in_a_row, since)
         if skipped and (loss is None or in_a_row >= GRADIENT_STEPS):
             found = "the loss is" if loss is None else f"for {in_a_row} steps in a row gradients were"
             limit = f"after {self.config.train.max_skipped} in a row the run ends"
@@ -137,10 +136,8 @@ class Alarms:
             self._clear("collapse", index, step, f"stage {index}: its features spread {100 * share:.1f} % again")
 
     def _shares(self, step: int) -> None:
-        """Where the time of the window went."""
-        seconds = self._window[-1]["time"] - self._window[0]["time"]
-        if seconds <= 0:  # somebody has set the clock
-            return
+        """Check how the stages spent the time of the window."""
+        seconds = sum(line["added"]["seconds"] for line in self._window)
         self._starved(step, self._spent("wait_input").get(1, 0.0) / seconds)
         if self.config.mode == "simultaneous" and not self.config.in_one_process:
             self._bottleneck(step, seconds)
@@ -165,7 +162,7 @@ class Alarms:
             if others <= 0:
                 continue
             index, ratio = max(stages, key=lambda stage: spent.get(stage, 0.0)), mine / others
-            # One that itself waits most of the time holds nobody up: all of them wait for images.
+            # A process that waits most of the time is no bottleneck: all of them wait for images.
             if ratio > limit and mine > seconds / 2:
                 text = (
                     f"stage {index} computes {ratio:.1f} times as long as the others on average, which wait for it: "
@@ -181,17 +178,20 @@ class Alarms:
         for stage in stages:
             self._clear("bottleneck", stage, step, f"stage {stage} {why}")
 
-    def _spent(self, what: str, since: int = 0) -> dict[int, float]:
-        """By how much a total of every stage has grown over the window, or since that line of it."""
-        first, last = ({s["stage"]: s[what] for s in self._window[at]["stages"]} for at in (since, -1))
-        return {stage: last[stage] - first[stage] for stage in last.keys() & first.keys()}
+    def _spent(self, what: str) -> dict[int, float]:
+        """Per stage, the sum over the window of what its steps added to a total."""
+        spent: dict[int, float] = {}
+        for stage in (stage for line in self._window for stage in line["stages"]):
+            spent[stage["stage"]] = spent.get(stage["stage"], 0.0) + stage["added"].get(what, 0.0)
+        return spent
+
+    def _log(self, kind: EventKind, name: str, stage: int | None, step: int | None, text: str) -> None:
+        self.tell(Event(time=time.time(), kind=kind, name=name, stage=stage, step=step, text=text))
 
     def _raise(self, name: str, stage: int | None, step: int | None, text: str) -> None:
-        if (name, stage) not in self._raised:
-            self._raised.add((name, stage))
-            self.tell(Event(time.time(), "alarm", name, stage, step, text=text))
+        if (name, stage) not in self.active.on:
+            self._log("alarm", name, stage, step, text)
 
     def _clear(self, name: str, stage: int | None, step: int | None, text: str) -> None:
-        if (name, stage) in self._raised:
-            self._raised.remove((name, stage))
-            self.tell(Event(time.time(), "cleared", name, stage, step, text=text))
+        if (name, stage) in self.active.on:
+            self._log("cleared", name, stage, step, text)

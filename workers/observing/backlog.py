@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class OldestMissing:
-    """What has been missing longest.
+    """The report, or batch, that has been missing longest.
 
     Args:
-        stage: counted from 1, that a report is missing of; None where no batch is under way and the feed owes one.
-        step: that the report, or the batch, is of.
-        seconds: for which nothing has come of it that could have.
-        first: whether nothing has ever come of it.
+        stage: whose report is missing, counted from 1; None where no batch is in the pipeline and the feed is late.
+        step: of the report or batch.
+        seconds: since when it could have arrived and has not.
+        first: whether nothing has ever arrived from there.
     """
 
     stage: int | None
@@ -37,11 +37,11 @@ class Backlog:
         self._next, self._idle_since, self._begun = start_step, time.monotonic(), False
 
     def batch_sent(self, step: int, stages: int) -> None:
-        """A batch is on its way, and will reach so many stages; called from any thread."""
+        """A batch was sent and will reach `stages` stages; may be called from any thread."""
         self._sent[step] = (stages, time.monotonic())
 
-    def heard(self, stage: int, step: int) -> None:
-        """A report has come; of a stage that was restarted perhaps once more."""
+    def reported(self, stage: int, step: int) -> None:
+        """A report has arrived; a restarted stage may report a step a second time."""
         now = time.monotonic()
         self._reported[stage] = (max(step, self._reported.get(stage, (-1, 0.0))[0]), now)
 

@@ -1,6 +1,6 @@
-"""Every metric that a run exports: the one list that the registry, the documentation and the dashboards are made from.
+"""Every exported metric: the registry, the documentation and the dashboards are made from this list.
 
-Prefix `onward_`, base units, and the labels `stage` and `replica` on all that a stage reports, as Prometheus advises
+Names follow Prometheus' advice: prefix `onward_`, base units, labels `stage` and `replica` on all values of a stage
 (prometheus.io/docs/practices/naming). A metric that is not in this list cannot be made.
 
     python -m workers.observing.catalogue > deploy/metrics.md
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 STAGE = ("stage", "replica")
-"""A stage, counted from 1, and 0 for its replica: the first speaks for all."""
+"""Stage, counted from 1; replica is always 0, because the first replica reports for all."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Writes `events.jsonl`: what happens beside the steps, a line each; there is rarely more than one in a minute."""
+"""Writes `events.jsonl`: alarms, restarts, snapshots and notes, one line each, rarely more than one per minute."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class EventLog:
         """See `Observer.run_started`."""
 
     def step_done(self, line: Mapping[str, Any]) -> None:
-        """See `Observer.step_done`: steps have a file of their own."""
+        """See `Observer.step_done`; steps are written to `metrics.jsonl`."""
 
     def event(self, event: Event) -> None:
         """See `Observer.event`; raises `OSError` where the disk is full."""

@@ -1,60 +1,127 @@
-"""Reads `metrics.jsonl` and `events.jsonl` of a run, which may still be running, or have been cut short by a crash.
+"""The one reader of a run's `metrics.jsonl` and `events.jsonl`, while it trains, after it, or after a crash.
 
-The last line may be half a line: the process that wrote it was killed, or is writing it. That is said and the rest is
-used. Anything else that cannot be read is damage, and an error that names the line.
+    each_step, read_events        for a report: all lines, one at a time; damage is an error that names the line
+    sampled_steps, last_events    for the live page: bounded time whatever the size; damage is left out
+    drop_steps, drop_damage       for a run that goes on from a snapshot: removes later and damaged lines from the file
+
+The last line may be incomplete, when its writer was killed or is still writing. Readers for a report skip it with a
+note. Lines of earlier versions lack `added`, which is filled in here.
 """
 
 from __future__ import annotations
 
 import json
-import math
+import os
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pipeline.errors import UserError
 from pipeline.ordinary_files import open_to_read
 from workers.control.validation import MalformedMessage
+from workers.observing.amounts import MissingAmounts, finite
 from workers.observing.observer import Event
+from workers.run.files import write_parts
 
 Parsed = TypeVar("Parsed")
 MAX_LINE = 64 * 1024 * 1024
-"""Bytes of a line; that of a step has a kilobyte a stage."""
+"""Bytes per line; the line of a step has about a kilobyte per stage."""
+WHOLE_BYTES = 8 * 1024 * 1024
+"""A file up to this size is read whole for the live page."""
+SAMPLES = 2048
+"""Number of lines, evenly spaced, that are read of a larger file."""
+EVENTS_BYTES = 4 * 1024 * 1024
+"""Length of the end of `events.jsonl` that the live page reads."""
+UNREADABLE = (ValueError, OverflowError, RecursionError, MalformedMessage)
 
 
-def read_steps(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The lines of `metrics.jsonl`, in their order.
+def each_step(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
+    """The lines of `metrics.jsonl`, one at a time, because a file may be larger than the memory.
 
     Args:
         path: of the file.
+        notes: gets a sentence for each line that is skipped.
 
-    Returns:
-        One dictionary a step, with a whole number `step` of 0 or more, a finite `time` and a list `stages` of
-        dictionaries, each with a whole number `stage`; and sentences about what was left out.
+    Yields:
+        One dictionary per step, with a whole number `step` of 0 or more, a finite `time`, a list `stages` of
+        dictionaries, each with a whole number `stage`, and `added` in it and in each stage.
 
     Raises:
         UserError: there is no such file, or a line other than the last is not what a run writes.
     """
-    notes: list[str] = []
-    return list(each_step(path, notes)), notes
-
-
-def each_step(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
-    """As `read_steps`, one line at a time: a file may be larger than the memory; sentences are added to `notes`."""
-    return _each(path, _step, notes)
+    missing = MissingAmounts()
+    return (missing.fill(line) for line in _each(path, _step, notes))
 
 
 def read_events(path: Path) -> tuple[list[Event], list[str]]:
-    """The events of `events.jsonl`, as `read_steps`; a run in which nothing has happened has no such file."""
+    """The events of `events.jsonl`, and notes, as `each_step`; a run without events has no such file."""
     notes: list[str] = []
     return list(_each(path, Event.from_json, notes)) if path.exists() else [], notes
+
+
+def sampled_steps(path: Path, before: int) -> list[dict[str, Any]]:
+    """Lines of `metrics.jsonl` as in `each_step`, of steps below `before`, sorted by step.
+
+    Of a long file, evenly spaced lines; their `added` then covers the steps since the line before.
+    """
+    found: list[dict[str, Any]] = []
+    if not before:
+        return found
+    with suppress(OSError), open_to_read(path, path.parent) as file:
+        size = os.fstat(file.fileno()).st_size
+        for raw in _sampled(file, size) if size > WHOLE_BYTES else file.read(WHOLE_BYTES).splitlines():
+            with suppress(*UNREADABLE):
+                if (line := _step(_object(raw)))["step"] < before:
+                    found.append(line)
+        found.sort(key=lambda line: int(line["step"]))
+        missing = MissingAmounts(apart=size > WHOLE_BYTES)
+        return [missing.fill(line) for line in found]
+    return found
+
+
+def last_events(path: Path, most: int) -> list[Event]:
+    """The last events of `events.jsonl`, at most so many; none if there is no file."""
+    found: deque[Event] = deque(maxlen=most)
+    with suppress(OSError), open_to_read(path, path.parent) as file:
+        file.seek(max(os.fstat(file.fileno()).st_size - EVENTS_BYTES, 0))
+        for raw in file.read(EVENTS_BYTES).splitlines():
+            with suppress(*UNREADABLE):
+                found.append(Event.from_json(_object(raw)))
+    return list(found)
+
+
+def drop_steps(path: Path, start: int) -> None:
+    """Leave only lines of `metrics.jsonl` of steps before `start`; raises `OSError`."""
+    _keep(path, lambda values: int(values["step"]) < start)
+
+
+def drop_damage(path: Path) -> None:
+    """Leave only lines of `events.jsonl` that can be read; raises `OSError`."""
+    _keep(path, lambda values: bool(Event.from_json(values)))
+
+
+def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Rewrite a file line by line: a long run has gigabytes of lines."""
+
+    def kept(line: bytes) -> bool:
+        try:
+            return wanted(_object(line))
+        except (*UNREADABLE, KeyError, TypeError):
+            return False
+
+    if path.is_file():
+        with open_to_read(path, path.parent) as file:
+            lines = (line for line in iter(lambda: file.readline(MAX_LINE), b"") if kept(line))
+            write_parts(path, (line.removesuffix(b"\n") + b"\n" for line in lines))
 
 
 def _each(path: Path, parse: Callable[[dict[str, Any]], Parsed], notes: list[str]) -> Iterator[Parsed]:
     for number, line in enumerate(_lines(path), 1):
         try:
             found = parse(_object(line))
-        except (ValueError, OverflowError, RecursionError, MalformedMessage) as error:
+        except UNREADABLE as error:
             if not line.endswith(b"\n"):
                 notes.append(f"the last line of {path.name}, number {number}, is cut short and left out")
                 return
@@ -76,6 +143,16 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise UserError(f"'{path}' cannot be read ({error.strerror}). Give the folder of a run") from None
 
 
+def _sampled(file: BinaryIO, size: int) -> Iterator[bytes]:
+    end = 0
+    for sample in range(SAMPLES):
+        file.seek(max(sample * size // SAMPLES, end))
+        if sample:
+            file.readline(MAX_LINE)  # the rest of a line, most likely
+        yield file.readline(MAX_LINE)
+        end = file.tell()
+
+
 def _object(line: bytes) -> dict[str, Any]:
     value = json.loads(line.decode("utf-8"))
     if not isinstance(value, dict):
@@ -87,8 +164,7 @@ def _step(values: dict[str, Any]) -> dict[str, Any]:
     stages = values.get("stages")
     if not _whole(values.get("step")):
         raise ValueError("no valid 'step'")
-    moment = values.get("time")
-    if isinstance(moment, bool) or not isinstance(moment, int | float) or not math.isfinite(moment):
+    if finite(values.get("time")) is None:
         raise ValueError("no valid 'time'")
     if not isinstance(stages, list) or not all(isinstance(one, dict) and _whole(one.get("stage")) for one in stages):
         raise ValueError("no valid 'stages'")
@@ -96,4 +172,4 @@ def _step(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31

@@ -1,4 +1,4 @@
-"""How much memory the process of a stage holds, as the operating system and CUDA's allocator count it."""
+"""Memory of a stage's process: resident, and allocated by PyTorch on the GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 STATM = Path("/proc/self/statm")
-"""Linux's; its second number is that of the resident pages (proc_pid_statm(5))."""
+"""Linux only; its second number is the number of resident pages (proc_pid_statm(5))."""
 
 
 class ProcessMemory:

@@ -1,13 +1,13 @@
-"""The Prometheus metrics of a run, on a registry of their own, made from the catalogue; the coordinator serves them.
+"""The Prometheus metrics of a run, in a registry of their own, made from the catalogue; the coordinator serves them.
 
-Stages report at different times, so what a stage measures is set as soon as it says so; what holds for the whole run is
-set when all stages have finished a step.
+Stages report at different times, so values of a stage are set when its report arrives; values of the whole run are set
+when all stages have finished a step.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from math import nan
 from typing import Any
@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from pipeline.config import Config
 from workers.control.feed_report import FeedMeasures
 from workers.control.step_report import StepReport
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.catalogue import CATALOGUE, Metric
 from workers.observing.observer import ALARMS, Event, RunFacts
 from workers.topology.processes import stage_groups
@@ -29,9 +30,9 @@ QUALITY = {
     "alpha": "onward_alpha_req",
     "alpha_r2": "onward_alpha_req_r2",
 }
-"""By the name of the measure: that of its gauge."""
+"""Gauge of each measure."""
 BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-"""Of the time that snapshots take, in seconds."""
+"""Histogram buckets for the duration of a snapshot, in seconds."""
 FROM_THE_START = (
     ("onward_restarts_total",),
     ("onward_skipped_steps_total",),
@@ -39,31 +40,31 @@ FROM_THE_START = (
     ("onward_stage_wait_seconds_total", "input"),
     ("onward_stage_wait_seconds_total", "output"),
 )
-"""Of every stage, at 0: of a counter that begins later Prometheus never sees the first increase."""
+"""Counters that start at 0 for every stage: Prometheus misses the first increase of a counter that appears later."""
 
 
 class RunMetrics:
-    """Everything that is exported; an observer, which is told of single reports too.
+    """All exported metrics; an observer that also receives single reports.
 
-    A name that is not in the catalogue is a `KeyError`.
+    Setting a name that is not in the catalogue raises `KeyError`.
+
+    Args:
+        active: which alarms are on.
     """
 
-    def __init__(self) -> None:
-        # Else each counter has a gauge beside it, which the catalogue does not have.
+    def __init__(self, active: ActiveAlarms) -> None:
+        self._active = active
+        # Otherwise the client adds a `_created` gauge for each counter, which the catalogue does not list.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._made = {metric.name: _make(metric, self.registry) for metric in CATALOGUE}
-        self._last: dict[int, StepReport] = {}
-        self._skipped: dict[int, int] = {}
         self._receiving: set[int] = set()
         self._sending: set[int] = set()
         self._left_out: dict[int, float] = {}
-        self._feed = FeedMeasures()
-        self._raised: dict[str, set[int | None]] = {name: set() for name in ALARMS}
         for name in ALARMS:
             self._set("onward_alarm", 0, name)
             self._grow("onward_alarms_total", 0, name)
-        self._set("onward_eta_seconds", nan)  # 0 would say that it is over
+        self._set("onward_eta_seconds", nan)  # 0 would mean that the run is over
 
     def run_started(self, facts: RunFacts) -> None:
         """See `Observer.run_started`."""
@@ -80,25 +81,12 @@ class RunMetrics:
             self._set("onward_link_capacity", config.link.depth, str(stage), REPLICA)
 
     def stage_report(self, report: StepReport, now: float) -> None:
-        """Take in one step of one stage, heard at `now`, in seconds since 1970."""
+        """Set the values of one report, received at `now`, in seconds since 1970."""
         labels = (str(report.stage), REPLICA)
-        last = self._last.get(report.stage)
-        self._last[report.stage] = report
-
-        def grown(name: str) -> float:
-            now: float = getattr(report, name)
-            return max(now - (getattr(last, name) if last else 0), 0)
-
         self._set("onward_step", report.step, *labels)
         self._set("onward_stage_last_report_timestamp_seconds", now, *labels)
-        self._grow("onward_stage_busy_seconds_total", grown("busy"), *labels)
-        self._grow("onward_stage_wait_seconds_total", grown("wait_input"), *labels, "input")
-        self._grow("onward_stage_wait_seconds_total", grown("wait_output"), *labels, "output")
-        if report.stage in self._sending:
-            self._grow("onward_link_bytes_total", grown("link_bytes"), *labels)
         if report.stage in self._receiving:
             self._set("onward_link_queue_depth", report.queue_depth, *labels)
-        self._skip(report, labels)
         self._set("onward_learning_rate", report.learning_rate, *labels)
         self._set("onward_gradient_norm", report.gradient_norm, *labels)
         self._set("onward_update_norm", report.update_norm, *labels)
@@ -108,50 +96,43 @@ class RunMetrics:
             self._set("onward_objective_loss", value, *labels, term)
         self._online(report, labels)
 
-    def repeated(self, report: StepReport) -> None:
-        """A stage that came back has gone through a step again: what it skips there has been counted."""
-        self._skipped[report.stage] = report.skipped
-
-    def _skip(self, report: StepReport, labels: tuple[str, str]) -> None:
-        self._grow("onward_skipped_steps_total", max(report.skipped - self._skipped.get(report.stage, 0), 0), *labels)
-        self._skipped[report.stage] = report.skipped
+    def add(self, stage: int, added: Mapping[str, float]) -> None:
+        """Increase the counters of a stage by what one step added, also a repeated step."""
+        labels = (str(stage), REPLICA)
+        self._grow("onward_stage_busy_seconds_total", added["busy"], *labels)
+        self._grow("onward_stage_wait_seconds_total", added["wait_input"], *labels, "input")
+        self._grow("onward_stage_wait_seconds_total", added["wait_output"], *labels, "output")
+        self._grow("onward_skipped_steps_total", added["skipped"], *labels)
+        if stage in self._sending:
+            self._grow("onward_link_bytes_total", added["link_bytes"], *labels)
 
     def _online(self, report: StepReport, labels: tuple[str, str]) -> None:
-        """What was measured beside the training; between two measurements a gauge stays."""
+        """Online measures; a gauge keeps its value between two measurements."""
         for measure, value in report.online.items():
             if measure in ("linear", "knn"):
                 self._set("onward_probe_accuracy_ratio", value, *labels, measure)
             elif measure != "skipped":
                 self._set(QUALITY[measure], value, *labels)
-        # A total that snapshots keep: of a stage that came back it does not begin at 0 again.
+        # This total is saved in snapshots, so it does not restart from 0 with the process.
         skipped, before = report.online.get("skipped") or 0, self._left_out.get(report.stage, 0)
         if skipped > before:
             self._grow("onward_online_skipped_steps_total", skipped - before, *labels)
             self._left_out[report.stage] = skipped
 
     def snapshot_written(self, stage: int, seconds: float) -> None:
-        """A stage's part of a snapshot has been written, so long after it was taken; called from any thread."""
+        """A stage's part of a snapshot was written, `seconds` after it was taken; may be called from any thread."""
         made = self._made["onward_snapshot_seconds"]
         assert isinstance(made, Histogram)
         made.labels(str(stage), REPLICA).observe(seconds)
 
-    def restarted(self, stages: Iterable[int]) -> None:
-        """These stages start over from a snapshot; what they report as totals begins at 0 again."""
-        for stage in stages:
-            self._grow("onward_restarts_total", 1, str(stage), REPLICA)
-            self._last.pop(stage, None)
-            self._skipped.pop(stage, None)
-
-    def feed_measured(self, feed: FeedMeasures) -> None:
-        """How the feed stands now."""
-        last, self._feed = self._feed, feed
-        self._grow("onward_feed_wait_seconds_total", _grown(feed.wait_seconds, last.wait_seconds))
-        self._grow("onward_feed_images_total", _grown(feed.images, last.images))
-        self._grow("onward_feed_restarts_total", _grown(feed.restarts, last.restarts))
-        self._grow("onward_feed_skipped_total", _grown(feed.skipped, last.skipped))
+    def feed_measured(self, feed: FeedMeasures, added: Mapping[str, float]) -> None:
+        """Set the values of the feed, and increase its counters by `added`, by name and by part of its work."""
+        for name in ("images", "restarts", "skipped"):
+            self._grow(f"onward_feed_{name}_total", added[name])
+        self._grow("onward_feed_wait_seconds_total", added["wait_seconds"])
         self._set("onward_feed_memory_bytes", feed.memory_bytes)
-        for part, spent in feed.seconds.items():
-            self._grow("onward_feed_seconds_total", _grown(spent, last.seconds.get(part, 0.0)), part)
+        for part in feed.seconds:
+            self._grow("onward_feed_seconds_total", added[part], part)
 
     def step_done(self, line: Mapping[str, Any]) -> None:
         """See `Observer.step_done`."""
@@ -163,21 +144,16 @@ class RunMetrics:
     def event(self, event: Event) -> None:
         """See `Observer.event`."""
         if event.kind == "restart" and event.stage is not None:
-            self.restarted([event.stage])
-        if event.kind in ("alarm", "cleared") and event.name in self._raised:
-            stages = self._raised[event.name]
-            if event.kind == "alarm":
-                stages.add(event.stage)
-                self._grow("onward_alarms_total", 1, event.name)
-            else:
-                stages.discard(event.stage)
-            self._set("onward_alarm", bool(stages), event.name)
+            self._grow("onward_restarts_total", 1, str(event.stage), REPLICA)
+        if event.kind in ("alarm", "cleared") and event.name in ALARMS:
+            self._grow("onward_alarms_total", event.kind == "alarm", event.name)
+            self._set("onward_alarm", bool(self._active.stages(event.name)), event.name)
 
     def run_ended(self, outcome: str) -> None:
-        """See `Observer.run_ended`: what was measured stays until the process ends."""
+        """See `Observer.run_ended`; values stay until the process ends."""
 
     def _set(self, name: str, value: float | None, *labels: str) -> None:
-        """A gauge; a value that there is not leaves it as it was."""
+        """Set a gauge; None leaves it unchanged."""
         made = self._made[name]
         assert isinstance(made, Gauge)
         if value is not None:
@@ -195,8 +171,3 @@ def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Hist
     if metric.kind == "gauge":
         return Gauge(metric.name, metric.help, metric.labels, registry=registry)
     return Histogram(metric.name, metric.help, metric.labels, registry=registry, buckets=BUCKETS)
-
-
-def _grown(now: float, before: float) -> float:
-    """By how much a total has grown; the feed of a process that was restarted begins at 0 again."""
-    return now - before if now >= before else now

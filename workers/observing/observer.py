@@ -1,7 +1,7 @@
-"""What an observer of a run is told: how it begins, every finished step, what happens in between, how it ends.
+"""The observer interface: the start of a run, every finished step, events in between, and the end.
 
-A failure of an observer must not take down the training that it observes: the first one is said, and it is told
-nothing more. Whoever cannot be set up at all raises where it is made, before the run begins.
+A failing observer must not end the training: its first error is reported, and it receives nothing more. An observer
+that cannot be set up raises in its constructor, before the run begins.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import queue
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,18 +18,18 @@ from workers.control.validation import Count, Index, read_message
 
 EventKind = Literal["alarm", "cleared", "restart", "snapshot", "note"]
 ALARMS = ("collapse", "nonfinite", "starved", "bottleneck", "silent")
-"""Names of all alarms that there are."""
+"""Names of all alarms."""
 TIMES = ("busy", "wait_input", "wait_output")
-"""Where the seconds of a stage go; they only grow, as long as the process lives that reports them."""
+"""How a stage spends its time, in seconds: totals of the process that reports them."""
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What is known of a run before its first step.
+    """The facts of a run that are fixed before its first step.
 
     Args:
-        name: of the run, that of its directory.
+        name: of the run: the name of its directory.
         path: of the run directory.
         config: the resolved configuration, as in `config.yaml`, without what may be a secret (see
             `pipeline.config.secrets`).
@@ -45,24 +45,23 @@ class RunFacts:
     config: dict[str, Any]
     stages: int
     total_steps: int
-    _: KW_ONLY
     steps_per_epoch: int
     start_step: int
     started: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happens beside the steps; a line of `events.jsonl`.
+    """Something that happens apart from the steps; one line of `events.jsonl`.
 
     Args:
         time: in seconds since 1970.
-        kind: `alarm` and `cleared`: something is wrong, and no longer. `restart`: a stage comes back, or the whole run.
-            `snapshot`: one is complete. `note`: anything else that the user is told.
+        kind: `alarm` and `cleared`: a problem begins, and ends. `restart`: a stage, or the whole run, is restarted.
+            `snapshot`: one is complete. `note`: any other message to the user.
         name: of the alarm; otherwise as `kind`.
-        stage: that it is about, counted from 1; None for the whole run.
-        step: that it is about, counted from 0, for a snapshot the steps that it is after; None where there is none.
-        text: one sentence for a person.
+        stage: counted from 1; None for the whole run.
+        step: counted from 0; for a snapshot, the number of steps before it; None where there is none.
+        text: one sentence for the user.
     """
 
     time: float
@@ -70,7 +69,6 @@ class Event:
     name: str
     stage: Index | None
     step: Count | None
-    _: KW_ONLY
     text: str
 
     def to_json(self) -> dict[str, Any]:
@@ -84,63 +82,70 @@ class Event:
 
 
 class Observer(Protocol):
-    """Is told about one run, from the coordinator's main thread; must not block."""
+    """Follows one run. Called from the coordinator's main thread; must not block."""
 
     def run_started(self, facts: RunFacts) -> None:
         """Before the first step."""
         ...
 
     def step_done(self, line: Mapping[str, Any]) -> None:
-        """Every stage has finished a step; `line` is that of `metrics.jsonl`."""
+        """Every stage has finished a step; `line` is the line of `metrics.jsonl`."""
         ...
 
     def event(self, event: Event) -> None:
-        """Something else has happened."""
+        """An event has happened."""
         ...
 
     def run_ended(self, outcome: str) -> None:
-        """Nothing follows; `done`, `failed: CAUSE` or `interrupted`."""
+        """The last call; `outcome` is `done`, `failed: CAUSE` or `interrupted`."""
         ...
 
 
 class Observers:
-    """Several observers as one that never raises; used on the main thread, but for `post`.
+    """Calls several observers and never raises; used on the main thread, except for `post`.
 
     Args:
-        members: told in this order.
-        say: prints a sentence about one that failed.
+        members: called in this order.
+        say: prints a sentence about an observer that failed.
+        first: is called with every event before the members are (`ActiveAlarms.event`).
     """
 
-    def __init__(self, members: Sequence[Observer], say: Callable[[str], None]) -> None:
-        self._members, self._say = list(members), say
+    def __init__(
+        self,
+        members: Sequence[Observer],
+        say: Callable[[str], None],
+        first: Callable[[Event], None] = lambda event: None,
+    ) -> None:
+        self._members, self._say, self._first = list(members), say, first
         self._posted: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
     def add(self, member: Observer) -> None:
-        """One more, told after the others."""
+        """Add an observer, called after the others."""
         self._members.append(member)
 
     def run_started(self, facts: RunFacts) -> None:
         """See `Observer.run_started`."""
-        self._tell("run_started", facts)
+        self._call_all("run_started", facts)
 
     def step_done(self, line: Mapping[str, Any]) -> None:
         """See `Observer.step_done`."""
-        self._tell("step_done", line)
+        self._call_all("step_done", line)
 
     def event(self, event: Event) -> None:
-        """See `Observer.event`; an observer may call it while it is told something else."""
-        self._tell("event", event)
+        """See `Observer.event`; an observer may call it from within another call."""
+        self._first(event)
+        self._call_all("event", event)
 
     def run_ended(self, outcome: str) -> None:
         """See `Observer.run_ended`."""
-        self._tell("run_ended", outcome)
+        self._call_all("run_ended", outcome)
 
     def post(self, event: Event) -> None:
-        """Keep an event until `deliver`; called from any thread."""
+        """Queue an event until `deliver`; may be called from any thread."""
         self._posted.put(event)
 
     def deliver(self) -> None:
-        """Tell the events that other threads have posted."""
+        """Pass on the events that other threads have posted."""
         while not self._posted.empty():
             self.event(self._posted.get_nowait())
 
@@ -153,9 +158,9 @@ class Observers:
         except Exception as error:
             self._members.remove(member)
             _log.exception("%s failed in %s", type(member).__name__, what)
-            with suppress(Exception):  # what failed may be the terminal itself
-                self._say(f"{type(member).__name__} failed ({type(error).__name__}: {error}) and is told nothing more")
+            with suppress(Exception):  # the terminal itself may be what failed
+                self._say(f"{type(member).__name__} failed ({type(error).__name__}: {error}) and is not called again")
 
-    def _tell(self, what: str, word: object) -> None:
+    def _call_all(self, what: str, word: object) -> None:
         for member in list(self._members):
             self.call(member, what, word)

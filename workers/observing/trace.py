@@ -1,8 +1,8 @@
-"""What a process is doing when: slices of time, written to its own part of the run's trace now and then.
+"""Records what a process does as slices of time, in its own part of the run's trace.
 
-Every process writes a part of its own below `RUN/trace/`, so that none waits for another, and one that is killed loses
-what it did in its last second at most. `trace_file` makes one trace of all parts. Without `trace.enabled` no file is
-made and the methods below do nothing.
+Every process writes a file of its own below `RUN/trace/`, so that none waits for another, and a process that is killed
+loses at most its last second. `trace_file` joins the files. Without `trace.enabled` no file is made and the methods
+below do nothing.
 """
 
 from __future__ import annotations
@@ -27,49 +27,49 @@ if TYPE_CHECKING:  # a worker of the feed needs no network, and is ready two sec
 
 FLUSH_EVENTS = 512
 FLUSH_SECONDS = 1.0
-"""Events are written when there are so many of them, or when the oldest has waited so long."""
+"""Events are flushed when there are this many, or when the oldest is this old."""
 MAKING = "batches"
-"""The track of the thread that makes batches, or has them made."""
+"""The track of the thread that makes batches."""
 FEED = "feed"
-"""The track of whoever waits for images and sends them."""
+"""The track of the thread that waits for images and sends them."""
 SERIAL = "serial run"
 _log = logging.getLogger(__name__)
 _NOTHING = nullcontext()
 
 
 class Tracer(Protocol):
-    """Is told what a process does; its methods return at once."""
+    """Interface of a tracer; its methods return at once."""
 
     def at(self, step: int) -> None:
-        """What is told from now on is about this step."""
+        """Set the step of what follows."""
         ...
 
     def took(self, track: str, what: str, since: float, step: int | None = None) -> None:
-        """Something has ended that began at `since`, by `time.monotonic`; tracks stand below each other in a trace.
+        """Record a slice from `since` (`time.monotonic`) until now on a track.
 
-        It is about `step`, where another thread than that of `at` tells it.
+        `step` is given by threads other than that of `at`.
         """
         ...
 
     def span(self, track: str, what: str) -> AbstractContextManager[None]:
-        """Something lasts as long as the context."""
+        """Record a slice for the duration of the context."""
         ...
 
     def count(self, track: str, what: str, value: float) -> None:
-        """There are now so many."""
+        """Record a counter value."""
         ...
 
     def watch(self, stage: Stage) -> None:
-        """Follow the forward pass of a stage, and what it does in its update."""
+        """Record the forward pass of a stage and the parts of its update."""
         ...
 
     def close(self) -> None:
-        """Nothing follows; may be called again."""
+        """Write the rest; may be called again."""
         ...
 
 
 class NoTracer:
-    """Nobody wants to know."""
+    """Records nothing."""
 
     def at(self, step: int) -> None:
         """See `Tracer.at`."""
@@ -95,12 +95,12 @@ NO_TRACE = NoTracer()
 
 
 class PartTracer:
-    """Writes a part of a trace. A disk that takes no more ends the trace and not the run.
+    """Writes a part of a trace. A full disk ends the trace, not the run.
 
     Args:
         settings: how much to keep, and from which step on.
         run: whose trace it is.
-        header: who writes.
+        header: of the process.
 
     Raises:
         UserError: the file cannot be made.
@@ -203,7 +203,7 @@ def trace_of_member(settings: TraceConfig, run: RunDir, member: TrainingProcess)
 
 
 def trace_of_coordinator(settings: TraceConfig, run: RunDir) -> Tracer:
-    """The tracer of who sends the batches; raises as `PartTracer`."""
+    """The tracer of the coordinator; raises as `PartTracer`."""
     if not settings.enabled:
         return NO_TRACE
     return PartTracer(settings, run, PartHeader.of_this_process(COORDINATOR, COORDINATOR_UNIT, ()))

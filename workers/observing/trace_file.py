@@ -1,4 +1,4 @@
-"""One trace of all parts: Chrome's trace event format, which Perfetto and chrome://tracing open.
+"""Joins all parts into one file in Chrome's trace event format, for Perfetto and chrome://tracing.
 
 "Trace Event Format", Google 2016: `X` are slices, `C` counters, `i` moments, `M` names, `s` and `f` the two ends of an
 arrow. Every process of the run is a process of the trace and every stage a thread of it, in the order of the pipeline.
@@ -22,20 +22,20 @@ from workers.run.files import RunDir, temporary_of
 from workers.topology.processes import stage_name
 
 LARGE_BYTES = 24 * 1024 * 1024
-"""Of all parts together; the trace of them, about twice as large, is then compressed."""
+"""Size of all parts together from which the trace, about twice as large, is compressed."""
 TRACKS = 1000
-"""More than a process has: threads of different processes get different numbers, which some viewers need."""
+"""More than a process has, so that thread ids are unique over all processes, which some viewers need."""
 Event = dict[str, Any]
 Process = tuple[int, int, str]
-"""Unit, replica and name: who was restarted is the same process of the trace."""
+"""Unit, replica and name: a restarted process stays the same process of the trace."""
 
 
 def merge_trace(run: RunDir) -> list[str]:
-    """Make `trace.json`, or `trace.json.gz` where it is large, of what the processes of a run have recorded so far.
+    """Write `trace.json`, or `trace.json.gz` if it is large, from what the processes of a run have recorded so far.
 
     Returns:
-        What the user should know, a sentence each; nothing where nothing was recorded. Nothing is raised: a trace is
-        no reason for a run to end badly.
+        Notes for the user, one sentence each; none if nothing was recorded. Never raises, because a trace must not make
+        a run fail.
     """
     parts, notes = read_parts(run.trace)
     if not parts:
@@ -60,11 +60,11 @@ def merge_trace(run: RunDir) -> list[str]:
 
 
 def is_merged(run: RunDir) -> bool:
-    """Whether there is one trace that is newer than all parts."""
+    """Whether there is a joined trace that is newer than all parts."""
     try:
         newest = max((path.stat().st_mtime_ns for path in part_paths(run.trace)), default=0)
         return any(path.is_file() and path.stat().st_mtime_ns >= newest for path in (run.merged_trace, _packed(run)))
-    except OSError:  # a file went away this moment
+    except OSError:  # a file was removed meanwhile
         return False
 
 
@@ -73,9 +73,9 @@ def _packed(run: RunDir) -> Path:
 
 
 def trace_events(parts: Sequence[Part]) -> Iterator[Event]:
-    """Everything of a trace, names first; times in whole microseconds since the first process began.
+    """All events of a trace, names first; times in whole microseconds since the first process began.
 
-    Whole ones, rounded down, because what lies within something else then still does.
+    Rounding down keeps nested slices nested.
     """
     shift = offsets(parts)
     origin = min(_began(part, shift) for part in parts)
@@ -96,7 +96,7 @@ def trace_events(parts: Sequence[Part]) -> Iterator[Event]:
 
 
 def _slices(part: Part, number: int, process: int, threads: dict[str, int], moved: int, ends: Ends) -> Iterator[Event]:
-    """In order, each followed by the ends of arrows at it: they are bound to what encloses them and stands before."""
+    """Slices in order, each followed by the ends of its arrows, which bind to the preceding enclosing slice."""
     for each in part.slices:
         start, end = (each.start + moved) // 1000, (each.start + each.duration + moved) // 1000
         where: Event = {"pid": process, "tid": threads[each.track], "ts": start}
@@ -118,7 +118,7 @@ def _began(part: Part, shift: dict[str, int]) -> int:
 
 
 def _numbers(parts: Sequence[Part]) -> tuple[dict[Process, int], dict[tuple[Process, str], int]]:
-    """Of the processes, in the order of the pipeline, and of their tracks: stages below whatever else there is."""
+    """Names of processes, in the order of the pipeline, and of their tracks, stages last."""
     processes = {process: number for number, process in enumerate(sorted({_process(p.header) for p in parts}), 1)}
     threads: dict[tuple[Process, str], int] = {}
     for process, number in processes.items():
@@ -142,7 +142,7 @@ def _names(processes: dict[Process, int], threads: dict[tuple[Process, str], int
 
 
 def _write(path: Path, parts: Sequence[Part]) -> None:
-    """The whole document, an event a line, through a temporary file."""
+    """Write the whole document, one event per line, through a temporary file."""
     temporary = temporary_of(path)
     temporary.unlink(missing_ok=True)
     try:
@@ -158,7 +158,7 @@ def _write(path: Path, parts: Sequence[Part]) -> None:
 
 @contextmanager
 def _text_file(path: Path, packed: bool) -> Iterator[TextIO]:
-    """A new one in a run directory."""
+    """A new temporary file in a run directory."""
     with open_to_write(path, path.parent, new=True) as plain:
         whole = gzip.GzipFile("", "wb", 6, plain) if packed else plain
         with whole, io.TextIOWrapper(whole, encoding="utf-8") as file:
@@ -166,7 +166,7 @@ def _text_file(path: Path, packed: bool) -> Iterator[TextIO]:
 
 
 def _about(parts: Sequence[Part]) -> dict[str, Any]:
-    """What a reader must know to trust the times."""
+    """How the clocks of the processes were aligned."""
     shift = offsets(parts)
     began = datetime.fromtimestamp(min(_began(part, shift) for part in parts) / 1e9).astimezone()
     clocks = "one clock, exact"

@@ -1,8 +1,10 @@
-"""The arrows of a trace, which follow every batch through the pipeline; found in what was recorded, not recorded.
+"""The arrows of a trace, which follow every batch through the pipeline; derived from the recorded slices.
 
-A batch goes from the forward pass of a stage to its sending, and from there to the forward pass of the next stage; or
-from forward pass to forward pass, where one process trains both. So an arrow has both its ends by construction, however
-a process ended.
+    stage 1   forward --> send
+                            |
+    stage 2                 +--> forward        or forward --> forward, where one process trains both stages
+
+Because arrows are derived, each has both ends, however a process ended.
 """
 
 from __future__ import annotations
@@ -14,18 +16,18 @@ from workers.observing.trace_part import Part, Slice
 from workers.topology.processes import stage_name
 
 LEAST = 1000
-"""Nanoseconds: an arrow cannot be bound to a slice that has no length in a trace."""
+"""Nanoseconds: a viewer cannot attach an arrow to a slice of length 0."""
 Ends = dict[tuple[int, Slice], list[tuple[str, int]]]
-"""By part (its number in the trace) and slice: `s` where an arrow starts, `f` where it ends, and the arrow's number."""
+"""By part (its index in the trace) and slice: `s` where an arrow starts, `f` where it ends, and the arrow's id."""
 _Sent = dict[tuple[int, int, int], list[tuple[int, int, Slice]]]
-"""By unit, replica and step: when it was sent, part and slice, in order."""
+"""Sends by unit, replica and step: time, part and slice, in order."""
 
 
 def arrows(parts: Sequence[Part], shift: Mapping[str, int]) -> Ends:
     """Both ends of every arrow.
 
-    A batch may be sent again to a stage that was restarted, and arrive at one that has seen it: an arrow comes from
-    the last sending before. None goes back in time, which clocks of two hosts may suggest.
+    A batch may be sent again to a restarted stage: its arrow starts at the last send before the forward pass. No arrow
+    goes back in time, even if the clocks of two hosts differ.
 
     Args:
         parts: of one trace.
@@ -51,7 +53,7 @@ def arrows(parts: Sequence[Part], shift: Mapping[str, int]) -> Ends:
 
 
 def _within(part: Part) -> list[tuple[Slice, Slice]]:
-    """From the last forward pass before, of the same step: to a sending, or to the forward pass of the next stage."""
+    """Arrows from the last forward pass of the same step to a send, or to the forward pass of the next stage."""
     pairs = []
     forwards: dict[tuple[str, int], Slice] = {}
     after = {stage_name(stage): stage_name(stage - 1) for stage in part.header.stages}
@@ -69,7 +71,7 @@ def _within(part: Part) -> list[tuple[Slice, Slice]]:
 def _arrivals(
     part: Part, parts: Sequence[Part], sent: _Sent, shift: Mapping[str, int]
 ) -> list[tuple[tuple[int, Slice], Slice]]:
-    """From the sendings of the unit before to the forward passes of the first stage of `part`."""
+    """Arrows from the sends of the previous unit to the forward passes of the first stage of `part`."""
     head, found = part.header, []
     if not head.stages:
         return []

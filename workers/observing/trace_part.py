@@ -1,8 +1,8 @@
-"""A part of a trace: the file that one process writes while it runs, and what is read of it afterwards.
+"""The part of a trace that one process writes: its format, writing and reading.
 
-JSON lines. The first is an object that says who wrote it and by which clock (`PartHeader`). Then come arrays:
+JSON lines. The first is an object with the process and its clock (`PartHeader`). Then come arrays:
 `["X", track, name, start, duration, step]` for a slice of time, `["C", track, name, time, value]` for a counter, all
-times whole nanoseconds of `time.monotonic`. An object `{"left_out": N}` says how many events were not kept so far.
+times whole nanoseconds of `time.monotonic`. An object `{"left_out": N}` has the number of events dropped so far.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pipeline.ordinary_files import make_folder, open_to_read, open_to_write
 FORMAT = "onward-trace-1"
 COORDINATOR_UNIT = -1
 MAX_TIME = 2**62
-"""Nanoseconds, 146 years: any that is later, or before 0, is damage."""
+"""Nanoseconds, 146 years: times beyond it, or below 0, are damage."""
 MAX_LINE = 4096
-"""Characters; no line of ours has a tenth of that."""
+"""Characters; ours have less than a tenth of that."""
 encoded = json.JSONEncoder(separators=(",", ":")).encode
-"""Of a value without spaces; made once, because there are very many events."""
+"""Encoder without spaces; made once, because there are very many events."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -50,15 +50,15 @@ class Count(NamedTuple):
 
 @dataclass(frozen=True)
 class PartHeader:
-    """Who wrote a part.
+    """The process that wrote a part.
 
     Args:
-        name: the process in words, such as `stage 2 replica 1`.
+        name: of the process, such as `stage 2 replica 1`.
         unit: which group of stages it trains, from 0, in the order of the pipeline; -1 for the coordinator.
         stages: that it trains, counted from 1.
         replica: counted from 1.
         replicas: of its unit.
-        clock: equal for processes whose `time.monotonic` is the same: those of one host since it was started.
+        clock: equal for processes that share `time.monotonic`: those of one host since it was booted.
         offset: `time.time` minus `time.monotonic` when the process began, in nanoseconds.
         began: when that was, in nanoseconds of `time.monotonic`.
     """
@@ -77,7 +77,7 @@ class PartHeader:
     def of_this_process(
         cls, name: str, unit: int, stages: tuple[int, ...], replica: int = 1, replicas: int = 1
     ) -> PartHeader:
-        """With the clock of this host, now."""
+        """A header with the clock of this host and the current time."""
         now = time.monotonic_ns()
         return cls(name, unit, stages, replica, replicas, clock=_clock(), offset=time.time_ns() - now, began=now)
 
@@ -106,14 +106,14 @@ class PartHeader:
 
 @dataclass
 class Part:
-    """One part as it was read.
+    """The contents of a part.
 
     Args:
-        header: who wrote it.
-        slices: by their start, what encloses before what it encloses.
+        header: its process.
+        slices: sorted by start, enclosing ones first.
         counts: in the order in which they were written.
-        left_out: events that were not kept.
-        notes: what was wrong with the file, a sentence each.
+        left_out: number of dropped events.
+        notes: problems of the file, one sentence each.
     """
 
     header: PartHeader
@@ -124,12 +124,12 @@ class Part:
 
 
 def part_paths(folder: Path) -> list[Path]:
-    """The parts in the folder of a trace, in order, those of a name by their number; none where there is no folder."""
+    """The files of a trace, sorted by name and number; none if there is no folder."""
     return sorted(folder.glob("*.jsonl"), key=lambda path: [(len(part), part) for part in path.name.split(".")])
 
 
 def new_part(folder: Path, name: str) -> TextIO:
-    """A file that no earlier process of this name has written, `NAME.N.jsonl`; raises `OSError`."""
+    """Create a new file `NAME.N.jsonl`; raises `OSError`."""
     make_folder(folder, folder.parent)
     number = 1
     while True:
@@ -141,7 +141,7 @@ def new_part(folder: Path, name: str) -> TextIO:
 
 
 def read_part(path: Path) -> Part:
-    """What a process recorded. A process that was killed leaves half a line behind, which is left out with a note.
+    """Read a part. The incomplete last line of a killed process is skipped with a note.
 
     Raises:
         ValueError: it is no part of a trace.
@@ -166,7 +166,7 @@ def read_part(path: Path) -> Part:
 
 
 def read_parts(folder: Path) -> tuple[list[Part], list[str]]:
-    """All parts that can be read, and what was wrong with any, a sentence each."""
+    """All parts that can be read, and notes about problems."""
     parts, notes = [], []
     for path in part_paths(folder):
         try:
@@ -180,10 +180,10 @@ def read_parts(folder: Path) -> tuple[list[Part], list[str]]:
 
 
 def offsets(parts: Sequence[Part]) -> dict[str, int]:
-    """By clock, what to add to its times to get nanoseconds since 1970.
+    """By clock, the offset from its times to nanoseconds since 1970.
 
-    One number for a clock, that of its earliest part, so that setting the time of day shifts nothing within a host.
-    Times of different hosts agree as well as their times of day did when their first process began.
+    One offset per clock, that of its earliest part, so that setting the time of day shifts nothing within a host. Times
+    of different hosts agree as well as their times of day did when their first process began.
     """
     found: dict[str, int] = {}
     for part in sorted(parts, key=lambda each: each.header.began):
@@ -192,7 +192,7 @@ def offsets(parts: Sequence[Part]) -> dict[str, int]:
 
 
 def _take(part: Part, line: bytes) -> bool:
-    """Add what a line says; False if it cannot be read."""
+    """Add the contents of a line; False if it is malformed."""
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):

@@ -11,14 +11,15 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console as RichConsole
 
 from launch.commands.bench import bench_method, summarise, tables, variants
 from launch.prepare.run_dir import read_config
-from launch.results.printing import print_grid
+from launch.results.printing import command_console, print_grid
 from pipeline.errors import UserError
 from tests.runs import TINY, Process
 from tests.workers.evaluating.evaluating_runs import image_folder
+from workers.observing.terminal.console import Console
 from workers.run.files import RunDir
 
 SMALL = ["data.name=image_folder", "data.batch_size=8", "data.image_size=16", "train.epochs=2", "train.max_steps=2"]
@@ -43,9 +44,9 @@ def test_the_table_has_mean_and_spread_of_every_block() -> None:
     assert trained["trunk"] == [pytest.approx((70.0, 14.142135), abs=1e-5)]
     assert trained["expansion"] == [None]
     assert trained[RATE] == MEAN_RATE
-    console = Console(width=80, record=True)
+    console = RichConsole(width=80, record=True)
     for grid in tables([untrained, trained], 2):
-        print_grid(console, grid)
+        print_grid(Console(console), grid)
     text = console.export_text()
     assert "70.0 ± 14.1" in text
     assert "20 ± 14" in text
@@ -80,7 +81,7 @@ def test_the_comparison_runs_and_a_second_call_only_reads(tmp_path: Path, monkey
     config.write_text(TINY)
     overrides = [*SMALL, f"data.root={image_folder(tmp_path / 'images')}"]
     folder = tmp_path / "bench"
-    bench_method(config, overrides, 1, folder, Console(quiet=True))
+    bench_method(config, overrides, 1, folder, command_console(quiet=True))
     runs = {each.name: RunDir(folder / f"{each.name.replace(' ', '_')}-seed1") for each in variants(2, [])}
     assert [(c.mode, c.noise.kind, c.objective.kind) for c in (read_config(run.path) for run in runs.values())] == [
         ("end_to_end", "none", "barlow_twins"), ("simultaneous", "none", "barlow_twins"),
@@ -94,10 +95,10 @@ def test_the_comparison_runs_and_a_second_call_only_reads(tmp_path: Path, monkey
     assert [row["name"] for row in rows] == ["untrained", *runs]
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a run was trained again"))
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("report.json")}
-    bench_method(config, overrides, 1, folder, Console(quiet=True))
+    bench_method(config, overrides, 1, folder, command_console(quiet=True))
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("report.json")} == before
     with pytest.raises(UserError, match=r"another configuration\. Give another --to folder"):
-        bench_method(config, [*overrides, "optimizer.lr=0.3"], 1, folder, Console(quiet=True))
+        bench_method(config, [*overrides, "optimizer.lr=0.3"], 1, folder, command_console(quiet=True))
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,15 @@ import pytest
 from matplotlib import pyplot as plt
 
 from launch.pages.charts import Picture, charts, short_count
-from launch.pages.series import POINTS, read_series
+from launch.pages.series import POINTS
 from launch.results.figure_style import styled
 from tests.launch.pages.reported import line
+from tests.launch.pages.test_report_series import read_series
 
 
 def pictures(steps: int) -> dict[str, Picture]:
     with styled():
-        return {picture.key: picture for picture in charts(read_series([line(step) for step in range(steps)]), 4, 2)}
+        return {picture.key: picture for picture in charts(read_series(line(step) for step in range(steps)), 4, 2)}
 
 
 @pytest.fixture(autouse=True)

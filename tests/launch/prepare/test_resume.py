@@ -101,7 +101,7 @@ def test_what_lies_after_the_snapshot_goes(run: Path) -> None:
 
 
 def test_what_happened_is_kept_and_what_cannot_be_read_is_not(run: Path) -> None:
-    event = Event(1.0, "alarm", "collapse", 1, 9, text="later than the snapshot")
+    event = Event(time=1.0, kind="alarm", name="collapse", stage=1, step=9, text="later than the snapshot")
     good = json.dumps(event.to_json()) + "\n"
     for damage in ("[" * 10**5 + "\n", "{}\n", "\0\n", '{"kind": "no'):
         (run / "events.jsonl").write_text(good + damage + good[: -1 if damage.endswith("\n") else 0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from rich.console import Console
+from rich.console import Console as RichConsole
 
 from launch.results.evaluation_tables import describe, grids_of, print_document
 from launch.results.grid import Grid, markdown_of, without_repeats
@@ -13,11 +13,12 @@ from launch.results.measure_names import Quantity, clean, in_order, measure_word
 from launch.results.printing import print_grid
 from pipeline.evaluation.document import EvaluationResults, Record
 from tests.launch.commands.evaluations import DATA, document, full
+from workers.observing.terminal.console import Console
 
 
 def printed(evaluation: EvaluationResults, width: int) -> str:
     file = io.StringIO()
-    print_document(Console(file=file, width=width), evaluation)
+    print_document(Console(RichConsole(file=file, width=width)), evaluation)
     return file.getvalue()
 
 
@@ -105,7 +106,7 @@ def test_what_belongs_together_is_not_cut_apart() -> None:
     columns = tuple(("measure", name, feature) for name in "ab" for feature in ("trunk", "expansion"))
     grid = Grid("title", (("block",), *columns), (("1", "1.0", "2.0", "3.0", "4.0"),))
     file = io.StringIO()
-    print_grid(Console(file=file, width=48), grid)  # room for three of the four columns
+    print_grid(Console(RichConsole(file=file, width=48)), grid)  # room for three of the four columns
     heads = [line for line in file.getvalue().splitlines() if "trunk" in line]
     assert len(heads) == 2
     assert all("expansion" in line for line in heads)

@@ -12,8 +12,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.fork_server import Peer
 from tests.runs import start_peer
+from tests.session_server import Peer
 
 PROCESSES = 3
 LIMIT = 270.0

@@ -88,6 +88,7 @@ class Scene:
         self.posted: list[tuple[Any, ...]] = []
         self.forgotten: list[Any] = []
         self.reported: list[Any] = []
+        self.counted_anew: list[Any] = []
         self.latest: dict[int, Any] = {}
         self.batch_sender = SimpleNamespace(stopped_at=None, stop_requested=threading.Event())
         config = small_config(**{"model": {"cuts": ["layer2"]}, "link": {"timeout": 60}, **sections})
@@ -97,7 +98,10 @@ class Scene:
             supervisor=self.parent,
             snapshots=SimpleNamespace(committed=4, run=RunDir(folder), drop_parts_of=self.forgotten.append),
             recorder=SimpleNamespace(
-                latest=self.latest, backlog=SimpleNamespace(oldest=lambda: None), stage_report=self.reported.append
+                latest=self.latest,
+                backlog=SimpleNamespace(oldest=lambda: None),
+                stage_report=self.reported.append,
+                restarted=self.counted_anew.append,
             ),
             batch_sender=self.batch_sender,
             total_steps=8,

@@ -6,9 +6,9 @@ import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from rich.console import Console as RichConsole
 
-from workers.observing.terminal.console import Terminal
+from workers.observing.terminal.console import Console
 from workers.observing.terminal.summary import print_report
 from workers.run.files import RunDir
 
@@ -21,6 +21,6 @@ LAST_LINE = "64 images, 10 images/s  ·  everything is in {}\n"
 )
 def test_where_everything_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, shown: str) -> None:
     monkeypatch.chdir(tmp_path)
-    console = Console(file=io.StringIO(), width=200)
-    print_report(Terminal(console), RunDir(Path(where.format(here=tmp_path))), REPORT)
+    console = RichConsole(file=io.StringIO(), width=200)
+    print_report(Console(console), RunDir(Path(where.format(here=tmp_path))), REPORT)
     assert console.file.getvalue().endswith(LAST_LINE.format(shown))  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from tests.observing.recorders import recorder
 from workers.control.step_report import StageTimes, StepReport
 from workers.control.validation import MalformedMessage
 from workers.feed import FeedMeasures
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.metrics import RunMetrics
 
 
@@ -45,7 +46,7 @@ def test_a_report_says_nothing_else(online: object) -> None:
 
 
 def test_the_metrics_keep_what_was_measured_last() -> None:
-    metrics = RunMetrics()
+    metrics = RunMetrics(ActiveAlarms())
     metrics.stage_report(
         reported(1, 0, {"linear": 0.1, "knn": 0.2, "rankme": 5.0, "lidar": 4.0, "collapse": 0.3}), 100.0
     )
@@ -64,10 +65,9 @@ def test_the_metrics_keep_what_was_measured_last() -> None:
 
 
 def test_steps_left_out_count_once_though_a_stage_comes_back() -> None:
-    metrics = RunMetrics()
+    metrics = RunMetrics(ActiveAlarms())
     for step, skipped in enumerate([1, 1, 3]):
         metrics.stage_report(reported(1, step, {"skipped": skipped}), 100.0)
-    metrics.restarted([1])
     for step, skipped in ((1, 1), (2, 3), (3, 4)):
         metrics.stage_report(reported(1, step, {"skipped": skipped}), 100.0)
     assert gauges(metrics)["onward_online_skipped_steps_total", "0", "1"] == 4

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from workers.evaluating.feature_source import FeatureSource
 
 from pipeline.serial import build_stages
 from tests.pipeline.small import small_config
 from workers.evaluating.context import Context
+from workers.evaluating.feature_source import FeatureSource
 
 CPU = torch.device("cpu")
 

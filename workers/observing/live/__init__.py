@@ -1,20 +1,12 @@
 """The live page of a run: its history, the server of the coordinator, and the page itself in `static/`.
 
-- `answers.py`: how each request is answered: the page, its data as JSON or as a stream of events, the metrics, or why
-  not
-- `buckets.py`: a table that never grows beyond a fixed number of rows, however many steps a run has
-- `differences.py`: a line of `metrics.jsonl` as plain numbers by name: totals become what this step added
-- `document.py`: what the server sends to a page: the whole history, or what is new, as JSON in small pieces
-- `history.py`: what the live page shows of a run: a bounded history of every number, what is true now, and what has
-  happened
-- `now.py`: what is true of a run at this moment: its place, its pace, how every stage spends its time, which alarms
-  are on
-- `page_files.py`: the files of the page, read once: only these are ever served, whatever path is asked for
-- `page_server.py`: the socket that browsers and Prometheus connect to, and what the threads of all their requests
-  share
-- `places.py`: who may be served at once: so many and no more, and nobody who is slow keeps out who is not
-- `refill.py`: what earlier attempts of a run have left in its directory, for a page that shows the run from its first
-  step
+- `answers.py`: the request handler: the page, its data as JSON or as server-sent events, the metrics, or an error
+- `connection_limits.py`: how many connections are served at once, and for how long one may take to send its request
+- `current_state.py`: the run right now: step, throughput, how every stage spends its time, active alarms
+- `document.py`: the JSON that the server sends: the whole history, or what is new, in small pieces
+- `history.py`: the data of the live page: a bounded history of every number, the current state, and the events
+- `page_files.py`: the files of the page, read once; no other file is ever served
+- `page_server.py`: the HTTP server's socket and threads, and the state that its requests share
 - `server.py`: the coordinator's one HTTP server: the live page, its data, and the metrics for Prometheus
 """
 

@@ -1,4 +1,4 @@
-"""How each request is answered: the page, its data as JSON or as a stream of events, the metrics, or why not."""
+"""The request handler: the page, its data as JSON or as server-sent events, the metrics, or an error."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ipaddress import ip_address
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
+from workers.observing.live.connection_limits import DeadlineReader
 from workers.observing.live.document import Document
 from workers.observing.live.history import History
 from workers.observing.live.page_server import PageServer
-from workers.observing.live.places import UntilDeadline
 
 ASK_SECONDS = 5.0
-"""How long a request may take to come, all of it."""
+"""Time limit for receiving a whole request."""
 CLIENT_SECONDS = 10.0
-"""How long one write may take; a browser that does not read is let go, and asks again when it can."""
+"""Time limit for one write; a browser that does not read is disconnected, and reconnects when it can."""
 ANSWER_SECONDS = 60.0
-"""How long an answer may take, all of it; but for a page that is open."""
+"""Time limit for a whole response, except for the event stream of an open page."""
 POLL_SECONDS = 0.25
-"""A page is told of news at most this often."""
+"""Shortest interval between two updates of a page."""
 HEARTBEAT_SECONDS = 5.0
-"""A page that hears nothing for three times as long (`connection.js`) says that nobody is there."""
+"""A page that receives nothing for three times as long (`connection.js`) reports a lost connection."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -49,15 +49,15 @@ class Answers(BaseHTTPRequestHandler):
     ask_seconds, client_seconds, answer_seconds = ASK_SECONDS, CLIENT_SECONDS, ANSWER_SECONDS
     server: PageServer
     _deadline: float | None = None
-    """Of the answer; None for a page that is open."""
+    """Deadline of the response; None for an event stream."""
 
     def setup(self) -> None:
-        """Read the request with an end to it."""
+        """Read the request with a deadline."""
         super().setup()
-        self.rfile = io.BufferedReader(UntilDeadline(self.connection, time.monotonic() + self.ask_seconds))
+        self.rfile = io.BufferedReader(DeadlineReader(self.connection, time.monotonic() + self.ask_seconds))
 
     def parse_request(self) -> bool:
-        """See the base class; whether there is a request to answer."""
+        """See the base class; returns whether there is a request to answer."""
         understood = super().parse_request()
         self.connection.settimeout(self.client_seconds)
         self._deadline = time.monotonic() + self.answer_seconds
@@ -99,19 +99,19 @@ class Answers(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def __getattr__(self, name: str) -> Callable[[], None]:
-        """`do_POST` and all others: nothing here can be changed."""
+        """`do_POST` and all other methods: the server is read-only."""
         if name.startswith("do_"):
             return self._not_allowed
         raise AttributeError(name)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What is no request at all; not as a page, for it would repeat what was sent."""
+        """Answer a malformed request; as plain text, because the base class would echo it in a page."""
         self.close_connection = True
-        self.request_version = self.protocol_version  # or there would be no status line
+        self.request_version = self.protocol_version  # otherwise the base class sends no status line
         self._refuse(HTTPStatus(code), "this is not a request that can be answered\n")
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: a page asks often, and the log is about the run."""
+        """Log nothing: a page sends many requests, and the log is about the run."""
 
     def _not_allowed(self) -> None:
         self.close_connection = True
@@ -120,7 +120,7 @@ class Answers(BaseHTTPRequestHandler):
     def _named_rightly(self) -> bool:
         """Whether `Host` names this machine, where only this machine can ask.
 
-        Otherwise a page from elsewhere, whose name was made to lead here, could read what its own browser may not.
+        Protects from DNS rebinding: a foreign page whose host name is made to resolve to this machine.
         """
         hosts = self.headers.get_all("Host") or []
         if not self.server.loopback:
@@ -153,7 +153,7 @@ class Answers(BaseHTTPRequestHandler):
         self._send(HTTPStatus(int(status.split()[0])), others.pop("Content-Type"), [body], len(body), others)
 
     def _stream(self, history: History) -> None:
-        """Server-sent events until the page goes away, the run has ended, or the server closes."""
+        """Send events until the page disconnects, the run ends, or the server closes."""
         if not self.server.streams.take():
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many pages are open\n", {"Retry-After": "5"})
             return
@@ -170,7 +170,7 @@ class Answers(BaseHTTPRequestHandler):
         return self.headers.get("Last-Event-ID") or query.get("after", [""])[0]
 
     def _follow(self, history: History, cursor: str) -> None:
-        seen, said = -1, time.monotonic()
+        seen, sent = -1, time.monotonic()
         while True:
             closing, version = self.server.closing.is_set(), history.version
             if version != seen:
@@ -179,15 +179,15 @@ class Answers(BaseHTTPRequestHandler):
                     self._say("reset", "{}")
                     return
                 self._say("update", news.text, news)
-                cursor, seen, said = news.id, version, time.monotonic()
+                cursor, seen, sent = news.id, version, time.monotonic()
                 if news.outcome is not None:
                     self._say("end", json.dumps({"outcome": news.outcome}))
                     return
             elif closing:
                 return
-            elif time.monotonic() - said > HEARTBEAT_SECONDS:
+            elif time.monotonic() - sent > HEARTBEAT_SECONDS:
                 self._say("beat", "{}")
-                said = time.monotonic()
+                sent = time.monotonic()
             if not closing:
                 self.server.closing.wait(POLL_SECONDS)
 

@@ -1,6 +1,6 @@
-"""What the server sends to a page: the whole history, or what is new, as JSON in small pieces.
+"""The JSON that the server sends: the whole history, or what is new, in small pieces.
 
-Python's encoder holds the interpreter's lock while it writes; a column at a time, so that nobody waits for long.
+Python's encoder holds the GIL while it runs, so one column is encoded at a time.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.observing.live.buckets import Rows
+from workers.observing.downsampler import SampledRows
 
 DIGITS = 6
-"""Significant digits of a number; more than a screen can show."""
+"""Significant digits of a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,8 @@ class Document:
     """A copy of the history, or of its end.
 
     Args:
-        id: where a reader of it stands; see `History.since`.
-        facts: of the run; None in what is new, and before it has started.
+        id: the cursor of its reader; see `History.since`.
+        facts: of the run; None in an update, and before the run has started.
         outcome: how the run ended; None while it runs.
         ended: when, in seconds since 1970; None while it runs.
         now: see `CurrentState.summary`.
@@ -41,12 +41,12 @@ class Document:
     ended: float | None
     now: dict[str, Any]
     events: tuple[dict[str, Any], ...]
-    rows: Rows
+    rows: SampledRows
 
     def pieces(self) -> Iterator[str]:
-        """The JSON object, in order; `columns` are by stage (0: the run) and name, null where nothing was measured.
+        """The JSON object in pieces; `columns` are by stage (0: the run) and name, null where nothing was measured.
 
-        `clock` is the time of this machine, for that of the browser may be another.
+        `clock` is the time of this machine, which may differ from the browser's.
         """
         head = {
             "id": self.id,
@@ -72,7 +72,7 @@ class Document:
 
     @cached_property
     def text(self) -> str:
-        """All of it; written once, for many pages are told the same."""
+        """The whole JSON text, encoded once for all pages."""
         return "".join(self.pieces())
 
 

@@ -1,7 +1,6 @@
-"""What the live page shows of a run: a bounded history of every number, what is true now, and what has happened.
+"""The data of the live page: a bounded history of every number, the current state, and the events.
 
-The coordinator's main thread adds to it; the threads of the server read copies. Neither keeps the other for longer than
-copying takes: whoever reads encodes its copy by itself.
+The coordinator's main thread adds to it; the threads of the server read copies and encode them without the lock.
 """
 
 from __future__ import annotations
@@ -15,31 +14,33 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from workers.observing.live.buckets import MAX_ROWS, Downsampler
-from workers.observing.live.differences import StepDeltas
+from workers.observing.active_alarms import ActiveAlarms
+from workers.observing.downsampler import MAX_ROWS, Downsampler
+from workers.observing.history_file import last_events, sampled_steps
+from workers.observing.line_numbers import numbers_of
+from workers.observing.live.current_state import CurrentState
 from workers.observing.live.document import Document
-from workers.observing.live.now import CurrentState
-from workers.observing.live.refill import read_events, sampled_steps
 from workers.observing.observer import Event, RunFacts
 from workers.run.files import RunDir
 
 MAX_EVENTS = 500
-"""The last of them; all are in `events.jsonl`."""
+"""Maximum number of events; all are in `events.jsonl`."""
 
 
 class History:
-    """An `Observer` that keeps what a page needs to show the whole run at any time.
+    """An observer that keeps what a page needs to show the whole run.
 
     Args:
-        max_rows: the most points of any curve.
-        max_events: the most events.
+        active: which alarms are on.
+        max_rows: maximum number of points per curve.
+        max_events: maximum number of events.
     """
 
-    def __init__(self, max_rows: int = MAX_ROWS, max_events: int = MAX_EVENTS) -> None:
+    def __init__(self, active: ActiveAlarms, max_rows: int = MAX_ROWS, max_events: int = MAX_EVENTS) -> None:
         self._lock = threading.Lock()
         self._name = secrets.token_hex(4)
-        """Tells this history from one that another process kept at the same address."""
-        self._buckets, self._differences, self._now = Downsampler(max_rows), StepDeltas(), CurrentState()
+        """Distinguishes this history from that of another process at the same address."""
+        self._table, self._now = Downsampler(max_rows), CurrentState(active)
         self._events: deque[Event] = deque(maxlen=max_events)
         self._happened = 0
         self._version = 0
@@ -50,9 +51,9 @@ class History:
         self._ended: float | None = None
 
     def run_started(self, facts: RunFacts) -> None:
-        """Begin; what earlier attempts have left in the run directory is taken up first."""
+        """See `Observer.run_started`; reads what earlier attempts have left in the run directory."""
         run = RunDir(facts.path)
-        lines, events = sampled_steps(run.metrics, facts.start_step), read_events(facts.path, self._events.maxlen or 1)
+        lines, events = sampled_steps(run.metrics, facts.start_step), last_events(run.events, self._events.maxlen or 1)
         with self._lock:
             self._facts = {
                 "name": facts.name,
@@ -68,24 +69,23 @@ class History:
                 self._take(line)
             for event in events:
                 self._happen(event)
-            self._differences.pause()
             self._now.pause()
             self._version += 1
 
     def step_done(self, line: Mapping[str, Any]) -> None:
-        """Take in a line of `metrics.jsonl`."""
+        """Add a line of `metrics.jsonl`."""
         with self._lock:
             self._take(line)
             self._version += 1
 
     def event(self, event: Event) -> None:
-        """Take in an alarm, a restart, a snapshot or a note."""
+        """Add an event."""
         with self._lock:
             self._happen(event)
             self._version += 1
 
     def run_ended(self, outcome: str) -> None:
-        """Nothing follows: `done`, `failed: CAUSE` or `interrupted`."""
+        """See `Observer.run_ended`."""
         with self._lock:
             self._outcome, self._ended = outcome, time.time()
             self._now.end()
@@ -93,7 +93,7 @@ class History:
 
     @property
     def version(self) -> int:
-        """Grows with everything that is taken in."""
+        """Increases with every change."""
         return self._version
 
     @property
@@ -102,28 +102,28 @@ class History:
         return self._outcome
 
     def whole(self) -> Document:
-        """Everything."""
+        """The whole history."""
         with self._lock:
             return self._document(0, 0, self._facts)
 
     def since(self, cursor: str) -> Document | None:
-        """What is new since the document whose `id` is `cursor`; None if that cannot be told, and all is needed.
+        """What is new since the document whose `id` is `cursor`; None if it is unknown and the reader needs everything.
 
-        The last row that the reader has is sent again, for its bucket may have grown.
+        The last row of the reader is sent again, because its bucket may have grown.
         """
         with self._lock:
-            pattern = rf"{self._name}-{self._buckets.stride}-([0-9]{{1,15}})-([0-9]{{1,15}})"
+            pattern = rf"{self._name}-{self._table.stride}-([0-9]{{1,15}})-([0-9]{{1,15}})"
             found = re.fullmatch(pattern, cursor)
             if found is None or self._facts is None:
                 return None
             rows, happened = int(found[1]), int(found[2])
             forgotten = self._happened - len(self._events)
-            if rows > self._buckets.count or not forgotten <= happened <= self._happened:
+            if rows > self._table.count or not forgotten <= happened <= self._happened:
                 return None
             return self._made_once(max(rows - 1, 0), happened)
 
     def _made_once(self, start: int, happened: int) -> Document:
-        """One document, and one text, for all pages that stand at the same place."""
+        """One document, and one text, for all pages with the same cursor."""
         wanted = (self._version, start, happened)
         if self._news is None or self._news[0] != wanted:
             self._news = wanted, self._document(start, happened, None)
@@ -133,24 +133,24 @@ class History:
         forgotten = self._happened - len(self._events)
         events = list(self._events)[max(happened - forgotten, 0) :]
         return Document(
-            id=f"{self._name}-{self._buckets.stride}-{self._buckets.count}-{self._happened}",
+            id=f"{self._name}-{self._table.stride}-{self._table.count}-{self._happened}",
             facts=facts,
             outcome=self._outcome,
             ended=self._ended,
             now=self._summary(),
             events=tuple(event.to_json() for event in events),
-            rows=self._buckets.rows(start),
+            rows=self._table.rows(start),
         )
 
     def _summary(self) -> dict[str, Any]:
-        """Made once for all readers of the same version."""
+        """Computed once per version."""
         if self._summed != self._version:
             self._summed, self._sum = self._version, self._now.summary()
         return self._sum
 
     def _take(self, line: Mapping[str, Any]) -> None:
-        values = self._differences.of(line)
-        self._buckets.add(line["step"], line["time"], values)
+        values = numbers_of(line)
+        self._table.add(line["step"], line["time"], values)
         self._now.step_done(line, values)
 
     def _happen(self, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""The files of the page, read once: only these are ever served, whatever path is asked for."""
+"""The files of the page, read once; no other file is ever served."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-"""By the end of a name; others, such as licences and scripts, stay where they are."""
+"""Content type by suffix; files with other suffixes, such as licences and scripts, are not served."""
 
 
 @dataclass(frozen=True)
 class PageFile:
-    """One file: its type and what is in it."""
+    """Content type and data of a file."""
 
     content_type: str
     data: bytes
 
 
 def page_files() -> dict[str, PageFile]:
-    """By the path that a browser asks for."""
+    """All files of the page by URL path."""
     found = {f"/static/{name}": file for name, file in _under(files("workers.observing.live") / "static", "")}
     return {**found, "/": found["/static/index.html"], "/favicon.ico": found["/static/favicon.svg"]}
 

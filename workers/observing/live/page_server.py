@@ -1,4 +1,4 @@
-"""The socket that browsers and Prometheus connect to, and what the threads of all their requests share."""
+"""The HTTP server's socket and threads, and the state that its requests share."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import Any
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from pipeline import config as settings
+from workers.observing.live.connection_limits import ConnectionLimit, PendingRequests
 from workers.observing.live.history import History
 from workers.observing.live.page_files import page_files
-from workers.observing.live.places import Asking, Places
 
 MAX_ASKING = 64
-"""Connections whose request has not been read."""
+"""Limit of connections whose request has not been received."""
 MAX_CLIENTS = 64
-"""Requests that are being answered, but for those of `/metrics`."""
+"""Limit of requests being answered, except for `/metrics`."""
 MAX_STREAMS = 24
-"""Pages that are open at once; the rest of the places are for loading."""
+"""Limit of open event streams; the remaining slots are for loading pages."""
 MAX_SCRAPES = 8
-"""Places that are kept for `/metrics`, however many ask for the page."""
+"""Slots that are reserved for `/metrics`."""
 _log = logging.getLogger(__name__)
 
 
 class PageServer(ThreadingHTTPServer):
-    """What the threads of all requests share.
+    """The server, with the state that its requests share.
 
     Args:
         family: IPv4 or IPv6.
@@ -46,8 +46,8 @@ class PageServer(ThreadingHTTPServer):
         self,
         family: socket.AddressFamily,
         address: tuple[Any, ...],
-        config: settings.MetricsConfig,
         *,
+        config: settings.MetricsConfig,
         registry: CollectorRegistry,
         history: History,
         answers: type[BaseHTTPRequestHandler],
@@ -56,32 +56,32 @@ class PageServer(ThreadingHTTPServer):
         self.files = page_files() if config.page else {}
         self.history = history if config.page else None
         self.metrics_app = make_wsgi_app(registry)
-        self.asking, self.clients = Asking(MAX_ASKING), Places(MAX_CLIENTS)
-        self.streams, self.scrapes = Places(MAX_STREAMS), Places(MAX_SCRAPES)
+        self.asking, self.clients = PendingRequests(MAX_ASKING), ConnectionLimit(MAX_CLIENTS)
+        self.streams, self.scrapes = ConnectionLimit(MAX_STREAMS), ConnectionLimit(MAX_SCRAPES)
         self.closing = threading.Event()
         self.name = config.host
-        """What users were told, which is accepted as `Host` too."""
+        """The configured host name, which is accepted as `Host` too."""
         self.loopback = ip_address(address[0].partition("%")[0]).is_loopback
-        """Then only names of this machine are accepted as `Host`."""
+        """Whether only names of this machine are accepted as `Host`."""
         super().__init__(address[:2], answers)
 
     def server_bind(self) -> None:
-        """Without asking the network for this machine's name, as the base class does."""
+        """Bind without the reverse DNS lookup of the base class."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Take it in; if there are too many already, who has been slowest to ask is cut off."""
+        """Accept a connection; if there are too many, the one that is slowest to send its request is closed."""
         self.asking.enter(request)
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """One request, from its own thread."""
+        """Handle one request in its own thread."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self.asking.leave(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that has gone away is no news; anything else is, and the run goes on."""
+        """Log at debug level: usually a browser has disconnected, and the run goes on in any case."""
         _log.debug("a request of %s ended early", client_address, exc_info=True)

@@ -1,8 +1,7 @@
 """The coordinator's one HTTP server: the live page, its data, and the metrics for Prometheus.
 
-It changes nothing, and listens on the loopback address unless told otherwise. Every request has a thread of its own
-that dies with the process, a bounded time to come and to be answered, and one of a bounded number of places; training
-knows nothing of who looks.
+It is read-only, and listens on the loopback address unless configured otherwise. Every request has a daemon thread,
+time limits for receiving and answering it, and one of a bounded number of slots, so that no client slows training down.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from workers.observing.live.page_server import PageServer
 from workers.run.closable import Closable
 
 GOODBYE_SECONDS = 2.0
-"""How long open pages may take to hear how the run ended."""
+"""Time for sending the outcome of the run to open pages."""
 _REMEDY = "Give 127.0.0.1, 0.0.0.0 for every interface, or metrics.enabled=false"
 _LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""By the address that stands for every interface: one that leads to this machine."""
+"""Loopback address for each wildcard address."""
 _log = logging.getLogger(__name__)
 
 
@@ -35,7 +34,7 @@ class LiveServer(Closable):
     """Serves one run; a context manager.
 
     Args:
-        config: where to listen, and whether there is a page.
+        config: the address, and whether there is a page.
         registry: what `/metrics` shows.
         history: what the page shows.
 
@@ -47,7 +46,7 @@ class LiveServer(Closable):
         self.config, self.history = config, history
         self._server = _listen(config, registry, history)
         self.url = self._url(_LOCAL.get(self._server.server_name, config.host))
-        """Of the page; where every interface is listened on, as this machine itself may ask."""
+        """URL of the page on this machine."""
         self.metrics_url = f"{self.url}metrics"
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="live page", daemon=True
@@ -69,7 +68,7 @@ class LiveServer(Closable):
         return f"http://{wire.in_address(host)}:{self._server.server_port}/"
 
     def close(self) -> None:
-        """Tell open pages how the run has ended, if it has, and stop; takes at most a few seconds."""
+        """Send the outcome to open pages, if the run has ended, and stop; takes at most a few seconds."""
         self._server.closing.set()
         deadline = time.monotonic() + GOODBYE_SECONDS
         while self._server.streams.taken and time.monotonic() < deadline:
@@ -83,13 +82,13 @@ def _listen(config: settings.MetricsConfig, registry: CollectorRegistry, history
     host, port = config.host, config.port
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return PageServer(family, address, config, registry=registry, history=history, answers=Answers)
+        return PageServer(family, address, config=config, registry=registry, history=history, answers=Answers)
     except (OSError, UnicodeError) as error:
         raise cannot_listen(host, port, error) from None
 
 
 def cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> ConfigError:
-    """In words, why nobody can listen there: what `getaddrinfo` or `bind` has raised."""
+    """The error message for what `getaddrinfo` or `bind` has raised."""
     if isinstance(error, socket.gaierror | UnicodeError):
         reason = getattr(error, "strerror", None) or "not a host name"
         return ConfigError("metrics.host", f"'{host}' cannot be resolved ({reason})", _REMEDY)

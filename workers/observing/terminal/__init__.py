@@ -1,14 +1,12 @@
-"""What a person at a terminal sees of a run, and what a log keeps of it. Imports nothing: the command line is quick.
+"""Output of a run to the terminal or a log. This file imports nothing, so the command line starts quickly.
 
-- `board.py`: how a run stands, drawn on a terminal: a line for the run, a line for every stage, a line for every
-  alarm
-- `console.py`: where a run speaks to its user
-- `progress.py`: the observer that a person reads: lines that move on a terminal, plain lines in a file
-- `safe_stream.py`: a run that goes on although nobody can be told about it any more: its output is a closed pipe or a
-  full disk
-- `shares.py`: how a stage has spent its time lately, from totals that only grow, and begin again when the stage is
-  restarted
-- `summary.py`: what a run ends with: one screen that says what came out, where it is, and what to do next
-- `verbosity.py`: how much a run says to its user
-- `words.py`: the numbers of a run in words, the same ones in a log and on a terminal
+- `board.py`: the state of a run on a terminal: one line for the run, one per stage, one per alarm
+- `console.py`: the one way to speak to the user: sentences, tables, and lines that move in place
+- `drawing.py`: lines that are redrawn in place on a terminal, and a progress line
+- `progress.py`: the observer that prints: redrawn lines on a terminal, plain lines in a file
+- `safe_stream.py`: keeps a run going when its output cannot be written: a closed pipe, a full disk
+- `shares.py`: how a stage has spent the time of its last steps
+- `step_format.py`: the numbers of a step as text, the same in a log and on a terminal
+- `summary.py`: the summary at the end of a run: one screen with results, paths and the next commands
+- `verbosity.py`: how much a run prints (`-q`, `-v`), and printing without loading rich
 """

@@ -1,4 +1,4 @@
-"""How a run stands, drawn on a terminal: a line for the run, a line for every stage, a line for every alarm."""
+"""The state of a run on a terminal: one line for the run, one per stage, one per alarm."""
 
 from __future__ import annotations
 
@@ -11,58 +11,52 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.text import Text
 
+from workers.observing.active_alarms import ActiveAlarms, AlarmKey
 from workers.observing.observer import Event, RunFacts
 from workers.observing.terminal.shares import Shares, StageClock
-from workers.observing.terminal.words import LONGEST_LOSS, accuracies, clock, epochs, loss_in_words, speed
+from workers.observing.terminal.step_format import LONGEST_LOSS, accuracies, clock, epochs, loss_in_words, speed
 
 GAP = "  "
 LEAST_BAR, MOST_BAR = 4, 40
 MARGIN = 3
-"""Columns that stay free: the last one wraps on some terminals, and the `^C` that a terminal echoes takes two."""
+"""Free columns: some terminals wrap at the last one, and the `^C` that a terminal echoes takes two."""
 MOST_ALARMS = 3
 SIGNS = {"busy": ("green", "█", "#"), "starved": ("yellow", "░", "."), "blocked": ("magenta", "▒", "o")}
-"""How time is drawn: the colour, the sign, and the sign where there is only ASCII."""
+"""Kinds of time: colour, character, and ASCII character."""
 
 
 @dataclass
 class Board:
-    """Draws itself as wide as it is allowed to; from one thread while another one changes it.
+    """Renders to the width it is given, in rich's thread, while the main thread updates it.
 
     Args:
         facts: of the run.
+        active: which alarms are on.
     """
 
     facts: RunFacts
+    active: ActiveAlarms
     _: KW_ONLY
     _line: Mapping[str, Any] = field(default_factory=dict)
     _clocks: dict[int, StageClock] = field(default_factory=dict)
     _shares: dict[int, Shares] = field(default_factory=dict)
     _probes: dict[int, float] = field(default_factory=dict)
-    _alarms: dict[tuple[str, int | None], Event] = field(default_factory=dict)
 
     def step_done(self, line: Mapping[str, Any]) -> None:
-        """Every stage has finished a step: a line of `metrics.jsonl`."""
+        """Update from a line of `metrics.jsonl`."""
         for stage, probe in zip(line["stages"], accuracies(line), strict=True):
             number = stage["stage"]
             watch = self._clocks.setdefault(number, StageClock())
-            watch.step_done(stage)
+            watch.step_done(stage["added"])
             if (shares := watch.shares()) is not None:
                 self._shares = {**self._shares, number: shares}
             if probe is not None:
                 self._probes = {**self._probes, number: probe}
         self._line = line
 
-    def event(self, event: Event) -> None:
-        """Mark alarms until they are cleared."""
-        others = {key: other for key, other in self._alarms.items() if key != (event.name, event.stage)}
-        if event.kind == "alarm":
-            self._alarms = {**others, (event.name, event.stage): event}
-        elif event.kind == "cleared":
-            self._alarms = others
-
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """As many lines as fit into the window, each exactly one row."""
-        line, alarms = self._line, self._alarms
+        """Render as many lines as fit into the window, each exactly one row."""
+        line, alarms = self._line, self.active.on
         if not line:
             return
         width, plain = options.max_width - MARGIN, options.ascii_only
@@ -82,7 +76,7 @@ class Board:
             yield Segment.line()
 
     def _head(self, line: Mapping[str, Any], width: int, plain: bool) -> list[Text]:
-        """Step, epoch, speed, time left, and a bar, on the same row where there is room."""
+        """Step, epoch, throughput, time left, and a progress bar, on the same row if there is room."""
         done, total = line["step"] + 1, self.facts.total_steps
         parts = [f"step {done}/{total}", epochs(line["step"], total, self.facts.steps_per_epoch), speed(line).strip()]
         if line.get("eta_seconds") is not None:
@@ -99,10 +93,8 @@ class Board:
         bar = Text.assemble((sign * drawn, "cyan"), (rest * (size - drawn), "dim"), GAP, share)
         return [Text.assemble((text, "bold"), GAP, bar)] if beside else [Text(text, "bold"), bar]
 
-    def _table(
-        self, line: Mapping[str, Any], alarms: Mapping[tuple[str, int | None], Event], width: int, plain: bool
-    ) -> list[Text]:
-        """A row of titles, and one for each stage."""
+    def _table(self, line: Mapping[str, Any], alarms: Mapping[AlarmKey, Event], width: int, plain: bool) -> list[Text]:
+        """A header row, and one row per stage."""
         widths = _fitting(bool(self._probes), width)
         of_step = {stage["stage"]: stage for stage in line["stages"]}
         troubled = {stage for _, stage in alarms}
@@ -124,7 +116,7 @@ class Board:
 
 
 def time_bar(shares: Shares, size: int, plain: bool = False) -> Text:
-    """Shares of time as `size` signs side by side, in `plain` ASCII if asked."""
+    """Shares of time as `size` characters side by side; in ASCII if `plain`."""
     bounds = [0, *(round(size * share) for share in (shares.busy, shares.busy + shares.starved, 1.0))]
     bar = Text()
     for (style, *signs), start, end in zip(SIGNS.values(), bounds, bounds[1:], strict=False):
@@ -133,7 +125,7 @@ def time_bar(shares: Shares, size: int, plain: bool = False) -> Text:
 
 
 def _fitting(probed: bool, width: int) -> dict[str, int]:
-    """Names and widths of the columns that fit, in order; the last to go are stage and loss."""
+    """Names and widths of the columns that fit; stage and loss are dropped last."""
     widths = {"stage": 5, "loss": 8, "bar": LEAST_BAR, "busy": 6, "starved": 9, "blocked": 9, "queue": 5, "probe": 7}
     if not probed:
         del widths["probe"]
@@ -147,12 +139,12 @@ def _fitting(probed: bool, width: int) -> dict[str, int]:
 
 
 def _taken(widths: Mapping[str, int]) -> int:
-    """Signs of a row, with the mark in front."""
+    """Width of a row, including the mark in front."""
     return 1 + sum(widths.values()) + len(GAP) * (len(widths) - 1)
 
 
 def _titles(widths: Mapping[str, int], plain: bool) -> Text:
-    """The names of the columns; in front of a share of time, the sign that stands for it in the bar."""
+    """Column names; a share of time has its character of the bar in front."""
     titles: dict[str, str | Text] = {name: name for name in widths if name != "bar"}
     for name, (style, *signs) in SIGNS.items():
         titles[name] = Text.assemble((signs[plain], style), (f" {name}", "dim"))
@@ -160,7 +152,7 @@ def _titles(widths: Mapping[str, int], plain: bool) -> Text:
 
 
 def _row(mark: str, cells: Mapping[str, str | Text], widths: Mapping[str, int], style: str) -> Text:
-    """Every cell at the right of its column, a dash where there is none; a bar is as wide as its column."""
+    """Right-aligned cells, a dash where there is none; a bar is as wide as its column."""
     row = Text(mark, style, end="")
     for number, (name, width) in enumerate(widths.items()):
         cell = cells.get(name, "" if name == "bar" else "-")

@@ -1,4 +1,4 @@
-"""The observer that a person reads: lines that move on a terminal, plain lines in a file."""
+"""The observer that prints: redrawn lines on a terminal, plain lines in a file."""
 
 from __future__ import annotations
 
@@ -8,36 +8,33 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console, ConsoleRenderable
-from rich.control import Control
-from rich.live import Live
-from rich.segment import ControlType
-
+from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.observer import Event, RunFacts
 from workers.observing.terminal.board import Board
-from workers.observing.terminal.console import Terminal
-from workers.observing.terminal.words import plain_line
+from workers.observing.terminal.console import Console
+from workers.observing.terminal.drawing import MovingLines
+from workers.observing.terminal.step_format import plain_line
 
 PLAIN_SECONDS = 5.0
-"""At most one plain line in this time."""
-REFRESH_PER_SECOND = 4
+"""Shortest interval between two plain lines."""
 MAX_EVENTS = 1000
-"""Events that the summary looks at; `events.jsonl` has all."""
+"""Maximum number of events for the summary; `events.jsonl` has all."""
 _log = logging.getLogger(__name__)
 STYLES = {"alarm": "bold red", "restart": "yellow", "cleared": "green"}
 
 
 class Progress:
-    """Shows a run to its user; an observer, and a context manager at whose end the terminal is as it was.
+    """Prints the progress of a run; an observer, and a context manager that restores the terminal.
 
     Args:
-        terminal: where to, and how much of it.
+        terminal: the console.
+        active: which alarms are on.
     """
 
-    def __init__(self, terminal: Terminal) -> None:
-        self.terminal = terminal
+    def __init__(self, terminal: Console, active: ActiveAlarms) -> None:
+        self.terminal, self._active = terminal, active
         self.events: list[Event] = []
-        """Of this attempt, oldest first."""
+        """Events of this attempt, oldest first."""
         self._facts: RunFacts | None = None
         self._board: Board | None = None
         self._live: MovingLines | None = None
@@ -55,8 +52,8 @@ class Progress:
         """See `Observer.run_started`."""
         self._facts = facts
         self._started = self._last = time.monotonic()
-        if self.terminal.console.is_interactive and not self.terminal.quiet:
-            self._board = Board(facts)
+        if self.terminal.out.is_interactive and not self.terminal.quiet:
+            self._board = Board(facts, self._active)
 
     def step_done(self, line: Mapping[str, Any]) -> None:
         """See `Observer.step_done`."""
@@ -65,8 +62,8 @@ class Progress:
             return
         if self._board is not None:
             self._board.step_done(line)
-            if self._live is None:  # the first steps may take long, and others print meanwhile
-                self._live = MovingLines(self._board, self.terminal.console)
+            if self._live is None:  # not earlier: the first steps may take long, and others print meanwhile
+                self._live = MovingLines(self._board, self.terminal.out)
                 self._live.start(refresh=True)
             return
         now, last = self._last, line["step"] + 1 >= self._facts.total_steps
@@ -78,10 +75,8 @@ class Progress:
         """See `Observer.event`."""
         if len(self.events) < MAX_EVENTS:
             self.events.append(event)
-        if self._board is not None:
-            self._board.event(event)
         if event.kind == "snapshot" or (event.kind == "restart" and event.stage is None):
-            self.terminal.detail(event.text)  # of the other, the command line has told
+            self.terminal.detail(event.text)  # the command line has already printed that a run goes on
         else:
             prefix = f"{event.kind}: " if event.kind in ("alarm", "cleared") else ""
             self.terminal.warn(prefix + event.text, STYLES.get(event.kind))
@@ -92,34 +87,14 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """From the beginning of this attempt to its last step, so far."""
+        """Seconds from the start of this attempt to its last finished step."""
         return self._last - self._started
 
     def stop(self) -> None:
-        """Leave the lines where they are, and the terminal to others; that they cannot be drawn ends no run."""
+        """Stop redrawing and leave the lines in place; an error while drawing does not end the run."""
         if self._live is None:
             return
         try:
             self._live.stop()
         except Exception:
             _log.exception("how the run stands cannot be drawn")
-
-
-class MovingLines(Live):
-    """Redrawn in place a few times a second; and from the top of the window after it has become narrower.
-
-    Terminals break the lines that are there in their own ways when they become narrower, so nobody can tell how far up
-    the first one has gone.
-    """
-
-    def __init__(self, board: Board, console: Console) -> None:
-        self._width = console.width
-        super().__init__(board, console=console, refresh_per_second=REFRESH_PER_SECOND, redirect_stderr=False)
-
-    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """See `Live.process_renderables`: the first of what it returns goes back to the first line."""
-        found = super().process_renderables(renderables)
-        if self.console.width < self._width:
-            found[0] = Control(ControlType.HOME, ControlType.CLEAR)
-        self._width = self.console.width
-        return found

@@ -1,4 +1,4 @@
-"""A run that goes on although nobody can be told about it any more: its output is a closed pipe or a full disk."""
+"""Keeps a run going when its output cannot be written: a closed pipe, a full disk."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ _log = logging.getLogger(__name__)
 
 
 class SafeStream(io.TextIOBase):
-    """Passes text on, and drops what cannot be written; the first time is logged. A full disk may have room later.
+    """Passes text on and drops what cannot be written; logs the first loss. A full disk may get room again.
 
     Args:
-        stream: where to.
+        stream: the underlying stream.
         name: of the stream.
     """
 
     def __init__(self, stream: TextIO, name: str) -> None:
         self._stream, self._name = stream, name
         self.lost: OSError | None = None
-        """Why not all could be written, if so."""
+        """The first error, if any output was lost."""
         self.matters = True
         self.told_later = False
-        """Whether somebody asks `lost_output` and says it, in one line with the end of the command."""
+        """Whether the caller reports lost output itself at the end of the command (`lost_output`)."""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of what is written."""
+        """Encoding of the stream."""
         return self._stream.encoding
 
     @property
     def errors(self) -> str | None:  # type: ignore[override]
-        """What becomes of signs that the encoding does not have."""
+        """How the stream handles characters that its encoding lacks."""
         return self._stream.errors
 
     def write(self, text: str, /) -> int:
@@ -77,10 +77,10 @@ class SafeStream(io.TextIOBase):
 
 
 def survive_lost_output(told_later: bool = False) -> None:
-    """From here on, what this process says may be lost, and ends nothing; signs that a locale lacks become others.
+    """From here on, lost output does not end this process; characters that the locale lacks are replaced.
 
     Args:
-        told_later: who calls this asks `lost_output` at its end and says what was lost, which is not said before.
+        told_later: the caller reports lost output at its end (`lost_output`); it is not logged before.
     """
     if not isinstance(sys.stdout, SafeStream):
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -93,15 +93,15 @@ def survive_lost_output(told_later: bool = False) -> None:
 
 
 def expect_no_reader() -> None:
-    """What this command says is not what it is for: it has not failed if nobody can be told."""
+    """The output of this command is not its result, so lost output is no failure."""
     if isinstance(sys.stdout, SafeStream):
         sys.stdout.matters = sys.stdout.told_later = False
 
 
 def lost_output() -> OSError | None:
-    """Why not all of the standard output could be written; None too if it does not matter, or was not wanted.
+    """The error with which standard output was lost; None if none was, or if that does not matter.
 
-    Called at the end of a process; what could not be written is not tried again.
+    Called at the end of a process; lost output is not retried.
     """
     sys.stdout.flush()
     lost = sys.stdout.lost if isinstance(sys.stdout, SafeStream) else None
@@ -113,7 +113,7 @@ def lost_output() -> OSError | None:
 
 
 def open_standard_streams() -> None:
-    """Where the standard streams were closed, open them to nowhere, lest a file of ours takes their place."""
+    """Open closed standard streams to /dev/null, so that no other file gets their descriptors."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)

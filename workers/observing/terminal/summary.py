@@ -1,4 +1,4 @@
-"""What a run ends with: one screen that says what came out, where it is, and what to do next."""
+"""The summary at the end of a run: one screen with results, paths and the next commands."""
 
 from __future__ import annotations
 
@@ -11,58 +11,56 @@ from rich import box
 from rich.table import Table
 
 from workers.observing.observer import Event
-from workers.observing.terminal.console import Terminal
-from workers.observing.terminal.words import clock
+from workers.observing.terminal.console import Console
+from workers.observing.terminal.step_format import clock
 from workers.run.files import RunDir, relative_to_cwd
 
 FULL_WIDTH = 78
-"""Columns of the table with all that it can have."""
+"""Width of the full table."""
 COLUMNS = {"block": 5, "trunk": 11, "expansion": 11, "busy": 6, "starved": 7, "blocked": 7}
-"""Of the table, with the widths that they need at least; the last ones are left out first."""
+"""Columns of the table with their minimum widths; the last ones are dropped first."""
 ACCURACIES = ("trunk", "expansion")
 SHARES = {"busy": "busy", "starved": "wait_input", "blocked": "wait_output"}
-"""Columns, and what `report.json` calls them."""
+"""Columns, and their keys in `report.json`."""
 BORDERS = 3
 """Rows that the borders of the table take."""
 MOST_LINES = 4
-"""Sentences about alarms and restarts."""
+"""Maximum number of lines about alarms and restarts."""
 UNBOUNDED = 1000
-"""Rows of a file, in effect."""
+"""Rows of a file: no limit."""
 RANKS = ("nonfinite", "collapse", "silent", "restart", "bottleneck", "starved", "tracker")
-"""Names of events, what matters most first."""
+"""Names of events by importance."""
 KINDS = ("alarm", "restart", "note")
 
 
 def print_summary(
-    terminal: Terminal, run: RunDir, report: dict[str, Any], events: Sequence[Event], notes: Sequence[str]
+    terminal: Console, run: RunDir, report: dict[str, Any], events: Sequence[Event], notes: Sequence[str]
 ) -> None:
-    """Accuracy and time of every block, what went wrong, and what to do next; with `-q` where everything is.
+    """Print accuracy and time of every block, problems, and the next commands; with `-q` only where the results are.
 
     Args:
-        terminal: where to.
-        run: that has ended.
+        terminal: the console.
+        run: the run that has ended.
         report: as in `report.json`.
         events: of the run, oldest first.
         notes: further sentences.
     """
     place = shlex.quote(str(relative_to_cwd(run.path)))
     following = [f"next: onward evaluate {place}", f"      onward report {place}"]
-    most = _room(terminal, run, report, [*notes, *following]) - 2  # how many there are, and that there are more
+    most = _room(terminal, run, report, [*notes, *following]) - 2  # two lines for the counts and for `and N more`
     told = incidents(events, max(0, min(most, MOST_LINES)))
     print_report(terminal, run, report, [*notes, *(_in_one_row(line, terminal) for line in told)], following)
 
 
 def print_report(
-    terminal: Terminal,
+    terminal: Console,
     run: RunDir,
     report: dict[str, Any],
     notes: Sequence[str] = (),
     following: Sequence[str] = (),
 ) -> None:
-    """What `report.json` says, `notes`, where everything is, and what may be done next."""
-    if not terminal.quiet:
-        borders = _room(terminal, run, report, [*notes, *following]) >= BORDERS
-        terminal.console.print(_table(report, terminal, borders))
+    """Print the contents of `report.json`, `notes`, the path of the run, and the next commands."""
+    terminal.show(_table(report, terminal, borders=_room(terminal, run, report, [*notes, *following]) >= BORDERS))
     for sentence in [*_remarks(report), *notes]:
         terminal.say(sentence)
     terminal.warn(_closing(run, report))
@@ -71,7 +69,7 @@ def print_report(
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:
-    """What the words of the table mean, and the steps that stages have skipped."""
+    """The legend of the table, and skipped steps."""
     return ["busy: computing; starved: waiting for input; blocked: waiting for room"] + [
         f"stage {shares['stage']} skipped {shares['skipped']} steps: loss or gradient not finite"
         for shares in report["stages"]
@@ -86,20 +84,20 @@ def _closing(run: RunDir, report: dict[str, Any]) -> str:
     return f"{report['images']} images{seconds}, {rate}  ·  everything is in {relative_to_cwd(run.path)}"
 
 
-def _room(terminal: Terminal, run: RunDir, report: dict[str, Any], more: Sequence[str]) -> int:
-    """Rows of the screen that a table without borders and these sentences leave; a file is as long as one likes."""
-    if not terminal.console.is_interactive:
+def _room(terminal: Console, run: RunDir, report: dict[str, Any], more: Sequence[str]) -> int:
+    """Rows of the screen that remain below a table without borders and these sentences; a file has no limit."""
+    if not terminal.out.is_interactive:
         return UNBOUNDED
-    width, height = terminal.console.size
+    width, height = terminal.out.size
     sentences = [_title(report), *_remarks(report), _closing(run, report), *more]
     taken = 1 + len(report["stages"]) + sum(-(-len(sentence) // width) for sentence in sentences)
     return height - 1 - taken  # the last row is the prompt's
 
 
 def incidents(events: Iterable[Event], most: int = MOST_LINES) -> list[str]:
-    """How many alarms, restarts and notes there were, and the first of each in order of importance, at most so many.
+    """Counts of alarms, restarts and notes, and the first of each by importance, at most `most`.
 
-    That the run goes on from a snapshot is none of them.
+    A resumed run is not counted as a restart.
     """
     found = [event for event in events if event.kind in KINDS and (event.kind, event.stage) != ("restart", None)]
     if not found:
@@ -116,10 +114,10 @@ def incidents(events: Iterable[Event], most: int = MOST_LINES) -> list[str]:
     return [f"{counted}:", *lines]
 
 
-def _in_one_row(sentence: str, terminal: Terminal) -> str:
-    """Cut where a screen ends; `events.jsonl` and a log have all of it."""
-    width = terminal.console.width
-    if not terminal.console.is_interactive or len(sentence) <= width:
+def _in_one_row(sentence: str, terminal: Console) -> str:
+    """Cut to the width of a terminal; `events.jsonl` and a log have the whole sentence."""
+    width = terminal.out.width
+    if not terminal.out.is_interactive or len(sentence) <= width:
         return sentence
     return f"{sentence[: width - 3]}..."
 
@@ -128,9 +126,9 @@ def _title(report: dict[str, Any]) -> str:
     return "linear probe, % (before → after training); share of time" if "trained" in report else "share of time"
 
 
-def _table(report: dict[str, Any], terminal: Terminal, borders: bool) -> Table:
-    """The columns that fit; how much every accuracy has gained where it is wide, and borders if there is room below."""
-    width = terminal.console.width
+def _table(report: dict[str, Any], terminal: Console, borders: bool) -> Table:
+    """The table with the columns that fit; with gains of accuracy where it is wide, with borders if asked."""
+    width = terminal.out.width
     probed, full = "trained" in report, width >= FULL_WIDTH
     style = box.HEAVY_HEAD if full and borders else None
     table = Table(title=terminal.spelled(_title(report)), title_justify="left", box=style, pad_edge=full)

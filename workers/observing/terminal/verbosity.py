@@ -1,7 +1,7 @@
-"""How much a run says to its user.
+"""How much a run prints (`-q`, `-v`), and printing without loading rich.
 
-It is no part of the configuration, because no two runs differ by it: `onward train -q` and `-v` leave it in the
-environment, which all processes of the run inherit.
+It is not part of the configuration, because it does not distinguish runs: `onward train -q` and `-v` set an environment
+variable, which all processes of the run inherit.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ VARIABLE = "ONWARD_VERBOSITY"
 
 
 class Verbosity(Enum):
-    """How much a run says."""
+    """How much a run prints."""
 
     QUIET = "quiet"
-    """What went wrong, and where the results are."""
+    """Problems, and where the results are."""
     NORMAL = "normal"
     VERBOSE = "verbose"
     """Also every step, where every process runs, the links, and every snapshot."""
 
     @classmethod
     def asked(cls) -> Verbosity:
-        """What the environment asks for; `NORMAL` if it says nothing, or something else."""
+        """The value of the environment variable; `NORMAL` if it is missing or unknown."""
         return next((one for one in cls if one.value == os.environ.get(VARIABLE)), cls.NORMAL)
 
 
 def ask(quiet: bool, verbose: bool) -> None:
-    """From here on, and in every process that this one starts; nothing changes if neither is asked for.
+    """Set the verbosity of this process and of those that it starts; no change if neither flag is given.
 
     Raises:
-        UserError: both are.
+        UserError: both flags are given.
     """
     if quiet and verbose:
         raise UserError("--quiet and --verbose: a run cannot be both. Give one of them")
@@ -44,37 +44,37 @@ def ask(quiet: bool, verbose: bool) -> None:
 
 
 def take_flags(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a command line without `-q` and `-v`, which are obeyed; raises as `ask`."""
+    """Apply `-q` and `-v`, and return the other arguments; raises as `ask`."""
     quiet, verbose = ({"-q", "--quiet"}, {"-v", "--verbose"})
     ask(not quiet.isdisjoint(arguments), not verbose.isdisjoint(arguments))
     return [argument for argument in arguments if argument not in quiet | verbose]
 
 
 def say(sentence: str, important: bool = False) -> None:
-    """Print what is good to know, or `important`, from a process that has no terminal of the run."""
+    """Print an informational or `important` message from a process without a console."""
     if important or Verbosity.asked() is not Verbosity.QUIET:
         _print(sentence)
 
 
 def detail(sentence: str) -> None:
-    """Print what only a close look needs, as `say`."""
+    """Print a detail (`-v`), as `say`."""
     if Verbosity.asked() is Verbosity.VERBOSE:
         _print(sentence)
 
 
 def _print(sentence: str) -> None:
-    """In one piece: torchrun's processes share the output, and without a buffer `print` writes the end by itself."""
+    """Write in one piece: torchrun's processes share the output, and unbuffered `print` writes the newline alone."""
     sys.stdout.write(f"{printable(sentence)}\n")
     sys.stdout.flush()
 
 
 def attached() -> bool:
-    """Whether the standard output is a terminal on which lines can move."""
+    """Whether the standard output is a terminal on which lines can be redrawn."""
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
 
 
 def recover() -> None:
-    """After a process was killed that drew on the terminal: show the cursor, and begin a new line."""
+    """Show the cursor and start a new line, after a process was killed that drew on the terminal."""
     if attached() and Verbosity.asked() is not Verbosity.QUIET:
         sys.stdout.write("\x1b[?25h\n")
         sys.stdout.flush()

@@ -1,8 +1,8 @@
-"""Other places that the measurements of a run go to: TensorBoard, and whatever a user's own class reaches.
+"""Further outputs for the measurements of a run: TensorBoard, or a class of the user's own.
 
-- `base.py`: what a tracker is: four calls, all of one run, all from one thread of their own
-- `delivery.py`: one tracker in a thread of its own, so that however slow or broken it is, training does not notice
-- `starting.py`: the trackers of a run: which there are, whether they can be started, and all of them as one observer
+- `base.py`: the tracker interface: four calls, all from one thread
+- `delivery.py`: runs a tracker in a thread of its own, so that a slow or broken one does not affect the training
+- `starting.py`: checks and starts the trackers of a run, and combines them into one observer
 - `tensorboard.py`: the measurements of a run as TensorBoard's files, in `RUN/tensorboard`
 """
 

@@ -1,4 +1,4 @@
-"""What a tracker is: four calls, all of one run, all from one thread of their own."""
+"""The tracker interface: four calls, all from one thread."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from workers.observing.observer import Event, RunFacts
 
 
 class Tracker:
-    """Base of every tracker; one overrides what one needs, and may take options in `__init__`.
+    """Base class of all trackers; override what you need, and take options in `__init__`.
 
-    It lives in a thread of the coordinator, so it may be slow: steps that it is too slow for are left out. If it raises
-    in `__init__` or `start` the run does not begin; if it raises later it is told nothing more, and the run goes on.
+    It runs in a thread of the coordinator and may be slow: steps that it cannot keep up with are skipped. If it raises
+    in `__init__` or `start`, the run does not begin; if it raises later, it is not called again, and the run goes on.
     """
 
     def start(self, facts: RunFacts) -> None:
@@ -31,11 +31,11 @@ class Tracker:
         """An alarm, a restart, a snapshot."""
 
     def end(self, outcome: str) -> None:
-        """Nothing follows; `done`, `failed: CAUSE` or `interrupted`. Must come back within seconds."""
+        """The last call; `done`, `failed: CAUSE` or `interrupted`. Must return within seconds."""
 
 
 def flatten(line: Mapping[str, Any]) -> dict[str, float]:
-    """A line of `metrics.jsonl` as numbers by name; what is null there is left out.
+    """A line of `metrics.jsonl` as numbers by name; null values are left out.
 
     `images_per_second` and the like are of the run. Of stage 2 are `stage_2/loss`, `stage_2/loss/TERM`,
     `stage_2/busy` and so on, and what is measured online: `stage_2/linear`, `stage_2/rankme`.
@@ -47,14 +47,14 @@ def flatten(line: Mapping[str, Any]) -> dict[str, float]:
             if name == "terms":
                 numbers |= {f"{prefix}/loss/{term}": float(part) for term, part in value.items() if _counts(part)}
             elif name == "online":
-                numbers |= {f"{prefix}/{_own(key)}": float(part) for key, part in value.items() if _counts(part)}
+                numbers |= {f"{prefix}/{_distinct(key)}": float(part) for key, part in value.items() if _counts(part)}
             elif _counts(value) and name not in ("stage", "step"):
                 numbers[f"{prefix}/{name}"] = float(value)
     return numbers
 
 
-def _own(measure: str) -> str:
-    """A stage counts skipped steps too."""
+def _distinct(measure: str) -> str:
+    """`skipped` of a stage is another count, so that of the online measures is renamed."""
     return "online_skipped" if measure == "skipped" else measure
 
 

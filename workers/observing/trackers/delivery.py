@@ -1,4 +1,4 @@
-"""One tracker in a thread of its own, so that however slow or broken it is, training does not notice."""
+"""Runs a tracker in a thread of its own, so that a slow or broken one does not affect the training."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from workers.observing.observer import Event, RunFacts
 from workers.observing.trackers.base import Tracker, flatten
 
 MAX_WAITING = 1000
-"""Steps and events that may wait for a tracker; what comes while so many do is left out and counted."""
+"""Length of the queue of steps and events; when it is full, further ones are dropped and counted."""
 POLL_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
 
 class Delivery:
-    """Brings what was measured to one tracker.
+    """Delivers measurements to one tracker.
 
     Args:
         name: of the tracker, for messages.
-        make: makes it; called in its thread, as everything else.
+        make: creates it; called in its thread, like all its methods.
         facts: of the run.
     """
 
@@ -42,12 +42,12 @@ class Delivery:
         self._unsaid: list[str] = []
 
     def start(self, seconds: float) -> bool:
-        """Whether the tracker has started, or has refused to, within so many seconds."""
+        """Wait up to `seconds`; returns whether the tracker has started, or failed to."""
         self._thread.start()
         return self._started.wait(seconds)
 
     def give(self, what: Mapping[str, Any] | Event) -> None:
-        """A line of `metrics.jsonl`, or an event; never waits."""
+        """Queue a line of `metrics.jsonl` or an event; never blocks."""
         if self._failed is not None or self._outcome is not None:
             return
         try:
@@ -58,23 +58,23 @@ class Delivery:
                 self._unsaid.append(f"tracker '{self.name}' is too slow: steps are left out of it")
 
     def news(self) -> list[str]:
-        """What the user has not been told yet, a sentence each."""
+        """Messages that have not been shown to the user yet."""
         if self._failed is not None and self._failed:
             self._unsaid, self._failed = [self._failed], ""
         said, self._unsaid = self._unsaid, []
         return said
 
     def finish(self, outcome: str, seconds: float) -> None:
-        """Nothing follows: deliver for at most half of the time what waits, then end the tracker. Does not wait."""
+        """Deliver the rest of the queue for at most half of the time, then end the tracker. Does not block."""
         self._drain_until = time.monotonic() + seconds / 2
         self._outcome = outcome
 
     def has_ended(self, seconds: float) -> bool:
-        """Whether a tracker that was told to finish has ended, within so many seconds."""
+        """Wait up to `seconds`; returns whether a finishing tracker has ended."""
         return self._ended.wait(max(seconds, 0.0))
 
     def await_end(self, seconds: float) -> None:
-        """Wait at most so long for a tracker that was told to finish."""
+        """Wait up to `seconds` for a finishing tracker."""
         if not self.has_ended(seconds):
             self._unsaid.append(f"tracker '{self.name}' has not ended in time, and is left behind")
         if self.missed:
@@ -101,12 +101,12 @@ class Delivery:
             tracker.end(self._outcome or "")
         except BaseException as error:
             _log.exception("tracker '%s' failed", self.name)
-            self._failed = f"tracker '{self.name}' failed{where} ({first_line(error)}) and is told nothing more"
+            self._failed = f"tracker '{self.name}' failed{where} ({first_line(error)}) and is not called again"
         finally:
             self._ended.set()
 
     def _next(self) -> Mapping[str, Any] | Event | None:
-        """What comes next; None when nothing will, or the time for it is over."""
+        """The next item; None when there is none left, or its time is over."""
         while True:
             ending = self._outcome is not None
             if ending and time.monotonic() > self._drain_until:

@@ -1,4 +1,4 @@
-"""The trackers of a run: which there are, whether they can be started, and all of them as one observer."""
+"""Checks and starts the trackers of a run, and combines them into one observer."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from workers.observing.trackers.delivery import Delivery
 BUNDLED = {"tensorboard": "workers.observing.trackers.tensorboard:TensorBoard"}
 START_SECONDS = 120.0
 END_SECONDS, HURRIED_SECONDS = 60.0, 10.0
-"""For all trackers together to end, after a run that was done, and after one that failed or was stopped."""
+"""Time for all trackers together to end: after a completed run, and after one that failed or was stopped."""
 PATIENCE_SECONDS = 3.0
-"""How long the user is not told that they are waited for."""
+"""After this time the user is told that the run waits for trackers."""
 
 
 def check_trackers(trackers: Sequence[settings.TrackerConfig]) -> None:
-    """Whether there are the packages that they need and are in, and no two get into each other's way; imports nothing.
+    """Check that the packages of the trackers exist and that none is listed twice; imports nothing.
 
     Raises:
         ConfigError: a package is missing, or a bundled tracker is there twice.
@@ -59,15 +59,15 @@ def _installed(package: str) -> bool:
 def start_trackers(
     trackers: Sequence[settings.TrackerConfig], facts: RunFacts, tell: Callable[[Event], None]
 ) -> TrackerObserver:
-    """Import and start them, one after the other, each in a thread of its own.
+    """Import and start the trackers, one after the other, each in a thread of its own.
 
     Args:
         trackers: of the configuration.
         facts: of the run.
-        tell: takes note of what goes wrong later; called from the thread that the observer is called from.
+        tell: receives later problems as events; called from the thread that calls the observer.
 
     Raises:
-        ConfigError: names the first that cannot be imported, made or started, or takes too long to.
+        ConfigError: one cannot be imported, created or started in time.
     """
     check_trackers(trackers)
     observer = TrackerObserver([], tell)
@@ -103,10 +103,10 @@ def _make(tracker: settings.TrackerConfig, key: str) -> Tracker:
 
 
 class TrackerObserver:
-    """Hands everything on to the threads of the trackers, and says what became of them; an observer.
+    """An observer that passes everything on to the threads of the trackers, and reports their problems.
 
     Args:
-        deliveries: to one tracker each, started.
+        deliveries: one per tracker, started.
         tell: see `start_trackers`.
     """
 
@@ -114,11 +114,11 @@ class TrackerObserver:
         self._deliveries, self._tell = list(deliveries), tell
 
     def add(self, delivery: Delivery) -> None:
-        """One more."""
+        """Add a tracker."""
         self._deliveries.append(delivery)
 
     def run_started(self, facts: RunFacts) -> None:
-        """They were started before: who cannot start must not find a run that has."""
+        """Nothing to do: trackers are started earlier, so that one that fails to start prevents the run."""
 
     def step_done(self, line: Mapping[str, Any]) -> None:
         """See `Observer.step_done`."""
@@ -132,7 +132,7 @@ class TrackerObserver:
             delivery.give(event)
 
     def run_ended(self, outcome: str) -> None:
-        """Wait a limited time until they have what waits for them; see `END_SECONDS`."""
+        """Wait until the queues are delivered, at most `END_SECONDS`."""
         seconds = END_SECONDS if outcome == "done" else HURRIED_SECONDS
         began = time.monotonic()
         deadline = began + seconds
@@ -153,4 +153,4 @@ class TrackerObserver:
                 self._note(sentence, step)
 
     def _note(self, sentence: str, step: int | None) -> None:
-        self._tell(Event(time.time(), "note", "tracker", None, step, text=sentence))
+        self._tell(Event(time=time.time(), kind="note", name="tracker", stage=None, step=step, text=sentence))

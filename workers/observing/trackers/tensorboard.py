@@ -14,15 +14,15 @@ FOLDER = "tensorboard"
 
 
 class TensorBoard(Tracker):
-    """Scalars by name, the configuration and the events as text.
+    """Writes scalars by name, and the configuration and events as text.
 
-    Where a run goes on from a snapshot, what an earlier attempt wrote of later steps is withdrawn.
+    Where a run resumes from a snapshot, what an earlier attempt wrote about later steps is purged.
 
     Args:
-        flush_seconds: from a measurement to the file that it is read from.
+        flush_seconds: delay until measurements are written to the file.
 
     Raises:
-        ValueError: it is no number of seconds.
+        ValueError: `flush_seconds` is not a positive number.
     """
 
     def __init__(self, flush_seconds: int = 10) -> None:

@@ -1,4 +1,4 @@
-"""Who may be served at once: so many and no more, and nobody who is slow keeps out who is not."""
+"""How many connections are served at once; slow clients cannot keep others out."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from contextlib import suppress
 from typing import Any
 
 
-class Places:
-    """A bounded number of places; nobody waits for one."""
+class ConnectionLimit:
+    """A bounded number of slots, taken without waiting."""
 
     def __init__(self, number: int) -> None:
         self._number, self._lock = number, threading.Lock()
         self.taken = 0
 
     def take(self) -> bool:
-        """Whether there was one."""
+        """Take a slot; returns whether there was one."""
         with self._lock:
             free = self.taken < self._number
             self.taken += free
             return free
 
     def leave(self) -> None:
-        """Give it back."""
+        """Give the slot back."""
         with self._lock:
             self.taken -= 1
 
 
-class Asking:
-    """Connections whose request is still to be read.
+class PendingRequests:
+    """Connections whose request has not been received yet.
 
-    Who asks like a program has asked within a moment. So when there are too many, the one that has been at it for
-    longest gives way, and a newcomer never does.
+    A well-behaved client sends its request at once. So when there are too many, the connection that has been open
+    longest is closed, and a new one never is.
 
     Args:
-        number: how many there may be.
+        number: the limit.
     """
 
     def __init__(self, number: int) -> None:
@@ -47,11 +47,11 @@ class Asking:
 
     @property
     def taken(self) -> int:
-        """How many there are."""
+        """The number of connections."""
         return len(self._connections)
 
     def enter(self, connection: socket.socket) -> None:
-        """One more; the oldest is cut off if there is no place for it."""
+        """Add a connection; the oldest is closed if there are too many."""
         with self._lock:
             while len(self._connections) >= self._number:
                 _, oldest = self._connections.popitem(last=False)
@@ -60,15 +60,15 @@ class Asking:
             self._connections[id(connection)] = connection
 
     def leave(self, connection: socket.socket) -> bool:
-        """Its request has been read, or it has gone; whether it had not been cut off."""
+        """Remove a connection whose request was received or that has gone; returns whether it was still open."""
         with self._lock:
             return self._connections.pop(id(connection), None) is not None
 
 
-class UntilDeadline(io.RawIOBase):
-    """What a connection sends until a moment; after it every read raises `TimeoutError`.
+class DeadlineReader(io.RawIOBase):
+    """Reads a connection until a deadline; after it every read raises `TimeoutError`.
 
-    A timeout of the connection alone is one of each read, and a byte may come before every one of them.
+    A socket's own timeout restarts with every read, so a client that sends single bytes would never exceed it.
 
     Args:
         connection: to read from.

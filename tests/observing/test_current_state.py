@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.observing.test_history import document, facts, line, stage, started, write_lines
-from workers.observing.live import History
+from tests.observing.test_history import Told, document, facts, line, stage, started, write_lines
 
 NOBODY_KNOWS = {"step": 7, "images_per_second": None, "eta_seconds": None, "window": None}
 
@@ -26,7 +25,7 @@ def test_a_loss_that_is_no_more_is_not_shown_as_that_of_now(tmp_path: Path) -> N
 
 def test_the_pace_of_an_earlier_attempt_is_not_that_of_now(tmp_path: Path) -> None:
     write_lines(tmp_path / "metrics.jsonl", [line(step) for step in range(8)])
-    history = History()
+    history = Told()
     history.run_started(facts(tmp_path, start_step=8))
     now = document(history)["now"]
     assert {name: now[name] for name in NOBODY_KNOWS} == NOBODY_KNOWS

@@ -1,8 +1,7 @@
-"""What is true of a run at this moment: its place, its pace, how every stage spends its time, which alarms are on.
+"""The run right now: step, throughput, how every stage spends its time, active alarms.
 
-Shares and rates are those of the last seconds, not of the last step, so that they can be read; when the run is over,
-those of all of it: its last steps drain the pipeline, where no stage waits, and every stage would seem to have only
-computed.
+Shares and rates cover the last seconds, so that they are readable. After the end they cover the whole run, because in
+the last steps the pipeline drains: no stage waits any more, and all would seem to have been busy all the time.
 """
 
 from __future__ import annotations
@@ -11,26 +10,31 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from workers.observing.live.buckets import MAX_COLUMNS, Key
-from workers.observing.live.differences import RUN
+from workers.observing.active_alarms import ActiveAlarms
+from workers.observing.amounts import RUN
+from workers.observing.downsampler import MAX_COLUMNS, Key
 from workers.observing.observer import TIMES, Event
 
 WINDOW_SECONDS = 10.0
 MAX_WINDOW = 128
-"""Steps; a run of very short steps is judged by fewer seconds."""
+"""Maximum number of steps in the window; with very short steps it covers fewer seconds."""
 SUMMED = (*TIMES, "link_bytes", "feed_wait_seconds", "step_seconds")
 MOMENTARY = ("images_per_second", "eta_seconds", "queue_depth", "memory_bytes", "cuda_bytes")
-"""What says nothing about another attempt."""
+"""Values that a new attempt does not inherit."""
 
 
 class CurrentState:
-    """The last values of everything, and sums over the last seconds."""
+    """The last value of every quantity, and sums over the last seconds.
 
-    def __init__(self) -> None:
+    Args:
+        active: which alarms are on.
+    """
+
+    def __init__(self, active: ActiveAlarms) -> None:
+        self._active = active
         self._recent: deque[tuple[float, Mapping[Key, float]]] = deque(maxlen=MAX_WINDOW)
         self._latest: dict[Key, float] = {}
         self._place: dict[str, Any] = {}
-        self._alarms: dict[tuple[str, int | None], Event] = {}
         self._restarts: dict[int, int] = {}
         self._skipped: dict[int, int] = {}
         self._skipping: set[int] = set()
@@ -44,14 +48,13 @@ class CurrentState:
         self._over = True
 
     def pause(self) -> None:
-        """Another attempt begins: what was slow or alarming before says nothing about it."""
+        """Another attempt begins; drop what only held for the one before."""
         self._recent.clear()
-        self._alarms.clear()
         self._skipping.clear()
         self._latest = {key: value for key, value in self._latest.items() if key[1] not in MOMENTARY}
 
     def step_done(self, line: Mapping[str, Any], values: Mapping[Key, float]) -> None:
-        """Take in a line of `metrics.jsonl` and the numbers that `StepDeltas` made of it."""
+        """Add a line of `metrics.jsonl` and its numbers (`numbers_of`)."""
         self._place = {name: line.get(name) for name in ("step", "epoch", "time")}
         self._latest.update((k, v) for k, v in values.items() if k in self._latest or len(self._latest) < MAX_COLUMNS)
         for stage in {stage for stage, _ in values} - {RUN}:
@@ -59,7 +62,7 @@ class CurrentState:
             self._skipped[stage] = self._skipped.get(stage, 0) + skipped
             (self._skipping.add if skipped else self._skipping.discard)(stage)
             if (stage, "loss") not in values:
-                self._latest.pop((stage, "loss"), None)  # or one that is long gone would look like that of this step
+                self._latest.pop((stage, "loss"), None)  # otherwise an old loss would look like that of this step
         summed = {key: value for key, value in values.items() if key[1] in SUMMED}
         _add(self._all, summed)
         self._recent.append((line["time"], summed))
@@ -67,16 +70,12 @@ class CurrentState:
             self._recent.popleft()
 
     def event(self, event: Event) -> None:
-        """Take in what has happened: an alarm is on until it is cleared."""
-        if event.kind == "alarm":
-            self._alarms[event.name, event.stage] = event
-        elif event.kind == "cleared":
-            self._alarms.pop((event.name, event.stage), None)
-        elif event.kind == "restart" and event.stage is not None:
+        """Count restarts; alarms are in `active`."""
+        if event.kind == "restart" and event.stage is not None:
             self._restarts[event.stage] = self._restarts.get(event.stage, 0) + 1
 
     def summary(self) -> dict[str, Any]:
-        """As the page reads it; shares are 0 to 1, and None where nothing has been measured yet."""
+        """For the page; shares are 0 to 1, None before the first measurement."""
         sums = self._sums()
         seconds = sums.get((RUN, "step_seconds"), 0.0)
         waited = sums.get((RUN, "feed_wait_seconds"))
@@ -87,7 +86,7 @@ class CurrentState:
             "eta_seconds": self._latest.get((RUN, "eta_seconds")),
             "window": seconds or None,
             "feed_wait": min(waited / seconds, 1.0) if waited is not None and seconds else None,
-            "alarms": [event.to_json() for event in self._alarms.values()],
+            "alarms": [event.to_json() for event in self._active.on.values()],
             "stages": {stage: self._stage(stage, sums, seconds) for stage in stages},
         }
 
@@ -115,7 +114,7 @@ class CurrentState:
 
 
 def _add(sums: dict[Key, float], values: Mapping[Key, float]) -> None:
-    """What a step moved counts only where it is known how long the step took."""
+    """Add the numbers of a step; bytes and waits only if the length of the step is known, as they become rates."""
     known = (RUN, "step_seconds") in values
     for key, value in values.items():
         if known or key[1] in TIMES:

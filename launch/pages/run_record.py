@@ -1,4 +1,4 @@
-"""Everything a report needs of a run directory, whatever state the run is in; what is damaged is said and left out."""
+"""Reads what a report needs of a run directory, in whatever state; damaged files are left out with a note."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from workers.run.files import RunDir, read_object
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a run stands.
+class RunOutcome:
+    """The state of a run.
 
     Args:
         word: `running`, `done`, `interrupted`, `failed` or `stopped`.
@@ -36,23 +36,23 @@ class Outcome:
 
 @dataclass
 class RunRecord:
-    """A run as it was read.
+    """The contents of a run directory.
 
     Args:
-        run: where.
-        config: that it was started with.
-        outcome: how it stands.
-        series: what its stages reported.
+        run: its directory.
+        config: its configuration.
+        outcome: its state.
+        series: `metrics.jsonl`.
         events: alarms, restarts, snapshots, in order.
         report: `report.json`; empty where there is none.
-        evaluation: the last one; None where there is none.
-        parts: of the trace.
-        notes: what is missing or damaged, a sentence each.
+        evaluation: `evaluation.json`; None where there is none.
+        parts: of its trace.
+        notes: what is missing or damaged, one sentence each.
     """
 
     run: RunDir
     config: Config
-    outcome: Outcome
+    outcome: RunOutcome
     series: RunSeries
     events: list[Event] = field(default_factory=list)
     _: KW_ONLY
@@ -63,7 +63,7 @@ class RunRecord:
 
 
 def read_run(path: Path) -> RunRecord:
-    """The run in a directory.
+    """Read the run in a directory.
 
     Raises:
         UserError: there is no run, no step of it has ended, or its metrics are damaged.
@@ -88,7 +88,7 @@ def read_run(path: Path) -> RunRecord:
 
 
 def _about(series: RunSeries) -> list[str]:
-    """What the figures do not show."""
+    """Notes about what the figures leave out."""
     found = []
     if series.every > 1:
         found.append(
@@ -106,15 +106,15 @@ def _about(series: RunSeries) -> list[str]:
     return found
 
 
-def _outcome(run: RunDir) -> Outcome:
+def _outcome(run: RunDir) -> RunOutcome:
     if is_running(run):
-        return Outcome("running", "It is still running; this is how far it had come when this page was made.")
+        return RunOutcome("running", "It is still running; this is how far it had come when this page was made.")
     if (failure := read_failure(run)) is not None:
         word = "interrupted" if failure.get("kind") == "interrupted" else "failed"
-        return Outcome(word, str(failure.get("message") or "It did not say why."))
+        return RunOutcome(word, str(failure.get("message") or "It gave no reason."))
     if run.report.is_file():
-        return Outcome("done", "It was trained to its end.")
-    return Outcome("stopped", "It ended without a word: its processes were killed, or the machine stopped.")
+        return RunOutcome("done", "It was trained to its end.")
+    return RunOutcome("stopped", "It ended without a message: its processes were killed, or the machine stopped.")
 
 
 def _read_report(run: RunDir, notes: list[str]) -> dict[str, Any]:

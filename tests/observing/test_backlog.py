@@ -21,18 +21,18 @@ def test_the_first_stage_that_owes_the_oldest_batch(clock: Clock) -> None:
     clock.now += 5
     assert backlog.oldest() == OldestMissing(1, 0, 5.0, True)
     for stage, step in ((1, 0), (1, 1), (1, 2), (2, 0)):
-        backlog.heard(stage, step)
+        backlog.reported(stage, step)
     clock.now += 7
     assert backlog.oldest() == OldestMissing(3, 0, 7.0, True), "since stage 2 had the batch"
-    backlog.heard(3, 0)
+    backlog.reported(3, 0)
     backlog.step_done(0)
     clock.now += 1
     assert backlog.oldest() == OldestMissing(2, 1, 8.0, False), "it has had batch 1 since stage 1 reported it"
-    backlog.heard(2, 0)
+    backlog.reported(2, 0)
     assert backlog.oldest() == OldestMissing(2, 1, 0.0, False), (
         "a restarted stage that goes over old steps is not silent"
     )
-    backlog.heard(1, 0)
+    backlog.reported(1, 0)
     assert backlog.oldest() == OldestMissing(2, 1, 0.0, False), "nor does it owe them again"
 
 
@@ -40,14 +40,14 @@ def test_a_batch_that_comes_late_is_nobodys_silence(clock: Clock) -> None:
     backlog = Backlog(4, 6)
     assert backlog.oldest() == OldestMissing(None, 4, 0.0, True)
     backlog.batch_sent(4, 1)
-    backlog.heard(1, 4)
+    backlog.reported(1, 4)
     backlog.step_done(4)
     clock.now += 100
     assert backlog.oldest() == OldestMissing(None, 5, 100.0, False), "the feed"
     backlog.batch_sent(5, 1)
     clock.now += 1
     assert backlog.oldest() == OldestMissing(1, 5, 1.0, False)
-    backlog.heard(1, 5)
+    backlog.reported(1, 5)
     backlog.step_done(5)
     assert backlog.oldest() is None, "there is no further step"
 
@@ -55,5 +55,5 @@ def test_a_batch_that_comes_late_is_nobodys_silence(clock: Clock) -> None:
 def test_a_stage_that_the_batch_does_not_reach_owes_nothing(clock: Clock) -> None:
     backlog = Backlog(0, 10)
     backlog.batch_sent(0, 1)
-    backlog.heard(1, 0)
+    backlog.reported(1, 0)
     assert backlog.oldest() is None

@@ -1,4 +1,4 @@
-"""The numbers of a run in words, the same ones in a log and on a terminal."""
+"""The numbers of a step as text, the same in a log and on a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 LONGEST_LOSS = 8
-"""Signs of a loss where there is a column for it."""
+"""Width of a loss in a table."""
 
 
 def plain_line(line: Mapping[str, Any], total_steps: int, steps_per_epoch: int) -> str:
@@ -27,7 +27,7 @@ def plain_line(line: Mapping[str, Any], total_steps: int, steps_per_epoch: int) 
 
 
 def epochs(step: int, total_steps: int, steps_per_epoch: int) -> str:
-    """The epoch of a step that is counted from 0, and how many there are."""
+    """Epoch of a step (counted from 0), and the number of epochs."""
     return f"epoch {step // steps_per_epoch + 1}/{-(-total_steps // steps_per_epoch)}"
 
 
@@ -38,13 +38,13 @@ def speed(line: Mapping[str, Any]) -> str:
 
 
 def accuracies(line: Mapping[str, Any]) -> list[float | None]:
-    """Of the online probe of every stage, of its neighbours where it has no classifier; 0 to 1."""
+    """Accuracy of every stage's online linear probe, or of its k-NN where it has none; 0 to 1."""
     measured = [stage.get("online") or {} for stage in line["stages"]]
     return [online.get("linear", online.get("knn")) for online in measured]
 
 
 def loss_in_words(loss: float | None) -> str:
-    """For a narrow column: four decimals, fewer digits where it is large; `-` for a stage without one."""
+    """A loss for a narrow column: four decimals, fewer digits if it is large; `-` without a loss."""
     if loss is None:
         return "-"
     short = f"{loss:.4f}"

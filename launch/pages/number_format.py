@@ -1,4 +1,4 @@
-"""Numbers, times and sizes as a person reads them."""
+"""Numbers, times and sizes as text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def duration(seconds: float) -> str:
 
 
 def plain(value: float, digits: int = 4) -> str:
-    """A number with so many digits that mean something."""
+    """A number with `digits` significant digits."""
     if not math.isfinite(value):
         return NOTHING
     if abs(value) >= 1e12:
@@ -43,7 +43,7 @@ def plain(value: float, digits: int = 4) -> str:
 
 
 def percent(share: float) -> str:
-    """A share of 1, in percent, without its sign."""
+    """A share of 1 in percent, without the percent sign."""
     return f"{100 * share:.1f}" if math.isfinite(share) else NOTHING
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from workers.observing.live.buckets import Downsampler
+from workers.observing.downsampler import Downsampler
 
 
 def test_a_hundred_thousand_steps_take_the_room_of_a_few_hundred() -> None:
