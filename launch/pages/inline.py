@@ -31,8 +31,8 @@ class InlineFigure:
     title: str
     caption: str
     wide: bool
-    _: KW_ONLY
     view_box: str
+    _: KW_ONLY
     body: Markup
 
 
@@ -54,4 +54,4 @@ def inline(picture: Picture, colours: Mapping[str, ColourPair]) -> InlineFigure:
     text = _COLOUR.sub(lambda match: names.get(match[0].lower(), match[0]), text)
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
     body = Markup(re.sub(r"\n\s*", "\n", text).strip())
-    return InlineFigure(key, picture.title, picture.caption, picture.wide, view_box=box[1] if box else "", body=body)
+    return InlineFigure(key, picture.title, picture.caption, picture.wide, box[1] if box else "", body=body)

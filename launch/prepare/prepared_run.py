@@ -51,8 +51,8 @@ class PreparedRun:
     config: Config
     run: RunDir
     placements: tuple[Placement, ...]
-    _: KW_ONLY
     start_step: int = 0
+    _: KW_ONLY
     finished: bool = False
     unmeasured: bool = False
     lock: tuple[int, ...] = ()
@@ -69,8 +69,7 @@ def handed_over() -> PreparedRun | None:
         return None
     config = read_config(Path(path))
     placements = place(config, count_gpus())
-    start_step = int(os.environ.get(START_STEP, "0"))
-    return PreparedRun(config, RunDir(Path(path)), placements, start_step=start_step)
+    return PreparedRun(config, RunDir(Path(path)), placements, int(os.environ.get(START_STEP, "0")))
 
 
 @contextmanager

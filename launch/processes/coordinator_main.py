@@ -98,11 +98,7 @@ def _coordinate(start: CoordinatorStart, answers: int) -> int:
     for number in asking:
         signal.signal(number, lambda n, frame: _first_signal(parent, asking))
     logging.info("%s: process %d", COORDINATOR, os.getpid())
-    rendezvous, terminal, failure_recorder = (
-        _rendezvous(start),
-        Console.of_process(),
-        FailureRecorder(run, COORDINATOR),
-    )
+    rendezvous, terminal, failure_recorder = _rendezvous(start), Console.of_process(), FailureRecorder(run, COORDINATOR)
     device = torch.device(start.device)
     coordinator = Coordinator(
         config,

@@ -46,8 +46,8 @@ def run_training(prepared: PreparedRun) -> int:
     def request_stop(number: int, frame: FrameType | None) -> None:
         stop.asked += 1
 
-    stop_numbers = stop_signals(config)
-    previous = {number: signal.signal(number, request_stop) for number in stop_numbers}
+    asking = stop_signals(config)
+    previous = {number: signal.signal(number, request_stop) for number in asking}
     try:
         train = _serial if config.in_one_process else _pipelined
         code = train(prepared, stop)

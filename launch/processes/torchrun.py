@@ -197,8 +197,7 @@ def _start_coordinator(group: RunGroup, prepared: PreparedRun, stack: ExitStack)
     )
     stack.callback(child.close)
     control = child.first_message(COORDINATOR_SECONDS)["control"]
-    announcement = Announcement(run_dir=run_dir, private_dir=private, store=store, control=control)
-    return child, announcement, bytes.fromhex(key)
+    return child, Announcement(run_dir=run_dir, private_dir=private, store=store, control=control), bytes.fromhex(key)
 
 
 def _train(group: RunGroup, config: Config, run: RunDir, rendezvous: Rendezvous) -> bool:

@@ -237,7 +237,7 @@ def test_a_failure_that_is_none_is_left_out_of_the_report(
     (run / "failure.json").write_text(text)
     outcome = onward("report", str(run))
     assert (outcome.code, outcome.err) == (0, "")
-    assert "It ended without a word" in (run / "report.html").read_text()
+    assert "It ended without a message" in (run / "report.html").read_text()
 
 
 SECRETS: dict[str, Any] = {

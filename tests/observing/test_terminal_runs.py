@@ -15,16 +15,19 @@ from tests.marks import slow
 from tests.observing.screens import Screen, on_a_terminal
 from tests.observing.test_terminal import HIDDEN, PLAIN, SHOWN
 from tests.runs import command, train
+from tests.workers.evaluating.evaluating_runs import image_folder
 from workers.control.failures import STOPPING
 
 pytestmark = pytest.mark.processes
 
 ALL_OF_IT = re.compile(r"(?P<images>\d+) images in \d:\d\d, \d+ images/s  ·  everything is in (?P<where>.*)")
 PROBED = ("evaluation.linear_probe=true", "train.max_steps=8")
+FEW = "data={name: image_folder, batch_size: 8, image_size: 16}"
 
 
 def test_a_run_on_a_terminal_ends_with_one_screen(tmp_path: Path) -> None:
-    shown = on_a_terminal("launch.cli", command(tmp_path, *PROBED)[3:])
+    images = f"data.root={image_folder(tmp_path / 'images')}"
+    shown = on_a_terminal("launch.cli", command(tmp_path, *PROBED, FEW, images)[3:])
     assert shown.code == 0, shown.rows
     begin = next(n for n, row in enumerate(shown.rows) if row.startswith("linear probe, %"))
     summary = [row for row in shown.rows[begin:] if row]
@@ -32,7 +35,7 @@ def test_a_run_on_a_terminal_ends_with_one_screen(tmp_path: Path) -> None:
     assert len([row for row in summary if re.match(r"│ +[1-4] │ +\d+\.\d → \d+\.\d", row)]) == 4
     found = ALL_OF_IT.search(" ".join(summary))
     assert found
-    assert found["images"] == "512"
+    assert found["images"] == "64"
     assert f"onward report {tmp_path}" in "".join(row.ljust(80) for row in summary).replace("  ", " ")
     table = shown.rows[:begin]
     assert len([row for row in table if "step 8/8" in row]) == 1

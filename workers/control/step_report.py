@@ -93,8 +93,7 @@ class StageTimes:
         terms = {name: finite_or_none(value) for name, value in result.terms.items()}
         return StepReport(
             stage, step, loss=finite_or_none(result.loss), terms=terms, learning_rate=result.learning_rate,
-            **asdict(self),
-            queue_depth=queue_depth, link_bytes=link_bytes,
+            **asdict(self), queue_depth=queue_depth, link_bytes=link_bytes,
             online={name: finite_or_none(value) for name, value in (online or {}).items()},
             gradient_norm=result.gradient_norm, update_norm=result.update_norm,
             memory_bytes=memory[0], cuda_bytes=memory[1],

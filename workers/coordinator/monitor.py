@@ -10,7 +10,7 @@ for `GRACE_SECONDS` before it names the root cause. Then it decides:
     coordinator, run being stopped
     restarted too often in a row    -                      end the run
 
-"End the run" raises `RunFailed`; with `restart: job`, `onward train` then starts all processes again.
+"End the run" raises `RunFailed`, after which `restart: job` starts all processes again.
 """
 
 from __future__ import annotations
@@ -219,6 +219,7 @@ class RunMonitor:
                 self.process_lost(event["who"], event["cause"])
 
     def _admit_restarted(self) -> None:
+        """Admit processes that were restarted."""
         if not (awaited := self._restarts.awaited):
             return
         with suppress(ControlTimeout):
@@ -228,8 +229,7 @@ class RunMonitor:
             self._send_start(name, self.snapshots.committed)
 
     def _check_deadlines(self) -> None:
-        now = time.monotonic()
-        for name in [name for name, until in self._ended_silently.items() if now > until]:
+        for name in [name for name, until in self._ended_silently.items() if time.monotonic() > until]:
             self._report_silent_end(name)
         if (hung := self._health.find_hung()) is not None:
             self._health.remove(hung.who)
@@ -238,7 +238,7 @@ class RunMonitor:
             self._failures.put((hung.who, FailureReport(who, step, "hung", hung.cause)))
         if (late := self._restarts.overdue()) is not None:
             raise RunFailed(FailureReport(late, None, "died", f"it did not come back within {START_SECONDS:g} s"))
-        if self._stop_deadline is not None and now > self._stop_deadline:
+        if self._stop_deadline is not None and time.monotonic() > self._stop_deadline:
             limit = f"{self.config.snapshots.leave_seconds:g} s (snapshots.leave_seconds)"
             self.observation.note(f"no snapshot was complete within {limit}: what was trained since the last is lost")
             raise RunFailed(self.interrupted())

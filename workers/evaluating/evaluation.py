@@ -95,17 +95,10 @@ def evaluate(
 
     stages = ready_stages(config, device)
     load_network(run, stages, config.evaluation.checkpoint, progress.note)
-    source, show = source_of(stages), progress.show
+    source = source_of(stages)
+    data, show = config.data, progress.show
     context = Context(
-        config,
-        stages,
-        device,
-        run.path,
-        source,
-        data=config.data,
-        data_name=config.data.name,
-        progress=show,
-        note=progress.note,
+        config, stages, device, run.path, source, data=data, data_name=data.name, progress=show, note=progress.note
     )
     for check in (Context.check_blocks, plan_corruptions, check_transfer):
         check(context)

@@ -51,7 +51,7 @@ class Alarms:
 
     def __post_init__(self) -> None:
         self._settings = self.config.alarms
-        self._processes = [p.stages for p in training_processes(self.config) if p.replica == 1]
+        self._processes = [m.stages for m in training_processes(self.config) if m.replica == 1]
         self._window: deque[dict[str, Any]] = deque(maxlen=self._settings.window_steps)
 
     def run_started(self, facts: RunFacts) -> None:

@@ -101,7 +101,9 @@ def test_every_broken_file_is_listed_if_asked_for(photos: Path, onward: Onward, 
 def test_nothing_is_decoded_before_all_else_is_in_order(
     photos: Path, onward: Onward, assert_refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launch.commands.image_scan.unreadable", lambda *_, **__: pytest.fail("images were looked at"))
+    monkeypatch.setattr(
+        "launch.commands.image_scan.find_unreadable", lambda *_, **__: pytest.fail("images were looked at")
+    )
     assert_refused(onward("check", "config.yaml", "device=cuda", "--all"), "^device: ")
 
 

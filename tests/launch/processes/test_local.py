@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> RunDir:
 
 def prepared(run: RunDir, start_step: int = 0, lock: tuple[int, ...] = (), **settings: Any) -> PreparedRun:
     config = small_config(**settings)
-    return PreparedRun(config, run, place(config, 0), start_step=start_step, lock=lock)
+    return PreparedRun(config, run, place(config, 0), start_step, lock=lock)
 
 
 class Child:

@@ -79,14 +79,13 @@ def run(tmp_path: Path) -> RunDir:
     return RunDir(tmp_path)
 
 
-def announced(run: RunDir) -> Announcement:
-    return Announcement(run_dir=str(run.path), private_dir=str(run.path), store="", control="control")
-
-
 def lead(
     run: RunDir, coordinator: Coordinator, finished: bool, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[int, Group, Announcement]:
-    group, announcement = Group(0), announced(run)
+    group, announcement = (
+        Group(0),
+        Announcement(run_dir=str(run.path), private_dir=str(run.path), store="", control="control"),
+    )
     write_key(run.path / KEY_FILE)
     monkeypatch.setattr(train, "rank_run", lambda *_: nullcontext(PreparedRun(small_config(), run, ())))
     monkeypatch.setattr(train, "_start_coordinator", lambda *_: (coordinator, announcement, KEY))
@@ -167,7 +166,7 @@ def test_a_rank_leaves_with_what_became_of_its_stages(
 ) -> None:
     word = {"run_dir": str(run.path)}
     trained: list[tuple[Any, ...]] = []
-    announcement = announced(run)
+    announcement = Announcement(run_dir=str(run.path), private_dir=str(run.path), store="", control="control")
     write_key(run.path / KEY_FILE)
     monkeypatch.setattr(train, "own_config", lambda arguments: (small_config(), []))
     monkeypatch.setattr(train, "verify", lambda message, config: (run, announcement, KEY))

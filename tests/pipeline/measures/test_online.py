@@ -117,8 +117,7 @@ def test_the_features_are_the_trunk_without_its_noise() -> None:
 
 def test_the_probe_learns_what_can_be_told_apart_and_says_so_before_it_has_learned_it() -> None:
     centres = torch.eye(4)[:, :, None].expand(-1, -1, 4).reshape(4, 16)
-    probe = OnlineProbe(16, 4, 0.1, seed=0, stage=1, device=CPU, dtype=torch.float32)
-    share = RunningAccuracy()
+    probe, share = OnlineProbe(16, 4, 0.1, seed=0, stage=1, device=CPU, dtype=torch.float32), RunningAccuracy()
     source = torch.Generator().manual_seed(0)
     for step in range(60):
         features = 100 + centres[LABELS] + 0.1 * torch.randn(8, 16, generator=source)

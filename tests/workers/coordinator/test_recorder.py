@@ -74,8 +74,13 @@ def test_the_feed_of_a_stage_that_is_replaced_begins_anew_and_its_report_does_no
             if step == 2:
                 joined.restarted([1])
             seconds = {"decode": images / 64, "crop": 0.0}
-            measures = FeedMeasures(wait_seconds=waited, images=images, seconds=seconds, memory_bytes=7, workers=2)
-            take(joined, clock, step, 1.0, feed=measures)
+            take(
+                joined,
+                clock,
+                step,
+                1.0,
+                feed=FeedMeasures(wait_seconds=waited, images=images, seconds=seconds, memory_bytes=7, workers=2),
+            )
         feed = joined.report()["feed"]
     lines, _ = read_steps(tmp_path / "metrics.jsonl")
     assert [line["added"].get("feed_wait_seconds", 0) for line in lines] == [1.0, 0.5, 2.0, 0]

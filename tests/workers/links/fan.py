@@ -23,16 +23,13 @@ class Fan:
         every = overlaps(senders, receivers)
         ways = {
             overlap: LinkAddress(
-                f"link1.{overlap.sender}-{overlap.receiver}",
-                f"stage 1 replica {overlap.sender}",
+                f"link1.{overlap.sender}-{overlap.receiver}", f"stage 1 replica {overlap.sender}",
                 f"stage 2 replica {overlap.receiver}",
-                path=str(folder / f"{overlap.sender}-{overlap.receiver}"),
-                key=b"key",
+                path=str(folder / f"{overlap.sender}-{overlap.receiver}"), key=b"key",
                 depth=depth,
                 store=f"file://{folder}/store",
-            )
-            for overlap in every
-        }
+            ) for overlap in every
+        }  # fmt: skip
         views, batch, *rest = whole.shape
         sent, received = (TensorSpec((views, batch // n, *rest), whole.dtype) for n in (senders, receivers))
 
