@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from launch.pages.reading import read_run
 
 from launch.pages.page import page
-from launch.pages.reading import read_run
 from launch.prepare.run_dir import read_config
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import make_folder, open_to_read, open_to_write, read_whole
