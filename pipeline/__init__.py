@@ -3,7 +3,7 @@
 - `backbones/`: the block of a stage, whichever family of networks it is cut from: the one place that knows them all
 - `config/`: the configuration of a run: every key, its unit, its default and what it accepts; one file a section
 - `data/`: the images of a run: data sets, the views that are made of them, and their order
-- `engines/`: who differentiates the loss of a stage and moves its parameters, by the configuration's `engine.kind`
+- `engines/`: what runs the backward pass of a stage and the optimizer step, by the configuration's `engine.kind`
 - `evaluation/`: what a trained network is worth: features of data sets, classifiers on them, corrupted images
 - `measures/`: measures of features, as functions of tensors: probes, neighbours, and quality without labels
 - `objectives/`: the local losses, one file each; `OBJECTIVES` is where a new one is named
@@ -19,6 +19,7 @@
   fails
 - `precision.py`: how a stage computes: number format, memory layout, compilation, and the scaling of an fp16 loss
 - `randomness.py`: random numbers keyed by what they are for, never by which process draws them or when
+- `recompute.py`: a part of a network that is computed again in the backward pass, instead of keeping what it computed
 - `serial.py`: all stages in one process: the algorithm in its plainest form, and the reference for the pipeline
 - `shapes.py`: the shape of the activations at every cut, and the networks that cannot have one
 """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from pipeline.config import Precision
 
 RECOMPILE_LIMIT = 1024
 """Shapes that one piece of code may be compiled for: every block of a serial run has its own, at every image size."""
+Callable_ = TypeVar("Callable_", bound=Callable[..., Any])
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -47,17 +48,25 @@ class Compute:
             return x.contiguous(memory_format=torch.channels_last)
         return x
 
-    def prepare(self, module: nn.Module) -> nn.Module:
+    def prepare(self, module: nn.Module, in_units: bool = False) -> nn.Module:
         """The module to call: its weights laid out, and compiled if that was asked for.
 
         The module itself keeps its names and parameters; compiling wraps it.
+
+        Args:
+            module: a block or a head.
+            in_units: its units will be compiled one by one, with `compiled`.
         """
         if self.config.channels_last:
             module.to(memory_format=torch.channels_last)
+        return module if in_units else self.compiled(module)
+
+    def compiled(self, module: Callable_) -> Callable_:
+        """A module, or a part of one, compiled if that was asked for."""
         return _compiled(module) if self.config.compile else module
 
 
-def _compiled(module: nn.Module) -> nn.Module:
+def _compiled(module: Callable_) -> Callable_:
     """Compiled for the very shapes that come.
 
     In one process a second block of the same code would else be compiled for shapes of any size, whose kernels round
@@ -71,7 +80,7 @@ def _compiled(module: nn.Module) -> nn.Module:
             setattr(config, name, max(value, getattr(config, name)))
     if hasattr(config, "fail_on_recompile_limit_hit"):
         config.fail_on_recompile_limit_hit = True
-    return cast(nn.Module, torch.compile(module, dynamic=False))
+    return cast(Callable_, torch.compile(module, dynamic=False))
 
 
 class _Together:

@@ -25,6 +25,7 @@ from workers.control.validation import MalformedMessage
 from workers.observing.history_file import MAX_LINE
 from workers.observing.observer import Event
 from workers.run.files import TO_BE_MEASURED, RunDir, final_digest, from_here, read_report, step_numbers, write_parts
+from workers.snapshots.bits import bits_note
 from workers.snapshots.manifest import MANIFEST, check_files, read_manifest
 
 FREE = (
@@ -117,7 +118,8 @@ def check_run(config: Config, path: Path) -> None:
     if differences:
         problem = f"'{path}' already holds a run with another configuration: {'; '.join(differences[:5])}"
         more = f" (and {len(differences) - 5} more)" if len(differences) > 5 else ""
-        raise ConfigError("run_dir", problem + more, _what_can_be_done(path, set(_changes(earlier, config, _free))))
+        changes = set(_changes(earlier, config, _free_for(earlier)))
+        raise ConfigError("run_dir", problem + more, _what_can_be_done(path, changes))
 
 
 def inspect(config: Config, path: Path) -> Opened:
@@ -139,11 +141,15 @@ def inspect(config: Config, path: Path) -> Opened:
         if not (folder / MANIFEST).exists():  # it was being written when the run stopped
             continue
         try:
-            check_files(folder, read_manifest(folder))
+            manifest = read_manifest(folder)
+            check_files(folder, manifest)
         except UserError as error:
             notes.append(f"snapshot after {steps} steps passed over: {error}")
             continue
-        return Opened(path, steps, notes=(*notes, f"going on from the snapshot after {steps} steps"))
+        notes.append(f"going on from the snapshot after {steps} steps")
+        if (other_bits := bits_note(config, manifest.bits)) is not None:
+            notes.append(other_bits)
+        return Opened(path, steps, notes=tuple(notes))
     return Opened(path, notes=(*notes, "no snapshot to go on from: starting over"))
 
 
@@ -171,7 +177,7 @@ def prepare(config: Config, found: Opened) -> None:
 
 def compare(earlier: Config, config: Config) -> list[str]:
     """What decides the numbers and differs, as `key is earlier there, now here`."""
-    return differences(earlier, config, _free)
+    return differences(earlier, config, _free_for(earlier))
 
 
 def differences(there: Config, here: Config, free: Callable[[str], bool] = lambda key: key == "run_dir") -> list[str]:
@@ -203,6 +209,12 @@ _MAY_CHANGE = (
     "Only what leaves the numbers alone may change: where and how it is computed (device, runtime, link.kind, "
     "replicas, processes, data.workers, ...), what is watched and kept (metrics, snapshots, evaluation, ...)"
 )
+
+
+def _free_for(config: Config) -> Callable[[str], bool]:
+    """Computing again gives the same bits, except in compiled code."""
+    compiled = any(config.stage(index).precision.compile for index in range(1, config.num_stages + 1))
+    return lambda key: _free(key) or ("memory" in key.split(".") and not compiled)
 
 
 def _free(key: str) -> bool:

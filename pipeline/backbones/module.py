@@ -7,19 +7,26 @@ are the weights those of the network uncut, whatever the order in which its cons
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
+from types import MethodType
 
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
+from pipeline.backbones.block import Block, UnitCall
 from pipeline.backbones.cutting import cut_network, points
+from pipeline.backbones.dividing import divide
 from pipeline.backbones.network import import_network
 from pipeline.config.model import Module
 from pipeline.errors import ConfigError
 from pipeline.plugins import first_line
 from pipeline.randomness import seeded_initialisation
 
+Program = Callable[[nn.Module, Tensor], Tensor]
+"""What a graph computes; its first argument is the module that holds the state."""
 PROBE_BATCH = 2
 OTHER_SIZES = (32, 64, 96, 128, 160, 192, 224, 256, 299, 384)
 """Pixels to try where a network refuses the images of the run, to say which it takes."""
@@ -38,7 +45,7 @@ class BlockFacts:
     overwrites_input: bool
 
 
-class TracedBlock(nn.Module):
+class TracedBlock(Block):
     """A part of a network: one tensor in, one out. It holds the modules and parameters of that part alone.
 
     The names in its state dict are those of the network, and so is what it computes, in training as in evaluation.
@@ -51,6 +58,7 @@ class TracedBlock(nn.Module):
     def __init__(self, network: nn.Module, training: fx.Graph, evaluation: fx.Graph) -> None:
         super().__init__()
         self._copies_input = False
+        self._training_graph, self._joined = training, frozenset[int]()
         nodes = [*training.nodes, *evaluation.nodes]
         targets = {str(node.target) for node in nodes if node.op in ("call_module", "get_attr")}
         saved = network.state_dict().keys()
@@ -62,13 +70,39 @@ class TracedBlock(nn.Module):
         """Keep the operations in place with which the part begins from writing into the caller's tensor."""
         self._copies_input = True
 
+    def join(self, units: Collection[int]) -> None:
+        """Make each of these units, counted from 0, one with the unit before it."""
+        self._joined = frozenset(units)
+
     def forward(self, x: Tensor) -> Tensor:
         """Images `[B, 3, S, S]`, or what the block before gave, to a map `[B, C, H, W]` or tokens `[B, N, D]`."""
         return self._programs[self.training](self, x.clone() if self._copies_input else x)
 
+    def unit_calls(self) -> list[UnitCall]:
+        """See `Block.unit_calls`: the parts that `pipeline.backbones.dividing` makes."""
+        return [
+            UnitCall(MethodType(program, self), [self.get_submodule(name) for name in modules])
+            for program, modules in self._units
+        ]
 
-def build_traced_block(model: Module, index: int, image_size: int, seed: int) -> TracedBlock:
+    @cached_property
+    def _units(self) -> list[tuple[Program, list[str]]]:
+        """The program of each unit, and the names of the modules that it calls."""
+        graphs = divide(self._training_graph, self, self._joined)
+        called = [[str(node.target) for node in graph.nodes if node.op == "call_module"] for graph in graphs]
+        programs = [_function(self, graph) for graph in graphs]
+        if self._copies_input:  # inside the unit, whose own input must be there a second time
+            programs[0] = _on_a_copy(programs[0])
+        return list(zip(programs, called, strict=True))
+
+
+def build_traced_block(model: Module, index: int, image_size: int, seed: int, in_units: bool = False) -> TracedBlock:
     """Block `index`, counted from 1, of the network with the weights of `seed`.
+
+    Args:
+        model, image_size: of the run.
+        index, seed: of the block and its weights.
+        in_units: whether units of it will be computed again.
 
     Raises:
         ConfigError: the network cannot be imported, built, traced or cut as asked for, or refuses the images.
@@ -77,7 +111,29 @@ def build_traced_block(model: Module, index: int, image_size: int, seed: int) ->
     block = _build_all(model, seed)[index - 1]
     if facts.overwrites_input:
         block.copy_input()
+    if in_units:
+        shape = measure(model, image_size)[index - 2].output if index > 1 else (3, image_size, image_size)
+        block.join(_overwriting_units(deepcopy(block), shape))
     return block
+
+
+def _overwriting_units(block: TracedBlock, shape: tuple[int, ...]) -> set[int]:
+    """The units, counted from 0, that begin with an operation in place: their input would not be there a second time.
+
+    Args:
+        block: is spoilt.
+        shape: of its input, without the batch.
+    """
+    x = torch.zeros(PROBE_BATCH, *shape)
+    overwriting = set()
+    with seeded_initialisation("probe"), torch.no_grad():
+        for number, call in enumerate(block.unit_calls()):
+            version = x._version
+            output = call.function(x)
+            if number and x._version != version:
+                overwriting.add(number)
+            x = output
+    return overwriting
 
 
 def measure(model: Module, image_size: int) -> tuple[BlockFacts, ...]:
@@ -185,7 +241,11 @@ def _attach(block: nn.Module, network: nn.Module, target: str, saved: Collection
         owner.register_buffer(name, value, persistent=target in saved)
 
 
-def _function(network: nn.Module, graph: fx.Graph) -> Callable[[nn.Module, Tensor], Tensor]:
-    """The Python function that torch.fx writes for `graph`; its first argument is the module that holds the state."""
-    function: Callable[[nn.Module, Tensor], Tensor] = type(fx.GraphModule(network, graph)).forward
+def _function(network: nn.Module, graph: fx.Graph) -> Program:
+    """The Python function that torch.fx writes for `graph`."""
+    function: Program = type(fx.GraphModule(network, graph)).forward
     return function
+
+
+def _on_a_copy(program: Program) -> Program:
+    return lambda block, x: program(block, x.clone())

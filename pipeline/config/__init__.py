@@ -13,6 +13,8 @@ Defaults are those of the released code of "Blockwise Self-Supervised Learning a
 - `faults.py`: `faults`: what is to go wrong, and where; to try a recovery before it is needed
 - `heads.py`: `head`: what turns a block's output into the embedding that its loss sees; thrown away after training
 - `kinds.py`: sections that come in kinds, such as `objective`: which keys there are depends on the key `kind`
+- `memory.py`: `memory`: what a stage keeps of its forward pass for its backward pass, and what it computes again
+  instead
 - `model.py`: `model`: the backbone, and where it is cut into blocks
 - `network_sizes.py`: the sizes of the networks that have names here: channels, patches, heads, and what they allow;
   without torch
@@ -32,6 +34,7 @@ from pipeline.config.base import Section
 from pipeline.config.data import Augment, Data, Jitter
 from pipeline.config.evaluation import Evaluation
 from pipeline.config.heads import Head
+from pipeline.config.memory import MemoryConfig
 from pipeline.config.model import Model
 from pipeline.config.noise import Noise, NoiseKind
 from pipeline.config.objectives import Objective
@@ -49,6 +52,7 @@ __all__ = [
     "Head",
     "Jitter",
     "Link",
+    "MemoryConfig",
     "Metrics",
     "Model",
     "Noise",

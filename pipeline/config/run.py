@@ -13,6 +13,7 @@ from pipeline.config.evaluation import Evaluation
 from pipeline.config.faults import Fault
 from pipeline.config.heads import Expansion, Head
 from pipeline.config.kinds import merge
+from pipeline.config.memory import MemoryConfig
 from pipeline.config.model import Model, ResNet
 from pipeline.config.noise import Noise
 from pipeline.config.objectives import BYOL, BarlowTwins, Objective, SimCLR
@@ -68,6 +69,8 @@ class StageOverrides(Section):
     """Keys of `optimizer` that this stage has otherwise; the others are the run's."""
     precision: dict[str, Any] = Field(default={})
     """Keys of `precision` that this stage has otherwise; the others are the run's."""
+    memory: dict[str, Any] = Field(default={})
+    """Keys of `memory` that this stage has otherwise; the others are the run's."""
 
 
 class Snapshots(Section):
@@ -137,6 +140,7 @@ class Config(Section):
     noise: Noise = Noise()
     optimizer: Optimizer = Lars()
     precision: Precision = Precision()
+    memory: MemoryConfig = MemoryConfig()
     determinism: Determinism = Determinism()
     stages: dict[int, StageOverrides] = Field(default={})
     """By the number of the stage, from 1: what it has otherwise than the run, as in `stages.2.objective.kind`."""
@@ -206,6 +210,7 @@ class Config(Section):
             noise=merge(Noise, self.noise, overrides.noise, "noise"),
             optimizer=merge(Optimizer, self.optimizer, overrides.optimizer, "optimizer"),
             precision=merge(Precision, self.precision, overrides.precision, "precision"),
+            memory=merge(MemoryConfig, self.memory, overrides.memory, "memory"),
         )
 
 
@@ -222,3 +227,4 @@ class StageConfig(Section):
     noise: Noise
     optimizer: Optimizer
     precision: Precision
+    memory: MemoryConfig

@@ -31,6 +31,19 @@ class Engine(ABC):
     def backward(self, loss: Tensor) -> None:
         """Differentiate `loss`; averaging over the replicas begins while the gradients are still being computed."""
 
+    def backward_again(self, output: Tensor, gradient: Tensor, last: bool) -> None:
+        """Go on with the `backward` of a loss into a part of the network that was computed again.
+
+        Args:
+            output: of that part, with its graph.
+            gradient: of the loss with respect to `output`.
+            last: whether no other part follows, so that gradients may leave for the other replicas.
+
+        Raises:
+            NotImplementedError: this engine averages gradients as soon as a backward pass ends.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has one backward pass for each step")
+
     @abstractmethod
     def await_gradients(self) -> None:
         """Until every gradient is the average over the replicas."""

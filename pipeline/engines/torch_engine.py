@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,11 @@ class TorchEngine(Engine):
         # The sum of the gradients of loss / R is the average of those of the loss, and on the way they are as large as
         # in one process: fp16 overflows where it would there.
         torch.autograd.backward(loss / self._team.size if self._team.size > 1 else loss)
+
+    def backward_again(self, output: Tensor, gradient: Tensor, last: bool) -> None:
+        """See `Engine.backward_again`."""
+        with nullcontext() if self._sum is None or last else self._sum.held():
+            torch.autograd.backward(output, gradient)
 
     def await_gradients(self) -> None:
         """Until every gradient is the average; raises `ReplicaLost` if another replica does not answer."""

@@ -12,21 +12,24 @@ has a part of the gradient, and for what comes after it, where each has all of i
 - `team.py`: the replicas of one stage as one of them sees them: which rows are its own, and how it asks the others
 """
 
-from pipeline.replicas.batch_norm import SynchronisedBatchNorm, synchronise_batch_norms
+from pipeline.replicas.batch_norm import SynchronisedBatchNorm, move_running_statistics, synchronise_batch_norms
 from pipeline.replicas.collectives import gather_rows, whole_deviation
 from pipeline.replicas.gradients import BUCKET_BYTES, GradientSum
 from pipeline.replicas.sharding import held_by, on_first, shard_optimizer
-from pipeline.replicas.team import SOLO, ReplicaGroup, ReplicaLost
+from pipeline.replicas.team import SOLO, KeptMoments, Moments, ReplicaGroup, ReplicaLost
 
 __all__ = [
     "BUCKET_BYTES",
     "SOLO",
     "GradientSum",
+    "KeptMoments",
+    "Moments",
     "ReplicaGroup",
     "ReplicaLost",
     "SynchronisedBatchNorm",
     "gather_rows",
     "held_by",
+    "move_running_statistics",
     "on_first",
     "shard_optimizer",
     "synchronise_batch_norms",

@@ -1,12 +1,14 @@
 """Gradients summed over the replicas while the backward still computes others.
 
 A backward comes to the last layer first. Parameters are therefore put into buckets from the last to the first; as
-soon as a bucket has all its gradients, they are summed over the replicas beside the rest of the backward.
+soon as a bucket has all its gradients, they are summed over the replicas beside the rest of the backward. Where a step
+has several backward passes that add to the same gradients, the sums begin in the last of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -35,10 +37,19 @@ class GradientSum:
     ) -> None:
         self.buckets = [_Bucket(part, team) for part in _parts(list(parameters), bucket_bytes)]
         self._home = {id(p): bucket for bucket in self.buckets for p in bucket.parameters}
-        self._started = 0
+        self._started, self._held = 0, False
         for bucket in self.buckets:
             for parameter in bucket.parameters:
                 parameter.register_post_accumulate_grad_hook(self._arrived)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Around a backward pass after which another one adds to the same gradients: none of them leaves yet."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
 
     def finish(self) -> None:
         """Until every gradient of the last backward is the sum.
@@ -52,6 +63,8 @@ class GradientSum:
         self._started = 0
 
     def _arrived(self, parameter: Tensor) -> None:
+        if self._held:
+            return
         self._home[id(parameter)].arrived(parameter)
         # In their order, though a later one may be complete before: sums must be the same ones on all replicas.
         ready = self._started

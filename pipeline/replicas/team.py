@@ -6,9 +6,9 @@ replica and every run adds the same numbers in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import torch
 import torch.distributed as dist
@@ -16,6 +16,9 @@ from torch import Tensor
 
 from pipeline.errors import TrainingError
 from pipeline.plugins import first_line
+
+Moments = tuple[Tensor, Tensor]
+"""Mean and biased variance, of one shape."""
 
 
 class ReplicaLost(TrainingError):
@@ -70,6 +73,21 @@ class ReplicaGroup:
         """The sum of `x` over the replicas; raises as `all_gather`."""
         return self.all_gather(x).sum(dim=0) if self.size > 1 else x
 
+    def moments(self, own: Callable[[], Moments]) -> Moments:
+        """Mean and biased variance of the rows of all replicas, from what `own` gives for this replica's rows.
+
+        Every replica must have as many rows. The variances of the parts and the variance of their means are added
+        (Chan et al. 1983, equation 2.1), which keeps the digits that a difference of squares would lose.
+
+        Raises:
+            ReplicaLost: as `all_gather`.
+        """
+        if self.size == 1:
+            return own()
+        means, variances = self.all_gather(torch.stack(own())).unbind(1)
+        mean = means.mean(dim=0)
+        return mean, variances.mean(dim=0) + (means - mean).square().mean(dim=0)
+
     def broadcast(self, x: Tensor, source: int) -> None:
         """Overwrite `x`, which is contiguous, with that of replica `source`; raises as `all_gather`."""
         with _answered():
@@ -85,6 +103,31 @@ class ReplicaGroup:
             work = dist.all_reduce(x, group=self.gradient_group, async_op=True)
         assert work is not None
         return PendingSum(work)
+
+
+@dataclass(frozen=True)
+class KeptMoments(ReplicaGroup):
+    """The same group, which keeps the moments of a forward pass: repeated after `rewind`, it asks nobody again."""
+
+    kept: list[Moments] = field(default_factory=list)
+    repeats: list[Moments] = field(default_factory=list)
+    """What a repetition has not asked for yet, the next one last."""
+
+    @classmethod
+    def of(cls, group: ReplicaGroup) -> KeptMoments:
+        """Of `group`, with nothing kept yet."""
+        return cls(**{part.name: getattr(group, part.name) for part in fields(ReplicaGroup)})
+
+    def moments(self, own: Callable[[], Moments]) -> Moments:
+        """See `ReplicaGroup.moments`."""
+        if self.repeats:
+            return self.repeats.pop()
+        self.kept.append(super().moments(own))
+        return self.kept[-1]
+
+    def rewind(self) -> None:
+        """The forward pass is about to be repeated, from its beginning."""
+        self.repeats[:] = self.kept[::-1]
 
 
 class PendingSum:
