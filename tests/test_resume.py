@@ -40,7 +40,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
         ((3, 6), (), ()),
         pytest.param((1, 9), (), ("link.kind=rpc", "link.depth=3"), marks=pytest.mark.slow),
         slow((4, 5), ("link.kind=rpc",), ("runtime=serial",)),
-        ((2, 8), ("runtime=serial",), ("runtime=pipelined", "data.workers=1")),
+        (
+            (2, 8),
+            ("runtime=serial", "memory.recompute=views"),
+            ("runtime=pipelined", "data.workers=1", "memory.recompute=units"),
+        ),
     ],
     ids=["same command", "queue then rpc", "rpc then serial", "serial then pipelined"],
 )

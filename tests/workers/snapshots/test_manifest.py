@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
+from workers.snapshots.bits import BITS
 from workers.snapshots.manifest import MANIFEST, Manifest, StageFile, read_manifest
 
 PART = StageFile("stage_1.safetensors", 10, "0" * 64, {"skipped_in_a_row": 0})
@@ -23,7 +24,8 @@ def written(folder: Path, **changes: Any) -> Path:
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    assert read_manifest(written(tmp_path)) == Manifest(4, {1: PART})
+    assert read_manifest(written(tmp_path)) == Manifest(4, {1: PART}, BITS)
+    assert read_manifest(written(tmp_path, bits=7)).bits == 7
 
 
 @pytest.mark.parametrize(
