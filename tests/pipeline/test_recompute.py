@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.utils.parametrizations import spectral_norm
 
 from pipeline.config import Config
+from pipeline.measures.online import online_measures
 from pipeline.precision import LossScaler
+from pipeline.replicas import SOLO
 from pipeline.serial import build_stages, end_to_end_step, serial_step
 from pipeline.stage.stage import Stage
+from tests.benchmarks.common.kept_bytes import kept_bytes
 from tests.marks import slow
 from tests.pipeline.replicas.test_replicas import LARGE_AND_SMALL, OBJECTIVES, SETTINGS
 from tests.pipeline.small import STEPS_PER_EPOCH, batch_of, same, small_config, state, views
@@ -87,38 +88,45 @@ def test_the_trained_bits_are_those_of_keeping_everything(name: str, dtype: str)
             assert same(one, other), f"{recompute}, stage {index}"
 
 
+def spectral() -> nn.Module:
+    """Every forward pass moves an estimate of the norm of a weight, and computes with it."""
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), spectral_norm(nn.Conv2d(8, 8, 3)), nn.ReLU())
+
+
+def test_a_buffer_that_a_forward_pass_reads_and_moves_is_what_it_was() -> None:
+    sections = {"model": {"backbone": f"{__name__}:spectral", "output": "3", "cuts": []}, "noise": {"kind": "all"}}
+    kept, again = (trained(small_config(**sections, memory={"recompute": r}), 3) for r in ("none", "units"))
+    assert same(kept[0], again[0])
+
+
+def test_what_is_measured_while_training_is_measured_once() -> None:
+    online = {"evaluation": {"online": {"quality_every": 1, "quality_samples": 16}}, "noise": {"kind": "all"}}
+    measured = []
+    for recompute in ("none", "units", "views"):
+        config = small_config(**online, memory={"recompute": recompute})
+        stage = Stage(config, 1, STEPS_PER_EPOCH)
+        stage.online = online_measures(config, 1, 4, STEPS_PER_EPOCH, stage.compute, SOLO)
+        collected: list[int] = []
+        collect = stage.online.collect
+
+        def note(number: int, output: Tensor, collect: Any = collect, collected: list[int] = collected) -> None:
+            collected.append(number)
+            collect(number, output)
+
+        stage.online.collect = note
+        stage(views(0), 0, 0.25)
+        stage.update(0)
+        assert collected == [1, 2], recompute
+        measured.append(stage.online.measure(0, None))
+    assert measured[0] == measured[1] == measured[2]
+
+
 def test_stages_may_differ() -> None:
     config = {"noise": {"kind": "all"}, "precision": {"dtype": "bf16"}}
     mixed = small_config(
         **config, stages={1: {"memory": {"recompute": "views"}}, 3: {"memory": {"recompute": "units"}}}
     )
     assert all(same(*pair) for pair in zip(trained(small_config(**config), 2), trained(mixed, 2), strict=True))
-
-
-@contextmanager
-def counted(stage: Stage) -> Iterator[dict[int, int]]:
-    """Bytes of what autograd keeps until the backward pass, by their address: no parameters, nothing twice."""
-    weights = {p.untyped_storage().data_ptr() for p in stage.parameters()}
-    kept: dict[int, int] = {}
-    alive: list[Tensor] = []
-    before = True
-
-    def span(name: str) -> Any:
-        nonlocal before
-        before = before and name != "backward"
-        return quiet(name)
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if before and storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)  # so that no other tensor takes its place
-        return tensor
-
-    quiet = stage.span
-    stage.span = span
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield kept
 
 
 def kept_by(config: Config, index: int) -> int:
@@ -129,10 +137,12 @@ def kept_by(config: Config, index: int) -> int:
             previous = build_stages(config, STEPS_PER_EPOCH)
             for before in previous[: index - 1]:
                 given = before(given, 0, 0.25)
-    with counted(stage) as kept:
+
+    def step() -> None:
         stage(given, 0, 0.25)
         stage.update(0)
-    return sum(kept.values())
+
+    return kept_bytes(stage, step)
 
 
 RESNET50 = {
@@ -166,7 +176,4 @@ def test_a_target_network_keeps_nothing() -> None:
     byol = {"objective": {"kind": "byol", "predictor": [16, 16]}, "memory": {"recompute": "units"}}
     stage = Stage(small_config(**byol), 1, STEPS_PER_EPOCH)
     assert stage.target is not None
-    with counted(stage) as kept:
-        outputs = stage.target([torch.randn(2, 3, 16, 16)])
-    assert not kept
-    assert not outputs[0].requires_grad
+    assert kept_bytes(stage, lambda: stage.target([torch.randn(2, 3, 16, 16)])) == 0
