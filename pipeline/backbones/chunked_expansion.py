@@ -89,8 +89,8 @@ class _Expansion(Function):
         slices = _Slices(x, kernel, ctx.padding, ctx.chunk)
         scale, shift = weight.to(mean.dtype), bias.to(mean.dtype)
         each = gradient.to(mean.dtype) / slices.pixels  # of every pixel where the ReLU is active
-        own = torch.stack(((each * active).sum(0), (each * summed).sum(0)))
-        averages = ctx.team.total(own) / (len(x) * slices.pixels * ctx.team.size)
+        sums = torch.stack(((each * active).sum(0), (each * summed).sum(0)))
+        averages = ctx.team.total(sums) / (len(x) * slices.pixels * ctx.team.size)
         to_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         to_kernel = torch.zeros_like(kernel, dtype=mean.dtype)
         for rows, pixels in slices.maps():
@@ -103,7 +103,7 @@ class _Expansion(Function):
             if to_x is not None:
                 to_x[rows] = to_rows
         # Those of weight and bias are of the own rows alone: the engine averages parameters' gradients.
-        to_bias, to_weight = own.to(weight.dtype).unbind(0)
+        to_bias, to_weight = sums.to(weight.dtype).unbind(0)
         return to_x, to_kernel.to(kernel.dtype), to_weight, to_bias, None, None, None, None
 
 
@@ -132,11 +132,11 @@ class _Slices:
     def gradients(self, rows: slice, to_map: Tensor, to_input: bool) -> tuple[Tensor, Tensor]:
         """What the gradient of one slice's map is for its images and for the kernel."""
         # aten has no gradient that is added up, so the kernel's are summed by the caller, in float32 at least.
-        found = torch.ops.aten.convolution_backward(
+        gradients = torch.ops.aten.convolution_backward(
             to_map, self._x[rows], self._kernel, None, [1, 1], self._padding, [1, 1], False, [0, 0], 1,
             [to_input, True, False],
         )  # fmt: skip
-        return found[0], found[1].to(self._dtype)
+        return gradients[0], gradients[1].to(self._dtype)
 
 
 def _normalised(pixels: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ has a part of the gradient, and for what comes after it, where each has all of i
 
 - `batch_norm.py`: batch norm over the whole batch, of which every replica has its own rows
 - `collectives.py`: differentiable functions of the whole batch, of which every replica has its own rows
-- `gradients.py`: gradients summed over the replicas while the backward still computes others
-- `sharding.py`: the optimizer's state spread over the replicas of a stage, and brought together for a snapshot
-- `team.py`: the replicas of one stage as one of them sees them: which rows are its own, and how it asks the others
+- `gradients.py`: gradients summed over the replicas while the backward pass still computes others
+- `sharding.py`: the optimizer's state sharded over the replicas of a stage, and gathered for a snapshot
+- `team.py`: the replicas of one stage from the side of one of them: which rows it has, and its collectives
 """
 
 from pipeline.replicas.batch_norm import SynchronisedBatchNorm, move_running_statistics, synchronise_batch_norms

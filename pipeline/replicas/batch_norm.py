@@ -26,7 +26,7 @@ _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 class SynchronisedBatchNorm(_BatchNorm):
     """Takes the place of `original`, with its parameters and buffers under their names.
 
-    Wherever batch norm uses running statistics it asks nobody. Where it uses those of the batch, which without
+    Where batch norm uses running statistics it communicates nothing. Where it uses those of the batch, which without
     running statistics it does in evaluation too, every replica of the team must run it.
 
     Args:
@@ -35,7 +35,7 @@ class SynchronisedBatchNorm(_BatchNorm):
     """
 
     def __init__(self, original: _BatchNorm, team: ReplicaGroup) -> None:
-        # On the meta device, because what is made here is replaced in the next line.
+        # On the meta device, because these tensors are replaced in the next line.
         super().__init__(original.num_features, original.eps, original.momentum, device="meta")
         self._parameters, self._buffers = original._parameters, original._buffers
         self.affine, self.track_running_stats = original.affine, original.track_running_stats
@@ -104,16 +104,16 @@ class _Normalise(Function):
         shape = [1, -1, *[1] * (x.ndim - 2)]
         g = gradient.to(mean.dtype)
         unit = (x.to(mean.dtype) - mean.view(shape)).mul_(inverse.view(shape))
-        own = torch.stack((g.sum(dimensions), (g * unit).sum(dimensions)))
+        sums = torch.stack((g.sum(dimensions), (g * unit).sum(dimensions)))
         to_input = None
         if ctx.needs_input_grad[0]:
-            average = ctx.team.total(own) / (x.numel() // x.shape[1] * ctx.team.size)
+            average = ctx.team.total(sums) / (x.numel() // x.shape[1] * ctx.team.size)
             slope = inverse if weight is None else inverse * weight
             to_input = (g - average[0].view(shape) - unit.mul_(average[1].view(shape))).mul_(slope.view(shape))
             to_input = to_input.to(x.dtype)
         to_scale = to_shift = None
         if weight is not None:  # of the own rows alone: the engine averages parameters' gradients
-            to_shift, to_scale = own.to(weight.dtype).unbind(0)
+            to_shift, to_scale = sums.to(weight.dtype).unbind(0)
         return to_input, to_scale, to_shift, None, None
 
 

@@ -1,7 +1,7 @@
 """Differentiable functions of the whole batch, of which every replica has its own rows.
 
-What flows back into them is the gradient of the whole loss times the number of replicas (see `pipeline.replicas`),
-and so is what they hand on.
+The gradient that they receive is that of the whole loss times the number of replicas (see `pipeline.replicas`), and so
+is the one that they return.
 """
 
 from __future__ import annotations

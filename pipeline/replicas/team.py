@@ -1,7 +1,7 @@
-"""The replicas of one stage as one of them sees them: which rows are its own, and how it asks the others.
+"""The replicas of one stage from the side of one of them: which rows it has, and its collectives.
 
-Nothing here is differentiated. Sums are taken over what was gathered, in the order of the replicas, so that every
-replica and every run adds the same numbers in the same order.
+Nothing here has a gradient. Sums are taken over gathered tensors, in the order of the replicas, so that every replica
+and every run adds the same numbers in the same order.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class ReplicaLost(TrainingError):
 class ReplicaGroup:
     """The processes that share the batch of one stage; replica r of R has the rows `[r * N / R, (r + 1) * N / R)`.
 
-    Every method that asks the others must be called by all of them, in the same order.
+    Every method that communicates must be called by all replicas, in the same order.
 
     Args:
         rank: this replica, counted from 0.
-        size: R; alone, a replica asks nobody.
-        group: for what a forward or a backward waits for.
-        gradient_group: of the same processes, for sums that run while a backward does: within one group the order
-            of everything is fixed, so these must not queue behind one another.
+        size: R; with one replica nothing is communicated.
+        group: for collectives that a forward or a backward pass waits for.
+        gradient_group: of the same processes, for sums that run beside a backward pass: within one group the order
+            of all collectives is fixed, so these must not queue behind those.
     """
 
     rank: int = 0
@@ -52,7 +52,7 @@ class ReplicaGroup:
         return whole.narrow(0, self.rank * count, count)
 
     def whole_like(self, x: Tensor) -> Tensor:
-        """For `[n, ...]`, something of the shape `[n * R, ...]`, the dtype and the device of the whole; no values."""
+        """For `[n, ...]`, a tensor of the shape `[n * R, ...]`, the dtype and the device of the whole; no values."""
         if self.size == 1:
             return x
         return x.new_empty(1).expand(len(x) * self.size, *x.shape[1:])
@@ -94,7 +94,7 @@ class ReplicaGroup:
             dist.broadcast(x, group=self.group, group_src=source)
 
     def start_sum(self, x: Tensor) -> PendingSum:
-        """Begin to replace `x`, which is contiguous, by its sum over the replicas; it is not to be touched meanwhile.
+        """Begin to replace `x`, which is contiguous, by its sum over the replicas; nothing may use it meanwhile.
 
         Raises:
             ReplicaLost: one of them does not answer.
@@ -131,13 +131,13 @@ class KeptMoments(ReplicaGroup):
 
 
 class PendingSum:
-    """A sum on its way."""
+    """A sum that has begun."""
 
     def __init__(self, work: dist.Work) -> None:
         self._work = work
 
     def wait(self) -> None:
-        """Until the sum is there, on a GPU for the kernels that follow; raises `ReplicaLost`."""
+        """Wait for the sum, on a GPU for the kernels that follow; raises `ReplicaLost`."""
         with _answered():
             self._work.wait()
 

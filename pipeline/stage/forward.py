@@ -56,9 +56,9 @@ class StageForward(nn.Module):
         if self.config.memory.recompute == "units":
             self._units = RecomputedUnits(self.compute.compiled, isinstance(config.model, Module))
         self.span: Spans = no_spans
-        """Told what begins and ends within a step, set by who drives the stage."""
+        """Called with every part of a step, for timing; set by the loop that drives the stage."""
         self.online: OnlineMeasures | None = None
-        """What is measured beside the training, set by who drives the stage; never part of its state dict."""
+        """Measurements beside the training, set by the loop that drives the stage; never part of its state dict."""
         self.outputs: list[Tensor] = []
         """Of the last `forward`, one per view; what the loss is computed from. They have a graph unless
         `memory.recompute` is `views`."""
@@ -111,7 +111,7 @@ class StageForward(nn.Module):
         return activations
 
     def remember_buffers(self) -> None:
-        """The buffers of batch norm are to be as they were before a step that is skipped."""
+        """Make room for the buffers of batch norm, which a skipped step puts back."""
         self._buffers_kept = KeptBuffers(self)
 
     def trunk(self, images: Tensor) -> Tensor:
@@ -157,12 +157,12 @@ class StageForward(nn.Module):
             output: Tensor = self._run[0](x)
         return output.to(self.compute.activations)
 
-    def _keyed(self, what: str, step: int, view: int) -> AbstractContextManager[None]:
-        """Keys what a network of the user's own may draw; those with names here draw nothing."""
+    def _keyed(self, purpose: str, step: int, view: int) -> AbstractContextManager[None]:
+        """Seeds the draws of a network of the user's own; the networks that have names here draw nothing."""
         if not self._may_draw:
             return nullcontext()
         # Replicas have a key each, or they would drop the same units of different images.
-        key = (what, step, self.index, view) + ((self.team.rank,) if self.team.size > 1 else ())
+        key = (purpose, step, self.index, view) + ((self.team.rank,) if self.team.size > 1 else ())
         return seeded_forward(self.compute.device, self._seed, *key)
 
     def _embedding(self, output: Tensor) -> Tensor:

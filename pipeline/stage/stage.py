@@ -54,24 +54,24 @@ class Stage(StageForward):
     ) -> None:
         device = device or torch.device("cpu")
         super().__init__(config, index, steps_per_epoch, device, dtype, team)
-        own = self.config
+        stage = self.config
         self._has_patch = config.has_patch
         self.phases = Phases.of(config, steps_per_epoch)
         self.objective: Objective | None = None
         self._follower: Follower | None = None
         if self.head is not None:
-            self.objective = build_objective(own.objective, self.head.embedding_width, config.seed, index)
-            if isinstance(own.objective, BYOL):
+            self.objective = build_objective(stage.objective, self.head.embedding_width, config.seed, index)
+            if isinstance(stage.objective, BYOL):
                 self.follow_with_target(self.block)
         self._make_ready(device, dtype)
-        self.gradient_divisor = own.objective.reference_world_size if isinstance(own.objective, BarlowTwins) else 1
+        self.gradient_divisor = stage.objective.reference_world_size if isinstance(stage.objective, BarlowTwins) else 1
         self.schedule: Callable[[int], float] = build_schedule(
-            own.optimizer, config.data.batch_size, config.train.epochs, steps_per_epoch
+            stage.optimizer, config.data.batch_size, config.train.epochs, steps_per_epoch
         )
         trained = nn.ModuleDict({n: m for n, m in self.named_children() if n in ("block", "head", "objective")})
-        self.engine = build_engine(own, trained, team, device)
+        self.engine = build_engine(stage, trained, team, device)
         self.optimizer = self.engine.optimizer
-        self.scaler = LossScaler(device, [self.optimizer]) if own.precision.dtype == "fp16" else None
+        self.scaler = LossScaler(device, [self.optimizer]) if stage.precision.dtype == "fp16" else None
         self.skips = SkipCounter(index, config.train.max_skipped)
         self.norms = StepNorms(self.engine, config.metrics.norms_every if team.rank == 0 else 0)
         self._loss: tuple[Tensor, dict[str, Tensor]] | None = None
@@ -151,11 +151,11 @@ class Stage(StageForward):
         return learning_rate
 
     def finish(self, step: int, apply: Callable[[], bool] | None = None, finite: bool = True) -> StageReport:
-        """Move the parameters, unless the loss is not finite; end the step.
+        """Update the parameters, unless the loss is not finite; end the step.
 
         Args:
             step: of the run.
-            apply: moves the parameters and says whether it did; this stage's optimizer if not given.
+            apply: updates the parameters and returns whether it did; this stage's optimizer if not given.
             finite: end to end: whether the loss of the last block is.
         """
         loss, terms = self._loss or (None, {})
@@ -177,7 +177,7 @@ class Stage(StageForward):
         return StageReport(value, {k: t.item() for k, t in terms.items()}, learning_rate, not moved, *norms)
 
     def _same_draws(self, step: int) -> AbstractContextManager[None]:
-        """Keys what a loss of the user's own may draw: the same on all replicas."""
+        """Seeds the draws of a loss of the user's own: the same on all replicas."""
         if self.team.size == 1 or not isinstance(self.config.objective, Custom):
             return nullcontext()
         return seeded_forward(self.compute.device, self._seed, "objective", step, self.index)
