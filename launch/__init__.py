@@ -1,14 +1,15 @@
 """How a run is started: the command line, what is checked and prepared before, and the processes of a run.
 
-- `commands/`: the commands of `onward` beside `train`: one file a command, and what several of them read
+- `commands/`: the commands of `onward` beside `train`: one file per command, and what several of them read
 - `pages/`: the page that `onward report` writes: what is read of a run, its figures, its tables, and how they look
-- `prepare/`: what is found out and made ready before a process of a run starts
+- `prepare/`: from a configuration to a run that may start: everything that is checked and written before its first
+  process
 - `processes/`: the processes of a run: who starts them, what each runs first, and how they end
-- `tables/`: what was measured, for people: tables, files for other programs, and figures
+- `results/`: results for people and for other programs: tables, files and figures of evaluations and comparisons
 - `cli.py`: the command line: reads what the user typed, and turns every failure into one line and an exit code
 - `errors.py`: how a command ends: its exit code, and any error as one line for the user: what, where, and what to do
 - `evaluate.py`: evaluates in several processes: `torchrun --nproc-per-node=PROCESSES -m launch.evaluate RUN`
-- `failure.py`: what is left of a failed run for whoever reads it next: `failure.json`, and the exit code
+- `failure.py`: the record of a failed run: `failure.json`, and the exit code
 - `train.py`: starts a rank: `torchrun --nproc-per-node=PROCESSES -m launch.train CONFIG [key=value ...]`
 """
 

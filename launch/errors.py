@@ -1,7 +1,7 @@
 """How a command ends: its exit code, and any error as one line for the user: what, where, and what to do.
 
-Errors of the kinds of `pipeline.errors` say all that themselves. An error of the system is put into words by its
-number; any other is a fault of the program, whose traceback goes to a file that the line names.
+Errors of the kinds of `pipeline.errors` have such a message. An error of the operating system gets one by its number;
+any other is a fault of the program, whose traceback goes to a file that the line names.
 """
 
 from __future__ import annotations
@@ -44,38 +44,43 @@ REMEDIES = {
 }
 
 
-def tell(error: BaseException) -> int:
-    """Say on stderr what ended the command; the exit code."""
+def print_error(line: str) -> None:
+    """Print a line on the standard error."""
+    print(printable(line), file=sys.stderr)
+
+
+def report_error(error: BaseException) -> int:
+    """Print in one line what ended the command; returns the exit code."""
     text, code = in_one_line(error)
-    print(text, file=sys.stderr)
+    print_error(text)
     return code
 
 
 @contextmanager
 def failures_in_words() -> Iterator[None]:
-    """Whatever ends a command becomes one line on stderr and an exit code; see `launch.errors`."""
+    """Whatever ends a command becomes one line on stderr and an exit code."""
     try:
         yield
     except typer.Exit:
         raise
     except (Exception, KeyboardInterrupt) as error:
-        raise typer.Exit(tell(error)) from None
+        raise typer.Exit(report_error(error)) from None
 
 
 def in_one_line(error: BaseException) -> tuple[str, int]:
-    """What to print, and the exit code."""
+    """The line to print, and the exit code."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", EXIT_INTERRUPTED
     if isinstance(error, OnwardError):
         return f"error: {_flat(error)}", EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
-    where = _keep_traceback(error)
+    details = _keep_traceback(error)
     if isinstance(error, OSError) and error.errno is not None:
         names = [repr(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-        what = f"{' and '.join(names)}: {error.strerror}" if names else str(error.strerror)
-        return f"error: {what}. {REMEDIES.get(error.errno, 'The system does not say more')}{where}", EXIT_BAD_INPUT
+        problem = f"{' and '.join(names)}: {error.strerror}" if names else str(error.strerror)
+        return f"error: {problem}. {REMEDIES.get(error.errno, 'The system does not say more')}{details}", EXIT_BAD_INPUT
     if is_out_of_memory(error):
-        return f"error: memory ran out{f' ({_flat(error)})' if str(error) else ''}. Free some{where}", EXIT_FAILED
-    return f"error: a fault of the program: {type(error).__name__}: {_flat(error)}{where}", EXIT_FAILED
+        return f"error: memory ran out{f' ({_flat(error)})' if str(error) else ''}. Free some{details}", EXIT_FAILED
+    return f"error: a fault of the program: {type(error).__name__}: {_flat(error)}{details}", EXIT_FAILED
 
 
 def _flat(error: BaseException) -> str:
@@ -83,7 +88,7 @@ def _flat(error: BaseException) -> str:
 
 
 def _keep_traceback(error: BaseException) -> str:
-    """Write it to a file of its own; where that is, for the end of a line. Nothing if it cannot be written."""
+    """Write the traceback to a new file; returns where, for the end of a line, or nothing if that is not possible."""
     try:
         descriptor, path = tempfile.mkstemp(prefix="onward-", suffix=".log")
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:

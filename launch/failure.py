@@ -1,14 +1,13 @@
-"""What is left of a failed run for whoever reads it next: `failure.json`, and the exit code."""
+"""The record of a failed run: `failure.json`, and the exit code."""
 
 from __future__ import annotations
 
 import logging
 import os
-import sys
 from contextlib import suppress
 from typing import Any
 
-from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
+from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, print_error
 from workers.control.failures import FailureReport, RunFailed, failure_report
 from workers.run.environment import PREPARED
 from workers.run.files import RunDir, read_object, write_json
@@ -17,11 +16,11 @@ EXIT_CODES = {"bad_input": EXIT_BAD_INPUT, "interrupted": EXIT_INTERRUPTED}
 
 
 class FailureRecorder:
-    """Why a run has failed, which is written down once, and before anybody else is told: telling them may take long.
+    """Writes down once why a run has failed, before the other processes are notified, which may take long.
 
     Args:
-        run: that it is about.
-        who: runs it.
+        run: the run directory.
+        who: the process that runs it, for the record.
     """
 
     def __init__(self, run: RunDir, who: str) -> None:
@@ -29,7 +28,7 @@ class FailureRecorder:
         self._code: int | None = None
 
     def failed(self, error: BaseException) -> int:
-        """Take note of what has ended the run, unless that is known; returns the exit code."""
+        """Record the error that has ended the run, unless there is a record; returns the exit code."""
         if self._code is None:
             if isinstance(error, RunFailed):
                 sign = error.sign
@@ -41,40 +40,41 @@ class FailureRecorder:
 
 
 def record_failure(run: RunDir, sign: FailureReport) -> int:
-    """Write down the cause of a failed run, and say it unless the command line will; returns the exit code."""
+    """Write the cause of a failed run, and print it unless the command line will; returns the exit code."""
     if not write_failure(run, sign):  # a full disk is a common cause
         print(in_words(sign.kind, str(sign.error())), flush=True)
     elif PREPARED not in os.environ:
         with suppress(OSError):
-            print(in_words(sign.kind, str(sign.error())), file=sys.stderr)
+            print_error(in_words(sign.kind, str(sign.error())))
     return exit_code(sign)
 
 
 def write_failure(run: RunDir, sign: FailureReport) -> bool:
-    """Write down the cause of a failed run; whether that was possible."""
-    said = {"message": str(sign.error()), "exit_code": exit_code(sign)}
+    """Write the cause of a failed run; returns whether that was possible."""
+    document = {"who": sign.who, "step": sign.step, "kind": sign.kind, "cause": sign.cause}
+    document |= {"message": str(sign.error()), "exit_code": exit_code(sign)}
     try:
-        write_json(run.failure, {"who": sign.who, "step": sign.step, "kind": sign.kind, "cause": sign.cause, **said})
+        write_json(run.failure, document)
     except OSError:
         return False
     return True
 
 
 def exit_code(sign: FailureReport) -> int:
-    """What a run ends with that failed so."""
+    """The exit code of a run that failed in this way."""
     return EXIT_CODES.get(sign.kind, EXIT_FAILED)
 
 
 def read_failure(run: RunDir) -> dict[str, Any] | None:
-    """What `record_failure` wrote; None if nothing failed, or somebody wrote something else."""
+    """The record that `write_failure` wrote; None if there is none, or the file holds anything else."""
     try:
-        found = read_object(run.failure)
+        document = read_object(run.failure)
     except OSError:
         return None
-    if found is None or not (isinstance(found.get("kind"), str) and isinstance(found.get("message"), str)):
+    if document is None or not (isinstance(document.get("kind"), str) and isinstance(document.get("message"), str)):
         return None
-    code = found.get("exit_code")
-    return {**found, "exit_code": code if isinstance(code, int) else EXIT_FAILED}
+    code = document.get("exit_code")
+    return {**document, "exit_code": code if isinstance(code, int) else EXIT_FAILED}
 
 
 def in_words(kind: str, message: str) -> str:

@@ -1,6 +1,6 @@
-"""Opens files that somebody else may have put there: ordinary ones only, of bounded size, and nothing by a link.
+"""Opens files that another user may have placed: only regular files, of bounded size, never through a link.
 
-A named pipe would wait for ever, `/dev/zero` would fill the memory, and a link leads wherever its maker wants. Below a
+A named pipe would block forever, `/dev/zero` would fill the memory, and a link leads wherever its owner wants. Below a
 `root`, such as a run directory, no folder on the way may be a link either; the root itself may be reached by one.
 Where no root is given a reader follows links, as to data sets on another disk, and a writer follows those of folders.
 """
@@ -11,15 +11,16 @@ import errno
 import io
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 DATA_BYTES = 1 << 36
-"""Of a file of a data set that is read whole; the largest in use have a few hundred megabytes."""
+"""Largest file of a data set that is read whole; the largest in use have a few hundred megabytes."""
 PRIVATE, USUAL = 0o600, 0o666
-"""Permissions of a new file: the user's alone, or whatever the user's umask says."""
+"""Permissions of a new file: for the user alone, or as the user's umask says."""
 _LINK = "it is a symbolic link, and nothing here may lead elsewhere"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -29,10 +30,10 @@ def open_to_read(path: Path | str, root: Path | None = None) -> io.BufferedReade
 
     Args:
         path: of the file.
-        root: above it; from there on no link is followed. None follows links, but only to an ordinary file.
+        root: a folder above it, below which no link is followed. None follows links, but only to an ordinary file.
 
     Raises:
-        OSError: it is something else, is reached by a link, or cannot be read.
+        OSError: the path is no ordinary file, is reached by a link, or cannot be read.
     """
     return open(path, "rb", opener=lambda *_: _opened(Path(path), os.O_RDONLY, 0, root, follow=root is None))
 
@@ -48,38 +49,49 @@ def read_whole(path: Path | str, most: int, root: Path | None = None) -> bytes:
 
 
 def name_of(file: BinaryIO, path: Path) -> str:
-    """What a library that only takes names opens to read the very file that is open, whatever `path` is by now."""
+    """A path of the open file, for a library that only takes paths; it stays valid if `path` is replaced meanwhile."""
     names = (f"{folder}/{file.fileno()}" for folder in ("/proc/self/fd", "/dev/fd"))
     return next((name for name in names if os.path.exists(name)), str(path))
 
 
 def open_to_write(path: Path, root: Path | None = None, new: bool = False, mode: int = USUAL) -> BinaryIO:
-    """Open an ordinary file to write at its end, made if it is not there; never by a link.
+    """Open an ordinary file for appending, created if it does not exist; never through a link.
 
     Args:
         path: of the file.
-        root: above it, as for `open_to_read`.
-        new: it must not be there.
-        mode: permissions of a file that is made.
+        root: as in `open_to_read`.
+        new: the file must not exist yet.
+        mode: permissions of a file that is created.
 
     Raises:
-        OSError: it is something else, or cannot be written.
+        OSError: the path is no ordinary file, or cannot be written.
     """
     flags = os.O_WRONLY | os.O_CREAT | (os.O_EXCL if new else os.O_APPEND)
     return open(path, "wb" if new else "ab", opener=lambda *_: _opened(path, flags, mode, root))
 
 
 def open_lock(path: Path) -> int:
-    """Descriptor of a file that only its owner may open, for a lock; its permissions are mended. Raises `OSError`."""
+    """Descriptor of a lock file that only its owner may open; wrong permissions are corrected. Raises `OSError`."""
     descriptor = _opened(path, os.O_RDWR | os.O_CREAT, PRIVATE, None)
-    with suppress(OSError):  # somebody else's, or a file system without permissions
+    with suppress(OSError):  # another user's file, or a file system without permissions
         if os.fstat(descriptor).st_uid == os.geteuid():
             os.fchmod(descriptor, PRIVATE)
     return descriptor
 
 
+def open_unnamed_file(label: str) -> int:
+    """Descriptor of a new file in memory that no path leads to; `label` is shown in `/proc`.
+
+    Where the system has none, it is a temporary file whose name is gone.
+    """
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(label, os.MFD_CLOEXEC | getattr(os, "MFD_ALLOW_SEALING", 0))
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
 def make_folder(path: Path, root: Path) -> None:
-    """Make a folder below `root`, and those on the way to it; raises `OSError` where one of them is anything else."""
+    """Create a folder below `root` with its parents; raises `OSError` where one of them is no folder or a link."""
     parts = path.relative_to(root).parts
     for end in range(1, len(parts) + 1):
         with suppress(FileExistsError):
@@ -109,7 +121,7 @@ def _opened(path: Path, flags: int, mode: int, root: Path | None, follow: bool =
     except OSError as error:
         if error.errno == errno.ELOOP and not follow and path.is_symlink():
             raise OSError(errno.ELOOP, _LINK, str(path)) from None
-        if error.errno == errno.ENXIO:  # a pipe that nobody reads from, a socket
+        if error.errno == errno.ENXIO:  # a pipe without a reader, or a socket
             raise OSError(errno.EINVAL, "it is no ordinary file", str(path)) from None
         raise OSError(error.errno, error.strerror, str(path)) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

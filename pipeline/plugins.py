@@ -1,6 +1,6 @@
-"""Objects that the user names as `PACKAGE.MODULE:NAME`: imported, called, and refused in words if that fails.
+"""Imports and calls what the configuration names as `PACKAGE.MODULE:NAME`, with error messages for users.
 
-The code is the user's, so anything may go wrong in it; whatever does becomes a `ConfigError` that names the key.
+The code is the user's, so it may raise anything; every failure becomes a `ConfigError` that names the key.
 """
 
 from __future__ import annotations
@@ -8,23 +8,22 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, did_you_mean, first_line
 
 
 @dataclass(frozen=True)
-class Named:
+class Plugin:
     """A callable that a configuration names.
 
     Args:
         key: dotted path of the key that holds the name, for messages.
-        name: `PACKAGE.MODULE:NAME`. The module is looked for on `sys.path`, then in the current directory.
+        name: `PACKAGE.MODULE:NAME`. The module is searched on `sys.path`, then in the current directory.
         options_key: dotted path of the key that holds the keyword arguments.
         options: the keyword arguments.
     """
@@ -38,36 +37,36 @@ class Named:
         """Import it and call it with `arguments` and the options.
 
         Raises:
-            ConfigError: it cannot be imported or called, or raises.
+            ConfigError: the object cannot be imported or called, or raises.
         """
         with _current_folder_importable():
-            found = self._find()
+            function = self._find()
             try:
-                return found(*arguments, **self.options)
+                return function(*arguments, **self.options)
             except (Exception, SystemExit) as error:
-                raise self._failed(found, error) from None
+                raise self._failed(function, error) from None
 
     def _find(self) -> Callable[..., object]:
         module_name, _, path = self.name.partition(":")
         try:
-            found: Any = importlib.import_module(module_name)
+            named: Any = importlib.import_module(module_name)
         except (Exception, SystemExit) as error:
             parents = [module_name[:end] for end, sign in enumerate(module_name + ".") if sign == "."]
             if isinstance(error, ModuleNotFoundError) and error.name in parents:
                 problem = f"there is no module '{error.name}' on Python's path or in '{Path.cwd()}'"
-                raise ConfigError(self.key, problem, "Install it, or start where it lies") from None
+                raise ConfigError(self.key, problem, "Install it, or start in the folder that contains it") from None
             problem = f"importing '{module_name}' failed ({first_line(error)})"
             raise ConfigError(self.key, problem, "Correct that module") from None
         for name in path.split("."):
-            if not hasattr(found, name):
-                public = [other for other in dir(found) if not other.startswith("_")]
-                remedy = f"{nearby(name, public)}Write PACKAGE.MODULE:NAME"
+            if not hasattr(named, name):
+                public = [other for other in dir(named) if not other.startswith("_")]
+                remedy = f"{did_you_mean(name, public, most=3)}Write PACKAGE.MODULE:NAME"
                 raise ConfigError(self.key, f"'{module_name}' has no function '{path}'", remedy)
-            found = getattr(found, name)
-        if not callable(found):
-            problem = f"'{self.name}' is of type {type(found).__name__}, not a function"
+            named = getattr(named, name)
+        if not callable(named):
+            problem = f"'{self.name}' is of type {type(named).__name__}, not a function"
             raise ConfigError(self.key, problem, "Name something that can be called")
-        function: Callable[..., object] = found
+        function: Callable[..., object] = named
         return function
 
     def _failed(self, function: Callable[..., object], error: BaseException) -> ConfigError:
@@ -79,23 +78,11 @@ class Named:
         return ConfigError(self.key, problem, remedy)
 
 
-def first_line(error: BaseException) -> str:
-    """An exception in one line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def nearby(name: str, names: Iterable[str]) -> str:
-    """The few of many `names` that look most like `name`, as the beginning of a remedy."""
-    close = get_close_matches(name, list(names), n=3, cutoff=0.5)
-    return f"Did you mean {' or '.join(repr(other) for other in close)}? " if close else ""
-
-
 @contextmanager
 def _current_folder_importable() -> Iterator[None]:
     folder = str(Path.cwd())
-    sys.path.append(folder)  # behind all others: a random.py of the user's is not what the libraries import
-    importlib.invalidate_caches()  # the file may be younger than the last look into its folder
+    sys.path.append(folder)  # last: a random.py of the user must not shadow the library's
+    importlib.invalidate_caches()  # the file may be newer than the importer's listing of its folder
     try:
         yield
     finally:
@@ -105,5 +92,5 @@ def _current_folder_importable() -> Iterator[None]:
 def _arguments(function: Callable[..., object]) -> str:
     try:
         return str(inspect.signature(function)).partition(" -> ")[0]
-    except (TypeError, ValueError):  # some built-in callables do not tell
+    except (TypeError, ValueError):  # some built-in callables have no signature
         return "not known"

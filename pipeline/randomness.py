@@ -1,7 +1,7 @@
-"""Random numbers keyed by what they are for, never by which process draws them or when.
+"""Random numbers seeded by a key that says what they are for, never by process or time.
 
 Two runs that cut, place or connect the network differently must draw the same numbers, so every
-generator is seeded from a key such as (seed, step, stage, view). Nothing reads global state.
+generator is seeded from a key such as (seed, step, stage, view). Nothing reads global random state.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def generator(device: torch.device, *key: int | str) -> torch.Generator:
 
 @contextmanager
 def seeded_forward(device: torch.device, *key: int | str) -> Iterator[None]:
-    """Dropout and its like draw from the device's global generator; lend them a keyed one and put it back."""
+    """Seed the device's global generator, which dropout draws from, with `key`; restore its state at the end."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed(*key))
@@ -35,7 +35,7 @@ def seeded_forward(device: torch.device, *key: int | str) -> Iterator[None]:
 
 @contextmanager
 def seeded_initialisation(*key: int | str) -> Iterator[None]:
-    """Module constructors draw from torch's global generator; lend them a keyed one and put it back."""
+    """Seed torch's global generator, which module constructors draw from, with `key`; restore its state at the end."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(*key))
         yield

@@ -1,7 +1,7 @@
 """All stages in one process: the algorithm in its plainest form, and the reference for the pipeline.
 
-One generator for each way to train. Each yields the stages' reports in order, as soon as a stage has
-finished the step; which of them runs is a matter of the configuration (`mode`, `precision.shared_scaler`).
+One generator per training mode. Each yields the stages' reports in order, as soon as a stage has finished the
+step; the configuration selects one of them (`mode`, `precision.shared_scaler`).
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def serial_step(
     labels: Tensor | None = None,
     codec: str = "none",
 ) -> Iterator[StageReport]:
-    """One step of every stage: each reads what the one before computed, before that one's update.
+    """One step of every stage: each reads the output that the stage before computed before its own update.
 
-    In mode sequential the stages before the learner only run forward, and those after it do not run at all.
+    In mode sequential the stages before the one that learns only run forward, and those after it do not run.
 
     Args:
         stages: in order.
@@ -51,13 +51,13 @@ def serial_step(
         step: counted from 0.
         noise_levels: one per stage.
         labels: `[B]`, where an objective uses them.
-        codec: what activations go through between two stages (`link.codec`).
+        codec: encodes and decodes the activations between two stages (`link.codec`).
     """
     activations: Batch = views
     learner = stages[0].phases.learner(step)
     for stage, level in zip(stages[:learner], noise_levels, strict=False):
         if stage.index > 1:
-            assert isinstance(activations, Tensor)  # a stage gives one
+            assert isinstance(activations, Tensor)  # a stage returns one
             activations = round_trip(codec, activations)
         if learner is not None and stage.index < learner:
             activations = stage.relay(activations, step, level)
@@ -75,11 +75,11 @@ def end_to_end_step(
     labels: Tensor | None = None,
     scaler: LossScaler | None = None,
 ) -> Iterator[StageReport]:
-    """The baseline: the loss of the last block, its gradient through all of them.
+    """The end-to-end baseline: one loss, at the last block, with its gradient through all blocks.
 
     Args:
         stages, views, step, noise_levels, labels: as `serial_step`.
-        scaler: fp16: of all the stages' optimizers, for there is one loss.
+        scaler: for fp16, of all stages' optimizers, because there is one loss.
     """
     last = stages[-1]
     if scaler is not None:
@@ -111,7 +111,7 @@ def shared_scaler_step(
     labels: Tensor | None = None,
     codec: str = "none",
 ) -> Iterator[StageReport]:
-    """As the released code steps in fp16: every loss through one scaler, and one decision for all blocks.
+    """One step in fp16 as in the released code: one scaler for all losses, and one decision for all blocks.
 
     Args:
         stages, views, step, noise_levels, labels, codec: as `serial_step`.
@@ -122,7 +122,7 @@ def shared_scaler_step(
     for stage, level in zip(stages, noise_levels, strict=True):
         stage.scaler = scaler
         if stage.index > 1:
-            assert isinstance(activations, Tensor)  # a stage gives one
+            assert isinstance(activations, Tensor)  # a stage returns one
             activations = round_trip(codec, activations)
         activations = stage(activations, step, level)
         finite &= isfinite(stage.backward(step, labels).item())

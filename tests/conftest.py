@@ -20,6 +20,7 @@ import pytest
 import torch  # noqa: F401  # its first import asks ldconfig for libraries, which is no process of a test's
 from PIL import Image
 
+from launch.prepare.prepared_run import PreparedRun
 from tests.waiting import wait_until
 
 # A shell's background job (`make test &`) ignores Ctrl-C, and so would every process that a test starts and interrupts.
@@ -95,8 +96,8 @@ def fake_training(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     called: list[Path] = []
     stand_in = ModuleType("launch.processes.local")
 
-    def run_training(_config: object, run_dir: Path, _start_step: int, _held: object) -> int:
-        called.append(run_dir)
+    def run_training(prepared: PreparedRun) -> int:
+        called.append(prepared.run.path)
         return 0
 
     stand_in.__dict__["run_training"] = run_training

@@ -19,7 +19,7 @@ from typer.main import get_command
 
 from launch.cli import app
 from launch.commands.evaluate import evaluation_config
-from launch.prepare.preflight import preflight
+from launch.prepare.prepared_run import dry_run
 from pipeline.config import Config
 from pipeline.data.sampler import StepPlan
 from pipeline.errors import ConfigError, UserError
@@ -105,7 +105,7 @@ class Reader:
         file, *given = self._real(words)
         try:
             config, notes = load_for_start(file, given)
-            preflight(config)
+            dry_run(config)
         except (ConfigError, UserError) as error:
             return str(error)
         return next((note for note in notes if "without effect" in note), None)
@@ -220,14 +220,14 @@ class Reader:
         from rich.console import Console
 
         from launch.commands.pack import pack, verify_packed
-        from pipeline.data.sets.packed import Settings
+        from pipeline.data.sets.packed import PackSettings
 
         if name == "verify":
             verify_packed(Path(self._real([str(given["folder"])])[0]), Console(quiet=True))
             return
         source, out = self._real([str(given["source"]), str(given["out"])])
         shutil.rmtree(out, ignore_errors=True)
-        settings = Settings(format=given["kind"], short_side=given["short_side"], quality=given["quality"])
+        settings = PackSettings(format=given["kind"], short_side=given["short_side"], quality=given["quality"])
         pack(Path(source), Path(out), settings, 2, Console(quiet=True))
 
     def _torchrun(self, options: Sequence[str], module: str, words: Sequence[str]) -> Wrong:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.faults import Fault
+from pipeline.config.faults import FaultConfig
 from tests.marks import slow
 from tests.recovery import disturbed, fault, faults, pause, undisturbed
 from tests.runs import ENDLESS, LIMIT, report, train, wait_for_snapshot, wait_for_steps
@@ -133,7 +133,7 @@ def test_a_pause_lasts_as_long_as_it_says_or_until_its_file_is_there(tmp_path: P
         for until in (None, str(tmp_path / "go")):
             run = RunDir(tmp_path / str(until is None))
             run.path.mkdir()
-            held = Fault(kind="slow", stage=1, step=3, seconds=2.0, until=until)
+            held = FaultConfig(kind="slow", stage=1, step=3, seconds=2.0, until=until)
             injected = Faults([held], run, [1], 1)
             for step in range(5):
                 injected.before_update(1, step)

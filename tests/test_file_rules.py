@@ -25,7 +25,7 @@ MAY_OPEN = {
     "pipeline/evaluation/corrupted_sets.py": "arrays that numpy maps, after a look at them",
     "workers/determinism/remembered.py": "a cache of this user's own; what the kernel says of processors",
     "workers/evaluating/robustness.py": "opens a data set",
-    "workers/evaluating/source.py": "opens a data set",
+    "workers/evaluating/feature_source.py": "opens a data set",
     "workers/feed/affinity.py": "what the kernel says of processors",
     "workers/feed/worker_main.py": "the pipe that it was given",
     "workers/run/keys.py": "the key, by a name that no link may have",

@@ -18,6 +18,7 @@ from launch.prepare.run_dir import read_config
 from pipeline.errors import UserError
 from tests.marks import slow
 from tests.runs import report, train
+from workers.run.files import RunDir
 from workers.snapshots.manifest import MAX_BYTES
 
 pytestmark = pytest.mark.processes
@@ -100,7 +101,7 @@ OVERLAP = {name: {"dtype": "F32", "shape": [8], "data_offsets": [at, at + 32]} f
 HOSTILE: list[tuple[Damage, str]] = [
     (lambda folder: (folder / "manifest.json").write_text("[" * 200_000), "no manifest"),
     (lambda folder: (folder / "manifest.json").write_bytes(b" " * (MAX_BYTES + 1)), "larger than"),
-    (doubled, "stands twice"),
+    (doubled, "occurs twice"),
     (with_counters({"skipped_in_a_row": float("inf")}), "finite number"),
     (with_counters({"skipped_in_a_row": 10**300}), "finite number"),
     (linked, "not an ordinary file"),
@@ -131,11 +132,11 @@ def test_hostile_snapshots_are_passed_over_one_by_one(stopped: Path, whole: str,
 
 @pytest.mark.parametrize("damage", [linked_manifest, piped], ids=["link", "pipe"])
 def test_a_manifest_that_is_no_file_is_passed_over_at_once(damage: Damage, stopped: Path, tmp_path: Path) -> None:
-    from launch.prepare.resume import inspect
+    from launch.prepare.resume import find_resume_point
 
     run = copied(stopped, tmp_path)
     damage(run / "snapshots" / "step_9")
-    found = inspect(read_config(run), run)
+    found = find_resume_point(RunDir(run))
     assert found.steps == 8
     assert "not an ordinary file" in found.notes[0]
 

@@ -41,6 +41,12 @@ def test_a_file_is_one_noun_and_fits_a_reader() -> None:
         lines = len(text_of(path).splitlines())
         if lines > MAX_FILE:
             yield f"{lines} lines, more than {MAX_FILE}; is it one noun?"
+
+    assert_clean(PACKAGES + TESTS, long)
+
+
+def test_a_function_fits_a_screen() -> None:
+    def long(path: Path) -> Iterator[str]:
         for name, size in functions(path):
             if size > MAX_FUNCTION:
                 yield f"{name} has {size} lines, more than {MAX_FUNCTION}"

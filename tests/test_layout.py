@@ -23,7 +23,7 @@ FLOORS = {
         "coordinator", "stage", "serial_run",
     ),
     "launch": (
-        "errors", "failure", "prepare", "tables", "pages", "processes", "commands", "train",
+        "errors", "failure", "prepare", "results", "pages", "processes", "commands", "train",
         "evaluate", "cli",
     ),
 }  # fmt: skip

@@ -173,13 +173,20 @@ def test_who_reaches_the_store_cannot_tell_a_rank_what_to_run(tmp_path: Path) ->
     )
     (trap / "key").write_text("0" * 64)
     os.chown(trap, NOBODY, NOBODY)
-    lie = {"run_dir": str(trap), "private_dir": str(trap), "key": "0" * 64, "store": "", "control": None, "seal": ""}
+    lie = {
+        "run_dir": str(trap),
+        "private_dir": str(trap),
+        "key": "0" * 64,
+        "store": "",
+        "control": None,
+        "signature": "",
+    }
     hook, go, port = tmp_path / "hook", tmp_path / "go", tmp_path / "port"
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(LATE)
     given = {"PYTHONPATH": str(hook), "GO": str(go), "PORT": str(port)}
     overrides = ("link.kind=p2p", "processes=2")
-    refused = "rank 1: passed over a word in torchrun's store that is not of rank 0"
+    refused = "rank 1: ignored an announcement in torchrun's store that is not of rank 0"
     with (
         disturbed(tmp_path) as trial,
         agents(trial, 2, 1, *overrides, anew=False, environment=given) as processes,

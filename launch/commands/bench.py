@@ -1,7 +1,7 @@
-"""`onward bench method`: the comparison that blockwise training exists for, on one budget and several seeds.
+"""`onward bench method`: training methods compared on one budget and several seeds.
 
 Every variant is a run of its own, started as a user would start it, so its numbers are those of `report.json`.
-Runs that are already there are read and not repeated: an interrupted comparison goes on where it stopped.
+Runs that are there already are read and not repeated, so an interrupted comparison continues where it stopped.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from launch.prepare.resume import compare
+from launch.prepare.config_differences import deciding_differences
 from launch.prepare.run_dir import read_config
+from launch.results.grid import Grid
+from launch.results.printing import print_grid
 from pipeline.config import Config
 from pipeline.errors import TrainingError, UserError
 from pipeline.validation.loading import load_config
@@ -41,8 +41,8 @@ class Variant:
 def variants(classes: int, noise: Sequence[str]) -> list[Variant]:
     """All that are compared; `noise` are the overrides that switch the configured noise on.
 
-    Every block gets the same number of updates on batches of the same size. That is why `sequential` reads the
-    data once for each block, and why end to end, which is one process, gets all the cores.
+    Every block gets the same number of updates on batches of the same size. So `sequential` reads the data once for
+    each block, and end to end, which is one process, gets all the cores.
     """
     silent = "noise.kind=none"
     cores = len(os.sched_getaffinity(0))
@@ -63,9 +63,10 @@ def bench_method(config_file: Path, overrides: Sequence[str], seeds: int, folder
     """Train every variant with every seed into `folder`, and print and write the table.
 
     Args:
-        config_file, overrides: the common configuration; its noise is that of the variant with noise.
-        seeds: how many, from the configured one on.
-        folder: gets one run directory a variant and seed, and `method.json`.
+        config_file, overrides: the common configuration; its noise is used by the variant with noise.
+        seeds: how many, beginning with the configured one.
+        folder: gets one run directory per variant and seed, and `method.json`.
+        console: for the tables.
 
     Raises:
         UserError: the configuration is wrong, or the folder holds runs of another one.
@@ -73,21 +74,21 @@ def bench_method(config_file: Path, overrides: Sequence[str], seeds: int, folder
     """
     config = load_config(config_file, overrides)
     _check(config, seeds)
-    from pipeline.data.sets.datasets import count_classes
+    from pipeline.data.sets.datasets import Splits, count_classes
 
     noise = [f"noise.{key}={json.dumps(value)}" for key, value in config.noise.model_dump(mode="json").items()]
     results: dict[str, list[dict[str, Any]]] = {}
-    chosen = variants(count_classes(config.data), noise)
+    chosen = variants(count_classes(Splits(config.data)), noise)
     for seed in range(config.seed, config.seed + seeds):
         for variant in chosen:
             run = RunDir(folder / f"{variant.name.replace(' ', '_')}-seed{seed}")
-            asked = [*overrides, *variant.overrides, f"seed={seed}"]
-            report = _report(run, config_file, asked, console)
+            all_overrides = [*overrides, *variant.overrides, f"seed={seed}"]
+            report = _report(run, config_file, all_overrides, console)
             results.setdefault(variant.name, []).append(report)
     rows = summarise(results)
     write_json(folder / "method.json", {"config": str(config_file), "overrides": list(overrides), "rows": rows})
-    for table in tables(rows, seeds):
-        console.print(table)
+    for grid in tables(rows, seeds):
+        print_grid(console, grid)
 
 
 def _check(config: Config, seeds: int) -> None:
@@ -102,26 +103,26 @@ def _check(config: Config, seeds: int) -> None:
 
 
 def _report(run: RunDir, config_file: Path, overrides: list[str], console: Console) -> dict[str, Any]:
-    """The report of one run, which is trained now unless it has been."""
-    found = _finished(run, load_config(config_file, [*overrides, f"run_dir={run.path}"]))
-    if found is None:
+    """The report of one run, which is trained now if it has not been trained yet."""
+    report = _finished(run, load_config(config_file, [*overrides, f"run_dir={run.path}"]))
+    if report is None:
         console.rule(run.path.name)
         command = interpreter("launch.cli", "train", str(config_file), *overrides, f"run_dir={run.path}")
         code = subprocess.run(command, check=False).returncode
         if code:
             raise TrainingError(f"the run in '{run.path}' ended with exit code {code}; what was finished is kept")
-        found = _report_of(run)
-    if "trained" not in found:
+        report = _report_of(run)
+    if "trained" not in report:
         raise UserError(f"'{run.report}' has no linear probes. The data set needs a test split")
-    return found
+    return report
 
 
 def _finished(run: RunDir, config: Config) -> dict[str, Any] | None:
     if not run.path.exists():
         return None
-    if compare(read_config(run.path), config):
+    if deciding_differences(read_config(run.path), config):
         raise UserError(f"'{run.path}' holds a run with another configuration. Give another --to folder, or delete it")
-    if not run.report.is_file():  # it was stopped, and goes on
+    if not run.report.is_file():  # it was stopped, and is continued
         return None
     report = _report_of(run)
     return None if TO_BE_MEASURED in report else report
@@ -129,17 +130,17 @@ def _finished(run: RunDir, config: Config) -> dict[str, Any] | None:
 
 def _report_of(run: RunDir) -> dict[str, Any]:
     try:
-        found = read_object(run.report)
+        report = read_object(run.report)
     except OSError as error:
         raise UserError(f"'{run.report}' cannot be read ({error.strerror}). Train the run again") from None
-    if found is None:
+    if report is None:
         raise UserError(f"'{run.report}' is no report of a run. Train the run again")
-    return found
+    return report
 
 
 def summarise(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Mean and spread over the seeds, for each variant: accuracies in percent, block by block, and images/s."""
-    # Every run has measured the same untrained network, but end to end only its last block has a head.
+    # Every run has measured the same untrained network, but in end-to-end training only the last block has a head.
     measured = next((reports for name, reports in results.items() if name != END_TO_END), next(iter(results.values())))
     rows = [_row("untrained", measured, "untrained")]
     rows += [_row(name, reports, "trained") for name, reports in results.items()]
@@ -168,32 +169,23 @@ def _mean_and_spread(values: Sequence[float | None]) -> tuple[float, float | Non
     return statistics.mean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None
 
 
-def tables(rows: list[dict[str, Any]], seeds: int) -> list[Table]:
-    """What the command prints: accuracies on the trunk, on the expansion feature, and what they cost."""
+def tables(rows: list[dict[str, Any]], seeds: int) -> list[Grid]:
+    """The tables that the command prints: accuracies on the trunk, on the expansion feature, and the cost."""
     spread = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
-    blocks = [f"block {block}" for block in range(1, len(rows[0]["trunk"]) + 1)]
-    results = []
+    blocks = [(f"block {block}",) for block in range(1, len(rows[0]["trunk"]) + 1)]
+    grids = []
     for feature in ("trunk", "expansion"):
-        results.append(_table(f"linear probe on the {feature}, % ({spread})", blocks))
-        for row in rows:
-            results[-1].add_row(row["name"], *(_cell(value, 1) for value in row[feature]))
-    results.append(_table(f"cost ({spread})", ["images/s", "seconds of training"]))
-    for row in rows:
-        if row["seconds"] is not None:
-            results[-1].add_row(row["name"], _cell(row["images_per_second"], 0), _cell(row["seconds"], 0))
-    return results
-
-
-def _table(title: str, columns: Sequence[str]) -> Table:
-    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    result.add_column("trained", no_wrap=True)
-    for column in columns:
-        result.add_column(column, justify="right", no_wrap=True)
-    return result
+        cells = [(row["name"], *(_cell(value, 1) for value in row[feature])) for row in rows]
+        title = f"linear probe on the {feature}, % ({spread})"
+        grids.append(Grid(title, (("trained",), *blocks), tuple(cells)))
+    trained = [row for row in rows if row["seconds"] is not None]
+    cost = [(row["name"], _cell(row["images_per_second"], 0), _cell(row["seconds"], 0)) for row in trained]
+    head = (("trained",), ("images/s",), ("seconds of", "training"))
+    return [*grids, Grid(f"cost ({spread})", head, tuple(cost))]
 
 
 def _cell(value: tuple[float, float | None] | None, digits: int) -> str:
-    """`value` is a mean and its spread; the spread of one run is not known."""
+    """A mean and its spread, which is None for a single run."""
     if value is None:
         return "-"
     return f"{value[0]:.{digits}f}" + ("" if value[1] is None else f" ± {value[1]:.{digits}f}")

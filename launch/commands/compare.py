@@ -1,4 +1,4 @@
-"""`onward compare RUN...`: evaluations side by side, runs that differ only in their seed taken together."""
+"""`onward compare RUN...`: evaluations side by side; runs that differ only in their seed count as one."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from launch.commands.evaluated import EvaluatedRun, read_evaluated
-from launch.prepare.resume import compare
-from launch.tables.comparison import CSV_COLUMNS, Row, compare_documents, csv_rows, grids, is_wanted
-from launch.tables.grid import Grid, markdown_of, print_grid
-from launch.tables.naming import CORRUPTION, clean, quantity
-from launch.tables.settings import other_settings
-from launch.tables.writing import write_file, write_rows
+from launch.commands.evaluation_reader import EvaluatedRun, read_evaluations
+from launch.prepare.config_differences import deciding_differences
+from launch.results.comparison_tables import CSV_COLUMNS, Row, compare_documents, csv_rows, grids, is_wanted
+from launch.results.evaluation_settings import other_settings
+from launch.results.grid import Grid, markdown_of
+from launch.results.measure_names import CORRUPTION, clean, quantity
+from launch.results.printing import print_grid, print_lines
+from launch.results.result_files import write_file, write_rows
 from pipeline.config import Config
-from pipeline.errors import UserError, nearest
-from pipeline.evaluation.document import Document
+from pipeline.errors import UserError, allowed_names
+from pipeline.evaluation.document import EvaluationResults
 from pipeline.validation.pydantic_errors import shown
 
 _SHOWN = 8
 """Differences between two configurations that are written out."""
-
-
 _SECOND = ("top5", "alpha_r2")
 """Metrics that a short table leaves out."""
 
@@ -36,7 +35,7 @@ class Group:
     runs: tuple[EvaluatedRun, ...]
 
     @property
-    def documents(self) -> list[Document]:
+    def documents(self) -> list[EvaluationResults]:
         """Their evaluations."""
         return [run.document for run in self.runs]
 
@@ -51,7 +50,7 @@ class Outputs:
 
 
 def compare_runs(names: Sequence[str], wanted: Sequence[str], outputs: Outputs, console: Console) -> None:
-    """Print and write the comparison of evaluated runs; the first is what the others are compared with.
+    """Print and write the comparison of evaluated runs with the first one.
 
     Args:
         names: run directories, two or more; `RUN@STEPS` is the snapshot of a run after so many steps.
@@ -65,30 +64,29 @@ def compare_runs(names: Sequence[str], wanted: Sequence[str], outputs: Outputs, 
     """
     if len(names) < 2:
         raise UserError("one run is nothing to compare. Give two or more; 'onward evaluate RUN' shows one")
-    runs = read_evaluated(names)
+    runs = read_evaluations(names)
     _check_wanted(runs, wanted)
     measures = {record.measure for run in runs for record in run.document.results if is_wanted(record, wanted)}
     groups = group_runs(runs, measures)
     rows = compare_documents([group.documents for group in groups], wanted)
     if len(groups) > 1 and not any(sum(e is not None for e in row.estimates) > 1 for row in rows):
-        what = f"of {', '.join(wanted)}" if wanted else "that was measured"
-        raise UserError(f"the runs have nothing in common {what}. Evaluate them with the same measures and places")
+        subject = f"of {', '.join(wanted)}" if wanted else "that was measured"
+        raise UserError(f"the runs have nothing in common {subject}. Evaluate them with the same measures and places")
     short = _short(rows, wanted)
     tables = grids(short, [group.label for group in groups], [len(group.runs) for group in groups])
     above = [*_legend(groups), *warnings(runs, measures)]
     below = _explain(groups, len(rows) - len(short))
     _write(outputs, groups, rows, short, _markdown(above, tables, below))  # first: 'head' may close the terminal's end
-    for line in above:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, *above)
     for grid in tables:
         print_grid(console, grid)
-    console.print(below, markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, below)
 
 
 def group_runs(runs: Sequence[EvaluatedRun], measures: Collection[str]) -> list[Group]:
-    """Runs together whose configurations differ only in the seed, and that were measured alike.
+    """Group the runs whose configurations differ only in the seed, and that were measured with the same settings.
 
-    A seed is in a group once: another run of it is no other sample, so it stands beside.
+    A seed is in a group once: another run of the same seed is no new sample, so it gets a group of its own.
 
     Args:
         runs: in the order of the groups.
@@ -100,8 +98,8 @@ def group_runs(runs: Sequence[EvaluatedRun], measures: Collection[str]) -> list[
             first = group[0].document
             alike = first.checkpoint == run.document.checkpoint
             alike = alike and not any(other_settings(first, run.document, measures))
-            known = any(other.config.seed == run.config.seed for other in group)
-            if alike and not known and not differences(group[0].config, run.config):
+            same_seed = any(other.config.seed == run.config.seed for other in group)
+            if alike and not same_seed and not differences(group[0].config, run.config):
                 group.append(run)
                 break
         else:
@@ -110,40 +108,44 @@ def group_runs(runs: Sequence[EvaluatedRun], measures: Collection[str]) -> list[
 
 
 def differences(earlier: Config, config: Config) -> list[str]:
-    """What decides the numbers and differs, but for the seed, in words: `KEY is X there, Y here`."""
-    return compare(earlier, config.model_copy(update={"seed": earlier.seed}))
+    """The differences that decide the numbers, but for the seed, each as `KEY is X there, Y here`."""
+    return [*deciding_differences(earlier, config.model_copy(update={"seed": earlier.seed})).values()]
 
 
 def warnings(runs: Sequence[EvaluatedRun], measures: Collection[str]) -> list[str]:
-    """Sentences about runs that were evaluated otherwise than the first, where it changes one of the measures."""
+    """A warning for each run that was evaluated with other settings than the first, where they change a measure."""
     first = runs[0]
-    found = []
+    sentences = []
     for run in runs[1:]:
         changed = list(other_settings(first.document, run.document, measures))
         if changed:
-            found.append(
+            sentences.append(
                 f"warning: {clean(run.name)} was evaluated otherwise than {clean(first.name)}: {_some(changed)}"
             )
-    return found
+    return sentences
 
 
 def _check_wanted(runs: Sequence[EvaluatedRun], wanted: Sequence[str]) -> None:
     records = [record for run in runs for record in run.document.results]
-    for each in wanted:
-        if not any(is_wanted(record, [each]) for record in records):
-            single = each.startswith(f"{CORRUPTION}/")
+    for name in wanted:
+        if not any(is_wanted(record, [name]) for record in records):
+            single = name.startswith(f"{CORRUPTION}/")
             names = dict.fromkeys(clean(r.measure) for r in records if single or not quantity(r).is_detail)
-            allowed = nearest(clean(each), names) if names else "Nothing was measured; run 'onward evaluate RUN' again"
-            raise UserError(f"--measure: none of the runs has {shown(each)}. {allowed}")
+            allowed = (
+                allowed_names(clean(name), names) if names else "Nothing was measured; run 'onward evaluate RUN' again"
+            )
+            raise UserError(f"--measure: none of the runs has {shown(name)}. {allowed}")
 
 
 def _short(rows: Sequence[Row], wanted: Sequence[str]) -> list[Row]:
-    """Without single corruptions, top-5 and how well α fits, but for those that are named; all if nothing is left."""
-    single = any(each.startswith(f"{CORRUPTION}/") for each in wanted)
+    """Without single corruptions, top-5 and the fit of α, unless they are asked for; all if nothing is left."""
+    single = any(name.startswith(f"{CORRUPTION}/") for name in wanted)
     kept = [row for row in rows if single or not row.quantity.is_detail]
     named = [f"{row.quantity.measure}/{row.quantity.metric}" in wanted for row in kept]
-    found = [row for row, asked in zip(kept, named, strict=True) if asked or row.quantity.metric not in _SECOND]
-    return found or list(rows)
+    rows_shown = [
+        row for row, is_named in zip(kept, named, strict=True) if is_named or row.quantity.metric not in _SECOND
+    ]
+    return rows_shown or list(rows)
 
 
 def _legend(groups: Sequence[Group]) -> list[str]:
@@ -163,7 +165,7 @@ def _legend(groups: Sequence[Group]) -> list[str]:
 
 
 def _samples(group: Group) -> set[tuple[int, int | None]]:
-    """Seed and steps of every run."""
+    """Seed and number of steps of every run."""
     return {(run.config.seed, run.document.checkpoint) for run in group.runs}
 
 
@@ -194,14 +196,14 @@ def _write(outputs: Outputs, groups: Sequence[Group], rows: Sequence[Row], short
         runs = ["; ".join(run.name for run in group.runs) for group in groups]
         write_rows(outputs.csv, CSV_COLUMNS, csv_rows(rows, labels, runs))
     if outputs.plot is not None:
-        from launch.tables.comparison_plots import write_comparison
+        from launch.results.comparison_plots import write_comparison
 
         names = [f"{group.label}: {_short_name(group)}" for group in groups]
         write_comparison(short, names, outputs.plot)
 
 
 def _short_name(group: Group) -> str:
-    """Of its first run, and how many there are."""
+    """The name of its first run, and the number of seeds."""
     name = clean(Path(group.runs[0].name).name or group.runs[0].name)
     cut = name if len(name) <= 32 else f"{name[:31]}…"
     return f"{cut} ({len(group.runs)} seeds)" if len(group.runs) > 1 else cut

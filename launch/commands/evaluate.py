@@ -1,7 +1,7 @@
 """`onward evaluate RUN`: measure every block of a run, and write `evaluation.json`, tables and figures.
 
-Also started by torchrun, `torchrun --nproc-per-node=N -m launch.evaluate RUN [key=value ...]`: then N processes share
-the work of making features, each on the GPU of its local rank, and rank 0 does everything else.
+torchrun starts it too, `torchrun --nproc-per-node=N -m launch.evaluate RUN [key=value ...]`: then N processes share the
+work of making features, each on the GPU of its local rank, and rank 0 does everything else.
 """
 
 from __future__ import annotations
@@ -14,28 +14,30 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from launch.errors import tell
+from launch.errors import report_error
 from launch.prepare.data_index import check_data
 from launch.prepare.placement import count_gpus, place
 from launch.prepare.run_dir import read_config
-from launch.tables.plots import write_plots
-from launch.tables.table import print_document
-from launch.tables.writing import write_csv, write_markdown
+from launch.results.evaluation_plots import write_plots
+from launch.results.evaluation_tables import print_document
+from launch.results.printing import command_console, print_lines
+from launch.results.result_files import write_csv, write_markdown
 from pipeline.config import Config
+from pipeline.data.sets.datasets import Splits
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import make_folder
-from pipeline.validation.loading import Reading, load_config
+from pipeline.validation.loading import LoadOptions, load_config
+from workers.evaluating.evaluation import FOLDER, Evaluated, evaluate
 from workers.evaluating.progress import ProgressLine
 from workers.evaluating.ranks import Ranks
-from workers.evaluating.run import FOLDER, Evaluated, evaluate
-from workers.observing.terminal.console import PrintableConsole, Terminal
+from workers.observing.terminal.console import Terminal
 from workers.observing.terminal.summary import print_report
 from workers.run.environment import leave_surroundings
 from workers.run.files import RunDir, read_object, write_json
 from workers.topology.torchrun import RunGroup, join_group, under_torchrun
 
 FREE = ("device", "data.root", "data.on_error")
-"""What an evaluation may change beside the section of its own."""
+"""Keys that an evaluation may override beside its own section."""
 MEET_SECONDS = 300.0
 """How long the processes that torchrun started wait for each other."""
 
@@ -43,33 +45,33 @@ MEET_SECONDS = 300.0
 def evaluate_run(
     run_dir: Path, overrides: Sequence[str] = (), group: RunGroup | None = None, trusted: bool = False
 ) -> int:
-    """Measure a run, write what was found into its directory, and print it; returns the exit code.
+    """Measure a run, write the results into its directory, and print them; returns the exit code.
 
     Args:
         run_dir: what `onward train` wrote.
-        overrides: `evaluation.KEY=VALUE`, `device=VALUE`, `data.on_error=VALUE`, and `data.root=FOLDER` where the
-            data have moved, laid over the run's own configuration.
+        overrides: of the run's own configuration: `evaluation.KEY=VALUE`, `device=VALUE`, `data.on_error=VALUE`, and
+            `data.root=FOLDER` where the data have moved.
         group: the processes that torchrun started; None without it.
-        trusted: functions that the configuration names may be called, whoever wrote it.
+        trusted: functions that the configuration names may be called, although it is another user's file.
 
     Raises:
-        ConfigError: an override that no evaluation takes.
+        ConfigError: an override that an evaluation does not accept.
         UserError: no run, no or damaged weights, or nothing that can be measured.
-        TrainingError: another process says nothing.
+        TrainingError: another process does not answer.
     """
     trained_with = read_config(run_dir)
     run, config = RunDir(run_dir), evaluation_config(run_dir, overrides, trusted)
-    console = PrintableConsole(quiet=group is not None and group.rank > 0)
-    with ProgressLine(console) as teller:
+    console = command_console(quiet=group is not None and group.rank > 0)
+    with ProgressLine(console) as progress:
         ranks = None if group is None or group.world_size == 1 else Ranks(group)
-        found = evaluate(config, trained_with, run, torch.device(_device(config, group)), teller, ranks)
-    if found is not None:
-        _write(config, run, found, console)
+        evaluated = evaluate(config, trained_with, run, torch.device(_device(config, group)), progress, ranks)
+    if evaluated is not None:
+        _write(config, run, evaluated, console)
     return 0
 
 
 def evaluation_config(run_dir: Path, overrides: Sequence[str], trusted: bool = False) -> Config:
-    """The configuration of a run with the evaluation's settings laid over it.
+    """The configuration of a run with the evaluation's overrides.
 
     Raises:
         UserError: the network must be built, and the configuration is not to be trusted with that.
@@ -81,16 +83,16 @@ def evaluation_config(run_dir: Path, overrides: Sequence[str], trusted: bool = F
             problem = "cannot be changed for an evaluation: the run was trained with what its config.yaml says"
             remedy = "Give evaluation.KEY=VALUE, device=VALUE, data.root=FOLDER of moved data, or data.on_error=skip"
             raise ConfigError(key, problem, remedy)
-    # An evaluation has no feed, and what the run's own cannot do is no matter here.
+    # An evaluation has no feed, so that `data.on_error` need not fit where the feed of the run is.
     more = ["data.feed=coordinator"] if "data.on_error" in keys else []
-    config = load_config(RunDir(run_dir).config, [*overrides, *more], Reading(trusted=trusted, run=run_dir))
+    config = load_config(RunDir(run_dir).config, [*overrides, *more], LoadOptions(trusted=trusted, run=run_dir))
     if "data.root" in keys:
-        check_data(config, RunDir(run_dir))
+        check_data(Splits(config.data), RunDir(run_dir))
     return config
 
 
 def _device(config: Config, group: RunGroup | None) -> str:
-    """That of the first stage; of several processes each has the GPU of its local rank."""
+    """The device of the first stage; where there are several processes, each has the GPU of its local rank."""
     gpus = count_gpus()
     device = place(config, gpus)[0].device
     if group is None or device == "cpu" or config.device not in ("auto", "cuda"):
@@ -98,26 +100,26 @@ def _device(config: Config, group: RunGroup | None) -> str:
     return f"cuda:{group.local_rank % gpus}"
 
 
-def _write(config: Config, run: RunDir, found: Evaluated, console: Console) -> None:
-    document = found.document
+def _write(config: Config, run: RunDir, evaluated: Evaluated, console: Console) -> None:
+    document = evaluated.document
     folder = run.path / FOLDER
     try:
         write_json(run.path / f"{FOLDER}.json", document.to_json())
         make_folder(folder, run.path)
-        if document.checkpoint is not None:  # the next evaluation takes the place of the one above
+        if document.checkpoint is not None:  # the next evaluation overwrites the one above
             write_json(folder / f"step_{document.checkpoint}.json", document.to_json(), run.path)
         write_csv(document, folder / "results.csv")
         write_markdown(document, folder / "results.md")
         if config.evaluation.plots:
             write_plots(document, folder)
-        _update_report(run, found.table, console)
+        _update_report(run, evaluated.table, console)
     except OSError as error:
-        where = error.filename or run.path
+        path = error.filename or run.path
         raise UserError(
-            f"'{where}' cannot be written ({error.strerror or error}). Make room, or make it writable"
+            f"'{path}' cannot be written ({error.strerror or error}). Make room, or make it writable"
         ) from None
     print_document(console, document)
-    _say(console, f"tables and figures are in {folder}, every number is in {folder}.json")
+    print_lines(console, f"tables and figures are in {folder}, every number is in {folder}.json")
 
 
 def _update_report(run: RunDir, table: dict[str, Any] | None, console: Console) -> None:
@@ -127,22 +129,18 @@ def _update_report(run: RunDir, table: dict[str, Any] | None, console: Console) 
     try:
         before = read_object(run.report)
     except OSError as error:
-        _say(console, f"'{run.report}' stays as it is: it cannot be read ({error.strerror})")
+        print_lines(console, f"'{run.report}' stays as it is: it cannot be read ({error.strerror})")
         return
     if before is None:
-        _say(console, f"'{run.report}' stays as it is: it cannot be read (it is no report)")
+        print_lines(console, f"'{run.report}' stays as it is: it cannot be read (it is no report)")
         return
     report = before | table
     write_json(run.report, report)
     print_report(Terminal(console), run, report)
 
 
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """What torchrun starts on every rank; returns its exit code."""
+    """Evaluate as one of the ranks that torchrun started; returns its exit code."""
     leave_surroundings()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
@@ -154,4 +152,4 @@ def main(arguments: list[str] | None = None) -> int:
         group = join_group(MEET_SECONDS) if under_torchrun() else None
         return evaluate_run(Path(arguments[0]), arguments[1:], group, trusted)
     except (Exception, KeyboardInterrupt) as error:
-        return tell(error)
+        return report_error(error)

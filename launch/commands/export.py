@@ -25,7 +25,7 @@ def export_backbone(run: Path, to: Path) -> None:
     """Write the backbone of the run in `run` to the file `to`, with metadata.
 
     Nothing that the configuration names is imported: a module that only training needed may be gone, and a run that
-    somebody hands over runs nothing.
+    comes from somebody else must not run code here.
 
     Raises:
         UserError: no such run, one that has not been trained to its end, or a file that cannot be written.
@@ -49,7 +49,7 @@ def export_backbone(run: Path, to: Path) -> None:
 
 
 def _tensors(source: Path, run: Path) -> dict[str, Tensor]:
-    """What is in a file of the run, if it is what its name says, and fits into memory."""
+    """The tensors in a file of the run, if it is not damaged and fits into memory."""
     size, have = source.lstat().st_size, available_bytes()
     if have is not None and size > have:
         raise UserError(f"'{source}' has {size / 1e9:.1f} GB, and {have / 1e9:.1f} GB of memory are available")
@@ -65,7 +65,7 @@ def _tensors(source: Path, run: Path) -> dict[str, Tensor]:
 
 
 def _metadata(config: Config) -> dict[str, str]:
-    """How an image becomes what the network was trained and measured on, all as text."""
+    """How an image must be prepared for the network, all as text."""
     data = config.data
     return {
         "model": json.dumps(without_secrets(config)["model"]),

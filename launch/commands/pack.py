@@ -1,7 +1,7 @@
 """`onward data pack` and `onward data verify`: a copy of a data set that is quicker to read, and whether it is whole.
 
-The copy is written beside its place, as `OUT.partial`, and gets its name when it is complete. Stopped at any moment,
-the same command goes on with the shard at which it stopped.
+The copy is written to `OUT.partial` and renamed when it is complete. After a stop at any moment, the same command
+continues with the shard at which it stopped.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from threading import Event
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.config import Data
+from launch.results.printing import print_lines
+from pipeline.config import DataConfig
 from pipeline.data.sets.datasets import ImageDataset, Split, open_dataset
 from pipeline.data.sets.files import FileImages
-from pipeline.data.sets.folder_walk import leading_out
+from pipeline.data.sets.folder_walk import links_out_of
 from pipeline.data.sets.index import fingerprint
 from pipeline.data.sets.pack_writer import (
     IMAGES_PER_SHARD,
@@ -32,14 +33,14 @@ from pipeline.data.sets.pack_writer import (
     write_index,
     write_shard,
 )
-from pipeline.data.sets.packed import MANIFEST, Manifest, Settings, open_packed, to_json, verify
+from pipeline.data.sets.packed import MANIFEST, PackedManifest, PackSettings, open_packed, to_json, verify
 from pipeline.errors import UserError
 from pipeline.ordinary_files import open_to_write, read_whole
-from pipeline.validation.loading import Reading, load_config
+from pipeline.validation.loading import LoadOptions, load_config
 from workers.run.files import write_text
 
 PLAN = "plan.json"
-"""In the partial copy: what it will be, so that another one is not continued in its place."""
+"""In the partial copy, what it is made of, so that only the same copy is continued."""
 PLAN_BYTES = 1 << 16
 SPLITS: tuple[Split, ...] = ("train", "test")
 
@@ -49,7 +50,7 @@ class _Stopped(Exception):
 
 
 def pack(
-    source: Path, out: Path, settings: Settings, workers: int, console: Console, follow_links: bool = False
+    source: Path, out: Path, settings: PackSettings, workers: int, console: Console, follow_links: bool = False
 ) -> None:
     """Write a packed copy of a data set to `out`, which must not exist.
 
@@ -57,16 +58,16 @@ def pack(
         source: a configuration, whose `data` section is meant, or the folder of an image folder.
         out: a folder to be made.
         settings: what to do to the images.
-        workers: threads; decoding, resizing and encoding leave Python's lock alone.
+        workers: threads; decoding, resizing and encoding release Python's lock.
         console: for the progress.
-        follow_links: also take what links lead to outside of the data set's folder.
+        follow_links: also pack files outside the data set's folder that links in it lead to.
 
     Raises:
         UserError: no data set, no room, no permission, an image that cannot be decoded, or links that lead out.
     """
     if out.exists():
         raise UserError(f"'{out}' already exists. Give another folder, or delete it")
-    data = Data(name="image_folder", root=str(source)) if source.is_dir() else _data_of(source)
+    data = DataConfig(name="image_folder", root=str(source)) if source.is_dir() else _data_of(source)
     if data.name == "packed":
         raise UserError(f"'{source}' reads a packed data set already. Pack the original")
     images, notes = _open_splits(data)
@@ -84,25 +85,23 @@ def pack(
             f"'{error.filename or partial}' cannot be written ({error.strerror or error}). "
             "Make room or give another folder; the same command goes on where it stopped"
         ) from None
-    for note in notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
-    found = open_packed(out, "train")
-    text = f"{len(found)} training images packed into {out}: train with data.name=packed data.root={out}"
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    count = len(open_packed(out, "train"))
+    text = f"{count} training images packed into {out}: train with data.name=packed data.root={out}"
+    print_lines(console, *notes, text)
 
 
-def _data_of(source: Path) -> Data:
-    """The data set of a configuration, of which nothing else is built."""
-    return load_config(source, (), Reading(build=False)).data
+def _data_of(source: Path) -> DataConfig:
+    """The data set of a configuration; nothing that it names is imported."""
+    return load_config(source, (), LoadOptions(build=False)).data
 
 
 def verify_packed(folder: Path, console: Console) -> None:
     """Compare every file with its digest; raises `UserError` naming the first that differs."""
     count = verify(folder)
-    console.print(f"{folder}: {count} files are as they were packed", markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, f"{folder}: {count} files are as they were packed")
 
 
-def _open_splits(data: Data) -> tuple[dict[Split, ImageDataset], list[str]]:
+def _open_splits(data: DataConfig) -> tuple[dict[Split, ImageDataset], list[str]]:
     images: dict[Split, ImageDataset] = {"train": open_dataset(data, "train")}
     try:
         images["test"] = open_dataset(data, "test")
@@ -111,15 +110,15 @@ def _open_splits(data: Data) -> tuple[dict[Split, ImageDataset], list[str]]:
     return images, []
 
 
-def _check_no_links_out(data: Data, images: dict[Split, ImageDataset]) -> None:
-    """A copy is made to be given away, and a link in a folder may lead to what was never meant to be."""
-    for found in images.values():
-        if not isinstance(found, FileImages):
+def _check_no_links_out(data: DataConfig, images: dict[Split, ImageDataset]) -> None:
+    """Raises if a link leads out of the data set: a copy is made to be given away, and may contain private files."""
+    for dataset in images.values():
+        if not isinstance(dataset, FileImages):
             continue
-        root = found.files.root
+        root = dataset.files.root
         if data.root is not None and Path(root).absolute().is_relative_to(Path(data.root).absolute()):
             root = data.root
-        out = list(leading_out(found.files, root))
+        out = list(links_out_of(dataset.files, root))
         if out:
             name, real = out[0]
             more = f", and {len(out) - 1} more files" if len(out) > 1 else ""
@@ -131,27 +130,27 @@ def _check_no_links_out(data: Data, images: dict[Split, ImageDataset]) -> None:
 
 def _pack_into(
     partial: Path,
-    data: Data,
+    data: DataConfig,
     images: dict[Split, ImageDataset],
-    settings: Settings,
+    settings: PackSettings,
     workers: int,
     console: Console,
 ) -> None:
-    sources = {split: fingerprint(found) for split, found in images.items()}
+    sources = {split: fingerprint(dataset) for split, dataset in images.items()}
     _check_plan(partial, settings, sources)
     if (partial / MANIFEST).exists():  # all but the last step had been done
         return
     missing = [
         (split, number)
-        for split, found in images.items()
-        for number in range(num_shards(len(found)))
+        for split, dataset in images.items()
+        for number in range(num_shards(len(dataset)))
         if not is_complete(partial, split, number)
     ]
     _check_room(partial, images, settings, missing)
     _write_shards(partial, images, settings, missing, workers, console)
-    splits = {split: write_index(partial, split, found, sources[split]) for split, found in images.items()}
+    splits = {split: write_index(partial, split, dataset, sources[split]) for split, dataset in images.items()}
     train = images["train"]
-    manifest = Manifest(
+    manifest = PackedManifest(
         name=data.name,
         settings=settings,
         classes=tuple(getattr(train, "classes", ())),
@@ -163,8 +162,8 @@ def _pack_into(
     write_text(partial / MANIFEST, to_json(manifest))
 
 
-def _check_plan(partial: Path, settings: Settings, sources: dict[Split, str]) -> None:
-    """What lies there must be the beginning of the same copy."""
+def _check_plan(partial: Path, settings: PackSettings, sources: dict[Split, str]) -> None:
+    """Raises if the folder holds anything but the beginning of the same copy."""
     plan = settings.model_dump_json() + "".join(f"\n{split} {source}" for split, source in sources.items()) + "\n"
     path = partial / PLAN
     if not path.exists():
@@ -179,13 +178,13 @@ def _check_plan(partial: Path, settings: Settings, sources: dict[Split, str]) ->
 
 
 def _check_room(
-    partial: Path, images: dict[Split, ImageDataset], settings: Settings, missing: list[tuple[Split, int]]
+    partial: Path, images: dict[Split, ImageDataset], settings: PackSettings, missing: list[tuple[Split, int]]
 ) -> None:
     need = 0
-    for split, found in images.items():
+    for split, dataset in images.items():
         shards = sum(1 for other, _ in missing if other == split)
         if shards:
-            need += estimate_bytes(found, settings) * shards // num_shards(len(found))
+            need += estimate_bytes(dataset, settings) * shards // num_shards(len(dataset))
     free = shutil.disk_usage(partial).free
     if need > free:
         raise UserError(
@@ -197,14 +196,14 @@ def _check_room(
 def _write_shards(
     partial: Path,
     images: dict[Split, ImageDataset],
-    settings: Settings,
+    settings: PackSettings,
     missing: list[tuple[Split, int]],
     workers: int,
     console: Console,
 ) -> None:
     stop = Event()
     columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    total = sum(len(found) for found in images.values())
+    total = sum(len(dataset) for dataset in images.values())
     left = sum(min(IMAGES_PER_SHARD, len(images[split]) - number * IMAGES_PER_SHARD) for split, number in missing)
     with Progress(*columns, console=console, transient=True) as progress, ThreadPoolExecutor(workers) as pool:
         task = progress.add_task("", total=total, completed=total - left)
@@ -220,7 +219,7 @@ def _write_shards(
         ]
         try:
             done, _ = wait(waiting, return_when=FIRST_EXCEPTION)
-        finally:  # also of Ctrl-C: threads that have begun end with the image they are at
+        finally:  # also after Ctrl-C: threads that have begun finish the image they are at
             stop.set()
             pool.shutdown(cancel_futures=True)
         for future in done:
@@ -228,14 +227,14 @@ def _write_shards(
 
 
 def _tidy(out: Path) -> None:
-    """Take away what only the writing needed."""
+    """Remove the files that only the writing needed."""
     for path in (*out.glob(".*"), out / PLAN):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
 def _held(partial: Path) -> Iterator[None]:
-    """Nobody else writes the same copy."""
+    """Holds a lock, so that no other process writes the same copy."""
     with open_to_write(partial / _LOCK, partial) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

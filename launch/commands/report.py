@@ -1,4 +1,4 @@
-"""`onward report`: one page about a run that needs nothing else, and the same figures for a paper."""
+"""`onward report`: one self-contained page about a run, and the same figures for a paper."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from launch.pages.colours import DRAWN
 from launch.pages.gantt import gantt
 from launch.pages.page import page, stages_of
 from launch.pages.reading import RunRecord, read_run
-from launch.tables.figures import save, styled
-from launch.tables.writing import write_file
+from launch.results.figure_style import save, styled
+from launch.results.result_files import write_file
 from pipeline.errors import UserError
 from workers.observing.trace_file import is_merged, merge_trace
 
@@ -20,14 +20,14 @@ from workers.observing.trace_file import is_merged, merge_trace
 def write_report(path: Path, to: Path | None = None) -> list[str]:
     """Write `RUN/report.html`, and every figure as PNG and SVG to the folder of the same name, `RUN/report/`.
 
-    Of a run whose trace was not joined, because its processes were killed, the trace is written too.
+    If the traces of the processes were not merged, because they were killed, they are merged now.
 
     Args:
         path: the run directory; the run may be running, failed or done.
         to: the file to write instead of `RUN/report.html`, such as `pages/mine.html`; figures then go to `pages/mine/`.
 
     Returns:
-        What the user should know, a sentence each; the last says where the page is.
+        Sentences for the user; the last one says where the page is.
 
     Raises:
         UserError: there is no run, no step of it has ended, its metrics are damaged, or a file cannot be written.
@@ -35,7 +35,7 @@ def write_report(path: Path, to: Path | None = None) -> list[str]:
     target = path / "report.html" if to is None else to
     if target.is_dir():
         raise UserError(f"'{target}' is a folder. Give a file, such as '{target / 'report.html'}'")
-    if target.suffix.lower() not in (".html", ".htm"):  # nor is a file of another kind replaced by mistake
+    if target.suffix.lower() not in (".html", ".htm"):  # so that no file of another kind is replaced by mistake
         raise UserError(f"'{target}' is no name of a page. Give one that ends in .html")
     record, folder = read_run(path), target.with_suffix("")
     with styled():
@@ -45,10 +45,10 @@ def write_report(path: Path, to: Path | None = None) -> list[str]:
         for picture in pictures:
             save(picture.figure, folder, picture.key)
     write_file(target, html.encode("utf-8", errors="replace"))
-    said = list(record.notes)
+    sentences = list(record.notes)
     if record.parts and record.outcome.word != "running" and not is_merged(record.run):
-        said += merge_trace(record.run)
-    return [*said, f"report in {target}; its figures, PNG and SVG, in {folder}"]
+        sentences += merge_trace(record.run)
+    return [*sentences, f"report in {target}; its figures, PNG and SVG, in {folder}"]
 
 
 def _pictures(record: RunRecord) -> list[Picture]:

@@ -1,7 +1,7 @@
-"""`onward select RUN...`: runs ordered by a measure that needs no labels, and how well such measures tell accuracy.
+"""`onward select RUN...`: runs ordered by a measure that needs no labels, and how far it agrees with accuracy.
 
-It reads what `onward evaluate` wrote. Where the runs have linear probes, it prints the table of the LiDAR paper for
-them: the rank correlation of every measure with accuracy.
+It reads the evaluations that `onward evaluate` wrote. Where the runs have linear probes, it also prints the table of
+the LiDAR paper for them: the rank correlation of every measure with accuracy.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from launch.commands.candidates import LAST, Candidate, read_candidates
-from launch.tables.grid import Grid, print_grid, without_repeats
-from launch.tables.naming import QUALITY, Quantity, clean, features_of, metric_name
-from launch.tables.settings import other_settings
-from launch.tables.writing import write_rows
+from launch.commands.selection_candidates import LAST, Candidate, read_candidates
+from launch.results.evaluation_settings import other_settings
+from launch.results.grid import Grid, without_repeats
+from launch.results.measure_names import QUALITY, Quantity, clean, features_of, metric_name
+from launch.results.printing import print_grid, print_lines
+from launch.results.result_files import write_rows
 from pipeline.config.places import FEATURES, Feature
-from pipeline.errors import UserError, nearest
+from pipeline.errors import UserError, allowed_names
 from pipeline.measures.rank_correlation import RankCorrelation, rank_correlation
 
 SCORES = {
@@ -30,7 +31,7 @@ SCORES = {
 }
 """Measures that runs can be ordered by, and how."""
 FEWEST = 3
-"""Runs of which a rank correlation says something: two are in the same order or in the other."""
+"""Fewest runs for a rank correlation: two runs only have the same order or the opposite one."""
 CSV_COLUMNS = (
     "rank", "run", "checkpoint", "block", "feature", "lidar", "rankme", "alpha", "alpha_r2", "collapse",
     "accuracy_measure", "accuracy_feature", "accuracy",
@@ -60,7 +61,7 @@ def select_runs(names: Sequence[str], choice: Choice, csv: Path | None, console:
 
     Args:
         names: run directories, two or more; `RUN@STEPS` is the snapshot of a run after so many steps.
-        choice: what decides.
+        choice: what orders them.
         csv: file for the ordered runs; replaced if it is there.
         console: for the tables.
 
@@ -71,18 +72,16 @@ def select_runs(names: Sequence[str], choice: Choice, csv: Path | None, console:
     candidates = read_candidates(names, choice.block)
     ordered = sorted(candidates, key=lambda candidate: _score(by, _needed(candidate, feature, by)), reverse=True)
     probe = _probe(candidates, feature, choice.accuracy)
-    for line in _warnings(candidates):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, *_warnings(candidates))
     print_grid(console, _ranking(ordered, feature, by, probe))
-    for line in _agreement(candidates, probe, console):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, *_agreement(candidates, probe, console))
     if csv is not None:
         write_rows(csv, CSV_COLUMNS, _csv_rows(ordered, feature, probe))
 
 
 @dataclass(frozen=True)
 class Probe:
-    """The accuracy that measures are compared with.
+    """The accuracy with which measures are compared.
 
     Args:
         measure: such as `linear/quick`.
@@ -100,24 +99,24 @@ class Probe:
 def _check(choice: Choice) -> Feature:
     by, feature, block = choice.by, choice.feature, choice.block
     if by not in SCORES:
-        raise UserError(f"--by: '{clean(by)}' is nothing that runs are ordered by. {nearest(by, SCORES)}")
+        raise UserError(f"--by: '{clean(by)}' is nothing that runs are ordered by. {allowed_names(by, SCORES)}")
     if block != LAST and not re.fullmatch(r"[1-9]\d{0,5}", block):
         raise UserError(f"--block: '{clean(block)}' is no block. Give a number from 1, or '{LAST}'")
-    for known in FEATURES:
-        if feature == known:
-            return known
-    raise UserError(f"--feature: '{clean(feature)}' is no feature of a block. {nearest(feature, FEATURES)}")
+    for allowed in FEATURES:
+        if feature == allowed:
+            return allowed
+    raise UserError(f"--feature: '{clean(feature)}' is no feature of a block. {allowed_names(feature, FEATURES)}")
 
 
 def _needed(candidate: Candidate, feature: Feature, metric: str) -> float:
-    found = candidate.value(feature, QUALITY, metric)
-    if found is not None:
-        return found
-    known = features_of(
+    value = candidate.value(feature, QUALITY, metric)
+    if value is not None:
+        return value
+    features = features_of(
         r for r in candidate.document.results if (r.measure, r.metric, r.block) == (QUALITY, metric, candidate.block)
     )
     problem = f"the evaluation of '{clean(candidate.name)}' has no {metric} of block {candidate.block} {feature}"
-    raise UserError(f"{problem}. It has that of: {', '.join(known) or 'no feature of the block'}")
+    raise UserError(f"{problem}. It has that of: {', '.join(features) or 'no feature of the block'}")
 
 
 def _score(metric: str, value: float) -> float:
@@ -126,7 +125,7 @@ def _score(metric: str, value: float) -> float:
 
 
 def _probe(candidates: Sequence[Candidate], feature: Feature, wanted: str | None) -> Probe | None:
-    """What accuracy is: of the same feature if that was probed in all runs, else of the trunk or the expansion."""
+    """The accuracy to compare with: of the same feature if all runs have it, else of the trunk or the expansion."""
     first = candidates[0].document.results
     measures = [wanted] if wanted else dict.fromkeys(r.measure for r in first if r.measure.startswith("linear/"))
     for measure in measures:
@@ -135,20 +134,20 @@ def _probe(candidates: Sequence[Candidate], feature: Feature, wanted: str | None
             if all(probe.of(candidate) is not None for candidate in candidates):
                 return probe
     if wanted:
-        known = dict.fromkeys(r.measure for r in first if r.metric == "top1")
-        allowed = nearest(wanted, map(clean, known)) if known else "None was measured"
+        measured = dict.fromkeys(r.measure for r in first if r.metric == "top1")
+        allowed = allowed_names(wanted, map(clean, measured)) if measured else "None was measured"
         raise UserError(f"--accuracy: not all runs have '{clean(wanted)}' of the block. {allowed}")
     return None
 
 
 def _warnings(candidates: Sequence[Candidate]) -> list[str]:
-    """Where numbers are not of the same measurement: other settings, or other data."""
+    """A warning for each run that was evaluated with other settings, or on other data, than the first."""
     first, lines = candidates[0], []
     for other in candidates[1:]:
         changed = list(other_settings(first.document, other.document, {QUALITY}))
         if changed:
-            where = f"{clean(other.name)} was evaluated otherwise than {clean(first.name)}"
-            lines.append(f"warning: {where}: {'; '.join(changed[:4])}")
+            problem = f"{clean(other.name)} was evaluated otherwise than {clean(first.name)}"
+            lines.append(f"warning: {problem}: {'; '.join(changed[:4])}")
     return lines
 
 
@@ -164,8 +163,8 @@ def _ranking(ordered: Sequence[Candidate], feature: Feature, by: str, probe: Pro
             cells.append(_cell("top1", probe.of(candidate)))
         rows.append((clean(candidate.name), *cells))
     blocks = sorted({candidate.block for candidate in ordered})
-    where = f"block {blocks[0]}" if len(blocks) == 1 else "last block"
-    return Grid(f"{where}, {feature}: best first by {metric_name(by)}, {SCORES[by]}", tuple(head), tuple(rows))
+    block = f"block {blocks[0]}" if len(blocks) == 1 else "last block"
+    return Grid(f"{block}, {feature}: best first by {metric_name(by)}, {SCORES[by]}", tuple(head), tuple(rows))
 
 
 def _cell(metric: str, value: float | None) -> str:
@@ -173,7 +172,7 @@ def _cell(metric: str, value: float | None) -> str:
 
 
 def _agreement(candidates: Sequence[Candidate], probe: Probe | None, console: Console) -> list[str]:
-    """Print the correlations, where there are any; sentences about why there are none."""
+    """Print the correlations; returns how to read them, or why there are none."""
     if probe is None:
         return ["no rank correlations: the runs have no linear probe in common"]
     if len(candidates) < FEWEST:
@@ -181,9 +180,10 @@ def _agreement(candidates: Sequence[Candidate], probe: Probe | None, console: Co
     rows: list[tuple[str, ...]] = []
     for feature in FEATURES:
         for metric in SCORES:
-            found = _correlation(candidates, probe, feature, metric)
-            if found is not None:
-                rows.append((feature, metric_name(metric), f"{found.kendall:+.3f}", f"{found.spearman:+.3f}"))
+            correlation = _correlation(candidates, probe, feature, metric)
+            if correlation is not None:
+                values = f"{correlation.kendall:+.3f}", f"{correlation.spearman:+.3f}"
+                rows.append((feature, metric_name(metric), *values))
     if not rows:
         return ["no rank correlations: the runs have the same accuracy, or the same values of every measure"]
     title = f"rank correlation with {' '.join(probe.measure.split('/'))} top-1 of the {probe.feature}"
@@ -199,8 +199,8 @@ def _correlation(
     values = [candidate.value(feature, QUALITY, metric) for candidate in candidates]
     accuracies = [probe.of(candidate) for candidate in candidates]
     scores = [_score(metric, value) for value in values if value is not None]
-    known = [accuracy for accuracy in accuracies if accuracy is not None]
-    return rank_correlation(scores, known) if len(scores) == len(known) == len(candidates) else None
+    measured = [accuracy for accuracy in accuracies if accuracy is not None]
+    return rank_correlation(scores, measured) if len(scores) == len(measured) == len(candidates) else None
 
 
 def _csv_rows(ordered: Sequence[Candidate], feature: Feature, probe: Probe | None) -> list[tuple[object, ...]]:
@@ -208,6 +208,6 @@ def _csv_rows(ordered: Sequence[Candidate], feature: Feature, probe: Probe | Non
     for rank, candidate in enumerate(ordered, 1):
         numbers = [candidate.value(feature, QUALITY, m) for m in ("lidar", "rankme", "alpha", "alpha_r2", "collapse")]
         accuracy = (None, None, None) if probe is None else (probe.measure, probe.feature, probe.of(candidate))
-        what = (rank, candidate.name, candidate.document.checkpoint, candidate.block, feature)
-        rows.append((*what, *numbers, *accuracy))
+        names = (rank, candidate.name, candidate.document.checkpoint, candidate.block, feature)
+        rows.append((*names, *numbers, *accuracy))
     return rows

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from launch.pages.colours import BLOCKED, BUSY, CARD, INK, STARVED, stage_colour
 from launch.pages.columns import Numbers
 from launch.pages.series import POINTS, RunSeries, StageSeries, curve
-from launch.tables.figures import MARKERS, label_outer, legend_below, named_blocks, panels
+from launch.results.figure_style import MARKERS, label_outer, legend_below, named_blocks, panels
 from workers.observing.observer import TIMES
 
 MEASURES = {
@@ -56,7 +56,7 @@ class Picture:
 
 
 def charts(series: RunSeries, count: int, depth: int) -> Iterator[Picture]:
-    """Every figure that there are numbers for; to be called within `launch.tables.figures.styled`.
+    """Every figure that there are numbers for; to be called within `launch.results.figure_style.styled`.
 
     Args:
         series: of the run.

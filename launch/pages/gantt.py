@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 
 from launch.pages.charts import Picture
 from launch.pages.colours import INK, QUIET, on_bar, stage_colour
-from launch.tables.figures import lettering
+from launch.results.figure_style import lettering
 from workers.observing.trace_flows import share_rows
 from workers.observing.trace_part import Part, Slice, offsets
 from workers.topology.members import stage_name
@@ -56,7 +56,7 @@ class _Row:
 def gantt(parts: Sequence[Part], count: int) -> Picture | None:
     """A row a stage and replica, a bar for each thing it did; None where the trace has no whole step.
 
-    To be called within `launch.tables.figures.styled`.
+    To be called within `launch.results.figure_style.styled`.
 
     Args:
         parts: of the trace.

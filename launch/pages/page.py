@@ -29,7 +29,7 @@ from launch.pages.tables import (
 )
 from launch.pages.words import NOTHING, date_of, duration, percent, plain, size_of
 from pipeline.config import Config
-from pipeline.validation.loading import dump_shown
+from pipeline.validation.loading import dump_without_secrets
 
 NO_TRACE = (
     "This run was not traced. Train with <code>trace=true</code> to see here what every process did, step by step, and "
@@ -186,7 +186,7 @@ def _facts(record: RunRecord) -> str:
 
 
 def _configuration(config: Config) -> str:
-    lines = "\n".join(text(line) for line in dump_shown(config).splitlines())
+    lines = "\n".join(text(line) for line in dump_without_secrets(config).splitlines())
     return f"<details><summary>Configuration</summary><pre>{lines}</pre></details>"
 
 

@@ -14,7 +14,7 @@ from launch.prepare.run_dir import read_config
 from launch.prepare.run_lock import is_running
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.evaluation.document import Document
+from pipeline.evaluation.document import EvaluationResults
 from workers.observing.history_file import each_step, read_events
 from workers.observing.observer import Event
 from workers.observing.trace_part import Part, read_parts
@@ -56,7 +56,7 @@ class RunRecord:
     series: RunSeries
     events: list[Event] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
-    evaluation: Document | None = None
+    evaluation: EvaluationResults | None = None
     parts: list[Part] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -139,12 +139,12 @@ def _read_events(run: RunDir, notes: list[str]) -> list[Event]:
     return events
 
 
-def _read_evaluation(path: Path, notes: list[str]) -> Document | None:
+def _read_evaluation(path: Path, notes: list[str]) -> EvaluationResults | None:
     file = path / "evaluation.json"
     if not file.is_file():
         return None
     try:
-        return Document.read(file)
+        return EvaluationResults.read(file)
     except UserError as error:
         notes.append(str(error))
         return None

@@ -13,9 +13,9 @@ from launch.pages.columns import Numbers, number
 from launch.pages.reading import RunRecord
 from launch.pages.series import StageSeries
 from launch.pages.words import NOTHING, date_of, percent, plain, size_of
-from launch.tables.grid import Grid
-from launch.tables.naming import clean
-from launch.tables.table import grids_of, keys_of
+from launch.results.evaluation_tables import grids_of, keys_of
+from launch.results.grid import Grid
+from launch.results.measure_names import clean
 from workers.observing.observer import TIMES, Event
 
 MAX_EVENTS = 200

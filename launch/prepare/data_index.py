@@ -1,7 +1,8 @@
-"""Whether a run that goes on is given the data it began with: an index of them lies in its folder.
+"""Whether a run that continues has the data it began with: an index of them is kept in its directory.
 
-`data.root` may change from start to start, and a folder may change by itself; what is trained on may not. The headers
-of image files are read when a run begins and never again; a run that goes on compares names, sizes and labels.
+`data.root` may change from start to start, and files in a folder may change; the images that are trained on may not.
+The headers of image files are read when a run begins and never again; a run that continues compares names, sizes and
+labels.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import time
 from collections.abc import Callable
 
 from pipeline.config import Config
-from pipeline.data.sets.datasets import open_dataset
-from pipeline.data.sets.decoding import leave_warnings_to_us
+from pipeline.data.sets.datasets import Splits
+from pipeline.data.sets.decoding import silence_size_warnings
 from pipeline.data.sets.files import FileImages
 from pipeline.data.sets.headers import scan_headers
 from pipeline.data.sets.index import Index, difference, scan
@@ -21,19 +22,19 @@ from pipeline.ordinary_files import read_whole
 from workers.run.files import RunDir, write_bytes
 
 INDEX_BYTES, INDEX_TIMES = 64 * 1024 * 1024, 8
-"""Largest index that is read, beside that of the data as they are: more would be another data set, or none."""
+"""Largest index that is read, in bytes and in times of the index of the data as they are: more is another data set."""
 PATIENCE = 2.0
-"""Seconds after which the user is told what takes so long."""
+"""Seconds after which the user is shown what takes so long."""
 
 
-def make_index(config: Config) -> tuple[Index, list[str]]:
+def make_index(config: Config, splits: Splits) -> tuple[Index, list[str]]:
     """The index of the training set, and a sentence if some of it cannot be trained on.
 
     Raises:
         UserError: the data cannot be read; or, by its header, a file is no image (`data.on_error: fail`).
     """
-    images = open_dataset(config.data, "train")
-    leave_warnings_to_us()
+    images = splits.train
+    silence_size_warnings()
     if not config.data.scan_headers or not isinstance(images, FileImages):
         return scan(images, progress_line()), []
     headers = scan_headers(images.files, progress_line())
@@ -51,7 +52,7 @@ def _look_at(problems: dict[int, str], count: int, on_error: str) -> list[str]:
 
 
 def keep_index(index: Index, run: RunDir) -> None:
-    """Write it beside the run; raises `ConfigError` if it cannot be written."""
+    """Write the index into the run directory; raises `ConfigError` if it cannot be written."""
     try:
         write_bytes(run.data_index, index.to_bytes())
     except OSError as error:
@@ -60,8 +61,8 @@ def keep_index(index: Index, run: RunDir) -> None:
         ) from None
 
 
-def check_data(config: Config, run: RunDir) -> None:
-    """Compare the training set with the index of the run; a run without one is taken as it is.
+def check_data(splits: Splits, run: RunDir) -> None:
+    """Compare the training set with the index of the run; a run without one is not checked.
 
     Raises:
         ConfigError: other images, or other labels.
@@ -69,7 +70,7 @@ def check_data(config: Config, run: RunDir) -> None:
     """
     if not run.data_index.is_file():
         return
-    now = scan(open_dataset(config.data, "train"), progress_line())
+    now = scan(splits.train, progress_line())
     most = INDEX_BYTES + INDEX_TIMES * now.nbytes
     try:
         content = read_whole(run.data_index, most, run.path)
@@ -85,7 +86,7 @@ def check_data(config: Config, run: RunDir) -> None:
 
 
 def progress_line() -> Callable[[int, int], None]:
-    """Says how many files have been looked at, on a terminal, from the third second on."""
+    """Shows on a terminal how many files have been read, from the third second on."""
     started = time.monotonic()
 
     def show(done: int, count: int) -> None:

@@ -10,13 +10,13 @@ from pipeline.validation.trust import user_name
 
 PROC = Path("/proc")
 MOST = 3
-"""That are named."""
+"""Processes that a message names."""
 
 
 def holders(lock: Path) -> list[str]:
-    """Processes that hold a lock on the file, by number and user; empty where nobody does, or nobody tells.
+    """Processes that hold a lock on the file, by number and user; empty where none does, or the kernel lists none.
 
-    The one that took it may have ended, and others hold the open file that it left to them: those are found among the
+    The process that locked the file may have ended, and others have inherited the open file: those are found among the
     processes of this user.
     """
     try:
@@ -30,7 +30,7 @@ def holders(lock: Path) -> list[str]:
 
 
 def _listed(status: os.stat_result) -> list[int]:
-    """Who took the locks on a file: `1: FLOCK  ADVISORY  WRITE 4711 08:01:131074 0 EOF` in `/proc/locks`."""
+    """Processes that locked a file: `1: FLOCK  ADVISORY  WRITE 4711 08:01:131074 0 EOF` in `/proc/locks`."""
     file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     try:
         lines = [line.split() for line in (PROC / "locks").read_text().splitlines()]
@@ -40,12 +40,12 @@ def _listed(status: os.stat_result) -> list[int]:
 
 
 def _having_open(status: os.stat_result) -> list[int]:
-    found = []
+    numbers = []
     for process in PROC.iterdir():
         with suppress(OSError):
-            if process.name.isdigit() and any(_is_same(each, status) for each in (process / "fd").iterdir()):
-                found.append(int(process.name))
-    return found
+            if process.name.isdigit() and any(_is_same(opened, status) for opened in (process / "fd").iterdir()):
+                numbers.append(int(process.name))
+    return numbers
 
 
 def _is_same(descriptor: Path, status: os.stat_result) -> bool:

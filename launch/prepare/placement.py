@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
-from workers.topology.members import members
+from workers.topology.members import TrainingProcess, members
 
 DEVICE_FILES = Path("/dev")
 
@@ -36,57 +36,56 @@ class Placement:
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """Of all its replicas."""
+        """The devices of all its replicas."""
         return (self.device, *self.others)
 
 
-def place(config: Config, num_gpus: int) -> list[Placement]:
-    """The device of every stage, in order; `stages.K.device` goes before `device`.
+def place(config: Config, num_gpus: int) -> tuple[Placement, ...]:
+    """The device of every stage, in order; `stages.K.device` takes precedence over `device`.
 
     Raises:
         ConfigError: a GPU was asked for that this machine does not have.
     """
     placements = []
-    everyone = members(config)
+    processes = members(config)
     for index, units in enumerate(config.model.blocks(), 1):
         overrides = config.stages.get(index)
         path = f"stages.{index}.device" if overrides and overrides.device else "device"
-        asked = (overrides.device if overrides else None) or config.device
-        ranks = [member.rank for member in everyone if index in member.stages]
-        device, *others = [_device(asked, path, index, rank, len(everyone), num_gpus) for rank in ranks]
+        wanted = (overrides.device if overrides else None) or config.device
+        ranks = [member.rank for member in processes if index in member.stages]
+        device, *others = [_device(wanted, path, index, rank, len(processes), num_gpus) for rank in ranks]
         placements.append(Placement(index, tuple(units), device, tuple(others)))
-    return placements
+    return tuple(placements)
 
 
-def member_devices(config: Config, num_gpus: int) -> list[str]:
-    """The device of every training process, by rank; raises `ConfigError` as `place` does."""
-    placements = place(config, num_gpus)
-    return [placements[member.stages[0] - 1].devices[member.replica - 1] for member in members(config)]
+def device_of(process: TrainingProcess, placements: Sequence[Placement]) -> str:
+    """The device of a training process, as torch names it."""
+    return placements[process.stages[0] - 1].devices[process.replica - 1]
 
 
-def _device(asked: str, path: str, stage: int, rank: int, num_processes: int, num_gpus: int) -> str:
-    if asked == "cpu" or (asked == "auto" and num_gpus == 0):
+def _device(wanted: str, path: str, stage: int, rank: int, num_processes: int, num_gpus: int) -> str:
+    if wanted == "cpu" or (wanted == "auto" and num_gpus == 0):
         return "cpu"
-    if asked == "auto":  # neighbours share: fewer boundaries cross from one GPU to another
+    if wanted == "auto":  # neighbours share: fewer boundaries cross from one GPU to another
         return f"cuda:{rank if num_gpus >= num_processes else rank * num_gpus // num_processes}"
     if num_gpus == 0:
-        problem = f"got '{asked}', and this machine has 0 GPUs that may be used"
+        problem = f"got '{wanted}', and this machine has 0 GPUs that may be used"
         raise ConfigError(path, problem, f"Give {path}=cpu or {path}=auto, or make a GPU visible ({_visibility()})")
-    number = rank if asked == "cuda" else int(asked.removeprefix("cuda:"))
+    number = rank if wanted == "cuda" else int(wanted.removeprefix("cuda:"))
     if number < num_gpus:
         return f"cuda:{number}"
-    if asked == "cuda" and path == "device":
+    if wanted == "cuda" and path == "device":
         problem = (
             f"'cuda' gives every process a GPU of its own, but there are {num_processes} processes and {num_gpus} GPUs"
         )
         remedy = "device=auto to share the GPUs, device=cuda:0 to put all on one, device=cpu, or fewer model.cuts"
         raise ConfigError(path, problem, f"Give {remedy}")
-    problem = f"got '{asked}' for stage {stage}, but this machine has {num_gpus} GPUs"
+    problem = f"got '{wanted}' for stage {stage}, but this machine has {num_gpus} GPUs"
     raise ConfigError(path, problem, f"Give one of {', '.join(f'cuda:{i}' for i in range(num_gpus))}, cpu or auto")
 
 
 def count_gpus(environment: Mapping[str, str] = os.environ) -> int:
-    """GPUs that CUDA will number from 0, without loading CUDA: device files, less those hidden.
+    """The number of GPUs that CUDA will see, without loading CUDA: device files, less those that are hidden.
 
     `CUDA_VISIBLE_DEVICES` is read as CUDA reads it: the list ends at the first entry that names no GPU.
     """
@@ -96,8 +95,8 @@ def count_gpus(environment: Mapping[str, str] = os.environ) -> int:
         return len(files)
     count = 0
     for entry in (part.strip() for part in visible.split(",")):
-        known = int(entry) < len(files) if entry.isdecimal() else entry.startswith(("GPU-", "MIG-"))
-        if not known:
+        usable = int(entry) < len(files) if entry.isdecimal() else entry.startswith(("GPU-", "MIG-"))
+        if not usable:
             break
         count += 1
     return count

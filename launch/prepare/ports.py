@@ -1,4 +1,4 @@
-"""Whether a port can be served, asked before anything starts rather than found out after.
+"""Whether a port can be served, checked before anything starts rather than after.
 
 The sockets here are bound or connected and closed again; they carry no data.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import socket
 
-from pipeline.config import Metrics
+from pipeline.config import MetricsConfig
 from pipeline.errors import UserError
 from workers.observing.live.server import cannot_listen
 
 
-def check_port(metrics: Metrics) -> None:
-    """Bind the metrics address and let it go; port 0 asks for the host alone.
+def check_port(metrics: MetricsConfig) -> None:
+    """Bind the metrics address and release it; with port 0 only the host is checked.
 
     Raises:
         ConfigError: the host is not an address of this machine, or the port cannot be had.

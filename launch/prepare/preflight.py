@@ -1,6 +1,6 @@
 """Everything that can be found wrong before a process starts, in seconds and without torch.
 
-The cheap questions come first; the data set, which may take a while to look through, comes last.
+The cheap checks come first; the data set, whose files take longest, comes last.
 """
 
 from __future__ import annotations
@@ -9,19 +9,15 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from launch.prepare.data_index import check_data
 from launch.prepare.placement import Placement, count_gpus, place
 from launch.prepare.ports import check_port
-from launch.prepare.resume import check_run, existing_run
-from launch.prepare.run_dir import check_run_dir
-from launch.prepare.run_lock import check_not_running
 from pipeline.config import Config
 from pipeline.data.sampler import StepPlan
 from pipeline.data.sets import datasets
-from pipeline.data.sets.decoding import leave_warnings_to_us
-from pipeline.data.sets.unreadable import named
+from pipeline.data.sets.decoding import silence_size_warnings
+from pipeline.data.sets.unreadable import summarized
 from pipeline.errors import ConfigError, UserError
 from pipeline.shapes import embedding_width
 from pipeline.validation.combinations import check_devices
@@ -32,14 +28,14 @@ from workers.run.files import RunDir
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a run will be.
+class RunPlan:
+    """What a run will train on, where, and for how many steps.
 
     Args:
         num_images: images in the training set.
-        num_broken: of them, as far as a sample tells, that others will stand in for.
+        num_broken: of them, as far as a sample shows, that other images will replace.
         num_classes: of the training set; 0 without labels.
-        num_test_images: None if there are none, or nobody knows before they are read.
+        num_test_images: None if there are none, or their number shows only when they are read.
         placements: one per stage, in order.
         steps_per_epoch: at least 1.
         total_steps: at least 1.
@@ -56,56 +52,59 @@ class Report:
     notes: tuple[str, ...] = ()
 
 
-def preflight(config: Config, claimed: Path | None = None, scan: Callable[[], None] = lambda: None) -> Report:
+def preflight(
+    config: Config,
+    splits: datasets.Splits,
+    earlier: RunDir | None = None,
+    scan: Callable[[datasets.Splits], None] = lambda splits: None,
+    sample: bool = False,
+) -> RunPlan:
     """Check the run against this machine and the data.
 
     Args:
         config: of the run.
-        claimed: its directory, if this process has it; `onward check` has not, and only looks.
-        scan: looks at more of the images; called when everything else is in order.
+        splits: of its data set.
+        earlier: the run that it goes on with.
+        scan: reads more of the images; called before the data set is checked.
+        sample: count the images of a sample that others will replace; `train` names those of all files later.
 
     Raises:
         ConfigError: a value that does not fit this machine or the data.
         UserError: data that is not there or cannot be read.
     """
-    if claimed is None:
-        check_run_dir(config)
-    path = existing_run(config, claimed)
-    if path is not None:
-        check_run(config, path)
-        if claimed is None:
-            check_not_running(path)
-    placements = tuple(place(config, count_gpus()))
+    placements = place(config, count_gpus())
     devices = [placement.device for placement in placements]
     check_devices(config, devices)
     _check_compiler(config, devices)
     if config.metrics.enabled:
         check_port(config.metrics)
     check_trackers(config.trackers)
-    if path is not None:
-        check_data(config, RunDir(path))
-    leave_warnings_to_us()
-    _try_own_losses(config)
+    if earlier is not None:
+        check_data(splits, earlier)
+    silence_size_warnings()
+    _try_custom_losses(config)
     notes: list[str] = []
-    scan()
-    broken: list[str] | None = [] if claimed is None else None  # what `train` finds it says itself, of all files
-    num_images = datasets.preflight(config.data, notes, broken)
+    scan(splits)
+    broken: list[str] | None = [] if sample else None
+    num_images = datasets.preflight(splits, notes, broken)
     if broken:
-        notes.append(f"{len(broken)} training images cannot be used, and others stand in for them: {named(broken)}")
-    classes = datasets.count_classes(config.data)
+        notes.append(
+            f"{len(broken)} training images cannot be used, and others stand in for them: {summarized(broken)}"
+        )
+    classes = datasets.count_classes(splits)
     _check_classes(config, classes)
-    tests = _test_images(config, notes)
+    tests = _test_images(config, splits, notes)
     notes += _threads_of_one_process(config, devices)
     plan = StepPlan.of(config, num_images)
     steps = plan.steps_per_epoch, plan.total_steps
-    return Report(num_images, len(broken or ()), classes, tests, placements, *steps, tuple(notes))
+    return RunPlan(num_images, len(broken or ()), classes, tests, placements, *steps, tuple(notes))
 
 
 def _threads_of_one_process(config: Config, devices: list[str]) -> list[str]:
-    """A baseline on one core looks slower than it is beside a pipeline that has one for each of its stages."""
+    """A note that a baseline on one core is no fair comparison with a pipeline that has a core for each stage."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    told = "threads" in config.model_fields_set
-    if config.mode != "end_to_end" or told or config.num_stages == 1 or cores == 1 or set(devices) != {"cpu"}:
+    is_given = "threads" in config.model_fields_set
+    if config.mode != "end_to_end" or is_given or config.num_stages == 1 or cores == 1 or set(devices) != {"cpu"}:
         return []
     return [
         f"mode=end_to_end trains all {config.num_stages} blocks in one process on one thread, where a pipeline has a "
@@ -113,26 +112,26 @@ def _threads_of_one_process(config: Config, devices: list[str]) -> list[str]:
     ]
 
 
-def _test_images(config: Config, notes: list[str]) -> int | None:
-    """How many there are; a note if the linear probe at the end of the run could not be measured on them."""
+def _test_images(config: Config, splits: datasets.Splits, notes: list[str]) -> int | None:
+    """The number of test images; adds a note if the linear probe at the end of the run cannot be measured on them."""
     try:
-        return datasets.preflight_test(config.data, notes if config.evaluation.linear_probe else None)
+        return datasets.preflight_test(splits, notes if config.evaluation.linear_probe else None)
     except UserError as error:
         if config.evaluation.linear_probe:
             notes.append(f"there will be no linear probes: {error}")
         return None
 
 
-def _try_own_losses(config: Config) -> None:
-    """Only where there are any: it takes the seconds that torch needs."""
+def _try_custom_losses(config: Config) -> None:
+    """Try the user's own losses, if there are any: importing torch for it takes seconds."""
     if any(":" in config.stage(index).objective.kind for index in range(1, config.num_stages + 1)):
-        from pipeline.objectives.own_losses import try_own_losses
+        from pipeline.objectives.custom_losses import try_custom_losses
 
-        try_own_losses(config)
+        try_custom_losses(config)
 
 
 def _check_classes(config: Config, classes: int) -> None:
-    """Who uses labels must find some, and a supervised block must end with as many outputs as there are classes."""
+    """Raises where labels are used and there are none, or a supervised block has not one output per class."""
     if not config.uses_labels:
         return
     check_labels(config, classes)
@@ -154,7 +153,7 @@ def _check_classes(config: Config, classes: int) -> None:
 
 
 def _check_compiler(config: Config, devices: list[str]) -> None:
-    """torch.compile writes C++ for a CPU."""
+    """Raises where torch.compile has no C++ compiler, which it needs for a CPU."""
     for index, device in enumerate(devices, 1):
         compiler = os.environ.get("CXX", "g++")
         if device == "cpu" and config.stage(index).precision.compile and shutil.which(compiler) is None:

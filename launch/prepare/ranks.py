@@ -1,4 +1,4 @@
-"""Whether the processes that a launcher started are those of the run, asked before anything is written."""
+"""Whether the processes that a launcher started fit the run, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workers.topology.torchrun import RunGroup
 
 
 def check_torchrun() -> None:
-    """torchrun gives every attempt the same store, with the addresses of the one before in it, unless told not to."""
+    """Raises `UserError` if torchrun would restart with its old store, which holds the addresses of dead processes."""
     if _may_restart() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         raise UserError(
             "torchrun would restart this run with the addresses of the dead processes (--max-restarts, pytorch issue "
@@ -45,7 +45,7 @@ def check_processes(config: Config, group: RunGroup) -> None:
 
 
 def check_alone(config: Config) -> None:
-    """Raises `UserError` if this is one of several processes that nobody introduces to each other, or one too few."""
+    """Raises `UserError` if this is one of several tasks without a rendezvous, or the run needs more processes."""
     count, tasks = len(members(config)), first_number(os.environ.get("SLURM_NTASKS", ""), otherwise=1)
     if "SLURM_PROCID" in os.environ and tasks > 1:
         raise UserError(

@@ -1,6 +1,6 @@
-"""The run directory: everything one run writes, and the only thing that is left of it.
+"""The run directory, into which a run writes everything: claimed, checked and begun before any process starts.
 
-It is made before any process starts, and never shared by two runs: `launch.prepare.run_lock` holds it for one.
+Two runs never share one: `launch.prepare.run_lock` holds it for one of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.config import Config
 from pipeline.config.secrets import has_secrets
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import PRIVATE, USUAL, make_folder
-from pipeline.validation.loading import Reading, dump_config, load_config
+from pipeline.validation.loading import LoadOptions, dump_config, load_config
 from workers.run.files import RunDir, step_numbers, write_text
 from workers.snapshots.manifest import MANIFEST
 
@@ -47,7 +47,7 @@ def check_run_dir(config: Config) -> None:
 
 
 def _is_beginning(path: Path, entries: list[str]) -> bool:
-    """Whether there is only what a start has left that was killed before it had written the configuration."""
+    """Whether it holds only files of a start that was killed before it had written the configuration."""
     run = RunDir(path)
     ours = {run.lock.name, run.logs.name, run.data_index.name}
     others = [name for name in entries if name not in ours and not TEMPORARY.fullmatch(name)]
@@ -55,12 +55,12 @@ def _is_beginning(path: Path, entries: list[str]) -> bool:
 
 
 def claim_run(config: Config, config_name: str, wait: float = 0.0) -> Claim:
-    """Take the directory of a run, before anything in it is read or changed; see `launch.prepare.run_lock`.
+    """Claim the directory of a run, before anything in it is read or changed; see `launch.prepare.run_lock`.
 
     Args:
         config: `config.run_dir` is used if given, else `runs/NAME-YYYYmmdd-HHMMSS`.
         config_name: NAME.
-        wait: seconds in which an earlier process may let go of it.
+        wait: seconds in which an earlier process may release it.
 
     Raises:
         ConfigError: as `check_run_dir`, or another process has it; then nothing was changed.
@@ -105,11 +105,13 @@ def read_config(run: Path) -> Config:
         UserError: there is no run in that folder, its configuration was damaged, or something in it leads out of it.
     """
     check_own(run)
-    return load_config(RunDir(run).config, (), Reading(build=False, run=run))
+    return load_config(RunDir(run).config, (), LoadOptions(build=False, run=run))
 
 
 def check_own(run: Path) -> None:
-    """Whether there is a run. It writes and deletes below its folder: nothing in it may lead elsewhere, or block.
+    """Raises if there is no run, or one that holds links, pipes or the like.
+
+    A run writes and deletes files below its directory: nothing in it may lead elsewhere, or block a reader.
 
     Raises:
         UserError: there is none in that folder, or something in it leads out of it.
@@ -121,10 +123,10 @@ def check_own(run: Path) -> None:
 
 
 def check_no_links(run: Path) -> None:
-    """Whether every folder of a run that we read or write holds nothing but files and folders.
+    """Raises if a folder of a run that we read or write holds anything but files and folders.
 
-    Folders that somebody else made in it, as a tracker of the user's own may, are not looked into; nor is a snapshot,
-    which is passed over if it is not what its manifest says.
+    Folders that somebody else made in it, as a tracker of the user's own may, are not checked; nor are snapshots, which
+    are skipped if they do not match their manifest.
 
     Raises:
         UserError: naming what is a link, a pipe or the like.
@@ -143,8 +145,8 @@ def check_no_links(run: Path) -> None:
             except FileNotFoundError:  # a temporary file of a run that is being trained
                 continue
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                what = "a symbolic link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
-                raise UserError(f"'{path}' is {what}: a run holds its own files only. Replace it by what belongs there")
+                kind = "a symbolic link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
+                raise UserError(f"'{path}' is {kind}: a run holds its own files only. Replace it by what belongs there")
             if stat.S_ISDIR(mode) and (path in ours if folder == run else folder != RunDir(run).snapshots):
                 waiting.append(path)
 
@@ -171,9 +173,9 @@ def _check_writable(path: Path) -> None:
 
 
 def clear_unfinished(run: RunDir) -> None:
-    """Remove what killed processes were writing: half files, and snapshots that no manifest speaks of.
+    """Remove what killed processes were writing: temporary files, and snapshots without a manifest.
 
-    Only for when no process of the run is left.
+    Only to be called when no process of the run is left.
     """
     for steps in step_numbers(run):
         if not (run.snapshot(steps) / MANIFEST).exists():

@@ -1,8 +1,8 @@
-"""Who may write to a run directory: whoever holds its lock, from the first look at it to the end of the last process.
+"""Only one run may write to a run directory: it holds a lock from before the first read to the end of the last process.
 
-The lock is that of an open file, which outlives the process that opened it: the command takes it before anything in
-the folder is read or changed, and hands the open file to the coordinator. A start that fails, or that is refused, takes
-away again what it made, so that the next one finds what this one found.
+The lock belongs to an open file, which outlives the process that opened it: the command takes it before anything in the
+folder is read or changed, and the coordinator inherits the open file. A start that fails, or that is refused, removes
+what it made, so that the next one finds the directory as it was.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from workers.run.files import RunDir
 
 REMEDY = "Give another run_dir=FOLDER"
 LOOK_SECONDS = 0.2
-"""Whoever asks whether a run is being trained holds its lock for a moment: a holder holds it for longer than this."""
+"""A process that only checks whether a run is being trained holds its lock for less than this."""
 POLL_SECONDS = 0.01
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-"""What file systems answer that have no locks, as some mounts of NFS and Lustre."""
+"""Errors of file systems that have no locks, as some mounts of NFS and Lustre."""
 
 
 @dataclass
 class Claim:
-    """A run directory that this process may write to; a context manager that gives it back.
+    """A run directory that this process may write to; a context manager that releases it.
 
-    Left by an exception before `keep`, it removes what has been made since; a run that was there stays as it was.
+    If an exception leaves it before `keep`, it removes what was made since; a run that was there stays as it was.
 
     Args:
         run: the directory.
@@ -70,11 +70,11 @@ class Claim:
         return (problem,) if self.descriptor is None else ()
 
     def keep(self) -> None:
-        """The run has begun: what is in the directory stays, however it ends."""
+        """Keep what is in the directory, however the run ends: it has begun."""
         self._kept = True
 
     def release(self) -> None:
-        """Let go; processes that were given the lock still hold it."""
+        """Release the lock; processes that inherited it still hold it."""
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
@@ -86,12 +86,12 @@ class Claim:
 
 
 def claim(path: Path, new: bool = False, wait: float = 0.0) -> Claim:
-    """Take the run directory `path`, which is made if it is not there.
+    """Claim the run directory `path`, which is made if it is not there.
 
     Args:
         path: of the run.
         new: it must not be there.
-        wait: seconds in which an earlier process may let go of it.
+        wait: seconds in which an earlier process may release it.
 
     Raises:
         ConfigError: another process has it, or it cannot be written.
@@ -121,7 +121,7 @@ def claim(path: Path, new: bool = False, wait: float = 0.0) -> Claim:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 os.close(descriptor)
-                raise _taken(run) from None
+                raise _held_by_another(run) from None
             time.sleep(POLL_SECONDS)
         except OSError as error:
             os.close(descriptor)
@@ -134,7 +134,7 @@ def claim(path: Path, new: bool = False, wait: float = 0.0) -> Claim:
 def check_not_running(path: Path) -> None:
     """Raises `ConfigError` if a process holds the run in `path`."""
     if is_running(RunDir(path)):
-        raise _taken(RunDir(path))
+        raise _held_by_another(RunDir(path))
 
 
 def is_running(run: RunDir) -> bool:
@@ -144,7 +144,7 @@ def is_running(run: RunDir) -> bool:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except PermissionError:  # another user's: the kernel still says who holds it
+    except PermissionError:  # another user's: the kernel still lists who holds it
         return bool(holders(run.lock))
     except FileNotFoundError:
         return False
@@ -155,13 +155,13 @@ def is_running(run: RunDir) -> bool:
 
 
 def _ours(run: RunDir, made: list[Path]) -> list[Path]:
-    """What was made of it by this start: of a run that is there at most its lock."""
+    """What this start made: where a run is there, at most its lock."""
     return [path for path in made if path == run.lock] if run.config.exists() else made
 
 
-def _taken(run: RunDir) -> ConfigError:
-    found = holders(run.lock)
-    by = f" (by {' and '.join(found)})" if found else ""
+def _held_by_another(run: RunDir) -> ConfigError:
+    processes = holders(run.lock)
+    by = f" (by {' and '.join(processes)})" if processes else ""
     return ConfigError("run_dir", f"the run in '{run.path}' is still being trained{by}", "Wait for its end, or stop it")
 
 
@@ -178,7 +178,7 @@ def _make(path: Path, new: bool) -> list[Path]:
 
 
 def _remove(made: list[Path]) -> None:
-    """Files and empty folders, innermost first; somebody else may have come to use the others."""
+    """Remove files and empty folders, innermost first; another process may use the others by now."""
     for path in reversed(made):
         with suppress(OSError):
             path.rmdir() if path.is_dir() else path.unlink()

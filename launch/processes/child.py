@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from launch.processes.fork_client import Forked, ForkServer
 from pipeline.errors import TrainingError
 from pipeline.ordinary_files import open_to_write
+from workers.control.start_messages import StartMessage
 from workers.run.environment import interpreter
-from workers.run.polling import readable
+from workers.run.json_lines import LineReader, read_line, write_line
 
 KILL_SECONDS = 10.0
 """For the kernel to end a process that was killed; one that waits for a dead disk or device may take for ever."""
 
 
+Record = TypeVar("Record", bound=StartMessage)
+
+
+class Start(Protocol):
+    """What a process is started with."""
+
+    @property
+    def run_dir(self) -> str:
+        """Of the run that it belongs to."""
+        ...
+
+    def to_message(self) -> dict[str, Any]:
+        """As JSON has it."""
+        ...
+
+
 class Child:
     """A Python module in a process of its own, started with one JSON object on its standard input.
 
-    More JSON objects may follow, one a line. It may answer in the same way, through a pipe whose number is its first
+    More JSON objects may follow, one per line. It may answer in the same way, through a pipe whose number is its first
     argument. Secrets travel here, never as arguments.
 
     Args:
         module: run as `python -m`.
-        start: the first object.
+        start: the first object, which the process reads by `read_start`.
         environment: of the process.
         log: where its errors go.
         quiet: what it prints goes there too, not to the terminal.
@@ -43,16 +58,17 @@ class Child:
     def __init__(
         self,
         module: str,
-        start: dict[str, Any],
+        start: Start,
         environment: dict[str, str],
         log: Path,
+        *,
         quiet: bool = False,
         server: ForkServer | None = None,
         held: Sequence[int] = (),
     ) -> None:
         self._reader, answers = os.pipe()
         orders, self._writer = os.pipe()
-        self._heard = b""
+        self._answers = LineReader(self._reader)
         self.process: subprocess.Popen[bytes] | Forked
         try:
             with open_to_write(log, log.parent.parent) as file:
@@ -60,42 +76,32 @@ class Child:
                 if server is None:
                     self.process = _new_interpreter(module, environment, streams, answers, held)
                 else:
-                    title = f"onward {module} {log.stem} {start['run_dir']}"
+                    title = f"onward {module} {log.stem} {start.run_dir}"
                     self.process = server.start(module, title, environment, (*streams, answers, *held))
         finally:
             os.close(answers)
             os.close(orders)
-        self.tell(start)
+        self.send(start.to_message())
 
-    def tell(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         """Send one object; nothing happens if the process has gone."""
-        data = json.dumps(message).encode() + b"\n"
         with contextlib.suppress(OSError):
-            while data:
-                data = data[os.write(self._writer, data) :]
+            write_line(self._writer, message)
 
-    def words(self, timeout: float = 0.0) -> list[Any]:
+    def messages(self, timeout: float = 0.0) -> list[dict[str, Any]]:
         """The objects that the process has sent since the last call; waits `timeout` seconds for the first."""
-        deadline = time.monotonic() + timeout
-        while b"\n" not in self._heard:
-            ready = readable([self._reader], max(deadline - time.monotonic(), 0.0))
-            piece = os.read(self._reader, 65536) if ready else b""
-            if not piece:
-                return []
-            self._heard += piece
-        *lines, self._heard = self._heard.split(b"\n")
-        return [json.loads(line) for line in lines]
+        return self._answers.read(timeout)
 
-    def first_word(self, timeout: float) -> Any:
+    def first_message(self, timeout: float) -> dict[str, Any]:
         """The object that the process announces itself with.
 
         Raises:
             TrainingError: it ended, or said nothing in time.
         """
-        words = self.words(timeout)
-        if not words:
+        messages = self.messages(timeout)
+        if not messages:
             raise TrainingError("the coordinator did not start; see logs/coordinator.log")
-        return words[0]
+        return messages[0]
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code; it is killed if it is still there after `timeout` seconds."""
@@ -144,26 +150,22 @@ def ended(code: int) -> str:
     return f"its process ended with exit code {code}"
 
 
-def first_line() -> Any:
-    """The object that this process was started with. Byte by byte: what follows belongs to `hear_parent`."""
-    line = b""
-    while not line.endswith(b"\n"):
-        piece = os.read(0, 1)
-        if not piece:
-            raise SystemExit("this module is started by 'onward train' or torchrun, not by hand")
-        line += piece
-    return json.loads(line)
+def read_start(form: type[Record]) -> Record:
+    """What this process was started with; what follows on its standard input is left for `listen_to_parent`."""
+    try:
+        return form.from_message(read_line(0))
+    except EOFError:
+        raise SystemExit("this module is started by 'onward train' or torchrun, not by hand") from None
 
 
-def hear_parent(heard: Callable[[Any], None], orphaned: Callable[[], None]) -> None:
-    """From a thread: `heard` gets every further object, `orphaned` is called when the parent has gone."""
+def listen_to_parent(received: Callable[[dict[str, Any]], None], orphaned: Callable[[], None]) -> None:
+    """From a thread: `received` gets every further object, `orphaned` is called when the parent has gone."""
 
-    def hear() -> None:
-        rest = b""
-        while piece := os.read(0, 4096):
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
-                heard(json.loads(line))
+    def listen() -> None:
+        reader = LineReader(0)
+        while not reader.closed:
+            for message in reader.read(None):
+                received(message)
         orphaned()
 
-    threading.Thread(target=hear, name="parent", daemon=True).start()
+    threading.Thread(target=listen, name="parent", daemon=True).start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import queue
@@ -20,11 +19,13 @@ import torch
 
 from launch.failure import FailureRecorder, record_failure
 from launch.prepare.run_dir import read_config
-from launch.processes.child import first_line, hear_parent
+from launch.processes.child import listen_to_parent, read_start
 from workers.control.failures import FailureReport, raise_interrupted
+from workers.control.start_messages import CoordinatorStart
 from workers.coordinator.coordinator import Coordinator
 from workers.observing.terminal.console import Terminal
 from workers.run.files import RunDir, remove_temporaries
+from workers.run.json_lines import write_line
 from workers.run.keys import remove_key
 from workers.run.logs import log_to_stderr
 from workers.run.signals import leave_signals
@@ -48,11 +49,11 @@ class Parent:
 
     def announce(self, control: str | tuple[str, int]) -> None:
         """See `Supervisor.announce`."""
-        self._tell({"control": control})
+        write_line(self._answers, {"control": control})
 
     def restart(self, names: list[str]) -> None:
         """See `Supervisor.restart`."""
-        self._tell({"restart": names})
+        write_line(self._answers, {"restart": names})
 
     def beat(self, seconds: float) -> None:
         """Give a sign of life again and again, from a thread."""
@@ -60,7 +61,7 @@ class Parent:
         def tell() -> None:
             with suppress(OSError):  # nobody listens any more
                 while True:
-                    self._tell({"beat": True})
+                    write_line(self._answers, {"beat": True})
                     time.sleep(seconds)
 
         threading.Thread(target=tell, name="pulse", daemon=True).start()
@@ -76,36 +77,33 @@ class Parent:
             found.append(self._notes.get())
         return found
 
-    def _tell(self, word: dict[str, Any]) -> None:
-        os.write(self._answers, json.dumps(word).encode() + b"\n")
-
 
 def main(answers: int) -> int:
     """Coordinate one run; returns the exit code."""
-    start: dict[str, Any] = first_line()
+    start = read_start(CoordinatorStart)
     try:
         return _coordinate(start, answers)
     finally:
         _forget_key(start)  # so does the parent, unless it was killed
 
 
-def _coordinate(start: dict[str, Any], answers: int) -> int:
-    run = RunDir(Path(start["run_dir"]))
+def _coordinate(start: CoordinatorStart, answers: int) -> int:
+    run = RunDir(Path(start.run_dir))
     config = read_config(run.path)
     log_to_stderr()
     parent = Parent(answers)
-    if start["beat"]:
-        parent.beat(start["beat"])
+    if start.heartbeat_seconds:
+        parent.beat(start.heartbeat_seconds)
     asking = leave_signals(config)
     for number in asking:
         signal.signal(number, lambda n, frame: _first_signal(parent, asking))
     logging.info("%s: process %d", COORDINATOR, os.getpid())
     meeting, terminal, failure_recorder = _meeting(start), Terminal.of_process(), FailureRecorder(run, COORDINATOR)
-    device = torch.device(start["device"])
+    device = torch.device(start.device)
     coordinator = Coordinator(
-        config, run, meeting, device, terminal, parent, start["start_step"], failed=failure_recorder.failed
+        config, run, meeting, device, terminal, parent, start.start_step, failed=failure_recorder.failed
     )
-    hear_parent(parent.hear, lambda: _orphaned(coordinator, run, start))
+    listen_to_parent(parent.hear, lambda: _orphaned(coordinator, run, start))
     try:
         coordinator.run()
     except BaseException as error:
@@ -113,19 +111,18 @@ def _coordinate(start: dict[str, Any], answers: int) -> int:
     return 0
 
 
-def _forget_key(start: dict[str, Any]) -> None:
+def _forget_key(start: CoordinatorStart) -> None:
     """Remove the private folder of one host, or the key that several share."""
-    if start["private_dir"]:
-        shutil.rmtree(start["private_dir"], ignore_errors=True)
+    if start.private_dir:
+        shutil.rmtree(start.private_dir, ignore_errors=True)
     else:
-        remove_key(RunDir(Path(start["run_dir"])).key)
+        remove_key(RunDir(Path(start.run_dir)).key)
 
 
-def _meeting(start: dict[str, Any]) -> Rendezvous:
-    if not start["host"]:
-        return Rendezvous.on_one_host(start["private_dir"])
-    host = start["host"]
-    return Rendezvous("", bytes.fromhex(start["key"]), "env://", (host, 0), start["store"], host)
+def _meeting(start: CoordinatorStart) -> Rendezvous:
+    if not start.host:
+        return Rendezvous.on_one_host(start.private_dir)
+    return Rendezvous("", bytes.fromhex(start.key), "env://", (start.host, 0), start.store, start.host)
 
 
 def _first_signal(parent: Parent, asking: Sequence[int]) -> None:
@@ -135,8 +132,8 @@ def _first_signal(parent: Parent, asking: Sequence[int]) -> None:
     parent.hear({"type": "leave"})
 
 
-def _orphaned(coordinator: Coordinator, run: RunDir, start: dict[str, Any]) -> None:
-    parent, cause = start["parent"], "its process ended without a word"
+def _orphaned(coordinator: Coordinator, run: RunDir, start: CoordinatorStart) -> None:
+    parent, cause = start.parent, "its process ended without a word"
     if coordinator.monitor is not None:
         coordinator.monitor.report_loss_of(parent, cause)
 

@@ -16,6 +16,7 @@ from typing import Self
 from launch.processes.fork_server import MESSAGE_BYTES
 from pipeline.errors import TrainingError
 from pipeline.ordinary_files import open_to_write
+from workers.control.start_messages import ForkOrder
 from workers.run.environment import interpreter
 from workers.run.polling import readable
 
@@ -125,14 +126,14 @@ class ForkServer:
             self._launch()
         # What the server has anyway need not be sent: environments are larger than a message may be.
         changes = {name: value for name, value in environment.items() if self._environment.get(name) != value}
-        gone = [name for name in self._environment if name not in environment]
-        order = {"module": module, "title": title, "changes": changes, "gone": gone}
+        gone = tuple(name for name in self._environment if name not in environment)
+        order = json.dumps(ForkOrder(module=module, title=title, changes=changes, gone=gone).to_message()).encode()
         try:
-            socket.send_fds(self._orders, [json.dumps(order).encode()], streams)
+            socket.send_fds(self._orders, [order], streams)
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
                 raise TrainingError(
-                    f"no process could be started: its environment differs by {len(json.dumps(order))} bytes from ours"
+                    f"no process could be started: its environment differs by {len(order)} bytes from ours"
                 ) from None  # any other error: the server is found gone below
         deadline = time.monotonic() + START_SECONDS
         while not self._born:

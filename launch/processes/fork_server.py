@@ -17,11 +17,11 @@ import runpy
 import signal
 import socket
 import sys
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 from setproctitle import setproctitle
 
+from workers.control.start_messages import ForkOrder
 from workers.run.polling import readable
 from workers.run.signals import WARNINGS
 
@@ -39,26 +39,7 @@ STREAMS = 5
 """At most so many descriptors come with an order: standard input, output and error, the pipe of the answers, a lock."""
 
 
-@dataclass(frozen=True)
-class Order:
-    """A process to start.
-
-    Args:
-        module: what it runs, as `python -m` would.
-        title: what `ps` shows.
-        changes: what is other in its environment than in the server's.
-        gone: what is not in it.
-        streams: standard input, output and error, where it answers, and what it only keeps open.
-    """
-
-    module: str
-    title: str
-    changes: dict[str, str]
-    gone: tuple[str, ...]
-    streams: tuple[int, ...]
-
-
-def serve(orders: socket.socket) -> Order | None:
+def serve(orders: socket.socket) -> ForkOrder | None:
     """Fork for every order until the other end closes; the order, in the forked process, and None in the server."""
     awake, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -93,7 +74,7 @@ def serve(orders: socket.socket) -> Order | None:
             _say(orders, {"started": pid})
 
 
-def run_as(order: Order) -> None:
+def run_as(order: ForkOrder) -> None:
     """Turn the forked process into the one that was ordered: a session, streams and an environment of its own."""
     os.setsid()
     answers = order.streams[3]
@@ -108,12 +89,11 @@ def run_as(order: Order) -> None:
     runpy.run_module(order.module, run_name="__main__", alter_sys=True)
 
 
-def _next_order(orders: socket.socket) -> Order | None:
+def _next_order(orders: socket.socket) -> ForkOrder | None:
     data, streams, _, _ = socket.recv_fds(orders, MESSAGE_BYTES, STREAMS)
     if not data:
         return None
-    order: dict[str, Any] = json.loads(data)
-    return Order(order["module"], order["title"], order["changes"], tuple(order["gone"]), tuple(streams))
+    return replace(ForkOrder.from_message(json.loads(data)), streams=tuple(streams))
 
 
 def _reap(orders: socket.socket) -> None:

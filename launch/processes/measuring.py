@@ -1,4 +1,4 @@
-"""What is left to do for a run that was ended while its blocks were measured, in a process like the one that ended."""
+"""Measures, in a new process, the blocks of a run that was ended after its training and before it was measured."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ import subprocess
 import sys
 from pathlib import Path
 
-from launch.errors import EXIT_INTERRUPTED, tell
+from launch.errors import EXIT_INTERRUPTED, report_error
 from launch.prepare.placement import count_gpus, place
+from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.run_dir import read_config
 from launch.processes.child import ended
-from pipeline.config import Config
 from pipeline.errors import TrainingError
 from workers.observing.terminal.console import Terminal
 from workers.run.environment import PREPARED, interpreter, process_environment, without_launcher
 from workers.run.files import RunDir
 
 
-def measure_in_a_process(config: Config, run: RunDir) -> int:
-    """Measure the run, which has been trained, and complete its report; returns the exit code.
+def finish(prepared: PreparedRun) -> int:
+    """Measure a run that has been trained to its end, if that is left to do; returns the exit code.
 
     Raises:
         TrainingError: the process was killed.
     """
+    run = prepared.run
+    if not prepared.unmeasured:
+        return 0
     run.failure.unlink(missing_ok=True)
-    environment = {**without_launcher(process_environment(config.threads)), PREPARED: str(run.path)}
+    environment = {**without_launcher(process_environment(prepared.config.threads)), PREPARED: str(run.path)}
     command = interpreter("launch.processes.measuring", str(run.path))
     code = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
     if code < 0:
@@ -46,10 +49,10 @@ def main() -> int:
         set_up_compute(config)
         device = torch.device(place(config, count_gpus())[0].device)
         measure_the_rest(config, run, device, Terminal.of_process())
-    except KeyboardInterrupt:  # whoever started it says so
+    except KeyboardInterrupt:  # the process that started it prints that
         return EXIT_INTERRUPTED
     except Exception as error:
-        return tell(error)
+        return report_error(error)
     return 0
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from launch.prepare.run_dir import read_config
-from launch.processes.child import first_line, hear_parent
+from launch.processes.child import listen_to_parent, read_start
+from workers.control.start_messages import StageStart
 from workers.run.files import RunDir, remove_temporaries
 from workers.run.logs import log_to_stderr
 from workers.topology.members import members
@@ -16,9 +16,9 @@ from workers.topology.members import members
 
 def main() -> int:
     """Train what this process is for; returns the exit code."""
-    start: dict[str, Any] = first_line()
-    run = RunDir(Path(start["run_dir"]))
-    hear_parent(lambda message: None, lambda: _orphaned(run))
+    start = read_start(StageStart)
+    run = RunDir(Path(start.run_dir))
+    listen_to_parent(lambda message: None, lambda: _orphaned(run))
     log_to_stderr()
     import torch
 
@@ -26,9 +26,9 @@ def main() -> int:
     from workers.topology.rendezvous import Rendezvous
 
     config = read_config(run.path)
-    member = members(config)[start["rank"]]
-    meeting = Rendezvous.on_one_host(start["private_dir"])
-    return 0 if run_member(config, run, meeting, member, torch.device(start["device"])) else 1
+    member = members(config)[start.rank]
+    meeting = Rendezvous.on_one_host(start.private_dir)
+    return 0 if run_member(config, run, meeting, member, torch.device(start.device)) else 1
 
 
 def _orphaned(run: RunDir) -> None:

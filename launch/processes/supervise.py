@@ -1,38 +1,40 @@
-"""One attempt at a pipelined run on this host: starts its processes, restarts some, and sees that all of them end."""
+"""One attempt at a pipelined run on this host: starts its processes, restarts some, and makes sure that all end."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from launch.failure import exit_code, write_failure
-from launch.prepare.placement import count_gpus, member_devices
+from launch.prepare.placement import device_of
+from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.run_dir import clear_unfinished
 from launch.processes.child import Child, ended
 from launch.processes.fork_client import ForkServer
 from pipeline.config import Config
 from pipeline.errors import UserError
 from workers.control.failures import FailureReport
-from workers.coordinator.health import Slept, no_sign_of_life
+from workers.control.start_messages import CoordinatorStart, StageStart
+from workers.coordinator.health import no_sign_of_life
 from workers.links.wire import MAX_UNIX_PATH
 from workers.observing.terminal.verbosity import detail, recover
 from workers.run.environment import PREPARED, process_environment, without_launcher
 from workers.run.files import RunDir
 from workers.run.keys import write_key
 from workers.run.private import make_private, temporary_places
+from workers.run.suspension import SuspensionDetector
 from workers.topology.members import COORDINATOR, KEY_FILE, TrainingProcess, members
 
 NAME_BYTES = 50
-"""Of a path to a socket, for the folder of a run and the longest name in it."""
+"""Bytes of a path to a socket that are reserved for the folder of a run and the longest name in it."""
 POLL_SECONDS = 0.02
 LEAVE_SECONDS = 15.0
-"""After the coordinator has ended, the others see it and end; what is left after this is killed."""
+"""After the coordinator has ended, the others notice it and end; those that are left after this time are killed."""
 
 
 @dataclass
@@ -43,22 +45,16 @@ class Stop:
 
 
 class Supervision:
-    """The processes of one attempt; a context manager, at whose end none of them is left.
+    """The processes of one attempt; a context manager that ends all of them.
 
     Args:
-        config: of the run.
-        run: where it writes.
-        start_step: the first step to train.
+        prepared: the run; the coordinator holds its lock too.
         server: forks the processes; started with `run_environment`.
-        held: the lock of the run, which the coordinator holds too.
     """
 
-    def __init__(
-        self, config: Config, run: RunDir, start_step: int, server: ForkServer, held: Sequence[int] = ()
-    ) -> None:
-        self.config, self.run, self.start_step, self._server, self._held = config, run, start_step, server, held
-        self._everyone = {member.name: member for member in members(config)}
-        self._devices = member_devices(config, count_gpus())
+    def __init__(self, prepared: PreparedRun, server: ForkServer) -> None:
+        self.config, self.run, self._prepared, self._server = prepared.config, prepared.run, prepared, server
+        self._everyone = {member.name: member for member in members(self.config)}
         self._children: dict[str, Child] = {}
         self._told: set[Child] = set()
         """Whose end the coordinator knows of; not by number, for numbers come again."""
@@ -70,21 +66,25 @@ class Supervision:
     def __enter__(self) -> Self:
         self._private = make_private_dir()
         self._environment = run_environment(self.config, self.run)
-        start = {
-            "run_dir": str(self.run.path.absolute()),
-            "private_dir": self._private,
-            "host": "",
-            "device": self._devices[0],
-            "start_step": self.start_step,
-            "parent": "onward train",
-            "beat": min(1.0, self.config.hang_timeout / 4),
-        }
+        start = CoordinatorStart(
+            run_dir=str(self.run.path.absolute()),
+            private_dir=self._private,
+            device=device_of(members(self.config)[0], self._prepared.placements),
+            start_step=self._prepared.start_step,
+            parent="onward train",
+            heartbeat_seconds=min(1.0, self.config.hang_timeout / 4),
+        )
         log = self.run.log(COORDINATOR)
         with ExitStack() as undo:
             undo.callback(clear_unfinished, self.run)
             undo.callback(shutil.rmtree, self._private, ignore_errors=True)
             self._coordinator = Child(
-                "launch.processes.coordinator_main", start, self._environment, log, server=self._server, held=self._held
+                "launch.processes.coordinator_main",
+                start,
+                self._environment,
+                log,
+                server=self._server,
+                held=self._prepared.lock,
             )
             undo.callback(self._coordinator.close)
             undo.callback(self._close_children)
@@ -101,10 +101,10 @@ class Supervision:
 
     def follow(self, stop: Stop) -> int:
         """Until the run has ended; the coordinator's exit code."""
-        passed_on, slept = False, Slept(min(2.0, self.config.hang_timeout / 2))
+        passed_on, slept = False, SuspensionDetector(min(2.0, self.config.hang_timeout / 2))
         while self._coordinator.process.poll() is None:
             if stop.asked and not passed_on:
-                self._coordinator.tell({"type": "leave"})
+                self._coordinator.send({"type": "leave"})
                 passed_on = True
             if stop.asked > 1:
                 return self._ended_with(FailureReport(COORDINATOR, None, "interrupted", "interrupted at once"))
@@ -131,25 +131,25 @@ class Supervision:
 
     def _obey(self) -> None:
         """Do what the coordinator asks for."""
-        for word in self._coordinator.words():
+        for message in self._coordinator.messages():
             self._heard = time.monotonic()
-            for name in word.get("restart", ()):
+            for name in message.get("restart", ()):
                 self._children[name].close()
                 self._start(self._everyone[name])
 
     def _start(self, member: TrainingProcess) -> str:
         """Start its process; where that is, in words."""
-        start: dict[str, Any] = {
-            "run_dir": str(self.run.path.absolute()),
-            "private_dir": self._private,
-            "rank": member.rank,
-            "device": self._devices[member.rank],
-        }
+        start = StageStart(
+            run_dir=str(self.run.path.absolute()),
+            private_dir=self._private,
+            rank=member.rank,
+            device=device_of(member, self._prepared.placements),
+        )
         environment = {**self._environment, "RANK": str(member.rank), "LOCAL_RANK": str(member.rank)}
         log = self.run.log(member.log_name)
-        child = Child("launch.processes.stage_main", start, environment, log, True, self._server)
+        child = Child("launch.processes.stage_main", start, environment, log, quiet=True, server=self._server)
         self._children[member.name] = child
-        return f"process {child.process.pid} on {start['device']}, log {log}"
+        return f"process {child.process.pid} on {start.device}, log {log}"
 
     def _close_children(self) -> None:
         for child in self._children.values():
@@ -160,7 +160,7 @@ class Supervision:
             code = child.process.poll()
             if code and child not in self._told:
                 self._told.add(child)
-                self._coordinator.tell({"type": "gone", "who": name, "cause": ended(code)})
+                self._coordinator.send({"type": "gone", "who": name, "cause": ended(code)})
 
     def _await_the_rest(self) -> None:
         deadline = time.monotonic() + LEAVE_SECONDS
@@ -169,23 +169,23 @@ class Supervision:
 
 
 def run_environment(config: Config, run: RunDir) -> dict[str, str]:
-    """What every process of a run finds in its environment."""
+    """The environment of every process of a run."""
     return {**without_launcher(process_environment(config.threads)), PREPARED: str(run.path), **LOOPBACK}
 
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-"""On one host no library shall listen on anything else."""
+"""On one host every library listens on the loopback interface only."""
 
 
 def make_private_dir() -> str:
-    """A folder that only this user can enter, with the key that authenticates the run's connections."""
+    """A new folder that only this user can enter, with the key that authenticates the connections of the run."""
     private = _short_dir()
     write_key(Path(private) / KEY_FILE)
     return private
 
 
 def _short_dir() -> str:
-    """A new folder with mode 0700, which nobody can exchange, and whose path is short enough for sockets in it.
+    """A new folder with mode 0700, which no other user can replace, with a path short enough for sockets in it.
 
     Raises:
         UserError: there is none.

@@ -1,8 +1,9 @@
 """What torchrun starts on every rank: `torchrun --nproc-per-node=PROCESSES -m launch.train CONFIG [key=value ...]`.
 
-There is one process a stage, or one a replica of a stage, in the order of the stages; each uses the GPU of its local
-rank. Rank 0 prepares the run (configuration, run directory, key), starts the coordinator as its child and tells the
-other ranks where to meet. Without torchrun this module runs the whole network serially in one process.
+There is one process per stage, or one per replica of a stage, in the order of the stages; each uses the GPU of its
+local rank. Rank 0 prepares the run (configuration, run directory, key), starts the coordinator as its child and
+announces to the other ranks where to meet. Without torchrun this module trains the whole network serially in one
+process.
 """
 
 from __future__ import annotations
@@ -16,18 +17,21 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
-from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, tell
+from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, print_error, report_error
 from launch.failure import FailureRecorder, in_words, read_failure, record_failure
-from launch.prepare.placement import count_gpus, member_devices, place
+from launch.prepare.placement import count_gpus, device_of, place
+from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.ranks import check_torchrun
+from launch.processes.announcement import Announcement, UntrustedAnnouncementError, verify
 from launch.processes.child import Child, ended
-from launch.processes.rank_run import NothingToDo, own_config, prepared_run
-from launch.processes.rank_word import NotOfRankZeroError, Prepared, believe
+from launch.processes.measuring import finish
+from launch.processes.rank_run import own_config, rank_run
 from launch.processes.supervise import make_private_dir
 from pipeline.config import Config
 from pipeline.errors import OnwardError
 from pipeline.ordinary_files import open_to_write
 from workers.control.failures import FailureReport, Interrupted, raise_interrupted
+from workers.control.start_messages import CoordinatorStart
 from workers.links.wire import in_address
 from workers.observing.terminal.safe_stream import open_standard_streams, survive_lost_output
 from workers.observing.terminal.verbosity import detail, say, take_flags
@@ -53,7 +57,7 @@ from workers.topology.torchrun import RunGroup, join_group, under_torchrun
 COORDINATOR_SECONDS = 60.0
 """The coordinator must have opened the data set within this."""
 LEAVE_SECONDS = 15.0
-"""How long a stage that failed waits for the coordinator to have written down why."""
+"""How long a stage that failed waits until the coordinator has recorded why."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,30 +68,27 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         arguments = take_flags(sys.argv[1:] if arguments is None else arguments)
         if not under_torchrun():
-            with ExitStack() as stack:
-                try:
-                    config, run, start_step, _ = prepared_run(arguments, stack)
-                except NothingToDo as end:
-                    return end.measured()
-                code = _serial(config, run, start_step)
-            if PREPARED not in os.environ:  # the command line does it itself
-                _say_trace(run)
+            with rank_run(arguments) as prepared:
+                code = finish(prepared) if prepared.finished else _serial(prepared)
+            if PREPARED not in os.environ and not prepared.finished:  # the command line does this itself
+                _merge_traces(prepared.run)
             return code
         check_torchrun()
         leave_with_parent()
         group = join_group(START_SECONDS)
         return _lead(group, arguments) if group.rank == 0 else _follow(group, arguments)
     except Interrupted:
-        return tell(KeyboardInterrupt())
+        return report_error(KeyboardInterrupt())
     except (Exception, KeyboardInterrupt) as error:
-        return tell(error)
+        return report_error(error)
 
 
-def _serial(config: Config, run: RunDir, start_step: int) -> int:
+def _serial(prepared: PreparedRun) -> int:
     from workers.observing.terminal.console import Terminal
     from workers.serial_run import run_serial
 
-    devices = [placement.device for placement in place(config, count_gpus())]
+    config, run, start_step = prepared.config, prepared.run, prepared.start_step
+    devices = [placement.device for placement in prepared.placements]
     failure_recorder = FailureRecorder(run, "the serial run")
     try:
         run_serial(config, run, devices, Terminal.of_process(), start_step, failure_recorder.failed)
@@ -96,8 +97,8 @@ def _serial(config: Config, run: RunDir, start_step: int) -> int:
     return 0
 
 
-def _say_trace(run: RunDir) -> None:
-    """Join what the processes have recorded, if anything."""
+def _merge_traces(run: RunDir) -> None:
+    """Merge the traces of the processes, if there are any."""
     for note in merge_trace(run):
         say(note, important=True)
 
@@ -105,25 +106,28 @@ def _say_trace(run: RunDir) -> None:
 def _lead(group: RunGroup, arguments: list[str]) -> int:
     """Rank 0: prepare, start the coordinator, train its stages, wait for the coordinator."""
     terminal = os.dup(2)
-    # torchrun ends all ranks when one has failed: what is made from here on must be taken away again.
+    # torchrun ends all ranks when one has failed: what is made from here on must be removed again.
     for number in (signal.SIGTERM, signal.SIGINT, PARENT_GONE, *WARNINGS):
         signal.signal(number, raise_interrupted)
     with ExitStack() as stack:
         try:
-            config, run, start_step, held = prepared_run(arguments, stack, group)
-            coordinator, prepared, key = _start_coordinator(group, config, run, start_step, held, stack)
-        except (OnwardError, NothingToDo) as reason:
-            group.publish_last("run", {"run_dir": "", "finished": isinstance(reason, NothingToDo)})
-            if isinstance(reason, NothingToDo):
-                return reason.measured()
+            prepared = stack.enter_context(rank_run(arguments, group))
+            if not prepared.finished:
+                coordinator, announcement, key = _start_coordinator(group, prepared, stack)
+        except OnwardError:
+            group.publish_last("run", {"run_dir": "", "finished": False})
             raise
-        group.publish("run", prepared.sealed(key))
-        finished = _train(group, config, run, prepared.meeting(key))
+        if prepared.finished:
+            group.publish_last("run", {"run_dir": "", "finished": True})
+            return finish(prepared)
+        run = prepared.run
+        group.publish("run", announcement.signed(key))
+        finished = _train(group, prepared.config, run, announcement.rendezvous(key))
         try:
             code = coordinator.wait(None if finished else LEAVE_SECONDS)
         except Interrupted:
             code = coordinator.wait(LEAVE_SECONDS)
-        _say_trace(run)
+        _merge_traces(run)
         if code < 0 and not run.failure.exists():
             record_failure(run, FailureReport(COORDINATOR, None, "died", ended(code)))
         failure = read_failure(run)
@@ -133,25 +137,27 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
 
 
 def _follow(group: RunGroup, arguments: list[str]) -> int:
-    """Any other rank: train the stages of its own configuration, where rank 0 says."""
-    said: list[str] = []
+    """Any other rank: train the stages of its own configuration, in the run that rank 0 announces."""
+    warned = False
 
-    def believed(word: dict[str, Any]) -> _Joined | None:
-        if not word.get("run_dir"):
-            return None, bool(word.get("finished"))
+    def verified(message: dict[str, Any]) -> _Joined | None:
+        nonlocal warned
+        if not message.get("run_dir"):
+            return None, bool(message.get("finished"))
         config, _ = own_config(arguments)
         try:
-            run, prepared, key = believe(word, config)
-        except NotOfRankZeroError as lie:
-            if not said:
-                said.append(f"rank {group.rank}: passed over a word in torchrun's store that is not of rank 0 ({lie})")
-                print(said[0], file=sys.stderr)
+            run, announcement, key = verify(message, config)
+        except UntrustedAnnouncementError as reason:
+            if not warned:
+                problem = f"ignored an announcement in torchrun's store that is not of rank 0 ({reason})"
+                print_error(f"rank {group.rank}: {problem}")
+            warned = True
             return None
-        return (config.model_copy(update={"run_dir": str(run.path)}), run, prepared.meeting(key)), True
+        return (config.model_copy(update={"run_dir": str(run.path)}), run, announcement.rendezvous(key)), True
 
-    joined, finished = group.look_up_until("run", START_SECONDS, believed)
+    joined, finished = group.look_up_until("run", START_SECONDS, verified)
     if joined is None:
-        return 0 if finished else EXIT_BAD_INPUT  # rank 0 has said why
+        return 0 if finished else EXIT_BAD_INPUT  # rank 0 has printed why
     return 0 if _train(group, *joined) else EXIT_FAILED
 
 
@@ -159,9 +165,8 @@ _Joined = tuple[tuple[Config, RunDir, Rendezvous] | None, bool]
 """The run that a rank has joined, or None and whether it had been trained."""
 
 
-def _start_coordinator(
-    group: RunGroup, config: Config, run: RunDir, start_step: int, held: tuple[int, ...], stack: ExitStack
-) -> tuple[Child, Prepared, bytes]:
+def _start_coordinator(group: RunGroup, prepared: PreparedRun, stack: ExitStack) -> tuple[Child, Announcement, bytes]:
+    config, run = prepared.config, prepared.run
     private, host, store = "", "", ""
     if group.on_one_host:
         private = make_private_dir()
@@ -171,51 +176,56 @@ def _start_coordinator(
         stack.callback(remove_key, run.key)
         key, host = write_key(run.key), os.environ["MASTER_ADDR"]
         store = f"tcp://{in_address(host)}:{os.environ['MASTER_PORT']}"
-    start = {
-        "run_dir": str(run.path.absolute()),
-        "private_dir": private,
-        "key": key,
-        "host": host,
-        "store": store,
-        "device": _device(group, config, members(config)[0]),
-        "start_step": start_step,
-        "beat": 0,  # torchrun's processes do not listen: a coordinator that is stopped costs them `link.timeout`
-        "parent": members(config)[0].name,
-    }
+    run_dir = str(run.path.absolute())
+    start = CoordinatorStart(
+        run_dir=run_dir,
+        private_dir=private,
+        key=key,
+        host=host,
+        store=store,
+        device=_device(group, config, members(config)[0]),
+        start_step=prepared.start_step,
+        heartbeat_seconds=0,  # nobody listens under torchrun: a hung coordinator is noticed after `link.timeout`
+        parent=members(config)[0].name,
+    )
     child = Child(
-        "launch.processes.coordinator_main", start, process_environment(config.threads), run.log(COORDINATOR), held=held
+        "launch.processes.coordinator_main",
+        start,
+        process_environment(config.threads),
+        run.log(COORDINATOR),
+        held=prepared.lock,
     )
     stack.callback(child.close)
-    word = child.first_word(COORDINATOR_SECONDS)
-    return child, Prepared(str(run.path.absolute()), private, store, word["control"]), bytes.fromhex(key)
+    control = child.first_message(COORDINATOR_SECONDS)["control"]
+    return child, Announcement(run_dir, private, store, control), bytes.fromhex(key)
 
 
-def _train(group: RunGroup, config: Config, run: RunDir, meeting: Rendezvous) -> bool:
-    member = members(config)[group.rank]
-    where = f"process {os.getpid()} of {platform.node()} on {_device(group, config, member)}"
-    detail(f"{member.name}: {where}, log {run.log(member.log_name).absolute()}")
-    _log_to(run.log(member.log_name))
+def _train(group: RunGroup, config: Config, run: RunDir, rendezvous: Rendezvous) -> bool:
+    process = members(config)[group.rank]
+    description = f"process {os.getpid()} of {platform.node()} on {_device(group, config, process)}"
+    detail(f"{process.name}: {description}, log {run.log(process.log_name).absolute()}")
+    _log_to(run.log(process.log_name))
     import torch
 
     from workers.stage.process import run_member
 
-    finished = run_member(config, run, meeting, member, torch.device(_device(group, config, member)))
+    finished = run_member(config, run, rendezvous, process, torch.device(_device(group, config, process)))
     if group.rank == 0:
         for number in leave_signals(config):
             signal.signal(number, raise_interrupted)
     return finished
 
 
-def _device(group: RunGroup, config: Config, member: TrainingProcess) -> str:
-    """On one host as `onward check` prints it; on several, the GPU of the local rank."""
+def _device(group: RunGroup, config: Config, process: TrainingProcess) -> str:
+    """On one host the device that `onward check` prints; on several, the GPU of the local rank."""
     if group.on_one_host:
-        return member_devices(config, count_gpus())[member.rank]
-    asked = config.stage(member.stages[0]).device
-    return f"cuda:{group.local_rank}" if asked in ("auto", "cuda") and count_gpus() else asked.replace("auto", "cpu")
+        return device_of(process, place(config, count_gpus()))
+    wanted = config.stage(process.stages[0]).device
+    return f"cuda:{group.local_rank}" if wanted in ("auto", "cuda") and count_gpus() else wanted.replace("auto", "cpu")
 
 
 def _log_to(path: Path) -> None:
-    """From here on everything this process prints goes to its own log; the terminal is the coordinator's."""
+    """Redirect everything that this process prints to its own log: only the coordinator prints to the terminal."""
     with open_to_write(path, path.parent.parent) as log:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -225,7 +235,7 @@ def _log_to(path: Path) -> None:
 
 
 def _with_allocator() -> None:
-    """Start over with the allocator's settings, which count only from a process's start; torchrun sets none."""
+    """Start this process anew with the allocator's settings, which are read only at the start; torchrun sets none."""
     if not ALLOCATOR.keys() <= os.environ.keys():
         threads = first_number(os.environ.get("OMP_NUM_THREADS", ""), otherwise=1)
         os.execve(sys.executable, interpreter("launch.train", *sys.argv[1:]), process_environment(threads))
@@ -235,7 +245,7 @@ def rank() -> NoReturn:
     """Run this rank as the whole of its process, and end it."""
     open_standard_streams()
     _with_allocator()
-    # Links and RPC agents have threads of their own; after a failure nothing may wait for them.
+    # Links and RPC agents have threads of their own; after a failure the process must not wait for them.
     exit_code = main()
     remove_fresh_cache()
     sys.stdout.flush()

@@ -1,17 +1,17 @@
-"""The block of a stage, whichever family of networks it is cut from: the one place that knows them all.
+"""The blocks of a network, for every family of networks: ResNets, Vision Transformers, any torch module.
 
 - `block.py`: what the blocks of all families have in common: they are a chain of units
-- `chain.py`: the way from the image to the output of a traced network, and what bypasses a point of it
+- `chain.py`: the path from the image to the output of a traced network, and the values that bypass a point of it
 - `chunked_expansion.py`: the expansion of a head in slices of the batch, so that its map never exists whole
-- `cutting.py`: a traced network as a chain of graphs, one a block; or the reason why it is none where it is to be cut
+- `cutting.py`: splits a traced network into a chain of graphs, one per block, or explains why it cannot be cut there
 - `dividing.py`: the graph of a block as a chain of smaller ones, the units that are computed again to save memory
-- `heads.py`: the head of a block: what its loss sees of the block's output, thrown away after training
+- `heads.py`: the head of a block: computes the embedding that the loss reads; discarded after training
 - `module.py`: blocks of any torch module, cut at named points, and the shapes between them
 - `network.py`: the network that the user names, uncut
 - `repeated_weights.py`: weights that a network of the user's own uses more than once in one pass, found in the graph of
   a pass with no data
 - `resnet.py`: blocks of a torchvision ResNet, Wide ResNet or ResNeXt, under torchvision's own parameter names
-- `tracing.py`: what a network computes on the way to some named modules, as a torch.fx graph
+- `tracing.py`: traces a network as a torch.fx graph, as far as some named modules need
 - `vit.py`: blocks of a torchvision Vision Transformer, under torchvision's own parameter names
 """
 
@@ -26,7 +26,7 @@ from pipeline.backbones.module import TracedBlock, build_traced_block
 from pipeline.backbones.resnet import ResNetBlock, initialise_convolutions
 from pipeline.backbones.vit import ViTBlock
 from pipeline.config import Config
-from pipeline.config.model import ResNet, ViT
+from pipeline.config.model import ResNetConfig, ViTConfig
 
 __all__ = ["ResNetBlock", "TracedBlock", "ViTBlock", "build_block", "initialise_convolutions", "merge_backbone"]
 
@@ -34,16 +34,16 @@ __all__ = ["ResNetBlock", "TracedBlock", "ViTBlock", "build_block", "initialise_
 def build_block(config: Config, index: int) -> Block:
     """Block `index`, counted from 1: `[B, C, H, W]` or tokens `[B, N, D]` in, one of the two out.
 
-    The same weights result however the network is cut, and the names in the state dict are those of the
-    network uncut, so `merge_backbone` joins the blocks again.
+    The weights do not depend on where the network is cut, and the names in the state dict are those of the
+    whole network, so `merge_backbone` joins the blocks again.
 
     Raises:
-        ConfigError: a user's module that cannot be imported, built or cut as asked for.
+        ConfigError: a user's module cannot be imported, built or cut at these points.
     """
     model = config.model
-    if isinstance(model, ResNet):
+    if isinstance(model, ResNetConfig):
         return ResNetBlock(model, model.blocks()[index - 1], config.seed)
-    if isinstance(model, ViT):
+    if isinstance(model, ViTConfig):
         units = model.blocks()[index - 1]
         return ViTBlock(model, units, config.data.image_size, config.seed)
     in_units = config.stage(index).memory.recompute == "units"

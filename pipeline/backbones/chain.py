@@ -1,4 +1,4 @@
-"""The way from the image to the output of a traced network, and what bypasses a point of it."""
+"""The path from the image to the output of a traced network, and the values that bypass a point of it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ IN_PLACE_OPERATORS = frozenset(
 
 
 class Chain:
-    """The nodes that `output` is made of, in order of execution.
+    """The nodes that `output` is computed from, in order of execution.
 
     Args:
-        network: what was traced.
-        trace: what was found.
-        output: the last value; what does not lead to it is left out.
+        network: the traced network.
+        trace: its trace.
+        output: the last value; nodes that it does not depend on are left out.
     """
 
     def __init__(self, network: nn.Module, trace: Trace, output: fx.Node) -> None:
@@ -30,7 +30,7 @@ class Chain:
         self.order = {node: position for position, node in enumerate(every)}
         until = every[: self.order[output] + 1]
         needed = _with_inputs([output])
-        for node in reversed(until):  # a call that changes a value in place counts though nothing reads its result
+        for node in reversed(until):  # an in-place operation counts although nothing reads its result
             if node not in needed and node.args and node.args[0] in needed and _works_in_place(network, node):
                 needed |= _with_inputs([node])
         self.nodes = [node for node in until if node in needed]
@@ -44,7 +44,7 @@ class Chain:
         return node in self.order and node in self._of_image and node in self.nodes
 
     def bypassing(self, cut: fx.Node) -> list[fx.Node]:
-        """The values besides `cut` that are computed from the image up to `cut`, and read after it."""
+        """The values other than `cut` that are computed from the image before `cut` and read after it."""
         at, alive = self.order[cut], set(self.nodes)
         return [
             node
@@ -56,26 +56,26 @@ class Chain:
         ]
 
     def between(self, start: fx.Node, end: fx.Node) -> list[fx.Node]:
-        """What is computed after `start` up to `end`, with whatever it reads that does not depend on the image."""
+        """The nodes after `start` up to `end`, and those that they read which do not depend on the image."""
         first, last = self.order[start], self.order[end]
-        own = {node for node in self.nodes if node in self._of_image and first < self.order[node] <= last}
-        reads = {other for node in own for other in node.all_input_nodes} - self._of_image
-        return [node for node in self.nodes if node in own | _with_inputs(reads)]
+        inside = {node for node in self.nodes if node in self._of_image and first < self.order[node] <= last}
+        reads = {other for node in inside for other in node.all_input_nodes} - self._of_image
+        return [node for node in self.nodes if node in inside | _with_inputs(reads)]
 
 
 def _with_inputs(nodes: Iterable[fx.Node]) -> set[fx.Node]:
-    found: set[fx.Node] = set()
+    collected: set[fx.Node] = set()
     waiting = list(nodes)
     while waiting:
         node = waiting.pop()
-        if node not in found:
-            found.add(node)
+        if node not in collected:
+            collected.add(node)
             waiting += node.all_input_nodes
-    return found
+    return collected
 
 
 def _works_in_place(network: nn.Module, node: fx.Node) -> bool:
-    """Whether the call changes its first argument, as far as its name and its arguments tell."""
+    """Whether the call changes its first argument, judged by its name and its arguments."""
     if node.op == "call_module":
         return bool(getattr(network.get_submodule(str(node.target)), "inplace", False))
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
@@ -85,6 +85,6 @@ def _works_in_place(network: nn.Module, node: fx.Node) -> bool:
         return False
     try:
         arguments = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments
-    except (TypeError, ValueError):  # built-in functions do not tell
+    except (TypeError, ValueError):  # built-in functions have no signature
         arguments = node.kwargs
     return arguments.get("inplace") is True

@@ -1,8 +1,8 @@
-"""A traced network as a chain of graphs, one a block; or the reason why it is none where it is to be cut.
+"""Splits a traced network into a chain of graphs, one per block, or explains why it cannot be cut there.
 
-A network can be cut after a module if the result of that module is all that the rest of the network
-reads. Parameters are no such value: they go to the block that uses them, and two blocks may not share
-one, for each has an optimizer of its own.
+A network can be cut after a module if the rest of the network reads nothing but the result of that module.
+Parameters do not count: each goes to the block that uses it, and two blocks may not share one, because each
+block has its own optimizer.
 """
 
 from __future__ import annotations
@@ -14,50 +14,49 @@ from torch import Tensor, fx, nn
 
 from pipeline.backbones.chain import Chain
 from pipeline.backbones.tracing import Trace, trace
-from pipeline.config.model import Module
-from pipeline.errors import ConfigError
-from pipeline.plugins import nearby
+from pipeline.config.model import ModuleConfig
+from pipeline.errors import ConfigError, did_you_mean
 
 
-def cut_network(network: nn.Module, model: Module, training: bool) -> list[fx.Graph]:
-    """One graph a block, from its one input to its one output, as `network` runs in the given mode.
+def cut_network(network: nn.Module, model: ModuleConfig, training: bool) -> list[fx.Graph]:
+    """One graph per block, with one input and one output, as `network` runs in the given mode.
 
     Raises:
-        ConfigError: a name that is no module, a cut where the network is not a chain, or shared weights.
+        ConfigError: a name is no module, the network is not a chain at a cut, or blocks share weights.
     """
     for path, name in points(model):
         _check_name(network, model, path, name)
-    found = trace(network, model.units(), training)
-    ends = [_value(found, path, name) for path, name in points(model)]
-    chain = Chain(network, found, ends[-1])
+    traced = trace(network, model.units(), training)
+    ends = [_value(traced, path, name) for path, name in points(model)]
+    chain = Chain(network, traced, ends[-1])
     _check_order(model, ends, chain)
     for name, end in zip(model.cuts, ends, strict=False):
-        _check_cut(chain, found, model, name, end)
+        _check_cut(chain, traced, model, name, end)
     starts = [chain.image, *ends[:-1]]
     blocks = [chain.between(start, end) for start, end in zip(starts, ends, strict=True)]
     _check_sharing(network, blocks)
     return [graph_of(nodes, start, end) for nodes, start, end in zip(blocks, starts, ends, strict=True)]
 
 
-def points(model: Module) -> list[tuple[str, str]]:
+def points(model: ModuleConfig) -> list[tuple[str, str]]:
     """The key and the name of every point at which a block ends, in order."""
     return [*(("model.cuts", cut) for cut in model.cuts), ("model.output", model.output)]
 
 
-def _check_name(network: nn.Module, model: Module, path: str, name: str) -> None:
+def _check_name(network: nn.Module, model: ModuleConfig, path: str, name: str) -> None:
     names = [other for other, _ in network.named_modules(remove_duplicate=False) if other]
     if name not in names:
         top = ", ".join(child for child, _ in network.named_children()) or "none"
-        remedy = f"{nearby(name, names)}The modules at its top are: {top}"
+        remedy = f"{did_you_mean(name, names, most=3)}The modules at its top are: {top}"
         raise ConfigError(path, f"'{name}' is not a module of {model.backbone}", remedy)
 
 
-def _value(found: Trace, path: str, name: str) -> fx.Node:
-    """What the module `name` returned, if it ran once and that is one value."""
-    results = found.results.get(name, [])
+def _value(traced: Trace, path: str, name: str) -> fx.Node:
+    """The result of the module `name`, which must have run once and returned one value."""
+    results = traced.results.get(name, [])
     if not results:
-        run = [other for other in found.results if other.startswith(f"{name}.")] or list(found.results)
-        remedy = f"{nearby(name, run)}Name a module that is called by itself"
+        run = [other for other in traced.results if other.startswith(f"{name}.")] or list(traced.results)
+        remedy = f"{did_you_mean(name, run, most=3)}Name a module that is called by itself"
         raise ConfigError(path, f"'{name}' is never called when the network runs", remedy)
     if len(results) > 1:
         problem = f"'{name}' is called {len(results)} times in one pass, so it is not one point of the network"
@@ -68,7 +67,7 @@ def _value(found: Trace, path: str, name: str) -> fx.Node:
     return results[0]
 
 
-def _check_order(model: Module, ends: Sequence[fx.Node], chain: Chain) -> None:
+def _check_order(model: ModuleConfig, ends: Sequence[fx.Node], chain: Chain) -> None:
     if not chain.holds(ends[-1]) or ends[-1] is chain.image:
         problem = f"'{model.output}' computes nothing from the image"
         raise ConfigError("model.output", problem, "Name the module whose result is the backbone's output")
@@ -88,47 +87,47 @@ def _check_order(model: Module, ends: Sequence[fx.Node], chain: Chain) -> None:
         raise ConfigError("model.cuts", problem, f"Give {in_order}")
 
 
-def _check_cut(chain: Chain, found: Trace, model: Module, name: str, cut: fx.Node) -> None:
+def _check_cut(chain: Chain, traced: Trace, model: ModuleConfig, name: str, cut: fx.Node) -> None:
     if not chain.holds(cut):
         problem = f"'{name}' is not on the way from the image to model.output='{model.output}'"
-        raise ConfigError("model.cuts", problem, _nearest_cuts(chain, found, cut))
+        raise ConfigError("model.cuts", problem, _nearest_cuts(chain, traced, cut))
     others = chain.bypassing(cut)
     if others:
         more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
-        problem = f"cannot cut at '{name}': what follows it also reads {_described(found, others[-1])}{more}"
-        raise ConfigError("model.cuts", problem, _nearest_cuts(chain, found, cut))
+        problem = f"cannot cut at '{name}': what follows it also reads {_described(traced, others[-1])}{more}"
+        raise ConfigError("model.cuts", problem, _nearest_cuts(chain, traced, cut))
 
 
-def _nearest_cuts(chain: Chain, found: Trace, cut: fx.Node) -> str:
+def _nearest_cuts(chain: Chain, traced: Trace, cut: fx.Node) -> str:
     at, end = chain.order[cut], chain.order[chain.nodes[-1]]
     points = [
         (chain.order[node], name)
-        for node, name in _names(found).items()
+        for node, name in _names(traced).items()
         if chain.holds(node) and chain.order[node] < end and node is not chain.image and not chain.bypassing(node)
     ]
     before = [f"'{name}' before it" for position, name in sorted(points) if position < at][-1:]
     after = [f"'{name}' after it" for position, name in sorted(points) if position > at][:1]
     if not before + after:
-        return "No other module in sight divides the network in two. Leave the cut out"
+        return "No other traced module splits the network in two. Leave the cut out"
     return f"The nearest points where one value passes: {', '.join(before + after)}"
 
 
-def _names(found: Trace) -> dict[fx.Node, str]:
-    """By its result, the outermost module that returns it and is called once."""
-    once = [(name, results[0]) for name, results in found.results.items() if len(results) == 1]
+def _names(traced: Trace) -> dict[fx.Node, str]:
+    """For every result, the name of the outermost module that returns it and is called once."""
+    once = [(name, results[0]) for name, results in traced.results.items() if len(results) == 1]
     deepest_first = sorted(once, key=lambda item: -item[0].count("."))
     return {node: name for name, node in deepest_first if isinstance(node, fx.Node)}
 
 
-def _described(found: Trace, node: fx.Node) -> str:
+def _described(traced: Trace, node: fx.Node) -> str:
     if node.op == "placeholder":
         return "the image"
-    if node in (names := _names(found)):
+    if node in (names := _names(traced)):
         return f"the output of '{names[node]}'"
     if node.op == "call_module":
         return f"an output of '{node.target}'"
     called = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-    return f"the result of {called} in the forward of {_quoted(found.owners[node] or 'the network')}"
+    return f"the result of {called} in the forward of {_quoted(traced.owners[node] or 'the network')}"
 
 
 def _quoted(name: str) -> str:
@@ -136,10 +135,10 @@ def _quoted(name: str) -> str:
 
 
 def _check_sharing(network: nn.Module, blocks: Sequence[Sequence[fx.Node]]) -> None:
-    seen: dict[int, tuple[int, str]] = {}
+    first_uses: dict[int, tuple[int, str]] = {}
     for number, nodes in enumerate(blocks, 1):
         for name, tensor in _state(network, nodes):
-            owner, first = seen.setdefault(id(tensor), (number, name))
+            owner, first = first_uses.setdefault(id(tensor), (number, name))
             if owner != number:
                 alias = "" if first == name else f" (there as '{first}')"
                 raise ConfigError(
@@ -150,7 +149,7 @@ def _check_sharing(network: nn.Module, blocks: Sequence[Sequence[fx.Node]]) -> N
 
 
 def _state(network: nn.Module, nodes: Sequence[fx.Node]) -> Iterator[tuple[str, Tensor]]:
-    """All that a block may change: its parameters, and the buffers of the modules it calls."""
+    """All state that a block may change: its parameters, and the buffers of the modules it calls."""
     for node in nodes:
         target = str(node.target)
         if node.op == "call_module":

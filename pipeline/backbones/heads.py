@@ -44,7 +44,7 @@ class Head(nn.Module, ABC):
         embedding: Tensor = self.projector(self.features(x))
         return embedding
 
-    def _add_projector(self, config: settings.Projected, feature_width: int, seed: int, stage: int) -> None:
+    def _add_projector(self, config: settings.ProjectedConfig, feature_width: int, seed: int, stage: int) -> None:
         """Comes after the kind's own weights, so that parameters are listed in the order of the forward pass."""
         key = (seed, "projector") if config.initialisation == "shared" else (seed, "projector", stage)
         widths = (feature_width, *config.projector)
@@ -59,7 +59,7 @@ class Head(nn.Module, ABC):
 class ExpansionHead(Head):
     """CbE + GSP: convolution to `width` channels, batch norm, ReLU, average over all pixels; F = `width`."""
 
-    def __init__(self, config: settings.Expansion, channels: int, seed: int, stage: int) -> None:
+    def __init__(self, config: settings.ExpansionConfig, channels: int, seed: int, stage: int) -> None:
         super().__init__()
         with seeded_initialisation(seed, "expansion", stage):
             self.expansion = nn.Sequential(
@@ -87,7 +87,7 @@ class ExpansionHead(Head):
 class GlobalPoolingHead(Head):
     """GSP: the average over all pixels, or over all tokens; F = C."""
 
-    def __init__(self, config: settings.GlobalPooling, channels: int, seed: int, stage: int) -> None:
+    def __init__(self, config: settings.GlobalPoolingConfig, channels: int, seed: int, stage: int) -> None:
         super().__init__()
         self._add_projector(config, channels, seed, stage)
 
@@ -99,7 +99,7 @@ class GlobalPoolingHead(Head):
 class LocalPoolingHead(Head):
     """LSP: the averages over the cells of a `grid` x `grid` partition, channel by channel; F = C * grid^2."""
 
-    def __init__(self, config: settings.LocalPooling, channels: int, seed: int, stage: int) -> None:
+    def __init__(self, config: settings.LocalPoolingConfig, channels: int, seed: int, stage: int) -> None:
         super().__init__()
         self.grid = config.grid
         self._add_projector(config, channels * config.grid**2, seed, stage)
@@ -142,7 +142,7 @@ HEADS: dict[str, Callable[[Any, int, int, int], Head]] = {
 }
 
 
-def build_head(config: settings.Head, channels: int, seed: int, stage: int) -> Head:
+def build_head(config: settings.HeadConfig, channels: int, seed: int, stage: int) -> Head:
     """The head that `head.kind` names.
 
     Args:

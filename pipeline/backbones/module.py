@@ -1,7 +1,7 @@
 """Blocks of any torch module, cut at named points, and the shapes between them.
 
-A stage builds the whole network, keeps the part between its two cuts and lets the rest go: only then
-are the weights those of the network uncut, whatever the order in which its constructor draws them.
+A stage builds the whole network, keeps the part between its two cuts and frees the rest. Only then are the
+weights those of the whole network, whatever the order in which its constructor draws them.
 """
 
 from __future__ import annotations
@@ -20,25 +20,24 @@ from pipeline.backbones.block import Block, UnitCall
 from pipeline.backbones.cutting import cut_network, points
 from pipeline.backbones.dividing import divide
 from pipeline.backbones.network import import_network
-from pipeline.config.model import Module
-from pipeline.errors import ConfigError
-from pipeline.plugins import first_line
+from pipeline.config.model import ModuleConfig
+from pipeline.errors import ConfigError, first_line
 from pipeline.randomness import seeded_initialisation
 
 Program = Callable[[nn.Module, Tensor], Tensor]
 """What a graph computes; its first argument is the module that holds the state."""
 PROBE_BATCH = 2
 OTHER_SIZES = (32, 64, 96, 128, 160, 192, 224, 256, 299, 384)
-"""Pixels to try where a network refuses the images of the run, to say which it takes."""
+"""Sides in pixels that are tried where a network refuses the images of the run, to suggest one."""
 
 
 @dataclass(frozen=True)
-class BlockFacts:
-    """What a pass with no data tells of a block.
+class BlockProperties:
+    """What a forward pass without data shows of a block.
 
     Args:
-        output: for one image, `(C, H, W)` of a map or `(N, D)` of tokens.
-        overwrites_input: the block begins with an operation in place.
+        output: shape for one image: `(C, H, W)` of a map or `(N, D)` of tokens.
+        overwrites_input: whether the block begins with an in-place operation.
     """
 
     output: tuple[int, ...]
@@ -46,13 +45,13 @@ class BlockFacts:
 
 
 class TracedBlock(Block):
-    """A part of a network: one tensor in, one out. It holds the modules and parameters of that part alone.
+    """A part of a network with one input and one output tensor, holding only the modules and parameters of that part.
 
-    The names in its state dict are those of the network, and so is what it computes, in training as in evaluation.
+    It has the names of the network in its state dict, and computes the same values, in training and in evaluation.
 
     Args:
-        network: holds what the graphs name; modules are taken, not copied.
-        training, evaluation: the part as it runs in either mode.
+        network: holds the modules and parameters that the graphs name; they are moved, not copied.
+        training, evaluation: the graph of the part in either mode.
     """
 
     def __init__(self, network: nn.Module, training: fx.Graph, evaluation: fx.Graph) -> None:
@@ -62,12 +61,12 @@ class TracedBlock(Block):
         nodes = [*training.nodes, *evaluation.nodes]
         targets = {str(node.target) for node in nodes if node.op in ("call_module", "get_attr")}
         saved = network.state_dict().keys()
-        for target in sorted(targets, key=lambda name: (name.count("."), name)):  # a module before its parts
+        for target in sorted(targets, key=lambda name: (name.count("."), name)):  # a module before its children
             _attach(self, network, target, saved)
         self._programs = {True: _function(network, training), False: _function(network, evaluation)}
 
     def copy_input(self) -> None:
-        """Keep the operations in place with which the part begins from writing into the caller's tensor."""
+        """Copy the input before an in-place operation at the beginning of the part overwrites it."""
         self._copies_input = True
 
     def join(self, units: Collection[int]) -> None:
@@ -75,7 +74,7 @@ class TracedBlock(Block):
         self._joined = frozenset(units)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images `[B, 3, S, S]`, or what the block before gave, to a map `[B, C, H, W]` or tokens `[B, N, D]`."""
+        """Images `[B, 3, S, S]`, or the output of the block before, to a map `[B, C, H, W]` or tokens `[B, N, D]`."""
         return self._programs[self.training](self, x.clone() if self._copies_input else x)
 
     def unit_calls(self) -> list[UnitCall]:
@@ -96,7 +95,9 @@ class TracedBlock(Block):
         return list(zip(programs, called, strict=True))
 
 
-def build_traced_block(model: Module, index: int, image_size: int, seed: int, in_units: bool = False) -> TracedBlock:
+def build_traced_block(
+    model: ModuleConfig, index: int, image_size: int, seed: int, in_units: bool = False
+) -> TracedBlock:
     """Block `index`, counted from 1, of the network with the weights of `seed`.
 
     Args:
@@ -105,7 +106,7 @@ def build_traced_block(model: Module, index: int, image_size: int, seed: int, in
         in_units: whether units of it will be computed again.
 
     Raises:
-        ConfigError: the network cannot be imported, built, traced or cut as asked for, or refuses the images.
+        ConfigError: the network cannot be imported, built, traced or cut at these points, or refuses the images.
     """
     facts = measure(model, image_size)[index - 1]
     block = _build_all(model, seed)[index - 1]
@@ -136,10 +137,10 @@ def _overwriting_units(block: TracedBlock, shape: tuple[int, ...]) -> set[int]:
     return overwriting
 
 
-def measure(model: Module, image_size: int) -> tuple[BlockFacts, ...]:
-    """The facts of every block for images `[B, 3, image_size, image_size]`, from a pass on the meta device.
+def measure(model: ModuleConfig, image_size: int) -> tuple[BlockProperties, ...]:
+    """The properties of every block for images `[B, 3, image_size, image_size]`, from a pass on the meta device.
 
-    A network that cannot run there, because it makes tensors or decisions of its own, runs on the CPU.
+    A network that cannot run there, because it creates tensors or branches on values, runs on the CPU.
 
     Raises:
         ConfigError: as `build_traced_block`.
@@ -151,17 +152,17 @@ def measure(model: Module, image_size: int) -> tuple[BlockFacts, ...]:
     return _measured[key]
 
 
-_measured: dict[tuple[str, int], tuple[BlockFacts, ...]] = {}
-"""Asked for at every link of a run, and the same every time."""
+_measured: dict[tuple[str, int], tuple[BlockProperties, ...]] = {}
+"""Cached, because every link of a run needs it."""
 
 
-def _build_all(model: Module, seed: int) -> list[TracedBlock]:
+def _build_all(model: ModuleConfig, seed: int) -> list[TracedBlock]:
     network = import_network(model, seed)
     training, evaluation = (cut_network(network, model, mode) for mode in (True, False))
     return [TracedBlock(network, *graphs).train() for graphs in zip(training, evaluation, strict=True)]
 
 
-def _measure(model: Module, image_size: int) -> Iterator[BlockFacts]:
+def _measure(model: ModuleConfig, image_size: int) -> Iterator[BlockProperties]:
     shape: tuple[int, ...] = (3, image_size, image_size)
     blocks = _build_all(model, seed=0)
     for block, (path, name) in zip(blocks, points(model), strict=True):
@@ -170,11 +171,11 @@ def _measure(model: Module, image_size: int) -> Iterator[BlockFacts]:
         except Exception as error:
             raise _refusal(model, blocks, image_size, error) from None
         shape = _shape_of_one(output, path, name)
-        yield BlockFacts(shape, overwrites)
+        yield BlockProperties(shape, overwrites)
 
 
 def _probe(block: TracedBlock, shape: tuple[int, ...]) -> tuple[object, bool]:
-    """What `block` makes of zeros of `shape`, a batch of them, and whether it wrote into them."""
+    """The output of `block` for a batch of zeros of `shape`, and whether it wrote into its input."""
     try:
         return _probe_on("meta", block, shape)
     except Exception:
@@ -192,19 +193,19 @@ def _probe_on(device: str, block: TracedBlock, shape: tuple[int, ...]) -> tuple[
 
 def _shape_of_one(output: object, path: str, name: str) -> tuple[int, ...]:
     if not isinstance(output, Tensor):
-        found = f"a {type(output).__name__}, not one tensor"
+        returned = f"a {type(output).__name__}, not one tensor"
     elif not output.is_floating_point() or output.dim() not in (3, 4) or 0 in output.shape:
-        found = f"{output.dtype} of shape {list(output.shape)} for {PROBE_BATCH} images".removeprefix("torch.")
+        returned = f"{output.dtype} of shape {list(output.shape)} for {PROBE_BATCH} images".removeprefix("torch.")
     elif len(output) != PROBE_BATCH:
-        found = f"a batch of {len(output)} for {PROBE_BATCH} images"
+        returned = f"a batch of {len(output)} for {PROBE_BATCH} images"
     else:
         return tuple(output.shape[1:])
     remedy = "Name a module that returns a map [B, C, H, W] or tokens [B, N, D] of floating-point numbers"
-    raise ConfigError(path, f"'{name}' gives {found}", remedy)
+    raise ConfigError(path, f"'{name}' gives {returned}", remedy)
 
 
-def _refusal(model: Module, blocks: Sequence[TracedBlock], image_size: int, error: Exception) -> ConfigError:
-    """Blame the size of the images if the network takes others, else the network."""
+def _refusal(model: ModuleConfig, blocks: Sequence[TracedBlock], image_size: int, error: Exception) -> ConfigError:
+    """The error of a failed pass: at `data.image_size` if the network takes another size, else at `model.backbone`."""
     problem = f"{model.backbone} fails on images of {image_size}x{image_size} pixels ({first_line(error)})"
     for size in sorted(OTHER_SIZES, key=lambda size: abs(size - image_size)):
         if _takes(blocks, size):
@@ -223,14 +224,14 @@ def _takes(blocks: Sequence[TracedBlock], size: int) -> bool:
 
 
 def _attach(block: nn.Module, network: nn.Module, target: str, saved: Collection[str]) -> None:
-    """Give `block` what `network` has under the qualified name `target`, under that same name."""
+    """Add the module, parameter or buffer `target` of `network` to `block`, under the same qualified name."""
     path, _, name = target.rpartition(".")
     owner = block
     for part in path.split(".") if path else ():
         if part not in owner._modules:
             owner.add_module(part, nn.Module())
         owner = owner.get_submodule(part)
-    if hasattr(owner, name):  # with the module that it is a part of
+    if hasattr(owner, name):  # it came with its parent module
         return
     value = getattr(network.get_submodule(path), name)
     if isinstance(value, nn.Module):

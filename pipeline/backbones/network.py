@@ -1,7 +1,7 @@
 """The network that the user names, uncut.
 
-The whole network is built under one key, and every stage builds it alike and keeps its own part: that is what makes
-the weights independent of the cuts.
+Every stage builds the whole network with the same seed and keeps its own part, so the weights do not depend on the
+cuts.
 """
 
 from __future__ import annotations
@@ -9,23 +9,22 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from pipeline.config.model import Module
+from pipeline.config.model import ModuleConfig
 from pipeline.errors import ConfigError
-from pipeline.plugins import Named
+from pipeline.plugins import Plugin
 from pipeline.randomness import seeded_initialisation
 
 
-def import_network(model: Module, seed: int) -> nn.Module:
+def import_network(model: ModuleConfig, seed: int) -> nn.Module:
     """The network that `model.backbone` names, uncut and on the CPU, with the weights of `seed`.
 
-    Its random numbers are keyed as far as they are torch's; a function that draws from another source is not
-    repeatable.
+    Random numbers from torch are seeded; a function that draws from another source is not repeatable.
 
     Raises:
-        ConfigError: it cannot be imported, raises, or does not return a module with complete weights.
+        ConfigError: the function cannot be imported, raises, or does not return a module with initialised weights.
     """
     with seeded_initialisation(seed, "network"):
-        network = Named("model.backbone", model.backbone, "model.options", model.options).call()
+        network = Plugin("model.backbone", model.backbone, "model.options", model.options).call()
     if not isinstance(network, nn.Module):
         raise ConfigError(
             "model.backbone",

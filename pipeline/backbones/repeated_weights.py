@@ -14,11 +14,11 @@ from torch import nn
 from torch.func import functional_call
 
 from pipeline.backbones.module import PROBE_BATCH, build_traced_block, measure
-from pipeline.config.model import Module
+from pipeline.config.model import ModuleConfig
 from pipeline.randomness import seeded_initialisation
 
 
-def repeated_weight(model: Module, index: int, image_size: int) -> str | None:
+def repeated_weight(model: ModuleConfig, index: int, image_size: int) -> str | None:
     """The name of a parameter that block `index`, counted from 1, uses more than once; None if there is none.
 
     Raises:

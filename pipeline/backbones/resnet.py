@@ -1,9 +1,9 @@
 """Blocks of a torchvision ResNet, Wide ResNet or ResNeXt, under torchvision's own parameter names.
 
-A block is a run of consecutive units (the stem, then residual units) and is built alone: stage 3
-never allocates the other stages' weights. Because every unit is initialised from its own key, the
-same network results however it is cut. At width 64 the pieces together are exactly torchvision's
-network of that name without the classifier; smaller widths scale every layer.
+A block is a sequence of consecutive units (the stem, then residual units) and is built alone: stage 3
+never allocates the other stages' weights. Every unit is initialised with its own seed, so the weights do
+not depend on the cuts. At width 64 the blocks together are exactly torchvision's network of that name
+without the classifier; smaller widths scale every layer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 
 from pipeline.backbones.block import Block, UnitCall
-from pipeline.config.model import ResNet
+from pipeline.config.model import ResNetConfig
 from pipeline.config.network_sizes import expansion_of, groups_of, unit_channels
 from pipeline.randomness import seeded_initialisation
 
@@ -27,7 +27,7 @@ class ResNetBlock(Block):
     blocks' state dicts together are the backbone's.
     """
 
-    def __init__(self, model: ResNet, units: Sequence[str], seed: int) -> None:
+    def __init__(self, model: ResNetConfig, units: Sequence[str], seed: int) -> None:
         super().__init__()
         self.units = tuple(units)
         for unit in units:
@@ -42,7 +42,7 @@ class ResNetBlock(Block):
                     assert isinstance(group, nn.ModuleDict)
                     group[position] = _residual_unit(model, unit)
 
-    def _add_stem(self, model: ResNet) -> None:
+    def _add_stem(self, model: ResNetConfig) -> None:
         if model.stem == "imagenet":
             self.conv1 = nn.Conv2d(3, model.width, 7, stride=2, padding=3, bias=False)
             self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1)
@@ -78,7 +78,7 @@ def initialise_convolutions(module: nn.Module) -> None:
             nn.init.kaiming_normal_(child.weight, mode="fan_out", nonlinearity="relu")
 
 
-def _residual_unit(model: ResNet, unit: str) -> nn.Module:
+def _residual_unit(model: ResNetConfig, unit: str) -> nn.Module:
     layer, position = (int(part) for part in unit.removeprefix("layer").split("."))
     expansion = expansion_of(model)
     channels = unit_channels(model, unit)

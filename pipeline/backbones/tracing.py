@@ -1,7 +1,7 @@
-"""What a network computes on the way to some named modules, as a torch.fx graph.
+"""Traces a network as a torch.fx graph, as far as some named modules need.
 
-Only modules that hold a named one are looked into; every other module is one node, and runs later as
-the original it is. So Python control flow stands in the way only where the network is to be cut.
+Only modules that contain a named one are traced into; every other module is one node and runs unchanged later.
+So Python control flow is a problem only where the network is to be cut.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from pipeline.errors import ConfigError
-from pipeline.plugins import first_line
+from pipeline.errors import ConfigError, first_line
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,8 @@ class Trace:
 
     Args:
         graph: in order of execution; its first placeholder is the image.
-        results: by qualified name, what each call of a module returned: a node, if it was one value.
-        owners: by node, the qualified name of the module in whose forward it stands.
+        results: by qualified name, the result of each call of a module: a node, if it was one value.
+        owners: by node, the qualified name of the module whose forward created it.
         training: the mode that the network was in.
     """
 
@@ -36,10 +35,10 @@ class Trace:
 
 
 def trace(network: nn.Module, names: Collection[str], training: bool) -> Trace:
-    """Follow `network` in training or evaluation mode, looking into every module that holds one of `names`.
+    """Trace `network` in training or evaluation mode, into every module that contains one of `names`.
 
     Raises:
-        ConfigError: a forward that decides by values, draws random numbers, or takes more than one tensor.
+        ConfigError: a forward branches on values, draws random numbers, or takes more than one tensor.
     """
     tracer = _Tracer(names)
     before = torch.get_rng_state()
@@ -53,20 +52,20 @@ def trace(network: nn.Module, names: Collection[str], training: bool) -> Trace:
         raise ConfigError(
             "model.backbone",
             f"the forward of {module} cannot be traced ({first_line(error)})",
-            "Where a network is cut, its forward may not decide by values or sizes of tensors. Cut outside of "
-            "that module, or write it without such decisions",
+            "Where a network is cut, its forward may not branch on values or sizes of tensors. Cut outside of "
+            "that module, or write it without such branches",
         ) from None
     if not torch.equal(torch.get_rng_state(), before):
         raise ConfigError(
             "model.backbone",
             "where the network is cut, a forward draws random numbers, which tracing would make constants",
-            "Draw them in a layer of its own, such as nn.Dropout, which runs as it is",
+            "Draw them in a separate layer, such as nn.Dropout, which is not traced into",
         )
     return Trace(graph, tracer.results, tracer.owners, training)
 
 
 class _Tracer(fx.Tracer):
-    """Records what `Trace` holds; `inside` is the module whose forward is being followed."""
+    """Records the fields of `Trace`; `inside` is the module whose forward is being traced."""
 
     def __init__(self, names: Collection[str]) -> None:
         super().__init__()
@@ -84,7 +83,7 @@ class _Tracer(fx.Tracer):
         outer, name = self.inside, self.path_of_module(m)
         self.inside = name
         result = super().call_module(m, forward, args, kwargs)
-        self.inside = outer  # not after an error, which is told with the innermost module
+        self.inside = outer  # not reset after an error, whose message names the innermost module
         self.results.setdefault(name, []).append(result.node if isinstance(result, fx.Proxy) else result)
         return result
 
@@ -95,7 +94,7 @@ class _Tracer(fx.Tracer):
 
 
 def _defaults(network: nn.Module) -> dict[str, Any]:
-    """The arguments of forward besides the first, which keep their defaults."""
+    """The default values of all arguments of forward but the first."""
     parameters = list(inspect.signature(type(network).forward).parameters.values())[1:]  # without self
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     needed = [p.name for p in named[1:] if p.default is p.empty]

@@ -1,9 +1,8 @@
 """Blocks of a torchvision Vision Transformer, under torchvision's own parameter names.
 
-The first unit makes tokens of an image: patch embedding, class token, position embedding. The other
-units are encoder layers, torchvision's own; `encoder.ln` ends the last block. Together they are
-torchvision's `VisionTransformer` up to and including `encoder.ln`, initialised as it initialises
-itself, with every unit drawn from its own key.
+The first unit turns an image into tokens: patch embedding, class token, position embedding. The other
+units are torchvision's encoder layers; `encoder.ln` ends the last block. Together they are torchvision's
+`VisionTransformer` up to and including `encoder.ln`, with the same initialisation, seeded per unit.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import EncoderBlock
 
 from pipeline.backbones.block import Block, UnitCall
-from pipeline.config.model import ViT
+from pipeline.config.model import ViTConfig
 from pipeline.config.network_sizes import ViTSizes, vit_sizes
 from pipeline.randomness import seeded_initialisation
 
@@ -27,11 +26,11 @@ EPSILON = 1e-6
 class ViTBlock(Block):
     """Consecutive units of a Vision Transformer: images `[B, 3, S, S]` or tokens `[B, N, D]` in, tokens out.
 
-    N is the number of patches and one more, for the class token is the first. The state dict has the names
+    N is the number of patches plus one, for the class token, which comes first. The state dict has the names
     of torchvision's VisionTransformer (`class_token`, `encoder.layers.encoder_layer_0.ln_1.weight`, ...).
     """
 
-    def __init__(self, model: ViT, units: Sequence[str], image_size: int, seed: int) -> None:
+    def __init__(self, model: ViTConfig, units: Sequence[str], image_size: int, seed: int) -> None:
         super().__init__()
         sizes = vit_sizes(model)
         self.units = tuple(units)

@@ -1,69 +1,67 @@
-"""The configuration of a run: every key, its unit, its default and what it accepts; one file a section.
+"""The configuration of a run: every key with its unit, default and allowed values; one file per section.
 
 The models are frozen and refuse unknown keys, so a misspelt key is an error and never a silent
 default. The package imports without torch: `onward check` and the launcher answer at once.
 Defaults are those of the released code of "Blockwise Self-Supervised Learning at Scale" (its
 `train.sh`), except where a key has no counterpart there. Loading lives in `pipeline.validation.loading`.
 
-- `base.py`: what every section of the configuration is made of: the strict base class and the number types
-- `data.py`: `data`: what is trained on, and how views are made of it
-- `engines.py`: `engine`: who holds the optimizer's state of a stage and applies its steps
-- `evaluation.py`: `evaluation`: what is measured of the blocks: at the end of training, while it runs, and by `onward
+- `base.py`: the strict base class of all sections, and the number types
+- `data.py`: `data`: the data set, and how views are made of its images
+- `engines.py`: `engine`: the library that holds the optimizer's state of a stage and applies its steps
+- `evaluation.py`: `evaluation`: measurements of the blocks: at the end of training, while it runs, and by `onward
   evaluate`
-- `faults.py`: `faults`: what is to go wrong, and where; to try a recovery before it is needed
-- `heads.py`: `head`: what turns a block's output into the embedding that its loss sees; thrown away after training
-- `kinds.py`: sections that come in kinds, such as `objective`: which keys there are depends on the key `kind`
+- `faults.py`: `faults`: fault injection, to test recovery before it is needed
+- `heads.py`: `head`: computes the embedding that the loss reads from a block's output; discarded after training
+- `kinds.py`: sections with several kinds, such as `objective`: the key `kind` decides which other keys exist
 - `memory.py`: `memory`: what a stage keeps of its forward pass for its backward pass, and what it computes again
   instead
 - `model.py`: `model`: the backbone, and where it is cut into blocks
-- `network_sizes.py`: the sizes of the networks that have names here: channels, patches, heads, and what they allow;
-  without torch
-- `noise.py`: `noise`: what is added to a block's activations while training
+- `network_sizes.py`: the sizes of the named networks: channels, patches, heads, and checks of them; without torch
+- `noise.py`: `noise`: noise on a block's activations while training
 - `objectives.py`: `objective`: the loss of a block
-- `observing.py`: `metrics`, `alarms`, `trace`, `trackers`: what is seen of a run while it trains; none of it changes
-  the training
-- `optimizers.py`: `optimizer`: how a block's parameters move; the learning rate is a function of the step
-- `places.py`: where an embedding is taken: a block, and which of its features; one name for all that measures
-- `precision.py`: `precision`: the number formats and memory layouts that a stage computes in
-- `run.py`: one run: every section together, and what each stage makes of them
-- `secrets.py`: what a configuration may hold that others must not read, and the configuration without it
-- `units.py`: the pieces of a network that are never cut, by name, and where a list of cuts parts them
+- `observing.py`: `metrics`, `alarms`, `trace`, `trackers`: monitoring of a run; none of it changes the training
+- `optimizers.py`: `optimizer`: optimizers and learning-rate schedules, which are functions of the step
+- `places.py`: the place at which a feature is taken: a block, and its trunk, expansion or projector
+- `precision.py`: `precision`: number formats and memory layouts of a stage
+- `run.py`: the whole configuration of a run, and the part of each stage
+- `secrets.py`: removes from a configuration what others must not read
+- `units.py`: the names of the pieces of a network that are never cut, and how a list of cuts divides them
 """
 
 from pipeline.config.base import Section
-from pipeline.config.data import Augment, Data, Jitter
-from pipeline.config.evaluation import Evaluation
-from pipeline.config.heads import Head
+from pipeline.config.data import AugmentConfig, DataConfig, JitterConfig
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.heads import HeadConfig
 from pipeline.config.memory import MemoryConfig
-from pipeline.config.model import Model
-from pipeline.config.noise import Noise, NoiseKind
-from pipeline.config.objectives import Objective
-from pipeline.config.observing import Alarms, Metrics, Trace, Tracker
-from pipeline.config.optimizers import Optimizer
-from pipeline.config.precision import Precision
-from pipeline.config.run import Config, Link, StageConfig, StageOverrides, Train
+from pipeline.config.model import ModelConfig
+from pipeline.config.noise import NoiseConfig, NoiseKind
+from pipeline.config.objectives import ObjectiveConfig
+from pipeline.config.observing import AlarmsConfig, MetricsConfig, TraceConfig, TrackerConfig
+from pipeline.config.optimizers import OptimizerConfig
+from pipeline.config.precision import PrecisionConfig
+from pipeline.config.run import Config, LinkConfig, StageConfig, StageOverrides, TrainConfig
 
 __all__ = [
-    "Alarms",
-    "Augment",
+    "AlarmsConfig",
+    "AugmentConfig",
     "Config",
-    "Data",
-    "Evaluation",
-    "Head",
-    "Jitter",
-    "Link",
+    "DataConfig",
+    "EvaluationConfig",
+    "HeadConfig",
+    "JitterConfig",
+    "LinkConfig",
     "MemoryConfig",
-    "Metrics",
-    "Model",
-    "Noise",
+    "MetricsConfig",
+    "ModelConfig",
+    "NoiseConfig",
     "NoiseKind",
-    "Objective",
-    "Optimizer",
-    "Precision",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "PrecisionConfig",
     "Section",
     "StageConfig",
     "StageOverrides",
-    "Trace",
-    "Tracker",
-    "Train",
+    "TraceConfig",
+    "TrackerConfig",
+    "TrainConfig",
 ]

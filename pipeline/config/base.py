@@ -1,4 +1,4 @@
-"""What every section of the configuration is made of: the strict base class and the number types."""
+"""The strict base class of all sections, and the number types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 NAME_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
-"""Something of the user's own, `PACKAGE.MODULE:NAME`."""
+"""The name of a user's class or function, `PACKAGE.MODULE:NAME`."""
 
 
 class Section(BaseModel):
@@ -24,7 +24,7 @@ class Section(BaseModel):
 
 
 def as_tuple(value: Any) -> Any:
-    """A list as a tuple: behind a validator of ours, pydantic no longer takes JSON's lists for tuples."""
+    """A list as a tuple: behind a custom validator, pydantic does not accept JSON lists as tuples."""
     return tuple(value) if isinstance(value, list) else value
 
 

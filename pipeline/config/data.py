@@ -1,4 +1,4 @@
-"""`data`: what is trained on, and how views are made of it."""
+"""`data`: the data set, and how views are made of its images."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def _ordered(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
-def _share(value: tuple[float, float]) -> tuple[float, float]:
+def _at_most_one(value: tuple[float, float]) -> tuple[float, float]:
     if value[1] > 1.0:
         raise ValueError(f"got {list(value)}, and a crop covers at most the whole image. Give values up to 1.0")
     return value
 
 
-class Jitter(Section):
+class JitterConfig(Section):
     """Colour jitter: each factor is drawn from `[1 - x, 1 + x]`, hue from `[-x, x]`."""
 
     p: PerView = (0.8, 0.8)
@@ -46,16 +46,16 @@ class Jitter(Section):
     """Largest turn of the hue in either direction, as a share of the colour circle; 0 leaves the hue alone."""
 
 
-class Augment(Section):
+class AugmentConfig(Section):
     """The released two-view augmentation; a probability is one number for both views or a list of two."""
 
     crop_p: PerView = (1.0, 1.0)
-    """Probability that a view is a random crop; of any other the whole image is resized."""
+    """Probability that a view is a random crop; otherwise the whole image is resized."""
     crop_scale: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
     """Least and greatest share of the image area that a crop covers, up to 1."""
     flip_p: PerView = (0.5, 0.5)
     """Probability that a view is mirrored, left to right."""
-    jitter: Jitter = Jitter()
+    jitter: JitterConfig = JitterConfig()
     gray_p: PerView = (0.2, 0.2)
     """Probability that a view loses its colours."""
     blur_p: PerView = (1.0, 0.1)
@@ -82,18 +82,18 @@ class Augment(Section):
     @field_validator("crop_scale", "patch_scale")
     @classmethod
     def _at_most_everything(cls, value: tuple[float, float]) -> tuple[float, float]:
-        return _share(value)
+        return _at_most_one(value)
 
 
-class Crops(Section):
+class CropsConfig(Section):
     """Views of one kind, for runs that compare more than two, or of several sizes (`data.views`).
 
-    What is not given is that of `data.augment`; there the first number of a pair is for the first view and the
-    second for all others.
+    Keys that are not set have the value of `data.augment`, where the first number of a pair is for the first view and
+    the second for all others.
     """
 
     count: Annotated[int, Field(ge=1, le=64)] = 1
-    """Views of this kind."""
+    """Number of views of this kind."""
     size: Annotated[int, Field(ge=8)] | None = None
     """Side in pixels; `data.image_size` if not given."""
     crop_scale: tuple[PositiveFloat, PositiveFloat] | None = None
@@ -101,7 +101,7 @@ class Crops(Section):
     flip_p: Probability | None = None
     """Probability that a view is mirrored, left to right."""
     jitter_p: Probability | None = None
-    """Probability that a view's colours are changed; by how much is `data.augment.jitter`'s."""
+    """Probability that a view's colours are changed, by the factors of `data.augment.jitter`."""
     gray_p: Probability | None = None
     """Probability that a view loses its colours."""
     blur_p: Probability | None = None
@@ -114,68 +114,71 @@ class Crops(Section):
     @field_validator("crop_scale")
     @classmethod
     def _in_order(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        return None if value is None else _share(_ordered(value))
+        return None if value is None else _at_most_one(_ordered(value))
 
 
-class Progressive(Section):
+class ProgressiveConfig(Section):
     """Resolution that grows during training, in steps of 32 pixels (or of 4, below 64): Leclerc et al., FFCV (2023)."""
 
     start_size: Annotated[int, Field(ge=8)]
     """Side of the views in the first epochs, in pixels."""
     start_epoch: Annotated[int, Field(ge=0)] = 0
-    """The ramp begins here, counted from 0 ..."""
+    """Epoch at which the growth begins, counted from 0."""
     end_epoch: Annotated[int, Field(ge=1)]
-    """... and from here on the views have `data.image_size` pixels a side."""
+    """Epoch from which on the views have `data.image_size` pixels per side, counted from 0."""
 
 
-class Data(Section):
-    """What is trained on."""
+class DataConfig(Section):
+    """The data set and its views."""
 
     name: DatasetName = "fashion_mnist_10k"
-    """The data set: the embedded one, one that torchvision knows, a folder of images, or a packed copy of either."""
+    """The data set: the embedded one, one of torchvision's, a folder of images, or a packed copy of any of these."""
     root: str | None = None
     """Folder of the data set; `fashion_mnist_10k` ships with the package and needs none."""
     split: str | None = None
     """The part to train on, under the data set's own name for it, such as `unlabeled` of `stl10`; its usual training
-    part if not given. The test part stays what it is."""
+    part if not given. The test part does not change."""
     layout: Layout = "auto"
     """How a folder of images is read. `splits`: `root/train/CLASS/...` and `root/val/CLASS/...`. `classes`: every
-    folder in `root` is a class. `auto`: the first where there is a folder `train`; an error if both could be meant."""
+    folder in `root` is a class. `auto`: `splits` if there is a folder `train`; an error if both are possible."""
     batch_size: Annotated[int, Field(ge=1)] = 2048
-    """Images a step. The loss and batch norm see the whole batch."""
+    """Images per step. The loss and batch norm see the whole batch."""
     image_size: Annotated[int, Field(ge=8)] = 224
     """Side of the square crops, in pixels."""
     workers: Annotated[int, Field(ge=0, le=256)] = 0
-    """Processes that augment; 0 augments in the coordinator. The batches are the same bits for any number."""
+    """Worker processes of the data loader; 0 augments in the coordinator. Batches do not depend on the number."""
     drop_last: bool = True
     """Drop the last, smaller batch of an epoch."""
-    views: tuple[Crops, ...] = ()
+    views: tuple[CropsConfig, ...] = ()
     """The views that are compared, if not the two of `augment`. The first two are compared with each other and
     with every other one; those that are smaller (multi-crop) with these two only."""
-    progressive: Progressive | None = None
+    progressive: ProgressiveConfig | None = None
     """Train with smaller views at first."""
     augment_backend: Literal["fast", "pil"] = "fast"
-    """`fast`: OpenCV and torch on bytes, about one level of 255 away from PIL. `pil`: the bits of the released code."""
+    """`fast`: OpenCV and torch on bytes, within about one level of 255 of PIL. `pil`: bit-identical to the released
+    code."""
     augment_on: Literal["auto", "workers", "device"] = "auto"
-    """Where jitter, grayscale, blur and solarisation happen: where the crops are made, or batched on the device of the
-    first stage. `auto`: where the images are cropped."""
+    """Where jitter, grayscale, blur and solarisation run. `workers`: where the images are cropped. `device`: in batches
+    on the device of the first stage. `auto`: as `workers`."""
     feed: Literal["coordinator", "stages"] = "coordinator"
-    """Who reads and augments. `stages`: every process of stage 1 its own share of the batch, on its own host; the
-    coordinator then sends the numbers of the images. Each host needs the data set."""
+    """Where the data loader runs. `stages`: every process of stage 1 reads and augments its own part of the batch, on
+    its own host; the coordinator then sends the indices of the images. Each host needs the data set."""
     on_error: Literal["fail", "skip"] = "fail"
-    """At an image that cannot be decoded: end the run, naming it, or put another one in its place, always the same."""
+    """What to do at an image that cannot be decoded: `fail` ends the run and names it; `skip` replaces it by another
+    image, the same one after a restart."""
     scan_headers: bool = True
-    """Read the header of every image file before a run begins, so that what is no image is named then. Once a run."""
+    """Read the header of every image file once before a run begins, so that files that are no images are named
+    early."""
     in_memory: bool = False
-    """Read all files once, undecoded, and keep them in memory that all feed workers of a host share."""
+    """Read all files once, undecoded, and keep them in memory that all data loader workers of a host share."""
     affinity: bool = True
-    """Keep each feed worker on one core, where there are more cores than stages on the host."""
+    """Pin each data loader worker to one core, where the host has more cores than stages."""
     download: bool = False
-    """Let torchvision download the data set into `root` if it is not there."""
+    """Let torchvision download the data set into `root` if it is missing."""
     mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)
     """Subtracted from each colour channel, in units of the full range from black to white; ImageNet's if not given."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
-    """What each channel is divided by after that, in the same units; ImageNet's if not given."""
-    augment: Augment = Augment()
+    """Divisor of each channel after that, in the same units; ImageNet's if not given."""
+    augment: AugmentConfig = AugmentConfig()
     eval_interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """How images are resized for evaluation: bilinear as released, bicubic in the BYOL report."""

@@ -1,4 +1,4 @@
-"""`head`: what turns a block's output into the embedding that its loss sees; thrown away after training."""
+"""`head`: computes the embedding that the loss reads from a block's output; discarded after training."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def _none_is_empty(value: Any) -> Any:
     return () if value in ("none", None) else as_tuple(value)
 
 
-class Projected(Section):
-    """What all heads have in common: the projector."""
+class ProjectedConfig(Section):
+    """The keys that all heads have: those of the projector."""
 
     projector: Annotated[tuple[PositiveInt, ...], BeforeValidator(_none_is_empty)] = (8192, 8192, 8192)
     """Widths of the projector's layers; `none` (or []) makes the pooled feature itself the embedding."""
@@ -24,10 +24,10 @@ class Projected(Section):
     projector_norm: bool = False
     """Batch norm without weights after the last layer (the SimCLR of the BYOL report)."""
     initialisation: Literal["shared", "independent"] = "shared"
-    """`shared`: all blocks' projectors start as copies of one, as released. `independent`: each from its own draw."""
+    """`shared`: all blocks' projectors start with the same weights, as released. `independent`: each with its own."""
 
 
-class Expansion(Projected):
+class ExpansionConfig(ProjectedConfig):
     """Convolution-based expansion (CbE): convolution, batch norm, ReLU, then global average pooling."""
 
     kind: Literal["expansion"] = "expansion"
@@ -41,13 +41,13 @@ class Expansion(Projected):
     which rounds differently."""
 
 
-class GlobalPooling(Projected):
+class GlobalPoolingConfig(ProjectedConfig):
     """Global spatial pooling (GSP): the average over all pixels."""
 
     kind: Literal["gsp"] = "gsp"
 
 
-class LocalPooling(Projected):
+class LocalPoolingConfig(ProjectedConfig):
     """Local spatial pooling (LSP): the averages over the cells of a grid, side by side."""
 
     kind: Literal["lsp"] = "lsp"
@@ -55,7 +55,9 @@ class LocalPooling(Projected):
     """Cells along each side; the feature has `channels * grid**2` numbers."""
 
 
-Head = Annotated[
-    Annotated[Expansion, Tag("expansion")] | Annotated[GlobalPooling, Tag("gsp")] | Annotated[LocalPooling, Tag("lsp")],
+HeadConfig = Annotated[
+    Annotated[ExpansionConfig, Tag("expansion")]
+    | Annotated[GlobalPoolingConfig, Tag("gsp")]
+    | Annotated[LocalPoolingConfig, Tag("lsp")],
     by_key("kind", "expansion"),
 ]

@@ -1,7 +1,7 @@
-"""Sections that come in kinds, such as `objective`: which keys there are depends on the key `kind`.
+"""Sections with several kinds, such as `objective`: the key `kind` decides which other keys exist.
 
-A section of kinds is a union of models that pydantic tells apart by a tag. The key may be left out
-of the YAML, which then means the default kind; pydantic's plain discriminator would call that an error.
+Such a section is a union of models that pydantic distinguishes by a tag. If the YAML does not have the key, the
+default kind is meant; pydantic's plain discriminator would call that an error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.config.base import Section
 
 
 def by_key(key: str, default: str, family: Callable[[str], str] = str) -> Discriminator:
-    """Tell kinds apart by the value of `key`, or by what `family` makes of it; `default` stands for a missing key."""
+    """A discriminator by the value of `key`, mapped through `family`; `default` is the value of a missing key."""
 
     def read(value: Any) -> str:
         name = value.get(key, default) if isinstance(value, dict) else getattr(value, key, default)
@@ -27,39 +27,41 @@ def by_key(key: str, default: str, family: Callable[[str], str] = str) -> Discri
 
 
 def section_for(annotation: Any, value: Mapping[str, Any]) -> type[Section] | None:
-    """The model that would read `value` under this annotation; None where there is none, or no such kind."""
+    """The model that would validate `value` under this annotation; None if there is no model, or no such kind."""
     if isinstance(annotation, type):
         return annotation if issubclass(annotation, Section) else None
-    tell = _discriminator(annotation)
-    if tell is not None:
-        read: Callable[[Any], str] = tell.discriminator  # type: ignore[assignment]
+    discriminator = _discriminator(annotation)
+    if discriminator is not None:
+        read: Callable[[Any], str] = discriminator.discriminator  # type: ignore[assignment]
         return kinds_of(annotation).get(read(dict(value)))
-    return next((found for part in get_args(annotation) if (found := section_for(part, value))), None)
+    return next((section for part in get_args(annotation) if (section := section_for(part, value))), None)
 
 
 def kinds_of(annotation: Any) -> dict[str, type[Section]]:
     """The models of a union of kinds, by their tags; none for anything else."""
-    found: dict[str, type[Section]] = {}
+    models: dict[str, type[Section]] = {}
     for part in get_args(annotation):
         tag = next((item.tag for item in get_args(part)[1:] if isinstance(item, Tag)), None)
-        found |= {tag: get_args(part)[0]} if tag else kinds_of(part)
-    return found
+        models |= {tag: get_args(part)[0]} if tag else kinds_of(part)
+    return models
 
 
 def annotation_at(section: type[Section], name: str) -> Any:
-    """The annotation of a key, with what tells its kinds apart; None for an unknown key."""
+    """The annotation of a key, with the discriminator of its kinds; None for an unknown key."""
     field = section.model_fields.get(name)
     if field is None:
         return None
-    tell = next((item for item in (field.discriminator, *field.metadata) if isinstance(item, Discriminator)), None)
-    return Annotated[field.annotation, tell] if tell else field.annotation
+    discriminator = next(
+        (item for item in (field.discriminator, *field.metadata) if isinstance(item, Discriminator)), None
+    )
+    return Annotated[field.annotation, discriminator] if discriminator else field.annotation
 
 
 def merged_values(annotation: Any, common: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`overrides` laid over `common`.
+    """`common` with `overrides` applied.
 
-    Where the overrides name another kind, only those keys carry over that mean the same for both: the
-    new kind has them, with the same default. A learning rate of LARS is none for AdamW.
+    Where the overrides set another kind, only keys with the same meaning for both are kept from `common`: those that
+    the new kind has with the same default. A learning rate for LARS is not kept for AdamW.
     """
     before, after = (section_for(annotation, values) for values in (common, {**common, **overrides}))
     if after is not None and before is not None and after is not before:
@@ -72,7 +74,7 @@ class SectionError(ValueError):
 
     Args:
         section: its key, such as `head`.
-        error: what pydantic has to say.
+        error: pydantic's error.
     """
 
     def __init__(self, section: str, error: ValidationError) -> None:
@@ -81,7 +83,7 @@ class SectionError(ValueError):
 
 
 def merge(annotation: Any, common: Section, overrides: Mapping[str, Any], section: str) -> Any:
-    """The section `common`, whose key is `section`, with `overrides` laid over it; raises `SectionError`."""
+    """The section `common`, whose key is `section`, with `overrides` applied; raises `SectionError`."""
     if not overrides:  # most stages: sections are frozen, so the common one serves
         return common
     values = merged_values(annotation, common.model_dump(mode="json"), overrides)

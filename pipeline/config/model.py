@@ -18,19 +18,19 @@ ResNetName = Literal[
 ViTName = Literal["vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14"]
 
 
-class ResNet(Section):
+class ResNetConfig(Section):
     """A torchvision ResNet, Wide ResNet or ResNeXt."""
 
     backbone: ResNetName = "resnet50"
     """The network, by torchvision's name."""
     width: Annotated[int, Field(ge=4)] = 64
-    """Channels of the first stage; 64 is torchvision's network, less is a narrower one."""
+    """Channels of `layer1`; 64 is torchvision's network, less is a narrower one."""
     stem: Literal["imagenet", "cifar", "strided"] = "imagenet"
     """`imagenet`: 7x7 stride 2 and max pooling. `cifar`: 3x3 stride 1. `strided`: 3x3 stride 2."""
     zero_init_residual: bool = True
     """Start the last batch norm of every residual unit at 0, so that each unit begins as the identity."""
     cuts: tuple[str, ...] = ("layer1", "layer2", "layer3")
-    """Modules after which the network is cut: `stem`, `layerN` or one residual unit, `layerN.M`."""
+    """Modules after which the network is cut: `stem`, `layerN` or one residual unit, `layerN.M`. `[]` is one block."""
 
     @field_validator("cuts")
     @classmethod
@@ -48,7 +48,7 @@ class ResNet(Section):
         return split_units(self.units(), self.cuts)
 
 
-class ViT(Section):
+class ViTConfig(Section):
     """A torchvision Vision Transformer; a size that is not given is that of the named network."""
 
     backbone: ViTName
@@ -56,11 +56,11 @@ class ViT(Section):
     patch_size: PositiveInt | None = None
     """Side of a patch in pixels; it must divide `data.image_size`."""
     hidden_dim: PositiveInt | None = None
-    """Numbers of a token; a multiple of `num_heads`."""
+    """Width of a token; a multiple of `num_heads`."""
     num_layers: Annotated[int, Field(gt=0, le=1000)] | None = None
-    """Layers of the encoder."""
+    """Number of encoder layers."""
     num_heads: PositiveInt | None = None
-    """Attention heads of a layer."""
+    """Attention heads per layer."""
     mlp_dim: PositiveInt | None = None
     """Width of the hidden layer after the attention."""
     cuts: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class ViT(Section):
         return split_units(self.units(), self.cuts)
 
 
-class Module(Section):
+class ModuleConfig(Section):
     """Any torch module whose forward takes one tensor: traced with torch.fx and cut at named points."""
 
     backbone: Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -91,7 +91,7 @@ class Module(Section):
     options: dict[str, Any] = Field(default={})
     """Keyword arguments of the function."""
     output: str
-    """Name of the module whose result the last block gives, such as `features`; what follows it is left out."""
+    """Name of the module whose result is the output of the last block, such as `features`; the rest is left out."""
     cuts: tuple[str, ...] = ()
     """Names of modules, such as `features.3`, after which the network is cut."""
 
@@ -111,7 +111,7 @@ def _family(backbone: str) -> str:
 
 
 BACKBONES = (*RESNET_UNITS, *VIT_LAYERS, "PACKAGE.MODULE:FUNCTION")
-Model = Annotated[
-    Annotated[ResNet, Tag("resnet")] | Annotated[ViT, Tag("vit")] | Annotated[Module, Tag("module")],
+ModelConfig = Annotated[
+    Annotated[ResNetConfig, Tag("resnet")] | Annotated[ViTConfig, Tag("vit")] | Annotated[ModuleConfig, Tag("module")],
     by_key("backbone", "resnet50", _family),
 ]

@@ -1,10 +1,10 @@
-"""The sizes of the networks that have names here: channels, patches, heads, and what they allow; without torch."""
+"""The sizes of the named networks: channels, patches, heads, and checks of them; without torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.config.model import ResNet, ViT
+from pipeline.config.model import ResNetConfig, ViTConfig
 from pipeline.config.units import VIT_LAYERS
 from pipeline.errors import ConfigError
 
@@ -39,8 +39,8 @@ class ViTSizes:
     mlp_dim: int
 
 
-def vit_sizes(model: ViT) -> ViTSizes:
-    """The sizes of `model`: those given, and for the others those of the network it names."""
+def vit_sizes(model: ViTConfig) -> ViTSizes:
+    """The sizes of `model`: those that are set, and for the others those of the named network."""
     patch_size, hidden_dim, num_heads, mlp_dim = VIT_SIZES[model.backbone]
     return ViTSizes(
         patch_size=model.patch_size or patch_size,
@@ -51,17 +51,17 @@ def vit_sizes(model: ViT) -> ViTSizes:
     )
 
 
-def expansion_of(model: ResNet) -> int:
+def expansion_of(model: ResNetConfig) -> int:
     """Output channels of a residual unit over its inner width: 1 for basic blocks, 4 for bottlenecks."""
     return 1 if model.backbone in ("resnet18", "resnet34") else 4
 
 
-def groups_of(model: ResNet) -> tuple[int, int]:
+def groups_of(model: ResNetConfig) -> tuple[int, int]:
     """Groups of the 3x3 convolutions, and channels of one group in layer1 at width 64 (torchvision's `base_width`)."""
     return GROUPS.get(model.backbone, (1, 64))
 
 
-def unit_channels(model: ResNet, unit: str) -> int:
+def unit_channels(model: ResNetConfig, unit: str) -> int:
     """Channels after `unit`."""
     if unit == "stem":
         return model.width
@@ -69,7 +69,7 @@ def unit_channels(model: ResNet, unit: str) -> int:
     return int(model.width * 2 ** (layer - 1) * expansion_of(model))
 
 
-def unit_size(model: ResNet, unit: str, size: int) -> int:
+def unit_size(model: ResNetConfig, unit: str, size: int) -> int:
     """Side in pixels after `unit`, given the side before it."""
     if unit == "stem":
         halvings = {"imagenet": 2, "cifar": 0, "strided": 1}[model.stem]
@@ -80,8 +80,8 @@ def unit_size(model: ResNet, unit: str, size: int) -> int:
     return size
 
 
-def check_width(model: ResNet) -> None:
-    """Raises `ConfigError` if the groups of the convolutions do not come out even."""
+def check_width(model: ResNetConfig) -> None:
+    """Raises `ConfigError` if the groups of the convolutions do not divide the width."""
     groups, group_width = groups_of(model)
     if model.width * group_width % 64:
         raise ConfigError(
@@ -92,8 +92,8 @@ def check_width(model: ResNet) -> None:
         )
 
 
-def check_heads(model: ViT) -> None:
-    """Raises `ConfigError` if the attention heads cannot share the width."""
+def check_heads(model: ViTConfig) -> None:
+    """Raises `ConfigError` if the number of attention heads does not divide the width."""
     sizes = vit_sizes(model)
     if sizes.hidden_dim % sizes.num_heads:
         divisors = [str(n) for n in range(1, min(sizes.hidden_dim, 64) + 1) if sizes.hidden_dim % n == 0]
@@ -105,8 +105,8 @@ def check_heads(model: ViT) -> None:
         )
 
 
-def check_patches(model: ViT, image_size: int) -> None:
-    """Raises `ConfigError` if the images, `image_size` pixels a side, are not whole patches."""
+def check_patches(model: ViTConfig, image_size: int) -> None:
+    """Raises `ConfigError` if the side of the images, `image_size` pixels, is not a multiple of the patch size."""
     patch = vit_sizes(model).patch_size
     if image_size % patch:
         below = image_size // patch * patch

@@ -11,7 +11,7 @@ from pipeline.config.base import NAME_PATTERN, NonNegative, PositiveFloat, Posit
 from pipeline.config.kinds import by_key
 
 
-class BarlowTwins(Section):
+class BarlowTwinsConfig(Section):
     """Cross-correlation of the two views' embeddings, driven to the identity."""
 
     kind: Literal["barlow_twins"] = "barlow_twins"
@@ -24,42 +24,42 @@ class BarlowTwins(Section):
     gradient is the true one divided by the number of ranks (16 in the paper's command)."""
 
 
-class SimCLR(Section):
-    """NT-Xent: find an image's other view among all views of the batch."""
+class SimCLRConfig(Section):
+    """NT-Xent: classify an image's other view among all views of the batch."""
 
     kind: Literal["simclr"] = "simclr"
     temperature: PositiveFloat = 0.15
-    """What similarities are divided by before the softmax; the smaller, the more the hardest negatives count."""
+    """Divisor of the similarities before the softmax; the smaller, the more the hardest negatives count."""
     negatives: Literal["batch", "single_patch"] = "batch"
     """`batch`: all other images. `single_patch`: one patch of the same image, a third view that
     `data.augment.patch_scale` describes; the loss then never compares two images."""
 
 
-class VICReg(Section):
+class VICRegConfig(Section):
     """Invariance, variance and covariance."""
 
     kind: Literal["vicreg"] = "vicreg"
     invariance_weight: NonNegative = 25.0
     """Weight of the squared distance of the two views."""
     variance_weight: NonNegative = 25.0
-    """Weight of what each dimension's standard deviation lacks to 1."""
+    """Weight of the hinge loss on each dimension's standard deviation, whose margin is 1."""
     covariance_weight: NonNegative = 1.0
     """Weight of the squared covariances of different dimensions."""
     std_halved: bool = True
     """Halve the variance term of each view, as the released code does; the paper does not."""
 
 
-class BYOL(Section):
-    """Predict what a slowly moving copy of the block says of the other view."""
+class BYOLConfig(Section):
+    """Predict the embedding of the other view by a target network, a moving average of the block."""
 
     kind: Literal["byol"] = "byol"
     momentum: float | None = 0.996
-    """Of the target network, at the first step."""
+    """Momentum of the target network at the first step."""
     momentum_schedule: Literal["cosine", "constant"] = "cosine"
     """`cosine`: from `momentum` at the first step to 1 at the last."""
     momentum_update: Literal["before_forward", "after_update"] = "before_forward"
-    """When the target moves: before the forward of a step, as in the reproduction report, or after the
-    optimizer has moved the online network."""
+    """When the target is updated: before the forward pass of a step, as in the reproduction report, or after the
+    optimizer step of the online network."""
     predictor: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
     """Widths of the predictor's layers, the last as wide as the embedding. If not given they are those of the
     projector, as in both released codes; one layer where there is no projector."""
@@ -76,7 +76,7 @@ class BYOL(Section):
         return value
 
 
-class Supervised(Section):
+class SupervisedConfig(Section):
     """Cross-entropy with the images' labels; the projector's outputs are the classes."""
 
     kind: Literal["supervised"] = "supervised"
@@ -84,8 +84,8 @@ class Supervised(Section):
     """Share of the target that is spread evenly over all classes; 0 for none."""
 
 
-class Custom(Section):
-    """A loss of the user's own: a `pipeline.objectives.Objective` outside of the package."""
+class CustomConfig(Section):
+    """A custom loss: a user's class derived from `pipeline.objectives.Objective`."""
 
     kind: Annotated[str, Field(pattern=NAME_PATTERN)]
     """`PACKAGE.MODULE:CLASS`; called with the size of the embeddings, then the options."""
@@ -97,12 +97,12 @@ def _family(kind: str) -> str:
     return "custom" if re.match(NAME_PATTERN, kind) else kind
 
 
-Objective = Annotated[
-    Annotated[BarlowTwins, Tag("barlow_twins")]
-    | Annotated[SimCLR, Tag("simclr")]
-    | Annotated[VICReg, Tag("vicreg")]
-    | Annotated[BYOL, Tag("byol")]
-    | Annotated[Supervised, Tag("supervised")]
-    | Annotated[Custom, Tag("custom")],
+ObjectiveConfig = Annotated[
+    Annotated[BarlowTwinsConfig, Tag("barlow_twins")]
+    | Annotated[SimCLRConfig, Tag("simclr")]
+    | Annotated[VICRegConfig, Tag("vicreg")]
+    | Annotated[BYOLConfig, Tag("byol")]
+    | Annotated[SupervisedConfig, Tag("supervised")]
+    | Annotated[CustomConfig, Tag("custom")],
     by_key("kind", "barlow_twins", _family),
 ]

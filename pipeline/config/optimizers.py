@@ -1,4 +1,4 @@
-"""`optimizer`: how a block's parameters move; the learning rate is a function of the step."""
+"""`optimizer`: optimizers and learning-rate schedules, which are functions of the step."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from pipeline.config.kinds import by_key
 Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-class Scheduled(Section):
-    """What all optimizers have in common: learning rates, their schedule, exclusion and clipping."""
+class ScheduledConfig(Section):
+    """The keys that all optimizers have: learning rates, their schedule, exclusion and clipping."""
 
     lr: PositiveFloat = 0.2
-    """For a batch of 256; multiplied by `batch_size / 256` when `scale_lr` is set."""
+    """Learning rate for a batch of 256; multiplied by `batch_size / 256` if `scale_lr` is set."""
     bias_lr: PositiveFloat | None = None
     """Learning rate of biases and norms (the parameters that `exclude` names), scaled like `lr`; `lr` if not given."""
     scale_lr: bool = True
-    """Multiply `lr` and `bias_lr` by `data.batch_size / 256`; false takes them as they are."""
+    """Multiply `lr` and `bias_lr` by `data.batch_size / 256`; false uses them unchanged."""
     weight_decay: NonNegative = 1e-6
-    """Share of a parameter that is added to its gradient (of AdamW: taken off it, times the learning rate)."""
+    """Factor of a parameter that is added to its gradient (AdamW: subtracted from it, times the learning rate)."""
     exclude: Literal["dimension", "type", "none"] = "dimension"
     """Parameters without weight decay and layer-wise scaling. `dimension`: those with one dimension, as
     released. `type`: all but the weights of linear layers and convolutions. `none`: no parameter."""
     clip_norm: PositiveFloat | None = None
     """Scale the block's gradient down to this norm where it is larger."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """After the warm-up: half a cosine, `gamma` at each milestone, or nothing."""
+    """Schedule after the warm-up: half a cosine, a factor `gamma` at each milestone, or constant."""
     warmup_epochs: NonNegative = 10
-    """Linear warm-up, step by step, from zero."""
+    """Epochs of linear warm-up from zero, updated at every step."""
     final_ratio: Probability = 0.001
     """The cosine ends at this share of the learning rate."""
     milestones: Annotated[tuple[PositiveFloat, ...], Field(validate_default=True)] = ()
     """Epochs at which the schedule `step` multiplies the learning rate by `gamma`."""
     gamma: PositiveFloat = 0.1
-    """What the schedule `step` multiplies the learning rate by at each milestone."""
+    """Factor of the schedule `step` at each milestone."""
 
     @field_validator("milestones")
     @classmethod
@@ -54,30 +54,30 @@ class Scheduled(Section):
         return milestones
 
 
-class LayerWise(Scheduled):
-    """What the variants of LARS have in common."""
+class LayerWiseConfig(ScheduledConfig):
+    """The keys that all variants of LARS have."""
 
     momentum: Momentum = 0.9
-    """Share of the last step's velocity that is kept, below 1."""
+    """Momentum, below 1."""
     eta: PositiveFloat = 0.001
     """Trust coefficient."""
     lars_weight: Probability = 1.0
-    """How much of the layer-wise scaling is used: 0 is SGD, 1 is LARS."""
+    """Weight of the layer-wise scaling: 0 is SGD, 1 is LARS."""
 
 
-class Lars(LayerWise):
+class LarsConfig(LayerWiseConfig):
     """LARS as released: the learning rate multiplies the momentum buffer."""
 
     kind: Literal["lars"] = "lars"
 
 
-class LarsLrInMomentum(LayerWise):
+class LarsLrInMomentumConfig(LayerWiseConfig):
     """LARS of the BYOL report: the learning rate of each step goes into the momentum buffer."""
 
     kind: Literal["lars_lr_in_momentum"] = "lars_lr_in_momentum"
 
 
-class LarsClipped(LayerWise):
+class LarsClippedConfig(LayerWiseConfig):
     """LARS of apex and solo-learn: weight decay and an epsilon in the denominator, the scaled rate clipped to lr."""
 
     kind: Literal["lars_clipped"] = "lars_clipped"
@@ -86,15 +86,15 @@ class LarsClipped(LayerWise):
     eta: PositiveFloat = 0.02
 
 
-class SGD(Scheduled):
+class SGDConfig(ScheduledConfig):
     """Stochastic gradient descent."""
 
     kind: Literal["sgd"] = "sgd"
     lr: PositiveFloat = 0.05
     momentum: Momentum = 0.9
-    """Share of the last step's velocity that is kept, below 1; 0 for none."""
+    """Momentum, below 1; 0 for none."""
     nesterov: bool = False
-    """Step along the velocity after the gradient was added to it (Nesterov); needs a momentum above 0."""
+    """Nesterov momentum; needs a momentum above 0."""
 
     @field_validator("nesterov")
     @classmethod
@@ -107,7 +107,7 @@ class SGD(Scheduled):
         return nesterov
 
 
-class AdamW(Scheduled):
+class AdamWConfig(ScheduledConfig):
     """Adam with decoupled weight decay."""
 
     kind: Literal["adamw"] = "adamw"
@@ -119,11 +119,11 @@ class AdamW(Scheduled):
     """Added to the denominator of a step."""
 
 
-Optimizer = Annotated[
-    Annotated[Lars, Tag("lars")]
-    | Annotated[LarsLrInMomentum, Tag("lars_lr_in_momentum")]
-    | Annotated[LarsClipped, Tag("lars_clipped")]
-    | Annotated[SGD, Tag("sgd")]
-    | Annotated[AdamW, Tag("adamw")],
+OptimizerConfig = Annotated[
+    Annotated[LarsConfig, Tag("lars")]
+    | Annotated[LarsLrInMomentumConfig, Tag("lars_lr_in_momentum")]
+    | Annotated[LarsClippedConfig, Tag("lars_clipped")]
+    | Annotated[SGDConfig, Tag("sgd")]
+    | Annotated[AdamWConfig, Tag("adamw")],
     by_key("kind", "lars"),
 ]

@@ -1,6 +1,6 @@
-"""Where an embedding is taken: a block, and which of its features; one name for all that measures.
+"""The place at which a feature is taken: a block, and its trunk, expansion or projector.
 
-No torch here, because the configuration names features too.
+This file does not import torch, because the configuration uses these names too.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Feature = Literal["trunk", "expansion", "projector"]
-"""`trunk`: the block's output, averaged over all positions. `expansion`: what the head gives before it projects, which
-the released evaluation classifies. `projector`: the embedding that the loss sees."""
+"""`trunk`: the block's output, averaged over all positions. `expansion`: the head's output before the projector, which
+the released evaluation classifies. `projector`: the embedding that the loss reads."""
 FEATURES: tuple[Feature, ...] = ("trunk", "expansion", "projector")
 
 
@@ -20,7 +20,7 @@ class Place:
 
     Args:
         block: counted from 1.
-        feature: which.
+        feature: of that block.
     """
 
     block: int
@@ -31,5 +31,5 @@ class Place:
 
     @property
     def key(self) -> str:
-        """For files and JSON, such as `2.trunk`."""
+        """The name in files and JSON, such as `2.trunk`."""
         return f"{self.block}.{self.feature}"

@@ -1,4 +1,4 @@
-"""`precision`: the number formats and memory layouts that a stage computes in."""
+"""`precision`: number formats and memory layouts of a stage."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Literal
 from pipeline.config.base import Section
 
 
-class Precision(Section):
-    """fp32 is exact: the pipelined run equals the serial one to the bit. So are bf16 and fp16 on one kind of device."""
+class PrecisionConfig(Section):
+    """A pipelined run is bit-identical to the serial one in fp32, and in bf16 and fp16 on one kind of device."""
 
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the network's activations, under autocast; weights, objective and optimizer stay in fp32."""
+    """Number format of the network's activations, under autocast; weights, objective and optimizer stay in fp32."""
     tf32: bool = False
     """Let matrix products and convolutions on a GPU round their inputs to TF32; for the whole run."""
     channels_last: bool = False

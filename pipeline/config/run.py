@@ -1,4 +1,4 @@
-"""One run: every section together, and what each stage makes of them."""
+"""The whole configuration of a run, and the part of each stage."""
 
 from __future__ import annotations
 
@@ -7,224 +7,224 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipeline.config.base import PositiveFloat, PositiveInt, Section
-from pipeline.config.data import Data
-from pipeline.config.engines import Engine, TorchEngine
-from pipeline.config.evaluation import Evaluation
-from pipeline.config.faults import Fault
-from pipeline.config.heads import Expansion, Head
+from pipeline.config.data import DataConfig
+from pipeline.config.engines import EngineConfig, TorchEngineConfig
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.faults import FaultConfig
+from pipeline.config.heads import ExpansionConfig, HeadConfig
 from pipeline.config.kinds import merge
 from pipeline.config.memory import MemoryConfig
-from pipeline.config.model import Model, ResNet
-from pipeline.config.noise import Noise
-from pipeline.config.objectives import BYOL, BarlowTwins, Objective, SimCLR
-from pipeline.config.observing import Alarms, Metrics, Trace, TraceOrBool, TrackerOrName
-from pipeline.config.optimizers import Lars, Optimizer
-from pipeline.config.precision import Precision
+from pipeline.config.model import ModelConfig, ResNetConfig
+from pipeline.config.noise import NoiseConfig
+from pipeline.config.objectives import BarlowTwinsConfig, BYOLConfig, ObjectiveConfig, SimCLRConfig
+from pipeline.config.observing import AlarmsConfig, MetricsConfig, TraceConfig, TraceOrBool, TrackerOrName
+from pipeline.config.optimizers import LarsConfig, OptimizerConfig
+from pipeline.config.precision import PrecisionConfig
 
 DEVICE_PATTERN = r"^(auto|cpu|cuda|cuda:\d+)$"
 
 
-class Link(Section):
-    """How activations travel from one stage to the next."""
+class LinkConfig(Section):
+    """How activations are sent from one stage to the next."""
 
     kind: Literal["queue", "rpc", "p2p"] = "queue"
     """`queue`: shared memory on one host. `rpc`: torch.distributed.rpc, any host. `p2p`: send and receive of Gloo
-    (CPU) or NCCL (GPU) into buffers that wait for them, any host."""
+    (CPU) or NCCL (GPU) into preallocated buffers, any host."""
     depth: Annotated[int, Field(ge=1, le=64)] = 2
     """Batches that may wait on one link before the sender blocks."""
     timeout: PositiveFloat = 300.0
-    """Seconds that a stage waits for its neighbour before it gives up."""
+    """Seconds that a stage waits for its neighbour before the run fails."""
     codec: Literal["none", "bf16", "fp16", "int8"] = "none"
-    """How activations are written on the wire. All but `none` lose precision, and with it the equality to the bit
-    with a run without codec; `int8` has one scale for each channel of each image. Images travel as they are."""
+    """Encoding of activations on the link. All but `none` lose precision, so the run is not bit-identical to one
+    without codec; `int8` has one scale per channel and image. Images are sent unchanged."""
 
 
-class Train(Section):
+class TrainConfig(Section):
     """How long to train."""
 
     epochs: PositiveInt = 300
-    """Passes over the data set, in mode sequential for each block; the learning-rate schedule spans them."""
+    """Passes over the data set (in mode sequential: for each block); the learning-rate schedule spans them."""
     max_steps: PositiveInt | None = None
-    """Stop after this many steps (the schedule still spans `epochs`); in mode sequential, of each block."""
+    """Stop after this many steps, in mode sequential of each block; the schedule still spans `epochs`."""
     max_skipped: PositiveInt = 10
-    """Give up when a block had to skip this many steps in a row because its loss was not finite."""
+    """Fail when a block has skipped this many steps in a row because its loss was not finite."""
 
 
 class StageOverrides(Section):
-    """What one stage does differently; partial sections are merged over the common ones."""
+    """Overrides of one stage; partial sections are merged into the common ones."""
 
     device: Annotated[str, Field(pattern=DEVICE_PATTERN)] | None = None
-    """Where this stage computes; as `device` of the run if not given."""
+    """Device of this stage; the run's `device` if not given."""
     replicas: PositiveInt | None = None
-    """Processes that share the batch of this stage; as many as `replicas` of the run says if not given."""
+    """Data-parallel replicas of this stage; the run's `replicas` if not given."""
     engine: dict[str, Any] = Field(default={})
-    """Keys of `engine` that this stage has otherwise; the others are the run's."""
+    """Keys of `engine` that differ for this stage; the others are the run's."""
     head: dict[str, Any] = Field(default={})
-    """Keys of `head` that this stage has otherwise; the others are the run's."""
+    """Keys of `head` that differ for this stage; the others are the run's."""
     objective: dict[str, Any] = Field(default={})
-    """Keys of `objective` that this stage has otherwise; the others are the run's."""
+    """Keys of `objective` that differ for this stage; the others are the run's."""
     noise: dict[str, Any] = Field(default={})
-    """Keys of `noise` that this stage has otherwise; the others are the run's."""
+    """Keys of `noise` that differ for this stage; the others are the run's."""
     optimizer: dict[str, Any] = Field(default={})
-    """Keys of `optimizer` that this stage has otherwise; the others are the run's."""
+    """Keys of `optimizer` that differ for this stage; the others are the run's."""
     precision: dict[str, Any] = Field(default={})
-    """Keys of `precision` that this stage has otherwise; the others are the run's."""
+    """Keys of `precision` that differ for this stage; the others are the run's."""
     memory: dict[str, Any] = Field(default={})
-    """Keys of `memory` that this stage has otherwise; the others are the run's."""
+    """Keys of `memory` that differ for this stage; the others are the run's."""
 
 
-class Snapshots(Section):
-    """What a run leaves behind while it runs, to go on from after it was stopped."""
+class SnapshotsConfig(Section):
+    """Snapshots of the training state, from which a stopped run is resumed."""
 
     every: PositiveInt | None = None
     """Steps from one snapshot to the next; none are taken if not given."""
     keep_last: PositiveInt = 2
-    """Newest snapshots to keep; more than one, so that a damaged one is not the end."""
+    """Number of newest snapshots to keep; more than one, in case one is damaged."""
     keep_every: PositiveInt | None = None
     """Also keep every snapshot whose number of steps is a multiple of this."""
     leave_seconds: PositiveFloat = 300.0
-    """Longest time that a run which was asked to stop takes for its last snapshot. Give a scheduler at least as much
-    between its warning and its end (Slurm: `--signal=TERM@300`)."""
+    """Longest time in seconds that a run takes for its last snapshot after a stop signal. Let the scheduler wait at
+    least as long between its signal and the end of the job (Slurm: `--signal=TERM@300`)."""
 
 
-class Determinism(Section):
-    """Exactness rests on the kernels of libraries, and some do not repeat: a step is tried before it is trusted."""
+class DeterminismConfig(Section):
+    """The check that a step is deterministic: some library kernels do not return the same bits twice."""
 
     check: Literal["auto"] | bool = "auto"
-    """Whether each stage computes one step twice before the run, in a process of its own, and must get the same bits.
-    `auto`: on GPUs, and where `precision` asks for another number format or layout than the plain one, or compiles.
-    What has been tried on a machine is remembered in `~/.cache/onward`."""
+    """Whether each stage computes one step twice before the run, in a separate process, and fails if the bits differ.
+    `auto`: on GPUs, and where `precision` sets another number format or layout than the default, or compiles. Results
+    are cached per machine in `~/.cache/onward`."""
 
 
 class Config(Section):
     """One run."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """What every random number of the run is keyed by, below 2^31."""
+    """Seed of all random numbers of the run, below 2^31."""
     run_dir: str | None = None
-    """Where everything the run writes goes; `runs/NAME-DATE-TIME` if not given."""
+    """The run directory, for all files that the run writes; `runs/NAME-DATE-TIME` if not given."""
     runtime: Literal["pipelined", "serial"] = "pipelined"
-    """`pipelined`: a process for each stage. `serial`: one process trains all stages, to the same bits."""
+    """`pipelined`: one process per stage. `serial`: one process trains all stages, with bit-identical results."""
     mode: Literal["simultaneous", "sequential", "end_to_end"] = "simultaneous"
-    """`simultaneous`: every block learns at every step. `sequential`: one block after the other, each to its
-    end; those before it only run forward. `end_to_end`: one loss, at the last block, whose gradient goes
-    through all of them, in one process: the baseline."""
+    """`simultaneous`: simultaneous blockwise training: every block learns at every step. `sequential`: sequential
+    blockwise training: each block is trained to its end before the next begins, and the blocks before it only run
+    forward. `end_to_end`: the baseline in one process: one loss, at the last block, with its gradient through all."""
     device: Annotated[str, Field(pattern=DEVICE_PATTERN)] = "auto"
-    """`auto`: a GPU for each process where there are enough; of fewer GPUs, neighbours share one; without any, the CPU.
-    `cuda`: a GPU for each process, in order from 0, or an error. `cuda:N` and `cpu`: everything there."""
+    """`auto`: one GPU per process if there are enough; neighbours share one if there are fewer; the CPU if there is
+    none. `cuda`: one GPU per process, in order from 0, or an error. `cuda:N` and `cpu`: all stages there."""
     threads: PositiveInt = 1
-    """CPU threads of one stage; part of what makes two runs equal to the bit."""
+    """CPU threads per stage; two runs are bit-identical only with the same number."""
     replicas: PositiveInt = 1
-    """Processes that share the batch of one stage, each a slice; `stages.K.replicas` for one stage alone."""
+    """Data-parallel replicas of every stage, each with a slice of the batch; `stages.K.replicas` sets one stage."""
     processes: PositiveInt | None = None
-    """Processes that share the stages, neighbours together; one a stage if not given."""
+    """Number of processes that share the stages, each with consecutive ones; one per stage if not given."""
     restart: Literal["none", "job", "stage"] = "none"
-    """What comes back when a process dies: nothing; all processes from the last snapshot; or the dead stage alone, on
-    one host, while the others wait for it."""
+    """What is restarted from the last snapshot when a process dies: nothing, all processes (`job`), or only the
+    processes of that stage, on one host, while the others wait (`stage`)."""
     max_restarts: PositiveInt = 3
-    """Restarts in a row without a new snapshot between them, after which the run fails."""
+    """Consecutive restarts without a new snapshot, after which the run fails."""
     signals: tuple[Literal["SIGUSR1", "SIGUSR2"], ...] = ("SIGUSR1", "SIGUSR2")
-    """What asks a run to stop after a snapshot, beside SIGTERM and Ctrl-C; schedulers send these before they end a
+    """Signals that stop a run after a snapshot, beside SIGTERM and Ctrl-C; schedulers send these before they end a
     job."""
     hang_timeout: PositiveFloat = 120.0
-    """Seconds that one step of one stage may take, waiting for neighbours not counted; a stage that is stopped, or
-    computes for longer, is named and ends the run (or is restarted). What a process does for the first time may take
-    longer: libraries start and compile."""
-    engine: Engine = TorchEngine()
-    link: Link = Link()
-    train: Train = Train()
-    data: Data = Data()
-    model: Model = ResNet()
-    head: Head = Expansion()
-    objective: Objective = BarlowTwins()
-    noise: Noise = Noise()
-    optimizer: Optimizer = Lars()
-    precision: Precision = Precision()
+    """Seconds that one step of one stage may take, without waiting for neighbours. A stage that is stopped, or computes
+    longer, is named and ends the run (or is restarted). The first step of a process may take longer, because libraries
+    start and compile."""
+    engine: EngineConfig = TorchEngineConfig()
+    link: LinkConfig = LinkConfig()
+    train: TrainConfig = TrainConfig()
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ResNetConfig()
+    head: HeadConfig = ExpansionConfig()
+    objective: ObjectiveConfig = BarlowTwinsConfig()
+    noise: NoiseConfig = NoiseConfig()
+    optimizer: OptimizerConfig = LarsConfig()
+    precision: PrecisionConfig = PrecisionConfig()
     memory: MemoryConfig = MemoryConfig()
-    determinism: Determinism = Determinism()
+    determinism: DeterminismConfig = DeterminismConfig()
     stages: dict[int, StageOverrides] = Field(default={})
-    """By the number of the stage, from 1: what it has otherwise than the run, as in `stages.2.objective.kind`."""
-    snapshots: Snapshots = Snapshots()
-    metrics: Metrics = Metrics()
-    alarms: Alarms = Alarms()
-    trace: TraceOrBool = Trace()
+    """Overrides by the number of the stage, counted from 1, as in `stages.2.objective.kind`."""
+    snapshots: SnapshotsConfig = SnapshotsConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    alarms: AlarmsConfig = AlarmsConfig()
+    trace: TraceOrBool = TraceConfig()
     trackers: tuple[TrackerOrName, ...] = ()
-    """Where measurements also go, in this order; see `configs/observing.md`."""
-    evaluation: Evaluation = Evaluation()
-    faults: tuple[Fault, ...] = ()
-    """What is to go wrong on purpose, to try a recovery; nothing if empty."""
+    """Experiment trackers that receive the metrics, in this order; see `configs/observing.md`."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    faults: tuple[FaultConfig, ...] = ()
+    """Fault injection, to test recovery; none if empty."""
 
     @property
     def num_stages(self) -> int:
-        """One stage a block."""
+        """One stage per block."""
         return len(self.model.cuts) + 1
 
     @property
     def in_one_process(self) -> bool:
-        """Whether one process trains all blocks: asked for, or because one loss reaches all of them."""
+        """Whether one process trains all blocks: with `runtime: serial`, or because one loss reaches all of them."""
         return self.runtime == "serial" or self.mode == "end_to_end"
 
     def replicas_of(self, index: int) -> int:
-        """Processes that share the batch of stage `index`."""
+        """Number of data-parallel replicas of stage `index`."""
         return self.stages.get(index, StageOverrides()).replicas or self.replicas
 
     @property
     def uses_labels(self) -> bool:
-        """Whether a loss, or what is measured while training, needs the labels of the images."""
+        """Whether a loss, or a measure while training, needs the labels of the images."""
         if self.evaluation.online.linear or self.evaluation.online.knn_bank:
             return True
         kinds = {objective.kind for objective in self._objectives()}
-        return any(kind == "supervised" or ":" in kind for kind in kinds)  # a loss of the user's own may use them
+        return any(kind == "supervised" or ":" in kind for kind in kinds)  # a custom loss may use them
 
     @property
     def num_views(self) -> int:
-        """Views of an image that travel: those that are compared, and one more where there is a patch."""
+        """Views per image: those that are compared, and the negative patch, if any."""
         compared = sum(group.count for group in self.data.views) or 2
         return compared + self.has_patch
 
     @property
     def has_patch(self) -> bool:
-        """Whether a loss takes a patch of the image as its negative, which is then the last of its views."""
-        return any(isinstance(o, SimCLR) and o.negatives == "single_patch" for o in self._objectives())
+        """Whether a loss uses a patch of the image as its negative; the patch is the last view."""
+        return any(isinstance(o, SimCLRConfig) and o.negatives == "single_patch" for o in self._objectives())
 
-    def _objectives(self) -> list[Objective]:
-        """Of every stage; much cheaper than whole stages, and asked for often."""
-        own = (self.stages.get(index, StageOverrides()).objective for index in range(1, self.num_stages + 1))
-        return [merge(Objective, self.objective, overrides, "objective") for overrides in own]
+    def _objectives(self) -> list[ObjectiveConfig]:
+        """The objective of every stage; much cheaper than `stage`, and called often."""
+        by_stage = (self.stages.get(index, StageOverrides()).objective for index in range(1, self.num_stages + 1))
+        return [merge(ObjectiveConfig, self.objective, overrides, "objective") for overrides in by_stage]
 
     def stage(self, index: int) -> StageConfig:
         """The settings of stage `index`, counted from 1, with its overrides merged in."""
         overrides = self.stages.get(index, StageOverrides())
-        head = merge(Head, self.head, overrides.head, "head")
-        objective = merge(Objective, self.objective, overrides.objective, "objective")
-        if isinstance(objective, BYOL) and objective.predictor is None and head.projector:
+        head = merge(HeadConfig, self.head, overrides.head, "head")
+        objective = merge(ObjectiveConfig, self.objective, overrides.objective, "objective")
+        if isinstance(objective, BYOLConfig) and objective.predictor is None and head.projector:
             objective = objective.model_copy(update={"predictor": head.projector})
         return StageConfig(
             index=index,
             units=tuple(self.model.blocks()[index - 1]),
             device=overrides.device or self.device,
             replicas=overrides.replicas or self.replicas,
-            engine=merge(Engine, self.engine, overrides.engine, "engine"),
+            engine=merge(EngineConfig, self.engine, overrides.engine, "engine"),
             head=head,
             objective=objective,
-            noise=merge(Noise, self.noise, overrides.noise, "noise"),
-            optimizer=merge(Optimizer, self.optimizer, overrides.optimizer, "optimizer"),
-            precision=merge(Precision, self.precision, overrides.precision, "precision"),
+            noise=merge(NoiseConfig, self.noise, overrides.noise, "noise"),
+            optimizer=merge(OptimizerConfig, self.optimizer, overrides.optimizer, "optimizer"),
+            precision=merge(PrecisionConfig, self.precision, overrides.precision, "precision"),
             memory=merge(MemoryConfig, self.memory, overrides.memory, "memory"),
         )
 
 
 class StageConfig(Section):
-    """One stage's share of the configuration, overrides merged."""
+    """The configuration of one stage, with its overrides merged in."""
 
     index: PositiveInt
     units: tuple[str, ...]
     device: str
     replicas: PositiveInt
-    engine: Engine
-    head: Head
-    objective: Objective
-    noise: Noise
-    optimizer: Optimizer
-    precision: Precision
+    engine: EngineConfig
+    head: HeadConfig
+    objective: ObjectiveConfig
+    noise: NoiseConfig
+    optimizer: OptimizerConfig
+    precision: PrecisionConfig
     memory: MemoryConfig

@@ -1,8 +1,8 @@
-"""What a configuration may hold that others must not read, and the configuration without it.
+"""Removes from a configuration what others must not read.
 
-A tracker is given its password or key as an option, so options of trackers are left out of everything that is shown
-or handed on: the live page, reports, TensorBoard. So is any text under a name that secrets have, and a password in an
-address. The one place that holds them is `config.yaml`, which then is the user's alone.
+Trackers take passwords and keys as options, so options of trackers are removed from everything that is shown or sent:
+the live page, reports, TensorBoard. So is any text under a key that is named like a secret, and a password in an
+address. Only `config.yaml` holds them, and is then readable by the user alone.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _WORDS = re.compile(
     r"|secret|passw(or)?d|passphrase|credential|bearer|(?<![a-z])(pwd|token|auth|pat)(?![a-z])"
 )
 _IN_ADDRESS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
-"""NAME:PASSWORD of an address."""
+"""Matches the NAME:PASSWORD of an address."""
 
 
 def looks_secret(key: str) -> bool:
-    """Whether a key is named as secrets are: `api_key`, `WANDB_API_KEY`, `apiKey`, `password`, `auth_token`."""
+    """Whether a key is named like a secret: `api_key`, `WANDB_API_KEY`, `apiKey`, `password`, `auth_token`."""
     spelled = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", key).lower()
     return bool(_WORDS.search(spelled.replace("_", "-")))
 
 
 def without_secrets(config: Config) -> dict[str, Any]:
-    """The configuration as plain values, without what others must not read."""
+    """The configuration as plain values, with secrets replaced by `HIDDEN`."""
     values: dict[str, Any] = _cleaned(config.model_dump(mode="json"))
     for tracker in values["trackers"]:
         tracker["options"] = dict.fromkeys(tracker["options"], HIDDEN)
@@ -36,13 +36,13 @@ def without_secrets(config: Config) -> dict[str, Any]:
 
 
 def has_secrets(config: Config) -> bool:
-    """Whether the file of the configuration must be the user's alone: trackers have options, or a name tells."""
+    """Whether the configuration file must be private: trackers have options, or a key is named like a secret."""
     values = config.model_dump(mode="json")
     return any(tracker.options for tracker in config.trackers) or _cleaned(values) != values
 
 
 def _cleaned(value: Any, secret: bool = False) -> Any:
-    """`value` without secrets in it, however deep; only text is one, for `num_token: 3` is none."""
+    """`value` without secrets at any depth; only text can be one, so `num_token: 3` stays."""
     if isinstance(value, dict):
         return {key: _cleaned(item, secret or looks_secret(str(key))) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,12 +1,13 @@
-"""The pieces of a network that are never cut, by name, and where a list of cuts parts them.
+"""The names of the pieces of a network that are never cut, and how a list of cuts divides them.
 
-The configuration checks cuts with this, and the blocks are built from it; plain names, no torch.
+The configuration checks cuts with this, and blocks are built from it; without torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
+
+from pipeline.errors import did_you_mean
 
 RESNET_UNITS: dict[str, tuple[int, int, int, int]] = {
     "resnet18": (2, 2, 2, 2),
@@ -20,9 +21,9 @@ RESNET_UNITS: dict[str, tuple[int, int, int, int]] = {
     "resnext101_32x8d": (3, 4, 23, 3),
     "resnext101_64x4d": (3, 4, 23, 3),
 }
-"""Residual units of layer1 to layer4."""
+"""Number of residual units in layer1 to layer4."""
 VIT_LAYERS: dict[str, int] = {"vit_b_16": 12, "vit_b_32": 12, "vit_l_16": 24, "vit_l_32": 24, "vit_h_14": 32}
-"""Encoder layers."""
+"""Number of encoder layers."""
 
 
 def resnet_units(backbone: str) -> list[str]:
@@ -59,15 +60,14 @@ def _position(cut: str, units: list[str]) -> int:
 
 
 def _units_named(name: str, units: list[str]) -> list[str]:
-    """The units that the module `name` is made of, in order; none if there is no such module."""
+    """The units of the module `name`, in order; none if there is no such module."""
     return [unit for unit in units if unit == name or unit.startswith(name + ".")]
 
 
 def _near_module(name: str, units: list[str]) -> str:
-    """Say which modules there are: layers by name, their units by range, for there may be dozens."""
+    """A remedy with the allowed modules: layers by name, units by range, because there may be dozens."""
     layers = list(dict.fromkeys(unit.split(".")[0] for unit in units))
-    close = get_close_matches(name, [*layers, *units], n=1, cutoff=0.5)
-    hint = f"Did you mean '{close[0]}'? " if close else ""
+    hint = did_you_mean(name, [*layers, *units])
     if units[0] == "conv_proj":
         return f"{hint}Allowed: {units[0]}, or one layer: {units[1]} to {units[-1]}"
     ranges = [f"{layer}.0 to {_units_named(layer, units)[-1]}" for layer in layers[1:]]

@@ -1,10 +1,8 @@
-"""The images of a run: data sets, the views that are made of them, and their order.
+"""The images of a run: data sets, their augmented views, and their order.
 
-- `augment/`: the views of an image: what is drawn for each, and the operations on pixels
+- `augment/`: the augmented views of an image: the random parameters of each, and the operations on pixels
 - `sets/`: the data sets by name, and how their images are found, read and decoded
-- `npz.py`: reads `.npz` files whose arrays are known before: what their headers announce is compared before memory is
-  taken
-- `packing.py`: views of several sizes as one tensor and back, so that whatever carries or slices a batch needs to
-  know one form
-- `sampler.py`: which images make up which step: a pure function of the step, so that a run can start at any step
+- `npz.py`: reads `.npz` files with an expected content: headers are checked before memory is allocated
+- `packing.py`: packs views of several sizes into one tensor and back, so that links and slices handle one form
+- `sampler.py`: the images of each step, as a pure function of the step, so that a run can start at any step
 """

@@ -1,6 +1,6 @@
-"""Reads `.npz` files whose arrays are known before: what their headers announce is compared before memory is taken.
+"""Reads `.npz` files with an expected content: headers are checked before memory is allocated.
 
-A few bytes of a compressed file can stand for any amount of zeros, and a header of ninety bytes for 2^50 numbers.
+A few compressed bytes can unpack to any amount of zeros, and a header of ninety bytes can announce 2^50 numbers.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 from pipeline.data.sets.memory import available_bytes
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile)
-"""What zipfile and numpy raise of a file that is damaged, encrypted, or none of theirs."""
+"""What zipfile and numpy raise for a file that is damaged, encrypted, or of another format."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What an array must be.
+    """Requirements on one array.
 
     Args:
-        dtype: its numbers; any byte order.
-        most: numbers in it, at most.
-        axes: how many.
+        dtype: of its numbers; any byte order.
+        most: largest number of elements.
+        axes: number of axes.
     """
 
     dtype: type[np.generic]
@@ -38,10 +38,10 @@ class Expected:
 
 
 def read_arrays(data: bytes, expected: Mapping[str, Expected]) -> dict[str, NDArray[np.generic]]:
-    """The arrays of an `.npz` file; others in it are not looked at.
+    """The expected arrays of an `.npz` file; others in it are not read.
 
     Raises:
-        Exceptions of `UNREADABLE`: it is none, lacks an array, or one is not what it must be.
+        Exceptions of `UNREADABLE`: the file is no `.npz` file, lacks an array, or an array is not as expected.
     """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         return {name: _read(archive, name, wanted) for name, wanted in expected.items()}
@@ -60,15 +60,15 @@ def _read(archive: zipfile.ZipFile, name: str, wanted: Expected) -> NDArray[np.g
             raise ValueError(f"'{name}' announces {size} bytes, and {room} bytes of memory are available")
         content = file.read(size)
         if len(content) != size or file.read(1):
-            what = "fewer" if len(content) < size else "more"
-            raise ValueError(f"'{name}' announces {size} bytes, and there are {what}")
-    found = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
-    return found.astype(wanted.dtype, casting="equiv", copy=False)
+            amount = "fewer" if len(content) < size else "more"
+            raise ValueError(f"'{name}' announces {size} bytes, and there are {amount}")
+    array = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+    return array.astype(wanted.dtype, casting="equiv", copy=False)
 
 
 def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    """Shape, order and type of an `.npy` file, which is then read up to its numbers; raises `ValueError`."""
-    if (version := npy.read_magic(file)) != (1, 0):  # the others may have gigabytes of header, for thousands of fields
+    """Shape, order and type of an `.npy` file; leaves the file at the first number; raises `ValueError`."""
+    if (version := npy.read_magic(file)) != (1, 0):  # other versions may have gigabytes of header
         raise ValueError(f"it is of version {version} of the format")
     shape, fortran, dtype = npy.read_array_header_1_0(file)
     if dtype.hasobject or any(size < 0 for size in shape):

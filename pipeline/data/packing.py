@@ -1,6 +1,6 @@
-"""Views of several sizes as one tensor and back, so that whatever carries or slices a batch needs to know one form.
+"""Packs views of several sizes into one tensor and back, so that links and slices handle one form.
 
-Rows stay axis 1: slicing a packed tensor by rows slices every view, as it does with views of one size.
+The batch stays axis 1: slicing a packed tensor along it slices every view, as with views of one size.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ def pack(views: Sequence[Tensor], packed: bool) -> Tensor:
 
     Args:
         views: of one dtype and device.
-        packed: whether the views of the run have several sizes (see `sizes_differ`); those of one step, or behind a
-            late block, may be equal nevertheless.
+        packed: whether the views of the run have several sizes (see `sizes_differ`); those of one step, or after a
+            late block, may have one size nevertheless.
 
     Returns:
-        `[V, B, ...]`; packed `[1, B, total]`, each row the views of one image flattened, one after the other.
+        `[V, B, ...]`; packed `[1, B, total]`, each row the flattened views of one image, concatenated.
     """
     if packed:
         return torch.cat([view.flatten(1) for view in views], dim=1).unsqueeze(0)
-    return torch.stack(list(views)).contiguous()  # views that are laid out channels last make a stack that is not
+    return torch.stack(list(views)).contiguous()  # a stack of channels-last views is not contiguous
 
 
 def unpack(tensor: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    """The views that `pack` has made one tensor of, `[B, ...]` each.
+    """The inverse of `pack`: the views, `[B, ...]` each.
 
     Args:
         tensor: `[V, B, ...]`, or packed `[1, B, total]`.
-        shapes: of one image in every view. Views of one size bring their shape with them.
+        shapes: of one image in every view; only read for a packed tensor.
 
     Returns:
-        Parts of the tensor; copies of a packed one, because the network must compute on contiguous views as always.
+        Views into the tensor; copies of a packed one, because the network must compute on contiguous tensors.
 
     Raises:
-        ValueError: a packed tensor is not of views of these shapes.
+        ValueError: a packed tensor does not have the size of views of these shapes.
     """
     if not is_packed(tensor):
         return list(tensor.unbind())
@@ -52,5 +52,5 @@ def unpack(tensor: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
 
 
 def is_packed(tensor: Tensor) -> bool:
-    """Whether `pack` packed it: maps, tokens and images have more axes than `[1, B, total]`."""
+    """Whether a tensor is packed: maps, tokens and images have more axes than `[1, B, total]`."""
     return tensor.dim() == 3

@@ -1,4 +1,4 @@
-"""Which images make up which step: a pure function of the step, so that a run can start at any step.
+"""The images of each step, as a pure function of the step, so that a run can start at any step.
 
 The order of an epoch is a permutation keyed by (seed, epoch). It sorts the raw words of a
 counter-based generator, so it is the same on every machine.
@@ -21,12 +21,12 @@ class StepPlan:
 
     Args:
         num_samples: images in the training set.
-        batch_size: images a step.
+        batch_size: images per step.
         epochs: passes over the data set.
-        drop_last: leave the smaller batch at the end of an epoch out.
+        drop_last: drop the smaller batch at the end of an epoch.
         seed: of the run.
         max_steps: stop after this many steps; None runs all epochs.
-        repeats: go through all of it so many times, once for each block that is trained after another.
+        repeats: number of times that all epochs run: once per block in sequential blockwise training.
 
     Raises:
         ConfigError: an epoch has no full batch, or would end with a batch of a single image.
@@ -62,11 +62,11 @@ class StepPlan:
         return epoch, self._order(epoch)[start : start + self.batch_size]
 
     def rows(self, step: int) -> int:
-        """How many images the batch of `step` holds, without working out which."""
+        """Number of images in the batch of `step`, without computing their indices."""
         return min(self.batch_size, self.num_samples - self._place(step)[1])
 
     def _place(self, step: int) -> tuple[int, int]:
-        """The epoch of `step` and where in its order the batch starts."""
+        """The epoch of `step`, and the position of the batch in its order."""
         if not 0 <= step < self.total_steps:
             raise IndexError(f"step {step} is outside of the {self.total_steps} planned")
         epoch, batch = divmod(step, self.steps_per_epoch)
@@ -80,7 +80,7 @@ class StepPlan:
 
 
 def check_batch_size(num_samples: int, batch_size: int, drop_last: bool) -> None:
-    """Raise `ConfigError` if the data set cannot be cut into batches of this size."""
+    """Raise `ConfigError` if the data set cannot be split into batches of this size."""
     if batch_size > num_samples:
         raise ConfigError(
             "data.batch_size",

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pipeline.config import StageConfig
-from pipeline.config.engines import DeepSpeedEngine as DeepSpeedSettings
+from pipeline.config.engines import DeepSpeedEngineConfig as DeepSpeedSettings
 from pipeline.engines.base import OPTIMIZER, Engine
 from pipeline.engines.torch_engine import TorchEngine
 from pipeline.optim import build_optimizer

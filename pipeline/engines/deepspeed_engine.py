@@ -23,9 +23,8 @@ from pipeline.config import engines as settings
 from pipeline.engines.base import Engine, norm_of_gradients
 from pipeline.engines.deepspeed_state import OptimizerState, PartitionedState, WholeState
 from pipeline.engines.full_norms import normalise_with_full_weights
-from pipeline.errors import ConfigError, UserError
+from pipeline.errors import ConfigError, UserError, first_line
 from pipeline.objectives.base import Objective
-from pipeline.plugins import first_line
 from pipeline.replicas.team import ReplicaGroup, ReplicaLost
 
 BUCKET = 6_553_600
@@ -55,7 +54,7 @@ class DeepSpeedEngine(Engine):
         self, config: StageConfig, module: nn.Module, optimizer: Optimizer, team: ReplicaGroup, device: torch.device
     ) -> None:
         engine = config.engine
-        assert isinstance(engine, settings.DeepSpeedEngine)
+        assert isinstance(engine, settings.DeepSpeedEngineConfig)
         if team.group is None:
             raise ValueError("DeepSpeed needs a process group, for one replica too")
         half = config.precision.dtype == "bf16"
@@ -176,7 +175,7 @@ def deepspeed_config(config: StageConfig, size: int, device: torch.device) -> di
         size: number of its parameters.
         device: that it computes on.
     """
-    assert isinstance(config.engine, settings.DeepSpeedEngine)
+    assert isinstance(config.engine, settings.DeepSpeedEngineConfig)
     zero: dict[str, Any] = {
         "stage": config.engine.zero_stage,
         "reduce_bucket_size": min(size, BUCKET),

@@ -1,4 +1,4 @@
-"""Linear-probe accuracy of every block, on the trunk and on the expansion feature: the table a run ends with."""
+"""Linear-probe accuracy of every block, on the trunk and the expansion feature: the table at the end of a run."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ class BlockScore:
     block: int
     trunk: float
     expansion: float | None
-    """None for a block without a head: end to end, only the last has one."""
+    """None for a block without a head: in mode end_to_end only the last block has one."""
 
 
 def score_blocks(
     train: FeatureSet,
     test: FeatureSet,
-    known: Mapping[Place, float] | None = None,
+    earlier: Mapping[Place, float] | None = None,
     fitted: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[BlockScore]:
     """Fit a probe on each feature of each block, and test it.
 
     Args:
-        train, test: both features of every block that has them; others are passed over.
-        known: scores of such probes that have been fitted already.
-        fitted: called with how many probes are fitted, and of how many, before each and at the end.
+        train, test: both features of every block that has them; other features are ignored.
+        earlier: scores of such probes that have been fitted already.
+        fitted: called with the number of fitted probes and of all probes, before each and at the end.
     """
-    scores = dict(known or {})
+    scores = dict(earlier or {})
     missing = [place for place in train.features if place.feature in FEATURES and place not in scores]
     for number, place in enumerate(missing):
         fitted(number, len(missing))

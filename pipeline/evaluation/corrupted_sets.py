@@ -1,9 +1,8 @@
 """Reads the published corrupted test sets from disk: ImageNet-C and its like, and CIFAR-10-C and its like.
 
-ImageNet-C is folders, `FOLDER/CORRUPTION/SEVERITY/CLASS/IMAGE`, or with the group in which it is downloaded in between,
-`FOLDER/noise/gaussian_noise/1/...`. CIFAR-10-C is arrays: `CORRUPTION.npy`, uint8 `[5 N, H, W, 3]` with all images of
-severity 1 first, and `labels.npy`, `[5 N]`.
-"""
+ImageNet-C consists of folders, `FOLDER/CORRUPTION/SEVERITY/CLASS/IMAGE`, or with the downloaded group in between,
+`FOLDER/noise/gaussian_noise/1/...`. CIFAR-10-C consists of arrays: `CORRUPTION.npy`, uint8 `[5 N, H, W, 3]` with all
+images of severity 1 first, and `labels.npy`, `[5 N]`."""
 
 from __future__ import annotations
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.sets.arrays import ArrayImages
 from pipeline.data.sets.datasets import ImageDataset
+from pipeline.data.sets.folder_walk import list_folder
 from pipeline.data.sets.image_folder import FolderImages
 from pipeline.errors import ConfigError, UserError
 from pipeline.evaluation.corruptions.names import SEVERITIES
@@ -31,11 +31,11 @@ class CorruptedSets:
 
     Args:
         folder: of ImageNet-C or CIFAR-10-C.
-        names, severities: those that will be asked for.
-        clean: the test set without corruptions; its classes are those that the corrupted images must have.
+        names, severities: those that will be opened.
+        clean: the test set without corruptions; the corrupted images must have the same classes.
 
     Raises:
-        ConfigError: the folder is not there, or lacks one of them; names what is missing.
+        ConfigError: the folder does not exist, or lacks one of them; the message names what is missing.
     """
 
     def __init__(self, folder: str, names: Collection[str], severities: Collection[int], clean: ImageDataset) -> None:
@@ -62,17 +62,19 @@ class CorruptedSets:
         place = self._place((name, severity))
         if self._arrays:
             return self._open_arrays(place, severity)
-        found = FolderImages(place)
+        images = FolderImages(list_folder(place))
         expected = list(getattr(self._clean, "classes", ()))
-        odd = sorted(set(expected) ^ set(found.classes)) if expected else []
+        odd = sorted(set(expected) ^ set(images.classes)) if expected else []
         if odd:
-            where = f"in '{place}' and not in the test set" if odd[0] in found.classes else f"missing in '{place}'"
-            raise UserError(f"{KEY}: class '{odd[0]}' is {where}. Both must have the same classes")
-        if found.num_classes != self._clean.num_classes:
-            raise UserError(
-                f"{KEY}: '{place}' has {found.num_classes} classes, and the test set {self._clean.num_classes}"
+            difference = (
+                f"in '{place}' and not in the test set" if odd[0] in images.classes else f"missing in '{place}'"
             )
-        return found
+            raise UserError(f"{KEY}: class '{odd[0]}' is {difference}. Both must have the same classes")
+        if images.num_classes != self._clean.num_classes:
+            raise UserError(
+                f"{KEY}: '{place}' has {images.num_classes} classes, and the test set {self._clean.num_classes}"
+            )
+        return images
 
     def _place(self, wanted: tuple[str, int]) -> Path:
         name, severity = wanted
@@ -92,30 +94,32 @@ class CorruptedSets:
                 "Both must have the same number for each of the five severities"
             )
         rows = slice((severity - 1) * count, severity * count)
-        own = self._checked(labels[rows])
-        return ArrayImages(images[rows], own, self._clean.num_classes, f"{place.stem}/{severity}")
+        checked = self._checked(labels[rows])
+        return ArrayImages(images[rows], checked, self._clean.num_classes, f"{place.stem}/{severity}")
 
     def _checked(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         place, classes = self._folder / LABELS, self._clean.num_classes
         if not np.issubdtype(labels.dtype, np.integer):
             raise UserError(f"'{place}' holds {labels.dtype}, and labels are whole numbers")
-        own = labels.astype(np.int64)
-        if not 0 <= own.min() <= own.max() < classes:
-            raise UserError(f"'{place}' holds labels from {own.min()} to {own.max()}, and there are {classes} classes")
+        numbers = labels.astype(np.int64)
+        if not 0 <= numbers.min() <= numbers.max() < classes:
+            raise UserError(
+                f"'{place}' holds labels from {numbers.min()} to {numbers.max()}, and there are {classes} classes"
+            )
         clean = np.asarray(self._clean.labels)
-        if len(own) == len(clean) and not np.array_equal(np.bincount(own), np.bincount(clean)):
-            raise UserError(f"'{place}' holds other labels than the test set, so its images are others")
-        return own
+        if len(numbers) == len(clean) and not np.array_equal(np.bincount(numbers), np.bincount(clean)):
+            raise UserError(f"'{place}' holds other labels than the test set, so its images differ too")
+        return numbers
 
 
 def _read(path: Path) -> NDArray[Any]:
     """An array, mapped from its file; raises `UserError` if it is damaged."""
     try:
-        open_to_read(path).close()  # numpy would wait for who writes to a pipe
-        found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        open_to_read(path).close()  # raises for a pipe, on which numpy would block
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"'{path}' cannot be read as an array of numpy ({reason}). Fetch it again") from None
-    if not isinstance(found, np.ndarray):
+    if not isinstance(array, np.ndarray):
         raise UserError(f"'{path}' holds several arrays, and must be one .npy file. Fetch it again")
-    return found
+    return array

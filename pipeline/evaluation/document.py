@@ -1,6 +1,6 @@
-"""`evaluation.json`: what was measured of a run, as a flat list of records, and what one must know to trust it.
+"""`evaluation.json`: the results of an evaluation as a flat list of records, with its settings and versions.
 
-Tables, plots, comparisons and the choice of a run read this and nothing else, so it is checked before it is believed.
+Tables, plots, `compare` and `select` read only this file, so it is validated when it is read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.ordinary_files import read_whole
 
 FORMAT: Literal["onward-evaluation-1"] = "onward-evaluation-1"
 MAX_BYTES = 256 * 1024 * 1024
-"""Of a document; spectra make the largest part, 100 kB each."""
+"""Largest file that is read; spectra make the largest part, 100 kB each."""
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -29,18 +29,18 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 
 @dataclass(frozen=True)
 class Record:
-    """One number.
+    """One measured number.
 
     Args:
         data: name of the data set it was measured on.
         block: counted from 1.
-        feature: where in the block.
-        measure: how: `linear/PROTOCOL`, `mlp`, `knn/K`, `few_labels/SHARE`,
+        feature: of the block.
+        measure: `linear/PROTOCOL`, `mlp`, `knn/K`, `few_labels/SHARE`,
             `few_labels/SHARE/unfrozen`, `quality`, `corruption/NAME/SEVERITY`,
             `corruption/mean`.
-        metric: what: `top1`, `top5`, `error` (shares from 0 to 1), `lidar`, `rankme`, `alpha`, `alpha_r2`, `collapse`.
-        value: finite; after the last epoch, where there are epochs.
-        best: the best over all epochs, where there are epochs.
+        metric: `top1`, `top5`, `error` (shares from 0 to 1), `lidar`, `rankme`, `alpha`, `alpha_r2`, `collapse`.
+        value: finite; after the last epoch, if there are epochs.
+        best: the best over all epochs, if there are epochs.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -60,18 +60,18 @@ class Record:
 
     @property
     def finite(self) -> bool:
-        """Whether it may be written: JSON has neither NaN nor infinity."""
+        """Whether the record can be written: JSON has neither NaN nor infinity."""
         return math.isfinite(self.value) and (self.best is None or math.isfinite(self.best))
 
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What was measured on.
+    """The data set of an evaluation.
 
     Args:
         name: `data.name`.
-        train_images: on which probes are fitted.
-        test_images: on which they are tested; 0 if there are none.
+        train_images: number of images that probes are fitted on.
+        test_images: number of images that they are tested on; 0 if there are none.
         classes: 0 if the images have no labels.
         train_left_out, test_left_out: images that could not be decoded, not counted above (`data.on_error: skip`).
     """
@@ -87,22 +87,22 @@ class DataInfo:
 
 
 @dataclass(frozen=True)
-class Document:
-    """One evaluation.
+class EvaluationResults:
+    """The results of one evaluation.
 
     Args:
-        run: the run directory, as it was given.
-        checkpoint: steps of the snapshot that was measured; None for the trained network.
+        run: the run directory, as given on the command line.
+        checkpoint: steps of the evaluated snapshot; None for the trained network.
         config: the section `evaluation`, resolved.
-        run_config_digest: SHA-256 of what was trained: the run's configuration without `evaluation` and `run_dir`.
-        protocols: how each classifier was fitted, every number of it, by measure.
-        seed: of what the evaluation drew.
+        run_config_digest: SHA-256 of the run's configuration without `evaluation` and `run_dir`.
+        protocols: all hyperparameters of each classifier, by measure.
+        seed: of the evaluation's random numbers.
         versions: of python, torch, torchvision and onward.
-        data: what was measured on.
+        data: the data set.
         created: time of day, ISO 8601 with its zone.
         results: every number, in the order in which they were measured.
         spectra: eigenvalues of the features, largest first, by `Place.key`.
-        corruptions: what the corruption benchmark has to say beside its errors.
+        corruptions: settings of the corruption benchmark.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -123,16 +123,16 @@ class Document:
     protocols: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is written; `best` is left out where there is none."""
+        """The values that are written as JSON; `best` is left out where it is None."""
         results = [{k: v for k, v in asdict(r).items() if k != "best" or v is not None} for r in self.results]
         return {"format": FORMAT, **asdict(self), "results": results}
 
     @classmethod
-    def from_json(cls, data: bytes | str, name: str) -> Document:
+    def from_json(cls, data: bytes | str, name: str) -> EvaluationResults:
         """The inverse of `to_json`, from the bytes of a file.
 
         Raises:
-            UserError: it is damaged, or no such document; names `name`.
+            UserError: the file is damaged, or no evaluation; the message has `name`.
         """
         try:
             values = json.loads(data)
@@ -143,11 +143,11 @@ class Document:
             raise UserError(f"'{name}' is no evaluation ({_reason(error)}). Run 'onward evaluate RUN' again") from None
 
     @classmethod
-    def read(cls, path: Path, root: Path | None = None) -> Document:
-        """The document in a file of the run directory `root`, by default the folder that the file is in.
+    def read(cls, path: Path, root: Path | None = None) -> EvaluationResults:
+        """Read a file in the run directory `root`, by default the folder of the file.
 
         Raises:
-            UserError: naming the file, which is missing, damaged, or reached by a link.
+            UserError: the file is missing, damaged, or reached by a link; the message has its path.
         """
         try:
             data = read_whole(path, MAX_BYTES, root or path.parent)
@@ -157,7 +157,7 @@ class Document:
         return cls.from_json(data, str(path))
 
 
-_ADAPTER = TypeAdapter(Document)
+_ADAPTER = TypeAdapter(EvaluationResults)
 
 
 def _reason(error: Exception) -> str:

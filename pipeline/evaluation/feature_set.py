@@ -1,4 +1,4 @@
-"""What the measures read: the features of a set of images at every place, and the labels."""
+"""The input of the measures: the features of a set of images at every place, and the labels."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class FeatureSet:
     """Features of the same `N` images at several places.
 
     Args:
-        features: float32 `[N, D]` each, on the CPU; may be mapped from a file, so not to be written to.
-        labels: int64 `[N]`; -1 where nothing is known.
+        features: float32 `[N, D]` each, on the CPU; may be mapped from a file, so do not write to them.
+        labels: int64 `[N]`; -1 for unlabelled images.
     """
 
     features: Mapping[Place, Tensor]

@@ -1,8 +1,8 @@
 """The embeddings of images at any places of a network, in one pass through it.
 
-Evaluation mode: running batch-norm statistics and no noise. What a place is, `pipeline.config.places` says: the
-trunk and the expansion feature are those of the blockwise paper, the latter what the released evaluation classifies;
-the projector's output is what the loss sees.
+Features are computed in evaluation mode: running batch-norm statistics and no noise. `pipeline.config.places` defines
+the places: the trunk and the expansion feature are those of the blockwise paper, whose released evaluation classifies
+the latter; the projector's output is the input of the loss.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pipeline.stage.stage import Stage
 
 
 def places_of(stages: Sequence[Stage], features: Iterable[Feature], blocks: Collection[int] = ()) -> tuple[Place, ...]:
-    """The places that a network has, block by block.
+    """The places of a network, block by block.
 
     Args:
         stages: the network, from its first block on.
-        features: of each block. A block without a head has a trunk only: end to end, only the last has one.
+        features: of each block. A block without a head has only a trunk; end to end, only the last has one.
         blocks: counted from 1; all if empty.
     """
     wanted = tuple(features)
@@ -33,9 +33,9 @@ def places_of(stages: Sequence[Stage], features: Iterable[Feature], blocks: Coll
     )
 
 
-@torch.no_grad()  # not inference mode, whose tensors no classifier can be trained on
+@torch.no_grad()  # not inference mode, whose tensors cannot be used in training
 def embed(stages: Sequence[Stage], images: Tensor, places: Collection[Place]) -> dict[Place, Tensor]:
-    """One batch at every place, as far into the network as the last of them.
+    """The features of one batch at every place; runs the network up to the last of them.
 
     Args:
         stages: the network, in evaluation mode.
@@ -45,7 +45,7 @@ def embed(stages: Sequence[Stage], images: Tensor, places: Collection[Place]) ->
     Returns:
         float32 `[B, D]` each, on the device of the stages.
     """
-    found: dict[Place, Tensor] = {}
+    embeddings: dict[Place, Tensor] = {}
     last = max((place.block for place in places), default=0)
     activations = images
     for stage in stages[:last]:
@@ -53,20 +53,20 @@ def embed(stages: Sequence[Stage], images: Tensor, places: Collection[Place]) ->
         wanted = {place.feature: place for place in places if place.block == stage.index}
         if trunk := wanted.get("trunk"):
             # A map [B, C, H, W], or tokens [B, N, D].
-            found[trunk] = activations.mean(dim=(2, 3) if activations.dim() == 4 else 1).float()
+            embeddings[trunk] = activations.mean(dim=(2, 3) if activations.dim() == 4 else 1).float()
         if wanted.keys() - {"trunk"}:
-            found |= _of_the_head(stage, activations, wanted)
-    return found
+            embeddings |= _of_the_head(stage, activations, wanted)
+    return embeddings
 
 
 def _of_the_head(stage: Stage, activations: Tensor, wanted: dict[Feature, Place]) -> dict[Place, Tensor]:
     features = stage.features(activations)
     assert features is not None, f"block {stage.index} has no head"
     assert stage.head is not None
-    found = {}
+    embeddings = {}
     if expansion := wanted.get("expansion"):
-        found[expansion] = features.float()
+        embeddings[expansion] = features.float()
     if projector := wanted.get("projector"):
         with stage.compute.autocast():
-            found[projector] = stage.head.projector(features).float()
-    return found
+            embeddings[projector] = stage.head.projector(features).float()
+    return embeddings

@@ -1,9 +1,9 @@
-"""Few labels: which images keep theirs, and training the blocks below a classifier with them.
+"""Few labels: the choice of labelled images, and fine-tuning of blocks and classifier on them.
 
-The recipe for unfrozen blocks is that of Barlow Twins' released `evaluate.py --weights finetune` with the values of its
+The recipe for fine-tuning is that of Barlow Twins' released `evaluate.py --weights finetune` with the values of its
 README for 1 % of the labels: SGD with momentum 0.9 and no weight decay, batches of 256, 20 epochs, half a cosine that
-moves once an epoch, a rate of its own for the classifier. As there, batch norm uses the statistics of the batch while
-it trains, and its running ones, which move along, when it is tested. It computes in float32, whatever the run did.
+changes once per epoch, a separate rate for the classifier. As there, batch norm uses and updates its statistics while
+training, and uses the running ones in tests. Fine-tuning computes in float32, whatever the precision of the run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.optim import SGD
 
 from pipeline.config.places import Place
-from pipeline.measures.accuracy import right
+from pipeline.measures.accuracy import count_correct
 from pipeline.measures.protocols import INITIAL_STD
 from pipeline.randomness import generator, seeded_forward, seeded_initialisation
 from pipeline.stage.stage import Stage
@@ -32,9 +32,9 @@ LabelledImages = tuple[Tensor, Tensor]
 
 
 def few_label_indices(labels: Tensor, share: float, seed: int) -> Tensor:
-    """The images that keep their labels: the same share of every class, rounded, and one at least.
+    """The images that keep their labels: the same share of every class, rounded, and at least one.
 
-    A smaller share of the same seed is part of a larger one.
+    With the same seed, a smaller share is a subset of a larger one.
 
     Args:
         labels: int64 `[N]`.
@@ -42,7 +42,7 @@ def few_label_indices(labels: Tensor, share: float, seed: int) -> Tensor:
         seed: of the choice.
 
     Returns:
-        Rising indices, int64 `[n]`.
+        Ascending indices, int64 `[n]`.
     """
     chosen = []
     for label in labels.bincount().nonzero().flatten().tolist():
@@ -53,9 +53,9 @@ def few_label_indices(labels: Tensor, share: float, seed: int) -> Tensor:
 
 
 def epoch_batches(samples: int, seed: int, epoch: int, size: int = BATCH_SIZE) -> list[Tensor]:
-    """The numbers 0 to `samples`, in a new order every epoch, cut into batches, int64 `[B]`.
+    """The indices below `samples` in a new order every epoch, split into batches, int64 `[B]`.
 
-    A single one that is left joins the batch before, because batch norm needs two.
+    A last batch of one sample joins the batch before, because batch norm needs two.
     """
     order = torch.randperm(samples, generator=generator(CPU, seed, "fine-tuning order", epoch))
     batches = list(torch.split(order, size))
@@ -65,14 +65,14 @@ def epoch_batches(samples: int, seed: int, epoch: int, size: int = BATCH_SIZE) -
 
 
 class FineTuned(nn.Module):
-    """Copies of the blocks up to a place and of what makes its feature, with a new linear classifier on top.
+    """Copies of the blocks and the head up to a place, with a new linear classifier on top.
 
     Args:
-        stages: of the run, from the first; they stay as they are.
-        place: what the classifier reads.
+        stages: of the run, from the first; not modified.
+        place: of the feature that the classifier reads.
         width: of that feature, D.
         classes: C.
-        seed: of the classifier's first weights.
+        seed: of the classifier's initial weights.
     """
 
     def __init__(self, stages: Sequence[Stage], place: Place, width: int, classes: int, seed: int) -> None:
@@ -110,14 +110,14 @@ def fine_tune(
     lr_classifier: float,
     seed: int,
 ) -> None:
-    """Train all of a network.
+    """Fine-tune all parameters of a network.
 
     Args:
         network: on its device.
-        epochs: of labelled images; `count` of them.
-        count: what the cosine spans.
+        epochs: batches of labelled images, for `count` epochs.
+        count: number of epochs, which the cosine spans.
         lr_backbone, lr_classifier: the highest learning rates.
-        seed: of what the network itself draws, such as dropout.
+        seed: of random numbers in the network, such as dropout.
     """
     classifier = list(network.classifier.parameters())
     backbone = [p for name, p in network.named_parameters() if not name.startswith("classifier.")]
@@ -137,10 +137,10 @@ def fine_tune(
 
 @torch.no_grad()
 def score(network: FineTuned, batches: Iterable[LabelledImages]) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy, 0 to 1, in evaluation mode; a label that the classifier lacks is an error."""
+    """Top-1 and top-5 accuracy, 0 to 1, in evaluation mode; a label without an output counts as an error."""
     network.eval()
     top1 = top5 = samples = 0
     for images, labels in batches:
-        first, five = right(network(images), labels.to(network.device))
+        first, five = count_correct(network(images), labels.to(network.device))
         top1, top5, samples = top1 + first, top5 + five, samples + len(labels)
     return top1 / samples, top5 / samples

@@ -1,9 +1,9 @@
-"""A classifier with one hidden layer: what a frozen feature knows, though not linearly.
+"""A classifier with one hidden layer on a frozen feature.
 
-The FFCV-SSL study (arXiv 2303.01986) puts such a probe beside the linear one. Its released code has linear probes
-only, trained with AdamW; the optimizer is theirs, the rest is ours: 2,048 hidden units, the width of the papers'
-features, ReLU, standardised features. When to stop is decided on a tenth of the training set that is held out, never on
-the test set, which is looked at once, at the end.
+The FFCV-SSL study (arXiv 2303.01986) reports such a probe beside the linear one. Its released code has only linear
+probes, trained with AdamW; the optimizer is from there, the rest is our choice: 2,048 hidden units, the width of the
+papers' features, ReLU, standardised features. Early stopping uses a held-out tenth of the training set; the test set is
+used once, at the end.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch.optim import AdamW
 
 from pipeline.errors import UserError
 from pipeline.evaluation.few_label import CPU, few_label_indices
-from pipeline.measures.accuracy import right
+from pipeline.measures.accuracy import count_correct
 from pipeline.randomness import derive_seed, generator, seeded_initialisation
 
 HIDDEN = 2048
 EPOCHS = 100
-"""At most."""
+"""Largest number of epochs."""
 PATIENCE = 10
-"""Epochs without a better accuracy on the held-out part after which it stops."""
+"""Epochs without a better accuracy on the held-out part, after which training stops."""
 HELD_OUT = 0.1
 BATCH_SIZE = 256
 LEARNING_RATE = 1e-3
@@ -34,13 +34,13 @@ _ROWS = 4096
 
 @dataclass(frozen=True)
 class MlpScore:
-    """Accuracies, 0 to 1, of the weights that did best on the held-out part.
+    """Accuracies, 0 to 1, of the weights with the best accuracy on the held-out part.
 
     Args:
         top1, top5: on the test set.
         held_out: top-1 on the held-out part of the training set.
-        epoch: after which the weights were the best, counted from 1.
-        epochs: that ran.
+        epoch: after which the weights were best, counted from 1.
+        epochs: number of epochs that ran.
     """
 
     top1: float
@@ -51,12 +51,12 @@ class MlpScore:
 
 
 def hold_out(labels: Tensor, seed: int, share: float = HELD_OUT) -> tuple[Tensor, Tensor]:
-    """What to fit on and what to hold out: rising indices of samples, int64.
+    """Ascending indices of the samples to fit on and of those to hold out, int64.
 
-    Of every class with two samples or more the share is held out, rounded, one at least; a single one stays.
+    The share of every class with two or more samples is held out, rounded, at least one; a single sample is not.
 
     Raises:
-        UserError: no class has two.
+        UserError: no class has two samples.
     """
     counts = labels.bincount()
     several = (counts[labels] > 1).nonzero().squeeze(1)
@@ -81,14 +81,14 @@ def fit_mlp(
     epochs: int = EPOCHS,
     patience: int = PATIENCE,
 ) -> MlpScore:
-    """Fit on nine tenths of the training set, stop by the rest of it, and test.
+    """Fit on nine tenths of the training set with early stopping on the rest, and test.
 
     Args:
         train, test: float32 `[N, D]` and `[M, D]`; may be mapped from a file.
-        train_labels, test_labels: int64 `[N]` and `[M]`, from 0; a test label that the training set lacks is an error.
-        seed: of the first weights, the order of samples and what is held out.
+        train_labels, test_labels: int64 `[N]` and `[M]`, from 0; a test label that `train` lacks counts as an error.
+        seed: of the initial weights, the order of samples and the held-out part.
         device: to compute on.
-        epochs: at most.
+        epochs: largest number of epochs.
         patience: epochs without a better accuracy on the held-out part.
 
     Raises:
@@ -118,7 +118,7 @@ def fit_mlp(
 
 
 class _Standardise(nn.Module):
-    """Features to mean 0 and variance 1 each, as the fitted part of the training set has them."""
+    """Standardise features with the mean and standard deviation of the fitted part of the training set."""
 
     mean: Tensor
     std: Tensor
@@ -135,7 +135,7 @@ class _Standardise(nn.Module):
 def _network(train: Tensor, fitted: Tensor, classes: int, seed: int) -> nn.Sequential:
     """`[B, D]` to `[B, classes]`."""
     total = square = torch.zeros(train.shape[1], dtype=torch.float64)
-    for rows in torch.split(fitted, _ROWS):  # in parts: the features may be more than memory holds
+    for rows in torch.split(fitted, _ROWS):  # in parts: the features may be larger than the memory
         part = train.index_select(0, rows).double()
         total, square = total + part.sum(dim=0), square + part.square().sum(dim=0)
     mean = total / len(fitted)
@@ -149,6 +149,6 @@ def _network(train: Tensor, fitted: Tensor, classes: int, seed: int) -> nn.Seque
 def _accuracies(network: nn.Module, features: Tensor, labels: Tensor, device: torch.device) -> tuple[float, float]:
     top1 = top5 = 0
     for rows, classes in zip(torch.split(features, _ROWS), torch.split(labels, _ROWS), strict=True):
-        first, five = right(network(rows.to(device)), classes.to(device))
+        first, five = count_correct(network(rows.to(device)), classes.to(device))
         top1, top5 = top1 + first, top5 + five
     return top1 / len(labels), top5 / len(labels)

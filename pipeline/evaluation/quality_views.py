@@ -1,7 +1,7 @@
 """The augmented views that LiDAR measures on: q views of each of n images of the training set.
 
-They are drawn as the run draws its views, by keys of their own: the views of an image depend on (seed, image) and on
-nothing else, so neither n, q nor the size of batches changes those that are there anyway.
+They are drawn like the views of the run, with other keys: the views of an image depend only on (seed, image), not on
+n, q or the batch size.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Data
-from pipeline.config.evaluation import Quality
+from pipeline.config import DataConfig
+from pipeline.config.evaluation import QualityConfig
 from pipeline.data.augment.view_kinds import view_kinds
 from pipeline.data.augment.views import ViewMaker
 from pipeline.data.sets.datasets import ImageDataset
@@ -23,26 +23,26 @@ from pipeline.randomness import derive_seed
 
 
 class QualityViews:
-    """Makes the views; keeps the memory that this takes, so have one a thread.
+    """Makes the views; keeps its temporary memory, so use one object per thread.
 
-    The images are evenly spaced in the data set, so that of one that is sorted by class every class has its share.
-    View j is of the kind of the run's view j modulo V, where V counts the run's views that have the full size: usually
-    two, so that both halves of an asymmetric augmentation are measured alike.
+    The images are evenly spaced in the data set, so that a data set sorted by class contributes every class. View j has
+    the settings of the run's view j modulo V, where V is the number of the run's views with the full size: usually two,
+    so that both sides of an asymmetric augmentation are measured equally often.
 
     Args:
-        data: section of the run; its augmentation.
+        data: section `data` of the run.
         images: the training set.
-        settings: how many images and views.
+        settings: section `evaluation.quality`.
         seed: of the evaluation.
 
     Attributes:
-        indices: the images that are measured.
+        indices: of the images that are measured.
 
     Raises:
-        ConfigError: the training set has fewer images than are asked for.
+        ConfigError: the training set has fewer images than `settings.samples`.
     """
 
-    def __init__(self, data: Data, images: ImageDataset, settings: Quality, seed: int) -> None:
+    def __init__(self, data: DataConfig, images: ImageDataset, settings: QualityConfig, seed: int) -> None:
         length, samples = len(images), settings.samples
         if samples > length:
             problem = f"got {samples}, and the training set has {length} images"
@@ -56,17 +56,17 @@ class QualityViews:
         self._maker = ViewMaker(whole, self._kinds, self._seed)
 
     def __len__(self) -> int:
-        """All views, n q."""
+        """Number of views, n q."""
         return len(self.indices) * self._count
 
     def make(self, rows: Iterable[int]) -> NDArray[np.uint8]:
         """Some of the views, uint8 `[B, S, S, 3]`.
 
         Args:
-            rows: view j of image i is row i q + j, so that the views of one image are neighbours.
+            rows: numbers of the views; view j of image i has the number i q + j.
 
         Raises:
-            UserError: an image cannot be decoded (`data.on_error: fail`), or none of those tried in its place can.
+            UserError: an image cannot be decoded (`data.on_error: fail`), or no replacement can either.
         """
         chosen = [divmod(int(row), self._count) for row in rows]
         views = np.empty((len(chosen), self._size, self._size, 3), np.uint8)

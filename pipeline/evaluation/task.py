@@ -1,4 +1,4 @@
-"""Labels as classifiers want them: images that have one, and classes numbered without gaps."""
+"""The labels for classifiers: only labelled images, and classes numbered without gaps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Task:
         data: name of the data set, for messages.
 
     Raises:
-        UserError: no training or test image has a label, or all training images have the same.
+        UserError: no training or test image has a label, or all training images have the same label.
     """
 
     train: FeatureSet
@@ -42,46 +42,48 @@ class Task:
 
     @property
     def classes(self) -> int:
-        """Those that the training set has, C."""
+        """Number of classes in the training set, C."""
         return len(self._present)
 
     @cached_property
     def train_rows(self) -> Tensor:
-        """Training images that have a label, int64 `[N]`."""
+        """Indices of the labelled training images, int64 `[N]`."""
         return (self.train.labels >= 0).nonzero().squeeze(1)
 
     @cached_property
     def test_rows(self) -> Tensor:
-        """Test images that have a label, int64 `[M]`."""
+        """Indices of the labelled test images, int64 `[M]`."""
         return (self.test.labels >= 0).nonzero().squeeze(1)
 
     @cached_property
     def train_labels(self) -> Tensor:
-        """Of `train_rows`, numbered from 0 without gaps, int64 `[N]`."""
+        """Classes of `train_rows`, numbered from 0 without gaps, int64 `[N]`."""
         return self.numbered(self.train.labels[self.train_rows])
 
     @cached_property
     def test_labels(self) -> Tensor:
-        """Of `test_rows`, numbered like `train_labels`; C where the training set lacks the class, int64 `[M]`."""
+        """Classes of `test_rows`, numbered like `train_labels`; C where the training set lacks the class, int64
+        `[M]`."""
         return self.numbered(self.test.labels[self.test_rows])
 
     @cached_property
     def unknown(self) -> int:
-        """Test images of classes that the training set lacks."""
+        """Number of test images of classes that the training set lacks."""
         return int((self.test_labels == self.classes).sum())
 
     def numbered(self, labels: Tensor) -> Tensor:
-        """The data set's own classes, from 0, as numbers below C without gaps; C for one the training set lacks."""
+        """The data set's class numbers, mapped to 0 to C - 1 without gaps; C for a class that the training set
+        lacks."""
         numbers = torch.searchsorted(self._present, labels)
-        known = self._present[numbers.clamp(max=len(self._present) - 1)] == labels
-        return torch.where(known, numbers, len(self._present))
+        has_number = self._present[numbers.clamp(max=len(self._present) - 1)] == labels
+        return torch.where(has_number, numbers, len(self._present))
 
     def train_features(self, place: Place) -> Tensor:
-        """Of `train_rows`, float32 `[N, D]`."""
+        """Features of `train_rows`, float32 `[N, D]`."""
         return _rows(self.train.features, place, self.train_rows)
 
     def test_features(self, place: Place) -> Tensor:
-        """Of `test_rows`, float32 `[M, D]`."""
+        """Features of `test_rows`, float32 `[M, D]`."""
         return _rows(self.test.features, place, self.test_rows)
 
     @cached_property
@@ -90,6 +92,6 @@ class Task:
 
 
 def _rows(features: Mapping[Place, Tensor], place: Place, rows: Tensor) -> Tensor:
-    """Without a copy, which may be larger than the memory, where all images have a label."""
-    found = features[place]
-    return found if len(rows) == len(found) else found.index_select(0, rows)
+    """The rows of a feature; not copied if all images are labelled, because a copy may exceed the memory."""
+    feature = features[place]
+    return feature if len(rows) == len(feature) else feature.index_select(0, rows)

@@ -1,16 +1,14 @@
-"""Measures of features, as functions of tensors: probes, neighbours, and quality without labels.
+"""Measures of features, as functions of tensors: probes, neighbours, label-free quality measures.
 
-- `accuracy.py`: top-1 and top-5 accuracy, the same for every classifier that is measured
-- `feature_bank.py`: the features of the last images that a block has seen, for measures that need more of them than
-  one batch has
-- `knn.py`: weighted nearest-neighbour accuracy: what a frozen feature knows without anything being fitted
-- `linear.py`: linear probe: how much of the labels a linear classifier reads off a frozen feature
-- `online.py`: what is measured of a block while it is trained (`evaluation.online`), and never changes what it learns
-- `online_probe.py`: a linear classifier that is trained along with a block, on features that carry no gradient
+- `accuracy.py`: top-1 and top-5 accuracy, the same for all classifiers
+- `feature_bank.py`: a ring buffer of the latest features of a block, for measures that need more than one batch
+- `knn.py`: weighted nearest-neighbour accuracy of a frozen feature
+- `linear.py`: linear probe: logistic regression on a frozen feature, fitted with L-BFGS
+- `online.py`: measures of a block while it trains (`evaluation.online`), which do not change the training
+- `online_probe.py`: a linear classifier that is trained along with a block, on its detached features
 - `probes.py`: linear classifiers on frozen features, fitted by the papers' protocols
 - `protocols.py`: the papers' protocols for a linear classifier on frozen features: optimizer, epochs, batch and
   learning rate
-- `quality.py`: what an embedding is worth, told without labels: LiDAR, RankMe, alpha-ReQ and the collapse level
-- `rank_correlation.py`: how well a measure orders networks: rank correlations with their accuracy, as the LiDAR paper
-  reports them
+- `quality.py`: label-free quality measures of an embedding: LiDAR, RankMe, alpha-ReQ and the collapse level
+- `rank_correlation.py`: rank correlations of a measure with the accuracy of networks, as the LiDAR paper reports them
 """

@@ -1,4 +1,4 @@
-"""The features of the last images that a block has seen, for measures that need more of them than one batch has."""
+"""A ring buffer of the latest features of a block, for measures that need more than one batch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class Bank:
-    """The last `capacity` samples, the oldest overwritten first; memory is taken once, when it is made.
+    """The latest `capacity` samples; the oldest are overwritten first, and memory is allocated once.
 
     Args:
-        capacity: samples, 1 or more.
+        capacity: number of samples, 1 or more.
         shape: of the features of one sample, such as `(D,)` or `(V, D)`.
         device, dtype: of the features.
     """
@@ -28,7 +28,7 @@ class Bank:
 
     @property
     def full(self) -> bool:
-        """Whether it holds as many samples as it can."""
+        """Whether it holds `capacity` samples."""
         return len(self) == self.capacity
 
     @property
@@ -38,11 +38,11 @@ class Bank:
 
     @property
     def labels(self) -> Tensor:
-        """Classes of the same samples, `[len]` int64, -1 where none was given; a view."""
+        """Classes of the same samples, `[len]` int64, -1 for unlabelled ones; a view."""
         return self._labels[: len(self)]
 
     def add(self, features: Tensor, labels: Tensor | None = None) -> None:
-        """Put in `[B, *shape]` and their classes `[B]`; of more than there is room for, the last."""
+        """Add features `[B, *shape]` and their classes `[B]`; of more than `capacity`, only the last."""
         features = features[-self.capacity :]
         labels = torch.full((len(features),), -1) if labels is None else labels[-self.capacity :]
         at = self._written % self.capacity
@@ -53,15 +53,15 @@ class Bank:
         self._written += len(features)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all samples."""
         self._written = 0
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state: what it holds, not copied, and how many samples were ever put in, `[1]`."""
+        """The state: the samples, not copied, and the number of samples ever added, `[1]`."""
         return {"features": self.features, "labels": self.labels, "written": torch.tensor([self._written])}
 
     def load(self, tensors: Mapping[str, Tensor]) -> bool:
-        """The inverse; false, and nothing is changed, if it is the state of a bank of another size."""
+        """Load the result of `tensors`; returns False and changes nothing if it is of a bank of another size."""
         written = int(tensors["written"]) if "written" in tensors else -1
         held = min(written, self.capacity)
         fits = written >= 0 and tensors["features"].shape == (held, *self._features.shape[1:])

@@ -1,4 +1,4 @@
-"""Weighted nearest-neighbour accuracy: what a frozen feature knows without anything being fitted.
+"""Weighted nearest-neighbour accuracy of a frozen feature.
 
 Each of the k most similar training samples votes for its class with the weight exp(cosine / temperature) (Wu et al.,
 "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", arXiv 1805.01978, section 3.4).
@@ -20,7 +20,7 @@ MEMORY_BYTES = 256 * 2**20
 _TRAIN_ROWS = 8192
 """Training samples that are compared at once."""
 _BYTES_PER_PAIR = 24
-"""Of a similarity and what choosing the largest makes of it."""
+"""Of a similarity, with the temporary memory of the top-k selection."""
 
 
 def knn_accuracy(
@@ -35,20 +35,20 @@ def knn_accuracy(
 ) -> dict[int, tuple[float, float]]:
     """Top-1 and top-5 accuracy, 0 to 1, for every k.
 
-    Of equally similar samples those that come first in the training set are the neighbours, and of classes with equal
-    votes the lowest wins. A class that no neighbour has is never a guess, so top-5 can be below 1 with few classes,
-    and is top-1 where k is 1. A test label that the training set lacks is an error.
+    Among equally similar samples the first in the training set are the neighbours, and among classes with equal votes
+    the lowest wins. A class without a neighbour is never predicted, so top-5 can be below 1 with few classes, and
+    equals top-1 for k = 1. A test label that the training set lacks counts as an error.
 
     Args:
         train, test: float32 `[N, D]` and `[M, D]`; may be mapped from a file.
         train_labels, test_labels: int64 `[N]` and `[M]`, from 0.
         ks: numbers of neighbours.
         temperature: the lower, the more the nearest count.
-        memory_bytes: about how much memory to take for the comparison of test with training samples.
-        device: that compares them.
+        memory_bytes: approximate memory for the similarities of test and training samples.
+        device: that computes them.
 
     Raises:
-        ConfigError: a k is more than there are training samples.
+        ConfigError: a k is larger than the training set.
     """
     check_neighbours(ks, len(train))
     classes = int(train_labels.max()) + 1
@@ -66,7 +66,7 @@ def knn_accuracy(
 
 
 def check_neighbours(ks: Sequence[int], samples: int) -> None:
-    """Raise `ConfigError` if a k is more than there are training samples."""
+    """Raise `ConfigError` if a k is larger than the training set."""
     if max(ks, default=0) > samples:
         raise ConfigError(
             "evaluation.knn.k",
@@ -76,7 +76,7 @@ def check_neighbours(ks: Sequence[int], samples: int) -> None:
 
 
 def _neighbours(queries: Tensor, train: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Similarities, falling, and indices of the k nearest of the training set, `[B, k]` each, on the CPU."""
+    """Similarities, descending, and indices of the k nearest training samples, `[B, k]` each, on the CPU."""
     best = queries.new_empty(len(queries), 0)
     indices = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(train), _TRAIN_ROWS):
@@ -89,10 +89,10 @@ def _neighbours(queries: Tensor, train: Tensor, k: int) -> tuple[Tensor, Tensor]
 
 
 def _first_largest(values: Tensor, k: int) -> Tensor:
-    """Positions of the k largest of every row of `[B, n]`, falling; of equal values, those that come first."""
+    """Positions of the k largest values of every row of `[B, n]`, descending; among equal values the first ones."""
     top = values.topk(k, dim=1)
     positions = top.indices.sort(dim=1).values
-    # Which of the values equal to the smallest of them topk takes is not defined; few rows, if any, have too many.
+    # topk does not define which of several values equal to the k-th it takes; only few rows have such ties.
     crowded = (values >= top.values[:, -1:]).sum(dim=1) > k
     if crowded.any():
         positions[crowded] = values[crowded].sort(dim=1, descending=True, stable=True).indices[:, :k].sort(dim=1).values
@@ -101,8 +101,8 @@ def _first_largest(values: Tensor, k: int) -> Tensor:
 
 
 def _ranks(similar: Tensor, voters: Tensor, labels: Tensor, classes: int, temperature: float) -> tuple[Tensor, Tensor]:
-    """The rank of the right class by votes, `[B]`, and whether anyone voted for it, `[B]`."""
-    # Relative to the most similar: the same winner, and no temperature is too low for the exponential.
+    """The rank of the correct class by votes, `[B]`, and whether it has any votes, `[B]`."""
+    # Relative to the most similar: the winner is the same, and the exponential cannot overflow.
     weights = ((similar - similar[:, :1]).double() / temperature).exp()
     votes = torch.zeros(len(labels), classes, dtype=torch.float64).scatter_add_(1, voters, weights)
     return label_ranks(votes, labels), (voters == labels.unsqueeze(1)).any(dim=1)

@@ -1,8 +1,8 @@
-"""Linear probe: how much of the labels a linear classifier reads off a frozen feature.
+"""Linear probe: logistic regression on a frozen feature, fitted with L-BFGS.
 
-Multinomial logistic regression on standardised features, fitted with full-batch L-BFGS to a fixed
-number of iterations from zero weights: deterministic, no learning rate to tune, seconds on a CPU.
-It is meant for comparing blocks and runs; the papers' SGD protocols give slightly other numbers.
+Features are standardised, and full-batch L-BFGS runs a fixed number of iterations from zero weights: it is
+deterministic, has no learning rate to tune, and takes seconds on a CPU. It is meant for comparing blocks and
+runs; the papers' SGD protocols give slightly different numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class LinearClassifier:
 
     Args:
         mean, std: of the features that it was fitted on, `[D]`.
-        weight: `[C, D]`, of standardised features.
+        weight: `[C, D]`, for standardised features.
         bias: `[C]`.
     """
 
@@ -60,7 +60,7 @@ def linear_probe_accuracy(
 def fit_linear_probe(
     train: Tensor, train_labels: Tensor, l2: float = L2, iterations: int = ITERATIONS
 ) -> LinearClassifier:
-    """The classifier whose accuracy `linear_probe_accuracy` gives, for tests on more than one set of images."""
+    """Fit the classifier whose accuracy `linear_probe_accuracy` returns, to test it on several sets of images."""
     mean, std = train.mean(dim=0), train.std(dim=0).clamp_min(1e-6)
     train = (train - mean) / std
     classes = int(train_labels.max()) + 1

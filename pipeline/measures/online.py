@@ -1,8 +1,8 @@
-"""What is measured of a block while it is trained (`evaluation.online`), and never changes what it learns.
+"""Measures of a block while it trains (`evaluation.online`), which do not change the training.
 
-A stage hands over the features of its forward, cut from the graph; after its own update they are measured. Nothing that
-is measured flows back, and whatever is drawn is keyed by (seed, stage), so the trained bits are those of a run without.
-Of the replicas of a stage the first measures, on the rows of all.
+A stage passes the detached features of its forward pass, which are measured after its update. Random numbers are keyed
+by (seed, stage), so the trained weights are bit-identical to those of a run without measures. In a stage with
+data-parallel replicas, the first replica measures, on the rows of all.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Config
-from pipeline.config.evaluation import Evaluation
+from pipeline.config.evaluation import EvaluationConfig
 from pipeline.measures.feature_bank import Bank
 from pipeline.measures.knn import knn_accuracy
-from pipeline.measures.online_probe import OnlineProbe, RunningShare
+from pipeline.measures.online_probe import OnlineProbe, RunningAccuracy
 from pipeline.measures.quality import alpha_req, collapse_level, lidar, rankme
 from pipeline.precision import Compute
 from pipeline.replicas import ReplicaGroup
@@ -26,8 +26,8 @@ from pipeline.shapes import block_output, channels_of
 Measure = Literal["linear", "knn", "rankme", "alpha", "alpha_r2", "collapse", "lidar", "skipped"]
 
 
-class _Kept(Protocol):
-    """A part of the state."""
+class _StatePart(Protocol):
+    """A part of the measures that has a state."""
 
     def tensors(self) -> dict[str, Tensor]: ...
 
@@ -35,7 +35,7 @@ class _Kept(Protocol):
 
 
 class OnlineMeasures:
-    """The measures of one stage, on its trunk: the block's output without its noise, averaged over pixels or tokens.
+    """The measures of one stage, on its trunk: the block's output without noise, averaged over pixels or tokens.
 
     Batch norm is in training mode, so a feature depends a little on the other images of its batch.
 
@@ -43,21 +43,21 @@ class OnlineMeasures:
         config: the run.
         stage: counted from 1.
         classes: of the training set.
-        steps_per_epoch: within an epoch no image comes twice.
-        compute: where the stage computes; half precision is measured in float32.
-        team: the replicas of the stage.
+        steps_per_epoch: within which no image occurs twice.
+        compute: device and precision of the stage; half precision is measured in float32.
+        team: the data-parallel replicas of the stage.
     """
 
     def __init__(
         self, config: Config, stage: int, classes: int, steps_per_epoch: int, compute: Compute, team: ReplicaGroup
     ) -> None:
-        self.settings: Evaluation = config.evaluation
+        self.settings: EvaluationConfig = config.evaluation
         self._steps_per_epoch, self._team = steps_per_epoch, team
         self._dtype = torch.float32 if compute.half else compute.activations
         online, width = self.settings.online, channels_of(block_output(config, stage))
         self._views_wanted = config.num_views - config.has_patch if online.quality_every else 1
         self._views: list[Tensor] = []
-        self._linear, self._knn, self.skipped, self._epoch = RunningShare(), RunningShare(), 0, 0
+        self._linear, self._knn, self.skipped, self._epoch = RunningAccuracy(), RunningAccuracy(), 0, 0
         self.probe: OnlineProbe | None = None
         self._bank = self._recent = None
         if team.rank > 0:
@@ -79,17 +79,17 @@ class OnlineMeasures:
             self._views.append(output.detach().to(self._dtype).mean(dim=over))
 
     def measure(self, step: int, labels: Tensor | None) -> dict[Measure, float]:
-        """Measure what was collected, then learn from it; all replicas must call it.
+        """Measure the collected features, then train the online probe on them; all replicas must call it.
 
         Args:
             step: of the run.
             labels: `[B]`, of the whole batch.
 
         Returns:
-            By name, what there is to say after this step; nothing where nothing was collected, and on all replicas but
-            the first. `linear` and `knn`: shares of images classified correctly, 0 to 1 (`RunningShare`). Every
-            `quality_every` steps RankMe, alpha-ReQ and its R2, the collapse level and LiDAR. `skipped`: steps so far
-            whose features were not finite and were left out.
+            The measures of this step by name; empty if nothing was collected, and on all replicas but the first.
+            `linear` and `knn`: running accuracies, 0 to 1. Every `quality_every` steps RankMe, alpha-ReQ and its R2,
+            the collapse level and LiDAR. `skipped`: number of steps so far that were skipped because their features
+            were not finite.
 
         Raises:
             ReplicaLost: another replica does not answer.
@@ -102,28 +102,28 @@ class OnlineMeasures:
             features = self._team.all_gather(features).flatten(0, 1)
         if self._team.rank > 0:
             return {}
-        found: dict[Measure, float] = {}
+        values: dict[Measure, float] = {}
         if bool(features.isfinite().all()):
             with torch.no_grad():
-                found = {**self._classify(features[:, 0], labels, step), **self._quality(features, step)}
+                values = {**self._classify(features[:, 0], labels, step), **self._quality(features, step)}
         else:
             self.skipped += 1
-        return {**found, "skipped": self.skipped} if self.skipped else found
+        return {**values, "skipped": self.skipped} if self.skipped else values
 
     def _classify(self, features: Tensor, labels: Tensor | None, step: int) -> dict[Measure, float]:
         if labels is None:
             return {}
-        found: dict[Measure, float] = {}
+        values: dict[Measure, float] = {}
         if self._bank is not None:
             if (epoch := step // self._steps_per_epoch) != self._epoch:
-                self._bank.clear()  # or an image would meet another view of itself, and know its class by that
+                self._bank.clear()  # or an image could find another view of itself, with its own label
                 self._epoch = epoch
             if len(self._bank) >= self.settings.online.knn_k:
-                found["knn"] = self._knn.add(self._neighbours_right(self._bank, features, labels))
+                values["knn"] = self._knn.add(self._neighbours_right(self._bank, features, labels))
             self._bank.add(features, labels)
         if self.probe is not None:
-            found["linear"] = self._linear.add(self.probe.step(features, labels))
-        return found
+            values["linear"] = self._linear.add(self.probe.step(features, labels))
+        return values
 
     def _neighbours_right(self, bank: Bank, features: Tensor, labels: Tensor) -> float:
         k, temperature = self.settings.online.knn_k, self.settings.knn.temperature
@@ -147,20 +147,20 @@ class OnlineMeasures:
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state, `PART.NAME`, not copied; on all replicas but the first it is empty."""
+        """The state by `PART.NAME`, not copied; empty on all replicas but the first."""
         if self._team.rank > 0:
             return {}
-        found = {"counters": torch.tensor([self.skipped, self._epoch])}
+        state = {"counters": torch.tensor([self.skipped, self._epoch])}
         for part, (kept, share) in self._parts.items():
-            own = {**kept.tensors(), **(share.tensors() if share else {})}
-            found |= {f"{part}.{name}": tensor for name, tensor in own.items()}
-        return found
+            part_state = {**kept.tensors(), **(share.tensors() if share else {})}
+            state |= {f"{part}.{name}": tensor for name, tensor in part_state.items()}
+        return state
 
     def load(self, tensors: Mapping[str, Tensor]) -> list[str]:
-        """The inverse, from the state of the whole stage; names that are not its own are left alone.
+        """Load the result of `tensors` from the state of the whole stage; other names are ignored.
 
         Returns:
-            What starts anew because the state has nothing of it, or of another size.
+            The parts that start anew because the state does not have them, or in another size.
         """
         if self._team.rank > 0:
             return []
@@ -169,15 +169,15 @@ class OnlineMeasures:
         anew = []
         for part, (kept, share) in self._parts.items():
             prefix = f"{part}."
-            own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-            if not kept.load(own):
+            part_state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            if not kept.load(part_state):
                 anew.append(part)
             elif share:
-                share.load(own)
+                share.load(part_state)
         return anew
 
     @property
-    def _parts(self) -> dict[str, tuple[_Kept, RunningShare | None]]:
+    def _parts(self) -> dict[str, tuple[_StatePart, RunningAccuracy | None]]:
         parts = {
             "probe": (self.probe, self._linear),
             "bank": (self._bank, self._knn),
@@ -189,7 +189,7 @@ class OnlineMeasures:
 def online_measures(
     config: Config, stage: int, classes: int, steps_per_epoch: int, compute: Compute, team: ReplicaGroup
 ) -> OnlineMeasures | None:
-    """The measures of a stage as `evaluation.online` wants them; None if it wants none. Arguments as the class."""
+    """The measures of a stage that `evaluation.online` asks for; None if there are none. Arguments as the class."""
     online = config.evaluation.online
     if not (online.linear or online.knn_bank or online.quality_every):
         return None

@@ -1,7 +1,7 @@
-"""A linear classifier that is trained along with a block, on features that carry no gradient.
+"""A linear classifier that is trained along with a block, on its detached features.
 
-Batch norm without weights stands before it, as before the linear probe of masked autoencoders (He et al. 2022, appendix
-A.1): blocks and networks differ in the scale of their features, and one learning rate must do for all of them.
+Batch norm without weights precedes it, as in the linear probe of masked autoencoders (He et al. 2022, appendix A.1),
+because blocks and networks differ in the scale of their features, and one learning rate must suit all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WINDOW = 100
 
 
 class OnlineProbe(nn.Module):
-    """One block's classifier, trained by SGD with momentum at a learning rate that stays.
+    """One block's classifier, trained by SGD with momentum at a constant learning rate.
 
     Args:
         width: D, of the features.
@@ -46,7 +46,7 @@ class OnlineProbe(nn.Module):
         return logits
 
     def step(self, features: Tensor, labels: Tensor) -> float:
-        """Learn from features `[B, D]` of classes `[B]`; the share it would have got right before, 0 to 1."""
+        """One step on features `[B, D]` of classes `[B]`; returns the accuracy before the step, 0 to 1."""
         with torch.enable_grad():
             logits = self(features.detach())
             loss = F.cross_entropy(logits, labels)
@@ -57,7 +57,7 @@ class OnlineProbe(nn.Module):
         return right
 
     def weights(self) -> dict[str, Tensor]:
-        """What it takes to classify: `norm.running_mean`, `norm.running_var`, `linear.weight`, `linear.bias`."""
+        """The tensors that classify: `norm.running_mean`, `norm.running_var`, `linear.weight`, `linear.bias`."""
         return {name: tensor for name, tensor in self.state_dict().items() if name != "norm.num_batches_tracked"}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -67,26 +67,26 @@ class OnlineProbe(nn.Module):
         return {**self.state_dict(), **momenta}
 
     def load(self, tensors: Mapping[str, Tensor]) -> bool:
-        """The inverse; false, and nothing is changed, if it is the state of another classifier."""
-        wanted = self.state_dict()
-        own = {name: tensors[name] for name in wanted if name in tensors}
-        if len(own) < len(wanted) or any(own[name].shape != wanted[name].shape for name in own):
+        """Load the result of `tensors`; returns False and changes nothing if it is of another classifier."""
+        current = self.state_dict()
+        loaded = {name: tensors[name] for name in current if name in tensors}
+        if len(loaded) < len(current) or any(loaded[name].shape != current[name].shape for name in loaded):
             return False
-        self.load_state_dict(own)
+        self.load_state_dict(loaded)
         for name, parameter in self.named_parameters():
             if (momentum := tensors.get(f"momentum.{name}")) is not None:
                 self.optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter).clone()
         return True
 
 
-class RunningShare:
-    """The mean of what was added, from step `WINDOW` on an exponential average over about so many steps."""
+class RunningAccuracy:
+    """The mean of the added accuracies; from step `WINDOW` on, an exponential average over about that many steps."""
 
     def __init__(self) -> None:
         self.value, self._count = 0.0, 0
 
     def add(self, share: float) -> float:
-        """Take in one step's share, 0 to 1; returns the average."""
+        """Add one step's accuracy, 0 to 1; returns the average."""
         self._count += 1
         self.value += (share - self.value) / min(self._count, WINDOW)
         return self.value
@@ -96,6 +96,6 @@ class RunningShare:
         return {"average": torch.tensor([self.value, self._count], dtype=torch.float64)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse."""
+        """Load the result of `tensors`."""
         value, count = tensors["average"].tolist()
         self.value, self._count = value, int(count)

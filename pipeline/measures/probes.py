@@ -1,7 +1,7 @@
 """Linear classifiers on frozen features, fitted by the papers' protocols.
 
-Nothing is drawn but from keys: a probe's first weights from its seed, the order of an epoch's samples from its seed and
-the epoch. Fitted on the same features it is the same to the bit, however many others are fitted beside it.
+All random numbers are keyed: a probe's initial weights by its seed, the order of an epoch's samples by its seed and
+the epoch. So the result on the same features is bit-identical, however many probes are fitted together.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.optim import SGD, Adam, Optimizer
 
 from pipeline.config.places import Place
-from pipeline.measures.accuracy import right
+from pipeline.measures.accuracy import count_correct
 from pipeline.measures.protocols import INITIAL_STD, Protocol
 from pipeline.randomness import generator
 
@@ -29,10 +29,10 @@ class ProbeScore:
     """Accuracies on the test set, 0 to 1.
 
     Args:
-        top1, top5: after the last epoch. With five classes or fewer top-5 is 1, but for labels that the training set
+        top1, top5: after the last epoch. With five classes or fewer top-5 is 1, except for labels that the training set
             lacks.
-        best_top1, best_top5: the best that any epoch had on the test set, each for itself: what the released code
-            logs as `best_acc`. It is chosen by looking at the test set, so report the last beside it.
+        best_top1, best_top5: the best of all epochs on the test set, each separately: the released code logs it as
+            `best_acc`. The epoch is selected on the test set, so report the last epoch beside it.
         epochs: passes over the training set.
     """
 
@@ -51,8 +51,8 @@ class LinearProbe:
         classes: outputs, C.
         protocol: optimizer, epochs, learning rates.
         steps_per_epoch: of the schedule.
-        seed: of the first weights and of the order of samples.
-        device: it is trained on.
+        seed: of the initial weights and the order of samples.
+        device: to train on.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class LinearProbe:
     ) -> None:
         self.protocol, self.steps_per_epoch, self.seed, self.device = protocol, steps_per_epoch, seed, device
         self.epoch = 0
-        """Epochs that have ended."""
+        """Number of completed epochs."""
         self._step = 0
         source = generator(torch.device("cpu"), seed, "probe")
         weight = INITIAL_STD * torch.randn(classes, width, generator=source)
@@ -70,7 +70,7 @@ class LinearProbe:
 
     @property
     def finished(self) -> bool:
-        """Whether it has seen all its epochs."""
+        """Whether all epochs are completed."""
         return self.epoch >= self.protocol.epochs
 
     @torch.enable_grad()
@@ -85,7 +85,7 @@ class LinearProbe:
         self._step += 1
 
     def end_epoch(self) -> None:
-        """Count an epoch; what is left of its steps in the schedule is skipped."""
+        """End an epoch; its remaining steps in the schedule are skipped."""
         self.epoch += 1
         self._step = self.epoch * self.steps_per_epoch
 
@@ -99,12 +99,12 @@ class LinearProbe:
         return torch.randperm(samples, generator=generator(torch.device("cpu"), self.seed, "order", self.epoch))
 
     def _forward(self, features: Tensor) -> Tensor:
-        # This way round, a CPU's matrix product is almost twice as fast where there are few classes.
+        # In this order, a CPU's matrix product is almost twice as fast for few classes.
         return (self.weight @ features.to(self.device, torch.float32).T).T + self.bias
 
 
 class _Scores:
-    """What a probe scored after every epoch."""
+    """The accuracies of a probe after every epoch."""
 
     def __init__(self) -> None:
         self._top1: list[float] = []
@@ -124,24 +124,24 @@ def accuracies(probe: LinearProbe, test: Tensor, labels: Tensor) -> tuple[float,
     """Top-1 and top-5 accuracy of a probe on features `[M, D]` with classes `[M]`."""
     top1 = top5 = 0
     for rows, classes in zip(torch.split(test, SCORING_ROWS), torch.split(labels, SCORING_ROWS), strict=True):
-        first, five = right(probe.logits(rows), classes.to(probe.device))
+        first, five = count_correct(probe.logits(rows), classes.to(probe.device))
         top1, top5 = top1 + first, top5 + five
     return top1 / len(labels), top5 / len(labels)
 
 
 def fit(probe: LinearProbe, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> ProbeScore:
-    """Run a fresh probe through all its epochs on kept features, and test it after each.
+    """Train a new probe for all its epochs on given features, and test it after each.
 
     Args:
-        probe: as made; its `steps_per_epoch` is that of `train` (`steps`).
+        probe: untrained; its `steps_per_epoch` must be that of `train` (`steps`).
         train, test: float32 `[N, D]` and `[M, D]`, on any device; may be mapped from a file.
-        train_labels, test_labels: int64 `[N]`, below C, and `[M]`; a test label that is not is an error.
+        train_labels, test_labels: int64 `[N]`, below C, and `[M]`; a test label that is not below C counts as an error.
     """
     scores = _Scores()
     train, train_labels, test, test_labels = (_near(x, probe.device) for x in (train, train_labels, test, test_labels))
     while not probe.finished:
         for rows in torch.split(probe.order(len(train)).to(train.device), probe.protocol.batch_size):
-            # A quarter of the time that indexing with brackets takes, which is most of a step where D is large.
+            # index_select takes a quarter of the time of indexing, which is most of a step for large D.
             probe.step(train.index_select(0, rows), train_labels[rows.to(train_labels.device)])
         probe.end_epoch()
         scores.add(probe, test, test_labels)
@@ -154,12 +154,12 @@ def fit_augmented(
     test: Mapping[Place, Tensor],
     test_labels: Tensor,
 ) -> dict[tuple[Place, str], ProbeScore]:
-    """Fit many probes on features that are new in every epoch, in one pass for all of them.
+    """Fit many probes together on features that are new in every epoch.
 
     Args:
-        probes: fresh ones, by place and name of the protocol.
-        epochs: as many as the longest protocol has. Each is batches of any size, in a new order: features `[B, D]` by
-            place, and classes `[B]`. They are cut anew into the batches of each protocol.
+        probes: untrained, by place and name of the protocol.
+        epochs: as many as the longest protocol has. Each consists of batches of any size, in a new order: features
+            `[B, D]` by place, and classes `[B]`. They are split into the batches of each protocol.
         test: features `[M, D]` by place.
         test_labels: `[M]`.
 
@@ -169,7 +169,7 @@ def fit_augmented(
     scores = {key: _Scores() for key in probes}
     for batches in epochs:
         active = {key: probe for key, probe in probes.items() if not probe.finished}
-        cutters = {size: _Cutter(size) for size in {probe.protocol.batch_size for probe in active.values()}}
+        cutters = {size: _Rebatcher(size) for size in {probe.protocol.batch_size for probe in active.values()}}
         for features, labels in batches:
             for size, cutter in cutters.items():
                 _step_all(active, size, cutter.push(features, labels))
@@ -184,29 +184,29 @@ def fit_augmented(
 
 
 def _near(x: Tensor, device: torch.device) -> Tensor:
-    """On `device`, unless it is a GPU of which this would take more than a quarter of what is free."""
+    """`x` on `device`, unless that is a GPU and `x` would take more than a quarter of its free memory."""
     if device.type == "cuda" and x.nbytes > torch.cuda.mem_get_info(device)[0] // 4:
         return x
     return x.to(device)
 
 
 def steps(samples: int, protocol: Protocol) -> int:
-    """Steps of an epoch over so many samples."""
+    """Steps of an epoch over `samples` samples."""
     return ceil(samples / protocol.batch_size)
 
 
 Batch = tuple[Mapping[Place, Tensor], Tensor]
 
 
-class _Cutter:
-    """Batches of any size, cut anew into batches of one size."""
+class _Rebatcher:
+    """Splits batches of any size into batches of one size."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._kept: Batch | None = None
 
     def push(self, features: Mapping[Place, Tensor], labels: Tensor) -> Iterator[Batch]:
-        """The full batches that can be made now."""
+        """Add a batch; yields the full batches that are complete."""
         if self._kept is not None:
             kept, kept_labels = self._kept
             features = {place: torch.cat([kept[place], rows]) for place, rows in features.items()}
@@ -217,7 +217,7 @@ class _Cutter:
         self._kept = _part(features, labels, slice(full, None)) if full < len(labels) else None
 
     def rest(self) -> Iterator[Batch]:
-        """What is left at the end, a smaller batch, if anything."""
+        """The smaller batch that is left at the end, if any."""
         if self._kept is not None:
             yield self._kept
 

@@ -1,8 +1,8 @@
 """The papers' protocols for a linear classifier on frozen features: optimizer, epochs, batch and learning rate.
 
-A learning rate is a function of the step, so that a protocol can be checked against its formula. None of them
-standardises the features. All start the classifier alike, from N(0, 0.01) and biases of 0: so does the released
-blockwise `evaluate.py`, and the other two sources say nothing.
+The learning rate is a function of the step, so that a protocol can be checked against its formula. No protocol
+standardises the features. All initialise the weights from N(0, 0.01) and the biases with 0, as the released blockwise
+`evaluate.py` does; the other two sources do not mention it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ INITIAL_STD = 0.01
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a linear classifier is fitted.
+    """The hyperparameters of a linear classifier.
 
     Args:
         name: as in `evaluation.linear`.
         optimizer: `sgd` or `adam`.
         lr: the highest learning rate, of a batch of any size.
         epochs: passes over the training features.
-        batch_size: samples a step; the last step of an epoch takes what is left.
-        schedule: half a cosine that moves at every epoch or at every step, or one drop at a share of the epochs.
-        final_lr: where the cosine ends.
+        batch_size: samples per step; the last step of an epoch takes the rest.
+        schedule: half a cosine, updated at every epoch or step, or one drop after a share of the epochs.
+        final_lr: learning rate at the end of the cosine.
         drop_at: share of the epochs after which the rate is divided by `drop`.
         drop: the divisor.
         momentum, nesterov: of SGD.
@@ -47,12 +47,12 @@ class Protocol:
     nesterov: bool = False
     weight_decay: float = 0.0
 
-    def lasting(self, epochs: int | None) -> Protocol:
-        """The same squeezed or stretched to `epochs`, the schedule with it; None leaves it as it is."""
+    def with_epochs(self, epochs: int | None) -> Protocol:
+        """The protocol with another number of epochs, which its schedule spans; None does not change it."""
         return self if epochs is None else replace(self, epochs=epochs)
 
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
-        """The rate of `step`, counted from 0 over all epochs."""
+        """The learning rate of `step`, counted from 0 over all epochs."""
         epoch = step // steps_per_epoch
         if self.schedule == "drop":
             return self.lr / self.drop if epoch >= self.drop_at * self.epochs else self.lr
@@ -61,12 +61,12 @@ class Protocol:
 
 
 BLOCKWISE = Protocol("blockwise", "sgd", 0.1, 100, "cosine_by_epoch", weight_decay=1e-6)
-"""Of blockwise SSL: the released `evaluate.py` with the values of `eval.sh`."""
+"""The protocol of blockwise SSL: the released `evaluate.py` with the values of `eval.sh`."""
 BYOL = Protocol("byol", "sgd", 0.2, 90, "cosine_by_step", final_lr=1e-4, nesterov=True)
-"""Of the BYOL reproduction: its probe script."""
+"""The protocol of the BYOL reproduction's probe script."""
 LIDAR = Protocol("lidar", "adam", 0.01, 20, "drop", drop_at=15 / 20)
-"""Of LiDAR (arXiv 2312.04000): 20 epochs, the rate divided by 10 after 15. We know of no batch size that it gives; it
-is that of the other two here, so that all three can read the same batches."""
+"""The protocol of LiDAR (arXiv 2312.04000): 20 epochs, the rate divided by 10 after 15. The paper gives no batch size;
+that of the other two is used, so that all three can share batches."""
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.name: p for p in (BLOCKWISE, BYOL, LIDAR)})
-"""By name; `quick`, which has no epochs, is `pipeline.measures.linear`."""
+"""The protocols by name; `quick`, which has no epochs, is `pipeline.measures.linear`."""

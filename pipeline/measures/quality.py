@@ -1,8 +1,8 @@
-"""What an embedding is worth, told without labels: LiDAR, RankMe, alpha-ReQ and the collapse level.
+"""Label-free quality measures of an embedding: LiDAR, RankMe, alpha-ReQ and the collapse level.
 
-Everything is computed in float64 on the device of the embeddings, and every value is finite whatever finite numbers go
-in: a collapsed embedding has the least value of its measure. Where there are fewer rows than dimensions, no matrix of
-dimensions by dimensions is ever formed.
+All are computed in float64 on the device of the embeddings, and every value is finite for finite input: a collapsed
+embedding has the least value of its measure. With fewer rows than dimensions, no matrix of dimensions by dimensions
+is formed.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class AlphaReq:
 
 
 def lidar(embeddings: Tensor, delta: float = DELTA, epsilon: float = EPSILON) -> float:
-    """LiDAR: the effective rank of what separates images, measured against what their augmentations change.
+    """LiDAR: the effective rank of the between-image covariance relative to the within-image covariance.
 
     Thilak et al., "LiDAR: Sensing Linear Probing Performance in Joint Embedding SSL Architectures" (arXiv 2312.04000):
     the exponential of the entropy of the eigenvalues of `S_w^-1/2 S_b S_w^-1/2`, where S_b is the covariance of the
     images' means (over n - 1) and S_w that of the views around them (over n(q - 1)), plus `delta` on its diagonal.
-    Eigenvalues that only a singular S_w without `delta` would make infinite are cut at the resolution of float64.
+    With a singular S_w and no `delta`, infinite eigenvalues are bounded by the resolution of float64.
 
     Args:
         embeddings: `[n, q, d]`: q augmented views of each of n images.
@@ -43,11 +43,11 @@ def lidar(embeddings: Tensor, delta: float = DELTA, epsilon: float = EPSILON) ->
         epsilon: added to each normalised eigenvalue.
 
     Returns:
-        From 1 (nothing separates the images, as when all embeddings are equal) to min(d, n - 1) and a
-        little that `epsilon` adds.
+        From 1 (images are not separated, for example because all embeddings are equal) to min(d, n - 1), plus a
+        little because of `epsilon`.
 
     Raises:
-        ValueError: not three axes, or fewer than two images or views.
+        ValueError: the tensor has not three axes, or fewer than two images or views.
     """
     if embeddings.dim() != 3 or embeddings.shape[0] < 2 or embeddings.shape[1] < 2:
         raise ValueError(f"embeddings must be [n >= 2, q >= 2, d], got {list(embeddings.shape)}")
@@ -74,7 +74,7 @@ def rankme(embeddings: Tensor, epsilon: float = EPSILON) -> float:
         epsilon: added to each normalised singular value.
 
     Returns:
-        From 1 (one direction, or nothing at all) to min(N, d).
+        From 1 (one direction, or all zeros) to min(N, d).
     """
     return _effective_rank(torch.linalg.svdvals(embeddings.double()), epsilon)
 
@@ -82,10 +82,10 @@ def rankme(embeddings: Tensor, epsilon: float = EPSILON) -> float:
 def spectrum(embeddings: Tensor) -> Tensor:
     """Eigenvalues of the covariance (over N - 1) of `[N, d]`: `[min(N, d)]`, float64, the largest first.
 
-    What is below the resolution of float64 is 0.
+    Values below the resolution of float64 are 0.
 
     Raises:
-        ValueError: fewer than two rows.
+        ValueError: there are fewer than two rows.
     """
     if embeddings.dim() != 2 or len(embeddings) < 2:
         raise ValueError(f"embeddings must be [N >= 2, d], got {list(embeddings.shape)}")
@@ -106,11 +106,11 @@ def alpha_of_spectrum(eigenvalues: Tensor, ranks: tuple[int, int] = RANKS) -> Al
     decay" (NeurIPS 2022): least squares of the logarithm of the eigenvalue on that of its rank, weighted by 1/rank.
 
     Args:
-        eigenvalues: `[m]`, descending; those that are 0 have no logarithm and are left out.
-        ranks: first and last that are fitted, counted from 1; cut at m.
+        eigenvalues: `[m]`, descending; zeros are ignored.
+        ranks: first and last rank of the fit, counted from 1; the last is at most m.
 
     Returns:
-        Both 0 where fewer than two eigenvalues are left: a spectrum that has collapsed has no slope.
+        The fit; both values are 0 if fewer than two eigenvalues are above 0, because a collapsed spectrum has no slope.
 
     Raises:
         ValueError: fewer than two of `ranks` are in 1 to m.
@@ -131,13 +131,13 @@ def alpha_of_spectrum(eigenvalues: Tensor, ranks: tuple[int, int] = RANKS) -> Al
 
 
 def collapse_level(embeddings: Tensor) -> float:
-    """How far the directions of embeddings `[N, d]` spread: 0 if all are one, near 1/sqrt(d) if they are uniform.
+    """The spread of the directions of embeddings `[N, d]`: 0 if all are equal, near 1/sqrt(d) if they are uniform.
 
     The standard deviation (over N - 1) of each dimension of the embeddings scaled to length 1, averaged; Chen and He,
     "Exploring Simple Siamese Representation Learning" (arXiv 2011.10566), figure 2. Embeddings of length 0 stay 0.
 
     Raises:
-        ValueError: fewer than two rows.
+        ValueError: there are fewer than two rows.
     """
     if embeddings.dim() != 2 or len(embeddings) < 2:
         raise ValueError(f"embeddings must be [N >= 2, d], got {list(embeddings.shape)}")
@@ -147,12 +147,12 @@ def collapse_level(embeddings: Tensor) -> float:
 
 
 def _relative(embeddings: Tensor) -> Tensor:
-    """`[N, d]` less its first row, in float64: equal rows become exact zeros, which less their mean they might not."""
+    """`[N, d]` minus its first row, in float64, so that equal rows become exact zeros, unlike minus the mean."""
     return embeddings.to(torch.float64, copy=True).sub_(embeddings[0].double())
 
 
 def _eigenvalues(rows: Tensor) -> Tensor:
-    """Those of `rows.T @ rows` that may differ from 0, by the smaller of the two Gram matrices; the largest first."""
+    """The eigenvalues of `rows.T @ rows` that can differ from 0, by the smaller Gram matrix; the largest first."""
     small = rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows
     values = torch.linalg.eigvalsh(small).flip(0)
     return torch.where(values > _resolution(values), values, 0.0)
@@ -161,8 +161,8 @@ def _eigenvalues(rows: Tensor) -> Tensor:
 def _whiten(between: Tensor, within: Tensor, delta: float) -> Tensor:
     """`between` `[n, d]` times a square root of the inverse of `within + delta I` `[d, d]`, which is overwritten.
 
-    By Cholesky's triangle, which leaves the same spectrum as the symmetric root for a small part of its time; where
-    rounding makes the matrix indefinite, by its eigenvectors, with every eigenvalue at least what float64 resolves.
+    The root is Cholesky's, which gives the same spectrum as the symmetric root in a small part of its time. Where
+    rounding makes the matrix indefinite, it is computed from eigenvectors, with eigenvalues bounded from below.
     """
     within.diagonal().add_(delta)
     triangle, failed = torch.linalg.cholesky_ex(within)
@@ -176,7 +176,7 @@ def _whiten(between: Tensor, within: Tensor, delta: float) -> Tensor:
 
 
 def _resolution(values: Tensor) -> Tensor:
-    """What is below this, beside the largest of `values`, is rounding."""
+    """The rounding error of the largest of `values`; smaller values are treated as 0."""
     return values.amax().clamp_min(0) * (torch.finfo(values.dtype).eps * len(values))
 
 
@@ -191,5 +191,5 @@ def _effective_rank(values: Tensor, epsilon: float) -> float:
 
 
 def _or_one(values: Tensor) -> Tensor:
-    """`values`, with 1 where they are 0, to divide by."""
+    """`values` with 1 in place of 0, for a division."""
     return torch.where(values == 0, 1.0, values)

@@ -1,4 +1,4 @@
-"""How well a measure orders networks: rank correlations with their accuracy, as the LiDAR paper reports them."""
+"""Rank correlations of a measure with the accuracy of networks, as the LiDAR paper reports them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """Both from -1 to 1; 1: one orders as the other does, 0: it says nothing.
+    """Both from -1 to 1; 1: the same order, 0: no relation.
 
     Args:
         kendall: Kendall's tau-b, which takes ties into account.
@@ -24,11 +24,11 @@ def rank_correlation(scores: Sequence[float], accuracies: Sequence[float]) -> Ra
 
     Args:
         scores: larger is better.
-        accuracies: as many, two or more.
+        accuracies: of the same length, two or more.
     """
     if len(set(scores)) < 2 or len(set(accuracies)) < 2:
         return None
-    from scipy import stats  # takes a second, and only this needs it
+    from scipy import stats  # its import takes a second
 
     kendall, spearman = stats.kendalltau(scores, accuracies), stats.spearmanr(scores, accuracies)
     return RankCorrelation(float(kendall.statistic), float(spearman.statistic))

@@ -1,7 +1,7 @@
 """Barlow Twins (Zbontar et al. 2021, equation 1): make the views agree, dimension by dimension.
 
-The cross-correlation of the two views' embeddings is driven to the identity: ones on the diagonal
-(the views agree), zeros elsewhere (the dimensions say different things).
+The loss drives the cross-correlation of the two views' embeddings to the identity: ones on the diagonal
+(the views agree), zeros elsewhere (the dimensions are decorrelated).
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def barlow_twins_loss(z1: Tensor, z2: Tensor, lambd: float, scale: float) -> tup
 
 
 class BarlowTwins(Objective):
-    """The loss with its settings bound; dividing the gradient by `reference_world_size` is left to the stage."""
+    """The loss with its settings; the stage divides the gradient by `reference_world_size`."""
 
-    def __init__(self, config: settings.BarlowTwins, width: int, seed: int, stage: int) -> None:
+    def __init__(self, config: settings.BarlowTwinsConfig, width: int, seed: int, stage: int) -> None:
         super().__init__()
         self.lambd, self.scale = config.lambd, config.scale
 

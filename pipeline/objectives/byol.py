@@ -1,7 +1,7 @@
-"""BYOL (Grill et al. 2020, equation 2): predict what the target network says of the other view.
+"""BYOL (Grill et al. 2020, equation 2): predict the target network's embedding of the other view.
 
-The predictor belongs to the loss, not to the head: the target network has none. Its layers are those of the
-released BYOL report (`src/model.py`), the loss that of its `loss.py`. The target itself is in
+The predictor belongs to the loss, not to the head, because the target network has none. Its layers are those of
+the released BYOL report (`src/model.py`), and the loss is that of its `loss.py`. The target network is in
 `pipeline.stage.target_network`.
 """
 
@@ -24,11 +24,11 @@ def byol_loss(predictions: Sequence[Tensor], targets: Sequence[Tensor]) -> tuple
     """Twice the mean of `2 - 2 cos(p_b, t_a)` over the batch and all a != b; a zero vector has cosine 0.
 
     With two views it is the published `(2 - 2 cos(p_1, t_2)) + (2 - 2 cos(p_2, t_1))`. Smaller views (multi-crop) have
-    no targets and predict those of both others, as in DINO (Caron et al. 2021, equation 3).
+    no targets and predict those of both other views, as in DINO (Caron et al. 2021, equation 3).
 
     Args:
-        predictions: p of every view by the online network, `[N, D]` each.
-        targets: t of views 1 and 2 by the target network, `[N, D]` each.
+        predictions: p, the online network's predictions for every view, `[N, D]` each.
+        targets: t, the target network's embeddings of views 1 and 2, `[N, D]` each.
 
     Returns:
         The loss, and `similarity`: the mean cosine of prediction and target.
@@ -48,7 +48,7 @@ class BYOL(Objective):
 
     uses_target = True
 
-    def __init__(self, config: settings.BYOL, width: int, seed: int, stage: int) -> None:
+    def __init__(self, config: settings.BYOLConfig, width: int, seed: int, stage: int) -> None:
         super().__init__()
         layers = config.predictor or (width,)
         if layers[-1] != width:

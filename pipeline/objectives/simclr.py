@@ -1,7 +1,7 @@
-"""SimCLR (Chen et al. 2020, equation 1, NT-Xent): tell an image's other view from what is not that image.
+"""SimCLR (Chen et al. 2020, equation 1, NT-Xent): classify an image's other view among negatives.
 
-Two kinds of negatives. All other images of the batch, as published (FFCV-SSL `examples/train_ssl.py` and the
-released BYOL report agree on the formula). Or one patch of the same image, so that no two images are ever compared.
+The negatives are all other images of the batch, as published (FFCV-SSL `examples/train_ssl.py` and the released BYOL
+report agree on the formula), or one patch of the same image, so that no two images are ever compared.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float) -> tuple[Tensor, di
         temperature: T; cosines are divided by it.
 
     Returns:
-        The loss, and `contrast_accuracy`: how often the positive is the most similar of all 2N - 1 others.
+        The loss, and `contrast_accuracy`: the share of samples whose positive is the most similar of all 2N - 1 others.
     """
     z = unit_vectors(torch.cat((z1, z2)))
     logits = z @ z.T / temperature
@@ -43,12 +43,12 @@ def single_patch_loss(z1: Tensor, z2: Tensor, patch: Tensor, temperature: float)
         temperature: T; cosines are divided by it.
 
     Returns:
-        The loss, and `contrast_accuracy`: how often the other view is more similar than the patch.
+        The loss, and `contrast_accuracy`: the share of samples whose other view is more similar than the patch.
     """
     first, second, negative = unit_vectors(z1), unit_vectors(z2), unit_vectors(patch)
     positives = (first * second).sum(dim=1).repeat(2)
     negatives = torch.cat(((first * negative).sum(dim=1), (second * negative).sum(dim=1)))
-    # The patch comes first because argmax takes the first of equals: a tie is no find.
+    # The patch comes first because argmax takes the first of equal values, so a tie counts as wrong.
     logits = torch.stack((negatives, positives), dim=1) / temperature
     return _contrast(logits, torch.ones_like(positives, dtype=torch.int64))
 
@@ -56,14 +56,14 @@ def single_patch_loss(z1: Tensor, z2: Tensor, patch: Tensor, temperature: float)
 def _contrast(logits: Tensor, positive: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of `[M, K]` logits with the position of the positive, `[M]`."""
     loss = F.cross_entropy(logits, positive)
-    found = logits.detach().argmax(dim=1) == positive
-    return loss, {"contrast_accuracy": found.to(logits.dtype).mean()}
+    correct = logits.detach().argmax(dim=1) == positive
+    return loss, {"contrast_accuracy": correct.to(logits.dtype).mean()}
 
 
 class SimCLR(Objective):
-    """The loss with its settings bound."""
+    """The loss with its settings."""
 
-    def __init__(self, config: settings.SimCLR, width: int, seed: int, stage: int) -> None:
+    def __init__(self, config: settings.SimCLRConfig, width: int, seed: int, stage: int) -> None:
         super().__init__()
         self.temperature, self.negatives = config.temperature, config.negatives
 

@@ -1,6 +1,6 @@
-"""Supervised training of a block: cross-entropy of the head's outputs, taken as classes, with the labels.
+"""Supervised training of a block: cross-entropy of the head's outputs with the labels.
 
-The baseline that the self-supervised losses are compared with: everything but the loss stays as it is.
+This is the baseline for the self-supervised losses; only the loss differs.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def supervised_loss(views: Sequence[Tensor], labels: Tensor, smoothing: float) -
 
 
 class Supervised(Objective):
-    """The loss with its settings bound."""
+    """The loss with its settings."""
 
     uses_labels = True
 
-    def __init__(self, config: settings.Supervised, width: int, seed: int, stage: int) -> None:
+    def __init__(self, config: settings.SupervisedConfig, width: int, seed: int, stage: int) -> None:
         super().__init__()
         self.label_smoothing = config.label_smoothing
 

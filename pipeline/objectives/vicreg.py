@@ -1,6 +1,6 @@
-"""VICReg (Bardes et al. 2022, equation 6): the views agree, every dimension varies, no two say the same.
+"""VICReg (Bardes et al. 2022, equation 6): invariance, variance and covariance.
 
-The factors are those of the released `main_vicreg.py`, which differ from the paper's in one point: it halves the
+The factors are those of the released `main_vicreg.py`, which differs from the paper in one point: it halves the
 variance term of each view.
 """
 
@@ -28,7 +28,7 @@ def covariance_term(z: Tensor) -> Tensor:
     return (covariance.square().sum() - covariance.diagonal().square().sum()) / z.shape[1]
 
 
-def vicreg_loss(z1: Tensor, z2: Tensor, config: settings.VICReg) -> tuple[Tensor, dict[str, Tensor]]:
+def vicreg_loss(z1: Tensor, z2: Tensor, config: settings.VICRegConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum of the mean squared difference, and of both views' variance and covariance terms.
 
     Args:
@@ -51,9 +51,9 @@ def vicreg_loss(z1: Tensor, z2: Tensor, config: settings.VICReg) -> tuple[Tensor
 
 
 class VICReg(Objective):
-    """The loss with its settings bound."""
+    """The loss with its settings."""
 
-    def __init__(self, config: settings.VICReg, width: int, seed: int, stage: int) -> None:
+    def __init__(self, config: settings.VICRegConfig, width: int, seed: int, stage: int) -> None:
         super().__init__()
         self.config = config
 

@@ -1,10 +1,8 @@
-"""How a block's parameters move: the variants of LARS, parameter groups, and learning rates by the step.
+"""Optimizers: the variants of LARS, parameter groups, and learning rates as functions of the step.
 
 - `build.py`: from the section `optimizer` of the configuration to the optimizer of one block
-- `groups.py`: which parameters of a block are spared weight decay and layer-wise scaling, and move at a rate of their
-  own
-- `lars.py`: layer-wise adaptive rate scaling (LARS, You et al. 2017) in the three forms that released codes disagree
-  on
+- `groups.py`: parameter groups: biases and norms without weight decay and layer-wise scaling, at their own rate
+- `lars.py`: layer-wise adaptive rate scaling (LARS, You et al. 2017) in the three forms of released codes
 - `schedules.py`: the learning rate as a pure function of the step
 """
 

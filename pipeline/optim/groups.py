@@ -1,8 +1,7 @@
-"""Which parameters of a block are spared weight decay and layer-wise scaling, and move at a rate of their own.
+"""Parameter groups: biases and norms without weight decay and layer-wise scaling, at their own rate.
 
-Biases and norms are few, small and not scale-free. The released codes agree on treating them apart and
-disagree on how to find them: by their number of dimensions (Barlow Twins, VICReg, blockwise SSL) or by
-the layer they belong to (the BYOL reproduction report).
+The released codes agree on treating biases and norms separately, and differ in how they select them: by the
+number of dimensions (Barlow Twins, VICReg, blockwise SSL) or by the layer (the BYOL reproduction report).
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """The module's parameters as groups for an optimizer: the regular ones, then the excluded ones.
 
-    Every group states its `weight_decay` and its `lr_ratio`, the factor on the learning rate of a step.
+    Every group has its `weight_decay` and its `lr_ratio`, a factor on the learning rate of a step.
     Parameters keep the module's order; a group without parameters is left out.
 
     Args:
-        module: what the optimizer moves.
+        module: the module to optimize.
         exclude: `dimension`: parameters with one dimension (released `main.py: LARS`). `type`: all but
-            the weights of linear layers and convolutions (BYOL report), among which count the packed
-            projections of `nn.MultiheadAttention`. `none`: no parameter.
+            the weights of linear layers and convolutions (BYOL report), including the packed projections
+            of `nn.MultiheadAttention`. `none`: no parameter.
         weight_decay: of the regular group; the excluded ones have none.
         lr_ratio_of_excluded: learning rate of the excluded group, as a multiple of the regular one's.
         lars_weight: of the regular group, where the optimizer is layer-wise; 0 in the excluded group.
@@ -70,5 +69,5 @@ def _weights_of_layers(module: nn.Module) -> Iterator[Tensor]:
         if isinstance(layer, _LINEAR_OR_CONVOLUTION):
             yield layer.weight
         elif isinstance(layer, nn.MultiheadAttention):
-            # Its input projections are linear layers in all but name: one tensor, or three where widths differ.
+            # Its input projections are linear layers: one packed tensor, or three where widths differ.
             yield from (p for name, p in layer.named_parameters(recurse=False) if name.endswith("proj_weight"))

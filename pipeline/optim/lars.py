@@ -1,9 +1,8 @@
-"""Layer-wise adaptive rate scaling (LARS, You et al. 2017) in the three forms that released codes disagree on.
+"""Layer-wise adaptive rate scaling (LARS, You et al. 2017) in the three forms of released codes.
 
-They differ in how much a layer is scaled (the trust ratio) and in whether the learning rate goes into
-the momentum buffer or multiplies it; everything else is stated once, in `_LayerWise`. Which parameters
-are spared weight decay and scaling is a matter of their group (`pipeline.optim.groups`), not of the
-optimizer: the released rules differ there as well.
+They differ in the scaling of a layer (the trust ratio) and in whether the learning rate is part of the momentum
+buffer or multiplies it; `_LayerWise` has everything else. Parameter groups (`pipeline.optim.groups`) decide which
+parameters have no weight decay and scaling, because the released codes differ in that too.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from torch.optim.optimizer import ParamsT
 class _LayerWise(Optimizer, ABC):
     """One step: weight decay, layer-wise scaling, then momentum.
 
-    A group's `lars_weight` w makes the scaling `w * ratio + (1 - w)`: 1 is LARS, 0 is SGD with momentum.
+    With a group's `lars_weight` w the scaling is `w * ratio + (1 - w)`: 1 is LARS, 0 is SGD with momentum.
     Weight decay, L2 as in SGD, is added to the gradient whatever w is. The state of a parameter is the
     buffer `momentum`, of its shape.
     """
@@ -40,7 +39,7 @@ class _LayerWise(Optimizer, ABC):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient; the gradients stay as they are."""
+        """Update every parameter that has a gradient; gradients are not modified."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:
@@ -62,7 +61,7 @@ class _LayerWise(Optimizer, ABC):
 
     @abstractmethod
     def _trust_ratio(self, p: Tensor, gradient: Tensor, decayed: Tensor, group: dict[str, Any]) -> Tensor:
-        """Factor on `decayed`, the gradient with weight decay: a tensor without dimensions, so that no GPU waits."""
+        """Factor on `decayed`, the gradient with weight decay: a 0-d tensor, so that a GPU need not synchronise."""
 
     def _descend(self, p: Tensor, buffer: Tensor, update: Tensor, group: dict[str, Any]) -> None:
         buffer.mul_(group["momentum"]).add_(update)
@@ -81,7 +80,7 @@ class Lars(_LayerWise):
         weight_decay: L2, added to the gradient before its norm is taken.
         momentum: of the buffer.
         eta: trust coefficient.
-        lars_weight: how much of the scaling is used, 0 to 1.
+        lars_weight: weight of the scaling, 0 to 1.
     """
 
     def _trust_ratio(self, p: Tensor, gradient: Tensor, decayed: Tensor, group: dict[str, Any]) -> Tensor:
@@ -92,8 +91,8 @@ class Lars(_LayerWise):
 class LarsLrInMomentum(Lars):
     """LARS of the BYOL reproduction report (`lars.py: LARSW`); arguments as those of `Lars`.
 
-    The buffer sums updates that the learning rate of their own step has already multiplied, and is
-    subtracted as it is: the same as `Lars` while the learning rate stays, not when it changes.
+    The buffer sums updates that are already multiplied by the learning rate of their own step, and is
+    subtracted unchanged: this equals `Lars` only while the learning rate is constant.
     """
 
     def _descend(self, p: Tensor, buffer: Tensor, update: Tensor, group: dict[str, Any]) -> None:
@@ -105,11 +104,11 @@ class LarsClipped(_LayerWise):
     """LARS of apex (`LARC.py`) and solo-learn (`lars.py`), with the rate of a layer clipped to `lr`.
 
     The trust ratio is `min(eta * |p| / (|g| + weight_decay * |p| + eps) / lr, 1)`. Where the parameter is
-    all zeros it is 1. Where only the gradient is, those codes leave out weight decay too, so it is 0.
+    all zeros it is 1. Where only the gradient is, those codes skip weight decay too, so it is 0.
 
     Args:
         params, lr, weight_decay, momentum, lars_weight: as those of `Lars`.
-        eta: trust coefficient; larger than that of `Lars`, for the clipping bounds it.
+        eta: trust coefficient; larger than that of `Lars`, because clipping bounds the rate.
         eps: keeps the denominator from 0.
     """
 

@@ -1,7 +1,7 @@
 """The learning rate as a pure function of the step.
 
-A rate that is computed, not advanced, is the same after a restart, in every process, and whatever was
-skipped; there is no schedule to save.
+Because the rate is a function of the step, it is the same in every process, after a restart and after skipped
+steps, and there is no scheduler state to save.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, pi
 
-from pipeline.config import Optimizer
+from pipeline.config import OptimizerConfig
 
 Schedule = Callable[[int], float]
 """A step, counted from 0, to its learning rate."""
@@ -59,11 +59,11 @@ class WarmupCosine(WarmupConstant):
 
 @dataclass(frozen=True)
 class WarmupStep(WarmupConstant):
-    """Linear from 0, then a factor at every milestone; one inside the warm-up counts from the end of it.
+    """Linear from 0, then a factor at every milestone; a milestone inside the warm-up counts from its end.
 
     Args:
         base_lr, warmup_steps: as those of `WarmupConstant`.
-        steps_per_epoch: what an epoch of the milestones is.
+        steps_per_epoch: unit of the milestones, in steps.
         milestones: in epochs, increasing.
         gamma: the factor.
     """
@@ -73,21 +73,21 @@ class WarmupStep(WarmupConstant):
     gamma: float
 
     def _after_warmup(self, step: int) -> float:
-        # Compared in epochs: a quotient of whole numbers rounds as the milestone's decimals did; a product need not.
+        # Compared in epochs: a quotient of integers rounds like the milestone's decimal number; a product need not.
         epoch = step / self.steps_per_epoch
         return self.base_lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
 
 
-def build_schedule(config: Optimizer, batch_size: int, epochs: int, steps_per_epoch: int) -> Schedule:
+def build_schedule(config: OptimizerConfig, batch_size: int, epochs: int, steps_per_epoch: int) -> Schedule:
     """The schedule that `optimizer.schedule` names.
 
-    It is that of the regular parameters; a group's `lr_ratio` multiplies it.
+    It applies to the regular parameters; a group's `lr_ratio` multiplies it.
 
     Args:
         config: its `lr` is for a batch of 256 where `scale_lr` is set.
         batch_size: images of one step.
-        epochs: what a cosine spans.
-        steps_per_epoch: what an epoch of `warmup_epochs` and `milestones` is.
+        epochs: that a cosine spans.
+        steps_per_epoch: unit of `warmup_epochs` and `milestones`, in steps.
     """
     base_lr = config.lr * batch_size / 256 if config.scale_lr else config.lr
     warmup_steps = config.warmup_epochs * steps_per_epoch

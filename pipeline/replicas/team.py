@@ -14,8 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pipeline.errors import TrainingError
-from pipeline.plugins import first_line
+from pipeline.errors import TrainingError, first_line
 
 Moments = tuple[Tensor, Tensor]
 """Mean and biased variance, of one shape."""

@@ -13,7 +13,7 @@ from math import isqrt, prod
 import torch
 from torch import Tensor
 
-from pipeline.errors import ConfigError, nearest
+from pipeline.errors import ConfigError, allowed_names
 
 FLOATS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 NAMES = ("none", *FLOATS, "int8")
@@ -169,7 +169,7 @@ def build_codec(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Codec 
         ConfigError: there is no such codec.
     """
     if name not in NAMES:
-        raise ConfigError("link.codec", f"got '{name}'", nearest(name, NAMES))
+        raise ConfigError("link.codec", f"got '{name}'", allowed_names(name, NAMES))
     if name == "none" or not dtype.is_floating_point:
         return None
     return Int8Codec(shape, dtype) if name == "int8" else FloatCodec(shape, dtype, FLOATS[name])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.backbones import build_block
 from pipeline.backbones.heads import Head, build_head
 from pipeline.config import Config
-from pipeline.config.model import Module
+from pipeline.config.model import ModuleConfig
 from pipeline.data.packing import pack
 from pipeline.measures.online import OnlineMeasures
 from pipeline.precision import Compute
@@ -44,7 +44,7 @@ class StageForward(nn.Module):
     ) -> None:
         super().__init__()
         self.index, self.config, self.team = index, config.stage(index), team
-        self._seed, self._may_draw = config.seed, isinstance(config.model, Module)
+        self._seed, self._may_draw = config.seed, isinstance(config.model, ModuleConfig)
         self.compute = Compute(self.config.precision, device, dtype)
         self.inputs = StageInputs(config, index, steps_per_epoch, self.compute)
         self.noise = StageNoise(self.config.noise, config.seed, index, team)
@@ -54,7 +54,7 @@ class StageForward(nn.Module):
             self.head = build_head(self.config.head, channels_of(block_output(config, index)), config.seed, index)
         self._units: RecomputedUnits | None = None
         if self.config.memory.recompute == "units":
-            self._units = RecomputedUnits(self.compute.compiled, isinstance(config.model, Module))
+            self._units = RecomputedUnits(self.compute.compiled, isinstance(config.model, ModuleConfig))
         self.span: Spans = no_spans
         """Called with every part of a step, for timing; set by the loop that drives the stage."""
         self.online: OnlineMeasures | None = None
@@ -132,7 +132,7 @@ class StageForward(nn.Module):
 
         def onward(output: Tensor) -> Tensor:
             nonlocal first
-            with self.compute.full():
+            with self.compute.full_precision():
                 output = output.to(self.compute.activations)
                 if first and self.online is not None and self.training:
                     self.online.collect(number, output)

@@ -54,7 +54,7 @@ class StageInputs:
         x, compute = view if view.is_floating_point() else self._normalize(view), self._compute
         if not compute.half and x.dtype != compute.activations and x.dtype.itemsize < 4:
             x = x.to(compute.activations)  # the stage before computes in half precision, this one does not
-        return compute.laid_out(x)
+        return compute.in_memory_format(x)
 
     def _shapes_at(self, step: int) -> list[tuple[int, ...]]:
         sizes = view_sizes(self._config.data, step // self._steps_per_epoch, self._config.num_views)

@@ -12,7 +12,7 @@ from math import cos, pi
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import Noise, NoiseKind
+from pipeline.config import NoiseConfig, NoiseKind
 from pipeline.randomness import generator
 from pipeline.replicas import SOLO, ReplicaGroup, whole_deviation
 
@@ -65,7 +65,7 @@ class StageNoise(nn.Module):
         team: the replicas of the stage.
     """
 
-    def __init__(self, config: Noise, seed: int, stage: int, team: ReplicaGroup) -> None:
+    def __init__(self, config: NoiseConfig, seed: int, stage: int, team: ReplicaGroup) -> None:
         super().__init__()
         self.config, self.stage, self.team = config, stage, team
         self.draw: Callable[..., Tensor] = lambda x, *key: standard_normal(x, seed, *key)
@@ -83,7 +83,7 @@ class StageNoise(nn.Module):
         return add_noise(x, draw, self.config.kind, level, self.config.relative, self.team)
 
 
-def noise_level(config: Noise, step: int, total_steps: int) -> float:
+def noise_level(config: NoiseConfig, step: int, total_steps: int) -> float:
     """Standard deviation at `step`, counted from 0; 0 where the kind is `none`.
 
     The schedules `linear` and `cosine` go from `std` at step 0 to `final_std` at step `total_steps - 1`.

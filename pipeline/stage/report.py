@@ -72,8 +72,9 @@ class StepNorms:
         if before is not None:
             torch._foreach_sub_(before, self._engine.parameters() or [])
             update = get_total_norm(before).item()
-        return _finite(gradient), _finite(update)
+        return finite_or_none(gradient), finite_or_none(update)
 
 
-def _finite(value: float | None) -> float | None:
+def finite_or_none(value: float | None) -> float | None:
+    """`value` where it is a finite number; JSON has no other."""
     return value if value is not None and isfinite(value) else None

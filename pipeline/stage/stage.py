@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import Config
-from pipeline.config.objectives import BYOL, BarlowTwins, Custom
+from pipeline.config.objectives import BarlowTwinsConfig, BYOLConfig, CustomConfig
 from pipeline.engines import build_engine
 from pipeline.objectives import Embeddings, Objective, build_objective
 from pipeline.optim import build_schedule
@@ -61,10 +61,12 @@ class Stage(StageForward):
         self._follower: Follower | None = None
         if self.head is not None:
             self.objective = build_objective(stage.objective, self.head.embedding_width, config.seed, index)
-            if isinstance(stage.objective, BYOL):
+            if isinstance(stage.objective, BYOLConfig):
                 self.follow_with_target(self.block)
         self._make_ready(device, dtype)
-        self.gradient_divisor = stage.objective.reference_world_size if isinstance(stage.objective, BarlowTwins) else 1
+        self.gradient_divisor = (
+            stage.objective.reference_world_size if isinstance(stage.objective, BarlowTwinsConfig) else 1
+        )
         self.schedule: Callable[[int], float] = build_schedule(
             stage.optimizer, config.data.batch_size, config.train.epochs, steps_per_epoch
         )
@@ -109,7 +111,7 @@ class Stage(StageForward):
         targets = self._targets(step, target_inputs or self._target_inputs)
         with self.span("head"):
             heads, embeddings = self._embeddings()
-        with self.compute.full():
+        with self.compute.full_precision():
             full = torch.float32 if self.compute.half else self.compute.activations
             views, targets = (tuple(gather_rows(z.to(full), self.team) for z in zs) for zs in (embeddings, targets))
             views, patch = (views[:-1], views[-1]) if self._has_patch else (views, None)
@@ -139,7 +141,7 @@ class Stage(StageForward):
     def follow_with_target(self, network: nn.Module) -> None:
         """BYOL: let the target be a copy of `network`, whose last part is this block, and of the head."""
         assert self.head is not None
-        assert isinstance(self.config.objective, BYOL)
+        assert isinstance(self.config.objective, BYOLConfig)
         self.target = Target(network, self.head)
         self._follower = Follower(self.target, network, self.head, self.config.objective, self.phases.schedule_steps)
 
@@ -178,7 +180,7 @@ class Stage(StageForward):
 
     def _same_draws(self, step: int) -> AbstractContextManager[None]:
         """Seeds the draws of a loss of the user's own: the same on all replicas."""
-        if self.team.size == 1 or not isinstance(self.config.objective, Custom):
+        if self.team.size == 1 or not isinstance(self.config.objective, CustomConfig):
             return nullcontext()
         return seeded_forward(self.compute.device, self._seed, "objective", step, self.index)
 

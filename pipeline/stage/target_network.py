@@ -15,7 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.objectives import BYOL
+from pipeline.config.objectives import BYOLConfig
 
 
 class Target(nn.Module):
@@ -53,7 +53,7 @@ class Target(nn.Module):
             torch._foreach_lerp_(target, online, 1.0 - momentum)
 
 
-def target_momentum(config: BYOL, step: int, total_steps: int) -> float:
+def target_momentum(config: BYOLConfig, step: int, total_steps: int) -> float:
     """Momentum of the target at `step`, from 0, of a run of `total_steps`.
 
     `cosine` is `1 - (1 - m) (cos(pi k / K) + 1) / 2` (Grill et al. 2020, section 3.3): m at step 0, 1 at step K.
@@ -74,7 +74,7 @@ class Follower:
         total_steps: that the schedule spans.
     """
 
-    def __init__(self, target: Target, block: nn.Module, head: nn.Module, config: BYOL, total_steps: int) -> None:
+    def __init__(self, target: Target, block: nn.Module, head: nn.Module, config: BYOLConfig, total_steps: int) -> None:
         self.target, self.block, self.head = target, block, head
         self.config, self.total_steps = config, total_steps
 

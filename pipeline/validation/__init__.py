@@ -1,18 +1,13 @@
-"""From YAML and overrides to a checked configuration, and the words for what is wrong with it.
+"""From YAML and overrides to a checked configuration, and its error messages.
 
-- `combinations.py`: what no section can check alone: values that are fine by themselves and make no sense together
-- `idle_keys.py`: keys that another key's value makes idle: who gives one of them expects something that will not
-  happen
+- `combinations.py`: checks across sections: values that are valid alone and not together
+- `idle_keys.py`: finds keys that have no effect because of another key's value
 - `loading.py`: from a YAML file and dotted overrides to a validated `Config`, or one readable error
-- `online.py`: what fits together of the keys that say what is measured while training (`evaluation.online`)
-- `paths.py`: paths in a configuration, made to mean the same later and elsewhere: `~` is the home directory, the rest
-  absolute
-- `pydantic_errors.py`: rewrites pydantic's errors for the people who wrote the YAML: dotted path, value found, what
-  is allowed
-- `topology.py`: what fits together of the keys that say how many processes share the work, and what happens when one
-  dies
-- `trust.py`: whose configuration may call functions: the user's own and root's, or one that the user says is to be
-  trusted
-- `views.py`: what fits together of the keys that say how many views there are and how large: `data.views`,
-  `data.progressive`
+- `online.py`: checks across the keys of measures while training (`evaluation.online`)
+- `paths.py`: makes the paths in a configuration absolute, and expands `~`
+- `pydantic_errors.py`: rewrites pydantic's errors for users: dotted path, value, allowed values
+- `topology.py`: checks across the keys of processes, replicas, engines, restarts and fault injection
+- `trust.py`: decides whether a configuration may call functions: the user's own and root's may, others need
+  `--trust`
+- `views.py`: checks across the keys of the number and sizes of views: `data.views`, `data.progressive`
 """

@@ -1,12 +1,12 @@
-"""What no section can check alone: values that are fine by themselves and make no sense together."""
+"""Checks across sections: values that are valid alone and not together."""
 
 from __future__ import annotations
 
 from pipeline.config import Config, StageConfig
-from pipeline.config.heads import Expansion, LocalPooling
+from pipeline.config.heads import ExpansionConfig, LocalPoolingConfig
 from pipeline.config.kinds import SectionError
-from pipeline.config.model import Module
-from pipeline.config.objectives import BYOL, Custom
+from pipeline.config.model import ModuleConfig
+from pipeline.config.objectives import BYOLConfig, CustomConfig
 from pipeline.data.augment.resolution import all_view_sizes
 from pipeline.errors import ConfigError
 from pipeline.shapes import block_output, check_model, embedding_width
@@ -16,18 +16,18 @@ from pipeline.validation.topology import check_topology, key_of
 from pipeline.validation.views import check_sizes, check_views, for_smallest
 
 
-def check_together(config: Config, build: bool = True) -> None:
+def check_combinations(config: Config, build: bool = True) -> None:
     """Raises `ConfigError` for the first combination that cannot work.
 
     Args:
-        config: as it was given.
-        build: a network of the user's own may be imported and built. Where it may not, what follows from its shapes is
-            taken as it stands: the configuration was checked when the run began.
+        config: the validated configuration.
+        build: whether a user's network may be imported and built. If not, checks that need its shapes are skipped,
+            because they passed when the run began.
     """
     _check_stages(config)
-    for index in range(1, config.num_stages + 1):  # before anything that may import and trace a network
+    for index in range(1, config.num_stages + 1):  # before checks that may import and trace a network
         _check_optimizer(config, config.stage(index))
-    if isinstance(config.model, Module) and not build:
+    if isinstance(config.model, ModuleConfig) and not build:
         return
     _check_batch(config)
     _check_feed(config)
@@ -53,8 +53,8 @@ def _check_stages(config: Config) -> None:
             )
         try:
             config.stage(index)
-        except SectionError as found:
-            raise explain(found.error.errors()[0], ["stages", str(index), found.section]) from None
+        except SectionError as error:
+            raise explain(error.error.errors()[0], ["stages", str(index), error.section]) from None
 
 
 def _check_batch(config: Config) -> None:
@@ -71,7 +71,7 @@ def _check_feed(config: Config) -> None:
     if config.data.feed == "stages" and config.data.on_error == "skip" and config.uses_labels:
         raise ConfigError(
             "data.on_error",
-            "with data.feed=stages the coordinator sends the labels and never learns which image stands in for a "
+            "with data.feed=stages the coordinator sends the labels and does not know which image replaces a "
             "broken one",
             "Set data.on_error=fail or data.feed=coordinator",
         )
@@ -97,7 +97,7 @@ def _check_modes(config: Config) -> None:
     for index, overrides in config.stages.items():
         for key in ("tf32", "shared_scaler"):
             if key in overrides.precision:
-                problem = "is a matter of the whole run, not of one stage"
+                problem = "applies to the whole run, not to one stage"
                 raise ConfigError(f"stages.{index}.precision.{key}", problem, f"Give precision.{key}")
 
 
@@ -112,7 +112,7 @@ def _check_recompute(config: Config) -> None:
 
 
 def _check_weights(config: Config, stage: StageConfig) -> None:
-    if stage.memory.recompute != "views" or not isinstance(config.model, Module):
+    if stage.memory.recompute != "views" or not isinstance(config.model, ModuleConfig):
         return
     from pipeline.backbones.repeated_weights import repeated_weight  # the network is there, so torch is too
 
@@ -127,13 +127,13 @@ def _check_optimizer(config: Config, stage: StageConfig) -> None:
     if optimizer.warmup_epochs >= epochs:
         raise ConfigError(
             key_of(config, stage, "optimizer", "warmup_epochs"),
-            f"a warm-up of {optimizer.warmup_epochs} epochs leaves nothing of the {epochs} trained",
+            f"a warm-up of {optimizer.warmup_epochs} epochs takes all of the {epochs} epochs of training",
             f"Give less than train.epochs={epochs}",
         )
     if optimizer.bias_lr is not None and optimizer.exclude == "none":
         raise ConfigError(
             key_of(config, stage, "optimizer", "bias_lr"),
-            f"got {optimizer.bias_lr:g}, but optimizer.exclude=none sets no parameters apart that could have it",
+            f"got {optimizer.bias_lr:g}, but optimizer.exclude=none leaves no parameters that it could apply to",
             "Give optimizer.exclude=dimension or type, or no bias_lr",
         )
 
@@ -147,7 +147,7 @@ def _check_precision(config: Config, stage: StageConfig) -> None:
             problem = f"only fp16 scales its loss, and precision.dtype is {precision.dtype}"
             raise ConfigError("precision.shared_scaler", problem, "Give precision.dtype=fp16, or shared_scaler=none")
         if not config.in_one_process:
-            problem = "'reference' lets an overflow in any block skip the step of all, so no block could go ahead"
+            problem = "with 'reference' an overflow in any block skips the step of all, so blocks depend on each other"
             raise ConfigError("precision.shared_scaler", problem, "Give runtime=serial, or shared_scaler=none")
 
 
@@ -157,7 +157,7 @@ def _no_fp16_on_cpu(path: str) -> ConfigError:
 
 
 def check_devices(config: Config, devices: list[str]) -> None:
-    """The same question once it is known where every stage runs; raises `ConfigError`."""
+    """Check the precision again when the device of every stage is known; raises `ConfigError`."""
     for index, device in enumerate(devices, 1):
         stage = config.stage(index)
         if stage.precision.dtype == "fp16" and device == "cpu":
@@ -173,29 +173,31 @@ def _check_noise(config: Config, stage: StageConfig) -> None:
     else:
         shape = block_output(config, stage.index - (1 if at_input else 0), smallest)
     path = key_of(config, stage, "noise", "kind")
-    where = f"the {noise.placement} of stage {stage.index}{for_smallest(config)}"
+    boundary = f"the {noise.placement} of stage {stage.index}{for_smallest(config)}"
     if len(shape) == 2:
         if noise.kind == "c_legacy":
-            raise ConfigError(path, f"'c_legacy' is over height, and {where} is {shape[0]} tokens", "Give all, hw or c")
+            raise ConfigError(
+                path, f"'c_legacy' is over height, and {boundary} is {shape[0]} tokens", "Give all, hw or c"
+            )
         return
     _, height, width = shape
     if noise.relative and ((noise.kind == "hw" and height * width == 1) or (noise.kind == "c_legacy" and height == 1)):
         raise ConfigError(
             path,
-            f"'{noise.kind}' takes a standard deviation over pixels, and {where} is {height}x{width}",
+            f"'{noise.kind}' takes a standard deviation over pixels, and {boundary} is {height}x{width}",
             f"Give stages.{stage.index}.noise.kind=all, or a larger data.image_size",
         )
 
 
 def _check_head(config: Config, stage: StageConfig) -> None:
     head, shape = stage.head, block_output(config, stage.index, all_view_sizes(config.data)[0])
-    if len(shape) == 2 and isinstance(head, LocalPooling):
+    if len(shape) == 2 and isinstance(head, LocalPoolingConfig):
         problem = f"'lsp' pools over cells of a map, and stage {stage.index} gives {shape[0]} tokens"
         raise ConfigError(key_of(config, stage, "head", "kind"), problem, "Give expansion or gsp")
-    if len(shape) == 2 and isinstance(head, Expansion) and head.filter == 3:
+    if len(shape) == 2 and isinstance(head, ExpansionConfig) and head.filter == 3:
         problem = f"a 3x3 convolution needs a map, and stage {stage.index} gives {shape[0]} tokens"
         raise ConfigError(key_of(config, stage, "head", "filter"), problem, "Give 1")
-    if len(shape) == 3 and isinstance(head, LocalPooling) and head.grid > min(shape[1:]):
+    if len(shape) == 3 and isinstance(head, LocalPoolingConfig) and head.grid > min(shape[1:]):
         problem = (
             f"a grid of {head.grid}x{head.grid} does not fit the {shape[1]}x{shape[2]} output of stage {stage.index}"
             f"{for_smallest(config)}"
@@ -205,11 +207,11 @@ def _check_head(config: Config, stage: StageConfig) -> None:
 
 def _check_objective(config: Config, stage: StageConfig) -> None:
     objective, width = stage.objective, embedding_width(config, stage)
-    if isinstance(objective, Custom):  # the only kind that needs torch to be checked
+    if isinstance(objective, CustomConfig):  # the only kind that needs torch to be checked
         from pipeline.objectives import build_objective
 
         build_objective(objective, width, config.seed, stage.index)
-    if isinstance(objective, BYOL) and objective.predictor and objective.predictor[-1] != width:
+    if isinstance(objective, BYOLConfig) and objective.predictor and objective.predictor[-1] != width:
         raise ConfigError(
             key_of(config, stage, "objective", "predictor"),
             f"ends with {objective.predictor[-1]} outputs, and must predict the embedding of {width}",

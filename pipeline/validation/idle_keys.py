@@ -1,7 +1,7 @@
-"""Keys that another key's value makes idle: who gives one of them expects something that will not happen.
+"""Finds keys that have no effect because of another key's value.
 
-`data.root` beside data that need no folder is refused, for the run would train on other images than the user thinks.
-Of the others the user is told; a preset may well set what an override of the command line makes idle.
+`data.root` with a data set that reads no folder is an error, because the run would train on other images than intended.
+The others only cause a warning, because a preset may set a key that an override on the command line makes idle.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pipeline.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Idle:
-    """Keys, when they have no effect, and what of the configuration is the reason, in words.
+class IdleRule:
+    """Keys that have no effect under a condition.
 
     Args:
-        keys: dotted; a section stands for all in it.
-        when: whether it is so.
-        why: such as `runtime is serial`.
-        but: keys of these sections that have an effect all the same.
+        keys: dotted keys; a section stands for all keys in it.
+        when: the condition, a function of the configuration.
+        why: the condition in words, such as `runtime is serial`.
+        but: keys of these sections that keep their effect.
     """
 
     keys: tuple[str, ...]
@@ -33,66 +33,72 @@ class Idle:
 
 
 RULES = (
-    Idle(
+    IdleRule(
         ("link.kind", "link.depth", "link.timeout", "restart", "max_restarts", "hang_timeout", "data.feed"),
         lambda c: c.in_one_process,
         "one process trains all stages",
     ),
-    Idle(("max_restarts",), lambda c: c.restart == "none", "restart is none"),
-    Idle(
+    IdleRule(("max_restarts",), lambda c: c.restart == "none", "restart is none"),
+    IdleRule(
         ("snapshots.keep_last", "snapshots.keep_every"),
         lambda c: c.snapshots.every is None,
         "snapshots.every is null",
     ),
-    Idle(
+    IdleRule(
         ("noise.std", "noise.relative", "noise.placement", "noise.schedule", "noise.final_std"),
         lambda c: all(c.stage(index).noise.kind == "none" for index in range(1, c.num_stages + 1)),
         "noise.kind is none",
     ),
-    Idle(
+    IdleRule(
         ("noise.final_std",),
         lambda c: all(c.stage(index).noise.schedule == "constant" for index in range(1, c.num_stages + 1)),
         "noise.schedule is constant",
     ),
-    Idle(("metrics.host", "metrics.port", "metrics.page"), lambda c: not c.metrics.enabled, "metrics.enabled is false"),
-    Idle(("alarms",), lambda c: not c.alarms.enabled, "alarms.enabled is false", ("alarms.enabled",)),
-    Idle(("trace.max_events", "trace.from_step"), lambda c: not c.trace.enabled, "trace.enabled is false"),
-    Idle(("data.layout",), lambda c: c.data.name not in FOLDERS, "data.name is no folder of images"),
-    Idle(
+    IdleRule(
+        ("metrics.host", "metrics.port", "metrics.page"), lambda c: not c.metrics.enabled, "metrics.enabled is false"
+    ),
+    IdleRule(("alarms",), lambda c: not c.alarms.enabled, "alarms.enabled is false", ("alarms.enabled",)),
+    IdleRule(("trace.max_events", "trace.from_step"), lambda c: not c.trace.enabled, "trace.enabled is false"),
+    IdleRule(("data.layout",), lambda c: c.data.name not in FOLDERS, "data.name is no folder of images"),
+    IdleRule(
         ("data.download",),
         lambda c: c.data.name in (*FOLDERS, "packed", "fashion_mnist_10k"),
-        "nobody offers this data set",
+        "this data set cannot be downloaded",
     ),
-    Idle(("data.affinity",), lambda c: c.data.workers == 0, "data.workers is 0"),
-    Idle(("data.augment.blur_kernel",), lambda c: c.data.augment.blur_kind == "pil", "data.augment.blur_kind is pil"),
-    Idle(("data.augment.patch_scale",), lambda c: not c.has_patch, "no loss takes a patch"),
-    Idle(
+    IdleRule(("data.affinity",), lambda c: c.data.workers == 0, "data.workers is 0"),
+    IdleRule(
+        ("data.augment.blur_kernel",), lambda c: c.data.augment.blur_kind == "pil", "data.augment.blur_kind is pil"
+    ),
+    IdleRule(("data.augment.patch_scale",), lambda c: not c.has_patch, "no loss takes a patch"),
+    IdleRule(
         ("evaluation.online.lr",), lambda c: not c.evaluation.online.linear, "evaluation.online.linear is false"
     ),
-    Idle(("evaluation.online.knn_k",), lambda c: not c.evaluation.online.knn_bank, "evaluation.online.knn_bank is 0"),
-    Idle(
+    IdleRule(
+        ("evaluation.online.knn_k",), lambda c: not c.evaluation.online.knn_bank, "evaluation.online.knn_bank is 0"
+    ),
+    IdleRule(
         ("evaluation.online.quality_samples",),
         lambda c: not c.evaluation.online.quality_every,
         "evaluation.online.quality_every is 0",
     ),
-    Idle(
+    IdleRule(
         ("evaluation.corruptions",),
         lambda c: c.evaluation.corruptions.names == "none",
         "evaluation.corruptions.names is none",
         ("evaluation.corruptions.names",),
     ),
-    Idle(
+    IdleRule(
         ("evaluation.few_labels",),
         lambda c: not c.evaluation.few_labels.shares,
         "evaluation.few_labels.shares is empty",
         ("evaluation.few_labels.shares",),
     ),
-    Idle(
+    IdleRule(
         ("evaluation.few_labels.epochs", "evaluation.few_labels.lr_backbone", "evaluation.few_labels.lr_classifier"),
         lambda c: not c.evaluation.few_labels.unfrozen,
         "evaluation.few_labels.unfrozen is false",
     ),
-    Idle(
+    IdleRule(
         ("evaluation.quality",),
         lambda c: not c.evaluation.quality.enabled,
         "evaluation.quality.enabled is false",
@@ -102,11 +108,11 @@ RULES = (
 
 
 def idle_keys(config: Config, given: Mapping[str, Any]) -> list[str]:
-    """A sentence for every reason why keys that were given have no effect.
+    """One sentence for each reason why keys that the user set have no effect.
 
     Args:
-        config: what was made of them.
-        given: what the user gave, nested; a value that is the default needs no effect.
+        config: the validated configuration.
+        given: the keys that the user set, nested; a value that equals the default is not listed.
 
     Raises:
         ConfigError: `data.root` is given and nothing is read from it.
@@ -119,13 +125,13 @@ def idle_keys(config: Config, given: Mapping[str, Any]) -> list[str]:
             "Give data.name=image_folder, or another data set that lies there; or leave data.root out",
         )
     leaves = list(_leaves(given, Config().model_dump(mode="json")))
-    found: dict[str, list[str]] = {}
+    by_reason: dict[str, list[str]] = {}
     for rule in RULES:
         keys = [key for key in leaves if _in(key, rule.keys) and not _in(key, rule.but)]
         if keys and rule.when(config):
-            told = found.setdefault(rule.why, [])
-            told += [key for key in keys if not any(key in others for others in found.values())]
-    return [f"without effect, because {why}: {', '.join(keys)}" for why, keys in found.items() if keys]
+            listed = by_reason.setdefault(rule.why, [])
+            listed += [key for key in keys if not any(key in others for others in by_reason.values())]
+    return [f"without effect, because {why}: {', '.join(keys)}" for why, keys in by_reason.items() if keys]
 
 
 def _leaves(given: Mapping[str, Any], default: Any, prefix: str = "") -> Iterator[str]:
@@ -134,11 +140,11 @@ def _leaves(given: Mapping[str, Any], default: Any, prefix: str = "") -> Iterato
         standard = default.get(name) if isinstance(default, Mapping) else None
         if isinstance(value, Mapping):
             yield from _leaves(value, standard, f"{prefix}{name}.")
-        elif value != standard and list(_listed(value)) != list(_listed(standard)):
+        elif value != standard and list(_as_items(value)) != list(_as_items(standard)):
             yield prefix + name
 
 
-def _listed(value: Any) -> Iterator[Any]:
+def _as_items(value: Any) -> Iterator[Any]:
     yield from value if isinstance(value, list | tuple) else [value]
 
 

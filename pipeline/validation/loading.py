@@ -1,7 +1,7 @@
 """From a YAML file and dotted overrides to a validated `Config`, or one readable error.
 
-The file is parsed, overrides such as `objective.lambd=0.005` are laid over it, and pydantic
-validates the result. `config_errors` rewrites its errors, `config_checks` has what no section can check alone.
+The file is parsed, overrides such as `objective.lambd=0.005` are applied, and pydantic validates the result.
+`pydantic_errors` rewrites its errors, and `combinations` has the checks across sections.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from pipeline.config.kinds import annotation_at, merged_values, section_for
 from pipeline.config.secrets import without_secrets
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import open_to_read
-from pipeline.validation.combinations import check_together
+from pipeline.validation.combinations import check_combinations
 from pipeline.validation.idle_keys import idle_keys
-from pipeline.validation.paths import with_whole_paths
+from pipeline.validation.paths import with_absolute_paths
 from pipeline.validation.pydantic_errors import explain, shown
 from pipeline.validation.trust import check_trust
 
 MAX_BYTES = 256 * 1024
-"""Of a configuration file; the largest in use has a few thousand."""
+"""Largest configuration file; the largest in use has a few thousand bytes."""
 MAX_VALUES = 20_000
-"""Values and sections, aliases resolved: a few lines of YAML can stand for more than fits into memory."""
+"""Largest number of values and sections after resolving aliases, with which a few lines can exceed the memory."""
 MAX_DEPTH = 20
-"""No section is as deep; a YAML alias may even hold itself."""
+"""Largest depth; no section is as deep, but a YAML alias may contain itself."""
 MAX_INT_BITS = 1024
 
 _MERGE_TAG = "tag:yaml.org,2002:merge"
-# A tag on a value that does not fit it ends in almost any of Python's own errors: !!bool maybe, !!int '', 2020-99-99.
+# A tag on a value that does not fit it raises almost any built-in error: !!bool maybe, !!int '', 2020-99-99.
 _YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, ArithmeticError, AttributeError, TypeError, RecursionError)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with three traps taken out.
+    """YAML 1.1 with three changes.
 
-    `1e-6` is a number, as people who write learning rates mean it. A key that stands twice is an
-    error: YAML would silently keep the last. Merges of merges may not grow without end.
+    `1e-6` is a number. A duplicate key is an error, where YAML would silently keep the last. The size of merges
+    is limited.
     """
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
@@ -59,7 +59,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE_TAG:
                 if key.value in seen:
                     raise yaml.MarkedYAMLError(
-                        problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark
+                        problem=f"the key '{key.value}' occurs twice", problem_mark=key.start_mark
                     )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
@@ -73,14 +73,14 @@ _Loader.add_implicit_resolver(
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a configuration is read for, beside a start of the user's own.
+class LoadOptions:
+    """How a configuration file is loaded.
 
     Args:
-        build: what it names may be imported and built; False where it is only looked at.
-        trusted: also where the file belongs to somebody else.
-        trackers: they are to be started too.
-        run: the run directory whose file it is: then no link may lead to it.
+        build: whether classes and functions that it names may be imported and called.
+        trusted: whether that is allowed also if the file belongs to another user.
+        trackers: whether trackers will be started.
+        run: the run directory of the file, in which no link is followed; None for any other file.
     """
 
     build: bool = True
@@ -89,58 +89,58 @@ class Reading:
     run: Path | None = None
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), reading: Reading = Reading()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = (), options: LoadOptions = LoadOptions()) -> Config:
     """Read `path`, apply `key=value` overrides in order and validate.
 
     Args:
         path: of the file.
-        overrides: laid over it.
-        reading: what for.
+        overrides: applied to its values.
+        options: how the file is loaded.
 
     Raises:
-        UserError: the file cannot be read or is not a YAML mapping, or is not trusted with what it names.
-        ConfigError: a key or value that is not accepted.
+        UserError: the file cannot be read, is not a YAML mapping, or belongs to another user and names functions.
+        ConfigError: a key or value is not accepted.
     """
-    return _loaded(path, overrides, reading)[0]
+    return _load(path, overrides, options)[0]
 
 
 def load_for_start(
-    path: str | Path, overrides: Sequence[str] = (), reading: Reading = Reading()
+    path: str | Path, overrides: Sequence[str] = (), options: LoadOptions = LoadOptions()
 ) -> tuple[Config, list[str]]:
-    """As `load_config`, for a run that is to start; also a sentence for keys that were given and have no effect.
+    """As `load_config`, for the start of a run; also returns one sentence per reason why keys have no effect.
 
     Raises:
-        UserError, ConfigError: as `load_config`; also for a key that would have another effect than the user thinks.
+        UserError, ConfigError: as `load_config`; also for `data.root` with a data set that reads no folder.
     """
-    config, given = _loaded(path, overrides, reading)
+    config, given = _load(path, overrides, options)
     return config, idle_keys(config, given)
 
 
-def _loaded(path: str | Path, overrides: Sequence[str], reading: Reading) -> tuple[Config, dict[str, Any]]:
-    values, owner = _read_mapping(Path(path), reading.run)
+def _load(path: str | Path, overrides: Sequence[str], options: LoadOptions) -> tuple[Config, dict[str, Any]]:
+    values, owner = _read_mapping(Path(path), options.run)
     for override in overrides:
         _apply(values, override)
-    config = _validated(values)
-    if reading.build and not reading.trusted:
-        check_trust(config, Path(path), owner, reading.trackers)
-    check_together(config, reading.build)
-    return with_whole_paths(config), values
+    config = _validate(values)
+    if options.build and not options.trusted:
+        check_trust(config, Path(path), owner, options.trackers)
+    check_combinations(config, options.build)
+    return with_absolute_paths(config), values
 
 
 def parse_config(values: dict[str, Any], build: bool = True) -> Config:
-    """Validate a nested mapping; raises `ConfigError` for the first thing that is wrong."""
-    config = _validated(values)
-    check_together(config, build)
+    """Validate a nested mapping; raises `ConfigError` for the first error."""
+    config = _validate(values)
+    check_combinations(config, build)
     return config
 
 
-def _validated(values: dict[str, Any]) -> Config:
+def _validate(values: dict[str, Any]) -> Config:
     try:
-        return Config.model_validate_json(json.dumps(_Plain().mapping(values, ())))
+        return Config.model_validate_json(json.dumps(_JsonValues().mapping(values, ())))
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        # Of a misspelt key pydantic says first that the right one is missing.
-        raise explain(next((detail for detail in found if detail["type"] != "missing"), found[0])) from None
+        details = error.errors(include_url=False)
+        # For a misspelt key pydantic reports first that the correct one is missing.
+        raise explain(next((detail for detail in details if detail["type"] != "missing"), details[0])) from None
 
 
 def dump_config(config: Config) -> str:
@@ -149,23 +149,23 @@ def dump_config(config: Config) -> str:
     return text
 
 
-def dump_shown(config: Config) -> str:
-    """The same for others to see: without what may be a secret (`pipeline.config.secrets`)."""
+def dump_without_secrets(config: Config) -> str:
+    """As `dump_config`, without possible secrets (`pipeline.config.secrets`)."""
     text: str = yaml.safe_dump(_kinds_first(without_secrets(config)), sort_keys=False)
     return text
 
 
 def _kinds_first(value: Any) -> Any:
-    """The key that decides which others there are comes first."""
+    """Sections with the key first that decides which others exist."""
     if not isinstance(value, dict):
         return value
     return {key: _kinds_first(value[key]) for key in sorted(value, key=lambda key: key not in ("kind", "backbone"))}
 
 
 def _read_mapping(path: Path, run: Path | None = None) -> tuple[dict[str, Any], int]:
-    """What stands in the file, and the number of the user that it belongs to."""
+    """The values in the file, and the ID of its owner."""
     try:
-        # A file of the user's own may be a pipe, as a shell's <(...) is.
+        # A user's own file may be a pipe, such as a shell's <(...).
         with path.open("rb") if run is None else open_to_read(path, run) as file:
             data, owner = file.read(MAX_BYTES + 1), os.fstat(file.fileno()).st_uid
         text = data.decode("utf-8")
@@ -184,17 +184,19 @@ def _read_mapping(path: Path, run: Path | None = None) -> tuple[dict[str, Any], 
     try:
         values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except _YAML_ERRORS as error:
-        raise UserError(f"'{path}'{_where(error)} is not valid YAML: {_problem(error)}. Correct the file") from None
+        raise UserError(
+            f"'{path}'{_position_of(error)} is not valid YAML: {_problem(error)}. Correct the file"
+        ) from None
     if values is None:
         values = {}
     if not isinstance(values, dict):
         raise UserError(
             f"'{path}' holds a {type(values).__name__}, not a mapping. Write 'key: value' lines, as in configs/"
         )
-    return _Plain().mapping(values, ()), owner
+    return _JsonValues().mapping(values, ()), owner
 
 
-def _where(error: Exception) -> str:
+def _position_of(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     return f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
 
@@ -207,24 +209,24 @@ def _problem(error: Exception) -> str:
     problem = " ".join(str(getattr(error, "problem", None) or error).split())[:200]
     mark, opened = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
     return (
-        f"{problem}, for what is opened in line {opened.line + 1}"
+        f"{problem}, in the part opened in line {opened.line + 1}"
         if mark and opened and opened.line != mark.line
         else problem
     )
 
 
-class _Plain:
-    """Values as JSON has them: text for keys, and for what YAML knows and JSON does not, such as dates.
+class _JsonValues:
+    """Converts YAML values to JSON values: keys, and values that JSON lacks, such as dates, become text.
 
     Raises:
-        ConfigError: too many values, or a text with a null byte or half a character, which no system call takes.
+        ConfigError: there are too many values, or a text has a null byte or a lone surrogate.
     """
 
     def __init__(self) -> None:
         self._left = MAX_VALUES
 
     def mapping(self, values: Mapping[Any, Any], path: tuple[str, ...]) -> dict[str, Any]:
-        """Every value of a section, and those in it."""
+        """Convert a section with all its values."""
         plain = {}
         for key, value in values.items():
             name = self._text(str(key), path)
@@ -232,18 +234,18 @@ class _Plain:
         return plain
 
     def value(self, value: Any, path: tuple[str, ...]) -> Any:
-        """The value at `path`, whatever it is."""
+        """Convert the value at `path`."""
         self._left -= 1
         if self._left < 0:
             problem = f"there are more than {MAX_VALUES} values in all, aliases resolved"
-            raise ConfigError(".".join(path[:2]), problem, "Leave out what no run needs")
+            raise ConfigError(".".join(path[:2]), problem, "Remove values that no run needs")
         if len(path) > MAX_DEPTH:
             return "..."
         if isinstance(value, dict):
             return self.mapping(value, path)
         if isinstance(value, list | tuple):
             return [self.value(item, (*path, str(number))) for number, item in enumerate(value)]
-        if isinstance(value, int) and value.bit_length() > MAX_INT_BITS:  # Python refuses to write those in decimal
+        if isinstance(value, int) and value.bit_length() > MAX_INT_BITS:  # Python refuses to print those in decimal
             return f"an integer of {value.bit_length()} bits"
         return value if value is None or isinstance(value, bool | int | float) else self._text(str(value), path)
 
@@ -264,7 +266,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(key, f"{shown(text)} is not a valid YAML value", "Quote it if it is text") from None
     path = key.strip().split(".")
     *parents, leaf = path
-    value = _Plain().value(value, tuple(path))
+    value = _JsonValues().value(value, tuple(path))
     section: Any = values
     for depth, name in enumerate(parents):
         if section.get(name) is None:  # missing, or empty in the file
@@ -275,7 +277,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
             problem = f"'{above}' is the value {shown(section)}, not a section"
             raise ConfigError(key, problem, f"Give {above}=VALUE instead")
     kinds = _annotation_of(parents)
-    if leaf in ("kind", "backbone") and kinds is not None:  # the file's keys of another kind go with it
+    if leaf in ("kind", "backbone") and kinds is not None:  # drops keys that the file sets for another kind
         value_now = merged_values(kinds, section, {leaf: value})
         section.clear()
         section.update(value_now)

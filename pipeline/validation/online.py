@@ -1,4 +1,4 @@
-"""What fits together of the keys that say what is measured while training (`evaluation.online`)."""
+"""Checks across the keys of measures while training (`evaluation.online`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.shapes import block_output, channels_of
 
 
 def check_online(config: Config) -> None:
-    """Raises `ConfigError` for the first combination that could never be measured."""
+    """Raises `ConfigError` for the first combination that can never be measured."""
     online, ranks = config.evaluation.online, config.evaluation.quality.ranks
     if online.knn_bank and online.knn_k > online.knn_bank:
         problem = f"got {online.knn_k}, and a bank of {online.knn_bank} never has so many neighbours"
@@ -16,7 +16,7 @@ def check_online(config: Config) -> None:
     if not online.quality_every:
         return
     if online.quality_samples < 2:
-        raise ConfigError("evaluation.online.quality_samples", "got 1, and one row spans nothing", "Give 2 or more")
+        raise ConfigError("evaluation.online.quality_samples", "got 1, and a rank needs two samples", "Give 2 or more")
     widths = [channels_of(block_output(config, index)) for index in range(1, config.num_stages + 1)]
     eigenvalues = min(*widths, online.quality_samples)
     if min(ranks[1], eigenvalues) <= ranks[0]:
@@ -28,7 +28,7 @@ def check_online(config: Config) -> None:
 
 
 def check_labels(config: Config, classes: int) -> None:
-    """Raises `ConfigError` if the training set, of so many classes, has no labels for what wants them."""
+    """Raises `ConfigError` if a measure needs labels and the training set has none (`classes` is 0)."""
     online = config.evaluation.online
     for key, wanted in (("linear", online.linear), ("knn_bank", online.knn_bank)):
         if wanted and not classes:

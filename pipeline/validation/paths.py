@@ -1,4 +1,4 @@
-"""Paths in a configuration, made to mean the same later and elsewhere: `~` is the home directory, the rest absolute."""
+"""Makes the paths in a configuration absolute, and expands `~`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError
 
 
-def with_whole_paths(config: Config) -> Config:
-    """The same with absolute paths of what is read; `run_dir` stays relative, as the user wrote it, until it is made.
+def with_absolute_paths(config: Config) -> Config:
+    """The configuration with absolute paths of all inputs; `run_dir` stays relative until it is created.
 
     Raises:
-        ConfigError: a home directory that is not known, or an address where a path is wanted.
+        ConfigError: a home directory is unknown, or a path is a URL.
     """
-    data = config.data.model_copy(update={"root": _whole("data.root", config.data.root)})
+    data = config.data.model_copy(update={"root": _absolute("data.root", config.data.root)})
     evaluation = config.evaluation
     transfer = tuple(
-        other.model_copy(update={"root": _whole(f"evaluation.transfer.{number}.root", other.root)})
+        other.model_copy(update={"root": _absolute(f"evaluation.transfer.{number}.root", other.root)})
         for number, other in enumerate(evaluation.transfer)
     )
     corruptions = evaluation.corruptions.model_copy(
         update={
-            key: _whole(f"evaluation.corruptions.{key}", getattr(evaluation.corruptions, key))
+            key: _absolute(f"evaluation.corruptions.{key}", getattr(evaluation.corruptions, key))
             for key in ("folder", "baseline")
         }
     )
@@ -36,7 +36,7 @@ def with_whole_paths(config: Config) -> Config:
     return config.model_copy(update=changes)
 
 
-def _whole(key: str, path: str | None) -> str | None:
+def _absolute(key: str, path: str | None) -> str | None:
     if path is None:
         return None
     if "://" in path:

@@ -1,4 +1,4 @@
-"""Rewrites pydantic's errors for the people who wrote the YAML: dotted path, value found, what is allowed."""
+"""Rewrites pydantic's errors for users: dotted path, value, allowed values."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any, get_args, get_origin
 
 from pydantic_core import ErrorDetails
 
-from pipeline.config import Config, Section, StageOverrides, Trace, Tracker
+from pipeline.config import Config, Section, StageOverrides, TraceConfig, TrackerConfig
 from pipeline.config.kinds import annotation_at, kinds_of, section_for
 from pipeline.config.model import BACKBONES
-from pipeline.errors import ConfigError, nearest
+from pipeline.errors import ConfigError, allowed_names
 
 
 def explain(detail: ErrorDetails, root: Sequence[str] = ()) -> ConfigError:
-    """The first thing that is wrong, in words.
+    """The `ConfigError` for one error of pydantic.
 
     Args:
-        detail: of pydantic; its location may hold the tags of kinds.
-        root: the section that was validated, where it was not the whole configuration.
+        detail: pydantic's error; its location may contain the tags of kinds.
+        root: path of the section that was validated, if it was not the whole configuration.
     """
     value, kind, context = detail["input"], detail["type"], detail.get("ctx", {})
     parts = [*root, *(str(part) for part in detail["loc"])]
-    if kind == "missing" and isinstance(detail["loc"][-1], int):  # the values of a list that is too short
+    if kind == "missing" and isinstance(detail["loc"][-1], int):  # values missing in a list that is too short
         parts, kind = parts[:-1], "too_short_list"
     place = _locate(parts)
     path, name = _dotted(place.path), place.path[-1] if place.path else ""
@@ -33,17 +33,17 @@ def explain(detail: ErrorDetails, root: Sequence[str] = ()) -> ConfigError:
         problem = f"{shown(str(value))} is not the number of a stage"
         return ConfigError(_dotted(place.path[:-1]), problem, "Stages are numbered 1, 2, ...")
     if kind == "missing":
-        in_list = len(place.path) > 1 and place.path[0] == "faults"  # where no override reaches
+        in_list = len(place.path) > 1 and place.path[0] == "faults"  # which overrides cannot set
         return ConfigError(path, "is missing", f"{'Add it' if in_list else f'Give {path}=VALUE'}; there is no default")
     if kind == "extra_forbidden":
         return ConfigError(path, f"unknown key (value {shown(value)})", _near_key(place, _locate(parts[:-1])))
     if kind == "union_tag_invalid":
-        found = value.get("kind") if isinstance(value, dict) else value
+        unknown = value.get("kind") if isinstance(value, dict) else value
         kinds = [_NAMED.get(kind, kind) for kind in kinds_of(place.annotation)]
-        return ConfigError(f"{path}.kind", f"unknown value {shown(found)}", nearest(str(found), kinds))
+        return ConfigError(f"{path}.kind", f"unknown value {shown(unknown)}", allowed_names(str(unknown), kinds))
     if kind == "literal_error":
         choices = BACKBONES if path == "model.backbone" else _choices(context)
-        return ConfigError(path, f"unknown value {shown(value)}", nearest(str(value), choices))
+        return ConfigError(path, f"unknown value {shown(value)}", allowed_names(str(value), choices))
     if kind == "value_error":
         problem, _, remedy = str(context["error"]).partition(". ")
         return ConfigError(path, problem, remedy or "Correct the value")
@@ -51,20 +51,20 @@ def explain(detail: ErrorDetails, root: Sequence[str] = ()) -> ConfigError:
         keys = (
             "the numbers of stages" if place.path == ["stages"] else ", ".join((place.section or Config).model_fields)
         )
-        short = "Give true, false or a section. " if place.section is Trace else ""
+        short = "Give true, false or a section. " if place.section is TraceConfig else ""
         return ConfigError(path, f"got {shown(value)} where a section was expected", f"{short}Its keys are {keys}")
     return ConfigError(path, f"got {shown(value)}", _allowed(kind, context, detail["msg"], place))
 
 
 def shown(value: Any) -> str:
-    """`value` as it may stand in YAML, cut where it is long; what a terminal would act on is escaped."""
+    """`value` as in YAML, shortened if it is long, with control characters escaped."""
     text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = text if len(text) <= 60 else text[:57] + "..."
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def _dotted(path: Sequence[str]) -> str:
-    """A path for a message: keys that somebody made up may be long, or hold anything."""
+    """A path for a message; unknown keys may be long or have control characters."""
     return ".".join(name if name.isprintable() and len(name) <= 60 else shown(name) for name in path)
 
 
@@ -93,20 +93,20 @@ _PATTERNS = {
     "tracker": "tensorboard, or PACKAGE.MODULE:CLASS, such as my_trackers:Sheet",
 }
 _NAMED = {"custom": "PACKAGE.MODULE:CLASS"}
-"""How the kind of something of the user's own is written."""
+"""How the kind of a custom class is written."""
 
 
 def _allowed(kind: str, context: Mapping[str, Any], message: str, place: _Place) -> str:
-    """What a value should have been, as a sentence."""
+    """The allowed values, as a sentence."""
     if kind == "tuple_type" and place.section is not None:
-        short = "names, such as [tensorboard], or of " if place.section is Tracker else ""
+        short = "names, such as [tensorboard], or of " if place.section is TrackerConfig else ""
         return f"It should be a list of {short}sections, each with keys of {', '.join(place.section.model_fields)}"
     if kind == "tuple_type" and place.path and place.path[-1] in _LISTS:
         return f"It should be a list, such as {_LISTS[place.path[-1]]}"
     if kind in _TYPES:
         return f"It should be {_TYPES[kind]}"
     if kind == "string_pattern_mismatch":
-        return f"It should be {_PATTERNS['tracker' if place.holder is Tracker else place.path[-1]]}"
+        return f"It should be {_PATTERNS['tracker' if place.holder is TrackerConfig else place.path[-1]]}"
     if kind == "too_short":
         return f"It should be a list of at least {context['min_length']} value"
     if kind in ("too_long", "too_short_list"):
@@ -115,7 +115,7 @@ def _allowed(kind: str, context: Mapping[str, Any], message: str, place: _Place)
 
 
 def _length(annotation: Any) -> int:
-    """Of a tuple, or of the tuple that is one of several choices."""
+    """Length of a tuple, or of the tuple among several choices."""
     if get_origin(annotation) is tuple:
         return len(get_args(annotation))
     return max((_length(choice) for choice in get_args(annotation)), default=0)
@@ -126,19 +126,19 @@ def _choices(context: Mapping[str, Any]) -> list[str]:
 
 
 def _near_key(place: _Place, section: _Place) -> str:
-    """The keys that there are, and of which other kind of section the key would be one."""
+    """The allowed keys, and other kinds of the section that have the unknown key."""
     name, keys = place.path[-1], place.holder.model_fields
     kinds = kinds_of(section.annotation)
     owners = [tag for tag, model in kinds.items() if name in model.model_fields]
     if not owners:
         same = [key for key in _all_keys(Config) if key.rpartition(".")[2] == name] if len(place.path) == 1 else []
-        return f"Did you mean '{same[0]}'? Allowed: {', '.join(keys)}" if same else nearest(name, keys)
+        return f"Did you mean '{same[0]}'? Allowed: {', '.join(keys)}" if same else allowed_names(name, keys)
     kind = next(tag for tag, model in kinds.items() if model is place.holder)
     return f"It is a key of {', '.join(owners)}, and this is {kind}. Allowed: {', '.join(keys)}"
 
 
 def _all_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
-    """Dotted keys of everything that can be set, the shortest first within a section."""
+    """Dotted keys of everything that can be set."""
     for name in section.model_fields:
         annotation = annotation_at(section, name)
         models = [section_for(annotation, {})] if not kinds_of(annotation) else list(kinds_of(annotation).values())
@@ -151,7 +151,7 @@ def _all_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where something is wrong: the dotted path, the section that has its last key, the section at the path itself."""
+    """The location of an error: the path, the section that has its last key, and the section at the path, if any."""
 
     path: list[str]
     holder: type[Section]
@@ -160,7 +160,7 @@ class _Place:
 
 
 def _locate(parts: Sequence[str]) -> _Place:
-    """Follow a location of pydantic's, which has the tag of a kind after every section of kinds."""
+    """Resolve a location of pydantic, which has the tag of a kind after every section with kinds."""
     path: list[str] = []
     holder: type[Section] = Config
     section: type[Section] | None = Config

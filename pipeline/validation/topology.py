@@ -1,11 +1,11 @@
-"""What fits together of the keys that say how many processes share the work, and what happens when one dies."""
+"""Checks across the keys of processes, replicas, engines, restarts and fault injection."""
 
 from __future__ import annotations
 
 from pipeline.config import Config, StageConfig
-from pipeline.config.engines import DeepSpeedEngine
-from pipeline.config.objectives import BYOL
-from pipeline.config.optimizers import AdamW, LayerWise
+from pipeline.config.engines import DeepSpeedEngineConfig
+from pipeline.config.objectives import BYOLConfig
+from pipeline.config.optimizers import AdamWConfig, LayerWiseConfig
 from pipeline.errors import ConfigError
 
 
@@ -54,7 +54,7 @@ def _check_replicas(config: Config, stage: StageConfig) -> None:
         raise ConfigError(path, f"got {count}, and this run is trained in one process", "Give runtime=pipelined, or 1")
     if config.processes is not None:
         problem = f"got {count}, and processes={config.processes} puts several stages into one process"
-        raise ConfigError(path, problem, "Give either")
+        raise ConfigError(path, problem, "Give one of them")
     if not config.data.drop_last:
         problem = f"got {count}, and the smaller batch at the end of an epoch cannot be shared evenly"
         raise ConfigError(path, problem, "Give data.drop_last=true")
@@ -70,7 +70,7 @@ def _check_restart(config: Config) -> None:
     if config.restart == "none":
         return
     if config.in_one_process:
-        problem = f"got '{config.restart}', and this run is trained in one process, which nothing outlives"
+        problem = f"got '{config.restart}', and this run is trained in one process, so no other could restart it"
         raise ConfigError("restart", problem, "Give runtime=pipelined, or restart=none")
     if config.snapshots.every is None:
         problem = f"got '{config.restart}', and without snapshots there is nothing to come back to"
@@ -93,7 +93,7 @@ def _check_faults(config: Config) -> None:
 
 def _check_engine(config: Config, stage: StageConfig) -> None:
     engine, path = stage.engine, _key(config, stage.index, "engine")
-    if not isinstance(engine, DeepSpeedEngine):
+    if not isinstance(engine, DeepSpeedEngineConfig):
         return
     optimizer = stage.optimizer
     if stage.memory.recompute == "views":
@@ -103,14 +103,14 @@ def _check_engine(config: Config, stage: StageConfig) -> None:
     if config.in_one_process or config.processes is not None:
         problem = "got 'deepspeed', which wants a process for each stage"
         raise ConfigError(f"{path}.kind", problem, "Give runtime=pipelined and no processes, or engine.kind=torch")
-    if isinstance(optimizer, LayerWise) and engine.zero_stage > 0:
+    if isinstance(optimizer, LayerWiseConfig) and engine.zero_stage > 0:
         problem = (
             f"got {engine.zero_stage} with optimizer.kind={optimizer.kind}: ZeRO flattens parameters into one vector, "
-            "so the norms of single layers, which LARS is made of, would be lost without a word"
+            "so the norms of single layers, which LARS needs, would silently be lost"
         )
         remedy = "Give engine.zero_stage=0, engine.kind=torch with engine.shard_optimizer=true, or optimizer.kind=adamw"
         raise ConfigError(f"{path}.zero_stage", problem, remedy)
-    if engine.offload_optimizer and not isinstance(optimizer, AdamW):
+    if engine.offload_optimizer and not isinstance(optimizer, AdamWConfig):
         problem = f"DeepSpeed steps on the CPU with Adam only, and optimizer.kind is {optimizer.kind}"
         raise ConfigError(f"{path}.offload_optimizer", problem, "Give optimizer.kind=adamw, or false")
     if engine.offload_optimizer and engine.zero_stage == 0:
@@ -120,6 +120,6 @@ def _check_engine(config: Config, stage: StageConfig) -> None:
     if stage.precision.dtype == "fp16":
         problem = "got 'deepspeed', whose loss scaler would hide skipped steps"
         raise ConfigError(f"{path}.kind", problem, "Give precision.dtype=bf16 or fp32, or engine.kind=torch")
-    if stage.precision.dtype == "bf16" and isinstance(stage.objective, BYOL):
+    if stage.precision.dtype == "bf16" and isinstance(stage.objective, BYOLConfig):
         problem = "got 'deepspeed' with bf16 parameters, too coarse for the slow target of byol to move"
         raise ConfigError(f"{path}.kind", problem, "Give precision.dtype=fp32, or engine.kind=torch")

@@ -1,7 +1,7 @@
-"""Whose configuration may call functions: the user's own and root's, or one that the user says is to be trusted.
+"""Decides whether a configuration may call functions: the user's own and root's may, others need `--trust`.
 
-`PACKAGE.MODULE:NAME` is imported and called with whatever options stand beside it, so a file that somebody hands over
-can run any program. Commands that build what a file names ask here first; those that only read a run build nothing.
+`PACKAGE.MODULE:NAME` is imported and called with any options, so a file from another user can run any program.
+Commands that build what a file names call `check_trust` first; those that only read a run build nothing.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ _NAMING = ("backbone", "kind")
 
 
 def check_trust(config: Config, path: Path, owner: int, trackers: bool = False) -> None:
-    """Whether what a configuration names may be called.
+    """Check that the functions that a configuration names may be called.
 
     Args:
-        config: of the file.
-        path: of it, for the message.
-        owner: number of the user that it belongs to, as it was when it was read.
-        trackers: they are to be started too.
+        config: from the file.
+        path: of the file, for the message.
+        owner: user ID of the file's owner when it was read.
+        trackers: whether trackers will be started.
 
     Raises:
-        UserError: it names functions, and belongs to another user.
+        UserError: the file names functions and belongs to another user.
     """
     named = dict(_named(config.model_dump(mode="json")))
     wanted = {key: name for key, name in named.items() if trackers or not key.startswith("trackers.")}
-    if not wanted or owner in _own():
+    if not wanted or owner in _trusted_users():
         return
     key, name = next(iter(wanted.items()))
     raise UserError(
         f"'{path}' belongs to {user_name(owner)} and names {shown(name)} ({key}): it calls any function with any "
-        "arguments, as you. Read the file first; then give --trust, or a copy of your own"
+        "arguments, as you. Read the file first; then give --trust, or your own copy"
     )
 
 
-def _own() -> set[int]:
-    """This user and root, who may do everything here anyway; for root by way of sudo, who gave that command too."""
+def _trusted_users() -> set[int]:
+    """IDs of this user and root; for root through sudo, also of the user who called it."""
     asked = os.environ.get("SUDO_UID", "") if os.geteuid() == 0 else ""
     return {0, os.geteuid(), *([int(asked)] if asked.isascii() and asked.isdigit() else [])}
 
 
 def user_name(number: int) -> str:
-    """`user NAME`, or the number of one that has no name here."""
+    """`user 'NAME'`, or `user ID` if the ID has no name on this machine."""
     with suppress(ImportError, KeyError):
         import pwd
 
@@ -59,7 +59,7 @@ def user_name(number: int) -> str:
 
 
 def _named(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Dotted keys and names of all functions and classes, options left out."""
+    """Dotted keys and names of all functions and classes, without those in options."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         if key in _NAMING and isinstance(item, str) and ":" in item:

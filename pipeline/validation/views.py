@@ -1,9 +1,9 @@
-"""What fits together of the keys that say how many views there are and how large: `data.views`, `data.progressive`."""
+"""Checks across the keys of the number and sizes of views: `data.views`, `data.progressive`."""
 
 from __future__ import annotations
 
 from pipeline.config import Config
-from pipeline.config.model import Module, ViT
+from pipeline.config.model import ModuleConfig, ViTConfig
 from pipeline.data.augment.resolution import all_view_sizes
 from pipeline.data.augment.view_kinds import sizes_differ
 from pipeline.errors import ConfigError
@@ -13,15 +13,15 @@ NO_PATCH = "Give objective.negatives=batch, or leave data.views out"
 
 
 def check_views(config: Config) -> None:
-    """Raises `ConfigError` for the first value that makes no sense, whatever the network."""
+    """Raises `ConfigError` for the first value that no network can use."""
     _check_groups(config)
     _check_growth(config)
 
 
 def check_sizes(config: Config) -> None:
-    """Raises `ConfigError` if the network, or what carries its activations, cannot take every size of view.
+    """Raises `ConfigError` if the network, or the codec of its links, does not support every size of view.
 
-    The network itself must have been checked, by `pipeline.shapes.check_model`.
+    `pipeline.shapes.check_model` must have passed before.
     """
     if all_view_sizes(config.data) != (config.data.image_size,):
         _check_network(config)
@@ -29,7 +29,7 @@ def check_sizes(config: Config) -> None:
 
 
 def for_smallest(config: Config) -> str:
-    """Words to add to what is wrong with the smallest views, where there are larger ones."""
+    """The end of an error message about the smallest views, if there are larger ones."""
     smallest = all_view_sizes(config.data)[0]
     return "" if smallest == config.data.image_size else f" for views of {smallest} pixels"
 
@@ -66,7 +66,9 @@ def _check_growth(config: Config) -> None:
         problem = f"got {growth.end_epoch}, and the ramp begins at start_epoch={growth.start_epoch}"
         raise ConfigError(f"{path}.end_epoch", problem, f"Give {growth.start_epoch + 1} or more")
     if growth.end_epoch > epochs:
-        problem = f"got {growth.end_epoch}, and the run has {epochs} epochs, so the views would never be whole"
+        problem = (
+            f"got {growth.end_epoch}, and the run has {epochs} epochs, so the views would never reach their full size"
+        )
         raise ConfigError(f"{path}.end_epoch", problem, f"Give at most train.epochs={epochs}")
     if config.mode == "sequential":
         problem = "in mode sequential the blocks are trained one after the other, and only the first would see it grow"
@@ -76,18 +78,20 @@ def _check_growth(config: Config) -> None:
 def _check_network(config: Config) -> None:
     largest = config.data.image_size
     sizes = [size for size in all_view_sizes(config.data) if size != largest]
-    found = ", ".join(map(str, sizes))
+    shown_sizes = ", ".join(map(str, sizes))
     key = "data.views" if sizes_differ(config.data) else "data.progressive"
-    if isinstance(config.model, ViT):
-        problem = f"{config.model.backbone} has position embeddings for {largest} pixels, and views would have {found}"
+    if isinstance(config.model, ViTConfig):
+        problem = (
+            f"{config.model.backbone} has position embeddings for {largest} pixels, and views would have {shown_sizes}"
+        )
         raise ConfigError(key, problem, "Give all views one size that does not grow, or a ResNet")
-    if isinstance(config.model, Module):
+    if isinstance(config.model, ModuleConfig):
         for size in sizes:
             _check_module(config, size, key)
 
 
 def _check_module(config: Config, size: int, key: str) -> None:
-    """Refuse a module that fails on views of `size` pixels, or gives features of another kind for them."""
+    """Refuse a module that fails on views of `size` pixels, or returns other channels for them."""
     remedy = "Give all views one size that does not grow, or a network that takes any"
     for index in range(1, config.num_stages + 1):
         whole = block_output(config, index)

@@ -26,7 +26,7 @@ from common.released import MEAN, STD, ReleasedTransform, open_image
 from common.runs import machine
 from PIL import Image
 
-from pipeline.config import Augment, Data, Jitter
+from pipeline.config import AugmentConfig, DataConfig, JitterConfig
 from pipeline.data.augment.normalize import Normalize
 from pipeline.data.augment.views import ViewMaker
 from pipeline.data.sets.decoding import decode
@@ -34,7 +34,7 @@ from pipeline.data.sets.decoding import decode
 Candidate = Callable[[int], object]
 """Augments the image of that number."""
 BASELINE = "released (torchvision on PIL, float32)"
-CROP_ONLY = Augment(flip_p=0.0, jitter=Jitter(p=0.0), gray_p=0.0, blur_p=0.0, solarize_p=0.0)
+CROP_ONLY = AugmentConfig(flip_p=0.0, jitter=JitterConfig(p=0.0), gray_p=0.0, blur_p=0.0, solarize_p=0.0)
 SHORT_SIDE = 256
 CUTS = 10
 """Small images out of each photograph."""
@@ -46,8 +46,8 @@ class Ours:
     def __init__(
         self, pixels: Callable[[int], np.ndarray], size: int, crop_only: bool, backend: str, floats: bool
     ) -> None:
-        augment = CROP_ONLY if crop_only else Augment()
-        self.data = Data(image_size=size, augment=augment, augment_backend=backend)
+        augment = CROP_ONLY if crop_only else AugmentConfig()
+        self.data = DataConfig(image_size=size, augment=augment, augment_backend=backend)
         self.maker = ViewMaker(self.data, 2, seed=0)
         self.pixels, self.floats, self.made = pixels, floats, 0
         self.slot = np.zeros((2, size, size, 3), np.uint8)

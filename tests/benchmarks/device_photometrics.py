@@ -22,14 +22,14 @@ import torch
 from common.photographs import photograph
 from common.runs import machine
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.augment.device_photometrics import Photometrics
 from pipeline.data.augment.views import ViewMaker
 
 BASELINE = "workers: one worker makes all of a view"
 
 
-def worker(data: Data, images: list[np.ndarray], photometrics: bool) -> Callable[[int], torch.Tensor]:
+def worker(data: DataConfig, images: list[np.ndarray], photometrics: bool) -> Callable[[int], torch.Tensor]:
     """Makes the batch of a round, `[2, B, S, S, 3]`, always in the same memory."""
     maker = ViewMaker(data, 2, seed=0, photometrics=photometrics)
     slot = np.zeros((2, len(images), data.image_size, data.image_size, 3), np.uint8)
@@ -42,7 +42,7 @@ def worker(data: Data, images: list[np.ndarray], photometrics: bool) -> Callable
     return make
 
 
-def finisher(data: Data, cropped: torch.Tensor, device: torch.device) -> Callable[[int], torch.Tensor]:
+def finisher(data: DataConfig, cropped: torch.Tensor, device: torch.device) -> Callable[[int], torch.Tensor]:
     """Finishes the batch of a round on `device`, and waits for it."""
     finish, numbers = Photometrics(data, 2, seed=0), np.arange(cropped.shape[1])
 
@@ -79,7 +79,7 @@ def main() -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     device, batch = torch.device(arguments.device), arguments.batch
-    data = Data(image_size=arguments.size, batch_size=batch)
+    data = DataConfig(image_size=arguments.size, batch_size=batch)
     images = [np.asarray(photograph(index)) for index in range(batch)]
     crops = worker(data, images, photometrics=False)
     candidates = {

@@ -18,7 +18,7 @@ import torch
 from common.photographs import photograph
 from common.runs import ROOT, machine
 
-from pipeline.config import Augment, Data
+from pipeline.config import AugmentConfig, DataConfig
 from pipeline.data.augment.views import ViewMaker
 
 sys.path.insert(0, str(ROOT))
@@ -39,13 +39,13 @@ OPERATIONS = {
     "blur": only(blur_p=1.0),
     "blur by a kernel": only(blur_p=1.0, blur_kind="kernel"),
     "solarisation": only(solarize_p=1.0),
-    "all": Augment(),
+    "all": AugmentConfig(),
 }
 
 
-def differences(images: list[np.ndarray], augment: Augment, size: int, view: int) -> Iterator[np.ndarray]:
+def differences(images: list[np.ndarray], augment: AugmentConfig, size: int, view: int) -> Iterator[np.ndarray]:
     """Fast less PIL, of every image: how many bytes differ by -255 to 255 levels, `[511]`."""
-    makers = [ViewMaker(Data(augment=augment, augment_backend=backend), 2, seed=0) for backend in ("fast", "pil")]
+    makers = [ViewMaker(DataConfig(augment=augment, augment_backend=backend), 2, seed=0) for backend in ("fast", "pil")]
     views = np.zeros((2, 2, size, size, 3), np.uint8)
     for index, pixels in enumerate(images):
         for maker, out in zip(makers, views, strict=True):

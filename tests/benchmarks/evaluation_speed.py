@@ -26,8 +26,8 @@ from pipeline.data.sets.datasets import open_dataset
 from pipeline.evaluation.features import places_of
 from pipeline.validation.loading import load_config
 from workers.evaluating.extraction import Extractor, evaluation_load, in_order, whole_batches
+from workers.evaluating.feature_source import FeatureSource
 from workers.evaluating.probe_table import ready_stages
-from workers.evaluating.source import FeatureSource
 
 CPU = torch.device("cpu")
 REPEATS = 3

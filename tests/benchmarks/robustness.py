@@ -21,7 +21,7 @@ from statistics import mean
 
 from common.runs import ROOT, machine, train
 
-from pipeline.evaluation.document import Document
+from pipeline.evaluation.document import EvaluationResults
 
 CONFIGS = {"end to end": "end_to_end.yaml", "blockwise": "quickstart.yaml"}
 ALONE = (
@@ -45,7 +45,7 @@ def measured(run: Path, config: str, seed: int, arguments: argparse.Namespace, b
         wanted.append(f"evaluation.corruptions.baseline={baseline}")
     command = [sys.executable, "-m", "launch.cli", "evaluate", str(run), *wanted]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=7200, cwd=ROOT)
-    results = Document.read(run / "evaluation.json").results
+    results = EvaluationResults.read(run / "evaluation.json").results
     return {(record.block, record.measure, record.metric): record.value for record in results}
 
 

@@ -29,7 +29,7 @@ from common.released import MEAN, STD, ReleasedTransform, open_image
 from common.runs import machine
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.config import Config, Data, Train
+from pipeline.config import Config, DataConfig, TrainConfig
 from pipeline.data.augment.normalize import Normalize
 from workers.feed import Feed
 
@@ -125,7 +125,7 @@ def loader_of(data: Dataset[torch.Tensor], batch_size: int | None) -> DataLoader
 
 
 def feed_of(**data: Any) -> Feed:
-    feed = Feed(Config(data=Data(workers=1, affinity=False, **data), train=Train(epochs=10**6)))
+    feed = Feed(Config(data=DataConfig(workers=1, affinity=False, **data), train=TrainConfig(epochs=10**6)))
     while feed._ready.qsize() < AHEAD:
         time.sleep(0.01)
     for worker in feed._source._workers:  # type: ignore[attr-defined]

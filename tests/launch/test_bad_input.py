@@ -78,7 +78,7 @@ CASES = [
     Case("stages as a list", r"^stages: got \[1\] .*numbers of stages", ("stages=[1]",)),
     Case("section as a value", r"^data: got 3 where a section was expected\. Its keys are name, root", ("data=3",)),
     Case("empty section", r"^data: got null where a section", ("data=",)),
-    Case("key twice", r"config\.yaml', line 2, column 1 .*'seed' stands twice", text="seed: 1\nseed: 2\n"),
+    Case("key twice", r"config\.yaml', line 2, column 1 .*'seed' occurs twice", text="seed: 1\nseed: 2\n"),
     # types
     Case("text for a number", r"^data\.batch_size: got 'many'\. It should be an integer", ("data.batch_size=many",)),
     Case("fraction for a count", r"^train\.epochs: got 1\.5\. It should be an integer", ("train.epochs=1.5",)),

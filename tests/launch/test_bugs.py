@@ -73,7 +73,7 @@ def test_a_number_that_comes_again_is_another_process() -> None:
         def __init__(self) -> None:
             self.told: list[dict[str, Any]] = []
 
-        def tell(self, message: dict[str, Any]) -> None:
+        def send(self, message: dict[str, Any]) -> None:
             self.told.append(message)
 
     supervision, coordinator = cast(Any, Supervision.__new__(Supervision)), Coordinator()

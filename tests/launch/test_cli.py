@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.run_dir import read_config
 from pipeline.errors import StageFailure, UserError
 from pipeline.validation.loading import load_config
@@ -31,8 +32,9 @@ def test_training_starts_in_a_directory_that_is_ready(
 ) -> None:
     seen = []
 
-    def run_training(config: Any, run_dir: Path, start_step: int, held: object) -> int:
-        seen.append((config, run_dir, read_config(run_dir), RunDir(run_dir).logs.is_dir()))
+    def run_training(prepared: PreparedRun) -> int:
+        run = prepared.run
+        seen.append((prepared.config, run.path, read_config(run.path), run.logs.is_dir()))
         return 0
 
     stand_in(monkeypatch, "launch.processes.local", run_training=run_training)
@@ -75,7 +77,7 @@ def test_exit_codes(
     onward: CommandLine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def run_training(_config: object, _run_dir: Path, _start_step: int, _held: object) -> int:
+    def run_training(_prepared: PreparedRun) -> int:
         if isinstance(ending, BaseException):
             raise ending
         return ending

@@ -16,7 +16,7 @@ import yaml
 from launch.prepare.run_dir import read_config
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import make_folder, open_to_read, open_to_write, read_whole
-from pipeline.validation.loading import Reading, load_config, parse_config
+from pipeline.validation.loading import LoadOptions, load_config, parse_config
 from tests.launch.commands.evaluations import full, write_run
 from tests.launch.pages.reported import line
 from tests.strangers import NOBODY, needs_root
@@ -99,7 +99,7 @@ def test_a_strangers_run_calls_functions_only_where_it_is_trusted(
 def test_a_strangers_run_that_names_nothing_needs_no_trust(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", None)
     os.chown(run / "config.yaml", NOBODY, NOBODY)
-    load_config(run / "config.yaml", (), Reading(trusted=False, run=run))
+    load_config(run / "config.yaml", (), LoadOptions(trusted=False, run=run))
 
 
 @needs_root
@@ -110,7 +110,7 @@ def test_who_gave_the_command_by_sudo_is_trusted_too(tmp_path: Path, monkeypatch
     for user, built in (("1000", False), ("x", False), (str(NOBODY), True)):
         monkeypatch.setenv("SUDO_UID", user)
         with pytest.raises(ConfigError if built else UserError):
-            load_config(config, (), Reading(trusted=False))
+            load_config(config, (), LoadOptions(trusted=False))
         assert mark.exists() is built
 
 
@@ -118,9 +118,9 @@ def test_who_gave_the_command_by_sudo_is_trusted_too(tmp_path: Path, monkeypatch
 def test_trackers_are_trusted_only_where_they_would_be_started(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", None, "trackers=[{kind: 'subprocess:Popen', options: {args: 'true'}}]")
     os.chown(run / "config.yaml", NOBODY, NOBODY)
-    load_config(run / "config.yaml", (), Reading(trusted=False, run=run))
+    load_config(run / "config.yaml", (), LoadOptions(trusted=False, run=run))
     with pytest.raises(UserError, match=r"names 'subprocess:Popen' \(trackers\.0\.kind\)"):
-        load_config(run / "config.yaml", (), Reading(trusted=False, trackers=True, run=run))
+        load_config(run / "config.yaml", (), LoadOptions(trusted=False, trackers=True, run=run))
 
 
 @pytest.mark.parametrize(

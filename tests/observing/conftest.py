@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from pipeline.config import Metrics
+from pipeline.config import MetricsConfig
 from tests.observing.browser import chromium
 from tests.observing.visitors import Server
 from workers.observing.live import History, LiveServer
@@ -35,7 +35,7 @@ def idle() -> Iterator[LiveServer]:
 def _server(history: History | None = None, **settings: Any) -> LiveServer:
     registry = CollectorRegistry()
     Gauge("onward_step", "Last step", registry=registry).set(7)
-    return LiveServer(Metrics(**settings), registry, history or History())
+    return LiveServer(MetricsConfig(**settings), registry, history or History())
 
 
 @pytest.fixture(scope="module")

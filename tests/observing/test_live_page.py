@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipeline.config import Metrics
+from pipeline.config import MetricsConfig
 from tests.observing.browser import Sight
 from tests.observing.test_history import event, line, stage
 from tests.recovery import faults, pause
@@ -109,7 +109,7 @@ def made_up_line(step: int, stages: int) -> dict[str, Any]:
 
 
 def serve(history: History, **settings: Any) -> LiveServer:
-    return LiveServer(Metrics(**settings), CollectorRegistry(), history)
+    return LiveServer(MetricsConfig(**settings), CollectorRegistry(), history)
 
 
 def test_what_users_write_is_text_and_nothing_else(tmp_path: Path, browser: Browser) -> None:

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.config import Metrics
+from pipeline.config import MetricsConfig
 from pipeline.errors import ConfigError
 from tests.observing.visitors import Server, ask, port_of, running
 from tests.waiting import LIMIT
@@ -142,7 +142,7 @@ def test_the_history_is_one_json_object(serve: Server, tmp_path: Path) -> None:
 )
 def test_an_address_that_is_none_of_ours_is_an_error(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        LiveServer(Metrics(**settings), CollectorRegistry(), History())
+        LiveServer(MetricsConfig(**settings), CollectorRegistry(), History())
 
 
 def test_a_port_that_is_taken_is_an_error_at_the_start() -> None:
@@ -153,7 +153,7 @@ def test_a_port_that_is_taken_is_an_error_at_the_start() -> None:
         with pytest.raises(
             ConfigError, match=rf"^metrics\.port: port {port} of 127\.0\.0\.1 is taken\. .*metrics\.port=0"
         ):
-            LiveServer(Metrics(port=port), CollectorRegistry(), History())
+            LiveServer(MetricsConfig(port=port), CollectorRegistry(), History())
 
 
 def test_ipv6_is_served_where_there_is_one(serve: Server) -> None:

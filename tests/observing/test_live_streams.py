@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipeline.config import Metrics
+from pipeline.config import MetricsConfig
 from tests.observing.clock import Clock
 from tests.observing.test_history import event, line
 from tests.observing.visitors import Server, Stream, ask, cursor, port_of, running
@@ -73,7 +73,7 @@ def test_a_quiet_stream_beats(serve: Server, tmp_path: Path, monkeypatch: pytest
 
 def test_closing_tells_open_pages(tmp_path: Path) -> None:
     history = running(tmp_path)
-    server = LiveServer(Metrics(), CollectorRegistry(), history)
+    server = LiveServer(MetricsConfig(), CollectorRegistry(), history)
     stream = Stream(server, f"/events?after={cursor(history)}")
     stream.next()
     history.run_ended("done")
@@ -86,7 +86,7 @@ def test_closing_tells_open_pages(tmp_path: Path) -> None:
 
 
 def test_closing_waits_a_moment_and_no_longer_for_a_page_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, server = Clock(monkeypatch, serving), LiveServer(Metrics(), CollectorRegistry(), History())
+    clock, server = Clock(monkeypatch, serving), LiveServer(MetricsConfig(), CollectorRegistry(), History())
     assert server._server.streams.take()
     end = clock.now + serving.GOODBYE_SECONDS
     server.close()

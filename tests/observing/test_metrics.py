@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.config import Metrics
+from pipeline.config import MetricsConfig
 from tests.observing.recorders import facts, recorder
 from tests.observing.recorders import report as a_report
 from tests.runs import ROOT
@@ -61,7 +61,7 @@ def test_everything_a_run_reports_is_served(tmp_path: Path) -> None:
         metrics.feed_measured(FeedMeasures(0.5 * (step + 1), 64 * (step + 2), spent, step, 3 * step, memory_bytes=4096))
         metrics.step_done(line(step))
     metrics.snapshot_written(2, 0.2)
-    with LiveServer(Metrics(), metrics.registry, History()) as server:
+    with LiveServer(MetricsConfig(), metrics.registry, History()) as server:
         values = scrape(server.metrics_url)
     stage = (("replica", "0"), ("stage", "2"))
     assert {name: values[name, ()] for name in OF_RUN} == OF_RUN

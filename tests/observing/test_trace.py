@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.observing import Trace
+from pipeline.config.observing import TraceConfig
 from pipeline.errors import UserError
 from pipeline.serial import build_stages, serial_step
 from tests.observing.clock import Clock
@@ -38,11 +38,13 @@ MEMBER = TrainingProcess(2, 1, (2, 3), replica=2, replicas=4)
 
 
 def tracer(folder: Path, **settings: int) -> PartTracer:
-    return PartTracer(Trace(enabled=True, **settings), RunDir(folder), PartHeader.of_this_process("stage 1", 0, (1,)))
+    return PartTracer(
+        TraceConfig(enabled=True, **settings), RunDir(folder), PartHeader.of_this_process("stage 1", 0, (1,))
+    )
 
 
 def test_nothing_is_made_when_nobody_asked(tmp_path: Path) -> None:
-    run, off = RunDir(tmp_path), Trace()
+    run, off = RunDir(tmp_path), TraceConfig()
     assert trace_of_member(off, run, MEMBER) is NO_TRACE
     assert trace_of_coordinator(off, run) is NO_TRACE
     assert trace_of_serial(off, run, 4) is NO_TRACE
@@ -56,7 +58,7 @@ def test_nothing_is_made_when_nobody_asked(tmp_path: Path) -> None:
 def test_a_part_says_who_wrote_it_and_by_which_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, trace_part)
     monkeypatch.setattr(clock, "time_ns", lambda: 1_700_000_000 * 10**9)
-    trace_of_member(Trace(enabled=True), RunDir(tmp_path), MEMBER).close()
+    trace_of_member(TraceConfig(enabled=True), RunDir(tmp_path), MEMBER).close()
     (path,) = part_paths(tmp_path / "trace")
     assert path.name == "stages_2-3.1.jsonl"
     head = read_part(path).header

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.observing import Tracker as Settings
+from pipeline.config.observing import TrackerConfig as Settings
 from pipeline.errors import ConfigError
 from workers.observing.trackers import check_trackers
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.observing import Tracker as Settings
+from pipeline.config.observing import TrackerConfig as Settings
 from tests.observing.made_up import alarm, facts, line, stage
 from tests.runs import ROOT
 from workers.observing.trackers import start_trackers

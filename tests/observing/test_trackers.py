@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.observing import Tracker as Settings
+from pipeline.config.observing import TrackerConfig as Settings
 from pipeline.errors import ConfigError
 from tests.observing.clock import Clock
 from tests.observing.made_up import alarm, facts, line, stage

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.amp.grad_scaler import GradScaler
 
-from pipeline.config import Config, Precision
+from pipeline.config import Config, PrecisionConfig
 from pipeline.engines.base import norm_of_gradients
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.precision import DTYPES, Compute, LossScaler
@@ -129,7 +129,7 @@ def test_every_block_is_compiled_for_its_own_shapes_alone(compiled_for: list[lis
 
 def test_a_run_of_many_shapes_never_goes_on_uncompiled(compiled_for: list[list[Any]]) -> None:
     """The compiler gave up after the eighth shape, went on without compiling, and said nothing."""
-    module = Compute(Precision(compile=True), torch.device("cpu"), torch.float32).prepare(torch.nn.Linear(4, 4))
+    module = Compute(PrecisionConfig(compile=True), torch.device("cpu"), torch.float32).prepare(torch.nn.Linear(4, 4))
     for rows in range(2, 22):
         module(torch.ones(rows, 4))
     assert len(compiled_for) == 20

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from math import isfinite
 from typing import Any
 
 from pipeline.measures.online import Measure
-from pipeline.stage.report import StageReport
+from pipeline.stage.report import StageReport, finite_or_none
 from workers.control.feed_report import FeedMeasures
 from workers.control.validation import Count, Finite, Index, MalformedMessage, Seconds, read_message
 
@@ -91,15 +90,11 @@ class StageTimes:
     ) -> StepReport:
         """The report of one step; `memory` as `ProcessMemory.measure` has it."""
         self.skipped += result.skipped
-        terms = {name: _finite(value) for name, value in result.terms.items()}
+        terms = {name: finite_or_none(value) for name, value in result.terms.items()}
         return StepReport(
-            stage, step, _finite(result.loss), terms, result.learning_rate, **asdict(self),
+            stage, step, finite_or_none(result.loss), terms, result.learning_rate, **asdict(self),
             queue_depth=queue_depth, link_bytes=link_bytes,
-            online={name: _finite(value) for name, value in (online or {}).items()},
+            online={name: finite_or_none(value) for name, value in (online or {}).items()},
             gradient_norm=result.gradient_norm, update_norm=result.update_norm,
             memory_bytes=memory[0], cuda_bytes=memory[1],
         )  # fmt: skip
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and isfinite(value) else None

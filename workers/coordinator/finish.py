@@ -11,10 +11,10 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from workers.coordinator.recorder import Recorder
 from workers.evaluating.checkpoints import load_network
-from workers.evaluating.labelled import LabelledImages, Tell
+from workers.evaluating.feature_source import FeatureSource
+from workers.evaluating.labelled_images import LabelledImages, Progress
 from workers.evaluating.probe_table import ready_stages, scores_of
 from workers.evaluating.progress import ProgressLine
-from workers.evaluating.source import FeatureSource
 from workers.observing.terminal.console import Terminal
 from workers.observing.terminal.summary import print_report, print_summary
 from workers.run.files import TO_BE_MEASURED, RunDir, final_digest, read_report, write_json
@@ -68,14 +68,14 @@ def _measured(config: Config, run: RunDir, device: torch.device, terminal: Termi
     if terminal.quiet:
         return measure(config, run, device, note=terminal.warn)
     with ProgressLine(terminal.console) as teller:
-        return measure(config, run, device, teller.tell, terminal.warn)
+        return measure(config, run, device, teller.show, terminal.warn)
 
 
 def measure(
     config: Config,
     run: RunDir,
     device: torch.device,
-    tell: Tell = lambda *how_far: None,
+    tell: Progress = lambda *how_far: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Score the trained network and the same network untrained.
@@ -92,7 +92,7 @@ def measure(
 
     def scores(network: str) -> list[dict[str, Any]]:
         source = FeatureSource(config, stages, device, labelled=labelled)
-        return scores_of(source, tell=lambda text, done, total: tell(f"{network} network: {text}", done, total))
+        return scores_of(source, progress=lambda text, done, total: tell(f"{network} network: {text}", done, total))
 
     labelled, stages = LabelledImages(note), ready_stages(config, device)
     untrained = scores("untrained")

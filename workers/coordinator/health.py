@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from workers.control.validation import Count, Index, Seconds
+from workers.run.suspension import SuspensionDetector
 
 
 @dataclass
@@ -51,23 +52,6 @@ class Hung:
     cause: str
 
 
-class Slept:
-    """Notices that this process itself stood still: a job was suspended, a laptop closed. Asked again and again.
-
-    Args:
-        limit: seconds between two questions that are no sleep yet.
-    """
-
-    def __init__(self, limit: float) -> None:
-        self._limit, self._last = limit, time.monotonic()
-
-    def seconds(self) -> float:
-        """How long it has stood still since the last call, 0 if it has not."""
-        now = time.monotonic()
-        gap, self._last = now - self._last, now
-        return gap if gap > self._limit else 0.0
-
-
 class Health:
     """Kept by the coordinator.
 
@@ -78,7 +62,7 @@ class Health:
     def __init__(self, limit: float) -> None:
         self.limit = limit
         self._pulses: dict[str, _Pulse] = {}
-        self._slept = Slept(min(2.0, limit / 2))
+        self._suspension = SuspensionDetector(min(2.0, limit / 2))
 
     def expect(self, names: Iterable[str]) -> None:
         """These have connected just now."""
@@ -100,7 +84,7 @@ class Health:
 
     def hung(self) -> Hung | None:
         """The first process that counts as hung; called at least every second."""
-        now, stood = time.monotonic(), self._slept.seconds()
+        now, stood = time.monotonic(), self._suspension.seconds()
         for pulse in self._pulses.values():
             pulse.heard += stood  # who stood still himself has heard nobody, and nobody is to blame
         for name, pulse in self._pulses.items():

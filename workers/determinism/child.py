@@ -5,12 +5,10 @@ It is forked: what the libraries need is loaded, and no thread of theirs has sta
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import signal
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -18,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from workers.run.polling import readable
+from workers.run.json_lines import LineReader, write_line
 from workers.run.signals import leave_with_parent
 
 NOTE_BYTES = 4096
@@ -68,30 +66,18 @@ def in_a_child(work: Callable[[], Any], seconds: float) -> Outcome:
         _be_the_child(work, writer)
     os.close(writer)
     try:
-        answer = _read(reader, seconds)
+        answers = LineReader(reader)
+        answer = next(iter(answers.read(seconds)), None)
     finally:
         os.close(reader)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)  # it has answered, or is late, or this process is asked to stop
         _, status = os.waitpid(pid, 0)
-    if answer is None:
+    if answer is not None:
+        return Outcome(**answer)
+    if not answers.closed:
         return Outcome(late=True)
-    if answer:
-        return Outcome(**json.loads(answer))
     return Outcome(signal=os.WTERMSIG(status)) if os.WIFSIGNALED(status) else Outcome(error="it ended without a word")
-
-
-def _read(reader: int, seconds: float) -> bytes | None:
-    """All that comes; None if it does not end within `seconds`."""
-    deadline = time.monotonic() + seconds
-    heard = b""
-    while (left := deadline - time.monotonic()) > 0:
-        if readable([reader], min(left, 1.0)):
-            piece = os.read(reader, 1 << 16)
-            if not piece:
-                return heard
-            heard += piece
-    return None
 
 
 def _be_the_child(work: Callable[[], Any], writer: int) -> None:
@@ -107,9 +93,7 @@ def _be_the_child(work: Callable[[], Any], writer: int) -> None:
             with suppress(OSError, ValueError):  # it is for the log alone
                 traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
-        data = json.dumps(answer).encode()
-        while data:
-            data = data[os.write(writer, data) :]
+        write_line(writer, answer)
         with suppress(OSError, ValueError):
             sys.stderr.flush()
     finally:

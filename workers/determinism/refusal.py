@@ -11,7 +11,7 @@ import torch
 from pipeline.config import Config
 from pipeline.config.run import StageOverrides
 from pipeline.errors import ConfigError
-from pipeline.validation.combinations import check_together
+from pipeline.validation.combinations import check_combinations
 from workers.determinism.child import Note, Outcome, in_a_child
 from workers.determinism.step import Trial
 from workers.determinism.twice import TRIAL_SECONDS, differences, first_operation
@@ -72,7 +72,7 @@ def _other_settings(config: Config, trial: Trial) -> Iterator[tuple[str, Config]
         else:
             other = config.model_copy(update={"precision": config.precision.model_copy(update={key: plain})})
         try:
-            check_together(other)
+            check_combinations(other)
         except ConfigError:
             continue  # such as a scaler that all stages share
         yield text, other

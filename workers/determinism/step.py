@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Config
-from pipeline.config.engines import TorchEngine
+from pipeline.config.engines import TorchEngineConfig
 from pipeline.data.augment.resolution import view_sizes
 from pipeline.precision import DTYPES, LossScaler
 from pipeline.serial import build_stages, end_to_end_step
@@ -119,7 +119,7 @@ def _alone(config: Config) -> Config:
     """The same run without replicas, engines and devices of single stages, which need neighbours to talk to."""
     plain: dict[str, object] = {"engine": {}, "replicas": None, "device": None}
     stages = {index: overrides.model_copy(update=plain) for index, overrides in config.stages.items()}
-    return config.model_copy(update={"engine": TorchEngine(), "replicas": 1, "stages": stages})
+    return config.model_copy(update={"engine": TorchEngineConfig(), "replicas": 1, "stages": stages})
 
 
 def _random_batch(config: Config, index: int, trial: Trial, device: torch.device) -> list[Tensor]:

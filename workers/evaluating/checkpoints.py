@@ -1,6 +1,6 @@
 """The network that is evaluated: a run's trained weights, or those of one of its snapshots.
 
-A file is opened only when its snapshot's manifest vouches for it, and a tensor is taken only if it fits the network.
+A file is opened only if its snapshot's manifest lists its digest, and a tensor is read only if it fits the network.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def load_network(run: RunDir, stages: Sequence[Stage], steps: int | None, note: 
         run: where they are.
         stages: the whole network.
         steps: of the snapshot to take; None for the trained network.
-        note: called with a sentence if some blocks had not learned at that snapshot.
+        note: called with a sentence if some blocks had not begun to train at that snapshot.
 
     Raises:
         ConfigError: there is no such snapshot, or no trained network.
@@ -46,19 +46,21 @@ def _load_trained(run: RunDir, stages: Sequence[Stage]) -> None:
     for stage in stages:
         path = run.stage(stage.index)
         if not path.is_file():
-            known = snapshot_steps(run)
+            available = snapshot_steps(run)
             problem = f"'{path}' does not exist: this run has not been trained to its end"
-            if not known:
+            if not available:
                 raise UserError(f"{problem}, and it has no snapshots. Train it first")
-            remedy = f"Its newest snapshot is after {known[-1]} steps: give evaluation.checkpoint={known[-1]}"
+            remedy = f"Its newest snapshot is after {available[-1]} steps: give evaluation.checkpoint={available[-1]}"
             raise ConfigError("evaluation.checkpoint", problem, remedy)
         _load(run, stage, path)
 
 
 def _load_snapshot(run: RunDir, stages: Sequence[Stage], steps: int, note: Callable[[str], None]) -> None:
-    known = snapshot_steps(run)
-    if steps not in known:
-        some = f"There are snapshots after {', '.join(map(str, known))} steps" if known else "It has no snapshots"
+    available = snapshot_steps(run)
+    if steps not in available:
+        some = (
+            f"There are snapshots after {', '.join(map(str, available))} steps" if available else "It has no snapshots"
+        )
         trained = run.stage(len(stages)).is_file()
         remedy = f"{some}{'; leave it out for the trained network' if trained else ''}"
         raise ConfigError("evaluation.checkpoint", f"'{run.path}' has no snapshot after {steps} steps", remedy)
@@ -67,7 +69,7 @@ def _load_snapshot(run: RunDir, stages: Sequence[Stage], steps: int, note: Calla
         manifest = read_manifest(folder)
         check_files(folder, manifest)
     except UserError as error:
-        others = [number for number in known if number != steps]
+        others = [number for number in available if number != steps]
         remedy = f"Give evaluation.checkpoint={others[-1]}" if others else "It has no other snapshot"
         raise ConfigError("evaluation.checkpoint", str(error), remedy) from None
     unlearned = [stage.index for stage in stages if stage.index not in manifest.stages]
@@ -80,12 +82,12 @@ def _load_snapshot(run: RunDir, stages: Sequence[Stage], steps: int, note: Calla
 
 
 def _load(run: RunDir, stage: Stage, path: Path) -> None:
-    """What the header says is compared with the network before memory is taken for a tensor."""
+    """Compares the header with the network before memory is allocated for a tensor."""
     network = stage.state_dict()
     try:
         with open_tensors(path, run.path) as file:
-            found, names = facts_of(file), network_names(file.keys())
-            problem = network_misfit(network, {name: found[name] for name in names})
+            facts, names = facts_of(file), network_names(file.keys())
+            problem = network_misfit(network, {name: facts[name] for name in names})
             tensors = {} if problem else {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise UserError(f"'{path}' cannot be read ({error}). Train the run again") from None

@@ -1,4 +1,4 @@
-"""What a measure is given: the network, the images, their features, and somebody to tell how far it is."""
+"""What a measure is given: the network, the images, their features, and a way to report progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pipeline.config import Config, Data, Evaluation
+from pipeline.config import Config, DataConfig, EvaluationConfig
 from pipeline.config.places import Feature, Place
 from pipeline.data.augment.evaluation_view import evaluation_view
 from pipeline.data.sets.datasets import ImageDataset, Split, open_dataset
@@ -22,11 +22,11 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.feature_set import FeatureSet
 from pipeline.evaluation.features import embed, places_of
 from pipeline.stage.stage import Stage
-from workers.evaluating.augmented import augmented_batches
+from workers.evaluating.augmented_batches import augmented_batches
 from workers.evaluating.extraction import Batch, Load, Transform
-from workers.evaluating.finite import check_finite
-from workers.evaluating.labelled import Tell
-from workers.evaluating.source import FeatureSource
+from workers.evaluating.feature_source import FeatureSource
+from workers.evaluating.finite_features import check_finite
+from workers.evaluating.labelled_images import Progress
 
 
 @dataclass
@@ -41,12 +41,12 @@ class Context:
         source: makes features, or reads those of an earlier evaluation.
         data: which data set, and how its images are resized and normalised.
         data_name: the data set in records.
-        progress: called with what is being done, how much of it is done, and how much there is.
+        progress: called with what is being done, how much of it is done, and how much there is in all.
         note: called with a sentence for the user.
 
     Attributes:
         spectra: eigenvalues for the document, by `Place.key`; a measure adds its own.
-        corruptions: likewise, what the corruption benchmark has to say beside its errors.
+        corruptions: likewise, the settings of the corruption benchmark, beside its errors.
     """
 
     config: Config
@@ -54,15 +54,15 @@ class Context:
     device: torch.device
     run: Path
     source: FeatureSource
-    data: Data
+    data: DataConfig
     data_name: str
-    progress: Tell = lambda text, done, total: None
+    progress: Progress = lambda text, done, total: None
     note: Callable[[str], None] = lambda text: None
     spectra: dict[str, list[float]] = field(default_factory=dict)
     corruptions: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def settings(self) -> Evaluation:
+    def settings(self) -> EvaluationConfig:
         """What is to be measured."""
         return self.config.evaluation
 
@@ -108,7 +108,7 @@ class Context:
     def features_of(
         self, images: ImageDataset, transform: Transform | None = None, places: Collection[Place] | None = None
     ) -> FeatureSet:
-        """Features of any images, in evaluation's view of them; nothing is kept on disk.
+        """Features of any images, of the view that evaluation takes of them; nothing is kept on disk.
 
         Args:
             images: `[N]`.
@@ -126,9 +126,9 @@ class Context:
         Raises `UserError` if they are not finite.
         """
         pixels = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
-        found = embed(self.stages, pixels.to(self.device), places)
-        check_finite(found)
-        return found
+        embeddings = embed(self.stages, pixels.to(self.device), places)
+        check_finite(embeddings)
+        return embeddings
 
     def embedded(
         self, batches: Sequence[Batch], load: Load, places: Collection[Place]
@@ -146,12 +146,12 @@ class Context:
         Raises:
             UserError: what `load` raises, or embeddings that are not finite.
         """
-        for _, found in self.source.extractor.run(batches, load, places):
-            check_finite(found)
-            yield found
+        for _, embeddings in self.source.extractor.run(batches, load, places):
+            check_finite(embeddings)
+            yield embeddings
 
     def view(self, image: Image.Image) -> NDArray[np.uint8]:
-        """What evaluation sees of an image: uint8 `[S, S, 3]`."""
+        """The view of an image that is evaluated: uint8 `[S, S, 3]`."""
         return evaluation_view(image, self.data.image_size, self.data.eval_interpolation)
 
     def augmented_epoch(
@@ -163,7 +163,7 @@ class Context:
 
         Args:
             epoch: counted from 0.
-            batch_size: images a batch, the last may be smaller; `evaluation.batch_size` if not given.
+            batch_size: images per batch, the last may be smaller; `evaluation.batch_size` if not given.
             places: `self.places` if not given.
 
         Returns:
@@ -172,25 +172,25 @@ class Context:
         Raises:
             UserError: as `train_images`, or features are not finite.
         """
-        size, where = batch_size or self.settings.batch_size, tuple(places or self.places)
+        size, chosen = batch_size or self.settings.batch_size, tuple(places or self.places)
         return augmented_batches(
-            self.source.extractor, self.train_images, self.data, self.settings.seed, epoch, size, where
+            self.source.extractor, self.train_images, self.data, self.settings.seed, epoch, size, chosen
         )
 
-    def on(self, data: Data, name: str) -> Context:
+    def on(self, data: DataConfig, name: str) -> Context:
         """The same network, on another data set.
 
         Args:
-            data: which, at which `image_size` and interpolation. Normalised as the run's own, whatever it says.
+            data: which, at which `image_size` and interpolation. Its images are normalised as the run's own.
             name: of the data set in records.
         """
         return Context(
             self.config, self.stages, self.device, self.run, self.source, data, name, self.progress, self.note
         )
 
-    def readable(self, images: ImageDataset, what: str) -> ImageDataset:
-        """Without those that cannot be decoded, if `data.on_error` is skip; `what` they are, for messages."""
-        return self.source.labelled.readable(images, self.data, what, self.progress)
+    def readable(self, images: ImageDataset, description: str) -> ImageDataset:
+        """Without those that cannot be decoded, if `data.on_error` is skip; messages call them by the description."""
+        return self.source.labelled.readable(images, self.data, description, self.progress)
 
     def check_blocks(self) -> None:
         """Raises `ConfigError` if `evaluation.blocks` names one that the network does not have."""

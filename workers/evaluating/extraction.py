@@ -1,8 +1,8 @@
-"""Many images through a network: decoded in threads, and on a CPU computed in them too, a whole batch each.
+"""Many images through a network: decoded in threads and, on a CPU, also computed in threads, one whole batch each.
 
-Threads that take whole batches, each with the run's own `threads` inside, give the same bits whatever their number,
-which more threads inside a batch do not promise; and for small networks they are quicker. Decoding and convolutions
-let go of the interpreter's lock.
+Each thread computes whole batches with the run's own number of `threads` inside. So the result has the same bits for
+any number of such threads, which more threads inside a batch would not guarantee; for small networks it is also faster.
+Decoding and convolutions release the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config import Config, Data
-from pipeline.config.heads import Expansion
-from pipeline.config.model import Module
+from pipeline.config import Config, DataConfig
+from pipeline.config.heads import ExpansionConfig
+from pipeline.config.model import ModuleConfig
 from pipeline.config.places import Place
 from pipeline.data.augment.evaluation_view import evaluation_view
 from pipeline.data.sets.datasets import ImageDataset
@@ -48,17 +48,19 @@ class Extractor:
     """Gives the embeddings of batches, in order, a few batches ahead.
 
     Args:
-        config: of the run; `evaluation.workers` is the most threads there may be, 0 for one a core.
+        config: of the run; `evaluation.workers` is the largest number of threads, 0 for one per core.
         stages: the network, in evaluation mode, on `device`.
         device: that it computes on.
-        processes: of this host that do the same.
+        processes: how many on this host do the same.
     """
 
     def __init__(self, config: Config, stages: Sequence[Stage], device: torch.device, processes: int = 1) -> None:
         self.config, self.stages, self.device = config, stages, device
         self.threads = config.evaluation.workers or max(1, _cores() // config.threads // processes)
-        # Compiled code and modules of the user's own need not bear several threads.
-        safe = not isinstance(config.model, Module) and not any(stage.config.precision.compile for stage in stages)
+        # Compiled code and modules of the user's own may not be safe in several threads.
+        safe = not isinstance(config.model, ModuleConfig) and not any(
+            stage.config.precision.compile for stage in stages
+        )
         self._computes_in_threads = device.type == "cpu" and safe
 
     def run(
@@ -72,48 +74,48 @@ class Extractor:
             places: of `pipeline.evaluation.features.places_of`.
         """
         torch.set_num_threads(self.config.threads)
-        where, known = tuple(places), list(batches)
+        chosen, listed = tuple(places), list(batches)
         if self._computes_in_threads:
-            threads = min(self.threads, self._fitting(max(map(len, known), default=1)))
+            threads = min(self.threads, self._fitting(max(map(len, listed), default=1)))
 
-            def whole(batch: Batch) -> dict[Place, Tensor]:
-                return self._embed(load(batch), where)
+            def embedded(batch: Batch) -> dict[Place, Tensor]:
+                return self._embed(load(batch), chosen)
 
-            yield from zip(known, in_order(whole, known, threads), strict=True)
+            yield from zip(listed, in_order(embedded, listed, threads), strict=True)
             return
-        parts = [batch[start : start + CHUNK] for batch in known for start in range(0, len(batch), CHUNK)]
-        loaded = in_order(load, parts, self.threads, ahead=2 * max(map(len, known), default=1) // CHUNK)
-        for batch in known:
+        parts = [batch[start : start + CHUNK] for batch in listed for start in range(0, len(batch), CHUNK)]
+        loaded = in_order(load, parts, self.threads, ahead=2 * max(map(len, listed), default=1) // CHUNK)
+        for batch in listed:
             pixels = np.concatenate([next(loaded) for _ in range(0, len(batch), CHUNK)])
-            yield batch, self._embed(pixels, where)
+            yield batch, self._embed(pixels, chosen)
 
     def _embed(self, pixels: NDArray[np.uint8], places: tuple[Place, ...]) -> dict[Place, Tensor]:
-        found = embed(self.stages, torch.from_numpy(pixels).to(self.device), places)
-        return {place: rows.cpu() for place, rows in found.items()}
+        embeddings = embed(self.stages, torch.from_numpy(pixels).to(self.device), places)
+        return {place: rows.cpu() for place, rows in embeddings.items()}
 
     def _fitting(self, rows: int) -> int:
         """Batches of so many images that may be computed at once without taking more than half of the memory."""
-        each = rows * max(self._bytes(stage) for stage in self.stages)
-        have = available_bytes()
-        return self.threads if have is None else max(1, have // 2 // each)
+        per_batch = rows * max(self._bytes(stage) for stage in self.stages)
+        available = available_bytes()
+        return self.threads if available is None else max(1, available // 2 // per_batch)
 
     def _bytes(self, stage: Stage) -> int:
         """Memory that one image takes in a block and its head, roughly."""
         shape = block_output(self.config, stage.index)
         size = COPIES * prod(shape)
-        if isinstance(stage.config.head, Expansion):  # its map, before and after batch norm
+        if isinstance(stage.config.head, ExpansionConfig):  # its map, before and after batch norm
             size += 2 * stage.config.head.width * (prod(shape[1:]) if len(shape) == 3 else shape[0])
         return 4 * size
 
 
 def in_order(act: Callable[[Batch], T], batches: Iterable[Batch], threads: int, ahead: int = 0) -> Iterator[T]:
-    """What `act` makes of each batch, in order, by threads that are at most this many results ahead.
+    """The results of `act` for each batch, in order, computed in threads.
 
     Args:
         act: called in threads; what it raises is raised here.
         batches: its arguments.
         threads: how many.
-        ahead: results that may wait beside those being made.
+        ahead: results that may wait beside those that are being computed.
     """
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="evaluation") as pool:
@@ -129,8 +131,8 @@ def in_order(act: Callable[[Batch], T], batches: Iterable[Batch], threads: int, 
                 future.cancel()
 
 
-def evaluation_load(images: ImageDataset, data: Data, transform: Transform | None = None) -> Load:
-    """Loads what evaluation sees of images, perhaps changed by `transform`; raises `UserError` if one is damaged."""
+def evaluation_load(images: ImageDataset, data: DataConfig, transform: Transform | None = None) -> Load:
+    """Loads the evaluation's view of images, perhaps changed by `transform`; raises `UserError` if one is damaged."""
 
     def view(index: int) -> NDArray[np.uint8]:
         pixels = evaluation_view(images.image(index), data.image_size, data.eval_interpolation)
@@ -138,14 +140,14 @@ def evaluation_load(images: ImageDataset, data: Data, transform: Transform | Non
 
     def load(batch: Batch) -> NDArray[np.uint8]:
         numbers = [int(index) for index in batch]
-        images.expect(numbers)
+        images.prefetch(numbers)
         return np.stack([view(index) for index in numbers])
 
     return load
 
 
 def _cores() -> int:
-    """That this process may run on."""
+    """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

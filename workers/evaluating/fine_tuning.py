@@ -1,4 +1,4 @@
-"""Accuracy after training blocks and classifier on few labelled images: the images for it, and the network to it.
+"""Accuracy after training blocks and classifier on few labelled images.
 
 Every image gets a new random crop and flip in every epoch, keyed by (`evaluation.seed`, epoch, image), as the released
 `evaluate.py` of Barlow Twins gives them.
@@ -15,7 +15,7 @@ from pipeline.config.places import Place
 from pipeline.evaluation.few_label import FineTuned, LabelledImages, epoch_batches, fine_tune, score
 from pipeline.evaluation.task import Task
 from pipeline.randomness import derive_seed
-from workers.evaluating.augmented import augmented_load
+from workers.evaluating.augmented_batches import augmented_load
 from workers.evaluating.context import Context
 from workers.evaluating.extraction import Batch, evaluation_load, in_order
 
@@ -28,7 +28,7 @@ def fine_tuned_accuracy(context: Context, task: Task, place: Place, rows: Tensor
         task: the labels.
         place: what the classifier reads; the blocks up to it are trained.
         rows: which of the labelled training images are used, int64 `[n]`.
-        seed: of what is drawn.
+        seed: of the classifier's initial weights and of the order of the images.
 
     Raises:
         UserError: an image cannot be read.

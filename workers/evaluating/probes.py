@@ -1,6 +1,6 @@
-"""Every classifier that is asked for, on every place, as records in an order that does not change.
+"""Every classifier that the configuration asks for, at every place, as records in a fixed order.
 
-A place's numbers depend on the features there, the settings and `evaluation.seed`; not on what else is measured.
+The numbers of a place depend on its features, the settings and `evaluation.seed`, not on what else is measured.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def measure_probes(context: Context) -> list[Record]:
         UserError: there is nothing to fit or to test on: no labels, no test images, a single class; or features are
             not finite.
     """
-    if not _asked(context):
+    if not _any_probe(context):
         return []
     task = Task(context.train, context.test, context.data_name)
     too_many = [k for k in context.settings.knn.k if k > len(task.train_rows)]
@@ -59,19 +59,19 @@ def measure_probes(context: Context) -> list[Record]:
 
 @dataclass(frozen=True)
 class _Measures:
-    """All that can be measured of a place."""
+    """The measures of one place."""
 
     context: Context
     task: Task
 
     def at(self, place: Place, augmented: Scores) -> list[Record]:
-        """Everything that the settings ask for."""
+        """The records of every probe that the settings ask for."""
         settings = self.context.settings
-        found = [self._linear(place, name, augmented) for name in settings.linear]
-        found += [self._mlp(place)] if settings.mlp else []
-        found += [self._neighbours(place)]
-        found += [self._few_labels(place, share) for share in settings.few_labels.shares]
-        return [record for records in found for record in records]
+        by_probe = [self._linear(place, name, augmented) for name in settings.linear]
+        by_probe += [self._mlp(place)] if settings.mlp else []
+        by_probe += [self._neighbours(place)]
+        by_probe += [self._few_labels(place, share) for share in settings.few_labels.shares]
+        return [record for records in by_probe for record in records]
 
     def augmented(self) -> Scores:
         """The papers' linear probes of all places, fitted in one pass on features that are new in every epoch."""
@@ -90,13 +90,13 @@ class _Measures:
         for features, labels in self.context.augmented_epoch(epoch):
             rows = (labels >= 0).nonzero().squeeze(1)
             if len(rows):
-                known = {place: found.index_select(0, rows) for place, found in features.items()}
-                yield known, self.task.numbered(labels[rows])
+                labelled = {place: values.index_select(0, rows) for place, values in features.items()}
+                yield labelled, self.task.numbered(labels[rows])
 
     def _linear(self, place: Place, name: str, augmented: Scores) -> list[Record]:
         if name == "quick":
-            everything = torch.arange(len(self.task.train_rows))
-            return self._records(place, "linear/quick", {"top1": (self._quick(place, everything), None)})
+            all_rows = torch.arange(len(self.task.train_rows))
+            return self._records(place, "linear/quick", {"top1": (self._quick(place, all_rows), None)})
         score = augmented.get((place, name)) or self._fitted(place, name)
         values = {"top1": (score.top1, score.best_top1), "top5": (score.top5, score.best_top5)}
         return self._records(place, f"linear/{name}", values)
@@ -109,7 +109,7 @@ class _Measures:
             return fit(self._probe(place, name), features[0], task.train_labels, features[1], task.test_labels)
 
     def _probe(self, place: Place, name: str) -> LinearProbe:
-        protocol, task = PROTOCOLS[name].lasting(self.context.settings.epochs), self.task
+        protocol, task = PROTOCOLS[name].with_epochs(self.context.settings.epochs), self.task
         width, per_epoch = self.context.train.features[place].shape[1], steps(len(task.train_rows), protocol)
         return LinearProbe(width, task.classes, protocol, per_epoch, self._seed(place, name), self.context.device)
 
@@ -137,30 +137,30 @@ class _Measures:
         if not possible:
             return []
         data = task.train_features(place), task.train_labels, task.test_features(place), task.test_labels
-        found = knn_accuracy(*data, possible, knn.temperature, device=self.context.device)
+        accuracies = knn_accuracy(*data, possible, knn.temperature, device=self.context.device)
         return [
             record
-            for k, (top1, top5) in found.items()
+            for k, (top1, top5) in accuracies.items()
             for record in self._records(place, f"knn/{k}", {"top1": (top1, None), "top5": (top5, None)})
         ]
 
     def _few_labels(self, place: Place, share: float) -> list[Record]:
         settings, name = self.context.settings.few_labels, f"few_labels/{share:g}"
         rows = few_label_indices(self.task.train_labels, share, self.context.settings.seed)
-        found = self._records(place, name, {"top1": (self._quick(place, rows), None)})
+        records = self._records(place, name, {"top1": (self._quick(place, rows), None)})
         if settings.unfrozen:
             top1, top5 = fine_tuned_accuracy(self.context, self.task, place, rows, self._seed(place, name))
-            found += self._records(place, f"{name}/unfrozen", {"top1": (top1, None), "top5": (top5, None)})
-        return found
+            records += self._records(place, f"{name}/unfrozen", {"top1": (top1, None), "top5": (top5, None)})
+        return records
 
-    def _seed(self, place: Place, what: str) -> int:
-        return derive_seed("evaluation", self.context.settings.seed, place.key, what)
+    def _seed(self, place: Place, measure: str) -> int:
+        return derive_seed("evaluation", self.context.settings.seed, place.key, measure)
 
     def _records(self, place: Place, measure: str, values: Mapping[str, tuple[float, float | None]]) -> list[Record]:
         data = self.context.data_name
         return [Record(data, place.block, place.feature, measure, name, *pair) for name, pair in values.items()]
 
 
-def _asked(context: Context) -> bool:
+def _any_probe(context: Context) -> bool:
     settings = context.settings
     return bool(settings.linear or settings.mlp or settings.knn.k or settings.few_labels.shares)

@@ -1,4 +1,4 @@
-"""How far an evaluation is: one line that moves on a terminal, a plain line now and then in a file."""
+"""How far an evaluation is: one line that is redrawn on a terminal, a plain line now and then in a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ProgressLine:
     """Shows what is being done; a context manager.
 
     Args:
-        console: where to.
+        console: where it is shown.
     """
 
     def __init__(self, console: Console) -> None:
@@ -34,11 +34,11 @@ class ProgressLine:
         if self._live:
             self._live.stop()
 
-    def tell(self, text: str, done: int, total: int) -> None:
-        """`done` of `total` are done of what `text` says."""
+    def show(self, text: str, done: int, total: int) -> None:
+        """Show that `done` of `total` are done of what `text` names."""
         now = time.monotonic()
         if self._live:
-            # What begins is drawn at once, however soon it ends; how far it is, a few times a second.
+            # The beginning of something is drawn at once, however soon it ends; its progress a few times a second.
             self._live.update(Text(f"{text}: {done} of {total}"), refresh=text != self._text)
             self._text = text
         elif now - self._printed >= PLAIN_SECONDS:
@@ -46,5 +46,5 @@ class ProgressLine:
             self.note(f"{text}: {done} of {total}")
 
     def note(self, text: str) -> None:
-        """A sentence that stays."""
+        """Print a sentence above the line."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

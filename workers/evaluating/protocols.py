@@ -1,32 +1,32 @@
-"""How each classifier is fitted, with every number of it, for `evaluation.json`: names alone would not reproduce it."""
+"""How each classifier is fitted, with every number of it, for `evaluation.json`: a name would not reproduce it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.config.evaluation import Evaluation
+from pipeline.config.evaluation import EvaluationConfig
 from pipeline.evaluation import few_label, mlp
 from pipeline.measures import linear
 from pipeline.measures.protocols import INITIAL_STD, PROTOCOLS
 
 
-def protocols_of(settings: Evaluation) -> dict[str, dict[str, Any]]:
-    """By measure, as in the records; what `config` says in full (k-NN) is not repeated."""
-    found: dict[str, dict[str, Any]] = {}
+def protocols_of(settings: EvaluationConfig) -> dict[str, dict[str, Any]]:
+    """The protocol of each measure, by its name in the records; k-NN is left out, which `config` describes in full."""
+    protocols: dict[str, dict[str, Any]] = {}
     for name in settings.linear:
-        found[f"linear/{name}"] = _QUICK if name == "quick" else _of_papers(name, settings)
+        protocols[f"linear/{name}"] = _QUICK if name == "quick" else _of_papers(name, settings)
     if settings.mlp:
-        found["mlp"] = _MLP | {"epochs": settings.epochs or mlp.EPOCHS}
+        protocols["mlp"] = _MLP | {"epochs": settings.epochs or mlp.EPOCHS}
     for share in settings.few_labels.shares:
-        found[f"few_labels/{share:g}"] = _QUICK
+        protocols[f"few_labels/{share:g}"] = _QUICK
         if settings.few_labels.unfrozen:
-            found[f"few_labels/{share:g}/unfrozen"] = _FINE_TUNING
-    return found
+            protocols[f"few_labels/{share:g}/unfrozen"] = _FINE_TUNING
+    return protocols
 
 
-def _of_papers(name: str, settings: Evaluation) -> dict[str, Any]:
-    protocol = asdict(PROTOCOLS[name].lasting(settings.epochs))
+def _of_papers(name: str, settings: EvaluationConfig) -> dict[str, Any]:
+    protocol = asdict(PROTOCOLS[name].with_epochs(settings.epochs))
     return {**protocol, "initial_std": INITIAL_STD, "augmented": settings.augmented}
 
 

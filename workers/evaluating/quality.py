@@ -1,4 +1,4 @@
-"""What every block is worth without labels: augmented views of some images through the network, and the measures."""
+"""Label-free quality of every block: augmented views of some images through the network, and the measures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config.evaluation import Quality
+from pipeline.config.evaluation import QualityConfig
 from pipeline.config.places import Place
 from pipeline.data.sets.memory import available_bytes
 from pipeline.errors import ConfigError
@@ -47,13 +47,13 @@ def measure_quality(context: Context) -> list[Record]:
     # Large matrices gain from threads, which the forward passes must not use.
     with cpu_threads(len(os.sched_getaffinity(0))):
         for done, place in enumerate(places, 1):
-            found, values = _measures(embeddings.pop(place), settings, context.device)
+            numbers, values = _measures(embeddings.pop(place), settings, context.device)
             context.spectra[place.key] = values
             records += [
                 Record(context.data_name, place.block, place.feature, MEASURE, metric, value)
-                for metric, value in found.items()
+                for metric, value in numbers.items()
             ]
-            if "alpha" not in found:
+            if "alpha" not in numbers:
                 too_few.append(place)
             context.progress("measures without labels", done, len(places))
     if too_few:
@@ -62,29 +62,29 @@ def measure_quality(context: Context) -> list[Record]:
     return records
 
 
-def _measures(rows: Tensor, settings: Quality, device: torch.device) -> tuple[dict[str, float], list[float]]:
+def _measures(rows: Tensor, settings: QualityConfig, device: torch.device) -> tuple[dict[str, float], list[float]]:
     """Every number by its metric, and the spectrum, of the embeddings `[n q, d]`."""
     try:
         return _measures_of(rows.to(device), settings)
-    except torch.OutOfMemoryError:  # of a GPU; that there is enough in the host was seen to
+    except torch.OutOfMemoryError:  # of a GPU; that the host has enough was checked before
         return _measures_of(rows, settings)
 
 
-def _measures_of(rows: Tensor, settings: Quality) -> tuple[dict[str, float], list[float]]:
+def _measures_of(rows: Tensor, settings: QualityConfig) -> tuple[dict[str, float], list[float]]:
     values = spectrum(rows)
-    found = {
+    numbers = {
         "lidar": lidar(rows.view(-1, settings.views, rows.shape[1]), settings.delta, settings.epsilon),
         "rankme": rankme(rows, settings.epsilon),
         "collapse": collapse_level(rows),
     }
     if len(values) > settings.ranks[0]:
         power_law = alpha_of_spectrum(values, settings.ranks)
-        found |= {"alpha": power_law.alpha, "alpha_r2": power_law.r2}
-    return found, values.tolist()
+        numbers |= {"alpha": power_law.alpha, "alpha_r2": power_law.r2}
+    return numbers, values.tolist()
 
 
-def _settings(context: Context) -> Quality:
-    """The run's; of a training set with fewer images than `evaluation.quality.samples`, all of them."""
+def _settings(context: Context) -> QualityConfig:
+    """Those of the run; where the training set has fewer images than `evaluation.quality.samples`, all of them."""
     settings = context.settings.quality
     if not settings.enabled or settings.samples <= (count := len(context.trained_images)):
         return settings
@@ -92,15 +92,15 @@ def _settings(context: Context) -> Quality:
     return settings.model_copy(update={"samples": count})
 
 
-def _embed(context: Context, settings: Quality, places: Sequence[Place]) -> dict[Place, Tensor]:
-    """float32 `[n q, d]` of every place, on the CPU, the views of one image one after the other."""
+def _embed(context: Context, settings: QualityConfig, places: Sequence[Place]) -> dict[Place, Tensor]:
+    """float32 `[n q, d]` at every place, on the CPU; the views of one image are neighbours."""
     seed = context.settings.seed
-    own = threading.local()  # views are made in several threads, and each needs a maker of its own
+    thread = threading.local()  # views are made in several threads, and each needs a maker of its own
 
     def load(batch: Batch) -> NDArray[np.uint8]:
-        if not hasattr(own, "views"):
-            own.views = QualityViews(context.data, context.trained_images, settings, seed)
-        made: NDArray[np.uint8] = own.views.make(batch)
+        if not hasattr(thread, "views"):
+            thread.views = QualityViews(context.data, context.trained_images, settings, seed)
+        made: NDArray[np.uint8] = thread.views.make(batch)
         return made
 
     total = len(QualityViews(context.data, context.trained_images, settings, seed))
@@ -108,12 +108,12 @@ def _embed(context: Context, settings: Quality, places: Sequence[Place]) -> dict
     batches = [range(first, min(first + size, total)) for first in range(0, total, size)] if places else []
     kept: dict[Place, Tensor] = {}
     done = 0
-    for found in context.embedded(batches, load, places):
+    for embeddings in context.embedded(batches, load, places):
         if not kept:
-            _check_memory({place: total * part.shape[1] for place, part in found.items()}, total)
-            kept = {place: torch.empty(total, part.shape[1]) for place, part in found.items()}
-        rows = len(next(iter(found.values())))
-        for place, part in found.items():
+            _check_memory({place: total * part.shape[1] for place, part in embeddings.items()}, total)
+            kept = {place: torch.empty(total, part.shape[1]) for place, part in embeddings.items()}
+        rows = len(next(iter(embeddings.values())))
+        for place, part in embeddings.items():
             kept[place][done : done + rows] = part
         done += rows
         context.progress("augmented views", done, total)
@@ -121,7 +121,7 @@ def _embed(context: Context, settings: Quality, places: Sequence[Place]) -> dict
 
 
 def _check_memory(numbers: dict[Place, int], rows: int) -> None:
-    """Whether so many float32 `numbers` in `rows`, and what is made of the largest, fit into the host's memory."""
+    """Raises if so many float32 numbers per place, and what the measures make of the largest, exceed the memory."""
     largest = max(numbers.values())
     side = min(rows, largest // rows)
     need = 4 * sum(numbers.values()) + 8 * WORK * (largest + side * side)

@@ -1,7 +1,7 @@
-"""Several processes that torchrun started share the work of making features; no tensors travel between them.
+"""Several processes that torchrun started share the work of making features; no tensors are sent between them.
 
-Each writes the rows of its own batches to files in the run directory, and says through torchrun's store, in JSON, that
-they are there, or why not. Shares are whole batches, so the bits are those of one process.
+Each writes the rows of its own batches to files in the run directory, and reports through torchrun's store, in JSON,
+that they are there, or why not. Shares are whole batches, so the bits are those of one process.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.config.places import Place
 from pipeline.errors import TrainingError, UserError
-from workers.evaluating.cache import Written
+from workers.evaluating.feature_cache import Written
 from workers.topology.torchrun import RunGroup
 
 TIMEOUT = 1800.0
-"""Seconds that one process waits for another, which has as much to do as itself."""
+"""Seconds that one process waits for another, whose share of the work is as large."""
 T = TypeVar("T")
 _PLACES = TypeAdapter(tuple[Place, ...])
 _FILES = TypeAdapter(dict[str, Written])
-_FOUND = TypeAdapter(dict[int, str])
+_PROBLEMS = TypeAdapter(dict[int, str])
 
 
 @dataclass
@@ -45,29 +45,29 @@ class Ranks:
         return self.group.rank == 0
 
     def share(self, batches: Sequence[T], rank: int | None = None) -> Sequence[T]:
-        """The batches of one rank, this one if not given: neighbours, and about as many for each."""
+        """The batches of one rank, this one if not given: consecutive ones, and about as many for each."""
         rank, size = self.group.rank if rank is None else rank, self.group.world_size
         return batches[len(batches) * rank // size : len(batches) * (rank + 1) // size]
 
     def agree(self, places: Iterable[Place] | None, among: Collection[Place] = ()) -> tuple[Place, ...]:
-        """Rank 0 says which features are to be made; the others hear it.
+        """Rank 0 publishes which features are to be made, and the others read it.
 
         Args:
             places: of rank 0; the others give None.
-            among: what may be asked of the others. They write files of these names, and anybody who reaches the store
-                can have written there.
+            among: the only places that the others accept: they write files of these names, and anybody who reaches
+                the store can write to it.
 
         Raises:
-            TrainingError: rank 0 says nothing, or something that nobody can have asked for.
+            TrainingError: rank 0 does not answer, or asks for something else.
         """
         self._number += 1
         if self.leads:
             chosen = tuple(places or ())
             self.group.publish(f"features/{self._number}", {"places": [asdict(place) for place in chosen]})
             return chosen
-        word = self.group.look_up(f"features/{self._number}", self.timeout)
+        message = self.group.look_up(f"features/{self._number}", self.timeout)
         try:
-            chosen = _PLACES.validate_json(json.dumps(word.get("places")))
+            chosen = _PLACES.validate_json(json.dumps(message.get("places")))
         except ValidationError:
             raise TrainingError("process 0 did not say which features are to be made") from None
         if not set(chosen) <= set(among):
@@ -75,27 +75,29 @@ class Ranks:
         return chosen
 
     def done(self, files: dict[Place, Written]) -> None:
-        """This rank has written its rows."""
+        """Publish that this rank has written its rows."""
         named = {place.key: asdict(written) for place, written in files.items()}
         self.group.publish(f"features/{self._number}/{self.group.rank}", {"files": named})
 
     def failed(self, error: Exception) -> None:
-        """This rank cannot go on; rank 0 says why."""
+        """Publish that this rank cannot go on; rank 0 raises the error."""
         self.group.publish(f"features/{self._number}/{self.group.rank}", {"error": str(error)})
 
-    def join(self, found: Mapping[int, str]) -> dict[int, str]:
-        """What all ranks have found of the images of their shares, by the number of the image.
+    def join(self, problems: Mapping[int, str]) -> dict[int, str]:
+        """The problems that all ranks have found in their shares, by the number of the image.
 
         Raises:
-            TrainingError: another process says nothing, or nothing that can be understood.
+            TrainingError: another process does not answer, or not in the format.
         """
         self._number += 1
-        self.group.publish(f"found/{self._number}/{self.group.rank}", {"found": {str(k): v for k, v in found.items()}})
+        self.group.publish(
+            f"unreadable/{self._number}/{self.group.rank}", {"problems": {str(k): v for k, v in problems.items()}}
+        )
         joined: dict[int, str] = {}
         for rank in range(self.group.world_size):
             try:
-                word = self.group.look_up(f"found/{self._number}/{rank}", self.timeout)
-                joined |= _FOUND.validate_json(json.dumps(word.get("found")))
+                message = self.group.look_up(f"unreadable/{self._number}/{rank}", self.timeout)
+                joined |= _PROBLEMS.validate_json(json.dumps(message.get("problems")))
             except (TrainingError, ValidationError):
                 problem = f"process {rank} had not said within {self.timeout:g} s which images it cannot decode"
                 raise TrainingError(problem) from None
@@ -105,18 +107,18 @@ class Ranks:
         """What another rank has written.
 
         Raises:
-            UserError: it could not.
-            TrainingError: it says nothing, or nothing that can be understood.
+            UserError: it could not write them.
+            TrainingError: it does not answer, or not in the format.
         """
         try:
-            word: dict[str, Any] = self.group.look_up(f"features/{self._number}/{rank}", self.timeout)
+            message: dict[str, Any] = self.group.look_up(f"features/{self._number}/{rank}", self.timeout)
         except TrainingError:
             problem = f"process {rank} had not written its features {self.timeout:g} s after process 0"
             raise TrainingError(problem) from None
-        if "error" in word:
-            raise UserError(f"process {rank}: {word['error']}")
+        if "error" in message:
+            raise UserError(f"process {rank}: {message['error']}")
         try:
-            named = _FILES.validate_json(json.dumps(word.get("files")))
+            named = _FILES.validate_json(json.dumps(message.get("files")))
             return {place: named[place.key] for place in places}
         except (ValidationError, KeyError):
             raise TrainingError(f"process {rank} did not say which features it has written") from None

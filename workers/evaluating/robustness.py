@@ -1,4 +1,4 @@
-"""Errors of linear classifiers, fitted on clean images, on corrupted ones: of every block, in one pass a corruption.
+"""Errors of linear classifiers, fitted on clean images, on corrupted ones: of every block, in one pass per corruption.
 
 The corrupted images are computed, keyed by (`evaluation.seed`, corruption, severity, image), or read from
 `evaluation.corruptions.folder`.
@@ -21,10 +21,10 @@ from pipeline.data.sets.datasets import ImageDataset
 from pipeline.errors import ConfigError
 from pipeline.evaluation.corrupted_sets import CorruptedSets
 from pipeline.evaluation.corruptions.corrupt import corrupt
-from pipeline.evaluation.corruptions.errors import Pair, PlaceErrors, corruption_records, errors_of
+from pipeline.evaluation.corruptions.errors import CorruptionLevel, PlaceErrors, corruption_records, errors_of
 from pipeline.evaluation.corruptions.names import resolve
 from pipeline.evaluation.corruptions.parameters import edition_for
-from pipeline.evaluation.document import Document, Record
+from pipeline.evaluation.document import EvaluationResults, Record
 from pipeline.evaluation.task import Task
 from pipeline.measures.linear import LinearClassifier, fit_linear_probe
 from workers.evaluating.context import Context
@@ -35,16 +35,16 @@ PIECE = 64
 """Clean views that are made at once, for all corruptions of them."""
 DOCUMENT = "evaluation.json"
 Baseline = Mapping[Place, PlaceErrors]
-Corrupted = Iterator[tuple[Pair, Tensor, Mapping[Place, Tensor]]]
-"""For one batch: what was done to its images, their labels int64 `[B]`, and their features `[B, D]`."""
+Corrupted = Iterator[tuple[CorruptionLevel, Tensor, Mapping[Place, Tensor]]]
+"""For one batch: corruption and severity, the labels int64 `[B]`, and the features `[B, D]` at each place."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured, checked.
+    """The corruptions that are to be measured, after all checks.
 
     Args:
-        names, severities: of the corruptions; none of the first for nothing.
+        names, severities: of the corruptions; without names nothing is measured.
         sets: where the images are read from; None computes them.
         baseline: errors that the mean corruption error is relative to.
     """
@@ -55,7 +55,7 @@ class Plan:
     baseline: Baseline | None
 
     @property
-    def pairs(self) -> list[Pair]:
+    def pairs(self) -> list[CorruptionLevel]:
         """Every corruption at every severity."""
         return [(name, severity) for name in self.names for severity in self.severities]
 
@@ -85,7 +85,7 @@ def plan_corruptions(context: Context) -> Plan:
 def measure_corruptions(context: Context) -> list[Record]:
     """The corruption benchmark at every place; see `pipeline.evaluation.corruptions.errors` for its records.
 
-    What else one must know of it goes to `context.corruptions`.
+    Its settings go to `context.corruptions`.
 
     Raises:
         ConfigError, UserError: as `plan_corruptions`; also if there are no labels, an image cannot be read, or features
@@ -96,14 +96,14 @@ def measure_corruptions(context: Context) -> list[Record]:
         return []
     task = Task(context.train, context.test, context.data_name)
     classifiers = _classifiers(context, task)
-    found = {place: PlaceErrors(_clean_error(context, task, place, one)) for place, one in classifiers.items()}
+    errors_at = {place: PlaceErrors(_clean_error(context, task, place, one)) for place, one in classifiers.items()}
     for pair, errors in _errors(context, plan, classifiers).items():
         for place, error in errors.items():
-            found[place].corrupted[pair] = error
+            errors_at[place].corrupted[pair] = error
     _describe(context, plan)
     return [
         record
-        for place, errors in found.items()
+        for place, errors in errors_at.items()
         for record in corruption_records(
             context.data_name, place, errors, (plan.baseline or {}).get(place), plan.names, plan.severities
         )
@@ -125,9 +125,9 @@ def _describe(context: Context, plan: Plan) -> None:
 
 def _baseline(run: Path, context: Context, plan: Plan) -> Baseline:
     path = run / DOCUMENT
-    document = Document.read(path)
-    known = errors_of(document.results, context.data_name)
-    shared = {place: errors for place, errors in known.items() if place in context.places}
+    document = EvaluationResults.read(path)
+    measured = errors_of(document.results, context.data_name)
+    shared = {place: errors for place, errors in measured.items() if place in context.places}
     if not shared:
         raise ConfigError(
             "evaluation.corruptions.baseline",
@@ -147,12 +147,12 @@ def _baseline(run: Path, context: Context, plan: Plan) -> Baseline:
 
 def _classifiers(context: Context, task: Task) -> dict[Place, LinearClassifier]:
     labels = context.train.labels[task.train_rows]
-    found: dict[Place, LinearClassifier] = {}
+    classifiers: dict[Place, LinearClassifier] = {}
     with cpu_threads(1):  # the same numbers as those of the quick probe, which is fitted so
         for number, place in enumerate(context.places):
             context.progress("classifiers for corrupted images", number, len(context.places))
-            found[place] = fit_linear_probe(task.train_features(place), labels).to(context.device)
-    return found
+            classifiers[place] = fit_linear_probe(task.train_features(place), labels).to(context.device)
+    return classifiers
 
 
 def _clean_error(context: Context, task: Task, place: Place, classifier: LinearClassifier) -> float:
@@ -171,7 +171,7 @@ def _wrong(classifier: LinearClassifier, features: Tensor, labels: Tensor, devic
 
 def _errors(
     context: Context, plan: Plan, classifiers: Mapping[Place, LinearClassifier]
-) -> dict[Pair, dict[Place, float]]:
+) -> dict[CorruptionLevel, dict[Place, float]]:
     wrong = {pair: dict.fromkeys(classifiers, 0) for pair in plan.pairs}
     images = dict.fromkeys(plan.pairs, 0)
     batches = _computed(context, plan.pairs) if plan.sets is None else _read(context, plan.pairs, plan.sets)
@@ -182,19 +182,19 @@ def _errors(
     return {pair: {place: count / images[pair] for place, count in counts.items()} for pair, counts in wrong.items()}
 
 
-def _read(context: Context, pairs: Sequence[Pair], sets: CorruptedSets) -> Corrupted:
+def _read(context: Context, pairs: Sequence[CorruptionLevel], sets: CorruptedSets) -> Corrupted:
     for number, pair in enumerate(pairs):
         context.progress(f"corrupted images: {pair[0]}, severity {pair[1]}", number, len(pairs))
         images = context.readable(sets.open(*pair), f"images of {pair[0]}, severity {pair[1]}")
         batches = whole_batches(len(images), context.settings.batch_size)
         labels = torch.from_numpy(np.array(images.labels, np.int64))
-        found = context.embedded(batches, evaluation_load(images, context.data), context.places)
-        for batch, features in zip(batches, found, strict=True):
+        embeddings = context.embedded(batches, evaluation_load(images, context.data), context.places)
+        for batch, features in zip(batches, embeddings, strict=True):
             yield pair, labels[batch[0] : batch[0] + len(batch)], features
 
 
-def _computed(context: Context, pairs: Sequence[Pair]) -> Corrupted:
-    """Some images under all corruptions, then the next, so that each is decoded once."""
+def _computed(context: Context, pairs: Sequence[CorruptionLevel]) -> Corrupted:
+    """A batch of images under all corruptions, then the next batch, so that each image is decoded once."""
     images, size = context.test_images, context.settings.batch_size
     count = len(images)
     labels = torch.from_numpy(np.array(images.labels, np.int64))
@@ -204,22 +204,22 @@ def _computed(context: Context, pairs: Sequence[Pair]) -> Corrupted:
         for start in range(0, count, size)
         for number in range(len(pairs))
     ]
-    found = context.embedded(batches, _corrupted_load(context, images, pairs), context.places)
-    for done, (batch, features) in enumerate(zip(batches, found, strict=True)):
+    embeddings = context.embedded(batches, _corrupted_load(context, images, pairs), context.places)
+    for done, (batch, features) in enumerate(zip(batches, embeddings, strict=True)):
         number, start = divmod(batch.start, count)
         context.progress("batches of corrupted images", done, len(batches))
         yield pairs[number], labels[start : start + len(batch)], features
 
 
 def _corrupted_load(
-    context: Context, images: ImageDataset, pairs: Sequence[Pair]
+    context: Context, images: ImageDataset, pairs: Sequence[CorruptionLevel]
 ) -> Callable[[Batch], NDArray[np.uint8]]:
     count, seed = len(images), context.settings.seed
 
     @lru_cache(maxsize=2 * (context.settings.batch_size // PIECE + 2))
     def clean(piece: int) -> list[NDArray[np.uint8]]:
         numbers = range(piece * PIECE, min((piece + 1) * PIECE, count))
-        images.expect(numbers)
+        images.prefetch(numbers)
         return [_clean_view(context, images, index) for index in numbers]
 
     def load(batch: Batch) -> NDArray[np.uint8]:

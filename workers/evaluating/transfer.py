@@ -1,4 +1,4 @@
-"""The same network on other data sets: what `evaluation.transfer` names, one context for each."""
+"""The same network on other data sets: one context for each set that `evaluation.transfer` names."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.config.data import FOLDERS
-from pipeline.config.evaluation import TransferSet
+from pipeline.config.evaluation import TransferSetConfig
 from pipeline.data.sets.datasets import ImageDataset, Split, open_dataset
 from pipeline.errors import ConfigError, UserError
 from workers.evaluating.context import Context
@@ -44,25 +44,25 @@ def check_transfer(context: Context) -> None:
                 _labelled(data, split)
 
 
-def _sets(context: Context) -> Iterator[tuple[str, Data]]:
-    taken = {context.data_name}
+def _sets(context: Context) -> Iterator[tuple[str, DataConfig]]:
+    names = {context.data_name}
     for number, other in enumerate(context.settings.transfer):
         name = _name(other)
-        if name in taken:
+        if name in names:
             name = f"{name} (transfer {number})"
-        taken.add(name)
-        own = {key: getattr(other, key) for key in ("name", "root", "split", "download")}
-        yield name, context.config.data.model_copy(update=own)
+        names.add(name)
+        settings = {key: getattr(other, key) for key in ("name", "root", "split", "download")}
+        yield name, context.config.data.model_copy(update=settings)
 
 
-def _name(other: TransferSet) -> str:
+def _name(other: TransferSetConfig) -> str:
     """`cifar10`, `emnist/letters`, `image_folder:birds`."""
-    where = f":{Path(other.root).name}" if other.name in (*FOLDERS, "packed") and other.root is not None else ""
-    return other.name + where + ("" if other.split is None else f"/{other.split}")
+    folder = f":{Path(other.root).name}" if other.name in (*FOLDERS, "packed") and other.root is not None else ""
+    return other.name + folder + ("" if other.split is None else f"/{other.split}")
 
 
-def _labelled(data: Data, split: Split) -> ImageDataset:
-    """That very part, unlike `open_labelled`, which looks for one with labels."""
+def _labelled(data: DataConfig, split: Split) -> ImageDataset:
+    """Exactly that part, unlike `open_labelled`, which takes another one if it has no labels."""
     images = open_dataset(data, split)
     if not images.num_classes:
         raise UserError(f"the {split} images of {data.name} have no labels, and a classifier needs them")
@@ -71,7 +71,7 @@ def _labelled(data: Data, split: Split) -> ImageDataset:
 
 @contextmanager
 def _named(number: int, name: str) -> Iterator[None]:
-    """Errors that name a key of `data` name that of the transfer set instead."""
+    """Makes errors that name a key of `data` name the key of the transfer set instead."""
     place = f"evaluation.transfer.{number}"
 
     def renamed(text: str) -> str:

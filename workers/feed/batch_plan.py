@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.config import Config, Data
+from pipeline.config import Config, DataConfig
 from pipeline.data.augment.resolution import view_sizes
 from pipeline.data.augment.view_kinds import sizes_differ, view_kinds
 from pipeline.data.sampler import StepPlan
@@ -47,12 +47,12 @@ class Layout:
 
     @staticmethod
     @lru_cache(maxsize=16)
-    def of(data: Data, num_views: int, epoch: int, rows: int) -> Layout:
+    def of(data: DataConfig, num_views: int, epoch: int, rows: int) -> Layout:
         """Of the batches of `epoch`."""
         return Layout(view_sizes(data, epoch, num_views), rows, sizes_differ(data))
 
     @classmethod
-    def largest(cls, data: Data, num_views: int, rows: int) -> Layout:
+    def largest(cls, data: DataConfig, num_views: int, rows: int) -> Layout:
         """Of the batches of the last epoch, which are the largest."""
         return cls(tuple(kind.size for kind in view_kinds(data, num_views)), rows, sizes_differ(data))
 

@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.config import Config, Data
+from pipeline.config import Config, DataConfig
 from pipeline.data.sets.datasets import ImageDataset, open_dataset
 from pipeline.data.sets.shared import share
 from pipeline.errors import OnwardError, TrainingError
 from workers.control.feed_report import PARTS, FeedMeasures
+from workers.control.start_messages import FeedWorkerStart
 from workers.feed.affinity import allowed_cores, cores_for
 from workers.feed.backpressure import SlotCredits
 from workers.feed.batch_plan import BatchPlan, BatchTask
@@ -170,21 +171,25 @@ class Feed:
             images = self.images if shared is None else open_dataset(data, "train", shared)
             maker = partial(ChunkMaker, data, config.num_views, config.seed, images, self._ring, worker=0)
             return Local(self._batch_plan, self._gate, maker)
-        start = {
-            "data": data.model_dump_json(),
-            "num_views": config.num_views,
-            "seed": config.seed,
-            "ring": self._ring.descriptor,
-            "shared": shared,
-            "slot_bytes": self._batch_plan.slot_bytes,
-            "workers": workers,
-        }
         processes = 1 if config.in_one_process else len(members(config))
         allowed = allowed_cores() if data.affinity else set()
         # The feeds of other replicas may be on this host too.
         cores = cores_for(workers * part[1], processes * config.threads, allowed)[workers * part[0] :][:workers]
-        descriptors = [number for number in (self._ring.descriptor, shared) if number is not None]
-        return Pool(self._batch_plan, self._gate, self._ring, start, descriptors, cores, self.images.name_of)
+        starts = [
+            FeedWorkerStart(
+                data=data.model_dump_json(),
+                num_views=config.num_views,
+                seed=config.seed,
+                ring=self._ring.descriptor,
+                slot_bytes=self._batch_plan.slot_bytes,
+                workers=workers,
+                worker=worker,
+                shared=shared,
+                core=core,
+            )
+            for worker, core in enumerate(cores)
+        ]
+        return Pool(self._batch_plan, self._gate, self._ring, starts, self.images.name_of)
 
     def _take(self, started: float) -> tuple[BatchTask, list[Replacement]] | BaseException:
         seen, since = self._progress(), started
@@ -244,7 +249,7 @@ class Feed:
         return FeedBatch(work.step, work.epoch, work.step == self.total_steps - 1, views, work.samples, labels)
 
 
-def _share(data: Data, images: ImageDataset) -> int | None:
+def _share(data: DataConfig, images: ImageDataset) -> int | None:
     """A descriptor of the data set for others to open it by; None where nobody needs one."""
     if not data.workers and not data.in_memory:
         return None

@@ -11,9 +11,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from pipeline.errors import TrainingError, UserError
+from workers.control.start_messages import FeedWorkerStart
 from workers.feed.backpressure import POLL_SECONDS, SlotCredits
 from workers.feed.batch_plan import BatchPlan, BatchTask, Chunk
 from workers.feed.ring import NOTHING, Ring
@@ -89,9 +90,7 @@ class Pool:
         agenda: what there is to make.
         gate: says when.
         ring: where it goes.
-        start: what every worker needs to know, beside its number and its core.
-        descriptors: that every worker inherits.
-        cores: for each worker, the one that it is kept on, or None.
+        starts: what each worker is started with.
         name_of: an image in words.
     """
 
@@ -100,13 +99,11 @@ class Pool:
         batch_plan: BatchPlan,
         gate: SlotCredits,
         ring: Ring,
-        start: dict[str, Any],
-        descriptors: Sequence[int],
-        cores: Sequence[int | None],
+        starts: Sequence[FeedWorkerStart],
         name_of: Callable[[int], str],
     ) -> None:
         self._batch_plan, self._gate, self._ring = batch_plan, gate, ring
-        self._start, self._descriptors, self._cores, self._name_of = start, descriptors, cores, name_of
+        self._starts, self._name_of = starts, name_of
         self._selector = selectors.DefaultSelector()
         self._workers: list[Worker] = []
         self._waiting: deque[Chunk] = deque()
@@ -139,7 +136,7 @@ class Pool:
             TrainingError: workers die one after the other, or one met an error that is not the data's.
         """
         self._selector.register(self._gate, selectors.EVENT_READ)
-        for number in range(len(self._cores)):
+        for number in range(len(self._starts)):
             self._start_worker(number)
         unbegun = deque(self._batch_plan.steps())
         while unbegun or self._begun:
@@ -160,10 +157,9 @@ class Pool:
                 yield work, sorted(stand_ins, key=lambda stand_in: stand_in.row)
 
     def _start_worker(self, number: int) -> None:
-        start = {**self._start, "worker": number, "core": self._cores[number]}
         self._ring.begin(number, NOTHING)
         try:
-            worker = Worker(number, start, self._descriptors)
+            worker = Worker(self._starts[number])
         except OSError as error:
             raise TrainingError(
                 f"feed worker {number + 1} cannot be started ({error.strerror}). Lower data.workers"
@@ -187,7 +183,7 @@ class Pool:
                     worker.give(self._waiting.popleft())
 
     def _hear(self, worker: Worker) -> None:
-        for word in worker.hear():
+        for word in worker.answers():
             if "failed" in word:
                 raise self._failure(worker, word["failed"], word["bad_input"])
             if "ready" in word:

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.augment.device_photometrics import photometrics_on_device
 from pipeline.data.augment.views import ViewMaker
 from pipeline.data.sets.datasets import ImageDataset
-from pipeline.data.sets.decoding import leave_warnings_to_us
+from pipeline.data.sets.decoding import silence_size_warnings
 from pipeline.data.sets.replacement import replacements
 from pipeline.errors import UserError
 from workers.control.feed_report import PARTS
@@ -58,9 +58,11 @@ class ChunkMaker:
         worker: its number, counted from 0.
     """
 
-    def __init__(self, data: Data, num_views: int, seed: int, images: ImageDataset, ring: Ring, worker: int) -> None:
+    def __init__(
+        self, data: DataConfig, num_views: int, seed: int, images: ImageDataset, ring: Ring, worker: int
+    ) -> None:
         cv2.setNumThreads(0)  # its threads would fight with those that train
-        leave_warnings_to_us()
+        silence_size_warnings()
         self._data, self._num_views, self._seed = data, num_views, seed
         self._images, self._ring, self._worker = images, ring, worker
         here = not photometrics_on_device(data)
@@ -78,7 +80,7 @@ class ChunkMaker:
         layout = Layout.of(self._data, self._num_views, chunk.epoch, chunk.rows)
         views = layout.views(self._ring.slot(chunk.slot))
         stand_ins = []
-        self._images.expect(chunk.samples)
+        self._images.prefetch(chunk.samples)
         for row, index in enumerate(chunk.samples, chunk.first):
             if stopped():
                 raise Stopped

@@ -6,7 +6,6 @@ line, by what was standard output. Pixels never travel: they are written into th
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
@@ -15,17 +14,18 @@ import threading
 import traceback
 from contextlib import suppress
 from dataclasses import astuple
-from typing import Any
 
 import torch
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets.datasets import open_dataset
 from pipeline.errors import OnwardError, UserError
+from workers.control.start_messages import FeedWorkerStart
 from workers.feed.batch_plan import Chunk
 from workers.feed.ring import Ring
 from workers.feed.view_worker import ChunkMaker
 from workers.feed.worker_process import STOP_SIGNALS
+from workers.run.json_lines import read_line, write_line
 
 REQUESTS = 0
 """Standard input."""
@@ -49,34 +49,30 @@ def main() -> int:
 
 
 def _work(answers: int) -> None:
-    requests = os.fdopen(os.dup(REQUESTS), "rb")
     try:
-        maker = _maker(json.loads(requests.readline()))
-        _say(answers, {"ready": True})
+        maker = _maker(FeedWorkerStart.from_message(read_line(REQUESTS)))
+        requests = os.fdopen(os.dup(REQUESTS), "rb")
+        write_line(answers, {"ready": True})
         while chunk := Chunk.read(requests):
-            _say(answers, {"done": [astuple(stand_in) for stand_in in maker.make(chunk)]})
+            write_line(answers, {"done": [astuple(stand_in) for stand_in in maker.make(chunk)]})
     except OnwardError as error:
-        _say(answers, {"failed": str(error), "bad_input": isinstance(error, UserError)})
+        write_line(answers, {"failed": str(error), "bad_input": isinstance(error, UserError)})
     except BrokenPipeError:
         raise
     except Exception as error:
         traceback.print_exc()
-        _say(answers, {"failed": f"{type(error).__name__}: {error}", "bad_input": False})
+        write_line(answers, {"failed": f"{type(error).__name__}: {error}", "bad_input": False})
 
 
-def _maker(start: dict[str, Any]) -> ChunkMaker:
-    if start["core"] is not None:
+def _maker(start: FeedWorkerStart) -> ChunkMaker:
+    if start.core is not None:
         with suppress(OSError):  # taken from the process meanwhile
-            os.sched_setaffinity(0, {start["core"]})
+            os.sched_setaffinity(0, {start.core})
     torch.set_num_threads(1)
-    ring = Ring(start["ring"], start["slot_bytes"], start["workers"])
-    data = Data.model_validate_json(start["data"])
-    images = open_dataset(data, "train", start["shared"])
-    return ChunkMaker(data, start["num_views"], start["seed"], images, ring, start["worker"])
-
-
-def _say(answers: int, word: dict[str, Any]) -> None:
-    os.write(answers, json.dumps(word).encode() + b"\n")
+    ring = Ring(start.ring, start.slot_bytes, start.workers)
+    data = DataConfig.model_validate_json(start.data)
+    images = open_dataset(data, "train", start.shared)
+    return ChunkMaker(data, start.num_views, start.seed, images, ring, worker=start.worker)
 
 
 def _end_with_parent() -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from workers.control.start_messages import FeedWorkerStart
 from workers.feed.batch_plan import Chunk
 from workers.run.environment import interpreter, process_environment
+from workers.run.json_lines import LineReader, write_line
 from workers.run.signals import WARNINGS
 
 CLOSE_SECONDS = 5.0
@@ -25,13 +26,11 @@ class Worker:
     """`workers.feed.worker_main`, started.
 
     Args:
-        number: counted from 0.
-        start: what it needs to know.
-        descriptors: that it inherits.
+        start: what it is started with; it inherits the descriptors that are named there.
     """
 
-    def __init__(self, number: int, start: dict[str, Any], descriptors: Sequence[int]) -> None:
-        self.number = number
+    def __init__(self, start: FeedWorkerStart) -> None:
+        self.number = start.worker
         self.ready = False
         """Whether it has started and may be given something; until then the others take over."""
         self.ended = False
@@ -42,15 +41,15 @@ class Worker:
                 interpreter("workers.feed.worker_main"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                pass_fds=descriptors,
+                pass_fds=[number for number in (start.ring, start.shared) if number is not None],
                 env=process_environment(threads=1),
             )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._requests, self._answers = self.process.stdin, self.process.stdout
-        os.set_blocking(self._answers.fileno(), False)
-        self._heard = b""
-        self._tell(json.dumps(start).encode() + b"\n")
+        self._reader = LineReader(self._answers.fileno())
+        with suppress(OSError):  # it has gone, which its answers will show
+            write_line(self._requests.fileno(), start.to_message())
 
     def fileno(self) -> int:
         """Readable when it says something or has ended."""
@@ -59,18 +58,14 @@ class Worker:
     def give(self, chunk: Chunk) -> None:
         """Have it make `chunk`."""
         self.outstanding.append(chunk)
-        self._tell(chunk.to_bytes())
+        with suppress(OSError):  # it has gone, which its answers will show
+            os.write(self._requests.fileno(), chunk.to_bytes())
 
-    def hear(self) -> list[dict[str, Any]]:
-        """What it has said since; sets `ended` if nothing can follow."""
-        try:
-            while piece := os.read(self.fileno(), 65536):
-                self._heard += piece
-            self.ended = True
-        except BlockingIOError:
-            pass
-        *lines, self._heard = self._heard.split(b"\n")
-        return [json.loads(line) for line in lines]
+    def answers(self) -> list[dict[str, Any]]:
+        """What it has answered since the last call; sets `ended` if nothing can follow."""
+        answers = self._reader.read()
+        self.ended = self._reader.closed
+        return answers
 
     def hang_up(self) -> None:
         """Have it end at once, whatever it is doing."""
@@ -89,10 +84,6 @@ class Worker:
             code = -signal.SIGKILL if self.process.returncode is None else self.process.returncode
         self._answers.close()
         return code
-
-    def _tell(self, words: bytes) -> None:
-        with suppress(OSError):  # it has gone, which its answers will show
-            os.write(self._requests.fileno(), words)
 
 
 @contextmanager

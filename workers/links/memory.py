@@ -12,15 +12,15 @@ import fcntl
 import functools
 import mmap
 import os
-import tempfile
 from collections.abc import Iterator
 from math import prod
 
 import torch
 from torch import Tensor
 
-from pipeline.data.sets.memory import left_to_groups
+from pipeline.data.sets.memory import bytes_left_in_cgroups
 from pipeline.errors import TrainingError
+from pipeline.ordinary_files import open_unnamed_file
 from workers.links.messages import TensorSpec
 
 SEALS = getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_GROW", 0) | getattr(fcntl, "F_SEAL_SEAL", 0)
@@ -98,9 +98,9 @@ def nameless_file(label: str, size: int) -> int:
         OSError: there is not that much memory.
     """
     # The kernel would try, and kill whoever stands in its way.
-    if size > min([os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE, *left_to_groups()]):
+    if size > min([os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE, *bytes_left_in_cgroups()]):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-    descriptor = _open_nameless(label)
+    descriptor = open_unnamed_file(label)
     try:
         os.ftruncate(descriptor, size)
         if hasattr(os, "posix_fallocate"):
@@ -132,7 +132,7 @@ def _can_seal() -> bool:
     if not SEALS:
         return False
     try:
-        descriptor = _open_nameless("onward-trial")
+        descriptor = open_unnamed_file("onward-trial")
     except OSError:
         return False
     try:
@@ -147,10 +147,3 @@ def _can_seal() -> bool:
 def whole_pages(nbytes: int) -> int:
     """`nbytes` rounded up to whole pages."""
     return -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-
-
-def _open_nameless(label: str) -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create(label, os.MFD_CLOEXEC | getattr(os, "MFD_ALLOW_SEALING", 0))
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroupGloo, Store, Work  # type: ignore[attr-defined]
 
+from pipeline.errors import reason_of
 from workers.links.listening import closed_afterwards
 
 SENDER, RECEIVER = 0, 1
@@ -231,4 +232,4 @@ def _connection_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise ConnectionError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+        raise ConnectionError(reason_of(error)) from None

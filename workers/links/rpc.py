@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.futures import Future
 
+from pipeline.errors import reason_of
 from workers.links.base import LinkAddress, LinkClosed, LinkTimeout, Receiver, Sender, seconds, worker_name
 from workers.links.handshake import compare_hellos, hello_bytes
 from workers.links.messages import Header, Message, TensorSpec
@@ -240,5 +241,5 @@ def _exchange_hello(address: LinkAddress, ours: bytes, timeout: float) -> bytes:
         return answer
     if error is None:
         raise LinkTimeout(f"{address}: {address.receiver} did not open its end within {seconds(timeout)}")
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    raise LinkClosed(f"{address}: {address.receiver} cannot be reached while the link is being opened ({reason})")
+    opening = f"{address}: {address.receiver} cannot be reached while the link is being opened"
+    raise LinkClosed(f"{opening} ({reason_of(error)})")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from torch.distributed import rpc
 
-from pipeline.errors import TrainingError
+from pipeline.errors import TrainingError, reason_of
 from workers.links.base import LinkTimeout, seconds, worker_name
 
 HANDLER_THREADS = 4
@@ -54,7 +54,7 @@ def start_agent(name: str, rank: int, world_size: int, init_method: str, timeout
     if not finished or "timeout" in str(error).lower() or "timed out" in str(error).lower():
         raise LinkTimeout(f"{what} within {seconds(timeout)}: not all of them have started") from None
     if error is not None:
-        raise TrainingError(f"{what}: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None
+        raise TrainingError(f"{what}: {reason_of(error)}") from None
 
 
 def stop_agent(graceful: bool, timeout: float) -> bool:

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, reason_of
 from workers.links.base import LinkAddress, LinkTimeout, seconds
 
 STORE_SECONDS = 30.0
@@ -62,7 +62,7 @@ class LinkStore:
             yield
         except RuntimeError as error:
             gone = f"{self._address}: the store at {self._address.store} does not answer"
-            raise LinkTimeout(f"{gone} ({str(error).splitlines()[0]})") from None
+            raise LinkTimeout(f"{gone} ({reason_of(error)})") from None
 
 
 def _open(address: LinkAddress) -> Store:
@@ -77,7 +77,7 @@ def _open(address: LinkAddress) -> Store:
             store = TCPStore(host.strip("[]"), int(port), is_master=False, wait_for_workers=False, timeout=limit)
         except RuntimeError as error:  # DistNetworkError
             what = f"{address}: the store at {address.store} did not answer within {seconds(STORE_SECONDS)}"
-            raise LinkTimeout(f"{what} ({str(error).splitlines()[0]})") from None
+            raise LinkTimeout(f"{what} ({reason_of(error)})") from None
     else:
         raise UserError(
             f"{address}: the two processes of a p2p link meet at a store, and '{address.store}' names none. "

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.config.observing import Trace
+from pipeline.config.observing import TraceConfig
 from pipeline.errors import UserError
 from workers.observing.trace_part import COORDINATOR_UNIT, Count, PartHeader, Slice, lines_of, new_part
 from workers.run.files import RunDir
@@ -106,7 +106,7 @@ class PartTracer:
         UserError: the file cannot be made.
     """
 
-    def __init__(self, settings: Trace, run: RunDir, header: PartHeader) -> None:
+    def __init__(self, settings: TraceConfig, run: RunDir, header: PartHeader) -> None:
         self._settings, self._room, self._left_out = settings, settings.max_events, 0
         self._step: int | None = None
         self._events: list[Slice | Count] = []
@@ -194,7 +194,7 @@ class PartTracer:
                 self._file.close()
 
 
-def trace_of_member(settings: Trace, run: RunDir, member: TrainingProcess) -> Tracer:
+def trace_of_member(settings: TraceConfig, run: RunDir, member: TrainingProcess) -> Tracer:
     """The tracer of a training process; raises as `PartTracer`."""
     if not settings.enabled:
         return NO_TRACE
@@ -202,14 +202,14 @@ def trace_of_member(settings: Trace, run: RunDir, member: TrainingProcess) -> Tr
     return PartTracer(settings, run, header)
 
 
-def trace_of_coordinator(settings: Trace, run: RunDir) -> Tracer:
+def trace_of_coordinator(settings: TraceConfig, run: RunDir) -> Tracer:
     """The tracer of who sends the batches; raises as `PartTracer`."""
     if not settings.enabled:
         return NO_TRACE
     return PartTracer(settings, run, PartHeader.of_this_process(COORDINATOR, COORDINATOR_UNIT, ()))
 
 
-def trace_of_serial(settings: Trace, run: RunDir, stages: int) -> Tracer:
+def trace_of_serial(settings: TraceConfig, run: RunDir, stages: int) -> Tracer:
     """The tracer of a run in one process; raises as `PartTracer`."""
     if not settings.enabled:
         return NO_TRACE

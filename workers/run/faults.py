@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipeline.config.faults import Fault
+from pipeline.config.faults import FaultConfig
 from pipeline.ordinary_files import make_folder, open_to_write, read_whole
 from workers.run.files import RunDir, write_parts
 
@@ -31,7 +31,7 @@ class Faults:
         replica: of this process.
     """
 
-    def __init__(self, faults: Sequence[Fault], run: RunDir, stages: Sequence[int], replica: int) -> None:
+    def __init__(self, faults: Sequence[FaultConfig], run: RunDir, stages: Sequence[int], replica: int) -> None:
         self._run = run
         self._mine = [(n, f) for n, f in enumerate(faults) if f.stage in stages and f.replica == replica]
 
@@ -70,23 +70,23 @@ class Faults:
         return True
 
 
-def _kill(fault: Fault) -> None:
+def _kill(fault: FaultConfig) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _raise(fault: Fault) -> None:
+def _raise(fault: FaultConfig) -> None:
     raise InjectedFault("the configuration asked for it (faults)")
 
 
-def _hang(fault: Fault) -> None:
+def _hang(fault: FaultConfig) -> None:
     while True:
         time.sleep(3600)
 
 
-def _slow(fault: Fault) -> None:
+def _slow(fault: FaultConfig) -> None:
     ends = time.monotonic() + fault.seconds
     while (left := ends - time.monotonic()) > 0 and not (fault.until and os.path.exists(fault.until)):
         time.sleep(min(left, PAUSE_SECONDS) if fault.until else left)
 
 
-_ACTIONS: dict[str, Callable[[Fault], None]] = {"kill": _kill, "raise": _raise, "hang": _hang, "slow": _slow}
+_ACTIONS: dict[str, Callable[[FaultConfig], None]] = {"kill": _kill, "raise": _raise, "hang": _hang, "slow": _slow}

@@ -6,7 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Sequence
 
-from pipeline.config.run import Snapshots
+from pipeline.config.run import SnapshotsConfig
 from workers.run.files import RunDir, step_numbers, write_json
 from workers.snapshots.manifest import MANIFEST, Manifest, StageFile
 from workers.snapshots.writer import SnapshotPart
@@ -25,7 +25,7 @@ class SnapshotCommitter:
 
     def __init__(
         self,
-        config: Snapshots,
+        config: SnapshotsConfig,
         run: RunDir,
         say: Callable[[str], None],
         start_step: int = 0,

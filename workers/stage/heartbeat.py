@@ -15,8 +15,8 @@ from typing import Any, Self
 from pipeline.errors import TrainingError
 from workers.control.channel import ControlClient, ControlClosed
 from workers.control.failures import Interrupted
-from workers.coordinator.health import Slept
 from workers.run.signals import PARENT_GONE, WAKE, signal_name
+from workers.run.suspension import SuspensionDetector
 from workers.stage.worker import Activity
 
 POLL_SECONDS = 1.0
@@ -142,9 +142,9 @@ class ControlListener:
         os._exit(1)
 
     def _beat(self) -> None:
-        slept = Slept(2 * self._beat_seconds + 1.0)
+        suspension = SuspensionDetector(2 * self._beat_seconds + 1.0)
         while not self._over.wait(self._beat_seconds):
-            stood, since = slept.seconds(), self._activity.since
+            stood, since = suspension.seconds(), self._activity.since
             if stood and since is not None:  # it may also have begun only now
                 since = self._activity.since = min(since + stood, time.monotonic())
             computing = None if since is None else time.monotonic() - since

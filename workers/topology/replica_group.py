@@ -17,8 +17,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
-from pipeline.errors import TrainingError
-from pipeline.plugins import first_line
+from pipeline.errors import TrainingError, first_line
 from pipeline.replicas import SOLO, ReplicaGroup
 from workers.links.listening import closed_afterwards
 

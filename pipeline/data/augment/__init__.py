@@ -1,26 +1,22 @@
-"""The views of an image: what is drawn for each, and the operations on pixels.
+"""The augmented views of an image: the random parameters of each, and the operations on pixels.
 
-- `batch_operations.py`: `operations.py` for whole batches, on any device: what is done to colours, an amount for
-  every image of its own
-- `blurring.py`: blur of bytes with kernels of whole 256ths, which OpenCV computes in integers: half the time of its
-  own Gaussian
+- `batch_operations.py`: the colour operations and the blur for whole batches, on any device, with an amount per image
+- `blurring.py`: blur of bytes with kernels in units of 1/256, which OpenCV computes in integers, twice as fast as its
+  Gaussian blur
 - `device_photometrics.py`: jitter, grayscale, blur, solarisation and noise on the device of the first stage
   (`data.augment_on: device`)
-- `evaluation_view.py`: the view of an image that is evaluated on: nothing random, resized and cut out at the centre
-- `fast_operations.py`: what is done to the pixels of one view, fast: the operations of `operations.py` on bytes, by
-  OpenCV and PyTorch
-- `hue.py`: turning the hue of bytes: of large images without going to HSV and back, which takes twice as long and
-  rounds twice
-- `keyed_draws.py`: random bits that depend on a key and on nothing else: not on the process, the order or the past
-- `normalize.py`: pixels to network input, on the device of the first stage, so that bytes travel and not floats
-- `parameters.py`: the released two-view augmentation, drawn per sample from a key, and the third view that a loss may
-  ask for
-- `pil_operations.py`: what is done to the pixels of one view, given its parameters, with PIL (`augment_backend:
-  pil`): nothing is random
-- `resizing.py`: bicubic resizing of crops as PIL does it, with antialiasing, but on bytes and into memory that is
-  there already
-- `resolution.py`: how large the views of an epoch are: a pure function of the epoch, so that a run can start at any
-  step
-- `view_kinds.py`: what makes each view of an image: its size and an augmentation of its own
-- `views.py`: the views of an image, from its pixels to the bytes that travel: what is drawn for each view, applied
+- `evaluation_view.py`: the view for evaluation: deterministic, resized and cropped at the centre
+- `fast_operations.py`: the operations on the pixels of one view, fast, on bytes, with OpenCV and PyTorch
+  (`augment_backend: fast`)
+- `hue.py`: turns the hue of images of bytes; large ones without HSV, which takes twice as long and rounds twice
+- `keyed_draws.py`: random numbers from a key, independent of the process, the order and earlier draws
+- `normalize.py`: pixels to network input, on the device of the first stage, so that bytes are sent and not floats
+- `parameters.py`: the random parameters of each view, drawn from a key: the released two-view augmentation, and the
+  negative patch
+- `pil_operations.py`: the operations on the pixels of one view, given its parameters, with PIL (`augment_backend:
+  pil`)
+- `resizing.py`: bicubic resizing of crops as PIL does it, with antialiasing, on bytes and into existing memory
+- `resolution.py`: the sizes of the views, as a pure function of the epoch, so that a run can start at any step
+- `view_kinds.py`: the size and the augmentation settings of each view of an image
+- `views.py`: makes the views of an image: draws the parameters of each and applies them
 """

@@ -1,13 +1,12 @@
-"""`operations.py` for whole batches, on any device: what is done to colours, an amount for every image of its own.
+"""The colour operations and the blur for whole batches, on any device, with an amount per image.
 
-PIL's operations to the bit, but for a value in some ten thousand that is one level away after a turn of the hue or a
-blur with a kernel: the same factors, whole levels after each of them. No image depends on those beside it.
-All functions take and give whole levels as float32, `[n, 3, H, W]`.
+The results are bit-identical to those of `pil_operations.py`, except that one value in some ten thousand is one level
+away after a hue turn or a blur with a kernel. No image depends on the others of its batch. All functions take and
+return whole levels as float32, `[n, 3, H, W]`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,28 +15,29 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.data.augment.pil_operations import WHITE, Blur, kernel_side
+from pipeline.data.augment.blurring import extended_box
+from pipeline.data.augment.pil_operations import LUMA, WHITE, Blur, kernel_side
 
-LUMA = (19595.0, 38470.0, 7471.0)
-"""PIL's weights of red, green and blue in a gray level (ITU-R 601-2), in units of 1 / 65536."""
+PIL_LUMA = tuple(float(round(weight * 2**16)) for weight in LUMA)
+"""PIL's weights, in whole units of 1 / 65536."""
 
 Operation = Callable[[Tensor, Tensor], Tensor]
-"""Takes levels `[n, 3, H, W]` and amounts `[n, 1, 1, 1]`; gives levels of the same shape."""
+"""Takes levels `[n, 3, H, W]` and amounts `[n, 1, 1, 1]`; returns levels of the same shape."""
 Job = tuple[Operation, list[int], list[float]]
-"""An operation, the images of a batch that it is for, and their amounts (empty for an operation without)."""
+"""An operation, the rows of a batch that it applies to, and their amounts (empty if it takes none)."""
 
 
 def run(jobs: Sequence[Job], levels: Tensor) -> None:
-    """Do `jobs` to the images of `levels`, in place and in order; what they need reaches the device in one go."""
+    """Apply `jobs` to `levels`, in place and in order; all rows and amounts are copied to the device at once."""
     jobs = [job for job in jobs if job[1]]
     if not jobs:
         return
     rows = torch.tensor([row for _, chosen, _ in jobs for row in chosen]).to(levels.device)
-    amounts = torch.tensor([a for _, chosen, given in jobs for a in given or [0.0] * len(chosen)]).to(levels.device)
+    amounts = torch.tensor([a for _, chosen, factors in jobs for a in factors or [0.0] * len(chosen)]).to(levels.device)
     start = 0
     for operation, chosen, _ in jobs:
-        here = slice(start, start + len(chosen))
-        levels[rows[here]] = operation(levels[rows[here]], amounts[here].view(-1, 1, 1, 1))
+        part = slice(start, start + len(chosen))
+        levels[rows[part]] = operation(levels[rows[part]], amounts[part].view(-1, 1, 1, 1))
         start += len(chosen)
 
 
@@ -61,7 +61,7 @@ def saturation(levels: Tensor, factor: Tensor) -> Tensor:
 
 
 def hue(levels: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue by `turn` of 256 levels, in PIL's HSV: forth, added modulo 256, and back."""
+    """Turn the hue by `turn` of 256 levels: to PIL's HSV, add modulo 256, and back."""
     angle, purity, value = _hsv(levels)
     purity, sector = purity / WHITE, ((angle + turn[:, 0]) % 256) * (6 / WHITE)
     channels = []
@@ -78,24 +78,27 @@ def gray(levels: Tensor, _: Tensor) -> Tensor:
 
 
 def solarize(levels: Tensor, _: Tensor) -> Tensor:
-    """Invert what is 128 or more."""
+    """Invert the levels from 128 on."""
     return torch.minimum(levels, WHITE - levels)
 
 
 def blur(levels: Tensor, blurs: Sequence[Blur | None]) -> None:
-    """Blur in place, along rows and then columns; `blurs` has one an image, None for none."""
+    """Blur in place, along rows and then columns; `blurs` has one entry per image, None for no blur."""
     for boxes in (True, False):
         chosen = [(i, b) for i, b in enumerate(blurs) if b is not None and (b.kernel is None) == boxes]
         if not chosen:
             continue
-        kernels = [_box(b.sigma) if b.kernel is None else _gaussian(b, levels.shape[-1]) for _, b in chosen]
+        kernels = [
+            _normalized(extended_box(b.sigma)) if b.kernel is None else _gaussian(b, levels.shape[-1])
+            for _, b in chosen
+        ]
         reach = max(len(kernel) for kernel in kernels) // 2
         centred = np.stack([np.pad(kernel, reach - len(kernel) // 2) for kernel in kernels])
         weights = torch.from_numpy(centred.astype(np.float32)).to(levels.device)
         rows = torch.tensor([i for i, _ in chosen]).to(levels.device)
         blurred = levels[rows]
         for axis in (3, 2):
-            if boxes:  # whole levels after each of the three, as PIL has them; the border is extended anew
+            if boxes:  # as in PIL: rounded to whole levels after each pass, and the border extended anew
                 for _ in range(3):
                     blurred = _convolve(blurred, weights, axis, "replicate").add_(0.5).floor_()
             else:
@@ -104,18 +107,18 @@ def blur(levels: Tensor, blurs: Sequence[Blur | None]) -> None:
 
 
 def _blend(base: Tensor | float, levels: Tensor, factor: Tensor) -> Tensor:
-    """PIL's `Image.blend`, which cuts the fraction off."""
+    """PIL's `Image.blend`, which truncates to whole levels."""
     return ((levels - base) * factor + base).clamp_(0, WHITE).floor_()
 
 
 def _luma(levels: Tensor) -> Tensor:
     """Gray levels `[n, 1, H, W]` as PIL converts to mode L; all sums are whole numbers that a float32 holds."""
-    red, green, blue = (levels[:, c : c + 1] * weight for c, weight in enumerate(LUMA))
+    red, green, blue = (levels[:, c : c + 1] * weight for c, weight in enumerate(PIL_LUMA))
     return red.add_(green).add_(blue).add_(2**15).mul_(2.0**-16).floor_()
 
 
 def _hsv(levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hue, saturation and value, `[n, H, W]` in 256 levels; single and double precision where PIL has them."""
+    """Hue, saturation and value, `[n, H, W]` in 256 levels; in single and double precision as in PIL."""
     value = levels.amax(1)
     span = value - levels.amin(1)
     divisor = span.clamp(min=1)
@@ -129,24 +132,15 @@ def _gaussian(blur: Blur, size: int) -> NDArray[np.float64]:
     assert blur.kernel is not None
     reach = kernel_side(blur.kernel, size) // 2
     weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * blur.sigma**2))
+    return _normalized(weights)
+
+
+def _normalized(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(weights / weights.sum())
 
 
-def _box(sigma: float) -> NDArray[np.float64]:
-    """What PIL blurs with three times: a box whose ends weigh less, with a third of the Gaussian's variance.
-
-    Gwosdek et al., "Theoretical foundations of Gaussian convolution by extended box filtering", SSVM 2011, equations
-    (7), (11) and (14).
-    """
-    variance = sigma**2 / 3
-    inner = int((math.sqrt(12 * variance + 1) - 1) / 2)
-    end = (2 * inner + 1) * (inner * (inner + 1) - 3 * variance) / (6 * (variance - (inner + 1) ** 2))
-    box = np.array([end, *[1.0] * (2 * inner + 1), end])
-    return np.asarray(box / box.sum())
-
-
 def _convolve(levels: Tensor, weights: Tensor, axis: int, border: str) -> Tensor:
-    """Along one axis, with the symmetric kernel `weights[i]` for image i; sums in a fixed order, pair by pair."""
+    """Convolve along one axis, with the symmetric kernel `weights[i]` for image i; sums pairs in a fixed order."""
     reach, size = weights.shape[1] // 2, levels.shape[axis]
     padded = F.pad(levels, (reach, reach, 0, 0) if axis == 3 else (0, 0, reach, reach), mode=border)
     taps = weights[:, :, None, None, None]

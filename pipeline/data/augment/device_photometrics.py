@@ -1,8 +1,8 @@
 """Jitter, grayscale, blur, solarisation and noise on the device of the first stage (`data.augment_on: device`).
 
-The feed then only crops and flips. The rest is done here to whole batches, with the very parameters that the feed's
-workers would draw: a pure function of (seed, epoch, image, view), so that the numbers of the images are all it takes.
-Images with the same operation at the same place of their order are computed together.
+The data loader then only crops and flips. The rest is applied here to whole batches, with the same parameters that
+the data loader's workers would draw: they are a pure function of (seed, epoch, image, view), so the indices of the
+images suffice. Images with the same operation at the same position of their order are computed together.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.augment import batch_operations as batch
 from pipeline.data.augment.batch_operations import Job
 from pipeline.data.augment.keyed_draws import Purpose, keyed_normals
@@ -26,22 +26,22 @@ from pipeline.data.augment.view_kinds import view_kinds
 from pipeline.data.packing import is_packed, pack, unpack
 
 CHUNK_BYTES = 32 * 2**20
-"""Of images as floats that are worked on at a time; what is needed beside them is a few times as much."""
+"""Bytes of float images that are processed at a time; temporary memory is a few times as much."""
 ANY_SIZE = (1, 1)
-"""Of the image that a crop is drawn from; the crop has been made, and nothing else that is drawn depends on it."""
+"""Stands for the image's size when parameters are drawn: the crop is made already, and no other draw depends on it."""
 
 
-def photometrics_on_device(data: Data) -> bool:
-    """Whether everything after crop and flip is left to the device of the first stage.
+def photometrics_on_device(data: DataConfig) -> bool:
+    """Whether everything after crop and flip runs on the device of the first stage.
 
-    `auto` never leaves it there: on a CPU it would take the time of the very stage that all others wait for, and that
-    it pays on a GPU has not been measured.
+    `auto` never does: on a CPU it would slow down the stage that all others wait for, and no gain on a GPU has been
+    measured.
     """
     return data.augment_on == "device"
 
 
 class Photometrics:
-    """Finishes views that the feed has cropped and flipped.
+    """Applies all but crop and flip to views that the data loader has cropped and flipped.
 
     Args:
         data: the views and their augmentation.
@@ -49,7 +49,7 @@ class Photometrics:
         seed: of the run.
     """
 
-    def __init__(self, data: Data, num_views: int, seed: int) -> None:
+    def __init__(self, data: DataConfig, num_views: int, seed: int) -> None:
         self._data, self._kinds, self._seed = data, view_kinds(data, num_views), seed
 
     def __call__(self, views: Tensor, epoch: int, samples: NDArray[np.int64]) -> Tensor:
@@ -57,15 +57,15 @@ class Photometrics:
 
         Args:
             views: uint8 `[V, B, S, S, 3]`, or packed `[1, B, total]` (`pipeline.data.packing`) of the sizes that views
-                have in this epoch; on any device. They are not changed.
+                have in this epoch; on any device; not modified.
             epoch: counted from 0.
-            samples: numbers of the images in the data set, `[B]`.
+            samples: indices of the images in the data set, `[B]`.
 
         Returns:
-            uint8 of the same shape on the same device. Each view depends on its own pixels and key alone, to the bit.
+            uint8 of the same shape on the same device. Each view depends only on its own pixels and key.
 
         Raises:
-            ValueError: another shape or dtype, or another number of samples than images.
+            ValueError: wrong shape or dtype, or not one sample index per image.
         """
         shape, numbers, count = list(views.shape), samples.tolist(), len(self._kinds)
         fits = len(shape) == 3 or (len(shape) == 5 and shape[0] == count and shape[2:] == [shape[2], shape[2], 3])
@@ -101,9 +101,9 @@ class Photometrics:
         return levels.permute(0, 2, 3, 1)
 
     def _noise(self, levels: Tensor, std: float, epoch: int, view: int, numbers: Sequence[int]) -> Tensor | None:
-        """Noise in levels, drawn where the workers draw it: on the CPU.
+        """Noise in levels, drawn on the CPU as the workers do.
 
-        An image of one channel has the same noise in all three; a crop that is gray all over is taken for one.
+        A grayscale image gets the same noise in all channels; it is detected by equal channels everywhere in the crop.
         """
         if std == 0.0:
             return None
@@ -117,7 +117,7 @@ class Photometrics:
 
 
 def _colors(drawn: Sequence[ViewParameters]) -> list[Job]:
-    """Jitter, the four operations at each place of the order in turn, then grayscale."""
+    """The jobs of jitter, for each position of the order and each operation, then of grayscale."""
     kinds = (
         (BRIGHTNESS, batch.brightness),
         (CONTRAST, batch.contrast),
@@ -127,15 +127,17 @@ def _colors(drawn: Sequence[ViewParameters]) -> list[Job]:
     jobs: list[Job] = []
     for place in range(4):
         for kind, operation in kinds:
-            here = [(i, _amount(p, kind)) for i, p in enumerate(drawn) if p.jitter and p.jitter.order[place] == kind]
-            changed = [(i, amount) for i, amount in here if amount is not None]
+            at_place = [
+                (i, _amount(p, kind)) for i, p in enumerate(drawn) if p.jitter and p.jitter.order[place] == kind
+            ]
+            changed = [(i, amount) for i, amount in at_place if amount is not None]
             jobs.append((operation, [i for i, _ in changed], [amount for _, amount in changed]))
     jobs.append((batch.gray, [i for i, p in enumerate(drawn) if p.gray], []))
     return jobs
 
 
 def _amount(parameters: ViewParameters, kind: int) -> float | None:
-    """Factor of one operation of the jitter, or by how many of 256 levels hue turns; None if it changes nothing."""
+    """The factor of one jitter operation, or the hue turn in 256 levels; None if it changes nothing."""
     jitter = parameters.jitter
     assert jitter is not None
     if kind == HUE:  # a hue that is switched off must not go through HSV, which rounds

@@ -1,4 +1,4 @@
-"""The view of an image that is evaluated on: nothing random, resized and cut out at the centre."""
+"""The view for evaluation: deterministic, resized and cropped at the centre."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def evaluation_view(
     interpolation: Literal["bilinear", "bicubic"] = "bilinear",
     backend: Literal["fast", "pil"] = "pil",
 ) -> NDArray[np.uint8]:
-    """The view that is evaluated on.
+    """The view for evaluation.
 
-    An image that has the size already stays as it is; any other is resized until its short side is
-    256/224 of `size`, and its centre is cut out: bilinearly, as the released `evaluate.py` does, or
+    An image that already has this size is not resized. Any other is resized so that its short side is
+    256/224 of `size`, and cropped at the centre: bilinearly, as the released `evaluate.py` does, or
     bicubically, as the BYOL reproduction's `dataset.py` does.
 
     Args:
         image: mode L or RGB.
         size: side of the view, in pixels.
         interpolation: how to resize.
-        backend: PIL, to the bit as released, or PyTorch's kernel for bytes, within a level of it.
+        backend: PIL, bit-identical to the released code, or PyTorch's kernel for bytes, within a level of it.
 
     Returns:
         uint8 `[size, size, 3]`, contiguous.

@@ -1,10 +1,10 @@
-"""What is done to the pixels of one view, fast: the operations of `operations.py` on bytes, by OpenCV and PyTorch.
+"""The operations on the pixels of one view, fast, on bytes, with OpenCV and PyTorch (`augment_backend: fast`).
 
-Same order, same factors, whole levels after every operation; but no copy is made that can be avoided, and all memory
-is used again. The results are within about a level of PIL's (configs/data.md has the table).
+Order, factors and rounding to whole levels are those of `pil_operations.py`; copies are avoided and memory is reused.
+The results are within about a level of PIL's (configs/data.md has the table).
 
-A gray image is resized and kept as three equal channels, less what leaves gray as it is: OpenCV's filters round a half
-up or down depending on where in memory a pixel lies, so one channel might end up a level away from three.
+A gray image is processed as three equal channels, without the operations that do not change gray: OpenCV's filters
+round a half up or down depending on a pixel's memory address, so one channel might end up a level away from three.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pipeline.data.augment.pil_operations import (
     BRIGHTNESS,
     CONTRAST,
     HUE,
+    LUMA,
     SATURATION,
     WHITE,
     Jitter,
@@ -30,16 +31,14 @@ from pipeline.data.augment.resizing import Resizer, channels_first
 
 Bytes = NDArray[np.uint8]
 
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in a gray level (ITU-R BT.601)."""
 SMALL = 64
-"""Pixels a side, below which a copy of a view costs less than a tensor over its memory."""
+"""Side in pixels below which copying a view costs less than making a tensor over its memory."""
 CUT = -0.498
-"""Makes rounding to the nearest level what PIL does: cutting the fraction off. Not -0.5: a whole level must stay."""
+"""Added before rounding to the nearest level, so that it truncates as PIL does. Not -0.5: whole levels must stay."""
 
 
 class Scratch:
-    """The memory for views of one size.
+    """Temporary memory for views of one size.
 
     Args:
         size: side in pixels.
@@ -53,7 +52,7 @@ class Scratch:
 
 
 class FastOperations:
-    """Makes views; keeps the memory that this takes, so have one a thread."""
+    """Makes views; keeps its temporary memory, so use one object per thread."""
 
     def __init__(self) -> None:
         self._resize = Resizer()
@@ -74,14 +73,14 @@ class FastOperations:
             parameters: of the view.
             noise: `[S, S, 1]` or `[S, S, 3]`, in units of the range from black to white.
             out: uint8 `[S, S, 3]`, any strides.
-            lap: told what is done.
+            lap: called with the name of each part when it is done.
         """
         p, size = parameters, len(out)
         scratch = self._scratch.get(size) or self._scratch.setdefault(size, Scratch(size))
         image: Bytes = scratch.color
         spare: Bytes = scratch.other_color
         resized = scratch.resized
-        if size >= SMALL and out.flags.c_contiguous:  # what can be done in its last place is
+        if size >= SMALL and out.flags.c_contiguous:  # work in the output itself where possible
             image, resized = out, channels_first(out)
         self._resize(pixels[p.top : p.top + p.height, p.left : p.left + p.width], resized)
         lap("crop")
@@ -110,7 +109,7 @@ class FastOperations:
 
 
 def _jitter(image: Bytes, jitter: Jitter, scratch: Scratch, colored: bool) -> None:
-    """In place; factors that change nothing are left out, as `operations.py` does."""
+    """Jitter in place; factors that change nothing are skipped, as in `pil_operations.py`."""
     for operation in jitter.order:
         if operation == BRIGHTNESS and jitter.brightness != 1.0:
             _scale(image, jitter.brightness, 0.0)
@@ -121,13 +120,13 @@ def _jitter(image: Bytes, jitter: Jitter, scratch: Scratch, colored: bool) -> No
             cv2.cvtColor(scratch.gray, cv2.COLOR_GRAY2RGB, dst=scratch.other_color)
             cv2.addWeighted(image, jitter.saturation, scratch.other_color, 1.0 - jitter.saturation, CUT, dst=image)
         elif operation == HUE and colored and jitter.hue != 0.0:
-            # PIL's hue has 255 levels a circle and cuts their fraction off, half a level on average.
+            # PIL quantises hue to 1/255 of the circle and truncates, by half a step on average.
             scratch.turn_hue(image, (int(jitter.hue * WHITE) - 0.5) / WHITE)
 
 
 def _scale(image: Bytes, factor: float, offset: float) -> None:
     """factor * image + offset, in place."""
-    if offset >= 0.0:  # faster, but it would take the absolute value of what is below zero
+    if offset >= 0.0:  # faster, but takes the absolute value of negative results
         cv2.convertScaleAbs(image, dst=image, alpha=factor, beta=offset + CUT)
     else:
         cv2.addWeighted(image, factor, image, 0.0, offset + CUT, dst=image)

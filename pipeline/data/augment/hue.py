@@ -1,4 +1,4 @@
-"""Turning the hue of bytes: of large images without going to HSV and back, which takes twice as long and rounds twice.
+"""Turns the hue of images of bytes; large ones without HSV, which takes twice as long and rounds twice.
 
 On the hexagon of hues, a channel is at the largest level for two of the six sectors, at the smallest for two, and
 rises or falls on a straight line between (Smith, "Color gamut transform pairs", SIGGRAPH 1978). Turning the hue by
@@ -11,7 +11,7 @@ at most one, times the range of the three channels, which is from LOW to HIGH. T
 - X rises by max(0, LOW + D - Y), up to HIGH at most: nothing, unless the hue lies before X, where the third is HIGH;
 - X falls by max(0, Y - (HIGH - D)), down to LOW at most: nothing, if the hue lies there.
 
-These are twenty calls of OpenCV and numpy. Images so small that the calls are what takes the time go through HSV.
+These are twenty calls of OpenCV and numpy. Small images, where the calls themselves take the time, go through HSV.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SMALL = 64
 
 
 class HueTurn(Protocol):
-    """Turns the hue of images of one size; keeps the memory that this takes, so have one a thread."""
+    """Turns the hue of images of one size; keeps its temporary memory, so use one object per thread."""
 
     def __call__(self, image: NDArray[np.uint8], turn: float) -> None:
         """Turn the hue of `image`, uint8 `[S, S, 3]`, in place.
@@ -44,12 +44,12 @@ class HueTurn(Protocol):
 
 
 def hue_turn(size: int) -> HueTurn:
-    """The faster way for images of `size` x `size` pixels."""
+    """The faster implementation for images of `size` x `size` pixels."""
     return HsvTurn(size) if size < SMALL else PlanesTurn(size)
 
 
 class HsvTurn:
-    """Through HSV, where hue has 256 levels, and back.
+    """Converts to HSV, where hue has 256 levels, and back.
 
     Args:
         size: side of the images, in pixels.
@@ -61,7 +61,7 @@ class HsvTurn:
         self._hue[..., 0] = 1
 
     def __call__(self, image: NDArray[np.uint8], turn: float) -> None:
-        """As `HueTurn` says, to the nearest of 256 levels."""
+        """See `HueTurn`; the turn is rounded to 1/256 of the circle."""
         cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL, dst=self._hsv)
         # numpy adds modulo 256; to all bytes, since every third alone would take longer than both conversions.
         np.multiply(self._hue, np.uint8(round(turn * HSV_LEVELS) % HSV_LEVELS), out=self._move)
@@ -70,7 +70,7 @@ class HsvTurn:
 
 
 class PlanesTurn:
-    """By differences, minima and maxima of the three channels.
+    """Uses differences, minima and maxima of the three channels.
 
     Args:
         size: side of the images, in pixels.
@@ -83,7 +83,7 @@ class PlanesTurn:
         self._rise, self._fall, self._room = (np.empty((3, size, size), np.uint8) for _ in range(3))
 
     def __call__(self, image: NDArray[np.uint8], turn: float) -> None:
-        """As `HueTurn` says, to one level."""
+        """See `HueTurn`; exact to one level."""
         sectors = (turn * SECTORS + SECTORS / 2) % SECTORS - SECTORS / 2
         # A third of the circle, two sectors, is the channels exchanged.
         exchanged = round(sectors / 2)
@@ -98,7 +98,7 @@ class PlanesTurn:
         cv2.split(image, planes[exchanged:] + planes[:exchanged])
 
     def _turn(self, sectors: float) -> None:
-        """Turn what lies in the planes by -1 to 1 sectors."""
+        """Turn the image in the planes by -1 to 1 sectors."""
         levels, low, high, move, edge = self._levels, self._low, self._high, self._move, self._edge
         rise, fall, room = self._rise, self._fall, self._room
         levels[0], levels[4] = levels[3], levels[1]
@@ -111,7 +111,7 @@ class PlanesTurn:
         np.subtract(high, move, out=edge)
         np.subtract(np.maximum(there, edge, out=fall), edge, out=fall)
         np.minimum(fall, np.subtract(here, low, out=room), out=fall)
-        cv2.add(_flat(here), _flat(rise), dst=_flat(rise))  # 255 where it is more
+        cv2.add(_flat(here), _flat(rise), dst=_flat(rise))  # saturates at 255
         np.minimum(rise, high, out=rise)
         np.subtract(rise, fall, out=here)
 

@@ -1,7 +1,7 @@
-"""Pixels to network input, on the device of the first stage, so that bytes travel and not floats.
+"""Pixels to network input, on the device of the first stage, so that bytes are sent and not floats.
 
-Computes to the bit what torchvision's `ToTensor` followed by `Normalize` computes on the CPU. Bytes have their channels
-last, where crops are made; networks read them first.
+The result is bit-identical to torchvision's `ToTensor` followed by `Normalize` on the CPU. Bytes have their channels
+last, as crops are made; networks read channels first.
 """
 
 from __future__ import annotations

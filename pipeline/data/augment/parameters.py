@@ -1,9 +1,9 @@
-"""The released two-view augmentation, drawn per sample from a key, and the third view that a loss may ask for.
+"""The random parameters of each view, drawn from a key: the released two-view augmentation, and the negative patch.
 
-What is drawn (here) is apart from what is applied (`operations.py`, `fast.py`): the parameters of a view are a
-pure function of (seed, epoch, image, view), and every view consumes the same numbers whatever is
-switched on, so that changing one probability leaves all other draws as they were. The noise on the
-pixels has a stream of its own, keyed alike.
+Parameters are drawn here and applied in `pil_operations.py` and `fast_operations.py`. The parameters of a view
+are a pure function of (seed, epoch, image, view). Every view draws the same number of random numbers whatever is
+switched on, so that changing one probability leaves all other draws unchanged. The noise on the pixels has its
+own stream with the same key.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from itertools import permutations
 
-from pipeline.config import Augment
+from pipeline.config import AugmentConfig
 from pipeline.data.augment.keyed_draws import Purpose, keyed_uniforms
 from pipeline.data.augment.pil_operations import Blur, Jitter, ViewParameters
 
@@ -22,11 +22,11 @@ BOX_DRAWS = 2 * CROP_TRIES + 2
 DRAWS = BOX_DRAWS + 12
 ORDERS = tuple(permutations(range(4)))
 PATCH = 2
-"""The view that is the negative patch in a run that has one; it compares two views then, 0 and 1."""
+"""Index of the view that is the negative patch, in a run that has one; such a run compares views 0 and 1."""
 
 
 def draw_parameters(
-    config: Augment, image_size: tuple[int, int], seed: int, epoch: int, index: int, view: int
+    config: AugmentConfig, image_size: tuple[int, int], seed: int, epoch: int, index: int, view: int
 ) -> ViewParameters:
     """Draw the parameters of one view.
 
@@ -36,11 +36,11 @@ def draw_parameters(
         seed: of the run.
         epoch: counted from 0.
         index: of the image in the data set.
-        view: counted from 0; of a pair in `config`, view 0 has the first, all others the second.
+        view: counted from 0; view 0 takes the first value of each pair in `config`, all others the second.
     """
     draws = keyed_uniforms(seed, Purpose.VIEW, (view, index, epoch), DRAWS)
     which = min(view, 1)
-    # A draw for something new goes to the end, or every run there has been would change.
+    # New draws go to the end, or the views of all existing runs would change.
     flip, jitter, brightness, contrast, saturation, hue, order, gray, blur, sigma, solarize, crop = draws[BOX_DRAWS:]
     return ViewParameters(
         *(_draw_box(config.crop_scale, image_size, draws) if crop < config.crop_p[which] else (0, 0, *image_size)),
@@ -90,5 +90,5 @@ def _factor(draw: float, strength: float) -> float:
     return _between(draw, max(0.0, 1.0 - strength), 1.0 + strength)
 
 
-def _blur(config: Augment, draw: float) -> Blur:
+def _blur(config: AugmentConfig, draw: float) -> Blur:
     return Blur(_between(draw, *config.blur_sigma), config.blur_kernel if config.blur_kind == "kernel" else None)

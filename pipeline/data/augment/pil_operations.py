@@ -1,11 +1,11 @@
-"""What is done to the pixels of one view, given its parameters, with PIL (`augment_backend: pil`): nothing is random.
+"""The operations on the pixels of one view, given its parameters, with PIL (`augment_backend: pil`).
 
 The operations are those of `Transform` in https://github.com/facebookresearch/barlowtwins (main.py),
 in its order: random resized crop (bicubic), flip, colour jitter, grayscale, Gaussian blur,
-solarisation; then the noise on the pixels, which is ours.
+solarisation; then noise on the pixels, which the released code does not have.
 
-A gray image stays in one channel until the end. That is exact: saturation, hue and grayscale leave
-gray pixels as they are, and all other operations treat the channels alike.
+A gray image stays in one channel until the end. That is exact: saturation, hue and grayscale do not
+change gray pixels, and all other operations treat the channels alike.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from PIL import Image, ImageChops, ImageFilter
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 WHITE = 255
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in a gray level (ITU-R BT.601)."""
 Lap = Callable[[str], None]
-"""Told the name of each part of the work (`crop`, `jitter`, `blur`, `other`) when it is done."""
+"""Called with the name of each part of the work (`crop`, `jitter`, `blur`, `other`) when it is done."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Blur:
 
 @dataclass(frozen=True)
 class ViewParameters:
-    """Everything that makes one view but the noise itself; pixels, counted from the top left corner."""
+    """All parameters of one view; the crop is in pixels, counted from the top left corner."""
 
     top: int
     left: int
@@ -62,7 +64,7 @@ class ViewParameters:
 
 
 class PilOperations:
-    """Makes views with PIL, to the bit those of the released code."""
+    """Makes views with PIL, bit-identical to those of the released code."""
 
     def __call__(
         self,
@@ -79,7 +81,7 @@ class PilOperations:
             parameters: of the view.
             noise: `[S, S, 1]` or `[S, S, 3]`, in units of the range from black to white.
             out: uint8 `[S, S, 3]`, any strides.
-            lap: told what is done.
+            lap: called with the name of each part when it is done.
         """
         view = np.asarray(apply(Image.fromarray(pixels), parameters, len(out), lap))
         if view.ndim == 2:
@@ -89,10 +91,10 @@ class PilOperations:
 
 
 def apply(image: Image.Image, parameters: ViewParameters, size: int, lap: Lap = lambda _: None) -> Image.Image:
-    """Make one view of `image` (mode L or RGB), all but its noise; `lap` is told of the parts as they are done.
+    """Make one view of `image` (mode L or RGB) without its noise; `lap` is called after each part.
 
     Returns:
-        `size` x `size` pixels, mode L if it ended up gray, else RGB.
+        `size` x `size` pixels, mode L if the view is gray, else RGB.
     """
     p = parameters
     # The crop comes first and alone: resizing with a box would let pixels outside of the crop in at its border.
@@ -115,14 +117,14 @@ def apply(image: Image.Image, parameters: ViewParameters, size: int, lap: Lap = 
 
 
 def add_noise(pixels: NDArray[np.uint8], noise: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Add noise to `pixels`, round to whole levels and cut off at black and white.
+    """Add noise to `pixels`, round to whole levels and clip at black and white.
 
     Args:
         pixels: of a view, `[H, W, 3]`, or `[H, W, 1]` if it is gray.
         noise: `[H, W, 3]` or `[H, W, 1]`, in units of the range from black to white.
 
     Returns:
-        The wider of the two shapes: a gray view with noise of every channel's own has three channels.
+        The wider of the two shapes: a gray view with a different noise per channel has three channels.
     """
     noisy: NDArray[np.float64] = np.clip(np.rint(pixels + WHITE * noise), 0, WHITE)
     return noisy.astype(np.uint8)
@@ -138,7 +140,7 @@ def kernel_side(share: float, size: int) -> int:
 
 
 def _jitter(image: Image.Image, jitter: Jitter) -> Image.Image:
-    """What torchvision's `ColorJitter` does to PIL images; factors that change nothing are left out, as there."""
+    """torchvision's `ColorJitter` for PIL images; factors that change nothing are skipped, as there."""
     colored = image.mode != "L"
     for operation in jitter.order:
         if operation == BRIGHTNESS and jitter.brightness != 1.0:
@@ -148,7 +150,7 @@ def _jitter(image: Image.Image, jitter: Jitter) -> Image.Image:
         elif operation == SATURATION and colored and jitter.saturation != 1.0:
             image = Image.blend(image.convert("L").convert("RGB"), image, jitter.saturation)
         elif operation == HUE and colored and jitter.hue != 0.0:
-            # Going to HSV and back rounds, so a hue that is switched off (0) must not go there.
+            # The way to HSV and back rounds, so a hue of 0 must skip it.
             hsv = image.convert("HSV")
             shift = Image.new("HSV", image.size, (int(jitter.hue * 255) % 256, 0, 0))
             image = ImageChops.add_modulo(hsv, shift).convert("RGB")
@@ -164,11 +166,11 @@ def _contrast(image: Image.Image, factor: float) -> Image.Image:
 
 
 def blurred(image: Image.Image, blur: Blur) -> Image.Image:
-    """PIL's blur, or one with a sampled Gaussian cut off at the side of the kernel, the border mirrored (101)."""
+    """PIL's blur, or a convolution with a sampled Gaussian of the kernel's side and a mirrored border (101)."""
     if blur.kernel is None:
         return image.filter(ImageFilter.GaussianBlur(blur.sigma))
     side = kernel_side(blur.kernel, image.width)
-    # In floats: OpenCV rounds the kernel of 8-bit images to 1/256, which is up to three levels away from the truth.
+    # In floats: OpenCV rounds the kernel for 8-bit images to 1/256, which causes errors of up to three levels.
     pixels = np.asarray(image, np.float32)
     blurred = cv2.GaussianBlur(pixels, (side, side), blur.sigma, borderType=cv2.BORDER_REFLECT_101)
     return Image.fromarray(np.rint(blurred).clip(0, WHITE).astype(np.uint8))

@@ -1,8 +1,8 @@
-"""Bicubic resizing of crops as PIL does it, with antialiasing, but on bytes and into memory that is there already.
+"""Bicubic resizing of crops as PIL does it, with antialiasing, on bytes and into existing memory.
 
-PyTorch's kernel for 8-bit images that lie with their channels last weighs in 16-bit integers, as Pillow-SIMD does, and
-stays within a level of PIL. Its variant that writes into a given tensor is not public: it is used only after it
-has shown, once a process, that it gives what the public function gives.
+PyTorch's kernel for 8-bit channels-last images uses 16-bit integer weights, as Pillow-SIMD does, and stays within a
+level of PIL. Its variant that writes into a given tensor is not public: it is used only after a check, once per
+process, that it returns the same bits as the public function.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Resize = Callable[[Tensor, Tensor], None]
 
 
 class Resizer:
-    """Resizes rectangles of images; keeps the memory that this takes, so have one a thread."""
+    """Resizes crops of images; keeps its temporary memory, so use one object per thread."""
 
     def __init__(self) -> None:
         self._pixels = np.empty(0, np.uint8)
@@ -32,10 +32,10 @@ class Resizer:
         self._resize = fastest_resize()
 
     def __call__(self, crop: NDArray[np.uint8], out: Tensor) -> None:
-        """Resize a crop; what lies around it in the memory that it is a part of does not bleed in.
+        """Resize a crop; the pixels around it in the image have no influence.
 
         Args:
-            crop: uint8 `[H, W]` or `[H, W, 3]`, whose pixels lie one after the other along each row.
+            crop: uint8 `[H, W]` or `[H, W, 3]`, whose rows are contiguous.
             out: uint8 `[1, 3, S, S]` over contiguous `[S, S, 3]` (`channels_first`).
         """
         height, width = crop.shape[:2]
@@ -46,7 +46,7 @@ class Resizer:
         pixels = self._pixels[:length].reshape(height, width, 3)
         if crop.ndim == 3:
             np.copyto(pixels, crop)
-        else:  # PyTorch would unpack one channel into four
+        else:  # PyTorch would expand one channel to four
             cv2.cvtColor(crop, cv2.COLOR_GRAY2RGB, dst=pixels)
         self._resize(self._tensor.as_strided((1, 3, height, width), (length, 1, width * 3, 3)), out)
 
@@ -58,7 +58,7 @@ def channels_first(image: NDArray[np.uint8]) -> Tensor:
 
 @cache
 def fastest_resize() -> Resize:
-    """The kernel that writes in place if this PyTorch has it and it gives the bits of the public function."""
+    """The kernel that writes in place, if this PyTorch has it and it returns the bits of the public function."""
     return _in_place if _agrees(_in_place) else _public
 
 
@@ -71,16 +71,20 @@ def _public(source: Tensor, out: Tensor) -> None:
 
 
 def _agrees(resize: Resize) -> bool:
-    """Whether `resize` gives the public function's bits, when it makes an image smaller, larger and longer."""
+    """Whether `resize` returns the public function's bits for a smaller, a larger and a wider image."""
     levels = np.arange(3 * 41 * 29, dtype=np.uint32) * np.uint32(2654435761) >> np.uint32(24)
     image = levels.astype(np.uint8).reshape(41, 29, 3)
     for height, width in ((16, 16), (64, 64), (20, 40)):
-        found, expected = (np.zeros((height, width, 3), np.uint8) for _ in range(2))
+        resized, expected = (np.zeros((height, width, 3), np.uint8) for _ in range(2))
         _public(channels_first(image), channels_first(expected))
         try:
-            resize(channels_first(image), channels_first(found))
-        except (AttributeError, RuntimeError, TypeError):  # gone, or called otherwise, in this version of PyTorch
+            resize(channels_first(image), channels_first(resized))
+        except (
+            AttributeError,
+            RuntimeError,
+            TypeError,
+        ):  # missing, or with another signature, in this version of PyTorch
             return False
-        if not np.array_equal(found, expected):
+        if not np.array_equal(resized, expected):
             return False
     return True

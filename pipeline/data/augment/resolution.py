@@ -1,26 +1,26 @@
-"""How large the views of an epoch are: a pure function of the epoch, so that a run can start at any step."""
+"""The sizes of the views, as a pure function of the epoch, so that a run can start at any step."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.augment.view_kinds import view_kinds
 
 COARSE_STEP, FINE_STEP = 32, 4
-"""Pixels; a network halves its maps five times, so that steps of 32 keep every map whole."""
+"""Pixels; a network halves its maps five times, so steps of 32 divide evenly at every map."""
 FINE_BELOW = 64
-"""Pixels of `data.image_size` below which the step is the fine one."""
+"""Value of `data.image_size` in pixels below which the fine step is used."""
 SMALLEST = 8
-"""Pixels of the smallest view that the configuration takes."""
+"""Side in pixels of the smallest view that the configuration allows."""
 
 
-def resolution(data: Data, epoch: int) -> int:
+def resolution(data: DataConfig, epoch: int) -> int:
     """Side in pixels of the largest views in `epoch`, counted from 0: `data.image_size` unless it grows.
 
     `progressive.start_size` up to `start_epoch`, `data.image_size` from `end_epoch` on, a straight line between them,
     rounded to the nearest multiple of 32 (of 4 where `data.image_size` is below 64; halves to the even one), as
-    `get_resolution` of FFCV's `rn50_example` does; never outside of the two.
+    `get_resolution` of FFCV's `rn50_example` does; always between the two.
     """
     growth = data.progressive
     if growth is None or epoch >= growth.end_epoch:
@@ -32,7 +32,7 @@ def resolution(data: Data, epoch: int) -> int:
     return min(max(_rounded(data, exact), growth.start_size), data.image_size)
 
 
-def view_sizes(data: Data, epoch: int, num_views: int | None = None) -> tuple[int, ...]:
+def view_sizes(data: DataConfig, epoch: int, num_views: int | None = None) -> tuple[int, ...]:
     """Side in pixels of every view in `epoch`, in the order of `view_kinds(data, num_views)`.
 
     While the resolution grows, views that are smaller than `data.image_size` shrink by the same factor, rounded alike,
@@ -48,15 +48,15 @@ def view_sizes(data: Data, epoch: int, num_views: int | None = None) -> tuple[in
     )
 
 
-def all_view_sizes(data: Data) -> tuple[int, ...]:
+def all_view_sizes(data: DataConfig) -> tuple[int, ...]:
     """Every side in pixels that a view of the run ever has, ascending."""
     first, end = (0, 0) if data.progressive is None else (data.progressive.start_epoch, data.progressive.end_epoch)
     return tuple(sorted({size for epoch in range(first, end + 1) for size in view_sizes(data, epoch)}))
 
 
-def _step(data: Data) -> int:
+def _step(data: DataConfig) -> int:
     return FINE_STEP if data.image_size < FINE_BELOW else COARSE_STEP
 
 
-def _rounded(data: Data, size: Fraction) -> int:
+def _rounded(data: DataConfig, size: Fraction) -> int:
     return round(size / _step(data)) * _step(data)

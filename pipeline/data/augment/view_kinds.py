@@ -1,6 +1,6 @@
-"""What makes each view of an image: its size and an augmentation of its own.
+"""The size and the augmentation settings of each view of an image.
 
-Who draws, makes, packs or compares views asks here; nobody else looks into `data.views`.
+All code that draws, makes, packs or compares views calls `view_kinds`; no other code reads `data.views`.
 """
 
 from __future__ import annotations
@@ -8,27 +8,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pipeline.config import Augment, Data
-from pipeline.config.data import Crops
+from pipeline.config import AugmentConfig, DataConfig
+from pipeline.config.data import CropsConfig
 
 NEVER = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class ViewKind:
-    """One view.
+    """The settings of one view.
 
     Args:
-        size: side in pixels, at the end of training where it grows (`pipeline.data.augment.resolution.view_sizes`).
-        augment: its settings; both numbers of every pair are this view's.
+        size: side in pixels; where it grows (`pipeline.data.augment.resolution`), the side at the end of training.
+        augment: its augmentation; both numbers of every pair are this view's.
     """
 
     size: int
-    augment: Augment
+    augment: AugmentConfig
 
 
 @lru_cache(maxsize=16)
-def view_kinds(data: Data, num_views: int | None = None) -> tuple[ViewKind, ...]:
+def view_kinds(data: DataConfig, num_views: int | None = None) -> tuple[ViewKind, ...]:
     """The views of every image, in order: the two of `data.augment`, or those of `data.views`.
 
     The first of a pair in `data.augment` is for view 1, the second for all others.
@@ -36,12 +36,12 @@ def view_kinds(data: Data, num_views: int | None = None) -> tuple[ViewKind, ...]
     Args:
         data: the section of the configuration.
         num_views: of the run (`Config.num_views`); one more than there are views to compare adds the negative patch,
-            which is cropped by `augment.patch_scale` and nothing else. Without it if not given.
+            which is cropped by `augment.patch_scale` and nothing else. None leaves the patch out.
 
     Raises:
         ValueError: `num_views` is neither the number of views to compare nor one more.
     """
-    groups = data.views or (Crops(count=2),)
+    groups = data.views or (CropsConfig(count=2),)
     each = [group for group in groups for _ in range(group.count)]
     kinds = tuple(_kind(data, group, number) for number, group in enumerate(each))
     if num_views in (None, len(kinds)):
@@ -51,13 +51,13 @@ def view_kinds(data: Data, num_views: int | None = None) -> tuple[ViewKind, ...]
     return (*kinds, ViewKind(data.image_size, patch_augment(data.augment)))
 
 
-def sizes_differ(data: Data) -> bool:
-    """Whether an image has views of several sizes; they then travel packed (`pipeline.data.packing`), at every step."""
+def sizes_differ(data: DataConfig) -> bool:
+    """Whether an image has views of several sizes, which are then sent packed (`pipeline.data.packing`)."""
     return len({kind.size for kind in view_kinds(data)}) > 1
 
 
-def patch_augment(common: Augment) -> Augment:
-    """The settings of the negative patch, in a run that augments as `common` says."""
+def patch_augment(common: AugmentConfig) -> AugmentConfig:
+    """The settings of the negative patch, derived from `common`."""
     return common.model_copy(
         update={
             "crop_p": (1.0, 1.0),
@@ -72,11 +72,11 @@ def patch_augment(common: Augment) -> Augment:
     )
 
 
-def _kind(data: Data, group: Crops, number: int) -> ViewKind:
+def _kind(data: DataConfig, group: CropsConfig, number: int) -> ViewKind:
     common, at = data.augment, min(number, 1)
 
-    def both(own: float | None, pair: tuple[float, float]) -> tuple[float, float]:
-        value = pair[at] if own is None else own
+    def both(override: float | None, pair: tuple[float, float]) -> tuple[float, float]:
+        value = pair[at] if override is None else override
         return value, value
 
     augment = common.model_copy(

@@ -1,6 +1,6 @@
-"""The views of an image, from its pixels to the bytes that travel: what is drawn for each view, applied.
+"""Makes the views of an image: draws the parameters of each and applies them.
 
-A view is a function of (seed, epoch, image, view) and the pixels of the image, whatever was made before it, by whom.
+A view is a pure function of (seed, epoch, image, view) and the pixels of the image.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.augment.fast_operations import FastOperations
 from pipeline.data.augment.keyed_draws import Purpose, keyed_normals
 from pipeline.data.augment.parameters import draw_parameters
@@ -19,18 +19,18 @@ from pipeline.data.augment.pil_operations import PilOperations, ViewParameters
 from pipeline.data.augment.view_kinds import view_kinds
 
 PARTS = ("crop", "jitter", "blur", "other")
-"""Of the time that a view takes: crop and resize; jitter and grayscale; blur; drawing and all else."""
+"""Parts into which the time of a view is split: crop and resize; jitter and grayscale; blur; all else."""
 
 
 class ViewMaker:
-    """Makes the views of images; keeps the memory that this takes, so have one a thread.
+    """Makes the views of images; keeps its temporary memory, so use one object per thread.
 
     Args:
         data: augmentation settings and backend.
         num_views: of the run (`Config.num_views`); the negative patch, where there is one, is the last.
         seed: of the run.
-        photometrics: without, views are cropped and flipped and nothing else; the first stage does the rest.
-        clock: gives seconds; without one, no time is measured.
+        photometrics: False only crops and flips the views; the first stage applies the rest.
+        clock: returns seconds; by default no time is measured.
 
     Attributes:
         seconds: spent so far, by part (`PARTS`).
@@ -38,7 +38,7 @@ class ViewMaker:
 
     def __init__(
         self,
-        data: Data,
+        data: DataConfig,
         num_views: int,
         seed: int,
         *,
@@ -61,7 +61,7 @@ class ViewMaker:
             out: for each view uint8 `[S, S, 3]`, which is written to; its shape says how large the view is.
 
         Raises:
-            ValueError: the number of arrays in `out` is not that of the views.
+            ValueError: `out` does not have one array per view.
         """
         self._since = self._clock()
         height, width = pixels.shape[:2]
@@ -75,13 +75,15 @@ class ViewMaker:
             self._lap("other")
             self._operations(pixels, drawn, noise, target, self._lap)
 
-    def _normals(self, size: int, dimensions: int, where: tuple[int, int, int]) -> NDArray[np.float64]:
-        """`[S, S, 3]`, independent per channel; of a gray image one for all channels, so that it stays gray.
+    def _normals(self, size: int, dimensions: int, counter: tuple[int, int, int]) -> NDArray[np.float64]:
+        """Noise `[S, S, 3]`, independent per channel; `[S, S, 1]` for a gray image, so that it stays gray.
 
-        A view that grayscale made of a colour image has three.
+        A view of a colour image that grayscale was applied to still gets three channels of noise.
         """
         shape = (1 if dimensions == 2 else 3, size, size)
-        return keyed_normals(self._seed, Purpose.PIXEL_NOISE, where, math.prod(shape)).reshape(shape).transpose(1, 2, 0)
+        return (
+            keyed_normals(self._seed, Purpose.PIXEL_NOISE, counter, math.prod(shape)).reshape(shape).transpose(1, 2, 0)
+        )
 
     def _lap(self, part: str) -> None:
         now = self._clock()

@@ -5,23 +5,19 @@
 - `decoding.py`: encoded images to pixels: JPEG by libjpeg-turbo without the detour through PIL, everything else by
   PIL
 - `files.py`: the files of a data set: a million names in a few arrays, read whole, one read each
-- `folder_walk.py`: what lies below a folder: image files in an order that stays, and what is left out, which is
-  always named
-- `headers.py`: what the header of every image file says: its height and width, and whether it is an image at all
+- `folder_walk.py`: lists the image files below a folder in a stable order, and names everything that it skips
+- `headers.py`: reads the header of every image file: height and width, or why it is no image
 - `idx.py`: IDX, the file format of the MNIST family: a strict reader, so that a broken file is never trained on
 - `image_folder.py`: a folder of class folders of image files: what torchvision's `ImageFolder` reads, without torch
-- `index.py`: what a data set consists of, small enough to be kept with a run: so that a run is not continued on other
-  data
-- `jpeg_header.py`: what the first bytes of a JPEG file say: size, components, Exif. Faster than opening it as an
-  image
-- `memory.py`: how much memory there is, before much of it is taken: what does not fit would end in a killed process
-- `mnist_family.py`: MNIST and the data sets that come in its format: where their files lie, and what they are called
+- `index.py`: a compact description of a data set, kept with a run so that it is never resumed on other data
+- `jpeg_header.py`: parses the first bytes of a JPEG file: size, components, Exif; faster than opening it as an image
+- `memory.py`: how much memory is available, checked before a large allocation, which might get the process killed
+- `mnist_family.py`: MNIST and the data sets in its format: the folders and names of their files
 - `pack_writer.py`: writes a packed copy of a data set, shard by shard; `packed.py` reads it
 - `packed.py`: reads a packed copy of a data set: images made small once, in a few large files instead of a million
-- `replacement.py`: which image stands in for one that cannot be decoded (`data.on_error: skip`)
-- `shared.py`: a data set in a nameless block of memory that worker processes inherit: names, labels and, if asked,
-  all files
-- `torchvision_sets.py`: data sets that torchvision reads: which of its classes, with which arguments, and what it
-  finds
-- `unreadable.py`: which files of a data set are no images that can be decoded, all of them, and not only the first
+- `replacement.py`: chooses the image that replaces one that cannot be decoded (`data.on_error: skip`)
+- `shared.py`: a data set in an unnamed block of shared memory that worker processes inherit: names, labels and, on
+  request, all files
+- `torchvision_sets.py`: data sets that torchvision reads: its classes, their arguments, and how the result is read
+- `unreadable.py`: finds all files of a data set that cannot be decoded, not only the first
 """

@@ -14,8 +14,8 @@ class ArrayImages:
 
     Args:
         array: uint8, `[N, H, W]` gray or `[N, H, W, 3]`; any strides.
-        labels: `[N]`; -1 where nothing is known, and then no image counts as labelled.
-        num_classes: how many classes there are.
+        labels: `[N]`; -1 for unlabelled images; with one of these, the whole data set counts as unlabelled.
+        num_classes: number of classes.
         name: `NAME/SPLIT`.
     """
 
@@ -30,8 +30,8 @@ class ArrayImages:
         """`[H, W]` or `[H, W, 3]`, contiguous; not to be written to."""
         return np.ascontiguousarray(self.array[index])
 
-    def expect(self, indices: Sequence[int]) -> None:
-        """Nothing needs to be read ahead."""
+    def prefetch(self, indices: Sequence[int]) -> None:
+        """Does nothing: the array is in memory."""
 
     def image(self, index: int) -> Image.Image:
         """The image, mode L or RGB."""

@@ -1,8 +1,8 @@
 """Encoded images to pixels: JPEG by libjpeg-turbo without the detour through PIL, everything else by PIL.
 
-simplejpeg (or OpenCV, where simplejpeg is not installed) gives the bits that PIL gives. Both are only asked
-about whole files of the common kinds; whatever is odd goes to PIL, which so decides alone what is damaged.
-Images come out upright: the Exif orientation has been applied.
+simplejpeg (or OpenCV, where simplejpeg is not installed) returns the same bits as PIL. Both decode only complete
+files of the common kinds; every other file goes to PIL, which alone decides what is damaged. Images are upright:
+the Exif orientation has been applied.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.data.sets.jpeg_header import MAGIC, SIDEWAYS, JpegHeader, orientation_of, read_header
-from pipeline.errors import UserError
+from pipeline.errors import UserError, reason_of
 
 MAX_PIXELS = 178_956_970
 """Images of more pixels are refused: a small file that announces them can fill the memory. PIL's limit."""
 TOO_LARGE = f"it announces more than {MAX_PIXELS} pixels, as files made to fill the memory do"
 REPLACE = ". Replace or remove the file"
-"""What a sentence about a file that cannot be decoded ends with."""
+"""The remedy at the end of a message about a file that cannot be decoded."""
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
-"""What the extensions of `walk.EXTENSIONS` stand for, as PIL calls it; PGM is one of PPM's."""
+"""PIL's names for the formats of `folder_walk.EXTENSIONS`; PGM is part of PPM."""
 END_OF_IMAGE = b"\xff\xd9"
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-"""What ends the compressed data: a byte 0xff that is neither stuffed nor a restart marker."""
+"""The marker that ends the compressed data: a byte 0xff that is neither stuffed nor a restart marker."""
 _GRAY = ("L", "1", "LA", "La")
 _simplejpeg: Any = import_module("simplejpeg") if find_spec("simplejpeg") else None
 
@@ -42,16 +42,16 @@ def decode(data: bytes | memoryview, name: str) -> NDArray[np.uint8]:
 
     Args:
         data: all bytes of the file.
-        name: what to call it in a message: its path.
+        name: its name in messages: the path.
 
     Returns:
         Contiguous pixels, upright: `[H, W]` of a gray image, `[H, W, 3]` (RGB) of any other.
 
     Raises:
-        UserError: naming `name`: it is empty, cut short, damaged, no image, or has too many pixels.
+        UserError: the file is empty, truncated, damaged, no image, or has too many pixels; the message has `name`.
     """
     if len(data) == 0:
-        raise undecodable(name, "the file is empty")
+        raise decode_error(name, "the file is empty")
     if data[:3] == MAGIC:
         header = read_header(data)
         pixels = None if header is None else _decode_jpeg(data, header)
@@ -63,19 +63,19 @@ def decode(data: bytes | memoryview, name: str) -> NDArray[np.uint8]:
 def open_image(file: BinaryIO) -> Image.Image:
     """Read the header of an image of one of `FORMATS`; raises what PIL raises.
 
-    PIL knows forty formats more and goes by the content, not by the name: it would hand PostScript that is called
-    `.jpg` to Ghostscript, which runs programs.
+    PIL supports forty more formats and goes by the content, not by the name: it would pass PostScript in a file named
+    `.jpg` to Ghostscript, which can run programs.
     """
     return Image.open(file, formats=FORMATS)
 
 
-def leave_warnings_to_us() -> None:
-    """Have PIL not warn, in this process, of images with half as many pixels as are refused here."""
+def silence_size_warnings() -> None:
+    """Silence PIL's warnings, in this process, about images with half as many pixels as are refused here."""
     warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
 
 
-def undecodable(name: str, reason: object) -> UserError:
-    """The error for a file that is no image that can be trained on."""
+def decode_error(name: str, reason: object) -> UserError:
+    """The error for a file that cannot be decoded."""
     return UserError(f"image '{name}' cannot be decoded ({reason}){REPLACE}")
 
 
@@ -93,7 +93,7 @@ def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def _decode_jpeg(data: bytes | memoryview, header: JpegHeader) -> NDArray[np.uint8] | None:
-    """Pixels as stored; None for whatever PIL should look at: odd kinds, huge ones, and all that may be damaged."""
+    """Pixels as stored; None for files that PIL must decode: unusual kinds, huge ones, and all that may be damaged."""
     if header.components not in (1, 3) or header.bits != 8 or not 0 < header.height * header.width <= MAX_PIXELS:
         return None
     gray = header.components == 1
@@ -111,18 +111,18 @@ def _with_simplejpeg(data: bytes | memoryview, gray: bool) -> NDArray[np.uint8] 
 
 def _with_opencv(data: bytes | memoryview, header: JpegHeader, gray: bool) -> NDArray[np.uint8] | None:
     end = _MARKER.search(data, header.scan)
-    if end is None or end[0] != END_OF_IMAGE:  # OpenCV fills up what is missing or broken, and says nothing
+    if end is None or end[0] != END_OF_IMAGE:  # OpenCV fills in what is missing or broken, without an error
         return None
     import cv2
 
     kind = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR
     try:
-        found = cv2.imdecode(np.frombuffer(data, np.uint8), kind | cv2.IMREAD_IGNORE_ORIENTATION)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), kind | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None
-    if found is None:
+    if decoded is None:
         return None
-    pixels = found if gray else cv2.cvtColor(found, cv2.COLOR_BGR2RGB, dst=found)
+    pixels = decoded if gray else cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)
     return np.asarray(pixels, dtype=np.uint8)
 
 
@@ -135,11 +135,11 @@ def _decode_with_pil(data: bytes | memoryview, name: str) -> NDArray[np.uint8]:
             pixels = _to_bytes(image)
             return upright(np.ascontiguousarray(pixels), orientation_of(image))
     except UnidentifiedImageError:
-        raise undecodable(name, "not an image that can be read") from None
+        raise decode_error(name, "not an image that can be read") from None
     except Image.DecompressionBombError:
-        raise undecodable(name, TOO_LARGE) from None
+        raise decode_error(name, TOO_LARGE) from None
     except Exception as error:  # PIL's decoders raise whatever a damaged file leads them to
-        raise undecodable(name, str(error) or type(error).__name__) from None
+        raise decode_error(name, reason_of(error)) from None
 
 
 def _to_bytes(image: Image.Image) -> NDArray[np.uint8]:

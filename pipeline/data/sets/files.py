@@ -1,7 +1,7 @@
-"""The files of a data set: a million names in a few arrays, read whole, one read each.
+"""The files of a data set: a million names in a few arrays; every file is read with one read.
 
-The kernel is told which files come next (`posix_fadvise`), so that the disk reads while images are decoded. It is
-never told to forget what was read: that would cost the next epoch its page cache where the data set fits.
+`posix_fadvise` announces the next files to the kernel, so that the disk reads while images are decoded. The page cache
+is never dropped, because the next epoch reads from it where the data set fits.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.data.sets.decoding import decode, undecodable
+from pipeline.data.sets.decoding import decode, decode_error
 from pipeline.errors import UserError
 
 THREADS = 8
-"""That ask the file system at the same time: what a network makes slow is the waiting."""
+"""Threads that call the file system at the same time: on a network file system most of the time is waiting."""
 BLOCK = 2048
-"""Files that a thread does before it says how far it is."""
+"""Files that a thread handles between two progress reports."""
 Progress = Callable[[int, int], None]
 """Called with files done and files in all."""
 
 
 class FileNames(Sequence[str]):
-    """Paths below one folder, in one block of bytes: 1.3 million of them take about as much as their text.
+    """Paths below one folder, in one block of bytes: 1.3 million of them take little more memory than their text.
 
     Args:
         root: the folder, "" for none.
         text: all relative names after each other, as the file system spells them; uint8.
-        ends: where in `text` each name ends, int64 `[N]`.
+        ends: offset in `text` at which each name ends, int64 `[N]`.
     """
 
     def __init__(self, root: str, text: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
@@ -85,13 +85,13 @@ class FileNames(Sequence[str]):
 
 
 class FileImages:
-    """Images in files, opened when they are asked for; or, of the same files, the bytes read before.
+    """Images in files, which are opened on access; or, if `contents` is given, in memory.
 
     Args:
         names: of the files.
         labels: `[N]`; -1 where nothing is known.
         classes: their names, in the order of their numbers; none if the images have no labels.
-        contents: bytes of all files after each other, uint8, and where each ends, int64 `[N]`; None reads the files.
+        contents: bytes of all files, concatenated, uint8, and the offset of each end, int64 `[N]`; None reads files.
     """
 
     def __init__(
@@ -112,8 +112,8 @@ class FileImages:
         path = self.files[index]
         return decode(read_file(path) if self.contents is None else self._kept(index), path)
 
-    def expect(self, indices: Sequence[int]) -> None:
-        """Have the system read the files of these images ahead; those that cannot be opened show in `pixels`."""
+    def prefetch(self, indices: Sequence[int]) -> None:
+        """Ask the system to read the files of these images ahead; `pixels` raises for those that cannot be opened."""
         if self.contents is None:
             read_ahead([self.files[index] for index in indices])
 
@@ -130,12 +130,12 @@ class FileImages:
         return self.files[index]
 
     def without(self, numbers: Collection[int]) -> FileImages:
-        """The same data set, opened anew, but for these images."""
+        """The same data set without these images, as a new object."""
         names = (name for number, name in enumerate(self.files.relatives()) if number not in numbers)
         labels = np.delete(self.labels, np.fromiter(numbers, np.int64))
-        found = FileImages(FileNames.of(self.files.root, names), labels, self.classes)
-        found.num_classes = self.num_classes
-        return found
+        remaining = FileImages(FileNames.of(self.files.root, names), labels, self.classes)
+        remaining.num_classes = self.num_classes
+        return remaining
 
     def _kept(self, index: int) -> memoryview:
         assert self.contents is not None
@@ -147,17 +147,17 @@ def read_file(path: str) -> bytes:
     """All bytes of an image file.
 
     Raises:
-        UserError: it is gone, or cannot be read.
+        UserError: the file is gone, or cannot be read.
     """
     try:
         with open_file(path) as file:
             return file.readall()
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise read_error(path, error) from None
 
 
 def open_file(path: str) -> io.FileIO:
-    """Open a regular file for reading; anything else is refused, for opening a pipe would wait for who writes to it."""
+    """Open a regular file for reading; anything else is refused, because opening a pipe waits for its writer."""
     file = open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -166,7 +166,7 @@ def open_file(path: str) -> io.FileIO:
 
 
 def read_ahead(paths: Iterable[str]) -> None:
-    """Have the system read files while something else is done, where it can be asked to."""
+    """Ask the system to read files in the background, where it supports that."""
     if not hasattr(os, "posix_fadvise"):
         return
     for path in paths:
@@ -184,7 +184,7 @@ def read_image(path: str) -> NDArray[np.uint8]:
 
 
 def file_sizes(files: FileNames, progress: Progress | None = None) -> NDArray[np.int64]:
-    """Bytes of every file, `[N]`; 0 for one that is not there, which shows when it is opened."""
+    """Bytes of every file, `[N]`; 0 for a missing file, which is an error when it is opened."""
     sizes = np.zeros(len(files), np.int64)
 
     def look(start: int, stop: int) -> None:
@@ -200,7 +200,7 @@ def file_sizes(files: FileNames, progress: Progress | None = None) -> NDArray[np
 def for_each_block(
     act: Callable[[int, int], None], count: int, progress: Progress | None = None, size: int | None = None
 ) -> None:
-    """Call `act` with the first file of a block and the one after its last, in threads; what it raises ends it."""
+    """Call `act(start, stop)` for every block of files, in threads; the first exception ends the loop."""
     step = size or BLOCK
 
     def block(start: int) -> None:
@@ -212,8 +212,8 @@ def for_each_block(
                 progress(min(number * step, count), count)
 
 
-def unreadable(path: str, error: OSError) -> UserError:
-    """What to say of a file that cannot be opened."""
+def read_error(path: str, error: OSError) -> UserError:
+    """The error for a file that cannot be opened."""
     if isinstance(error, FileNotFoundError):
         return UserError(f"image '{path}' does not exist any more. Put it back or start again without it")
-    return undecodable(path, error.strerror or error)
+    return decode_error(path, error.strerror or error)

@@ -1,7 +1,7 @@
 """IDX, the file format of the MNIST family: a strict reader, so that a broken file is never trained on.
 
 A file is a magic number (two zero bytes, the element type, the number of axes), one big-endian
-32-bit size an axis, and the elements in C order. Files may be gzipped, as they are distributed.
+32-bit size per axis, and the elements in C order. Files may be gzipped, as they are distributed.
 Format: http://yann.lecun.com/exdb/mnist/ ("The IDX file format").
 """
 
@@ -35,16 +35,16 @@ def read_idx(path: Any, axes: int) -> NDArray[np.uint8]:
         axes: how many axes the file must have; 3 for images `[N, H, W]`, 1 for labels `[N]`.
 
     Raises:
-        UserError: no such file, not IDX, another element type or number of axes, cut short, too long.
+        UserError: the file is missing, not IDX, of another element type or number of axes, truncated, or too long.
     """
     content = _content(path)
     start = 4 + 4 * axes
     if len(content) < start or content[:2] != b"\x00\x00":
         raise UserError(f"'{path}' is not an IDX file: it does not start with two zero bytes and a header. {_remedy()}")
-    element, found = content[2], content[3]
-    if element != UINT8 or found != axes:
+    element, file_axes = content[2], content[3]
+    if element != UINT8 or file_axes != axes:
         raise UserError(
-            f"'{path}' holds elements of type 0x{element:02x} along {found} axes, "
+            f"'{path}' holds elements of type 0x{element:02x} along {file_axes} axes, "
             f"not unsigned bytes (0x{UINT8:02x}) along {axes}. {_remedy()}"
         )
     shape = struct.unpack(f">{axes}I", content[4:start])
@@ -86,13 +86,13 @@ def _content(path: Any) -> bytes:
         return content
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-            return _of_its_size(file)
+            return _read_announced_size(file)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"'{path}' is not a whole gzip file ({error}). {_remedy()}") from None
 
 
-def _of_its_size(file: gzip.GzipFile) -> bytes:
-    """What is packed, and no more than a byte more than its header announces: zeros without end pack very small."""
+def _read_announced_size(file: gzip.GzipFile) -> bytes:
+    """The unpacked content, read to at most one byte past the announced size: a small file can unpack to any size."""
     header = file.read(4 + 4 * MAX_AXES)
     if len(header) < 4:
         return header

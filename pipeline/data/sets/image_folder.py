@@ -7,116 +7,140 @@ set without labels; with the part `unlabeled`, so is any folder, with all images
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from pipeline.config.data import Layout
 from pipeline.data.sets.files import FileImages, FileNames
-from pipeline.data.sets.folder_walk import EXTENSIONS, LeftOut, has_image, images_below, is_image, subfolders
+from pipeline.data.sets.folder_walk import EXTENSIONS, Listing, has_image, images_below, list_folder
 from pipeline.errors import ConfigError, UserError
 
 PARTS = ("train", "val", "valid", "validation", "test", "testing", "unlabeled", "extra", "dev")
-"""What folders beside `train` are called that are parts of a data set too, in any spelling."""
+"""Names, in any case, of folders beside `train` that are parts of a data set and not classes."""
 
 
 class FolderImages(FileImages):
-    """Image files and their labels; files are opened when they are asked for.
+    """Image files and their labels; files are opened on access.
 
     Args:
-        folder: holds one folder a class, or images without class folders.
-        like: folder with the classes that `folder` must have too, so that their numbers agree.
-        unlabeled: take all images below `folder`, and no folder for a class.
+        listing: of the folder, which holds one folder per class, or images without class folders.
+        like: of the folder with the classes that this one must have too, so that their numbers agree.
+        unlabeled: take all images below the folder, and no folder for a class.
 
     Raises:
-        UserError: no such folder, no images in it, other classes, or a class folder without images.
+        UserError: no images in the folder, other classes, or a class folder without images.
     """
 
-    def __init__(self, folder: Path, like: Path | None = None, unlabeled: bool = False) -> None:
-        left_out = LeftOut()
-        classes = [] if unlabeled else _class_names(folder, left_out)
+    def __init__(self, listing: Listing, like: Listing | None = None, unlabeled: bool = False) -> None:
+        folder, left_out = listing.folder, listing.left_out.copy()
+        classes = [] if unlabeled else _class_names(listing)
         if like is not None and not unlabeled:
-            _check_same_classes(folder, classes, like, _class_names(like, LeftOut()))
+            _check_same_classes(folder, classes, like.folder, _class_names(like))
         counts = []
 
         def names() -> Iterator[str]:
             for place in classes or ["."]:
-                found = images_below(folder, place, left_out)
-                if not found:
+                paths = images_below(listing, place, left_out)
+                if not paths:
                     raise _no_images(folder, place if classes else None)
-                counts.append(len(found))
-                yield from found
+                counts.append(len(paths))
+                yield from paths
 
         files = FileNames.of(str(folder), names())
         labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts) if classes else np.full(len(files), -1)
         super().__init__(files, labels, classes)
-        if classes and (beside := [name for name in sorted(os.listdir(folder)) if _is_file(folder, name)]):
-            left_out.by_reason["for they lie in no class folder"] = [str(folder / name) for name in beside]
+        if classes and (beside := [str(folder / name) for name in listing.files if (folder / name).is_file()]):
+            left_out.by_reason["for they lie in no class folder"] = beside
         self.notes = left_out.notes()
 
 
-def _is_file(folder: Path, name: str) -> bool:
-    return is_image(name) and not name.startswith(".") and (folder / name).is_file()
-
-
-def split_folder(root: Path, split: str, layout: Layout = "auto") -> Path:
-    """The folder of the training set ("train") or of the test set ("test").
+class ImageFolder:
+    """The training and the test set of a folder, each of whose folders is listed once, however often it is asked for.
 
     Args:
-        root: of the data set.
-        split: which.
+        root: the folder.
         layout: `splits`: the parts lie in `train` and `val`; `classes`: every folder is a class. `auto` finds out.
+        unlabeled: take all images of a part, and no folder for a class.
 
     Raises:
-        UserError: there is none.
-        ConfigError: the folder can be read in two ways.
+        UserError: when a part is asked for that is not there, or as `FolderImages`.
+        ConfigError: when a part is asked for and the folder can be read in two ways.
     """
-    if not root.is_dir():
-        raise UserError(f"data.root '{root}' is not a folder. Give the folder that holds train/CLASS/IMAGE files")
-    train, validation = (_named(root, name) for name in ("train", "val"))
-    if layout == "auto" and train is not None:
-        _check_one_reading(root, train)
-    if split == "train":
-        if layout != "classes" and validation is not None and train is None:
+
+    def __init__(self, root: Path, layout: Layout = "auto", unlabeled: bool = False) -> None:
+        self._root, self._layout, self._unlabeled = root, layout, unlabeled
+        self._listings: dict[Path, Listing] = {}
+
+    @cached_property
+    def train(self) -> FolderImages:
+        """What is trained on."""
+        return FolderImages(self._listing(self._train_folder()), unlabeled=self._unlabeled)
+
+    @cached_property
+    def test(self) -> FolderImages:
+        """What is tested on; its classes are those of the training set."""
+        train = self.folder_of("train")
+        return FolderImages(self._listing(self.folder_of("test")), self._listing(train), self._unlabeled)
+
+    def folder_of(self, split: Literal["train", "test"]) -> Path:
+        """Where a part lies."""
+        root, layout = self._root, "splits" if self._unlabeled else self._layout
+        if not root.is_dir():
+            raise UserError(f"data.root '{root}' is not a folder. Give the folder that holds train/CLASS/IMAGE files")
+        listing = self._listing(root)
+        train, validation = (_named(listing, name) for name in ("train", "val"))
+        if layout == "auto" and train is not None:
+            _check_one_reading(listing, train)
+        if split == "train":
+            if layout != "classes" and validation is not None and train is None:
+                raise UserError(
+                    f"'{root}' has a folder '{validation.name}' but no 'train'. Put the training images in "
+                    f"'{root / 'train'}', or set data.layout=classes if '{validation.name}' is a class"
+                )
+            if train is None and layout == "splits":
+                raise UserError(f"'{root}' has no folder 'train' (data.layout=splits)")
+            return root if train is None or layout == "classes" else train
+        if validation is None or layout == "classes":
             raise UserError(
-                f"'{root}' has a folder '{validation.name}' but no 'train'. Put the training images in "
-                f"'{root / 'train'}', or set data.layout=classes if '{validation.name}' is a class"
+                f"'{root}' has no test images: there is no folder '{root / 'val'}'. "
+                "Add val/CLASS/IMAGE files with the classes of the training set"
             )
-        if train is None and layout == "splits":
-            raise UserError(f"'{root}' has no folder 'train' (data.layout=splits)")
-        return root if train is None or layout == "classes" else train
-    if validation is None or layout == "classes":
-        raise UserError(
-            f"'{root}' has no test images: there is no folder '{root / 'val'}'. "
-            "Add val/CLASS/IMAGE files with the classes of the training set"
-        )
-    return validation
+        return validation
+
+    def _train_folder(self) -> Path:
+        if not self._unlabeled:
+            return self.folder_of("train")
+        if not self._root.is_dir():
+            raise UserError(f"data.root '{self._root}' is not a folder. Give the folder that holds the images")
+        # A folder named val is one like any other here.
+        return self._root if _named(self._listing(self._root), "train") is None else self.folder_of("train")
+
+    def _listing(self, folder: Path) -> Listing:
+        if folder not in self._listings:
+            self._listings[folder] = list_folder(folder)
+        return self._listings[folder]
 
 
-def _named(root: Path, name: str) -> Path | None:
+def _named(listing: Listing, name: str) -> Path | None:
     """The folder of a part, however it is written; raises `ConfigError` if it is there in two spellings."""
-    found = [entry for entry in subfolders(root) if entry.lower() == name]
-    if len(found) > 1:
-        raise ConfigError(
-            "data.root", f"'{root}' has the folders {' and '.join(map(repr, found))}", f"Keep one '{name}'"
-        )
-    return root / found[0] if found else None
+    spellings = [entry for entry in listing.folders if entry.lower() == name]
+    if len(spellings) > 1:
+        problem = f"'{listing.folder}' has the folders {' and '.join(map(repr, spellings))}"
+        raise ConfigError("data.root", problem, f"Keep one '{name}'")
+    return listing.folder / spellings[0] if spellings else None
 
 
-def has_train(root: Path) -> bool:
-    """Whether a folder has one for the training set."""
-    return _named(root, "train") is not None
-
-
-def _check_one_reading(root: Path, train: Path) -> None:
+def _check_one_reading(listing: Listing, train: Path) -> None:
     """A class may be called `train`: then other folders beside it hold images too, and are no parts of a data set."""
-    others = [name for name in subfolders(root) if name.lower() not in PARTS]
-    others = [name for name in others if has_image(root / name)]
+    root = listing.folder
+    others = [name for name in listing.folders if name.lower() not in PARTS and has_image(root / name)]
     if not others:
         return
-    inside = subfolders(train)
+    inside = list_folder(train).folders
     beside = sorted([train.name, *others])
     raise ConfigError(
         "data.layout",
@@ -131,16 +155,10 @@ def _of(classes: Sequence[str]) -> str:
     return f"of {len(classes)} class{'es' if len(classes) != 1 else ''}" if classes else "without classes"
 
 
-def image_names(folder: Path) -> list[str]:
-    """All image files below a folder, relative to it, in the order of their names; links are followed."""
-    return images_below(folder, ".", LeftOut())
-
-
-def _class_names(folder: Path, left_out: LeftOut) -> list[str]:
-    names = subfolders(folder, left_out)
-    if not names and not any(is_image(name) for name in os.listdir(folder)):
-        raise _no_images(folder, None)
-    return names
+def _class_names(listing: Listing) -> list[str]:
+    if not listing.folders and not listing.files:
+        raise _no_images(listing.folder, None)
+    return listing.folders
 
 
 def _no_images(folder: Path, name: str | None) -> UserError:

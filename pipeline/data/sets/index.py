@@ -1,8 +1,8 @@
-"""What a data set consists of, small enough to be kept with a run: so that a run is not continued on other data.
+"""A compact description of a data set, kept with a run so that it is never resumed on other data.
 
-Of files it holds names, sizes in bytes and labels, not times of modification, which copying changes, and not
-contents, which would have to be read; of an array a digest of its pixels. Height and width, from the headers of the
-files, are kept for whoever wants to know them, and are not part of what is compared.
+For files it holds names, sizes in bytes and labels. It holds no modification times, which copying changes, and no
+contents, which would have to be read. For an array it holds a digest of the pixels. Height and width from the files'
+headers are kept for other uses and are not compared.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FORMAT = "onward-index-1"
 HASH_BLOCK = 1024
 """Images that are hashed at once."""
 MOST_BYTES = 1 << 32
-"""Of one array of an index that is read, unless told otherwise: names of forty million files."""
+"""Largest array of an index that is read by default: the names of forty million files."""
 _NO_FILES = np.zeros(0, np.int64)
 
 
@@ -35,9 +35,9 @@ class Index:
 
     Args:
         labels: int64 `[N]`.
-        files: relative names, in order; empty for data sets that are no files.
-        sizes: of the files in bytes, int64 `[N]`; likewise.
-        contents: SHA-256 of the pixels, where they are no files.
+        files: relative names, in order; empty for a data set without files.
+        sizes: of the files in bytes, int64 `[N]`; empty likewise.
+        contents: SHA-256 of the pixels of a data set without files.
         heights: of the images in files, in pixels, int32 `[N]`; 0 where no header was read; empty if none was.
         widths: likewise.
     """
@@ -70,33 +70,33 @@ class Index:
 
     @property
     def nbytes(self) -> int:
-        """Of memory."""
+        """Bytes of memory that the index takes."""
         arrays = (self.labels, self.files.text, self.files.ends, self.sizes, self.heights, self.widths)
         return sum(array.nbytes for array in arrays)
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str, most: int = MOST_BYTES) -> Index:
-        """What `to_bytes` wrote.
+        """Read what `to_bytes` wrote.
 
         Args:
-            data: of the file.
-            name: to call it by.
-            most: bytes that one of its arrays may take.
+            data: all bytes of the file.
+            name: its name in messages.
+            most: largest size of one array, in bytes.
 
         Raises:
-            UserError: it is damaged, or larger.
+            UserError: the file is damaged, or an array is larger.
         """
         expected = {name: Expected(np.int64, most // 8) for name in _NUMBERS}
         expected |= {name: Expected(np.int32, most // 4) for name in ("heights", "widths")}
         expected |= {name: Expected(np.uint8, most) for name in ("names", "contents", "format")}
         try:
-            found = read_arrays(data, expected)
-            if found["format"].tobytes() != FORMAT.encode():
+            arrays = read_arrays(data, expected)
+            if arrays["format"].tobytes() != FORMAT.encode():
                 raise ValueError("of another version")
-            labels, ends, sizes = (found[key].astype(np.int64) for key in _NUMBERS)
-            text = found["names"].astype(np.uint8)
-            contents = found["contents"].tobytes().decode()
-            heights, widths = (found[key].astype(np.int32) for key in ("heights", "widths"))
+            labels, ends, sizes = (arrays[key].astype(np.int64) for key in _NUMBERS)
+            text = arrays["names"].astype(np.uint8)
+            contents = arrays["contents"].tobytes().decode()
+            heights, widths = (arrays[key].astype(np.int32) for key in ("heights", "widths"))
         except UNREADABLE as error:
             raise UserError(f"'{name}' is no index of a data set that can be read ({error}). Delete it") from None
         fits = ends.shape == sizes.shape and len(ends) in (0, len(labels)) and (not len(ends) or ends[-1] == len(text))
@@ -109,12 +109,12 @@ _NUMBERS = ("labels", "name_ends", "sizes")
 
 
 def scan(images: object, progress: Progress | None = None, headers: Headers | None = None) -> Index:
-    """Look at every file's size, or at every pixel of an array.
+    """Index a data set: read the size of every file, or hash every pixel of an array.
 
     Args:
-        images: what `open_dataset` gave.
-        progress: told how far it is.
-        headers: of the files; then the files are not looked at again.
+        images: what `open_dataset` returned.
+        progress: called with files done and files in all.
+        headers: of the files, if they were read already; then no file is accessed.
 
     Raises:
         UserError: a file is gone.
@@ -134,20 +134,20 @@ def scan(images: object, progress: Progress | None = None, headers: Headers | No
 
 
 def fingerprint(images: object) -> str:
-    """SHA-256, in hexadecimal: equal on all hosts on which names, sizes and labels of the images are."""
+    """SHA-256, in hexadecimal: equal on all hosts whose images have the same names, sizes and labels."""
     return scan(images).fingerprint
 
 
 def difference(old: Index, new: Index) -> str | None:
-    """The first thing that differs, in words; None if nothing does."""
+    """The first difference, in words; None if there is none."""
     if old.fingerprint == new.fingerprint:
         return None
     if bool(len(old.files)) != bool(len(new.files)):
-        return "it lies in files now" if len(new.files) else "it does not lie in files any more"
+        return "it consists of files now" if len(new.files) else "it does not consist of files any more"
     if not len(old.files):
         if len(old.labels) != len(new.labels):
             return f"it has {len(new.labels)} images now and had {len(old.labels)}"
-        return "its labels are others" if not np.array_equal(old.labels, new.labels) else "its pixels are others"
+        return "its labels differ" if not np.array_equal(old.labels, new.labels) else "its pixels differ"
     return _first_file(old, new)
 
 
@@ -171,7 +171,7 @@ def _first_name(before: list[str], after: list[str]) -> str:
         return f"'{before[place]}' is gone"
     if place < len(after) and after[place] not in set(before):
         return f"'{after[place]}' is new"
-    return f"'{before[place]}' is at another place in the order"
+    return f"'{before[place]}' is at another position"
 
 
 def _digest(array: NDArray[np.uint8]) -> str:

@@ -1,7 +1,7 @@
-"""What the first bytes of a JPEG file say: size, components, Exif. Faster than opening it as an image.
+"""Parses the first bytes of a JPEG file: size, components, Exif; faster than opening it as an image.
 
-Only the segments before the first scan are looked at (ITU-T T.81, annex B). Whoever needs pixels still
-has to decode: a header says nothing about the data behind it.
+Only the segments before the first scan are read (ITU-T T.81, annex B). A header says nothing about the data behind
+it, so only decoding shows whether a file is whole.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL import Image
 
 MAGIC = b"\xff\xd8\xff"
 ORIENTATION = 0x0112
-"""The Exif tag that says how the camera was held: 1 to 8."""
+"""The Exif tag of the camera's orientation, 1 to 8."""
 SIDEWAYS = (5, 6, 7, 8)
 """Orientations that swap height and width."""
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -33,7 +33,7 @@ class JpegHeader:
         components: 1 gray, 3 colour, 4 CMYK or YCCK.
         bits: of a sample; nearly always 8.
         orientation: of Exif, 1 (upright) to 8.
-        scan: where in the file the compressed data begins.
+        scan: offset of the compressed data in the file, in bytes.
     """
 
     height: int
@@ -74,11 +74,11 @@ def orientation_of(exif: bytes | Image.Image) -> int:
     """The orientation in an Exif segment, or in what PIL read from a file; 1 if there is none that can be read."""
     try:
         if isinstance(exif, Image.Image):
-            found: Any = exif.getexif().get(ORIENTATION, 1)
+            orientation: Any = exif.getexif().get(ORIENTATION, 1)
         else:
             tags = Image.Exif()
             tags.load(exif)
-            found = tags.get(ORIENTATION, 1)
+            orientation = tags.get(ORIENTATION, 1)
     except Exception:  # cameras write Exif that raises whatever it likes; the pixels are none the worse for it
         return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1

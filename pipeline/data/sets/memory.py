@@ -1,4 +1,4 @@
-"""How much memory there is, before much of it is taken: what does not fit would end in a killed process."""
+"""How much memory is available, checked before a large allocation, which might get the process killed."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ MEMINFO = Path("/proc/meminfo")
 OWN_GROUPS = Path("/proc/self/cgroup")
 CGROUP = Path("/sys/fs/cgroup")
 _FILES = {"": ("memory.max", "memory.current"), "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes")}
-"""Limit and use of a group, in the second version of control groups and in the first, by the folder they lie in."""
+"""File names of a group's limit and usage, for version 2 of control groups and for version 1, by their folder."""
 
 
 def available_bytes() -> int | None:
-    """Memory that can be had without swapping, also by the limits of the control groups; None where nobody tells."""
-    found = [limit for limit in (_of_the_machine(), *left_to_groups()) if limit is not None]
-    return min(found) if found else None
+    """Memory that can be allocated without swapping and within the control groups' limits; None where it is unknown."""
+    limits = [limit for limit in (_available_on_host(), *bytes_left_in_cgroups()) if limit is not None]
+    return min(limits) if limits else None
 
 
 def check_memory(images: Any) -> None:
-    """Whether all files of a data set fit into memory; data sets that are no files are there already.
+    """Check that all files of a data set fit into memory; data sets that are arrays are in memory already.
 
     Raises:
-        ConfigError: they do not.
+        ConfigError: they do not fit.
         UserError: a file is gone.
     """
     if not isinstance(images, FileImages):
@@ -40,7 +40,7 @@ def check_memory(images: Any) -> None:
         )
 
 
-def _of_the_machine() -> int | None:
+def _available_on_host() -> int | None:
     try:
         lines = MEMINFO.read_text().splitlines()
     except OSError:
@@ -48,28 +48,28 @@ def _of_the_machine() -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
-def left_to_groups() -> Iterator[int]:
-    """Bytes that this process's control group and each of those above it may still take, where they have a limit."""
+def bytes_left_in_cgroups() -> Iterator[int]:
+    """Bytes that this process's control group, and each group above it, may still allocate, where there is a limit."""
     for version, path in _groups():
         limit_name, used_name = _FILES[version]
         for folder in (path, *path.parents):
-            where = CGROUP / version / folder.relative_to("/")
+            group = CGROUP / version / folder.relative_to("/")
             try:
-                limit, used = (where / limit_name).read_text().strip(), int((where / used_name).read_text())
+                limit, used = (group / limit_name).read_text().strip(), int((group / used_name).read_text())
                 if limit != "max":  # without one the first version has a number larger than any machine
-                    yield max(int(limit) - used + _cached(where), 0)
+                    yield max(int(limit) - used + _cached(group), 0)
             except (OSError, ValueError):
                 continue
 
 
 def _cached(group: Path) -> int:
-    """Bytes of files that are kept in memory only as long as nobody wants it; they count as used."""
+    """Bytes of the page cache, which count as used although the kernel frees them on demand."""
     try:
         lines = [line.split() for line in (group / "memory.stat").read_text().splitlines()]
     except OSError:
         return 0
-    found = {line[0]: int(line[1]) for line in lines if len(line) == 2 and line[1].isdigit()}
-    return sum(found.get(f"total_{name}", found.get(name, 0)) for name in ("active_file", "inactive_file"))
+    statistics = {line[0]: int(line[1]) for line in lines if len(line) == 2 and line[1].isdigit()}
+    return sum(statistics.get(f"total_{name}", statistics.get(name, 0)) for name in ("active_file", "inactive_file"))
 
 
 def _groups() -> Iterator[tuple[str, PurePosixPath]]:
@@ -78,14 +78,14 @@ def _groups() -> Iterator[tuple[str, PurePosixPath]]:
         lines = OWN_GROUPS.read_text().splitlines()
     except OSError:
         lines = []
-    found = {("", PurePosixPath("/")), ("memory", PurePosixPath("/"))}
+    groups = {("", PurePosixPath("/")), ("memory", PurePosixPath("/"))}
     for line in lines:
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         pure = PurePosixPath(path)
         if pure.is_absolute() and ".." not in pure.parts:
             if number == "0" and not controllers:
-                found.add(("", pure))
+                groups.add(("", pure))
             elif "memory" in controllers.split(","):
-                found.add(("memory", pure))
-    yield from sorted(found)
+                groups.add(("memory", pure))
+    yield from sorted(groups)

@@ -1,6 +1,6 @@
-"""MNIST and the data sets that come in its format: where their files lie, and what they are called.
+"""MNIST and the data sets in its format: the folders and names of their files.
 
-They are read here and not by torchvision, which would need torch and prefers caches of its own to the files.
+They are read here and not by torchvision, which needs torch and prefers its own caches to the files.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from pipeline.errors import UserError
 
 @dataclass(frozen=True)
 class IdxSet:
-    """One member of the family.
+    """One data set of the family.
 
     Args:
         torchvision: the class that can download it.
         published: number of training images, by part; the first part is the default, "" where there are no parts.
         classes: likewise.
-        elsewhere: folder in which a package of the operating system puts it.
+        system_folder: folder of the operating system's package of the data set; "" if there is none.
     """
 
     torchvision: str
     published: Mapping[str, int]
     classes: Mapping[str, int]
-    elsewhere: str = ""
+    system_folder: str = ""
 
     def part(self, split: str | None) -> str:
         """The part that `data.split` asks for."""
@@ -74,22 +74,24 @@ def read_idx_set(folder: Any, name: str, split: str, part: str = "") -> ArrayIma
 
 
 def idx_folder(name: str, root: Path | None, part: str) -> Path | None:
-    """Where the training images lie: in `root`, where torchvision puts them below it, or in the system's folder."""
-    known = IDX_SETS[name]
+    """The folder with the training images: `root`, torchvision's folder below it, or the system's; None if none has."""
+    dataset = IDX_SETS[name]
     stem = f"emnist-{part}-train-images-idx3-ubyte" if part else "train-images-idx3-ubyte"
-    places = [root, root / known.torchvision / "raw"] if root is not None else []
-    places += [Path(known.elsewhere)] if known.elsewhere and root is None else []
+    places = [root, root / dataset.torchvision / "raw"] if root is not None else []
+    places += [Path(dataset.system_folder)] if dataset.system_folder and root is None else []
     return next((place for place in places if find_idx(place, stem)), None)
 
 
 def missing_idx(name: str, root: Path, part: str) -> UserError:
     """The error for a folder that holds no such data set."""
-    known = IDX_SETS[name]
+    dataset = IDX_SETS[name]
     stem = f"emnist-{part}-train-images-idx3-ubyte.gz" if part else "train-images-idx3-ubyte.gz"
     installed = (
-        f", or install the package dataset-{name.replace('_', '-')} and leave data.root out" if known.elsewhere else ""
+        f", or install the package dataset-{name.replace('_', '-')} and leave data.root out"
+        if dataset.system_folder
+        else ""
     )
     return UserError(
-        f"data.root '{root}' holds no {name}: neither '{stem}' nor '{known.torchvision}/raw/{stem}'. "
+        f"data.root '{root}' holds no {name}: neither '{stem}' nor '{dataset.torchvision}/raw/{stem}'. "
         f"Point data.root at the files or set data.download=true{installed}"
     )

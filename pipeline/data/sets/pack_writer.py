@@ -1,7 +1,7 @@
 """Writes a packed copy of a data set, shard by shard; `packed.py` reads it.
 
-A shard is a run of images that follow each other, so that what is written depends neither on how many threads write
-nor on whether the writing was interrupted.
+A shard is a range of consecutive images, so that the result depends neither on the number of writing threads nor on
+interruptions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.data.npz import UNREADABLE, Expected, read_arrays
 from pipeline.data.sets.datasets import ImageDataset
 from pipeline.data.sets.files import FileImages, FileNames, read_file
 from pipeline.data.sets.jpeg_header import SIDEWAYS, JpegHeader, read_header
-from pipeline.data.sets.packed import COLUMNS, PackedFile, PackedSplit, Settings
+from pipeline.data.sets.packed import COLUMNS, PackedFile, PackedSplit, PackSettings
 from pipeline.ordinary_files import open_to_write, read_whole
 
 IMAGES_PER_SHARD = 4096
@@ -35,20 +35,20 @@ def write_shard(
     split: str,
     number: int,
     images: ImageDataset,
-    settings: Settings,
+    settings: PackSettings,
     packed: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write the images of shard `number` and, when they are safe on the disk, its table: a shard with one is complete.
+    """Write the images of shard `number` and, after they are synced to disk, its table, which marks it as complete.
 
-    One image at a time is held in memory.
+    Only one image at a time is in memory.
 
     Args:
-        folder: where to.
+        folder: the packed folder.
         split: "train" or "test".
         number: of the shard, counted from 0.
-        images: all of the split.
-        settings: what to do to the images.
-        packed: called after every image; may raise to end the writing.
+        images: all images of the split.
+        settings: format and size of the packed images.
+        packed: called after every image; may raise to stop.
 
     Raises:
         UserError: an image cannot be decoded.
@@ -69,12 +69,12 @@ def write_shard(
         file.flush()
         os.fsync(file.fileno())
     table = np.asarray(rows, np.int64).reshape(len(rows), len(COLUMNS))
-    known = np.frombuffer(digest.hexdigest().encode(), np.uint8)
-    _write_arrays(table_of(folder, split, number), table=table, sha256=known)
+    digest_text = np.frombuffer(digest.hexdigest().encode(), np.uint8)
+    _write_arrays(table_of(folder, split, number), table=table, sha256=digest_text)
 
 
 def is_complete(folder: Path, split: str, number: int) -> bool:
-    """Whether `write_shard` has been here, and nobody since."""
+    """Whether `write_shard` has completed this shard and its file has not changed since."""
     try:
         size = (folder / shard_name(split, number)).stat().st_size
         table, _ = _read_table(folder, split, number)
@@ -101,16 +101,16 @@ def write_index(folder: Path, split: str, images: ImageDataset, source: str) -> 
     return PackedSplit(images=len(images), source=source, index=index, shards=tuple(shards))
 
 
-def encode(images: ImageDataset, index: int, settings: Settings) -> tuple[bytes, tuple[int, int, int]]:
+def encode(images: ImageDataset, index: int, settings: PackSettings) -> tuple[bytes, tuple[int, int, int]]:
     """The bytes of a packed image, and its height, width and channels (1 or 3).
 
-    A JPEG file that is small enough is taken as it is: encoding it again would only lose.
+    A JPEG file that is small enough is copied unchanged, because encoding it again would only lose quality.
     """
     if settings.format == "jpeg" and isinstance(images, FileImages) and images.contents is None:
         content = read_file(images.files[index])
         header = read_header(content)
         if header is not None and _may_stay(header, settings.short_side):
-            images.pixels(index)  # it must be whole
+            images.pixels(index)  # raises if the file is damaged
             turned = header.orientation in SIDEWAYS
             sides = (header.width, header.height) if turned else (header.height, header.width)
             return content, (*sides, header.components)
@@ -137,15 +137,15 @@ def shrink(pixels: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 
-def estimate_bytes(images: ImageDataset, settings: Settings) -> int:
-    """About how large the copy will be: from the size of up to 128 evenly spaced images, and a tenth more."""
+def estimate_bytes(images: ImageDataset, settings: PackSettings) -> int:
+    """Estimated size of the copy: extrapolated from up to 128 evenly spaced images, plus a tenth."""
     count = min(len(images), SAMPLES)
     total = sum(len(encode(images, i * len(images) // count, settings)[0]) for i in range(count))
     return int(1.1 * total / max(count, 1) * len(images))
 
 
 def num_shards(count: int) -> int:
-    """Shards of so many images."""
+    """Number of shards of `count` images."""
     return -(-count // IMAGES_PER_SHARD)
 
 
@@ -158,17 +158,17 @@ def _read_table(folder: Path, split: str, number: int) -> tuple[NDArray[np.int64
     """The rows of a shard, and its digest; raises exceptions of `UNREADABLE`."""
     rows, digest = Expected(np.int64, IMAGES_PER_SHARD * len(COLUMNS), axes=2), Expected(np.uint8, 64)
     content = read_whole(table_of(folder, split, number), TABLE_BYTES, folder)
-    found = read_arrays(content, {"table": rows, "sha256": digest})
-    return found["table"].astype(np.int64), found["sha256"].tobytes().decode()
+    arrays = read_arrays(content, {"table": rows, "sha256": digest})
+    return arrays["table"].astype(np.int64), arrays["sha256"].tobytes().decode()
 
 
 def table_of(folder: Path, split: str, number: int) -> Path:
-    """Where a shard's part of the index waits for the others."""
+    """Path of a shard's part of the index, until `write_index` joins them."""
     return folder / f".{split}-{number:05d}.npz"
 
 
 def versions() -> dict[str, str]:
-    """Of what decides about the pixels."""
+    """Versions of the packages that determine the pixels."""
     return {name: version(name) for name in ("onward", "pillow", "numpy")}
 
 

@@ -1,8 +1,8 @@
-"""Reads a packed copy of a data set: images made small once, in a few large files instead of a million.
+"""Reads a packed copy of a data set: images resized once, in a few large files instead of a million.
 
-A packed folder holds `manifest.json`; for each split (`train`, `test`) the file `SPLIT.npz` that says where each image
-lies and what its label is; and shards `SPLIT-00000.bin`, which are mapped into memory: processes of a host share them,
-and the system keeps what fits. `packing.py` writes it.
+A packed folder holds `manifest.json`; for each split (`train`, `test`) a file `SPLIT.npz` with the position and label
+of each image; and shards `SPLIT-00000.bin`, which are mapped into memory: the processes of a host share them, and the
+system caches what fits. `pack_writer.py` writes it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from pipeline.ordinary_files import open_to_read, read_whole
 MANIFEST = "manifest.json"
 FORMAT = "onward-packed-1"
 MANIFEST_BYTES = 64 * 1024 * 1024
-"""At most; the names of twenty thousand classes are half a megabyte."""
+"""Largest manifest that is read; the names of twenty thousand classes take half a megabyte."""
 NAME_BYTES = 4096
 """Longest path that Linux takes."""
 COLUMNS = ("shard", "start", "end", "height", "width", "channels", "label")
-"""What `SPLIT.npz` holds of every image, int64 `[N]` each; beside that their names, as bytes and where each ends."""
+"""Columns of `SPLIT.npz`, int64 `[N]` each, beside the names as bytes and the offsets of their ends."""
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Bytes = Annotated[int, Field(ge=0)]
 _REMEDY = "Make the packed copy again ('onward data pack')"
@@ -54,31 +54,31 @@ class PackedSplit(Section):
 
     images: Annotated[int, Field(ge=0)]
     source: _Digest
-    """Fingerprint of what was packed (`pipeline.data.sets.index`)."""
+    """Fingerprint of the data set that was packed (`pipeline.data.sets.index`)."""
     index: PackedFile
     shards: tuple[PackedFile, ...]
 
 
-class Settings(Section):
-    """What was done to the images."""
+class PackSettings(Section):
+    """Format and size of the packed images."""
 
     format: Literal["jpeg", "raw"] = "jpeg"
-    """`jpeg`: encoded again. `raw`: pixels as bytes, which need not be decoded and take ten times the space."""
+    """`jpeg`: encoded again. `raw`: pixels as bytes, which need no decoding and take ten times the space."""
     short_side: Annotated[int, Field(ge=8)] = 256
     """Longest that the shorter side may be, in pixels; smaller images are not enlarged."""
     quality: Annotated[int, Field(ge=1, le=100)] = 90
-    """Of the JPEGs, as libjpeg counts it."""
+    """Quality of the JPEGs, on libjpeg's scale."""
 
 
-class Manifest(Section):
-    """What a packed folder says of itself."""
+class PackedManifest(Section):
+    """The content of `manifest.json`."""
 
     format: Literal["onward-packed-1"] = "onward-packed-1"
     name: str
     """`data.name` of the source."""
-    settings: Settings
+    settings: PackSettings
     classes: tuple[str, ...]
-    """Their names, where they are known."""
+    """Names of the classes, where they are known."""
     num_classes: Annotated[int, Field(ge=0)]
     images_per_shard: PositiveInt
     splits: dict[Literal["train", "test"], PackedSplit]
@@ -91,34 +91,36 @@ class PackedImages:
 
     Args:
         root: the packed folder.
-        manifest: of it.
+        manifest: of that folder.
         split: "train" or "test".
 
     Raises:
-        UserError: it has no such split, or a file is missing, of another size, or damaged.
+        UserError: there is no such split, or a file is missing, of another size, or damaged.
     """
 
-    def __init__(self, root: Path, manifest: Manifest, split: Literal["train", "test"]) -> None:
+    def __init__(self, root: Path, manifest: PackedManifest, split: Literal["train", "test"]) -> None:
         if split not in manifest.splits:
             raise UserError(f"'{root}' has no {split} images: there were none when it was packed. {_REMEDY} with them")
         self._root, self._split, self.manifest = root, split, manifest
-        known = manifest.splits[split]
-        self._columns, self._names = _read_index(root, known)
-        self._maps = [_map(root, shard) for shard in known.shards]
+        packed_split = manifest.splits[split]
+        self._columns, self._names = _read_index(root, packed_split)
+        self._maps = [_map(root, shard) for shard in packed_split.shards]
         self._shards = [memoryview(shard) for shard in self._maps]
-        _check_columns(root, known, manifest.settings.format, self._columns)
-        _check_labels(root, known, manifest.num_classes, self._columns["label"])
+        _check_columns(root, packed_split, manifest.settings.format, self._columns)
+        _check_labels(root, packed_split, manifest.num_classes, self._columns["label"])
         self._raw = manifest.settings.format == "raw"
         self.labels = self._columns["label"]
         self.classes, self.num_classes = list(manifest.classes), manifest.num_classes
-        self.digest = hashlib.sha256("".join(file.sha256 for file in (known.index, *known.shards)).encode()).hexdigest()
-        """Of the split: SHA-256 of its files' digests."""
+        self.digest = hashlib.sha256(
+            "".join(file.sha256 for file in (packed_split.index, *packed_split.shards)).encode()
+        ).hexdigest()
+        """SHA-256 of the digests of the split's files."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
-        """`[H, W]` or `[H, W, 3]`; those of a raw copy lie in the file and cannot be written to.
+        """`[H, W]` or `[H, W, 3]`; those of a raw copy are mapped from the file and read-only.
 
         Raises `UserError` if a JPEG of the packed copy cannot be decoded.
         """
@@ -128,8 +130,8 @@ class PackedImages:
             return decode(data, self.name_of(index))
         return np.frombuffer(data, np.uint8).reshape((height, width) if channels == 1 else (height, width, 3))
 
-    def expect(self, indices: Sequence[int]) -> None:
-        """Have the system read these images ahead."""
+    def prefetch(self, indices: Sequence[int]) -> None:
+        """Ask the system to read these images ahead."""
         for index in indices:
             shard, start, end = (int(self._columns[name][index]) for name in COLUMNS[:3])
             first = start - start % mmap.PAGESIZE
@@ -153,13 +155,13 @@ def open_packed(root: Path, split: Literal["train", "test"]) -> PackedImages:
     """Open a split; sizes of all files are compared with the manifest, digests only of the index (see `verify`).
 
     Raises:
-        UserError: no packed copy, or a damaged one.
+        UserError: the folder is no packed copy, or a damaged one.
     """
     return PackedImages(root, read_manifest(root), split)
 
 
-def read_manifest(root: Path) -> Manifest:
-    """What the folder says of itself; raises `UserError` if it is no packed copy, or says what cannot be."""
+def read_manifest(root: Path) -> PackedManifest:
+    """Read `manifest.json`; raises `UserError` if the folder is no packed copy, or the manifest is damaged."""
     path = root / MANIFEST
     try:
         content = read_whole(path, MANIFEST_BYTES)
@@ -169,29 +171,29 @@ def read_manifest(root: Path) -> Manifest:
             "Give a folder that 'onward data pack' wrote"
         ) from None
     try:
-        return Manifest.model_validate_json(content)
+        return PackedManifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise UserError(f"'{path}' is damaged or of another version: {where}: {first['msg']}. {_REMEDY}") from None
+        location = ".".join(map(str, first["loc"])) or "it"
+        raise UserError(f"'{path}' is damaged or of another version: {location}: {first['msg']}. {_REMEDY}") from None
 
 
 def verify(root: Path) -> int:
     """Compare size and SHA-256 of every file with the manifest; return the number of files.
 
     Raises:
-        UserError: naming the first that differs.
+        UserError: a file differs; the message names the first.
     """
     manifest = read_manifest(root)
-    known = [file for split in manifest.splits.values() for file in (split.index, *split.shards)]
-    for file in known:
+    files = [file for split in manifest.splits.values() for file in (split.index, *split.shards)]
+    for file in files:
         with _opened(root, file) as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != file.sha256:
                 path = root / file.name
                 raise UserError(f"'{path}' is damaged: its SHA-256 is not that of the manifest. {_REMEDY}")
     for split in manifest.splits:
         PackedImages(root, manifest, split)
-    return len(known)
+    return len(files)
 
 
 def _opened(root: Path, file: PackedFile) -> io.BufferedReader:
@@ -213,52 +215,52 @@ def _map(root: Path, file: PackedFile) -> mmap.mmap:
         return mmap.mmap(content.fileno(), file.bytes, prot=mmap.PROT_READ)
 
 
-def _read_index(root: Path, known: PackedSplit) -> tuple[dict[str, NDArray[np.int64]], FileNames]:
-    """The columns and names of a split: no more numbers than it has images, each of which has a name and a byte."""
-    path, packed = root / known.index.name, sum(shard.bytes for shard in known.shards)
-    with _opened(root, known.index) as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != known.index.sha256:
+def _read_index(root: Path, split: PackedSplit) -> tuple[dict[str, NDArray[np.int64]], FileNames]:
+    """The columns and names of a split, whose sizes are checked against the number of images before they are read."""
+    path, packed = root / split.index.name, sum(shard.bytes for shard in split.shards)
+    with _opened(root, split.index) as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != split.index.sha256:
             raise UserError(f"'{path}' is damaged: its SHA-256 is not that of the manifest. {_REMEDY}")
-        if known.images > packed:
+        if split.images > packed:
             raise UserError(
-                f"'{root / MANIFEST}' announces {known.images} images in {packed} bytes: it is damaged. {_REMEDY}"
+                f"'{root / MANIFEST}' announces {split.images} images in {packed} bytes: it is damaged. {_REMEDY}"
             )
         file.seek(0)
-        content = file.read(known.index.bytes)
-    expected = {name: Expected(np.int64, known.images) for name in (*COLUMNS, "name_ends")}
+        content = file.read(split.index.bytes)
+    expected = {name: Expected(np.int64, split.images) for name in (*COLUMNS, "name_ends")}
     try:
-        found = read_arrays(content, {**expected, "names": Expected(np.uint8, known.images * NAME_BYTES)})
-        columns = {name: found[name].astype(np.int64) for name in COLUMNS}
-        names = FileNames("", found["names"].astype(np.uint8), found["name_ends"].astype(np.int64))
+        arrays = read_arrays(content, {**expected, "names": Expected(np.uint8, split.images * NAME_BYTES)})
+        columns = {name: arrays[name].astype(np.int64) for name in COLUMNS}
+        names = FileNames("", arrays["names"].astype(np.uint8), arrays["name_ends"].astype(np.int64))
     except UNREADABLE as error:
         raise UserError(f"'{path}' cannot be read ({error}). {_REMEDY}") from None
-    if any(column.shape != (known.images,) for column in (*columns.values(), names.ends)):
-        raise UserError(f"'{path}' does not describe the {known.images} images of the manifest. {_REMEDY}")
+    if any(column.shape != (split.images,) for column in (*columns.values(), names.ends)):
+        raise UserError(f"'{path}' does not describe the {split.images} images of the manifest. {_REMEDY}")
     return columns, names
 
 
-def _check_columns(root: Path, known: PackedSplit, kind: str, columns: dict[str, NDArray[np.int64]]) -> None:
-    """A place outside of a shard would end in a reading error far from its cause."""
+def _check_columns(root: Path, split: PackedSplit, kind: str, columns: dict[str, NDArray[np.int64]]) -> None:
+    """Refuse positions outside of a shard, which would fail later, far from their cause."""
     shard, start, end, height, width, channels, _ = (columns[name] for name in COLUMNS)
-    sizes = np.asarray([file.bytes for file in known.shards], np.int64)
+    sizes = np.asarray([file.bytes for file in split.shards], np.int64)
     fits = bool(np.all((shard >= 0) & (shard < len(sizes)) & (start >= 0) & (start <= end)))
     fits = fits and bool(np.all(end <= sizes[shard])) and bool(np.all(np.isin(channels, (1, 3))))
     if fits and kind == "raw":
         fits = bool(np.all(height * width * channels == end - start))
     if not fits:
-        raise UserError(f"'{root / known.index.name}' points outside of the packed files. {_REMEDY}")
+        raise UserError(f"'{root / split.index.name}' points outside of the packed files. {_REMEDY}")
 
 
-def _check_labels(root: Path, known: PackedSplit, classes: int, labels: NDArray[np.int64]) -> None:
+def _check_labels(root: Path, split: PackedSplit, classes: int, labels: NDArray[np.int64]) -> None:
     least, most = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
     if least < (0 if classes else -1) or (classes and most >= classes):
         raise UserError(
-            f"'{root / known.index.name}' holds labels from {least} to {most}, and the data set has {classes} classes. "
+            f"'{root / split.index.name}' holds labels from {least} to {most}, and the data set has {classes} classes. "
             f"{_REMEDY}"
         )
 
 
-def to_json(manifest: Manifest) -> str:
+def to_json(manifest: PackedManifest) -> str:
     """The text of `manifest.json`."""
     values: Any = manifest.model_dump(mode="json")
     return json.dumps(values, indent=2) + "\n"

@@ -1,6 +1,6 @@
-"""Which image stands in for one that cannot be decoded (`data.on_error: skip`).
+"""Chooses the image that replaces one that cannot be decoded (`data.on_error: skip`).
 
-A pure function, so that every worker, after any restart, takes the same one: the batch stays what it was.
+The choice is a pure function, so every worker makes the same one, also after a restart, and batches do not change.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from pipeline.data.augment.keyed_draws import Purpose, keyed_bits
 
 TRIES = 16
-"""Drawn one after the other until one can be decoded. If a tenth of a data set is broken, all fail once in 10^16."""
+"""Candidates, tried in turn until one can be decoded. If a tenth of a data set is broken, all fail once in 10^16."""
 
 
 def replacements(seed: int, epoch: int, index: int, length: int) -> Iterator[int]:
     """The images to try in place of image `index`, in order: up to 16 different ones, none of them `index`.
 
-    They are drawn uniformly for (seed, epoch, index), so that another image stands in in every epoch, and what
-    is broken shifts no weight to its neighbours in the folder.
+    They are drawn uniformly from the key (seed, epoch, index): the replacement differs from epoch to epoch, and no
+    image is favoured because it lies beside a broken one.
 
     Args:
         seed: of the run.
         epoch: counted from 0.
         index: of the broken image.
-        length: images in the data set; nothing can stand in for the only one.
+        length: images in the data set; a single image has no replacement.
     """
     tried = {index}
     for bits in keyed_bits(seed, Purpose.REPLACEMENT, (0, index, epoch), TRIES).tolist():

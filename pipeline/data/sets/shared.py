@@ -1,7 +1,7 @@
-"""A data set in a nameless block of memory that worker processes inherit: names, labels and, if asked, all files.
+"""A data set in an unnamed block of shared memory that workers inherit: names, labels and, on request, all files.
 
-Every worker then has the very list that its parent has, however the folder changes meanwhile; none of them lists a
-folder or unpacks an archive again; and pixels or encoded files that are kept in memory are there once.
+Every worker then has exactly its parent's list of images, however the folder changes meanwhile. No worker lists a
+folder or unpacks an archive again, and pixels or encoded files exist in memory once.
 
 The block starts with the length of a JSON header (8 bytes, little-endian), the header, and arrays at multiples of 64.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import tempfile
 from collections.abc import Mapping
 from math import prod
 from typing import Any
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from pipeline.data.sets.arrays import ArrayImages
 from pipeline.data.sets.files import FileImages, FileNames, Progress, file_sizes, for_each_block, open_file
 from pipeline.errors import UserError
+from pipeline.ordinary_files import open_unnamed_file
 
 ALIGNMENT = 64
 ARRAY_BLOCK = 1024
@@ -32,15 +32,15 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def share(images: object, contents: bool, progress: Progress | None = None) -> int | None:
-    """Write a data set into a nameless file in memory, for `open_dataset(..., shared=DESCRIPTOR)` in any process.
+    """Write a data set into an unnamed file in memory, for `open_dataset(..., shared=DESCRIPTOR)` in any process.
 
     Args:
-        images: what `open_dataset` gave.
+        images: what `open_dataset` returned.
         contents: also read all files into the block (`data.in_memory`).
-        progress: told how far the reading is.
+        progress: called with files done and files in all.
 
     Returns:
-        A descriptor, for the caller to close; None of a data set that processes share anyway (a packed one).
+        A descriptor, which the caller closes; None for a packed data set, which processes share anyway.
 
     Raises:
         UserError: a file cannot be read, or changes while it is read.
@@ -127,14 +127,14 @@ def _read_into(path: str, place: memoryview) -> None:
 
 
 def _create(header: Mapping[str, Any], specs: Mapping[str, Spec]) -> tuple[int, Arrays]:
-    """A nameless file with room for the arrays, and views to fill them."""
+    """An unnamed file with room for the arrays, and the arrays as views into it."""
     width = len(json.dumps({**header, "arrays": {k: [*spec, 2**63] for k, spec in specs.items()}}).encode())
     place, placed = _aligned(8 + width), {}
     for name, (kind, shape) in specs.items():
         placed[name] = [kind, list(shape), place]
         place = _aligned(place + prod(shape) * np.dtype(kind).itemsize)
     text = json.dumps({**header, "arrays": placed}).encode().ljust(width)
-    descriptor = _nameless()
+    descriptor = open_unnamed_file("onward-data")
     os.ftruncate(descriptor, max(place, 1))
     block = mmap.mmap(descriptor, 0)
     block[: 8 + width] = width.to_bytes(8, "little") + text
@@ -150,10 +150,3 @@ def _views(block: mmap.mmap, placed: Mapping[str, Any]) -> Arrays:
 
 def _aligned(place: int) -> int:
     return -(-place // ALIGNMENT) * ALIGNMENT
-
-
-def _nameless() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("onward-data")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())

@@ -1,4 +1,4 @@
-"""Which files of a data set are no images that can be decoded, all of them, and not only the first."""
+"""Finds all files of a data set that cannot be decoded, not only the first."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from pipeline.errors import UserError
 HEADERS_CHECKED = 10_000
 IMAGES_DECODED = 256
 AT_ONCE = 32
-"""Images that a thread decodes before it says how far it is."""
+"""Images that a thread decodes between two progress reports."""
 SHOWN = 5
 
 
-def unreadable(
+def find_unreadable(
     images: FileImages, numbers: Sequence[int] | None = None, *, whole: bool, progress: Progress | None = None
 ) -> dict[int, str]:
-    """Look at every image, in threads.
+    """Check every image, in threads.
 
     Args:
         images: in files.
-        numbers: of those to look at; all if not given.
-        whole: decode them; else only their headers are read, which does not show that a file was cut short.
-        progress: told how far it is.
+        numbers: indices of the images to check; all if not given.
+        whole: decode them; otherwise only headers are read, which does not find truncated files.
+        progress: called with images done and images in all.
 
     Returns:
-        What is wrong, naming the file, by the number of the image, in order.
+        By the index of the image, ascending: the error message, which names the file.
     """
-    chosen, found = range(len(images)) if numbers is None else numbers, dict[int, str]()
+    chosen, problems = range(len(images)) if numbers is None else numbers, dict[int, str]()
 
     def look(start: int, stop: int) -> None:
         for number in chosen[start:stop]:
             if (problem := _problem_of(images.files[number], read_image if whole else read_size)) is not None:
-                found[number] = problem
+                problems[number] = problem
 
     for_each_block(look, len(chosen), progress, AT_ONCE)
-    return dict(sorted(found.items()))
+    return dict(sorted(problems.items()))
 
 
 def check_files(files: Sequence[str]) -> None:
-    """Look at the headers of up to 10,000 evenly spaced files and decode up to 256 of them.
+    """Read the headers of up to 10,000 evenly spaced files and decode up to 256 of them.
 
     Raises:
         UserError: naming the first file found that cannot be read.
@@ -54,15 +54,15 @@ def check_files(files: Sequence[str]) -> None:
 
 
 def unreadable_of_sample(images: FileImages) -> list[str]:
-    """What is wrong with the files of the same sample that `check_files` looks at, naming each."""
-    found = unreadable(images, _evenly(len(images), HEADERS_CHECKED), whole=False)
-    rest = [number for number in _evenly(len(images), IMAGES_DECODED) if number not in found]
-    found |= unreadable(images, rest, whole=True)
-    return [found[number] for number in sorted(found)]
+    """The error messages of the sample of files that `check_files` reads, each naming its file."""
+    problems = find_unreadable(images, _evenly(len(images), HEADERS_CHECKED), whole=False)
+    rest = [number for number in _evenly(len(images), IMAGES_DECODED) if number not in problems]
+    problems |= find_unreadable(images, rest, whole=True)
+    return [problems[number] for number in sorted(problems)]
 
 
-def named(problems: Iterable[str]) -> str:
-    """The first of them in one sentence, and how many there are more."""
+def summarized(problems: Iterable[str]) -> str:
+    """The first problems in one sentence, and the number of the others."""
     every = [problem.removesuffix(REPLACE) for problem in problems]
     return "; ".join(every[:SHOWN]) + (f"; and {len(every) - SHOWN} more" if len(every) > SHOWN else "")
 

@@ -21,7 +21,7 @@ def defocus_blur(image: Bytes, _draws: Draws, radius: float, soft: float) -> Flo
 
 
 def disk(radius: float, soft: float) -> Floats:
-    """The kernel of `defocus_blur`, float64 with the sum 1; odd side of at least 17 pixels."""
+    """The kernel of `defocus_blur`, float64 with the sum 1 and an odd side of at least 17 pixels."""
     reach, smoothed = (8, (3, 3)) if radius <= 8 else (int(radius), (5, 5))
     places = np.arange(-reach, reach + 1)
     inside = (places[:, np.newaxis] ** 2 + places[np.newaxis, :] ** 2 <= radius**2).astype(np.float64)
@@ -32,7 +32,7 @@ def glass_blur(image: Bytes, draws: Draws, sigma: float, reach: float, passes: f
     """Blur, let pixels take the place of neighbours up to `reach` away, `passes` times, and blur again.
 
     The paper says that pixels are swapped. In the released code the second half of the swap has no effect (both sides
-    are views of one array), so a pixel is copied and none is moved away; that is what ImageNet-C shows, and done here.
+    are views of one array), so pixels are copied and not swapped. ImageNet-C was made this way, and so it is done here.
     """
     softened = (gaussian(image / 255, sigma) * 255).astype(np.uint8)
     side = image.shape[0]
@@ -43,10 +43,10 @@ def glass_blur(image: Bytes, draws: Draws, sigma: float, reach: float, passes: f
 
 
 def copied_from(draws: Draws, side: int, reach: int) -> NDArray[np.int64]:
-    """Whose value each pixel has, as numbers `[side * side]`, after one pass over an image from its last pixel back.
+    """The source of each pixel, as indices `[side * side]`, after one pass over an image from its last pixel back.
 
-    A pixel copies from one up to `reach` before it and up to `reach - 1` behind it in each direction, which may have
-    copied already: then it gets what that one got. So a pass in order is a chain of references, followed to its end
+    A pixel copies from one up to `reach` before it and up to `reach - 1` behind it in each direction. If that pixel has
+    been overwritten already, its own source counts. So a pass is a chain of references, which is followed to its end
     for all pixels at once.
     """
     inner = np.arange(reach + 1, side - reach + 1)
@@ -54,7 +54,7 @@ def copied_from(draws: Draws, side: int, reach: int) -> NDArray[np.int64]:
     steps = draws.integers((2, len(inner), len(inner)), -reach, reach)
     here, there = rows * side + columns, (rows + steps[0]) * side + columns + steps[1]
     count = side * side
-    reference = np.arange(2 * count)  # up to `count` what a pixel has at the end, from there on what it had
+    reference = np.arange(2 * count)  # below `count`: values after the pass; from `count` on: values before it
     reference[:count] += count
     visited = np.zeros(count, bool)
     visited[here] = True

@@ -38,22 +38,22 @@ FUNCTIONS: Mapping[str, Callable[..., Floats]] = {
 
 
 def corrupt(image: Bytes, name: str, severity: int, seed: int, index: int) -> Bytes:
-    """The corrupted image, of the same shape; the same bits for the same arguments, in any order and process.
+    """The corrupted image, of the same shape; a pure function of the arguments.
 
     Args:
         image: `[S, S]` gray or `[S, S, 3]` RGB, of at least 8 pixels a side; a gray one stays gray.
         name: one of `names.STANDARD` or `names.EXTRA`.
-        severity: 1 to 5; what that means depends on the size of the image (`parameters`).
+        severity: 1 to 5; its parameters depend on the size of the image (`parameters`).
         seed: of the evaluation.
-        index: number of the image in its data set.
+        index: of the image in its data set.
 
     Raises:
-        KeyError: no such corruption.
+        KeyError: there is no such corruption.
         ValueError: the image is not square.
     """
     if image.shape[0] != image.shape[1]:
         raise ValueError(f"images must be square, got {list(image.shape)}")
     numbers = PARAMETERS[edition_for(image.shape[0])][name][severity - 1]
     levels = FUNCTIONS[name](image, Draws("corruption", seed, name, severity, index), *numbers)
-    # Cut off and not rounded, as the authors wrote their files.
+    # Truncated and not rounded, as in the published files.
     return np.clip(levels, 0, 255).astype(np.uint8)

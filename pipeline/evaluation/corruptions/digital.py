@@ -1,4 +1,4 @@
-"""What cameras and files do: brightness, contrast, saturation, stretching, pixels, JPEG; as in `noise`."""
+"""Digital corruptions: brightness, contrast, saturation, stretching, pixelation, JPEG; as in `noise`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def contrast(image: Bytes, _draws: Draws, factor: float) -> Floats:
 
 
 def brightness(image: Bytes, _draws: Draws, amount: float) -> Floats:
-    """Add to the value of hue, saturation and value, which scales all channels of a pixel alike."""
+    """Add to the value in HSV, which scales all channels of a pixel alike."""
     x = image / 255
     value = x if x.ndim == 2 else x.max(axis=2, keepdims=True)
     brighter = np.clip(value + amount, 0, 1)
@@ -29,7 +29,7 @@ def brightness(image: Bytes, _draws: Draws, amount: float) -> Floats:
 
 
 def saturate(image: Bytes, _draws: Draws, factor: float, amount: float) -> Floats:
-    """Multiply the saturation of hue, saturation and value, and add to it; a gray image has none and stays.
+    """Multiply the saturation in HSV and add to it; a gray image does not change.
 
     A gray pixel of a coloured image counts as red, as in the authors' library, and reddens where `amount` is not 0.
     """
@@ -47,10 +47,10 @@ def elastic_transform(image: Bytes, draws: Draws, amount: float, sigma: float, s
     """Shift three points of the image, which skews it, and then move every pixel along a smooth random field.
 
     Args:
-        image, draws: as everywhere here.
-        amount: strength of the field, before it is smoothed.
+        image, draws: as in `noise`.
+        amount: strength of the field before it is smoothed.
         sigma: of the Gaussian that smooths it.
-        skew: how far each point is shifted at most. All three as shares of the image's side.
+        skew: largest shift of each point. All three as shares of the image's side.
     """
     side = image.shape[0]
     middle, third = side // 2, side // 3
@@ -75,7 +75,7 @@ def pixelate(image: Bytes, _draws: Draws, share: float) -> Floats:
 
 
 def jpeg_compression(image: Bytes, _draws: Draws, quality: float) -> Floats:
-    """Write the image as JPEG of this quality, and read it."""
+    """Encode the image as JPEG with this quality, and decode it."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=int(quality))
     return np.asarray(open_image(file)).astype(np.float64)

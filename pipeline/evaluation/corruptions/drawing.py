@@ -1,4 +1,4 @@
-"""The random numbers of one corrupted image: from a key, so that order, threads and processes do not matter."""
+"""The random numbers of one corrupted image, from a key, independent of order, threads and processes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ Floats = NDArray[np.float64]
 
 
 class Draws:
-    """A stream of numbers that depends on `key` alone; every call goes on where the last one ended.
+    """A stream of random numbers that depends on `key` alone; every call continues it.
 
-    All in float64: PyTorch draws float32 with other instructions on other processors, which round otherwise.
+    Numbers are float64, because PyTorch draws float32 with other instructions on other processors, which round
+    differently.
     """
 
     def __init__(self, *key: int | str) -> None:
@@ -36,6 +37,6 @@ class Draws:
         return drawn
 
     def poisson(self, rates: Floats) -> Floats:
-        """A count for every rate."""
+        """Poisson counts, one per rate."""
         drawn: Floats = torch.poisson(torch.from_numpy(rates), generator=self._source).numpy()
         return drawn

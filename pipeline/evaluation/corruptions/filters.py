@@ -1,7 +1,7 @@
-"""What several corruptions are made of: Gaussian and motion blur, magnifying, bilinear reading, plasma.
+"""Filters that several corruptions use: Gaussian and motion blur, zoom, bilinear sampling, plasma.
 
-Each agrees with what the authors' code calls (SciPy, scikit-image, ImageMagick), which the tests compare it with where
-they can; OpenCV does the work, so that evaluation needs no further package.
+Each agrees with the library that the authors' code calls (SciPy, scikit-image, ImageMagick), and tests compare them
+where possible. They use OpenCV, so that evaluation needs no further package.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.augment.pil_operations import LUMA
 from pipeline.evaluation.corruptions.drawing import Draws, Floats
 
 Bytes = NDArray[np.uint8]
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in gray (ITU-R BT.601)."""
 _BORDERS = {"nearest": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT}
 
 
@@ -50,7 +49,7 @@ def motion_blurred(image: Bytes, radius: int, sigma: float, angle: float) -> Byt
     """ImageMagick's motion blur: the average along a line that begins at the pixel, weighted by half a Gaussian.
 
     Args:
-        image: `[H, W]` or `[H, W, 3]`; beyond its border it goes on as its outermost pixel.
+        image: `[H, W]` or `[H, W, 3]`; the border is replicated.
         radius: the line has `2 radius + 1` pixels.
         sigma: standard deviation of the weights, in pixels.
         angle: of the line, in degrees clockwise from the right.
@@ -89,11 +88,11 @@ def magnified(image: Floats, factor: float) -> Floats:
 
 
 def sampled(image: Floats, rows: Floats, columns: Floats) -> Floats:
-    """Read `[H, W]` or `[H, W, 3]` between its pixels, bilinearly, mirrored at the border (the last pixel twice).
+    """Sample `[H, W]` or `[H, W, 3]` bilinearly, mirrored at the border (the last pixel twice).
 
     Args:
-        image: what is read.
-        rows, columns: where, in pixels, `[H, W]` each.
+        image: the image.
+        rows, columns: positions in pixels, `[H, W]` each.
     """
     top, left = np.floor(rows).astype(np.int64), np.floor(columns).astype(np.int64)
     down, right = over(rows - top, image), over(columns - left, image)
@@ -109,15 +108,15 @@ def _mirrored(index: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 
 def plasma(draws: Draws, side: int, decay: float) -> Floats:
-    """A cloudy height map from 0 to 1, `[side, side]`, that fits itself at opposite borders: diamond-square.
+    """A cloudy height map from 0 to 1, `[side, side]`, periodic in both directions, by diamond-square.
 
     Each pass halves the grid; a new point is the mean of its four neighbours and a random part, which covers
     `[-100**2, 100**2)` at first and is `decay` squared times smaller in every pass.
 
     Args:
-        draws: what it depends on.
+        draws: source of the random numbers.
         side: in pixels, a power of two.
-        decay: how fast details fade.
+        decay: factor by which details fade per pass.
     """
     height = np.zeros((side, side))
     step, reach = side, 100.0

@@ -1,8 +1,8 @@
-"""Pictures of ice for the corruption `frost`, drawn instead of photographed.
+"""Generated pictures of ice for the corruption `frost`.
 
-The authors lay one of five photographs of frosted panes, found on the web, over the image. They have no licence that
-would let them be passed on, so these are made: clouds, and ferns of ice that branch, with the mean and the standard
-deviation of every channel of the photograph that each stands for. Errors on `frost` are therefore comparable between
+The authors blend the image with one of five photographs of frosted panes from the web, whose licence does not allow
+redistribution. So textures are generated: clouds and branching ferns of ice, with the mean and standard deviation of
+each channel of the photograph that each replaces. Errors on `frost` are therefore comparable between
 runs here, and only roughly with published ones; `evaluation.corruptions.folder` measures on the published images.
 """
 
@@ -19,7 +19,7 @@ from pipeline.evaluation.corruptions.filters import Bytes, plasma
 
 TEXTURES = 5
 SIDE = 512
-"""Of a texture before it is scaled, in pixels; larger for larger images."""
+"""Side of a texture before it is scaled, in pixels; larger for larger images."""
 COLOURS = (
     ((78, 149, 166), (27, 16, 15)),
     ((201, 205, 214), (21, 22, 23)),
@@ -29,7 +29,7 @@ COLOURS = (
 )
 """Mean and standard deviation of red, green and blue of each photograph, in levels."""
 FERNS = 60
-"""On 512 x 512 pixels."""
+"""Number of ferns on 512 x 512 pixels."""
 
 
 @lru_cache(maxsize=TEXTURES)
@@ -37,9 +37,9 @@ def texture(number: int, scale: float, side: int) -> Floats:
     """A square picture of ice with a side of more than `side` pixels, float64 `[T, T, 3]`, not to be written to.
 
     Args:
-        number: which, from 0 to 4.
-        scale: how much smaller than life; bilinearly, without smoothing first, as in the authors' code.
-        side: of the image that is to be covered, in pixels.
+        number: of the texture, from 0 to 4.
+        scale: factor of the resizing, bilinear without antialiasing, as in the authors' code.
+        side: of the image, in pixels.
     """
     full = max(SIDE, 1 << math.ceil((side + 1) / scale).bit_length())
     draws = Draws("frost texture", number)
@@ -48,9 +48,9 @@ def texture(number: int, scale: float, side: int) -> Floats:
     mean, std = (np.array(part, np.float64) for part in COLOURS[number])
     levels = np.clip(np.rint(ice[:, :, np.newaxis] * std + mean), 0, 255).astype(np.uint8)
     scaled = cv2.resize(levels, (0, 0), fx=scale, fy=scale)
-    found = np.asarray(scaled, np.float64)
-    found.flags.writeable = False
-    return found
+    picture = np.asarray(scaled, np.float64)
+    picture.flags.writeable = False
+    return picture
 
 
 def _ferns(draws: Draws, side: int) -> Floats:

@@ -1,16 +1,16 @@
-"""The names of the corruptions, for the configuration as well as for what computes them; so no torch here."""
+"""The names of the corruptions; without torch, because the configuration uses them too."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pipeline.errors import ConfigError, nearest
+from pipeline.errors import ConfigError, allowed_names
 
 STANDARD = (
     "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow",
     "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
 )  # fmt: skip
-"""The 15 that the mean corruption error is over (Hendrycks and Dietterich, section 4.1), in the order of the paper."""
+"""The 15 corruptions of the mean corruption error (Hendrycks and Dietterich, section 4.1), in the paper's order."""
 EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 """The four that the paper keeps for validation."""
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -20,7 +20,7 @@ def resolve(names: Literal["none", "standard", "all"] | tuple[str, ...]) -> tupl
     """The corruptions that `evaluation.corruptions.names` stands for, each once, in the order of the paper.
 
     Raises:
-        ConfigError: one of them does not exist.
+        ConfigError: there is no such corruption.
     """
     if isinstance(names, str):
         return {"none": (), "standard": STANDARD, "all": STANDARD + EXTRA}[names]
@@ -29,11 +29,11 @@ def resolve(names: Literal["none", "standard", "all"] | tuple[str, ...]) -> tupl
             raise ConfigError(
                 "evaluation.corruptions.names",
                 f"there is no corruption '{name}'",
-                nearest(name, (*STANDARD, *EXTRA, "none", "standard", "all")),
+                allowed_names(name, (*STANDARD, *EXTRA, "none", "standard", "all")),
             )
     return tuple(name for name in STANDARD + EXTRA if name in names)
 
 
 def averaged(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that a mean is over: the standard ones, as in the paper; all if none of them is."""
+    """The corruptions that a mean is taken over: the standard ones, as in the paper; all if there is none of them."""
     return tuple(name for name in names if name in STANDARD) or names

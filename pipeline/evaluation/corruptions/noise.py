@@ -1,7 +1,7 @@
 """Noise on single pixels: Gaussian, shot, impulse and speckle.
 
-Every function takes bytes `[S, S]` or `[S, S, 3]`, the draws of this image, and the numbers of its row in
-`parameters.PARAMETERS`; it returns levels from 0 to 255, which `corrupt` cuts off and writes as bytes.
+Every function takes bytes `[S, S]` or `[S, S, 3]`, the random numbers of this image, and the parameters of its row in
+`parameters.PARAMETERS`. It returns levels from 0 to 255, which `corrupt` clips and truncates to bytes.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ def gaussian_noise(image: Bytes, draws: Draws, std: float) -> Floats:
 
 
 def shot_noise(image: Bytes, draws: Draws, photons: float) -> Floats:
-    """Count photons: Poisson noise with `photons` expected where a channel is full."""
+    """Poisson noise, with an expected count of `photons` at the brightest level."""
     return draws.poisson(image / 255 * photons) / photons * 255
 
 
 def impulse_noise(image: Bytes, draws: Draws, share: float) -> Floats:
-    """Salt and pepper: this share of the values becomes 0 or 255, each channel for itself."""
+    """Salt and pepper: this share of the values becomes 0 or 255, independently per channel."""
     struck = draws.uniform(image.shape, 0.0, 1.0) <= share
     salt = draws.uniform(image.shape, 0.0, 1.0) <= 0.5
     return np.where(struck, np.where(salt, 255.0, 0.0), image)

@@ -29,10 +29,10 @@ def snow(
     """Whiten the image and let flakes fall over it, in two directions.
 
     Args:
-        image, draws: as everywhere here.
-        mean, std: of the noise that flakes are made of.
-        size: how far it is magnified.
-        least: noise below it is no flake.
+        image, draws: as in `noise`.
+        mean, std: of the noise that flakes are made from.
+        size: factor by which it is magnified.
+        least: threshold of the noise, below which there is no flake.
         radius, sigma: of the flakes' motion blur, in pixels.
         keep: weight of the image against its whitened self.
     """
@@ -50,7 +50,7 @@ def frost(image: Bytes, draws: Draws, keep: float, amount: float, scale: float) 
     """Lay a piece of ice over the image.
 
     Args:
-        image, draws: as everywhere here.
+        image, draws: as in `noise`.
         keep, amount: weights of the image and of the ice.
         scale: of the ice's texture.
     """
@@ -77,11 +77,11 @@ def spatter(
     """Splash water or mud on the lens.
 
     Args:
-        image, draws: as everywhere here.
-        mean, std: of the noise that drops are made of.
+        image, draws: as in `noise`.
+        mean, std: of the noise that drops are made from.
         sigma: of the Gaussian that smooths it, in pixels.
-        least: noise below it is no drop.
-        strength: of water; of mud the standard deviation, in pixels, that blurs its edge.
+        least: threshold of the noise, below which there is no drop.
+        strength: of water; for mud the standard deviation, in pixels, of the blur of its edge.
         mud: 1 for mud, 0 for water.
     """
     x = image / 255
@@ -97,13 +97,13 @@ def spatter(
 
 
 def _tinted(amount: Floats, colour: Floats, image: Bytes) -> Floats:
-    """A layer of a colour, `[S, S, 3]`; of its gray, `[S, S]`, over a gray image."""
+    """A layer of a colour, `[S, S, 3]`; in gray, `[S, S]`, for a gray image."""
     layer = amount[:, :, np.newaxis] * colour
     return gray_of(layer) if image.ndim == 2 else layer
 
 
 def _relief(levels: Bytes) -> Floats:
-    """How brightly each point of a drop shines, seen from its distance to an edge; `[S, S]`."""
+    """The brightness of each point of a drop, from its distance to an edge; `[S, S]`."""
     distance = cv2.distanceTransform(255 - cv2.Canny(levels, 50, 150), cv2.DIST_L2, 5)
     near = cv2.equalizeHist(cv2.blur(np.minimum(distance, 20), (3, 3)).astype(np.uint8))
     return np.asarray(cv2.blur(cv2.filter2D(near, cv2.CV_8U, EDGES), (3, 3)), np.float64)

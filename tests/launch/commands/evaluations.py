@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline.config.evaluation import Evaluation
+from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.places import FEATURES, Feature
-from pipeline.evaluation.document import DataInfo, Document, Record
+from pipeline.evaluation.document import DataInfo, EvaluationResults, Record
 from pipeline.validation.loading import dump_config, load_config
 from tests.runs import TINY
 from workers.run.files import RunDir, write_json
@@ -25,22 +25,22 @@ FAMILIES = {
 }
 
 
-def document(results: Sequence[Record], run: str = "runs/a", **changes: Any) -> Document:
+def document(results: Sequence[Record], run: str = "runs/a", **changes: Any) -> EvaluationResults:
     """An evaluation with these results; `changes` are other fields of the document."""
     fields: dict[str, Any] = {
         "run": run,
         "checkpoint": None,
-        "config": Evaluation().model_dump(mode="json"),
+        "config": EvaluationConfig().model_dump(mode="json"),
         "run_config_digest": "0" * 64,
         "seed": 0,
         "versions": {"python": "3.12.1", "torch": "2.15.0", "torchvision": "0.30.0", "onward": "0.1.0"},
         "data": DataInfo("fashion_mnist_10k", 8000, 2000, 10),
         "created": "2026-11-21T18:00:00+00:00",
     }
-    return Document(**{**fields, **changes}, results=list(results))
+    return EvaluationResults(**{**fields, **changes}, results=list(results))
 
 
-def full(blocks: int = 4, offset: float = 0.0, corruptions: bool = True, run: str = "runs/a") -> Document:
+def full(blocks: int = 4, offset: float = 0.0, corruptions: bool = True, run: str = "runs/a") -> EvaluationResults:
     """Everything that may be in a document: probes, quality, corruptions, another data set, spectra."""
     results = [*_probes(DATA, blocks, offset), *_quality(blocks, offset), *_probes("cifar10", blocks, offset - 0.35)]
     if corruptions:
@@ -100,7 +100,7 @@ def _corruptions(blocks: int, offset: float) -> list[Record]:
     return results
 
 
-def write_run(folder: Path, evaluation: Document | None, *overrides: str) -> Path:
+def write_run(folder: Path, evaluation: EvaluationResults | None, *overrides: str) -> Path:
     """A run directory with a configuration and, if given, its evaluation."""
     folder.mkdir(parents=True)
     RunDir(folder).config.write_text(_resolved(overrides))

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from launch.commands.bench import bench_method, summarise, tables, variants
 from launch.prepare.run_dir import read_config
+from launch.results.printing import print_grid
 from pipeline.errors import UserError
 from tests.runs import TINY, Process
 from tests.workers.evaluating.evaluating_runs import image_folder
@@ -43,8 +44,8 @@ def test_the_table_has_mean_and_spread_of_every_block() -> None:
     assert trained["expansion"] == [None]
     assert trained[RATE] == MEAN_RATE
     console = Console(width=80, record=True)
-    for table in tables([untrained, trained], 2):
-        console.print(table)
+    for grid in tables([untrained, trained], 2):
+        print_grid(console, grid)
     text = console.export_text()
     assert "70.0 ± 14.1" in text
     assert "20 ± 14" in text
@@ -55,7 +56,7 @@ def test_the_table_has_mean_and_spread_of_every_block() -> None:
 )
 def test_every_table_says_over_how_many_seeds_it_is(seeds: int, spread: str) -> None:
     report = {"untrained": [block(0.5, 0.4)], "trained": [block(0.6, 0.5)], "images": 100, RATE: 10.0}
-    titles = [str(table.title) for table in tables(summarise({"end to end": [report] * seeds}), seeds)]
+    titles = [grid.title for grid in tables(summarise({"end to end": [report] * seeds}), seeds)]
     assert len(titles) == 3
     assert all(title.endswith(f"{spread})") for title in titles)
 

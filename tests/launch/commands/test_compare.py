@@ -12,22 +12,22 @@ from typing import Any
 import pytest
 from scipy.stats import ttest_ind
 
-from launch.tables.comparison import Estimate, compare_documents, difference, estimate, grids
-from launch.tables.settings import affects, other_settings
-from pipeline.config.evaluation import Evaluation
-from pipeline.evaluation.document import DataInfo, Document, Record
+from launch.results.comparison_tables import Estimate, compare_documents, difference, estimate, grids
+from launch.results.evaluation_settings import affects, other_settings
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.evaluation.document import DataInfo, EvaluationResults, Record
 from tests.launch.commands.evaluations import DATA, document, full, write_run
 from workers.run.files import write_json
 
 Onward = Callable[..., Any]
 
 
-def one(value: float, measure: str = "linear/quick", metric: str = "top1", **changes: Any) -> Document:
+def one(value: float, measure: str = "linear/quick", metric: str = "top1", **changes: Any) -> EvaluationResults:
     return document([Record(DATA, 1, "trunk", measure, metric, value)], **changes)
 
 
 def settings(**changes: Any) -> dict[str, Any]:
-    return Evaluation(**changes).model_dump(mode="json")
+    return EvaluationConfig(**changes).model_dump(mode="json")
 
 
 @pytest.fixture
@@ -259,8 +259,8 @@ def test_which_settings_change_which_numbers(key: str, measure: str, expected: b
 def test_every_setting_is_known_to_belong_somewhere() -> None:
     """A new key of `evaluation` must be thought about: without an entry it would warn for every measure."""
     known = {"seed", "epochs", "augmented"}
-    for key in Evaluation.model_fields:
-        value = getattr(Evaluation(), key)
+    for key in EvaluationConfig.model_fields:
+        value = getattr(EvaluationConfig(), key)
         below = type(value).model_fields if hasattr(type(value), "model_fields") else ()
         for name in [f"{key}.{each}" for each in below] or [key]:
             everywhere = all(affects(name, measure) for measure in ("linear/byol", "knn/5", "quality", "x"))

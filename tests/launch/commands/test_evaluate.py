@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.evaluation.document import Document, Record
+from pipeline.evaluation.document import EvaluationResults, Record
 from tests.workers.evaluating.evaluating_runs import CPU, TEST, TRAIN, image_folder, make_run, small_config
 from workers.coordinator.finish import measure
 from workers.evaluating.context import Context
@@ -45,7 +45,7 @@ def run(tmp_path: Path, made: RunDir) -> RunDir:
 
 
 def results(run: RunDir) -> dict[tuple[str, int, str], float]:
-    document = Document.read(run.path / "evaluation.json")
+    document = EvaluationResults.read(run.path / "evaluation.json")
     return {(f"{r.measure} {r.metric}", r.block, r.feature): r.value for r in document.results}
 
 
@@ -53,7 +53,7 @@ def test_everything_is_written_and_the_report_gets_its_table(run: RunDir, root: 
     write_json(run.report, REPORT)
     outcome = onward("evaluate", run.path, *SMALL, "evaluation.seed=7")
     assert outcome.code == 0, outcome.err
-    document = Document.read(run.path / "evaluation.json")
+    document = EvaluationResults.read(run.path / "evaluation.json")
     assert (document.run, document.checkpoint, document.seed) == (str(run.path), None, 7)
     assert document.config["knn"] == {"k": [3], "temperature": 0.07}
     assert (document.data.train_images, document.data.test_images, document.data.classes) == (TRAIN, TEST, 2)
@@ -78,7 +78,7 @@ def test_an_evaluation_that_is_repeated_reads_what_was_kept(
     assert onward("evaluate", run.path, *SMALL).code == 0
     first = results(run)
     monkeypatch.setattr(
-        "workers.evaluating.source.FeatureSource._fill", lambda *_: pytest.fail("features were made again")
+        "workers.evaluating.feature_source.FeatureSource._fill", lambda *_: pytest.fail("features were made again")
     )
     assert onward("evaluate", run.path, *SMALL).code == 0
     assert results(run) == first
@@ -88,13 +88,13 @@ def test_a_snapshot_is_evaluated_and_the_report_is_of_the_trained_network(run: R
     write_json(run.report, REPORT)
     before = run.report.read_bytes()
     assert onward("evaluate", run.path, *SMALL).code == 0
-    trained, run_digest = results(run), Document.read(run.path / "evaluation.json").run_config_digest
+    trained, run_digest = results(run), EvaluationResults.read(run.path / "evaluation.json").run_config_digest
     run.report.write_bytes(before)
     outcome = onward("evaluate", run.path, *SMALL, "evaluation.checkpoint=4")
     assert outcome.code == 0, outcome.err
-    document = Document.read(run.path / "evaluation.json")
+    document = EvaluationResults.read(run.path / "evaluation.json")
     assert (document.checkpoint, document.run_config_digest) == (4, run_digest)
-    assert Document.read(run.path / "evaluation" / "step_4.json") == document
+    assert EvaluationResults.read(run.path / "evaluation" / "step_4.json") == document
     assert results(run).keys() == trained.keys()
     assert results(run) != trained
     assert run.report.read_bytes() == before
@@ -134,7 +134,7 @@ def test_without_test_images_there_is_quality_and_no_probe(tmp_path: Path, onwar
     assert outcome.code == 0, outcome.err
     assert "probes left out: " in outcome.out
     assert {what.split()[0] for what, _, _ in results(run)} == {"quality"}
-    assert Document.read(run.path / "evaluation.json").data.test_images == 0
+    assert EvaluationResults.read(run.path / "evaluation.json").data.test_images == 0
     assert json.loads(run.report.read_text()) == REPORT
 
 
@@ -185,7 +185,7 @@ def test_a_number_that_is_none_is_named_and_left_out(
             Record("x", 1, "trunk", "quality", metric, value) for metric, value in (("a", float("nan")), ("b", 2.0))
         ]
 
-    monkeypatch.setattr("workers.evaluating.run.MEASURES", (("two numbers", measure_two),))
+    monkeypatch.setattr("workers.evaluating.evaluation.MEASURES", (("two numbers", measure_two),))
     outcome = onward("evaluate", run.path, "evaluation.plots=false")
     assert outcome.code == 0, outcome.err
     assert "quality a of block 1 trunk is nan: left out" in outcome.out

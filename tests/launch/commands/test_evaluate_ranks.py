@@ -17,12 +17,12 @@ from launch.commands.evaluate import evaluate_run, main
 from pipeline.config.places import Place
 from pipeline.data.sets.datasets import ImageDataset, Split
 from pipeline.errors import TrainingError, UserError
-from pipeline.evaluation.document import Document
+from pipeline.evaluation.document import EvaluationResults
 from pipeline.evaluation.feature_set import FeatureSet
 from tests.runs import LIMIT, ROOT
 from tests.workers.evaluating.evaluating_runs import context_of, image_folder, make_run, small_config
-from workers.evaluating.cache import Written
 from workers.evaluating.context import Context
+from workers.evaluating.feature_cache import Written
 from workers.evaluating.ranks import Ranks
 from workers.run.files import RunDir, write_json
 from workers.topology.torchrun import RunGroup
@@ -57,7 +57,7 @@ def test_several_processes_write_the_bytes_of_one(tmp_path: Path) -> None:
     assert result.stdout.count("tables and figures are in") == 1
     assert len(kept(alone)) == 4 * 5
     assert kept(shared) == kept(alone)
-    documents = [Document.read(run.path / "evaluation.json") for run in (alone, shared)]
+    documents = [EvaluationResults.read(run.path / "evaluation.json") for run in (alone, shared)]
     assert documents[0].results == documents[1].results
     assert shared.report.read_bytes() == alone.report.read_bytes()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import mmap
 import os
 import shutil
@@ -13,38 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import launch.commands.pack
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets import pack_writer
-from pipeline.data.sets.datasets import open_dataset, preflight
-from pipeline.data.sets.image_folder import FolderImages
-from pipeline.data.sets.index import difference, fingerprint, scan
-from pipeline.data.sets.packed import PackedImages
+from pipeline.data.sets.datasets import Splits, open_dataset, preflight
 from pipeline.errors import UserError
-
-Onward = Callable[..., Any]
-
-
-@pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Ten training and two test images of several sizes and kinds; shards of four."""
-    monkeypatch.setattr(pack_writer, "IMAGES_PER_SHARD", 4)
-    monkeypatch.setattr(launch.commands.pack, "IMAGES_PER_SHARD", 4)
-    rng = np.random.default_rng(5)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    for split, count in (("train", 5), ("val", 1)):
-        for label in ("cat", "dog"):
-            folder = tmp_path / "photos" / split / label
-            folder.mkdir(parents=True)
-            for i in range(count):
-                shape = [(90, 60, 3), (40, 100, 3), (20, 30, 3), (64, 48), (33, 70, 3)][i]
-                coarse = Image.fromarray(rng.integers(0, 256, (5, 5, *shape[2:]), dtype=np.uint8))
-                image = coarse.resize((shape[1], shape[0]))
-                image.save(folder / f"{i}.{'png' if i == 4 else 'jpg'}", quality=95, exif=exif if i == 2 else b"")
-    return tmp_path / "photos"
+from tests.launch.commands.packed_copies import Onward, original, packed, tree
 
 
 def test_links_that_lead_out_are_packed_only_where_that_is_asked_for(
@@ -62,20 +35,6 @@ def test_links_that_lead_out_are_packed_only_where_that_is_asked_for(
     assert not list(tmp_path.glob("out*"))
     assert onward("data", "pack", source, tmp_path / "out", "--follow-links").code == 0
     assert len(packed(tmp_path / "out")) == 11
-
-
-def packed(root: Path, split: Any = "train") -> PackedImages:
-    found = open_dataset(Data(name="packed", root=str(root)), split)
-    assert isinstance(found, PackedImages)
-    return found
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in root.iterdir()}
-
-
-def original(source: Path, split: str = "train") -> FolderImages:
-    return FolderImages(source / split)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "raw"])
@@ -99,7 +58,7 @@ def test_what_is_packed_is_what_was_there(source: Path, tmp_path: Path, onward: 
                 assert np.abs(found.astype(int) - expected).mean() < 4
             np.testing.assert_array_equal(np.asarray(copy.image(index)), found)
             assert images.files.relative(index) in copy.name_of(index)
-    assert preflight(Data(name="packed", root=str(out), batch_size=2)) == 10
+    assert preflight(Splits(DataConfig(name="packed", root=str(out), batch_size=2))) == 10
     assert sorted(tree(out)) == sorted(
         ["manifest.json", "test-00000.bin", "test.npz", "train.npz", *(f"train-0000{i}.bin" for i in range(3))]
     )
@@ -142,7 +101,7 @@ def test_the_number_of_workers_changes_nothing(source: Path, tmp_path: Path, onw
 def test_any_data_set_of_a_configuration(tmp_path: Path, onward: Onward, folder: Path) -> None:
     (folder / "c.yaml").write_text("data: {name: fashion_mnist_10k, batch_size: 8}\n")
     assert onward("data", "pack", "c.yaml", "out", "--format", "raw").code == 0
-    images, copy = open_dataset(Data(), "train"), packed(Path("out"))
+    images, copy = open_dataset(DataConfig(), "train"), packed(Path("out"))
     assert len(copy) == 10_000
     for index in (0, 4095, 4096, 9999):
         np.testing.assert_array_equal(copy.pixels(index), images.pixels(index))
@@ -250,105 +209,6 @@ def test_without_test_images(source: Path, tmp_path: Path, onward: Onward) -> No
         packed(tmp_path / "out", "test")
 
 
-def changed(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    values = json.loads(path.read_text())
-    change(values)
-    path.write_text(json.dumps(values))
-
-
-def rewritten(out: Path, **columns: Any) -> None:
-    """Another index, of which the manifest has size and digest."""
-    import hashlib
-
-    with np.load(out / "train.npz") as found:
-        arrays = dict(found) | columns
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    (out / "train.npz").write_bytes(buffer.getvalue())
-    known = {"bytes": len(buffer.getvalue()), "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}
-    changed(out / "manifest.json", lambda m: m["splits"]["train"]["index"].update(known))
-
-
-DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no manifest": (lambda out: (out / "manifest.json").unlink(), r"is no packed data set: .*manifest\.json"),
-    "no JSON": (lambda out: (out / "manifest.json").write_text("{"), r"manifest\.json' is damaged"),
-    "of another version": (
-        lambda out: changed(out / "manifest.json", lambda m: m.update(format="onward-packed-2")), "of another version",
-    ),
-    "a path that leads out": (
-        lambda out: changed(out / "manifest.json", lambda m: m["splits"]["train"]["index"].update(name="../x.npz")),
-        r"damaged or of another version: splits\.train\.index\.name",
-    ),
-    "a shard is missing": (lambda out: (out / "train-00001.bin").unlink(), r"train-00001\.bin' cannot be read"),
-    "a shard is short": (lambda out: os.truncate(out / "train-00001.bin", 5), "has 5 bytes, and .* were packed"),
-    "the index was changed": (
-        lambda out: (out / "train.npz").write_bytes(bytes((out / "train.npz").stat().st_size)), "SHA-256",
-    ),
-    "too few rows": (lambda out: rewritten(out, start=np.zeros(3, np.int64)), "does not describe the 10 images"),
-    "a place outside": (lambda out: rewritten(out, end=np.full(10, 10**9)), "points outside of the packed files"),
-    "a shard that is not there": (lambda out: rewritten(out, shard=np.full(10, 3)), "points outside"),
-    "two channels": (lambda out: rewritten(out, channels=np.full(10, 2)), "points outside"),
-    "another height": (lambda out: rewritten(out, height=np.full(10, 7)), "points outside"),
-    "no numbers": (lambda out: rewritten(out, label=np.full(10, 0.5)), "cannot be read"),
-    "a label that cannot be": (lambda out: rewritten(out, label=np.full(10, 2)), "labels"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("what", DAMAGE)
-def test_a_damaged_copy_is_refused(
-    source: Path, tmp_path: Path, onward: Onward, assert_refused: Callable[[Any, str], None], what: str
-) -> None:
-    out = tmp_path / "out"
-    onward("data", "pack", source, out, "--format", "raw", "--short-side", "32")
-    damage, message = DAMAGE[what]
-    damage(out)
-    assert_refused(onward("data", "verify", out), message)
-    with pytest.raises(UserError, match=message):
-        packed(out)
-
-
-def test_bits_that_fell_over_are_found(
-    source: Path, tmp_path: Path, onward: Onward, assert_refused: Callable[[Any, str], None]
-) -> None:
-    out = tmp_path / "out"
-    onward("data", "pack", source, out, "--format", "raw", "--short-side", "32")
-    content = bytearray((out / "train-00001.bin").read_bytes())
-    content[7] ^= 1
-    (out / "train-00001.bin").write_bytes(content)
-    assert_refused(onward("data", "verify", out), r"train-00001\.bin' is damaged: its SHA-256")
-
-
-def test_a_packed_copy_has_a_fingerprint(source: Path, tmp_path: Path, onward: Onward) -> None:
-    for name, side in (("a", 32), ("b", 32), ("c", 16)):
-        onward("data", "pack", source, tmp_path / name, "--short-side", side)
-    a, b, c = (packed(tmp_path / name) for name in "abc")
-    assert fingerprint(a) == fingerprint(b) != fingerprint(c)
-    assert difference(scan(a), scan(c)) == "its pixels are others"
-    assert a.manifest.splits["train"].source == fingerprint(original(source))
-
-
-def test_training_on_it(source: Path, tmp_path: Path, onward: Onward, folder: Path, fake_training: list[Path]) -> None:
-    assert onward("data", "pack", source, folder / "packed", "--short-side", "32").code == 0
-    overrides = ["data.name=packed", "data.root=packed"]
-    assert onward("check", "config.yaml", *overrides).code == 0
-    assert onward("train", "config.yaml", *overrides).code == 0
-    assert len(fake_training) == 1
-    again = onward("data", "pack", "config.yaml", "twice")
-    assert again.code == 0
-    (folder / "c.yaml").write_text("data: {name: packed, root: packed}\n")
-    assert "reads a packed data set already" in onward("data", "pack", "c.yaml", "thrice").err
-
-
-@pytest.mark.parametrize("what", ["a place outside", "a shard that is not there", "two channels"])
-def test_a_damaged_copy_of_jpegs_is_refused(
-    source: Path, tmp_path: Path, onward: Onward, assert_refused: Callable[[Any, str], None], what: str
-) -> None:
-    onward("data", "pack", source, tmp_path / "out", "--short-side", "32")
-    damage, message = DAMAGE[what]
-    damage(tmp_path / "out")
-    assert_refused(onward("data", "verify", tmp_path / "out"), message)
-
-
 class Spy:
     """A mapped file that notes which bytes are expected."""
 
@@ -368,7 +228,7 @@ def test_the_system_is_told_which_bytes_come_next(source: Path, tmp_path: Path, 
     images = packed(tmp_path / "out")
     spies = [Spy(mapped) for mapped in images._maps]
     images._maps = spies  # type: ignore[assignment]
-    images.expect([9, 0, 3])
+    images.prefetch([9, 0, 3])
     for shard, index in ((2, 9), (0, 0), (0, 3)):
         start, end = (int(images._columns[name][index]) for name in ("start", "end"))
         assert any(first % mmap.PAGESIZE == 0 and first <= start < end == last for first, last in spies[shard].ranges)

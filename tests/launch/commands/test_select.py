@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from pipeline.evaluation.document import DataInfo, Document, Record
+from pipeline.evaluation.document import DataInfo, EvaluationResults, Record
 from pipeline.measures.rank_correlation import RankCorrelation, rank_correlation
 from pipeline.validation.loading import dump_config
 from tests.pipeline.small import small_config
@@ -32,7 +32,7 @@ def write_run(
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.yaml").write_text(dump_config(small_config()))
     if results is not None:
-        document = Document(
+        document = EvaluationResults(
             run=str(path), checkpoint=checkpoint, config=config or {"quality": {"samples": 1000}}, seed=0,
             run_config_digest="0" * 64, versions={"torch": "2"}, data=DataInfo("fashion_mnist_10k", 100, 50, 10),
             created="2026-01-01T00:00:00+00:00", results=results,

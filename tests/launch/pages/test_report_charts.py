@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 
 from launch.pages.charts import Picture, charts, short_count
 from launch.pages.series import POINTS, read_series
-from launch.tables.figures import styled
+from launch.results.figure_style import styled
 from tests.launch.pages.reported import line
 
 

@@ -10,7 +10,7 @@ from matplotlib.text import Annotation
 
 from launch.pages.colours import on_bar, stage_colour
 from launch.pages.gantt import gantt
-from launch.tables.figures import styled
+from launch.results.figure_style import styled
 from tests.observing.traces import MS, feed_events, header, stage_events, write_part
 from workers.observing.trace_part import Slice, read_parts
 

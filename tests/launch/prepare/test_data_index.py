@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets import unreadable
 from pipeline.data.sets.datasets import open_dataset
 from pipeline.data.sets.index import Index, fingerprint
@@ -28,7 +28,7 @@ def started(folder: Path, onward: Onward, fake_training: list[Path]) -> Path:
 
 def test_a_run_keeps_the_index_of_its_data(started: Path, onward: Onward, fake_training: list[Path]) -> None:
     index = Index.from_bytes((started / "run" / "data_index.npz").read_bytes(), "x")
-    assert index.fingerprint == fingerprint(open_dataset(Data(name="image_folder", root="images"), "train"))
+    assert index.fingerprint == fingerprint(open_dataset(DataConfig(name="image_folder", root="images"), "train"))
     assert onward("train", "config.yaml", "run_dir=run").code == 0
     assert len(fake_training) == 2
 

@@ -47,10 +47,10 @@ def test_devices(stages: int, device: str, gpus: int, overrides: dict[int, str],
 
 
 def test_a_placement_names_stage_and_units() -> None:
-    assert place(settings(2, "cpu"), 0) == [
+    assert place(settings(2, "cpu"), 0) == (
         Placement(1, ("stem", "layer1.0"), "cpu"),
         Placement(2, ("layer1.1", *(f"layer{i}.{j}" for i in (2, 3, 4) for j in (0, 1))), "cpu"),
-    ]
+    )
 
 
 @pytest.mark.parametrize(

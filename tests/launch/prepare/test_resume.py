@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from launch.prepare.resume import inspect, prepare
-from pipeline.config import Alarms, Config, Metrics, Trace, Tracker
+from launch.prepare.resume import earlier_run, find_resume_point, roll_back
+from pipeline.config import AlarmsConfig, Config, MetricsConfig, TraceConfig, TrackerConfig
 from pipeline.errors import ConfigError, UserError
 from pipeline.validation.loading import dump_config, parse_config
 from workers.observing.observer import Event
+from workers.run.files import RunDir
 from workers.snapshots.manifest import MANIFEST, check_files, read_manifest
 
 CONFIG = parse_config({"data": {"batch_size": 64}, "train": {"epochs": 20}, "snapshots": {"every": 4}})
@@ -52,14 +53,14 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_the_newest_snapshot_is_taken(run: Path) -> None:
-    found = inspect(CONFIG, run)
+    found = find_resume_point(RunDir(run))
     assert (found.steps, found.finished) == (8, False)
     assert found.notes == ("going on from the snapshot after 8 steps",)
 
 
 def test_one_without_a_manifest_does_not_exist(run: Path) -> None:
     (run / "snapshots" / "step_12").mkdir()
-    assert inspect(CONFIG, run).notes == ("going on from the snapshot after 8 steps",)
+    assert find_resume_point(RunDir(run)).notes == ("going on from the snapshot after 8 steps",)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "missing", "no manifest"])
@@ -74,7 +75,7 @@ def test_a_damaged_one_is_passed_over_and_named(run: Path, damage: str) -> None:
         part.unlink()
     else:
         (folder / MANIFEST).write_text("{")
-    found = inspect(CONFIG, run)
+    found = find_resume_point(RunDir(run))
     assert found.steps == 4
     assert found.notes[0].startswith("snapshot after 8 steps passed over: '")
     assert ("manifest.json" if damage == "no manifest" else "stage_2.safetensors") in found.notes[0]
@@ -83,7 +84,7 @@ def test_a_damaged_one_is_passed_over_and_named(run: Path, damage: str) -> None:
 def test_nothing_good_starts_over(run: Path) -> None:
     for part in run.rglob("*.safetensors"):
         part.unlink()
-    found = inspect(CONFIG, run)
+    found = find_resume_point(RunDir(run))
     assert found.steps == 0
     assert found.notes[-1] == "no snapshot to go on from: starting over"
 
@@ -92,7 +93,7 @@ def test_what_lies_after_the_snapshot_goes(run: Path) -> None:
     (run / "snapshots" / "step_12").mkdir()
     (run / "failure.json").write_text("{}")
     (run / "final").mkdir()
-    prepare(CONFIG, inspect(CONFIG, run))
+    roll_back(CONFIG, RunDir(run), find_resume_point(RunDir(run)).steps)
     assert sorted(path.name for path in (run / "snapshots").iterdir()) == ["step_4", "step_8"]
     assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == list(range(8))
     assert not (run / "failure.json").exists()
@@ -104,7 +105,7 @@ def test_what_happened_is_kept_and_what_cannot_be_read_is_not(run: Path) -> None
     good = json.dumps(event.to_json()) + "\n"
     for damage in ("[" * 10**5 + "\n", "{}\n", "\0\n", '{"kind": "no'):
         (run / "events.jsonl").write_text(good + damage + good[: -1 if damage.endswith("\n") else 0])
-        prepare(CONFIG, inspect(CONFIG, run))
+        roll_back(CONFIG, RunDir(run), find_resume_point(RunDir(run)).steps)
         assert (run / "events.jsonl").read_text() == good * (2 if damage.endswith("\n") else 1)
 
 
@@ -123,18 +124,18 @@ def test_a_snapshot_of_other_bits_says_so(run: Path, written: int | None, dtype:
     manifest.write_text(json.dumps({**values, **({} if written is None else {"bits": written})}))
     config = changed(precision=CONFIG.precision.model_copy(update={"dtype": dtype}))
     (run / "config.yaml").write_text(dump_config(config))
-    notes = inspect(config, run).notes
+    notes = find_resume_point(RunDir(run)).notes
     assert notes[0] == "going on from the snapshot after 8 steps"
     assert [expected in note for note in notes[1:]] == ([] if expected is None else [True])
 
 
 def test_what_is_computed_again_may_change_unless_it_is_compiled(run: Path) -> None:
     again = {"memory": CONFIG.memory.model_copy(update={"recompute": "units"})}
-    assert inspect(changed(**again), run).steps == 8
+    assert earlier_run(changed(**again), RunDir(run)) == CONFIG
     compiled = {"precision": CONFIG.precision.model_copy(update={"compile": True})}
     (run / "config.yaml").write_text(dump_config(changed(**compiled)))
     with pytest.raises(ConfigError, match=r"memory\.recompute is 'none' there, 'units' here"):
-        inspect(changed(**again, **compiled), run)
+        earlier_run(changed(**again, **compiled), RunDir(run))
 
 
 def changed(**values: Any) -> Config:
@@ -144,25 +145,25 @@ def changed(**values: Any) -> Config:
 def test_how_it_is_computed_may_change(run: Path) -> None:
     link = CONFIG.link.model_copy(update={"kind": "rpc", "depth": 5})
     data = CONFIG.data.model_copy(update={"workers": 3})
-    assert inspect(changed(runtime="serial", device="cpu", link=link, data=data), run).steps == 8
+    assert earlier_run(changed(runtime="serial", device="cpu", link=link, data=data), RunDir(run)) == CONFIG
 
 
 def test_who_looks_may_change(run: Path) -> None:
-    told = {"metrics": Metrics(norms_every=1, page=False), "alarms": Alarms(enabled=False)}
-    traced = {"trace": Trace(enabled=True), "trackers": (Tracker(kind="tensorboard"),)}
-    assert inspect(changed(**told, **traced), run).steps == 8
+    told = {"metrics": MetricsConfig(norms_every=1, page=False), "alarms": AlarmsConfig(enabled=False)}
+    traced = {"trace": TraceConfig(enabled=True), "trackers": (TrackerConfig(kind="tensorboard"),)}
+    assert earlier_run(changed(**told, **traced), RunDir(run)) == CONFIG
 
 
 def test_what_decides_the_numbers_may_not(run: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"another configuration: seed is 0 there, 7 here; threads is 1 there, 2 here"
     ):
-        inspect(changed(seed=7, threads=2), run)
+        earlier_run(changed(seed=7, threads=2), RunDir(run))
 
 
 def test_a_run_that_has_ended_is_finished(run: Path) -> None:
     (run / "report.json").write_text('{"final_digest": "0"}')
-    assert inspect(CONFIG, run).finished
+    assert find_resume_point(RunDir(run)).finished
 
 
 def good(run: Path) -> dict[str, Any]:
@@ -190,7 +191,7 @@ def test_a_hostile_manifest_is_refused(run: Path, change: dict[str, Any]) -> Non
     (folder / MANIFEST).write_text(json.dumps({**good(run), **change}))
     with pytest.raises(UserError, match=r"manifest\.json'"):
         check_files(folder, read_manifest(folder))
-    assert inspect(CONFIG, run).steps == 4
+    assert find_resume_point(RunDir(run)).steps == 4
 
 
 def test_a_manifest_without_end_is_refused(run: Path) -> None:

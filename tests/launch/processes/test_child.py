@@ -17,6 +17,10 @@ from launch.processes import child as children
 from launch.processes.child import Child, ended
 from pipeline.errors import TrainingError
 from tests.waiting import LIMIT
+from workers.control.start_messages import StageStart
+from workers.run import json_lines
+
+START = StageStart(run_dir="/runs/one", private_dir="/private", rank=0, device="cpu")
 
 
 class Server:
@@ -57,39 +61,39 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def child(server: Server, tmp_path: Path) -> Iterator[Child]:
     log = tmp_path / "stage_1.log"
-    made = Child("launch.processes.stage_main", {"run_dir": "/runs/one"}, {}, log, server=server)  # type: ignore[arg-type]
+    made = Child("launch.processes.stage_main", START, {}, log, server=server)  # type: ignore[arg-type]
     yield made
     made.close()
 
 
 def test_a_child_is_told_first_what_it_was_started_for(child: Child, server: Server) -> None:
-    child.tell({"type": "leave"})
-    assert server.hear() == [{"run_dir": "/runs/one"}, {"type": "leave"}]
+    child.send({"type": "leave"})
+    assert server.hear() == [START.to_message(), {"type": "leave"}]
     assert server.title == "onward launch.processes.stage_main stage_1 /runs/one"
 
 
 def test_words_are_heard_whole_however_they_come(child: Child, server: Server) -> None:
     server.say(b'{"control": "/priv')
-    assert child.words() == []
+    assert child.messages() == []
     server.say(b'ate"}\n{"beat": true}\n{"be')
-    assert child.words() == [{"control": "/private"}, {"beat": True}]
-    assert child.words() == []
+    assert child.messages() == [{"control": "/private"}, {"beat": True}]
+    assert child.messages() == []
     server.say(b'at": false}\n')
-    assert child.words(LIMIT) == [{"beat": False}]
+    assert child.messages(LIMIT) == [{"beat": False}]
 
 
 def test_the_first_word_of_a_child_that_says_nothing_is_missed(child: Child) -> None:
     with pytest.raises(TrainingError, match=r"the coordinator did not start; see logs/coordinator\.log"):
-        child.first_word(0.0)
+        child.first_message(0.0)
 
 
 def test_a_child_that_has_gone_is_told_nothing_and_heard_no_more(tmp_path: Path) -> None:
     server = Server()
-    child = Child("launch.processes.stage_main", {"run_dir": "x"}, {}, tmp_path / "log", server=server)  # type: ignore[arg-type]
+    child = Child("launch.processes.stage_main", START, {}, tmp_path / "log", server=server)  # type: ignore[arg-type]
     os.close(server.orders)
     os.close(server.answers)
-    child.tell({"type": "leave"})  # nobody reads it
-    assert child.words(LIMIT) == []
+    child.send({"type": "leave"})  # nobody reads it
+    assert child.messages(LIMIT) == []
     child.close()
     child.close()  # again: its pipes are closed
     assert server.killed
@@ -127,16 +131,17 @@ def given(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
         del rest[:size]
         return piece
 
-    monkeypatch.setattr(children, "os", SimpleNamespace(read=read))
+    monkeypatch.setattr(json_lines, "os", SimpleNamespace(read=read))
+    monkeypatch.setattr(json_lines, "readable", lambda descriptors, timeout: set(descriptors))
 
 
 def test_what_follows_the_first_line_is_left_for_whoever_listens_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, b'{"run_dir": "x"}\n{"type": "leave"}\n{"type": "gone"}\n')
-    assert children.first_line() == {"run_dir": "x"}
+    given(monkeypatch, json.dumps(START.to_message()).encode() + b'\n{"type": "leave"}\n{"type": "gone"}\n')
+    assert children.read_start(StageStart) == START
     heard: list[Any] = []
     orphaned: list[int] = []
     monkeypatch.setattr(children.threading, "Thread", At)
-    children.hear_parent(heard.append, lambda: orphaned.append(len(heard)))
+    children.listen_to_parent(heard.append, lambda: orphaned.append(len(heard)))
     assert heard == [{"type": "leave"}, {"type": "gone"}]
     assert orphaned == [2]
 
@@ -151,4 +156,4 @@ class At:
 def test_a_process_that_was_started_by_hand_says_who_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, b"no line")
     with pytest.raises(SystemExit, match="started by 'onward train' or torchrun, not by hand"):
-        children.first_line()
+        children.read_start(StageStart)

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,9 +22,12 @@ from launch.processes.coordinator_main import Parent
 from pipeline.errors import UserError
 from tests.waiting import wait_until
 from workers.control.failures import FailureReport
+from workers.control.start_messages import CoordinatorStart
 from workers.coordinator.coordinator import Coordinator
 from workers.run.files import RunDir
 from workers.topology.members import KEY_FILE
+
+START = CoordinatorStart(run_dir="/runs/one", device="cpu", start_step=7, parent="stage 1")
 
 
 @pytest.fixture
@@ -91,9 +95,9 @@ def test_the_first_signal_asks_to_leave_and_prepares_for_the_second() -> None:
 
 
 def test_processes_of_one_host_meet_in_a_folder_and_those_of_several_at_an_address(private: Path) -> None:
-    alone = coordinate._meeting({"host": "", "private_dir": str(private), "key": "", "store": ""})
+    alone = coordinate._meeting(replace(START, private_dir=str(private)))
     assert (alone.private_dir, alone.key, alone.control) == (str(private), b"\x00\xff", str(private / "control"))
-    several = coordinate._meeting({"host": "10.0.0.1", "private_dir": "", "key": "0a", "store": "tcp://10.0.0.1:1"})
+    several = coordinate._meeting(replace(START, host="10.0.0.1", key="0a", store="tcp://10.0.0.1:1"))
     assert (several.private_dir, several.key, several.control) == ("", b"\n", ("10.0.0.1", 0))
     assert (several.store, several.host, several.rpc_init) == ("tcp://10.0.0.1:1", "10.0.0.1", "env://")
 
@@ -110,14 +114,13 @@ class Ending:
 
 
 @pytest.fixture
-def started(private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def started(private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CoordinatorStart:
     """What the process is started with; it reads no configuration, and asks for no signals."""
-    start = {"run_dir": str(tmp_path), "private_dir": str(private), "key": "", "host": "", "store": ""}
-    start |= {"device": "cpu", "start_step": 7, "beat": 0, "parent": "stage 1"}
-    monkeypatch.setattr(coordinate, "first_line", lambda: start)
+    start = replace(START, run_dir=str(tmp_path), private_dir=str(private))
+    monkeypatch.setattr(coordinate, "read_start", lambda form: start)
     monkeypatch.setattr(coordinate, "read_config", lambda path: f"the configuration in {path}")
     monkeypatch.setattr(coordinate, "leave_signals", lambda config: ())
-    monkeypatch.setattr(coordinate, "hear_parent", lambda heard, orphaned: None)
+    monkeypatch.setattr(coordinate, "listen_to_parent", lambda heard, orphaned: None)
     monkeypatch.setattr(logging, "basicConfig", lambda **settings: None)
     return start
 
@@ -138,7 +141,7 @@ def test_the_exit_code_says_how_the_run_ended_and_the_sockets_are_gone(
     act: Callable[[], None],
     code: int,
     kind: str | None,
-    started: dict[str, Any],
+    started: CoordinatorStart,
     private: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -181,7 +184,7 @@ def test_an_orphan_that_does_not_end_by_itself_writes_down_why_tidies_up_and_goe
     orphan = SimpleNamespace(
         monitor=SimpleNamespace(report_loss_of=lambda *words: lost.append(words)),
     )
-    coordinate._orphaned(cast(Coordinator, orphan), run, {"parent": "stage 1", "private_dir": str(private)})
+    coordinate._orphaned(cast(Coordinator, orphan), run, replace(START, private_dir=str(private)))
     assert lost == [("stage 1", "its process ended without a word")]
     assert private.exists()  # the run may still end in order
     if written:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,7 +49,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
 
 def child(tmp_path: Path, server: ForkServer, environment: dict[str, str], **start: Any) -> Child:
     start = {"run_dir": str(tmp_path / "run"), **start}
-    return Child("onward_test_child", start, environment, tmp_path / "child.log", quiet=True, server=server)
+    record = SimpleNamespace(run_dir=start["run_dir"], to_message=lambda: start)
+    return Child("onward_test_child", record, environment, tmp_path / "child.log", quiet=True, server=server)
 
 
 def test_a_forked_process_is_what_a_new_one_would_be(
@@ -57,7 +59,7 @@ def test_a_forked_process_is_what_a_new_one_would_be(
     first = child(tmp_path, server, {**environment, "VALUE": "1"}, number=1)
     second = child(tmp_path, server, {**environment, "VALUE": "2"}, number=2)
     for number, one in enumerate((first, second), 1):
-        word = one.first_word(LIMIT)
+        word = one.first_message(LIMIT)
         assert word["start"]["number"] == number
         assert (word["value"], word["name"]) == (str(number), "__main__")
         assert word["argv"][0].endswith("onward_test_child.py")  # as with `python -m`
@@ -66,7 +68,7 @@ def test_a_forked_process_is_what_a_new_one_would_be(
         assert word["torch"]
         title = Path(f"/proc/{one.process.pid}/cmdline").read_text()
         assert "onward onward_test_child child" in title
-    first.tell({"code": 3})
+    first.send({"code": 3})
     assert first.process.wait(LIMIT) == 3
     assert second.process.poll() is None
     second.process.kill()
@@ -78,7 +80,7 @@ def test_a_forked_process_is_what_a_new_one_would_be(
 
 def test_a_wait_has_an_end(tmp_path: Path, server: ForkServer, environment: dict[str, str]) -> None:
     one = child(tmp_path, server, environment)
-    one.first_word(LIMIT)
+    one.first_message(LIMIT)
     with pytest.raises(subprocess.TimeoutExpired) as caught:
         one.process.wait(0.2)
     assert (caught.value.timeout, one.process.poll()) == (0.2, None)
@@ -90,14 +92,14 @@ def test_the_end_of_a_process_is_seen_without_the_server(
     tmp_path: Path, server: ForkServer, environment: dict[str, str]
 ) -> None:
     one = child(tmp_path, server, environment)
-    one.first_word(LIMIT)
+    one.first_message(LIMIT)
     os.kill(server.pid, signal.SIGKILL)
     os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
     assert one.process.poll() is None
-    one.tell({"code": 0})
+    one.send({"code": 0})
     assert one.process.wait(LIMIT) == LOST
     again = child(tmp_path, server, environment)  # from a new server
-    assert again.first_word(LIMIT)["torch"]
+    assert again.first_message(LIMIT)["torch"]
     for each in (one, again):
         each.close()
 

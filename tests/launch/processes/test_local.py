@@ -13,12 +13,15 @@ import pytest
 
 from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 from launch.failure import write_failure
-from launch.prepare.resume import Opened
+from launch.prepare.placement import place
+from launch.prepare.prepared_run import START_STEP, PreparedRun
+from launch.prepare.resume import ResumePoint
 from launch.processes import local as spawn
 from launch.processes.supervise import Stop
 from pipeline.errors import ConfigError
 from tests.pipeline.small import small_config
 from workers.control.failures import FailureReport
+from workers.run.environment import PREPARED
 from workers.run.files import RunDir
 from workers.run.signals import WAKE
 
@@ -28,6 +31,11 @@ def run(tmp_path: Path) -> RunDir:
     run = RunDir(tmp_path)
     run.log("serial").parent.mkdir()
     return run
+
+
+def prepared(run: RunDir, start_step: int = 0, lock: tuple[int, ...] = (), **settings: Any) -> PreparedRun:
+    config = small_config(**settings)
+    return PreparedRun(config, run, place(config, 0), start_step, lock=lock)
 
 
 class Child:
@@ -76,10 +84,10 @@ def test_a_serial_run_is_first_asked_to_end_and_then_killed(
 
     monkeypatch.setattr(spawn, "subprocess", SimpleNamespace(Popen=start, PIPE=-1))
     monkeypatch.setattr(spawn, "time", SimpleNamespace(sleep=lambda seconds: None))
-    assert spawn._serial(small_config(runtime="serial"), run, 6, stop, (5,)) == code
+    assert spawn._serial(prepared(run, start_step=6, lock=(5,), runtime="serial"), stop) == code
     assert heard == asked
     (settings,) = started
-    assert (settings["env"][spawn.PREPARED], settings["env"][spawn.START_STEP]) == (str(run.path), "6")
+    assert (settings["env"][PREPARED], settings["env"][START_STEP]) == (str(run.path), "6")
     assert (settings["pass_fds"], settings["start_new_session"]) == ((5,), True)
 
 
@@ -88,7 +96,7 @@ def test_what_a_killed_process_was_writing_is_removed(run: RunDir, monkeypatch: 
     child = Child([], stop, 0, {"by itself": -signal.SIGSEGV})
     monkeypatch.setattr(spawn, "subprocess", SimpleNamespace(Popen=lambda *_, **__: child, PIPE=-1))
     monkeypatch.setattr(spawn, "remove_temporaries", lambda of, pid: removed.append((of.path, pid)))
-    assert spawn._serial(small_config(runtime="serial"), run, 0, stop, ()) == -signal.SIGSEGV
+    assert spawn._serial(prepared(run, runtime="serial"), stop) == -signal.SIGSEGV
     assert removed == [(run.path, 4711)]
 
 
@@ -97,18 +105,18 @@ class Attempts:
 
     def __init__(self, run: RunDir, ends: list[tuple[int, str | None]], snapshots: list[int]) -> None:
         self.begun: list[int] = []
-        self.prepared: list[int | None] = []
+        self.rolled_back: list[int] = []
         self._run, self._ends, self._snapshots = run, ends, snapshots
 
-    def supervise(self, start_step: int) -> Any:
-        self.begun.append(start_step)
+    def supervise(self, attempt: PreparedRun) -> Any:
+        self.begun.append(attempt.start_step)
         return nullcontext(SimpleNamespace(follow=self._follow))
 
-    def inspect(self, config: object, path: Path) -> Opened:
-        return Opened(path, self._snapshots.pop(0))
+    def find_resume_point(self, run: RunDir) -> ResumePoint:
+        return ResumePoint(self._snapshots.pop(0))
 
-    def prepare(self, config: object, found: Opened) -> None:
-        self.prepared.append(found.steps)
+    def roll_back(self, config: object, run: RunDir, steps: int) -> None:
+        self.rolled_back.append(steps)
 
     def _follow(self, stop: Stop) -> int:
         code, kind = self._ends.pop(0)
@@ -127,10 +135,11 @@ def repeated(
     asked: int = 0,
 ) -> tuple[int, Attempts]:
     attempts = Attempts(run, ends, [*snapshots])
-    monkeypatch.setattr(spawn, "inspect", attempts.inspect)
-    monkeypatch.setattr(spawn, "prepare", attempts.prepare)
-    config = small_config(restart=restart, max_restarts=2, snapshots={"every": 2})
-    return spawn._repeat(config, run, 0, Stop(asked), attempts.supervise), attempts
+    monkeypatch.setattr(spawn, "check_same_run", lambda config, run: config)
+    monkeypatch.setattr(spawn, "find_resume_point", attempts.find_resume_point)
+    monkeypatch.setattr(spawn, "roll_back", attempts.roll_back)
+    first = prepared(run, restart=restart, max_restarts=2, snapshots={"every": 2})
+    return spawn._repeat(first, Stop(asked), attempts.supervise), attempts
 
 
 def test_a_run_that_failed_goes_on_from_its_newest_snapshot(
@@ -139,7 +148,7 @@ def test_a_run_that_failed_goes_on_from_its_newest_snapshot(
     code, attempts = repeated(run, [(1, "raised"), (1, "died"), (0, None)], monkeypatch, (4, 8))
     assert code == 0
     assert attempts.begun == [0, 4, 8]
-    assert attempts.prepared == [4, 8]
+    assert attempts.rolled_back == [4, 8]
     said = "stage 2 failed at step 5: broken. All processes start again (restart 1 of 2 without a new snapshot)"
     assert capsys.readouterr().out.splitlines() == [said, said]
 
@@ -173,10 +182,10 @@ def test_some_ends_are_final(
 def test_a_run_that_cannot_be_prepared_again_keeps_the_code_of_its_failure(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(self: Attempts, config: object, found: Opened) -> None:
+    def refuse(self: Attempts, config: object, run: RunDir, steps: int) -> None:
         raise ConfigError("run_dir", "cannot be written", "Free some space")
 
-    monkeypatch.setattr(Attempts, "prepare", refuse)
+    monkeypatch.setattr(Attempts, "roll_back", refuse)
     code, attempts = repeated(run, [(1, "raised")], monkeypatch, (4,))
     assert (code, attempts.begun) == (1, [0])
     assert "error: run_dir: cannot be written. Free some space" in capsys.readouterr().err
@@ -199,7 +208,7 @@ def test_one_line_says_how_a_run_ended(
     if kind is not None:
         write_failure(run, FailureReport("stage 2", 5, kind, "broken"))
         assert json.loads(run.failure.read_text())["kind"] == kind
-    assert spawn._tell(run, code) == expected
+    assert spawn._report_end(run, code) == expected
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == bool(said)
     assert not said or lines[0].startswith(said)

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from launch.errors import EXIT_FAILED, EXIT_INTERRUPTED
+from launch.prepare.placement import place
+from launch.prepare.prepared_run import PreparedRun
 from launch.processes import supervise
 from launch.processes.supervise import LEAVE_SECONDS, Stop, Supervision
 from tests.pipeline.small import small_config
@@ -36,7 +38,7 @@ class Clock:
 class Process:
     """One that was started; `code` is set when it ends."""
 
-    def __init__(self, module: str, start: dict[str, Any], environment: dict[str, str], log: Path, *_: object) -> None:
+    def __init__(self, module: str, start: Any, environment: dict[str, str], log: Path, **_: object) -> None:
         self.module, self.start, self.environment, self.log = module, start, environment, log
         self.code: int | None = None
         self.told: list[dict[str, Any]] = []
@@ -45,10 +47,10 @@ class Process:
         self.closed = False
         self.process = SimpleNamespace(pid=4711, poll=lambda: self.code)
 
-    def tell(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         self.told.append(message)
 
-    def words(self) -> list[dict[str, Any]]:
+    def messages(self) -> list[dict[str, Any]]:
         said, self.said = self.said, []
         return said
 
@@ -73,11 +75,11 @@ class Scene:
             return self.started[-1]
 
         monkeypatch.setattr(supervise, "Child", start)
-        monkeypatch.setattr(supervise, "count_gpus", lambda: 0)
         monkeypatch.setattr(supervise, "time", self.clock)
-        monkeypatch.setattr("workers.coordinator.health.time", self.clock)
+        monkeypatch.setattr("workers.run.suspension.time", self.clock)
         config = small_config(model={"cuts": ["layer2"]}, hang_timeout=30)
-        self.it = Supervision(config, self.run, 6, server=None)  # type: ignore[arg-type]
+        prepared = PreparedRun(config, self.run, place(config, 0), start_step=6)
+        self.it = Supervision(prepared, server=None)  # type: ignore[arg-type]
 
     @property
     def coordinator(self) -> Process:
@@ -104,12 +106,12 @@ def test_all_processes_are_told_where_to_meet_and_none_is_left(scene: Scene) -> 
             "launch.processes.stage_main",
             "launch.processes.stage_main",
         ]
-        assert scene.coordinator.start["start_step"] == 6
-        assert scene.coordinator.start["beat"] == 1.0
-        private = {process.start["private_dir"] for process in scene.started}
+        assert scene.coordinator.start.start_step == 6
+        assert scene.coordinator.start.heartbeat_seconds == 1.0
+        private = {process.start.private_dir for process in scene.started}
         (folder,) = (Path(each) for each in private)
         assert folder.stat().st_mode & 0o777 == 0o700
-        assert [process.start["rank"] for process in scene.started[1:]] == [0, 1]
+        assert [process.start.rank for process in scene.started[1:]] == [0, 1]
         assert [process.environment["RANK"] for process in scene.started[1:]] == ["0", "1"]
         scene.coordinator.code = 0
         assert scene.it.follow(Stop()) == 0
@@ -231,4 +233,4 @@ def test_a_start_that_fails_leaves_nothing(scene: Scene, monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="no more processes"), scene.it:
         pass
     assert scene.coordinator.closed
-    assert not Path(scene.coordinator.start["private_dir"]).exists()
+    assert not Path(scene.coordinator.start.private_dir).exists()

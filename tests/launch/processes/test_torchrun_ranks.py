@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,11 +13,9 @@ import pytest
 
 from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED
 from launch.failure import record_failure
-from launch.prepare.resume import Opened
+from launch.prepare.prepared_run import PreparedRun
 from launch.processes import torchrun as train
-from launch.processes.rank_run import NothingToDo
-from launch.processes.rank_word import NotOfRankZeroError
-from launch.processes.torchrun import Prepared
+from launch.processes.announcement import Announcement, UntrustedAnnouncementError
 from pipeline.config import Config
 from pipeline.errors import UserError
 from tests.pipeline.small import small_config
@@ -83,13 +81,13 @@ def run(tmp_path: Path) -> RunDir:
 
 def lead(
     run: RunDir, coordinator: Coordinator, finished: bool, monkeypatch: pytest.MonkeyPatch
-) -> tuple[int, Group, Prepared]:
-    group, prepared = Group(0), Prepared(str(run.path), str(run.path), "", "control")
+) -> tuple[int, Group, Announcement]:
+    group, announcement = Group(0), Announcement(str(run.path), str(run.path), "", "control")
     write_key(run.path / KEY_FILE)
-    monkeypatch.setattr(train, "prepared_run", lambda arguments, stack, group: (None, run, 0, ()))
-    monkeypatch.setattr(train, "_start_coordinator", lambda *_: (coordinator, prepared, KEY))
+    monkeypatch.setattr(train, "rank_run", lambda *_: nullcontext(PreparedRun(small_config(), run, ())))
+    monkeypatch.setattr(train, "_start_coordinator", lambda *_: (coordinator, announcement, KEY))
     monkeypatch.setattr(train, "_train", lambda *_: finished)
-    return train._lead(cast(RunGroup, group), ["config.yaml"]), group, prepared
+    return train._lead(cast(RunGroup, group), ["config.yaml"]), group, announcement
 
 
 def test_a_coordinator_that_is_killed_leaves_a_record_of_it(
@@ -121,10 +119,10 @@ def test_a_run_has_succeeded_if_its_stages_and_its_coordinator_have(
     run: RunDir, finished: bool, code: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coordinator = Coordinator(code)
-    found, group, prepared = lead(run, coordinator, finished, monkeypatch)
+    found, group, announcement = lead(run, coordinator, finished, monkeypatch)
     assert found == expected
     assert not run.failure.exists()
-    assert group.published == [("first", "run", prepared.sealed(KEY))]
+    assert group.published == [("first", "run", announcement.signed(KEY))]
     assert coordinator.limits == [None if finished else train.LEAVE_SECONDS]
 
 
@@ -137,23 +135,20 @@ def test_whoever_is_interrupted_while_waiting_for_the_coordinator_still_waits_a_
     assert coordinator.limits == [None, train.LEAVE_SECONDS]
 
 
-@pytest.mark.parametrize(
-    ("reason", "finished"),
-    [(UserError("no such file"), False), (NothingToDo(Opened(Path("run"), finished=True)), True)],
-)
+@pytest.mark.parametrize("finished", [False, True])
 def test_the_other_ranks_hear_that_there_is_no_run_and_whether_that_is_well(
-    reason: Exception, finished: bool, monkeypatch: pytest.MonkeyPatch
+    finished: bool, run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(arguments: list[str], stack: ExitStack, group: Group) -> None:
-        raise reason
+    @contextmanager
+    def rank_run(arguments: list[str], group: Group) -> Iterator[PreparedRun]:
+        if not finished:
+            raise UserError("no such file")
+        yield PreparedRun(small_config(), run, (), finished=True)
 
     group = Group(0)
-    monkeypatch.setattr(train, "prepared_run", refuse)
-    if finished:
+    monkeypatch.setattr(train, "rank_run", rank_run)
+    with nullcontext() if finished else pytest.raises(UserError):
         assert train._lead(cast(RunGroup, group), ["config.yaml"]) == 0
-    else:
-        with pytest.raises(type(reason)):
-            train._lead(cast(RunGroup, group), ["config.yaml"])
     assert group.published == [("last", "run", {"run_dir": "", "finished": finished})]
 
 
@@ -168,28 +163,28 @@ def test_a_rank_leaves_with_what_became_of_its_stages(
 ) -> None:
     word = {"run_dir": str(run.path)}
     trained: list[tuple[Any, ...]] = []
-    prepared = Prepared(str(run.path), str(run.path), "", "control")
+    announcement = Announcement(str(run.path), str(run.path), "", "control")
     write_key(run.path / KEY_FILE)
     monkeypatch.setattr(train, "own_config", lambda arguments: (small_config(), []))
-    monkeypatch.setattr(train, "believe", lambda said, config: (run, prepared, KEY))
+    monkeypatch.setattr(train, "verify", lambda message, config: (run, announcement, KEY))
     monkeypatch.setattr(train, "_train", lambda *given: trained.append(given) or finished)
     group = Group(1, word)
     assert train._follow(cast(RunGroup, group), ["config.yaml"]) == code
     [(with_group, config, place, meeting)] = trained
     assert (with_group, place.path) == (group, run.path)
     assert config == small_config(run_dir=str(run.path)), "its own, and not what the store says"
-    assert meeting == prepared.meeting(KEY)
+    assert meeting == announcement.rendezvous(KEY)
 
 
 def test_a_word_that_is_not_of_rank_0_is_passed_over_and_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def lie(said: dict[str, Any], config: Config) -> None:
-        raise NotOfRankZeroError("it has no seal")
+    def refuse(message: dict[str, Any], config: Config) -> None:
+        raise UntrustedAnnouncementError("it has no signature")
 
     monkeypatch.setattr(train, "own_config", lambda arguments: (small_config(), []))
-    monkeypatch.setattr(train, "believe", lie)
+    monkeypatch.setattr(train, "verify", refuse)
     group = Group(1, {"run_dir": "/of/somebody/else"})
     with pytest.raises(TypeError):  # this group gives up where a real one goes on waiting
         train._follow(cast(RunGroup, group), ["config.yaml"])
-    assert "rank 1: passed over a word in torchrun's store" in capsys.readouterr().err
+    assert "rank 1: ignored an announcement in torchrun's store" in capsys.readouterr().err

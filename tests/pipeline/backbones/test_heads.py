@@ -13,11 +13,11 @@ from pipeline.config.kinds import kinds_of
 from pipeline.randomness import seeded_initialisation
 
 CHANNELS = 3
-CASES: dict[str, settings.Head] = {
-    "expansion": settings.Expansion(width=6, projector=(8, 7, 5)),
-    "expansion_3x3": settings.Expansion(width=6, filter=3, projector=(8, 7, 5)),
-    "gsp": settings.GlobalPooling(projector=(8, 7, 5)),
-    "lsp": settings.LocalPooling(grid=2, projector=(8, 7, 5)),
+CASES: dict[str, settings.HeadConfig] = {
+    "expansion": settings.ExpansionConfig(width=6, projector=(8, 7, 5)),
+    "expansion_3x3": settings.ExpansionConfig(width=6, filter=3, projector=(8, 7, 5)),
+    "gsp": settings.GlobalPoolingConfig(projector=(8, 7, 5)),
+    "lsp": settings.LocalPoolingConfig(grid=2, projector=(8, 7, 5)),
 }
 FEATURE_WIDTHS = {"expansion": 6, "expansion_3x3": 6, "gsp": 3, "lsp": 12}
 
@@ -26,13 +26,13 @@ def activations(height: int = 5, width: int = 7) -> Tensor:
     return torch.randn(4, CHANNELS, height, width, generator=torch.Generator().manual_seed(1))
 
 
-def changed(config: settings.Head, **values: object) -> settings.Head:
-    copy: settings.Head = config.model_copy(update=values)
+def changed(config: settings.HeadConfig, **values: object) -> settings.HeadConfig:
+    copy: settings.HeadConfig = config.model_copy(update=values)
     return copy
 
 
 def test_every_kind_of_the_configuration_has_its_head() -> None:
-    assert set(HEADS) == set(kinds_of(settings.Head)) == {config.kind for config in CASES.values()}
+    assert set(HEADS) == set(kinds_of(settings.HeadConfig)) == {config.kind for config in CASES.values()}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -119,7 +119,7 @@ def test_without_a_projector_the_feature_is_the_embedding(case: str) -> None:
 
 
 def test_a_norm_without_a_projector_standardises_the_feature() -> None:
-    head = build_head(settings.GlobalPooling(projector=(), projector_norm=True), CHANNELS, 0, 1)
+    head = build_head(settings.GlobalPoolingConfig(projector=(), projector_norm=True), CHANNELS, 0, 1)
     expected = F.batch_norm(head.features(activations()), None, None, training=True)
     torch.testing.assert_close(head(activations()), expected)
 
@@ -139,14 +139,14 @@ def test_expansion_is_convolution_norm_relu_and_the_average() -> None:
 def test_local_pooling_by_hand() -> None:
     """One channel of 2 x 4 pixels in a grid of 2 x 2: pairs of neighbours, row by row."""
     x = torch.arange(8.0).reshape(1, 1, 2, 4)
-    head = build_head(settings.LocalPooling(grid=2, projector=()), 1, 0, 1)
+    head = build_head(settings.LocalPoolingConfig(grid=2, projector=()), 1, 0, 1)
     assert head.features(x).tolist() == [[0.5, 2.5, 4.5, 6.5]]
 
 
 @pytest.mark.parametrize("grid", [1, 2, 3, 5])
 @pytest.mark.parametrize("size", [(5, 7), (6, 6), (5, 12), (14, 9)])
 def test_local_pooling_has_the_cells_of_adaptive_pooling(grid: int, size: tuple[int, int]) -> None:
-    head = build_head(settings.LocalPooling(grid=grid, projector=()), CHANNELS, 0, 1)
+    head = build_head(settings.LocalPoolingConfig(grid=grid, projector=()), CHANNELS, 0, 1)
     results = []
     for pool in (head.features, lambda x: F.adaptive_avg_pool2d(x, grid).flatten(1)):
         leaf = activations(*size).double().requires_grad_()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,174 +19,11 @@ from pipeline.shapes import boundary_shapes, check_model
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 RESNET, DENSENET, INCEPTION = (f"torchvision.models:{name}" for name in ("resnet18", "densenet121", "inception_v3"))
-NETWORKS = '''
-import sys
-
-import torch
-from torch import nn
-
-NUMBER = 3
-
-
-def plain(width=4):
-    return nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, width, 3))
-
-
-def raises():
-    raise RuntimeError("no such\\nthing")
-
-
-def leaves():
-    sys.exit(3)
-
-
-def nothing():
-    return None
-
-
-def lazy():
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.LazyConv2d(4, 3))
-
-
-def halving():
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(0, 1), nn.ReLU())
-
-
-def integers():
-    return nn.Sequential(nn.Conv2d(3, 4, 3), Integers())
-
-
-def shared():
-    layer = nn.Conv2d(3, 3, 1)
-    other = nn.Conv2d(3, 3, 1)
-    other.weight = layer.weight
-    return nn.Sequential(layer, nn.ReLU(), other)
-
-
-class Integers(nn.Module):
-    def forward(self, x):
-        return (x > 0).long()
-
-
-class Gray(nn.Module):
-    """Takes no colour images at all."""
-
-    def __init__(self):
-        super().__init__()
-        self.a = nn.Conv2d(1, 4, 3)
-
-    def forward(self, x):
-        return self.a(x)
-
-
-class Two(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.a = nn.Conv2d(3, 4, 3)
-
-    def forward(self, x, mask):
-        return self.a(x) * mask
-
-
-class None_(Two):
-    def forward(self):
-        return None
-
-
-class Unwritten(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.a = nn.Conv2d(3, 4, 3)
-
-
-class Rectified(nn.Module):
-    """One layer without state, called by everybody."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
-        self.relu = nn.ReLU()
-
-    def forward(self, x):
-        return self.last(self.relu(self.second(self.relu(self.first(self.relu(x))))))
-
-
-class Noisy(Two):
-    def forward(self, x):
-        return self.a(x + torch.randn(3, 1, 1))
-
-
-class NoisyLayer(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner, self.a = Noisy(), nn.Conv2d(4, 4, 3)
-
-    def forward(self, x):
-        return self.a(self.inner(x))
-
-
-class Early(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.a = Returning(), nn.Conv2d(3, 4, 3)
-
-    def forward(self, x):
-        return self.a(self.first(x))
-
-
-class Returning(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.unused = nn.Conv2d(3, 3, 1)
-
-    def forward(self, x):
-        self.unused(x)
-        return x
-
-
-class Various(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.ModuleList([nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)])
-        self.pair, self.gate, self.out, self.same = Pair(), Gate(), nn.Conv2d(3, 3, 1), nn.Sequential()
-        self.weight = nn.Parameter(torch.ones(3, 1, 1))
-        self.silent = nn.Conv2d(3, 3, 1)
-
-    def forward(self, x):
-        x = self.same(x)
-        size = x.shape[-1]
-        for layer in self.layers:
-            x = layer(x) * self.weight
-        first, second = self.pair(x)
-        return self.out(self.gate(first + second) * size)
-
-
-class Pair(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner = nn.Conv2d(3, 3, 1)
-
-    def forward(self, x):
-        x = self.inner(x)
-        return x, x + 1
-
-
-class Gate(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner = nn.Conv2d(3, 3, 1)
-
-    def forward(self, x):
-        x = self.inner(x)
-        if x.sum() > 0:
-            return x
-        return -x
-'''
 
 
 @pytest.fixture(autouse=True)
 def _folder_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "networks_with_errors.py").write_text(NETWORKS)
+    shutil.copy(Path(__file__).with_name("networks_with_errors.py"), tmp_path)
     (tmp_path / "broken_module.py").write_text("import no_such_package_of_mine\n")
     (tmp_path / "ill_module.py").write_text("def f(:\n")
     monkeypatch.chdir(tmp_path)
@@ -366,7 +204,7 @@ def test_a_forward_that_decides_by_values_is_refused_only_where_it_is_cut() -> N
     error = refusal(backbone="Various", output="gate", cuts=["gate.inner"])
     assert error.path == "model.backbone"
     assert "the forward of 'gate' cannot be traced (TraceError: " in str(error)
-    assert "Cut outside of that module, or write it without such decisions" in error.remedy
+    assert "Cut outside of that module, or write it without such branches" in error.remedy
 
 
 def test_random_numbers_of_a_forward_are_refused_only_where_they_would_become_constants() -> None:

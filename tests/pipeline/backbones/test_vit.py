@@ -14,7 +14,7 @@ from torchvision.models import VisionTransformer
 
 from pipeline.backbones import build_block
 from pipeline.config import Config
-from pipeline.config.model import ViT, ViTName
+from pipeline.config.model import ViTConfig, ViTName
 from pipeline.config.network_sizes import VIT_SIZES, vit_sizes
 from pipeline.errors import ConfigError
 from pipeline.shapes import block_output, boundary_shapes, channels_of, check_model
@@ -63,7 +63,7 @@ def test_a_size_that_is_not_given_is_that_of_the_named_network(name: str) -> Non
     shapes = {key: tensor.shape for key, tensor in reference.state_dict().items() if not key.startswith("heads.")}
     assert {key: tensor.shape for key, tensor in ours.items()} == shapes
     heads = [layer.self_attention.num_heads for layer in reference.encoder.layers]
-    assert isinstance(config.model, ViT)
+    assert isinstance(config.model, ViTConfig)
     assert set(heads) == {vit_sizes(config.model).num_heads}
     assert block_output(config, 1) == (reference.seq_length, reference.hidden_dim)
 

@@ -8,17 +8,17 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-from pipeline.config import Augment, Data, Jitter
+from pipeline.config import AugmentConfig, DataConfig, JitterConfig
 from pipeline.data.augment.views import ViewMaker
 
 OFF = {"flip_p": 0.0, "gray_p": 0.0, "blur_p": 0.0, "solarize_p": 0.0}
 STILL = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
 
 
-def only(jitter: dict[str, float] | None = None, **settings: object) -> Augment:
+def only(jitter: dict[str, float] | None = None, **settings: object) -> AugmentConfig:
     """Crops, and nothing else but what is given."""
-    chosen = Jitter(p=0.0) if jitter is None else Jitter(p=1.0, **STILL | jitter)
-    return Augment(**OFF | {"jitter": chosen} | settings)
+    chosen = JitterConfig(p=0.0) if jitter is None else JitterConfig(p=1.0, **STILL | jitter)
+    return AugmentConfig(**OFF | {"jitter": chosen} | settings)
 
 
 def photo(mode: str = "RGB", height: int = 40, width: int = 52) -> Image.Image:
@@ -30,7 +30,7 @@ def photo(mode: str = "RGB", height: int = 40, width: int = 52) -> Image.Image:
 
 def views_of(
     image: Image.Image,
-    augment: Augment,
+    augment: AugmentConfig,
     size: int,
     num_views: int,
     seed: int,
@@ -40,7 +40,7 @@ def views_of(
 ) -> np.ndarray:
     """`[num_views, size, size, 3]`."""
     views = np.zeros((num_views, size, size, 3), np.uint8)
-    data = Data(augment=augment, augment_backend=backend)
+    data = DataConfig(augment=augment, augment_backend=backend)
     ViewMaker(data, num_views, seed).make(np.asarray(image), epoch, index, list(views))
     return views
 

@@ -19,11 +19,19 @@ from PIL import EpsImagePlugin, Image
 from pipeline.data.npz import UNREADABLE, Expected, read_arrays
 from pipeline.data.sets import memory
 from pipeline.data.sets.decoding import FORMATS, decode, open_image
-from pipeline.data.sets.folder_walk import EXTENSIONS, leading_out
+from pipeline.data.sets.folder_walk import EXTENSIONS, links_out_of
 from pipeline.data.sets.headers import read_size
 from pipeline.data.sets.idx import read_idx
 from pipeline.data.sets.index import Index
-from pipeline.data.sets.packed import COLUMNS, Manifest, PackedFile, PackedSplit, Settings, open_packed, to_json
+from pipeline.data.sets.packed import (
+    COLUMNS,
+    PackedFile,
+    PackedManifest,
+    PackedSplit,
+    PackSettings,
+    open_packed,
+    to_json,
+)
 from pipeline.errors import UserError
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(was here) print showpage\n%%EOF\n"
@@ -179,9 +187,9 @@ def packed_folder(root: Path, images: int, shape: tuple[int, ...]) -> Path:
     index = PackedFile(name="train.npz", bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
     shard = PackedFile(name="train-00000.bin", bytes=1, sha256=hashlib.sha256(b"\0").hexdigest())
     split = PackedSplit(images=images, source=zeros, index=index, shards=(shard,))
-    manifest = Manifest(
+    manifest = PackedManifest(
         name="x",
-        settings=Settings(),
+        settings=PackSettings(),
         classes=(),
         num_classes=0,
         images_per_shard=1,
@@ -287,10 +295,10 @@ def test_links_out_of_a_folder_are_found_and_those_within_are_not(tmp_path: Path
     names = [
         str(root / name) for name in ("cat/a.jpg", "cat/b.jpg", "cat/c.jpg", "cat/d.jpg", "dog/a.jpg", "owl/a.jpg")
     ]
-    found = dict(leading_out(names, str(root)))
+    found = dict(links_out_of(names, str(root)))
     assert {Path(name).relative_to(root).as_posix() for name in found} == {"cat/c.jpg", "cat/d.jpg", "dog/a.jpg"}
     assert found[str(root / "dog" / "a.jpg")] == str(outside / "a.jpg")
     (tmp_path / "by another name").symlink_to(root)
     assert not list(
-        leading_out([str(tmp_path / "by another name" / "cat" / "a.jpg")], str(tmp_path / "by another name"))
+        links_out_of([str(tmp_path / "by another name" / "cat" / "a.jpg")], str(tmp_path / "by another name"))
     )

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.sets import files
-from pipeline.data.sets.files import read_ahead, read_image, unreadable
+from pipeline.data.sets.files import read_ahead, read_error, read_image
 from pipeline.data.sets.folder_walk import _identity
 from pipeline.data.sets.jpeg_header import read_header
 
@@ -47,7 +47,7 @@ def test_a_file_that_is_gone_is_no_matter_for_reading_ahead(tmp_path: Path, phot
     ],
 )
 def test_why_a_file_cannot_be_opened(error: OSError, text: str) -> None:
-    said = str(unreadable("a.jpg", error))
+    said = str(read_error("a.jpg", error))
     assert "'a.jpg'" in said
     assert text in said
 

@@ -10,9 +10,9 @@ import pytest
 
 from pipeline.config.places import Place
 from pipeline.errors import UserError
-from pipeline.evaluation.document import DataInfo, Document, Record
+from pipeline.evaluation.document import DataInfo, EvaluationResults, Record
 
-DOCUMENT = Document(
+DOCUMENT = EvaluationResults(
     run="runs/one",
     checkpoint=None,
     config={"seed": 0, "knn": {"k": [20]}},
@@ -40,7 +40,7 @@ def test_a_document_reads_back_to_what_was_written(tmp_path: Path) -> None:
     assert "best" not in values["results"][1]
     assert values["results"][0]["best"] == 0.79
     (tmp_path / "evaluation.json").write_text(text())
-    assert Document.read(tmp_path / "evaluation.json") == DOCUMENT
+    assert EvaluationResults.read(tmp_path / "evaluation.json") == DOCUMENT
     assert DOCUMENT.results[0].place == Place(2, "trunk")
     assert DOCUMENT.results[0].place.key == "2.trunk"
 
@@ -69,7 +69,7 @@ def record(**changes: Any) -> list[dict[str, Any]]:
 )
 def test_what_is_no_evaluation_is_refused(damaged: str, message: str) -> None:
     with pytest.raises(UserError, match=r"^'x' is no evaluation") as refused:
-        Document.from_json(damaged, "x")
+        EvaluationResults.from_json(damaged, "x")
     assert message in str(refused.value)
     assert str(refused.value).endswith("Run 'onward evaluate RUN' again")
     assert "\n" not in str(refused.value)
@@ -80,7 +80,7 @@ def test_a_missing_document_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"evaluation\.json' cannot be read \(No such file.*\)\. Run 'onward evaluate RUN' first"
     ):
-        Document.read(path)
+        EvaluationResults.read(path)
 
 
 @pytest.mark.parametrize(

@@ -9,20 +9,20 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.config import Augment, Data, Jitter
-from pipeline.config.data import Crops
-from pipeline.config.evaluation import Quality
+from pipeline.config import AugmentConfig, DataConfig, JitterConfig
+from pipeline.config.data import CropsConfig
+from pipeline.config.evaluation import QualityConfig
 from pipeline.data.augment.views import ViewMaker
 from pipeline.data.sets.datasets import open_dataset
 from pipeline.errors import ConfigError, UserError
 from pipeline.evaluation.quality_views import QualityViews
 
-PLAIN = Data(image_size=28)
+PLAIN = DataConfig(image_size=28)
 
 
-def made(data: Data = PLAIN, samples: int = 20, views: int = 4, seed: int = 0) -> NDArray[np.uint8]:
+def made(data: DataConfig = PLAIN, samples: int = 20, views: int = 4, seed: int = 0) -> NDArray[np.uint8]:
     """All views, `[n, q, S, S, 3]`."""
-    maker = QualityViews(data, open_dataset(data, "train"), Quality(samples=samples, views=views), seed)
+    maker = QualityViews(data, open_dataset(data, "train"), QualityConfig(samples=samples, views=views), seed)
     assert len(maker) == samples * views
     return maker.make(range(samples * views)).reshape(samples, views, data.image_size, data.image_size, 3)
 
@@ -34,7 +34,7 @@ def test_views_depend_on_seed_and_image_and_on_nothing_else() -> None:
     assert np.array_equal(made(views=9)[:, :4], views)
     assert np.array_equal(made(samples=10), views[::2])  # every second of the images, which are evenly spaced
     assert not np.array_equal(made(seed=1), views)
-    maker = QualityViews(PLAIN, open_dataset(PLAIN, "train"), Quality(samples=20, views=4), 0)
+    maker = QualityViews(PLAIN, open_dataset(PLAIN, "train"), QualityConfig(samples=20, views=4), 0)
     rows = [53, 54, 55, 56, 2, 77]
     assert np.array_equal(maker.make(rows), views.reshape(80, 28, 28, 3)[rows])  # whatever was made before
     assert maker.make([]).shape == (0, 28, 28, 3)
@@ -49,14 +49,14 @@ def test_the_draws_are_not_those_of_training() -> None:
 
 def test_images_are_evenly_spaced() -> None:
     images = open_dataset(PLAIN, "train")
-    indices = QualityViews(PLAIN, images, Quality(samples=7, views=2), 0).indices
+    indices = QualityViews(PLAIN, images, QualityConfig(samples=7, views=2), 0).indices
     assert indices == [len(images) * number // 7 for number in range(7)]
-    assert QualityViews(PLAIN, images, Quality(samples=len(images)), 0).indices == list(range(len(images)))
+    assert QualityViews(PLAIN, images, QualityConfig(samples=len(images)), 0).indices == list(range(len(images)))
 
 
 def test_both_halves_of_the_augmentation_take_turns() -> None:
-    off = Jitter(p=(0.0, 0.0))
-    solarised = Augment(
+    off = JitterConfig(p=(0.0, 0.0))
+    solarised = AugmentConfig(
         crop_p=(0.0, 0.0), flip_p=(0.0, 0.0), jitter=off, gray_p=(0.0, 0.0), blur_p=(0.0, 0.0), solarize_p=(0.0, 1.0)
     )
     views = made(PLAIN.model_copy(update={"augment": solarised}), views=5)
@@ -66,7 +66,9 @@ def test_both_halves_of_the_augmentation_take_turns() -> None:
 
 
 def test_small_crops_are_left_out() -> None:
-    multi_crop = PLAIN.model_copy(update={"views": (Crops(count=2), Crops(count=6, size=12, crop_scale=(0.05, 0.2)))})
+    multi_crop = PLAIN.model_copy(
+        update={"views": (CropsConfig(count=2), CropsConfig(count=6, size=12, crop_scale=(0.05, 0.2)))}
+    )
     assert np.array_equal(made(multi_crop), made())
 
 
@@ -76,7 +78,7 @@ def test_more_images_than_there_are() -> None:
         made(samples=count + 1)
 
 
-def folder_with_a_broken_image(root: Path) -> Data:
+def folder_with_a_broken_image(root: Path) -> DataConfig:
     random = np.random.default_rng(0)
     (root / "train" / "a").mkdir(parents=True)
     for index in range(6):
@@ -84,7 +86,7 @@ def folder_with_a_broken_image(root: Path) -> Data:
             root / "train" / "a" / f"{index}.png"
         )
     (root / "train" / "a" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
-    return Data(name="image_folder", root=str(root), image_size=16)
+    return DataConfig(name="image_folder", root=str(root), image_size=16)
 
 
 def test_an_image_that_cannot_be_decoded(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.measures.knn import knn_accuracy
 from pipeline.measures.online import OnlineMeasures, online_measures
-from pipeline.measures.online_probe import WINDOW, OnlineProbe, RunningShare
+from pipeline.measures.online_probe import WINDOW, OnlineProbe, RunningAccuracy
 from pipeline.measures.quality import alpha_req, collapse_level, lidar, rankme
 from pipeline.replicas import SOLO
 from pipeline.serial import build_stages, end_to_end_step, serial_step
@@ -117,7 +117,7 @@ def test_the_features_are_the_trunk_without_its_noise() -> None:
 
 def test_the_probe_learns_what_can_be_told_apart_and_says_so_before_it_has_learned_it() -> None:
     centres = torch.eye(4)[:, :, None].expand(-1, -1, 4).reshape(4, 16)
-    probe, share = OnlineProbe(16, 4, 0.1, 0, 1, CPU, torch.float32), RunningShare()
+    probe, share = OnlineProbe(16, 4, 0.1, 0, 1, CPU, torch.float32), RunningAccuracy()
     source = torch.Generator().manual_seed(0)
     for step in range(60):
         features = 100 + centres[LABELS] + 0.1 * torch.randn(8, 16, generator=source)
@@ -140,7 +140,7 @@ def test_a_probe_starts_from_its_seed_and_its_stage_alone() -> None:
 
 
 def test_a_running_share_is_a_mean_first_and_follows_later() -> None:
-    share = RunningShare()
+    share = RunningAccuracy()
     assert [share.add(x) for x in (1.0, 0.0, 0.5)] == [1.0, 0.5, 0.5]
     for _ in range(WINDOW):
         share.add(0.5)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config.places import Place
-from pipeline.measures.accuracy import label_ranks, right
+from pipeline.measures.accuracy import count_correct, label_ranks
 from pipeline.measures.probes import LinearProbe, fit, fit_augmented, steps
 from pipeline.measures.protocols import BLOCKWISE, BYOL, LIDAR, Protocol
 
@@ -29,7 +29,7 @@ TRAIN, TEST = samples(600, 0), samples(300, 1)
 
 
 def probe(protocol: Protocol, epochs: int | None = None, seed: int = 3, classes: int = 8) -> LinearProbe:
-    protocol = protocol.lasting(epochs)
+    protocol = protocol.with_epochs(epochs)
     return LinearProbe(6, classes, protocol, steps(len(TRAIN[0]), protocol), seed, CPU)
 
 
@@ -49,7 +49,7 @@ def test_it_is_the_loop_of_the_papers(protocol: Protocol) -> None:
         orders.epoch = epoch
         for rows in orders.order(600).split(256):
             for group in optimizer.param_groups:
-                group["lr"] = protocol.lasting(epochs).learning_rate(step, 3)
+                group["lr"] = protocol.with_epochs(epochs).learning_rate(step, 3)
             optimizer.zero_grad()
             F.cross_entropy(layer(TRAIN[0][rows]), TRAIN[1][rows]).backward()
             optimizer.step()
@@ -123,7 +123,7 @@ def epoch_of(one: LinearProbe, epoch: int, size: int) -> Iterator[tuple[dict[Pla
 @pytest.mark.parametrize("size", [37, 256, 300, 600])
 def test_the_augmented_pass_fits_all_probes_as_if_each_were_alone(size: int) -> None:
     small = BLOCKWISE.__class__("small", "sgd", 0.1, 4, "cosine_by_epoch", batch_size=50)
-    protocols = {"lidar": LIDAR.lasting(3), "blockwise": BLOCKWISE.lasting(5), "small": small}
+    protocols = {"lidar": LIDAR.with_epochs(3), "blockwise": BLOCKWISE.with_epochs(5), "small": small}
     alone = {}
     for place, scale in ((HERE, 1), (THERE, 2)):
         for name, protocol in protocols.items():
@@ -149,10 +149,10 @@ def test_ranks_of_ties_of_unknown_labels_and_of_what_is_no_number() -> None:
     scores = torch.tensor([[1.0, 3, 2], [2, 2, 2], [2, 2, 2], [0, nan, 1], [nan, 1, 0], [inf, inf, 0], [1, 2, 3]])
     labels = torch.tensor([0, 0, 2, 1, 1, 1, 3])
     assert label_ranks(scores, labels).tolist() == [2, 0, 2, 3, 0, 1, 3]
-    assert right(scores, labels) == (2, 5)
-    assert right(torch.tensor([[1.0, 2, 3]]), torch.tensor([-1])) == (0, 0)
+    assert count_correct(scores, labels) == (2, 5)
+    assert count_correct(torch.tensor([[1.0, 2, 3]]), torch.tensor([-1])) == (0, 0)
 
 
 def test_top5_is_the_five_highest() -> None:
     scores = torch.arange(7.0).repeat(7, 1)
-    assert right(scores, torch.arange(7)) == (1, 5)
+    assert count_correct(scores, torch.arange(7)) == (1, 5)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
-from pipeline.config.evaluation import Evaluation
+from pipeline.config.evaluation import EvaluationConfig
 from pipeline.measures.protocols import BLOCKWISE, BYOL, LIDAR, PROTOCOLS, Protocol
 
 STEPS = 7
@@ -61,16 +61,16 @@ def test_lidar_drops_by_10_after_15_of_20_epochs() -> None:
 
 @pytest.mark.parametrize("epochs", [4, 40])
 def test_other_epochs_take_the_schedule_with_them(epochs: int) -> None:
-    blockwise, byol, lidar = (protocol.lasting(epochs) for protocol in (BLOCKWISE, BYOL, LIDAR))
+    blockwise, byol, lidar = (protocol.with_epochs(epochs) for protocol in (BLOCKWISE, BYOL, LIDAR))
     half = epochs // 2 * STEPS
     assert len(rates(blockwise)) == epochs
     assert blockwise.learning_rate(half, STEPS) == pytest.approx(0.05)
     assert byol.learning_rate(half, STEPS) == pytest.approx((0.2 + 1e-4) / 2)
     assert [epoch[0] for epoch in rates(lidar)].count(0.01) == 0.75 * epochs
-    assert BLOCKWISE.lasting(None) is BLOCKWISE
+    assert BLOCKWISE.with_epochs(None) is BLOCKWISE
 
 
 def test_every_protocol_that_can_be_asked_for_is_here() -> None:
-    asked = Evaluation.model_validate({"linear": ("quick", *PROTOCOLS)}).linear
+    asked = EvaluationConfig.model_validate({"linear": ("quick", *PROTOCOLS)}).linear
     assert asked == ("quick", "blockwise", "byol", "lidar")
     assert all(PROTOCOLS[name].name == name for name in PROTOCOLS)

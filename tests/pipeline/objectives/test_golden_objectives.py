@@ -25,7 +25,7 @@ def vicreg(z1: Tensor, z2: Tensor, golden: Golden, entry: dict[str, Any]) -> Los
     return vicreg_loss(
         z1,
         z2,
-        settings.VICReg(
+        settings.VICRegConfig(
             invariance_weight=entry["sim_coeff"],
             variance_weight=entry["std_coeff"],
             covariance_weight=entry["cov_coeff"],

@@ -17,12 +17,12 @@ from pipeline.objectives.byol import byol_loss
 
 WIDTH = 5
 CASES = {
-    "barlow_twins": settings.BarlowTwins(lambd=0.3, scale=2.0),
-    "simclr": settings.SimCLR(temperature=0.5),
-    "simclr_single_patch": settings.SimCLR(temperature=0.5, negatives="single_patch"),
-    "vicreg": settings.VICReg(),
-    "byol": settings.BYOL(predictor=(7, WIDTH)),
-    "supervised": settings.Supervised(label_smoothing=0.1),
+    "barlow_twins": settings.BarlowTwinsConfig(lambd=0.3, scale=2.0),
+    "simclr": settings.SimCLRConfig(temperature=0.5),
+    "simclr_single_patch": settings.SimCLRConfig(temperature=0.5, negatives="single_patch"),
+    "vicreg": settings.VICRegConfig(),
+    "byol": settings.BYOLConfig(predictor=(7, WIDTH)),
+    "supervised": settings.SupervisedConfig(label_smoothing=0.1),
 }
 TERMS = {
     "barlow_twins": {"on_diagonal", "off_diagonal"},
@@ -59,7 +59,7 @@ def objective(kind: str) -> Objective:
 
 
 def test_every_kind_of_the_configuration_has_its_objective() -> None:
-    kinds = set(kinds_of(settings.Objective)) - {"custom"}
+    kinds = set(kinds_of(settings.ObjectiveConfig)) - {"custom"}
     assert set(OBJECTIVES) == kinds == {config.kind for config in CASES.values()}
 
 
@@ -187,7 +187,7 @@ def test_the_predictor_has_the_layers_of_the_report_and_its_own_weights_in_every
 
 def test_a_predictor_of_another_width_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"objective\.predictor.*256.*5") as refused:
-        build_objective(settings.BYOL(predictor=(4096, 256)), WIDTH, 0, 1)
+        build_objective(settings.BYOLConfig(predictor=(4096, 256)), WIDTH, 0, 1)
     assert refused.value.path == "objective.predictor"
 
 
@@ -213,20 +213,20 @@ def test_an_objective_without_weights_adds_nothing_to_the_state(name: str) -> No
 @pytest.mark.parametrize(
     ("config", "changed"),
     [
-        (settings.BarlowTwins(), {"lambd": 0.5}),
-        (settings.BarlowTwins(), {"scale": 0.5}),
-        (settings.SimCLR(), {"temperature": 0.5}),
-        (settings.SimCLR(), {"negatives": "single_patch"}),
-        (settings.VICReg(), {"invariance_weight": 1.0}),
-        (settings.VICReg(), {"variance_weight": 1.0}),
-        (settings.VICReg(), {"covariance_weight": 2.0}),
-        (settings.VICReg(), {"std_halved": False}),
-        (settings.BYOL(predictor=(7, WIDTH)), {"predictor": (WIDTH,)}),
-        (settings.Supervised(), {"label_smoothing": 0.3}),
+        (settings.BarlowTwinsConfig(), {"lambd": 0.5}),
+        (settings.BarlowTwinsConfig(), {"scale": 0.5}),
+        (settings.SimCLRConfig(), {"temperature": 0.5}),
+        (settings.SimCLRConfig(), {"negatives": "single_patch"}),
+        (settings.VICRegConfig(), {"invariance_weight": 1.0}),
+        (settings.VICRegConfig(), {"variance_weight": 1.0}),
+        (settings.VICRegConfig(), {"covariance_weight": 2.0}),
+        (settings.VICRegConfig(), {"std_halved": False}),
+        (settings.BYOLConfig(predictor=(7, WIDTH)), {"predictor": (WIDTH,)}),
+        (settings.SupervisedConfig(), {"label_smoothing": 0.3}),
     ],
     ids=str,
 )
-def test_every_key_changes_the_loss(config: settings.Objective, changed: dict[str, object]) -> None:
+def test_every_key_changes_the_loss(config: settings.ObjectiveConfig, changed: dict[str, object]) -> None:
     # Small embeddings, so that the standard deviations stay below the hinge of VICReg.
     given = random_embeddings()
     small = replace(given, views=tuple(view / 4 for view in given.views))

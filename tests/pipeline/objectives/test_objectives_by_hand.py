@@ -88,7 +88,7 @@ def test_vicreg_by_hand() -> None:
     """View 1 varies alike in both dimensions (variance 2, covariance 2), view 2 in the first alone."""
     z1, z2 = rows([0, 0], [2, 2]), rows([0, 0], [2, 0])
     for halved, variance in ((True, 0.99 / 4), (False, 0.99 / 2)):
-        config = settings.VICReg(invariance_weight=3, variance_weight=5, covariance_weight=7, std_halved=halved)
+        config = settings.VICRegConfig(invariance_weight=3, variance_weight=5, covariance_weight=7, std_halved=halved)
         loss, terms = vicreg_loss(z1, z2, config)
         assert {name: term.item() for name, term in terms.items()} == pytest.approx(
             {"invariance": 1.0, "variance": variance, "covariance": 4.0}, rel=1e-12

@@ -10,8 +10,8 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Embeddings, build_objective
-from pipeline.objectives.own_losses import try_own_losses
-from pipeline.objectives.returned import regular
+from pipeline.objectives.custom_losses import try_custom_losses
+from pipeline.objectives.loss_result import checked_result
 from tests.pipeline.small import small_config
 
 LOSSES = """
@@ -64,7 +64,7 @@ def config(returns: str, **sections: Any) -> Any:
 )
 def test_what_can_be_meant_is_taken(returns: str, terms: list[str]) -> None:
     own = config(returns)
-    try_own_losses(own)
+    try_custom_losses(own)
     objective = build_objective(own.objective, 16, 0, 1)
     loss, found = objective(Embeddings(tuple(torch.randn(8, 16, requires_grad=True) for _ in "ab")))
     assert loss.shape == ()
@@ -88,18 +88,18 @@ def test_what_can_be_meant_is_taken(returns: str, terms: list[str]) -> None:
 )
 def test_a_mistake_is_named_before_anything_starts(returns: str, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"^objective\.kind: '?.*{message}"):
-        try_own_losses(config(returns))
+        try_custom_losses(config(returns))
 
 
 def test_every_stage_that_has_one_is_tried_and_no_other() -> None:
-    try_own_losses(small_config())
-    try_own_losses(config("pair", mode="end_to_end"))
+    try_custom_losses(small_config())
+    try_custom_losses(config("pair", mode="end_to_end"))
     own = {"kind": "losses_of_a_user:Own", "options": {"returns": "vector"}}
     with pytest.raises(ConfigError, match=r"returned a loss of shape"):
-        try_own_losses(small_config(stages={"3": {"objective": own}}))
+        try_custom_losses(small_config(stages={"3": {"objective": own}}))
 
 
 def test_without_gradients_a_loss_needs_none() -> None:
     with torch.no_grad():
-        loss, terms = regular("own", (torch.tensor(2.0), {}))
+        loss, terms = checked_result("own", (torch.tensor(2.0), {}))
     assert (loss.item(), terms) == (2.0, {})

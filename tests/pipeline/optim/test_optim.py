@@ -13,12 +13,12 @@ from pipeline.optim import Lars, LarsClipped, LarsLrInMomentum, build_optimizer,
 
 LAYER_WISE = [Lars, LarsLrInMomentum, LarsClipped]
 CONFIGS = {
-    "lars": settings.Lars(eta=0.1, weight_decay=0.1, momentum=0.8),
-    "lars_lr_in_momentum": settings.LarsLrInMomentum(eta=0.1, weight_decay=0.1, momentum=0.8),
-    "lars_clipped": settings.LarsClipped(eta=0.1, weight_decay=0.1, momentum=0.8, eps=1e-6),
-    "sgd": settings.SGD(weight_decay=0.1, momentum=0.8),
-    "nesterov": settings.SGD(nesterov=True),
-    "adamw": settings.AdamW(betas=(0.8, 0.95), eps=1e-6),
+    "lars": settings.LarsConfig(eta=0.1, weight_decay=0.1, momentum=0.8),
+    "lars_lr_in_momentum": settings.LarsLrInMomentumConfig(eta=0.1, weight_decay=0.1, momentum=0.8),
+    "lars_clipped": settings.LarsClippedConfig(eta=0.1, weight_decay=0.1, momentum=0.8, eps=1e-6),
+    "sgd": settings.SGDConfig(weight_decay=0.1, momentum=0.8),
+    "nesterov": settings.SGDConfig(nesterov=True),
+    "adamw": settings.AdamWConfig(betas=(0.8, 0.95), eps=1e-6),
 }
 CLASSES = [*LAYER_WISE, torch.optim.SGD, torch.optim.SGD, torch.optim.AdamW]
 
@@ -244,22 +244,22 @@ class TestBuild:
         regular, excluded = optimizer.param_groups
         assert regular["lr"] == excluded["lr"] == 0.0
         assert (regular["weight_decay"], excluded["weight_decay"]) == (config.weight_decay, 0.0)
-        own = set(type(config).model_fields) - set(settings.Scheduled.model_fields) - {"kind", "lars_weight"}
+        own = set(type(config).model_fields) - set(settings.ScheduledConfig.model_fields) - {"kind", "lars_weight"}
         assert own
         assert {key: regular[key] for key in own} == {key: getattr(config, key) for key in own}
         assert ("lars_weight" in regular) == ("lars" in kind)
 
     def test_the_excluded_may_have_a_rate_of_their_own(self) -> None:
-        optimizer = build_optimizer(settings.Lars(lr=0.2, bias_lr=0.0048), Mixed())
+        optimizer = build_optimizer(settings.LarsConfig(lr=0.2, bias_lr=0.0048), Mixed())
         assert [group["lr_ratio"] for group in optimizer.param_groups] == [1.0, pytest.approx(0.024)]
-        optimizer = build_optimizer(settings.Lars(lr=0.2), Mixed())
+        optimizer = build_optimizer(settings.LarsConfig(lr=0.2), Mixed())
         assert [group["lr_ratio"] for group in optimizer.param_groups] == [1.0, 1.0]
 
     def test_exclusion_and_weight_come_from_the_configuration(self) -> None:
-        by_type = build_optimizer(settings.Lars(exclude="type", lars_weight=0.5), Mixed())
+        by_type = build_optimizer(settings.LarsConfig(exclude="type", lars_weight=0.5), Mixed())
         assert [group["lars_weight"] for group in by_type.param_groups] == [0.5, 0.0]
         assert len(by_type.param_groups[1]["params"]) == len(EXCLUDED["type"])
-        assert len(build_optimizer(settings.AdamW(exclude="none"), Mixed()).param_groups) == 1
+        assert len(build_optimizer(settings.AdamWConfig(exclude="none"), Mixed()).param_groups) == 1
 
     @pytest.mark.parametrize("kind", CONFIGS)
     def test_the_first_step_of_a_warmup_moves_nothing(self, kind: str) -> None:

@@ -53,23 +53,25 @@ def test_a_milestone_in_decimals_is_not_a_step_late() -> None:
 @pytest.mark.parametrize(
     ("config", "step", "expected"),
     [
-        (settings.Lars(), 10 * 7 - 1, 1.6 * 69 / 70),
-        (settings.Lars(), 10 * 7, 1.6),
-        (settings.Lars(), 40 * 7, 0.0016),
-        (settings.Lars(lr=0.3, scale_lr=False, warmup_epochs=0), 0, 0.3),
-        (settings.Lars(warmup_epochs=0.5), 3, 1.6 * 3 / 3.5),
-        (settings.SGD(lr=0.1, schedule="step", milestones=(20.0, 30.0), gamma=0.5), 30 * 7, 0.2),
-        (settings.SGD(lr=0.1, schedule="step", milestones=(20.0, 30.0), gamma=0.5), 30 * 7 - 1, 0.4),
-        (settings.AdamW(schedule="constant", warmup_epochs=1), 3, 0.008 * 3 / 7),
-        (settings.AdamW(schedule="constant"), 39 * 7, 0.008),
+        (settings.LarsConfig(), 10 * 7 - 1, 1.6 * 69 / 70),
+        (settings.LarsConfig(), 10 * 7, 1.6),
+        (settings.LarsConfig(), 40 * 7, 0.0016),
+        (settings.LarsConfig(lr=0.3, scale_lr=False, warmup_epochs=0), 0, 0.3),
+        (settings.LarsConfig(warmup_epochs=0.5), 3, 1.6 * 3 / 3.5),
+        (settings.SGDConfig(lr=0.1, schedule="step", milestones=(20.0, 30.0), gamma=0.5), 30 * 7, 0.2),
+        (settings.SGDConfig(lr=0.1, schedule="step", milestones=(20.0, 30.0), gamma=0.5), 30 * 7 - 1, 0.4),
+        (settings.AdamWConfig(schedule="constant", warmup_epochs=1), 3, 0.008 * 3 / 7),
+        (settings.AdamWConfig(schedule="constant"), 39 * 7, 0.008),
     ],
 )
-def test_a_run_of_40_epochs_of_7_steps_of_2048_images(config: settings.Scheduled, step: int, expected: float) -> None:
+def test_a_run_of_40_epochs_of_7_steps_of_2048_images(
+    config: settings.ScheduledConfig, step: int, expected: float
+) -> None:
     assert build_schedule(config, batch_size=2048, epochs=40, steps_per_epoch=7)(step) == pytest.approx(expected)
 
 
 def test_a_schedule_is_a_function_of_the_step_alone() -> None:
-    schedule = build_schedule(settings.Lars(), 2048, 40, 7)
+    schedule = build_schedule(settings.LarsConfig(), 2048, 40, 7)
     forward = [schedule(step) for step in range(280)]
     assert [schedule(step) for step in reversed(range(280))] == forward[::-1]
 
@@ -86,7 +88,7 @@ def test_a_schedule_is_a_function_of_the_step_alone() -> None:
 )
 def test_values_that_make_no_sense_are_refused_in_words(values: str, key: str, problem: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        settings.SGD.model_validate_json(values)
+        settings.SGDConfig.model_validate_json(values)
     (error,) = caught.value.errors()
     assert error["loc"] == (key,)
     found, _, remedy = str(error["ctx"]["error"]).partition(". ")
@@ -105,5 +107,5 @@ def test_values_that_make_no_sense_are_refused_in_words(values: str, key: str, p
     ],
 )
 def test_values_that_make_sense_are_taken(values: str) -> None:
-    config = settings.SGD.model_validate_json(values)
-    assert settings.SGD.model_validate_json(config.model_dump_json()) == config
+    config = settings.SGDConfig.model_validate_json(values)
+    assert settings.SGDConfig.model_validate_json(config.model_dump_json()) == config

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.config import Noise
+from pipeline.config import NoiseConfig
 from pipeline.serial import build_stages
 from pipeline.stage.noise import activation_scale, add_noise, noise_level, standard_normal
 from tests.pipeline.small import STEPS_PER_EPOCH, small_config, views
@@ -107,7 +107,7 @@ def test_a_draw_is_standard_normal() -> None:
     ],
 )
 def test_the_level_over_five_steps(schedule: str, expected: list[float]) -> None:
-    config = Noise(std=0.5, final_std=0.1, schedule=schedule)
+    config = NoiseConfig(std=0.5, final_std=0.1, schedule=schedule)
     levels = [noise_level(config, step, 5) for step in range(5)]
     assert levels == pytest.approx(expected)
     assert [levels[0], levels[-1]] == [expected[0], expected[-1]], "the ends are exact"
@@ -115,8 +115,8 @@ def test_the_level_over_five_steps(schedule: str, expected: list[float]) -> None
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_the_level_without_noise_and_of_a_single_step(schedule: str) -> None:
-    assert noise_level(Noise(kind="none", schedule=schedule, final_std=1.0), 3, 5) == 0.0
-    assert noise_level(Noise(std=0.5, schedule=schedule), 0, 1) == 0.5
+    assert noise_level(NoiseConfig(kind="none", schedule=schedule, final_std=1.0), 3, 5) == 0.0
+    assert noise_level(NoiseConfig(std=0.5, schedule=schedule), 0, 1) == 0.5
 
 
 @pytest.mark.parametrize(("kind", "level", "draws"), [("all", 0.0, 0), ("all", 0.25, 2), ("none", 0.0, 0)])

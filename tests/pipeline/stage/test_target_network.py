@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.backbones.heads import build_head
 from pipeline.config import heads
-from pipeline.config.objectives import BYOL
+from pipeline.config.objectives import BYOLConfig
 from pipeline.stage.target_network import Target, target_momentum
 
 
@@ -18,7 +18,7 @@ def online() -> tuple[nn.Module, nn.Module]:
     """A block with batch norm, and its head."""
     torch.manual_seed(0)
     block = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
-    return block, build_head(heads.Expansion(width=6, projector=(8, 5)), channels=4, seed=0, stage=1)
+    return block, build_head(heads.ExpansionConfig(width=6, projector=(8, 5)), channels=4, seed=0, stage=1)
 
 
 def images(seed: int = 1) -> list[Tensor]:
@@ -134,7 +134,7 @@ def test_its_state_can_be_saved_and_restored() -> None:
 
 
 def test_the_momentum_rises_on_a_cosine_to_one() -> None:
-    config = BYOL(momentum=0.9)
+    config = BYOLConfig(momentum=0.9)
     assert target_momentum(config, 0, 100) == pytest.approx(0.9, abs=1e-15)
     assert target_momentum(config, 50, 100) == pytest.approx(0.95)
     assert target_momentum(config, 25, 100) == pytest.approx(1 - 0.1 * (cos(pi / 4) + 1) / 2)
@@ -144,5 +144,5 @@ def test_the_momentum_rises_on_a_cosine_to_one() -> None:
 
 
 def test_the_momentum_may_stay() -> None:
-    config = BYOL(momentum=0.9, momentum_schedule="constant")
+    config = BYOLConfig(momentum=0.9, momentum_schedule="constant")
     assert {target_momentum(config, step, 100) for step in (0, 50, 100)} == {0.9}

@@ -37,7 +37,7 @@ def test_images_that_stand_in_for_others_need_a_feed_that_knows_their_labels() -
     small_config(**sections, data={"feed": "coordinator", "on_error": "skip"})
     small_config(**sections, data={"feed": "stages", "on_error": "fail"})
     small_config(data={"feed": "stages", "on_error": "skip"})
-    with pytest.raises(ConfigError, match=r"^data\.on_error: .*never learns which image stands in.*on_error=fail or"):
+    with pytest.raises(ConfigError, match=r"^data\.on_error: .*does not know which image replaces.*on_error=fail or"):
         small_config(**sections, data={"feed": "stages", "on_error": "skip"})
 
 

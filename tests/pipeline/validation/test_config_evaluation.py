@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.validation.loading import dump_config, load_config, parse_config
-from pipeline.validation.paths import with_whole_paths
+from pipeline.validation.paths import with_absolute_paths
 
 GIVEN: dict[str, Any] = {
     "linear": ["quick", "byol"],
@@ -23,7 +23,7 @@ GIVEN: dict[str, Any] = {
 
 def test_what_is_resolved_reads_back(tmp_path: Path) -> None:
     for given in ({}, GIVEN):
-        config = with_whole_paths(parse_config({"evaluation": given}))
+        config = with_absolute_paths(parse_config({"evaluation": given}))
         (tmp_path / "config.yaml").write_text(dump_config(config))
         assert load_config(tmp_path / "config.yaml") == config
     assert config.evaluation.corruptions.names == ("fog", "contrast")

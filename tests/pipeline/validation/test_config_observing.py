@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import Config, Trace, Tracker
+from pipeline.config import Config, TraceConfig, TrackerConfig
 from pipeline.errors import ConfigError
 from pipeline.validation.loading import dump_config, parse_config
 
@@ -15,9 +15,9 @@ from pipeline.validation.loading import dump_config, parse_config
 def test_short_forms_stand_for_sections() -> None:
     own: dict[str, Any] = {"kind": "my.sheets:Sheet", "options": {"a": [1]}}
     config = parse_config({"trace": True, "trackers": ["tensorboard", own]})
-    assert config.trace == Trace(enabled=True)
-    assert config.trackers == (Tracker(kind="tensorboard"), Tracker(**own))
-    assert parse_config({"trace": {"from_step": 3}}).trace == Trace(from_step=3)
+    assert config.trace == TraceConfig(enabled=True)
+    assert config.trackers == (TrackerConfig(kind="tensorboard"), TrackerConfig(**own))
+    assert parse_config({"trace": {"from_step": 3}}).trace == TraceConfig(from_step=3)
     assert parse_config({"trace": False}) == Config()
     assert parse_config(yaml.safe_load(dump_config(config))) == config
 

@@ -21,7 +21,7 @@ CASES = {
     "alarms.window_steps=3": ("alarms.enabled=false", "alarms.enabled is false: alarms.window_steps"),
     "trace.from_step=3": ("trace.enabled=false", "trace.enabled is false: trace.from_step"),
     "data.layout=classes": ("seed=1", "data.name is no folder of images: data.layout"),
-    "data.download=true": ("seed=1", "nobody offers this data set: data.download"),
+    "data.download=true": ("seed=1", "this data set cannot be downloaded: data.download"),
     "data.affinity=false": ("data.workers=0", "data.workers is 0: data.affinity"),
     "data.augment.blur_kernel=0.2": ("seed=1", "data.augment.blur_kind is pil: data.augment.blur_kernel"),
     "data.augment.patch_scale=[0.1, 0.2]": ("seed=1", "no loss takes a patch: data.augment.patch_scale"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.config.secrets import has_secrets, looks_secret, without_secrets
-from pipeline.validation.loading import dump_shown, parse_config
+from pipeline.validation.loading import dump_without_secrets, parse_config
 
 OWN = {"backbone": "torchvision.models:resnet18", "output": "avgpool"}
 
@@ -26,7 +26,7 @@ def test_a_secret_is_known_by_its_name(name: str, expected: bool) -> None:
 def test_nothing_of_a_trackers_options_is_shown_but_their_names() -> None:
     config = parse_config({"trackers": [{"kind": "a:B", "options": {"entity": "us", "more": {"x": ["hush"]}}}]})
     assert without_secrets(config)["trackers"][0]["options"] == {"entity": "(not shown)", "more": "(not shown)"}
-    assert "hush" not in dump_shown(config)
+    assert "hush" not in dump_without_secrets(config)
     assert has_secrets(config)
 
 

@@ -21,7 +21,7 @@ SNAPSHOTS = {"snapshots": {"every": 2}}
         ({"processes": 1, "runtime": "serial"}, "processes", "trained in one process", "runtime=pipelined"),
         ({"processes": 3}, "processes", "got 3, and there are 2 stages to share", "Give 1 to 2"),
         ({"replicas": 2, "runtime": "serial"}, "replicas", "trained in one process", "runtime=pipelined, or 1"),
-        ({"replicas": 2, "processes": 1}, "replicas", "processes=1 puts several stages into one", "Give either"),
+        ({"replicas": 2, "processes": 1}, "replicas", "processes=1 puts several stages into one", "Give one of them"),
         ({"replicas": 2, "data": {"drop_last": False}}, "replicas", "cannot be shared evenly", "drop_last=true"),
         (
             {"stages": {"2": {"replicas": 3}}, "data": {"batch_size": 8}},
@@ -31,7 +31,12 @@ SNAPSHOTS = {"snapshots": {"every": 2}}
         ),
         ({"replicas": 4, "data": {"batch_size": 4}}, "replicas", "two images or more each", "a multiple of 4"),
         ({"replicas": 2, "precision": {"compile": True}}, "replicas", "compiled network", "compile=false"),
-        ({"restart": "job", "runtime": "serial", **SNAPSHOTS}, "restart", "nothing outlives", "runtime=pipelined"),
+        (
+            {"restart": "job", "runtime": "serial", **SNAPSHOTS},
+            "restart",
+            "no other could restart it",
+            "runtime=pipelined",
+        ),
         ({"restart": "job"}, "restart", "nothing to come back to", "Give snapshots.every"),
         (
             {"restart": "stage", "link": {"kind": "rpc"}, **SNAPSHOTS},

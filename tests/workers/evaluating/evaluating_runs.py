@@ -14,8 +14,8 @@ from pipeline.stage.stage import Stage
 from pipeline.stage.state import stage_counters, stage_tensors
 from pipeline.validation.loading import dump_config, parse_config
 from workers.evaluating.context import Context
+from workers.evaluating.feature_source import FeatureSource
 from workers.evaluating.ranks import Ranks
-from workers.evaluating.source import FeatureSource
 from workers.run.files import RunDir, write_json
 from workers.run.tensor_files import save_tensors
 from workers.snapshots.manifest import Manifest, StageFile

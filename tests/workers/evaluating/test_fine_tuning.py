@@ -17,8 +17,8 @@ from pipeline.evaluation.task import Task
 from pipeline.serial import build_stages
 from tests.pipeline.small import small_config
 from workers.evaluating.context import Context
+from workers.evaluating.feature_source import FeatureSource
 from workers.evaluating.fine_tuning import fine_tuned_accuracy
-from workers.evaluating.source import FeatureSource
 
 CPU = torch.device("cpu")
 COUNT, PLACE = 20, Place(1, "trunk")

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.config.evaluation import Evaluation, FewLabels
+from pipeline.config.evaluation import EvaluationConfig, FewLabelsConfig
 from pipeline.config.places import Place
 from pipeline.errors import UserError
 from pipeline.evaluation.document import Record
@@ -25,9 +25,9 @@ from pipeline.measures.linear import linear_probe_accuracy
 from pipeline.serial import build_stages
 from tests.pipeline.small import small_config
 from workers.evaluating.context import Context
+from workers.evaluating.feature_source import FeatureSource
 from workers.evaluating.probes import measure_probes
 from workers.evaluating.protocols import protocols_of
-from workers.evaluating.source import FeatureSource
 
 CPU = torch.device("cpu")
 TRAIN, TEST = 12, 6
@@ -252,8 +252,8 @@ def test_features_that_are_no_numbers_are_refused_by_name(folder: Path) -> None:
 
 
 def test_protocols_are_said_with_every_number() -> None:
-    few = FewLabels(shares=(0.1,), unfrozen=True)
-    settings = Evaluation(linear=("quick", "byol"), mlp=True, epochs=7, few_labels=few)
+    few = FewLabelsConfig(shares=(0.1,), unfrozen=True)
+    settings = EvaluationConfig(linear=("quick", "byol"), mlp=True, epochs=7, few_labels=few)
     found = protocols_of(settings)
     assert list(found) == ["linear/quick", "linear/byol", "mlp", "few_labels/0.1", "few_labels/0.1/unfrozen"]
     byol = {"optimizer": "sgd", "lr": 0.2, "nesterov": True, "weight_decay": 0.0, "schedule": "cosine_by_step"}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import workers.evaluating.quality as module
-from pipeline.config.evaluation import Quality
+from pipeline.config.evaluation import QualityConfig
 from pipeline.config.places import Place
 from pipeline.data.sets.datasets import open_dataset
 from pipeline.errors import ConfigError, UserError
@@ -19,8 +19,8 @@ from pipeline.measures.quality import alpha_req, collapse_level, lidar, rankme
 from pipeline.serial import build_stages
 from tests.pipeline.small import small_config
 from workers.evaluating.context import Context
+from workers.evaluating.feature_source import FeatureSource
 from workers.evaluating.quality import measure_quality
-from workers.evaluating.source import FeatureSource
 
 CPU = torch.device("cpu")
 FEW = {"samples": 12, "views": 5, "ranks": [2, 6]}
@@ -43,7 +43,7 @@ def test_numbers_are_those_of_the_embeddings(tmp_path: Path) -> None:
     assert [(r.place, r.metric) for r in records] == [(place, metric) for place in places for metric in metrics]
     assert {(r.data, r.measure) for r in records} == {("fashion_mnist_10k", "quality")}
 
-    views = QualityViews(found.data, open_dataset(found.data, "train"), Quality(samples=12, views=5), 0)
+    views = QualityViews(found.data, open_dataset(found.data, "train"), QualityConfig(samples=12, views=5), 0)
     # In the batches of the measure: the same bits. A wrong order, batch or divisor changes every number by a percent.
     by_hand = [found.embed(views.make(range(first, min(first + 7, 60))), places) for first in range(0, 60, 7)]
     for place in places:

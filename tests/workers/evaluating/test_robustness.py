@@ -1,4 +1,4 @@
-"""Errors on corrupted images, computed or read from disk, and the same network on other data sets."""
+"""Errors on corrupted images, computed or read from disk."""
 
 from __future__ import annotations
 
@@ -10,60 +10,20 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 import workers.evaluating.robustness as module
 from pipeline.config.places import Place
 from pipeline.errors import ConfigError, UserError
 from pipeline.evaluation.corruptions.corrupt import corrupt
 from pipeline.evaluation.corruptions.names import STANDARD
-from pipeline.evaluation.document import DataInfo, Document, Record
+from pipeline.evaluation.document import DataInfo, EvaluationResults, Record
 from pipeline.measures.linear import fit_linear_probe
-from pipeline.serial import build_stages
-from tests.pipeline.small import small_config
+from tests.workers.evaluating.guessed_classes import SIDE, TEST, TWO, context, images, save
 from workers.evaluating.context import Context
 from workers.evaluating.robustness import measure_corruptions, plan_corruptions
-from workers.evaluating.source import FeatureSource
-from workers.evaluating.transfer import check_transfer, transfer_contexts
 from workers.run.files import write_json
 
-CPU = torch.device("cpu")
-SIDE, TEST, CLASSES = 16, 20, ("ape", "bee", "cat")
-TWO = {"names": ["gaussian_noise", "contrast"], "severities": [5, 2]}
 PAIRS = [("gaussian_noise", 2), ("gaussian_noise", 5), ("contrast", 2), ("contrast", 5)]
-
-
-def pixels(number: int, side: int = SIDE, gray: bool = False) -> NDArray[np.uint8]:
-    shape = (side, side) if gray else (side, side, 3)
-    return np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8)
-
-
-def save(path: Path, image: NDArray[np.uint8]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
-
-
-def images(root: Path, gray: bool = False, train: int = 60) -> Path:
-    """A folder whose images say nothing about their classes, so that classifiers err a lot; every third is larger."""
-    for part, count in (("train", train), ("val", TEST)):
-        for index in range(count):
-            number = index + 1000 * (part == "val")
-            name = CLASSES[index % len(CLASSES)]
-            save(root / part / name / f"{index:03d}.png", pixels(number, 24 if index % 3 == 1 else SIDE, gray))
-    return root
-
-
-def context(root: Path, corruptions: dict[str, Any] | None = None, **keys: Any) -> Context:
-    """Four blocks as they are initialised, on `images(root)`."""
-    evaluation = {"corruptions": corruptions or TWO, "batch_size": 7, "workers": 1, "cache": False, **keys}
-    data = {"batch_size": 8, "image_size": SIDE, "name": "image_folder", "root": str(root)}
-    config = small_config(evaluation=evaluation, data=data)
-    stages = [stage.eval() for stage in build_stages(config, 1)]
-    source = FeatureSource(config, stages, CPU, root / "features", print)
-    notes: list[str] = []
-    found = Context(config, stages, CPU, root, source, config.data, config.data.name, note=notes.append)
-    found.notes = notes  # type: ignore[attr-defined]
-    return found
 
 
 def by_hand(found: Context, place: Place, transform: Any) -> float:
@@ -248,7 +208,9 @@ def test_damaged_and_wrong_arrays_are_refused(tmp_path: Path) -> None:
 def document(path: Path, records: list[Record]) -> None:
     path.mkdir(parents=True, exist_ok=True)
     info = DataInfo("image_folder", 60, TEST, 3)
-    write_json(path / "evaluation.json", Document("run", None, {}, "0" * 64, 0, {}, info, "", records).to_json())
+    write_json(
+        path / "evaluation.json", EvaluationResults("run", None, {}, "0" * 64, 0, {}, info, "", records).to_json()
+    )
 
 
 def test_errors_are_set_in_relation_to_those_of_a_baseline(tmp_path: Path) -> None:
@@ -298,55 +260,3 @@ def test_standard_is_the_fifteen_of_the_paper(tmp_path: Path) -> None:
     plan = plan_corruptions(context(images(tmp_path), {"names": "standard"}))
     assert plan.names == STANDARD
     assert len(plan.pairs) == 75
-
-
-def test_transfer_sets_are_other_contexts_of_the_same_network(tmp_path: Path) -> None:
-    first, gray = images(tmp_path / "own"), images(tmp_path / "gray birds", gray=True, train=12)
-    packs = [{"name": "image_folder", "root": str(gray)}, {"name": "fashion_mnist_10k"},
-             {"name": "image_folder", "root": str(gray)}]  # fmt: skip
-    found = context(first, transfer=packs)
-    check_transfer(found)
-    others = list(transfer_contexts(found))
-    names = ["image_folder:gray birds", "fashion_mnist_10k", "image_folder:gray birds (transfer 2)"]
-    assert [other.data_name for other in others] == names
-    birds, fashion, _ = others
-    assert birds.stages is found.stages
-    assert (len(birds.train_images), len(birds.test_images), birds.classes) == (12, TEST, 3)
-    assert (fashion.data.image_size, fashion.classes) == (SIDE, 10)
-    place = Place(2, "trunk")
-    features = birds.test.features[place]
-    batch = np.stack([birds.view(birds.test_images.image(index)) for index in range(7)])
-    assert batch.shape == (7, SIDE, SIDE, 3)
-    assert torch.equal(birds.embed(batch, [place])[place], features[:7])
-
-
-def test_a_name_that_is_taken_by_the_run_itself_is_told_apart(tmp_path: Path) -> None:
-    found = replace(context(images(tmp_path), transfer=[{"name": "fashion_mnist_10k"}]), data_name="fashion_mnist_10k")
-    assert [other.data_name for other in transfer_contexts(found)] == ["fashion_mnist_10k (transfer 0)"]
-
-
-@pytest.mark.parametrize(
-    ("second", "message"),
-    [
-        ({"name": "cifar10"}, r"^PLACE\.root: cifar10 needs the folder .* Set PLACE\.root=FOLDER"),
-        ({"name": "cifar10", "root": "NOWHERE"}, r"^PLACE \(cifar10\): PLACE\.root 'NOWHERE' holds no"),
-        ({"name": "cifar10", "root": ".", "split": "tran"}, r"^PLACE\.split: "),
-        (
-            {"name": "image_folder", "root": "FLAT"},
-            r"^PLACE \(image_folder\): the train images of image_folder have no",
-        ),
-        ({"name": "image_folder", "root": "TRAIN"}, r"^PLACE \(image_folder\): .*has no test images"),
-    ],
-)
-def test_a_missing_transfer_set_is_named(tmp_path: Path, second: dict[str, str], message: str) -> None:
-    root = images(tmp_path / "own")
-    save(tmp_path / "flat" / "train" / "a.png", pixels(0))
-    save(tmp_path / "only" / "train" / "bee" / "a.png", pixels(0))
-    places = {"FLAT": str(tmp_path / "flat"), "TRAIN": str(tmp_path / "only")}
-    other = {key: places.get(value, value) for key, value in second.items()}
-    found = context(root, transfer=[{"name": "fashion_mnist_10k"}, other])
-    wanted = message.replace("PLACE", r"evaluation\.transfer\.1")
-    with pytest.raises(UserError, match=wanted):
-        check_transfer(found)
-    with pytest.raises(UserError, match=wanted):
-        list(transfer_contexts(found))

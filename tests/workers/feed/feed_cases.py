@@ -11,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.config import Config, Data, Link, Train
+from pipeline.config import Config, DataConfig, LinkConfig, TrainConfig
 from tests.waiting import LIMIT
 from workers.feed import Feed, FeedBatch
+from workers.feed.pool import Pool
+from workers.feed.worker_process import Worker
 
 IMAGES = 23
 
@@ -35,9 +37,9 @@ def config(
     section = {"name": "image_folder", "root": str(root), "batch_size": 8, "image_size": 16, "drop_last": False}
     run = Config(
         seed=5,
-        data=Data(**{**section, "workers": workers, **data}),  # type: ignore[arg-type]
-        train=Train(epochs=epochs),
-        link=Link(timeout=timeout),
+        data=DataConfig(**{**section, "workers": workers, **data}),  # type: ignore[arg-type]
+        train=TrainConfig(epochs=epochs),
+        link=LinkConfig(timeout=timeout),
     )
     if labels:
         run = Config.model_validate({**run.model_dump(), "objective": {"kind": "supervised"}})
@@ -58,6 +60,16 @@ def assert_same(left: list[FeedBatch], right: list[FeedBatch]) -> None:
         assert (one.labels is None) == (other.labels is None)
         if one.labels is not None:
             np.testing.assert_array_equal(one.labels, other.labels)
+
+
+def workers_of(running: Feed) -> list[Worker]:
+    source = running._source
+    assert isinstance(source, Pool)
+    return source._workers
+
+
+def ready(running: Feed, count: int) -> bool:
+    return sum(found.ready for found in workers_of(running)) == count
 
 
 def fault_in_workers(folder: Path, monkeypatch: pytest.MonkeyPatch, action: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import Config, Data, Train
+from pipeline.config import Config, DataConfig, TrainConfig
 from pipeline.data.augment.views import ViewMaker
 from pipeline.data.packing import unpack
 from pipeline.data.sampler import StepPlan
@@ -27,11 +27,6 @@ from workers.feed import feed as feed_module
 from workers.feed import view_worker as making
 
 pytestmark = pytest.mark.timeout(240)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photos(tmp_path_factory.mktemp("photos"))
 
 
 def feed_threads() -> int:
@@ -101,7 +96,7 @@ def test_resolution_grows_from_epoch_to_epoch(photos: Path) -> None:
 
 
 def test_bundled_images_feed_a_whole_epoch() -> None:
-    run = Config(data=Data(batch_size=500, image_size=28), train=Train(epochs=300, max_steps=3))
+    run = Config(data=DataConfig(batch_size=500, image_size=28), train=TrainConfig(epochs=300, max_steps=3))
     with Feed(run) as feed:
         assert (feed.steps_per_epoch, feed.total_steps) == (20, 3)
         found = [(batch.last, batch.views.float().mean().item()) for batch in feed]

@@ -11,8 +11,14 @@ from typing import IO, Any
 
 import pytest
 
+from workers.control.start_messages import FeedWorkerStart
 from workers.feed import worker_process as module
+from workers.feed.batch_plan import Chunk
 from workers.feed.worker_process import STOP_SIGNALS, Worker, how
+
+START = FeedWorkerStart(
+    data="{}", num_views=2, seed=5, ring=7, slot_bytes=64, workers=2, worker=1, shared=None, core=None
+)
 
 
 class Process:
@@ -44,7 +50,7 @@ class Process:
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     monkeypatch.setattr(module.subprocess, "Popen", Process)
-    made = Worker(1, {"seed": 5}, [7])
+    made = Worker(START)
     yield made
     for end in ("orders", "answers", "stdin", "stdout"):
         getattr(made.process, end).close()
@@ -55,7 +61,7 @@ def played(worker: Worker) -> Any:
 
 
 def test_a_worker_is_told_first_what_it_needs_to_know(worker: Worker) -> None:
-    assert json.loads(played(worker).orders.readline()) == {"seed": 5}
+    assert json.loads(played(worker).orders.readline()) == START.to_message()
     assert played(worker).settings["pass_fds"] == [7]
 
 
@@ -66,20 +72,20 @@ def test_a_worker_starts_deaf_to_the_signals_of_the_whole_group(worker: Worker) 
 
 
 def test_words_are_heard_whole_however_they_come(worker: Worker) -> None:
-    assert worker.hear() == []
+    assert worker.answers() == []
     played(worker).answers.write(b'{"rea')
-    assert worker.hear() == []
+    assert worker.answers() == []
     played(worker).answers.write(b'dy": true}\n{"done": []}\n{"ha')
-    assert worker.hear() == [{"ready": True}, {"done": []}]
+    assert worker.answers() == [{"ready": True}, {"done": []}]
     assert not worker.ended
     played(worker).answers.close()
-    assert worker.hear() == []
+    assert worker.answers() == []
     assert worker.ended
 
 
 def test_whoever_has_gone_is_told_nothing(worker: Worker) -> None:
     played(worker).orders.close()
-    worker._tell(b"{}\n")
+    worker.give(Chunk(0, 0, 0, 0, 1, (0,)))
     worker.hang_up()
     worker.hang_up()
 

@@ -17,7 +17,7 @@ import torch
 from pipeline.config import Config
 from pipeline.data.augment.device_photometrics import Photometrics
 from pipeline.errors import ConfigError, TrainingError, UserError
-from pipeline.validation.combinations import check_together
+from pipeline.validation.combinations import check_combinations
 from tests.marks import slow
 from tests.waiting import LIMIT
 from tests.workers.feed.feed_cases import assert_same, batches, config, write_photos
@@ -122,9 +122,9 @@ def test_only_a_pipeline_has_stages_that_read(photos: Path, runtime: str) -> Non
 
 def test_labels_cannot_follow_images_that_stand_in_for_broken_ones(photos: Path) -> None:
     run = {**stages(photos, on_error="skip").model_dump(), "optimizer": {"warmup_epochs": 0}}
-    check_together(Config.model_validate(run))
+    check_combinations(Config.model_validate(run))
     with pytest.raises(ConfigError, match=r"^data\.on_error: .* Set data\.on_error=fail or data\.feed=coordinator$"):
-        check_together(Config.model_validate({**run, "objective": {"kind": "supervised"}}))
+        check_combinations(Config.model_validate({**run, "objective": {"kind": "supervised"}}))
 
 
 @pytest.mark.processes

@@ -108,7 +108,9 @@ def test_nobody_can_make_the_memory_of_a_link_shorter() -> None:
 def test_memory_beyond_the_limit_of_the_control_group_is_refused_before_it_is_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("workers.links.memory.left_to_groups", lambda: iter((2**62, SlotMemory.size(SPEC, 2) - 1)))
+    monkeypatch.setattr(
+        "workers.links.memory.bytes_left_in_cgroups", lambda: iter((2**62, SlotMemory.size(SPEC, 2) - 1))
+    )
     with (
         pytest.raises(TrainingError, match=r"cannot be had \(Cannot allocate memory\)"),
         memory_file(SPEC, 2, "link"),
@@ -117,7 +119,7 @@ def test_memory_beyond_the_limit_of_the_control_group_is_refused_before_it_is_ta
 
 
 def test_a_machine_without_control_groups_has_its_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.links.memory.left_to_groups", lambda: iter(()))
+    monkeypatch.setattr("workers.links.memory.bytes_left_in_cgroups", lambda: iter(()))
     with memory_file(SPEC, 2, "link") as descriptor:
         assert os.fstat(descriptor).st_size == SlotMemory.size(SPEC, 2)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from pipeline.errors import TrainingError
 from pipeline.stage.codecs import round_trip
 from tests.waiting import LIMIT
-from workers.links.base import LinkAddress, LinkClosed, LinkMismatch, LinkTimeout, Receiver, Sender
-from workers.links.factory import CPU, open_receiver, open_sender
+from tests.workers.links.fan import Fan, batch, spec
+from workers.links.base import LinkClosed, LinkMismatch, LinkTimeout
 from workers.links.messages import Header, TensorSpec
-from workers.links.resharding import LOOK_AROUND_SECONDS, GatherReceiver, ScatterSender, joining, part, shares, slicing
+from workers.links.resharding import LOOK_AROUND_SECONDS, GatherReceiver, ScatterSender, part, shares
 
 NUMBERS = [(3, 2), (2, 3), (3, 1), (1, 3), (4, 2), (2, 4), (1, 1), (2, 2)]
 at_any_speed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -62,56 +60,6 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
         shares(2, 3)[0].rows(8)
 
 
-class Fan:
-    """All ends of the link between two stages, each stage's replicas in threads of this process."""
-
-    def __init__(self, folder: Path, senders: int, receivers: int, whole: TensorSpec, *, kind: str = "queue",
-                 depth: int = 2, codec: str = "none") -> None:  # fmt: skip
-        every = shares(senders, receivers)
-        ways = {
-            share: LinkAddress(
-                f"link1.{share.sender}-{share.receiver}", f"stage 1 replica {share.sender}",
-                f"stage 2 replica {share.receiver}", str(folder / f"{share.sender}-{share.receiver}"), b"key", depth,
-                store=f"file://{folder}/store",
-            ) for share in every
-        }  # fmt: skip
-        views, batch, *rest = whole.shape
-        sent, received = (TensorSpec((views, batch // n, *rest), whole.dtype) for n in (senders, receivers))
-
-        def sender(number: int) -> Sender:
-            mine = [share for share in every if share.sender == number]
-            ends = [(s, open_sender(kind, ways[s], s.spec(whole), LIMIT, codec)) for s in mine]
-            return slicing(ends, sent)
-
-        def receiver(number: int) -> Receiver:
-            mine = [share for share in every if share.receiver == number]
-            ends = [(s, open_receiver(kind, ways[s], s.spec(whole), LIMIT, CPU, codec)) for s in mine]
-            return joining(ends, received, CPU)
-
-        with ThreadPoolExecutor(senders + receivers) as pool:
-            opening = (
-                [pool.submit(sender, n) for n in range(senders)],
-                [pool.submit(receiver, n) for n in range(receivers)],
-            )
-            self.senders = [end.result(LIMIT) for end in opening[0]]
-            self.receivers = [end.result(LIMIT) for end in opening[1]]
-
-    def send(self, step: int, whole: Tensor, only: int | None = None) -> None:
-        rows = whole.shape[1] // len(self.senders)
-        for number, end in enumerate(self.senders):
-            if only in (None, number):
-                end.send(Header(step, 0, ()), whole[:, number * rows : (number + 1) * rows], LIMIT)
-
-    def recv(self, step: int) -> Tensor:
-        messages = [end.recv(LIMIT) for end in self.receivers]
-        assert {message.header.step for message in messages} == {step}
-        return torch.cat([message.tensor for message in messages], dim=1)
-
-    def close(self) -> None:
-        for end in (*self.senders, *self.receivers):
-            end.close()
-
-
 @pytest.fixture
 def fan(tmp_path: Path) -> Iterator[Callable[..., Fan]]:
     with contextlib.ExitStack() as stack:
@@ -122,14 +70,6 @@ def fan(tmp_path: Path) -> Iterator[Callable[..., Fan]]:
             return made
 
         yield make
-
-
-def batch(step: int, rows: int = 12, dtype: torch.dtype = torch.float32) -> Tensor:
-    return (torch.arange(2 * rows * 3 * 2 * 2).view(2, rows, 3, 2, 2) + step).to(dtype)
-
-
-def spec(dtype: torch.dtype = torch.float32) -> TensorSpec:
-    return TensorSpec((2, 12, 3, 2, 2), dtype)
 
 
 def watched(end: Any, call: str) -> tuple[list[float], threading.Event]:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from launch.prepare.run_dir import clear_unfinished
 from pipeline.config import Config
-from pipeline.config.run import Snapshots
+from pipeline.config.run import SnapshotsConfig
 from pipeline.errors import UserError
 from pipeline.stage.stage import Stage
 from pipeline.validation.loading import parse_config
@@ -89,7 +89,7 @@ def write_part(run: RunDir, steps: int, stage: int = 1) -> SnapshotPart:
 def test_which_snapshots_stay(tmp_path: Path, every: int | None, kept: list[int]) -> None:
     run = RunDir(tmp_path)
     told: list[int] = []
-    config = Snapshots(every=2, keep_last=2, keep_every=every)
+    config = SnapshotsConfig(every=2, keep_last=2, keep_every=every)
     keeper = SnapshotCommitter(config, run, pytest.fail, committed=told.append)
     for step in range(12):
         if keeper.due(step, stages=1):
@@ -101,7 +101,7 @@ def test_which_snapshots_stay(tmp_path: Path, every: int | None, kept: list[int]
 def test_a_snapshot_counts_when_every_stage_has_written_its_part(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     said: list[str] = []
-    keeper = SnapshotCommitter(Snapshots(every=2), run, said.append)
+    keeper = SnapshotCommitter(SnapshotsConfig(every=2), run, said.append)
     assert keeper.due(1, stages=2)
     keeper.taken(write_part(run, 2, stage=2))
     assert not (run.snapshot(2) / MANIFEST).exists()

@@ -46,7 +46,7 @@ class PageServer(ThreadingHTTPServer):
         self,
         family: socket.AddressFamily,
         address: tuple[Any, ...],
-        config: settings.Metrics,
+        config: settings.MetricsConfig,
         registry: CollectorRegistry,
         history: History,
         answers: type[BaseHTTPRequestHandler],

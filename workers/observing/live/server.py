@@ -44,7 +44,7 @@ class LiveServer:
         ConfigError: the address cannot be listened on.
     """
 
-    def __init__(self, config: settings.Metrics, registry: CollectorRegistry, history: History) -> None:
+    def __init__(self, config: settings.MetricsConfig, registry: CollectorRegistry, history: History) -> None:
         self.config, self.history = config, history
         self._server = _listen(config, registry, history)
         self.url = self._url(_LOCAL.get(self._server.server_name, config.host))
@@ -88,7 +88,7 @@ class LiveServer:
         self._server.server_close()
 
 
-def _listen(config: settings.Metrics, registry: CollectorRegistry, history: History) -> PageServer:
+def _listen(config: settings.MetricsConfig, registry: CollectorRegistry, history: History) -> PageServer:
     host, port = config.host, config.port
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]

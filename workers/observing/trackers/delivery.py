@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipeline.plugins import first_line
+from pipeline.errors import first_line
 from workers.observing.observer import Event, RunFacts
 from workers.observing.trackers.base import Tracker, flatten
 

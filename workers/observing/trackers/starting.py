@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import observing as settings
-from pipeline.errors import ConfigError
-from pipeline.plugins import Named, first_line
+from pipeline.errors import ConfigError, first_line
+from pipeline.plugins import Plugin
 from workers.observing.observer import Event, RunFacts
 from workers.observing.trackers.base import Tracker
 from workers.observing.trackers.delivery import Delivery
@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 3.0
 """How long the user is not told that they are waited for."""
 
 
-def check_trackers(trackers: Sequence[settings.Tracker]) -> None:
+def check_trackers(trackers: Sequence[settings.TrackerConfig]) -> None:
     """Whether there are the packages that they need and are in, and no two get into each other's way; imports nothing.
 
     Raises:
@@ -35,7 +35,7 @@ def check_trackers(trackers: Sequence[settings.Tracker]) -> None:
         package = tracker.kind.partition(":")[0].partition(".")[0]
         if tracker.kind not in BUNDLED and not _findable(package):
             problem = f"there is no module '{package}' on Python's path or in '{Path.cwd()}'"
-            raise ConfigError(f"trackers.{number}.kind", problem, "Install it, or start where it lies")
+            raise ConfigError(f"trackers.{number}.kind", problem, "Install it, or start in the folder that contains it")
         if tracker.kind in BUNDLED and tracker.kind in [other.kind for other in trackers[:number]]:
             problem = f"'{tracker.kind}' is there twice, and both would write the same files"
             raise ConfigError(f"trackers.{number}.kind", problem, "Leave one out")
@@ -57,7 +57,7 @@ def _installed(package: str) -> bool:
 
 
 def start_trackers(
-    trackers: Sequence[settings.Tracker], facts: RunFacts, tell: Callable[[Event], None]
+    trackers: Sequence[settings.TrackerConfig], facts: RunFacts, tell: Callable[[Event], None]
 ) -> TrackerObserver:
     """Import and start them, one after the other, each in a thread of its own.
 
@@ -80,7 +80,7 @@ def start_trackers(
     return observer
 
 
-def _started(tracker: settings.Tracker, key: str, facts: RunFacts) -> Delivery:
+def _started(tracker: settings.TrackerConfig, key: str, facts: RunFacts) -> Delivery:
     delivery = Delivery(tracker.kind, partial(_make, tracker, key), facts)
     if not delivery.start(START_SECONDS):
         problem = f"'{tracker.kind}' has not started within {START_SECONDS:g} s"
@@ -93,9 +93,9 @@ def _started(tracker: settings.Tracker, key: str, facts: RunFacts) -> Delivery:
     return delivery
 
 
-def _make(tracker: settings.Tracker, key: str) -> Tracker:
+def _make(tracker: settings.TrackerConfig, key: str) -> Tracker:
     name = BUNDLED.get(tracker.kind, tracker.kind)
-    made = Named(f"{key}.kind", name, f"{key}.options", tracker.options).call()
+    made = Plugin(f"{key}.kind", name, f"{key}.options", tracker.options).call()
     if not isinstance(made, Tracker):
         problem = f"'{tracker.kind}' gives a {type(made).__name__}, not a tracker"
         raise ConfigError(f"{key}.kind", problem, "Derive it from workers.observing.trackers.Tracker")

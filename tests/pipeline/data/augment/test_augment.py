@@ -10,8 +10,7 @@ import pytest
 import torch
 from torchvision.transforms import RandomResizedCrop
 
-from pipeline.config import Augment
-from pipeline.config import Jitter as JitterConfig
+from pipeline.config import AugmentConfig, JitterConfig
 from pipeline.data.augment.parameters import draw_parameters
 from pipeline.data.augment.pil_operations import Blur, Jitter, ViewParameters
 from tests.pipeline.data.samples import assert_frequency, assert_uncorrelated, assert_uniform
@@ -22,7 +21,9 @@ SAMPLES = 4000
 def test_a_run_of_today_draws_what_runs_have_always_drawn() -> None:
     """Written down when the first version was made; a change here changes every run that anyone has made."""
     drawn = {
-        (view, index): draw_parameters(Augment(), (300, 400), 5, 4, index, view) for view in (0, 1) for index in (1, 2)
+        (view, index): draw_parameters(AugmentConfig(), (300, 400), 5, 4, index, view)
+        for view in (0, 1)
+        for index in (1, 2)
     }
     assert drawn == {
         (0, 1): ViewParameters(
@@ -46,15 +47,15 @@ def test_a_run_of_today_draws_what_runs_have_always_drawn() -> None:
 
 def test_every_part_of_the_key_matters_and_nothing_else() -> None:
     keys = list(itertools.product((0, 1, 2**31 - 1), (0, 1), (0, 1, 2**40), (0, 1)))
-    drawn = {key: draw_parameters(Augment(), (300, 400), *key) for key in keys}
+    drawn = {key: draw_parameters(AugmentConfig(), (300, 400), *key) for key in keys}
     assert len(set(drawn.values())) == len(keys)
-    assert all(draw_parameters(Augment(), (300, 400), *key) == drawn[key] for key in reversed(keys))
+    assert all(draw_parameters(AugmentConfig(), (300, 400), *key) == drawn[key] for key in reversed(keys))
 
 
 def test_switching_an_operation_off_does_not_shift_the_other_draws() -> None:
-    off = Augment(flip_p=0.0, gray_p=0.0, blur_p=(0.0, 0.0), jitter=JitterConfig(p=0.0), solarize_p=(0.0, 0.0))
-    on = Augment(flip_p=1.0, gray_p=1.0, blur_p=(1.0, 1.0), jitter=JitterConfig(p=1.0), solarize_p=(1.0, 1.0))
-    mixed = Augment(crop_p=0.5, noise_std=(0.1, 0.1))
+    off = AugmentConfig(flip_p=0.0, gray_p=0.0, blur_p=(0.0, 0.0), jitter=JitterConfig(p=0.0), solarize_p=(0.0, 0.0))
+    on = AugmentConfig(flip_p=1.0, gray_p=1.0, blur_p=(1.0, 1.0), jitter=JitterConfig(p=1.0), solarize_p=(1.0, 1.0))
+    mixed = AugmentConfig(crop_p=0.5, noise_std=(0.1, 0.1))
     for index in range(200):
         nothing, everything, some = (draw_parameters(c, (300, 400), 5, 1, index, 1) for c in (off, on, mixed))
         assert everything.jitter is not None
@@ -75,7 +76,7 @@ def test_every_operation_has_a_probability_for_each_view(key: str, view: int) ->
     """Always in one view, never in the other, whatever the draws; everything else is off."""
     pair = (1.0, 0.0) if view == 0 else (0.0, 1.0)
     values = dict.fromkeys(PROBABILITIES, (0.0, 0.0)) | {key: pair}
-    config = Augment(**values | {"jitter": JitterConfig(p=values["jitter"])})
+    config = AugmentConfig(**values | {"jitter": JitterConfig(p=values["jitter"])})
     for index in range(100):
         there, elsewhere = (draw_parameters(config, (300, 400), 1, 0, index, v) for v in (view, 1 - view))
         assert operations(there) == {key}
@@ -100,15 +101,15 @@ def box(p: ViewParameters) -> tuple[int, int, int, int]:
 
 def test_the_kind_of_blur_changes_nothing_but_the_kernel() -> None:
     for index in range(50):
-        pil = draw_parameters(Augment(), (300, 400), 1, 0, index, 0)
-        kernel = draw_parameters(Augment(blur_kind="kernel", blur_kernel=0.3), (300, 400), 1, 0, index, 0)
+        pil = draw_parameters(AugmentConfig(), (300, 400), 1, 0, index, 0)
+        kernel = draw_parameters(AugmentConfig(blur_kind="kernel", blur_kernel=0.3), (300, 400), 1, 0, index, 0)
         assert pil.blur is not None
         assert kernel == replace(pil, blur=Blur(pil.blur.sigma, 0.3))
 
 
 @pytest.fixture(scope="module")
 def drawn() -> dict[int, list[ViewParameters]]:
-    return {v: [draw_parameters(Augment(), (300, 400), 11, 4, i, v) for i in range(SAMPLES)] for v in (0, 1)}
+    return {v: [draw_parameters(AugmentConfig(), (300, 400), 11, 4, i, v) for i in range(SAMPLES)] for v in (0, 1)}
 
 
 def test_probabilities_are_the_released_ones(drawn: dict[int, list[ViewParameters]]) -> None:
@@ -128,7 +129,7 @@ def test_probabilities_are_the_released_ones(drawn: dict[int, list[ViewParameter
 @pytest.mark.parametrize("probability", [(0.3, 0.3), (0.75, 0.2)])
 def test_crops_are_as_frequent_as_asked_and_independent_of_all_else(probability: tuple[float, float]) -> None:
     """Colour, not area, stands for the other draws of the view: a view without a crop has the whole area."""
-    config = Augment(crop_p=probability, jitter=JitterConfig(p=1.0), blur_p=1.0, solarize_p=0.5)
+    config = AugmentConfig(crop_p=probability, jitter=JitterConfig(p=1.0), blur_p=1.0, solarize_p=0.5)
     columns: list[list[float]] = []
     for view in (0, 1):
         views = [draw_parameters(config, (300, 400), 11, 4, index, view) for index in range(SAMPLES)]
@@ -154,7 +155,7 @@ def test_factors_and_radii_are_uniform_and_orders_equally_likely(drawn: dict[int
 
 
 def test_views_epochs_and_operations_are_independent(drawn: dict[int, list[ViewParameters]]) -> None:
-    later = [draw_parameters(Augment(), (300, 400), 11, 5, i, 0) for i in range(SAMPLES)]
+    later = [draw_parameters(AugmentConfig(), (300, 400), 11, 5, i, 0) for i in range(SAMPLES)]
     columns = [[float(p.height * p.width) for p in part] for part in (drawn[0], drawn[1], later)]
     columns += [[float(p.flip) for p in drawn[0]], [float(p.gray) for p in drawn[0]], [p.top for p in drawn[0]]]
     columns += [[p.blur.sigma if p.blur else 0.0 for p in drawn[0]], [float(p.jitter is not None) for p in drawn[0]]]
@@ -169,7 +170,7 @@ def test_crop_boxes_are_distributed_as_torchvision_draws_them(height: int, width
     torch.manual_seed(0)
     image = torch.empty(1, height, width)
     reference = np.asarray([RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(SAMPLES)])
-    ours = [draw_parameters(Augment(), (height, width), 2, 0, i, 0) for i in range(SAMPLES)]
+    ours = [draw_parameters(AugmentConfig(), (height, width), 2, 0, i, 0) for i in range(SAMPLES)]
     boxes = np.asarray([(p.top, p.left, p.height, p.width) for p in ours])
     assert (boxes >= 0).all()
     assert (boxes[:, 0] + boxes[:, 2] <= height).all()
@@ -185,7 +186,7 @@ def test_the_fallback_is_torchvisions_centre_crop(height: int, width: int) -> No
     """Boxes of the whole area hardly ever fit; then all ten tries fail."""
     scale = (0.9999, 1.0)
     reference = RandomResizedCrop.get_params(torch.empty(1, height, width), [1.0, 1.0], [3 / 4, 4 / 3])
-    boxes = [draw_parameters(Augment(crop_scale=scale), (height, width), 0, 0, i, 0) for i in range(20)]
+    boxes = [draw_parameters(AugmentConfig(crop_scale=scale), (height, width), 0, 0, i, 0) for i in range(20)]
     found = {(p.top, p.left, p.height, p.width) for p in boxes}
     if width / height > 4 / 3 or width / height < 3 / 4:
         assert found == {tuple(reference)}

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.config import Augment, Data
-from pipeline.config.data import Crops
+from pipeline.config import AugmentConfig, DataConfig
+from pipeline.config.data import CropsConfig
 from pipeline.data.augment import batch_operations as batch
 from pipeline.data.augment import device_photometrics as photometrics
 from pipeline.data.augment.device_photometrics import Photometrics, photometrics_on_device
@@ -103,7 +103,7 @@ def test_a_factor_that_changes_nothing_is_left_out() -> None:
     np.testing.assert_array_equal(colored(pictures(), parameters)[::2], pictures()[::2])
 
 
-DATA = Data(image_size=SIZE, augment=Augment(blur_p=(0.5, 0.5), solarize_p=(0.3, 0.3), jitter={"hue": 0.3}))
+DATA = DataConfig(image_size=SIZE, augment=AugmentConfig(blur_p=(0.5, 0.5), solarize_p=(0.3, 0.3), jitter={"hue": 0.3}))
 SAMPLES = np.array([4, 1, 900_000, 17, 0, 2, 33, 5, 6, 12, 8, 3], np.int64)
 
 
@@ -156,7 +156,9 @@ def test_the_negative_patch_stays_as_it_is() -> None:
 
 
 def test_noise_is_that_of_the_workers_and_leaves_gray_images_gray() -> None:
-    data = Data(image_size=SIZE, augment=Augment(jitter={"p": 0}, gray_p=0, blur_p=0, solarize_p=0, noise_std=(0, 0.1)))
+    data = DataConfig(
+        image_size=SIZE, augment=AugmentConfig(jitter={"p": 0}, gray_p=0, blur_p=0, solarize_p=0, noise_std=(0, 0.1))
+    )
     found = Photometrics(data, 2, SEED)(cropped(), EPOCH, SAMPLES).numpy()
     np.testing.assert_array_equal(found[0], cropped()[0])
     for row, (number, pixels) in enumerate(zip(SAMPLES.tolist(), cropped()[1].numpy(), strict=True)):
@@ -169,8 +171,8 @@ def test_noise_is_that_of_the_workers_and_leaves_gray_images_gray() -> None:
 
 
 def test_each_view_has_the_settings_of_its_kind() -> None:
-    plain = Crops(jitter_p=0, gray_p=0, blur_p=0, solarize_p=0)
-    data = Data(image_size=SIZE, views=(plain, plain.model_copy(update={"gray_p": 1.0, "count": 2}), plain))
+    plain = CropsConfig(jitter_p=0, gray_p=0, blur_p=0, solarize_p=0)
+    data = DataConfig(image_size=SIZE, views=(plain, plain.model_copy(update={"gray_p": 1.0, "count": 2}), plain))
     found = Photometrics(data, 4, SEED)(cropped(4), EPOCH, SAMPLES)
     for view in (0, 3):
         assert torch.equal(found[view], cropped(4)[view])
@@ -179,8 +181,8 @@ def test_each_view_has_the_settings_of_its_kind() -> None:
 
 
 def test_views_of_several_sizes_are_finished_one_by_one() -> None:
-    small = Crops(size=24, count=1)
-    data = Data(image_size=SIZE, views=(Crops(count=2), small), augment=DATA.augment)
+    small = CropsConfig(size=24, count=1)
+    data = DataConfig(image_size=SIZE, views=(CropsConfig(count=2), small), augment=DATA.augment)
     views = [*cropped(), torch.from_numpy(pictures(size=24))]
     found = unpack(
         Photometrics(data, 3, SEED)(pack(views, True), EPOCH, SAMPLES), [(40, 40, 3), (40, 40, 3), (24, 24, 3)]
@@ -210,5 +212,5 @@ def test_what_does_not_fit_is_refused(views: torch.Tensor, samples: NDArray[np.i
 
 
 def test_only_on_request_is_it_done_on_the_device() -> None:
-    where = {place: photometrics_on_device(Data(augment_on=place)) for place in ("auto", "workers", "device")}
+    where = {place: photometrics_on_device(DataConfig(augment_on=place)) for place in ("auto", "workers", "device")}
     assert where == {"auto": False, "workers": False, "device": True}

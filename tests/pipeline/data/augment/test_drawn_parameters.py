@@ -16,18 +16,18 @@ from PIL import Image
 from scipy import stats
 from torchvision.transforms import ColorJitter, RandomResizedCrop
 
-from pipeline.config import Augment
+from pipeline.config import AugmentConfig
 from pipeline.data.augment.parameters import ORDERS, draw_parameters
 from pipeline.data.augment.pil_operations import ViewParameters
 from tests.pipeline.data.augment.battery import SUSPECT
 
 DRAWS = 20_000
 HEIGHT, WIDTH = 375, 500
-AUGMENT = Augment()
+AUGMENT = AugmentConfig()
 Column = NDArray[np.float64]
 
 
-def drawn(view: int = 0, augment: Augment = AUGMENT, epochs: int = 4, seed: int = 7) -> list[ViewParameters]:
+def drawn(view: int = 0, augment: AugmentConfig = AUGMENT, epochs: int = 4, seed: int = 7) -> list[ViewParameters]:
     """Of as many images in each epoch; neighbours in the list are neighbours in the data set."""
     size = (HEIGHT, WIDTH)
     return [
@@ -83,7 +83,7 @@ def test_a_crop_is_distributed_as_torchvisions(
 
 def test_the_area_is_uniform_where_the_box_always_fits() -> None:
     """Up to half of a square image every ratio fits, so no draw is thrown away."""
-    augment = Augment(crop_scale=(0.1, 0.5))
+    augment = AugmentConfig(crop_scale=(0.1, 0.5))
     found = [draw_parameters(augment, (2000, 2000), 1, 0, i, 0) for i in range(DRAWS)]
     areas = np.array([p.height * p.width for p in found]) / 2000**2
     ratios = np.array([math.log(p.width / p.height) for p in found])
@@ -119,7 +119,7 @@ def test_factors_are_uniform_in_their_range(
 @pytest.mark.parametrize("strength", [0.4, 1.5])
 def test_factors_are_those_of_torchvisions_jitter(strength: float) -> None:
     """Beyond 1 the range is cut off at 0, as there."""
-    augment = Augment(
+    augment = AugmentConfig(
         jitter={"p": 1.0, "brightness": strength, "contrast": strength, "saturation": strength, "hue": 0.5}
     )
     ours = drawn(augment=augment)
@@ -165,7 +165,7 @@ def test_what_happens_by_chance_happens_as_often_as_it_should(
             assert stats.binomtest(int(again.sum()), DRAWS - 1, chance**2).pvalue > SUSPECT
 
 
-ALWAYS = Augment(jitter={"p": 1.0}, blur_p=1.0, gray_p=0.5, solarize_p=0.5, crop_scale=(0.1, 0.5))
+ALWAYS = AugmentConfig(jitter={"p": 1.0}, blur_p=1.0, gray_p=0.5, solarize_p=0.5, crop_scale=(0.1, 0.5))
 
 
 def columns(parameters: list[ViewParameters]) -> Column:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import Augment, Data
+from pipeline.config import AugmentConfig, DataConfig
 from pipeline.data.augment.views import ViewMaker
 from tests.pipeline.data.samples import only, views_of
 
@@ -29,7 +29,7 @@ OPERATIONS = {
     "wide blur": only(blur_p=1.0, blur_sigma=(3.0, 8.0)),
     "wide blur by a kernel": only(blur_p=1.0, blur_sigma=(3.0, 8.0), blur_kind="kernel", blur_kernel=0.4),
     "solarize": only(solarize_p=1.0),
-    "everything": Augment(),
+    "everything": AugmentConfig(),
 }
 
 
@@ -55,7 +55,7 @@ def pictures() -> list[Image.Image]:
     return [picture(index) for index in range(24)]
 
 
-def differences(images: list[Image.Image], augment: Augment, size: int, view: int) -> np.ndarray:
+def differences(images: list[Image.Image], augment: AugmentConfig, size: int, view: int) -> np.ndarray:
     """Fast less PIL, in levels, `[N, S, S, 3]`."""
     pairs = (
         [views_of(image, augment, size, 2, 3, 1, index, backend)[view].astype(int) for backend in ("fast", "pil")]
@@ -82,15 +82,15 @@ def test_what_does_not_round_otherwise_is_hardly_ever_another_level(pictures: li
 
 
 def test_gray_images_are_as_near(pictures: list[Image.Image]) -> None:
-    difference = differences([image.convert("L") for image in pictures], Augment(), 32, 0)
+    difference = differences([image.convert("L") for image in pictures], AugmentConfig(), 32, 0)
     assert 10 * np.log10(255**2 / np.square(difference).mean()) >= PSNR
 
 
 def test_the_fast_backend_is_the_default(pictures: list[Image.Image]) -> None:
     out = np.zeros((2, 32, 32, 3), np.uint8)
-    ViewMaker(Data(), 2, 3).make(np.asarray(pictures[0]), 1, 0, list(out))
-    np.testing.assert_array_equal(out, views_of(pictures[0], Augment(), 32, 2, 3, 1, 0, "fast"))
-    assert (out != views_of(pictures[0], Augment(), 32, 2, 3, 1, 0, "pil")).any()
+    ViewMaker(DataConfig(), 2, 3).make(np.asarray(pictures[0]), 1, 0, list(out))
+    np.testing.assert_array_equal(out, views_of(pictures[0], AugmentConfig(), 32, 2, 3, 1, 0, "fast"))
+    assert (out != views_of(pictures[0], AugmentConfig(), 32, 2, 3, 1, 0, "pil")).any()
 
 
 def test_jitter_goes_in_the_drawn_order(pictures: list[Image.Image]) -> None:

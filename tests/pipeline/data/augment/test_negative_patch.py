@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import Augment
+from pipeline.config import AugmentConfig
 from pipeline.data.augment.parameters import PATCH, draw_parameters
 from pipeline.data.augment.pil_operations import ViewParameters
 from pipeline.data.augment.view_kinds import patch_augment
 from tests.pipeline.data.samples import assert_uncorrelated, assert_uniform, photo, views_of
 
-EVERYTHING = Augment(flip_p=1.0, gray_p=1.0, blur_p=1.0, solarize_p=1.0, noise_std=(0.1, 0.1))
+EVERYTHING = AugmentConfig(flip_p=1.0, gray_p=1.0, blur_p=1.0, solarize_p=1.0, noise_std=(0.1, 0.1))
 SAMPLES = 4000
 HEIGHT, WIDTH = 600, 800
 
@@ -38,8 +38,8 @@ def test_the_patch_is_a_resized_crop_whatever_the_other_views_are(mode: str) -> 
 @pytest.mark.parametrize("backend", ["fast", "pil"])
 def test_the_patch_leaves_the_two_views_as_they_are(backend: str) -> None:
     for index in range(50):
-        two = views_of(photo(), Augment(), 24, 2, 1, 0, index, backend)
-        three = views_of(photo(), Augment(), 24, 3, 1, 0, index, backend)
+        two = views_of(photo(), AugmentConfig(), 24, 2, 1, 0, index, backend)
+        three = views_of(photo(), AugmentConfig(), 24, 3, 1, 0, index, backend)
         np.testing.assert_array_equal(two, three[:2])
 
 
@@ -57,7 +57,9 @@ def test_area_and_shape_and_place_are_uniform(patches: list[ViewParameters]) -> 
 
 
 def test_the_patch_is_drawn_apart_from_the_views(patches: list[ViewParameters]) -> None:
-    views = [[draw_parameters(Augment(), (HEIGHT, WIDTH), 11, 4, i, view) for i in range(SAMPLES)] for view in (0, 1)]
+    views = [
+        [draw_parameters(AugmentConfig(), (HEIGHT, WIDTH), 11, 4, i, view) for i in range(SAMPLES)] for view in (0, 1)
+    ]
     columns = [[float(value(p)) for p in part] for part in (patches, *views) for value in (area, place)]
     columns += [[float(p.flip) for p in views[0]], [float(p.gray) for p in views[1]]]
     assert_uncorrelated(columns)
@@ -73,7 +75,7 @@ def place(p: ViewParameters) -> float:
 
 
 def test_the_scale_is_the_patchs_own() -> None:
-    config = patch_augment(Augment(crop_scale=(0.5, 1.0), patch_scale=(0.3, 0.4)))
+    config = patch_augment(AugmentConfig(crop_scale=(0.5, 1.0), patch_scale=(0.3, 0.4)))
     for index in range(200):
         p = draw_parameters(config, (HEIGHT, WIDTH), 0, 0, index, PATCH)
         assert 0.29 < p.height * p.width / (HEIGHT * WIDTH) < 0.41

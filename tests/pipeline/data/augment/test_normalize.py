@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms import functional as tf
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.augment.normalize import Normalize
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -57,4 +57,4 @@ def test_what_is_not_an_image_is_refused(normalize: Normalize) -> None:
 
 
 def test_images_are_normalised_with_the_numbers_of_imagenet_unless_told_otherwise() -> None:
-    assert (Data().mean, Data().std) == (MEAN, STD)
+    assert (DataConfig().mean, DataConfig().std) == (MEAN, STD)

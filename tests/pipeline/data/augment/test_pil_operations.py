@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tf
 
-from pipeline.config import Augment
+from pipeline.config import AugmentConfig
 from pipeline.data.augment.parameters import draw_parameters
 from pipeline.data.augment.pil_operations import Blur, Jitter, ViewParameters, add_noise, apply, kernel_side
 from tests.pipeline.data.samples import photo
@@ -53,7 +53,7 @@ def view_of(image: Image.Image, p: ViewParameters, size: int) -> np.ndarray:
 @pytest.mark.parametrize("view", [0, 1])
 def test_drawn_views_equal_torchvision_to_the_bit(mode: str, view: int) -> None:
     """For mode L this is also the proof that the one-channel shortcut is exact: the reference works on RGB."""
-    config = Augment(crop_p=(0.8, 0.8), solarize_p=(0.5, 0.5), blur_p=(0.7, 0.7))
+    config = AugmentConfig(crop_p=(0.8, 0.8), solarize_p=(0.5, 0.5), blur_p=(0.7, 0.7))
     image = photo(mode)
     for index, size in itertools.product(range(150), (24, 37)):
         p = draw_parameters(config, (image.height, image.width), 3, 0, index, view)

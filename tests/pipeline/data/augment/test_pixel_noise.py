@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import Augment
-from pipeline.config import Jitter as JitterConfig
+from pipeline.config import AugmentConfig, JitterConfig
 from pipeline.data.augment.parameters import draw_parameters
 from tests.pipeline.data.samples import assert_normal, assert_uncorrelated, photo, views_of
 
@@ -19,7 +18,7 @@ STD = 0.05
 def noise_of(mode: str, key: tuple[int, int, int], view: int, std: float = STD) -> np.ndarray:
     """The noise on a view of a mid-gray image, `[3, SIZE, SIZE]`, in standard deviations, from the pixels alone."""
     image = Image.new("L", (SIZE, SIZE), 128).convert(mode)
-    config = Augment(**BARE, noise_std=(std, std))
+    config = AugmentConfig(**BARE, noise_std=(std, std))
     return (views_of(image, config, SIZE, 2, *key)[view].transpose(2, 0, 1).astype(float) - 128) / (255 * std)
 
 
@@ -47,8 +46,8 @@ def test_noise_is_independent_over_channels_views_epochs_images_seeds_and_pixels
 
 def test_noise_is_independent_of_the_other_draws_of_its_view() -> None:
     """Over many images: the first pixels, and their squares, against what else was drawn for them."""
-    config = Augment(jitter=JitterConfig(p=1.0), blur_p=1.0)
-    noisy, image = Augment(**BARE, noise_std=(0.1, 0.1)), Image.new("RGB", (4, 4), (128, 128, 128))
+    config = AugmentConfig(jitter=JitterConfig(p=1.0), blur_p=1.0)
+    noisy, image = AugmentConfig(**BARE, noise_std=(0.1, 0.1)), Image.new("RGB", (4, 4), (128, 128, 128))
     pixels, drawn = [], []
     for index in range(3000):
         noise = views_of(image, noisy, 4, 2, 11, 4, index)[0, 0, :2].T.ravel() - 128.0
@@ -65,7 +64,7 @@ def test_a_gray_image_stays_gray_and_a_colour_image_made_gray_does_not() -> None
     assert_normal(spread(gray[0]))
     np.testing.assert_array_equal(gray[0], gray[1])
     np.testing.assert_array_equal(gray[0], gray[2])
-    made_gray = Augment(**BARE | {"gray_p": 1.0}, noise_std=(STD, STD))
+    made_gray = AugmentConfig(**BARE | {"gray_p": 1.0}, noise_std=(STD, STD))
     view = views_of(photo(), made_gray, 24, 2, 1, 2, 3)[0].transpose(2, 0, 1)
     assert (view[0] != view[1]).any()
     assert (view[1] != view[2]).any()
@@ -74,16 +73,16 @@ def test_a_gray_image_stays_gray_and_a_colour_image_made_gray_does_not() -> None
 def test_noise_comes_last_and_its_draws_do_not_depend_on_what_came_before() -> None:
     """The same noise on the finished view, whatever made it; dark and light pixels are cut off."""
     noise = 255 * STD * noise_of("RGB", (1, 2, 3), 1, STD).transpose(1, 2, 0)
-    clean = views_of(photo(), Augment(solarize_p=1.0), SIZE, 2, 1, 2, 3)[1]
-    noisy = views_of(photo(), Augment(solarize_p=1.0, noise_std=(0.0, STD)), SIZE, 2, 1, 2, 3)[1]
+    clean = views_of(photo(), AugmentConfig(solarize_p=1.0), SIZE, 2, 1, 2, 3)[1]
+    noisy = views_of(photo(), AugmentConfig(solarize_p=1.0, noise_std=(0.0, STD)), SIZE, 2, 1, 2, 3)[1]
     np.testing.assert_array_equal(noisy, np.clip(clean + np.rint(noise), 0, 255))
     assert ((clean + noise) < 0).any()
 
 
 def test_each_view_has_its_own_deviation_and_none_is_none() -> None:
-    clean = views_of(photo(), Augment(), SIZE, 2, 1, 2, 3)
+    clean = views_of(photo(), AugmentConfig(), SIZE, 2, 1, 2, 3)
     for std in ((STD, 0.0), (0.0, STD)):
-        noisy = views_of(photo(), Augment(noise_std=std), SIZE, 2, 1, 2, 3)
+        noisy = views_of(photo(), AugmentConfig(noise_std=std), SIZE, 2, 1, 2, 3)
         assert [bool((noisy[view] != clean[view]).any()) for view in (0, 1)] == [value > 0 for value in std]
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.config import Data
-from pipeline.config.data import Crops, Progressive
+from pipeline.config import DataConfig
+from pipeline.config.data import CropsConfig, ProgressiveConfig
 from pipeline.data.augment.resolution import all_view_sizes, resolution, view_sizes
 
 
-def growing(start: int, first: int, end: int, size: int = 224, *views: Crops) -> Data:
-    ramp = Progressive(start_size=start, start_epoch=first, end_epoch=end)
-    return Data(image_size=size, progressive=ramp, views=views)
+def growing(start: int, first: int, end: int, size: int = 224, *views: CropsConfig) -> DataConfig:
+    ramp = ProgressiveConfig(start_size=start, start_epoch=first, end_epoch=end)
+    return DataConfig(image_size=size, progressive=ramp, views=views)
 
 
 def released(epoch: int, start: int, first: int, end: int, size: int) -> int:
@@ -31,8 +31,8 @@ def test_the_ramp_is_that_of_ffcv(start: int, first: int, end: int, size: int) -
 
 
 def test_without_a_ramp_it_is_always_the_same() -> None:
-    assert {resolution(Data(image_size=100), epoch) for epoch in range(5)} == {100}
-    assert all_view_sizes(Data(image_size=100)) == (100,)
+    assert {resolution(DataConfig(image_size=100), epoch) for epoch in range(5)} == {100}
+    assert all_view_sizes(DataConfig(image_size=100)) == (100,)
 
 
 def test_it_begins_and_ends_exactly_and_never_leaves_the_two() -> None:
@@ -49,7 +49,7 @@ def test_small_images_grow_in_steps_of_four() -> None:
 
 
 def test_smaller_views_shrink_by_the_same_factor() -> None:
-    data = growing(128, 0, 4, 224, Crops(count=2), Crops(size=96), Crops(size=24))
+    data = growing(128, 0, 4, 224, CropsConfig(count=2), CropsConfig(size=96), CropsConfig(size=24))
     assert [view_sizes(data, epoch) for epoch in range(6)] == [
         (128, 128, 64, 24), (160, 160, 64, 24), (192, 192, 96, 24), (192, 192, 96, 24), (224, 224, 96, 24),
         (224, 224, 96, 24),
@@ -58,12 +58,12 @@ def test_smaller_views_shrink_by_the_same_factor() -> None:
 
 
 def test_at_full_resolution_nothing_is_rounded() -> None:
-    data = growing(20, 0, 2, 30, Crops(count=2), Crops(size=17))
+    data = growing(20, 0, 2, 30, CropsConfig(count=2), CropsConfig(size=17))
     assert [view_sizes(data, epoch) for epoch in range(3)] == [(20, 20, 12), (24, 24, 12), (30, 30, 17)]
 
 
 def test_no_view_is_smaller_than_eight_pixels() -> None:
-    assert view_sizes(growing(8, 0, 4, 32, Crops(count=2), Crops(size=12)), 0) == (8, 8, 8)
+    assert view_sizes(growing(8, 0, 4, 32, CropsConfig(count=2), CropsConfig(size=12)), 0) == (8, 8, 8)
 
 
 def test_the_patch_has_the_size_of_the_views() -> None:

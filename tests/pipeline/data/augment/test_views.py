@@ -8,9 +8,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from pipeline.config import Augment, Data
-from pipeline.config import Jitter as JitterConfig
-from pipeline.config.data import Crops
+from pipeline.config import AugmentConfig, DataConfig, JitterConfig
+from pipeline.config.data import CropsConfig
 from pipeline.data.augment.parameters import draw_parameters
 from pipeline.data.augment.pil_operations import ViewParameters, apply
 from pipeline.data.augment.view_kinds import view_kinds
@@ -20,13 +19,13 @@ from tests.pipeline.data.samples import photo, views_of
 BACKENDS = ("fast", "pil")
 SIZES = (24, 72)
 """Of views: the fast backend works otherwise on small ones."""
-BUSY = Augment(gray_p=0.3, blur_p=0.6, solarize_p=0.3, noise_std=(0.0, 0.02), crop_p=0.9)
+BUSY = AugmentConfig(gray_p=0.3, blur_p=0.6, solarize_p=0.3, noise_std=(0.0, 0.02), crop_p=0.9)
 """Everything happens often, and often does not."""
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
 
-def maker(backend: str, augment: Augment = BUSY, num_views: int = 2, seed: int = 1, **keys: object) -> ViewMaker:
-    return ViewMaker(Data(augment=augment, augment_backend=backend), num_views, seed, **keys)
+def maker(backend: str, augment: AugmentConfig = BUSY, num_views: int = 2, seed: int = 1, **keys: object) -> ViewMaker:
+    return ViewMaker(DataConfig(augment=augment, augment_backend=backend), num_views, seed, **keys)
 
 
 def made(by: ViewMaker, pixels: np.ndarray, index: int, size: int = 24, epoch: int = 0, views: int = 2) -> np.ndarray:
@@ -59,9 +58,9 @@ def test_the_image_is_left_as_it_is(backend: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "augment", [BUSY, Augment(crop_p=0.0, jitter=JitterConfig(p=1.0, hue=0.5), blur_kind="kernel")]
+    "augment", [BUSY, AugmentConfig(crop_p=0.0, jitter=JitterConfig(p=1.0, hue=0.5), blur_kind="kernel")]
 )
-def test_a_gray_image_is_the_colour_image_of_the_same_levels(backend: str, augment: Augment) -> None:
+def test_a_gray_image_is_the_colour_image_of_the_same_levels(backend: str, augment: AugmentConfig) -> None:
     """Without noise, which a colour image has in every channel."""
     quiet = augment.model_copy(update={"noise_std": (0.0, 0.0)})
     gray = np.asarray(photo("L", 61, 47))
@@ -77,7 +76,7 @@ def test_images_of_odd_sizes(backend: str, height: int, width: int, mode: str) -
     """A row of one level has only this level in all its views."""
     channels = (3,) if mode == "RGB" else ()
     flat = np.full((height, width, *channels), 77, np.uint8)
-    plain = Augment(jitter=JitterConfig(p=0.0), solarize_p=0.0)
+    plain = AugmentConfig(jitter=JitterConfig(p=0.0), solarize_p=0.0)
     busy = np.random.default_rng(0).integers(0, 256, flat.shape, dtype=np.uint8)
     for index, size in itertools.product(range(20), SIZES):
         assert (made(maker(backend, plain), flat, index, size) == 77).all()
@@ -107,7 +106,7 @@ def test_what_is_written_to_may_lie_anyhow_in_memory(backend: str, noise: tuple[
 
 
 def test_what_surrounds_the_crop_does_not_bleed_in(backend: str) -> None:
-    augment = Augment(crop_scale=(0.05, 0.3), jitter=JitterConfig(p=0.0), gray_p=0.0, blur_p=0.0, solarize_p=0.0)
+    augment = AugmentConfig(crop_scale=(0.05, 0.3), jitter=JitterConfig(p=0.0), gray_p=0.0, blur_p=0.0, solarize_p=0.0)
     for pixels, index in itertools.product(images(), range(20)):
         one = maker(backend, augment)
         p = draw_parameters(augment, pixels.shape[:2], 1, 0, index, 0)
@@ -119,15 +118,18 @@ def test_what_surrounds_the_crop_does_not_bleed_in(backend: str) -> None:
 
 def test_crop_and_flip_are_all_that_is_done_where_the_device_does_the_rest(backend: str) -> None:
     off = {"gray_p": 0.0, "blur_p": 0.0, "solarize_p": 0.0, "jitter": JitterConfig(p=0.0), "noise_std": (0.0, 0.0)}
-    bare = Augment(**{**BUSY.model_dump(), **off})
+    bare = AugmentConfig(**{**BUSY.model_dump(), **off})
     for pixels, index in itertools.product(images(), range(20)):
         cropped = made(maker(backend, photometrics=False), pixels, index)
         np.testing.assert_array_equal(cropped, made(maker(backend, bare), pixels, index))
 
 
 def test_every_view_has_its_own_size_and_settings(backend: str) -> None:
-    crops = (Crops(count=2, gray_p=1.0), Crops(count=2, size=16, flip_p=1.0, gray_p=0.0, crop_scale=(0.05, 0.3)))
-    data = Data(image_size=24, views=crops, augment_backend=backend)
+    crops = (
+        CropsConfig(count=2, gray_p=1.0),
+        CropsConfig(count=2, size=16, flip_p=1.0, gray_p=0.0, crop_scale=(0.05, 0.3)),
+    )
+    data = DataConfig(image_size=24, views=crops, augment_backend=backend)
     pixels = images()[0]
     views = [np.zeros((kind.size, kind.size, 3), np.uint8) for kind in view_kinds(data)]
     ViewMaker(data, 4, 1).make(pixels, 2, 3, views)
@@ -144,7 +146,7 @@ def test_the_number_of_views_must_fit(backend: str) -> None:
 def test_time_is_told_by_part(backend: str) -> None:
     """With a clock that goes on by one at every look."""
     ticks = itertools.count()
-    one = maker(backend, Augment(blur_p=(1.0, 0.0), jitter=JitterConfig(p=1.0)), clock=lambda: float(next(ticks)))
+    one = maker(backend, AugmentConfig(blur_p=(1.0, 0.0), jitter=JitterConfig(p=1.0)), clock=lambda: float(next(ticks)))
     made(one, images()[0], 0)
     assert set(one.seconds) == set(PARTS)
     assert one.seconds == {"crop": 2.0, "jitter": 2.0, "blur": 1.0, "other": 4.0}
@@ -157,9 +159,9 @@ def test_time_is_told_by_part(backend: str) -> None:
 def test_the_views_of_pil_are_its_operations_applied(backend: str) -> None:
     """And those of the fast backend are near, so that both draw the same."""
     for mode, index in itertools.product(("RGB", "L"), range(20)):
-        views = views_of(photo(mode), Augment(), 20, 2, 1, 2, index, backend)
+        views = views_of(photo(mode), AugmentConfig(), 20, 2, 1, 2, index, backend)
         for view in (0, 1):
-            p = draw_parameters(Augment(), (40, 52), 1, 2, index, view)
+            p = draw_parameters(AugmentConfig(), (40, 52), 1, 2, index, view)
             expected = np.asarray(apply(photo(mode), p, 20).convert("RGB"))
             difference = np.abs(views[view].astype(int) - expected)
             assert difference.mean() < (1.5 if backend == "fast" else 1e-9)
@@ -167,7 +169,7 @@ def test_the_views_of_pil_are_its_operations_applied(backend: str) -> None:
 
 def test_without_augmentation_a_view_is_the_resized_image(backend: str) -> None:
     off = {"crop_p": 0.0, "flip_p": 0.0, "gray_p": 0.0, "blur_p": 0.0, "solarize_p": 0.0, "jitter": JitterConfig(p=0.0)}
-    views = views_of(photo(), Augment(**off), 32, 2, 1, 0, 0, backend)
+    views = views_of(photo(), AugmentConfig(**off), 32, 2, 1, 0, 0, backend)
     whole = np.asarray(apply(photo(), ViewParameters(0, 0, 40, 52), 32))
     np.testing.assert_array_equal(views[0], views[1])
     assert np.abs(views[0].astype(int) - whole).max() <= (2 if backend == "fast" else 0)

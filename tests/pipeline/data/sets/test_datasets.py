@@ -17,9 +17,9 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets import image_folder, unreadable
-from pipeline.data.sets.datasets import open_dataset, preflight
+from pipeline.data.sets.datasets import Splits, open_dataset, preflight
 from pipeline.data.sets.idx import read_idx
 from pipeline.data.sets.mnist_family import IDX_SETS
 from pipeline.errors import ConfigError, UserError
@@ -58,8 +58,8 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def folder_data(root: Path, **keys: object) -> Data:
-    return Data(name="image_folder", root=str(root), batch_size=2, **keys)  # type: ignore[arg-type]
+def folder_data(root: Path, **keys: object) -> DataConfig:
+    return DataConfig(name="image_folder", root=str(root), batch_size=2, **keys)  # type: ignore[arg-type]
 
 
 def test_the_package_data_is_what_its_notice_says() -> None:
@@ -71,7 +71,7 @@ def test_the_package_data_is_what_its_notice_says() -> None:
 
 
 def test_fashion_mnist_10k() -> None:
-    train, test = (open_dataset(Data(), split) for split in ("train", "test"))
+    train, test = (open_dataset(DataConfig(), split) for split in ("train", "test"))
     assert (len(train), len(test), train.num_classes) == (10_000, 2_000, 10)
     assert train.labels.dtype == np.int64
     assert train.labels[:10].tolist() == [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]
@@ -87,8 +87,8 @@ def test_fashion_mnist_10k() -> None:
 @pytest.mark.parametrize("layout", [".", "FashionMNIST/raw"])
 def test_fashion_mnist_from_either_layout(tmp_path: Path, layout: str, compress: bool) -> None:
     images = write_fashion_mnist(tmp_path / "data" / layout, compress)
-    data = Data(name="fashion_mnist", root=str(tmp_path / "data"), batch_size=4)
-    assert preflight(data) == 4
+    data = DataConfig(name="fashion_mnist", root=str(tmp_path / "data"), batch_size=4)
+    assert preflight(Splits(data)) == 4
     test = open_dataset(data, "test")
     assert test.labels.tolist() == [0, 1]
     np.testing.assert_array_equal(np.asarray(test.image(1)), images[5])
@@ -97,13 +97,13 @@ def test_fashion_mnist_from_either_layout(tmp_path: Path, layout: str, compress:
 def test_fashion_mnist_where_the_operating_system_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = write_fashion_mnist(tmp_path / "datasets", compress=True)
     known = IDX_SETS["fashion_mnist"]
-    assert known.elsewhere == "/usr/share/datasets/fashion-mnist"  # of Debian's package dataset-fashion-mnist
-    monkeypatch.setitem(IDX_SETS, "fashion_mnist", replace(known, elsewhere=str(tmp_path / "datasets")))
-    data = Data(name="fashion_mnist", batch_size=4)
-    assert preflight(data) == 4
+    assert known.system_folder == "/usr/share/datasets/fashion-mnist"  # of Debian's package dataset-fashion-mnist
+    monkeypatch.setitem(IDX_SETS, "fashion_mnist", replace(known, system_folder=str(tmp_path / "datasets")))
+    data = DataConfig(name="fashion_mnist", batch_size=4)
+    assert preflight(Splits(data)) == 4
     np.testing.assert_array_equal(open_dataset(data, "train").pixels(2), images[2])
     with pytest.raises(UserError, match="holds no fashion_mnist"):  # what was named is not replaced by what lies around
-        preflight(data.model_copy(update={"root": str(tmp_path)}))
+        preflight(Splits(data.model_copy(update={"root": str(tmp_path)})))
 
 
 def test_image_folder_reads_what_torchvision_reads(photos: Path) -> None:
@@ -120,7 +120,7 @@ def test_image_folder_reads_what_torchvision_reads(photos: Path) -> None:
 def test_image_folder_test_set_and_root_without_train(photos: Path) -> None:
     assert len(open_dataset(folder_data(photos), "test")) == 2
     bare = folder_data(photos / "train")
-    assert preflight(bare) == 8
+    assert preflight(Splits(bare)) == 8
     with pytest.raises(UserError, match=r"no test images: there is no folder '.*train/val'"):
         open_dataset(bare, "test")
 
@@ -134,8 +134,10 @@ def test_test_classes_must_be_the_training_classes(photos: Path) -> None:
 @pytest.mark.processes
 def test_preflight_needs_no_torch(photos: Path) -> None:
     code = (
-        "import sys; from pipeline.config import Data; from pipeline.data.sets.datasets import preflight; "
-        f"print(preflight(Data()), preflight(Data(name='image_folder', root={str(photos)!r}, batch_size=2)), "
+        "import sys; from pipeline.config import DataConfig; "
+        "from pipeline.data.sets.datasets import Splits, preflight; "
+        f"folder = DataConfig(name='image_folder', root={str(photos)!r}, batch_size=2); "
+        "print(preflight(Splits(DataConfig())), preflight(Splits(folder)), "
         "'torch' in sys.modules, 'torchvision' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
@@ -148,7 +150,7 @@ def test_preflight_names_the_file_that_cannot_be_decoded(photos: Path, whole_hea
     content = victim.read_bytes()
     victim.write_bytes(content[: len(content) // 2] if whole_header else b"no image at all")
     with pytest.raises(UserError, match=r"image '.*/dog/0\.jpg' cannot be decoded .*Replace or remove"):
-        preflight(folder_data(photos))
+        preflight(Splits(folder_data(photos)))
     with pytest.raises(UserError, match=r"dog/0\.jpg"):
         open_dataset(folder_data(photos), "train").image(4)
 
@@ -180,13 +182,13 @@ def test_folders_that_are_no_data_set(photos: Path, tmp_path: Path) -> None:
     cases.append((photos, r"class folder '.*train/emu' holds no image\. Add some \(\.jpg.*or remove"))
     for root, message in cases:
         with pytest.raises(UserError, match=message):
-            preflight(folder_data(root))
+            preflight(Splits(folder_data(root)))
 
 
 def test_val_without_train_is_not_taken_for_classes(photos: Path) -> None:
     (photos / "train").rename(photos / "training")
     with pytest.raises(UserError, match=r"has a folder 'val' but no 'train'"):
-        preflight(folder_data(photos))
+        preflight(Splits(folder_data(photos)))
 
 
 @pytest.mark.parametrize(
@@ -199,20 +201,20 @@ def test_val_without_train_is_not_taken_for_classes(photos: Path) -> None:
     ],
 )
 def test_a_root_that_is_needed_and_missing(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(IDX_SETS, "fashion_mnist", replace(IDX_SETS["fashion_mnist"], elsewhere="/nowhere"))
-    data = Data(name=name)  # type: ignore[arg-type]
-    for check in (lambda: preflight(data), lambda: open_dataset(data, "train")):
+    monkeypatch.setitem(IDX_SETS, "fashion_mnist", replace(IDX_SETS["fashion_mnist"], system_folder="/nowhere"))
+    data = DataConfig(name=name)  # type: ignore[arg-type]
+    for check in (lambda: preflight(Splits(data)), lambda: open_dataset(data, "train")):
         with pytest.raises(ConfigError, match=message):
             check()
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion_mnist"])
 def test_a_root_without_the_data_set(name: str, tmp_path: Path) -> None:
-    data = Data(name=name, root=str(tmp_path))  # type: ignore[arg-type]
-    for check in (lambda: preflight(data), lambda: open_dataset(data, "test")):
+    data = DataConfig(name=name, root=str(tmp_path))  # type: ignore[arg-type]
+    for check in (lambda: preflight(Splits(data)), lambda: open_dataset(data, "test")):
         with pytest.raises(UserError, match=rf"'{tmp_path}' holds no .*data\.download=true"):
             check()
-    assert preflight(data.model_copy(update={"download": True})) in (50_000, 60_000)
+    assert preflight(Splits(data.model_copy(update={"download": True}))) in (50_000, 60_000)
 
 
 def test_cifar_files_with_another_digest_are_not_opened(tmp_path: Path) -> None:
@@ -220,14 +222,14 @@ def test_cifar_files_with_another_digest_are_not_opened(tmp_path: Path) -> None:
     folder.mkdir()
     for i in range(1, 6):
         (folder / f"data_batch_{i}").write_bytes(b"not what was published")
-    data = Data(name="cifar10", root=str(tmp_path))
+    data = DataConfig(name="cifar10", root=str(tmp_path))
     with pytest.raises(UserError, match=r"torchvision could not read .*corrupted"):
         open_dataset(data, "train")
 
 
 def test_a_batch_larger_than_the_data_set(photos: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.batch_size: a batch of 10001 is more than the 10000 images"):
-        preflight(Data(batch_size=10_001))
+        preflight(Splits(DataConfig(batch_size=10_001)))
 
 
 def test_idx_errors(tmp_path: Path) -> None:
@@ -258,4 +260,4 @@ def test_images_and_labels_that_differ_in_number(tmp_path: Path) -> None:
     write_fashion_mnist(tmp_path / "data", compress=False)
     (tmp_path / "data" / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(3, np.uint8)))
     with pytest.raises(UserError, match=r"holds 4 images but .* 3 labels"):
-        preflight(Data(name="fashion_mnist", root=str(tmp_path / "data"), batch_size=2))
+        preflight(Splits(DataConfig(name="fashion_mnist", root=str(tmp_path / "data"), batch_size=2)))

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from pipeline.data.sets.files import open_file
-from pipeline.data.sets.folder_walk import LeftOut, images_below, subfolders
-from pipeline.data.sets.image_folder import FolderImages, split_folder
+from pipeline.data.sets.folder_walk import SkippedFiles, images_below, list_folder
+from pipeline.data.sets.image_folder import FolderImages, ImageFolder
 from pipeline.errors import ConfigError, UserError
 
 
@@ -32,7 +32,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def names(folder: Path) -> list[str]:
-    return list(FolderImages(folder).files.relatives())
+    return list(FolderImages(list_folder(folder)).files.relatives())
 
 
 ALL = ["a/1.png", "a/sub/2.png", "b/3.png"]
@@ -43,15 +43,15 @@ def test_a_link_that_goes_round_counts_nothing_twice(root: Path, link: str) -> N
     """`ln -s . again` in the wrong place made 336 images of 16: a class counted 41 times."""
     (root / link).symlink_to(root if link != "a/again" else root / "a")
     assert names(root) == ALL
-    (note,) = FolderImages(root).notes
-    assert note == f"left out, for they lead back to a folder that they are in: '{root / link}'"
+    (note,) = FolderImages(list_folder(root)).notes
+    assert note == f"skipped, because they link to a folder that contains them: '{root / link}'"
 
 
 def test_a_link_to_another_folder_is_followed(root: Path, tmp_path: Path) -> None:
     image(tmp_path / "elsewhere" / "4.png")
     (root / "c").symlink_to(tmp_path / "elsewhere")
     assert names(root) == [*ALL, "c/4.png"]
-    assert FolderImages(root).notes == []
+    assert FolderImages(list_folder(root)).notes == []
 
 
 def make_socket(path: Path) -> None:
@@ -76,9 +76,9 @@ def make_device(path: Path) -> None:
 )
 def test_what_is_no_file_is_named_and_never_opened(root: Path, make: Callable[[Path], None], kind: str) -> None:
     make(root / "a" / "0.png")
-    found = FolderImages(root)
+    found = FolderImages(list_folder(root))
     assert list(found.files.relatives()) == ALL
-    assert found.notes == [f"left out, for each is {kind} and no file: '{root / 'a' / '0.png'}'"]
+    assert found.notes == [f"skipped, because each is {kind} and no file: '{root / 'a' / '0.png'}'"]
 
 
 def test_a_pipe_that_came_later_is_refused_at_once(root: Path) -> None:
@@ -90,11 +90,11 @@ def test_a_pipe_that_came_later_is_refused_at_once(root: Path) -> None:
 def test_hidden_entries_are_named(root: Path) -> None:
     image(root / ".ipynb_checkpoints" / "1.png")
     image(root / "a" / "._1.png")
-    found = FolderImages(root)
+    found = FolderImages(list_folder(root))
     assert found.classes == ["a", "b"]
     assert list(found.files.relatives()) == ALL
     (note,) = found.notes
-    assert note.startswith("left out, for they are hidden: ")
+    assert note.startswith("skipped, because they are hidden: ")
     assert ".ipynb_checkpoints" in note
     assert "._1.png" in note
 
@@ -102,8 +102,8 @@ def test_hidden_entries_are_named(root: Path) -> None:
 def test_images_beside_the_classes_are_named(root: Path) -> None:
     for number in range(5):
         image(root / f"{number}.png")
-    (note,) = FolderImages(root).notes
-    assert note.startswith("left out, for they lie in no class folder: ")
+    (note,) = FolderImages(list_folder(root)).notes
+    assert note.startswith("skipped, because they are in no class folder: ")
     assert note.endswith("and 2 more")
 
 
@@ -112,7 +112,7 @@ def test_a_folder_that_may_not_be_read_is_an_error(root: Path) -> None:
     (root / "a" / "sub").chmod(0)
     try:
         with pytest.raises(UserError, match=r"folder '.*sub' cannot be read \(Permission denied\)"):
-            FolderImages(root)
+            FolderImages(list_folder(root))
     finally:
         (root / "a" / "sub").chmod(0o755)
 
@@ -127,7 +127,7 @@ def test_an_error_below_is_an_error_of_all(root: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match=r"folder '.*sub' cannot be read \(Permission denied\)\. Let this user read it"):
-        FolderImages(root)
+        FolderImages(list_folder(root))
 
 
 def test_a_link_that_leads_nowhere_counts_for_its_content_may_come(root: Path) -> None:
@@ -144,9 +144,10 @@ def test_folders_come_in_the_order_of_their_paths_as_torchvision_has_them(tmp_pa
         for where, _, files in sorted(os.walk(tmp_path, followlinks=True))
         for name in sorted(files)
     ]
-    assert images_below(tmp_path, ".", LeftOut()) == torchvisions
-    assert images_below(tmp_path, "a", LeftOut()) == [name for name in torchvisions if name.startswith("a/")]
-    assert subfolders(tmp_path) == ["a", "a-b"]
+    listing = list_folder(tmp_path)
+    assert images_below(listing, ".", SkippedFiles()) == torchvisions
+    assert images_below(listing, "a", SkippedFiles()) == [name for name in torchvisions if name.startswith("a/")]
+    assert listing.folders == ["a", "a-b"]
 
 
 @pytest.mark.parametrize("train", ["train", "Train", "TRAIN"])
@@ -154,15 +155,15 @@ def test_folders_come_in_the_order_of_their_paths_as_torchvision_has_them(tmp_pa
 def test_the_parts_are_found_however_they_are_written(tmp_path: Path, train: str, val: str) -> None:
     for part in (train, val):
         image(tmp_path / part / "a" / "1.png")
-    assert split_folder(tmp_path, "train") == tmp_path / train
-    assert split_folder(tmp_path, "test") == tmp_path / val
+    assert ImageFolder(tmp_path).folder_of("train") == tmp_path / train
+    assert ImageFolder(tmp_path).folder_of("test") == tmp_path / val
 
 
 def test_two_spellings_of_a_part_are_an_error(tmp_path: Path) -> None:
     for part in ("train", "Train"):
         image(tmp_path / part / "a" / "1.png")
     with pytest.raises(ConfigError, match=r"^data\.root: .* has the folders 'Train' and 'train'\. Keep one"):
-        split_folder(tmp_path, "train")
+        ImageFolder(tmp_path).folder_of("train")
 
 
 def test_a_class_that_is_called_train_is_an_error_that_shows_both_readings(tmp_path: Path) -> None:
@@ -170,13 +171,13 @@ def test_a_class_that_is_called_train_is_an_error_that_shows_both_readings(tmp_p
     for name in ("boat", "bus", "car", "train"):
         image(tmp_path / name / "1.png")
     with pytest.raises(ConfigError, match=r"^data\.layout: .* can be read in two ways: ") as caught:
-        split_folder(tmp_path, "train")
+        ImageFolder(tmp_path).folder_of("train")
     assert "it is one of 4 classes, one of them called 'train'" in str(caught.value)
     assert "'boat', 'bus', 'car' no part of it" in str(caught.value)
-    assert split_folder(tmp_path, "train", "classes") == tmp_path
-    assert split_folder(tmp_path, "train", "splits") == tmp_path / "train"
+    assert ImageFolder(tmp_path, "classes").folder_of("train") == tmp_path
+    assert ImageFolder(tmp_path, "splits").folder_of("train") == tmp_path / "train"
     with pytest.raises(UserError, match="no test images"):
-        split_folder(tmp_path, "test", "classes")
+        ImageFolder(tmp_path, "classes").folder_of("test")
 
 
 @pytest.mark.parametrize("beside", ["test/a/1.png", "Devkit/readme.txt", "val/a/1.png"])
@@ -187,14 +188,14 @@ def test_other_parts_and_folders_without_images_are_no_classes(tmp_path: Path, b
     else:
         (tmp_path / beside).parent.mkdir()
         (tmp_path / beside).touch()
-    assert split_folder(tmp_path, "train") == tmp_path / "train"
+    assert ImageFolder(tmp_path).folder_of("train") == tmp_path / "train"
 
 
 def test_a_class_that_is_called_val_can_be_told(tmp_path: Path) -> None:
     for name in ("val", "other"):
         image(tmp_path / name / "1.png")
     with pytest.raises(UserError, match=r"set data\.layout=classes if 'val' is a class"):
-        split_folder(tmp_path, "train")
-    assert split_folder(tmp_path, "train", "classes") == tmp_path
+        ImageFolder(tmp_path).folder_of("train")
+    assert ImageFolder(tmp_path, "classes").folder_of("train") == tmp_path
     with pytest.raises(UserError, match=r"has no folder 'train' \(data\.layout=splits\)"):
-        split_folder(tmp_path / "other", "train", "splits")
+        ImageFolder(tmp_path / "other", "splits").folder_of("train")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets import memory
 from pipeline.data.sets.arrays import ArrayImages
-from pipeline.data.sets.datasets import count_classes, open_dataset, open_labelled, preflight
+from pipeline.data.sets.datasets import Splits, count_classes, open_dataset, open_labelled, preflight
 from pipeline.data.sets.files import FileImages, FileNames, file_sizes, for_each_block
 from pipeline.data.sets.memory import available_bytes
 from pipeline.data.sets.shared import open_shared, share
@@ -36,8 +36,8 @@ def photos(tmp_path: Path) -> Path:
     return write_images(tmp_path / "photos", names)
 
 
-def data(root: Path, **keys: object) -> Data:
-    return Data(name="image_folder", root=str(root), batch_size=2, **keys)  # type: ignore[arg-type]
+def data(root: Path, **keys: object) -> DataConfig:
+    return DataConfig(name="image_folder", root=str(root), batch_size=2, **keys)  # type: ignore[arg-type]
 
 
 def test_names_come_back_as_they_were() -> None:
@@ -85,7 +85,7 @@ def test_a_folder_without_class_folders_has_no_labels(tmp_path: Path, layout: st
     assert [Path(images.name_of(i)).name for i in range(3)] == ["1.jpg", "10.JPEG", "2.png"]
     assert (images.num_classes, images.labels.tolist(), images.label(1)) == (0, [-1, -1, -1], -1)
     assert images.labels.dtype == np.int64
-    assert preflight(data(folder)) == 3
+    assert preflight(Splits(data(folder))) == 3
     with pytest.raises(UserError, match="images of image_folder have no labels"):
         open_labelled(data(folder), "train")
 
@@ -93,7 +93,7 @@ def test_a_folder_without_class_folders_has_no_labels(tmp_path: Path, layout: st
 def test_any_folder_can_be_read_without_labels(photos: Path) -> None:
     whole = data(photos / "train", split="unlabeled")
     images = open_dataset(whole, "train")
-    assert (len(images), images.num_classes, count_classes(whole)) == (4, 0, 0)
+    assert (len(images), images.num_classes, count_classes(Splits(whole))) == (4, 0, 0)
     write_images(photos / "train", ["0.png", "deep/er/0.png"])
     assert len(open_dataset(whole, "train")) == 6
     assert len(open_dataset(data(photos, split="unlabeled"), "train")) == 6  # the training part where there is one
@@ -150,8 +150,8 @@ def test_a_process_can_use_what_it_inherits(photos: Path) -> None:
     descriptor = share(images, True)
     assert descriptor is not None
     code = (
-        "import sys; from pipeline.config import Data; from pipeline.data.sets.datasets import open_dataset; "
-        f"images = open_dataset(Data(), 'train', shared={descriptor}); "
+        "import sys; from pipeline.config import DataConfig; from pipeline.data.sets.datasets import open_dataset; "
+        f"images = open_dataset(DataConfig(), 'train', shared={descriptor}); "
         "print(int(images.pixels(1).sum()), images.name_of(1), 'torch' in sys.modules)"
     )
     command = [sys.executable, "-c", code]
@@ -174,12 +174,12 @@ def test_files_that_change_while_they_are_read_are_noticed(photos: Path, monkeyp
 
 def test_too_little_memory_is_found_before_it_is_filled(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = data(photos, in_memory=True)
-    assert preflight(kept) == 4
+    assert preflight(Splits(kept)) == 4
     monkeypatch.setattr(memory, "available_bytes", lambda: 100)
     with pytest.raises(ConfigError, match=r"data\.in_memory: the files take 0\.0 GB.*are available.*in_memory=false"):
-        preflight(kept)
-    assert preflight(data(photos)) == 4
-    assert preflight(Data(in_memory=True)) == 10_000  # of an array nothing more is read
+        preflight(Splits(kept))
+    assert preflight(Splits(data(photos))) == 4
+    assert preflight(Splits(DataConfig(in_memory=True))) == 10_000  # of an array nothing more is read
 
 
 def test_the_limit_of_the_control_group_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets.arrays import ArrayImages
 from pipeline.data.sets.datasets import open_dataset
 from pipeline.data.sets.files import FileNames
@@ -29,7 +29,7 @@ def write(folder: Path) -> Path:
 
 
 def index(folder: Path) -> Index:
-    return scan(open_dataset(Data(name="image_folder", root=str(folder)), "train"))
+    return scan(open_dataset(DataConfig(name="image_folder", root=str(folder)), "train"))
 
 
 def array(shape: tuple[int, ...] = (5, 4, 4), labels: int = 0) -> ArrayImages:
@@ -77,7 +77,7 @@ def test_another_order_of_the_same_files(tmp_path: Path) -> None:
     before = index(write(tmp_path))
     names = list(before.files.relatives())
     turned = Index(before.labels, FileNames.of("", [names[1], names[0], *names[2:]]), before.sizes, "")
-    assert difference(before, turned) == "'a/1.jpg' is at another place in the order"
+    assert difference(before, turned) == "'a/1.jpg' is at another position"
 
 
 def test_arrays_are_compared_by_their_pixels() -> None:
@@ -85,17 +85,17 @@ def test_arrays_are_compared_by_their_pixels() -> None:
     strided = ArrayImages(np.asfortranarray(array().array), array().labels, 10, "elsewhere")
     assert fingerprint(strided) == fingerprint(array())
     assert difference(scan(array()), scan(array((6, 4, 4)))) == "it has 6 images now and had 5"
-    assert difference(scan(array()), scan(array((5, 2, 8)))) == "its pixels are others"
-    assert difference(scan(array()), scan(array(labels=1))) == "its labels are others"
+    assert difference(scan(array()), scan(array((5, 2, 8)))) == "its pixels differ"
+    assert difference(scan(array()), scan(array(labels=1))) == "its labels differ"
     changed = array()
     changed.array[3, 1, 2] ^= 1
-    assert difference(scan(array()), scan(changed)) == "its pixels are others"
+    assert difference(scan(array()), scan(changed)) == "its pixels differ"
 
 
 def test_files_against_an_array(tmp_path: Path) -> None:
     files = index(write(tmp_path))
-    assert difference(files, scan(array())) == "it does not lie in files any more"
-    assert difference(scan(array()), files) == "it lies in files now"
+    assert difference(files, scan(array())) == "it does not consist of files any more"
+    assert difference(scan(array()), files) == "it consists of files now"
 
 
 def test_there_and_back(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_what_is_no_data_set() -> None:
 
 
 def test_a_gone_file_is_named(tmp_path: Path) -> None:
-    images = open_dataset(Data(name="image_folder", root=str(write(tmp_path))), "train")
+    images = open_dataset(DataConfig(name="image_folder", root=str(write(tmp_path))), "train")
     before = scan(images)
     (tmp_path / "b" / "1.jpg").unlink()
     changed = difference(before, scan(images))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import Data
+from pipeline.config import DataConfig
 from pipeline.data.sets.datasets import open_dataset
 from pipeline.data.sets.shared import open_shared, share
 
@@ -39,34 +39,34 @@ def advised(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def data(root: Path, **keys: object) -> Data:
-    return Data(name="image_folder", root=str(root), batch_size=2, image_size=16, **keys)  # type: ignore[arg-type]
+def data(root: Path, **keys: object) -> DataConfig:
+    return DataConfig(name="image_folder", root=str(root), batch_size=2, image_size=16, **keys)  # type: ignore[arg-type]
 
 
 def test_files_that_are_expected(photos: Path, advised: list[str]) -> None:
     images = open_dataset(data(photos), "train")
-    images.expect([4, 1])
+    images.prefetch([4, 1])
     assert advised == ["4.png", "1.png"]
 
 
 def test_a_file_that_is_gone_shows_when_it_is_read(photos: Path, advised: list[str]) -> None:
     images = open_dataset(data(photos), "train")
     (photos / "0.png").unlink()
-    images.expect([0, 1])
+    images.prefetch([0, 1])
     assert advised == ["1.png"]
 
 
 def test_no_file_stays_open(photos: Path) -> None:
     images = open_dataset(data(photos), "train")
     before = os.listdir("/proc/self/fd")
-    images.expect(range(COUNT))
+    images.prefetch(range(COUNT))
     assert os.listdir("/proc/self/fd") == before
 
 
 def test_what_is_in_memory_needs_no_file(photos: Path, advised: list[str]) -> None:
     descriptor = share(open_dataset(data(photos), "train"), True)
     assert descriptor is not None
-    open_shared(descriptor).expect([0])
+    open_shared(descriptor).prefetch([0])
     os.close(descriptor)
-    open_dataset(Data(), "train").expect([0])
+    open_dataset(DataConfig(), "train").prefetch([0])
     assert advised == []

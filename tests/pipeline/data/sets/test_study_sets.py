@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tf
 
-from pipeline.config import Augment
+from pipeline.config import AugmentConfig
 from pipeline.data.augment.keyed_draws import Purpose, keyed_normals
 from pipeline.data.augment.parameters import draw_parameters
 from pipeline.data.augment.pil_operations import ViewParameters
@@ -86,8 +86,8 @@ HEIGHT, WIDTH, SAMPLES = 40, 80, 3000
 """Twice as wide as high: no crop can be the whole of it."""
 
 
-def augment(text: str) -> Augment:
-    return Augment.model_validate_json(json.dumps(yaml.safe_load(text)))
+def augment(text: str) -> AugmentConfig:
+    return AugmentConfig.model_validate_json(json.dumps(yaml.safe_load(text)))
 
 
 def operations(p: ViewParameters) -> set[str]:

@@ -1,0 +1,56 @@
+"""How two configurations differ, and whether they are of one run.
+
+Keys that decide the numbers must be the same; keys of how they are computed may differ: runtime, link, devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.config.secrets import without_secrets
+from pipeline.validation.pydantic_errors import shown
+
+FREE = (
+    "run_dir", "runtime", "device", "replicas", "processes", "restart", "max_restarts", "hang_timeout", "faults",
+    "signals", "link.kind", "link.depth", "link.timeout", "metrics", "alarms", "trace", "trackers", "snapshots",
+    "evaluation", "engine.shard_optimizer", "train.max_skipped", "data.workers", "data.root", "data.download",
+    "data.feed", "data.in_memory", "data.affinity", "data.on_error", "data.scan_headers", "determinism",
+)  # fmt: skip
+"""Keys and sections that may differ from the run that is continued."""
+
+
+def is_free(key: str) -> bool:
+    """Whether a key, or the section that it is in, may differ from the run that is continued."""
+    parts = key.split(".")
+    if parts[0] == "stages" and parts[2:] in (["device"], ["replicas"], ["engine", "shard_optimizer"]):
+        return True
+    return any(key == free or key.startswith(free + ".") for free in FREE)
+
+
+def differences(
+    there: Config, here: Config, may_differ: Callable[[str], bool] = lambda key: key == "run_dir"
+) -> dict[str, str]:
+    """The differences between two configurations, by key: `key is A there, B here`; without keys that `may_differ`."""
+    before, after = (flatten(config.model_dump(mode="json")) for config in (there, here))
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and not may_differ(key)]
+    if not keys:
+        return {}
+    shown_before, shown_after = (flatten(without_secrets(config)) for config in (there, here))
+    return {key: f"{key} is {shown(shown_before.get(key))} there, {shown(shown_after.get(key))} here" for key in keys}
+
+
+def deciding_differences(there: Config, here: Config) -> dict[str, str]:
+    """As `differences`, of the keys that decide the numbers."""
+    compiled = any(there.stage(index).precision.compile for index in range(1, there.num_stages + 1))
+    # What is computed again has the same bits, except in compiled code.
+    return differences(there, here, lambda key: is_free(key) or ("memory" in key.split(".") and not compiled))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by their dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,140 @@
+"""The one way from a configuration to a run that may start, which ends in one record.
+
+    claim the directory                                   run_lock
+    read the configuration of the run in it               resume
+    check configuration, machine and data                 preflight
+    index the data, or find the snapshot to continue from data_index, resume
+    write the run, or roll it back                        run_dir, resume
+
+Each step reads once and passes on what it has read. `onward train`, `onward resume`, rank 0 of torchrun and a serial
+run without the command line take this way; `onward check` makes the same checks and writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from launch.prepare.data_index import keep_index, make_index
+from launch.prepare.placement import Placement, count_gpus, place
+from launch.prepare.preflight import RunPlan, preflight
+from launch.prepare.resume import earlier_run, find_resume_point, roll_back
+from launch.prepare.run_dir import begin_run, check_run_dir, claim_run, read_config
+from launch.prepare.run_lock import Claim, check_not_running
+from pipeline.config import Config
+from pipeline.data.sets.datasets import Splits
+from workers.observing.terminal.verbosity import say
+from workers.run.environment import PREPARED
+from workers.run.files import RunDir
+
+START_STEP = "ONWARD_START_STEP"
+"""The variable with the first step to train, in the environment of the process of a serial run."""
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that may start: it passed all checks, and its directory is claimed and written.
+
+    Args:
+        config: of the run, with its `run_dir` filled in; of a finished run, that it was trained with.
+        run: its directory.
+        placements: one per stage, in order.
+        start_step: the first step to train, counted from 0.
+        finished: it has been trained to its end.
+        unmeasured: it has, and was ended while its blocks were measured, which is all that is left to do.
+        lock: descriptor of the open lock, for processes that are to inherit it; empty where there is none.
+    """
+
+    config: Config
+    run: RunDir
+    placements: tuple[Placement, ...]
+    start_step: int = 0
+    finished: bool = False
+    unmeasured: bool = False
+    lock: tuple[int, ...] = ()
+
+    def environment(self) -> dict[str, str]:
+        """What `handed_over` reads, for the process of a serial run."""
+        return {PREPARED: str(self.run.path), START_STEP: str(self.start_step)}
+
+
+def handed_over() -> PreparedRun | None:
+    """The run that the command line has prepared for this process; None if it has to prepare one itself."""
+    path = os.environ.get(PREPARED)
+    if path is None:
+        return None
+    config = read_config(Path(path))
+    placements = place(config, count_gpus())
+    return PreparedRun(config, RunDir(Path(path)), placements, int(os.environ.get(START_STEP, "0")))
+
+
+@contextmanager
+def prepare_run(config: Config, name: str, notes: Sequence[str] = (), wait: float = 0.0) -> Iterator[PreparedRun]:
+    """Claim the directory of a run, check everything and write what makes it a run, or take up the run that is there.
+
+    A context manager, which holds the lock. If anything is wrong, the directory is left as it was.
+
+    Args:
+        config: of the run.
+        name: of the configuration; names the directory where `run_dir` is not given.
+        notes: sentences for the user, to be printed before those that are found here.
+        wait: seconds in which an earlier process may release the directory.
+
+    Raises:
+        ConfigError: a value that does not fit this machine, the data or the run that is there; or the directory cannot
+            be used.
+        UserError: data that are not there or cannot be read.
+    """
+    with claim_run(config, name, wait) as claim:
+        prepared, own_notes = _prepare(config, claim)
+        for note in (*notes, *claim.notes, *own_notes):
+            say(note, important=prepared.finished)
+        if not prepared.finished:
+            claim.keep()
+        yield prepared
+
+
+def dry_run(config: Config, scan: Callable[[Splits], None] = lambda splits: None) -> RunPlan:
+    """Make the checks of `prepare_run` and write nothing.
+
+    Args:
+        config: of the run.
+        scan: reads more of the images; called before the data set is checked.
+
+    Raises:
+        ConfigError, UserError: as `prepare_run`.
+    """
+    check_run_dir(config)
+    run = None if config.run_dir is None else RunDir(Path(config.run_dir))
+    if run is not None and earlier_run(config, run) is not None:
+        check_not_running(run.path)
+    else:
+        run = None
+    return preflight(config, Splits(config.data), run, scan, sample=True)
+
+
+def _prepare(config: Config, claim: Claim) -> tuple[PreparedRun, list[str]]:
+    """The run, and sentences for the user. The names of all images are freed when it returns."""
+    run, splits = claim.run, Splits(config.data)
+    earlier = earlier_run(config, run)
+    plan = preflight(config, splits, None if earlier is None else run)
+    here = config.model_copy(update={"run_dir": str(run.path)})
+    prepared = PreparedRun(here, run, plan.placements, lock=claim.held)
+    if earlier is None:
+        index, notes = make_index(config, splits)
+        run.failure.unlink(missing_ok=True)  # of a start that was refused
+        begin_run(config, run.path)
+        keep_index(index, run)
+        return prepared, [*plan.notes, *notes]
+    point = find_resume_point(run)
+    if point.finished:
+        prepared = replace(prepared, config=earlier, finished=True, unmeasured=point.unmeasured)
+    else:
+        roll_back(config, run, point.steps)
+        prepared = replace(prepared, start_step=point.steps)
+        if not run.data_index.is_file():  # of a version that wrote none
+            keep_index(make_index(config, splits)[0], run)
+    return prepared, [*plan.notes, *point.notes]

@@ -1,0 +1,123 @@
+"""What rank 0 announces to the other ranks through torchrun's store, and why they may trust it.
+
+Whoever reaches the port of the store can write to it. So the announcement decides nothing of what a rank trains, which
+its own command line does. What it does contain is signed (HMAC) with the key of the run, which is in a file that only
+this user can read: in the private folder on one host, in the run directory, which all hosts share, on several. An
+announcement whose signature is wrong is ignored, and the rank waits for the next one.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import stat
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from launch.prepare.config_differences import differences
+from launch.prepare.ports import own_address
+from launch.prepare.run_dir import read_config
+from pipeline.config import Config
+from pipeline.errors import UserError
+from workers.run.files import RunDir
+from workers.run.keys import NoKeyError, read_key
+from workers.run.private import is_ours
+from workers.topology.members import KEY_FILE
+from workers.topology.rendezvous import Rendezvous
+
+SHOWN = 5
+"""Differences between two configurations that a message names."""
+
+
+class UntrustedAnnouncementError(Exception):
+    """Somebody else has written it into the store, or it is not of this run."""
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """Where the processes of a run meet.
+
+    Args:
+        run_dir: of the run.
+        private_dir: where the processes of one host meet, and the key is; empty on several.
+        store: where process groups meet on several hosts.
+        control: address of the control channel on several hosts.
+    """
+
+    run_dir: str
+    private_dir: str
+    store: str
+    control: Any
+
+    def signed(self, key: bytes) -> dict[str, Any]:
+        """As it goes into the store."""
+        return {**asdict(self), "signature": self._signature(key)}
+
+    def rendezvous(self, key: bytes) -> Rendezvous:
+        """What the processes of the run meet by."""
+        if self.private_dir:
+            return Rendezvous.on_one_host(self.private_dir)
+        host, port = self.control
+        return Rendezvous("", key, "env://", (host, port), self.store, own_address(host))
+
+    def is_signed(self, signature: str, key: bytes) -> bool:
+        """Whether somebody who has the key has signed it."""
+        return hmac.compare_digest(signature.encode(), self._signature(key).encode())
+
+    def _signature(self, key: bytes) -> str:
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hmac.new(key, b"announcement of rank 0\0" + text.encode(), "sha256").hexdigest()
+
+
+def verify(message: dict[str, Any], config: Config) -> tuple[RunDir, Announcement, bytes]:
+    """The directory of the run, the announcement in the message, and the key of the run.
+
+    Args:
+        message: from the store.
+        config: that this rank was given on its own command line.
+
+    Raises:
+        UntrustedAnnouncementError: rank 0 of this run has not written it.
+        UserError: rank 0 has, and was given another configuration.
+    """
+    try:
+        signature = str(message["signature"])
+        run_dir, private_dir, store = (str(message[name]) for name in ("run_dir", "private_dir", "store"))
+        announcement = Announcement(run_dir, private_dir, store, message["control"])
+    except KeyError as error:
+        raise UntrustedAnnouncementError(f"it has no {error}") from None
+    path = Path(config.run_dir if config.run_dir is not None else announcement.run_dir)
+    run = RunDir(path.absolute())
+    owners = _owners(run.path, named_here=config.run_dir is not None)
+    if announcement.private_dir and not is_ours(Path(announcement.private_dir)):
+        raise UntrustedAnnouncementError(f"'{announcement.private_dir}' is not a folder of this user alone")
+    try:
+        private = Path(announcement.private_dir) / KEY_FILE
+        key = read_key(private, [os.geteuid()]) if announcement.private_dir else read_key(run.key, owners)
+    except NoKeyError as reason:
+        raise UntrustedAnnouncementError(str(reason)) from None
+    if not announcement.is_signed(signature, key):
+        raise UntrustedAnnouncementError("its signature is not made with the key of the run")
+    if changed := differences(read_config(run.path), config):
+        named = "; ".join([*changed.values()][:SHOWN])
+        raise UserError(f"this rank was given another configuration than rank 0: {named}")
+    return run, announcement, key
+
+
+def _owners(run: Path, named_here: bool) -> list[int]:
+    """Whose files this rank trusts: its user's, and where its own command line names the run, the owner's of that.
+
+    A network file system may show root's files as somebody else's.
+    """
+    own_id = os.geteuid()
+    try:
+        status = run.lstat()
+    except OSError as error:
+        raise UntrustedAnnouncementError(f"'{run}' cannot be looked at ({error.strerror})") from None
+    if named_here:
+        return [own_id, status.st_uid]
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != own_id:
+        raise UntrustedAnnouncementError(f"'{run}' is not a folder of this user")
+    return [own_id]

@@ -1,0 +1,78 @@
+"""From a configuration to a run that may start in one way, on which nothing is looked at twice."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Onward = Callable[..., Any]
+_looked_at: Counter[str] | None = None
+
+
+def _count(event: str, arguments: tuple[Any, ...]) -> None:
+    if _looked_at is not None and event in ("os.scandir", "os.listdir", "open") and isinstance(arguments[0], str):
+        _looked_at[f"{event.removeprefix('os.')} {os.path.relpath(arguments[0])}"] += 1
+
+
+sys.addaudithook(_count)
+
+
+@pytest.fixture
+def looked_at() -> Iterator[Counter[str]]:
+    """How often this process lists each folder and opens each file, by its path from here."""
+    global _looked_at
+    _looked_at = Counter()
+    yield _looked_at
+    _looked_at = None
+
+
+def listings(looked_at: Counter[str]) -> dict[str, int]:
+    """Of the folders of images."""
+    return {what.removeprefix("scandir "): count for what, count in looked_at.items() if "dir images" in what}
+
+
+ALL_ONCE = dict.fromkeys(
+    ["images", *(f"images/{part}{name}" for part in ("train", "val") for name in ("", "/class0", "/class1"))], 1
+)
+
+
+@pytest.fixture
+def split_folder(folder: Path, make_image_folder: Callable[..., Path]) -> Path:
+    """`folder` with a test set."""
+    (make_image_folder(folder / "more", per_class=2, classes=2) / "train").rename(folder / "images" / "val")
+    return folder
+
+
+@pytest.mark.usefixtures("split_folder")
+def test_every_folder_of_images_is_listed_once(
+    onward: Onward, fake_training: list[Path], looked_at: Counter[str]
+) -> None:
+    for command in (["train"], ["train"], ["check"], ["check", "--headers"]):  # begun, gone on with, only checked
+        looked_at.clear()
+        assert onward(*command, "config.yaml", "run_dir=run").code == 0
+        assert listings(looked_at) == ALL_ONCE, command
+    assert len(fake_training) == 2
+
+
+def test_a_folder_of_classes_alone_is_listed_once_too(
+    folder: Path, onward: Onward, fake_training: list[Path], looked_at: Counter[str]
+) -> None:
+    assert onward("train", "config.yaml", "data.root=images/train").code == 0
+    assert listings(looked_at) == {"images/train": 1, "images/train/class0": 1, "images/train/class1": 1}
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_configuration_of_the_run_that_goes_on_is_read_once(
+    onward: Onward, fake_training: list[Path], looked_at: Counter[str]
+) -> None:
+    assert onward("train", "config.yaml", "run_dir=run").code == 0
+    (Path("config.yaml")).rename("mine.yaml")
+    looked_at.clear()
+    assert onward("train", "mine.yaml", "run_dir=run").code == 0
+    assert looked_at["open config.yaml"] == 1

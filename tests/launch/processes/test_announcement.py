@@ -1,0 +1,162 @@
+"""What the store of torchrun may say to a rank, and by whom: it is open to everybody who reaches its port."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.distributed import HashStore
+
+from launch.prepare.run_dir import begin_run
+from launch.processes.announcement import Announcement, UntrustedAnnouncementError, verify
+from launch.processes.supervise import make_private_dir
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.validation.loading import load_config
+from tests.runs import TINY
+from tests.strangers import NOBODY, needs_root
+from workers.run.files import RunDir
+from workers.run.keys import write_key
+from workers.topology.torchrun import RunGroup
+
+Message = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    return load_config(tmp_path / "tiny.yaml")
+
+
+def run_of(config: Config, path: Path) -> RunDir:
+    path.mkdir()
+    begin_run(config, path)
+    return RunDir(path.absolute())
+
+
+class Announced:
+    """A run, what rank 0 says about it, and the key."""
+
+    def __init__(self, config: Config, folder: Path, hosts: int) -> None:
+        self.config = config
+        self.run = run_of(config, folder)
+        private = make_private_dir() if hosts == 1 else ""
+        self.key_file = Path(private) / "key" if private else self.run.key
+        self.key = bytes.fromhex(self.key_file.read_text() if private else write_key(self.run.key))
+        self.announcement = Announcement(str(self.run.path), private, "tcp://127.0.0.1:1", ["127.0.0.1", 2])
+
+    @property
+    def message(self) -> Message:
+        return self.announcement.signed(self.key)
+
+
+@pytest.fixture(params=[1, 2], ids=["one host", "two hosts"])
+def announced(request: pytest.FixtureRequest, config: Config, tmp_path: Path) -> Announced:
+    return Announced(config, tmp_path / "run", request.param)
+
+
+def test_a_rank_believes_rank_0(announced: Announced) -> None:
+    run, announcement, key = verify(announced.message, announced.config)
+    assert (run, announcement, key) == (announced.run, announced.announcement, announced.key)
+    rendezvous = announcement.rendezvous(key)
+    assert rendezvous.key == announced.key
+    assert "key" not in announced.message
+    assert announced.key.hex() not in str(announced.message)
+
+
+@pytest.mark.parametrize("what", ["run_dir", "private_dir", "store", "control", "signature"])
+def test_nothing_can_be_changed_on_the_way(announced: Announced, what: str, config: Config, tmp_path: Path) -> None:
+    """Not even to another run, or another private folder, of the same user."""
+    other = Announced(config, tmp_path / "other", 1 if announced.announcement.private_dir else 2)
+    lie = {**announced.message, what: "elsewhere" if what in ("store", "control") else other.message[what]}
+    if lie != announced.message:
+        with pytest.raises(UntrustedAnnouncementError):
+            verify(lie, announced.config)
+    with pytest.raises(UntrustedAnnouncementError):
+        verify({name: value for name, value in announced.message.items() if name != what}, announced.config)
+
+
+def linked(announced: Announced) -> None:
+    announced.key_file.rename(announced.key_file.with_name("moved"))
+    announced.key_file.symlink_to("moved")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda announced: announced.key_file.chmod(0o640),
+        lambda announced: announced.key_file.unlink(),
+        lambda announced: announced.key_file.write_text("no key"),
+        lambda announced: (announced.key_file.unlink(), os.mkfifo(announced.key_file, 0o600)),
+        linked,
+    ],
+    ids=["others may read it", "none", "no key", "a pipe", "a link"],
+)
+def test_a_key_that_others_may_have_seen_or_made_is_none(
+    announced: Announced, harm: Callable[[Announced], object]
+) -> None:
+    harm(announced)
+    with pytest.raises(UntrustedAnnouncementError):
+        verify(announced.message, announced.config)
+
+
+@needs_root
+def test_the_folder_of_another_user_is_not_taken(announced: Announced) -> None:
+    """He may have made all of it, the key too."""
+    for path in (announced.run.path, announced.key_file):
+        os.chown(path, NOBODY, NOBODY)
+    with pytest.raises(UntrustedAnnouncementError, match="is not a "):
+        verify(announced.message, announced.config)
+
+
+@needs_root
+def test_a_private_folder_of_another_user_is_not_taken(config: Config, tmp_path: Path) -> None:
+    announced = Announced(config, tmp_path / "run", 1)
+    os.chown(announced.key_file.parent, NOBODY, NOBODY)
+    with pytest.raises(UntrustedAnnouncementError, match="is not a folder of this user alone"):
+        verify(announced.message, announced.config)
+
+
+def test_a_rank_trains_what_its_own_command_line_says(announced: Announced) -> None:
+    """Never what lies in the folder that the store names."""
+    other = announced.config.model_copy(update={"seed": 7})
+    with pytest.raises(UserError, match=r"another configuration than rank 0: seed is 1 there, 7 here$"):
+        verify(announced.message, other)
+
+
+def test_the_run_that_the_command_line_names_counts_more_than_the_store(config: Config, tmp_path: Path) -> None:
+    mine, other = Announced(config, tmp_path / "mine", 2), Announced(config, tmp_path / "other", 2)
+    asked = config.model_copy(update={"run_dir": str(mine.run.path)})
+    lie = replace(mine.announcement, run_dir=str(other.run.path))
+    with pytest.raises(UntrustedAnnouncementError):
+        verify(other.message, asked)
+    run, _, _ = verify(lie.signed(mine.key), asked)
+    assert run == mine.run
+
+
+def test_a_lie_is_passed_over_and_the_truth_waited_for(announced: Announced, tmp_path: Path) -> None:
+    store, heard = HashStore(), []
+    lie = {**announced.message, "run_dir": str(tmp_path)}
+    first, second = (RunGroup(rank, 2, rank, 2, store) for rank in (0, 1))
+    first.publish("run", lie)
+
+    def verified(message: Message) -> RunDir | None:
+        heard.append(message)
+        if len(heard) == 2:
+            first.publish("run", announced.message)  # as rank 0 does, later than the liar
+        try:
+            return verify(message, announced.config)[0]
+        except UntrustedAnnouncementError:
+            return None
+
+    assert second.look_up_until("run", 60.0, verified) == announced.run
+    assert heard == [lie, lie, announced.message]
