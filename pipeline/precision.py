@@ -48,18 +48,18 @@ class Compute:
             return x.contiguous(memory_format=torch.channels_last)
         return x
 
-    def prepare(self, module: nn.Module, in_units: bool = False) -> nn.Module:
+    def prepare(self, module: nn.Module, in_parts: bool = False) -> nn.Module:
         """The module to call: its weights in the memory format, and compiled where `precision.compile` is set.
 
         The module itself keeps its names and parameters; compiling wraps it.
 
         Args:
             module: a block or a head.
-            in_units: its units will be compiled one by one, with `compiled`.
+            in_parts: it is not compiled as a whole: its units are, with `compiled`, or it slices the batch.
         """
         if self.config.channels_last:
             module.to(memory_format=torch.channels_last)
-        return module if in_units else self.compiled(module)
+        return module if in_parts else self.compiled(module)
 
     def compiled(self, module: Callable_) -> Callable_:
         """A module, or a part of one, compiled if that was asked for."""

@@ -32,6 +32,8 @@ class Head(nn.Module, ABC):
     projector: nn.Module
     embedding_width: int
     """D."""
+    chunk: int | None = None
+    """Images per slice in which features are computed while training; None for all at once."""
     keeps_maps: bool = False
     """Whether the backward pass of `features` needs more than its input, if that is not computed again."""
 

@@ -74,8 +74,10 @@ class StageForward(nn.Module):
         self.to(device=device, dtype=dtype)
         self.train()
         in_units = self._units is not None
+        in_parts = [in_units, in_units or (self.head is not None and self.head.chunk is not None)]
+        modules = zip((self.block, self.head), in_parts, strict=True)
         # In a tuple, because a module that is an attribute would stand twice in the state dict.
-        self._run = tuple(self.compute.prepare(m, in_units) for m in (self.block, self.head) if m is not None)
+        self._run = tuple(self.compute.prepare(m, parts) for m, parts in modules if m is not None)
 
     def forward(self, batch: Batch, step: int, noise_level: float) -> Tensor:
         """Every view through the block, one after the other (batch norm is per view), and the noise.

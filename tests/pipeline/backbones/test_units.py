@@ -102,26 +102,3 @@ def test_a_weight_that_is_used_twice_in_one_pass_is_named() -> None:
         ConfigError, match=r"^memory\.recompute: got 'views', and block 1 uses its weight '2\.par.*units"
     ):
         small_config(**sections, memory={"recompute": "views"})
-
-
-@pytest.mark.parametrize(
-    ("sections", "message"),
-    [
-        (
-            {
-                "stages": {"2": {"memory": {"recompute": "views"}, "engine": {"kind": "deepspeed"}}},
-                "optimizer": {"kind": "adamw", "warmup_epochs": 1},
-            },
-            r"^stages\.2\.memory\.recompute: got 'views', and engine\.kind=deepspeed averages.*units or none",
-        ),
-        (
-            {"mode": "end_to_end", "stages": {"3": {"memory": {"recompute": "views"}}}},
-            r"^stages\.3\.memory\.recompute: in mode end_to_end.*all or none.*views for all",
-        ),
-        ({"memory": {"recompute": "auto"}}, r"^memory\.recompute: .*none, units, views"),
-        ({"head": {"kind": "gsp", "chunk": 8}}, r"^head\.chunk: unknown key"),
-    ],
-)
-def test_what_cannot_be_computed_again_is_refused(sections: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        small_config(**sections)
