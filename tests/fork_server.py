@@ -9,6 +9,7 @@ begins, and those that another program starts, use new interpreters.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import importlib
 import io
@@ -28,12 +29,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+
+from launch.processes import fork_server
 from launch.processes.fork_client import Forked, ForkServer
 from launch.processes.fork_server import PRELOAD, run_as, serve
+from workers.run.signals import WARNINGS
 
-ARGUMENTS = "ONWARD_TEST_ARGUMENTS"
-FORKED = ("launch.processes.fork_server", "launch.train")
+COMMAND = "launch.cli"
+ARGUMENTS, HELD, RECEIVED = (f"ONWARD_TEST_{name}" for name in ("ARGUMENTS", "HELD", "RECEIVED"))
+TORCHRUN, RANK = "torch.distributed.run", "launch.train"
+FORKED = ("launch.processes.fork_server", "tests.fork_server", RANK)
 """Modules that a command starts as `python -m`, and that need nothing of a new interpreter."""
+OF_RANKS = (RANK, "launch.evaluate", "launch.processes.coordinator_main")
+"""What torchrun starts, and what its ranks do."""
 ALSO = (
     "launch.cli",
     "launch.processes.local",
@@ -42,6 +51,7 @@ ALSO = (
     "torchvision",
     "deepspeed",
     "workers.links.rpc",
+    "torch.distributed.run",
 )
 
 
@@ -50,19 +60,38 @@ class SessionServer(ForkServer):
 
     module = "tests.fork_server"
 
-    def command(self, arguments: Sequence[str], environment: dict[str, str], out: int, err: int) -> Any:
-        """`onward ARGUMENTS` in a process of its own."""
-        environment = {**environment, ARGUMENTS: json.dumps(arguments)}
+    def run(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        streams: tuple[int, int, int],
+        held: Sequence[int] = (),
+    ) -> Forked:
+        """`python -m MODULE ARGUMENTS` in a process of its own.
+
+        Args:
+            module, arguments: what it runs.
+            environment: all of it.
+            streams: its standard ones.
+            held: open files that it has under the same numbers.
+        """
+        given = {**environment, ARGUMENTS: json.dumps([module, *arguments]), HELD: json.dumps(held)}
+        name = "onward" if module == COMMAND else module
+        title = " ".join((name, *arguments, environment.get("TMPDIR", "")))  # by which tests find what is left
         with Path(os.devnull).open("rb") as nothing:
-            title = " ".join(("onward", *arguments, environment.get("TMPDIR", "")))  # by which tests find what is left
-            return self.start("tests.fork_server", title, environment, (nothing.fileno(), out, err, nothing.fileno()))
+            return self.start("tests.fork_server", title, given, (*streams, nothing.fileno(), *held))
+
+    def command(self, arguments: Sequence[str], environment: dict[str, str], out: int, err: int) -> Forked:
+        """`onward ARGUMENTS`, or what begins with `python -m MODULE`, in a process of its own."""
+        module, *rest = arguments[2:] if list(arguments[:2]) == [sys.executable, "-m"] else (COMMAND, *arguments)
+        with Path(os.devnull).open("rb") as nothing:
+            return self.run(module, rest, environment, (nothing.fileno(), out, err))
 
     def peer(self, module: str) -> Peer:
         """`python -m MODULE` in a process of its own that is spoken to through its standard streams."""
         (reader, stdin), (stdout, writer) = os.pipe(), os.pipe()
-        with Path(os.devnull).open("rb") as nothing:
-            streams = (reader, writer, 2, nothing.fileno())
-            forked = self.start(module, f"test {module}", dict(os.environ), streams)
+        forked = self.run(module, (), dict(os.environ), (reader, writer, 2))
         os.close(reader)
         os.close(writer)
         return Peer(forked, os.fdopen(stdin, "w"), os.fdopen(stdout))
@@ -70,7 +99,7 @@ class SessionServer(ForkServer):
 
 @dataclass(frozen=True)
 class Peer:
-    """The part of `subprocess.Popen` that tests with peers need."""
+    """The part of `subprocess.Popen` that tests need."""
 
     forked: Forked
     stdin: TextIO
@@ -158,9 +187,7 @@ def _run(module: str, arguments: Sequence[str], environment: dict[str, str]) -> 
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         os.environ.clear()
         os.environ.update(environment)
-        sys.argv = [module, *arguments]
-        sys.modules.pop(module, None)  # as in a new interpreter: what runs as __main__ has not been imported
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        _become(module, arguments)
 
     _leave(run)
 
@@ -175,41 +202,102 @@ def _leave(run: Callable[[], None]) -> NoReturn:
         if not isinstance(end.code, int | None):
             print(end.code, file=sys.stderr)
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        code = -signal.SIGINT
     except BaseException:
         traceback.print_exc()
     finally:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError):  # nobody reads it any more
+            code = 120
+        if code == -signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
         os._exit(code)
 
 
-def _command() -> None:
-    """In the forked process: the command line, whose interpreters are forks."""
-    new_interpreter = subprocess.Popen
+def _out_of_the_way(descriptor: int) -> int:
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD, 1000)
+    os.close(descriptor)
+    return moved
 
-    def popen(arguments: Sequence[str], **options: Any) -> Any:
-        forked = list(arguments[:3]) == [sys.executable, "-P", "-m"] and arguments[3] in FORKED
-        return ForkedPopen(arguments, **options) if forked else new_interpreter(arguments, **options)
 
-    arguments = json.loads(os.environ.pop(ARGUMENTS))
+def _ordered() -> None:
+    """In the forked process: what was ordered, as an interpreter would have begun with it."""
+    module, *arguments = json.loads(os.environ.pop(ARGUMENTS))
+    wanted, received = (json.loads(os.environ.pop(name)) for name in (HELD, RECEIVED))
+    for number, descriptor in zip(wanted, [_out_of_the_way(descriptor) for descriptor in received], strict=True):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    for number in (signal.SIGHUP, *WARNINGS):
+        signal.signal(number, signal.SIG_DFL)  # the server ignores them
     tempfile.tempdir = None  # it was found out while everything was imported, as was where to look for modules
-    sys.path[1:1] = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
-    subprocess.Popen = popen  # type: ignore[assignment,misc]
+    folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    sys.path[1:1] = folders
     encoding = os.environ.get("PYTHONIOENCODING", "utf-8")
     sys.stdout, sys.stderr = (
-        open(number, "w", encoding=encoding, errors=errors)  # noqa: SIM115
+        open(number, "w", encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115
         for number, errors in ((1, "strict"), (2, "backslashreplace"))
     )
-    from launch.cli import main
+    _fork_for_interpreters(module)
+    sys.orig_argv = [sys.executable, "-P", "-m", module, *arguments]
+    for hook in (Path(folder, "sitecustomize.py") for folder in folders):
+        if hook.exists():  # which an interpreter runs at its start; the processes of a run inherit what it has done
+            runpy.run_path(str(hook))
+    if module == COMMAND:
+        importlib.import_module(COMMAND).main(arguments)
+    else:
+        _become(module, arguments)
 
-    main(arguments)
+
+def _become(module: str, arguments: Sequence[str]) -> None:
+    sys.argv = [module, *arguments]
+    sys.modules.pop(module, None)  # as in a new interpreter: what runs as __main__ has not been imported
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _fork_for_interpreters(module: str) -> None:
+    """What this process starts as `python -m` is forked too.
+
+    torchrun has threads when it starts the ranks, and so has rank 0 when it starts the coordinator: a fork of theirs
+    could hang. Each has a server of its own for them, made while it has none.
+    """
+    new_interpreter, execve = subprocess.Popen, os.execve
+    server: SessionServer | None = None
+
+    def popen(args: Sequence[str], **options: Any) -> Any:
+        if list(args[:3]) == [sys.executable, "-P", "-m"] and args[3] in FORKED:
+            return ForkedPopen(args, **options)
+        begin = list(args[:2])
+        if server is None or begin not in ([sys.executable, "-u"], [sys.executable, "-P"]) or args[3] not in OF_RANKS:
+            return new_interpreter(args, **options)
+        streams = (options.get("stdin") or 0, options.get("stdout") or 1, options.get("stderr") or 2)
+        held = options.get("pass_fds", ())
+        return server.run(args[3], args[4:], options["env"], streams, held)
+
+    def become(path: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
+        if list(arguments[:3]) != [sys.executable, "-P", "-m"] or arguments[3] not in OF_RANKS:
+            execve(path, arguments, environment)
+        os.environ.clear()
+        os.environ.update(environment)
+        _become(arguments[3], arguments[4:])
+
+    subprocess.Popen = subprocess_handler.Popen = popen  # type: ignore[assignment,misc]
+    os.execve = become  # type: ignore[assignment]
+    if module == TORCHRUN or (module == RANK and os.environ.get("RANK") == "0"):
+        log = Path(tempfile.mkstemp(prefix="onward-tests-")[1])
+        server = SessionServer(dict(os.environ), log)
+        log.unlink()
 
 
 if __name__ == "__main__":
     if ARGUMENTS in os.environ:
-        _command()
+        _ordered()
     else:
         channel = socket.socket(fileno=int(sys.argv[1]))
         gc.disable()
@@ -218,6 +306,8 @@ if __name__ == "__main__":
         gc.collect()
         gc.freeze()
         gc.enable()
+        fork_server.STREAMS += 10
         ordered = serve(channel)
         if ordered is not None:
+            os.environ[RECEIVED] = json.dumps(ordered.streams[4:])
             _leave(lambda: run_as(ordered))

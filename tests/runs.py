@@ -39,7 +39,7 @@ class Process:
     """A command in a process of its own, whose output can be read while it runs; the part of `Popen` that tests need.
 
     Args:
-        arguments: of a program, or of `onward` if `forked`.
+        arguments: of a program; if `forked`, of `onward`, or `python -m MODULE` and its own.
         environment: beside ours.
         forked: from a process that has imported everything, which saves seconds; see tests/fork_server.py.
     """
@@ -55,7 +55,8 @@ class Process:
         self._process: Any
         sys.audit("tests.process", arguments)  # a forked one is started by the session's server, which nobody sees
         if forked:
-            self._process = session_server().command(arguments, given, self._out.fileno(), self._err.fileno())
+            streams = self._out.fileno(), self._err.fileno()
+            self._process = session_server().command(arguments, given, *streams)
         else:
             self._process = subprocess.Popen(arguments, cwd=ROOT, env=given, stdout=self._out, stderr=self._err)
         self.pid: int = self._process.pid
@@ -142,7 +143,7 @@ def start(
     forked: bool = True,
 ) -> Process:
     arguments = command(folder, *overrides, config=config)
-    return Process(arguments[3:] if forked else arguments, environment, forked)
+    return Process(arguments, environment, forked)
 
 
 def train(

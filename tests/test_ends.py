@@ -43,7 +43,7 @@ def die(event, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(die)
 """
-"""Python imports it at its start: the process kills itself before it gives a file its name for the n-th time."""
+"""Run before the command, whose processes inherit it: one kills itself before it names a file for the n-th time."""
 STEPS = ("train.epochs=4", "train.max_steps=6", "snapshots.every=3", "optimizer.warmup_epochs=1", "threads=1")
 PER_EPOCH, PER_PHASE = 5, 3
 SEQUENTIAL = (*STEPS, "mode=sequential", f"train.max_steps={PER_PHASE}", "evaluation.linear_probe=false")
@@ -95,7 +95,7 @@ def deadly(folder: Path, at: str) -> dict[str, str]:
 
 
 def dies(train: Train, folder: Path, at: str, *overrides: str) -> None:
-    result = train(folder, *overrides, environment=deadly(folder, at), forked=False)
+    result = train(folder, *overrides, environment=deadly(folder, at))
     assert result.returncode != 0, result.stdout
     assert (folder / "died").exists(), result.stderr
     assert "Traceback" not in result.stderr
@@ -127,7 +127,7 @@ def test_a_run_that_may_start_again_does_so_by_itself(
 ) -> None:
     """It trained all from the beginning when its coordinator died after the report."""
     environment = deadly(tmp_path, WRITES[moment])
-    result = train(tmp_path, *STEPS, "restart=job", environment=environment, forked=False)
+    result = train(tmp_path, *STEPS, "restart=job", environment=environment)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "died").exists()
     assert results(tmp_path) == whole

@@ -48,7 +48,7 @@ def test_replicas_read_their_own_rows(tmp_path: Path) -> None:
 def test_colours_on_the_device_are_the_same_in_every_run(tmp_path: Path) -> None:
     alone = undisturbed(DEVICE)
     assert alone != undisturbed()
-    assert digest(tmp_path / "pipelined", DEVICE, "data.workers=1") == alone
+    assert digest(tmp_path / "pipelined", DEVICE) == alone
     assert digest(tmp_path / "stages", DEVICE, STAGES, "link.kind=p2p") == alone
     assert report(tmp_path / "stages")["feed"]["seconds"]["blur"] == 0
 
@@ -68,9 +68,7 @@ def test_views_of_several_sizes_are_read_and_finished_at_the_stages(tmp_path: Pa
 @pytest.mark.parametrize("where", [(STAGES, DEVICE), pytest.param((DEVICE,), marks=pytest.mark.slow)], ids=str)
 def test_a_first_stage_that_dies_comes_back_and_reads_on(tmp_path: Path, where: tuple[str, ...]) -> None:
     with disturbed(tmp_path) as trial:
-        result = trial.train(
-            *where, "restart=stage", "data.workers=1", faults(fault("kill", 1, 6), fault("kill", 2, 9))
-        )
+        result = trial.train(*where, "restart=stage", faults(fault("kill", 1, 6), fault("kill", 2, 9)))
         assert (result.returncode, result.stderr) == (0, "")
         assert "stage 1 failed at step 6" in result.stdout
         assert trial.digest == undisturbed(DEVICE)

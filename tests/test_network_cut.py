@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces are made by root, with the command ip"
 )
-HANG_SECONDS, LINK_SECONDS = 6, 15
+HANG_SECONDS, LINK_SECONDS = 6, 10
 NETWORK = "10.213.77"
 
 

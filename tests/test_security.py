@@ -46,14 +46,14 @@ class Watched:
     Stage 1 waits at its fifth step until somebody has looked, so that there is something to see on any machine.
     """
 
-    def __init__(self, folder: Path, *overrides: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, *overrides: str, forked: bool = False) -> None:
         self.folder = folder
         # A socket's path must be short.
         self.temporary = Path(tempfile.mkdtemp(prefix="s", dir="/tmp"))
         self.go = folder / "go"
         waits = faults(pause(self.go, 1, 4))
-        given = {"TMPDIR": str(self.temporary), **(environment or {})}
-        self.process = start(folder, *overrides, waits, environment=given, forked=False)
+        given = {"TMPDIR": str(self.temporary)}
+        self.process = start(folder, *overrides, waits, environment=given, forked=forked)
         self.out = self.err = ""
 
     def private(self) -> Path | None:
@@ -223,7 +223,7 @@ def attack(private: Path) -> Iterator[str]:
 
 @pytest.mark.processes
 def test_strangers_are_refused_with_a_line_in_the_log_and_change_nothing(undisturbed: str, tmp_path: Path) -> None:
-    run = Watched(tmp_path, STEPS)
+    run = Watched(tmp_path, STEPS, forked=True)
     expected: list[str] = []
     metrics = tmp_path / "run" / "metrics.jsonl"
 
@@ -277,7 +277,7 @@ def test_a_stage_that_talks_nonsense_ends_the_run_with_one_message(garbled: str,
     hook = tmp_path / "hook"
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(GARBLED)
-    result = train(tmp_path, STEPS, environment={"PYTHONPATH": str(hook), "GARBLED": garbled}, forked=False)
+    result = train(tmp_path, STEPS, environment={"PYTHONPATH": str(hook), "GARBLED": garbled})
     assert result.returncode == 1, result.stdout
     assert len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("error: stage 2 failed at step ")

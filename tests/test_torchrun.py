@@ -37,6 +37,7 @@ def agents(
     *overrides: str,
     restarts: int = 0,
     anew: bool = True,
+    forked: bool = True,
     environment: dict[str, str] | None = None,
 ) -> Iterator[list[Process]]:
     """`count` torchruns that start `each` processes; several stand for several hosts, and meet at a port."""
@@ -50,7 +51,7 @@ def agents(
     command = python("-m", "torch.distributed.run", *meet, f"--nproc-per-node={each}", f"--max-restarts={restarts}")
     command += ["-m", "launch.train", str(trial.folder / "tiny.yaml"), f"run_dir={trial.run}", *STEPS, *overrides]
     given = {**trial.environment, "OMP_NUM_THREADS": "1", **(environment or {})} | ({ANEW: "1"} if anew else {})
-    started = [Process(command, given) for _ in range(count)]
+    started = [Process(command, given, forked) for _ in range(count)]
     try:
         yield started
     finally:
@@ -72,7 +73,7 @@ def causes(error: str) -> list[str]:
 
 
 def test_torchrun_by_hand_gives_the_same_weights(tmp_path: Path) -> None:
-    with disturbed(tmp_path) as trial, agents(trial, 1, 2, "processes=2") as processes:
+    with disturbed(tmp_path) as trial, agents(trial, 1, 2, "processes=2", forked=False) as processes:
         codes, _, error = ended(processes)
         assert codes == [0], error
         assert trial.digest == undisturbed()

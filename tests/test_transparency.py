@@ -88,16 +88,17 @@ def test_replicas_compute_what_one_does_and_the_same_bits_every_time(serial: Pat
 
 def test_the_digest_sees_the_noise_and_the_seed(serial: Path, tmp_path: Path) -> None:
     digests = {report(serial)["final_digest"]}
-    for number, override in enumerate(["seed=2", "noise.kind=none", "stages.4.noise.std=0.26"]):
+    for number, override in enumerate(["seed=2", "noise.kind=none"]):
         folder = tmp_path / str(number)
         folder.mkdir()
         assert train(folder, "runtime=serial", override).returncode == 0
         digests.add(report(folder)["final_digest"])
-    assert len(digests) == 4
+    assert len(digests) == 3
 
 
 def test_noise_in_the_last_block_leaves_the_others_alone(serial: Path, tmp_path: Path) -> None:
-    assert train(tmp_path, "runtime=serial", "stages.4.noise.std=0.5").returncode == 0
+    assert train(tmp_path, "runtime=serial", "stages.4.noise.std=0.26").returncode == 0
+    assert report(tmp_path)["final_digest"] != report(serial)["final_digest"]
     same = {index: _same(serial, tmp_path, index) for index in range(1, 5)}
     assert same == {1: True, 2: True, 3: True, 4: False}
 

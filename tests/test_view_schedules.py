@@ -41,6 +41,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     return "data.name=image_folder", f"data.root={root}", "data.batch_size=32", "train.max_steps=10"
 
 
+@pytest.fixture(scope="module")
+def growing(images: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[str, ...], str]:
+    """Views that grow and views of another size, with snapshots; and the digest of the run in one process."""
+    method = (*images, GROWING, SIZES, "snapshots.every=3")
+    return method, digest(tmp_path_factory.mktemp("whole"), *method, "runtime=serial")
+
+
 def digest(folder: Path, *overrides: str) -> str:
     folder.mkdir(exist_ok=True)
     result = train(folder, *overrides)
@@ -84,30 +91,25 @@ def test_replicas_compute_what_one_does(images: tuple[str, ...], tmp_path: Path,
             assert error < 1e-2, (stage, key, error)
 
 
-@pytest.mark.parametrize("method", [slow((SIZES,)), (GROWING, SIZES)], ids=["sizes", "both"])
 def test_stopped_in_the_middle_of_a_ramp_and_started_again(
-    images: tuple[str, ...], tmp_path: Path, method: tuple[str, ...]
+    growing: tuple[tuple[str, ...], str], tmp_path: Path
 ) -> None:
-    method = (*images, *method, "snapshots.every=3")
-    whole = digest(tmp_path / "whole", *method, "runtime=serial")
-    folder = tmp_path / "stopped"
-    folder.mkdir()
-    killed(folder, (2, 5), *method, snapshot=3)
-    result = train(folder, *method)
+    method, whole = growing
+    killed(tmp_path, (2, 5), *method, snapshot=3)
+    result = train(tmp_path, *method)
     assert result.returncode == 0, result.stderr
     assert "going on from the snapshot after 3 steps" in result.stdout
-    assert report(folder)["final_digest"] == whole
+    assert report(tmp_path)["final_digest"] == whole
 
 
-def test_a_single_stage_comes_back_while_views_grow(images: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_single_stage_comes_back_while_views_grow(growing: tuple[tuple[str, ...], str], tmp_path: Path) -> None:
     """What the stage before it has kept on disk is of several sizes."""
-    method = (*images, GROWING, SIZES, "snapshots.every=3")
-    whole = digest(tmp_path / "whole", *method, "runtime=serial")
-    death = "faults=[{kind: kill, stage: 3, step: 5}]"
-    assert digest(tmp_path / "restarted", *method, "restart=stage", death) == whole
+    method, whole = growing
+    assert digest(tmp_path, *method, "restart=stage", "faults=[{kind: kill, stage: 3, step: 5}]") == whole
 
 
 def test_every_schedule_changes_what_is_trained(images: tuple[str, ...], tmp_path: Path) -> None:
     runs = [(), (FOUR,), (SIZES,), (GROWING,)]
-    digests = {digest(tmp_path / str(n), *images, *method, "runtime=serial") for n, method in enumerate(runs)}
+    short = (*images, "train.max_steps=1", "runtime=serial")
+    digests = {digest(tmp_path / str(number), *short, *method) for number, method in enumerate(runs)}
     assert len(digests) == len(runs)

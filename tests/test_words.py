@@ -22,7 +22,7 @@ CLASSES = {
     "Verdict": "FailureRecorder", "Agenda": "BatchPlan", "Work": "BatchTask", "Maker": "ViewWorker",
     "StandIn": "Replacement", "Taken": "SnapshotPart", "SnapshotKeeper": "SnapshotCommitter", "Now": "CurrentState",
     "Differences": "StepDeltas", "Buckets": "Downsampler", "Reading": "LoadOptions", "Named": "Plugin",
-    "SkippedFiles": "SkippedFiles",
+    "LeftOut": "SkippedFiles",
 }  # fmt: skip
 """Names of classes that were pictures of our own, and the term of the field for each."""
 FUNCTIONS = {
@@ -30,10 +30,10 @@ FUNCTIONS = {
     "become": "what it does", "attend": "what it does", "bury": "what it does", "hire": "what it does",
     "may_go": "what it does", "tell": "log, send or report", "hear": "listen", "found": "what it returns",
     "known": "what it returns", "told": "what it returns", "said": "what it returns", "laid_out": "in_memory_format",
-    "nearby": "did_you_mean", "right": "count_correct", "links_out_of": "links_out_of", "lasting": "with_epochs",
+    "nearby": "did_you_mean", "right": "count_correct", "leading_out": "links_out_of", "lasting": "with_epochs",
     "lasting_sender": "replaying_sender",
     "lasting_receiver": "resuming_receiver",
-    "silence_size_warnings": "silence_size_warnings", "check_together": "check_combinations",
+    "leave_warnings_to_us": "silence_size_warnings", "check_together": "check_combinations",
     "dump_shown": "dump_without_secrets", "with_whole_paths": "with_absolute_paths", "regular": "checked_result",
 }  # fmt: skip
 """Names of functions that did not say what they do, also with an underscore, and what to call them."""
@@ -41,34 +41,24 @@ VAGUE = {"found", "known", "what", "where", "own", "told", "said", "mine", "made
 """No name at the top of a file; they say nothing about the thing."""
 FILES = {
     "agenda", "agent", "fan", "feeding", "gate", "importing", "lasting", "making", "meeting", "observation", "opening",
-    "outlet", "oversight", "owing", "custom_losses", "pace", "pair", "reception", "returned", "sending", "telling",
+    "outlet", "oversight", "owing", "own_losses", "pace", "pair", "reception", "returned", "sending", "telling",
     "voice", "watch",
 }  # fmt: skip
 """Files and folders of the old dialect."""
 KEYS = VAGUE | {"agenda", "gate", "owing", "team", "voice", "watch"}
 """No key of the configuration."""
 NOT_YET: tuple[str, ...] = (
-    "launch/commands/evaluated.py: _where",
-    "launch/errors.py: tell",
     "launch/pages/colours.py: Pair",
     "launch/pages/reading.py: Outcome",
-    "launch/processes/child.py: hear",
-    "launch/processes/child.py: tell",
-    "launch/processes/coordinator_main.py: _tell",
     "launch/processes/coordinator_main.py: hear",
     "launch/processes/coordinator_main.py: tell",
-    "launch/processes/local.py: _tell",
     "workers/coordinator/monitor.py: _may_go",
     "workers/coordinator/recorder.py: Recorder",
     "workers/determinism/child.py: Outcome",
     "workers/determinism/search.py: Recorder",
-    "workers/evaluating/progress.py: tell",
-    "workers/evaluating/ranks.py: _FOUND",
-    "workers/evaluating/rows.py: Rows",
+    "workers/evaluating/feature_rows.py: Rows",
     "workers/feed/pool.py: Made",
     "workers/feed/pool.py: _hear",
-    "workers/feed/worker_process.py: _tell",
-    "workers/feed/worker_process.py: hear",
     "workers/links/base.py: attend",
     "workers/links/connecting.py: _found",
     "workers/links/pair_group.py: Pair",

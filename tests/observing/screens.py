@@ -7,14 +7,15 @@ import os
 import pty
 import select
 import struct
-import subprocess
+import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyte
 
-from tests.runs import LIMIT, ROOT
+from launch.processes.fork_client import Forked
+from tests.runs import LIMIT, session_server
 from tests.waiting import wait_until
 
 
@@ -43,16 +44,17 @@ class Screen:
 
 
 def on_a_terminal(
-    command: list[str],
+    module: str,
+    arguments: Sequence[str],
     columns: int = 80,
     rows: int = 24,
     environment: dict[str, str] | None = None,
-    meanwhile: Callable[[Screen, subprocess.Popen[bytes], Callable[[int], None]], None] = lambda *_: None,
+    meanwhile: Callable[[Screen, Forked, Callable[[int], None]], None] = lambda *_: None,
 ) -> Screen:
-    """Run a command to its end on a terminal of that size.
+    """Run `python -m MODULE ARGUMENTS` to its end on a terminal of that size.
 
     Args:
-        command: with its arguments.
+        module, arguments: what is run.
         columns, rows: of the terminal.
         environment: beside ours.
         meanwhile: called again and again with the screen so far, the process, and what changes the columns.
@@ -67,15 +69,9 @@ def on_a_terminal(
 
     _set_size(theirs, columns, rows)
     variables = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**variables, "TERM": "xterm-256color", **(environment or {})},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
+    given = {**variables, "TERM": "xterm-256color", **(environment or {})}
+    sys.audit("tests.process", module)
+    process = session_server().run(module, arguments, given, (theirs, theirs, theirs))
     os.close(theirs)
 
     def ended() -> bool:
@@ -91,7 +87,7 @@ def on_a_terminal(
         shown.code = process.wait(LIMIT)
     finally:
         process.kill()
-        process.wait()
+        process.wait(LIMIT)
         os.close(ours)
     return shown
 

@@ -6,18 +6,17 @@ import io
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from launch.processes.fork_client import Forked
 from tests.observing.clock import Clock
 from tests.observing.made_up import alarm, facts, line, stage
 from tests.observing.screens import Screen, on_a_terminal
-from tests.runs import LIMIT, ROOT
+from tests.runs import LIMIT, session_server
 from workers.observing.terminal import progress as progress_module
 from workers.observing.terminal.console import Terminal
 from workers.observing.terminal.progress import Progress
@@ -31,8 +30,8 @@ PLAIN = re.compile(
 HIDDEN, SHOWN = b"\x1b[?25l", b"\x1b[?25h"
 
 
-def made_up(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "tests.observing.made_up", *arguments]
+MADE_UP = "tests.observing.made_up"
+"""Shows a run of so many stages and steps."""
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +58,7 @@ def told(
 
 @pytest.mark.processes
 def test_a_terminal_has_one_line_a_stage_and_is_left_clean() -> None:
-    shown = on_a_terminal(made_up("4", "12", "probe"))
+    shown = on_a_terminal(MADE_UP, ("4", "12", "probe"))
     assert shown.code == 0, shown.rows
     assert len(shown.with_text("step 12/585")) == 1, "the last state, once"
     (titles,) = shown.with_text("starved")
@@ -82,7 +81,7 @@ def test_a_terminal_has_one_line_a_stage_and_is_left_clean() -> None:
 @pytest.mark.processes
 @pytest.mark.parametrize("columns", [120, 60, 40])
 def test_every_line_fits_its_terminal(columns: int) -> None:
-    shown = on_a_terminal(made_up("4", "6", "probe"), columns)
+    shown = on_a_terminal(MADE_UP, ("4", "6", "probe"), columns)
     numbers = [row for row in shown.rows if re.match(r"[! ] +[1-4] +\d\.\d{4}", row)]
     assert len(numbers) == 4, shown.rows
     assert len(shown.with_text("step 6/585")) == 1
@@ -91,10 +90,10 @@ def test_every_line_fits_its_terminal(columns: int) -> None:
 
 @pytest.mark.processes
 def test_sixteen_stages_fit_a_screen_and_a_small_window_shows_what_it_can() -> None:
-    shown = on_a_terminal(made_up("16", "6"))
+    shown = on_a_terminal(MADE_UP, ("16", "6"))
     assert len([row for row in shown.rows if re.match(r"[! ] +\d+ +\d", row)]) == 16
     assert not shown.screen.history.top, "nothing has scrolled away"
-    small = on_a_terminal(made_up("16", "6"), rows=8)
+    small = on_a_terminal(MADE_UP, ("16", "6"), rows=8)
     losses = " ".join(row for row in small.rows if re.match(r"(loss )?\d+\.\d{4}", row) or row.startswith("loss"))
     assert losses.split() == ["loss", *(f"{2 + number}.0000" for number in range(1, 17))], "all of them"
     assert len(small.with_text("step 6/585")) == 1
@@ -102,7 +101,7 @@ def test_sixteen_stages_fit_a_screen_and_a_small_window_shows_what_it_can() -> N
 
 @pytest.mark.processes
 def test_a_terminal_without_colours_or_unicode() -> None:
-    shown = on_a_terminal(made_up("2", "6"), environment={"NO_COLOR": "1", "PYTHONIOENCODING": "ascii"})
+    shown = on_a_terminal(MADE_UP, ("2", "6"), environment={"NO_COLOR": "1", "PYTHONIOENCODING": "ascii"})
     assert shown.written.isascii()
     assert not re.search(rb"\x1b\[[0-9;]*[34][0-7]m", shown.written), "no colour"
     assert len(shown.with_text("#")) == 3, shown.rows
@@ -124,13 +123,13 @@ def test_it_is_redrawn_a_few_times_a_second_only(monkeypatch: pytest.MonkeyPatch
 def test_a_terminal_that_becomes_narrower_shows_everything_once(tmp_path: Path) -> None:
     asked: list[int] = []
 
-    def narrower(shown: Screen, process: subprocess.Popen[bytes], resize: Callable[[int], None]) -> None:
+    def narrower(shown: Screen, process: Forked, resize: Callable[[int], None]) -> None:
         if not asked and len(shown.with_text("starved")) == 1:
             asked.append(60)
             resize(60)
             (tmp_path / "end").touch()
 
-    shown = on_a_terminal(made_up("4", "40", f"until={tmp_path / 'end'}"), 100, meanwhile=narrower)
+    shown = on_a_terminal(MADE_UP, ("4", "40", f"until={tmp_path / 'end'}"), 100, meanwhile=narrower)
     assert asked
     assert len(shown.with_text("step 40/585")) == 1
     assert len(shown.with_text("starved")) == 1, shown.rows
@@ -141,16 +140,16 @@ def test_a_terminal_that_becomes_narrower_shows_everything_once(tmp_path: Path) 
 def test_a_bad_end_leaves_the_terminal_clean(tmp_path: Path, end: str) -> None:
     sent: list[int] = []
 
-    def interrupt(shown: Screen, process: subprocess.Popen[bytes], resize: Callable[[int], None]) -> None:
+    def interrupt(shown: Screen, process: Forked, resize: Callable[[int], None]) -> None:
         # What the main thread itself writes must be over, lest the signal meets it in the middle of a line: that is the
         # alarm, and the lines drawn with it. What is drawn next comes from the thread that draws.
         drawn = shown.written.partition(b"alarm: ")[2].count(b"starved")
         if end == "interrupt" and not sent and drawn > 1:
             sent.append(process.pid)
-            process.send_signal(signal.SIGINT)
+            os.kill(process.pid, signal.SIGINT)
 
     how = end if end == "raise" else f"until={tmp_path / 'never'}"
-    shown = on_a_terminal(made_up("2", "12", how), meanwhile=interrupt)
+    shown = on_a_terminal(MADE_UP, ("2", "12", how), meanwhile=interrupt)
     assert shown.code == (1 if end == "raise" else -signal.SIGINT)
     assert shown.written.count(HIDDEN) == shown.written.count(SHOWN) == 1
     assert len(shown.with_text("starved")) == 1, "how it stood is still there"
@@ -171,13 +170,15 @@ def test_a_board_that_cannot_be_drawn_ends_no_run(caplog: pytest.LogCaptureFixtu
 @pytest.mark.parametrize(
     "environment", [{}, {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}, {"TERM": "dumb", "NO_COLOR": "1"}], ids=str
 )
-def test_a_pipe_gets_plain_lines(environment: dict[str, str]) -> None:
-    result = subprocess.run(
-        made_up("4", "6", "probe"), cwd=ROOT, env={**os.environ, **environment}, capture_output=True, timeout=LIMIT
-    )
-    lines = result.stdout.decode().splitlines()
-    assert b"\x1b" not in result.stdout
-    assert b"\r" not in result.stdout
+def test_a_file_gets_plain_lines(tmp_path: Path, environment: dict[str, str]) -> None:
+    with (tmp_path / "said").open("w") as said:
+        streams = (said.fileno(),) * 3
+        process = session_server().run(MADE_UP, ("4", "6", "probe"), {**os.environ, **environment}, streams)
+    assert process.wait(LIMIT) == 0
+    written = (tmp_path / "said").read_bytes()
+    lines = written.decode().splitlines()
+    assert b"\x1b" not in written
+    assert b"\r" not in written
     steps = [text for text in lines if PLAIN.fullmatch(text)]
     assert steps[0].startswith("step   1/585")
     assert [text for text in lines if text not in steps] == ["alarm: nonfinite of stage 2 at step 3", "the end"]
@@ -185,7 +186,7 @@ def test_a_pipe_gets_plain_lines(environment: dict[str, str]) -> None:
 
 @pytest.mark.processes
 def test_a_dumb_terminal_gets_plain_lines() -> None:
-    shown = on_a_terminal(made_up("2", "6"), environment={"TERM": "dumb"})
+    shown = on_a_terminal(MADE_UP, ("2", "6"), environment={"TERM": "dumb"})
     assert b"\x1b" not in shown.written
     assert PLAIN.fullmatch(shown.rows[0])
 

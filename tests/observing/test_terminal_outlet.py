@@ -9,12 +9,13 @@ import shlex
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.marks import slow
 from tests.recovery import faults, pause
-from tests.runs import ENDLESS, LIMIT, ROOT, command, report, wait_for_steps
+from tests.runs import ENDLESS, LIMIT, ROOT, command, report, session_server, wait_for_steps
 from workers.observing.terminal.safe_stream import SafeStream
 
 
@@ -53,49 +54,67 @@ def test_it_is_what_it_stands_for(tmp_path: Path) -> None:
         assert outlet.buffer is file.buffer
 
 
+def to_a_full_disk(run: list[str], errors: int) -> int:
+    with Path("/dev/full").open("wb") as full:
+        return session_server().command(run, dict(os.environ), full.fileno(), errors).wait(LIMIT)
+
+
+def to_one_who_leaves(run: list[str], errors: int) -> int:
+    with subprocess.Popen(["head", "-n", "1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as head:
+        assert head.stdin
+        assert head.stdout
+        process = session_server().command(run, dict(os.environ), head.stdin.fileno(), errors)
+        head.stdin.close()
+        code = process.wait(LIMIT)
+        assert len(head.stdout.read().splitlines()) == 1
+        return code
+
+
+def to_nobody(run: list[str], errors: int) -> int:
+    return subprocess.run(["bash", "-c", f"{shlex.join(run)} >&-"], cwd=ROOT, stderr=errors, timeout=LIMIT).returncode
+
+
+OUTPUTS = {"full": to_a_full_disk, "left": to_one_who_leaves, "closed": to_nobody}
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("runtime", "output", "told"),
     [
-        ("pipelined", "> /dev/full", "No space left on device"),
-        ("serial", "| head -n 1", ""),
-        slow("pipelined", ">&-", ""),
+        ("pipelined", "full", "No space left on device"),
+        ("serial", "left", ""),
+        slow("pipelined", "closed", ""),
     ],
 )
 def test_a_run_trains_to_its_end(tmp_path: Path, runtime: str, output: str, told: str) -> None:
-    run = shlex.join(command(tmp_path, "-v", f"runtime={runtime}", "trace=true"))
-    result = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {run} {output}"],
-        cwd=ROOT,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
-    assert result.returncode == 0, result.stderr
+    run = command(tmp_path, "-v", f"runtime={runtime}", "trace=true")
+    with (tmp_path / "errors").open("w") as errors:
+        assert OUTPUTS[output](run, errors.fileno()) == 0, (tmp_path / "errors").read_text()
+    error = (tmp_path / "errors").read_text()
     assert report(tmp_path)["images"] == 384
-    assert "Traceback" not in result.stderr
-    assert told in result.stderr
-    assert len(result.stderr.splitlines()) <= 1
-    assert len(result.stdout.splitlines()) == output.count("head")
+    assert "Traceback" not in error
+    assert told in error
+    assert len(error.splitlines()) <= 1
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("nohup", [False, slow(True)])
 def test_a_terminal_that_goes_stops_a_run_in_order_unless_it_is_told_not_to(tmp_path: Path, nohup: bool) -> None:
-    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+    run = command(tmp_path, faults(pause(tmp_path / "go", 1, 3)) if nohup else ENDLESS)
+    reader, writer = os.pipe()
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        held = faults(pause(tmp_path / "go", 1, 3))
-        run = command(tmp_path, held if nohup else ENDLESS)
-        process = subprocess.Popen(run, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process: Any = (
+            subprocess.Popen(run, cwd=ROOT, stdout=writer, stderr=writer)
+            if nohup
+            else session_server().command(run, dict(os.environ), writer, writer)
+        )
     finally:
         signal.signal(signal.SIGHUP, previous)
+    os.close(writer)
     wait_for_steps(tmp_path, 2, process)
-    assert process.stdout
-    assert process.stderr
-    process.stdout.close()
-    process.stderr.close()
-    process.send_signal(signal.SIGHUP)
+    os.close(reader)
+    os.kill(process.pid, signal.SIGHUP)
     (tmp_path / "go").touch()
     assert process.wait(LIMIT) == (0 if nohup else 130)
     failure = tmp_path / "run" / "failure.json"

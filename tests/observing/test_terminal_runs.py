@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from launch.processes.fork_client import Forked
 from tests.marks import slow
 from tests.observing.screens import Screen, on_a_terminal
 from tests.observing.test_terminal import HIDDEN, PLAIN, SHOWN
@@ -23,7 +24,7 @@ PROBED = ("evaluation.linear_probe=true", "train.max_steps=8")
 
 
 def test_a_run_on_a_terminal_ends_with_one_screen(tmp_path: Path) -> None:
-    shown = on_a_terminal(command(tmp_path, *PROBED))
+    shown = on_a_terminal("launch.cli", command(tmp_path, *PROBED)[3:])
     assert shown.code == 0, shown.rows
     begin = next(n for n, row in enumerate(shown.rows) if row.startswith("linear probe, %"))
     summary = [row for row in shown.rows[begin:] if row]
@@ -47,13 +48,13 @@ def test_a_run_on_a_terminal_ends_with_one_screen(tmp_path: Path) -> None:
 def test_a_run_that_is_ended_at_once_gives_the_cursor_back(tmp_path: Path, runtime: str) -> None:
     awaited = [STOPPING, "step 2/6"]
 
-    def interrupt(shown: Screen, process: subprocess.Popen[bytes], resize: Callable[[int], None]) -> None:
+    def interrupt(shown: Screen, process: Forked, resize: Callable[[int], None]) -> None:
         if awaited and shown.with_text(awaited[-1]):
             awaited.pop()
-            process.send_signal(signal.SIGINT)
+            os.kill(process.pid, signal.SIGINT)
 
     slow = "faults=[{kind: slow, stage: 2, step: 2, seconds: 200}]"
-    shown = on_a_terminal(command(tmp_path, f"runtime={runtime}", slow), meanwhile=interrupt)
+    shown = on_a_terminal("launch.cli", command(tmp_path, f"runtime={runtime}", slow)[3:], meanwhile=interrupt)
     assert shown.code == 130, shown.rows
     assert not awaited
     assert shown.written.rindex(SHOWN) > shown.written.rindex(HIDDEN)

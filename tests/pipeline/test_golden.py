@@ -15,6 +15,7 @@ from pipeline.serial import serial_step
 from pipeline.stage.noise import add_noise
 from pipeline.stage.stage import Stage
 from pipeline.validation.loading import parse_config
+from tests.marks import slow
 from tests.pipeline.golden import Golden, folders
 from tests.pipeline.replicas.replica_team import Replicas
 
@@ -130,7 +131,7 @@ def assert_as_released(golden: Golden, trajectory: str, losses: Tensor, norms: T
     assert error.max() < 1e-9
 
 
-@pytest.mark.parametrize("trajectory", ["plain", "noise"])
+@pytest.mark.parametrize("trajectory", [slow("plain"), "noise"])
 def test_three_training_steps_of_resnet50(golden: Golden, trajectory: str) -> None:
     assert_as_released(golden, trajectory, *trajectory_of(golden, trajectory))
 

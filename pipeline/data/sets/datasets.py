@@ -75,14 +75,14 @@ class ImageDataset(Protocol):
 
 
 class Splits:
-    """The training and the test set of a configuration, each of which is opened when it is first asked for, and once.
+    """The training and the test set of a configuration; each is opened once, on first access.
 
     Args:
-        data: which data set.
+        data: section `data` of the configuration.
 
-    Raises:
-        ConfigError: from `train` and `test`: `data.root` is needed and missing, or `data.split` names no part.
-        UserError: likewise: the files are not there, or damaged.
+    Raises (on access to `train` or `test`):
+        ConfigError: `data.root` is needed and missing, or `data.split` names no part.
+        UserError: files are missing or damaged.
     """
 
     def __init__(self, data: DataConfig) -> None:
@@ -90,12 +90,12 @@ class Splits:
 
     @cached_property
     def train(self) -> ImageDataset:
-        """What is trained on."""
+        """The training set."""
         return self._folder.train if self.data.name in FOLDERS else self._open("train")
 
     @cached_property
     def test(self) -> ImageDataset:
-        """What is tested on."""
+        """The test set."""
         return self._folder.test if self.data.name in FOLDERS else self._open("test")
 
     @cached_property
@@ -122,9 +122,9 @@ def open_dataset(data: DataConfig, split: Split, shared: int | None = None) -> I
     """Open the training or the test set; raises as `Splits`.
 
     Args:
-        data: which one.
-        split: the part.
-        shared: descriptor of what `pipeline.data.sets.shared.share` made of it; then no folder is looked at.
+        data: section `data` of the configuration.
+        split: "train" or "test".
+        shared: descriptor from `pipeline.data.sets.shared.share`; then no folder is read.
     """
     if shared is not None:
         return open_shared(shared)
@@ -145,7 +145,7 @@ def open_labelled(data: DataConfig, split: Split) -> ImageDataset:
 
 
 def preflight(splits: Splits, notes: list[str] | None = None, broken: list[str] | None = None) -> int:
-    """Check, without torch, that the training set is there and readable; return the number of its images.
+    """Check, without torch, that the training set exists and is readable; return the number of its images.
 
     A sample of the image files is checked, unless others may replace them: headers of up to 10,000, pixels of up to
     256. For data sets that torchvision reads, only the existence of the files is checked, and the number of images is
@@ -153,8 +153,8 @@ def preflight(splits: Splits, notes: list[str] | None = None, broken: list[str] 
 
     Args:
         splits: of the data set.
-        notes: gets a sentence for what is left out.
-        broken: gets what is wrong with each file of the sample that another one stands in for; None does not look.
+        notes: collects a sentence for each kind of skipped file.
+        broken: collects the error messages of files in the sample that others replace; None skips this check.
 
     Raises:
         ConfigError: `data.root` is needed and missing, or the batches do not fit the data set.
@@ -184,7 +184,7 @@ def preflight(splits: Splits, notes: list[str] | None = None, broken: list[str] 
 
 
 def count_classes(splits: Splits) -> int:
-    """Classes of the training set, 0 if it has no labels, without opening more of it than their names."""
+    """Number of classes of the training set, 0 without labels; reads no more than the names of the classes."""
     data = splits.data
     if data.name in TORCHVISION_SETS:
         return 0 if UNLABELED in (data.split or "") else TORCHVISION_SETS[data.name].classes
@@ -194,11 +194,11 @@ def count_classes(splits: Splits) -> int:
 
 
 def preflight_test(splits: Splits, notes: list[str] | None = None) -> int | None:
-    """Images of the test set, whose classes must be those of the training set; None if torchvision is to read them.
+    """Number of test images, whose classes must be those of the training set; None if torchvision reads them.
 
     Args:
         splits: of the data set.
-        notes: gets a sentence about files that will be left out; None counts them and looks at none.
+        notes: collects a sentence about files that will be skipped; None only counts the images.
 
     Raises:
         UserError: there are no test images, their classes differ, or one of the sample cannot be decoded.

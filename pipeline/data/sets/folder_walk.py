@@ -34,7 +34,7 @@ class SkippedFiles:
         self.by_reason.setdefault(reason, []).append(path)
 
     def copy(self) -> SkippedFiles:
-        """The same paths; what is added to one is not added to the other."""
+        """An independent copy."""
         return SkippedFiles({reason: [*paths] for reason, paths in self.by_reason.items()})
 
     def notes(self) -> list[str]:
@@ -48,13 +48,13 @@ class SkippedFiles:
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in one folder, itself and not below it.
+    """The entries of one folder, without those of its subfolders.
 
     Args:
         folder: its path.
         folders: names of the folders in it, in order: neither hidden ones nor links that lead back above themselves.
         files: names of the image files in it, in order.
-        left_out: what else lies there that somebody might have meant.
+        left_out: entries that look like data and are skipped.
     """
 
     folder: Path
@@ -90,15 +90,15 @@ def images_below(listing: Listing, place: str, left_out: SkippedFiles) -> list[s
 
     Args:
         listing: of the folder of the data set.
-        place: one of its folders; "." for all of it.
-        left_out: gets what is passed over below the folder, not in it.
+        place: one of its folders; "." for the whole data set.
+        left_out: collects the paths that are skipped below the folder, not in it.
 
     Raises:
         UserError: a folder cannot be read.
     """
     top, above = str(listing.folder), [_identity(str(listing.folder))]
     places = listing.folders if place == "." else [place]
-    below = [found for name in places for found in _walk(os.path.join(top, name), name, above, left_out)]
+    below = [each for name in places for each in _walk(os.path.join(top, name), name, above, left_out)]
     if place == ".":
         below.append((top, "", listing.files))
     return [os.path.join(prefix, name) for _, prefix, names in sorted(below) for name in names]

@@ -28,11 +28,11 @@ class FolderImages(FileImages):
 
     Args:
         listing: of the folder, which holds one folder per class, or images without class folders.
-        like: of the folder with the classes that this one must have too, so that their numbers agree.
-        unlabeled: take all images below the folder, and no folder for a class.
+        like: of a folder whose classes this one must have too, so that the class numbers agree.
+        unlabeled: take all images below the folder, and no folder as a class.
 
     Raises:
-        UserError: no images in the folder, other classes, or a class folder without images.
+        UserError: the folder or a class folder has no images, or the classes differ.
     """
 
     def __init__(self, listing: Listing, like: Listing | None = None, unlabeled: bool = False) -> None:
@@ -54,21 +54,21 @@ class FolderImages(FileImages):
         labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts) if classes else np.full(len(files), -1)
         super().__init__(files, labels, classes)
         if classes and (beside := [str(folder / name) for name in listing.files if (folder / name).is_file()]):
-            left_out.by_reason["for they lie in no class folder"] = beside
+            left_out.by_reason["because they are in no class folder"] = beside
         self.notes = left_out.notes()
 
 
 class ImageFolder:
-    """The training and the test set of a folder, each of whose folders is listed once, however often it is asked for.
+    """The training and the test set of a folder; every folder is listed only once.
 
     Args:
         root: the folder.
-        layout: `splits`: the parts lie in `train` and `val`; `classes`: every folder is a class. `auto` finds out.
-        unlabeled: take all images of a part, and no folder for a class.
+        layout: `splits`: the parts are in `train` and `val`; `classes`: every folder is a class; `auto` decides.
+        unlabeled: take all images of a part, and no folder as a class.
 
-    Raises:
-        UserError: when a part is asked for that is not there, or as `FolderImages`.
-        ConfigError: when a part is asked for and the folder can be read in two ways.
+    Raises (on access to a part):
+        UserError: the part does not exist, or as `FolderImages`.
+        ConfigError: the folder can be read in two ways.
     """
 
     def __init__(self, root: Path, layout: Layout = "auto", unlabeled: bool = False) -> None:
@@ -77,17 +77,17 @@ class ImageFolder:
 
     @cached_property
     def train(self) -> FolderImages:
-        """What is trained on."""
+        """The training set."""
         return FolderImages(self._listing(self._train_folder()), unlabeled=self._unlabeled)
 
     @cached_property
     def test(self) -> FolderImages:
-        """What is tested on; its classes are those of the training set."""
+        """The test set; its classes must be those of the training set."""
         train = self.folder_of("train")
         return FolderImages(self._listing(self.folder_of("test")), self._listing(train), self._unlabeled)
 
     def folder_of(self, split: Literal["train", "test"]) -> Path:
-        """Where a part lies."""
+        """The folder of a part."""
         root, layout = self._root, "splits" if self._unlabeled else self._layout
         if not root.is_dir():
             raise UserError(f"data.root '{root}' is not a folder. Give the folder that holds train/CLASS/IMAGE files")
@@ -116,7 +116,7 @@ class ImageFolder:
             return self.folder_of("train")
         if not self._root.is_dir():
             raise UserError(f"data.root '{self._root}' is not a folder. Give the folder that holds the images")
-        # A folder named val is one like any other here.
+        # Here a folder named val has no special meaning.
         return self._root if _named(self._listing(self._root), "train") is None else self.folder_of("train")
 
     def _listing(self, folder: Path) -> Listing:
@@ -126,7 +126,7 @@ class ImageFolder:
 
 
 def _named(listing: Listing, name: str) -> Path | None:
-    """The folder of a part, however it is written; raises `ConfigError` if it is there in two spellings."""
+    """The folder of a part, in any spelling of its name; raises `ConfigError` if there are two spellings."""
     spellings = [entry for entry in listing.folders if entry.lower() == name]
     if len(spellings) > 1:
         problem = f"'{listing.folder}' has the folders {' and '.join(map(repr, spellings))}"
@@ -135,7 +135,7 @@ def _named(listing: Listing, name: str) -> Path | None:
 
 
 def _check_one_reading(listing: Listing, train: Path) -> None:
-    """A class may be called `train`: then other folders beside it hold images too, and are no parts of a data set."""
+    """Refuse a folder `train` that may be a class: other folders beside it hold images too and are no parts."""
     root = listing.folder
     others = [name for name in listing.folders if name.lower() not in PARTS and has_image(root / name)]
     if not others:

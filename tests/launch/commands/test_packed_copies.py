@@ -90,7 +90,7 @@ def test_a_packed_copy_has_a_fingerprint(source: Path, tmp_path: Path, onward: O
         onward("data", "pack", source, tmp_path / name, "--short-side", side)
     a, b, c = (packed(tmp_path / name) for name in "abc")
     assert fingerprint(a) == fingerprint(b) != fingerprint(c)
-    assert difference(scan(a), scan(c)) == "its pixels are others"
+    assert difference(scan(a), scan(c)) == "its pixels differ"
     assert a.manifest.splits["train"].source == fingerprint(original(source))
 
 

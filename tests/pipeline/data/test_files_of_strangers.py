@@ -292,13 +292,9 @@ def test_links_out_of_a_folder_are_found_and_those_within_are_not(tmp_path: Path
     (tmp_path / "root-of-another").mkdir()
     (tmp_path / "root-of-another" / "a.jpg").write_bytes(b"x")
     (root / "cat" / "d.jpg").symlink_to(tmp_path / "root-of-another" / "a.jpg")
-    names = [
-        str(root / name) for name in ("cat/a.jpg", "cat/b.jpg", "cat/c.jpg", "cat/d.jpg", "dog/a.jpg", "owl/a.jpg")
-    ]
+    names = [str(root / f"{name}.jpg") for name in ("cat/a", "cat/b", "cat/c", "cat/d", "dog/a", "owl/a")]
     found = dict(links_out_of(names, str(root)))
     assert {Path(name).relative_to(root).as_posix() for name in found} == {"cat/c.jpg", "cat/d.jpg", "dog/a.jpg"}
     assert found[str(root / "dog" / "a.jpg")] == str(outside / "a.jpg")
-    (tmp_path / "by another name").symlink_to(root)
-    assert not list(
-        links_out_of([str(tmp_path / "by another name" / "cat" / "a.jpg")], str(tmp_path / "by another name"))
-    )
+    (other := tmp_path / "by another name").symlink_to(root)
+    assert not list(links_out_of([str(other / "cat" / "a.jpg")], str(other)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,10 +34,10 @@ from tests.pipeline.engines.deepspeed_cases import (
     whole_stage,
 )
 from tests.pipeline.replicas.replica_team import LIMIT
+from tests.runs import session_server
 
 pytestmark = pytest.mark.processes
-PEER = Path(__file__).with_name("deepspeed_peer.py")
-ROOT = PEER.parents[3]
+PEER = "tests.pipeline.engines.deepspeed_peer"
 CPU = torch.device("cpu")
 WAYS = ("resumed", "resumed_at_once", "skipping")
 Results = dict[str, Tensor]
@@ -47,24 +46,21 @@ Results = dict[str, Tensor]
 def run_team(folder: Path, size: int, *options: str, limit: float) -> Results:
     """Results of a team of `size`; kills it after `limit` seconds."""
     results, store = folder / f"{size}.safetensors", f"file://{folder / f'store{size}'}"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    members = [
-        subprocess.Popen(
-            [sys.executable, str(PEER), str(rank), str(size), store, str(results), *options],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(size)
-    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    said = folder / f"{size}.log"
+    with said.open("w") as log, Path(os.devnull).open() as nothing:
+        streams = (nothing.fileno(), log.fileno(), log.fileno())
+        sys.audit("tests.process", PEER)
+        members = [
+            session_server().run(PEER, (str(rank), str(size), store, str(results), *options), environment, streams)
+            for rank in range(size)
+        ]
     try:
-        said = [member.communicate(timeout=limit)[0] for member in members]
+        codes = [member.wait(limit) for member in members]
     finally:
         for member in members:
             member.kill()
-            member.wait()
-    assert [member.returncode for member in members] == [0] * size, "\n".join(said)
+    assert codes == [0] * size, said.read_text()
     return load_file(results)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import json
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import TrainingError, UserError
+from tests.runs import start_peer
 from tests.waiting import LIMIT, wait_until
 from tests.workers.control.control_ends import KEY, await_arrival, collect
 from workers.control import channel as control
@@ -111,19 +111,16 @@ def test_a_client_learns_that_the_server_has_gone(
 
 @pytest.mark.processes
 def test_a_killed_client_is_noticed(server: ControlServer, meanwhile: Callable[..., Callable[[], Any]]) -> None:
-    code = (
-        "import sys, ast, time; from workers.control.channel import ControlClient; "
-        f"client = ControlClient.connect(ast.literal_eval(sys.argv[1]), {KEY!r}, 'stage 1', {LIMIT}); time.sleep(600)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, repr(server.address)])
+    client = start_peer("tests.workers.control.control_peer")
     try:
+        print(json.dumps(server.address), file=client.stdin, flush=True)
         server.accept({"stage 1"}, LIMIT)
         polling = meanwhile(server.poll, LIMIT)
-        process.kill()
+        client.kill()
         assert polling() == [("stage 1", None)]
     finally:
-        process.kill()
-        process.wait(LIMIT)
+        client.kill()
+        client.wait(LIMIT)
 
 
 def test_a_message_that_is_too_long_is_not_sent(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from torch.distributed import TCPStore
 
+from tests.marks import slow
 from tests.waiting import LIMIT, wait_until
 from tests.workers.links.link_team import Peer
 from tests.workers.links.processes import state_of
@@ -157,7 +158,7 @@ def test_a_p2p_receiver_is_not_bound_to_a_message_that_is_half_there(tmp_path: P
         assert "stage 1 ended without closing the link" in message
 
 
-@pytest.mark.parametrize("closed", ["both closed", "none closed"])
+@pytest.mark.parametrize("closed", [slow("both closed"), "none closed"])
 def test_processes_with_outstanding_receives_end_quietly(tmp_path: Path, store: TCPStore, closed: str) -> None:
     address = address_of("p2p", tmp_path, store)
     with peers("sender", "receiver", stderr=subprocess.PIPE) as (sender, receiver):
