@@ -21,7 +21,10 @@ from tests.pipeline.replicas.test_replicas import LARGE_AND_SMALL, OBJECTIVES, S
 from tests.pipeline.small import STEPS_PER_EPOCH, batch_of, same, small_config, state, views
 
 OTHERS: dict[str, dict[str, Any]] = {
-    "bottlenecks": {"model": {"backbone": "resnet50", "width": 8, "stem": "imagenet", "zero_init_residual": False}},
+    "bottlenecks": {  # 64 pixels, because PyTorch's bf16 convolutions of maps of one pixel do not repeat themselves
+        "model": {"backbone": "resnet50", "width": 8, "stem": "imagenet", "zero_init_residual": False},
+        "data": {"image_size": 64},
+    },
     "draws": {
         "model": {"backbone": "tests.pipeline.replicas.replica_cases:dropping", "output": "6", "cuts": ["3"]},
         "noise": {"kind": "all"},
