@@ -8,6 +8,7 @@
 - `preflight.py`: everything that can be found wrong before a process starts, in seconds and without torch
 - `prepared_run.py`: the one way from a configuration to a run that may start, which ends in one record
 - `ranks.py`: whether the processes that a launcher started fit the run, checked before anything is written
+- `recompute.py`: what each stage has to compute again so that it fits its device: the cheapest that does
 - `resume.py`: continuing a run that was stopped: whether the directory holds the same run, and from which snapshot
 - `run_dir.py`: the run directory, into which a run writes everything: claimed, checked and begun before any process
   starts
