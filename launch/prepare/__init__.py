@@ -1,7 +1,8 @@
 """From a configuration to a run that may start: everything that is checked and written before its first process.
 
 - `config_differences.py`: how two configurations differ, and whether they are of one run
-- `data_index.py`: whether a run that continues has the data it began with: an index of them is kept in its directory
+- `data_index.py`: checks that a resumed run still has the data that it began with, by an index of them
+  in the run directory
 - `lock_holders.py`: which processes hold a lock: as the kernel lists them, and whose open files they are
 - `placement.py`: which device runs which stage: a pure function of the configuration and the number of GPUs
 - `ports.py`: whether a port can be served, checked before anything starts rather than after

@@ -1,4 +1,4 @@
-"""What runs the backward pass of a stage and the optimizer step, by the configuration's `engine.kind`.
+"""Engines: compute the gradients of a stage's loss and update its parameters; `engine.kind` chooses which.
 
 - `base.py`: the interface of an engine: backward pass, gradients, optimizer step, state
 - `deepspeed_engine.py`: DeepSpeed as the engine of a stage: ZeRO 1 and 2, Adam in host memory, bf16 parameters with

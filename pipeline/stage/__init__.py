@@ -1,6 +1,7 @@
 """One stage of a run: a block, its head, its loss and its optimizer, without any process.
 
-- `codecs.py`: how activations can be written in fewer bytes on their way to the next stage. All of it loses precision
+- `codecs.py`: the codecs that write activations in fewer bytes for the next stage; each loses precision. A new one is
+  registered in `build_codec`
 - `forward.py`: the forward half of a stage: its views through the block, and each block's output through the head
 - `inputs.py`: the input of a stage: the views out of one tensor, in the format in which the stage computes
 - `noise.py`: noise on activations, seen by a block's own head and by the next block alike

@@ -38,6 +38,7 @@ class StageForward(nn.Module):
         config: Config,
         index: int,
         steps_per_epoch: int,
+        *,
         device: torch.device,
         dtype: torch.dtype,
         team: ReplicaGroup,

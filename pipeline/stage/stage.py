@@ -54,7 +54,7 @@ class Stage(StageForward):
         team: ReplicaGroup = SOLO,
     ) -> None:
         device = device or torch.device("cpu")
-        super().__init__(config, index, steps_per_epoch, device, dtype, team)
+        super().__init__(config, index, steps_per_epoch, device=device, dtype=dtype, team=team)
         stage = self.config
         self._has_patch = config.has_patch
         self.phases = Phases.of(config, steps_per_epoch)

@@ -3,7 +3,8 @@
 - `bits.py`: which versions of Onward compute the same bits: a run that continues across a change says so
 - `committer.py`: the coordinator's side of snapshots: decides when one is taken, and writes its manifest when all
   parts are written
-- `manifest.py`: the format of a snapshot's manifest (files, sizes, digests), read and checked. Does not import torch
+- `manifest.py`: the format of a snapshot's manifest (files, sizes, digests), read and checked here and written by
+  `committer.py`. Does not import torch
 - `restore.py`: restores stages from a snapshot: tensors and counters
 - `weights.py`: writes the `final/` folder: the tensors of every stage, and the backbone under torchvision's names
 - `writer.py`: writes the parts of snapshots: the state of every stage after the same step
