@@ -1,6 +1,7 @@
 """How a run is started: the command line, what is checked and prepared before, and the processes of a run.
 
-- `commands/`: the commands of `onward` beside `train`: one file per command, and what several of them read
+- `commands/`: the commands of `onward` other than `train` and `resume`, which are in `cli.py`: one file per command,
+  and what several of them read
 - `pages/`: the page that `onward report` writes: what is read of a run, its figures, its tables, and how they look
 - `prepare/`: from a configuration to a run that may start: everything that is checked and written before its first
   process
@@ -10,7 +11,8 @@
 - `errors.py`: how a command ends: its exit code, and any error as one line for the user: what, where, and what to do
 - `evaluate.py`: evaluates in several processes: `torchrun --nproc-per-node=PROCESSES -m launch.evaluate RUN`
 - `failure.py`: the record of a failed run: `failure.json`, and the exit code
-- `train.py`: starts a rank: `torchrun --nproc-per-node=PROCESSES -m launch.train CONFIG [key=value ...]`
+- `train.py`: the module that torchrun starts on every rank (`torchrun ... -m launch.train CONFIG`); it calls
+  `processes/torchrun.py`
 """
 
 import os

@@ -18,6 +18,7 @@
 - `plugins.py`: imports and calls what the configuration names as `PACKAGE.MODULE:NAME`, with error messages for users
 - `precision.py`: number format, memory layout and compilation of a stage, and the scaling of an fp16 loss
 - `randomness.py`: random numbers seeded by a key that says what they are for, never by process or time
+- `recompute.py`: a part of a network that is computed again in the backward pass, instead of keeping what it computed
 - `serial.py`: all stages in one process: the algorithm in its plainest form, and the reference for the pipeline
 - `shapes.py`: the shape of the activations at every cut, and the checks that a network has one
 """

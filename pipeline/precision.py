@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from pipeline.config import PrecisionConfig
 
 RECOMPILE_LIMIT = 1024
 """Shapes that one function may be compiled for: in a serial run, one per block and image size."""
+Callable_ = TypeVar("Callable_", bound=Callable[..., Any])
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -47,17 +48,25 @@ class Compute:
             return x.contiguous(memory_format=torch.channels_last)
         return x
 
-    def prepare(self, module: nn.Module) -> nn.Module:
+    def prepare(self, module: nn.Module, in_parts: bool = False) -> nn.Module:
         """The module to call: its weights in the memory format, and compiled where `precision.compile` is set.
 
         The module itself keeps its names and parameters; compiling wraps it.
+
+        Args:
+            module: a block or a head.
+            in_parts: it is not compiled as a whole: its units are, with `compiled`, or it slices the batch.
         """
         if self.config.channels_last:
             module.to(memory_format=torch.channels_last)
+        return module if in_parts else self.compiled(module)
+
+    def compiled(self, module: Callable_) -> Callable_:
+        """A module, or a part of one, compiled if that was asked for."""
         return _compiled(module) if self.config.compile else module
 
 
-def _compiled(module: nn.Module) -> nn.Module:
+def _compiled(module: Callable_) -> Callable_:
     """Compile for static shapes.
 
     Otherwise a second block of the same code in one process would be compiled for dynamic shapes, and its kernels would
@@ -71,7 +80,7 @@ def _compiled(module: nn.Module) -> nn.Module:
             setattr(config, name, max(value, getattr(config, name)))
     if hasattr(config, "fail_on_recompile_limit_hit"):
         config.fail_on_recompile_limit_hit = True
-    return cast(nn.Module, torch.compile(module, dynamic=False))
+    return cast(Callable_, torch.compile(module, dynamic=False))
 
 
 class _JointOptimizer:

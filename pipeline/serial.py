@@ -114,7 +114,7 @@ def end_to_end_step(
         outputs = stage.outputs
     for stage in stages[:-1]:
         stage.optimizer.zero_grad(set_to_none=True)
-    loss = last.backward(step, labels, shown)
+    loss = last.backward(step, labels, shown, stages[:-1])
     finite = isfinite(loss.item())
     if scaler is not None:
         yield from _finish_together(stages, step, scaler, finite)

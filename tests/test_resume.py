@@ -49,7 +49,7 @@ def killed_after_8(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ((3, 6), (), ()),
         pytest.param((1, 9), (), ("link.kind=rpc", "link.depth=3"), marks=pytest.mark.slow),
         slow((4, 5), ("link.kind=rpc",), ("runtime=serial",)),
-        ((2, 8), ("runtime=serial",), ("runtime=pipelined",)),
+        ((2, 8), ("runtime=serial", "memory.recompute=views"), ("runtime=pipelined", "memory.recompute=units")),
     ],
     ids=["same command", "queue then rpc", "rpc then serial", "serial then pipelined"],
 )

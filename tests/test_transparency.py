@@ -43,6 +43,12 @@ def test_stages_may_share_processes(serial: Path, tmp_path: Path, processes: int
     assert report(tmp_path)["final_digest"] == report(serial)["final_digest"]
 
 
+def test_what_stages_compute_again_changes_no_bit(serial: Path, tmp_path: Path) -> None:
+    result = train(tmp_path, "memory.recompute=units", "stages.2.memory.recompute=views")
+    assert result.returncode == 0, result.stderr
+    assert report(tmp_path)["final_digest"] == report(serial)["final_digest"]
+
+
 def test_a_codec_changes_the_run_and_is_the_same_in_both_runtimes(serial: Path, tmp_path: Path) -> None:
     digests = []
     for number, how in enumerate((["runtime=serial"], ["link.kind=p2p"], ["processes=2"])):
@@ -145,9 +151,11 @@ def network():
 """Three blocks of the same code and other sizes, for which a compiler takes half a minute, and not minutes."""
 
 
-@pytest.mark.slow  # two minutes: nothing that is compiled is there yet
+@pytest.mark.slow  # two minutes each: nothing that is compiled is there yet
 @pytest.mark.timeout(5 * LIMIT)
-def test_a_compiled_run_is_the_same_in_both_runtimes_and_every_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recompute", ["none", "units", "views"])
+def test_a_compiled_run_is_the_same_in_both_runtimes_and_every_time(tmp_path: Path, recompute: str) -> None:
+    """Other bits for each way to compute again, because another part is compiled as one."""
     (tmp_path / "narrow.py").write_text(NARROW)
     digests = []
     for number, runtime in enumerate(("serial", "pipelined", "pipelined")):
@@ -155,6 +163,7 @@ def test_a_compiled_run_is_the_same_in_both_runtimes_and_every_time(tmp_path: Pa
         folder.mkdir()
         process = start(
             folder, f"runtime={runtime}", "train.max_steps=2", "precision.compile=true", "head={kind: gsp}",
+            f"memory.recompute={recompute}",
             "head.projector=[8]", "model={backbone: 'narrow:network', output: '2', cuts: ['0', '1']}",
             # Each compiles for itself: what another has compiled would be the same.
             environment={"PYTHONPATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")},

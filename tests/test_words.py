@@ -48,22 +48,10 @@ FILES = {
 KEYS = VAGUE | {"agenda", "gate", "owing", "team", "voice", "watch"}
 """No key of the configuration."""
 NOT_YET: tuple[str, ...] = (
-    "launch/processes/coordinator_main.py: hear",
     "launch/processes/coordinator_main.py: tell",
-    "workers/coordinator/monitor.py: _may_go",
     "workers/coordinator/recorder.py: Recorder",
     "workers/determinism/search.py: Recorder",
-    "workers/feed/pool.py: Made",
-    "workers/feed/pool.py: _hear",
-    "workers/links/base.py: attend",
-    "workers/links/connecting.py: _found",
-    "workers/links/replaying.py: attend",
-    "workers/links/store.py: _WHERE",
     "workers/run/environment.py: OWN",
-    "workers/run/private.py: _told",
-    "workers/stage/heartbeat.py: _hear",
-    "workers/wiring.py: _lasting_receiver",
-    "workers/wiring.py: _lasting_sender",
 )
 """Names that are still to be renamed, as `FILE: NAME`; to be emptied."""
 

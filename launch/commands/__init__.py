@@ -1,9 +1,11 @@
-"""The commands of `onward` beside `train` and `resume`: one file per command, and what several of them read.
+"""The commands of `onward`: one file per command, and what several of them read.
+
+`launch/cli.py` registers each with its arguments, and has `train` and `resume` itself.
 
 - `bench.py`: `onward bench method`: training methods compared on one budget and several seeds
 - `check.py`: `onward check`: makes every check that `train` makes, and prints what the run amounts to
 - `compare.py`: `onward compare RUN...`: evaluations side by side; runs that differ only in their seed count as one
-- `data.py`: `onward data pack` and `onward data verify`, as the command line takes them
+- `data.py`: the arguments of `onward data pack` and `onward data verify`; `pack.py` does the work
 - `evaluate.py`: `onward evaluate RUN`: measure every block of a run, and write `evaluation.json`, tables and figures
 - `evaluation_reader.py`: reads the evaluations that `onward evaluate` wrote, given as `RUN`, or `RUN@STEPS` for a
   snapshot

@@ -1,13 +1,15 @@
 """From a configuration to a run that may start: everything that is checked and written before its first process.
 
 - `config_differences.py`: how two configurations differ, and whether they are of one run
-- `data_index.py`: whether a run that continues has the data it began with: an index of them is kept in its directory
+- `data_index.py`: checks that a resumed run still has the data that it began with, by an index of them
+  in the run directory
 - `lock_holders.py`: which processes hold a lock: as the kernel lists them, and whose open files they are
 - `placement.py`: which device runs which stage: a pure function of the configuration and the number of GPUs
 - `ports.py`: whether a port can be served, checked before anything starts rather than after
 - `preflight.py`: everything that can be found wrong before a process starts, in seconds and without torch
 - `prepared_run.py`: the one way from a configuration to a run that may start, which ends in one record
 - `ranks.py`: whether the processes that a launcher started fit the run, checked before anything is written
+- `recompute.py`: what each stage has to compute again so that it fits its device: the cheapest that does
 - `resume.py`: continuing a run that was stopped: whether the directory holds the same run, and from which snapshot
 - `run_dir.py`: the run directory, into which a run writes everything: claimed, checked and begun before any process
   starts

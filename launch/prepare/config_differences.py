@@ -43,7 +43,9 @@ def differences(
 
 def deciding_differences(there: Config, here: Config) -> dict[str, str]:
     """As `differences`, of the keys that decide the numbers."""
-    return differences(there, here, is_free)
+    compiled = any(there.stage(index).precision.compile for index in range(1, there.num_stages + 1))
+    # What is computed again has the same bits, except in compiled code.
+    return differences(there, here, lambda key: is_free(key) or ("memory" in key.split(".") and not compiled))
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

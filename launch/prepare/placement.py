@@ -52,7 +52,7 @@ def place(config: Config, num_gpus: int) -> tuple[Placement, ...]:
         overrides = config.stages.get(index)
         path = f"stages.{index}.device" if overrides and overrides.device else "device"
         wanted = (overrides.device if overrides else None) or config.device
-        ranks = [member.rank for member in processes if index in member.stages]
+        ranks = [process.rank for process in processes if index in process.stages]
         device, *others = [_device(wanted, path, index, rank, len(processes), num_gpus) for rank in ranks]
         placements.append(Placement(index, tuple(units), device, tuple(others)))
     return tuple(placements)

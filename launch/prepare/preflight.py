@@ -20,8 +20,9 @@ from pipeline.data.sets.decoding import silence_size_warnings
 from pipeline.data.sets.unreadable import summarized
 from pipeline.errors import ConfigError, UserError
 from pipeline.shapes import embedding_width
-from pipeline.validation.combinations import check_devices, key_of
+from pipeline.validation.combinations import check_devices
 from pipeline.validation.online import check_labels
+from pipeline.validation.topology import key_of
 from workers.observing.trackers.starting import check_trackers
 from workers.run.files import RunDir
 

@@ -15,6 +15,7 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, UserError
 from workers.observing.history_file import drop_damage, drop_steps
 from workers.run.files import TO_BE_MEASURED, RunDir, final_digest, read_report, relative_to_cwd, step_numbers
+from workers.snapshots.bits import bits_note
 from workers.snapshots.manifest import MANIFEST, check_files, read_manifest
 
 LENGTH = ("train.epochs", "train.max_steps")
@@ -96,11 +97,15 @@ def find_resume_point(run: RunDir) -> ResumePoint:
         if not (folder / MANIFEST).exists():  # it was being written when the run stopped
             continue
         try:
-            check_files(folder, read_manifest(folder))
+            manifest = read_manifest(folder)
+            check_files(folder, manifest)
         except UserError as error:
             notes.append(f"snapshot after {steps} steps passed over: {error}")
             continue
-        return ResumePoint(steps, notes=(*notes, f"going on from the snapshot after {steps} steps"))
+        notes.append(f"going on from the snapshot after {steps} steps")
+        if (other_bits := bits_note(read_config(run.path), manifest.bits)) is not None:
+            notes.append(other_bits)
+        return ResumePoint(steps, notes=tuple(notes))
     return ResumePoint(notes=(*notes, "no snapshot to go on from: starting over"))
 
 

@@ -9,8 +9,8 @@
   a second
 - `local.py`: `onward train` after the checks: starts the processes of a run, restarts it if it may, and prints how it
   ended
-- `measuring.py`: measures, in a new process, the blocks of a run that was ended after its training and before it was
-  measured
+- `measuring.py`: the final evaluation, in a new process, of a run that was trained but ended before it was
+  evaluated
 - `rank_run.py`: the run of a rank of torchrun or of a serial process: handed over by the command line, or prepared
   here
 - `stage_main.py`: one training process of `onward train`: started with one JSON object on its standard input, ends

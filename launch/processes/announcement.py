@@ -21,7 +21,7 @@ from launch.prepare.ports import own_address
 from launch.prepare.run_dir import read_config
 from pipeline.config import Config
 from pipeline.errors import UserError
-from workers.control.start_messages import RankStart
+from workers.control.start_messages import StartMessage
 from workers.control.validation import MalformedMessage
 from workers.run.files import RunDir
 from workers.run.keys import NoKeyError, read_key
@@ -38,29 +38,36 @@ class UntrustedAnnouncementError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Announcement(RankStart):
-    """The record `RankStart`, which rank 0 signs and the other ranks verify."""
+class Announcement(StartMessage):
+    """Where the processes of a run meet.
+
+    Args:
+        run_dir: absolute path of the run directory.
+        private_dir: folder of the run's sockets and key, on one host; empty on several.
+        store: where process groups meet, on several hosts.
+        control: address of the control channel: a path on one host, host and port on several.
+    """
+
+    run_dir: str
+    private_dir: str
+    store: str
+    control: str | tuple[str, int]
 
     def signed(self, key: bytes) -> dict[str, Any]:
-        """As it goes into the store."""
+        """The message for the store."""
         return {**self.to_message(), "signature": self._signature(key)}
 
     def rendezvous(self, key: bytes) -> Rendezvous:
-        """What the processes of the run meet by."""
+        """Addresses and key for this process."""
         if isinstance(self.control, str):
             return Rendezvous.on_one_host(self.private_dir)
         host, port = self.control
         return Rendezvous(
-            private_dir="",
-            key=key,
-            rpc_init="env://",
-            control=(host, port),
-            store=self.store,
-            host=own_address(host),
+            private_dir="", key=key, rpc_init="env://", control=(host, port), store=self.store, host=own_address(host)
         )
 
     def is_signed(self, signature: str, key: bytes) -> bool:
-        """Whether somebody who has the key has signed it."""
+        """Whether the signature was made with the key."""
         return hmac.compare_digest(signature.encode(), self._signature(key).encode())
 
     def _signature(self, key: bytes) -> str:

@@ -35,7 +35,7 @@ def cut_network(network: nn.Module, model: ModuleConfig, training: bool) -> list
     starts = [chain.image, *ends[:-1]]
     blocks = [chain.between(start, end) for start, end in zip(starts, ends, strict=True)]
     _check_sharing(network, blocks)
-    return [_graph(nodes, start, end) for nodes, start, end in zip(blocks, starts, ends, strict=True)]
+    return [graph_of(nodes, start, end) for nodes, start, end in zip(blocks, starts, ends, strict=True)]
 
 
 def points(model: ModuleConfig) -> list[tuple[str, str]]:
@@ -163,7 +163,8 @@ def _state(network: nn.Module, nodes: Sequence[fx.Node]) -> Iterator[tuple[str, 
                 yield target, value
 
 
-def _graph(nodes: Sequence[fx.Node], start: fx.Node, end: fx.Node) -> fx.Graph:
+def graph_of(nodes: Sequence[fx.Node], start: fx.Node, end: fx.Node) -> fx.Graph:
+    """A graph of its own of `nodes`, with the value of `start` for input and that of `end` for output."""
     graph = fx.Graph()
     copies = {start: graph.placeholder("x")}
     for node in nodes:

@@ -15,8 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.backbones import initialise_convolutions
+from pipeline.backbones.chunked_expansion import expand_in_chunks
 from pipeline.config import heads as settings
 from pipeline.randomness import seeded_initialisation
 
@@ -30,6 +32,10 @@ class Head(nn.Module, ABC):
     projector: nn.Module
     embedding_width: int
     """D."""
+    chunk: int | None = None
+    """Images per slice in which features are computed while training; None for all at once."""
+    keeps_maps: bool = False
+    """Whether the backward pass of `features` needs more than its input, if that is not computed again."""
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
@@ -66,10 +72,16 @@ class ExpansionHead(Head):
                 nn.Flatten(),
             )
             initialise_convolutions(self.expansion)
+        self.chunk, self.keeps_maps = config.chunk, config.chunk is None
         self._add_projector(config, config.width, seed, stage)
 
     def features(self, x: Tensor) -> Tensor:
         """The feature that the released evaluation classifies: `[B, C, H, W]` or `[B, N, C]` to `[B, width]`."""
+        if self.chunk is not None and self.training:
+            convolution, norm = self.expansion[0], self.expansion[1]
+            assert isinstance(convolution, nn.Conv2d)
+            assert isinstance(norm, _BatchNorm)
+            return expand_in_chunks(as_map(x), convolution, norm, self.chunk)
         features: Tensor = self.expansion(as_map(x))
         return features
 

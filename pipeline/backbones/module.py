@@ -7,18 +7,25 @@ weights those of the whole network, whatever the order in which its constructor 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
+from types import MethodType
 
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
+from pipeline.backbones.block import Block, UnitCall
 from pipeline.backbones.cutting import cut_network, points
+from pipeline.backbones.dividing import divide
 from pipeline.backbones.network import import_network
 from pipeline.config.model import ModuleConfig
 from pipeline.errors import ConfigError, first_line
 from pipeline.randomness import seeded_initialisation
 
+Program = Callable[[nn.Module, Tensor], Tensor]
+"""What a graph computes; its first argument is the module that holds the state."""
 PROBE_BATCH = 2
 OTHER_SIZES = (32, 64, 96, 128, 160, 192, 224, 256, 299, 384)
 """Sides in pixels that are tried where a network refuses the images of the run, to suggest one."""
@@ -37,7 +44,7 @@ class BlockProperties:
     overwrites_input: bool
 
 
-class TracedBlock(nn.Module):
+class TracedBlock(Block):
     """A part of a network with one input and one output tensor, holding only the modules and parameters of that part.
 
     It has the names of the network in its state dict, and computes the same values, in training and in evaluation.
@@ -50,6 +57,7 @@ class TracedBlock(nn.Module):
     def __init__(self, network: nn.Module, training: fx.Graph, evaluation: fx.Graph) -> None:
         super().__init__()
         self._copies_input = False
+        self._training_graph, self._joined = training, frozenset[int]()
         nodes = [*training.nodes, *evaluation.nodes]
         targets = {str(node.target) for node in nodes if node.op in ("call_module", "get_attr")}
         saved = network.state_dict().keys()
@@ -61,13 +69,41 @@ class TracedBlock(nn.Module):
         """Copy the input before an in-place operation at the beginning of the part overwrites it."""
         self._copies_input = True
 
+    def join(self, units: Collection[int]) -> None:
+        """Make each of these units, counted from 0, one with the unit before it."""
+        self._joined = frozenset(units)
+
     def forward(self, x: Tensor) -> Tensor:
         """Images `[B, 3, S, S]`, or the output of the block before, to a map `[B, C, H, W]` or tokens `[B, N, D]`."""
         return self._programs[self.training](self, x.clone() if self._copies_input else x)
 
+    def unit_calls(self) -> list[UnitCall]:
+        """See `Block.unit_calls`: the parts that `pipeline.backbones.dividing` makes."""
+        return [
+            UnitCall(MethodType(program, self), [self.get_submodule(name) for name in modules])
+            for program, modules in self._units
+        ]
 
-def build_traced_block(model: ModuleConfig, index: int, image_size: int, seed: int) -> TracedBlock:
+    @cached_property
+    def _units(self) -> list[tuple[Program, list[str]]]:
+        """The program of each unit, and the names of the modules that it calls."""
+        graphs = divide(self._training_graph, self, self._joined)
+        called = [[str(node.target) for node in graph.nodes if node.op == "call_module"] for graph in graphs]
+        programs = [_function(self, graph) for graph in graphs]
+        if self._copies_input:  # inside the unit, whose own input must be there a second time
+            programs[0] = _on_a_copy(programs[0])
+        return list(zip(programs, called, strict=True))
+
+
+def build_traced_block(
+    model: ModuleConfig, index: int, image_size: int, seed: int, in_units: bool = False
+) -> TracedBlock:
     """Block `index`, counted from 1, of the network with the weights of `seed`.
+
+    Args:
+        model, image_size: of the run.
+        index, seed: of the block and its weights.
+        in_units: whether units of it will be computed again.
 
     Raises:
         ConfigError: the network cannot be imported, built, traced or cut at these points, or refuses the images.
@@ -76,7 +112,29 @@ def build_traced_block(model: ModuleConfig, index: int, image_size: int, seed: i
     block = _build_all(model, seed)[index - 1]
     if facts.overwrites_input:
         block.copy_input()
+    if in_units:
+        shape = measure(model, image_size)[index - 2].output if index > 1 else (3, image_size, image_size)
+        block.join(_overwriting_units(deepcopy(block), shape))
     return block
+
+
+def _overwriting_units(block: TracedBlock, shape: tuple[int, ...]) -> set[int]:
+    """The units, counted from 0, that begin with an operation in place: their input would not be there a second time.
+
+    Args:
+        block: is spoilt.
+        shape: of its input, without the batch.
+    """
+    x = torch.zeros(PROBE_BATCH, *shape)
+    overwriting = set()
+    with seeded_initialisation("probe"), torch.no_grad():
+        for number, call in enumerate(block.unit_calls()):
+            version = x._version
+            output = call.function(x)
+            if number and x._version != version:
+                overwriting.add(number)
+            x = output
+    return overwriting
 
 
 def measure(model: ModuleConfig, image_size: int) -> tuple[BlockProperties, ...]:
@@ -184,7 +242,11 @@ def _attach(block: nn.Module, network: nn.Module, target: str, saved: Collection
         owner.register_buffer(name, value, persistent=target in saved)
 
 
-def _function(network: nn.Module, graph: fx.Graph) -> Callable[[nn.Module, Tensor], Tensor]:
-    """The Python function that torch.fx writes for `graph`; its first argument is the module that holds the state."""
-    function: Callable[[nn.Module, Tensor], Tensor] = type(fx.GraphModule(network, graph)).forward
+def _function(network: nn.Module, graph: fx.Graph) -> Program:
+    """The Python function that torch.fx writes for `graph`."""
+    function: Program = type(fx.GraphModule(network, graph)).forward
     return function
+
+
+def _on_a_copy(program: Program) -> Program:
+    return lambda block, x: program(block, x.clone())

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
 
+from pipeline.backbones.block import Block, UnitCall
 from pipeline.config.model import ResNetConfig
 from pipeline.config.network_sizes import expansion_of, groups_of, unit_channels
 from pipeline.randomness import seeded_initialisation
 
 
-class ResNetBlock(nn.Module):
+class ResNetBlock(Block):
     """Consecutive units of a ResNet; `[B, C, H, W]` in, `[B, C', H', W']` out.
 
     Its state dict has the names of torchvision's ResNet (`conv1.weight`, `layer2.0.bn1.bias`, ...), so the
@@ -55,9 +56,19 @@ class ResNetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, H, W]` to `[B, C', H', W']`."""
-        for unit in self.units:
-            x = self.maxpool(self.relu(self.bn1(self.conv1(x)))) if unit == "stem" else self.get_submodule(unit)(x)
+        for call in self.unit_calls():
+            x = call.function(x)
         return x
+
+    def unit_calls(self) -> list[UnitCall]:
+        """See `Block.unit_calls`: the stem, and each residual unit."""
+        units = [self.get_submodule(name) for name in self.units if name != "stem"]
+        stem = [UnitCall(self._stem, [self.bn1])] if "stem" in self.units else []
+        return [*stem, *(UnitCall(unit, [unit]) for unit in units)]
+
+    def _stem(self, images: Tensor) -> Tensor:
+        output: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        return output
 
 
 def initialise_convolutions(module: nn.Module) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import EncoderBlock
 
+from pipeline.backbones.block import Block, UnitCall
 from pipeline.config.model import ViTConfig
 from pipeline.config.network_sizes import ViTSizes, vit_sizes
 from pipeline.randomness import seeded_initialisation
@@ -22,7 +23,7 @@ EPSILON = 1e-6
 """Of the layer norms, as in torchvision."""
 
 
-class ViTBlock(nn.Module):
+class ViTBlock(Block):
     """Consecutive units of a Vision Transformer: images `[B, 3, S, S]` or tokens `[B, N, D]` in, tokens out.
 
     N is the number of patches plus one, for the class token, which comes first. The state dict has the names
@@ -64,9 +65,17 @@ class ViTBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images `[B, 3, S, S]` in the first block, tokens `[B, N, D]` in the others, to tokens `[B, N, D]`."""
-        for unit in self.units:
-            x = self._embed(x) if unit == "conv_proj" else self.get_submodule(unit)(x)
-        return self.encoder.get_submodule("ln")(x) if "ln" in self.encoder._modules else x
+        for call in self.unit_calls():
+            x = call.function(x)
+        return x
+
+    def unit_calls(self) -> list[UnitCall]:
+        """See `Block.unit_calls`: the embedding of the patches, each encoder layer, and the last norm."""
+        names = [name for name in self.units if name != "conv_proj"]
+        layers = [self.get_submodule(name) for name in names]
+        layers += [self.encoder.get_submodule("ln")] if "ln" in self.encoder._modules else []
+        embedding = [UnitCall(self._embed, [])] if "conv_proj" in self.units else []
+        return [*embedding, *(UnitCall(layer, []) for layer in layers)]
 
     def _embed(self, images: Tensor) -> Tensor:
         patches = self.conv_proj(images).flatten(2).transpose(1, 2)

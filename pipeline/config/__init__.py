@@ -13,6 +13,8 @@ Defaults are those of the released code of "Blockwise Self-Supervised Learning a
 - `faults.py`: `faults`: fault injection, to test recovery before it is needed
 - `heads.py`: `head`: computes the embedding that the loss reads from a block's output; discarded after training
 - `kinds.py`: sections with several kinds, such as `objective`: the key `kind` decides which other keys exist
+- `memory.py`: `memory`: what a stage keeps of its forward pass for its backward pass, and what it computes again
+  instead
 - `model.py`: `model`: the backbone, and where it is cut into blocks
 - `network_sizes.py`: the sizes of the named networks: channels, patches, heads, and checks of them; without torch
 - `noise.py`: `noise`: noise on a block's activations while training
@@ -30,6 +32,7 @@ from pipeline.config.base import Section
 from pipeline.config.data import AugmentConfig, DataConfig, JitterConfig
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.heads import HeadConfig
+from pipeline.config.memory import MemoryConfig
 from pipeline.config.model import ModelConfig
 from pipeline.config.noise import NoiseConfig, NoiseKind
 from pipeline.config.objectives import ObjectiveConfig
@@ -47,6 +50,7 @@ __all__ = [
     "HeadConfig",
     "JitterConfig",
     "LinkConfig",
+    "MemoryConfig",
     "MetricsConfig",
     "ModelConfig",
     "NoiseConfig",

@@ -35,6 +35,10 @@ class ExpansionConfig(ProjectedConfig):
     """Output channels of the expansion convolution."""
     filter: Literal[1, 3] = 1
     """Side of the expansion convolution, in pixels."""
+    chunk: PositiveInt | None = None
+    """Images per slice, on each replica, in which the expansion is computed, so that its map of `width` channels never
+    exists for the whole batch; batch norm still uses the statistics of all images. Everything at once if not given,
+    which rounds differently."""
 
 
 class GlobalPoolingConfig(ProjectedConfig):

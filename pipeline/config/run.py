@@ -13,6 +13,7 @@ from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.faults import FaultConfig
 from pipeline.config.heads import ExpansionConfig, HeadConfig
 from pipeline.config.kinds import merge
+from pipeline.config.memory import MemoryConfig
 from pipeline.config.model import ModelConfig, ResNetConfig
 from pipeline.config.noise import NoiseConfig
 from pipeline.config.objectives import BarlowTwinsConfig, BYOLConfig, ObjectiveConfig, SimCLRConfig
@@ -68,6 +69,8 @@ class StageOverrides(Section):
     """Keys of `optimizer` that differ for this stage; the others are the run's."""
     precision: dict[str, Any] = Field(default={})
     """Keys of `precision` that differ for this stage; the others are the run's."""
+    memory: dict[str, Any] = Field(default={})
+    """Keys of `memory` that differ for this stage; the others are the run's."""
 
 
 class SnapshotsConfig(Section):
@@ -137,6 +140,7 @@ class Config(Section):
     noise: NoiseConfig = NoiseConfig()
     optimizer: OptimizerConfig = LarsConfig()
     precision: PrecisionConfig = PrecisionConfig()
+    memory: MemoryConfig = MemoryConfig()
     determinism: DeterminismConfig = DeterminismConfig()
     stages: dict[int, StageOverrides] = Field(default={})
     """Overrides by the number of the stage, counted from 1, as in `stages.2.objective.kind`."""
@@ -206,6 +210,7 @@ class Config(Section):
             noise=merge(NoiseConfig, self.noise, overrides.noise, "noise"),
             optimizer=merge(OptimizerConfig, self.optimizer, overrides.optimizer, "optimizer"),
             precision=merge(PrecisionConfig, self.precision, overrides.precision, "precision"),
+            memory=merge(MemoryConfig, self.memory, overrides.memory, "memory"),
         )
 
 
@@ -222,3 +227,4 @@ class StageConfig(Section):
     noise: NoiseConfig
     optimizer: OptimizerConfig
     precision: PrecisionConfig
+    memory: MemoryConfig

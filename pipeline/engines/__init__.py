@@ -1,14 +1,12 @@
-"""Who differentiates the loss of a stage and moves its parameters, by the configuration's `engine.kind`.
+"""Engines: compute the gradients of a stage's loss and update its parameters; `engine.kind` chooses which.
 
-- `base.py`: what a stage needs of whoever differentiates its loss and moves its parameters
+- `base.py`: the interface of an engine: backward pass, gradients, optimizer step, state
 - `deepspeed_engine.py`: DeepSpeed as the engine of a stage: ZeRO 1 and 2, Adam in host memory, bf16 parameters with
   fp32 masters
-- `deepspeed_state.py`: where DeepSpeed keeps what an optimizer knows of each parameter: whole, or in pieces spread
-  over the replicas
-- `full_norms.py`: batch norms in a network whose weights are bf16: they cannot mix these with running statistics in
-  fp32
-- `torch_engine.py`: PyTorch's optimizers as the engine of a stage: alone, or averaging gradients while others are
-  computed
+- `deepspeed_state.py`: where DeepSpeed keeps the state of its optimizer: whole, or in partitions spread over the
+  replicas
+- `full_norms.py`: batch norms in a network whose weights are bf16: they see them in fp32, as their statistics are
+- `torch_engine.py`: PyTorch's optimizers as the engine of a stage, with gradients averaged over its replicas
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ def build_engine(config: StageConfig, module: nn.Module, team: ReplicaGroup, dev
     Args:
         config: of the stage.
         module: what is trained, on its device; the names of its parameters are those of the engine's state.
-        team: the replicas of the stage. DeepSpeed wants torch.distributed's default group, also of one replica.
+        team: the replicas of the stage. DeepSpeed needs torch.distributed's default group, also for one replica.
         device: of the stage.
 
     Raises:

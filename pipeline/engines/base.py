@@ -1,4 +1,4 @@
-"""What a stage needs of whoever differentiates its loss and moves its parameters."""
+"""The interface of an engine: backward pass, gradients, optimizer step, state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 OPTIMIZER = "optimizer."
-"""Begins the names of tensors that are the optimizer's state."""
+"""Prefix of the names of tensors that are the optimizer's state."""
 
 
 class Engine(ABC):
@@ -25,15 +25,28 @@ class Engine(ABC):
 
     @abstractmethod
     def zero_grad(self) -> None:
-        """Forget the gradients of the last step."""
+        """Drop the gradients of the last step."""
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
-        """Differentiate `loss`; averaging over the replicas begins while the gradients are still being computed."""
+        """Compute the gradients of `loss`; averaging over the replicas begins while others are still being computed."""
+
+    def backward_again(self, output: Tensor, gradient: Tensor, last: bool) -> None:
+        """Go on with the `backward` of a loss into a part of the network that was computed again.
+
+        Args:
+            output: of that part, with its graph.
+            gradient: of the loss with respect to `output`.
+            last: whether no other part follows, so that gradients may leave for the other replicas.
+
+        Raises:
+            NotImplementedError: this engine averages gradients as soon as a backward pass ends.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has one backward pass for each step")
 
     @abstractmethod
     def await_gradients(self) -> None:
-        """Until every gradient is the average over the replicas."""
+        """Wait until every gradient is the average over the replicas."""
 
     @abstractmethod
     def clip(self, max_norm: float) -> None:
@@ -41,26 +54,26 @@ class Engine(ABC):
 
     @abstractmethod
     def gradient_norm(self) -> float | None:
-        """Of all gradients together, as they are before `clip`; None where only `step` finds out."""
+        """The norm of all gradients together, before `clip`; None where only `step` computes it."""
 
     def stepped_gradient_norm(self) -> float | None:
-        """The same, as the last `step` found it; None for an engine that does not say."""
+        """The same, as the last `step` computed it; None for an engine that does not report it."""
         return None
 
     @abstractmethod
     def parameters(self) -> list[Tensor] | None:
-        """What `step` changes, always in the same order; None where this replica does not have all of it."""
+        """The tensors that `step` changes, always in the same order; None where this replica has only a part."""
 
     @abstractmethod
     def step(self) -> bool:
-        """Move the parameters; whether they moved."""
+        """Update the parameters; returns whether they changed."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """The state as one replica would have it, `optimizer.KEY.PARAMETER`: on every replica, or on the first only.
+        """The state that one replica would have, by `optimizer.KEY.PARAMETER`: on every replica, or on the first only.
 
         Every replica of the stage must call it at the same step. An engine that keeps finer copies of the parameters
-        gives those too, under the parameters' own names.
+        gives those too, under the names of the parameters.
         """
 
     @abstractmethod

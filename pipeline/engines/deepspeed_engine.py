@@ -1,7 +1,7 @@
 """DeepSpeed as the engine of a stage: ZeRO 1 and 2, Adam in host memory, bf16 parameters with fp32 masters.
 
-DeepSpeed expects to call the network itself. A stage runs its block early and its loss later, so what DeepSpeed gets
-to call passes the loss through: its hooks and its backward see the graph that they need, and nothing else.
+DeepSpeed expects to call the network itself. A stage runs its block early and its loss later, so DeepSpeed is given a
+module that passes the loss through: its hooks and its backward pass see the graph that they need, and nothing else.
 
 It is imported when an engine is built, not before: that takes seconds, and the device must be known.
 """
@@ -41,12 +41,12 @@ class DeepSpeedEngine(Engine):
     Args:
         config: of the stage; `engine` is of the kind deepspeed.
         module: holds all that is trained. Its parameters keep their identity, not their storage.
-        optimizer: of the module's parameters; it is taken over, and steps on what ZeRO makes of them.
+        optimizer: of the module's parameters; it is taken over, and steps on the partitions that ZeRO makes of them.
         team: the replicas; torch.distributed's default group must be theirs, and exist for a single replica too.
         device: that the module is on.
 
     Raises:
-        ConfigError: what was asked for cannot work on this machine, or with this objective.
+        ConfigError: the configuration cannot work on this machine, or with this objective.
         UserError: DeepSpeed is not installed, or is at work on another kind of device in this process.
     """
 
@@ -66,8 +66,8 @@ class DeepSpeedEngine(Engine):
         if engine.offload_optimizer:
             optimizer = _cpu_adam(optimizer, config.index)
         weights = {name: p.detach().clone() for p, name in names.items()} if half else {}
-        told = deepspeed_config(config, sum(p.numel() for p in names), device)
-        self._engine, wrapper = _initialised(deepspeed, module, optimizer, told, device)
+        given = deepspeed_config(config, sum(p.numel() for p in names), device)
+        self._engine, wrapper = _initialised(deepspeed, module, optimizer, given, device)
         self.optimizer = optimizer
         self._trained: list[Tensor] = list(names)
         self._whole_gradients, self._masters = not (engine.zero_stage or half), half
@@ -84,14 +84,14 @@ class DeepSpeedEngine(Engine):
             self._start_from(weights, team)
 
     def _start_from(self, weights: dict[str, Tensor], team: ReplicaGroup) -> None:
-        """DeepSpeed makes its masters of what bf16 has left of the weights; these are those of the first replica."""
+        """Set the fp32 masters to the weights of the first replica; DeepSpeed makes them of weights rounded to bf16."""
         if team.size > 1:
             for value in weights.values():
                 team.broadcast(value, 0)
         self.load(weights)
 
     def zero_grad(self) -> None:
-        """Forget the gradients of the last step, also where it was never made."""
+        """Drop the gradients of the last step, also where it was never made."""
         if self._unfinished and self._offloaded is not None:
             # Else the next gradients are added to these, and whether these overflowed counts for the next step.
             self._offloaded.micro_step_id = -1
@@ -100,7 +100,7 @@ class DeepSpeedEngine(Engine):
         self._engine.zero_grad()
 
     def backward(self, loss: Tensor) -> None:
-        """Differentiate `loss`, a scalar, and average the gradients; ZeRO 2 averages while it differentiates.
+        """Compute the gradients of `loss`, a scalar, and average them; ZeRO 2 averages during the backward pass.
 
         Raises:
             ReplicaLost: another replica does not answer.
@@ -116,7 +116,7 @@ class DeepSpeedEngine(Engine):
         """Nothing: the gradients are spread over the replicas, so DeepSpeed clips them itself, in `step`.
 
         Raises:
-            ValueError: `max_norm` is not the `optimizer.clip_norm` that DeepSpeed was told.
+            ValueError: `max_norm` is not the `optimizer.clip_norm` that DeepSpeed was configured with.
         """
         if max_norm != self._clip_norm:
             raise ValueError(f"DeepSpeed clips to {self._clip_norm}, and was asked for {max_norm}")
@@ -126,16 +126,16 @@ class DeepSpeedEngine(Engine):
         return norm_of_gradients(self._trained) if self._whole_gradients else None
 
     def stepped_gradient_norm(self) -> float | None:
-        """As DeepSpeed has found it over all replicas, before it clipped."""
-        found = self._engine.get_global_grad_norm()
-        return None if found is None else float(found)
+        """As DeepSpeed computed it over all replicas, before it clipped."""
+        norm = self._engine.get_global_grad_norm()
+        return None if norm is None else float(norm)
 
     def parameters(self) -> list[Tensor] | None:
         """The parameters; None with bf16, whose masters change by less than their parameters can show."""
         return None if self._masters else self._trained
 
     def step(self) -> bool:
-        """Clip and move the parameters; False where ZeRO or bf16 met a gradient that is not finite, and did not.
+        """Clip, then update the parameters; False where ZeRO or bf16 met a gradient that is not finite, and skipped it.
 
         Raises:
             ReplicaLost: another replica does not answer.
@@ -168,7 +168,7 @@ class DeepSpeedEngine(Engine):
 
 
 def deepspeed_config(config: StageConfig, size: int, device: torch.device) -> dict[str, Any]:
-    """What DeepSpeed is told; all else is its default.
+    """The configuration for DeepSpeed; all else is its default.
 
     Args:
         config: of the stage.
@@ -216,9 +216,9 @@ def _load(device: torch.device) -> Any:
         raise UserError(
             f"engine.kind=deepspeed needs DeepSpeed ({first_line(error)}). pip install deepspeed"
         ) from error
-    found = deepspeed.accelerator.get_accelerator().device_name()
-    if found != device.type:
-        problem = f"engine.kind=deepspeed is set up for '{found}' here, and the stage is on {device}"
+    kind = deepspeed.accelerator.get_accelerator().device_name()
+    if kind != device.type:
+        problem = f"engine.kind=deepspeed is set up for '{kind}' here, and the stage is on {device}"
         raise UserError(f"{problem}. Give DS_ACCELERATOR={device.type} in the environment, or the stage another device")
     if device.type == "cpu":
         # Else it would compile an operation that only its inference uses: most of a minute, and a compiler needed.
@@ -227,15 +227,15 @@ def _load(device: torch.device) -> Any:
 
 
 def _initialised(
-    deepspeed: Any, module: nn.Module, optimizer: Optimizer, told: dict[str, Any], device: torch.device
+    deepspeed: Any, module: nn.Module, optimizer: Optimizer, config: dict[str, Any], device: torch.device
 ) -> tuple[Any, Any]:
-    """DeepSpeed's engine, and what it has made of the optimizer, which has no state yet."""
+    """DeepSpeed's engine, and its wrapper of the optimizer, which has no state yet."""
     for p in module.parameters():
         # As it sends and flattens them: `contiguous` would leave a 1x1 kernel its strides of channels_last.
         p.data = p.data.flatten().view(p.shape)
     with _local_rank(device):
         engine, wrapper, _, _ = deepspeed.initialize(
-            model=_PassThrough(module), optimizer=optimizer, config=told, dist_init_required=False
+            model=_PassThrough(module), optimizer=optimizer, config=config, dist_init_required=False
         )
     optimizer.state.clear()  # with bf16 and without ZeRO it has made a step already, of gradients that are zero
     return engine, wrapper

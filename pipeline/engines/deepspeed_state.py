@@ -1,4 +1,4 @@
-"""Where DeepSpeed keeps what an optimizer knows of each parameter: whole, or in pieces spread over the replicas.
+"""Where DeepSpeed keeps the state of its optimizer: whole, or in partitions spread over the replicas.
 
 Its own checkpoints are pickles. Here the state goes out and in by parameter, under the names that the torch engine
 uses, so a snapshot fits any number of replicas, and either engine.
@@ -22,10 +22,11 @@ class OptimizerState(ABC):
     """The state of one optimizer, by the parameters of the module.
 
     Args:
-        optimizer: its groups hold what it steps on: the parameters, masters of them, or flat pieces of those.
+        optimizer: its groups hold the tensors that it steps on: the parameters, their fp32 masters, or flat
+            partitions of these.
         groups: the module's parameters, those of each group.
         names: of these parameters.
-        masters: whether what it steps on is finer than the parameters.
+        masters: whether these tensors are finer than the parameters.
     """
 
     def __init__(
@@ -51,16 +52,16 @@ class OptimizerState(ABC):
 
     def _by_key(self, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         """The optimizer's tensors by key, then by parameter."""
-        found: dict[str, dict[str, Tensor]] = {}
-        known = set(self.names.values())
+        by_key: dict[str, dict[str, Tensor]] = {}
+        names = set(self.names.values())
         for name, value in tensors.items():
             if not name.startswith(OPTIMIZER):
                 continue
             key, _, owner = name.removeprefix(OPTIMIZER).partition(".")
-            if owner not in known:
+            if owner not in names:
                 raise RuntimeError(f"there is no parameter '{owner}' that '{name}' could belong to")
-            found.setdefault(key, {})[owner] = value
-        return found
+            by_key.setdefault(key, {})[owner] = value
+        return by_key
 
 
 class WholeState(OptimizerState):
@@ -68,13 +69,13 @@ class WholeState(OptimizerState):
 
     def tensors(self) -> dict[str, Tensor]:
         """As the base class says; not copied."""
-        found: dict[str, Tensor] = {}
+        state: dict[str, Tensor] = {}
         for name, _, master in self._owners():
             if self.masters:
-                found[name] = master.detach()
+                state[name] = master.detach()
             for key, value in self.optimizer.state.get(master, {}).items():
-                found[f"{OPTIMIZER}{key}.{name}"] = torch.as_tensor(value)
-        return found
+                state[f"{OPTIMIZER}{key}.{name}"] = torch.as_tensor(value)
+        return state
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """As the base class says."""
@@ -119,7 +120,7 @@ class PartitionedState(OptimizerState):
 
     def tensors(self) -> dict[str, Tensor]:
         """As the base class says; brought together, so every replica must call it."""
-        found: dict[str, Tensor] = {}
+        state: dict[str, Tensor] = {}
         for parameters, piece in self._pieces():
             # DeepSpeed has done so after the step of the first group, when the others had no state yet.
             self.utils.lazy_init_hp_params_optimizer_state(parameters, piece, self.optimizer.state)
@@ -129,10 +130,10 @@ class PartitionedState(OptimizerState):
                         whole = self.utils.safe_get_full_optimizer_state(parameter, key)
                     else:
                         whole = torch.as_tensor(value, dtype=torch.float32).clone()
-                    found[f"{OPTIMIZER}{key}.{self.names[parameter]}"] = whole
+                    state[f"{OPTIMIZER}{key}.{self.names[parameter]}"] = whole
             if self.masters:
-                found |= {self.names[p]: self.utils.safe_get_full_fp32_param(p) for p in parameters}
-        return found
+                state |= {self.names[p]: self.utils.safe_get_full_fp32_param(p) for p in parameters}
+        return state
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """As the base class says; each replica takes its piece, and asks nobody."""
@@ -151,9 +152,9 @@ class PartitionedState(OptimizerState):
         owned = {name: p for p in parameters for name in [self.names[p]]}
         state = self.optimizer.state[piece]
         for key, values in saved.items():
-            mine = [value for name, value in values.items() if name in owned]
-            if mine:
-                state[key] = torch.zeros_like(piece) if mine[0].dim() else self._count(key, mine)
+            of_group = [value for name, value in values.items() if name in owned]
+            if of_group:
+                state[key] = torch.zeros_like(piece) if of_group[0].dim() else self._count(key, of_group)
         self.utils.lazy_init_hp_params_optimizer_state(parameters, piece, self.optimizer.state)
         for key, values in saved.items():
             for name, value in values.items():

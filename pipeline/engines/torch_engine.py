@@ -1,8 +1,9 @@
-"""PyTorch's optimizers as the engine of a stage: alone, or averaging gradients while others are computed."""
+"""PyTorch's optimizers as the engine of a stage, with gradients averaged over its replicas."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,13 @@ from pipeline.replicas import BUCKET_BYTES, GradientSum, ReplicaGroup, held_by, 
 
 
 class TorchEngine(Engine):
-    """With one replica, nothing but the optimizer.
+    """With one replica, only the optimizer; with more, gradients are averaged beside the backward pass.
 
     Args:
         module: its parameters' names are those of the state.
         optimizer: of the parameters of `module`; it has not made a step.
         team: the replicas.
-        shard: spread the optimizer's state over the replicas; the parameters move by the same bits.
+        shard: spread the optimizer's state over the replicas; the updates are bit-identical.
         bucket_bytes: gradients that are summed together.
     """
 
@@ -39,17 +40,22 @@ class TorchEngine(Engine):
         self._sum = GradientSum(module.parameters(), team, bucket_bytes) if team.size > 1 else None
 
     def zero_grad(self) -> None:
-        """Forget the gradients of the last step."""
+        """Drop the gradients of the last step."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def backward(self, loss: Tensor) -> None:
-        """Differentiate `loss`; buckets of gradients leave for the other replicas as soon as they are full."""
+        """Compute the gradients of `loss`; each bucket is sent to the other replicas as soon as it is full."""
         # The sum of the gradients of loss / R is the average of those of the loss, and on the way they are as large as
         # in one process: fp16 overflows where it would there.
         torch.autograd.backward(loss / self._team.size if self._team.size > 1 else loss)
 
+    def backward_again(self, output: Tensor, gradient: Tensor, last: bool) -> None:
+        """See `Engine.backward_again`."""
+        with nullcontext() if self._sum is None or last else self._sum.held():
+            torch.autograd.backward(output, gradient)
+
     def await_gradients(self) -> None:
-        """Until every gradient is the average; raises `ReplicaLost` if another replica does not answer."""
+        """Wait until every gradient is the average; raises `ReplicaLost` if another replica does not answer."""
         if self._sum is not None:
             self._sum.finish()
 
@@ -58,29 +64,29 @@ class TorchEngine(Engine):
         clip_grad_norm_(self.parameters(), max_norm)
 
     def gradient_norm(self) -> float:
-        """Of all gradients together; every replica has all of them."""
+        """The norm of all gradients together; every replica has all of them."""
         return norm_of_gradients(self.parameters())
 
     def parameters(self) -> list[Tensor]:
-        """Those of the optimizer; where its state is spread, each replica still has all parameters."""
+        """The parameters of the optimizer; where its state is sharded, each replica still has all parameters."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def step(self) -> bool:
-        """Move the parameters; always true."""
+        """Update the parameters; always true."""
         self.optimizer.step()
         return True
 
     def tensors(self) -> dict[str, Tensor]:
-        """The optimizer's state as `optimizer.KEY.PARAMETER`, not copied; where it is spread, on the first alone."""
+        """The optimizer's state as `optimizer.KEY.PARAMETER`, not copied; if sharded, on the first replica only."""
         state = held_by(self.optimizer).state
-        own = {
+        tensors = {
             f"{OPTIMIZER}{key}.{name}": torch.as_tensor(value)
             for name, parameter in self._parameters.items()
             for key, value in state.get(parameter, {}).items()
         }
         if not self._sharded:
-            return own
-        return on_first(own, self._team, next(iter(self._parameters.values())).device)
+            return tensors
+        return on_first(tensors, self._team, next(iter(self._parameters.values())).device)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of `tensors`; of the whole state, a replica takes what it holds.

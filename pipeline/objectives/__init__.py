@@ -1,9 +1,11 @@
-"""The local losses, one file each; a new one is registered in `OBJECTIVES`.
+"""The local losses, one file each.
+
+A new one is registered in `OBJECTIVES` of this file, and its keys in `config/objectives.py`.
 
 - `barlow_twins.py`: Barlow Twins (Zbontar et al. 2021, equation 1): make the views agree, dimension by dimension
 - `base.py`: the base class of all objectives and its input, the embeddings
 - `byol.py`: BYOL (Grill et al. 2020, equation 2): predict the target network's embedding of the other view
-- `custom_losses.py`: calls every custom loss once before a run, so that its mistakes cost seconds and not a start
+- `custom_losses.py`: calls every custom loss once before a run, so that its mistakes show within seconds
 - `loss_result.py`: checks and normalises the return value of a custom loss
 - `simclr.py`: SimCLR (Chen et al. 2020, equation 1, NT-Xent): classify an image's other view among negatives
 - `supervised.py`: supervised training of a block: cross-entropy of the head's outputs with the labels

@@ -7,26 +7,29 @@ has a part of the gradient, and for what comes after it, where each has all of i
 
 - `batch_norm.py`: batch norm over the whole batch, of which every replica has its own rows
 - `collectives.py`: differentiable functions of the whole batch, of which every replica has its own rows
-- `gradients.py`: gradients summed over the replicas while the backward still computes others
-- `sharding.py`: the optimizer's state spread over the replicas of a stage, and brought together for a snapshot
-- `team.py`: the replicas of one stage as one of them sees them: which rows are its own, and how it asks the others
+- `gradients.py`: gradients summed over the replicas while the backward pass still computes others
+- `sharding.py`: the optimizer's state sharded over the replicas of a stage, and gathered for a snapshot
+- `team.py`: the replicas of one stage from the side of one of them: which rows it has, and its collectives
 """
 
-from pipeline.replicas.batch_norm import SynchronisedBatchNorm, synchronise_batch_norms
+from pipeline.replicas.batch_norm import SynchronisedBatchNorm, move_running_statistics, synchronise_batch_norms
 from pipeline.replicas.collectives import gather_rows, whole_deviation
 from pipeline.replicas.gradients import BUCKET_BYTES, GradientSum
 from pipeline.replicas.sharding import held_by, on_first, shard_optimizer
-from pipeline.replicas.team import SOLO, ReplicaGroup, ReplicaLost
+from pipeline.replicas.team import SOLO, KeptMoments, Moments, ReplicaGroup, ReplicaLost
 
 __all__ = [
     "BUCKET_BYTES",
     "SOLO",
     "GradientSum",
+    "KeptMoments",
+    "Moments",
     "ReplicaGroup",
     "ReplicaLost",
     "SynchronisedBatchNorm",
     "gather_rows",
     "held_by",
+    "move_running_statistics",
     "on_first",
     "shard_optimizer",
     "synchronise_batch_norms",

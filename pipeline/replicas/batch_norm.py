@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from pipeline.errors import ConfigError
-from pipeline.replicas.collectives import accumulated_in, whole_moments
+from pipeline.replicas.collectives import accumulated_in, own_moments
 from pipeline.replicas.team import ReplicaGroup
 
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -26,7 +26,7 @@ _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 class SynchronisedBatchNorm(_BatchNorm):
     """Takes the place of `original`, with its parameters and buffers under their names.
 
-    Wherever batch norm uses running statistics it asks nobody. Where it uses those of the batch, which without
+    Where batch norm uses running statistics it communicates nothing. Where it uses those of the batch, which without
     running statistics it does in evaluation too, every replica of the team must run it.
 
     Args:
@@ -35,7 +35,7 @@ class SynchronisedBatchNorm(_BatchNorm):
     """
 
     def __init__(self, original: _BatchNorm, team: ReplicaGroup) -> None:
-        # On the meta device, because what is made here is replaced in the next line.
+        # On the meta device, because these tensors are replaced in the next line.
         super().__init__(original.num_features, original.eps, original.momentum, device="meta")
         self._parameters, self._buffers = original._parameters, original._buffers
         self.affine, self.track_running_stats = original.affine, original.track_running_stats
@@ -51,22 +51,30 @@ class SynchronisedBatchNorm(_BatchNorm):
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         normalised, mean, variance = _Normalise.apply(x, self.weight, self.bias, self.eps, self.team)
         if self.training and self.track_running_stats:
-            count = x.numel() // x.shape[1] * self.team.size
-            self._remember(mean, variance * (count / (count - 1)))
+            move_running_statistics(self, mean, variance, x.numel() // x.shape[1] * self.team.size)
         output: Tensor = normalised
         return output
 
-    def _remember(self, mean: Tensor, unbiased: Tensor) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        share = self.momentum
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if share is None:
-                share = 1.0 / float(self.num_batches_tracked)
-        share = 0.0 if share is None else share
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
+
+def move_running_statistics(norm: _BatchNorm, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Average the statistics of one more batch into those of `norm`, as torch's own does.
+
+    Args:
+        norm: has running statistics.
+        mean, variance: of the batch, `[C]`; the variance is the biased one.
+        count: numbers in each channel of the batch.
+    """
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    share = norm.momentum
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if share is None:
+            share = 1.0 / float(norm.num_batches_tracked)
+    share = 0.0 if share is None else share
+    unbiased = variance * (count / (count - 1))
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), share)
+    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), share)
 
 
 class _Normalise(Function):
@@ -77,7 +85,7 @@ class _Normalise(Function):
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, team: ReplicaGroup
     ) -> tuple[Tensor, Tensor, Tensor]:
         dtype = accumulated_in(x)
-        mean, variance = whole_moments(x.to(dtype), [d for d in range(x.ndim) if d != 1], team)
+        mean, variance = team.moments(lambda: own_moments(x.to(dtype), [d for d in range(x.ndim) if d != 1]))
         scale, shift = (None if p is None else p.to(dtype) for p in (weight, bias))
         # With given statistics torch's own kernel does the rest, in any memory layout and from half precision.
         normalised = F.batch_norm(x, mean, variance, scale, shift, False, 0.0, eps)
@@ -96,16 +104,16 @@ class _Normalise(Function):
         shape = [1, -1, *[1] * (x.ndim - 2)]
         g = gradient.to(mean.dtype)
         unit = (x.to(mean.dtype) - mean.view(shape)).mul_(inverse.view(shape))
-        own = torch.stack((g.sum(dimensions), (g * unit).sum(dimensions)))
+        sums = torch.stack((g.sum(dimensions), (g * unit).sum(dimensions)))
         to_input = None
         if ctx.needs_input_grad[0]:
-            average = ctx.team.total(own) / (x.numel() // x.shape[1] * ctx.team.size)
+            average = ctx.team.total(sums) / (x.numel() // x.shape[1] * ctx.team.size)
             slope = inverse if weight is None else inverse * weight
             to_input = (g - average[0].view(shape) - unit.mul_(average[1].view(shape))).mul_(slope.view(shape))
             to_input = to_input.to(x.dtype)
         to_scale = to_shift = None
         if weight is not None:  # of the own rows alone: the engine averages parameters' gradients
-            to_shift, to_scale = own.to(weight.dtype).unbind(0)
+            to_shift, to_scale = sums.to(weight.dtype).unbind(0)
         return to_input, to_scale, to_shift, None, None
 
 

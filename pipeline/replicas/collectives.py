@@ -1,7 +1,7 @@
 """Differentiable functions of the whole batch, of which every replica has its own rows.
 
-What flows back into them is the gradient of the whole loss times the number of replicas (see `pipeline.replicas`),
-and so is what they hand on.
+The gradient that they receive is that of the whole loss times the number of replicas (see `pipeline.replicas`), and so
+is the one that they return.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from pipeline.replicas.team import ReplicaGroup
+from pipeline.replicas.team import Moments, ReplicaGroup
 
 
 def gather_rows(x: Tensor, team: ReplicaGroup) -> Tensor:
@@ -43,16 +43,10 @@ def whole_deviation(x: Tensor, team: ReplicaGroup) -> Tensor:
     return deviation
 
 
-def whole_moments(x: Tensor, dimensions: list[int], team: ReplicaGroup) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of all replicas' `x` over `dimensions`, which have the same sizes on each.
-
-    The variances of the parts and the variance of their means are added (Chan et al. 1983, equation 2.1), which keeps
-    the digits that a difference of squares would lose.
-    """
+def own_moments(x: Tensor, dimensions: list[int]) -> Moments:
+    """Mean and biased variance of this replica's `x` over `dimensions`."""
     variance, mean = torch.var_mean(x, dimensions, correction=0)
-    means, variances = team.all_gather(torch.stack((mean, variance))).unbind(1)
-    mean = means.mean(dim=0)
-    return mean, variances.mean(dim=0) + (means - mean).square().mean(dim=0)
+    return mean, variance
 
 
 def accumulated_in(x: Tensor) -> torch.dtype:
@@ -76,7 +70,7 @@ class _Deviation(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, team: ReplicaGroup) -> Tensor:
         ctx.team = team
-        mean, variance = whole_moments(x.to(accumulated_in(x)), list(range(x.ndim)), team)
+        mean, variance = team.moments(lambda: own_moments(x.to(accumulated_in(x)), list(range(x.ndim))))
         count = x.numel() * team.size
         deviation = (variance * (count / (count - 1))).sqrt()
         ctx.save_for_backward(x, mean, deviation)

@@ -1,12 +1,14 @@
-"""Gradients summed over the replicas while the backward still computes others.
+"""Gradients summed over the replicas while the backward pass still computes others.
 
 A backward comes to the last layer first. Parameters are therefore put into buckets from the last to the first; as
-soon as a bucket has all its gradients, they are summed over the replicas beside the rest of the backward.
+soon as a bucket has all its gradients, they are summed over the replicas beside the rest of the backward. Where a step
+has several backward passes that add to the same gradients, the sums begin in the last of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from pipeline.errors import TrainingError
 from pipeline.replicas.team import PendingSum, ReplicaGroup
 
 BUCKET_BYTES = 25 * 2**20
-"""Large enough that a network is used well, small enough that the first sum starts early."""
+"""Large enough to use the bandwidth of a network, small enough that the first sum starts early."""
 
 
 class GradientSum:
@@ -35,13 +37,22 @@ class GradientSum:
     ) -> None:
         self.buckets = [_Bucket(part, team) for part in _parts(list(parameters), bucket_bytes)]
         self._home = {id(p): bucket for bucket in self.buckets for p in bucket.parameters}
-        self._started = 0
+        self._started, self._held = 0, False
         for bucket in self.buckets:
             for parameter in bucket.parameters:
                 parameter.register_post_accumulate_grad_hook(self._arrived)  # type: ignore[no-untyped-call]
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Around a backward pass after which another one adds to the same gradients: none of them leaves yet."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+
     def finish(self) -> None:
-        """Until every gradient of the last backward is the sum.
+        """Wait until every gradient of the last backward pass is the sum.
 
         Raises:
             ReplicaLost: another replica does not answer.
@@ -52,6 +63,8 @@ class GradientSum:
         self._started = 0
 
     def _arrived(self, parameter: Tensor) -> None:
+        if self._held:
+            return
         self._home[id(parameter)].arrived(parameter)
         # In their order, though a later one may be complete before: sums must be the same ones on all replicas.
         ready = self._started
@@ -66,7 +79,7 @@ class GradientSum:
 
 
 class _Bucket:
-    """Parameters whose gradients travel together, and behind them one number each: whether there is a gradient."""
+    """Parameters whose gradients are summed together, followed by one flag for each: whether it has a gradient."""
 
     def __init__(self, parameters: list[nn.Parameter], team: ReplicaGroup) -> None:
         self.parameters, self.team = parameters, team
@@ -92,14 +105,14 @@ class _Bucket:
 
     @torch.no_grad()
     def start(self) -> None:
-        found = [(part, p.grad) for part, p in zip(self._parts, self.parameters, strict=True) if p.grad is not None]
-        if len(found) == len(self.parameters):
+        pairs = [(part, p.grad) for part, p in zip(self._parts, self.parameters, strict=True) if p.grad is not None]
+        if len(pairs) == len(self.parameters):
             self._present.fill_(1)
         else:
             self._flat.zero_()
             self._present.copy_(torch.tensor([p.grad is not None for p in self.parameters]))
-        if found:
-            torch._foreach_copy_([part for part, _ in found], [gradient for _, gradient in found])
+        if pairs:
+            torch._foreach_copy_([part for part, _ in pairs], [gradient for _, gradient in pairs])
         self._pending = self.team.start_sum(self._flat)
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
-"""The optimizer's state spread over the replicas of a stage, and brought together for a snapshot.
+"""The optimizer's state sharded over the replicas of a stage, and gathered for a snapshot.
 
 Torch's ZeroRedundancyOptimizer gives whole parameters to the replicas, so an optimizer that looks at whole layers, as
-LARS does, computes the same numbers. Its own way to bring the state together pickles it; here named tensors travel.
+LARS does, computes the same numbers. Its own way to gather the state pickles it; here named tensors are sent.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ def held_by(optimizer: Optimizer) -> Optimizer:
     return held
 
 
-def on_first(own: Mapping[str, Tensor], team: ReplicaGroup, device: torch.device) -> dict[str, Tensor]:
-    """What the replicas hold, each under names of its own: everything on the first, nothing on the others.
+def on_first(tensors: Mapping[str, Tensor], team: ReplicaGroup, device: torch.device) -> dict[str, Tensor]:
+    """The tensors of all replicas, which have different names, on the first; nothing on the others.
 
     Every replica must call it.
 
     Args:
-        own: what this replica holds, on any device.
+        tensors: of this replica, on any device.
         team: of two replicas or more.
-        device: that the team's group can send from and receive on. What the first receives it keeps on the CPU.
+        device: that the team's group can send from and receive on. The first replica keeps what it receives on the CPU.
 
     Raises:
         ReplicaLost: another replica does not answer.
     """
-    whole = dict(own) if team.rank == 0 else {}
-    for source, listing in enumerate(_listings(own, team, device)):
+    whole = dict(tensors) if team.rank == 0 else {}
+    for source, listing in enumerate(_listings(tensors, team, device)):
         if source == 0:
             continue
         for name, dtype, shape in listing:
             travelling = torch.empty(shape, dtype=getattr(torch, dtype), device=device)
             if source == team.rank:
-                travelling.copy_(own[name])
+                travelling.copy_(tensors[name])
             team.broadcast(travelling, source)
             if team.rank == 0:
                 whole[name] = travelling.cpu()
@@ -66,10 +66,10 @@ def on_first(own: Mapping[str, Tensor], team: ReplicaGroup, device: torch.device
 
 
 def _listings(
-    own: Mapping[str, Tensor], team: ReplicaGroup, device: torch.device
+    tensors: Mapping[str, Tensor], team: ReplicaGroup, device: torch.device
 ) -> list[list[tuple[str, str, list[int]]]]:
     """Name, dtype and shape of everything that each replica holds."""
-    listing = [(name, str(value.dtype).removeprefix("torch."), list(value.shape)) for name, value in own.items()]
+    listing = [(name, str(value.dtype).removeprefix("torch."), list(value.shape)) for name, value in tensors.items()]
     text = torch.tensor(list(json.dumps(listing).encode()), dtype=torch.uint8, device=device)
     lengths = team.all_gather(torch.tensor(len(text), device=device)).tolist()
     padded = torch.zeros(max(lengths), dtype=torch.uint8, device=device)

@@ -1,16 +1,22 @@
 """One stage of a run: a block, its head, its loss and its optimizer, without any process.
 
-- `codecs.py`: how activations can be written in fewer bytes on their way to the next stage. All of it loses precision
-- `inputs.py`: what enters a stage: the views out of one tensor, in the format in which the stage computes
+- `codecs.py`: the codecs that write activations in fewer bytes for the next stage; each loses precision. A new one is
+  registered in `build_codec`
+- `forward.py`: the forward half of a stage: its views through the block, and each block's output through the head
+- `inputs.py`: the input of a stage: the views out of one tensor, in the format in which the stage computes
 - `noise.py`: noise on activations, seen by a block's own head and by the next block alike
 - `phases.py`: which blocks learn at which step: all of them, or in mode sequential one after the other
-- `report.py`: what a stage has to say about one step, and the lengths of its gradient and update, which not every
-  step measures
+- `report.py`: the report of a stage about one step, with the norms of its gradient and update, which not every step
+  measures
 - `skipped_steps.py`: steps that a block had to skip because its loss, or a gradient, was not finite; too many in a
   row end the run
-- `spans.py`: where a stage says what it is doing, for whoever wants to time it: the pipeline itself reads no clock
+- `spans.py`: named parts of a step, for timing: the pipeline itself reads no clock
 - `stage.py`: one stage: a block, its head, its loss and its optimizer. Pure: no process, no clock, no socket
 - `state.py`: the state of a stage as named tensors and a few numbers: everything that the next step depends on
 - `target_network.py`: the target network of BYOL: a slowly moving copy of a block and its head, whose embeddings are
   predicted
+- `units.py`: a block and its head run unit by unit, where a stage keeps only the input of each unit for its
+  backward pass
+- `view_passes.py`: the backward pass of one view after the other, where a stage keeps the activations of one view at a
+  time
 """

@@ -1,4 +1,4 @@
-"""What enters a stage: the views out of one tensor, in the format in which the stage computes."""
+"""The input of a stage: the views out of one tensor, in the format in which the stage computes."""
 
 from __future__ import annotations
 

@@ -6,10 +6,11 @@ through `std(x)`. The draw is keyed by (seed, step, stage, view), so it is the s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import cos, pi
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.config import NoiseConfig, NoiseKind
 from pipeline.randomness import generator
@@ -52,6 +53,34 @@ def add_noise(
     """
     noise = level * draw
     return x + noise * activation_scale(x, kind, team) if relative else x + noise
+
+
+class StageNoise(nn.Module):
+    """The noise of one stage, drawn from keys.
+
+    Args:
+        config: the stage's section `noise`.
+        seed: of the run.
+        stage: counted from 1.
+        team: the replicas of the stage.
+    """
+
+    def __init__(self, config: NoiseConfig, seed: int, stage: int, team: ReplicaGroup) -> None:
+        super().__init__()
+        self.config, self.stage, self.team = config, stage, team
+        self.draw: Callable[..., Tensor] = lambda x, *key: standard_normal(x, seed, *key)
+        """From a tensor like the whole batch, and step, stage and view, to the draw for all of it."""
+
+    def forward(self, x: Tensor, step: int, view: int, level: float) -> Tensor:
+        """`x`, `[B, C, H, W]` or tokens `[B, N, D]`, with noise of the standard deviation `level` unless that is 0.
+
+        Raises:
+            ReplicaLost: another replica does not answer.
+        """
+        if self.config.kind == "none" or level == 0:
+            return x
+        draw = self.team.rows(self.draw(self.team.whole_like(x), step, self.stage, view))
+        return add_noise(x, draw, self.config.kind, level, self.config.relative, self.team)
 
 
 def noise_level(config: NoiseConfig, step: int, total_steps: int) -> float:

@@ -1,4 +1,4 @@
-"""What a stage has to say about one step, and the lengths of its gradient and update, which not every step measures."""
+"""The report of a stage about one step, with the norms of its gradient and update, which not every step measures."""
 
 from __future__ import annotations
 

@@ -11,14 +11,14 @@ from pipeline.errors import TrainingError
 
 
 class KeptBuffers:
-    """The buffers of a module, mostly of batch norm, and what they were before the step."""
+    """The buffers of a module, mostly of batch norm, and their values before the step."""
 
     def __init__(self, module: nn.Module) -> None:
         self._buffers = [buffer for buffer in module.buffers() if buffer.numel()]
         self._before = [buffer.clone() for buffer in self._buffers]
 
     def keep(self) -> None:
-        """Remember them as they are."""
+        """Copy them as they are now."""
         if self._buffers:  # a transformer has none, and its head may not
             torch._foreach_copy_(self._before, self._buffers)
 
@@ -41,13 +41,13 @@ class SkipCounter:
         self.in_a_row = 0
 
     def count(self, moved: bool, loss: float | None, learning_rate: float) -> None:
-        """One more step; raises `TrainingError` after too many in a row that moved nothing."""
+        """Count one more step; raises `TrainingError` after too many in a row that changed no parameter."""
         self.in_a_row = 0 if moved else self.in_a_row + 1
         if self.in_a_row < self.limit:
             return
-        found = "a gradient overflowed" if loss is not None and isfinite(loss) else f"the loss is {loss}"
+        reason = "a gradient overflowed" if loss is not None and isfinite(loss) else f"the loss is {loss}"
         raise TrainingError(
-            f"{found}, and {self.in_a_row} steps in a row were skipped (train.max_skipped). Lower optimizer.lr "
+            f"{reason}, and {self.in_a_row} steps in a row were skipped (train.max_skipped). Lower optimizer.lr "
             f"(now {learning_rate:g}) or warm up longer (optimizer.warmup_epochs), for this stage alone with "
             f"stages.{self.stage}.optimizer"
         )

@@ -1,4 +1,4 @@
-"""Where a stage says what it is doing, for whoever wants to time it: the pipeline itself reads no clock."""
+"""Named parts of a step, for timing: the pipeline itself reads no clock."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 Spans = Callable[[str], AbstractContextManager[None]]
-"""Called with what begins, such as `backward`; it lasts as long as the context that comes back."""
+"""Called with the name of a part, such as `backward`, which lasts as long as the context that it returns."""
 _NOTHING = nullcontext()
 
 
-def no_spans(what: str) -> AbstractContextManager[None]:
-    """Nobody wants to know."""
+def no_spans(name: str) -> AbstractContextManager[None]:
+    """Times nothing."""
     return _NOTHING

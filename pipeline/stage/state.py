@@ -17,16 +17,16 @@ from pipeline.engines import OPTIMIZER
 from pipeline.stage.stage import Stage
 
 ONLINE = "online."
-"""Begins the names of tensors of a snapshot that belong to what is measured beside the training."""
+"""Prefix of the names of tensors of a snapshot that belong to measurements beside the training."""
 
 
 OPTIMIZER_TENSORS = "optimizer_tensors"
-"""The counter of a snapshot that says how many tensors of the optimizer it has: one that is gone would start anew."""
+"""The counter of a snapshot for the number of tensors of the optimizer: one that is gone would start from zero."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the header of a file says of a tensor, before memory is taken for it.
+    """Shape and type of a tensor, as the header of a file has them before memory is taken for it.
 
     Args:
         shape: of the tensor.
@@ -38,7 +38,7 @@ class Facts:
 
     @classmethod
     def of(cls, tensor: Tensor) -> Facts:
-        """Those of a tensor that is there."""
+        """Those of a tensor in memory."""
         return cls(tuple(tensor.shape), tensor.dtype)
 
     def __str__(self) -> str:
@@ -56,13 +56,13 @@ def stage_tensors(stage: Stage) -> dict[str, Tensor]:
 
 
 def stage_counters(stage: Stage) -> dict[str, Any]:
-    """What is not a tensor: skipped steps in a row, and the scale of an fp16 loss."""
+    """The part of the state that is no tensor: skipped steps in a row, and the scale of an fp16 loss."""
     scaler = stage.scaler.scaler.state_dict() if stage.scaler else None
     return {"skipped_in_a_row": stage.skips.in_a_row, "scaler": scaler}
 
 
 def snapshot_tensors(stage: Stage) -> dict[str, Tensor]:
-    """What a snapshot holds: `stage_tensors`, and `online.NAME` for what is measured; not copied."""
+    """The tensors of a snapshot: `stage_tensors`, and `online.NAME` for those of measurements; not copied."""
     measured = stage.online.tensors() if stage.online is not None else {}
     return {**stage_tensors(stage), **{f"{ONLINE}{name}": tensor for name, tensor in measured.items()}}
 
@@ -72,45 +72,47 @@ def network_names(names: Iterable[str]) -> list[str]:
     return [name for name in names if not name.startswith((OPTIMIZER, ONLINE))]
 
 
-def network_misfit(network: Mapping[str, Tensor], found: Mapping[str, Facts]) -> str | None:
+def network_misfit(network: Mapping[str, Tensor], stored: Mapping[str, Facts]) -> str | None:
     """The first tensor that is missing, of another shape or type or not the network's, in words; None if all fit.
 
     An engine that keeps float32 masters of its parameters gives those in the place of what is coarser.
     """
     for name, tensor in network.items():
-        own = Facts.of(tensor)
-        if name not in found:
+        expected = Facts.of(tensor)
+        if name not in stored:
             return f"it has no '{name}'"
-        is_master = tensor.dtype in (torch.bfloat16, torch.float16) and found[name] == Facts(own.shape, torch.float32)
-        if found[name].shape != own.shape:
-            return f"'{name}' is {list(found[name].shape)} in the file and {list(own.shape)} in the network"
-        if found[name] != own and not is_master:
-            return f"'{name}' is {found[name]} in the file and {own} in the network"
-    extra = next((name for name in found if name not in network), None)
+        is_master = tensor.dtype in (torch.bfloat16, torch.float16) and stored[name] == Facts(
+            expected.shape, torch.float32
+        )
+        if stored[name].shape != expected.shape:
+            return f"'{name}' is {list(stored[name].shape)} in the file and {list(expected.shape)} in the network"
+        if stored[name] != expected and not is_master:
+            return f"'{name}' is {stored[name]} in the file and {expected} in the network"
+    extra = next((name for name in stored if name not in network), None)
     return None if extra is None else f"the network has no '{extra}'"
 
 
-def state_misfit(stage: Stage, found: Mapping[str, Facts], counters: Mapping[str, Any]) -> str | None:
+def state_misfit(stage: Stage, stored: Mapping[str, Facts], counters: Mapping[str, Any]) -> str | None:
     """The first tensor that the state of a stage lacks, or that does not belong to it, in words; None if all fit."""
-    problem = network_misfit(stage.state_dict(), {name: found[name] for name in network_names(found)})
+    problem = network_misfit(stage.state_dict(), {name: stored[name] for name in network_names(stored)})
     if problem is not None:
         return problem
     parameters = {name: Facts.of(p) for name, p in stage.named_parameters()}
-    own = {name: facts for name, facts in found.items() if name.startswith(OPTIMIZER)}
-    keys = dict.fromkeys(name.removeprefix(OPTIMIZER).partition(".")[0] for name in own)
-    for name, facts in own.items():
+    optimizer = {name: facts for name, facts in stored.items() if name.startswith(OPTIMIZER)}
+    keys = dict.fromkeys(name.removeprefix(OPTIMIZER).partition(".")[0] for name in optimizer)
+    for name, facts in optimizer.items():
         owner = name.removeprefix(OPTIMIZER).partition(".")[2]
         if owner not in parameters:
             return f"there is no parameter '{owner}' that '{name}' could belong to"
         shape, dtype = parameters[owner].shape, parameters[owner].dtype
         if facts.shape not in ((), shape) or facts.dtype not in (dtype, torch.float32):
             return f"'{name}' is {facts} in the file, and the parameter is {parameters[owner]}"
-    count = counters.get(OPTIMIZER_TENSORS, len(own))
-    if count == len(own):
+    count = counters.get(OPTIMIZER_TENSORS, len(optimizer))
+    if count == len(optimizer):
         return None
     missing = (f"{OPTIMIZER}{key}.{name}" for key in keys for name in parameters)
-    gap = next((f", such as '{name}'" for name in missing if name not in own), "")
-    return f"it has {len(own)} tensors of the optimizer and was written with {count}: it lacks some{gap}"
+    gap = next((f", such as '{name}'" for name in missing if name not in optimizer), "")
+    return f"it has {len(optimizer)} tensors of the optimizer and was written with {count}: it lacks some{gap}"
 
 
 def restore_stage(stage: Stage, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> list[str]:

@@ -28,7 +28,7 @@ class Target(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in train mode whatever `mode` says: the running averages are not what its predictions are trained on."""
+        """Stay in train mode whatever `mode` says: predictions are trained on statistics of the batch."""
         return super().train(True)
 
     def forward(self, views: Iterable[Tensor]) -> tuple[Tensor, ...]:
@@ -47,10 +47,10 @@ class Target(nn.Module):
             block, head: the online network, of the same modules as the copies were made of.
             momentum: 0 copies, 1 leaves the target where it is.
         """
-        mine: list[Tensor] = [*self.block.parameters(), *self.head.parameters()]
+        target: list[Tensor] = [*self.block.parameters(), *self.head.parameters()]
         online: list[Tensor] = [*block.parameters(), *head.parameters()]
         with torch.no_grad():
-            torch._foreach_lerp_(mine, online, 1.0 - momentum)
+            torch._foreach_lerp_(target, online, 1.0 - momentum)
 
 
 def target_momentum(config: BYOLConfig, step: int, total_steps: int) -> float:
@@ -65,10 +65,10 @@ def target_momentum(config: BYOLConfig, step: int, total_steps: int) -> float:
 
 
 class Follower:
-    """Moves a target after the network that it copies, when the configuration says.
+    """Moves a target towards the network that it is a copy of, when the configuration says.
 
     Args:
-        target: moves.
+        target: is moved.
         block, head: the online network. Held here and not in the target, whose state must not have it twice.
         config: momentum, its schedule and when.
         total_steps: that the schedule spans.

@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.shapes import block_output, check_model, embedding_width
 from pipeline.validation.online import check_online
 from pipeline.validation.pydantic_errors import explain
-from pipeline.validation.topology import check_topology
+from pipeline.validation.topology import check_topology, key_of
 from pipeline.validation.views import check_sizes, check_views, for_smallest
 
 
@@ -39,15 +39,8 @@ def check_combinations(config: Config, build: bool = True) -> None:
     check_online(config)
     for index in range(1, config.num_stages + 1):
         stage = config.stage(index)
-        for check in (_check_precision, _check_noise, _check_head, _check_objective):
+        for check in (_check_precision, _check_noise, _check_head, _check_objective, _check_weights):
             check(config, stage)
-
-
-def key_of(config: Config, stage: StageConfig, section: str, key: str) -> str:
-    """The dotted path at which a value of a stage is set: in its overrides, or in the common section."""
-    overrides = config.stages.get(stage.index)
-    is_override = overrides is not None and key in getattr(overrides, section)
-    return f"stages.{stage.index}.{section}.{key}" if is_override else f"{section}.{key}"
 
 
 def _check_stages(config: Config) -> None:
@@ -100,11 +93,33 @@ def _check_modes(config: Config) -> None:
                         f"in mode end_to_end only the last block, stage {config.num_stages}, has a loss",
                         f"Remove it, or give it for stages.{config.num_stages}",
                     )
+        _check_recompute(config)
     for index, overrides in config.stages.items():
         for key in ("tf32", "shared_scaler"):
             if key in overrides.precision:
                 problem = "applies to the whole run, not to one stage"
                 raise ConfigError(f"stages.{index}.precision.{key}", problem, f"Give precision.{key}")
+
+
+def _check_recompute(config: Config) -> None:
+    """End to end one gradient flows through all blocks, so either all or none of them are computed again by view."""
+    stages = [config.stage(index) for index in range(1, config.num_stages + 1)]
+    by_view = [stage.memory.recompute == "views" for stage in stages]
+    if any(by_view) and not all(by_view):
+        odd = stages[by_view.index(not by_view[0])]
+        problem = "in mode end_to_end one gradient flows through all blocks, so 'views' is a matter of all or none"
+        raise ConfigError(key_of(config, odd, "memory", "recompute"), problem, "Give memory.recompute=views for all")
+
+
+def _check_weights(config: Config, stage: StageConfig) -> None:
+    if stage.memory.recompute != "views" or not isinstance(config.model, ModuleConfig):
+        return
+    from pipeline.backbones.repeated_weights import repeated_weight  # the network is there, so torch is too
+
+    if (name := repeated_weight(config.model, stage.index, config.data.image_size)) is not None:
+        problem = f"got 'views', and block {stage.index} uses its weight '{name}' more than once in one pass"
+        remedy = "View by view its gradients would be added up in another order. Give units, which is exact, or none"
+        raise ConfigError(key_of(config, stage, "memory", "recompute"), problem, remedy)
 
 
 def _check_optimizer(config: Config, stage: StageConfig) -> None:

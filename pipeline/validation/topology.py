@@ -23,6 +23,13 @@ def check_topology(config: Config) -> None:
         raise ConfigError("link.codec", problem, "Give link.codec=none")
 
 
+def key_of(config: Config, stage: StageConfig, section: str, key: str) -> str:
+    """The dotted path at which this value of a stage was given: its override, or the common section."""
+    overrides = config.stages.get(stage.index)
+    own = overrides is not None and key in getattr(overrides, section)
+    return f"stages.{stage.index}.{section}.{key}" if own else f"{section}.{key}"
+
+
 def _key(config: Config, index: int, key: str) -> str:
     overrides = config.stages.get(index)
     return f"stages.{index}.{key}" if overrides and getattr(overrides, key) else key
@@ -89,6 +96,10 @@ def _check_engine(config: Config, stage: StageConfig) -> None:
     if not isinstance(engine, DeepSpeedEngineConfig):
         return
     optimizer = stage.optimizer
+    if stage.memory.recompute == "views":
+        problem = "got 'views', and engine.kind=deepspeed averages gradients after one backward pass, not one per view"
+        path = key_of(config, stage, "memory", "recompute")
+        raise ConfigError(path, problem, "Give units or none for this stage, or engine.kind=torch")
     if config.in_one_process or config.processes is not None:
         problem = "got 'deepspeed', which wants a process for each stage"
         raise ConfigError(f"{path}.kind", problem, "Give runtime=pipelined and no processes, or engine.kind=torch")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.config import Config
 from pipeline.validation.loading import dump_config, load_config, parse_config
 from tests.fuzz.fuzzing import EDITS, edited, fuzzed, quick, with_one_changed
-from tests.launch.test_config_errors import FRAGMENTS, LEAVES, VALUES, accepted_or_explained
+from tests.launch.test_config_errors import FRAGMENTS, VALUES, accepted_or_explained, leaves
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ TAGS = [
 ]
 PIECES = [*FRAGMENTS, *TAGS, "!!python/object/apply:os.system ", "%YAML 1.1\n", "---\n", "\t", "0x", "1:30", "\\", '"']
 MERGES = ["<<: *a\n", "<<: [*a, *a]\n", "a: &a {x: 1}\n", "b: *a\n"]
-KEYS = [".".join(path) for path, _ in LEAVES]
+KEYS = [".".join(path) for path, _ in leaves(Config)]
 
 
 @pytest.fixture(scope="module")

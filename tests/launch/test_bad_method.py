@@ -110,6 +110,23 @@ CASES: list[tuple[str, str, tuple[str, ...]]] = [
         r"^stages\.2\.objective: in mode end_to_end only the last block, stage 4",
         ("mode=end_to_end", "stages.2.objective.kind=vicreg"),
     ),
+    # memory
+    (
+        "recompute",
+        r"^memory\.recompute: unknown value 'auto'\..*Allowed: none, units, views",
+        ("memory.recompute=auto",),
+    ),
+    ("slices without an expansion", r"^head\.chunk: unknown key", ("head.kind=gsp", "head.chunk=8")),
+    (
+        "views with one backward pass",
+        r"^stages\.2\.memory\.recompute: got 'views', and engine\.kind=deepspeed averages.*Give units or none",
+        ("stages.2.memory.recompute=views", "engine.kind=deepspeed", "optimizer.kind=adamw"),
+    ),
+    (
+        "views for a part of one gradient",
+        r"^stages\.3\.memory\.recompute: in mode end_to_end.*all or none\. Give memory\.recompute=views for all",
+        ("mode=end_to_end", "stages.3.memory.recompute=views"),
+    ),
     # optimizers
     (
         "optimizer",

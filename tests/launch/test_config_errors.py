@@ -112,6 +112,9 @@ def leaves(section: type[Section], path: tuple[str, ...] = (), beside: dict[str,
     return found
 
 
+LEAVES = leaves(Config)
+
+
 def nest(path: tuple[str, ...], section: dict[str, Any]) -> dict[str, Any]:
     """`section` as the section at `path`."""
     nested: Any = section
@@ -137,8 +140,8 @@ def odd_values() -> list[object]:
 
 def test_any_value_at_any_key(odd_values: list[object]) -> None:
     wrong = []
-    for path, beside in leaves(Config):
-        for value in Random(".".join(path)).sample(odd_values, 25):
+    for path, beside in LEAVES:
+        for value in Random(".".join(path)).sample(odd_values, 10):
             try:
                 accepted_or_explained(lambda: parse_config(nest(path[:-1], {**beside, path[-1]: value})))  # noqa: B023
             except Exception as error:
@@ -148,7 +151,7 @@ def test_any_value_at_any_key(odd_values: list[object]) -> None:
 
 def test_every_misspelt_key_is_an_error_that_names_the_right_one() -> None:
     wrong = []
-    for path, beside in leaves(Config):
+    for path, beside in LEAVES:
         misspelt = path[-1][:-1] + "x_"
         with pytest.raises(ConfigError) as caught:
             parse_config(nest(path[:-1], {**beside, misspelt: 0}))
@@ -189,7 +192,7 @@ BOMBS = {
     "half a character": 'run_dir: "\\uD800"\n',
     "null byte": 'run_dir: "\\0"\n',
     "endless": "# " + "x" * 300_000 + "\n",
-    "braces": "{" * 1500,
+    "braces": "{" * 1100,
 }
 
 

@@ -29,7 +29,7 @@ def forward_by_hand(
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             output = parts.block(x.contiguous(memory_format=layout)).to(dtype)
         if level:
-            draw = parts.draw_noise(parts.team.whole_like(output), step, parts.index, number)
+            draw = parts.noise.draw(parts.team.whole_like(output), step, parts.index, number)
             output = add_noise(output, parts.team.rows(draw), "all", level, team=parts.team)
         outputs.append(output)
     return outputs
@@ -37,8 +37,10 @@ def forward_by_hand(
 
 def backward_by_hand(parts: Stage, outputs: list[Tensor], dtype: torch.dtype, scale: float = 1.0) -> float:
     """The loss, in float32, of the head under autocast; leaves the gradients of float32 weights, without `scale`."""
-    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-        embeddings = [parts.head(output) for output in outputs]
+    embeddings = []
+    for output in outputs:  # each view casts the weights for itself, so gradients are added up in float32
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            embeddings.append(parts.head(output))
     loss, _ = parts.objective(Embeddings(tuple(gather_rows(z.float(), parts.team) for z in embeddings)))
     parts.engine.zero_grad()
     parts.engine.backward(scale * loss)

@@ -96,7 +96,7 @@ def golden_stages(golden: Golden, settings: dict, team: ReplicaGroup = SOLO) -> 
             for name, parameter in stage.named_parameters():
                 parameter.copy_(golden.parameter(released_name(stage.index, name), tuple(parameter.shape)))
         stage.schedule = settings["lrs"].__getitem__
-        stage.draw_noise = lambda x, step, block, view: golden.draw(
+        stage.noise.draw = lambda x, step, block, view: golden.draw(
             f"noise/step{step}/view{view}/block{block}", tuple(x.shape)
         )
     return stages

@@ -4,9 +4,11 @@
 |---|---|---|---|
 | `CoordinatorStart` | `onward train`, rank 0 of torchrun | the coordinator | its standard input |
 | `StageStart` | `onward train` | a training process | its standard input |
-| `RankStart` | rank 0 of torchrun | the other ranks | torchrun's store, signed |
+| `Announcement` | rank 0 of torchrun | the other ranks | torchrun's store, signed |
 | `FeedWorkerStart` | a feed | its worker process | its standard input |
 | `ForkOrder` | `onward train` | the fork server | a socket, with open files beside it |
+
+`Announcement` is in `launch/processes/announcement.py`, with its signature.
 """
 
 from __future__ import annotations
@@ -72,23 +74,6 @@ class StageStart(StartMessage):
     private_dir: str
     rank: Count
     device: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class RankStart(StartMessage):
-    """For the other ranks of torchrun, from rank 0.
-
-    Args:
-        run_dir: absolute path of the run directory.
-        private_dir: folder of the run's sockets and key, on one host; empty on several.
-        store: where process groups meet, on several hosts.
-        control: address of the control channel: a path on one host, host and port on several.
-    """
-
-    run_dir: str
-    private_dir: str
-    store: str
-    control: str | tuple[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)

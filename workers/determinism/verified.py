@@ -17,8 +17,11 @@ from pipeline.config import Config
 from workers.determinism.step import Trial
 from workers.run.private import home_cache, is_own
 
-DECIDE = ("mode", "threads", "train", "data", "model", "head", "objective", "noise", "optimizer", "precision", "stages")
-"""Sections of the configuration that a step depends on."""
+DECIDE = (
+    "mode", "threads", "train", "data", "model", "head", "objective", "noise", "optimizer", "precision", "memory",
+    "stages",
+)  # fmt: skip
+"""Sections of a configuration that a step depends on."""
 PACKAGES = ("onward", "torch", "torchvision")
 CHOICES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
 """Environment variables that select the kernels of a processor."""

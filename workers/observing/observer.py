@@ -10,7 +10,7 @@ import logging
 import queue
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -45,7 +45,6 @@ class RunFacts:
     config: dict[str, Any]
     stages: int
     total_steps: int
-    _: KW_ONLY
     steps_per_epoch: int
     start_step: int
     started: float
@@ -70,7 +69,6 @@ class Event:
     name: str
     stage: Index | None
     step: Count | None
-    _: KW_ONLY
     text: str
 
     def to_json(self) -> dict[str, Any]:

@@ -11,8 +11,8 @@
 - `polling.py`: waits until descriptors can be read. Uses `poll`, because `select.select` fails for descriptors of
   1024 or more
 - `private.py`: folders that only this user can change: for sockets, keys, and caches from which libraries load code
-- `signals.py`: which signals ask a run to stop after a snapshot, and the signals that processes of a run send each
-  other
+- `signals.py`: SIGTERM and the other signals that ask a run to take a snapshot and stop (the
+  coordinator's monitor does), and the signals that processes of a run send each other
 - `suspension.py`: notices that this process was suspended, so that the silence of others meanwhile does not count as
   a failure
 - `tensor_files.py`: reading and writing tensors as safetensors files, which cannot run code when they are read

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import UserError
 from pipeline.ordinary_files import name_of, open_to_read, read_whole
+from workers.snapshots.bits import BITS
 
 MANIFEST = "manifest.json"
 MAX_BYTES = 16 * 1024 * 1024
@@ -57,19 +58,28 @@ class StageFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A complete snapshot after `steps` steps; `stages` are those that have been updated by then."""
+    """A complete snapshot after `steps` steps.
+
+    Args:
+        steps: of the run.
+        stages: those that have been updated by then.
+        bits: the version of the bits that it was computed in, see `workers.snapshots.bits`.
+    """
 
     steps: int
     stages: dict[int, StageFile]
+    bits: int = BITS
 
     def to_json(self) -> dict[str, Any]:
         """As it is written to the file."""
-        return {"format": 1, "steps": self.steps, "stages": {str(k): asdict(part) for k, part in self.stages.items()}}
+        stages = {str(k): asdict(part) for k, part in self.stages.items()}
+        return {"format": 1, "bits": self.bits, "steps": self.steps, "stages": stages}
 
 
 class _Form(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     format: int = Field(ge=1, le=1)
+    bits: int = Field(default=1, ge=1, lt=2**31)  # missing in what earlier versions wrote
     steps: int = Field(ge=1, lt=2**63)
     stages: dict[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}$")], StageFile] = Field(
         min_length=1, max_length=MAX_STAGES
@@ -101,7 +111,7 @@ def read_manifest(folder: Path) -> Manifest:
     for index, part in form.stages.items():
         if part.file != f"stage_{index}.safetensors":
             raise UserError(f"'{path}' gives stage {index} the file '{part.file}'")
-    return Manifest(form.steps, {int(index): part for index, part in form.stages.items()})
+    return Manifest(form.steps, {int(index): part for index, part in form.stages.items()}, form.bits)
 
 
 def _run_of(folder: Path) -> Path:

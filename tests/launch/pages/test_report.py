@@ -216,11 +216,11 @@ def test_damaged_files_beside_the_metrics_are_said(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("page_alone")
 def test_a_long_run_makes_no_large_page(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", steps=6000, terms=("one", "two", "three"))
+    run = write_run(tmp_path / "run", steps=2500, terms=("one", "two", "three"))
     write_report(run.path)
     html = (run.path / "report.html").read_text(encoding="utf-8")
-    assert len(html) < 2_000_000
-    assert "6,000" in Page(html).text
+    assert len(html) < 1_000_000
+    assert "2,500" in Page(html).text
 
 
 @pytest.mark.usefixtures("page_alone")

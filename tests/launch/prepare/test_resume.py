@@ -109,6 +109,35 @@ def test_what_happened_is_kept_and_what_cannot_be_read_is_not(run: Path) -> None
         assert (run / "events.jsonl").read_text() == good * (2 if damage.endswith("\n") else 1)
 
 
+@pytest.mark.parametrize(
+    ("written", "dtype", "expected"),
+    [
+        (None, "bf16", "of an earlier version (bits 1, here 2), so the run goes on to other bits than that version"),
+        (None, "fp32", None),
+        (2, "bf16", None),
+        (3, "fp32", "of a later version (bits 3, here 2)"),
+    ],
+)
+def test_a_snapshot_of_other_bits_says_so(run: Path, written: int | None, dtype: str, expected: str | None) -> None:
+    manifest = run / "snapshots" / "step_8" / MANIFEST
+    values = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**values, **({} if written is None else {"bits": written})}))
+    config = changed(precision=CONFIG.precision.model_copy(update={"dtype": dtype}))
+    (run / "config.yaml").write_text(dump_config(config))
+    notes = find_resume_point(RunDir(run)).notes
+    assert notes[0] == "going on from the snapshot after 8 steps"
+    assert [expected in note for note in notes[1:]] == ([] if expected is None else [True])
+
+
+def test_what_is_computed_again_may_change_unless_it_is_compiled(run: Path) -> None:
+    again = {"memory": CONFIG.memory.model_copy(update={"recompute": "units"})}
+    assert earlier_run(changed(**again), RunDir(run)) == CONFIG
+    compiled = {"precision": CONFIG.precision.model_copy(update={"compile": True})}
+    (run / "config.yaml").write_text(dump_config(changed(**compiled)))
+    with pytest.raises(ConfigError, match=r"memory\.recompute is 'none' there, 'units' here"):
+        earlier_run(changed(**again, **compiled), RunDir(run))
+
+
 def changed(**values: Any) -> Config:
     return CONFIG.model_copy(update=values)
 

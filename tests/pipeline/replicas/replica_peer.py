@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from tests.pipeline.replicas import replica_cases
+from tests.pipeline.replicas import recompute_cases, replica_cases
 from workers.topology.replica_group import join_replica_group, leave_replica_group
 
 ANSWER_SECONDS = 120.0
@@ -21,7 +21,8 @@ def answer(call: dict[str, Any]) -> dict[str, Any]:
     place = torch.device("cpu")
     try:
         team = join_replica_group(call["store"], call["name"], call["rank"], call["size"], place, ANSWER_SECONDS)
-        tensors = getattr(replica_cases, call["case"])(team, **call["settings"])
+        cases = {**vars(replica_cases), **vars(recompute_cases)}
+        tensors = cases[call["case"]](team, **call["settings"])
     except Exception as error:
         print(traceback.format_exc(), file=sys.stderr)
         return {"error": type(error).__name__, "message": str(error)}

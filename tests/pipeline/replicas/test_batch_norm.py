@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import ConfigError
-from pipeline.replicas import SOLO, ReplicaGroup, SynchronisedBatchNorm, synchronise_batch_norms
+from pipeline.replicas import SOLO, KeptMoments, ReplicaGroup, SynchronisedBatchNorm, synchronise_batch_norms
 from tests.pipeline.replicas.batch_norm_cases import LAYERS, batch_norm
 from tests.pipeline.replicas.replica_team import Replicas
 from tests.pipeline.small import same
@@ -97,6 +97,14 @@ def test_instance_norm_without_running_statistics_is_left_alone() -> None:
     kinds = [type(layer) for layer in layers]
     synchronise_batch_norms([layers], TWO)
     assert [type(layer) for layer in layers] == kinds
+
+
+def test_moments_that_were_kept_come_again_in_their_order_and_nobody_is_asked() -> None:
+    group = KeptMoments.of(SOLO)
+    first = [group.moments(lambda value=value: (torch.tensor(value), torch.tensor(0.0)))[0] for value in (1.0, 2.0)]
+    for _ in range(2):
+        group.rewind()
+        assert [group.moments(lambda: pytest.fail("asked again"))[0] for _ in first] == first
 
 
 class Mirrored(ReplicaGroup):

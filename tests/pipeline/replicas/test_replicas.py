@@ -147,6 +147,45 @@ def test_the_gradient_of_the_released_code_is_divided_by_its_ranks(replicas: Rep
     torch.testing.assert_close(divided[0][name], emulated, rtol=CLOSE, atol=1e-15)
 
 
+MEMORY: dict[str, dict[str, Any]] = {
+    "barlow_twins": {"noise": {"kind": "all"}, "precision": {"dtype": "bf16"}},
+    "byol, noise at the input": OBJECTIVES["byol"],
+    "in slices": {"noise": {"kind": "all"}, "head": {"chunk": 2}},
+    "draws": {
+        "noise": {"kind": "all"},
+        "model": {"backbone": "tests.pipeline.replicas.replica_cases:dropping", "output": "6", "cuts": ["3"]},
+    },
+}
+
+
+@pytest.mark.parametrize("name", [*list(MEMORY)[:2], *(slow(name) for name in list(MEMORY)[2:])])
+def test_what_is_computed_again_has_the_same_bits_and_asks_no_replica_again(replicas: Replicas, name: str) -> None:
+    sections = MEMORY[name]
+    expected = replicas.run(2, "train", sections=sections, dtype="float32", steps=2)
+    asked = replicas.run(2, "gathered", sections=sections)[0]
+    for recompute in ("units", "views"):
+        memory = {**sections, "memory": {"recompute": recompute}}
+        found = replicas.run(2, "train", sections=memory, dtype="float32", steps=2)
+        assert same(found[0], expected[0]), recompute
+        assert same(found[1], expected[1]), recompute
+        assert replicas.run(2, "gathered", sections=memory)[0] == asked, recompute
+
+
+def test_an_expansion_in_slices_is_that_of_one_process(replicas: Replicas) -> None:
+    sections = {"noise": {"kind": "all"}, "head": {"chunk": 3}}
+    whole = train(SOLO, {"noise": {"kind": "all"}})
+    for found in (train(SOLO, sections), replicas.run(2, "train", sections=sections)[1]):
+        worst = errors(found, whole)
+        assert max(worst.values()) < CLOSE, worst
+
+
+def test_sums_over_the_replicas_wait_for_the_last_view_and_run_beside_its_backward_pass(replicas: Replicas) -> None:
+    for results in replicas.run(2, "by_view"):
+        assert results["early"] == 0
+        assert results["late"] > 1
+        assert results["same"].all()
+
+
 def test_the_target_sees_all_rows_and_the_predictor_is_given_them(replicas: Replicas) -> None:
     for results in replicas.run(2, "converted"):
         assert results["target"]

@@ -129,6 +129,6 @@ def test_noise_of_level_0_is_not_drawn(kind: str, level: float, draws: int) -> N
         drawn.append((step, index, view))
         return torch.zeros(like.shape)
 
-    stage.draw_noise = draw
+    stage.noise.draw = draw
     stage(views(0), 5, level)
     assert drawn == [(5, 1, view) for view in range(1, draws + 1)]

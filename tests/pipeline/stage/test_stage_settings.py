@@ -59,7 +59,7 @@ def outputs(level: float, seen: list[tuple[int, ...]], **noise: Any) -> tuple[Te
         seen.append(tuple(x.shape))
         return torch.ones_like(x)
 
-    stage.draw_noise = draw
+    stage.noise.draw = draw
     return stage(images(0), 0, level), stage
 
 

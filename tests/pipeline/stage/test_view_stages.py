@@ -87,7 +87,7 @@ def test_each_view_has_noise_of_its_own_number() -> None:
         seen.append((tuple(x.shape), view))
         return torch.zeros_like(x)
 
-    stage.draw_noise = draw
+    stage.noise.draw = draw
     stage(batch_of(small_config(data=TWO_SIZES), 0), 0, 0.5)
     outputs = [tuple(output.shape) for output in stage.outputs]
     assert seen == list(zip(outputs, (1, 2, 3, 4), strict=True))

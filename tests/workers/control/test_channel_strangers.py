@@ -14,7 +14,7 @@ import pytest
 
 from tests.waiting import LIMIT, wait_until
 from tests.workers.control.control_ends import KEY, await_arrival, collect
-from workers.control import acceptor as reception
+from workers.control import acceptor
 from workers.control import channel as control
 from workers.control.channel import MAX_MESSAGE_BYTES, ControlClient, ControlClosed, ControlServer, ControlTimeout
 from workers.links import wire
@@ -55,7 +55,7 @@ def test_a_name_that_is_taken_or_unknown_is_refused(
 def test_strangers_delay_nobody(
     server: ControlServer, meanwhile: Callable[..., Callable[[], Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reception, "HELLO_SECONDS", 100 * LIMIT)  # who waits for them waits too long
+    monkeypatch.setattr(acceptor, "HELLO_SECONDS", 100 * LIMIT)  # who waits for them waits too long
     family = socket.AF_UNIX if isinstance(server.address, str) else socket.AF_INET
     with socket.socket(family) as silent, socket.socket(family) as rude:
         silent.connect(server.address)

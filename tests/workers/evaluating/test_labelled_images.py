@@ -115,11 +115,11 @@ def test_processes_that_share_the_work_leave_out_the_same(tmp_path: Path, broken
         assert list(pool.map(counts, contexts)) == [[TRAIN - 2, TEST - 1]] * 3
 
 
-@pytest.mark.parametrize("word", [None, {"found": {"x": "y"}}, {"found": [1]}])
+@pytest.mark.parametrize("word", [None, {"problems": {"x": "y"}}, {"problems": [1]}])
 def test_a_process_that_does_not_say_what_it_found_ends_all(word: dict[str, Any] | None) -> None:
     first, second = groups(2, 0.01 if word is None else LIMIT)
     if word is not None:
-        second.group.publish("found/1/1", word)
+        second.group.publish("unreadable/1/1", word)
     with pytest.raises(TrainingError, match=r"process 1 had not said within .* which images it cannot decode"):
         first.join({})
 

@@ -20,11 +20,7 @@ from workers.links.replaying import ReplayingSender, ResumingReceiver
 from workers.links.resharding import RowRange, gather_receiver
 
 SPEC = TensorSpec((2, 3), torch.float32)
-
-
 BYTES = 24
-
-
 T = TypeVar("T")
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
+from tests.sources import REPOSITORY, text_of
+from workers.snapshots.bits import BITS, CHANGES
 from workers.snapshots.manifest import MANIFEST, Manifest, StageFile, read_manifest
 
 PART = StageFile("stage_1.safetensors", 10, "0" * 64, {"skipped_in_a_row": 0})
@@ -23,7 +25,17 @@ def written(folder: Path, **changes: Any) -> Path:
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    assert read_manifest(written(tmp_path)) == Manifest(4, {1: PART})
+    assert read_manifest(written(tmp_path)) == Manifest(4, {1: PART}, BITS)
+    assert read_manifest(written(tmp_path, bits=7)).bits == 7
+
+
+def test_every_change_of_bits_is_in_the_changelog() -> None:
+    table = text_of(REPOSITORY / "CHANGELOG.md").partition("## What changed bits")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("|")][2:]
+    assert [int(row.split("|")[1]) for row in rows] == [*sorted(CHANGES, reverse=True), 1]
+    assert all(
+        change.what in row for (_, change), row in zip(sorted(CHANGES.items(), reverse=True), rows, strict=False)
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,77 @@
+"""What each stage has to compute again so that it fits its device: the cheapest that does.
+
+How much a stage needs is not known here: whoever asks brings an account of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.config import Config
+from pipeline.config.memory import Recompute
+from pipeline.config.run import StageOverrides
+
+BY_COST: tuple[Recompute, ...] = ("none", "units", "views")
+"""The less a stage keeps, the more it computes again."""
+
+
+@dataclass(frozen=True)
+class DevicePeak:
+    """The moment at which most of a device is in use.
+
+    Args:
+        device: a name, the same for stages that share it.
+        bytes: in use at that moment.
+        stage: whose step makes it, from 1.
+    """
+
+    device: str
+    bytes: int
+    stage: int
+
+
+Account = Callable[[Config], Sequence[DevicePeak]]
+"""An estimate for every device of a run, from its whole configuration."""
+
+
+def resolve_recompute(
+    config: Config, stages: Collection[int], device_bytes: Mapping[str, int], account: Account
+) -> Config:
+    """`config` with the cheapest `memory.recompute` for each of `stages` with which every device holds its stages.
+
+    Where a device is too small, the stage that makes its peak takes the next more thrifty value, until all fit or
+    nothing is left to save. What does not fit even then is returned as it is: whoever starts the run refuses it.
+
+    Args:
+        config: of the run.
+        stages: that may be changed; the others stay as they were given.
+        device_bytes: size of every device.
+        account: is asked anew after each change.
+    """
+    left = {stage: _possible(config, stage, stages) for stage in stages}
+    while True:
+        resolved = _with(config, {stage: values[0] for stage, values in left.items()})
+        full = {peak.stage for peak in account(resolved) if peak.bytes > device_bytes[peak.device]}
+        if full and config.mode == "end_to_end":  # one gradient flows through all: see _possible
+            full = set(stages)
+        thrifty = [stage for stage in full if len(left.get(stage, ())) > 1]
+        if not thrifty:
+            return resolved
+        for stage in thrifty:
+            left[stage] = left[stage][1:]
+
+
+def _possible(config: Config, stage: int, stages: Collection[int]) -> tuple[Recompute, ...]:
+    """What validation lets a stage do: DeepSpeed has one backward pass, and end to end all go by view or none."""
+    together = config.mode == "end_to_end" and len(stages) < config.num_stages
+    one_pass = config.stage(stage).engine.kind == "deepspeed" or together
+    return tuple(value for value in BY_COST if value != "views" or not one_pass)
+
+
+def _with(config: Config, chosen: Mapping[int, Recompute]) -> Config:
+    stages = dict(config.stages)
+    for index, recompute in chosen.items():
+        before = stages.get(index, StageOverrides())
+        stages[index] = before.model_copy(update={"memory": {**before.memory, "recompute": recompute}})
+    return config.model_copy(update={"stages": stages})
