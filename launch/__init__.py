@@ -3,6 +3,7 @@
 - `commands/`: the commands of `onward` other than `train` and `resume`, which are in `cli.py`: one file per command,
   and what several of them read
 - `pages/`: the page that `onward report` writes: what is read of a run, its figures, its tables, and how they look
+- `plan/`: what a run will need, computed before it starts: the memory of every process
 - `prepare/`: from a configuration to a run that may start: everything that is checked and written before its first
   process
 - `processes/`: the processes of a run: who starts them, what each runs first, and how they end

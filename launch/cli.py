@@ -106,12 +106,15 @@ def check(
     overrides: Overrides = None,
     headers: Annotated[bool, typer.Option("--headers", help="Also read every header; list broken files.")] = False,
     decode: Annotated[bool, typer.Option("--all", help="Also decode every image; list broken files.")] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Also compute what the tensors of every process take, within seconds.")
+    ] = False,
     trust: Trust = False,
 ) -> None:
     """Make every check of 'train' and start nothing; print the resolved configuration and the device of each stage."""
     with failures_in_words():
         settings, notes = load_for_start(config, overrides or [], LoadOptions(trusted=trust))
-        verbosity.say(check_run(settings, notes, headers, decode), important=True)
+        verbosity.say(check_run(settings, notes, headers, decode, memory), important=True)
 
 
 @app.command()

@@ -70,14 +70,14 @@ class FakeStage(Stage):
     """Bytes that autograd keeps when the backward begins."""
 
     def __init__(self, live: LiveBytes, fake: FakeTensorMode, config: Config, index: int, group: ReplicaGroup) -> None:
-        self._fake, self._live = fake, live  # before the constructor of `nn.Module`, since the next line calls `_build`
+        self._fake, self._live = fake, live  # before the constructor of `nn.Module`, since that calls `_make_ready`
         self.kept, self._after_forward = 0, 0
-        super().__init__(config, index, STEPS_PER_EPOCH, team=group)
+        with _Uninitialised():
+            super().__init__(config, index, STEPS_PER_EPOCH, team=group)
         self.span = self._span
 
-    def _build(self, config: Config, index: int, device: torch.device, dtype: torch.dtype) -> None:
-        with _Uninitialised():
-            super()._build(config, index, device, dtype)
+    def _make_ready(self, device: torch.device, dtype: torch.dtype) -> None:
+        super()._make_ready(device, dtype)
         make_fake(self, self._fake)
 
     def forward(self, batch: Tensor | Sequence[Tensor], step: int, noise_level: float) -> Tensor:

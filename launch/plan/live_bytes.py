@@ -107,9 +107,9 @@ def workspace(func: Operation, args: Sequence[Any], result: Any) -> int:
     if func is torch.ops.aten.convolution.default and _is_copied(args[0]):
         return max(_nbytes(args[0]) + _nbytes(args[1]), _nbytes(result))
     if func is torch.ops.aten.convolution_backward.default and _is_copied(args[1]):
+        half: bool = args[1].dtype.itemsize < 4  # then gradients are copied once more, those of the weights from fp32
         gradient, x, weight = (_nbytes(tensor) for tensor in args[:3])
         to_input, to_weight = (_nbytes(tensor) for tensor in result[:2])
-        half = args[1].dtype.itemsize < 4  # then the gradients are copied once more, those of the weights from fp32
         return max(x + gradient + half * 2 * weight, gradient + weight - to_weight, (1 + half) * to_input - to_weight)
     return 0
 

@@ -13,6 +13,7 @@
   bytes each time
 - `grid.py`: a table of text cells, which a terminal or a Markdown file may show
 - `measure_names.py`: how measures are called and how their numbers are written: one place for tables, files and figures
+- `memory_table.py`: `onward check --memory`: what the tensors of every process take, as lines of text
 - `printing.py`: how commands print: one console, lines that are printed as they are, and tables cut to its width
 - `result_files.py`: an evaluation as files for other programs and for papers: CSV with every digit, Markdown with the
   tables

@@ -53,7 +53,16 @@ def work(stages: Sequence[Stage], batches: Batches, sends: bool) -> None:
     source = Source(batches)
     faults, activity = Faults((), RunDir(Path("nowhere")), (1,), 1), Activity(stages[0].index)
     sender = Sink(source.address, source.spec) if sends else None
-    StageWorker(stages, source, sender, None, 5.0, cast(Snapshots, None), faults, activity).run()
+    StageWorker(
+        stages=stages,
+        receiver=source,
+        sender=sender,
+        control=None,
+        timeout=5.0,
+        snapshots=cast(Snapshots, None),
+        faults=faults,
+        activity=activity,
+    ).run()
 
 
 class Batches:
@@ -78,7 +87,7 @@ class Source(Receiver):
     """Where batches come from."""
 
     def __init__(self, batches: Batches) -> None:
-        address = LinkAddress("link1", "stage 1", "stage 2", "", b"", 2)
+        address = LinkAddress("link1", "stage 1", "stage 2", path="", key=b"", depth=2)
         super().__init__(address, TensorSpec((1,), batches.batch.dtype))
         self._batches = batches
 
