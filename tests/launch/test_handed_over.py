@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from launch.pages.reading import read_run
 
 from launch.pages.page import page
+from launch.pages.run_record import read_run
 from launch.prepare.run_dir import read_config
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import make_folder, open_to_read, open_to_write, read_whole
@@ -235,7 +235,7 @@ def test_a_failure_that_is_none_is_left_out_of_the_report(tmp_path: Path, onward
     (run / "metrics.jsonl").write_text(json.dumps(line(0)) + "\n")
     for text in ("[1]", "7", "{}", '{"kind": 7, "message": [], "exit_code": "x"}', "[" * 100_000):
         (run / "failure.json").write_text(text)
-        assert "It ended without a word" in page(read_run(run), []), text
+        assert "It ended without a message" in page(read_run(run), []), text
     outcome = onward("report", str(run))
     assert (outcome.code, outcome.err) == (0, "")
     assert "It ended without a message" in (run / "report.html").read_text()

@@ -122,7 +122,7 @@ def _run_of(folder: Path) -> Path:
 def _without_twins(pairs: list[tuple[str, Any]]) -> None:
     """Refuse duplicate keys, of which readers may take different values."""
     if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key occurs twice")
 
 
 def _size(path: Path) -> int:

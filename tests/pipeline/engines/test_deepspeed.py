@@ -233,7 +233,7 @@ def test_lars_under_zero_would_scale_a_group_instead_of_a_layer(teams: dict[int,
     torch.testing.assert_close(found["head.weight"], flat["head.weight"])
     torch.testing.assert_close(found["block.0.weight"], flat["block.0.weight"])
     config = Config.model_validate({**REFUSED["lars-1"], "engine": {"kind": "deepspeed", "zero_stage": 1}})
-    with pytest.raises(ConfigError, match="the norms of single layers, which LARS is made of, would be lost"):
+    with pytest.raises(ConfigError, match="the norms of single layers, which LARS needs, would silently be lost"):
         check_topology(config)
 
 

@@ -62,7 +62,7 @@ def test_a_key_that_stands_twice_has_no_value(tmp_path: Path) -> None:
     folder = written(tmp_path)
     text = (folder / MANIFEST).read_text()
     (folder / MANIFEST).write_text(text.replace('"steps": 4', '"steps": 4, "steps": 4'))
-    with pytest.raises(UserError, match=r"is no manifest \(a key stands twice\)"):
+    with pytest.raises(UserError, match=r"is no manifest \(a key occurs twice\)"):
         read_manifest(folder)
 
 
