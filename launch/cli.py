@@ -107,14 +107,19 @@ def check(
     headers: Annotated[bool, typer.Option("--headers", help="Also read every header; list broken files.")] = False,
     decode: Annotated[bool, typer.Option("--all", help="Also decode every image; list broken files.")] = False,
     memory: Annotated[
-        bool, typer.Option("--memory", help="Also compute what the tensors of every process take, within seconds.")
+        bool, typer.Option("--memory", help="Print what each process keeps in memory instead; needs no data.")
     ] = False,
     trust: Trust = False,
 ) -> None:
     """Make every check of 'train' and start nothing; print the resolved configuration and the device of each stage."""
     with failures_in_words():
         settings, notes = load_for_start(config, overrides or [], LoadOptions(trusted=trust))
-        verbosity.say(check_run(settings, notes, headers, decode, memory), important=True)
+        if memory:
+            from launch.results.memory_table import memory_lines
+
+            verbosity.say("\n".join(memory_lines(settings)), important=True)
+            return
+        verbosity.say(check_run(settings, notes, headers, decode), important=True)
 
 
 @app.command()

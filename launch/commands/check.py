@@ -14,9 +14,7 @@ from pipeline.validation.loading import dump_config
 from workers.topology.processes import training_processes
 
 
-def check_run(
-    config: Config, notes: Sequence[str], headers: bool = False, decode: bool = False, memory: bool = False
-) -> str:
+def check_run(config: Config, notes: Sequence[str], headers: bool = False, decode: bool = False) -> str:
     """Check a run without starting it: YAML that `train` reads, and comments on stages, processes, steps and images.
 
     Args:
@@ -24,17 +22,12 @@ def check_run(
         notes: sentences for the user, to be printed before those that are found here.
         headers: also read the header of every image file, and print which are broken.
         decode: also decode every image, likewise.
-        memory: also compute what the tensors of every process take; imports torch.
 
     Raises:
         ConfigError, UserError: whatever `train` would refuse.
     """
     plan = dry_run(config, lambda splits: scan_images(splits, headers, decode))
     lines = [*_stages(config, plan), *_processes(config), *_amounts(config, plan)]
-    if memory:
-        from launch.results.memory_table import memory_lines
-
-        lines += memory_lines(config)
     lines += [f"note: {printable(note)}" for note in (*notes, *plan.notes)]
     return dump_config(config) + "\n".join(f"# {line}" for line in lines)
 

@@ -24,10 +24,14 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     A value that Python asks of a tensor (`.item()`, `bool(...)`) has no number here. It is answered with 1, which is a
     finite loss and a count that may divide; and with 0 where it says how many gradients overflowed.
+
+    Args:
+        workspaces: count what kernels allocate and free within themselves, as those of this kind of CPU do.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, workspaces: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._workspaces = workspaces
         self.now = 0
         """Bytes that are alive."""
         self.peak = 0
@@ -67,7 +71,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self._count(leaf)
-        self._reach(self.now + workspace(func, args, result))
+        if self._workspaces:
+            self._reach(self.now + workspace(func, args, result))
         return result
 
     def _answer(self, tensor: Tensor) -> bool | int | float:
@@ -96,14 +101,17 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def workspace(func: Operation, args: Sequence[Any], result: Any) -> int:
-    """Bytes that a kernel of the CPU has, at its worst moment, beyond what it returns.
+    """Bytes that a kernel has, at its worst moment, beyond what it returns, on an x86 CPU with AVX-512.
 
     oneDNN computes convolutions in a layout of its own, and copies what comes and goes, unless it is laid out channels
     last: inputs and weights before, the output after. The backward does so first for the gradient of the input, then
-    for that of the weights. The backward of batch norm has a second gradient of the input for a moment.
+    for that of the weights. The backward of batch norm has a second gradient of the input for a moment, and that of
+    layer norm a copy of what is not contiguous.
     """
     if func is torch.ops.aten.native_batch_norm_backward.default:
         return _nbytes(result[0])
+    if func is torch.ops.aten.native_layer_norm_backward.default:
+        return sum(_nbytes(tensor) for tensor in args[:2] if not tensor.is_contiguous())
     if func is torch.ops.aten.convolution.default and _is_copied(args[0]):
         return max(_nbytes(args[0]) + _nbytes(args[1]), _nbytes(result))
     if func is torch.ops.aten.convolution_backward.default and _is_copied(args[1]):

@@ -69,14 +69,19 @@ class ProcessMemory:
     moment: str
 
 
-def process_memory(config: Config, indices: Sequence[int]) -> ProcessMemory:
+def process_memory(config: Config, indices: Sequence[int], workspaces: bool = True) -> ProcessMemory:
     """Run steps of a process that trains the stages `indices` on fake tensors, and read off what they take.
+
+    Args:
+        config: of the run.
+        indices: the stages, counted from 1.
+        workspaces: see `LiveBytes`.
 
     Raises:
         RuntimeError: an operation of the user's own network, or loss, has no fake form.
     """
     config = without_engines(config)
-    fake, live = FakeTensorMode(allow_non_fake_inputs=True), LiveBytes()
+    fake, live = FakeTensorMode(allow_non_fake_inputs=True), LiveBytes(workspaces)
     stages = fake_stages(config, indices, live, fake)
     live.adopt(tensor for stage in stages for tensor in stage.tensors())
     peak, moment = 0, ""

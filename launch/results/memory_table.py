@@ -24,7 +24,7 @@ def memory_lines(config: Config) -> Iterator[str]:
         UserError: an operation of a network or a loss of the user's own cannot be computed without memory.
     """
     groups = [tuple(range(1, config.num_stages + 1))] if config.in_one_process else stage_groups(config)
-    rows = [COLUMNS]
+    rows: list[tuple[str, ...]] = [COLUMNS]
     for group in groups:
         rows += _rows(_measured(config, group), config.replicas_of(group[0]))
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]

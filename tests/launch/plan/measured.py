@@ -27,12 +27,24 @@ from workers.stage.worker import Activity, Snapshots, StageWorker
 
 CPU = torch.device("cpu")
 MARK = "beginning of step "
+KERNELS = (
+    "aten::convolution",
+    "aten::convolution_backward",
+    "aten::native_batch_norm_backward",
+    "aten::native_layer_norm_backward",
+)
+"""Those that allocate and free within themselves, each kind of processor in another way."""
 STEPS = 3
 """The first makes gradients and the optimizer's state."""
 
 
-def measured_peak(config: Config, indices: Sequence[int], group: ReplicaGroup = SOLO) -> int:
-    """Most bytes at once in steps 2 and 3 of the process that trains the stages `indices`, less the batch itself."""
+def measured_peak(config: Config, indices: Sequence[int], workspaces: bool = False, group: ReplicaGroup = SOLO) -> int:
+    """Most bytes at once in steps 2 and 3 of the process that trains the stages `indices`, less the batch itself.
+
+    Args:
+        config, indices, group: of the process.
+        workspaces: count what kernels allocate and free within themselves.
+    """
     batch = random_batch(config, indices[0])
     labels = torch.arange(config.data.batch_size) % 2 if config.uses_labels else None
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
@@ -45,7 +57,7 @@ def measured_peak(config: Config, indices: Sequence[int], group: ReplicaGroup = 
         else:
             stages = [Stage(config, index, 1, team=group) for index in indices]
             work(stages, Batches(batch, labels), indices[-1] < config.num_stages)
-    return largest_sum(profiled)
+    return largest_sum(profiled, workspaces)
 
 
 def work(stages: Sequence[Stage], batches: Batches, sends: bool) -> None:
@@ -127,14 +139,16 @@ def random_batch(config: Config, index: int) -> Tensor:
     return pack(made, sizes_differ(config.data))
 
 
-def largest_sum(profiled: profile) -> int:
+def largest_sum(profiled: profile, workspaces: bool) -> int:
     """Of what is allocated and not freed, from the beginning of the second step on."""
     events = sorted(profiled.profiler.kineto_results.events(), key=lambda event: event.start_ns())
     begin = next(event.start_ns() for event in events if event.name() == f"{MARK}1")
-    now = largest = 0
+    now = largest = kernel_ends = 0
     for event in events:
-        if event.name() == "[memory]":
+        if event.start_ns() >= max(begin, 0 if workspaces else kernel_ends):
+            largest = max(largest, now)
+        if event.name() in KERNELS:
+            kernel_ends = max(kernel_ends, event.end_ns())
+        elif event.name() == "[memory]":
             now += event.nbytes()
-            if event.start_ns() >= begin:
-                largest = max(largest, now)
     return largest

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from launch.plan.process_memory import process_memory
 from tests.launch.plan.measured import measured_peak
@@ -39,9 +43,39 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("case", ["noise", "one loss", "stages that share a process"])
+def test_the_peak_is_that_of_the_tensors_of_a_real_process(case: str) -> None:
+    compare(case, workspaces=False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("AVX512" not in torch.backends.cpu.get_cpu_capability(), reason="workspaces are those of AVX-512")
 @pytest.mark.parametrize("case", CASES)
-def test_the_peak_is_what_the_allocator_hands_out(case: str) -> None:
+def test_with_the_workspaces_of_kernels_it_is_what_the_allocator_hands_out(case: str) -> None:
+    compare(case, workspaces=True)
+
+
+@pytest.mark.parametrize("recompute", ["units", "views"])
+def test_recomputing_is_seen(recompute: str) -> None:
+    plain, kept_less = (
+        process_memory(small_config(**WIDE, noise={"kind": "all"}, memory={"recompute": way}), [2])
+        for way in ("none", recompute)
+    )
+    assert kept_less.stages[0].kept < plain.stages[0].kept / 3
+    assert kept_less.peak < plain.peak
+
+
+def test_onward_check_prints_it(tmp_path: Path, onward: Callable[..., Any]) -> None:
+    """Without the data."""
+    printed = onward(
+        "check", "configs/paper_resnet50_imagenet.yaml", "--memory", "data.batch_size=8", "head.projector=[8]"
+    ).out
+    assert re.search(r"^1 +\d+\.\d MiB .*(backward|loss) of stage 1$", printed, re.MULTILINE)
+    assert "most at once" in printed
+
+
+def compare(case: str, workspaces: bool) -> None:
     config = small_config(**{**WIDE, **CASES[case]})
     stages = [1, 2, 3, 4] if config.in_one_process else [1, 2] if config.processes else [2]
-    said, seen = process_memory(config, stages), measured_peak(config, stages)
+    said, seen = process_memory(config, stages, workspaces), measured_peak(config, stages, workspaces)
     assert abs(said.peak - seen) <= SHARE * seen, f"{said.peak:,} bytes said, {seen:,} handed out; {said.moment}"
