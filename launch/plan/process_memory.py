@@ -29,8 +29,8 @@ NOISE = 1.0
 """Level of the noise; where a stage has none the level has no effect."""
 
 
-@dataclass(frozen=True)
-class StageMemory:
+@dataclass(frozen=True, kw_only=True)
+class StageAccount:
     """What one stage holds between two steps, and what it keeps within one; in bytes.
 
     Args:
@@ -51,7 +51,7 @@ class StageMemory:
 
 
 @dataclass(frozen=True)
-class ProcessMemory:
+class ProcessAccount:
     """What the tensors of one process take, in bytes.
 
     Args:
@@ -62,14 +62,14 @@ class ProcessMemory:
         moment: when that is, such as "backward of stage 1".
     """
 
-    stages: tuple[StageMemory, ...]
+    stages: tuple[StageAccount, ...]
     input: int
     output: int
     peak: int
     moment: str
 
 
-def process_memory(config: Config, indices: Sequence[int], workspaces: bool = True) -> ProcessMemory:
+def process_memory(config: Config, indices: Sequence[int], workspaces: bool = True) -> ProcessAccount:
     """Run steps of a process that trains the stages `indices` on fake tensors, and read off what they take.
 
     Args:
@@ -99,7 +99,7 @@ def process_memory(config: Config, indices: Sequence[int], workspaces: bool = Tr
                 peak, moment = live.peak, live.peak_moment
         memory = tuple(_stage_memory(stage) for stage in stages)
     sent = 0 if indices[-1] == config.num_stages else output
-    return ProcessMemory(memory, _nbytes(batch), sent, peak, moment)
+    return ProcessAccount(memory, _nbytes(batch), sent, peak, moment)
 
 
 def _steps(config: Config, stages: Sequence[FakeStage]) -> list[int]:
@@ -150,17 +150,17 @@ def _batch(config: Config, index: int, epoch: int) -> Tensor:
     return pack([torch.empty((rows, *shape), dtype=dtype) for shape in shapes], sizes_differ(config.data))
 
 
-def _stage_memory(stage: FakeStage) -> StageMemory:
+def _stage_memory(stage: FakeStage) -> StageAccount:
     parameters = [*stage.parameters(), *stage.buffers()]
     gradients = [p.grad for p in stage.parameters() if p.grad is not None]
     optimizer = stage.engine.tensors().values()
-    return StageMemory(
-        stage.index,
-        _total(parameters),
-        _total(optimizer),
-        _total(gradients),
-        stage.kept,
-        _total(snapshot_tensors(stage).values()),
+    return StageAccount(
+        stage=stage.index,
+        parameters=_total(parameters),
+        optimizer=_total(optimizer),
+        gradients=_total(gradients),
+        kept=stage.kept,
+        snapshot=_total(snapshot_tensors(stage).values()),
     )
 
 

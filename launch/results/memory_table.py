@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from launch.plan.process_memory import ProcessMemory, process_memory
+from launch.plan.process_memory import ProcessAccount, process_memory
 from pipeline.config import Config
 from pipeline.errors import UserError, first_line
 from workers.topology.processes import stage_groups
@@ -34,7 +34,7 @@ def memory_lines(config: Config) -> Iterator[str]:
     yield BESIDE
 
 
-def _rows(process: ProcessMemory, replicas: int) -> Iterator[tuple[str, ...]]:
+def _rows(process: ProcessAccount, replicas: int) -> Iterator[tuple[str, ...]]:
     for stage in process.stages:
         held = (stage.parameters, stage.optimizer, stage.gradients, stage.kept, stage.snapshot)
         peak = (size_of(process.peak), process.moment) if stage is process.stages[0] else ("together", "")
@@ -47,7 +47,7 @@ def size_of(count: int) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
-def _measured(config: Config, group: tuple[int, ...]) -> ProcessMemory:
+def _measured(config: Config, group: tuple[int, ...]) -> ProcessAccount:
     try:
         return process_memory(config, group)
     except (RuntimeError, NotImplementedError, TypeError) as error:
