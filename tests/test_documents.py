@@ -117,7 +117,7 @@ def test_a_preset_that_trains_for_days_takes_snapshots_and_says_what_it_keeps_in
     if load_config(path).train.epochs >= 100:
         assert load_config(path).snapshots.every
         assert path.stem == "image_folder" or re.search(
-            r"^Memory: +not measured on a GPU; by arithmetic", header(path), re.M
+            r"^Memory: +(not measured on a GPU; by arithmetic|computed with the option --memory)", header(path), re.M
         )
 
 
