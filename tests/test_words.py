@@ -47,13 +47,6 @@ FILES = {
 """Files and folders of the old dialect."""
 KEYS = VAGUE | {"agenda", "gate", "owing", "team", "voice", "watch"}
 """No key of the configuration."""
-NOT_YET: tuple[str, ...] = (
-    "launch/processes/coordinator_main.py: tell",
-    "workers/coordinator/recorder.py: Recorder",
-    "workers/determinism/search.py: Recorder",
-    "workers/run/environment.py: OWN",
-)
-"""Names that are still to be renamed, as `FILE: NAME`; to be emptied."""
 
 
 def top_level_names(path: Path) -> Iterator[str]:
@@ -70,15 +63,11 @@ def classes_of(path: Path) -> Iterator[ast.ClassDef]:
     return (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef))
 
 
-def allowed(path: Path, name: str) -> bool:
-    return f"{name_of(path)}: {name}" in NOT_YET
-
-
 def test_classes_have_the_names_of_the_field() -> None:
     def old(path: Path) -> Iterator[str]:
         for node in classes_of(path):
             term = CLASSES.get(node.name.strip("_"))
-            if term and not allowed(path, node.name):
+            if term:
                 yield f"{node.name} (line {node.lineno}) is of the old dialect: {term}"
 
     assert_clean(PACKAGES, old)
@@ -88,7 +77,7 @@ def test_functions_say_what_they_do() -> None:
     def old(path: Path) -> Iterator[str]:
         for node in (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef)):
             term = FUNCTIONS.get(node.name.strip("_"))
-            if term and not allowed(path, node.name):
+            if term:
                 yield f"{node.name} (line {node.lineno}) does not say what it does: {term}"
 
     assert_clean(PACKAGES, old)
@@ -97,7 +86,7 @@ def test_functions_say_what_they_do() -> None:
 def test_names_at_the_top_of_a_file_say_what_they_are() -> None:
     def vague(path: Path) -> Iterator[str]:
         for name in top_level_names(path):
-            if name.strip("_").lower() in VAGUE and not allowed(path, name):
+            if name.strip("_").lower() in VAGUE:
                 yield f"{name} says nothing about the thing"
 
     assert_clean(PACKAGES, vague)
@@ -106,7 +95,7 @@ def test_names_at_the_top_of_a_file_say_what_they_are() -> None:
 def test_files_and_folders_have_the_names_of_the_field() -> None:
     def old(path: Path) -> Iterator[str]:
         for part in Path(name_of(path)).with_suffix("").parts:
-            if part.strip("_") in FILES and not allowed(path, part):
+            if part.strip("_") in FILES:
                 yield f"{part} is a name of the old dialect"
 
     assert_clean(PACKAGES, old)
@@ -140,9 +129,7 @@ def test_no_two_classes_have_one_name() -> None:
         for node in tree_of(path).body:
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(path)
-    twins = {
-        name: paths for name, paths in places.items() if len(paths) > 1 and not all(allowed(p, name) for p in paths)
-    }
+    twins = {name: paths for name, paths in places.items() if len(paths) > 1}
     assert not twins, "\n".join(f"{name}: {', '.join(map(name_of, paths))}" for name, paths in sorted(twins.items()))
 
 

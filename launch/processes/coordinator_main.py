@@ -58,13 +58,13 @@ class Parent:
     def beat(self, seconds: float) -> None:
         """Give a sign of life again and again, from a thread."""
 
-        def tell() -> None:
+        def send_heartbeats() -> None:
             with suppress(OSError):  # nobody listens any more
                 while True:
                     write_line(self._answers, {"beat": True})
                     time.sleep(seconds)
 
-        threading.Thread(target=tell, name="pulse", daemon=True).start()
+        threading.Thread(target=send_heartbeats, name="heartbeat", daemon=True).start()
 
     def add_event(self, event: dict[str, Any]) -> None:
         """Keep an event for `events`; called from a thread or a signal handler."""

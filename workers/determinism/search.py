@@ -35,7 +35,7 @@ class Operation:
         return f"{self.name} of {self.module}" if self.module else self.name
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's own
+class OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's own
     """Records every operation and a checksum of its results.
 
     Args:
@@ -84,9 +84,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's
 
 
 @contextmanager
-def recorded(stages: Sequence[Stage], note: Note) -> Iterator[Recorder]:
+def recorded(stages: Sequence[Stage], note: Note) -> Iterator[OperationRecorder]:
     """Record the operations of a step of `stages` inside the block."""
-    recorder = Recorder(stages, note)
+    recorder = OperationRecorder(stages, note)
     hooks = []
     for name, module in _modules(stages):
         hooks.append(module.register_forward_pre_hook(recorder.enter_module(name)))
@@ -99,7 +99,9 @@ def recorded(stages: Sequence[Stage], note: Note) -> Iterator[Recorder]:
             hook.remove()
 
 
-def collecting(recorders: list[Recorder], note: Note) -> Callable[[Sequence[Stage]], AbstractContextManager[object]]:
+def collecting(
+    recorders: list[OperationRecorder], note: Note
+) -> Callable[[Sequence[Stage]], AbstractContextManager[object]]:
     """As `recorded`, which puts the recorder into `recorders`."""
 
     @contextmanager
@@ -111,7 +113,7 @@ def collecting(recorders: list[Recorder], note: Note) -> Callable[[Sequence[Stag
     return context
 
 
-def first_difference(first: Recorder, second: Recorder) -> Operation | None:
+def first_difference(first: OperationRecorder, second: OperationRecorder) -> Operation | None:
     """The first operation with different results; None if there is none, or the operations themselves differ."""
     for (operation, first_sum), (other_operation, second_sum) in zip(first.operations, second.operations, strict=False):
         if operation.name != other_operation.name:

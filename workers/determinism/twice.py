@@ -34,13 +34,13 @@ def first_operation(config: Config, trial: Trial, device: torch.device, note: No
         note: gets the name of each operation before it is called, to find the one in which the process died.
     """
     try:
-        from workers.determinism.search import Recorder, collecting, first_difference
+        from workers.determinism.search import OperationRecorder, collecting, first_difference
     except ImportError:  # they are private parts of PyTorch, which may change
         return ""
     set_up_compute(config)
     footprint = Footprint(device)
     for _ in range(SEARCHES):
-        recorders: list[Recorder] = []
+        recorders: list[OperationRecorder] = []
         for _ in range(2):
             step_checksums(config, trial, device, collecting(recorders, note))
             fill_freed_memory(device, footprint.grown())

@@ -31,7 +31,7 @@ OPEN_FILES = 1 << 20
 """Default of fs.nr_open, the most open files that Linux allows one process."""
 LAUNCHERS = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+")
 """Variables that torchrun and PyTorchJob set for the ranks of a job, which the processes of `onward train` are not."""
-OWN = str(Path(__file__).resolve().parents[2])
+PACKAGES_FOLDER = str(Path(__file__).resolve().parents[2])
 """The folder that contains our packages."""
 
 
@@ -67,7 +67,7 @@ def module_path() -> str:
     configured = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     here = os.path.realpath(os.curdir)
     folders = [os.path.abspath(entry) for entry in sys.path if os.path.isdir(entry or os.curdir)]
-    wanted = {OWN, *(os.path.abspath(entry) for entry in configured if entry)}
+    wanted = {PACKAGES_FOLDER, *(os.path.abspath(entry) for entry in configured if entry)}
     return os.pathsep.join(folder for folder in folders if os.path.realpath(folder) != here or folder in wanted)
 
 

@@ -79,7 +79,7 @@ def test_signs_of_life_end_with_the_pipe_and_without_noise(monkeypatch: pytest.M
     Parent(writer).beat(0.001)
     assert json.loads(os.read(reader, 4096).splitlines()[0]) == {"beat": True}
     os.close(reader)
-    wait_until(lambda: all(thread.name != "pulse" for thread in threading.enumerate()), "the end of the pulse")
+    wait_until(lambda: all(thread.name != "heartbeat" for thread in threading.enumerate()), "the end of the heartbeat")
     os.close(writer)
     assert unheard == []
 
