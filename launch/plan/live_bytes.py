@@ -109,22 +109,18 @@ def workspace(func: Operation, args: Sequence[Any], result: Any) -> int:
     layer norm a copy of what is not contiguous.
     """
     if func is torch.ops.aten.native_batch_norm_backward.default:
-        return _nbytes(result[0])
+        return int(result[0].nbytes)
     if func is torch.ops.aten.native_layer_norm_backward.default:
-        return sum(_nbytes(tensor) for tensor in args[:2] if not tensor.is_contiguous())
+        return sum(tensor.nbytes for tensor in args[:2] if not tensor.is_contiguous())
     if func is torch.ops.aten.convolution.default and _is_copied(args[0]):
-        return max(_nbytes(args[0]) + _nbytes(args[1]), _nbytes(result))
+        return int(max(args[0].nbytes + args[1].nbytes, result.nbytes))
     if func is torch.ops.aten.convolution_backward.default and _is_copied(args[1]):
         half: bool = args[1].dtype.itemsize < 4  # then gradients are copied once more, those of the weights from fp32
-        gradient, x, weight = (_nbytes(tensor) for tensor in args[:3])
-        to_input, to_weight = (_nbytes(tensor) for tensor in result[:2])
+        gradient, x, weight = (int(tensor.nbytes) for tensor in args[:3])
+        to_input, to_weight = (0 if tensor is None else int(tensor.nbytes) for tensor in result[:2])
         return max(x + gradient + half * 2 * weight, gradient + weight - to_weight, (1 + half) * to_input - to_weight)
     return 0
 
 
 def _is_copied(x: Tensor) -> bool:
     return x.dim() == 4 and x.is_contiguous()
-
-
-def _nbytes(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.numel() * tensor.element_size()

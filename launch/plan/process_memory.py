@@ -15,12 +15,12 @@ from pipeline.config import Config
 from pipeline.data.augment.resolution import view_sizes
 from pipeline.data.augment.view_kinds import sizes_differ
 from pipeline.data.packing import pack
-from pipeline.precision import DTYPES
 from pipeline.serial import step_function
 from pipeline.shapes import view_shapes
 from pipeline.stage.codecs import round_trip
 from pipeline.stage.phases import Phases
 from pipeline.stage.state import snapshot_tensors
+from workers.topology.rendezvous import link_spec
 
 STEPS = 2
 """The first makes gradients and the optimizer's state; from the second on each step is like the other."""
@@ -99,7 +99,7 @@ def process_memory(config: Config, indices: Sequence[int], workspaces: bool = Tr
                 peak, moment = live.peak, live.peak_moment
         memory = tuple(_stage_memory(stage) for stage in stages)
     sent = 0 if indices[-1] == config.num_stages else output
-    return ProcessAccount(memory, _nbytes(batch), sent, peak, moment)
+    return ProcessAccount(memory, batch.nbytes, sent, peak, moment)
 
 
 def _steps(config: Config, stages: Sequence[FakeStage]) -> list[int]:
@@ -131,7 +131,7 @@ def _step_function(config: Config, stages: Sequence[FakeStage]) -> Callable[[Ten
         for stage in reached:
             if learner in (None, stage.index):
                 stage.update(number, labels)
-        return _nbytes(activations)
+        return activations.nbytes
 
     return in_one_process if config.in_one_process else pipelined
 
@@ -146,7 +146,7 @@ def _batch(config: Config, index: int, epoch: int) -> Tensor:
     """What enters stage `index`, on one replica, as it comes: `[V, B, ...]`, or packed `[1, B, total]`."""
     rows = config.data.batch_size // config.replicas_of(index)
     shapes = view_shapes(config, index, view_sizes(config.data, epoch, config.num_views))
-    dtype = torch.uint8 if index == 1 else DTYPES[config.stage(index - 1).precision.dtype]
+    dtype = link_spec(config, index).dtype
     return pack([torch.empty((rows, *shape), dtype=dtype) for shape in shapes], sizes_differ(config.data))
 
 
@@ -165,8 +165,4 @@ def _stage_memory(stage: FakeStage) -> StageAccount:
 
 
 def _total(tensors: Iterable[Tensor]) -> int:
-    return sum(_nbytes(tensor) for tensor in tensors)
-
-
-def _nbytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+    return sum(tensor.nbytes for tensor in tensors)

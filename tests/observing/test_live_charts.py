@@ -10,9 +10,8 @@ import pytest
 
 from tests.observing.browser import Sight
 from tests.observing.test_history import Told, line, stage
-from tests.observing.test_live_page import made_up, made_up_line, serve
+from tests.observing.test_live_page import begin, made_up, made_up_line, serve
 from tests.runs import LIMIT
-from workers.observing.observer import RunFacts
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -89,18 +88,7 @@ def test_a_part_of_the_run_can_be_seen_and_left_again(tmp_path: Path, browser: B
 
 def test_numbers_of_any_size_fit_and_ticks_differ(tmp_path: Path, browser: Browser) -> None:
     history = Told(max_rows=16)
-    history.run_started(
-        RunFacts(
-            name="x",
-            path=tmp_path,
-            config={},
-            stages=2,
-            total_steps=10_000_000,
-            steps_per_epoch=100_000,
-            start_step=0,
-            started=time.time() - 9e6,
-        )
-    )
+    begin(history, tmp_path, stages=2, total_steps=10_000_000, steps_per_epoch=100_000, started=time.time() - 9e6)
     for step in range(0, 9_000_000, 100_003):
         history.step_done({**made_up_line(step, 2), "images_per_second": 123_456.7, "eta_seconds": 3.3e7})
     with serve(history) as server:

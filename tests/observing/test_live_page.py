@@ -93,21 +93,36 @@ def background(sight: Sight) -> str:
     return str(sight.value("getComputedStyle(document.body).backgroundColor"))
 
 
+def begin(
+    history: History,
+    path: Path,
+    *,
+    stages: int,
+    total_steps: int,
+    started: float,
+    steps_per_epoch: int = 10,
+    name: str = "x",
+    config: dict[str, Any] | None = None,
+) -> None:
+    """Tell the history of a run that has begun; `started` in seconds since 1970."""
+    history.run_started(
+        RunFacts(
+            name=name,
+            path=path,
+            config=config or {},
+            stages=stages,
+            total_steps=total_steps,
+            steps_per_epoch=steps_per_epoch,
+            start_step=0,
+            started=started,
+        )
+    )
+
+
 def made_up(path: Path, stages: int, steps: int, **config: Any) -> History:
     history = Told()
     settings = {"link": {"kind": "queue", "depth": 2}, "data": {"name": EVIL, "batch_size": 64}, **config}
-    history.run_started(
-        RunFacts(
-            name=EVIL,
-            path=path,
-            config=settings,
-            stages=stages,
-            total_steps=1000,
-            steps_per_epoch=10,
-            start_step=0,
-            started=time.time() - 300,
-        )
-    )
+    begin(history, path, stages=stages, total_steps=1000, started=time.time() - 300, name=EVIL, config=settings)
     for step in range(steps):
         history.step_done(made_up_line(step, stages))
     return history
@@ -188,18 +203,7 @@ def test_a_run_that_vanishes_is_said_to_be_out_of_reach_quietly(tmp_path: Path, 
 
 def test_curves_that_become_coarser_go_on(tmp_path: Path, browser: Browser) -> None:
     history = Told(max_rows=16)
-    history.run_started(
-        RunFacts(
-            name="x",
-            path=tmp_path,
-            config={},
-            stages=1,
-            total_steps=1000,
-            steps_per_epoch=10,
-            start_step=0,
-            started=time.time(),
-        )
-    )
+    begin(history, tmp_path, stages=1, total_steps=1000, steps_per_epoch=10, started=time.time())
     with serve(history) as server:
         sight = Sight(browser, server.url)
         for step in range(200):

@@ -12,13 +12,12 @@ import pytest
 from tests.observing.browser import Sight
 from tests.observing.clock import Clock
 from tests.observing.test_history import Told, document, line, stage
-from tests.observing.test_live_page import made_up, made_up_line, serve
+from tests.observing.test_live_page import begin, made_up, made_up_line, serve
 from tests.runs import LIMIT
 from workers.observing.live import History, LiveServer, page_server
 from workers.observing.live import answers as answering
 from workers.observing.live import document as document_module
 from workers.observing.live import history as history_module
-from workers.observing.observer import RunFacts
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -46,18 +45,7 @@ def test_before_the_data_set_is_open_there_is_a_word_and_no_empty_boxes(tmp_path
         sight.wait_for_state("starting")
         assert "data set is being opened" in sight.text("#notice")
         assert not sight.page.locator(".card").first.is_visible()
-        history.run_started(
-            RunFacts(
-                name="x",
-                path=tmp_path,
-                config={},
-                stages=1,
-                total_steps=10,
-                steps_per_epoch=10,
-                start_step=0,
-                started=time.time(),
-            )
-        )
+        begin(history, tmp_path, stages=1, total_steps=10, steps_per_epoch=10, started=time.time())
         sight.wait_for_state("running")
         assert sight.page.locator(".card").first.is_visible()
         assert not sight.page.locator("#notice").is_visible()
@@ -134,18 +122,7 @@ def test_why_a_run_failed_is_the_first_thing_to_read(tmp_path: Path, browser: Br
 def ages(path: Path, total: int, age: float, now: float) -> History:
     """20 steps of which the last is so old `now`, in seconds."""
     history = Told()
-    history.run_started(
-        RunFacts(
-            name="x",
-            path=path,
-            config={},
-            stages=2,
-            total_steps=total,
-            steps_per_epoch=10,
-            start_step=0,
-            started=now - 900,
-        )
-    )
+    begin(history, path, stages=2, total_steps=total, steps_per_epoch=10, started=now - 900)
     for step in range(20):
         history.step_done({**made_up_line(step, 2), "time": now - age - 0.5 * (19 - step)})
     return history
@@ -191,18 +168,7 @@ def test_stages_of_one_process_have_no_queue_between_them(tmp_path: Path, browse
 
 def test_where_the_time_went_is_told_of_the_whole_run_when_it_is_over(tmp_path: Path, browser: Browser) -> None:
     history = Told()
-    history.run_started(
-        RunFacts(
-            name="x",
-            path=tmp_path,
-            config={},
-            stages=1,
-            total_steps=4,
-            steps_per_epoch=4,
-            start_step=0,
-            started=time.time(),
-        )
-    )
+    begin(history, tmp_path, stages=1, total_steps=4, steps_per_epoch=4, started=time.time())
     for step in range(4):  # in the second half, in which nothing more is fed, nobody waits
         spent = {"busy": float(step + 1), "wait_input": 3.0 * min(step + 1, 2), "wait_output": 0.0}
         history.step_done(line(step, stage(1, step, **spent), time=100.0 + 20 * step))

@@ -12,13 +12,13 @@ from torch import Tensor
 from pipeline.config import Config
 from pipeline.config.engines import TorchEngineConfig
 from pipeline.data.augment.resolution import view_sizes
-from pipeline.precision import DTYPES, LossScaler
+from pipeline.precision import LossScaler
 from pipeline.serial import build_stages, end_to_end_step
 from pipeline.shapes import view_shapes
 from pipeline.stage.phases import Phases
 from pipeline.stage.stage import Stage
 from pipeline.stage.state import stage_tensors
-from workers.topology.rendezvous import NoisePolicy
+from workers.topology.rendezvous import NoisePolicy, link_spec
 
 STEPS_PER_EPOCH = 1
 """Of the checked run: the number of a step then equals its epoch, and kernels do not depend on it."""
@@ -129,5 +129,5 @@ def _random_batch(config: Config, index: int, trial: Trial, device: torch.device
     shapes = [(trial.rows, *shape) for shape in view_shapes(config, index, sizes)]
     if index == 1:
         return [torch.randint(0, 256, s, generator=source, device=device, dtype=torch.uint8) for s in shapes]
-    dtype = DTYPES[config.stage(index - 1).precision.dtype]
+    dtype = link_spec(config, index).dtype
     return [torch.randn(s, generator=source, device=device, dtype=dtype) for s in shapes]
