@@ -14,25 +14,33 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-import torch  # its first import asks ldconfig for libraries, which is no process of a test's
-from PIL import Image
 
-from launch.prepare.prepared_run import PreparedRun
-from tests.bundled import keep_unpacked
 from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from launch.prepare.prepared_run import PreparedRun
 
 # A shell's background job (`make test &`) ignores Ctrl-C, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-keep_unpacked()
-if not torch.cuda.is_available():  # for every seed torch would note with a stack trace to set that of the GPU later
-    torch.cuda._lazy_call = torch.xpu._lazy_call = lambda *_, **__: None
-
 REPOSITORY = Path(__file__).resolve().parent.parent
 HELPERS_OF_PYTHON = ("resource_tracker", "forkserver", "torch_shm_manager")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Torch is imported where tests run, and not by the process that only hands them to the workers of pytest-xdist."""
+    if config.getoption("dist", "no") != "no":
+        return
+    import torch  # its first import asks ldconfig for libraries, which is no process of a test's
+
+    from tests.bundled import keep_unpacked
+
+    keep_unpacked()
+    if not torch.cuda.is_available():  # for every seed torch would note with a stack trace to set that of the GPU later
+        torch.cuda._lazy_call = torch.xpu._lazy_call = lambda *_, **__: None
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,8 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def make_image_folder() -> Callable[..., Path]:
     """`make_image_folder(root, per_class=4, classes=2, size=16)` writes `root/train/classN/M.png`."""
+    import numpy as np
+    from PIL import Image
 
     def make(root: Path, per_class: int = 4, classes: int = 2, size: int = 16) -> Path:
         random = np.random.default_rng(0)
