@@ -37,7 +37,7 @@ AUTOCAST = "AutocastCPU"
 
 @contextmanager
 def autocast_of_cuda() -> Iterator[None]:
-    """In it, where `torch.autocast("cpu")` is on, both lists hold; an operation that the CPU's list has stays as it is."""
+    """In it both lists hold where `torch.autocast("cpu")` is on; what the list of the CPU has stays as it is."""
     with _scoped_library("aten", "IMPL") as library:
         for names, run in ((IN_FULL_PRECISION, _given_full), (INTO_FULL_PRECISION, _asked_for_full)):
             for name in names:
