@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from launch.plan.live_bytes import LiveBytes
 from pipeline.config import Config
 from pipeline.config.engines import TorchEngineConfig
+from pipeline.engines import TorchEngine
 from pipeline.replicas import SOLO, ReplicaGroup
 from pipeline.replicas.team import PendingSum
 from pipeline.stage.stage import Stage
@@ -62,6 +63,7 @@ class FakeStage(Stage):
         live: counts; its mode is the one that the stage runs in.
         fake: makes the tensors fake.
         config, index, group: as `Stage` takes them.
+        cuda: PyTorch's own optimizers work on all parameters at once, as they do on a GPU.
     """
 
     _fake: FakeTensorMode
@@ -69,12 +71,16 @@ class FakeStage(Stage):
     kept: int
     """Bytes that autograd keeps when the backward begins."""
 
-    def __init__(self, live: LiveBytes, fake: FakeTensorMode, config: Config, index: int, group: ReplicaGroup) -> None:
+    def __init__(
+        self, live: LiveBytes, fake: FakeTensorMode, config: Config, index: int, group: ReplicaGroup, cuda: bool
+    ) -> None:
         self._fake, self._live = fake, live  # before the constructor of `nn.Module`, since that calls `_make_ready`
         self.kept, self._after_forward = 0, 0
         with _Uninitialised():
             super().__init__(config, index, STEPS_PER_EPOCH, team=group)
         self.span = self._span
+        for settings in self.optimizer.param_groups if cuda else ():
+            settings.update(foreach=True) if "foreach" in settings else None
 
     def _make_ready(self, device: torch.device, dtype: torch.dtype) -> None:
         super()._make_ready(device, dtype)
@@ -94,7 +100,12 @@ class FakeStage(Stage):
 
     def tensors(self) -> list[Tensor]:
         """What is there before the first step."""
-        return [*self.parameters(), *self.buffers(), *self._buffers_kept._before]
+        return [*self.parameters(), *self.buffers(), *self._buffers_kept._before, *self.summed()]
+
+    def summed(self) -> list[Tensor]:
+        """What gradients are copied into, to be summed over the replicas."""
+        gradients = self.engine._sum if isinstance(self.engine, TorchEngine) else None
+        return [bucket._flat for bucket in gradients.buckets] if gradients else []
 
     @contextmanager
     def _span(self, what: str) -> Iterator[None]:
@@ -108,7 +119,10 @@ class FakeStage(Stage):
 class _Uninitialised(TorchFunctionMode):
     """Random initial values are not drawn, which for a large head takes seconds: nobody will look at them."""
 
-    _DRAWS = frozenset({"normal_", "uniform_", "trunc_normal_", "_no_grad_trunc_normal_", "erfinv_"})
+    _DRAWS = frozenset(
+        {"normal_", "uniform_", "trunc_normal_", "erfinv_", "kaiming_normal_", "kaiming_uniform_"}
+        | {"_no_grad_trunc_normal_", "_no_grad_normal_", "_no_grad_uniform_"}
+    )
 
     def __torch_function__(
         self,
@@ -139,11 +153,13 @@ def make_fake(module: nn.Module, fake: FakeTensorMode) -> None:
                 part._buffers[name] = made[id(buffer)]
 
 
-def fake_stages(config: Config, indices: Sequence[int], live: LiveBytes, fake: FakeTensorMode) -> list[FakeStage]:
+def fake_stages(
+    config: Config, indices: Sequence[int], live: LiveBytes, fake: FakeTensorMode, cuda: bool
+) -> list[FakeStage]:
     """The stages of one process; its replicas are `config.replicas_of` the first."""
     size = config.replicas_of(indices[0])
     group: ReplicaGroup = FakeReplicaGroup(0, size) if size > 1 else SOLO
-    stages = [FakeStage(live, fake, config, index, group) for index in indices]
+    stages = [FakeStage(live, fake, config, index, group, cuda) for index in indices]
     last = stages[-1]
     if config.mode == "end_to_end" and last.target is not None:  # as `build_stages` does
         with warnings.catch_warnings():  # copying a fake tensor asks for its address

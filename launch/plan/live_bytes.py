@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tag, Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -63,10 +65,14 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         """Run one operation, and count what it returns."""
+        if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
+            return args[0].fake_device
         if func is torch.ops.aten._local_scalar_dense.default:
             return self._answer(args[0])
         if func is torch.ops.aten._amp_foreach_non_finite_check_and_unscale_.default:
             self._overflows.add(args[1].untyped_storage()._cdata)
+        if _only_overwrites(func):
+            return args[0] if func._schema.returns else None
         result: object = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
@@ -98,6 +104,17 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _reach(self, size: int) -> None:
         if size > self.peak:
             self.peak, self.peak_moment = size, self.moment
+
+
+@cache
+def _only_overwrites(func: Any) -> bool:
+    """Whether it changes the values of its first argument, which it returns, or those of lists, and nothing else."""
+    schema = func._schema
+    if not schema.name.startswith("aten::") or not schema.name.endswith("_") or Tag.inplace_view in func.tags:
+        return False
+    return schema.name not in ("aten::resize_", "aten::set_") and (
+        not schema.returns or (len(schema.returns) == 1 and schema.returns[0].alias_info is not None)
+    )
 
 
 def workspace(func: Operation, args: Sequence[Any], result: Any) -> int:

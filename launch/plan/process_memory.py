@@ -1,14 +1,29 @@
-"""What the tensors of one training process take, stage by stage, and the moment at which they take most."""
+"""What the tensors of one training process take, stage by stage, and the moment at which they take most.
+
+The tensors are those of a CPU, since a backward pass on fake tensors of a GPU asks for one. For a process on a GPU,
+`cuda=True`, they stand for its own:
+
+- The same by construction: parameters, gradients, the optimizer's state, the loss and its embeddings, in full
+  precision on both; what convolutions, linear layers, batch norm, ReLU, pooling and attention keep. Batch norm keeps
+  its input in half precision and float32 statistics on both.
+- Modelled: autocast, whose list for CUDA computes more in float32 (`launch.plan.autocast_of_cuda`: layer norm keeps a
+  float32 copy of its input), and PyTorch's own optimizers, which there work on all parameters at once, with copies.
+- Not in it: workspaces of cuDNN and cuBLAS, the context, and the allocator's rounding and fragments. Dropout keeps one
+  byte for each number there, and a number of the input's dtype here. Padding by reflection or replication, pooling
+  and linear algebra of the CPU's list stay in float32 here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from launch.plan.autocast_of_cuda import autocast_of_cuda
 from launch.plan.fake_stage import STEPS_PER_EPOCH, FakeStage, fake_stages, without_engines
 from launch.plan.live_bytes import LiveBytes
 from pipeline.config import Config
@@ -40,6 +55,7 @@ class StageAccount:
         gradients: of the parameters.
         kept: what autograd keeps for the backward when that begins.
         snapshot: the tensors of one snapshot.
+        summed: what gradients are copied into, to be summed over the replicas; 0 for one.
     """
 
     stage: int
@@ -48,6 +64,7 @@ class StageAccount:
     gradients: int
     kept: int
     snapshot: int
+    summed: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,23 +86,26 @@ class ProcessAccount:
     moment: str
 
 
-def process_memory(config: Config, indices: Sequence[int], workspaces: bool = True) -> ProcessAccount:
+def process_memory(
+    config: Config, indices: Sequence[int], workspaces: bool = True, *, cuda: bool = False
+) -> ProcessAccount:
     """Run steps of a process that trains the stages `indices` on fake tensors, and read off what they take.
 
     Args:
         config: of the run.
         indices: the stages, counted from 1.
-        workspaces: see `LiveBytes`.
+        workspaces: see `LiveBytes`; those of a CPU, so without effect where `cuda`.
+        cuda: the process computes on a GPU; see above.
 
     Raises:
         RuntimeError: an operation of the user's own network, or loss, has no fake form.
     """
     config = without_engines(config)
-    fake, live = FakeTensorMode(allow_non_fake_inputs=True), LiveBytes(workspaces)
-    stages = fake_stages(config, indices, live, fake)
+    fake, live = FakeTensorMode(allow_non_fake_inputs=True), LiveBytes(workspaces and not cuda)
+    stages = fake_stages(config, indices, live, fake, cuda)
     live.adopt(tensor for stage in stages for tensor in stage.tensors())
     peak, moment = 0, ""
-    with fake:
+    with autocast_of_cuda() if cuda else nullcontext(), fake:
         step = _step_function(config, stages)
         for number in _steps(config, stages):
             batch = _batch(config, indices[0], number)
@@ -161,6 +181,7 @@ def _stage_memory(stage: FakeStage) -> StageAccount:
         gradients=_total(gradients),
         kept=stage.kept,
         snapshot=_total(snapshot_tensors(stage).values()),
+        summed=_total(stage.summed()),
     )
 
 

@@ -108,6 +108,8 @@ class ReplicaGroup:
 class KeptMoments(ReplicaGroup):
     """The same group, which keeps the moments of a forward pass: repeated after `rewind`, it asks nobody again."""
 
+    asked: ReplicaGroup | None = None
+    """The group itself, which may be of a class of its own."""
     kept: list[Moments] = field(default_factory=list)
     repeats: list[Moments] = field(default_factory=list)
     """What a repetition has not asked for yet, the next one last."""
@@ -115,7 +117,11 @@ class KeptMoments(ReplicaGroup):
     @classmethod
     def of(cls, group: ReplicaGroup) -> KeptMoments:
         """Of `group`, with nothing kept yet."""
-        return cls(**{part.name: getattr(group, part.name) for part in fields(ReplicaGroup)})
+        return cls(**{part.name: getattr(group, part.name) for part in fields(ReplicaGroup)}, asked=group)
+
+    def all_gather(self, x: Tensor) -> Tensor:
+        """See `ReplicaGroup.all_gather`."""
+        return self.asked.all_gather(x) if self.asked is not None else super().all_gather(x)
 
     def moments(self, own: Callable[[], Moments]) -> Moments:
         """See `ReplicaGroup.moments`."""

@@ -14,6 +14,7 @@ import torch
 from launch.plan.process_memory import process_memory
 from pipeline.config import Config
 from tests.launch.plan.measured import measured_peak
+from tests.pipeline.replicas.replica_team import Replicas
 from tests.pipeline.small import small_config
 from workers.determinism.child import run_in_child
 
@@ -35,6 +36,7 @@ VIT = {
     "mlp_dim": 128,
     "cuts": ["encoder.layers.encoder_layer_0"],
 }
+OWN = {"backbone": "tests.pipeline.backbones.networks_for_cutting:Functional", "output": "second", "cuts": ["first"]}
 CASES: dict[str, dict[str, Any]] = {
     "noise": {"noise": {"kind": "all"}},
     "bf16": {"precision": {"dtype": "bf16"}, "noise": {"kind": "all"}},
@@ -46,11 +48,15 @@ CASES: dict[str, dict[str, Any]] = {
     "one loss": {"mode": "end_to_end", "objective": {"kind": "simclr"}},
     "one process": {"runtime": "serial", "objective": {"kind": "vicreg"}},
     "stages that share a process": {"processes": 2, "link": {"codec": "int8"}, "objective": {"kind": "supervised"}},
+    "units again": {"memory": {"recompute": "units"}, "noise": {"kind": "all"}},
+    "views again": {"memory": {"recompute": "views"}, "noise": {"kind": "all"}},
+    "one block after the other": {"mode": "sequential"},
+    "a network of the user's own": {"model": OWN},
     "stages that differ": {"stages": {2: {"precision": {"dtype": "bf16"}, "optimizer": ADAM}}},
 }
 
 
-@pytest.mark.parametrize("case", ["noise", "one loss", "stages that share a process"])
+@pytest.mark.parametrize("case", ["noise", "views again", "one loss", "stages that share a process"])
 def test_the_peak_is_that_of_the_tensors_of_a_real_process(case: str) -> None:
     compare(case, workspaces=False)
 
@@ -60,6 +66,25 @@ def test_the_peak_is_that_of_the_tensors_of_a_real_process(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_with_the_workspaces_of_kernels_it_is_what_the_allocator_hands_out(case: str) -> None:
     compare(case, workspaces=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recompute", ["none", "units", "views"])
+def test_a_replica_takes_what_it_is_said_to(replicas: Replicas, recompute: str) -> None:
+    """Two processes that sum their gradients and join their statistics over Gloo."""
+    values = {**WIDE, "memory": {"recompute": recompute}, "noise": {"kind": "all"}, "replicas": 2}
+    seen = [int(result["peak"]) for result in replicas.run(2, "peak_of_a_step", values=values)]
+    peak, _ = account(small_config(**values), [2], False)
+    assert abs(peak - seen[0]) <= SHARE * seen[0], f"{peak:,} bytes said, {seen[0]:,} handed out"
+
+
+def test_autocast_of_cuda_keeps_more_of_a_transformer() -> None:
+    half = small_config(**{**WIDE, "model": VIT, "optimizer": ADAM, "precision": {"dtype": "bf16"}})
+    (peak, kept), (on_gpu, kept_on_gpu) = account(half, [2], False), account(half, [2], cuda=True)
+    assert kept_on_gpu > 1.2 * kept  # float32 copies of what enters four layer norms
+    assert on_gpu > peak
+    for config in (small_config(**WIDE), small_config(**WIDE, precision={"dtype": "bf16"})):
+        assert account(config, [2], False) == account(config, [2], cuda=True)
 
 
 @pytest.mark.parametrize("recompute", ["units", "views"])
@@ -87,15 +112,15 @@ def compare(case: str, workspaces: bool) -> None:
     assert abs(peak - seen) <= SHARE * seen, f"{peak:,} bytes said, {seen:,} handed out"
 
 
-def account(config: Config, stages: list[int], workspaces: bool = True) -> tuple[int, int]:
+def account(config: Config, stages: list[int], workspaces: bool = True, cuda: bool = False) -> tuple[int, int]:
     """The peak, and what the first stage keeps. In a child: fake tensors start threads of autograd, after which no
     process that is forked from this one could run a backward pass."""
-    outcome = run_in_child(partial(peak_and_kept, config, stages, workspaces), LIMIT)
+    outcome = run_in_child(partial(peak_and_kept, config, stages, workspaces, cuda), LIMIT)
     assert not outcome.error, outcome
     peak, kept = map(int, outcome.result or ())
     return peak, kept
 
 
-def peak_and_kept(config: Config, stages: list[int], workspaces: bool) -> list[str]:
-    process = process_memory(config, stages, workspaces)
+def peak_and_kept(config: Config, stages: list[int], workspaces: bool, cuda: bool) -> list[str]:
+    process = process_memory(config, stages, workspaces, cuda=cuda)
     return [str(process.peak), str(process.stages[0].kept)]

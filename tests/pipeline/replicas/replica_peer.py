@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from tests.launch.plan import memory_cases
 from tests.pipeline.replicas import recompute_cases, replica_cases
 from workers.topology.replica_group import join_replica_group, leave_replica_group
 
@@ -21,7 +22,7 @@ def answer(call: dict[str, Any]) -> dict[str, Any]:
     place = torch.device("cpu")
     try:
         team = join_replica_group(call["store"], call["name"], call["rank"], call["size"], place, ANSWER_SECONDS)
-        cases = {**vars(replica_cases), **vars(recompute_cases)}
+        cases = {**vars(replica_cases), **vars(recompute_cases), **vars(memory_cases)}
         tensors = cases[call["case"]](team, **call["settings"])
     except Exception as error:
         print(traceback.format_exc(), file=sys.stderr)

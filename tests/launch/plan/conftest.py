@@ -1,0 +1,3 @@
+"""Processes that play the replicas of a stage."""
+
+from tests.pipeline.conftest import replicas as replicas
