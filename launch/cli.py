@@ -50,9 +50,7 @@ EvaluationOverrides = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors, and where the results are.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print every step, process, link and snapshot.")]
-Force = Annotated[
-    bool, typer.Option("--force", help="Start it although it needs more memory than its devices have.")
-]
+Force = Annotated[bool, typer.Option("--force", help="Start it although it needs more memory than its devices have.")]
 Trust = Annotated[
     bool,
     typer.Option("--trust", help="Import and call what the configuration names, although it is another user's file."),
