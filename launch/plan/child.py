@@ -25,8 +25,8 @@ from pipeline.errors import UserError, first_line
 from workers.run.environment import interpreter, process_environment
 from workers.run.json_lines import LineReader, read_line, write_line
 
-SECONDS = 120.0
-"""Limit for the computation, which takes a second or two for each process of the run."""
+SECONDS = 300.0
+"""Limit for the computation, which takes a second or two for each process of the run where nothing else runs."""
 _ACCOUNT = TypeAdapter(RunAccount)
 _PLACEMENTS = TypeAdapter(tuple[Placement, ...])
 _DATA = TypeAdapter(DataFacts)
@@ -55,13 +55,11 @@ class AccountProcess:
                     pipe.close()
         self._process.wait()
 
-    def account(
-        self, config: Config, placements: Sequence[Placement], data: DataFacts, seconds: float = SECONDS
-    ) -> RunAccount:
+    def account(self, config: Config, placements: Sequence[Placement], data: DataFacts) -> RunAccount:
         """As `launch.plan.compute.run_account`.
 
         Raises:
-            UserError: it cannot be computed, or not in so many seconds.
+            UserError: it cannot be computed, or not in `SECONDS`.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -73,9 +71,9 @@ class AccountProcess:
         with suppress(OSError):  # it has ended, which the answer will show
             write_line(self._process.stdin.fileno(), question)
         reader = LineReader(self._process.stdout.fileno())
-        answer = next(iter(reader.read(seconds)), None)
+        answer = next(iter(reader.read(SECONDS)), None)
         if answer is None:
-            why = "its process ended" if reader.closed else f"it takes longer than {seconds:g} s"
+            why = "its process ended" if reader.closed else f"it takes longer than {SECONDS:g} s"
             raise UserError(f"what the run needs was not computed: {why}")
         if "problem" in answer:
             raise UserError(f"what the run needs cannot be computed: {answer['problem']}")

@@ -31,9 +31,9 @@ OWN = (20 * MIB, 160 * MIB)
 """Memory that a process has for itself beside its tensors, on a CPU: interpreter, messages, what libraries allocate."""
 FORKED = 0.5
 """Share of the memory of a program that has loaded the libraries that its forked processes have too, at least."""
-FACTOR = (1.0, 1.8)
+FACTOR = (1.2, 2.0)
 """Of the tensors' peak, what their memory takes on the CPU: the allocator keeps what was freed, and splits it."""
-WORKER = (200 * MIB, 450 * MIB)
+WORKER = (280 * MIB, 600 * MIB)
 """A process of the data loader, which is a program of its own."""
 ON_GPU = (500 * MIB, 4096 * MIB)
 """A process that computes on a GPU; not measured."""

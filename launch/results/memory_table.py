@@ -87,7 +87,8 @@ def _evaluation(evaluation: EvaluationAccount) -> Iterator[str]:
     batches = f"{evaluation.batches} batches at once of " if evaluation.batches > 1 else ""
     passing = f"{batches}{size_of(evaluation.batch)}"
     if evaluation.host_peak is None:
-        yield f"{network}{passing} for a batch, and {evaluation.features_per_image:,} bytes for the features of an image"
+        yield f"{network}{passing} for a batch"
+        yield f"  and {evaluation.features_per_image:,} bytes for the features of each image"
         return
     where = "on disk" if evaluation.features_on_disk else "in memory"
     peak = f"most at once {size_of(evaluation.host_peak)} ({evaluation.moment})"
