@@ -23,8 +23,8 @@ CPU = "cpu"
 CUDA_CONTEXT = 2**29
 """Of the driver and of the kernels that are loaded, in every process: about half a GB."""
 CUBLAS = 2 * 8 * 4096 * 2**10
-"""`CUBLAS_WORKSPACE_CONFIG=:4096:8`, which makes it deterministic: 32 MiB each for the threads of the forward and of the
-backward pass."""
+"""`CUBLAS_WORKSPACE_CONFIG=:4096:8`, which makes it deterministic: 32 MiB for each of two threads, that of the forward
+pass and that of the backward pass."""
 FRAGMENTATION = 20
 """The allocator rounds blocks up, and keeps parts of blocks that nothing fits into: one in so many bytes of tensors."""
 ON_CPU = 5

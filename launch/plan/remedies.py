@@ -21,6 +21,8 @@ from workers.topology.processes import training_processes
 
 GIB = 2**30
 MOST_REPLICAS = 64
+LEAST_CHUNK = 16
+"""Images of a slice of a head; with fewer, kernels are too small to be fast."""
 TRIES = 8
 """Accounts that the search for a batch may make; each takes about a second for each stage."""
 PATIENCE = 60.0
@@ -74,10 +76,10 @@ def remedies(config: Config, devices: Devices, resumed: bool) -> list[str]:
         sliced = _sliced(thrifty, here, stages)
         thrifty = sliced or thrifty
         found += _tried(here, _recomputed(config, thrifty, stages) + _chunks(config, thrifty), thrifty)
+    smaller = config if found else thrifty
     if not found or process_time() < PATIENCE:
         found += _replicas(config, here)
     if not resumed and (not found or process_time() < PATIENCE):
-        smaller = thrifty if not found else config
         changed = _recomputed(config, smaller, stages) + _chunks(config, smaller)
         if (batch := _largest_batch(smaller, here)) is not None:
             found += _tried(here, [*changed, f"data.batch_size={batch}"], _with_batch(smaller, batch))
@@ -127,7 +129,9 @@ def _sliced(config: Config, devices: Devices, stages: Collection[int]) -> Config
         return tried
 
     rows = min(config.data.batch_size // config.replicas_of(k) for k in with_head)
-    sizes = [2**power for power in range(rows.bit_length() - 1, -1, -1) if 2**power < rows]
+    sizes = [
+        2**power for power in range(rows.bit_length() - 1, -1, -1) if min(LEAST_CHUNK, rows // 2) <= 2**power < rows
+    ]
     chunk = _first(sizes, lambda size: devices.fit(sliced(size)))
     return None if chunk is None and not sizes else sliced(chunk or sizes[-1])
 

@@ -103,13 +103,15 @@ def overridden(config: Config, keys: Sequence[str]) -> Config:
     ("gib", "first"),
     [
         (30, "stages.1.memory.recompute=units ("),
-        (16, "stages.1.memory.recompute=units stages.1.head.chunk=128 ("),
-        (5, "stages.1.memory.recompute=units stages.2.memory.recompute=units"),
+        (16, "stages.1.memory.recompute=units stages.2.memory.recompute=units stages.1.head.chunk=256 ("),
+        (5, "stages.1.replicas=16 stages.2.replicas=8 stages.3.replicas=4 stages.4.replicas=2 on 30 GPUs"),
     ],
 )
 def test_the_cheapest_change_that_does_comes_first(gib: float, first: str) -> None:
     changes = found(run(), 4, gib)
     assert changes[0].startswith(first)
+    assert ("recompute=units" in changes[-1]) == (gib == 5)  # with the batch, where nothing else saves
+    assert "data.batch_size=" in changes[-1]
 
 
 def test_a_larger_change_would_not_do() -> None:
@@ -132,7 +134,8 @@ def test_of_a_run_that_goes_on_the_numbers_stay() -> None:
 
 def test_where_nothing_else_does_a_batch_does_with_all_that_saves() -> None:
     (batch,) = found(run(runtime="serial"), 1, 6)
-    assert "units" in batch and "batch_size" in batch
+    assert "units" in batch
+    assert "batch_size" in batch
     assert found(run(), 4, 1) == []  # less than the weights
 
 

@@ -37,7 +37,7 @@ def test_an_account_that_cannot_be_made_stops_only_what_needs_it(monkeypatch: py
 
     monkeypatch.setattr(fitting, "_in_child", fails)
     monkeypatch.setattr(gpus, "available_bytes", lambda: 2**20)
-    with pytest.raises(UserError, match="recompute=auto: it takes too long. Give none, units or views"):
+    with pytest.raises(UserError, match=r"recompute=auto: it takes too long. Give none, units or views"):
         fit(SMALL, place(SMALL, 0), False)
     given = small_config()
     assert fit(given, place(given, 0), False) == (given, ["not known whether it fits: it takes too long"])

@@ -32,6 +32,7 @@ def test_what_is_none_is_refused(text: str) -> None:
         parse_gpu(text)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("answer", "size"), [("81559, 600\n24564, 400\n", 24164 * 2**20), ("[N/A], 0\n24564, 0\n", None), ("", None)]
 )

@@ -12,8 +12,8 @@ from workers.control.failures import failure_report
 from workers.run.out_of_memory import RAN_OUT, memory_ran_out
 
 ON_GPU = (
-    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 1 has a total capacity of 79.10 GiB of which 1.19 GiB is free. "
-    "Including non-PyTorch memory, this process has 77.90 GiB memory in use. Of the allocated memory 70 GiB is"
+    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 1 has a total capacity of 79.10 GiB of which 1.19 GiB is "
+    "free. Including non-PyTorch memory, this process has 77.90 GiB memory in use. Of the allocated memory 70 GiB is"
 )
 
 
