@@ -13,16 +13,19 @@ from launch.commands.image_scan import scan_images
 from launch.plan.account import RunAccount
 from launch.plan.child import AccountProcess
 from launch.plan.data_facts import facts_of, facts_without_plan
-from launch.prepare.placement import count_gpus, place
+from launch.prepare.placement import Placement, count_gpus, place
 from launch.prepare.preflight import RunPlan
 from launch.prepare.prepared_run import dry_run
 from launch.results.memory_table import account_lines, table
 from pipeline.config import Config
 from pipeline.data.sets.datasets import Splits
-from pipeline.errors import UserError, first_line, printable
+from pipeline.errors import ConfigError, UserError, first_line, printable
 from pipeline.shapes import boundary_shapes
 from pipeline.validation.loading import dump_config
 from workers.topology.processes import training_processes
+
+MANY_GPUS = 1 << 20
+"""More than any run asks for."""
 
 
 def check_run(
@@ -67,22 +70,30 @@ def check_run(
 
 
 def check_memory(config: Config, notes: Sequence[str], as_json: bool = False) -> str:
-    """What a run needs, without its data; arguments as `check_run`.
+    """What a run needs, without its data, and where it asks for GPUs that are not here also without those.
+
+    Arguments as `check_run`.
 
     Raises:
-        ConfigError: the run asks for a GPU that is not here.
         UserError: an operation of a network or a loss of the user's own cannot be computed without memory.
     """
     from launch.plan.compute import run_account
 
     try:
-        account = run_account(config, place(config, count_gpus()), facts_without_plan(config))
+        account = run_account(config, _placements(config), facts_without_plan(config))
     except (RuntimeError, NotImplementedError, TypeError) as error:
         raise UserError(
             f"--memory: the network cannot be computed on tensors without memory ({first_line(error)[:200]}). "
             "Check without --memory"
         ) from error
     return _document(config, account, None, notes) if as_json else "\n".join(account_lines(account))
+
+
+def _placements(config: Config) -> tuple[Placement, ...]:
+    try:
+        return place(config, count_gpus())
+    except ConfigError:
+        return place(config, MANY_GPUS)
 
 
 def _document(config: Config, account: RunAccount | None, plan: dict[str, Any] | None, notes: Sequence[str]) -> str:

@@ -37,8 +37,11 @@ class Still:
     def send(self, payload: Tensor) -> list[Any]:
         return []
 
-    def post_receive(self, slot: Tensor) -> None:
-        return None
+    def post_receive(self, slot: Tensor) -> Still:
+        return self
+
+    def wait(self, alive: Callable[[], bool]) -> None:
+        pass
 
     def wait_sent(self, works: list[Any]) -> None:
         pass
