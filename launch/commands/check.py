@@ -22,10 +22,13 @@ from launch.prepare.prepared_run import dry_run
 from launch.results.memory_table import account_lines, table
 from pipeline.config import Config
 from pipeline.data.sets.datasets import Splits
-from pipeline.errors import UserError, first_line, printable
+from pipeline.errors import ConfigError, UserError, first_line, printable
 from pipeline.shapes import boundary_shapes
 from pipeline.validation.loading import dump_config
 from workers.topology.processes import training_processes
+
+MANY_GPUS = 1 << 20
+"""More than any run asks for."""
 
 
 def check_run(
@@ -77,13 +80,14 @@ def check_run(
 
 
 def check_memory(config: Config, notes: Sequence[str], gpu: Gpu | None = None, as_json: bool = False) -> str:
-    """What a run needs, without its data; arguments as `check_run`.
+    """What a run needs, without its data, and where it asks for GPUs that are not here also without those.
+
+    Arguments as `check_run`.
 
     Raises:
-        ConfigError: the run asks for a GPU that is not here.
         UserError: an operation of a network or a loss of the user's own cannot be computed without memory.
     """
-    placements = place(config, count_gpus()) if gpu is None else place_on(config, gpu)
+    placements = _placements(config) if gpu is None else place_on(config, gpu)
     decided, devices, fitting = _fitted(config, placements, gpu, force=True)
     from launch.plan.compute import run_account
 
@@ -111,6 +115,13 @@ def _fitted(
     except AccountError as error:
         raise UserError(f"--gpu: {error}. Check without it") from None
     return decided, accounts, decisions(config, decided)
+
+
+def _placements(config: Config) -> tuple[Placement, ...]:
+    try:
+        return place(config, count_gpus())
+    except ConfigError:
+        return place(config, MANY_GPUS)
 
 
 def _document(

@@ -232,6 +232,8 @@ def _sizes_by_torch(config: Config, placements: Sequence[Placement]) -> dict[str
 
     devices = {member.device for member in members(config, placements)}
     gpus = [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
+    if not gpus and devices - {CPU}:
+        raise RuntimeError("PyTorch finds no GPU here")
     named = {device: int(device.removeprefix("cuda:")) for device in devices - {CPU}}
     others = {device: gpus[number] if number < len(gpus) else min(gpus) for device, number in named.items()}
     return (sizes_of(devices & {CPU}) or {}) | others
