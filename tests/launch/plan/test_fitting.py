@@ -66,7 +66,7 @@ def test_what_is_open_is_decided_by_what_there_is(monkeypatch: pytest.MonkeyPatc
     assert "units" in {decided.stage(index).memory.recompute for index in range(1, 5)}
     assert re.match("memory.recompute=auto: .*units", notes[0])
     with pytest.raises(
-        UserError, match=r"needs .*tensors.* GiB \(.*Give memory.recompute=units.*--force starts it"
+        UserError, match=r"need .*GiB .*tensors.*Give .*memory.recompute=units.*--force starts it"
     ) as refused:
         fit(lavish, placements, False)
     assert "data.batch_size=" in str(refused.value)
