@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from launch.commands.check import check_run
+from launch.commands.check import check_memory, check_run
 from launch.commands.data import data_app
 from launch.errors import EXIT_FAILED, failures_in_words, print_error
+from launch.plan.fitting import fit
+from launch.plan.gpus import GPUS, parse_gpu
 from launch.prepare.prepared_run import prepare_run
 from launch.prepare.resume import check_resumable
 from launch.prepare.run_dir import check_own, read_config
@@ -48,6 +51,7 @@ EvaluationOverrides = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors, and where the results are.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print every step, process, link and snapshot.")]
+Force = Annotated[bool, typer.Option("--force", help="Start it although it needs more memory than its devices have.")]
 Trust = Annotated[
     bool,
     typer.Option("--trust", help="Import and call what the configuration names, although it is another user's file."),
@@ -65,12 +69,13 @@ def train(
     overrides: Overrides = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    force: Force = False,
 ) -> None:
     """Train a network. Results go to runs/NAME-DATE-TIME, or to run_dir=FOLDER; a run stopped there is continued."""
     with failures_in_words():
         verbosity.ask(quiet, verbose)
         settings, notes = load_for_start(config, overrides or [])
-        _train(settings, config.stem, notes)
+        _train(settings, config.stem, force, notes)
 
 
 @app.command()
@@ -80,6 +85,7 @@ def resume(
     quiet: Quiet = False,
     verbose: Verbose = False,
     trust: Trust = False,
+    force: Force = False,
 ) -> None:
     """Continue a run from its newest snapshot; its folder may have moved."""
     with failures_in_words():
@@ -87,12 +93,12 @@ def resume(
         check_resumable(run)
         check_own(run)  # again once the run is claimed: another process may have it now
         settings = load_config(RunDir(run).config, overrides or [], LoadOptions(trusted=trust, trackers=True, run=run))
-        _train(settings.model_copy(update={"run_dir": str(run)}), run.name)
+        _train(settings.model_copy(update={"run_dir": str(run)}), run.name, force)
 
 
-def _train(settings: Config, name: str, notes: Sequence[str] = ()) -> None:
+def _train(settings: Config, name: str, force: bool, notes: Sequence[str] = ()) -> None:
     safe_stream.expect_no_reader()
-    with prepare_run(settings, name, notes) as prepared:
+    with prepare_run(settings, name, partial(fit, force=force), notes) as prepared:
         if prepared.finished:
             raise typer.Exit(finish(prepared))
         from launch.processes.local import run_training
@@ -107,19 +113,24 @@ def check(
     headers: Annotated[bool, typer.Option("--headers", help="Also read every header; list broken files.")] = False,
     decode: Annotated[bool, typer.Option("--all", help="Also decode every image; list broken files.")] = False,
     memory: Annotated[
-        bool, typer.Option("--memory", help="Print what each process keeps in memory instead; needs no data.")
+        bool, typer.Option("--memory", help="Print only what the run needs: memory, links, disk. Needs no data.")
     ] = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|SIZE", help=f"Say whether it fits such GPUs: {', '.join(GPUS)}, 24GiB, 4xh100."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as one JSON document.")] = False,
     trust: Trust = False,
 ) -> None:
-    """Make every check of 'train' and start nothing; print the resolved configuration and the device of each stage."""
+    """Make every check of 'train' and start nothing; print the whole configuration, and what the run needs."""
     with failures_in_words():
         settings, notes = load_for_start(config, overrides or [], LoadOptions(trusted=trust))
+        gpus = None if gpu is None else parse_gpu(gpu)
         if memory:
-            from launch.results.memory_table import memory_lines
-
-            verbosity.say("\n".join(memory_lines(settings)), important=True)
-            return
-        verbosity.say(check_run(settings, notes, headers, decode), important=True)
+            found = check_memory(settings, notes, gpus, as_json)
+        else:
+            found = check_run(settings, notes, gpus, headers, decode, as_json)
+        verbosity.say(found, important=True)
 
 
 @app.command()

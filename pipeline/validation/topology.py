@@ -60,10 +60,20 @@ def _check_replicas(config: Config, stage: StageConfig) -> None:
         raise ConfigError(path, problem, "Give data.drop_last=true")
     if config.data.batch_size % count or config.data.batch_size // count < 2:
         problem = f"{count} replicas cannot share a batch of {config.data.batch_size} evenly, two images or more each"
-        raise ConfigError(path, problem, f"Give a data.batch_size that is a multiple of {count}")
+        raise ConfigError(path, problem, _nearest_that_share(config.data.batch_size, count))
     if stage.precision.compile:
         problem = f"got {count}, and a compiled network cannot wait for the other replicas' batch statistics"
         raise ConfigError(path, problem, "Give precision.compile=false for this stage, or 1 replica")
+
+
+def _nearest_that_share(batch: int, count: int) -> str:
+    """The nearest numbers of replicas that can share the batch, and the nearest batches that so many can share."""
+    counts = [n for n in range(1, batch // 2 + 1) if batch % n == 0]
+    nearest = [*[n for n in counts if n < count][-1:], *[n for n in counts if n > count][:1]]
+    below = batch // count * count
+    batches = [n for n in (below, below + count) if n >= 2 * count] or [2 * count]
+    replicas = f"{' or '.join(map(str, nearest))} replicas, or " if nearest else ""
+    return f"Give {replicas}data.batch_size={' or '.join(map(str, batches))}"
 
 
 def _check_restart(config: Config) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from torch.distributed import HashStore
 
-from launch.prepare.run_dir import begin_run
+from launch.prepare.recompute import with_recompute
+from launch.prepare.run_dir import begin_run, write_config
 from launch.processes.announcement import Announcement, UntrustedAnnouncementError, verify
 from launch.processes.supervise import make_private_dir
 from pipeline.config import Config
@@ -68,8 +69,18 @@ def announced(request: pytest.FixtureRequest, config: Config, tmp_path: Path) ->
     return Announced(config, tmp_path / "run", request.param)
 
 
+def test_a_rank_takes_what_rank_0_has_decided(announced: Announced) -> None:
+    """And trains the rest as its own command line says."""
+    decided = with_recompute(announced.config, {1: "units"})
+    write_config(announced.run, decided)
+    open_here = with_recompute(announced.config, {1: "auto"})
+    assert verify(announced.message, open_here)[3].model_dump() == decided.model_dump()
+    with pytest.raises(UserError, match="recompute is 'units' there, 'views' here"):
+        verify(announced.message, with_recompute(announced.config, {1: "views"}))
+
+
 def test_a_rank_believes_rank_0(announced: Announced) -> None:
-    run, announcement, key = verify(announced.message, announced.config)
+    run, announcement, key, _ = verify(announced.message, announced.config)
     assert (run, announcement, key) == (announced.run, announced.announcement, announced.key)
     rendezvous = announcement.rendezvous(key)
     assert rendezvous.key == announced.key
@@ -143,7 +154,7 @@ def test_the_run_that_the_command_line_names_counts_more_than_the_store(config: 
     lie = replace(mine.announcement, run_dir=str(other.run.path))
     with pytest.raises(UntrustedAnnouncementError):
         verify(other.message, asked)
-    run, _, _ = verify(lie.signed(mine.key), asked)
+    run, _, _, _ = verify(lie.signed(mine.key), asked)
     assert run == mine.run
 
 
