@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ import typer
 from launch.commands.check import check_run
 from launch.commands.data import data_app
 from launch.errors import EXIT_FAILED, failures_in_words, print_error
+from launch.plan.fitting import fit
 from launch.prepare.prepared_run import prepare_run
 from launch.prepare.resume import check_resumable
 from launch.prepare.run_dir import check_own, read_config
@@ -48,6 +50,9 @@ EvaluationOverrides = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors, and where the results are.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print every step, process, link and snapshot.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Start it although it needs more memory than its devices have.")
+]
 Trust = Annotated[
     bool,
     typer.Option("--trust", help="Import and call what the configuration names, although it is another user's file."),
@@ -65,12 +70,13 @@ def train(
     overrides: Overrides = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    force: Force = False,
 ) -> None:
     """Train a network. Results go to runs/NAME-DATE-TIME, or to run_dir=FOLDER; a run stopped there is continued."""
     with failures_in_words():
         verbosity.ask(quiet, verbose)
         settings, notes = load_for_start(config, overrides or [])
-        _train(settings, config.stem, notes)
+        _train(settings, config.stem, force, notes)
 
 
 @app.command()
@@ -80,6 +86,7 @@ def resume(
     quiet: Quiet = False,
     verbose: Verbose = False,
     trust: Trust = False,
+    force: Force = False,
 ) -> None:
     """Continue a run from its newest snapshot; its folder may have moved."""
     with failures_in_words():
@@ -87,12 +94,12 @@ def resume(
         check_resumable(run)
         check_own(run)  # again once the run is claimed: another process may have it now
         settings = load_config(RunDir(run).config, overrides or [], LoadOptions(trusted=trust, trackers=True, run=run))
-        _train(settings.model_copy(update={"run_dir": str(run)}), run.name)
+        _train(settings.model_copy(update={"run_dir": str(run)}), run.name, force)
 
 
-def _train(settings: Config, name: str, notes: Sequence[str] = ()) -> None:
+def _train(settings: Config, name: str, force: bool, notes: Sequence[str] = ()) -> None:
     safe_stream.expect_no_reader()
-    with prepare_run(settings, name, notes) as prepared:
+    with prepare_run(settings, name, partial(fit, force=force), notes) as prepared:
         if prepared.finished:
             raise typer.Exit(finish(prepared))
         from launch.processes.local import run_training

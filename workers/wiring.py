@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -21,6 +22,71 @@ from workers.topology.processes import COORDINATOR, TrainingProcess, replicas_of
 from workers.topology.rendezvous import START_SECONDS, Rendezvous, link_spec
 
 
+@dataclass(frozen=True)
+class PlannedLink:
+    """A link between two processes, as the configuration has it.
+
+    Args:
+        name: `link1`, or `link1.1-2` where replicas share the rows.
+        sender, receiver: names of the processes.
+        rows: of the batch that it carries.
+        spec: the largest tensor, before it is encoded.
+        codec: that encodes it.
+    """
+
+    name: str
+    sender: str
+    receiver: str
+    rows: RowRange
+    spec: TensorSpec
+    codec: str
+
+
+class LinkPlan:
+    """Every link of a run: which processes it connects and what it carries.
+
+    Args:
+        config: of the run, which is not `in_one_process`.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config, self._processes = config, training_processes(config)
+        self.stage_groups = sorted({process.stage_group for process in self._processes})
+        """Numbers of the stage groups, from 0; links lead into each."""
+
+    def into(self, stage_group: int) -> list[PlannedLink]:
+        """The links into `stage_group`, in the order in which all processes open theirs."""
+        senders, receivers = self.ends(stage_group)
+        links = []
+        for rows in overlaps(len(senders), len(receivers)):
+            pair = "" if rows.senders == rows.receivers == 1 else f".{rows.sender + 1}-{rows.receiver + 1}"
+            name, spec = f"link{stage_group}{pair}", rows.spec(self.spec(stage_group))
+            ends = senders[rows.sender], receivers[rows.receiver]
+            links.append(PlannedLink(name, *ends, rows, spec, self.codec(stage_group)))
+        return links
+
+    def ends(self, stage_group: int) -> tuple[list[str], list[str]]:
+        """Names of the processes before and after the link into `stage_group`."""
+        before = [COORDINATOR]
+        if stage_group:
+            before = [process.name for process in replicas_of(self._processes, stage_group - 1)]
+        return before, [process.name for process in replicas_of(self._processes, stage_group)]
+
+    def spec(self, stage_group: int) -> TensorSpec:
+        """Specification of the whole batch that is sent into `stage_group`."""
+        if stage_group == 0 and stages_read_images(self._config):
+            return numbers_spec(self._config)
+        return link_spec(self._config, replicas_of(self._processes, stage_group)[0].stages[0])
+
+    def part(self, stage_group: int, replicas: int) -> TensorSpec:
+        """Specification of the rows of one of `replicas` processes."""
+        return _part_of(self.spec(stage_group), replicas)
+
+    def codec(self, stage_group: int) -> str:
+        """Codec of the link into `stage_group`; images are not encoded."""
+        return self._config.link.codec if stage_group else "none"
+
+
 class Wiring:
     """The links of one process of a run.
 
@@ -32,7 +98,7 @@ class Wiring:
 
     def __init__(self, config: Config, rendezvous: Rendezvous, run: RunDir) -> None:
         self._config, self._rendezvous, self._run = config, rendezvous, run
-        self._processes = training_processes(config)
+        self._plan, self._last_group = LinkPlan(config), training_processes(config)[-1].stage_group
         self._senders: list[ReplayingSender] = []
         self._receivers: list[ResumingReceiver] = []
         self.feed: Feed | None = None
@@ -56,7 +122,7 @@ class Wiring:
 
     def sender(self, process: TrainingProcess, device: torch.device) -> Sender | None:
         """Open the link out of the stage group of `process`; None for the last group. Raises as `receiver`."""
-        if process.stage_group == self._processes[-1].stage_group:
+        if process.stage_group == self._last_group:
             return None
         return self._sender(process.name, process.stage_group + 1, device)
 
@@ -67,9 +133,9 @@ class Wiring:
     def in_words(self) -> list[str]:
         """A sentence for every link of the run."""
         link, sentences = self._config.link, []
-        for stage_group in sorted({process.stage_group for process in self._processes}):
-            before, after = (" and ".join(ends) for ends in self._ends(stage_group))
-            spec, codec = self._spec(stage_group), self._codec(stage_group)
+        for stage_group in self._plan.stage_groups:
+            before, after = (" and ".join(ends) for ends in self._plan.ends(stage_group))
+            spec, codec = self._plan.spec(stage_group), self._plan.codec(stage_group)
             coded = "" if codec == "none" else f" as {codec}"
             content = f"at most {link.depth} batches of {spec} ({spec.nbytes / 1e6:.1f} MB){coded}"
             sentences.append(f"link from {before} to {after}: {link.kind}, {content}")
@@ -92,34 +158,32 @@ class Wiring:
         shutil.rmtree(self._run.replay, ignore_errors=True)
 
     def _link(self, process: TrainingProcess, start_step: int, device: torch.device) -> Receiver:
-        senders, receivers = self._ends(process.stage_group)
         links: list[tuple[RowRange, Receiver]] = []
-        for overlap in overlaps(len(senders), len(receivers)):
-            if receivers[overlap.receiver] != process.name:
+        for link in self._plan.into(process.stage_group):
+            if link.receiver != process.name:
                 continue
-            address, spec = self._address(process.stage_group, overlap), overlap.spec(self._spec(process.stage_group))
-            kind, codec = self._config.link.kind, self._codec(process.stage_group)
-            opening = partial(open_receiver, kind, address, spec, device=device, codec=codec)
+            opening = partial(
+                open_receiver, self._config.link.kind, self._address(link), link.spec, device=device, codec=link.codec
+            )
             restarts = self._config.restart == "stage"
             links.append(
-                (overlap, self._resuming_receiver(opening, start_step) if restarts else opening(START_SECONDS))
+                (link.rows, self._resuming_receiver(opening, start_step) if restarts else opening(START_SECONDS))
             )
-        return gather_receiver(links, self._part(process.stage_group, len(receivers)), device)
+        return gather_receiver(links, self._plan.part(process.stage_group, process.replicas), device)
 
     def _sender(self, name: str, stage_group: int, device: torch.device) -> Sender:
-        senders, receivers = self._ends(stage_group)
         links: list[tuple[RowRange, Sender]] = []
-        for overlap in overlaps(len(senders), len(receivers)):
-            if senders[overlap.sender] != name:
+        for link in self._plan.into(stage_group):
+            if link.sender != name:
                 continue
-            address, spec = self._address(stage_group, overlap), overlap.spec(self._spec(stage_group))
+            address = self._address(link)
             opening = partial(
-                open_sender, self._config.link.kind, address, spec, START_SECONDS, self._codec(stage_group), device
+                open_sender, self._config.link.kind, address, link.spec, START_SECONDS, link.codec, device
             )
             links.append(
-                (overlap, self._replaying_sender(opening, address) if self._config.restart == "stage" else opening())
+                (link.rows, self._replaying_sender(opening, address) if self._config.restart == "stage" else opening())
             )
-        return scatter_sender(links, self._part(stage_group, len(senders)))
+        return scatter_sender(links, self._plan.part(stage_group, len(self._plan.ends(stage_group)[0])))
 
     def _replaying_sender(self, opening: partial[Sender], address: LinkAddress) -> ReplayingSender:
         sender = ReplayingSender(opening, ReplayBuffer(self._run.replay / address.name), START_SECONDS)
@@ -131,37 +195,8 @@ class Wiring:
         self._receivers.append(receiver)
         return receiver
 
-    def _ends(self, stage_group: int) -> tuple[list[str], list[str]]:
-        """The processes before and after the link into `stage_group`."""
-        before = (
-            [process.name for process in replicas_of(self._processes, stage_group - 1)]
-            if stage_group
-            else [COORDINATOR]
-        )
-        return before, [process.name for process in replicas_of(self._processes, stage_group)]
-
-    def _address(self, stage_group: int, overlap: RowRange) -> LinkAddress:
-        senders, receivers = self._ends(stage_group)
-        pair = "" if overlap.senders == overlap.receivers == 1 else f".{overlap.sender + 1}-{overlap.receiver + 1}"
-        ends = senders[overlap.sender], receivers[overlap.receiver]
-        return self._rendezvous.point(f"link{stage_group}{pair}", *ends, self._config.link.depth)
-
-    def _first_stage(self, stage_group: int) -> int:
-        return replicas_of(self._processes, stage_group)[0].stages[0]
-
-    def _spec(self, stage_group: int) -> TensorSpec:
-        """Specification of the whole batch that enters a stage group."""
-        if stage_group == 0 and stages_read_images(self._config):
-            return numbers_spec(self._config)
-        return link_spec(self._config, self._first_stage(stage_group))
-
-    def _part(self, stage_group: int, replicas: int) -> TensorSpec:
-        """Specification of the rows of one of `replicas` processes."""
-        return _part_of(self._spec(stage_group), replicas)
-
-    def _codec(self, stage_group: int) -> str:
-        """Codec of the link into a stage group; images are not encoded."""
-        return self._config.link.codec if stage_group else "none"
+    def _address(self, link: PlannedLink) -> LinkAddress:
+        return self._rendezvous.point(link.name, link.sender, link.receiver, self._config.link.depth)
 
 
 def _part_of(whole: TensorSpec, replicas: int) -> TensorSpec:

@@ -4,4 +4,9 @@
 - `live_bytes.py`: counts the bytes of all tensors that are alive while code runs, without running its kernels
 - `process_memory.py`: what the tensors of one training process take, stage by stage, and the moment at which they take
   most
+- `links.py`: what every link carries and holds
+- `evaluation.py`: what `onward evaluate` takes
+- `host.py`: the memory of the host that all of it takes together, and what there is
+- `account.py`: all of that as records, which load no torch; `compute.py` computes them
+- `child.py`: the same in a process of its own, with a limit of time
 """

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from launch.plan.account import ProcessAccount, StageAccount
 from launch.plan.fake_stage import STEPS_PER_EPOCH, FakeStage, fake_stages, without_engines
 from launch.plan.live_bytes import LiveBytes
 from pipeline.config import Config
@@ -27,46 +27,6 @@ STEPS = 2
 CPU = torch.device("cpu")
 NOISE = 1.0
 """Level of the noise; where a stage has none the level has no effect."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageAccount:
-    """What one stage holds between two steps, and what it keeps within one; in bytes.
-
-    Args:
-        stage: counted from 1.
-        parameters: with buffers, and BYOL's target.
-        optimizer: its state.
-        gradients: of the parameters.
-        kept: what autograd keeps for the backward when that begins.
-        snapshot: the tensors of one snapshot.
-    """
-
-    stage: int
-    parameters: int
-    optimizer: int
-    gradients: int
-    kept: int
-    snapshot: int
-
-
-@dataclass(frozen=True)
-class ProcessAccount:
-    """What the tensors of one process take, in bytes.
-
-    Args:
-        stages: each that it trains, in order.
-        input: the batch that enters it, which `peak` does not contain.
-        output: what it sends; 0 for the last.
-        peak: most at once in a step that is not the first.
-        moment: when that is, such as "backward of stage 1".
-    """
-
-    stages: tuple[StageAccount, ...]
-    input: int
-    output: int
-    peak: int
-    moment: str
 
 
 def process_memory(config: Config, indices: Sequence[int], workspaces: bool = True) -> ProcessAccount:

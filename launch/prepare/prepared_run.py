@@ -4,6 +4,7 @@
     read the configuration of the run in it               resume
     check configuration, machine and data                 preflight
     index the data, or find the snapshot to continue from data_index, resume
+    decide what is left open, or refuse what cannot fit   recompute, `Fit`
     write the run, or roll it back                        run_dir, resume
 
 Each step reads once and passes on what it has read. `onward train`, `onward resume`, rank 0 of torchrun and a serial
@@ -21,6 +22,7 @@ from pathlib import Path
 from launch.prepare.data_index import keep_index, make_index
 from launch.prepare.placement import Placement, count_gpus, place
 from launch.prepare.preflight import RunPlan, preflight
+from launch.prepare.recompute import as_before
 from launch.prepare.resume import earlier_run, find_resume_point, roll_back
 from launch.prepare.run_dir import begin_run, check_run_dir, claim_run, read_config
 from launch.prepare.run_lock import Claim, check_not_running
@@ -30,6 +32,9 @@ from workers.observing.terminal.verbosity import say
 from workers.run.environment import PREPARED
 from workers.run.files import RunDir
 
+Fit = Callable[[Config, Sequence[Placement], bool], tuple[Config, list[str]]]
+"""From a run, its placements and whether it goes on with an earlier one, to the run with what it leaves open decided and
+sentences for the user; raises `UserError` where it cannot fit its devices. See `launch.plan.fitting.fit`."""
 START_STEP = "ONWARD_START_STEP"
 """The variable with the first step to train, in the environment of the process of a serial run."""
 
@@ -73,7 +78,9 @@ def handed_over() -> PreparedRun | None:
 
 
 @contextmanager
-def prepare_run(config: Config, name: str, notes: Sequence[str] = (), wait: float = 0.0) -> Iterator[PreparedRun]:
+def prepare_run(
+    config: Config, name: str, fit: Fit, notes: Sequence[str] = (), wait: float = 0.0
+) -> Iterator[PreparedRun]:
     """Claim the directory of a run, check everything and write what makes it a run, or take up the run that is there.
 
     A context manager, which holds the lock. If anything is wrong, the directory is left as it was.
@@ -81,6 +88,7 @@ def prepare_run(config: Config, name: str, notes: Sequence[str] = (), wait: floa
     Args:
         config: of the run.
         name: of the configuration; names the directory where `run_dir` is not given.
+        fit: decides what the configuration leaves open, and raises where it cannot fit its devices.
         notes: sentences for the user, to be printed before those that are found here.
         wait: seconds in which an earlier process may release the directory.
 
@@ -90,7 +98,7 @@ def prepare_run(config: Config, name: str, notes: Sequence[str] = (), wait: floa
         UserError: data that are not there or cannot be read.
     """
     with claim_run(config, name, wait) as claim:
-        prepared, own_notes = _prepare(config, claim)
+        prepared, own_notes = _prepare(config, claim, fit)
         for note in (*notes, *claim.notes, *own_notes):
             say(note, important=prepared.finished)
         if not prepared.finished:
@@ -98,39 +106,49 @@ def prepare_run(config: Config, name: str, notes: Sequence[str] = (), wait: floa
         yield prepared
 
 
-def dry_run(config: Config, scan: Callable[[Splits], None] = lambda splits: None) -> RunPlan:
+def dry_run(
+    config: Config, scan: Callable[[Splits], None] = lambda splits: None, fit: Fit | None = None
+) -> RunPlan:
     """Make the checks of `prepare_run` and write nothing.
 
     Args:
         config: of the run.
         scan: reads more of the images; called before the data set is checked.
+        fit: as of `prepare_run`; None to leave that check out.
 
     Raises:
         ConfigError, UserError: as `prepare_run`.
     """
     check_run_dir(config)
     run = None if config.run_dir is None else RunDir(Path(config.run_dir))
-    if run is not None and earlier_run(config, run) is not None:
+    if run is not None and (earlier := earlier_run(config, run)) is not None:
         check_not_running(run.path)
+        config = as_before(config, earlier)
     else:
         run = None
-    return preflight(config, Splits(config.data), run, scan, sample=True)
+    plan = preflight(config, Splits(config.data), run, scan, sample=True)
+    notes = [] if fit is None else fit(config, plan.placements, run is not None)[1]
+    return replace(plan, notes=(*plan.notes, *notes))
 
 
-def _prepare(config: Config, claim: Claim) -> tuple[PreparedRun, list[str]]:
+def _prepare(config: Config, claim: Claim, fit: Fit) -> tuple[PreparedRun, list[str]]:
     """The run, and sentences for the user. The names of all images are freed when it returns."""
     run, splits = claim.run, Splits(config.data)
     earlier = earlier_run(config, run)
     plan = preflight(config, splits, None if earlier is None else run)
+    point = None if earlier is None else find_resume_point(run)
+    fitting: list[str] = []
+    if point is None or not point.finished:
+        config, fitting = fit(config if earlier is None else as_before(config, earlier), plan.placements, bool(earlier))
+    plan = replace(plan, notes=(*plan.notes, *fitting))
     here = config.model_copy(update={"run_dir": str(run.path)})
     prepared = PreparedRun(here, run, plan.placements, lock=claim.held)
-    if earlier is None:
+    if earlier is None or point is None:
         index, notes = make_index(config, splits)
         run.failure.unlink(missing_ok=True)  # of a start that was refused
         begin_run(config, run.path)
         keep_index(index, run)
         return prepared, [*plan.notes, *notes]
-    point = find_resume_point(run)
     if point.finished:
         prepared = replace(prepared, config=earlier, finished=True, unmeasured=point.unmeasured)
     else:

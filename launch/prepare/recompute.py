@@ -5,11 +5,13 @@ How much a stage needs is not known here: whoever asks brings an account of it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.config import Config
 from pipeline.config.memory import Recompute
+from pipeline.config.model import ModuleConfig
 from pipeline.config.run import StageOverrides
 
 BY_COST: tuple[Recompute, ...] = ("none", "units", "views")
@@ -35,6 +37,12 @@ Account = Callable[[Config], Sequence[DevicePeak]]
 """An estimate for every device of a run, from its whole configuration."""
 
 
+def undecided(config: Config) -> tuple[int, ...]:
+    """The stages whose `memory.recompute` is `auto`, counted from 1."""
+    stages = range(1, config.num_stages + 1)
+    return tuple(index for index in stages if config.stage(index).memory.recompute == "auto")
+
+
 def resolve_recompute(
     config: Config, stages: Collection[int], device_bytes: Mapping[str, int], account: Account
 ) -> Config:
@@ -51,7 +59,7 @@ def resolve_recompute(
     """
     left = {stage: _possible(config, stage, stages) for stage in stages}
     while True:
-        resolved = _with(config, {stage: values[0] for stage, values in left.items()})
+        resolved = with_recompute(config, {stage: values[0] for stage, values in left.items()})
         full = {peak.stage for peak in account(resolved) if peak.bytes > device_bytes[peak.device]}
         if full and config.mode == "end_to_end":  # one gradient flows through all: see _possible
             full = set(stages)
@@ -62,16 +70,42 @@ def resolve_recompute(
             left[stage] = left[stage][1:]
 
 
+def with_recompute(config: Config, chosen: Mapping[int, Recompute]) -> Config:
+    """`config` with this `memory.recompute` for each stage of `chosen`, counted from 1.
+
+    Where the run's own key is `auto`, it becomes what most stages take, and `stages` names the others alone.
+    """
+    usual, stages = config.memory.recompute, dict(config.stages)
+    if usual == "auto" and chosen:
+        usual = Counter(chosen.values()).most_common(1)[0][0]
+    for index, recompute in chosen.items():
+        before = stages.get(index, StageOverrides())
+        memory = {key: value for key, value in before.memory.items() if key != "recompute"}
+        memory |= {} if recompute == usual else {"recompute": recompute}
+        if memory != before.memory:
+            stages[index] = before.model_copy(update={"memory": memory})
+    memory_of_all = config.memory.model_copy(update={"recompute": usual})
+    return config.model_copy(update={"memory": memory_of_all, "stages": stages})
+
+
+def as_before(config: Config, earlier: Config) -> Config:
+    """`config`, whose stages that leave it open (`auto`) take what those of the `earlier` run were given."""
+    stages = [index for index in undecided(config) if index <= earlier.num_stages]
+    return with_recompute(config, {index: earlier.stage(index).memory.recompute for index in stages})
+
+
 def _possible(config: Config, stage: int, stages: Collection[int]) -> tuple[Recompute, ...]:
     """What validation lets a stage do: DeepSpeed has one backward pass, and end to end all go by view or none."""
     together = config.mode == "end_to_end" and len(stages) < config.num_stages
-    one_pass = config.stage(stage).engine.kind == "deepspeed" or together
+    one_pass = config.stage(stage).engine.kind == "deepspeed" or together or _repeats_weights(config, stage)
     return tuple(value for value in BY_COST if value != "views" or not one_pass)
 
 
-def _with(config: Config, chosen: Mapping[int, Recompute]) -> Config:
-    stages = dict(config.stages)
-    for index, recompute in chosen.items():
-        before = stages.get(index, StageOverrides())
-        stages[index] = before.model_copy(update={"memory": {**before.memory, "recompute": recompute}})
-    return config.model_copy(update={"stages": stages})
+def _repeats_weights(config: Config, stage: int) -> bool:
+    """Whether a user's network uses a weight more than once in a block, which cannot be computed view by view."""
+    if not isinstance(config.model, ModuleConfig):
+        return False
+    from pipeline.backbones.repeated_weights import repeated_weight  # the network is there, so torch is too
+
+    blocks = range(1, config.num_stages + 1) if config.mode == "end_to_end" else (stage,)
+    return any(repeated_weight(config.model, block, config.data.image_size) is not None for block in blocks)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from launch.failure import read_failure
 from launch.prepare.config_differences import deciding_differences
+from launch.prepare.recompute import as_before
 from launch.prepare.run_dir import read_config, write_config
 from launch.prepare.run_lock import REMEDY
 from pipeline.config import Config
@@ -55,7 +56,7 @@ def check_same_run(config: Config, run: RunDir) -> Config:
         earlier = read_config(run.path)
     except UserError as error:
         raise ConfigError("run_dir", f"'{run.path}' holds a run that cannot be read ({error})", REMEDY) from None
-    if changed := deciding_differences(earlier, config):
+    if changed := deciding_differences(earlier, as_before(config, earlier)):
         named = "; ".join([*changed.values()][:SHOWN])
         more = f" (and {len(changed) - SHOWN} more)" if len(changed) > SHOWN else ""
         problem = f"'{run.path}' already holds a run with another configuration: {named}{more}"

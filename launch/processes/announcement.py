@@ -18,6 +18,7 @@ from typing import Any
 
 from launch.prepare.config_differences import differences
 from launch.prepare.ports import own_address
+from launch.prepare.recompute import as_before
 from launch.prepare.run_dir import read_config
 from pipeline.config import Config
 from pipeline.errors import UserError
@@ -75,8 +76,10 @@ class Announcement(StartMessage):
         return hmac.new(key, b"announcement of rank 0\0" + text.encode(), "sha256").hexdigest()
 
 
-def verify(message: dict[str, Any], config: Config) -> tuple[RunDir, Announcement, bytes]:
-    """The directory of the run, the announcement in the message, and the key of the run.
+def verify(message: dict[str, Any], config: Config) -> tuple[RunDir, Announcement, bytes, Config]:
+    """The directory of the run, the announcement in the message, the key of the run, and what this rank is to train.
+
+    That is its own configuration, in which what it leaves open (`memory.recompute: auto`) is as rank 0 has decided.
 
     Args:
         message: from the store.
@@ -102,10 +105,12 @@ def verify(message: dict[str, Any], config: Config) -> tuple[RunDir, Announcemen
         raise UntrustedAnnouncementError(str(reason)) from None
     if not announcement.is_signed(str(message.get("signature")), key):
         raise UntrustedAnnouncementError("its signature is not made with the key of the run")
-    if changed := differences(read_config(run.path), config):
+    there = read_config(run.path)
+    config = as_before(config, there)
+    if changed := differences(there, config):
         named = "; ".join([*changed.values()][:SHOWN])
         raise UserError(f"this rank was given another configuration than rank 0: {named}")
-    return run, announcement, key
+    return run, announcement, key, config
 
 
 def _owners(run: Path, named_here: bool) -> list[int]:

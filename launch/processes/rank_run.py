@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+from launch.plan.fitting import fit
 from launch.prepare.prepared_run import PreparedRun, handed_over, prepare_run
 from launch.prepare.ranks import check_alone, check_processes
 from pipeline.config import Config
@@ -16,6 +18,8 @@ from workers.topology.torchrun import RunGroup
 
 RELEASE_SECONDS = 10.0
 """How long a coordinator may outlive the process that started it."""
+FORCE = "--force"
+"""As of `onward train`."""
 
 
 @contextmanager
@@ -34,6 +38,8 @@ def rank_run(arguments: list[str], group: RunGroup | None = None) -> Iterator[Pr
     if (prepared := handed_over()) is not None:
         yield prepared
         return
+    force = FORCE in arguments
+    arguments = [argument for argument in arguments if argument != FORCE]
     config, notes = own_config(arguments)
     if group is not None:
         check_processes(config, group)
@@ -41,12 +47,16 @@ def rank_run(arguments: list[str], group: RunGroup | None = None) -> Iterator[Pr
         check_alone(config)
     # A coordinator that torchrun could not reach may still be ending.
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    with prepare_run(config, Path(arguments[0]).stem, notes, RELEASE_SECONDS if restarted else 0.0) as prepared:
+    wait, hosts = RELEASE_SECONDS if restarted else 0.0, group is not None and not group.on_one_host
+    with prepare_run(
+        config, Path(arguments[0]).stem, partial(fit, force=force, several_hosts=hosts), notes, wait
+    ) as prepared:
         yield prepared
 
 
 def own_config(arguments: list[str]) -> tuple[Config, list[str]]:
     """What this process was given on its own command line; see `load_for_start`."""
+    arguments = [argument for argument in arguments if argument != FORCE]
     if not arguments or arguments[0].startswith("-"):
-        raise UserError("usage: torchrun --nproc-per-node=PROCESSES -m launch.train [-q|-v] CONFIG [key=value ...]")
+        raise UserError("usage: torchrun --nproc-per-node=PROCESSES -m launch.train [-q|-v] [--force] CONFIG [key=value ...]")
     return load_for_start(arguments[0], arguments[1:])

@@ -146,7 +146,7 @@ def _follow(group: RunGroup, arguments: list[str]) -> int:
             return None, bool(message.get("finished"))
         config, _ = own_config(arguments)
         try:
-            run, announcement, key = verify(message, config)
+            run, announcement, key, config = verify(message, config)
         except UntrustedAnnouncementError as reason:
             if not warned:
                 problem = f"ignored an announcement in torchrun's store that is not of rank 0 ({reason})"

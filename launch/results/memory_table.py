@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from launch.plan.process_memory import ProcessAccount, process_memory
+from launch.plan.account import ProcessAccount
+from launch.plan.process_memory import process_memory
 from pipeline.config import Config
 from pipeline.errors import UserError, first_line
 from workers.topology.processes import stage_groups

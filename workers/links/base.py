@@ -59,6 +59,23 @@ class LinkAddress:
         return f"{self.name} ({self.sender} -> {self.receiver})"
 
 
+@dataclass(frozen=True, kw_only=True)
+class LinkBuffers:
+    """What a link holds while messages are under way, at most, in bytes.
+
+    Args:
+        message: the largest message, as it is written.
+        shared: memory that both ends map.
+        sending: of the sender alone.
+        receiving: of the receiver alone; the message in use is among it.
+    """
+
+    message: int
+    shared: int = 0
+    sending: int = 0
+    receiving: int = 0
+
+
 class _End(Closable):
     """What both ends have in common."""
 

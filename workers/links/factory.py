@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from pipeline.stage.codecs import build_codec
-from workers.links.base import LinkAddress, Receiver, Sender
+from workers.links.base import LinkAddress, LinkBuffers, Receiver, Sender
 from workers.links.coded import CodedReceiver, CodedSender, wire_spec
 from workers.links.messages import TensorSpec
 
@@ -62,6 +62,23 @@ def open_receiver(
     if coder is None:
         return _open_receiver(kind, address, spec, timeout, "none", device)
     return CodedReceiver(_open_receiver(kind, address, wire_spec(coder), timeout, codec, device), coder)
+
+
+def link_buffers(kind: Kind, spec: TensorSpec, depth: int, codec: str = "none") -> LinkBuffers:
+    """What a link holds that carries tensors of `spec`; arguments as those of `open_sender`."""
+    coder = build_codec(codec, spec.shape, spec.dtype)
+    spec = spec if coder is None else wire_spec(coder)
+    if kind == "rpc":
+        from workers.links.rpc import rpc_buffers
+
+        return rpc_buffers(spec, depth)
+    if kind == "p2p":
+        from workers.links.p2p import p2p_buffers
+
+        return p2p_buffers(spec, depth)
+    from workers.links.queue import queue_buffers
+
+    return queue_buffers(spec, depth)
 
 
 # Each kind is imported when it is used, so that a run over shared memory does not load the RPC framework.

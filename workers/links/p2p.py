@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.distributed import Work
 
 from workers.links import wire
-from workers.links.base import LinkAddress, LinkClosed, LinkTimeout, seconds
+from workers.links.base import LinkAddress, LinkBuffers, LinkClosed, LinkTimeout, seconds
 from workers.links.connecting import accept_sender, closed_on_error, connect_to_receiver, exchange_hellos
 from workers.links.framed import ARRIVED, CLOSING, FramedReceiver, FramedSender
 from workers.links.handshake import hello_bytes, parse_hello
@@ -151,6 +151,12 @@ class P2pReceiver(FramedReceiver):
 
     def _sender_lives(self) -> bool:
         return not wire.has_ended(self._connection)
+
+
+def p2p_buffers(spec: TensorSpec, depth: int) -> LinkBuffers:
+    """What a link for messages of `spec` holds: the slots, and the messages that were not taken yet."""
+    slot = _slot_bytes(spec)
+    return LinkBuffers(message=spec.nbytes, sending=depth * slot, receiving=(depth + 1) * slot)
 
 
 def open_p2p_sender(

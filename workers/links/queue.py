@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from workers.links import wire
-from workers.links.base import LinkAddress, LinkClosed, LinkMismatch, LinkTimeout
+from workers.links.base import LinkAddress, LinkBuffers, LinkClosed, LinkMismatch, LinkTimeout
 from workers.links.connecting import accept_sender, closed_on_error, connect_to_receiver, exchange_hellos
 from workers.links.framed import TAKEN, FramedReceiver, FramedSender
 from workers.links.handshake import hello_bytes
@@ -65,6 +65,11 @@ class QueueReceiver(FramedReceiver):
 
     def _release(self) -> None:
         self._memory = None
+
+
+def queue_buffers(spec: TensorSpec, depth: int) -> LinkBuffers:
+    """What a link for messages of `spec` holds: all of it is the slots."""
+    return LinkBuffers(message=spec.nbytes, shared=SlotMemory.size(spec, depth))
 
 
 def open_queue_sender(address: LinkAddress, spec: TensorSpec, timeout: float, codec: str) -> QueueSender:

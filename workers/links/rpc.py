@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.futures import Future
 
 from pipeline.errors import reason_of
-from workers.links.base import LinkAddress, LinkClosed, LinkTimeout, Receiver, Sender, seconds, worker_name
+from workers.links.base import LinkAddress, LinkBuffers, LinkClosed, LinkTimeout, Receiver, Sender, seconds, worker_name
 from workers.links.handshake import compare_hellos, hello_bytes
 from workers.links.messages import Header, Message, TensorSpec
 from workers.links.rpc_calls import (
@@ -191,6 +191,11 @@ class RpcReceiver(Receiver):
     def _message_or_end(self) -> bool:
         closed_because = self.peer.closed_because is not None or self._received == self._closed_after
         return closed_because or self._received in self._arrived
+
+
+def rpc_buffers(spec: TensorSpec, depth: int) -> LinkBuffers:
+    """What a link for messages of `spec` holds: those that are not answered, and those that have arrived or are in use."""
+    return LinkBuffers(message=spec.nbytes, sending=depth * spec.nbytes, receiving=(depth + 1) * spec.nbytes)
 
 
 def open_rpc_sender(address: LinkAddress, spec: TensorSpec, timeout: float, codec: str) -> RpcSender:

@@ -69,7 +69,7 @@ def announced(request: pytest.FixtureRequest, config: Config, tmp_path: Path) ->
 
 
 def test_a_rank_believes_rank_0(announced: Announced) -> None:
-    run, announcement, key = verify(announced.message, announced.config)
+    run, announcement, key, _ = verify(announced.message, announced.config)
     assert (run, announcement, key) == (announced.run, announced.announcement, announced.key)
     rendezvous = announcement.rendezvous(key)
     assert rendezvous.key == announced.key
@@ -143,7 +143,7 @@ def test_the_run_that_the_command_line_names_counts_more_than_the_store(config: 
     lie = replace(mine.announcement, run_dir=str(other.run.path))
     with pytest.raises(UntrustedAnnouncementError):
         verify(other.message, asked)
-    run, _, _ = verify(lie.signed(mine.key), asked)
+    run, _, _, _ = verify(lie.signed(mine.key), asked)
     assert run == mine.run
 
 

@@ -1,0 +1,224 @@
+"""What a run will need, as records: of its processes, its links, the memory of the host, and its evaluation.
+
+All amounts are whole bytes. Nothing here imports torch: the account is computed in a process of its own
+(`compute.py`) and printed by one that need not load it. In JSON the names are those of the fields.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageAccount:
+    """What one stage holds between two steps, and what it keeps within one; in bytes.
+
+    Args:
+        stage: counted from 1.
+        parameters: with buffers, and BYOL's target.
+        optimizer: its state.
+        gradients: of the parameters.
+        kept: what autograd keeps for the backward when that begins.
+        snapshot: the tensors of one snapshot.
+    """
+
+    stage: int
+    parameters: int
+    optimizer: int
+    gradients: int
+    kept: int
+    snapshot: int
+
+
+@dataclass(frozen=True)
+class ProcessAccount:
+    """What the tensors of one process take, in bytes.
+
+    Args:
+        stages: each that it trains, in order.
+        input: the batch that enters it, which `peak` does not contain.
+        output: what it sends; 0 for the last.
+        peak: most at once in a step that is not the first.
+        moment: when that is, such as "backward of stage 1".
+    """
+
+    stages: tuple[StageAccount, ...]
+    input: int
+    output: int
+    peak: int
+    moment: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupAccount:
+    """The training processes of one group of stages; each replica of them takes the same.
+
+    Args:
+        name: `stage 1`, `stages 1-2`, or `all stages` where one process trains them.
+        stages: that each of these processes trains, counted from 1.
+        devices: of each replica, as torch names it.
+        memory: of each.
+    """
+
+    name: str
+    stages: tuple[int, ...]
+    devices: tuple[str, ...]
+    memory: ProcessAccount
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkAccount:
+    """The link from one process to another; in bytes.
+
+    Args:
+        name: as in messages of the run, `link1`, or `link1.1-2` between replicas.
+        group: number of the stage group that it leads into, from 0.
+        sender, receiver: names of the two processes.
+        kind: `queue`, `p2p` or `rpc`.
+        codec: of what it carries.
+        bytes_per_step: of the largest message, as it is encoded.
+        shared: memory of the host that both ends map.
+        sending: what the sender holds beside, at most, while messages are under way.
+        receiving: what the receiver holds beside, at most.
+        on_gpu: whether `sending` and `receiving` are in the memory of the two GPUs, else of the host.
+        replay: what the sender keeps in memory for a stage that restarts, at most.
+    """
+
+    name: str
+    group: int
+    sender: str
+    receiver: str
+    kind: str
+    codec: str
+    bytes_per_step: int
+    shared: int
+    sending: int
+    receiving: int
+    on_gpu: bool
+    replay: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputAccount:
+    """The memory in which the batch enters a training process, where that is not the link's own; in bytes.
+
+    Args:
+        process: its name.
+        device: `cpu`, or its GPU.
+        bytes: of the batch, decoded, joined from several links or copied to the GPU; 0 where it stays in the link.
+    """
+
+    process: str
+    device: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotAccount:
+    """The part of a snapshot that one process writes, in bytes.
+
+    Args:
+        process: its name; of replicas the first.
+        disk: of one, on disk.
+        copy: memory of the host for the copy of it that is being written.
+        copies: for all copies, at most, where the disk is too slow: one is written, one waits, one cannot be handed on.
+    """
+
+    process: str
+    disk: int
+    copy: int
+    copies: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One part of a sum, in bytes.
+
+    Args:
+        name: stable, in lower case.
+        low, high: the least and the most that is expected; equal where it is exact.
+    """
+
+    name: str
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostAccount:
+    """The memory of this host, if all processes of the run are on it; in bytes.
+
+    Args:
+        terms: the parts of the sum.
+        low, high: the sum.
+        available: what may still be allocated here; None where that is unknown.
+        limit: what sets `available`: `MemAvailable`, or `cgroup`.
+        shared: of the sum, what is in shared memory.
+        shared_available: free in the file system of shared memory; None where the run needs none there.
+        unknown: sentences on what is not in the sum.
+    """
+
+    terms: tuple[Term, ...]
+    low: int
+    high: int
+    available: int | None
+    limit: str
+    shared: int
+    shared_available: int | None
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the host has enough: None where it may, or is unknown."""
+        if self.available is None:
+            return None
+        return True if self.high <= self.available else False if self.low > self.available else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationAccount:
+    """`onward evaluate`, and the probes at the end of training; in bytes.
+
+    Args:
+        network: parameters and buffers of all blocks.
+        batch: what the tensors of one batch take on its way through the network, at most.
+        batches: that are computed at the same time.
+        features_per_image: of one image at all places.
+        features: of all images; None where their number is unknown.
+        features_on_disk: whether these are in files, which are mapped, not in memory.
+        fitting: what a measure makes of the features of one place, at most; None where their number is unknown.
+        quality: of the measures without labels.
+        peak: most at once; None where the number of images is unknown.
+        moment: when that is.
+    """
+
+    network: int
+    batch: int
+    batches: int
+    features_per_image: int
+    features: int | None
+    features_on_disk: bool
+    fitting: int | None
+    quality: int
+    peak: int | None
+    moment: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunAccount:
+    """All of it.
+
+    Args:
+        groups: of training processes, in order.
+        links: of the run, the coordinator's first.
+        inputs: of every training process.
+        snapshots: of every process that writes some; none where `snapshots.every` is not given.
+        host, evaluation: see there.
+    """
+
+    groups: tuple[GroupAccount, ...]
+    links: tuple[LinkAccount, ...]
+    inputs: tuple[InputAccount, ...]
+    snapshots: tuple[SnapshotAccount, ...]
+    host: HostAccount
+    evaluation: EvaluationAccount

@@ -1,0 +1,198 @@
+"""What the processes of a run take of every device together, term by term, and whether that fits.
+
+The processes of a pipeline work at the same time, so the peaks of those that share a device are added up. On the CPU
+the bytes of tensors are exact; all else is a rule, and marked as estimated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+from launch.plan.account import InputAccount, LinkAccount, ProcessAccount
+from launch.prepare.placement import Placement, device_of
+from launch.prepare.recompute import DevicePeak
+from pipeline.config import Config
+from pipeline.data.augment.resolution import all_view_sizes
+from pipeline.shapes import block_output
+from workers.topology.processes import training_processes
+
+CPU = "cpu"
+CUDA_CONTEXT = 2**29
+"""Of the driver and of the kernels that are loaded, in every process: about half a GB."""
+CUBLAS = 2 * 8 * 4096 * 2**10
+"""`CUBLAS_WORKSPACE_CONFIG=:4096:8`, which makes it deterministic: 32 MiB, for the thread that runs the forward pass and
+for the one that runs the backward pass."""
+FRAGMENTATION = 20
+"""The allocator rounds blocks up, and keeps parts of blocks that nothing fits into: one in so many bytes of tensors."""
+PROCESS = 300 * 2**20
+"""Of a process on the CPU that has loaded PyTorch: code and libraries, measured to be 250 to 350 MiB."""
+
+
+@dataclass(frozen=True)
+class DeviceTerm:
+    """One part of what is needed of a device, in bytes.
+
+    Args:
+        name: in words.
+        bytes: for all processes on the device.
+        estimated: by a rule; otherwise it was computed to the byte.
+    """
+
+    name: str
+    bytes: int
+    estimated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceAccount:
+    """What the processes on one device need of it when each of them needs most, in bytes.
+
+    Args:
+        device: as torch names it.
+        processes: names of those on it.
+        stage: whose step is the largest part.
+        terms: of the sum.
+        has: what there is.
+    """
+
+    device: str
+    processes: tuple[str, ...]
+    stage: int
+    terms: tuple[DeviceTerm, ...]
+    has: int
+
+    @property
+    def needs(self) -> int:
+        """The sum."""
+        return sum(term.bytes for term in self.terms)
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is as much."""
+        return self.needs <= self.has
+
+    def to_message(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> DeviceAccount:
+        """The inverse of `to_message`."""
+        terms = tuple(DeviceTerm(**term) for term in message["terms"])
+        return cls(**{**message, "terms": terms, "processes": tuple(message["processes"])})
+
+
+@dataclass(frozen=True)
+class Member:
+    """One training process, and the device that it is on."""
+
+    name: str
+    stages: tuple[int, ...]
+    device: str
+
+
+Memory = Callable[[Config, tuple[int, ...], bool], ProcessAccount]
+"""What the tensors of a process take that trains these stages; the flag says whether on a GPU."""
+
+
+def members(config: Config, placements: Sequence[Placement]) -> list[Member]:
+    """The training processes of a run, by rank; one where all stages share it."""
+    if config.in_one_process:
+        return [Member("all stages", tuple(range(1, config.num_stages + 1)), placements[0].device)]
+    return [Member(p.name, p.stages, device_of(p, placements)) for p in training_processes(config)]
+
+
+def device_accounts(
+    config: Config, placements: Sequence[Placement], sizes: Mapping[str, int], memory: Memory
+) -> tuple[DeviceAccount, ...]:
+    """For every device that has a size, in order of the processes.
+
+    Args:
+        config: of the run; `memory.recompute` is decided.
+        placements: one per stage, in order.
+        sizes: bytes of each device.
+        memory: of one process.
+    """
+    from launch.plan.links import input_accounts, link_accounts  # these load torch
+
+    everyone = [member for member in members(config, placements) if member.device in sizes]
+    links = link_accounts(config, placements)
+    batches = _batches(links, input_accounts(config, placements, links), {m.name: m.device for m in everyone})
+    devices = dict.fromkeys(member.device for member in everyone)
+    return tuple(
+        _account(config, device, [m for m in everyone if m.device == device], batches, sizes[device], memory)
+        for device in devices
+    )
+
+
+def peaks(accounts: Iterable[DeviceAccount]) -> list[DevicePeak]:
+    """As the rule for `memory.recompute: auto` asks for them."""
+    return [DevicePeak(account.device, account.needs, account.stage) for account in accounts]
+
+
+def _account(
+    config: Config,
+    device: str,
+    processes: Sequence[Member],
+    batches: Mapping[str, int],
+    has: int,
+    memory: Memory,
+) -> DeviceAccount:
+    on_gpu, count = device != CPU, len(processes)
+    needs = [memory(config, member.stages, on_gpu) for member in processes]
+    tensors, waiting = sum(need.peak for need in needs), batches.get(device, 0)
+    terms = [DeviceTerm("tensors", tensors, on_gpu), DeviceTerm("batches", waiting, on_gpu)]
+    if on_gpu:
+        copied = sum(_largest_convolution(config, member.stages) for member in processes)
+        terms.append(DeviceTerm("CUDA", count * CUDA_CONTEXT, True))
+        terms.append(DeviceTerm("cuBLAS", count * CUBLAS, True))
+        terms.append(DeviceTerm("cuDNN", copied, True))
+        terms.append(DeviceTerm("fragmentation", (tensors + waiting) // FRAGMENTATION, True))
+    else:
+        terms.append(DeviceTerm("processes", count * PROCESS, True))
+    largest = max(needs, key=lambda need: need.peak)
+    names = tuple(member.name for member in processes)
+    return DeviceAccount(device=device, processes=names, stage=_stage_of(largest), terms=tuple(terms), has=has)
+
+
+def _batches(
+    links: Sequence[LinkAccount], inputs: Sequence[InputAccount], devices: Mapping[str, str]
+) -> dict[str, int]:
+    """What batches take of every device, beside the tensors of its processes, on their way and where they enter."""
+    found: dict[str, int] = {}
+
+    def add(device: str, size: int) -> None:
+        found[device] = found.get(device, 0) + size
+
+    for entered in inputs:
+        add(entered.device, entered.bytes)
+    for link in links:
+        add(CPU, link.shared + link.replay)
+        add(devices.get(link.sender, CPU) if link.on_gpu else CPU, link.sending)
+        add(devices.get(link.receiver, CPU) if link.on_gpu else CPU, link.receiving)
+    return found
+
+
+def _largest_convolution(config: Config, stages: Collection[int]) -> int:
+    """What cuDNN takes for copies of what comes and goes in the layout that its kernels want: of one view.
+
+    By rule: twice the largest map that a block is given or gives. It copies nothing that is channels last.
+    """
+    largest = 0
+    for index in stages:
+        stage = config.stage(index)
+        rows = config.data.batch_size // stage.replicas
+        width = 4 if stage.precision.dtype == "fp32" else 2
+        ends = [block_output(config, end, all_view_sizes(config.data)[-1]) for end in (index - 1, index) if end]
+        maps = [prod(shape) * rows * width for shape in ends if len(shape) == 3]
+        largest = max([largest, *(2 * size for size in maps if not stage.precision.channels_last)])
+    return largest
+
+
+def _stage_of(process: ProcessAccount) -> int:
+    """The stage in whose step the peak is; `moment` ends with it."""
+    last = process.moment.rsplit(" ", 1)[-1]
+    return int(last) if last.isdecimal() else process.stages[0].stage

@@ -1,0 +1,209 @@
+"""Whether the devices hold a run, asked before it starts: decides `memory.recompute: auto`, refuses what cannot fit.
+
+Where a generous bound fits, which is so for every small run, nothing is computed. Otherwise the account is made in a
+forked process with a limit of time: it loads torch, and its fake tensors start threads of autograd, after which no
+process that is forked from it could run a backward pass.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from math import prod
+from typing import Any
+
+from launch.plan.account import ProcessAccount
+from launch.plan.bounds import upper_bound
+from launch.plan.devices import CPU, CUBLAS, CUDA_CONTEXT, PROCESS, DeviceAccount, Member, members, peaks
+from launch.plan.gpus import sizes_of
+from launch.plan.remedies import GIB, Devices, remedies
+from launch.prepare.placement import Placement
+from launch.prepare.recompute import resolve_recompute, undecided, with_recompute
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.shapes import boundary_shapes
+from workers.determinism.child import run_in_child
+from workers.topology.processes import stage_name
+
+SECONDS = 600.0
+"""For an account, which takes one or two seconds for each stage on a quiet machine, after torch was loaded."""
+
+
+class AccountError(Exception):
+    """The account cannot be made: an operation of a user's own network has no fake form, or time is up."""
+
+
+class ProcessMemories:
+    """What the tensors of a process take; each is computed once. In a process that ends afterwards."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], ProcessAccount] = {}
+
+    def __call__(self, config: Config, stages: tuple[int, ...], on_gpu: bool) -> ProcessAccount:
+        """See `launch.plan.devices.Memory`; a GPU has no workspaces of the kernels of a CPU."""
+        from launch.plan.process_memory import process_memory
+
+        own = tuple(config.stage(index).model_dump_json() for index in stages)
+        before = config.stage(max(stages[0] - 1, 1)).precision
+        common = config.model_dump_json(include={"data", "model", "link", "mode", "runtime", "train", "evaluation"})
+        key = (stages, on_gpu, own, before, common, config.num_views, config.uses_labels)
+        if key not in self._known:
+            self._known[key] = process_memory(config, stages, workspaces=not on_gpu)
+        return self._known[key]
+
+
+def fit(
+    config: Config,
+    placements: Sequence[Placement],
+    resumed: bool,
+    force: bool = False,
+    several_hosts: bool = False,
+) -> tuple[Config, list[str]]:
+    """The run with what it leaves open decided, and sentences for the user.
+
+    Args:
+        config: of the run.
+        placements: one per stage, in order.
+        resumed: it goes on with one that was begun, of which only what leaves the numbers alone may change.
+        force: it is started although it does not fit.
+        several_hosts: each process is assumed to have a device of its own, as large as the smallest of this host.
+
+    Raises:
+        UserError: it cannot fit; the message says what would.
+    """
+    left = undecided(config)
+    if several_hosts:
+        placements = on_devices_of_their_own(placements)
+    everyone = members(config, placements)
+    sizes = sizes_of({member.device for member in everyone})
+    lavish = with_recompute(config, dict.fromkeys(left, "none"))
+    if (force and not left) or (sizes is not None and _surely_fits(lavish, everyone, sizes)):
+        return lavish, []
+    try:
+        decided, accounts = planned(config, placements, sizes)
+    except AccountError as error:
+        if left:
+            raise UserError(f"memory.recompute=auto: {error}. Give none, units or views") from None
+        return config, [f"not known whether it fits: {error}"]
+    notes = [f"memory.recompute=auto: {_in_words(decided, left)}"] if left else []
+    full = [account for account in accounts if not account.fits]
+    if not full:
+        return decided, notes
+    if force:
+        return decided, [*notes, *(f"{needs_in_words(account)}; started with --force" for account in full)]
+    has = {account.device: account.has for account in accounts}
+    raise UserError(f"{'; '.join(map(needs_in_words, full))}. {what_would_do(decided, placements, has, resumed)}")
+
+
+def on_devices_of_their_own(placements: Sequence[Placement]) -> list[Placement]:
+    """The placements of a run whose processes do not share devices; those on a CPU are not told apart."""
+    numbers = count()
+    own = [[d if d == CPU else f"cuda:{next(numbers)}" for d in placement.devices] for placement in placements]
+    return [replace(p, device=first, others=tuple(others)) for p, (first, *others) in zip(placements, own, strict=True)]
+
+
+def planned(
+    config: Config, placements: Sequence[Placement], sizes: Mapping[str, int] | None
+) -> tuple[Config, tuple[DeviceAccount, ...]]:
+    """The run with `memory.recompute: auto` decided, and an account for each device.
+
+    Args:
+        config: of the run.
+        placements: one per stage, in order.
+        sizes: bytes of each device; None to ask CUDA.
+
+    Raises:
+        AccountError: it cannot be computed.
+    """
+    left = undecided(config)
+
+    def work() -> dict[str, Any]:
+        devices = Devices(tuple(placements), sizes or _sizes_by_torch(config, placements), ProcessMemories())
+        decided = resolve_recompute(config, left, devices.sizes, lambda tried: peaks(devices.accounts(tried)))
+        chosen = {str(index): decided.stage(index).memory.recompute for index in left}
+        return {"chosen": chosen, "accounts": [account.to_message() for account in devices.accounts(decided)]}
+
+    answer = _in_child(work)
+    decided = with_recompute(config, {int(index): value for index, value in answer["chosen"].items()})
+    return decided, tuple(map(DeviceAccount.from_message, answer["accounts"]))
+
+
+def what_would_do(
+    config: Config, placements: Sequence[Placement], sizes: Mapping[str, int], resumed: bool = False
+) -> str:
+    """The changes with which a run fits that does not, in a sentence."""
+
+    def work() -> dict[str, Any]:
+        return {"found": remedies(config, Devices(tuple(placements), sizes, ProcessMemories()), resumed)}
+
+    try:
+        found = _in_child(work)["found"]
+    except AccountError:
+        found = []
+    if found:
+        return f"Give {', or '.join(found)}; --force starts it all the same"
+    nothing = "neither recomputing nor replicas help" if resumed else "not even a batch of two images for each replica"
+    return f"Nothing was found that does ({nothing}): cut the network into more blocks (model.cuts), or give less head"
+
+
+def needs_in_words(account: DeviceAccount) -> str:
+    """What is needed of a device and what there is."""
+    terms = sorted((term for term in account.terms if term.bytes), key=lambda term: -term.bytes)
+    parts = ", ".join(f"{term.bytes / GIB:.2f} {term.name}{' (estimated)' * term.estimated}" for term in terms)
+    who = " and ".join(account.processes) if len(account.processes) < 4 else f"{len(account.processes)} processes"
+    verb = "need" if len(account.processes) > 1 else "needs"
+    needed = f"{who} {verb} {account.needs / GIB:.2f} GiB of {account.device}"
+    return f"{needed}, which has {account.has / GIB:.2f} GiB ({parts})"
+
+
+def _in_words(config: Config, stages: Sequence[int]) -> str:
+    values = {index: config.stage(index).memory.recompute for index in stages}
+    if len(set(values.values())) == 1 and len(values) == config.num_stages:
+        return f"{values[1]} for all stages"
+    return ", ".join(f"{value} for {stage_name(index)}" for index, value in values.items())
+
+
+def _surely_fits(config: Config, everyone: Sequence[Member], sizes: Mapping[str, int]) -> bool:
+    """Whether even more than it will need does."""
+    waiting = 4 * max(map(prod, boundary_shapes(config))) * (config.link.depth + 4)
+    needed = dict.fromkeys(sizes, 0)
+    for member in everyone:
+        bound = upper_bound(config, member.stages)
+        if bound is None:
+            return False
+        needed[member.device] += bound + waiting + (PROCESS if member.device == CPU else CUDA_CONTEXT + CUBLAS)
+    return all(needed[device] <= sizes[device] for device in sizes)
+
+
+def _sizes_by_torch(config: Config, placements: Sequence[Placement]) -> dict[str, int]:
+    """Bytes of the devices of this machine, by CUDA itself."""
+    import torch
+
+    devices = {member.device for member in members(config, placements)}
+    sizes = sizes_of(devices & {CPU}) or {}
+    gpus = devices - {CPU}
+    return sizes | {device: torch.cuda.get_device_properties(device).total_memory for device in gpus}
+
+
+def _in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` returns, computed in a forked process that prints nothing. Raises `AccountError`."""
+
+    def quietly() -> dict[str, Any]:
+        silent = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(silent, stream)
+        import torch
+
+        torch.set_num_threads(1)  # those of a process that was forked may be gone
+        return work()
+
+    outcome = run_in_child(quietly, SECONDS)
+    if outcome.result is None:
+        late = f"the account of its memory took more than {SECONDS:.0f} s"
+        killed = f"the process that computes what it needs was killed by signal {outcome.signal}"
+        failed = f"it cannot be computed on tensors without memory ({outcome.error[:200]})"
+        raise AccountError(late if outcome.late else killed if outcome.signal else failed)
+    result: dict[str, Any] = outcome.result
+    return result

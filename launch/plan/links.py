@@ -1,0 +1,91 @@
+"""What the links of a run carry and hold, by the functions that open them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from launch.plan.account import InputAccount, LinkAccount
+from launch.prepare.placement import Placement, device_of
+from pipeline.config import Config
+from pipeline.data.augment.device_photometrics import photometrics_on_device
+from workers.feed.first_stage import stages_read_images
+from workers.links.factory import link_buffers
+from workers.links.replay import MEMORY_BYTES
+from workers.topology.processes import TrainingProcess, training_processes
+from workers.topology.rendezvous import link_spec
+from workers.wiring import LinkPlan, PlannedLink
+
+CPU = "cpu"
+ALL_STAGES = "all stages"
+"""Name of the process that trains all of them."""
+SNAPSHOTS_BEHIND = 3
+"""Snapshots that a stage may be ahead of the last complete one: one is written, one waits, and one blocks the stage."""
+
+
+def link_accounts(config: Config, placements: Sequence[Placement]) -> tuple[LinkAccount, ...]:
+    """Every link of a run, the coordinator's first; none where one process trains all stages.
+
+    Args:
+        config: of the run.
+        placements: one per stage, in order.
+    """
+    if config.in_one_process:
+        return ()
+    plan = LinkPlan(config)
+    devices = {process.name: device_of(process, placements) for process in training_processes(config)}
+    return tuple(_account(config, group, link, devices) for group in plan.stage_groups for link in plan.into(group))
+
+
+def input_accounts(
+    config: Config, placements: Sequence[Placement], links: Sequence[LinkAccount]
+) -> tuple[InputAccount, ...]:
+    """Where the batch lies in every training process, beside `links`; arguments as `link_accounts`."""
+    if config.in_one_process:
+        device, size = placements[0].device, link_spec(config, 1).nbytes
+        copies = (device != CPU) + photometrics_on_device(config.data)
+        return (InputAccount(process=ALL_STAGES, device=device, bytes=copies * size),)
+    return tuple(
+        _input(config, process, device_of(process, placements), links) for process in training_processes(config)
+    )
+
+
+def _input(config: Config, process: TrainingProcess, device: str, links: Sequence[LinkAccount]) -> InputAccount:
+    ends = [link for link in links if link.receiver == process.name]
+    first = process.stage_group == 0
+    copies = int(first and photometrics_on_device(config.data))
+    if first and stages_read_images(config):
+        copies += device != CPU
+    else:
+        moved = device != CPU and not ends[0].on_gpu
+        copies += len(ends) > 1 or ends[0].codec != "none" or moved  # one copy does all of it
+    size = link_spec(config, process.stages[0]).nbytes // process.replicas
+    return InputAccount(process=process.name, device=device, bytes=copies * size)
+
+
+def _account(config: Config, group: int, link: PlannedLink, devices: dict[str, str]) -> LinkAccount:
+    kind, depth = config.link.kind, config.link.depth
+    buffers = link_buffers(kind, link.spec, depth, link.codec)
+    ends = devices.get(link.sender, CPU), devices[link.receiver]
+    numbers = group == 0 and stages_read_images(config)  # received on the CPU in any case
+    return LinkAccount(
+        name=link.name,
+        group=group,
+        sender=link.sender,
+        receiver=link.receiver,
+        kind=kind,
+        codec=link.codec,
+        bytes_per_step=buffers.message,
+        shared=buffers.shared,
+        sending=buffers.sending,
+        receiving=buffers.receiving,
+        on_gpu=kind == "p2p" and not numbers and CPU not in ends and ends[0] != ends[1],
+        replay=_replayed(config, link) if config.restart == "stage" else 0,
+    )
+
+
+def _replayed(config: Config, link: PlannedLink) -> int:
+    """What the sender keeps in memory of the batches since the last complete snapshot."""
+    every, under_way = config.snapshots.every, config.num_stages * (config.link.depth + 1)
+    if every is None:
+        return MEMORY_BYTES
+    return min(MEMORY_BYTES, (SNAPSHOTS_BEHIND * every + under_way) * link.spec.nbytes)
