@@ -72,6 +72,16 @@ def test_recomputing_is_seen(recompute: str) -> None:
     assert less_peak < peak
 
 
+def test_recomputing_is_seen_with_replicas() -> None:
+    """They are asked for the statistics of their rows, which a repetition does not ask for again."""
+    replicas: dict[str, Any] = {**WIDE, "replicas": 2, "data": {**WIDE["data"], "drop_last": True}}
+    (peak, kept), (less_peak, less_kept) = (
+        account(small_config(**replicas, memory={"recompute": way}), [2]) for way in ("none", "units")
+    )
+    assert less_kept < kept / 3
+    assert less_peak < peak
+
+
 def test_onward_check_prints_it(repository: Path, onward_process: Callable[..., Any]) -> None:
     """Without the data."""
     small = ("data.batch_size=8", "head.projector=[8]")
