@@ -104,7 +104,7 @@ def test_the_paper_preset_is_the_released_command() -> None:
     assert saving == {1: [{"recompute": "units"}, {"chunk": 128}], 2: [{"recompute": "units"}, {}]}
 
 
-EIGHT = ["stages={1: {replicas: 4}, 2: {replicas: 2}}", "data.drop_last=true", "snapshots.every=625"]
+EIGHT = ["stages.1.replicas=4", "stages.2.replicas=2", "data.drop_last=true", "snapshots.every=625"]
 SMALL = ["runtime=serial", "stages.1.head.chunk=32", "data.batch_size=256", "snapshots.every=5005"]
 DEEPSPEED = [
     "engine.kind=deepspeed",
