@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from launch.commands.check import check_run
+from launch.commands.check import check_memory, check_run
 from launch.commands.data import data_app
 from launch.errors import EXIT_FAILED, failures_in_words, print_error
 from launch.plan.fitting import fit
@@ -50,9 +50,7 @@ EvaluationOverrides = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors, and where the results are.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print every step, process, link and snapshot.")]
-Force = Annotated[
-    bool, typer.Option("--force", help="Start it although it needs more memory than its devices have.")
-]
+Force = Annotated[bool, typer.Option("--force", help="Start it although it needs more memory than its devices have.")]
 Trust = Annotated[
     bool,
     typer.Option("--trust", help="Import and call what the configuration names, although it is another user's file."),
@@ -114,19 +112,18 @@ def check(
     headers: Annotated[bool, typer.Option("--headers", help="Also read every header; list broken files.")] = False,
     decode: Annotated[bool, typer.Option("--all", help="Also decode every image; list broken files.")] = False,
     memory: Annotated[
-        bool, typer.Option("--memory", help="Print what each process keeps in memory instead; needs no data.")
+        bool, typer.Option("--memory", help="Print only what the run needs: memory, links, disk. Needs no data.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as one JSON document.")] = False,
     trust: Trust = False,
 ) -> None:
-    """Make every check of 'train' and start nothing; print the resolved configuration and the device of each stage."""
+    """Make every check of 'train' and start nothing; print the whole configuration, and what the run needs."""
     with failures_in_words():
         settings, notes = load_for_start(config, overrides or [], LoadOptions(trusted=trust))
-        if memory:
-            from launch.results.memory_table import memory_lines
-
-            verbosity.say("\n".join(memory_lines(settings)), important=True)
-            return
-        verbosity.say(check_run(settings, notes, headers, decode), important=True)
+        found = (
+            check_memory(settings, notes, as_json) if memory else check_run(settings, notes, headers, decode, as_json)
+        )
+        verbosity.say(found, important=True)
 
 
 @app.command()

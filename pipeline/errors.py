@@ -58,7 +58,10 @@ class StageFailure(TrainingError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out; PyTorch raises a `RuntimeError` for it."""
     text = str(error).lower()
-    mentions_memory = any(words in text for words in ("not enough memory", "out of memory", "cannot allocate memory"))
+    mentions_memory = any(
+        words in text
+        for words in ("not enough memory", "out of memory", "cannot allocate memory", "can't allocate memory")
+    )
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and mentions_memory)
 
 

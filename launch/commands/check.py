@@ -1,35 +1,115 @@
-"""`onward check`: makes every check that `train` makes, and prints what the run amounts to."""
+"""`onward check`: makes every check that `train` makes, and prints what the run amounts to and what it needs."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import asdict
+from typing import Any
 
 from launch.commands.image_scan import scan_images
+from launch.plan.account import RunAccount
+from launch.plan.child import AccountProcess
+from launch.plan.data_facts import facts_of, facts_without_plan
+from launch.prepare.placement import count_gpus, place
 from launch.prepare.preflight import RunPlan
 from launch.prepare.prepared_run import dry_run
+from launch.results.memory_table import account_lines, table
 from pipeline.config import Config
-from pipeline.errors import printable
+from pipeline.data.sets.datasets import Splits
+from pipeline.errors import UserError, first_line, printable
 from pipeline.shapes import boundary_shapes
 from pipeline.validation.loading import dump_config
 from workers.topology.processes import training_processes
 
 
-def check_run(config: Config, notes: Sequence[str], headers: bool = False, decode: bool = False) -> str:
-    """Check a run without starting it: YAML that `train` reads, and comments on stages, processes, steps and images.
+def check_run(
+    config: Config, notes: Sequence[str], headers: bool = False, decode: bool = False, as_json: bool = False
+) -> str:
+    """Check a run without starting it, and say what it needs.
 
     Args:
         config: of the run.
         notes: sentences for the user, to be printed before those that are found here.
         headers: also read the header of every image file, and print which are broken.
         decode: also decode every image, likewise.
+        as_json: all of it as one JSON document, and the notes on the standard error.
+
+    Returns:
+        YAML that `train` reads, and comments on stages, processes, steps, images and memory.
 
     Raises:
         ConfigError, UserError: whatever `train` would refuse.
     """
-    plan = dry_run(config, lambda splits: scan_images(splits, headers, decode))
+    opened: list[Splits] = []
+
+    def look(splits: Splits) -> None:
+        opened.append(splits)
+        scan_images(splits, headers, decode)
+
+    with AccountProcess() as process:
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            plan = dry_run(config, look)
+        notes = [*notes, *plan.notes]
+        account: RunAccount | None = None
+        try:
+            account = process.account(config, plan.placements, facts_of(plan, opened[0]))
+        except UserError as problem:
+            notes.append(f"{problem}. The rest was checked")
+    if as_json:
+        return _document(config, account, _plan(config, plan), notes)
     lines = [*_stages(config, plan), *_processes(config), *_amounts(config, plan)]
-    lines += [f"note: {printable(note)}" for note in (*notes, *plan.notes)]
-    return dump_config(config) + "\n".join(f"# {line}" for line in lines)
+    lines += [] if account is None else ["", *account_lines(account), ""]
+    lines += [f"note: {printable(note)}" for note in notes]
+    return dump_config(config) + "\n".join(f"# {line}".rstrip() for line in lines)
+
+
+def check_memory(config: Config, notes: Sequence[str], as_json: bool = False) -> str:
+    """What a run needs, without its data; arguments as `check_run`.
+
+    Raises:
+        ConfigError: the run asks for a GPU that is not here.
+        UserError: an operation of a network or a loss of the user's own cannot be computed without memory.
+    """
+    from launch.plan.compute import run_account
+
+    try:
+        account = run_account(config, place(config, count_gpus()), facts_without_plan(config))
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        raise UserError(
+            f"--memory: the network cannot be computed on tensors without memory ({first_line(error)[:200]}). "
+            "Check without --memory"
+        ) from error
+    return _document(config, account, None, notes) if as_json else "\n".join(account_lines(account))
+
+
+def _document(config: Config, account: RunAccount | None, plan: dict[str, Any] | None, notes: Sequence[str]) -> str:
+    for note in notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
+    found = None if account is None else {**asdict(account), "fits": account.host.fits}
+    return json.dumps({"config": config.model_dump(mode="json"), "plan": plan, "account": found}, indent=2)
+
+
+def _plan(config: Config, plan: RunPlan) -> dict[str, Any]:
+    """What `_stages`, `_processes` and `_amounts` print, for programs."""
+    shapes = boundary_shapes(config)[1:]
+    stages = [
+        {"stage": placement.stage, "units": placement.units, "devices": placement.devices, "output": shape}
+        for placement, shape in zip(plan.placements, shapes, strict=True)
+    ]
+    processes = [] if config.in_one_process else [process.name for process in training_processes(config)]
+    return {
+        "stages": stages,
+        "processes": processes,
+        "images": plan.num_images,
+        "broken_images": plan.num_broken,
+        "classes": plan.num_classes,
+        "test_images": plan.num_test_images,
+        "steps_per_epoch": plan.steps_per_epoch,
+        "steps": plan.total_steps,
+    }
 
 
 def _stages(config: Config, plan: RunPlan) -> list[str]:
@@ -40,8 +120,7 @@ def _stages(config: Config, plan: RunPlan) -> list[str]:
     for placement, shape in zip(plan.placements, shapes, strict=True):
         units = placement.units[0] if len(placement.units) == 1 else f"{placement.units[0]} to {placement.units[-1]}"
         rows.append((str(placement.stage), ", ".join(placement.devices), units, str(list(shape))))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return table(rows)
 
 
 def _processes(config: Config) -> list[str]:

@@ -50,6 +50,24 @@ class ProcessAccount:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """The data set of a run as far as it is known; None where it is not.
+
+    Args:
+        images, test_images: their numbers.
+        classes: of the training set, 0 without labels.
+        opened: bytes of memory that each process takes which has opened the training set.
+        shared: bytes of memory that workers of the data loader share; 0 where they need none.
+    """
+
+    images: int | None = None
+    test_images: int | None = None
+    classes: int | None = None
+    opened: int | None = None
+    shared: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class GroupAccount:
     """The training processes of one group of stages; each replica of them takes the same.
 
@@ -57,13 +75,15 @@ class GroupAccount:
         name: `stage 1`, `stages 1-2`, or `all stages` where one process trains them.
         stages: that each of these processes trains, counted from 1.
         devices: of each replica, as torch names it.
-        memory: of each.
+        memory: of the tensors of each.
+        resident: what the system will call the resident memory of each, from least to most; None on a GPU.
     """
 
     name: str
     stages: tuple[int, ...]
     devices: tuple[str, ...]
     memory: ProcessAccount
+    resident: tuple[int, int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,47 +171,48 @@ class HostAccount:
     Args:
         terms: the parts of the sum.
         low, high: the sum.
-        available: what may still be allocated here; None where that is unknown.
-        limit: what sets `available`: `MemAvailable`, or `cgroup`.
-        shared: of the sum, what is in shared memory.
-        shared_available: free in the file system of shared memory; None where the run needs none there.
-        unknown: sentences on what is not in the sum.
+        shared: of the sum, what several processes map. Its files have no name: /dev/shm does not bound it.
+        limits: what may still be allocated here, by its bound: `MemAvailable`, and `cgroup` where there is a limit.
+        unknown: what is not in the sum.
     """
 
     terms: tuple[Term, ...]
     low: int
     high: int
-    available: int | None
-    limit: str
     shared: int
-    shared_available: int | None
+    limits: dict[str, int]
     unknown: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool | None:
-        """Whether the host has enough: None where it may, or is unknown."""
-        if self.available is None:
+        """Whether the host has enough; None where it may, or where that is unknown."""
+        available = min(self.limits.values(), default=None)
+        if available is None:
             return None
-        return True if self.high <= self.available else False if self.low > self.available else None
+        return True if self.high <= available else False if self.low > available else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationAccount:
-    """`onward evaluate`, and the probes at the end of training; in bytes.
+    """`onward evaluate`, and the probes at the end of training; in bytes, None where the number of images is unknown.
 
     Args:
+        device: that it computes on, as torch names it.
         network: parameters and buffers of all blocks.
         batch: what the tensors of one batch take on its way through the network, at most.
         batches: that are computed at the same time.
-        features_per_image: of one image at all places.
-        features: of all images; None where their number is unknown.
-        features_on_disk: whether these are in files, which are mapped, not in memory.
-        fitting: what a measure makes of the features of one place, at most; None where their number is unknown.
-        quality: of the measures without labels.
-        peak: most at once; None where the number of images is unknown.
-        moment: when that is.
+        features_per_image: of one image, at all places where classifiers are fitted.
+        features: of all images.
+        features_on_disk: whether `features` are in files that are mapped, and not in memory.
+        fitting: what one linear probe takes beside its features.
+        quality: what the measures without labels take.
+        host_peak: most at once in the memory of the host.
+        gpu_peak: most at once in that of the GPU; 0 on a CPU.
+        moment: of `host_peak`: "extracting features", "fitting probes" or "measuring quality".
+        end_of_training: what the host needs for the probes when training ends, while the stages still have theirs.
     """
 
+    device: str
     network: int
     batch: int
     batches: int
@@ -199,9 +220,11 @@ class EvaluationAccount:
     features: int | None
     features_on_disk: bool
     fitting: int | None
-    quality: int
-    peak: int | None
+    quality: int | None
+    host_peak: int | None
+    gpu_peak: int
     moment: str
+    end_of_training: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

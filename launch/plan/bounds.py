@@ -54,7 +54,11 @@ def _stage(config: Config, stage: StageConfig) -> int:
 
 
 def _block(
-    model: ResNetConfig | ViTConfig | ModuleConfig, units: Sequence[str], size: int, before: tuple[int, ...], config: Config
+    model: ResNetConfig | ViTConfig | ModuleConfig,
+    units: Sequence[str],
+    size: int,
+    before: tuple[int, ...],
+    config: Config,
 ) -> tuple[int, int]:
     """Parameters of a block, and numbers that it computes for one view of one image, `size` pixels wide."""
     if isinstance(model, ViTConfig):
@@ -86,7 +90,7 @@ def _transformer(model: ViTConfig, units: Sequence[str], size: int) -> tuple[int
 
 def _head_parameters(config: Config, stage: StageConfig) -> int:
     channels, head = channels_of(block_output(config, stage.index)), stage.head
-    expansion = channels * head.width * head.filter**2 if isinstance(head, ExpansionConfig) else 0
+    expansion: int = channels * head.width * head.filter**2 if isinstance(head, ExpansionConfig) else 0
     widths = [feature_width(config, stage), *head.projector]
     predicted = [embedding_width(config, stage), *(getattr(stage.objective, "predictor", None) or ())]
     return expansion + sum(before * after for pairs in (widths, predicted) for before, after in pairwise(pairs))

@@ -77,7 +77,7 @@ def fit(
     if several_hosts:
         placements = on_devices_of_their_own(placements)
     everyone = members(config, placements)
-    sizes = sizes_of({member.device for member in everyone})
+    sizes = sizes_of({member.device for member in everyone} - ({CPU} if several_hosts else set()))
     lavish = with_recompute(config, dict.fromkeys(left, "none"))
     if (force and not left) or (sizes is not None and _surely_fits(lavish, everyone, sizes)):
         return lavish, []
@@ -94,7 +94,8 @@ def fit(
     if force:
         return decided, [*notes, *(f"{needs_in_words(account)}; started with --force" for account in full)]
     has = {account.device: account.has for account in accounts}
-    raise UserError(f"{'; '.join(map(needs_in_words, full))}. {what_would_do(decided, placements, has, resumed)}")
+    problem = "; ".join(map(needs_in_words, full))
+    raise UserError(f"{problem}. {what_would_do(decided, placements, has, resumed)}; --force starts it all the same")
 
 
 def on_devices_of_their_own(placements: Sequence[Placement]) -> list[Placement]:
@@ -120,7 +121,8 @@ def planned(
     left = undecided(config)
 
     def work() -> dict[str, Any]:
-        devices = Devices(tuple(placements), sizes or _sizes_by_torch(config, placements), ProcessMemories())
+        known = _sizes_by_torch(config, placements) if sizes is None else sizes
+        devices = Devices(tuple(placements), known, ProcessMemories())
         decided = resolve_recompute(config, left, devices.sizes, lambda tried: peaks(devices.accounts(tried)))
         chosen = {str(index): decided.stage(index).memory.recompute for index in left}
         return {"chosen": chosen, "accounts": [account.to_message() for account in devices.accounts(decided)]}
@@ -133,19 +135,34 @@ def planned(
 def what_would_do(
     config: Config, placements: Sequence[Placement], sizes: Mapping[str, int], resumed: bool = False
 ) -> str:
-    """The changes with which a run fits that does not, in a sentence."""
+    """The changes with which a run fits that does not, in a sentence without its full stop."""
 
     def work() -> dict[str, Any]:
         return {"found": remedies(config, Devices(tuple(placements), sizes, ProcessMemories()), resumed)}
 
     try:
         found = _in_child(work)["found"]
-    except AccountError:
-        found = []
+    except AccountError as error:
+        return f"What would do is not known: {error}"
     if found:
-        return f"Give {', or '.join(found)}; --force starts it all the same"
-    nothing = "neither recomputing nor replicas help" if resumed else "not even a batch of two images for each replica"
-    return f"Nothing was found that does ({nothing}): cut the network into more blocks (model.cuts), or give less head"
+        return f"Give {', or '.join(found)}"
+    nothing = "no memory.recompute" if resumed else "no memory.recompute, no head.chunk, no batch"
+    return f"Nothing was found that does ({nothing}). More blocks (model.cuts) or a smaller head need less"
+
+
+def why_memory_ran_out(config: Config, placements: Sequence[Placement], stage: int) -> str:
+    """What the account says of the device of a stage that has run out of memory, and what would need less.
+
+    Where the account says that it fits, changes are named that need four fifths of what it says, or less.
+    """
+    device = next(m.device for m in members(config, placements) if stage in m.stages)
+    try:
+        sizes = {device: (sizes_of({device}) or {}).get(device, 0)}
+        _, (account,) = planned(config, placements, sizes)
+    except AccountError as error:
+        return f"There is no account of it: {error}"
+    enough = {device: min(account.has or account.needs, account.needs * 4 // 5)}
+    return f"By the account {needs_in_words(account)}. {what_would_do(config, placements, enough)}"
 
 
 def needs_in_words(account: DeviceAccount) -> str:
@@ -155,7 +172,8 @@ def needs_in_words(account: DeviceAccount) -> str:
     who = " and ".join(account.processes) if len(account.processes) < 4 else f"{len(account.processes)} processes"
     verb = "need" if len(account.processes) > 1 else "needs"
     needed = f"{who} {verb} {account.needs / GIB:.2f} GiB of {account.device}"
-    return f"{needed}, which has {account.has / GIB:.2f} GiB ({parts})"
+    has = f", which has {account.has / GIB:.2f} GiB" if account.has else ""
+    return f"{needed}{has} ({parts})"
 
 
 def _in_words(config: Config, stages: Sequence[int]) -> str:
@@ -169,7 +187,7 @@ def _surely_fits(config: Config, everyone: Sequence[Member], sizes: Mapping[str,
     """Whether even more than it will need does."""
     waiting = 4 * max(map(prod, boundary_shapes(config))) * (config.link.depth + 4)
     needed = dict.fromkeys(sizes, 0)
-    for member in everyone:
+    for member in [member for member in everyone if member.device in sizes]:
         bound = upper_bound(config, member.stages)
         if bound is None:
             return False
@@ -182,9 +200,10 @@ def _sizes_by_torch(config: Config, placements: Sequence[Placement]) -> dict[str
     import torch
 
     devices = {member.device for member in members(config, placements)}
-    sizes = sizes_of(devices & {CPU}) or {}
-    gpus = devices - {CPU}
-    return sizes | {device: torch.cuda.get_device_properties(device).total_memory for device in gpus}
+    gpus = [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
+    named = {device: int(device.removeprefix("cuda:")) for device in devices - {CPU}}
+    others = {device: gpus[number] if number < len(gpus) else min(gpus) for device, number in named.items()}
+    return (sizes_of(devices & {CPU}) or {}) | others
 
 
 def _in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -62,6 +62,13 @@ def _input(config: Config, process: TrainingProcess, device: str, links: Sequenc
     return InputAccount(process=process.name, device=device, bytes=copies * size)
 
 
+def link_bytes(process: str, links: Sequence[LinkAccount]) -> int:
+    """What the links of one process hold of its memory: what it shares with the other end, and what it has alone."""
+    into, out = ([link for link in links if process == getattr(link, end)] for end in ("receiver", "sender"))
+    shared = sum(link.shared for link in (*into, *out))
+    return shared + sum(link.receiving for link in into) + sum(link.sending + link.replay for link in out)
+
+
 def _account(config: Config, group: int, link: PlannedLink, devices: dict[str, str]) -> LinkAccount:
     kind, depth = config.link.kind, config.link.depth
     buffers = link_buffers(kind, link.spec, depth, link.codec)

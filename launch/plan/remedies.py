@@ -213,6 +213,4 @@ def _with_batch(config: Config, batch: int) -> Config:
 def _override(config: Config, stage: int, section: str, value: Any) -> Config:
     before = config.stages.get(stage, StageOverrides())
     merged = {**getattr(before, section), **value} if isinstance(value, dict) else value
-    return config.model_copy(
-        update={"stages": {**config.stages, stage: before.model_copy(update={section: merged})}}
-    )
+    return config.model_copy(update={"stages": {**config.stages, stage: before.model_copy(update={section: merged})}})

@@ -33,8 +33,8 @@ from workers.run.environment import PREPARED
 from workers.run.files import RunDir
 
 Fit = Callable[[Config, Sequence[Placement], bool], tuple[Config, list[str]]]
-"""From a run, its placements and whether it goes on with an earlier one, to the run with what it leaves open decided and
-sentences for the user; raises `UserError` where it cannot fit its devices. See `launch.plan.fitting.fit`."""
+"""From a run, its placements and whether it goes on with an earlier one, to the run with what it leaves open decided
+and sentences for the user; raises `UserError` where it cannot fit its devices. See `launch.plan.fitting.fit`."""
 START_STEP = "ONWARD_START_STEP"
 """The variable with the first step to train, in the environment of the process of a serial run."""
 
@@ -106,9 +106,7 @@ def prepare_run(
         yield prepared
 
 
-def dry_run(
-    config: Config, scan: Callable[[Splits], None] = lambda splits: None, fit: Fit | None = None
-) -> RunPlan:
+def dry_run(config: Config, scan: Callable[[Splits], None] = lambda splits: None, fit: Fit | None = None) -> RunPlan:
     """Make the checks of `prepare_run` and write nothing.
 
     Args:

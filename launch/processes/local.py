@@ -19,6 +19,7 @@ from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.resume import check_same_run, find_resume_point, roll_back
 from launch.processes.fork_client import ForkServer
 from launch.processes.measuring import finish
+from launch.processes.out_of_memory import add_account
 from launch.processes.supervise import Stop, Supervision, run_environment
 from pipeline.errors import ConfigError
 from pipeline.ordinary_files import open_to_write
@@ -56,6 +57,8 @@ def run_training(prepared: PreparedRun) -> int:
             signal.signal(number, handler)
     for note in merge_trace(run):
         say(note, important=True)
+    if code:
+        add_account(run)
     return _report_end(run, code)
 
 

@@ -58,5 +58,7 @@ def own_config(arguments: list[str]) -> tuple[Config, list[str]]:
     """What this process was given on its own command line; see `load_for_start`."""
     arguments = [argument for argument in arguments if argument != FORCE]
     if not arguments or arguments[0].startswith("-"):
-        raise UserError("usage: torchrun --nproc-per-node=PROCESSES -m launch.train [-q|-v] [--force] CONFIG [key=value ...]")
+        raise UserError(
+            "usage: torchrun --nproc-per-node=PROCESSES -m launch.train [-q|-v] [--force] CONFIG [key=value ...]"
+        )
     return load_for_start(arguments[0], arguments[1:])

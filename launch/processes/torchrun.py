@@ -25,6 +25,7 @@ from launch.prepare.ranks import check_torchrun
 from launch.processes.announcement import Announcement, UntrustedAnnouncementError, verify
 from launch.processes.child import Child, ended
 from launch.processes.measuring import finish
+from launch.processes.out_of_memory import add_account
 from launch.processes.rank_run import own_config, rank_run
 from launch.processes.supervise import make_private_dir
 from pipeline.config import Config
@@ -130,6 +131,7 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
         _merge_traces(run)
         if code < 0 and not run.failure.exists():
             record_failure(run, FailureReport(COORDINATOR, None, "died", ended(code)))
+        add_account(run, LEAVE_SECONDS)
         failure = read_failure(run)
         if failure:
             os.write(terminal, (in_words(failure["kind"], failure["message"]) + "\n").encode())

@@ -1,46 +1,43 @@
-"""`onward check --memory`: what the tensors of every training process take, as lines of text."""
+"""The account of a run as lines of text: a table of its processes, one of its links, and sums for the host."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
-from launch.plan.account import ProcessAccount
-from launch.plan.process_memory import process_memory
-from pipeline.config import Config
-from pipeline.errors import UserError, first_line
-from workers.topology.processes import stage_groups
+from launch.plan.account import EvaluationAccount, GroupAccount, HostAccount, LinkAccount, RunAccount
 
-COLUMNS = ("stage", "parameters", "optimizer", "gradients", "kept for backward", "snapshot", "most at once", "when")
-EXACT = (
-    "bytes that PyTorch's allocator hands out on the CPU in any step but the first, at their most. On a GPU this is an "
-    "estimate: its kernels need other workspaces, and CUDA and the libraries about 0.5 GiB beside it"
+COLUMNS = ("process", "parameters", "optimizer", "gradients", "kept", "peak", "at the peak", "resident (RSS)")
+PROCESSES = (
+    "memory of the tensors: held from step to step, kept for the backward pass, and most at once. On a CPU the "
+    "resident memory of a process is in the range given; on a GPU the peak is an estimate"
 )
-BESIDE = "not in it: batches that wait on links, copies for snapshots, evaluation, memory of the process itself"
+LINKS = ("link", "codec", "a step", "buffers")
+WIDTH = 96
+"""Columns of a line that is folded; `# ` comes before it."""
 
 
-def memory_lines(config: Config) -> Iterator[str]:
-    """A table with a row per stage, and what its numbers mean.
+def account_lines(account: RunAccount) -> Iterator[str]:
+    """What a run needs, as a reader wants to see it: processes, links, snapshots, host, evaluation."""
+    yield from table([COLUMNS, *(row for group in account.groups for row in _processes(group))])
+    if account.links:
+        yield ""
+        rows = [_link(list(links)) for _, links in groupby(account.links, lambda link: link.group)]
+        yield from table([LINKS, *rows])
+    yield ""
+    if account.snapshots:
+        disk, copies, most = (
+            sum(getattr(part, name) for part in account.snapshots) for name in ("disk", "copy", "copies")
+        )
+        yield f"a snapshot: {size_of(disk)} on disk, and {range_of(copies, most)} of memory while it is written"
+    yield from _evaluation(account.evaluation)
+    yield from _host(account.host)
 
-    Raises:
-        UserError: an operation of a network or a loss of the user's own cannot be computed without memory.
-    """
-    groups = [tuple(range(1, config.num_stages + 1))] if config.in_one_process else stage_groups(config)
-    rows: list[tuple[str, ...]] = [COLUMNS]
-    for group in groups:
-        rows += _rows(_measured(config, group), config.replicas_of(group[0]))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-    yield f"memory: {EXACT}"
-    yield BESIDE
 
-
-def _rows(process: ProcessAccount, replicas: int) -> Iterator[tuple[str, ...]]:
-    for stage in process.stages:
-        held = (stage.parameters, stage.optimizer, stage.gradients, stage.kept, stage.snapshot)
-        peak = (size_of(process.peak), process.moment) if stage is process.stages[0] else ("together", "")
-        name = f"{stage.stage}" + (f" (each of {replicas} replicas)" if replicas > 1 else "")
-        yield (name, *map(size_of, held), *peak)
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines, with the columns below each other."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def size_of(count: int) -> str:
@@ -48,12 +45,69 @@ def size_of(count: int) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
-def _measured(config: Config, group: tuple[int, ...]) -> ProcessAccount:
-    try:
-        return process_memory(config, group)
-    except (RuntimeError, NotImplementedError, TypeError) as error:
-        names = ", ".join(map(str, group))
-        raise UserError(
-            f"--memory: stage {names} cannot be computed on tensors without memory ({first_line(error)[:200]}). "
-            "Check without --memory"
-        ) from error
+def range_of(low: int, high: int) -> str:
+    """From one number of bytes to another, in the unit of the larger; one number where both look the same."""
+    first, last = size_of(low), size_of(high)
+    if first == last:
+        return last
+    unit = 2**30 if high >= 2**30 else 2**20
+    return f"{low / unit:.{2 if unit == 2**30 else 1}f} to {last}"
+
+
+def _processes(group: GroupAccount) -> Iterator[tuple[str, ...]]:
+    """A row for each stage; what holds for the process is in the first."""
+    memory = group.memory
+    for stage in memory.stages:
+        first, alone = stage is memory.stages[0], len(memory.stages) == 1
+        name = f"stage {stage.stage}" + (f" (each of {len(group.devices)})" if len(group.devices) > 1 else "")
+        together = ("one process", "", "")
+        if first:
+            moment = memory.moment.removesuffix(f" of stage {stage.stage}") if alone else memory.moment
+            resident = "" if group.resident is None else range_of(*group.resident)
+            together = (size_of(memory.peak), moment, resident)
+        held = (stage.parameters, stage.optimizer, stage.gradients, stage.kept)
+        yield (name, *map(size_of, held), *together)
+
+
+def _link(links: Sequence[LinkAccount]) -> tuple[str, ...]:
+    """The row of all links between two neighbouring stages."""
+    senders, receivers = (list(dict.fromkeys(getattr(link, end) for link in links)) for end in ("sender", "receiver"))
+    buffers = sum(link.shared + link.sending + link.receiving for link in links)
+    where = "shared memory" if links[0].shared else "GPU" if links[0].on_gpu else "memory"
+    name = f"{_ends(senders)} -> {_ends(receivers)}"
+    return name, links[0].codec, size_of(sum(link.bytes_per_step for link in links)), f"{size_of(buffers)} of {where}"
+
+
+def _ends(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0].partition(' replica')[0]} ({len(names)} replicas)"
+
+
+def _evaluation(evaluation: EvaluationAccount) -> Iterator[str]:
+    network = f"onward evaluate: {size_of(evaluation.network)} for the network, "
+    batches = f"{evaluation.batches} batches at once of " if evaluation.batches > 1 else ""
+    passing = f"{batches}{size_of(evaluation.batch)}"
+    if evaluation.host_peak is None:
+        yield f"{network}{passing} for a batch"
+        yield f"  and {evaluation.features_per_image:,} bytes for the features of each image"
+        return
+    where = "on disk" if evaluation.features_on_disk else "in memory"
+    peak = f"most at once {size_of(evaluation.host_peak)} ({evaluation.moment})"
+    yield f"onward evaluate: {peak}; features {size_of(evaluation.features or 0)} {where}"
+
+
+def _host(host: HostAccount) -> Iterator[str]:
+    have = min(host.limits.values(), default=None)
+    verdict = {True: "it fits", False: "it does not fit", None: "it may fit"}[host.fits]
+    of = "" if have is None else f" of {size_of(have)} that are available: {verdict}"
+    yield f"memory of this host: {range_of(host.low, host.high)}{of}"
+    line = "  "
+    parts = [f"{term.name} {range_of(term.low, term.high)}" for term in host.terms]
+    for number, part in enumerate(parts):
+        part += "," if number < len(parts) - 1 else ""
+        if len(line) + len(part) > WIDTH:
+            yield line.rstrip()
+            line = "  "
+        line += part + " "
+    yield line.rstrip()
+    for what in host.unknown:
+        yield f"  without {what}"

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 L2 = 1e-3
 ITERATIONS = 100
+SCORES = 4
+"""Arrays as large as the scores of all images that a step of the fit holds: with their logarithms and gradients."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,19 @@ def linear_probe_accuracy(
     """
     classifier = fit_linear_probe(train, train_labels, l2, iterations)
     return (classifier.classify(test) == test_labels).float().mean().item()
+
+
+def fitting_bytes(train: int, test: int, width: int, classes: int) -> int:
+    """What `linear_probe_accuracy` takes at most beside the features that it is given.
+
+    Args:
+        train, test: numbers of images.
+        width: of the feature.
+        classes: that the training images have.
+    """
+    copies = max(2 * train * width, 2 * test * width)  # centred, and standardised
+    scores = train * width + SCORES * train * classes
+    return 4 * max(copies, scores)
 
 
 def fit_linear_probe(

@@ -17,10 +17,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from pipeline.errors import OnwardError, StageFailure, TrainingError, UserError
+from pipeline.errors import OnwardError, StageFailure, TrainingError, UserError, is_out_of_memory
 from workers.control.validation import Count, read_message
 from workers.run.environment import PREPARED
 from workers.run.files import relative_to_cwd
+from workers.run.out_of_memory import memory_ran_out
 from workers.run.signals import signal_name
 
 KINDS = ("bad_input", "raised", "died", "hung", "timeout", "lost_neighbour", "given_up", "interrupted")
@@ -87,8 +88,8 @@ def failure_report(who: str, step: int | None, error: BaseException) -> FailureR
         kind = "interrupted"
     text = " ".join(str(error).split())
     cause = text if isinstance(error, OnwardError | Interrupted) else f"{type(error).__name__}: {text}"
-    if isinstance(error, MemoryError):
-        cause = f"memory ran out{f' ({text})' if text else ''}"
+    if is_out_of_memory(error):
+        cause = memory_ran_out(error)
     return FailureReport(who, step, kind, cause)
 
 

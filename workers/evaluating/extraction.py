@@ -76,7 +76,7 @@ class Extractor:
         torch.set_num_threads(self.config.threads)
         chosen, listed = tuple(places), list(batches)
         if self._computes_in_threads:
-            threads = min(self.threads, self._fitting(max(map(len, listed), default=1)))
+            threads = self.at_once(max(map(len, listed), default=1))
 
             def embedded(batch: Batch) -> dict[Place, Tensor]:
                 return self._embed(load(batch), chosen)
@@ -88,6 +88,10 @@ class Extractor:
         for batch in listed:
             pixels = np.concatenate([next(loaded) for _ in range(0, len(batch), CHUNK)])
             yield batch, self._embed(pixels, chosen)
+
+    def at_once(self, rows: int) -> int:
+        """How many batches of so many images are computed at the same time."""
+        return min(self.threads, self._fitting(rows)) if self._computes_in_threads else 1
 
     def _embed(self, pixels: NDArray[np.uint8], places: tuple[Place, ...]) -> dict[Place, Tensor]:
         embeddings = embed(self.stages, torch.from_numpy(pixels).to(self.device), places)

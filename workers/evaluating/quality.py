@@ -120,12 +120,21 @@ def _embed(context: Context, settings: QualityConfig, places: Sequence[Place]) -
     return kept
 
 
+def quality_bytes(numbers: Sequence[int], rows: int) -> int:
+    """What so many float32 numbers at each place take, and what the measures make of the largest of them.
+
+    Args:
+        numbers: of each place; at least one.
+        rows: of every embedding.
+    """
+    largest = max(numbers)
+    side = min(rows, largest // rows)
+    return 4 * sum(numbers) + 8 * WORK * (largest + side * side)
+
+
 def _check_memory(numbers: dict[Place, int], rows: int) -> None:
     """Raises if so many float32 numbers per place, and what the measures make of the largest, exceed the memory."""
-    largest = max(numbers.values())
-    side = min(rows, largest // rows)
-    need = 4 * sum(numbers.values()) + 8 * WORK * (largest + side * side)
-    have = available_bytes()
+    need, have = quality_bytes(list(numbers.values()), rows), available_bytes()
     if have is not None and need > have:
         raise ConfigError(
             "evaluation.quality.samples",

@@ -142,6 +142,11 @@ class BatchTask:
             )
 
 
+def slot_bytes(config: Config, parts: int) -> int:
+    """Bytes of the largest batch of a feed that makes one of so many parts of every batch."""
+    return Layout.largest(config.data, config.num_views, -(-config.data.batch_size // parts)).nbytes
+
+
 class BatchPlan:
     """The tasks of a feed, from `start_step` to the end of the run.
 
@@ -156,8 +161,7 @@ class BatchPlan:
         self.data, self.num_views, self.start_step = config.data, config.num_views, start_step
         self._plan, self._part = StepPlan.of(config, num_samples), part
         self.total_steps, self.steps_per_epoch = self._plan.total_steps, self._plan.steps_per_epoch
-        largest = -(-self._plan.batch_size // part[1])
-        self.slot_bytes = Layout.largest(self.data, self.num_views, largest).nbytes
+        self.slot_bytes = slot_bytes(config, part[1])
 
     def steps(self) -> range:
         """All steps to be prepared."""

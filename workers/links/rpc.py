@@ -194,7 +194,7 @@ class RpcReceiver(Receiver):
 
 
 def rpc_buffers(spec: TensorSpec, depth: int) -> LinkBuffers:
-    """What a link for messages of `spec` holds: those that are not answered, and those that have arrived or are in use."""
+    """What a link for messages of `spec` holds: those not answered, and those that have arrived or are in use."""
     return LinkBuffers(message=spec.nbytes, sending=depth * spec.nbytes, receiving=(depth + 1) * spec.nbytes)
 
 

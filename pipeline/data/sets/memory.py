@@ -12,14 +12,22 @@ from pipeline.errors import ConfigError
 MEMINFO = Path("/proc/meminfo")
 OWN_GROUPS = Path("/proc/self/cgroup")
 CGROUP = Path("/sys/fs/cgroup")
+NO_LIMIT = 2**60
+"""Bytes: the first version of control groups writes a number above this where there is none."""
 _FILES = {"": ("memory.max", "memory.current"), "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes")}
 """File names of a group's limit and usage, for version 2 of control groups and for version 1, by their folder."""
 
 
 def available_bytes() -> int | None:
     """Memory that can be allocated without swapping and within the control groups' limits; None where it is unknown."""
-    limits = [limit for limit in (_available_on_host(), *bytes_left_in_cgroups()) if limit is not None]
-    return min(limits) if limits else None
+    return min(memory_limits().values(), default=None)
+
+
+def memory_limits() -> dict[str, int]:
+    """What bounds the memory that can be allocated, in bytes by name: `MemAvailable`; `cgroup` where it has a limit."""
+    on_host, groups = _available_on_host(), [left for left in bytes_left_in_cgroups() if left < NO_LIMIT]
+    limits = {} if on_host is None else {"MemAvailable": on_host}
+    return {**limits, "cgroup": min(groups)} if groups else limits
 
 
 def check_memory(images: Any) -> None:

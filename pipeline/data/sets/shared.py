@@ -52,6 +52,16 @@ def share(images: object, contents: bool, progress: Progress | None = None) -> i
     return None
 
 
+def shared_bytes(images: object, contents: bool) -> int:
+    """The size of the block that `share` writes, but for its header; arguments as there."""
+    if isinstance(images, ArrayImages):
+        return images.array.nbytes + images.labels.nbytes
+    if isinstance(images, FileImages):
+        sizes = int(file_sizes(images.files).sum()) + images.files.ends.nbytes if contents else 0
+        return images.files.text.nbytes + images.files.ends.nbytes + images.labels.nbytes + sizes
+    return 0
+
+
 def open_shared(descriptor: int) -> ArrayImages | FileImages:
     """The data set in a block that `share` wrote; the descriptor may be closed afterwards."""
     block = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,14 +77,6 @@ def test_recomputing_is_seen_with_replicas() -> None:
     )
     assert less_kept < kept / 3
     assert less_peak < peak
-
-
-def test_onward_check_prints_it(repository: Path, onward_process: Callable[..., Any]) -> None:
-    """Without the data."""
-    small = ("data.batch_size=8", "head.projector=[8]")
-    printed = onward_process("check", "configs/paper_resnet50_imagenet.yaml", "--memory", *small, cwd=repository).out
-    assert re.search(r"^1 +\d+\.\d MiB .*(backward|loss) of stage 1$", printed, re.MULTILINE)
-    assert "most at once" in printed
 
 
 def compare(case: str, workspaces: bool) -> None:

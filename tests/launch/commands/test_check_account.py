@@ -1,0 +1,55 @@
+"""`onward check` says what a run needs: beside its checks, alone, and for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.plan import child
+from tests.runs import TINY
+
+pytestmark = pytest.mark.processes
+SMALL = ("data.batch_size=8", "head.projector=[8]", "model.cuts=[layer3]")
+COLUMNS = 100
+
+
+def test_without_the_data_or_a_gpu(repository: Path, onward_process: Callable[..., Any]) -> None:
+    config = "configs/paper_resnet50_imagenet.yaml"
+    printed = onward_process("check", config, "--memory", *SMALL, cwd=repository, timeout=300.0).out
+    assert re.search(r"^stage 1 +\d+\.\d MiB .* backward +\d", printed, re.MULTILINE)
+    assert re.search(r"^stage 1 -> stage 2 +none +\d+\.\d MiB +\d+\.\d MiB of shared memory$", printed, re.MULTILINE)
+    assert "without the data set" in printed
+    assert max(map(len, printed.splitlines())) <= COLUMNS
+
+
+def test_beside_the_checks_and_as_json(tmp_path: Path, onward_process: Callable[..., Any]) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    arguments = ("check", "tiny.yaml", "device=cpu", "snapshots.every=2", "model.cuts=[layer2]")
+    comments = [
+        line for line in onward_process(*arguments, cwd=tmp_path, timeout=300.0).out.splitlines() if line[:1] == "#"
+    ]
+    done = onward_process(*arguments, "--json", cwd=tmp_path, timeout=300.0)
+    found = json.loads(done.out)
+    assert found["config"]["snapshots"]["every"] == 2
+    assert found["plan"]["images"] == 10_000
+    first = found["account"]["groups"][0]["memory"]
+    assert any(line.startswith("# stage 1  ") and f"{first['peak'] / 2**20:.1f} MiB" in line for line in comments)
+    host = found["account"]["host"]
+    assert host["high"] == sum(term["high"] for term in host["terms"]) > host["low"]
+    assert any(line.startswith("# memory of this host: ") for line in comments)
+    assert max(map(len, comments)) <= COLUMNS
+
+
+def test_what_cannot_be_computed_is_said_and_the_rest_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, onward: Callable[..., Any]
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    monkeypatch.setattr(child, "SECONDS", 0.0)
+    printed = onward("check", tmp_path / "tiny.yaml").out
+    assert "# note: what the run needs was not computed: it takes longer than 0 s. The rest was checked" in printed
+    assert "# batches of 64" in printed

@@ -1,0 +1,117 @@
+"""What is said that a link carries and holds, against the ends of real links."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from launch.plan.links import input_accounts, link_accounts
+from launch.prepare.placement import place
+from pipeline.config import Config
+from pipeline.stage.codecs import build_codec
+from tests.pipeline.small import small_config
+from workers.links.base import LinkAddress
+from workers.links.coded import CodedSender
+from workers.links.framed import CLOSING
+from workers.links.messages import Header, TensorSpec
+from workers.links.p2p import P2pReceiver, P2pSender
+from workers.links.pair_group import Pair
+
+CPU = torch.device("cpu")
+DEPTH = 3
+
+
+class Still:
+    """A pair that sends nothing and where nothing arrives."""
+
+    device = CPU
+
+    def send(self, payload: Tensor) -> list[Any]:
+        return []
+
+    def post_receive(self, slot: Tensor) -> None:
+        return None
+
+    def wait_sent(self, works: list[Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def config(**sections: Any) -> Config:
+    return small_config(**{"link": {"depth": DEPTH, "kind": "p2p"}, **sections})
+
+
+@contextmanager
+def p2p_ends(spec: TensorSpec) -> Iterator[tuple[P2pSender, P2pReceiver]]:
+    address = LinkAddress("link1", "stage 1", "stage 2", path="", key=b"", depth=DEPTH)
+    near, far = (Connection(end.detach()) for end in socket.socketpair())
+    pair = cast(Pair, Still())
+    sender, receiver = P2pSender(address, spec, near, pair), P2pReceiver(address, spec, far, CPU, pair)
+    try:
+        yield sender, receiver
+    finally:
+        sender._closed_because = "the test is over"
+        near.send_bytes(CLOSING)
+        receiver.close()
+        sender.close()
+
+
+def test_a_p2p_link_holds_the_messages_that_were_not_taken_and_its_slots() -> None:
+    run = config()
+    link = link_accounts(run, place(run, 0))[1]
+    spec = TensorSpec((2, 8, 8, 16, 16), torch.float32)
+    with p2p_ends(spec) as (sender, receiver):
+        for step in range(DEPTH):
+            sender.send(Header(step, 0, ()), torch.zeros(spec.shape), 1.0)
+        assert sender.bytes_sent == DEPTH * link.bytes_per_step
+        assert sum(payload.nbytes for *_, payload in sender._in_flight) == link.sending
+        assert sum(slot.nbytes for slot in receiver._slots) == link.receiving
+    assert (link.sender, link.receiver, link.shared) == ("stage 1", "stage 2", 0)
+
+
+@pytest.mark.parametrize("codec", ["bf16", "int8"])
+def test_a_step_takes_as_many_bytes_as_the_codec_writes(codec: str) -> None:
+    run = config(link={"codec": codec, "kind": "p2p", "depth": DEPTH})
+    link = link_accounts(run, place(run, 0))[1]
+    coder = build_codec(codec, (2, 8, 8, 16, 16), torch.float32)
+    assert coder is not None
+    with p2p_ends(TensorSpec(coder.wire_shape, coder.wire_dtype)) as (sender, _):
+        coded = CodedSender(sender, coder)
+        coded.send(Header(0, 0, ()), torch.zeros(coder.shape), 1.0)
+        assert coded.bytes_sent == link.bytes_per_step
+    decoded = {
+        entry.process: entry.bytes for entry in input_accounts(run, place(run, 0), link_accounts(run, place(run, 0)))
+    }
+    assert decoded["stage 2"] == 2 * 8 * 8 * 16 * 16 * 4
+    assert decoded["stage 1"] == 0
+
+
+def test_replicas_have_a_link_for_each_pair_and_join_their_rows() -> None:
+    run = config(stages={1: {"replicas": 2}}, link={"kind": "queue", "depth": DEPTH})
+    links = link_accounts(run, place(run, 0))
+    assert [link.name for link in links[:4]] == ["link0.1-1", "link0.1-2", "link1.1-1", "link1.2-1"]
+    inputs = {entry.process: entry.bytes for entry in input_accounts(run, place(run, 0), links)}
+    assert inputs["stage 2"] == 2 * links[2].bytes_per_step
+    assert inputs["stage 1 replica 1"] == 0
+
+
+def test_between_two_gpus_p2p_stays_there_and_shared_memory_is_copied() -> None:
+    def on_gpus(kind: str) -> tuple[bool, int]:
+        run = config(link={"kind": kind, "depth": DEPTH})
+        placements = [replace(placement, device=f"cuda:{placement.stage - 1}") for placement in place(run, 0)]
+        links = link_accounts(run, placements)
+        return links[1].on_gpu, input_accounts(run, placements, links)[1].bytes
+
+    whole = 2 * 8 * 8 * 16 * 16 * 4
+    assert on_gpus("p2p") == (True, 0)
+    assert on_gpus("queue") == (False, whole)
