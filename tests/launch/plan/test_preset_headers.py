@@ -57,7 +57,8 @@ def figures(path: Path) -> Iterator[Figures]:
     found = re.search(r"^Memory: (.+?)^\w+: ", header(path), re.M | re.S)
     text = " ".join(found[1].split()) if found else ""
     matches = list(FIGURES.finditer(text))
-    for match, end in zip(matches, [*(later.start() for later in matches[1:]), len(text)], strict=True):
+    ends = [*(match.start() for match in matches), len(text)][1:]
+    for match, end in zip(matches, ends, strict=True):
         sizes = tuple(map(float, re.findall(r"\d+\.\d", match["sizes"])))
         fits = FITS.search(text, match.end(), end)
         count, size = (int(fits["count"]), int(fits["size"])) if fits else (None, None)
