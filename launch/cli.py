@@ -17,6 +17,7 @@ from launch.commands.check import check_memory, check_run
 from launch.commands.data import data_app
 from launch.errors import EXIT_FAILED, failures_in_words, print_error
 from launch.plan.fitting import fit
+from launch.plan.gpus import GPUS, parse_gpu
 from launch.prepare.prepared_run import prepare_run
 from launch.prepare.resume import check_resumable
 from launch.prepare.run_dir import check_own, read_config
@@ -114,15 +115,21 @@ def check(
     memory: Annotated[
         bool, typer.Option("--memory", help="Print only what the run needs: memory, links, disk. Needs no data.")
     ] = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|SIZE", help=f"Say whether it fits such GPUs: {', '.join(GPUS)}, 24GiB, 4xh100."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as one JSON document.")] = False,
     trust: Trust = False,
 ) -> None:
     """Make every check of 'train' and start nothing; print the whole configuration, and what the run needs."""
     with failures_in_words():
         settings, notes = load_for_start(config, overrides or [], LoadOptions(trusted=trust))
-        found = (
-            check_memory(settings, notes, as_json) if memory else check_run(settings, notes, headers, decode, as_json)
-        )
+        gpus = None if gpu is None else parse_gpu(gpu)
+        if memory:
+            found = check_memory(settings, notes, gpus, as_json)
+        else:
+            found = check_run(settings, notes, gpus, headers, decode, as_json)
         verbosity.say(found, important=True)
 
 

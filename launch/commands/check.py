@@ -13,26 +13,38 @@ from launch.commands.image_scan import scan_images
 from launch.plan.account import RunAccount
 from launch.plan.child import AccountProcess
 from launch.plan.data_facts import facts_of, facts_without_plan
-from launch.prepare.placement import count_gpus, place
+from launch.plan.devices import DeviceAccount
+from launch.plan.fitting import AccountError, decisions, device_line, fit, place_on, planned_on
+from launch.plan.gpus import Gpu
+from launch.prepare.placement import Placement, count_gpus, place
 from launch.prepare.preflight import RunPlan
 from launch.prepare.prepared_run import dry_run
 from launch.results.memory_table import account_lines, table
 from pipeline.config import Config
 from pipeline.data.sets.datasets import Splits
-from pipeline.errors import UserError, first_line, printable
+from pipeline.errors import ConfigError, UserError, first_line, printable
 from pipeline.shapes import boundary_shapes
 from pipeline.validation.loading import dump_config
 from workers.topology.processes import training_processes
 
+MANY_GPUS = 1 << 20
+"""More than any run asks for."""
+
 
 def check_run(
-    config: Config, notes: Sequence[str], headers: bool = False, decode: bool = False, as_json: bool = False
+    config: Config,
+    notes: Sequence[str],
+    gpu: Gpu | None = None,
+    headers: bool = False,
+    decode: bool = False,
+    as_json: bool = False,
 ) -> str:
     """Check a run without starting it, and say what it needs.
 
     Args:
         config: of the run.
         notes: sentences for the user, to be printed before those that are found here.
+        gpu: of which to say whether they hold it, instead of the devices of this machine.
         headers: also read the header of every image file, and print which are broken.
         decode: also decode every image, likewise.
         as_json: all of it as one JSON document, and the notes on the standard error.
@@ -52,44 +64,79 @@ def check_run(
     with AccountProcess() as process:
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
             plan = dry_run(config, look)
-        notes = [*notes, *plan.notes]
+        decided, devices, fitting = _fitted(config, plan.placements, gpu)
+        notes = [*notes, *plan.notes, *fitting]
         account: RunAccount | None = None
         try:
-            account = process.account(config, plan.placements, facts_of(plan, opened[0]))
+            account = process.account(decided, plan.placements, facts_of(plan, opened[0]))
         except UserError as problem:
             notes.append(f"{problem}. The rest was checked")
     if as_json:
-        return _document(config, account, _plan(config, plan), notes)
+        return _document(config, account, devices, _plan(config, plan), notes)
     lines = [*_stages(config, plan), *_processes(config), *_amounts(config, plan)]
-    lines += [] if account is None else ["", *account_lines(account), ""]
+    lines += [] if account is None else ["", *account_lines(account), *map(device_line, devices), ""]
     lines += [f"note: {printable(note)}" for note in notes]
     return dump_config(config) + "\n".join(f"# {line}".rstrip() for line in lines)
 
 
-def check_memory(config: Config, notes: Sequence[str], as_json: bool = False) -> str:
-    """What a run needs, without its data; arguments as `check_run`.
+def check_memory(config: Config, notes: Sequence[str], gpu: Gpu | None = None, as_json: bool = False) -> str:
+    """What a run needs, without its data, and where it asks for GPUs that are not here also without those.
+
+    Arguments as `check_run`.
 
     Raises:
-        ConfigError: the run asks for a GPU that is not here.
         UserError: an operation of a network or a loss of the user's own cannot be computed without memory.
     """
+    placements = _placements(config) if gpu is None else place_on(config, gpu)
+    decided, devices, fitting = _fitted(config, placements, gpu, force=True)
     from launch.plan.compute import run_account
 
     try:
-        account = run_account(config, place(config, count_gpus()), facts_without_plan(config))
+        account = run_account(decided, placements, facts_without_plan(config))
     except (RuntimeError, NotImplementedError, TypeError) as error:
         raise UserError(
             f"--memory: the network cannot be computed on tensors without memory ({first_line(error)[:200]}). "
             "Check without --memory"
         ) from error
-    return _document(config, account, None, notes) if as_json else "\n".join(account_lines(account))
+    if as_json:
+        return _document(config, account, devices, None, [*notes, *fitting])
+    return "\n".join([*account_lines(account), *map(device_line, devices), *(f"note: {note}" for note in fitting)])
 
 
-def _document(config: Config, account: RunAccount | None, plan: dict[str, Any] | None, notes: Sequence[str]) -> str:
+def _fitted(
+    config: Config, placements: Sequence[Placement], gpu: Gpu | None, force: bool = False
+) -> tuple[Config, tuple[DeviceAccount, ...], list[str]]:
+    """The run with what it leaves open decided, an account for each device of `gpu`, and sentences for the user."""
+    if gpu is None:
+        decided, notes = fit(config, placements, resumed=False, force=force)
+        return decided, (), notes
+    try:
+        decided, accounts = planned_on(config, gpu)
+    except AccountError as error:
+        raise UserError(f"--gpu: {error}. Check without it") from None
+    return decided, accounts, decisions(config, decided)
+
+
+def _placements(config: Config) -> tuple[Placement, ...]:
+    try:
+        return place(config, count_gpus())
+    except ConfigError:
+        return place(config, MANY_GPUS)
+
+
+def _document(
+    config: Config,
+    account: RunAccount | None,
+    devices: Sequence[DeviceAccount],
+    plan: dict[str, Any] | None,
+    notes: Sequence[str],
+) -> str:
     for note in notes:
         print(f"note: {printable(note)}", file=sys.stderr)
     found = None if account is None else {**asdict(account), "fits": account.host.fits}
-    return json.dumps({"config": config.model_dump(mode="json"), "plan": plan, "account": found}, indent=2)
+    held = [{**device.to_message(), "needs": device.needs, "fits": device.fits} for device in devices]
+    document = {"config": config.model_dump(mode="json"), "plan": plan, "account": found, "devices": held}
+    return json.dumps(document, indent=2)
 
 
 def _plan(config: Config, plan: RunPlan) -> dict[str, Any]:

@@ -23,12 +23,14 @@ CPU = "cpu"
 CUDA_CONTEXT = 2**29
 """Of the driver and of the kernels that are loaded, in every process: about half a GB."""
 CUBLAS = 2 * 8 * 4096 * 2**10
-"""`CUBLAS_WORKSPACE_CONFIG=:4096:8`, which makes it deterministic: 32 MiB, for the thread that runs the forward pass and
-for the one that runs the backward pass."""
+"""`CUBLAS_WORKSPACE_CONFIG=:4096:8`, which makes it deterministic: 32 MiB for each of two threads, that of the forward
+pass and that of the backward pass."""
 FRAGMENTATION = 20
 """The allocator rounds blocks up, and keeps parts of blocks that nothing fits into: one in so many bytes of tensors."""
-PROCESS = 300 * 2**20
-"""Of a process on the CPU that has loaded PyTorch: code and libraries, measured to be 250 to 350 MiB."""
+ON_CPU = 5
+"""The same of the allocator of the CPU, at the least that was measured (`launch.plan.host`)."""
+PROCESS = 100 * 2**20
+"""Of a process on the CPU for itself, beside what it shares with the others that are forked from one program."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ def _account(
         terms.append(DeviceTerm("fragmentation", (tensors + waiting) // FRAGMENTATION, True))
     else:
         terms.append(DeviceTerm("processes", count * PROCESS, True))
+        terms.append(DeviceTerm("fragmentation", tensors // ON_CPU, True))
     largest = max(needs, key=lambda need: need.peak)
     names = tuple(member.name for member in processes)
     return DeviceAccount(device=device, processes=names, stage=_stage_of(largest), terms=tuple(terms), has=has)

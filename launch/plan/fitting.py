@@ -16,16 +16,16 @@ from typing import Any
 
 from launch.plan.account import ProcessAccount
 from launch.plan.bounds import upper_bound
-from launch.plan.devices import CPU, CUBLAS, CUDA_CONTEXT, PROCESS, DeviceAccount, Member, members, peaks
-from launch.plan.gpus import sizes_of
+from launch.plan.devices import CPU, CUBLAS, CUDA_CONTEXT, ON_CPU, PROCESS, DeviceAccount, Member, members, peaks
+from launch.plan.gpus import Gpu, available_memory, sizes_of
 from launch.plan.remedies import GIB, Devices, remedies
-from launch.prepare.placement import Placement
+from launch.prepare.placement import Placement, place
 from launch.prepare.recompute import resolve_recompute, undecided, with_recompute
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.shapes import boundary_shapes
 from workers.determinism.child import run_in_child
-from workers.topology.processes import stage_name
+from workers.topology.processes import stage_name, training_processes
 
 SECONDS = 600.0
 """For an account, which takes one or two seconds for each stage on a quiet machine, after torch was loaded."""
@@ -87,7 +87,7 @@ def fit(
         if left:
             raise UserError(f"memory.recompute=auto: {error}. Give none, units or views") from None
         return config, [f"not known whether it fits: {error}"]
-    notes = [f"memory.recompute=auto: {_in_words(decided, left)}"] if left else []
+    notes = decisions(config, decided)
     full = [account for account in accounts if not account.fits]
     if not full:
         return decided, notes
@@ -130,6 +130,26 @@ def planned(
     answer = _in_child(work)
     decided = with_recompute(config, {int(index): value for index, value in answer["chosen"].items()})
     return decided, tuple(map(DeviceAccount.from_message, answer["accounts"]))
+
+
+def planned_on(config: Config, gpu: Gpu) -> tuple[Config, tuple[DeviceAccount, ...]]:
+    """As `planned`, on GPUs that need not be there."""
+    placements = place_on(config, gpu)
+    devices = {member.device for member in members(config, placements)}
+    sizes = {device: available_memory() if device == CPU else gpu.bytes for device in devices}
+    return planned(config, placements, sizes)
+
+
+def place_on(config: Config, gpu: Gpu) -> tuple[Placement, ...]:
+    """Where a run is placed on so many GPUs; where their number is not given, every process has one of its own.
+
+    Raises:
+        ConfigError: the configuration asks for one that is not among them.
+    """
+    stages = range(1, config.num_stages + 1)
+    named = [config.stage(index).device.removeprefix("cuda:") for index in stages]
+    processes = 1 if config.in_one_process else len(training_processes(config))
+    return place(config, gpu.count or max([processes, *(int(name) + 1 for name in named if name.isdecimal())]))
 
 
 def what_would_do(
@@ -176,11 +196,20 @@ def needs_in_words(account: DeviceAccount) -> str:
     return f"{needed}{has} ({parts})"
 
 
-def _in_words(config: Config, stages: Sequence[int]) -> str:
-    values = {index: config.stage(index).memory.recompute for index in stages}
+def device_line(account: DeviceAccount) -> str:
+    """`needs_in_words`, with the verdict before it."""
+    return f"{'fits' if account.fits else 'does not fit'}: {needs_in_words(account)}"
+
+
+def decisions(config: Config, decided: Config) -> list[str]:
+    """What was decided of what `config` leaves open, in at most one sentence."""
+    values = {index: decided.stage(index).memory.recompute for index in undecided(config)}
+    if not values:
+        return []
     if len(set(values.values())) == 1 and len(values) == config.num_stages:
-        return f"{values[1]} for all stages"
-    return ", ".join(f"{value} for {stage_name(index)}" for index, value in values.items())
+        return [f"memory.recompute=auto: {values[1]} for all stages"]
+    named = ", ".join(f"{value} for {stage_name(index)}" for index, value in values.items())
+    return [f"memory.recompute=auto: {named}"]
 
 
 def _surely_fits(config: Config, everyone: Sequence[Member], sizes: Mapping[str, int]) -> bool:
@@ -191,7 +220,9 @@ def _surely_fits(config: Config, everyone: Sequence[Member], sizes: Mapping[str,
         bound = upper_bound(config, member.stages)
         if bound is None:
             return False
-        needed[member.device] += bound + waiting + (PROCESS if member.device == CPU else CUDA_CONTEXT + CUBLAS)
+        needed[member.device] += (
+            bound + bound // ON_CPU + waiting + (PROCESS if member.device == CPU else CUDA_CONTEXT + CUBLAS)
+        )
     return all(needed[device] <= sizes[device] for device in sizes)
 
 
@@ -201,6 +232,8 @@ def _sizes_by_torch(config: Config, placements: Sequence[Placement]) -> dict[str
 
     devices = {member.device for member in members(config, placements)}
     gpus = [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
+    if not gpus and devices - {CPU}:
+        raise RuntimeError("PyTorch finds no GPU here")
     named = {device: int(device.removeprefix("cuda:")) for device in devices - {CPU}}
     others = {device: gpus[number] if number < len(gpus) else min(gpus) for device, number in named.items()}
     return (sizes_of(devices & {CPU}) or {}) | others

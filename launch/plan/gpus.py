@@ -6,9 +6,9 @@ import re
 import subprocess
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from launch.prepare.placement import count_gpus
+from pipeline.data.sets.memory import available_bytes
 from pipeline.errors import UserError
 
 GIB = 2**30
@@ -25,10 +25,8 @@ GPUS: Mapping[str, float] = {
 UNITS = {"GIB": 2**30, "GB": 10**9, "MIB": 2**20, "MB": 10**6}
 ASK_SECONDS = 20.0
 """For nvidia-smi, which starts the driver where nothing else has."""
-MEMORY_INFO = Path("/proc/meminfo")
-CGROUP = Path("/sys/fs/cgroup")
-LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
-"""Files of a cgroup's limit and of what counts against it, in version 2 and 1; caches that can be dropped count too."""
+UNKNOWN = 2**60
+"""Bytes of a machine that does not say how many it has: whatever is needed fits."""
 
 
 @dataclass(frozen=True)
@@ -98,23 +96,6 @@ def smallest_gpu() -> int | None:
 
 
 def available_memory() -> int:
-    """Bytes of host memory that new processes can have without swapping: the machine's, or less if a cgroup says so."""
-    return min([_machine_memory(), *(limit for files in LIMITS if (limit := _cgroup_memory(*files)) is not None)])
-
-
-def _machine_memory() -> int:
-    found = re.search(r"^MemAvailable: +(\d+) kB", MEMORY_INFO.read_text(), re.MULTILINE)
-    if found is None:
-        raise UserError(f"{MEMORY_INFO} does not say how much memory is available. Give --force")
-    return int(found[1]) * 1024
-
-
-def _cgroup_memory(limit: str, usage: str) -> int | None:
-    """What is left of a limit; None without one. What the kernel can drop is given back before memory runs out."""
-    try:
-        most, used = (int((CGROUP / name).read_text()) for name in (limit, usage))
-        statistics = (CGROUP / limit).with_name("memory.stat").read_text()
-    except (OSError, ValueError):  # no such cgroup, or the limit is 'max'
-        return None
-    cached = re.search(r"^(?:total_)?inactive_file (\d+)", statistics, re.MULTILINE)
-    return max(most - used + (int(cached[1]) if cached else 0), 0)
+    """Bytes of host memory that can be had without swapping and within the control groups' limits."""
+    available = available_bytes()
+    return UNKNOWN if available is None else available

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import lcm
 from time import process_time
 from typing import Any
@@ -16,9 +17,12 @@ from pipeline.config.heads import ExpansionConfig
 from pipeline.config.run import StageOverrides
 from pipeline.errors import ConfigError
 from pipeline.validation.combinations import check_combinations
+from workers.topology.processes import training_processes
 
 GIB = 2**30
 MOST_REPLICAS = 64
+LEAST_CHUNK = 16
+"""Images of a slice of a head; with fewer, kernels are too small to be fast."""
 TRIES = 8
 """Accounts that the search for a batch may make; each takes about a second for each stage."""
 PATIENCE = 60.0
@@ -72,10 +76,10 @@ def remedies(config: Config, devices: Devices, resumed: bool) -> list[str]:
         sliced = _sliced(thrifty, here, stages)
         thrifty = sliced or thrifty
         found += _tried(here, _recomputed(config, thrifty, stages) + _chunks(config, thrifty), thrifty)
+    smaller = config if found else thrifty
     if not found or process_time() < PATIENCE:
         found += _replicas(config, here)
     if not resumed and (not found or process_time() < PATIENCE):
-        smaller = thrifty if not found else config
         changed = _recomputed(config, smaller, stages) + _chunks(config, smaller)
         if (batch := _largest_batch(smaller, here)) is not None:
             found += _tried(here, [*changed, f"data.batch_size={batch}"], _with_batch(smaller, batch))
@@ -125,7 +129,9 @@ def _sliced(config: Config, devices: Devices, stages: Collection[int]) -> Config
         return tried
 
     rows = min(config.data.batch_size // config.replicas_of(k) for k in with_head)
-    sizes = [2**power for power in range(rows.bit_length() - 1, -1, -1) if 2**power < rows]
+    sizes = [
+        2**power for power in range(rows.bit_length() - 1, -1, -1) if min(LEAST_CHUNK, rows // 2) <= 2**power < rows
+    ]
     chunk = _first(sizes, lambda size: devices.fit(sliced(size)))
     return None if chunk is None and not sizes else sliced(chunk or sizes[-1])
 
@@ -134,29 +140,30 @@ def _replicas(config: Config, devices: Devices) -> list[str]:
     """The fewest replicas of each stage that is too large, each on a GPU of its own."""
     if CPU in devices.sizes or config.in_one_process or config.processes is not None:
         return []
-    size, keys = min(devices.sizes.values()), []
-    shared = config.model_copy(update={"data": config.data.model_copy(update={"drop_last": True}), "device": "auto"})
-    for stage in {account.stage for account in devices.accounts(config) if not account.fits}:
-
-        def fits(count: int, stage: int = stage) -> bool:
-            tried = _override(shared, stage, "replicas", count)
-            placements = place(tried, sum(tried.replicas_of(k) for k in range(1, tried.num_stages + 1)))
-            return Devices(placements, {placements[stage - 1].device: size}, devices.memory).fit(tried)
-
+    data = config.data.model_copy(update={"drop_last": True})
+    shared, keys = config.model_copy(update={"data": data, "device": "auto"}), []
+    for stage in sorted({account.stage for account in devices.accounts(config) if not account.fits}):
         batch, now = config.data.batch_size, config.replicas_of(stage)
         counts = [n for n in range(now + 1, min(MOST_REPLICAS, batch // 2) + 1) if batch % n == 0]
-        count = _first(counts, fits)
+        count = _first(counts, partial(_fits_alone, shared, devices, stage))
         if count is None:
             return []
         shared = _override(shared, stage, "replicas", count)
         keys.append(f"stages.{stage}.replicas={count}")
     keys += [] if config.data.drop_last else ["data.drop_last=true"]
-    gpus = sum(shared.replicas_of(k) for k in range(1, shared.num_stages + 1))
     try:
         check_combinations(shared)
     except ConfigError:
         return []
-    return [f"{' '.join(keys)} on {gpus} GPUs"]
+    return [f"{' '.join(keys)} on {len(training_processes(shared))} GPUs"]
+
+
+def _fits_alone(config: Config, devices: Devices, stage: int, replicas: int) -> bool:
+    """Whether one of so many replicas of a stage fits a GPU on which there is nothing else."""
+    tried = _override(config, stage, "replicas", replicas)
+    placements = place(tried, len(training_processes(tried)))
+    sizes = {placements[stage - 1].device: min(devices.sizes.values())}
+    return Devices(placements, sizes, devices.memory).fit(tried)
 
 
 def _largest_batch(config: Config, devices: Devices) -> int | None:

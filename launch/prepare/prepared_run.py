@@ -106,27 +106,23 @@ def prepare_run(
         yield prepared
 
 
-def dry_run(config: Config, scan: Callable[[Splits], None] = lambda splits: None, fit: Fit | None = None) -> RunPlan:
+def dry_run(config: Config, scan: Callable[[Splits], None] = lambda splits: None) -> RunPlan:
     """Make the checks of `prepare_run` and write nothing.
 
     Args:
         config: of the run.
         scan: reads more of the images; called before the data set is checked.
-        fit: as of `prepare_run`; None to leave that check out.
 
     Raises:
         ConfigError, UserError: as `prepare_run`.
     """
     check_run_dir(config)
     run = None if config.run_dir is None else RunDir(Path(config.run_dir))
-    if run is not None and (earlier := earlier_run(config, run)) is not None:
+    if run is not None and earlier_run(config, run) is not None:
         check_not_running(run.path)
-        config = as_before(config, earlier)
     else:
         run = None
-    plan = preflight(config, Splits(config.data), run, scan, sample=True)
-    notes = [] if fit is None else fit(config, plan.placements, run is not None)[1]
-    return replace(plan, notes=(*plan.notes, *notes))
+    return preflight(config, Splits(config.data), run, scan, sample=True)
 
 
 def _prepare(config: Config, claim: Claim, fit: Fit) -> tuple[PreparedRun, list[str]]:

@@ -13,7 +13,7 @@ import pytest
 from launch.plan import child
 from tests.runs import TINY
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
 SMALL = ("data.batch_size=8", "head.projector=[8]", "model.cuts=[layer3]")
 COLUMNS = 100
 

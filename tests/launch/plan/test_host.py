@@ -18,6 +18,7 @@ from pipeline.data.sets import memory
 from pipeline.validation.loading import load_config
 from tests.runs import ENDLESS, command, start, wait_for_snapshot, wait_for_steps
 
+pytestmark = pytest.mark.timeout(900)
 LARGE = (
     "data.batch_size=512", "model.width=16", "model.cuts=[layer2]", "head.width=64", "snapshots.every=2",
     "snapshots.keep_last=1000", "metrics.enabled=false", ENDLESS,
@@ -42,10 +43,10 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
     folder = tmp_path_factory.mktemp("host")
     command(folder)
     config = load_config(folder / "tiny.yaml", list(LARGE))
-    with AccountProcess() as process:
-        account = process.account(config, place(config, 0), DataFacts(images=10_000, test_images=2_000, classes=10))
     run = start(folder, "device=cpu", *LARGE)
     try:
+        with AccountProcess() as process:
+            account = process.account(config, place(config, 0), DataFacts(images=10_000, test_images=2_000, classes=10))
         wait_for_steps(folder, STEPS, run)
         wait_for_snapshot(folder, 2, run)
         logs = {path.stem: path.read_text() for path in (folder / "run" / "logs").iterdir()}

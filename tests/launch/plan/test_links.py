@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -37,8 +37,11 @@ class Still:
     def send(self, payload: Tensor) -> list[Any]:
         return []
 
-    def post_receive(self, slot: Tensor) -> None:
-        return None
+    def post_receive(self, slot: Tensor) -> Still:
+        return self
+
+    def wait(self, alive: Callable[[], bool]) -> None:
+        pass
 
     def wait_sent(self, works: list[Any]) -> None:
         pass
