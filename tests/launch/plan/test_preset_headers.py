@@ -73,7 +73,7 @@ def cases() -> Iterator[object]:
             yield pytest.param(path, said, id=name) if cheap else slow(path, said, id=name)
 
 
-@pytest.mark.parametrize(("path", "said"), cases())
+@pytest.mark.parametrize(("path", "said"), list(cases()))
 def test_what_the_header_says_is_computed_again(path: Path, said: Figures) -> None:
     outcome = run_in_child(partial(computed, path, said), LIMIT)  # in a child: see test_process_memory
     assert not outcome.error, outcome
