@@ -142,10 +142,11 @@ def killed(
     *overrides: str,
     snapshot: int = 0,
     environment: dict[str, str] | None = None,
+    config: Path | None = None,
 ) -> None:
     """A run whose stage dies at a step, `at` of both, once the snapshot after `snapshot` steps is complete."""
     waits = pause(folder / "die", *at)
-    process = start(folder, *overrides, faults(waits, fault("kill", *at)), environment=environment)
+    process = start(folder, *overrides, faults(waits, fault("kill", *at)), environment=environment, config=config)
     if snapshot:
         wait_for_snapshot(folder, snapshot, process)
     (folder / "die").touch()

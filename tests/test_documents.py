@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 import launch.prepare.preflight
-from pipeline.validation.loading import load_config
 from tests.documents import DOCUMENTS, PRESETS, Paragraph, blocks, broken_tables, commands, header, paragraphs, place
 from tests.reader import BASES, Reader
 from tests.sources import PACKAGES, REPOSITORY, TESTS, name_of, text_of
@@ -110,15 +109,6 @@ def test_the_header_of_a_preset_is_accepted(path: Path, reader: Callable[[], Rea
     together = [reader().refusal([*given[2:], *others])] if others else []
     alone = [reader().refusal([*given[2:], other]) for other in others]
     assert alone.count(None) == len(alone) or together == [None], (others, alone, together)
-
-
-@pytest.mark.parametrize("path", PRESETS, ids=name_of)
-def test_a_preset_that_trains_for_days_takes_snapshots_and_says_what_it_keeps_in_memory(path: Path) -> None:
-    if load_config(path).train.epochs >= 100:
-        assert load_config(path).snapshots.every
-        assert path.stem == "image_folder" or re.search(
-            r"^Memory: +(not measured on a GPU; by arithmetic|computed with the option --memory)", header(path), re.M
-        )
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

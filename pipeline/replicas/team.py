@@ -106,10 +106,14 @@ class ReplicaGroup:
 
 @dataclass(frozen=True)
 class KeptMoments(ReplicaGroup):
-    """The same group, which keeps the moments of a forward pass: repeated after `rewind`, it asks nobody again."""
+    """The same group, which keeps the moments of a forward pass: repeated after `rewind`, it asks nobody again.
 
-    asked: ReplicaGroup | None = None
-    """The group itself, which may be of a class of its own."""
+    Args:
+        inner: the group, which communicates.
+        kept: the moments, in the order in which they were asked for.
+    """
+
+    inner: ReplicaGroup = field(default_factory=ReplicaGroup)
     kept: list[Moments] = field(default_factory=list)
     repeats: list[Moments] = field(default_factory=list)
     """What a repetition has not asked for yet, the next one last."""
@@ -117,17 +121,25 @@ class KeptMoments(ReplicaGroup):
     @classmethod
     def of(cls, group: ReplicaGroup) -> KeptMoments:
         """Of `group`, with nothing kept yet."""
-        return cls(**{part.name: getattr(group, part.name) for part in fields(ReplicaGroup)}, asked=group)
+        return cls(**{part.name: getattr(group, part.name) for part in fields(ReplicaGroup)}, inner=group)
 
     def all_gather(self, x: Tensor) -> Tensor:
         """See `ReplicaGroup.all_gather`."""
-        return self.asked.all_gather(x) if self.asked is not None else super().all_gather(x)
+        return self.inner.all_gather(x)
+
+    def broadcast(self, x: Tensor, source: int) -> None:
+        """See `ReplicaGroup.broadcast`."""
+        self.inner.broadcast(x, source)
+
+    def start_sum(self, x: Tensor) -> PendingSum:
+        """See `ReplicaGroup.start_sum`."""
+        return self.inner.start_sum(x)
 
     def moments(self, own: Callable[[], Moments]) -> Moments:
         """See `ReplicaGroup.moments`."""
         if self.repeats:
             return self.repeats.pop()
-        self.kept.append(super().moments(own))
+        self.kept.append(self.inner.moments(own))
         return self.kept[-1]
 
     def rewind(self) -> None:

@@ -94,6 +94,16 @@ def test_recomputing_is_seen(recompute: str) -> None:
     assert less_peak < peak
 
 
+def test_recomputing_is_seen_with_replicas() -> None:
+    """They are asked for the statistics of their rows, which a repetition does not ask for again."""
+    replicas: dict[str, Any] = {**WIDE, "replicas": 2, "data": {**WIDE["data"], "drop_last": True}}
+    (peak, kept), (less_peak, less_kept) = (
+        account(small_config(**replicas, memory={"recompute": way}), [2]) for way in ("none", "units")
+    )
+    assert less_kept < kept / 3
+    assert less_peak < peak
+
+
 def compare(case: str, workspaces: bool) -> None:
     config = small_config(**{**WIDE, **CASES[case]})
     stages = [1, 2, 3, 4] if config.in_one_process else [1, 2] if config.processes else [2]
