@@ -11,7 +11,7 @@ from pipeline.config import Config
 from workers.feed import Feed
 from workers.feed.first_stage import numbers_spec, stages_read_images, with_device_augmentation, with_own_feed
 from workers.links.base import LinkAddress, Receiver, Sender
-from workers.links.factory import CPU, open_receiver, open_sender
+from workers.links.factory import CPU, Kind, open_receiver, open_sender
 from workers.links.messages import TensorSpec
 from workers.links.replay import ReplayBuffer
 from workers.links.replaying import ReplayingSender, ResumingReceiver
@@ -32,6 +32,7 @@ class Wiring:
 
     def __init__(self, config: Config, rendezvous: Rendezvous, run: RunDir) -> None:
         self._config, self._rendezvous, self._run = config, rendezvous, run
+        self._kind: Kind = "queue" if config.link.kind == "auto" else config.link.kind  # several hosts have resolved it
         self._processes = training_processes(config)
         self._senders: list[ReplayingSender] = []
         self._receivers: list[ResumingReceiver] = []
@@ -72,7 +73,7 @@ class Wiring:
             spec, codec = self._spec(stage_group), self._codec(stage_group)
             coded = "" if codec == "none" else f" as {codec}"
             content = f"at most {link.depth} batches of {spec} ({spec.nbytes / 1e6:.1f} MB){coded}"
-            sentences.append(f"link from {before} to {after}: {link.kind}, {content}")
+            sentences.append(f"link from {before} to {after}: {self._kind}, {content}")
         return sentences
 
     def committed(self, steps: int) -> None:
@@ -98,7 +99,7 @@ class Wiring:
             if receivers[overlap.receiver] != process.name:
                 continue
             address, spec = self._address(process.stage_group, overlap), overlap.spec(self._spec(process.stage_group))
-            kind, codec = self._config.link.kind, self._codec(process.stage_group)
+            kind, codec = self._kind, self._codec(process.stage_group)
             opening = partial(open_receiver, kind, address, spec, device=device, codec=codec)
             restarts = self._config.restart == "stage"
             links.append(
@@ -113,9 +114,7 @@ class Wiring:
             if senders[overlap.sender] != name:
                 continue
             address, spec = self._address(stage_group, overlap), overlap.spec(self._spec(stage_group))
-            opening = partial(
-                open_sender, self._config.link.kind, address, spec, START_SECONDS, self._codec(stage_group), device
-            )
+            opening = partial(open_sender, self._kind, address, spec, START_SECONDS, self._codec(stage_group), device)
             links.append(
                 (overlap, self._replaying_sender(opening, address) if self._config.restart == "stage" else opening())
             )
