@@ -40,15 +40,7 @@ from workers.links.wire import in_address
 from workers.observing.terminal.safe_stream import open_standard_streams, survive_lost_output
 from workers.observing.terminal.verbosity import detail, say, take_flags
 from workers.observing.trace_file import merge_trace
-from workers.run.environment import (
-    ALLOCATOR,
-    PREPARED,
-    clean_environment,
-    disable_core_dumps,
-    first_number,
-    interpreter,
-    process_environment,
-)
+from workers.run.environment import PREPARED, clean_environment, disable_core_dumps, process_environment
 from workers.run.files import RunDir
 from workers.run.keys import remove_key, write_key
 from workers.run.logs import log_to_stderr
@@ -288,17 +280,9 @@ def _log_to(path: Path) -> None:
     log_to_stderr()
 
 
-def _with_allocator() -> None:
-    """Start this process anew with the allocator's settings, which are read only at the start; torchrun sets none."""
-    if not ALLOCATOR.keys() <= os.environ.keys():
-        threads = first_number(os.environ.get("OMP_NUM_THREADS", ""), otherwise=1)
-        os.execve(sys.executable, interpreter("launch.train", *sys.argv[1:]), process_environment(threads))
-
-
 def rank() -> NoReturn:
     """Run this rank as the whole of its process, and end it."""
     open_standard_streams()
-    _with_allocator()
     # Links and RPC agents have threads of their own; after a failure the process must not wait for them.
     exit_code = main()
     remove_fresh_cache()
