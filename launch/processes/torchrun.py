@@ -51,8 +51,8 @@ from workers.topology.processes import COORDINATOR, KEY_FILE, TrainingProcess, t
 from workers.topology.rendezvous import START_SECONDS, Rendezvous
 from workers.topology.torchrun import RunGroup, join_group, under_torchrun
 
-COORDINATOR_SECONDS = 60.0
-"""The coordinator must have opened the data set within this."""
+COORDINATOR_SECONDS = START_SECONDS
+"""The coordinator must have opened the data set within this; that it has ended is noticed at once."""
 LEAVE_SECONDS = 15.0
 """How long a stage that failed waits until the coordinator has recorded why."""
 SPEAK_SECONDS = 1.0
@@ -242,7 +242,8 @@ def _start_coordinator(
         held=prepared.lock,
     )
     stack.callback(child.close)
-    control = child.first_message(COORDINATOR_SECONDS)["control"]
+    with notice_after(lambda: say("waiting for the coordinator, which opens the data set")):
+        control = child.first_message(COORDINATOR_SECONDS)["control"]
     return child, Announcement(run_dir=run_dir, private_dir=private, store=store, control=control), bytes.fromhex(key)
 
 
