@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 
 from launch.prepare.config_differences import flatten
 from pipeline.config import Config
@@ -25,6 +27,8 @@ OWN_KEYS = ("run_dir", "network")
 SHOWN = 5
 """Differences between two configurations that a message names."""
 SOURCES = "source files of Onward"
+MarkName = Annotated[str, Field(pattern=r"^(\.onward-[0-9a-f]{16}\.[0-9]+\.tmp)?$")]
+"""Name of a file of `shared_folder.write_mark`, and nothing that leads elsewhere: anybody may write to the store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +61,7 @@ class Presence(StartMessage):
     digest: str = ""
     run_dir: str = ""
     above: Count = 0
-    mark: str = ""
+    mark: MarkName = ""
 
 
 @dataclass(frozen=True, kw_only=True)

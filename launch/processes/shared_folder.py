@@ -26,8 +26,8 @@ def nearest_folder(run_dir: Path) -> tuple[Path, int]:
 
 
 def folder_above(run_dir: Path, above: int) -> Path:
-    """The folder that is so many above."""
-    return (run_dir, *run_dir.parents)[above]
+    """The folder that is so many above, or the root."""
+    return (run_dir, *run_dir.parents)[min(above, len(run_dir.parents))]
 
 
 def write_mark(folder: Path, token: str) -> Path:

@@ -23,7 +23,15 @@ from pathlib import Path
 from launch.prepare.link_kind import with_link
 from launch.prepare.ranks import check_processes
 from launch.prepare.run_dir import check_run_dir
-from launch.processes.presence import Presence, Problem, differences_from_first, in_words, own_versions, settings_of
+from launch.processes.presence import (
+    MarkName,
+    Presence,
+    Problem,
+    differences_from_first,
+    in_words,
+    own_versions,
+    settings_of,
+)
 from launch.processes.rank_run import own_config
 from launch.processes.shared_folder import (
     FolderNotSharedError,
@@ -81,7 +89,7 @@ class Reached(StartMessage):
 
     ways: dict[str, str] = field(default_factory=dict)
     unreached: list[str] = field(default_factory=list)
-    mark: str = ""
+    mark: MarkName = ""
     folder_problem: str = ""
 
 

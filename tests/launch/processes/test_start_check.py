@@ -16,10 +16,11 @@ from launch.processes import start_check
 from launch.processes.error_file import VARIABLE, write_error_file
 from launch.processes.presence import Presence, Problem, differences_from_first, in_words
 from launch.processes.shared_folder import nearest_folder
-from launch.processes.start_check import Agreement, StartRefused, agree, neighbours
+from launch.processes.start_check import Agreement, Reached, StartRefused, agree, neighbours
 from pipeline.config import Config
 from pipeline.errors import TrainingError
 from tests.runs import TINY
+from workers.control.validation import MalformedMessage
 from workers.topology import network
 from workers.topology.torchrun import RunGroup
 
@@ -152,6 +153,15 @@ def test_what_one_host_writes_the_other_must_see(ranks: Ranks) -> None:
     )  # fmt: skip
     ranks.patch.setattr("launch.processes.shared_folder.SEE_SECONDS", 0.1)
     assert "node2 (rank 2) writes to another folder than" in ranks.refused()
+
+
+@pytest.mark.parametrize("name", ["../../run/config.yaml", "/etc/hosts", ".onward-0123456789abcdef.1.tmp/../x", "x"])
+def test_nobody_can_have_another_file_removed(name: str) -> None:
+    """Rank 0 removes the files that the others name, and whoever reaches the store can write there."""
+    with pytest.raises(MalformedMessage):
+        Reached.from_message({"mark": name})
+    with pytest.raises(MalformedMessage):
+        Presence.from_message({"rank": 0, "host": "a", "mark": name})
 
 
 def test_neighbours_that_do_not_reach_each_other_are_named(ranks: Ranks) -> None:
