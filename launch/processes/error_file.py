@@ -6,6 +6,9 @@ import json
 import os
 import time
 from contextlib import suppress
+from pathlib import Path
+
+from pipeline.ordinary_files import open_to_write
 
 VARIABLE = "TORCHELASTIC_ERROR_FILE"
 
@@ -16,5 +19,5 @@ def write_error_file(sentence: str) -> None:
     if not path:
         return
     details = {"py_callstack": sentence, "timestamp": str(int(time.time()))}  # torchrun prints the call stack
-    with suppress(OSError), open(path, "x", encoding="utf-8") as file:
-        json.dump({"message": {"message": sentence, "extraInfo": details}}, file)
+    with suppress(OSError), open_to_write(Path(path), new=True) as file:
+        file.write(json.dumps({"message": {"message": sentence, "extraInfo": details}}).encode())

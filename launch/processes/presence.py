@@ -17,6 +17,7 @@ from pydantic import Field
 from launch.prepare.config_differences import flatten
 from pipeline.config import Config
 from pipeline.config.secrets import without_secrets
+from pipeline.ordinary_files import read_whole
 from pipeline.validation.pydantic_errors import shown
 from workers.control.start_messages import StartMessage
 from workers.control.validation import Count
@@ -26,6 +27,8 @@ OWN_KEYS = ("run_dir", "network")
 """Keys and sections that each host may have its own values of."""
 SHOWN = 5
 """Differences between two configurations that a message names."""
+MAX_SOURCE = 1 << 24
+"""Bytes of a source file."""
 SOURCES = "source files of Onward"
 MarkName = Annotated[str, Field(pattern=r"^(\.onward-[0-9a-f]{16}\.[0-9]+\.tmp)?$")]
 """Name of a file of `shared_folder.write_mark`, and nothing that leads elsewhere: anybody may write to the store."""
@@ -161,5 +164,5 @@ def _digest_of_sources() -> str:
     digest, root = hashlib.sha256(), Path(PACKAGES_FOLDER)
     for package in ("pipeline", "workers", "launch"):
         for path in sorted((root / package).rglob("*.py")):
-            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+            digest.update(f"{path.relative_to(root)}\0".encode() + read_whole(path, MAX_SOURCE) + b"\0")
     return digest.hexdigest()[:12]

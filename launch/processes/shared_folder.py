@@ -10,6 +10,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.ordinary_files import PRIVATE, open_to_write
+
 SEE_SECONDS = 3.0
 """How long a file that another host has written may take to be seen."""
 AGAIN_SECONDS = 0.1
@@ -33,8 +35,8 @@ def folder_above(run_dir: Path, above: int) -> Path:
 def write_mark(folder: Path, token: str) -> Path:
     """Write a new file into a folder; raises `OSError`."""
     mark = folder / f".onward-{token}.{os.getpid()}.tmp"  # of a name that `clear_unfinished` removes
-    with os.fdopen(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(token)
+    with open_to_write(mark, new=True, mode=PRIVATE) as file:
+        file.write(token.encode())
     return mark
 
 

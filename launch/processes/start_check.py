@@ -94,7 +94,7 @@ class Reached(StartMessage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found(StartMessage):
+class OwnProblems(StartMessage):
     """The problems that one rank has found."""
 
     problems: list[Problem] = field(default_factory=list)
@@ -134,8 +134,8 @@ class _StartCheck:
         address = self._common_address(reached)
         problems = self._unreached(reached) if address is None else self._neighbours(config, reached, address)
         problems += self._folders(config, reached)
-        found = self._group.gather("found", Found(problems=problems).to_message(), ROUND_SECONDS, self._waiting)
-        self._refuse_for([problem for each in found for problem in Found.from_message(each).problems])
+        found = self._group.gather("found", OwnProblems(problems=problems).to_message(), ROUND_SECONDS, self._waiting)
+        self._refuse_for([problem for each in found for problem in OwnProblems.from_message(each).problems])
         assert address is not None
         own = reached[self._group.rank].ways[address]
         use_interface_of(own)

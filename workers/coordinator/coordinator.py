@@ -107,12 +107,12 @@ class Coordinator:
     def _notice_of_missing(self, control: ControlServer) -> AbstractContextManager[None]:
         """On several hosts, say after a while which processes have not connected."""
 
-        def tell() -> None:
+        def report_missing() -> None:
             missing = [each.name for each in training_processes(self.config) if each.name not in control.connected()]
             if self.rendezvous.host and missing:
                 self.terminal.say(f"waiting for {', '.join(missing)} to connect to the coordinator")
 
-        return notice_after(tell)
+        return notice_after(report_missing)
 
     def _open(
         self, control: ControlServer, feed: Feed | NumbersFeed, recorder: Recorder, trace: Tracer

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -66,6 +66,7 @@ class RunGroup:
     local_rank: int
     local_world_size: int
     store: Store
+    _: KW_ONLY
     own_address: str = ""
 
     @property
@@ -194,7 +195,7 @@ def join_group(timeout: float, say: Callable[[str], None] = lambda sentence: Non
         raise TrainingError(f"torchrun's store cannot be reached ({first_line(error)[:300]})") from error
     if several and not own:  # this rank serves the store
         own = _await_store(timeout, say)
-    return RunGroup(rank, world_size, local, local_world, store, own)
+    return RunGroup(rank, world_size, local, local_world, store, own_address=own)
 
 
 def _await_store(refused: float, say: Callable[[str], None]) -> str:

@@ -44,7 +44,7 @@ class Ranks:
         found: list[Any] = [None] * RANKS
 
         def one(rank: int) -> None:
-            group = RunGroup(rank, RANKS, rank % 2, 2, self.store, "127.0.0.1")
+            group = RunGroup(rank, RANKS, rank % 2, 2, self.store, own_address="127.0.0.1")
             try:
                 found[rank] = agree(group, [str(self.folder / "tiny.yaml"), *self.overrides[rank]], self.said.append)
             except Exception as error:
@@ -135,6 +135,7 @@ def test_secrets_that_differ_are_not_shown() -> None:
 
 
 def test_a_folder_that_is_not_shared_is_found_before_anything_is_written(ranks: Ranks) -> None:
+    ranks.patch.setattr("launch.processes.shared_folder.SEE_SECONDS", 0.1)
     elsewhere = ranks.folder / "elsewhere"
     elsewhere.mkdir()
     ranks.overrides[2] = ranks.overrides[3] = (f"run_dir={elsewhere / 'runs' / 'run'}",)
@@ -202,7 +203,7 @@ def test_what_is_wrong_everywhere_is_said_without_names(ranks: Ranks) -> None:
 
 
 def test_a_rank_that_never_comes_is_named(ranks: Ranks) -> None:
-    lonely = RunGroup(0, 2, 0, 1, HashStore(), "127.0.0.1")
+    lonely = RunGroup(0, 2, 0, 1, HashStore(), own_address="127.0.0.1")
     with pytest.raises(TrainingError, match=r"nothing was heard of rank 1 within 0\.1 s"):
         lonely.gather("present", {}, 0.1)
 
