@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from launch.processes.torchrun import rank
+from workers.run.environment import start_anew_with_allocator
 
 if __name__ == "__main__":
+    start_anew_with_allocator("launch.train")
+
+    from launch.processes.torchrun import rank
+
     rank()

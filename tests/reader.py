@@ -237,9 +237,10 @@ class Reader:
         yield from self._train(words)
         file, *given = self._real(words)
         needed = len(training_processes(load_config(file, given)))
-        started = next((int(o.partition("=")[2]) for o in options if o.startswith("--nproc-per-node=")), None)
-        if started not in (None, needed):
-            yield f"--nproc-per-node={started}, and the run has {needed} processes"
+        given_counts = dict(option.lstrip("-").split("=", 1) for option in options if "=" in option)
+        hosts, each = int(given_counts.get("nnodes", 1)), given_counts.get("nproc-per-node")
+        if each is not None and hosts * int(each) != needed:
+            yield f"--nproc-per-node={each} on {hosts} hosts, and the run has {needed} processes"
 
     def _make(self, words: Sequence[str]) -> Wrong:
         targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.M)

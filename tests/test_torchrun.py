@@ -146,8 +146,12 @@ def test_a_failure_without_restarts_has_one_cause(tmp_path: Path) -> None:
 
 LATE = """
 import os, sys, time
+opened = []
 def wait(event, arguments):
-    if event == "open" and str(arguments[0]).endswith("tiny.yaml") and not os.path.exists(os.environ["GO"]):
+    if event == "open" and str(arguments[0]).endswith("tiny.yaml"):
+        opened.append(event)
+    if event == "open" and len(opened) == 2 and not os.path.exists(os.environ["GO"]):
+        opened.append(event)
         with open(os.environ["PORT"] + ".new", "w") as file:
             file.write(os.environ["MASTER_PORT"])
         os.replace(os.environ["PORT"] + ".new", os.environ["PORT"])
@@ -157,7 +161,8 @@ def wait(event, arguments):
 if os.environ.get("RANK") == "0":
     sys.addaudithook(wait)
 """
-"""Rank 0 says where the store of the ranks is, and reads its configuration when somebody lets it."""
+"""Rank 0 says where the store of the ranks is, and prepares the run, for which it reads its configuration again, when
+somebody lets it."""
 PREFIXES = ("", "/worker/attempt_0/")
 """What torchrun puts before the names in it, depending on who serves it."""
 

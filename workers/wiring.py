@@ -98,6 +98,7 @@ class Wiring:
 
     def __init__(self, config: Config, rendezvous: Rendezvous, run: RunDir) -> None:
         self._config, self._rendezvous, self._run = config, rendezvous, run
+        self._kind = config.link.resolved_kind
         self._plan, self._last_group = LinkPlan(config), training_processes(config)[-1].stage_group
         self._senders: list[ReplayingSender] = []
         self._receivers: list[ResumingReceiver] = []
@@ -138,7 +139,7 @@ class Wiring:
             spec, codec = self._plan.spec(stage_group), self._plan.codec(stage_group)
             coded = "" if codec == "none" else f" as {codec}"
             content = f"at most {link.depth} batches of {spec} ({spec.nbytes / 1e6:.1f} MB){coded}"
-            sentences.append(f"link from {before} to {after}: {link.kind}, {content}")
+            sentences.append(f"link from {before} to {after}: {self._kind}, {content}")
         return sentences
 
     def committed(self, steps: int) -> None:
@@ -163,7 +164,7 @@ class Wiring:
             if link.receiver != process.name:
                 continue
             opening = partial(
-                open_receiver, self._config.link.kind, self._address(link), link.spec, device=device, codec=link.codec
+                open_receiver, self._kind, self._address(link), link.spec, device=device, codec=link.codec
             )
             restarts = self._config.restart == "stage"
             links.append(
@@ -177,9 +178,7 @@ class Wiring:
             if link.sender != name:
                 continue
             address = self._address(link)
-            opening = partial(
-                open_sender, self._config.link.kind, address, link.spec, START_SECONDS, link.codec, device
-            )
+            opening = partial(open_sender, self._kind, address, link.spec, START_SECONDS, link.codec, device)
             links.append(
                 (link.rows, self._replaying_sender(opening, address) if self._config.restart == "stage" else opening())
             )

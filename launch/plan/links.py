@@ -70,7 +70,7 @@ def link_bytes(process: str, links: Sequence[LinkAccount]) -> int:
 
 
 def _account(config: Config, group: int, link: PlannedLink, devices: dict[str, str]) -> LinkAccount:
-    kind, depth = config.link.kind, config.link.depth
+    kind, depth = config.link.resolved_kind, config.link.depth
     buffers = link_buffers(kind, link.spec, depth, link.codec)
     ends = devices.get(link.sender, CPU), devices[link.receiver]
     numbers = group == 0 and stages_read_images(config)  # received on the CPU in any case

@@ -1,6 +1,6 @@
 """Whether a port can be served, checked before anything starts rather than after.
 
-The sockets here are bound or connected and closed again; they carry no data.
+The socket here is bound and closed again; it carries no data.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import socket
 
 from pipeline.config import MetricsConfig
-from pipeline.errors import UserError
 from workers.observing.live.server import cannot_listen
 
 
@@ -27,14 +26,3 @@ def check_port(metrics: MetricsConfig) -> None:
             probe.listen(1)
     except (OSError, UnicodeError) as error:
         raise cannot_listen(host, port, error) from None
-
-
-def own_address(towards: str) -> str:
-    """The address of this host by which it reaches the host `towards`; raises `UserError`."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(towards, 9, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.connect(address)  # of a datagram socket: nothing is sent
-            return str(probe.getsockname()[0])
-    except OSError as error:
-        raise UserError(f"this host has no way to '{towards}' ({error.strerror}). Check MASTER_ADDR") from None

@@ -20,6 +20,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
 from launch.prepare.data_index import keep_index, make_index
+from launch.prepare.link_kind import with_link
 from launch.prepare.placement import Placement, count_gpus, place
 from launch.prepare.preflight import RunPlan, preflight
 from launch.prepare.recompute import as_before
@@ -79,7 +80,12 @@ def handed_over() -> PreparedRun | None:
 
 @contextmanager
 def prepare_run(
-    config: Config, name: str, fit: Fit, notes: Sequence[str] = (), wait: float = 0.0
+    config: Config,
+    name: str,
+    fit: Fit,
+    notes: Sequence[str] = (),
+    wait: float = 0.0,
+    on_one_host: bool = True,
 ) -> Iterator[PreparedRun]:
     """Claim the directory of a run, check everything and write what makes it a run, or take up the run that is there.
 
@@ -91,12 +97,14 @@ def prepare_run(
         fit: decides what the configuration leaves open, and raises where it cannot fit its devices.
         notes: sentences for the user, to be printed before those that are found here.
         wait: seconds in which an earlier process may release the directory.
+        on_one_host: whether all processes of the run are on this host; decides what `link.kind: auto` stands for.
 
     Raises:
         ConfigError: a value that does not fit this machine, the data or the run that is there; or the directory cannot
             be used.
         UserError: data that are not there or cannot be read.
     """
+    config = with_link(config, on_one_host)
     with claim_run(config, name, wait) as claim:
         prepared, own_notes = _prepare(config, claim, fit)
         for note in (*notes, *claim.notes, *own_notes):

@@ -41,7 +41,7 @@ def check_processes(config: Config, group: RunGroup) -> None:
         raise ConfigError("run_dir", problem, "Give run_dir=FOLDER")
     if not group.on_one_host and config.link.kind == "queue":
         problem = "got 'queue', which is shared memory, and the processes are on several hosts"
-        raise ConfigError("link.kind", problem, "Give p2p or rpc")
+        raise ConfigError("link.kind", problem, "Give auto, p2p or rpc")
 
 
 def check_alone(config: Config) -> None:

@@ -4,6 +4,7 @@
 - `child.py`: processes that end when their parent does: each watches a pipe that its parent holds open
 - `coordinator_main.py`: the coordinator's process: started with one JSON object on its standard input, ends with its
   parent
+- `error_file.py`: the file in which torchrun looks for the reason of a rank's failure, to show it in its summary
 - `fork_client.py`: the starting side of the fork server: asks it for processes, and hears how they end
 - `fork_server.py`: one process that imports everything once and then forks: a run's processes start in a fraction of
   a second
@@ -13,10 +14,15 @@
   evaluated
 - `out_of_memory.py`: after a stage has run out of memory: adds to the record of the failure what the account says, and
   what needs less
+- `presence.py`: what every rank says of itself before a run on several hosts, and in what the ranks may not differ
 - `rank_run.py`: the run of a rank of torchrun or of a serial process: handed over by the command line, or prepared
   here
+- `shared_folder.py`: whether all hosts see the same run directory: each writes a small file there, and each reads
+  that of another
 - `stage_main.py`: one training process of `onward train`: started with one JSON object on its standard input, ends
   with its parent
+- `start_check.py`: what the ranks on several hosts make sure of before anything is written and before any group of
+  torch is made
 - `supervise.py`: one attempt at a pipelined run on this host: starts its processes, restarts some, and makes sure that
   all end
 - `torchrun.py`: what torchrun starts on every rank: `torchrun --nproc-per-node=PROCESSES -m launch.train CONFIG

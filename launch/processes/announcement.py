@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from launch.prepare.config_differences import differences
-from launch.prepare.ports import own_address
 from launch.prepare.recompute import as_before
 from launch.prepare.run_dir import read_config
+from launch.processes.presence import OWN_KEYS
 from pipeline.config import Config
 from pipeline.errors import UserError
 from workers.control.start_messages import StartMessage
@@ -58,13 +58,23 @@ class Announcement(StartMessage):
         """The message for the store."""
         return {**self.to_message(), "signature": self._signature(key)}
 
-    def rendezvous(self, key: bytes) -> Rendezvous:
-        """Addresses and key for this process."""
+    def rendezvous(self, key: bytes, own_address: str = "") -> Rendezvous:
+        """Addresses and key for this process.
+
+        Args:
+            key: of the run.
+            own_address: of this host, on several; that of the coordinator if not given.
+        """
         if isinstance(self.control, str):
             return Rendezvous.on_one_host(self.private_dir)
         host, port = self.control
         return Rendezvous(
-            private_dir="", key=key, rpc_init="env://", control=(host, port), store=self.store, host=own_address(host)
+            private_dir="",
+            key=key,
+            rpc_init="env://",
+            control=(host, port),
+            store=self.store,
+            host=own_address or host,
         )
 
     def is_signed(self, signature: str, key: bytes) -> bool:
@@ -107,7 +117,7 @@ def verify(message: dict[str, Any], config: Config) -> tuple[RunDir, Announcemen
         raise UntrustedAnnouncementError("its signature is not made with the key of the run")
     there = read_config(run.path)
     config = as_before(config, there)
-    if changed := differences(there, config):
+    if changed := differences(there, config, lambda key: key.split(".")[0] in OWN_KEYS):
         named = "; ".join([*changed.values()][:SHOWN])
         raise UserError(f"this rank was given another configuration than rank 0: {named}")
     return run, announcement, key, config

@@ -47,10 +47,9 @@ def rank_run(arguments: list[str], group: RunGroup | None = None) -> Iterator[Pr
         check_alone(config)
     # A coordinator that torchrun could not reach may still be ending.
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    wait, hosts = RELEASE_SECONDS if restarted else 0.0, group is not None and not group.on_one_host
-    with prepare_run(
-        config, Path(arguments[0]).stem, partial(fit, force=force, several_hosts=hosts), notes, wait
-    ) as prepared:
+    wait, on_one_host = RELEASE_SECONDS if restarted else 0.0, group is None or group.on_one_host
+    fitting = partial(fit, force=force, several_hosts=not on_one_host)
+    with prepare_run(config, Path(arguments[0]).stem, fitting, notes, wait, on_one_host) as prepared:
         yield prepared
 
 

@@ -13,23 +13,27 @@ import platform
 import shutil
 import signal
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
-from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, print_error, report_error
+from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, in_one_line, print_error
 from launch.failure import FailureRecorder, in_words, read_failure, record_failure
+from launch.prepare.link_kind import with_link
 from launch.prepare.placement import count_gpus, device_of, place
 from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.ranks import check_torchrun
 from launch.processes.announcement import Announcement, UntrustedAnnouncementError, verify
 from launch.processes.child import Child, ended
+from launch.processes.error_file import write_error_file
 from launch.processes.measuring import finish
 from launch.processes.out_of_memory import add_account
 from launch.processes.rank_run import own_config, rank_run
+from launch.processes.start_check import Agreement, StartRefused, agree
 from launch.processes.supervise import make_private_dir
 from pipeline.config import Config
-from pipeline.errors import OnwardError
+from pipeline.errors import OnwardError, UserError
 from pipeline.ordinary_files import open_to_write
 from workers.control.failures import FailureReport, Interrupted, raise_interrupted
 from workers.control.start_messages import CoordinatorStart
@@ -37,28 +41,23 @@ from workers.links.wire import in_address
 from workers.observing.terminal.safe_stream import open_standard_streams, survive_lost_output
 from workers.observing.terminal.verbosity import detail, say, take_flags
 from workers.observing.trace_file import merge_trace
-from workers.run.environment import (
-    ALLOCATOR,
-    PREPARED,
-    clean_environment,
-    disable_core_dumps,
-    first_number,
-    interpreter,
-    process_environment,
-)
+from workers.run.environment import PREPARED, clean_environment, disable_core_dumps, process_environment
 from workers.run.files import RunDir
 from workers.run.keys import remove_key, write_key
 from workers.run.logs import log_to_stderr
+from workers.run.notice import notice_after
 from workers.run.private import remove_fresh_cache
 from workers.run.signals import PARENT_GONE, WARNINGS, signal_on_parent_death, stop_signals
 from workers.topology.processes import COORDINATOR, KEY_FILE, TrainingProcess, training_processes
 from workers.topology.rendezvous import START_SECONDS, Rendezvous
 from workers.topology.torchrun import RunGroup, join_group, under_torchrun
 
-COORDINATOR_SECONDS = 60.0
-"""The coordinator must have opened the data set within this."""
+COORDINATOR_SECONDS = START_SECONDS
+"""The coordinator must have opened the data set within this; that it has ended is noticed at once."""
 LEAVE_SECONDS = 15.0
 """How long a stage that failed waits until the coordinator has recorded why."""
+SPEAK_SECONDS = 1.0
+"""How long a rank waits before it ends, so that the first of its host, which torchrun then ends, has printed why."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,12 +75,41 @@ def main(arguments: list[str] | None = None) -> int:
             return code
         check_torchrun()
         signal_on_parent_death()
-        group = join_group(START_SECONDS)
-        return _lead(group, arguments) if group.rank == 0 else _follow(group, arguments)
+        group = _join()
+        agreement = None if group.on_one_host else agree(group, arguments, _say_once)
+        return _lead(group, arguments, agreement) if group.rank == 0 else _follow(group, arguments, agreement)
     except Interrupted:
-        return report_error(KeyboardInterrupt())
+        return _report(KeyboardInterrupt())
     except (Exception, KeyboardInterrupt) as error:
-        return report_error(error)
+        return _report(error)
+
+
+def _join() -> RunGroup:
+    try:
+        return join_group(START_SECONDS, _say_once)
+    except UserError as error:
+        raise StartRefused(str(error)) from None
+
+
+def _first_of_host() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _say_once(sentence: str) -> None:
+    """Print what all ranks of this host would say."""
+    if _first_of_host():
+        say(sentence)
+
+
+def _report(error: BaseException) -> int:
+    """Print in one line what ended this rank, unless another rank of this host does; returns the exit code."""
+    text, code = in_one_line(error)
+    write_error_file(text)
+    if isinstance(error, StartRefused) and not _first_of_host():
+        time.sleep(SPEAK_SECONDS)
+    else:
+        print_error(text)
+    return code
 
 
 def _serial(prepared: PreparedRun) -> int:
@@ -104,7 +132,7 @@ def _merge_traces(run: RunDir) -> None:
         say(note, important=True)
 
 
-def _lead(group: RunGroup, arguments: list[str]) -> int:
+def _lead(group: RunGroup, arguments: list[str], agreement: Agreement | None = None) -> int:
     """Rank 0: prepare, start the coordinator, train its stages, wait for the coordinator."""
     terminal = os.dup(2)
     # torchrun ends all ranks when one has failed: what is made from here on must be removed again.
@@ -114,16 +142,17 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
         try:
             prepared = stack.enter_context(rank_run(arguments, group))
             if not prepared.finished:
-                coordinator, announcement, key = _start_coordinator(group, prepared, stack)
-        except OnwardError:
-            group.publish_last("run", {"run_dir": "", "finished": False})
+                coordinator, announcement, key = _start_coordinator(group, prepared, stack, agreement)
+        except OnwardError as error:
+            group.publish_last("run", {"run_dir": "", "finished": False, "problem": str(error)})
             raise
         if prepared.finished:
             group.publish_last("run", {"run_dir": "", "finished": True})
             return finish(prepared)
         run = prepared.run
         group.publish("run", announcement.signed(key))
-        finished = _train(group, prepared.config, run, announcement.rendezvous(key))
+        own_address = agreement.own if agreement is not None else ""
+        finished = _train(group, prepared.config, run, announcement.rendezvous(key, own_address))
         try:
             code = coordinator.wait(None if finished else LEAVE_SECONDS)
         except Interrupted:
@@ -135,49 +164,66 @@ def _lead(group: RunGroup, arguments: list[str]) -> int:
         failure = read_failure(run)
         if failure:
             os.write(terminal, (in_words(failure["kind"], failure["message"]) + "\n").encode())
+            write_error_file(in_words(failure["kind"], failure["message"]))
         return code if finished or code else EXIT_FAILED
 
 
-def _follow(group: RunGroup, arguments: list[str]) -> int:
+def _follow(group: RunGroup, arguments: list[str], agreement: Agreement | None = None) -> int:
     """Any other rank: train the stages of its own configuration, in the run that rank 0 announces."""
-    warned = False
+    warned, problem, own_address = False, "", agreement.own if agreement is not None else ""
 
     def verified(message: dict[str, Any]) -> _Joined | None:
-        nonlocal warned
+        nonlocal warned, problem
         if not message.get("run_dir"):
+            problem = str(message.get("problem", ""))
             return None, bool(message.get("finished"))
-        config, _ = own_config(arguments)
+        config = with_link(own_config(arguments)[0], agreement is None)
         try:
             run, announcement, key, config = verify(message, config)
         except UntrustedAnnouncementError as reason:
             if not warned:
-                problem = f"ignored an announcement in torchrun's store that is not of rank 0 ({reason})"
-                print_error(f"rank {group.rank}: {problem}")
+                ignored = f"ignored an announcement in torchrun's store that is not of rank 0 ({reason})"
+                print_error(f"rank {group.rank}: {ignored}")
             warned = True
             return None
-        return (config.model_copy(update={"run_dir": str(run.path)}), run, announcement.rendezvous(key)), True
+        rendezvous = announcement.rendezvous(key, own_address)
+        return (config.model_copy(update={"run_dir": str(run.path)}), run, rendezvous), True
 
-    joined, finished = group.look_up_valid("run", START_SECONDS, verified)
+    first = "rank 0" if agreement is None else agreement.first_host
+    with notice_after(
+        lambda: _say_once(f"{platform.node()} waits for {first} to look at the data and to prepare the run")
+    ):
+        joined, finished = group.look_up_valid("run", START_SECONDS, verified)
     if joined is None:
-        return 0 if finished else EXIT_BAD_INPUT  # rank 0 has printed why
-    return 0 if _train(group, *joined) else EXIT_FAILED
+        if problem:
+            write_error_file(f"error: {first}: {problem}")
+        if problem and agreement is not None and platform.node() != first and _first_of_host():
+            print_error(f"error: {first}: {problem}")  # elsewhere, rank 0 has printed it
+        return 0 if finished else EXIT_BAD_INPUT
+    if _train(group, *joined):
+        return 0
+    if (failure := read_failure(joined[1])) is not None:
+        write_error_file(in_words(failure["kind"], failure["message"]))
+    return EXIT_FAILED
 
 
 _Joined = tuple[tuple[Config, RunDir, Rendezvous] | None, bool]
 """The run that a rank has joined, or None and whether it had been trained."""
 
 
-def _start_coordinator(group: RunGroup, prepared: PreparedRun, stack: ExitStack) -> tuple[Child, Announcement, bytes]:
+def _start_coordinator(
+    group: RunGroup, prepared: PreparedRun, stack: ExitStack, agreement: Agreement | None
+) -> tuple[Child, Announcement, bytes]:
     config, run = prepared.config, prepared.run
     private, host, store = "", "", ""
-    if group.on_one_host:
+    if agreement is None:
         private = make_private_dir()
         stack.callback(shutil.rmtree, private, ignore_errors=True)
         key = (Path(private) / KEY_FILE).read_text()
     else:
         stack.callback(remove_key, run.key)
-        key, host = write_key(run.key), os.environ["MASTER_ADDR"]
-        store = f"tcp://{in_address(host)}:{os.environ['MASTER_PORT']}"
+        key, host = write_key(run.key), agreement.coordinator
+        store = f"tcp://{in_address(os.environ['MASTER_ADDR'])}:{os.environ['MASTER_PORT']}"
     run_dir = str(run.path.absolute())
     start = CoordinatorStart(
         run_dir=run_dir,
@@ -198,7 +244,8 @@ def _start_coordinator(group: RunGroup, prepared: PreparedRun, stack: ExitStack)
         held=prepared.lock,
     )
     stack.callback(child.close)
-    control = child.first_message(COORDINATOR_SECONDS)["control"]
+    with notice_after(lambda: say("waiting for the coordinator, which opens the data set")):
+        control = child.first_message(COORDINATOR_SECONDS)["control"]
     return child, Announcement(run_dir=run_dir, private_dir=private, store=store, control=control), bytes.fromhex(key)
 
 
@@ -236,17 +283,9 @@ def _log_to(path: Path) -> None:
     log_to_stderr()
 
 
-def _with_allocator() -> None:
-    """Start this process anew with the allocator's settings, which are read only at the start; torchrun sets none."""
-    if not ALLOCATOR.keys() <= os.environ.keys():
-        threads = first_number(os.environ.get("OMP_NUM_THREADS", ""), otherwise=1)
-        os.execve(sys.executable, interpreter("launch.train", *sys.argv[1:]), process_environment(threads))
-
-
 def rank() -> NoReturn:
     """Run this rank as the whole of its process, and end it."""
     open_standard_streams()
-    _with_allocator()
     # Links and RPC agents have threads of their own; after a failure the process must not wait for them.
     exit_code = main()
     remove_fresh_cache()

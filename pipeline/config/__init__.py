@@ -16,6 +16,7 @@ Defaults are those of the released code of "Blockwise Self-Supervised Learning a
 - `memory.py`: `memory`: what a stage keeps of its forward pass for its backward pass, and what it computes again
   instead
 - `model.py`: `model`: the backbone, and where it is cut into blocks
+- `network.py`: `network`: how the processes of a run on several hosts reach each other
 - `network_sizes.py`: the sizes of the named networks: channels, patches, heads, and checks of them; without torch
 - `noise.py`: `noise`: noise on a block's activations while training
 - `objectives.py`: `objective`: the loss of a block

@@ -15,6 +15,7 @@ from pipeline.config.heads import ExpansionConfig, HeadConfig
 from pipeline.config.kinds import merge
 from pipeline.config.memory import MemoryConfig
 from pipeline.config.model import ModelConfig, ResNetConfig
+from pipeline.config.network import NetworkConfig
 from pipeline.config.noise import NoiseConfig
 from pipeline.config.objectives import BarlowTwinsConfig, BYOLConfig, ObjectiveConfig, SimCLRConfig
 from pipeline.config.observing import AlarmsConfig, MetricsConfig, TraceConfig, TraceOrBool, TrackerOrName
@@ -27,9 +28,10 @@ DEVICE_PATTERN = r"^(auto|cpu|cuda|cuda:\d+)$"
 class LinkConfig(Section):
     """How activations are sent from one stage to the next."""
 
-    kind: Literal["queue", "rpc", "p2p"] = "queue"
-    """`queue`: shared memory on one host. `rpc`: torch.distributed.rpc, any host. `p2p`: send and receive of Gloo
-    (CPU) or NCCL (GPU) into preallocated buffers, any host."""
+    kind: Literal["auto", "queue", "rpc", "p2p"] = "auto"
+    """`auto`: `queue` on one host, `p2p` on several; there is no link in one process. `queue`: shared memory on one
+    host. `rpc`: torch.distributed.rpc, any host. `p2p`: send and receive of Gloo (CPU) or NCCL (GPU) into preallocated
+    buffers, any host."""
     depth: Annotated[int, Field(ge=1, le=64)] = 2
     """Batches that may wait on one link before the sender blocks."""
     timeout: PositiveFloat = 300.0
@@ -37,6 +39,11 @@ class LinkConfig(Section):
     codec: Literal["none", "bf16", "fp16", "int8"] = "none"
     """Encoding of activations on the link. All but `none` lose precision, so the run is not bit-identical to one
     without codec; `int8` has one scale per channel and image. Images are sent unchanged."""
+
+    @property
+    def resolved_kind(self) -> Literal["queue", "rpc", "p2p"]:
+        """What `auto` stands for where it was left: on one host. On several it is decided before the start."""
+        return "queue" if self.kind == "auto" else self.kind
 
 
 class TrainConfig(Section):
@@ -132,6 +139,7 @@ class Config(Section):
     start and compile."""
     engine: EngineConfig = TorchEngineConfig()
     link: LinkConfig = LinkConfig()
+    network: NetworkConfig = NetworkConfig()
     train: TrainConfig = TrainConfig()
     data: DataConfig = DataConfig()
     model: ModelConfig = ResNetConfig()

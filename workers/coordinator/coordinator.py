@@ -8,7 +8,7 @@ cause, or restarts the stage that failed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 
 import torch
 
@@ -27,6 +27,7 @@ from workers.links.rpc_agent import start_agent, stop_agent
 from workers.observing.terminal.console import Console
 from workers.observing.trace import Tracer, trace_of_coordinator
 from workers.run.files import RunDir
+from workers.run.notice import notice_after
 from workers.snapshots.committer import SnapshotCommitter
 from workers.topology.processes import COORDINATOR, training_processes
 from workers.topology.rendezvous import START_SECONDS, Rendezvous
@@ -91,7 +92,8 @@ class Coordinator:
             self.observation.begin(feed.total_steps, feed.steps_per_epoch)
             with self.observation.recorder(feed.total_steps) as recorder:
                 self.monitor, batch_sender = self._open(control, feed, recorder, trace)
-                self.monitor.connect_all()
+                with self._notice_of_missing(control):
+                    self.monitor.connect_all()
                 for sentence in self._wiring.in_words():
                     self.terminal.detail(sentence)
                 batch_sender.start(recorder)
@@ -101,6 +103,16 @@ class Coordinator:
                 if self.config.link.kind == "rpc":  # an agent stops only when stage 1 no longer watches this end
                     batch_sender.close()
         return recorder, self.monitor.interrupted() if batch_sender.stopped_at is not None else None
+
+    def _notice_of_missing(self, control: ControlServer) -> AbstractContextManager[None]:
+        """On several hosts, say after a while which processes have not connected."""
+
+        def report_missing() -> None:
+            missing = [each.name for each in training_processes(self.config) if each.name not in control.connected()]
+            if self.rendezvous.host and missing:
+                self.terminal.say(f"waiting for {', '.join(missing)} to connect to the coordinator")
+
+        return notice_after(report_missing)
 
     def _open(
         self, control: ControlServer, feed: Feed | NumbersFeed, recorder: Recorder, trace: Tracer

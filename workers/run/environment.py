@@ -46,6 +46,17 @@ def process_environment(threads: int) -> dict[str, str]:
     return {**kept, **cache_settings(kept), **settings}
 
 
+def start_anew_with_allocator(module: str) -> None:
+    """Start this process anew with the allocator's settings, which are read only at the start; torchrun sets none.
+
+    Args:
+        module: that this process was started with; to be called before it imports torch, which takes seconds.
+    """
+    if not ALLOCATOR.keys() <= os.environ.keys():
+        threads = first_number(os.environ.get("OMP_NUM_THREADS", ""), otherwise=1)
+        os.execve(sys.executable, interpreter(module, *sys.argv[1:]), process_environment(threads))
+
+
 def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` without the variables of a job launcher.
 

@@ -23,7 +23,12 @@ def group(size: int, here: int | None = None) -> RunGroup:
         ({}, group(2), {}, r"this run needs 4 processes .* torchrun started 2\. Give --nproc-per-node=4"),
         ({"restart": "stage"}, group(4), {}, r"^restart: got 'stage', and torchrun restarts all"),
         ({}, group(4), {"TORCHELASTIC_MAX_RESTARTS": "2"}, r"^run_dir: is not given"),
-        ({"run_dir": "r"}, group(4, here=2), {}, r"^link\.kind: got 'queue', which is shared memory"),
+        (
+            {"run_dir": "r", "link": {"kind": "queue"}},
+            group(4, here=2),
+            {},
+            r"^link\.kind: got 'queue', which is shared memory",
+        ),
     ],
 )
 def test_a_run_that_does_not_fit_them_is_refused(

@@ -152,7 +152,8 @@ def test_the_other_ranks_hear_that_there_is_no_run_and_whether_that_is_well(
     monkeypatch.setattr(train, "rank_run", rank_run)
     with nullcontext() if finished else pytest.raises(UserError):
         assert train._lead(cast(RunGroup, group), ["config.yaml"]) == 0
-    assert group.published == [("last", "run", {"run_dir": "", "finished": finished})]
+    why = {} if finished else {"problem": "no such file"}
+    assert group.published == [("last", "run", {"run_dir": "", "finished": finished, **why})]
 
 
 @pytest.mark.parametrize(("finished", "code"), [(True, 0), (False, EXIT_BAD_INPUT)])
@@ -175,7 +176,8 @@ def test_a_rank_leaves_with_what_became_of_its_stages(
     assert train._follow(cast(RunGroup, group), ["config.yaml"]) == code
     [(with_group, config, place, rendezvous)] = trained
     assert (with_group, place.path) == (group, run.path)
-    assert config == small_config(run_dir=str(run.path)), "its own, and not what the store says"
+    own = small_config(run_dir=str(run.path), link={"kind": "queue"})
+    assert config == own, "its own, and not what the store says"
     assert rendezvous == announcement.rendezvous(KEY)
 
 

@@ -1,0 +1,13 @@
+"""Which kind of link a run uses where the user leaves it to us."""
+
+from __future__ import annotations
+
+from pipeline.config import Config
+
+
+def with_link(config: Config, on_one_host: bool) -> Config:
+    """The configuration with `link.kind: auto` replaced by the kind that fits; in one process there is no link."""
+    if config.link.kind != "auto" or config.in_one_process:
+        return config
+    link = config.link.model_copy(update={"kind": "queue" if on_one_host else "p2p"})
+    return config.model_copy(update={"link": link})

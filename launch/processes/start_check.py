@@ -1,0 +1,263 @@
+"""What the ranks on several hosts make sure of before anything is written and before any group of torch is made.
+
+Every rank says what it knows, and all draw the same conclusion, in three rounds through torchrun's store:
+
+    1  every rank: its addresses, versions, configuration    do all run the same?
+    2  every rank: which addresses of rank 0 it reaches,     which of them do all reach?
+       and whether it sees rank 0's file                     (there the coordinator will listen)
+    3  every rank: which neighbours it cannot reach          may the run start?
+
+Nobody writes to the run directory but these small files, which rank 0 removes. Whoever reaches the store can make a run
+end here, and nothing else: what decides what a rank trains is signed (`announcement.py`).
+"""
+
+from __future__ import annotations
+
+import platform
+import secrets
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from launch.prepare.link_kind import with_link
+from launch.prepare.ranks import check_processes
+from launch.prepare.run_dir import check_run_dir
+from launch.processes.presence import (
+    MarkName,
+    Presence,
+    Problem,
+    differences_from_first,
+    in_words,
+    own_versions,
+    settings_of,
+)
+from launch.processes.rank_run import own_config
+from launch.processes.shared_folder import (
+    FolderNotSharedError,
+    answer_mark,
+    folder_above,
+    is_seen,
+    nearest_folder,
+    remove_mark,
+    write_mark,
+)
+from pipeline.config import Config
+from pipeline.errors import OnwardError, UserError
+from workers.control.start_messages import StartMessage
+from workers.topology.network import ProbeListener, candidates, reach_each, reason, use_interface_of
+from workers.topology.processes import training_processes
+from workers.topology.rendezvous import START_SECONDS
+from workers.topology.torchrun import RunGroup
+
+ROUND_SECONDS = 60.0
+"""Limit for the second and the third round; each takes a few seconds, more only on a very busy machine."""
+OPEN_PORTS = "Open all ports between the hosts (firewall)"
+NAME_ADDRESS = f"{OPEN_PORTS}, or name the address by network.address=ADDRESS or network.interface=NAME on that host"
+SHARE = "Mount the same folder on every host and give it as run_dir=FOLDER, the same on all"
+
+
+class StartRefused(UserError):
+    """The run cannot start; every rank raises it with the same text."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the ranks have found out together.
+
+    Args:
+        coordinator: address of the host of rank 0, by which all ranks reach it.
+        own: address of this host, by which it reaches that one.
+        first_host: name of the host of rank 0.
+    """
+
+    coordinator: str
+    own: str
+    first_host: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reached(StartMessage):
+    """What one rank has found out about rank 0.
+
+    Args:
+        ways: own address by each address of rank 0 that was reached.
+        unreached: why others were not.
+        mark: name of the file that it has written beside that of rank 0.
+        folder_problem: why it could not.
+    """
+
+    ways: dict[str, str] = field(default_factory=dict)
+    unreached: list[str] = field(default_factory=list)
+    mark: MarkName = ""
+    folder_problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnProblems(StartMessage):
+    """The problems that one rank has found."""
+
+    problems: list[Problem] = field(default_factory=list)
+
+
+def agree(group: RunGroup, arguments: list[str], say: Callable[[str], None]) -> Agreement:
+    """Make the checks together with all other ranks; every rank must call this.
+
+    Args:
+        group: the ranks.
+        arguments: of the command line of this one.
+        say: tells the user what is waited for.
+
+    Raises:
+        StartRefused: the run cannot start.
+        TrainingError: a rank has ended.
+    """
+    with ExitStack() as stack:
+        return _StartCheck(group, say, stack).run(arguments)
+
+
+class _StartCheck:
+    def __init__(self, group: RunGroup, say: Callable[[str], None], stack: ExitStack) -> None:
+        self._group, self._say, self._stack = group, say, stack
+        self._host = platform.node()
+        self._presences: list[Presence] = []
+
+    def run(self, arguments: list[str]) -> Agreement:
+        presence, config = self._present(arguments)
+        given = self._group.gather("present", presence.to_message(), START_SECONDS, self._waiting)
+        self._presences = [Presence.from_message(each) for each in given]
+        first = self._presences[0]
+        self._refuse_for(differences_from_first(self._presences))
+        assert config is not None  # or there was a problem
+        answers = self._group.gather("reached", self._reach(config).to_message(), ROUND_SECONDS, self._waiting)
+        reached = [Reached.from_message(each) for each in answers]
+        address = self._common_address(reached)
+        problems = self._unreached(reached) if address is None else self._neighbours(config, reached, address)
+        problems += self._folders(config, reached)
+        found = self._group.gather("found", OwnProblems(problems=problems).to_message(), ROUND_SECONDS, self._waiting)
+        self._refuse_for([problem for each in found for problem in OwnProblems.from_message(each).problems])
+        assert address is not None
+        own = reached[self._group.rank].ways[address]
+        use_interface_of(own)
+        self._group.leave("check")
+        return Agreement(address, own, first.host)
+
+    def _present(self, arguments: list[str]) -> tuple[Presence, Config | None]:
+        """This rank, as the others shall see it, and its configuration unless that is the problem."""
+        here = Presence(rank=self._group.rank, host=self._host)
+        try:
+            config = with_link(own_config(arguments)[0], self._group.on_one_host)
+            check_processes(config, self._group)
+            addresses = candidates(config.network, self._group.own_address)
+            if here.rank == 0:
+                check_run_dir(config)
+                here = self._with_mark(here, config)
+        except OnwardError as error:
+            return replace(here, problem=str(error)), None
+        named = config.network.address or config.network.interface
+        probes = self._stack.enter_context(ProbeListener(addresses[:1] if named else []))
+        settings, digest = settings_of(config)
+        here = replace(here, versions=own_versions(), settings=settings, digest=digest)
+        return replace(here, addresses=addresses, port=probes.port, token=probes.token), config
+
+    def _with_mark(self, here: Presence, config: Config) -> Presence:
+        run_dir = _run_dir(config)
+        folder, above = nearest_folder(run_dir)
+        try:
+            mark = write_mark(folder, secrets.token_hex(8))
+        except OSError as error:
+            raise UserError(f"'{folder}' cannot be written ({error.strerror}). {SHARE}") from None
+        self._stack.callback(remove_mark, mark)
+        return replace(here, run_dir=str(run_dir), above=above, mark=mark.name)
+
+    def _reach(self, config: Config) -> Reached:
+        first, ways, unreached = self._presences[0], {}, []
+        tried = reach_each((address, first.port, first.token) for address in first.addresses)
+        for address in first.addresses:
+            own = tried[address, first.port, first.token]
+            if isinstance(own, OSError):
+                unreached.append(reason(own, address, first.port))
+            else:
+                ways[address] = own
+        answer = Reached(ways=ways, unreached=unreached)
+        if self._group.rank == 0:
+            return answer
+        run_dir = _run_dir(config) if config.run_dir is not None else Path(first.run_dir)
+        try:
+            mark = answer_mark(folder_above(run_dir, first.above), first.mark, secrets.token_hex(8), first.host)
+        except FolderNotSharedError as error:
+            return replace(answer, folder_problem=str(error))
+        self._stack.callback(remove_mark, mark)
+        return replace(answer, mark=mark.name)
+
+    def _common_address(self, reached: list[Reached]) -> str | None:
+        """The first address of rank 0 that every rank reaches."""
+        return next((a for a in self._presences[0].addresses if all(a in each.ways for each in reached)), None)
+
+    def _unreached(self, reached: list[Reached]) -> list[Problem]:
+        """Of this rank: that it does not reach rank 0, or only by an address that others do not."""
+        own, first = reached[self._group.rank], self._presences[0]
+        if not own.ways:
+            text = f" cannot connect to rank 0 on {first.host} ({'; '.join(own.unreached)})"
+            return [self._problem(text, NAME_ADDRESS)]
+        if all(each.ways for each in reached):  # then all are told why that is not enough
+            ways = ", ".join(own.ways)
+            return [self._problem(f" reaches rank 0 on {first.host} only by {ways}, and others do not", NAME_ADDRESS)]
+        return []
+
+    def _neighbours(self, config: Config, reached: list[Reached], address: str) -> list[Problem]:
+        targets: dict[int, tuple[str, int, str]] = {}
+        for rank in neighbours(config, self._group.rank):
+            other = self._presences[rank]
+            targets[rank] = reached[rank].ways[address], other.port, other.token
+        tried, problems = reach_each(targets.values()), []
+        for rank, target in targets.items():
+            if isinstance(error := tried[target], OSError):
+                why = f" cannot connect to rank {rank} on {self._presences[rank].host} ({reason(error, *target[:2])})"
+                problems.append(self._problem(why, NAME_ADDRESS))
+        return problems
+
+    def _folders(self, config: Config, reached: list[Reached]) -> list[Problem]:
+        """Of this rank: that it does not see rank 0's file; of rank 0: that it does not see another's."""
+        own = reached[self._group.rank]
+        if self._group.rank:
+            return [self._problem(own.folder_problem, SHARE)] if own.folder_problem else []
+        folder, problems = nearest_folder(_run_dir(config))[0], []
+        for each, presence in zip(reached[1:], self._presences[1:], strict=True):
+            if each.mark and not is_seen(folder / each.mark):
+                text = f" writes to another folder than '{folder}' of rank 0 on {self._host}: it is not shared"
+                problems.append(Problem(rank=presence.rank, host=presence.host, text=text, remedy=SHARE))
+            elif each.mark:
+                remove_mark(folder / each.mark)  # before the run directory is looked at
+        return problems
+
+    def _problem(self, text: str, remedy: str) -> Problem:
+        return Problem(rank=self._group.rank, host=self._host, text=text, remedy=remedy)
+
+    def _refuse_for(self, problems: list[Problem]) -> None:
+        if problems:
+            self._group.leave("check")
+            raise StartRefused(in_words(problems, self._group.world_size))
+
+    def _waiting(self, missing: list[int]) -> None:
+        hosts = {each.rank: f" on {each.host}" for each in self._presences}
+        named = ", ".join(f"rank {rank}{hosts.get(rank, '')}" for rank in missing)
+        self._say(f"{self._host} waits for {named} to start and to say how it is reached")
+
+
+def neighbours(config: Config, rank: int) -> list[int]:
+    """The ranks that a rank exchanges tensors with: replicas of its stages, and the processes before and after it.
+
+    Rank 0 stands for the coordinator, too, which runs on its host and sends to the first stages.
+    """
+    processes = training_processes(config)
+    own = processes[rank]
+    near = [other for other in processes if abs(other.stage_group - own.stage_group) <= 1]
+    if rank == 0 or own.stage_group == 0:
+        near += [other for other in processes if other.stage_group == 0 or other.rank == 0]
+    return sorted({other.rank for other in near} - {rank})
+
+
+def _run_dir(config: Config) -> Path:
+    """The run directory; the folder of all runs where it is not named yet."""
+    return Path(config.run_dir if config.run_dir is not None else "runs").absolute()

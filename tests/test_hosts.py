@@ -1,0 +1,135 @@
+"""Runs across hosts, each with names, folders and a clone of its own: they start, or every host says why not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.laboratory.hosts import Laboratory, laboratory, needs_laboratory
+from tests.laboratory.names import Names
+from tests.marks import slow
+from tests.recovery import STEPS, python, undisturbed
+from tests.runs import LIMIT, TINY, Process, processes_mentioning
+from tests.waiting import wait_until
+from workers.run.environment import ALLOCATOR
+
+pytestmark = [pytest.mark.processes, needs_laboratory]
+PORT = 29400
+
+
+@contextlib.contextmanager
+def torchruns(lab: Laboratory, each: int, *overrides: str, static: bool = False) -> Iterator[list[Process]]:
+    """The same torchrun on every host, which starts `each` processes there."""
+    (lab.shared / "tiny.yaml").write_text(TINY)
+    training = ["-m", "launch.train", str(lab.shared / "tiny.yaml"), *STEPS, f"processes={each * len(lab.hosts)}"]
+    started = []
+    for host in lab.hosts:
+        meet = ["--rdzv-backend=c10d", "--rdzv-id=lab", f"--rdzv-endpoint={lab[1].name}:{PORT}"]
+        if static:
+            meet = [f"--node-rank={host.number - 1}", f"--master-addr={lab[1].address}", f"--master-port={PORT}"]
+        command = python("-m", "torch.distributed.run", f"--nnodes={len(lab.hosts)}", f"--nproc-per-node={each}", *meet)
+        given = {"OMP_NUM_THREADS": "1", **ALLOCATOR}
+        started.append(host.start([*command, *training, f"run_dir={lab.shared / 'run'}", *overrides], given))
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.wait(LIMIT)
+
+
+def ended(processes: list[Process]) -> list[str]:
+    """What every host has said on its standard error, once all have ended."""
+    return [process.communicate(timeout=LIMIT)[1] for process in processes]
+
+
+def refusals(said: str) -> list[str]:
+    """Our own lines among torchrun's."""
+    return re.findall(r"^error: .*$", said, re.M)
+
+
+@pytest.mark.parametrize(
+    ("names", "each", "overrides"),
+    [
+        ("debian", 1, ()),
+        ("v6", 1, ()),
+        slow("good", 2, ("link.kind=rpc",)),
+        slow("debian", 2, ("link.kind=rpc",)),
+        slow("container", 1, ()),
+        slow("container", 1, ("link.kind=rpc",)),
+        slow("v6", 1, ("link.kind=rpc",)),
+        slow("two", 1, ()),
+        slow("two", 1, ("link.kind=rpc",)),
+        slow("none", 1, ()),
+        slow("none", 1, ("link.kind=rpc",)),
+    ],
+)
+def test_whatever_the_hosts_know_of_names_the_run_is_the_same(
+    names: Names, each: int, overrides: tuple[str, ...]
+) -> None:
+    """Where no name resolves, torchrun itself needs the address of the first host, and a number for every host."""
+    with laboratory(2, names) as lab, torchruns(lab, each, *overrides, static=names == "none") as processes:
+        said = ended(processes)
+        assert [process.returncode for process in processes] == [0, 0], said
+        assert json.loads((lab.shared / "run/report.json").read_text())["final_digest"] == undisturbed()
+        kind = overrides[0].partition("=")[2] if overrides else "p2p"
+        assert f"kind: {kind}\n" in (lab.shared / "run/config.yaml").read_text().partition("\nlink:")[2]
+
+
+def test_a_host_with_another_version_is_named_on_every_host() -> None:
+    """In one sentence, which torchrun's own summary shows, too."""
+    with laboratory(2) as lab:
+        lab[2].change("launch/train.py", "Starts a rank", "Starts one rank")
+        with torchruns(lab, 1) as processes:
+            said = ended(processes)
+        for process, text in zip(processes, said, strict=True):
+            assert process.returncode != 0
+            (sentence,) = refusals(text)
+            assert re.fullmatch(
+                r"error: node2 \(rank 1\) has other source files of Onward \(digest \w+\) than rank 0 on node1 "
+                r"\(\w+\)\. Check out the same commit on every host",
+                sentence,
+            ), text
+            assert f"traceback : {sentence}" in text
+            assert "exitcode  : 2 " in text
+        assert not (lab.shared / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_not_shared_is_named_on_every_host() -> None:
+    with laboratory(2) as lab, torchruns(lab, 1, f"run_dir={lab.unshared}") as processes:
+        for text in ended(processes):
+            (sentence,) = refusals(text)
+            assert sentence.startswith(f"error: node2 (rank 1) sees another folder '{lab.unshared.parent}' than rank 0")
+
+
+@pytest.mark.slow
+def test_a_name_that_does_not_resolve_ends_with_one_sentence() -> None:
+    """With `is_host` torchrun starts, and calls the first host by its own name, which nobody else knows."""
+    with laboratory(2, "none") as lab:
+        code = "from workers.topology.torchrun import join_group; join_group(60)"
+        given = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": "29500"}
+        process = lab[2].start(python("-c", code), {**given, "MASTER_ADDR": "node1"})
+        assert (
+            "the name 'node1', which torchrun has for the first host, does not resolve on node2" in ended([process])[0]
+        )
+
+
+def test_the_laboratory_leaves_nothing_behind_when_a_test_fails() -> None:
+    folder = None
+    with contextlib.suppress(ZeroDivisionError), laboratory(2, "two") as lab:
+        folder = str(lab.folder)
+        lab[1].start(["sh", "-c", f"exec sleep 1000 # {folder}"])
+        lab[2].run("sh", "-c", f"echo mine > {lab.unshared}; echo ours > {lab.shared}/file")
+        assert lab[1].run("cat", f"{lab.shared}/file") == "ours\n"
+        assert lab[1].run("sh", "-c", f"cat {lab.unshared} 2>/dev/null || echo none") == "none\n"
+        assert {host.run("hostname") for host in lab.hosts} == {"node1\n", "node2\n"}
+        raise ZeroDivisionError
+    assert folder is not None
+    wait_until(lambda: not processes_mentioning(str(folder)), lambda: processes_mentioning(str(folder)))
+    with laboratory(2):  # nor is a name taken
+        pass
