@@ -55,17 +55,17 @@ def check_run(
     with AccountProcess() as process:
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
             plan = dry_run(config, look)
-        notes = [*notes, *plan.notes]
+        every_note = [*notes, *plan.notes]
         account: RunAccount | None = None
         try:
             account = process.account(config, plan.placements, facts_of(plan, opened[0]))
         except UserError as problem:
-            notes.append(f"{problem}. The rest was checked")
+            every_note.append(f"{problem}. The rest was checked")
     if as_json:
-        return _document(config, account, _plan(config, plan), notes)
+        return _document(config, account, _plan(config, plan), every_note)
     lines = [*_stages(config, plan), *_processes(config), *_amounts(config, plan)]
     lines += [] if account is None else ["", *account_lines(account), ""]
-    lines += [f"note: {printable(note)}" for note in notes]
+    lines += [f"note: {printable(note)}" for note in every_note]
     return dump_config(config) + "\n".join(f"# {line}".rstrip() for line in lines)
 
 

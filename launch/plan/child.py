@@ -85,9 +85,8 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
 
     try:
         config = Config.model_validate(question["config"])
-        placements, data = (
-            kind.validate_python(question[name]) for kind, name in ((_PLACEMENTS, "placements"), (_DATA, "data"))
-        )
+        placements = _PLACEMENTS.validate_python(question["placements"])
+        data = _DATA.validate_python(question["data"])
         return {"account": asdict(run_account(config, placements, data))}
     except Exception as error:  # whatever code of the user's raises
         return {"problem": first_line(error)[:200]}
