@@ -7,6 +7,8 @@
 - `links.py`: what every link carries and holds
 - `evaluation.py`: what `onward evaluate` takes
 - `host.py`: the memory of the host that all of it takes together, and what there is
-- `account.py`: all of that as records, which load no torch; `compute.py` computes them
+- `data_facts.py`: what is known of the data set
+- `account.py`: all of that as records, which load no torch
+- `compute.py`: computes them
 - `child.py`: the same in a process of its own, with a limit of time
 """
