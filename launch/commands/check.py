@@ -64,7 +64,8 @@ def check_run(
     if as_json:
         return _document(config, account, _plan(config, plan), every_note)
     lines = [*_stages(config, plan), *_processes(config), *_amounts(config, plan)]
-    lines += [] if account is None else ["", *account_lines(account), ""]
+    if account is not None:
+        lines += ["", *account_lines(account), *([""] if every_note else [])]
     lines += [f"note: {printable(note)}" for note in every_note]
     return dump_config(config) + "\n".join(f"# {line}".rstrip() for line in lines)
 
