@@ -72,7 +72,7 @@ class FakeStage(Stage):
     """Bytes that autograd keeps when the backward begins."""
 
     def __init__(
-        self, live: LiveBytes, fake: FakeTensorMode, config: Config, index: int, group: ReplicaGroup, cuda: bool
+        self, live: LiveBytes, fake: FakeTensorMode, config: Config, index: int, group: ReplicaGroup, *, cuda: bool
     ) -> None:
         self._fake, self._live = fake, live  # before the constructor of `nn.Module`, since that calls `_make_ready`
         self.kept, self._after_forward = 0, 0
@@ -159,7 +159,7 @@ def fake_stages(
     """The stages of one process; its replicas are `config.replicas_of` the first."""
     size = config.replicas_of(indices[0])
     group: ReplicaGroup = FakeReplicaGroup(0, size) if size > 1 else SOLO
-    stages = [FakeStage(live, fake, config, index, group, cuda) for index in indices]
+    stages = [FakeStage(live, fake, config, index, group, cuda=cuda) for index in indices]
     last = stages[-1]
     if config.mode == "end_to_end" and last.target is not None:  # as `build_stages` does
         with warnings.catch_warnings():  # copying a fake tensor asks for its address

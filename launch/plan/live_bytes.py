@@ -72,7 +72,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func is torch.ops.aten._amp_foreach_non_finite_check_and_unscale_.default:
             self._overflows.add(args[1].untyped_storage()._cdata)
         if _only_overwrites(func):
-            return args[0] if func._schema.returns else None
+            return args[0] if _returns_first(func) else None
         result: object = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
@@ -115,6 +115,11 @@ def _only_overwrites(func: Any) -> bool:
     return schema.name not in ("aten::resize_", "aten::set_") and (
         not schema.returns or (len(schema.returns) == 1 and schema.returns[0].alias_info is not None)
     )
+
+
+@cache
+def _returns_first(func: Any) -> bool:
+    return bool(func._schema.returns)
 
 
 def workspace(func: Operation, args: Sequence[Any], result: Any) -> int:
