@@ -16,6 +16,8 @@
   kind is named
 - `fitting.py`: whether the devices hold a run, asked before it starts: decides `memory.recompute: auto`, refuses what
   cannot fit
-- `account.py`: all of that as records, which load no torch; `compute.py` computes them
+- `data_facts.py`: what is known of the data set
+- `account.py`: all of that as records, which load no torch
+- `compute.py`: computes them
 - `child.py`: the same in a process of its own, with a limit of time
 """
