@@ -75,7 +75,9 @@ def check_run(
         return _document(config, account, devices, _plan(config, plan), every_note)
     lines = [*_stages(config, plan), *_processes(config), *_amounts(config, plan)]
     if account is not None:
-        lines += ["", *account_lines(account), *map(device_line, devices), *([""] if every_note else [])]
+        lines += ["", *account_lines(account)]
+    lines += map(device_line, devices)
+    lines += [""] if account is not None and every_note else []
     lines += [f"note: {printable(note)}" for note in every_note]
     return dump_config(config) + "\n".join(f"# {line}".rstrip() for line in lines)
 

@@ -154,7 +154,7 @@ def make_fake(module: nn.Module, fake: FakeTensorMode) -> None:
 
 
 def fake_stages(
-    config: Config, indices: Sequence[int], live: LiveBytes, fake: FakeTensorMode, cuda: bool
+    config: Config, indices: Sequence[int], live: LiveBytes, fake: FakeTensorMode, cuda: bool = False
 ) -> list[FakeStage]:
     """The stages of one process; its replicas are `config.replicas_of` the first."""
     size = config.replicas_of(indices[0])

@@ -23,11 +23,11 @@ GIB = 2**30
 MOST_REPLICAS = 64
 LEAST_CHUNK = 16
 """Images of a slice of a head; with fewer, kernels are too small to be fast."""
-TRIES = 8
+TRIES = 5
 """Accounts that the search for a batch may make; each takes about a second for each stage."""
 PATIENCE = 60.0
 """Seconds of the processor after which no further kind of change is tried once one was found."""
-NEAR = 32
+NEAR = 16
 """The batch that is found may be smaller than the largest that fits by one in so many images of the batch."""
 
 
@@ -130,11 +130,15 @@ def _sliced(config: Config, devices: Devices, stages: Collection[int]) -> Config
         sizes = [
             2**power for power in range(rows.bit_length(), -1, -1) if min(LEAST_CHUNK, rows // 2) <= 2**power < rows
         ]
-        chunk = _first(sizes, lambda size, heads=with_head: devices.fit(_in_slices(config, heads, size)))
-        tried = _in_slices(config, with_head, chunk or sizes[-1])
-        if chunk is not None:
-            break
+        tried = _in_slices(config, with_head, sizes[-1])
+        if devices.fit(tried):
+            chunk = _first(sizes, partial(_slices_fit, config, devices, with_head))
+            return _in_slices(config, with_head, chunk or sizes[-1])
     return tried
+
+
+def _slices_fit(config: Config, devices: Devices, stages: Collection[int], chunk: int) -> bool:
+    return devices.fit(_in_slices(config, stages, chunk))
 
 
 def _in_slices(config: Config, stages: Collection[int], chunk: int) -> Config:

@@ -76,6 +76,8 @@ def test_what_is_open_is_decided_by_what_there_is(monkeypatch: pytest.MonkeyPatc
     assert fits.fits
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.processes
 def test_a_run_that_cannot_fit_is_refused_and_a_forced_one_ends_in_one_line(
     repository: Path, onward_process: Callable[..., Any], tmp_path: Path
