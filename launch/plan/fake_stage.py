@@ -19,7 +19,6 @@ from torch.overrides import TorchFunctionMode
 
 from launch.plan.live_bytes import LiveBytes
 from pipeline.config import Config
-from pipeline.config.engines import TorchEngineConfig
 from pipeline.engines import TorchEngine
 from pipeline.replicas import SOLO, ReplicaGroup
 from pipeline.replicas.team import PendingSum
@@ -172,8 +171,8 @@ def fake_stages(
 def without_engines(config: Config) -> Config:
     """The same run with what has no fake form taken out: compiled modules, DeepSpeed, spread optimizer states."""
     overrides = {
-        index: own.model_copy(update={"engine": {}, "precision": {**own.precision, "compile": False}})
+        index: own.model_copy(update={"precision": {**own.precision, "compile": False}})
         for index, own in config.stages.items()
     }
     precision = config.precision.model_copy(update={"compile": False})
-    return config.model_copy(update={"engine": TorchEngineConfig(), "precision": precision, "stages": overrides})
+    return config.model_copy(update={"precision": precision, "stages": overrides}).with_torch_engines()

@@ -200,6 +200,11 @@ class Config(Section):
         by_stage = (self.stages.get(index, StageOverrides()).objective for index in range(1, self.num_stages + 1))
         return [merge(ObjectiveConfig, self.objective, overrides, "objective") for overrides in by_stage]
 
+    def with_torch_engines(self) -> Config:
+        """The same run without engines that need other processes: for networks that are measured, or tried alone."""
+        stages = {index: own.model_copy(update={"engine": {}}) for index, own in self.stages.items()}
+        return self.model_copy(update={"engine": TorchEngineConfig(), "stages": stages})
+
     def stage(self, index: int) -> StageConfig:
         """The settings of stage `index`, counted from 1, with its overrides merged in."""
         overrides = self.stages.get(index, StageOverrides())

@@ -135,7 +135,8 @@ def test_the_deepspeed_preset_goes_on_to_the_bit(tmp_path: Path) -> None:
     stopped.mkdir()
     assert train(whole, *given, config=path).returncode == 0
     killed(stopped, (1, 5), *given, snapshot=4, config=path)
-    again = train(stopped, *given, config=path)
+    again = train(stopped, *given, "evaluation.linear_probe=true", config=path)  # the network without its engines
     assert again.returncode == 0, again.stderr
+    assert len(report(stopped)["trained"]) == 4
     assert "going on from the snapshot after 4 steps" in again.stdout
     assert report(stopped)["final_digest"] == report(whole)["final_digest"]

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Config
-from pipeline.config.engines import TorchEngineConfig
 from pipeline.data.augment.resolution import view_sizes
 from pipeline.precision import LossScaler
 from pipeline.serial import build_stages, end_to_end_step
@@ -117,9 +116,9 @@ def checksum(tensor: Tensor) -> int:
 
 def _without_neighbours(config: Config) -> Config:
     """The configuration without replicas, engines and devices per stage, which need other processes."""
-    plain: dict[str, object] = {"engine": {}, "replicas": None, "device": None}
+    plain: dict[str, object] = {"replicas": None, "device": None}
     stages = {index: overrides.model_copy(update=plain) for index, overrides in config.stages.items()}
-    return config.model_copy(update={"engine": TorchEngineConfig(), "replicas": 1, "stages": stages})
+    return config.model_copy(update={"replicas": 1, "stages": stages}).with_torch_engines()
 
 
 def _random_batch(config: Config, index: int, trial: Trial, device: torch.device) -> list[Tensor]:

@@ -25,7 +25,7 @@ from workers.run.compute import cpu_threads, set_up_compute
 def ready_stages(config: Config, device: torch.device) -> list[Stage]:
     """The network of a run as it is initialised, in evaluation mode, on `device`, which is set up as for training."""
     set_up_compute(config)
-    stages = build_stages(config, 1, device)
+    stages = build_stages(config.with_torch_engines(), 1, device)
     for stage in stages:
         stage.eval()
     return stages
