@@ -93,7 +93,7 @@ def _head_parameters(config: Config, stage: StageConfig) -> int:
     expansion = channels * head.width * (9 if head.filter == 3 else 1) if isinstance(head, ExpansionConfig) else 0
     widths = [feature_width(config, stage), *head.projector]
     predicted = [embedding_width(config, stage), *(getattr(stage.objective, "predictor", None) or ())]
-    return expansion + sum(before * after for pairs in (widths, predicted) for before, after in pairwise(pairs))
+    return int(expansion + sum(before * after for pairs in (widths, predicted) for before, after in pairwise(pairs)))
 
 
 def _head_numbers(config: Config, stage: StageConfig, size: int) -> int:
