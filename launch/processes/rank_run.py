@@ -1,4 +1,4 @@
-"""The run of a rank of torchrun or of a serial process: handed over by the command line, or prepared here."""
+"""The run of a rank of torchrun or srun, or of a serial process: handed over by the command line, or prepared here."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 
 from launch.prepare.prepared_run import PreparedRun, handed_over, prepare_run
 from launch.prepare.ranks import check_alone, check_processes
+from launch.processes.slurm import run_name
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.validation.loading import load_for_start
+from workers.run.environment import launch_command
 from workers.topology.torchrun import RunGroup
 
 RELEASE_SECONDS = 10.0
@@ -26,7 +28,7 @@ def rank_run(arguments: list[str], group: RunGroup | None = None) -> Iterator[Pr
 
     Args:
         arguments: of the command line.
-        group: the processes that torchrun started; None without torchrun.
+        group: the processes that torchrun or srun started; None without them.
 
     Raises:
         UserError: the processes that were started do not fit the run; or as `prepare_run`.
@@ -39,14 +41,18 @@ def rank_run(arguments: list[str], group: RunGroup | None = None) -> Iterator[Pr
         check_processes(config, group)
     else:
         check_alone(config)
-    # A coordinator that torchrun could not reach may still be ending.
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    # A coordinator that torchrun or Slurm could not reach may still be ending.
+    restarted = any(int(os.environ.get(f"{by}_RESTART_COUNT", "0")) > 0 for by in ("TORCHELASTIC", "SLURM"))
     with prepare_run(config, Path(arguments[0]).stem, notes, RELEASE_SECONDS if restarted else 0.0) as prepared:
         yield prepared
 
 
 def own_config(arguments: list[str]) -> tuple[Config, list[str]]:
-    """What this process was given on its own command line; see `load_for_start`."""
+    """What this process was given on its own command line, and where a task of srun runs; see `load_for_start`."""
     if not arguments or arguments[0].startswith("-"):
-        raise UserError("usage: torchrun --nproc-per-node=PROCESSES -m launch.train [-q|-v] CONFIG [key=value ...]")
-    return load_for_start(arguments[0], arguments[1:])
+        raise UserError(f"usage: {launch_command('launch.train', 'PROCESSES')} [-q|-v] CONFIG [key=value ...]")
+    config, notes = load_for_start(arguments[0], arguments[1:])
+    name = run_name(Path(arguments[0]).stem, os.environ)
+    if config.run_dir is None and name is not None:
+        config = config.model_copy(update={"run_dir": f"runs/{name}"})
+    return config, notes

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from torch.distributed.rendezvous import rendezvous
 
 from pipeline.errors import TrainingError
+from workers.run.environment import launcher
 from workers.run.json_lines import parse_object
 
 READ_SECONDS = 5.0
@@ -126,7 +127,9 @@ def join_group(timeout: float) -> RunGroup:
     try:
         store, rank, world_size = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
     except (RuntimeError, ValueError) as error:
-        raise TrainingError(f"torchrun's store cannot be reached ({error})") from error
+        at = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        whose = f"the store of rank 0 ({at})" if launcher() == "srun" else "torchrun's store"
+        raise TrainingError(f"{whose} cannot be reached ({error})") from error
     local = int(os.environ.get("LOCAL_RANK", rank))
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     return RunGroup(rank, world_size, local, local_world, store)
