@@ -13,8 +13,8 @@ from pipeline.errors import UserError
 from tests.runs import TINY
 
 JOB = {
-    "SLURM_JOB_ID": "123", "SLURM_JOB_NODELIST": "localhost,n[1-3]", "SLURM_NTASKS": "4", "SLURM_TASKS_PER_NODE": "1(x4)",
-    "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0",
+    "SLURM_JOB_ID": "123", "SLURM_JOB_NODELIST": "localhost,n[1-3]", "SLURM_NTASKS": "4",
+    "SLURM_TASKS_PER_NODE": "1(x4)", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0",
 }  # fmt: skip
 """A batch script has these, and a task those of its step."""
 TASK = JOB | {
