@@ -27,9 +27,12 @@ from launch.prepare.run_lock import Claim, check_not_running
 from pipeline.config import Config
 from pipeline.data.sets.datasets import Splits
 from workers.observing.terminal.verbosity import say
-from workers.run.environment import PREPARED
+from workers.run.environment import PREPARED, first_number
 from workers.run.files import RunDir
 
+RELEASE_SECONDS = 10.0
+"""How long a coordinator may outlive the process that started it."""
+RESTART_COUNTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 START_STEP = "ONWARD_START_STEP"
 """The variable with the first step to train, in the environment of the process of a serial run."""
 
@@ -73,7 +76,7 @@ def handed_over() -> PreparedRun | None:
 
 
 @contextmanager
-def prepare_run(config: Config, name: str, notes: Sequence[str] = (), wait: float = 0.0) -> Iterator[PreparedRun]:
+def prepare_run(config: Config, name: str, notes: Sequence[str] = ()) -> Iterator[PreparedRun]:
     """Claim the directory of a run, check everything and write what makes it a run, or take up the run that is there.
 
     A context manager, which holds the lock. If anything is wrong, the directory is left as it was.
@@ -82,14 +85,15 @@ def prepare_run(config: Config, name: str, notes: Sequence[str] = (), wait: floa
         config: of the run.
         name: of the configuration; names the directory where `run_dir` is not given.
         notes: sentences for the user, to be printed before those that are found here.
-        wait: seconds in which an earlier process may release the directory.
 
     Raises:
         ConfigError: a value that does not fit this machine, the data or the run that is there; or the directory cannot
             be used.
         UserError: data that are not there or cannot be read.
     """
-    with claim_run(config, name, wait) as claim:
+    # A coordinator that torchrun or Slurm could not reach may still be ending.
+    restarted = any(first_number(os.environ.get(count, ""), otherwise=0) for count in RESTART_COUNTS)
+    with claim_run(config, name, RELEASE_SECONDS if restarted else 0.0) as claim:
         prepared, own_notes = _prepare(config, claim)
         for note in (*notes, *claim.notes, *own_notes):
             say(note, important=prepared.finished)

@@ -11,9 +11,10 @@
   ended
 - `measuring.py`: the final evaluation, in a new process, of a run that was trained but ended before it was
   evaluated
-- `rank_run.py`: the run of a rank of torchrun or of a serial process: handed over by the command line, or prepared
-  here
-- `slurm.py`: what srun tells its tasks, in torchrun's variables: `srun --ntasks=PROCESSES python -m launch.train CONFIG`
+- `rank_run.py`: the run of a rank of torchrun or srun, or of a serial process: handed over by the command line, or
+  prepared here
+- `slurm.py`: what srun tells its tasks, in torchrun's variables: `srun --ntasks=PROCESSES python -m launch.train
+  CONFIG`
 - `stage_main.py`: one training process of `onward train`: started with one JSON object on its standard input, ends
   with its parent
 - `supervise.py`: one attempt at a pipelined run on this host: starts its processes, restarts some, and makes sure that

@@ -16,9 +16,6 @@ from pipeline.validation.loading import load_for_start
 from workers.run.environment import launch_command
 from workers.topology.torchrun import RunGroup
 
-RELEASE_SECONDS = 10.0
-"""How long a coordinator may outlive the process that started it."""
-
 
 @contextmanager
 def rank_run(arguments: list[str], group: RunGroup | None = None) -> Iterator[PreparedRun]:
@@ -41,9 +38,7 @@ def rank_run(arguments: list[str], group: RunGroup | None = None) -> Iterator[Pr
         check_processes(config, group)
     else:
         check_alone(config)
-    # A coordinator that torchrun or Slurm could not reach may still be ending.
-    restarted = any(int(os.environ.get(f"{by}_RESTART_COUNT", "0")) > 0 for by in ("TORCHELASTIC", "SLURM"))
-    with prepare_run(config, Path(arguments[0]).stem, notes, RELEASE_SECONDS if restarted else 0.0) as prepared:
+    with prepare_run(config, Path(arguments[0]).stem, notes) as prepared:
         yield prepared
 
 

@@ -95,13 +95,11 @@ class Cluster:
         return dict(re.findall(r"(\w+)=(\S*)", self.command("scontrol", "--oneliner", "show", "job", str(number))))
 
     def wait_for_end(self, number: int | str) -> str:
-        """The state that a job ends in; one that was requeued need not wait for its credentials to expire."""
+        """The state that a job ends in."""
 
         def end() -> str:
-            job = self.job(number)
-            if job["JobState"] == "PENDING" and job["Reason"] == "BeginTime":
-                self.run("scontrol", "update", f"jobid={number}", "StartTime=now")
-            return job["JobState"] if job["JobState"] in ENDED else ""
+            state = self.job(number)["JobState"]
+            return state if state in ENDED else ""
 
         return wait_until(end, lambda: f"the end of {self.job(number)}", JOB_SECONDS, pause=0.2)
 
