@@ -57,8 +57,8 @@ from workers.topology.processes import COORDINATOR, KEY_FILE, TrainingProcess, t
 from workers.topology.rendezvous import START_SECONDS, Rendezvous
 from workers.topology.torchrun import RunGroup, join_group, under_torchrun
 
-COORDINATOR_SECONDS = 60.0
-"""The coordinator must have opened the data set within this."""
+COORDINATOR_SECONDS = 240.0
+"""The coordinator must have opened the data set within this; importing torch from a shared disk takes minutes."""
 LEAVE_SECONDS = 15.0
 """How long a stage that failed waits until the coordinator has recorded why."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.slurm_cluster import JOB_SECONDS, Cluster, slurm_cluster
+from tests.deploy.slurm_cluster import ENDED, JOB_SECONDS, Cluster, slurm_cluster
 from tests.recovery import STEPS, disturbed, faults, undisturbed
 from tests.runs import ROOT, TINY
 from tests.waiting import wait_until
@@ -45,10 +45,12 @@ def output(folder: Path) -> str:
     return "\n".join(path.read_text() for path in sorted(folder.glob("slurm-*.out")))
 
 
-def wait_for(folder: Path, what: Path, lines: int = 0) -> None:
-    """Until a file is there, and has so many lines."""
+def wait_for(cluster: Cluster, job: int, what: Path, lines: int = 0) -> None:
+    """Until a file of a job that runs is there, and has so many lines."""
+    folder = Path(cluster.job(job)["WorkDir"])
 
     def there() -> bool:
+        assert cluster.job(job)["JobState"] not in ENDED, output(folder)
         return what.exists() and what.read_text().count("\n") >= lines
 
     wait_until(there, lambda: f"{what}: {output(folder)}", JOB_SECONDS)
@@ -73,7 +75,7 @@ def test_a_job_that_is_warned_is_requeued_and_goes_on(tmp_path: Path, cluster: C
         pauses, every = faults(trial.pause(1, 5)), "snapshots.every=100"
         job = submit(cluster, tmp_path, TWO_NODES, *PIPELINE, pauses, every)
         run = tmp_path / "runs" / f"tiny-{job}"
-        wait_for(tmp_path, run / "metrics.jsonl", lines=5)
+        wait_for(cluster, job, run / "metrics.jsonl", lines=5)
         cluster.command("scancel", "--batch", "--signal=USR1", str(job))
         wait_until(lambda: STOPPING in output(tmp_path), lambda: output(tmp_path), JOB_SECONDS)
         trial.go()
@@ -87,8 +89,8 @@ def test_a_job_that_loses_a_node_goes_on_when_it_is_back(tmp_path: Path, cluster
     with disturbed(tmp_path) as trial:
         run_dir = f"run_dir={trial.run}"
         job = submit(cluster, tmp_path, TWO_NODES, *PIPELINE, faults(trial.pause(1, 5)), run_dir)
-        wait_for(tmp_path, trial.run / "metrics.jsonl", lines=5)
-        wait_for(tmp_path, trial.run / "snapshots" / "step_4" / "manifest.json")
+        wait_for(cluster, job, trial.run / "metrics.jsonl", lines=5)
+        wait_for(cluster, job, trial.run / "snapshots" / "step_4" / "manifest.json")
         cluster.kill("n2")
         trial.go()
         wait_until(lambda: cluster.job(job)["Restarts"] == "1", lambda: output(tmp_path), JOB_SECONDS)
@@ -101,7 +103,7 @@ def test_a_job_that_loses_a_node_goes_on_when_it_is_back(tmp_path: Path, cluster
 def test_a_cancelled_job_is_not_requeued(tmp_path: Path, cluster: Cluster) -> None:
     with disturbed(tmp_path) as trial:
         job = submit(cluster, tmp_path, (), "processes=2", faults(trial.pause(1, 5)), f"run_dir={trial.run}")
-        wait_for(tmp_path, trial.run / "metrics.jsonl", lines=5)
+        wait_for(cluster, job, trial.run / "metrics.jsonl", lines=5)
         cluster.command("scancel", str(job))
         trial.go()
         assert cluster.wait_for_end(job) == "CANCELLED"
