@@ -29,6 +29,14 @@ def check_port(metrics: MetricsConfig) -> None:
         raise cannot_listen(host, port, error) from None
 
 
+def resolves(host: str) -> bool:
+    """Whether the name of a host has an address here."""
+    try:
+        return bool(socket.getaddrinfo(host, None))
+    except (OSError, UnicodeError):
+        return False
+
+
 def own_address(towards: str) -> str:
     """The address of this host by which it reaches the host `towards`; raises `UserError`."""
     try:

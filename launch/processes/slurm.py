@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
+from launch.prepare.ports import resolves
 from pipeline.errors import UserError
 from workers.run.environment import first_number
 from workers.topology.torchrun import under_torchrun
@@ -130,8 +130,7 @@ def _port(environment: Mapping[str, str]) -> int:
 
 def _reachable(host: str) -> str:
     """The name of a node if it resolves, otherwise the address by which Slurm itself reaches it."""
-    with suppress(OSError):
-        socket.getaddrinfo(host, None)
+    if resolves(host):
         return host
     with suppress(OSError, subprocess.SubprocessError):
         asked = ["scontrol", "--oneliner", "show", "node", host]
