@@ -93,7 +93,8 @@ def test_a_job_that_loses_a_node_goes_on_when_it_is_back(tmp_path: Path, cluster
         wait_for(cluster, job, trial.run / "snapshots" / "step_4" / "manifest.json")
         cluster.kill("n2")
         trial.go()
-        cluster.command("scontrol", "update", "nodename=n2", "state=down", "reason=died")  # which Slurm finds in minutes
+        # Slurm would find that out within minutes.
+        cluster.command("scontrol", "update", "nodename=n2", "state=down", "reason=died")
         wait_until(lambda: cluster.job(job)["Restarts"] == "1", lambda: output(tmp_path), JOB_SECONDS)
         cluster.start_node("n2")
         assert cluster.wait_for_end(job) == "COMPLETED", output(tmp_path)
