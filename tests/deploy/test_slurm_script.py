@@ -17,7 +17,7 @@ JOB = {"SLURM_JOB_ID": "123", "SLURM_JOB_NODELIST": "n1", "SLURM_JOB_NUM_NODES":
 SNAPSHOT = 'mkdir -p "$run/snapshots/step_5"'
 WARNED = """trap '{then}; exit {code}' USR1
 kill -USR1 $PPID
-while :; do sleep 0.01; done"""
+for _ in $(seq 6000); do sleep 0.01; done"""
 """Slurm warns the script, which hands that on; then the run ends."""
 LOST = """mkdir -p "$run"; echo '{"kind": "died"}' >"$run/failure.json"; exit 1"""
 pytestmark = pytest.mark.processes
