@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch.distributed.rendezvous import rendezvous
 
-from pipeline.errors import TrainingError
+from pipeline.errors import TrainingError, reason_of
 from workers.run.environment import launcher
 from workers.run.json_lines import parse_object
 
@@ -127,9 +127,13 @@ def join_group(timeout: float) -> RunGroup:
     try:
         store, rank, world_size = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
     except (RuntimeError, ValueError) as error:
+        if launcher() != "srun":
+            raise TrainingError(f"torchrun's store cannot be reached ({error})") from error
         at = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        whose = f"the store of rank 0 ({at})" if launcher() == "srun" else "torchrun's store"
-        raise TrainingError(f"{whose} cannot be reached ({error})") from error
+        raise TrainingError(
+            f"the ranks do not meet at {at} ({reason_of(error)}). See whether one has failed to start; "
+            "MASTER_ADDR and MASTER_PORT in the environment of srun name another place"
+        ) from error
     local = int(os.environ.get("LOCAL_RANK", rank))
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     return RunGroup(rank, world_size, local, local_world, store)

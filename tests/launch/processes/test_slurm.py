@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from launch.processes.rank_run import own_config
 from launch.processes.slurm import hosts, ranks_of_srun, run_name, take_ranks_of_srun, tasks_of_step
-from pipeline.errors import UserError
+from pipeline.errors import TrainingError, UserError
 from tests.runs import TINY
+from workers.topology.torchrun import join_group
 
 JOB = {
     "SLURM_JOB_ID": "123", "SLURM_JOB_NODELIST": "localhost,n[1-3]", "SLURM_NTASKS": "4",
@@ -89,6 +91,16 @@ def test_torchrun_inside_of_srun_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     take_ranks_of_srun()
     assert (os.environ["RANK"], os.environ["WORLD_SIZE"]) == ("1", "2")
     assert "LOCAL_RANK" not in os.environ
+
+
+def test_a_port_that_somebody_has_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("", 0)) as taken:
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
+        for name, value in (TASK | ranks_of_srun(TASK | place | {"SLURM_PROCID": "0"})).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+        with pytest.raises(TrainingError, match=rf"do not meet at 127\.0\.0\.1:{place['MASTER_PORT']} \(.*MASTER_PORT"):
+            join_group(5.0)
 
 
 def test_the_run_of_a_job_has_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
