@@ -97,7 +97,7 @@ def _of_line(line: str) -> Iterator[list[str]]:
             continue
         while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
             words = words[1:]
-        if words and words[0] in ("onward", "torchrun", "python", "make"):
+        if words and words[0] in ("onward", "torchrun", "python", "make", "sbatch", "srun"):
             yield words[: words.index("&")] if "&" in words else words
 
 

@@ -90,6 +90,14 @@ class Reader:
         program, *rest = words
         if program == "onward":
             yield from self._onward(rest)
+        elif program == "sbatch":
+            script = next((at for at, word in enumerate(rest) if word.endswith(".sbatch")), None)
+            if script is not None and not (REPOSITORY / rest[script]).is_file():
+                yield f"there is no '{rest[script]}'"
+            elif script is not None:
+                yield from self._slurm(rest[:script], rest[script + 1 :])
+        elif program == "srun" and rest[1:4] == ["python", "-m", "launch.train"]:
+            yield from self._slurm(rest[:1], rest[4:])
         elif program == "make":
             yield from self._make(rest)
         elif program == "torchrun" and "-m" in rest:
@@ -241,6 +249,16 @@ class Reader:
         hosts, each = int(given_counts.get("nnodes", 1)), given_counts.get("nproc-per-node")
         if each is not None and hosts * int(each) != needed:
             yield f"--nproc-per-node={each} on {hosts} hosts, and the run has {needed} processes"
+
+    def _slurm(self, options: Sequence[str], words: Sequence[str]) -> Wrong:
+        yield from self._train([word for word in words if word not in ("[key=value", "...]")])
+        given = dict(option.split("=", 1) for option in options if "=" in option)
+        each = int(given.get("--ntasks-per-node", "1"))
+        tasks = int(given.get("--ntasks", each * int(given.get("--nodes", "1"))))
+        file, *overrides = self._real(words)
+        needed = len(training_processes(load_config(file, overrides)))
+        if tasks not in (1, needed):
+            yield f"{tasks} tasks, and the run has {needed} processes"
 
     def _make(self, words: Sequence[str]) -> Wrong:
         targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.M)

@@ -114,9 +114,7 @@ def test_a_name_that_does_not_resolve_ends_with_one_sentence() -> None:
         code = "from workers.topology.torchrun import join_group; join_group(60)"
         given = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": "29500"}
         process = lab[2].start(python("-c", code), {**given, "MASTER_ADDR": "node1"})
-        assert (
-            "the name 'node1', which torchrun has for the first host, does not resolve on node2" in ended([process])[0]
-        )
+        assert "which torchrun calls 'node1': the name does not resolve on node2" in ended([process])[0]
 
 
 def test_the_laboratory_leaves_nothing_behind_when_a_test_fails() -> None:

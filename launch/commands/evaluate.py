@@ -17,6 +17,7 @@ from launch.errors import report_error
 from launch.prepare.data_index import check_data
 from launch.prepare.placement import count_gpus, place
 from launch.prepare.run_dir import read_config
+from launch.processes.slurm import take_ranks_of_srun
 from launch.results.evaluation_plots import write_plots
 from launch.results.evaluation_tables import print_document
 from launch.results.printing import command_console, print_lines
@@ -31,7 +32,7 @@ from workers.evaluating.ranks import Ranks
 from workers.observing.terminal.console import Console
 from workers.observing.terminal.drawing import ProgressLine
 from workers.observing.terminal.summary import print_report
-from workers.run.environment import clean_environment
+from workers.run.environment import clean_environment, launch_command
 from workers.run.files import RunDir, read_object, write_json
 from workers.topology.torchrun import RunGroup, join_group, under_torchrun
 
@@ -146,8 +147,9 @@ def main(arguments: list[str] | None = None) -> int:
         trusted, arguments = "--trust" in arguments, [argument for argument in arguments if argument != "--trust"]
         if not arguments or arguments[0].startswith("-"):
             raise UserError(
-                "usage: torchrun --nproc-per-node=PROCESSES -m launch.evaluate [--trust] RUN [evaluation.KEY=VALUE ...]"
+                f"usage: {launch_command('launch.evaluate', 'PROCESSES')} [--trust] RUN [evaluation.KEY=VALUE ...]"
             )
+        take_ranks_of_srun()
         group = join_group(MEET_SECONDS) if under_torchrun() else None
         return evaluate_run(Path(arguments[0]), arguments[1:], group, trusted)
     except (Exception, KeyboardInterrupt) as error:

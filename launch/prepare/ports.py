@@ -26,3 +26,11 @@ def check_port(metrics: MetricsConfig) -> None:
             probe.listen(1)
     except (OSError, UnicodeError) as error:
         raise cannot_listen(host, port, error) from None
+
+
+def resolves(host: str) -> bool:
+    """Whether the name of a host has an address here."""
+    try:
+        return bool(socket.getaddrinfo(host, None))
+    except (OSError, UnicodeError):
+        return False

@@ -30,12 +30,15 @@ from launch.prepare.run_lock import Claim, check_not_running
 from pipeline.config import Config
 from pipeline.data.sets.datasets import Splits
 from workers.observing.terminal.verbosity import say
-from workers.run.environment import PREPARED
+from workers.run.environment import PREPARED, first_number
 from workers.run.files import RunDir
 
 Fit = Callable[[Config, Sequence[Placement], bool], tuple[Config, list[str]]]
 """From a run, its placements and whether it goes on with an earlier one, to the run with what it leaves open decided
 and sentences for the user; raises `UserError` where it cannot fit its devices. See `launch.plan.fitting.fit`."""
+RELEASE_SECONDS = 10.0
+"""How long a coordinator may outlive the process that started it."""
+RESTART_COUNTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 START_STEP = "ONWARD_START_STEP"
 """The variable with the first step to train, in the environment of the process of a serial run."""
 
@@ -84,7 +87,6 @@ def prepare_run(
     name: str,
     fit: Fit,
     notes: Sequence[str] = (),
-    wait: float = 0.0,
     on_one_host: bool = True,
 ) -> Iterator[PreparedRun]:
     """Claim the directory of a run, check everything and write what makes it a run, or take up the run that is there.
@@ -96,7 +98,6 @@ def prepare_run(
         name: of the configuration; names the directory where `run_dir` is not given.
         fit: decides what the configuration leaves open, and raises where it cannot fit its devices.
         notes: sentences for the user, to be printed before those that are found here.
-        wait: seconds in which an earlier process may release the directory.
         on_one_host: whether all processes of the run are on this host; decides what `link.kind: auto` stands for.
 
     Raises:
@@ -105,7 +106,9 @@ def prepare_run(
         UserError: data that are not there or cannot be read.
     """
     config = with_link(config, on_one_host)
-    with claim_run(config, name, wait) as claim:
+    # A coordinator that torchrun or Slurm could not reach may still be ending.
+    restarted = any(first_number(os.environ.get(count, ""), otherwise=0) for count in RESTART_COUNTS)
+    with claim_run(config, name, RELEASE_SECONDS if restarted else 0.0) as claim:
         prepared, own_notes = _prepare(config, claim, fit)
         for note in (*notes, *claim.notes, *own_notes):
             say(note, important=prepared.finished)

@@ -6,7 +6,7 @@ import os
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError, UserError
-from workers.run.environment import first_number
+from workers.run.environment import launch_command, launcher
 from workers.topology.processes import training_processes
 from workers.topology.torchrun import RunGroup
 
@@ -26,16 +26,18 @@ def _may_restart() -> bool:
 
 
 def check_processes(config: Config, group: RunGroup) -> None:
-    """Raises `UserError` if the run does not fit the processes that torchrun started."""
-    count = len(training_processes(config))
+    """Raises `UserError` if the run does not fit the processes that torchrun or srun started."""
+    count, by = len(training_processes(config)), launcher()
     if group.world_size != count:
         raise UserError(
-            f"this run needs {count} processes (one per stage, or per replica of a stage) and torchrun started "
-            f"{group.world_size}. Give --nproc-per-node={count}, or other model.cuts, processes or replicas"
+            f"this run needs {count} processes (one per stage, or per replica of a stage) and {by} started "
+            f"{group.world_size}. Give {'--ntasks' if by == 'srun' else '--nproc-per-node'}={count}, or other "
+            "model.cuts, processes or replicas"
         )
     if config.restart == "stage":
-        problem = "got 'stage', and torchrun restarts all processes or none"
-        raise ConfigError("restart", problem, "Give it --max-restarts, or start the run with 'onward train'")
+        problem, remedy = f"got 'stage', and {by} restarts all processes or none", "start the run with 'onward train'"
+        instead = "Let Slurm requeue the job" if by == "srun" else "Give it --max-restarts"
+        raise ConfigError("restart", problem, f"{instead}, or {remedy}")
     if _may_restart() and config.run_dir is None:
         problem = "is not given, and a restarted run must find what the one before left (--max-restarts)"
         raise ConfigError("run_dir", problem, "Give run_dir=FOLDER")
@@ -45,16 +47,10 @@ def check_processes(config: Config, group: RunGroup) -> None:
 
 
 def check_alone(config: Config) -> None:
-    """Raises `UserError` if this is one of several tasks without a rendezvous, or the run needs more processes."""
-    count, tasks = len(training_processes(config)), first_number(os.environ.get("SLURM_NTASKS", ""), otherwise=1)
-    if "SLURM_PROCID" in os.environ and tasks > 1:
-        raise UserError(
-            f"srun started {tasks} tasks, which do not know of each other. Under Slurm let srun start torchrun, one "
-            f"task a node: srun --ntasks-per-node=1 torchrun --nnodes=$SLURM_NNODES --nproc-per-node={count} "
-            "--rdzv-backend=c10d --rdzv-endpoint=FIRST_NODE:29500 -m launch.train CONFIG"
-        )
+    """Raises `UserError` if the run needs more processes than this one."""
+    count = len(training_processes(config))
     if not config.in_one_process:
         raise UserError(
-            f"a pipelined run needs {count} processes. Start it with 'onward train', with 'torchrun "
-            f"--nproc-per-node={count} -m launch.train', or give runtime=serial"
+            f"a pipelined run needs {count} processes. Start it with 'onward train', with "
+            f"'{launch_command('launch.train', count)}', or give runtime=serial"
         )

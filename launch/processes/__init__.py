@@ -15,10 +15,12 @@
 - `out_of_memory.py`: after a stage has run out of memory: adds to the record of the failure what the account says, and
   what needs less
 - `presence.py`: what every rank says of itself before a run on several hosts, and in what the ranks may not differ
-- `rank_run.py`: the run of a rank of torchrun or of a serial process: handed over by the command line, or prepared
-  here
+- `rank_run.py`: the run of a rank of torchrun or srun, or of a serial process: handed over by the command line, or
+  prepared here
 - `shared_folder.py`: whether all hosts see the same run directory: each writes a small file there, and each reads
   that of another
+- `slurm.py`: what srun tells its tasks, in torchrun's variables: `srun --ntasks=PROCESSES python -m launch.train
+  CONFIG`
 - `stage_main.py`: one training process of `onward train`: started with one JSON object on its standard input, ends
   with its parent
 - `start_check.py`: what the ranks on several hosts make sure of before anything is written and before any group of

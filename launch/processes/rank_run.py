@@ -1,4 +1,4 @@
-"""The run of a rank of torchrun or of a serial process: handed over by the command line, or prepared here."""
+"""The run of a rank of torchrun or srun, or of a serial process: handed over by the command line, or prepared here."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from launch.plan.fitting import fit
 from launch.prepare.prepared_run import PreparedRun, handed_over, prepare_run
 from launch.prepare.ranks import check_alone, check_processes
+from launch.processes.slurm import run_name
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.validation.loading import load_for_start
+from workers.run.environment import launch_command
 from workers.topology.torchrun import RunGroup
 
-RELEASE_SECONDS = 10.0
-"""How long a coordinator may outlive the process that started it."""
 FORCE = "--force"
 """As of `onward train`."""
 
@@ -30,7 +30,7 @@ def rank_run(arguments: list[str], group: RunGroup | None = None) -> Iterator[Pr
 
     Args:
         arguments: of the command line.
-        group: the processes that torchrun started; None without torchrun.
+        group: the processes that torchrun or srun started; None without them.
 
     Raises:
         UserError: the processes that were started do not fit the run; or as `prepare_run`.
@@ -45,19 +45,21 @@ def rank_run(arguments: list[str], group: RunGroup | None = None) -> Iterator[Pr
         check_processes(config, group)
     else:
         check_alone(config)
-    # A coordinator that torchrun could not reach may still be ending.
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    wait, on_one_host = RELEASE_SECONDS if restarted else 0.0, group is None or group.on_one_host
+    on_one_host = group is None or group.on_one_host
     fitting = partial(fit, force=force, several_hosts=not on_one_host)
-    with prepare_run(config, Path(arguments[0]).stem, fitting, notes, wait, on_one_host) as prepared:
+    with prepare_run(config, Path(arguments[0]).stem, fitting, notes, on_one_host) as prepared:
         yield prepared
 
 
 def own_config(arguments: list[str]) -> tuple[Config, list[str]]:
-    """What this process was given on its own command line; see `load_for_start`."""
+    """What this process was given on its own command line, and where a task of srun runs; see `load_for_start`."""
     arguments = [argument for argument in arguments if argument != FORCE]
     if not arguments or arguments[0].startswith("-"):
         raise UserError(
-            "usage: torchrun --nproc-per-node=PROCESSES -m launch.train [-q|-v] [--force] CONFIG [key=value ...]"
+            f"usage: {launch_command('launch.train', 'PROCESSES')} [-q|-v] [--force] CONFIG [key=value ...]"
         )
-    return load_for_start(arguments[0], arguments[1:])
+    config, notes = load_for_start(arguments[0], arguments[1:])
+    name = run_name(Path(arguments[0]).stem, os.environ)
+    if config.run_dir is None and name is not None:
+        config = config.model_copy(update={"run_dir": f"runs/{name}"})
+    return config, notes

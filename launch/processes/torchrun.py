@@ -1,5 +1,7 @@
 """What torchrun starts on every rank: `torchrun --nproc-per-node=PROCESSES -m launch.train CONFIG [key=value ...]`.
 
+srun may start the ranks, too (`slurm.py`).
+
 There is one process per stage, or one per replica of a stage, in the order of the stages; each uses the GPU of its
 local rank. Rank 0 prepares the run (configuration, run directory, key), starts the coordinator as its child and
 announces to the other ranks where to meet. Without torchrun this module trains the whole network serially in one
@@ -30,6 +32,7 @@ from launch.processes.error_file import write_error_file
 from launch.processes.measuring import finish
 from launch.processes.out_of_memory import add_account
 from launch.processes.rank_run import own_config, rank_run
+from launch.processes.slurm import take_ranks_of_srun
 from launch.processes.start_check import Agreement, StartRefused, agree
 from launch.processes.supervise import make_private_dir
 from pipeline.config import Config
@@ -67,6 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     survive_lost_output()
     try:
         arguments = take_flags(sys.argv[1:] if arguments is None else arguments)
+        take_ranks_of_srun()
         if not under_torchrun():
             with rank_run(arguments) as prepared:
                 code = finish(prepared) if prepared.finished else _serial(prepared)
@@ -75,6 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
             return code
         check_torchrun()
         signal_on_parent_death()
+        for number in WARNINGS:  # as a scheduler sends them to all ranks, before they have begun
+            signal.signal(number, raise_interrupted)
         group = _join()
         agreement = None if group.on_one_host else agree(group, arguments, _say_once)
         return _lead(group, arguments, agreement) if group.rank == 0 else _follow(group, arguments, agreement)
@@ -270,7 +276,9 @@ def _device(group: RunGroup, config: Config, process: TrainingProcess) -> str:
     if group.on_one_host:
         return device_of(process, place(config, count_gpus()))
     wanted = config.stage(process.stages[0]).device
-    return f"cuda:{group.local_rank}" if wanted in ("auto", "cuda") and count_gpus() else wanted.replace("auto", "cpu")
+    if wanted in ("auto", "cuda") and (gpus := count_gpus()):
+        return f"cuda:{group.local_rank % gpus}"  # a task of srun may see no other GPU than its own
+    return wanted.replace("auto", "cpu")
 
 
 def _log_to(path: Path) -> None:

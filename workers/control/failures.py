@@ -19,7 +19,7 @@ from pydantic import Field
 
 from pipeline.errors import OnwardError, StageFailure, TrainingError, UserError, is_out_of_memory
 from workers.control.validation import Count, read_message
-from workers.run.environment import PREPARED
+from workers.run.environment import PREPARED, launcher
 from workers.run.files import relative_to_cwd
 from workers.run.out_of_memory import memory_ran_out
 from workers.run.signals import signal_name
@@ -121,5 +121,5 @@ def stop_message(run: Path, committed: int) -> str:
     if PREPARED in os.environ:
         how = f"'onward resume {shlex.quote(str(place))}' goes on"
     else:
-        how = f"the same torchrun with {shlex.quote(str(place / 'config.yaml'))} goes on"
+        how = f"the same {launcher()} with {shlex.quote(str(place / 'config.yaml'))} goes on"
     return f"interrupted; {how} from the snapshot after {committed} steps"

@@ -29,8 +29,10 @@ UNWANTED = (*METRICS, "TORCH_GLOO_LAZY_INIT")
 """Variables that are removed. The last delays Gloo's connections until its port is filtered (`links.listening`)."""
 OPEN_FILES = 1 << 20
 """Default of fs.nr_open, the most open files that Linux allows one process."""
-LAUNCHERS = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+")
-"""Variables that torchrun and PyTorchJob set for the ranks of a job, which the processes of `onward train` are not."""
+LAUNCHERS = re.compile(
+    r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+|SLURM_(PROCID|STEP_ID)"
+)
+"""Variables that torchrun, PyTorchJob and srun set for the ranks of a job, which those of `onward train` are not."""
 PACKAGES_FOLDER = str(Path(__file__).resolve().parents[2])
 """The folder that contains our packages."""
 
@@ -63,6 +65,19 @@ def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
     The command may have been given inside a job, to whose ranks the run's processes do not belong.
     """
     return {name: value for name, value in environment.items() if not LAUNCHERS.fullmatch(name)}
+
+
+def launcher() -> str:
+    """What has started this process as one of several ranks: `srun` where it alone did, otherwise `torchrun`."""
+    alone = "SLURM_STEP_ID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
+    return "srun" if alone else "torchrun"
+
+
+def launch_command(module: str, count: object) -> str:
+    """The beginning of the command that starts `count` ranks with the launcher that has started this process."""
+    if launcher() == "srun":
+        return f"srun --ntasks={count} python -m {module}"
+    return f"torchrun --nproc-per-node={count} -m {module}"
 
 
 def interpreter(module: str, *arguments: str) -> list[str]:

@@ -14,7 +14,8 @@ from typing import Any, Protocol, TypeVar
 
 from torch.distributed.rendezvous import rendezvous
 
-from pipeline.errors import TrainingError, UserError, first_line
+from pipeline.errors import TrainingError, UserError, first_line, reason_of
+from workers.run.environment import launcher
 from workers.run.json_lines import parse_object
 from workers.run.notice import notice_after
 from workers.topology.network import wait_for_port
@@ -192,7 +193,13 @@ def join_group(timeout: float, say: Callable[[str], None] = lambda sentence: Non
     try:
         store, rank, world_size = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
     except (RuntimeError, ValueError) as error:
-        raise TrainingError(f"torchrun's store cannot be reached ({first_line(error)[:300]})") from error
+        if launcher() != "srun":
+            raise TrainingError(f"torchrun's store cannot be reached ({first_line(error)[:300]})") from error
+        at = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise TrainingError(
+            f"the ranks do not meet at {at} ({reason_of(error)}). See whether one has failed to start; "
+            "MASTER_ADDR and MASTER_PORT in the environment of srun name another place"
+        ) from error
     if several and not own:  # this rank serves the store
         own = _await_store(timeout, say)
     return RunGroup(rank, world_size, local, local_world, store, own_address=own)
@@ -201,22 +208,31 @@ def join_group(timeout: float, say: Callable[[str], None] = lambda sentence: Non
 def _await_store(refused: float, say: Callable[[str], None]) -> str:
     """The own address of a connection to the store; raises `UserError`."""
     host, port, here = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), socket.gethostname()
+    first = f"the first host, which {launcher()} calls '{host}'"
     try:
-        with notice_after(lambda: say(f"{here} waits for the first host, which torchrun calls {host}, port {port}")):
+        with notice_after(lambda: say(f"{here} waits for {first}, port {port}")):
             return wait_for_port(host, port, refused, SILENT_SECONDS)
     except socket.gaierror as error:
         raise UserError(
-            f"the name '{host}', which torchrun has for the first host, does not resolve on {here} "
-            f"({error.strerror}). Add it to /etc/hosts on every host, or give torchrun the address of the first host: "
-            "--local-addr=ADDRESS there, or --master-addr=ADDRESS on every host"
+            f"{first}: the name does not resolve on {here} ({error.strerror}). Add it to /etc/hosts on every host, or "
+            f"{_another_address()}"
         ) from None
     except OSError as error:
         why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
         raise UserError(
-            f"{here} does not reach the first host, which torchrun calls '{host}', at port {port} ({why}). Open the "
-            "ports between the hosts, or give torchrun an address that every host reaches: --local-addr=ADDRESS on the "
-            "first host, or --master-addr=ADDRESS on every host"
+            f"{here} does not reach {first}, at port {port} ({why}). Open the ports between the hosts, or "
+            f"{_another_address()}"
         ) from None
+
+
+def _another_address() -> str:
+    """How the user names the first host in another way."""
+    if launcher() == "srun":
+        return "set MASTER_ADDR, in the environment of srun, to an address of the first host that every host reaches"
+    return (
+        "give torchrun an address of the first host that every host reaches: --local-addr=ADDRESS there, or "
+        "--master-addr=ADDRESS on every host"
+    )
 
 
 def _listed(ranks: list[int]) -> str:

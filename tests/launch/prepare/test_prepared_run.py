@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from launch.prepare.prepared_run import RELEASE_SECONDS, prepare_run
 from launch.prepare.recompute import undecided, with_recompute
 from launch.prepare.run_dir import read_config
+from launch.prepare.run_lock import Claim
 from pipeline.config import Config
 from pipeline.errors import UserError
 
@@ -120,3 +122,28 @@ def test_a_run_that_cannot_fit_leaves_no_trace(
     assert not Path("run", "config.yaml").exists()
     assert onward("train", "config.yaml", "run_dir=run", "--force").code == 0
     assert len(fake_training) == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "patience"),
+    [
+        ({}, 0.0),
+        ({"SLURM_RESTART_COUNT": "1"}, RELEASE_SECONDS),
+        ({"TORCHELASTIC_RESTART_COUNT": "2"}, RELEASE_SECONDS),
+    ],
+    ids=["a start", "a job that was requeued", "torchrun's restart"],
+)
+def test_a_restart_waits_for_the_end_of_the_processes_before(
+    tmp_path: Path, environment: dict[str, str], patience: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def claim_run(config: Config, name: str, wait: float) -> Claim:
+        raise UserError(f"waits {wait}")
+
+    monkeypatch.setattr("launch.prepare.prepared_run.claim_run", claim_run)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(UserError, match=f"^waits {patience}$"),
+        prepare_run(Config(run_dir=str(tmp_path)), "x", lambda config, placements, resumed: (config, [])),
+    ):
+        pass

@@ -54,13 +54,23 @@ def test_a_restart_to_dead_addresses_is_refused(monkeypatch: pytest.MonkeyPatch)
         check_torchrun()
 
 
-def test_one_process_of_several_is_told_how_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_alone_is_told_how_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     check_alone(Config(runtime="serial"))
-    with pytest.raises(UserError, match=r"a pipelined run needs 4 processes.*or give runtime=serial"):
+    with pytest.raises(UserError, match=r"a pipelined run needs 4 processes.*torchrun --nproc.*or give runtime=serial"):
         check_alone(Config())
-    monkeypatch.setenv("SLURM_PROCID", "0")
-    monkeypatch.setenv("SLURM_NTASKS", "1")
+    for name, value in {"SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "4"}.items():
+        monkeypatch.setenv(name, value)
     check_alone(Config(runtime="serial"))
-    monkeypatch.setenv("SLURM_NTASKS", "2")
-    with pytest.raises(UserError, match=r"srun started 2 tasks.*srun --ntasks-per-node=1 torchrun"):
-        check_alone(Config(runtime="serial"))
+    with pytest.raises(UserError, match=r"'srun --ntasks=4 python -m launch\.train'"):
+        check_alone(Config())
+
+
+def test_tasks_of_srun_are_told_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    with pytest.raises(UserError, match=r"srun started 2\. Give --ntasks=4, or other"):
+        check_processes(Config(), group(2))
+    with pytest.raises(UserError, match=r"srun restarts all .*Let Slurm requeue the job, or start the run with"):
+        check_processes(Config.model_validate({"restart": "stage"}), group(4))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    with pytest.raises(UserError, match=r"torchrun started 2\. Give --nproc-per-node=4"):
+        check_processes(Config(), group(2))
