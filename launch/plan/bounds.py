@@ -93,7 +93,8 @@ def _head_parameters(config: Config, stage: StageConfig) -> int:
     if isinstance(head, ExpansionConfig):
         expansion = channels * head.width * (9 if head.filter == 3 else 1)
     widths = [feature_width(config, stage), *head.projector]
-    predicted = [embedding_width(config, stage), *(getattr(stage.objective, "predictor", None) or ())]
+    predictor: tuple[int, ...] = getattr(stage.objective, "predictor", None) or ()
+    predicted = [embedding_width(config, stage), *predictor]
     pairs = [*pairwise(widths), *pairwise(predicted)]
     return expansion + sum(before * after for before, after in pairs)
 

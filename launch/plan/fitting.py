@@ -196,19 +196,29 @@ def why_memory_ran_out(config: Config, placements: Sequence[Placement], stage: i
 
 
 def needs_in_words(account: DeviceAccount) -> str:
-    """What is needed of a device and what there is."""
-    terms = sorted((term for term in account.terms if term.bytes), key=lambda term: -term.bytes)
-    parts = ", ".join(f"{term.bytes / GIB:.2f} {term.name}{' (estimated)' * term.estimated}" for term in terms)
+    """What is needed of a device, what there is, and what makes it up."""
+    return f"{_need(account)} ({_terms(account)})"
+
+
+def device_lines(account: DeviceAccount) -> list[str]:
+    """The same as a line with the verdict, and one with the parts."""
+    verdict = "fits" if account.fits else "does not fit"
+    return [f"{verdict}: {_need(account)}", f"  GiB: {_terms(account)}"]
+
+
+def _need(account: DeviceAccount) -> str:
     who = " and ".join(account.processes) if len(account.processes) < 4 else f"{len(account.processes)} processes"
     verb = "needs" if len(account.processes) == 1 and who.startswith("stage ") else "need"
-    needed = f"{who} {verb} {account.needs / GIB:.2f} GiB of {account.device}"
     has = f", which has {account.has / GIB:.2f} GiB" if account.has else ""
-    return f"{needed}{has} ({parts})"
+    return f"{who} {verb} {account.needs / GIB:.2f} GiB of {account.device}{has}"
 
 
-def device_line(account: DeviceAccount) -> str:
-    """`needs_in_words`, with the verdict before it."""
-    return f"{'fits' if account.fits else 'does not fit'}: {needs_in_words(account)}"
+def _terms(account: DeviceAccount) -> str:
+    """The parts in GiB, the largest first, without those that round to nothing."""
+    terms = sorted((term for term in account.terms if term.bytes >= 0.005 * GIB), key=lambda term: -term.bytes)
+    if all(term.estimated for term in terms):
+        return f"estimated {', '.join(f'{term.bytes / GIB:.2f} {term.name}' for term in terms)}"
+    return ", ".join(f"{term.bytes / GIB:.2f} {term.name}{' (estimated)' * term.estimated}" for term in terms)
 
 
 def decisions(config: Config, decided: Config) -> list[str]:
