@@ -14,7 +14,7 @@ from launch.plan.account import RunAccount
 from launch.plan.child import AccountProcess
 from launch.plan.data_facts import facts_of, facts_without_plan
 from launch.plan.devices import DeviceAccount
-from launch.plan.fitting import AccountError, decisions, device_line, fit, place_on, planned_on
+from launch.plan.fitting import AccountError, decisions, device_lines, fit, place_on, planned_on
 from launch.plan.gpus import Gpu
 from launch.prepare.placement import Placement, count_gpus, place
 from launch.prepare.preflight import RunPlan
@@ -76,7 +76,7 @@ def check_run(
     lines = [*_stages(config, plan), *_processes(config), *_amounts(config, plan)]
     if account is not None:
         lines += ["", *account_lines(account)]
-    lines += map(device_line, devices)
+    lines += [line for device in devices for line in device_lines(device)]
     lines += [""] if account is not None and every_note else []
     lines += [f"note: {printable(note)}" for note in every_note]
     return dump_config(config) + "\n".join(f"# {line}".rstrip() for line in lines)
@@ -103,7 +103,13 @@ def check_memory(config: Config, notes: Sequence[str], gpu: Gpu | None = None, a
         ) from error
     if as_json:
         return _document(config, account, devices, None, [*notes, *fitting])
-    return "\n".join([*account_lines(account), *map(device_line, devices), *(f"note: {note}" for note in fitting)])
+    return "\n".join(
+        [
+            *account_lines(account),
+            *(line for device in devices for line in device_lines(device)),
+            *(f"note: {note}" for note in fitting),
+        ]
+    )
 
 
 def _fitted(
