@@ -16,6 +16,7 @@ import typer
 from launch.commands.check import check_memory, check_run
 from launch.commands.data import data_app
 from launch.errors import EXIT_FAILED, failures_in_words, print_error
+from launch.hosts.launcher import HostsRequest, train_on_hosts
 from launch.plan.fitting import fit
 from launch.plan.gpus import GPUS, parse_gpu
 from launch.prepare.prepared_run import prepare_run
@@ -23,6 +24,7 @@ from launch.prepare.resume import check_resumable
 from launch.prepare.run_dir import check_own, read_config
 from launch.processes.measuring import finish
 from pipeline.config import Config
+from pipeline.errors import UserError
 from pipeline.validation.loading import LoadOptions, load_config, load_for_start
 from workers.observing.terminal import safe_stream, verbosity
 from workers.run.environment import clean_environment
@@ -70,11 +72,27 @@ def train(
     quiet: Quiet = False,
     verbose: Verbose = False,
     force: Force = False,
+    hosts: Annotated[
+        str | None,
+        typer.Option(metavar="HOST[:N],...", help="Train on these hosts, over ssh; N processes at most on one."),
+    ] = None,
+    python: Annotated[
+        str | None, typer.Option(metavar="PATH", help="With --hosts: Python there, from the checkout; else as here.")
+    ] = None,
+    chdir: Annotated[
+        str | None, typer.Option(metavar="PATH", help="With --hosts: the checkout there; else the folder you are in.")
+    ] = None,
 ) -> None:
     """Train a network. Results go to runs/NAME-DATE-TIME, or to run_dir=FOLDER; a run stopped there is continued."""
     with failures_in_words():
         verbosity.ask(quiet, verbose)
         settings, notes = load_for_start(config, overrides or [])
+        if hosts is not None:
+            flags = [*(["-q"] if quiet else []), *(["-v"] if verbose else []), *(["--force"] if force else [])]
+            arguments = [*flags, str(config), *(overrides or [])]
+            raise typer.Exit(train_on_hosts(settings, HostsRequest(hosts, python, chdir, arguments)))
+        if python is not None or chdir is not None:
+            raise UserError("--python and --chdir say where Onward is on other hosts. Give --hosts, too")
         _train(settings, config.stem, force, notes)
 
 

@@ -1,6 +1,6 @@
 """Whether a port can be served, checked before anything starts rather than after.
 
-The socket here is bound and closed again; it carries no data.
+The sockets here are bound and closed again; they carry no data.
 """
 
 from __future__ import annotations
@@ -26,6 +26,12 @@ def check_port(metrics: MetricsConfig) -> None:
             probe.listen(1)
     except (OSError, UnicodeError) as error:
         raise cannot_listen(host, port, error) from None
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def resolves(host: str) -> bool:

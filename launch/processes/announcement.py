@@ -25,7 +25,7 @@ from pipeline.errors import UserError
 from workers.control.start_messages import StartMessage
 from workers.control.validation import MalformedMessage
 from workers.run.files import RunDir
-from workers.run.keys import NoKeyError, read_key
+from workers.run.keys import NoKeyError, given_key, read_key
 from workers.run.private import is_ours
 from workers.topology.processes import KEY_FILE
 from workers.topology.rendezvous import Rendezvous
@@ -109,8 +109,10 @@ def verify(message: dict[str, Any], config: Config) -> tuple[RunDir, Announcemen
     if announcement.private_dir and not is_ours(Path(announcement.private_dir)):
         raise UntrustedAnnouncementError(f"'{announcement.private_dir}' is not a folder of this user alone")
     try:
-        private = Path(announcement.private_dir) / KEY_FILE
-        key = read_key(private, [os.geteuid()]) if announcement.private_dir else read_key(run.key, owners)
+        if announcement.private_dir:
+            key = read_key(Path(announcement.private_dir) / KEY_FILE, [os.geteuid()])
+        else:
+            key = bytes.fromhex(given) if (given := given_key()) else read_key(run.key, owners)
     except NoKeyError as reason:
         raise UntrustedAnnouncementError(str(reason)) from None
     if not announcement.is_signed(str(message.get("signature")), key):

@@ -46,7 +46,7 @@ from workers.observing.terminal.verbosity import detail, say, take_flags
 from workers.observing.trace_file import merge_trace
 from workers.run.environment import PREPARED, clean_environment, disable_core_dumps, process_environment
 from workers.run.files import RunDir
-from workers.run.keys import remove_key, write_key
+from workers.run.keys import given_key, remove_key, write_key
 from workers.run.logs import log_to_stderr
 from workers.run.notice import notice_after
 from workers.run.private import remove_fresh_cache
@@ -228,7 +228,7 @@ def _start_coordinator(
         key = (Path(private) / KEY_FILE).read_text()
     else:
         stack.callback(remove_key, run.key)
-        key, host = write_key(run.key), agreement.coordinator
+        key, host = given_key() or write_key(run.key), agreement.coordinator
         store = f"tcp://{in_address(os.environ['MASTER_ADDR'])}:{os.environ['MASTER_PORT']}"
     run_dir = str(run.path.absolute())
     start = CoordinatorStart(

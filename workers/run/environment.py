@@ -23,6 +23,8 @@ METRICS = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 """Switches the Prometheus library to metrics of several processes when it is imported; ours come from one process."""
 PREPARED = "ONWARD_RUN_DIR"
 """Set in processes that `onward train` has started: it prepared the run directory, and talks to the user."""
+BY_HOSTS = "ONWARD_BY_HOSTS"
+"""Set in ranks that `onward train --hosts` has started."""
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """Inherited by programs that our processes start, such as PyTorch's compilers: see `interpreter`."""
 UNWANTED = (*METRICS, "TORCH_GLOO_LAZY_INIT")
@@ -30,9 +32,10 @@ UNWANTED = (*METRICS, "TORCH_GLOO_LAZY_INIT")
 OPEN_FILES = 1 << 20
 """Default of fs.nr_open, the most open files that Linux allows one process."""
 LAUNCHERS = re.compile(
-    r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+|SLURM_(PROCID|STEP_ID)"
+    r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+|SLURM_(PROCID|STEP_ID)|"
+    "ONWARD_BY_HOSTS|ONWARD_KEY_FILE"
 )
-"""Variables that torchrun, PyTorchJob and srun set for the ranks of a job, which those of `onward train` are not."""
+"""Variables that torchrun, PyTorchJob, srun and `onward train --hosts` set for the ranks of a job, which those of `onward train` are not."""
 PACKAGES_FOLDER = str(Path(__file__).resolve().parents[2])
 """The folder that contains our packages."""
 
@@ -68,7 +71,9 @@ def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def launcher() -> str:
-    """What has started this process as one of several ranks: `srun` where it alone did, otherwise `torchrun`."""
+    """What has started this process as one of several ranks: `srun`, `onward train --hosts`, otherwise `torchrun`."""
+    if BY_HOSTS in os.environ:
+        return "onward train --hosts"
     alone = "SLURM_STEP_ID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
     return "srun" if alone else "torchrun"
 

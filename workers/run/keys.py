@@ -9,18 +9,40 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.errors import UserError
+
 DIGITS = 64
 """Hexadecimal digits of a key."""
+KEY_FILE_VARIABLE = "ONWARD_KEY_FILE"
+"""Names a file with the key of the run, where whoever started this process gave the same to all."""
 
 
 class NoKeyError(Exception):
     """A file holds no key, or somebody else may have read or written it."""
 
 
-def write_key(path: Path) -> str:
-    """Create a key in a new file that only this user can read; returns it in hexadecimal."""
+def new_key() -> str:
+    """A new key, in hexadecimal."""
+    return secrets.token_hex(DIGITS // 2)
+
+
+def given_key() -> str | None:
+    """The key that this process was given in a file of its own user, in hexadecimal; None if it was given none.
+
+    Raises:
+        UserError: the file holds no key, or others may have read it.
+    """
+    path = os.environ.get(KEY_FILE_VARIABLE)
+    try:
+        return read_key(Path(path), [os.geteuid()]).hex() if path else None
+    except NoKeyError as reason:
+        raise UserError(f"{KEY_FILE_VARIABLE}: {reason}. Give a file of mode 0600 with {DIGITS} digits") from None
+
+
+def write_key(path: Path, key: str | None = None) -> str:
+    """Write a key, by default a new one, to a new file that only this user can read; returns it in hexadecimal."""
     path.unlink(missing_ok=True)  # left by a run that was killed
-    key = secrets.token_hex(DIGITS // 2)
+    key = key or new_key()
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
         file.write(key)
     return key
