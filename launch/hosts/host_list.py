@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from pipeline.errors import UserError
 
 HERE = "localhost"
 """The host on which the command runs; nothing is asked of ssh."""
-ENTRY = re.compile(r"(?P<target>[^\s:\[\]-][^\s:\[\]]*|[0-9a-fA-F]*:[0-9a-fA-F]*:[0-9a-fA-F:.]*|"
-                   r"(?:[^\s:\[\]-][^\s:\[\]]*@)?\[[0-9a-fA-F:.%\w]+\])(?::(?P<slots>[1-9]\d{0,5}))?")  # fmt: skip
+ENTRY = re.compile(r"([^\s:\[\]]+@)?(?:([^\s:\[\]]+)|\[([^\s\[\]]+)\])(?::([1-9]\d{0,5}))?")
+"""User, name or address in IPv6, slots."""
 USAGE = "Give names as ssh knows them, for example --hosts node1,node2 or --hosts user@node1:4,node2:2"
 
 
@@ -41,14 +42,28 @@ def parse_hosts(text: str) -> list[HostEntry]:
     """
     entries: list[HostEntry] = []
     for part in (part.strip() for part in text.split(",")):
-        found = ENTRY.fullmatch(part)
-        if found is None:
+        entry = HostEntry(part) if _is_ipv6(part) else _entry(part)
+        if entry is None:
             raise UserError(f"--hosts: '{part}' is not a host. {USAGE}")
-        target = found["target"].replace("[", "").replace("]", "")
-        if target in (entry.target for entry in entries):
-            raise UserError(f"--hosts: '{target}' is named twice. Give it once, with its processes: {target}:2")
-        entries.append(HostEntry(target, int(found["slots"]) if found["slots"] else None))
+        if entry.target in (other.target for other in entries):
+            again = f"Give it once, with its processes: {entry.target}:2"
+            raise UserError(f"--hosts: '{entry.target}' is named twice. {again}")
+        entries.append(entry)
     return entries
+
+
+def _entry(part: str) -> HostEntry | None:
+    found = ENTRY.fullmatch(part)
+    if found is None or part.startswith("-") or (found[3] and not _is_ipv6(found[3])):
+        return None
+    return HostEntry((found[1] or "") + (found[2] or found[3]), int(found[4]) if found[4] else None)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return bool(ipaddress.IPv6Address(text))
+    except ValueError:
+        return False
 
 
 def distribute(entries: Sequence[HostEntry], gpus: Sequence[int] | None, processes: int) -> list[int]:

@@ -10,6 +10,8 @@ What the first host prints is shown, its coordinator's output; of the others onl
 
 from __future__ import annotations
 
+import re
+import shlex
 import signal
 import sys
 import threading
@@ -242,5 +244,14 @@ class Output:
                 self._said.add(line)
             prefix = "" if host is self.first else f"{host.name}: "
             stream = sys.stderr if error else sys.stdout
-            stream.write(f"{prefix}{printable(line)}\n")
+            stream.write(f"{prefix}{printable(line)}\n{way_to_page(host, line)}")
             stream.flush()
+
+
+def way_to_page(host: HostConnection, line: str) -> str:
+    """After the line with the address of the live page on another host: how it is seen from here."""
+    found = re.match(r"watch at http://127\.0\.0\.1:(\d+)/", line)
+    if found is None or host.entry.is_here:
+        return ""
+    port = found[1]
+    return f"that is on {host.name}; to see it here: ssh -N -L {port}:127.0.0.1:{port} {shlex.quote(host.name)}\n"
