@@ -152,6 +152,25 @@ def check(
 
 
 @app.command()
+def doctor(
+    run_dir: Annotated[
+        Path, typer.Option("--run-dir", metavar="FOLDER", help="Where runs are kept, or will be.")
+    ] = Path("runs"),
+    listen: Annotated[
+        int | None, typer.Option(metavar="PORT", min=0, max=65535, help="Wait for another host; 0 takes any port.")
+    ] = None,
+    with_host: Annotated[
+        str | None, typer.Option("--with", metavar="HOST:PORT", help="Compare with a host that waits.")
+    ] = None,
+) -> None:
+    """Look at this host, and at the way to another: one page, each line right or with what to do."""
+    with failures_in_words():
+        from launch.commands.doctor import examine
+
+        raise typer.Exit(EXIT_FAILED if examine(run_dir, listen, with_host) else 0)
+
+
+@app.command()
 def evaluate(run: RunFolder, overrides: EvaluationOverrides = None, trust: Trust = False) -> None:
     """Measure every block of a run; write RUN/evaluation.json, and tables and figures to RUN/evaluation/."""
     with failures_in_words():

@@ -29,7 +29,8 @@ MAY_USE_TRANSPORT = {
     "workers/observing/live/server.py": "finds the address to listen on",
     "workers/observing/live/page_server.py": "listens for browsers and Prometheus",
     "workers/observing/live/connection_limits.py": "closes the connection that is slowest to send its request",
-    "launch/prepare/ports.py": "binds the metrics port once to see that it is free; carries nothing",
+    "launch/prepare/ports.py": "binds ports to see that they are free, and asks for addresses; carries nothing",
+    "launch/doctor/peer.py": "two hosts compare themselves; carries nothing of a run",
 }
 
 

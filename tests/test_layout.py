@@ -25,7 +25,7 @@ FLOORS = {
         "coordinator", "stage", "serial_run",
     ),
     "launch": (
-        "errors", "failure", "prepare", "plan", "results", "pages", "processes", "hosts", "commands", "train",
+        "errors", "failure", "prepare", "plan", "results", "pages", "processes", "hosts", "doctor", "commands", "train",
         "evaluate", "cli",
     ),
 }  # fmt: skip

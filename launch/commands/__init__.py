@@ -6,6 +6,8 @@
 - `check.py`: `onward check`: makes every check that `train` makes, and prints what the run amounts to
 - `compare.py`: `onward compare RUN...`: evaluations side by side; runs that differ only in their seed count as one
 - `data.py`: the arguments of `onward data pack` and `onward data verify`; `pack.py` does the work
+- `doctor.py`: `onward doctor`: one page about this host, and about the way to another, each line right or with a
+  remedy
 - `evaluate.py`: `onward evaluate RUN`: measure every block of a run, and write `evaluation.json`, tables and figures
 - `evaluation_reader.py`: reads the evaluations that `onward evaluate` wrote, given as `RUN`, or `RUN@STEPS` for a
   snapshot

@@ -36,7 +36,13 @@ def free_port() -> int:
 
 def resolves(host: str) -> bool:
     """Whether the name of a host has an address here."""
+    return bool(addresses_of(host))
+
+
+def addresses_of(host: str) -> list[str]:
+    """The addresses that the name of a host stands for here; none if it does not resolve."""
     try:
-        return bool(socket.getaddrinfo(host, None))
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return False
+        return []
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
