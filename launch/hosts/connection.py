@@ -141,7 +141,7 @@ class HostConnection:
         """Why the connection has ended, if it was not because the ranks have."""
         if self.process.poll() != NO_CONNECTION or self.entry.is_here:
             return None
-        return f"the connection to {self.name} was lost ({self._last_error()})"
+        return f"the connection to {self.name} was lost"
 
     def _read_out(self, stream: IO[bytes]) -> None:
         while line := stream.readline(LINE_BYTES):
