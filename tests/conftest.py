@@ -67,10 +67,28 @@ def make_image_folder() -> Callable[..., Path]:
     return make
 
 
+class NoAccount:
+    """In the place of `launch.plan.child.AccountProcess`."""
+
+    def __enter__(self) -> NoAccount:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def account(self, *arguments: object) -> None:
+        pass
+
+
 @pytest.fixture
-def onward(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """The command line in this process: `onward("check", path, "seed=1")`."""
+def onward(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """The command line in this process: `onward("check", path, "seed=1")`, which says nothing of what the run needs.
+
+    That takes seconds in a process of its own; tests/launch/commands/test_check_account.py looks at it.
+    """
     from launch.cli import main
+
+    monkeypatch.setattr("launch.commands.check.AccountProcess", NoAccount)
 
     def run(*arguments: object) -> Outcome:
         capsys.readouterr()

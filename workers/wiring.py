@@ -22,7 +22,7 @@ from workers.topology.processes import COORDINATOR, TrainingProcess, replicas_of
 from workers.topology.rendezvous import START_SECONDS, Rendezvous, link_spec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlannedLink:
     """A link between two processes, as the configuration has it.
 
@@ -61,8 +61,9 @@ class LinkPlan:
         for rows in overlaps(len(senders), len(receivers)):
             pair = "" if rows.senders == rows.receivers == 1 else f".{rows.sender + 1}-{rows.receiver + 1}"
             name, spec = f"link{stage_group}{pair}", rows.spec(self.spec(stage_group))
-            ends = senders[rows.sender], receivers[rows.receiver]
-            links.append(PlannedLink(name, *ends, rows, spec, self.codec(stage_group)))
+            sender, receiver = senders[rows.sender], receivers[rows.receiver]
+            codec = self.codec(stage_group)
+            links.append(PlannedLink(name=name, sender=sender, receiver=receiver, rows=rows, spec=spec, codec=codec))
         return links
 
     def ends(self, stage_group: int) -> tuple[list[str], list[str]]:

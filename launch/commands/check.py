@@ -65,17 +65,20 @@ def check_run(
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
             plan = dry_run(config, look)
         decided, devices, fitting = _fitted(config, plan.placements, gpu)
-        notes = [*notes, *plan.notes, *fitting]
+        every_note = [*notes, *plan.notes, *fitting]
         account: RunAccount | None = None
         try:
             account = process.account(decided, plan.placements, facts_of(plan, opened[0]))
         except UserError as problem:
-            notes.append(f"{problem}. The rest was checked")
+            every_note.append(f"{problem}. The rest was checked")
     if as_json:
-        return _document(config, account, devices, _plan(config, plan), notes)
+        return _document(config, account, devices, _plan(config, plan), every_note)
     lines = [*_stages(config, plan), *_processes(config), *_amounts(config, plan)]
-    lines += [] if account is None else ["", *account_lines(account), *map(device_line, devices), ""]
-    lines += [f"note: {printable(note)}" for note in notes]
+    if account is not None:
+        lines += ["", *account_lines(account)]
+    lines += map(device_line, devices)
+    lines += [""] if account is not None and every_note else []
+    lines += [f"note: {printable(note)}" for note in every_note]
     return dump_config(config) + "\n".join(f"# {line}".rstrip() for line in lines)
 
 

@@ -7,6 +7,17 @@
 - `links.py`: what every link carries and holds
 - `evaluation.py`: what `onward evaluate` takes
 - `host.py`: the memory of the host that all of it takes together, and what there is
-- `account.py`: all of that as records, which load no torch; `compute.py` computes them
+- `gpus.py`: how much memory a device has: GPUs by name or size, those of this machine, and the memory of the machine
+  itself
+- `bounds.py`: more than a training process will need, in a millisecond and without torch: where that fits, no account
+  is made
+- `devices.py`: what the processes of a run take of every device together, term by term, and whether that fits
+- `remedies.py`: what would make a run fit its devices: each change is tried with the account, and the least of its
+  kind is named
+- `fitting.py`: whether the devices hold a run, asked before it starts: decides `memory.recompute: auto`, refuses what
+  cannot fit
+- `data_facts.py`: what is known of the data set
+- `account.py`: all of that as records, which load no torch
+- `compute.py`: computes them
 - `child.py`: the same in a process of its own, with a limit of time
 """

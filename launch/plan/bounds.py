@@ -90,7 +90,7 @@ def _transformer(model: ViTConfig, units: Sequence[str], size: int) -> tuple[int
 
 def _head_parameters(config: Config, stage: StageConfig) -> int:
     channels, head = channels_of(block_output(config, stage.index)), stage.head
-    expansion: int = channels * head.width * head.filter**2 if isinstance(head, ExpansionConfig) else 0
+    expansion = channels * head.width * (9 if head.filter == 3 else 1) if isinstance(head, ExpansionConfig) else 0
     widths = [feature_width(config, stage), *head.projector]
     predicted = [embedding_width(config, stage), *(getattr(stage.objective, "predictor", None) or ())]
     return expansion + sum(before * after for pairs in (widths, predicted) for before, after in pairwise(pairs))

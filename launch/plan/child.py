@@ -3,7 +3,7 @@
 That process loads torch while this one reads the data set, has a limit of time, and may crash in code of the user's.
 One line of JSON goes in, and one comes out:
 
-    {"config": ..., "placements": [...], "data": ...}   ->   {"account": ...} or {"problem": "..."}
+    {"config": "...", "placements": [...], "data": ...}   ->   {"account": ...} or {"problem": "..."}
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class AccountProcess:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         question = {
-            "config": config.model_dump(mode="json"),
+            "config": config.model_dump_json(),
             "placements": _PLACEMENTS.dump_python(tuple(placements), mode="json"),
             "data": asdict(data),
         }
@@ -84,10 +84,9 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
     from launch.plan.compute import run_account
 
     try:
-        config = Config.model_validate(question["config"])
-        placements, data = (
-            kind.validate_python(question[name]) for kind, name in ((_PLACEMENTS, "placements"), (_DATA, "data"))
-        )
+        config = Config.model_validate_json(question["config"])
+        placements = _PLACEMENTS.validate_python(question["placements"])
+        data = _DATA.validate_python(question["data"])
         return {"account": asdict(run_account(config, placements, data))}
     except Exception as error:  # whatever code of the user's raises
         return {"problem": first_line(error)[:200]}

@@ -56,6 +56,7 @@ class DeviceAccount:
         device: as torch names it.
         processes: names of those on it.
         stage: whose step is the largest part.
+        others: stages on it beside that, the largest part first.
         terms: of the sum.
         has: what there is.
     """
@@ -63,6 +64,7 @@ class DeviceAccount:
     device: str
     processes: tuple[str, ...]
     stage: int
+    others: tuple[int, ...]
     terms: tuple[DeviceTerm, ...]
     has: int
 
@@ -84,7 +86,8 @@ class DeviceAccount:
     def from_message(cls, message: Mapping[str, Any]) -> DeviceAccount:
         """The inverse of `to_message`."""
         terms = tuple(DeviceTerm(**term) for term in message["terms"])
-        return cls(**{**message, "terms": terms, "processes": tuple(message["processes"])})
+        names, others = tuple(message["processes"]), tuple(message["others"])
+        return cls(**{**message, "terms": terms, "processes": names, "others": others})
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def device_accounts(
 
 def peaks(accounts: Iterable[DeviceAccount]) -> list[DevicePeak]:
     """As the rule for `memory.recompute: auto` asks for them."""
-    return [DevicePeak(account.device, account.needs, account.stage) for account in accounts]
+    return [DevicePeak(account.device, account.needs, account.stage, account.others) for account in accounts]
 
 
 def _account(
@@ -156,9 +159,17 @@ def _account(
     else:
         terms.append(DeviceTerm("processes", count * PROCESS, True))
         terms.append(DeviceTerm("fragmentation", tensors // ON_CPU, True))
-    largest = max(needs, key=lambda need: need.peak)
-    names = tuple(member.name for member in processes)
-    return DeviceAccount(device=device, processes=names, stage=_stage_of(largest), terms=tuple(terms), has=has)
+    by_peak = sorted(needs, key=lambda need: -need.peak)
+    kept = [stage.stage for need in by_peak for stage in sorted(need.stages, key=lambda stage: -stage.kept)]
+    first, *others = dict.fromkeys([_stage_of(by_peak[0]), *kept])
+    return DeviceAccount(
+        device=device,
+        processes=tuple(member.name for member in processes),
+        stage=first,
+        others=tuple(others),
+        terms=tuple(terms),
+        has=has,
+    )
 
 
 def _batches(

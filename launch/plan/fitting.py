@@ -190,7 +190,7 @@ def needs_in_words(account: DeviceAccount) -> str:
     terms = sorted((term for term in account.terms if term.bytes), key=lambda term: -term.bytes)
     parts = ", ".join(f"{term.bytes / GIB:.2f} {term.name}{' (estimated)' * term.estimated}" for term in terms)
     who = " and ".join(account.processes) if len(account.processes) < 4 else f"{len(account.processes)} processes"
-    verb = "need" if len(account.processes) > 1 else "needs"
+    verb = "needs" if len(account.processes) == 1 and who.startswith("stage ") else "need"
     needed = f"{who} {verb} {account.needs / GIB:.2f} GiB of {account.device}"
     has = f", which has {account.has / GIB:.2f} GiB" if account.has else ""
     return f"{needed}{has} ({parts})"

@@ -27,7 +27,7 @@ from workers.feed.first_stage import stages_read_images
 from workers.feed.ring import Ring
 
 MIB = 2**20
-OWN = (20 * MIB, 160 * MIB)
+PROCESS_BYTES = (20 * MIB, 160 * MIB)
 """Memory that a process has for itself beside its tensors, on a CPU: interpreter, messages, what libraries allocate."""
 FORKED = 0.5
 """Share of the memory of a program that has loaded the libraries that its forked processes have too, at least."""
@@ -50,7 +50,7 @@ def resident_range(memory: ProcessAccount, base: int, buffers: int) -> tuple[int
         buffers: of its links and its feed.
     """
     least = int(FORKED * base) + int(FACTOR[0] * memory.peak)
-    return least, base + buffers + OWN[1] + int(FACTOR[1] * (memory.peak + memory.input))
+    return least, base + buffers + PROCESS_BYTES[1] + int(FACTOR[1] * (memory.peak + memory.input))
 
 
 def host_account(
@@ -79,7 +79,7 @@ def host_account(
     end = evaluation.end_of_training or 0
     openers = 2 + (config.replicas_of(1) if stages_read_images(config) else 0)  # the command and the coordinator
     terms = [
-        Term(name="programs", low=base + COMMAND, high=base + COMMAND + OWN[1]),
+        Term(name="programs", low=base + COMMAND, high=base + COMMAND + PROCESS_BYTES[1]),
         _stages(groups),
         Term(name="links", low=shared, high=shared + sum(link.sending + link.receiving for link in held)),
         Term(name="inputs", low=entering, high=entering),
@@ -109,8 +109,12 @@ def _stages(groups: Sequence[GroupAccount]) -> Term:
     low = high = 0
     for group in groups:
         on_cpu = group.devices.count(CPU)
-        low += on_cpu * (OWN[0] + int(FACTOR[0] * group.memory.peak)) + (len(group.devices) - on_cpu) * ON_GPU[0]
-        high += on_cpu * (OWN[1] + int(FACTOR[1] * group.memory.peak)) + (len(group.devices) - on_cpu) * ON_GPU[1]
+        low += (
+            on_cpu * (PROCESS_BYTES[0] + int(FACTOR[0] * group.memory.peak)) + (len(group.devices) - on_cpu) * ON_GPU[0]
+        )
+        high += (
+            on_cpu * (PROCESS_BYTES[1] + int(FACTOR[1] * group.memory.peak)) + (len(group.devices) - on_cpu) * ON_GPU[1]
+        )
     return Term(name="stages", low=low, high=high)
 
 

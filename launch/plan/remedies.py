@@ -23,11 +23,11 @@ GIB = 2**30
 MOST_REPLICAS = 64
 LEAST_CHUNK = 16
 """Images of a slice of a head; with fewer, kernels are too small to be fast."""
-TRIES = 8
+TRIES = 5
 """Accounts that the search for a batch may make; each takes about a second for each stage."""
 PATIENCE = 60.0
 """Seconds of the processor after which no further kind of change is tried once one was found."""
-NEAR = 32
+NEAR = 16
 """The batch that is found may be smaller than the largest that fits by one in so many images of the batch."""
 
 
@@ -115,25 +115,37 @@ def _chunks(before: Config, after: Config) -> list[str]:
 
 
 def _sliced(config: Config, devices: Devices, stages: Collection[int]) -> Config | None:
-    """With the largest slices of the head of each stage that is still too large, whose units are computed again."""
-    full = {a.stage for a in devices.accounts(config) if not a.fits}
-    with_head = [k for k in full & set(stages) if isinstance(config.stage(k).head, ExpansionConfig)]
-    if not with_head or config.mode == "end_to_end":
-        return None
+    """With the largest slices of heads that do, whose units are computed again; as small as is sensible if none does.
 
-    def sliced(chunk: int) -> Config:
-        tried = config
-        for k in with_head:
-            tried = _override(tried, k, "head", {"chunk": chunk})
-            tried = _override(tried, k, "memory", {"recompute": "units"})
-        return tried
+    Of the largest stage on each device that is too small, or, where that is not enough, of all stages on it.
+    """
+    full = [account for account in devices.accounts(config) if not account.fits]
+    largest, every = {a.stage for a in full}, {k for a in full for k in (a.stage, *a.others)}
+    tried = None
+    for group in (largest, every):
+        with_head = [k for k in sorted(group & {*stages}) if isinstance(config.stage(k).head, ExpansionConfig)]
+        if not with_head or config.mode == "end_to_end":
+            return None
+        rows = min(config.data.batch_size // config.replicas_of(k) for k in with_head)
+        sizes = [
+            2**power for power in range(rows.bit_length(), -1, -1) if min(LEAST_CHUNK, rows // 2) <= 2**power < rows
+        ]
+        tried = _in_slices(config, with_head, sizes[-1])
+        if devices.fit(tried):
+            chunk = _first(sizes, partial(_slices_fit, config, devices, with_head))
+            return _in_slices(config, with_head, chunk or sizes[-1])
+    return tried
 
-    rows = min(config.data.batch_size // config.replicas_of(k) for k in with_head)
-    sizes = [
-        2**power for power in range(rows.bit_length() - 1, -1, -1) if min(LEAST_CHUNK, rows // 2) <= 2**power < rows
-    ]
-    chunk = _first(sizes, lambda size: devices.fit(sliced(size)))
-    return None if chunk is None and not sizes else sliced(chunk or sizes[-1])
+
+def _slices_fit(config: Config, devices: Devices, stages: Collection[int], chunk: int) -> bool:
+    return devices.fit(_in_slices(config, stages, chunk))
+
+
+def _in_slices(config: Config, stages: Collection[int], chunk: int) -> Config:
+    for index in stages:
+        config = _override(config, index, "head", {"chunk": chunk})
+        config = _override(config, index, "memory", {"recompute": "units"})
+    return config
 
 
 def _replicas(config: Config, devices: Devices) -> list[str]:

@@ -26,11 +26,13 @@ class DevicePeak:
         device: a name, the same for stages that share it.
         bytes: in use at that moment.
         stage: whose step makes it, from 1.
+        others: further stages whose memory is part of it, the largest first.
     """
 
     device: str
     bytes: int
     stage: int
+    others: tuple[int, ...] = ()
 
 
 Account = Callable[[Config], Sequence[DevicePeak]]
@@ -48,8 +50,9 @@ def resolve_recompute(
 ) -> Config:
     """`config` with the cheapest `memory.recompute` for each of `stages` with which every device holds its stages.
 
-    Where a device is too small, the stage that makes its peak takes the next more thrifty value, until all fit or
-    nothing is left to save. What does not fit even then is returned as it is: whoever starts the run refuses it.
+    Where a device is too small, the stage that makes its peak takes the next more thrifty value, or another stage on it
+    does, until all fit or nothing is left to save. A value with which the device would need more is passed over. What
+    does not fit even then is returned as it is: whoever starts the run refuses it.
 
     Args:
         config: of the run.
@@ -58,16 +61,23 @@ def resolve_recompute(
         account: is asked anew after each change.
     """
     left = {stage: _possible(config, stage, stages) for stage in stages}
+
+    def resolved() -> Config:
+        return with_recompute(config, {stage: values[0] for stage, values in left.items()})
+
     while True:
-        resolved = with_recompute(config, {stage: values[0] for stage, values in left.items()})
-        full = {peak.stage for peak in account(resolved) if peak.bytes > device_bytes[peak.device]}
-        if full and config.mode == "end_to_end":  # one gradient flows through all: see _possible
-            full = set(stages)
-        thrifty = [stage for stage in full if len(left.get(stage, ())) > 1]
-        if not thrifty:
-            return resolved
-        for stage in thrifty:
-            left[stage] = left[stage][1:]
+        full = [peak for peak in account(resolved()) if peak.bytes > device_bytes[peak.device]]
+        thrifty = {peak: [k for k in (peak.stage, *peak.others) if len(left.get(k, ())) > 1] for peak in full}
+        if not any(thrifty.values()):
+            return resolved()
+        for peak, able in thrifty.items():
+            # One gradient flows through all: see _possible.
+            saving = [k for k in stages if len(left[k]) > 1] if config.mode == "end_to_end" else able[:1]
+            before = {k: left[k] for k in saving}
+            left |= {k: values[1:] for k, values in before.items()}
+            now = next(other.bytes for other in account(resolved()) if other.device == peak.device)
+            if now > peak.bytes:
+                left |= {k: (values[0], *values[2:]) for k, values in before.items()}
 
 
 def with_recompute(config: Config, chosen: Mapping[int, Recompute]) -> Config:

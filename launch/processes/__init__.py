@@ -11,6 +11,8 @@
   ended
 - `measuring.py`: the final evaluation, in a new process, of a run that was trained but ended before it was
   evaluated
+- `out_of_memory.py`: after a stage has run out of memory: adds to the record of the failure what the account says, and
+  what needs less
 - `rank_run.py`: the run of a rank of torchrun or of a serial process: handed over by the command line, or prepared
   here
 - `stage_main.py`: one training process of `onward train`: started with one JSON object on its standard input, ends

@@ -8,10 +8,7 @@ from itertools import groupby
 from launch.plan.account import EvaluationAccount, GroupAccount, HostAccount, LinkAccount, RunAccount
 
 COLUMNS = ("process", "parameters", "optimizer", "gradients", "kept", "peak", "at the peak", "resident (RSS)")
-PROCESSES = (
-    "memory of the tensors: held from step to step, kept for the backward pass, and most at once. On a CPU the "
-    "resident memory of a process is in the range given; on a GPU the peak is an estimate"
-)
+PROCESSES = "what the tensors of each stage take; kept: for its backward pass; on a GPU the peak is an estimate"
 LINKS = ("link", "codec", "a step", "buffers")
 WIDTH = 96
 """Columns of a line that is folded; `# ` comes before it."""
@@ -19,6 +16,7 @@ WIDTH = 96
 
 def account_lines(account: RunAccount) -> Iterator[str]:
     """What a run needs, as a reader wants to see it: processes, links, snapshots, host, evaluation."""
+    yield PROCESSES
     yield from table([COLUMNS, *(row for group in account.groups for row in _processes(group))])
     if account.links:
         yield ""

@@ -80,7 +80,7 @@ def _nearest_that_share(batch: int, count: int) -> str:
     counts = [next((n for n in numbers if _is_shared_evenly(batch, n)), None) for numbers in (fewer, more)]
     replicas = " or ".join(str(number) for number in counts if number is not None) or "1"
     batches = sorted({max(batch // count, 2) * count, max(batch // count + 1, 2) * count})
-    return f"Give {replicas} of them, or data.batch_size={' or '.join(map(str, batches))}"
+    return f"Give {replicas} replicas, or data.batch_size={' or '.join(map(str, batches))}"
 
 
 def _check_restart(config: Config) -> None:

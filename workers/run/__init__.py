@@ -8,6 +8,8 @@
 - `json_lines.py`: JSON objects over a pipe, one per line: the messages between a process and the one that started it
 - `keys.py`: the authentication key of a run as a file that only its user can read: 256 bits in hexadecimal
 - `logs.py`: logging of a run's processes to standard error: one format, with control characters escaped
+- `out_of_memory.py`: memory that ran out, in words: how much was asked for, and what the process had. Does not import
+  torch
 - `polling.py`: waits until descriptors can be read. Uses `poll`, because `select.select` fails for descriptors of
   1024 or more
 - `private.py`: folders that only this user can change: for sockets, keys, and caches from which libraries load code

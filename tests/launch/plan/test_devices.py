@@ -122,6 +122,12 @@ def test_a_larger_change_would_not_do() -> None:
     assert not devices(run(), 4, 30).fit(overridden(run(), [f"data.batch_size={more}"]))
 
 
+def test_where_stages_share_a_device_all_their_heads_are_sliced() -> None:
+    (batch, *_), (slices, *_) = (found(run(), 0, gib) for gib in (14, 20))
+    assert "data.batch_size" in batch
+    assert [f"stages.{k}.head.chunk" in slices for k in range(1, 5)] == [True] * 4
+
+
 def test_fewest_replicas_are_named_with_the_gpus_that_they_take() -> None:
     changes = found(run(data={"batch_size": 1024, "drop_last": False}, model={"backbone": "resnet18"}), 4, 15)
     assert "stages.1.replicas=4 stages.2.replicas=2 data.drop_last=true on 8 GPUs" in changes

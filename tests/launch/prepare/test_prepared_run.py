@@ -11,6 +11,11 @@ from typing import Any
 
 import pytest
 
+from launch.prepare.recompute import undecided, with_recompute
+from launch.prepare.run_dir import read_config
+from pipeline.config import Config
+from pipeline.errors import UserError
+
 Onward = Callable[..., Any]
 _looked_at: Counter[str] | None = None
 
@@ -76,3 +81,42 @@ def test_the_configuration_of_the_run_that_goes_on_is_read_once(
     looked_at.clear()
     assert onward("train", "mine.yaml", "run_dir=run").code == 0
     assert looked_at["open config.yaml"] == 1
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_is_left_open_is_decided_once_and_written(
+    onward: Onward, fake_training: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on takes what is written, wherever it does, also where it is begun again with the same file."""
+    asked: list[tuple[tuple[int, ...], bool]] = []
+
+    def decide(config: Config, placements: Any, resumed: bool, force: bool) -> tuple[Config, list[str]]:
+        asked.append((undecided(config), resumed))
+        return with_recompute(config, dict.fromkeys(undecided(config), "units")), ["decided"]
+
+    monkeypatch.setattr("launch.cli.fit", decide)
+    started = onward("train", "config.yaml", "run_dir=run", "memory.recompute=auto")
+    assert "decided" in started.out
+    assert read_config(Path("run")).memory.recompute == "units"
+    count = read_config(Path("run")).num_stages
+    for command in (["train", "config.yaml", "run_dir=run", "memory.recompute=auto"], ["resume", "run"]):
+        assert onward(*command).code == 0
+        assert read_config(Path("run")).memory.recompute == "units"
+    assert asked == [(tuple(range(1, count + 1)), False), ((), True), ((), True)]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_run_that_cannot_fit_leaves_no_trace(
+    onward: Onward, fake_training: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(config: Config, placements: Any, resumed: bool, force: bool) -> tuple[Config, list[str]]:
+        if not force:
+            raise UserError("too large")
+        return config, []
+
+    monkeypatch.setattr("launch.cli.fit", refuse)
+    refused = onward("train", "config.yaml", "run_dir=run")
+    assert (refused.code, refused.err.strip()) == (2, "error: too large")
+    assert not Path("run", "config.yaml").exists()
+    assert onward("train", "config.yaml", "run_dir=run", "--force").code == 0
+    assert len(fake_training) == 1

@@ -57,3 +57,16 @@ def test_only_what_validation_lets_through_is_chosen() -> None:
     whole = config(mode="end_to_end")
     assert chosen(resolve_recompute(whole, range(1, 5), {"a": 169, "b": 999}, account)) == ["units"] * 4
     assert chosen(resolve_recompute(whole, (2, 3, 4), {"a": 1, "b": 1}, account)) == ["none"] + ["units"] * 3
+
+
+def test_stages_that_share_a_device_all_save_and_none_takes_more() -> None:
+    """Where two views are computed one by one, one of them may keep more than the inputs of all units."""
+    needs = {"none": 80, "units": 30, "views": 40}
+
+    def together(config: Config) -> Sequence[DevicePeak]:
+        peaks = {k: needs[config.stage(k).memory.recompute] for k in range(1, 5)}
+        first, *others = sorted(peaks, key=lambda k: -peaks[k])
+        return [DevicePeak("a", sum(peaks.values()), first, tuple(others))]
+
+    assert chosen(resolve_recompute(config(), range(1, 5), {"a": 1}, together)) == ["units"] * 4
+    assert chosen(resolve_recompute(config(), range(1, 5), {"a": 230}, together)) == ["units", "units", "none", "none"]

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from torch.distributed import HashStore
 
-from launch.prepare.run_dir import begin_run
+from launch.prepare.recompute import with_recompute
+from launch.prepare.run_dir import begin_run, write_config
 from launch.processes.announcement import Announcement, UntrustedAnnouncementError, verify
 from launch.processes.supervise import make_private_dir
 from pipeline.config import Config
@@ -66,6 +67,16 @@ class Announced:
 @pytest.fixture(params=[1, 2], ids=["one host", "two hosts"])
 def announced(request: pytest.FixtureRequest, config: Config, tmp_path: Path) -> Announced:
     return Announced(config, tmp_path / "run", request.param)
+
+
+def test_a_rank_takes_what_rank_0_has_decided(announced: Announced) -> None:
+    """And trains the rest as its own command line says."""
+    decided = with_recompute(announced.config, {1: "units"})
+    write_config(announced.run, decided)
+    open_here = with_recompute(announced.config, {1: "auto"})
+    assert verify(announced.message, open_here)[3].model_dump() == decided.model_dump()
+    with pytest.raises(UserError, match="recompute is 'units' there, 'views' here"):
+        verify(announced.message, with_recompute(announced.config, {1: "views"}))
 
 
 def test_a_rank_believes_rank_0(announced: Announced) -> None:

@@ -27,13 +27,13 @@ SNAPSHOTS = {"snapshots": {"every": 2}}
             {"stages": {"2": {"replicas": 3}}, "data": {"batch_size": 8}},
             "stages.2.replicas",
             "3 replicas cannot share a batch of 8 evenly",
-            "Give 2 or 4 of them, or data.batch_size=6 or 9",
+            "2 or 4 replicas, or data.batch_size=6 or 9",
         ),
         (
             {"replicas": 4, "data": {"batch_size": 4}},
             "replicas",
             "two images or more each",
-            "Give 2 of them, or data.batch_size=8",
+            "2 replicas, or data.batch_size=8",
         ),
         ({"replicas": 2, "precision": {"compile": True}}, "replicas", "compiled network", "compile=false"),
         (
