@@ -16,7 +16,7 @@ SPEAK_SECONDS = 1.0
 
 def say_once(sentence: str) -> None:
     """Print what all ranks of this host would say."""
-    if _first_of_host():
+    if first_of_host():
         say(sentence)
 
 
@@ -24,12 +24,13 @@ def report(error: BaseException) -> int:
     """Print in one line what ended this rank, unless another rank of this host does; returns the exit code."""
     text, code = in_one_line(error)
     write_error_file(text)
-    if isinstance(error, StartRefused) and not _first_of_host():
+    if isinstance(error, StartRefused) and not first_of_host():
         time.sleep(SPEAK_SECONDS)
     else:
         print_error(text)
     return code
 
 
-def _first_of_host() -> bool:
+def first_of_host() -> bool:
+    """Whether this rank is the first of those of its host."""
     return os.environ.get("LOCAL_RANK", "0") == "0"

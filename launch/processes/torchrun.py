@@ -27,9 +27,10 @@ from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.ranks import check_torchrun
 from launch.processes.announcement import Announcement, UntrustedAnnouncementError, verify
 from launch.processes.child import Child, ended
+from launch.processes.error_file import write_error_file
 from launch.processes.measuring import finish
 from launch.processes.out_of_memory import add_account
-from launch.processes.rank_output import report, say_once
+from launch.processes.rank_output import first_of_host, report, say_once
 from launch.processes.rank_run import own_config, rank_run
 from launch.processes.slurm import take_ranks_of_srun
 from launch.processes.start_check import Agreement, StartRefused, agree
@@ -179,7 +180,7 @@ def _follow(group: RunGroup, arguments: list[str], agreement: Agreement | None =
     if joined is None:
         if problem:
             write_error_file(f"error: {first}: {problem}")
-        if problem and agreement is not None and platform.node() != first and _first_of_host():
+        if problem and agreement is not None and platform.node() != first and first_of_host():
             print_error(f"error: {first}: {problem}")  # elsewhere, rank 0 has printed it
         return 0 if finished else EXIT_BAD_INPUT
     if _train(group, *joined):
