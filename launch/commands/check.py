@@ -53,7 +53,7 @@ def check_run(
         YAML that `train` reads, and comments on stages, processes, steps, images and memory.
 
     Raises:
-        ConfigError, UserError: whatever `train` would refuse.
+        ConfigError, UserError: whatever `train` would refuse, but for what does not fit its devices, which is said.
     """
     opened: list[Splits] = []
 
