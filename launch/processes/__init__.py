@@ -15,6 +15,7 @@
 - `out_of_memory.py`: after a stage has run out of memory: adds to the record of the failure what the account says, and
   what needs less
 - `presence.py`: what every rank says of itself before a run on several hosts, and in what the ranks may not differ
+- `rank_output.py`: what a rank says to the user: what all ranks of its host would say is said by the first of them
 - `rank_run.py`: the run of a rank of torchrun or srun, or of a serial process: handed over by the command line, or
   prepared here
 - `shared_folder.py`: whether all hosts see the same run directory: each writes a small file there, and each reads
