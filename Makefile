@@ -58,7 +58,7 @@ test-quick: $(STAMP) ## While writing, two minutes and a half: lint, types, and 
 test: $(STAMP) ## What CI runs, nine minutes: also the real runs that guard the promises.
 	$(call with_checks,not slow)
 
-test-all: lint types tools ## Everything, an hour: also Chromium, Prometheus, Slurm, and a little of `make fuzz`.
+test-all: lint types tools ## Everything, an hour: also Chromium, Prometheus, Slurm, ssh, and a little of `make fuzz`.
 	$(BIN)/python -m $(PYTEST) $(ARGS)
 
 test-elsewhere: $(STAMP) ## The tests as on other machines, at the same time: two other processors and one core; half an hour.
@@ -72,9 +72,9 @@ coverage: $(STAMP) ## Lines and branches that `make test` runs, in every process
 mutation: $(STAMP) ## Break a sample of lines, one at a time, and list the breaks that no test notices.
 	$(BIN)/python -m tests.mutation $(ARGS)
 
-tools: ## What the slow tests ask and look with: Debian's Prometheus, Chromium and Slurm.
-	@missing=; for tool in prometheus promtool chromium slurmctld slurmd sbatch munged; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
-	[ -n "$$missing" ] || exit 0; packages="prometheus chromium fonts-dejavu-core slurmctld slurmd slurm-client munge"; \
+tools: ## What the slow tests ask and look with: Debian's Prometheus, Chromium, Slurm and OpenSSH.
+	@missing=; for tool in prometheus promtool chromium slurmctld slurmd sbatch munged sshd ssh-keygen; do PATH=$$PATH:/usr/sbin command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	[ -n "$$missing" ] || exit 0; packages="prometheus chromium fonts-dejavu-core slurmctld slurmd slurm-client munge openssh-server openssh-client"; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "Not here:$$missing. Installing Debian's packages $$packages"; \
 	  apt-get update -q && apt-get install -qy --no-install-recommends $$packages; \

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from launch.commands.bench_app import bench_app
 from launch.commands.check import check_memory, check_run
 from launch.commands.data import data_app
 from launch.errors import EXIT_FAILED, failures_in_words, print_error
@@ -37,7 +38,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-bench_app = typer.Typer(help="Benchmarks.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/quickstart.yaml.")]
@@ -259,29 +259,6 @@ def select(
         from launch.results.printing import command_console
 
         select_runs(runs, Choice(by, feature, block, accuracy), csv, command_console())
-
-
-@bench_app.command("method")
-def bench_method(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="CONFIG|KEY=VALUE", help="What to train, by default configs/quickstart.yaml."),
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each method, which differ in their seed.")] = 3,
-    to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the runs and the table are written.")] = Path(
-        "runs/bench-method"
-    ),
-) -> None:
-    """Compare training methods on one budget: end to end, simultaneous, sequential, supervised, untrained."""
-    with failures_in_words():
-        overrides = arguments or []
-        config = Path("configs/quickstart.yaml")
-        if overrides and "=" not in overrides[0]:
-            config, overrides = Path(overrides[0]), overrides[1:]
-        from launch.commands.bench import bench_method as compare_methods
-        from launch.results.printing import command_console
-
-        compare_methods(config, overrides, seeds, to, command_console())
 
 
 def _print_version(wanted: bool) -> None:

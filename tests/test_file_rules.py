@@ -38,6 +38,7 @@ MAY_OPEN = {
     "workers/observing/trace_part.py": "what the kernel says of its start",
     "workers/run/private.py": "what the kernel says of users",
     "workers/run/tensor_files.py": "tensors, of a file that is open",
+    "launch/doctor/limits.py": "what the kernel says of control groups",
     "launch/plan/fitting.py": "/dev/null",
     "launch/prepare/lock_holders.py": "what the kernel says of locks",
     "launch/processes/torchrun.py": "the key, in the private folder",

@@ -73,7 +73,7 @@ def test_a_host_that_is_cut_off_ends_the_run_with_one_cause() -> None:
         _, error = process.communicate()
         assert process.returncode == 1, error
         assert len(re.findall(r"^error: ", error, re.M)) == 2, error
-        assert re.search(r"^error: stage \d failed", error, re.M), error
+        assert re.search(r"^error: stages? \S+ failed at step \d+: ", error, re.M), error
         assert "error: the connection to node2 was lost. " in error
         wait_until(lambda: not trained(lab), lambda: trained(lab), LIMIT)
 

@@ -3,6 +3,7 @@
 `launch/cli.py` registers each with its arguments, and has `train` and `resume` itself.
 
 - `bench.py`: `onward bench method`: training methods compared on one budget and several seeds
+- `bench_app.py`: the arguments of `onward bench method`; `bench.py` does the work
 - `check.py`: `onward check`: makes every check that `train` makes, and prints what the run amounts to
 - `compare.py`: `onward compare RUN...`: evaluations side by side; runs that differ only in their seed count as one
 - `data.py`: the arguments of `onward data pack` and `onward data verify`; `pack.py` does the work

@@ -8,7 +8,6 @@ from __future__ import annotations
 import queue
 import shlex
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from launch.hosts.messages import MARKER
 from pipeline.errors import UserError
 from workers.control.start_messages import StartMessage
 from workers.control.validation import MalformedMessage
-from workers.run.environment import interpreter
+from workers.run.environment import interpreter, own_python
 from workers.run.json_lines import parse_object, write_line
 
 SSH_OPTIONS = (
@@ -57,7 +56,7 @@ class Checkout:
     @classmethod
     def like_here(cls, folder: str | None, python: str | None) -> Checkout:
         """What the user has named; otherwise as it is here, the interpreter relative to the folder if it lies in it."""
-        here, own = Path.cwd(), Path(sys.executable)
+        here, own = Path.cwd(), Path(own_python())
         usual = str(own.relative_to(here)) if own.is_relative_to(here) else str(own)
         return cls(folder or str(here), python or usual)
 

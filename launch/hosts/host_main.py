@@ -19,7 +19,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, print_error
-from launch.hosts.messages import MARKER, HostFacts, Listen, Listening, Reach, StartRanks, Stop, Ways
+from launch.hosts.messages import MARKER, HostFacts, Listen, Listening, Reach, StartRanks, StopRanks, Ways
 from launch.prepare.placement import count_gpus
 from launch.prepare.ports import free_port
 from pipeline.config.network import NetworkConfig
@@ -37,6 +37,8 @@ FAILED_SECONDS = 20.0
 """After one rank has failed, the others of this host notice it and end; those left after this time are ended."""
 END_SECONDS = 15.0
 """Between that and killing them."""
+QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
+"""Where the user has not said: PyTorch warns of every host whose address has no name, on the terminal of all."""
 
 
 def main() -> int:
@@ -93,21 +95,21 @@ def _run(start: StartRanks, reader: LineReader, stack: ExitStack) -> int:
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
     write_key(Path(folder) / KEY_FILE, start.key)
     given = {KEY_FILE_VARIABLE: str(Path(folder) / KEY_FILE), BY_HOSTS: "1"}
-    ranks = Ranks(start, {**without_launcher(dict(os.environ)), **given})
+    ranks = LocalRanks(start, {**QUIET, **without_launcher(dict(os.environ)), **given})
     stack.callback(ranks.kill)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda n, frame: ranks.stop(start.leave_seconds))
     while ranks.running():
         for message in reader.read(POLL_SECONDS):
-            if message.pop("type", None) == "Stop":
-                ranks.stop(Stop.from_message(message).seconds)
+            if message.pop("type", None) == "StopRanks":
+                ranks.stop(StopRanks.from_message(message).seconds)
         if reader.closed:
             ranks.stop(start.leave_seconds)
             time.sleep(POLL_SECONDS)
     return ranks.exit_code()
 
 
-class Ranks:
+class LocalRanks:
     """The ranks of this host; `launch.train` in a process group of its own, each.
 
     Args:

@@ -24,7 +24,7 @@ from types import FrameType
 from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, print_error
 from launch.hosts.connection import ANSWER_SECONDS, Checkout, HostConnection
 from launch.hosts.host_list import distribute, parse_hosts
-from launch.hosts.messages import HostFacts, Listen, Listening, Reach, StartRanks, Stop, Ways
+from launch.hosts.messages import HostFacts, Listen, Listening, Reach, StartRanks, StopRanks, Ways
 from pipeline.config import Config
 from pipeline.errors import ConfigError, UserError, printable
 from workers.control.failures import STOPPING
@@ -82,7 +82,7 @@ def train_on_hosts(config: Config, request: HostsRequest) -> int:
         facts = _facts(connections)
         wanted = {config.stage(index).device for index in range(1, config.num_stages + 1)}
         counts = distribute(entries, None if wanted == {"cpu"} else [each.gpus for each in facts], processes)
-        address, port = _meeting_point(connections, config)
+        address, port = _rendezvous(connections, config)
         leave_seconds = config.snapshots.leave_seconds + LEAVE_SECONDS
         starts = _starts(counts, address, port, request.arguments, leave_seconds)
         for connection, start, fact in zip(connections, starts, facts, strict=True):
@@ -141,7 +141,7 @@ def _facts(connections: Sequence[HostConnection]) -> list[HostFacts]:
     return found
 
 
-def _meeting_point(connections: Sequence[HostConnection], config: Config) -> tuple[str, int]:
+def _rendezvous(connections: Sequence[HostConnection], config: Config) -> tuple[str, int]:
     """Address and port of the first host by which all others reach it; raises `UserError`."""
     first, *others = connections
     deadline = time.monotonic() + ANSWER_SECONDS
@@ -195,14 +195,14 @@ def _wait(connections: Sequence[HostConnection], asked: Callable[[], int], leave
             if passed_on == 1:
                 say(f"asked to stop: {STOPPING}", important=True)
             for connection in connections:
-                connection.send(Stop(seconds=leave_seconds if passed_on == 1 else 0.0))
+                connection.send(StopRanks(seconds=leave_seconds if passed_on == 1 else 0.0))
         if any(codes):
             end_at = min(end_at, time.monotonic() + FAILED_SECONDS)
         elif codes[0] is not None:
             end_at = min(end_at, time.monotonic() + ENDED_SECONDS)
         if time.monotonic() > end_at:
             for connection in connections:
-                connection.send(Stop(seconds=END_SECONDS))
+                connection.send(StopRanks(seconds=END_SECONDS))
             break
         time.sleep(POLL_SECONDS)
     _end_all(connections)

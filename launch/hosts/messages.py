@@ -6,7 +6,7 @@
                                          <----  Listening or Ways      several hosts only
     StartRanks                           ---->
                                          <----  what the ranks print
-    Stop, or the end of the input        ---->  ends the ranks
+    StopRanks, or the end of the input   ---->  ends the ranks
 
 What a host answers begins with `MARKER`: shells print greetings to the same stream.
 """
@@ -111,7 +111,7 @@ class StartRanks(StartMessage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stop(StartMessage):
+class StopRanks(StartMessage):
     """Ask the ranks to stop, and kill them after so many seconds."""
 
     seconds: Seconds

@@ -35,7 +35,7 @@ LAUNCHERS = re.compile(
     r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+|SLURM_(PROCID|STEP_ID)|"
     "ONWARD_BY_HOSTS|ONWARD_KEY_FILE"
 )
-"""Variables that torchrun, PyTorchJob, srun and `onward train --hosts` set for the ranks of a job, which those of `onward train` are not."""
+"""Set for the ranks of a job by torchrun, PyTorchJob, srun or `onward train --hosts`; those of `onward train` are not."""
 PACKAGES_FOLDER = str(Path(__file__).resolve().parents[2])
 """The folder that contains our packages."""
 
@@ -83,6 +83,11 @@ def launch_command(module: str, count: object) -> str:
     if launcher() == "srun":
         return f"srun --ntasks={count} python -m {module}"
     return f"torchrun --nproc-per-node={count} -m {module}"
+
+
+def own_python() -> str:
+    """The path of the interpreter that runs this process, to be shown or looked for elsewhere."""
+    return sys.executable
 
 
 def interpreter(module: str, *arguments: str) -> list[str]:
