@@ -35,7 +35,7 @@ LAUNCHERS = re.compile(
     r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+|SLURM_(PROCID|STEP_ID)|"
     "ONWARD_BY_HOSTS|ONWARD_KEY_FILE"
 )
-"""Set for the ranks of a job by torchrun, PyTorchJob, srun or `onward train --hosts`; those of `onward train` are not."""
+"""Set for the ranks of a job by torchrun, PyTorchJob, srun or `onward train --hosts`; `onward train` has no ranks."""
 PACKAGES_FOLDER = str(Path(__file__).resolve().parents[2])
 """The folder that contains our packages."""
 

@@ -17,6 +17,7 @@ from tests.recovery import STEPS, descendants, disturbed, faults, python, undist
 from tests.runs import LIMIT, TINY, processes_mentioning, start, wait_for_steps
 from tests.waiting import wait_until
 from workers.control.failures import STOPPING
+from workers.run.files import RunDir
 from workers.run.json_lines import write_line
 from workers.run.keys import new_key
 
@@ -71,6 +72,7 @@ def test_ctrl_c_takes_a_snapshot_on_all_hosts_and_the_same_command_goes_on(tmp_p
         arguments = (*STEPS, faults(trial.pause(1, 5)), "processes=2", "--hosts", "localhost,b")
         process = start(tmp_path, *arguments, environment=environment)
         wait_for_steps(tmp_path, 5, process)
+        assert not RunDir(trial.run).key.exists()  # it came through the standard input of ssh
         process.send_signal(signal.SIGINT)
         process.wait_for(STOPPING)
         trial.go()

@@ -22,7 +22,7 @@ from pipeline.validation.loading import load_config
 from tests.runs import TINY
 from tests.strangers import NOBODY, needs_root
 from workers.run.files import RunDir
-from workers.run.keys import write_key
+from workers.run.keys import KEY_FILE_VARIABLE, write_key
 from workers.topology.torchrun import RunGroup
 
 Message = dict[str, Any]
@@ -122,6 +122,22 @@ def test_a_key_that_others_may_have_seen_or_made_is_none(
     harm(announced)
     with pytest.raises(UntrustedAnnouncementError):
         verify(announced.message, announced.config)
+
+
+def test_a_key_that_this_process_was_given_is_the_only_one(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `onward train --hosts` gives it to every rank; then none lies in the run directory."""
+    announced = Announced(config, tmp_path / "run", hosts=2)
+    given = announced.key_file.rename(tmp_path / "given")
+    monkeypatch.setenv(KEY_FILE_VARIABLE, str(given))
+    assert verify(announced.message, config)[2] == announced.key
+    write_key(given)
+    with pytest.raises(UntrustedAnnouncementError, match="its signature is not made with the key"):
+        verify(announced.message, config)
+    given.chmod(0o644)
+    with pytest.raises(UserError, match=r"^ONWARD_KEY_FILE: .* is not a file that only this user can read"):
+        verify(announced.message, config)
 
 
 @needs_root
