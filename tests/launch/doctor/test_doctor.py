@@ -13,6 +13,8 @@ from launch.commands.doctor import parse_address
 from launch.doctor.comparison import OtherHost
 from launch.doctor.peer import answer_one, compare_with, listen
 from pipeline.errors import UserError
+from tests.laboratory.hosts import laboratory, needs_laboratory
+from tests.recovery import python
 from tests.runs import Process, onward
 
 SUBJECTS = ["versions", "GPUs", "interfaces", "own name", "ports", "memory", "cores", "/dev/shm", "limits", "runs"]
@@ -49,6 +51,24 @@ def test_what_is_wrong_decides_the_exit_code(tmp_path: Path) -> None:
     alone = onward("doctor", "--run-dir", tmp_path / "file", "--with", "127.0.0.1")
     assert (alone.returncode, alone.stdout) == (2, "")
     assert "error: --with: '127.0.0.1' is not HOST:PORT" in alone.stderr
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+@needs_laboratory
+def test_two_hosts_of_their_own_with_a_folder_that_is_not_shared() -> None:
+    with laboratory(2, "debian") as lab:
+        command = python("-m", "launch.cli", "doctor", "--run-dir", str(lab.unshared))
+        waiting = lab[1].start([*command, "--listen", "29000"])
+        waiting.wait_for(f"onward doctor --with {lab[1].address}:29000")
+        coming = lab[2].start([*command, "--with", "node1:29000"])
+        pages = [process.communicate()[0] for process in (waiting, coming)]
+        assert [waiting.returncode, coming.returncode] == [1, 1]
+        for page in pages:
+            assert f"node2 reaches node1 by {lab[1].address}" in page
+            assert f"node1 reaches node2 by {lab[2].address}" in page
+            assert page.endswith("wrong: runs\n"), page
+        assert "which leads other hosts to themselves" in pages[0]
 
 
 def test_a_host_that_differs_is_told_to_both() -> None:
