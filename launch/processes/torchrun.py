@@ -16,21 +16,25 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, in_one_line, print_error
 from launch.failure import FailureRecorder, in_words, read_failure, record_failure
-from launch.prepare.link_kind import with_link
+from launch.prepare.link_kind import with_link, with_shared_run_dir
 from launch.prepare.placement import count_gpus, device_of, place
 from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.ranks import check_torchrun
 from launch.processes.announcement import Announcement, UntrustedAnnouncementError, verify
+from launch.processes.apart import KEY, keep_failure, open_folder, verify_apart
 from launch.processes.child import Child, ended
 from launch.processes.error_file import write_error_file
 from launch.processes.measuring import finish
 from launch.processes.out_of_memory import add_account
+from launch.processes.presence import settings_of
 from launch.processes.rank_run import own_config, rank_run
 from launch.processes.slurm import take_ranks_of_srun
 from launch.processes.start_check import Agreement, StartRefused, agree
@@ -46,7 +50,7 @@ from workers.observing.terminal.verbosity import detail, say, take_flags
 from workers.observing.trace_file import merge_trace
 from workers.run.environment import PREPARED, clean_environment, disable_core_dumps, process_environment
 from workers.run.files import RunDir
-from workers.run.keys import remove_key, write_key
+from workers.run.keys import given_key, remove_key, write_key
 from workers.run.logs import log_to_stderr
 from workers.run.notice import notice_after
 from workers.run.private import remove_fresh_cache
@@ -146,7 +150,8 @@ def _lead(group: RunGroup, arguments: list[str], agreement: Agreement | None = N
         signal.signal(number, raise_interrupted)
     with ExitStack() as stack:
         try:
-            prepared = stack.enter_context(rank_run(arguments, group))
+            shared = agreement is None or not agreement.apart
+            prepared = stack.enter_context(rank_run(arguments, group, shared))
             if not prepared.finished:
                 coordinator, announcement, key = _start_coordinator(group, prepared, stack, agreement)
         except OnwardError as error:
@@ -156,7 +161,8 @@ def _lead(group: RunGroup, arguments: list[str], agreement: Agreement | None = N
             group.publish_last("run", {"run_dir": "", "finished": True})
             return finish(prepared)
         run = prepared.run
-        group.publish("run", announcement.signed(key))
+        in_the_store = {} if shared or given_key() else {KEY: key.hex()}
+        group.publish("run", announcement.signed(key) | in_the_store)
         own_address = agreement.own if agreement is not None else ""
         finished = _train(group, prepared.config, run, announcement.rendezvous(key, own_address))
         try:
@@ -177,6 +183,7 @@ def _lead(group: RunGroup, arguments: list[str], agreement: Agreement | None = N
 def _follow(group: RunGroup, arguments: list[str], agreement: Agreement | None = None) -> int:
     """Any other rank: train the stages of its own configuration, in the run that rank 0 announces."""
     warned, problem, own_address = False, "", agreement.own if agreement is not None else ""
+    apart = agreement is not None and group.rank in agreement.apart
 
     def verified(message: dict[str, Any]) -> _Joined | None:
         nonlocal warned, problem
@@ -184,15 +191,19 @@ def _follow(group: RunGroup, arguments: list[str], agreement: Agreement | None =
             problem = str(message.get("problem", ""))
             return None, bool(message.get("finished"))
         config = with_link(own_config(arguments)[0], agreement is None)
+        if agreement is not None:
+            config = with_shared_run_dir(config, not agreement.apart)
         try:
-            run, announcement, key, config = verify(message, config)
+            run, announcement, key, config = (verify_apart if apart else verify)(message, config)
         except UntrustedAnnouncementError as reason:
             if not warned:
                 ignored = f"ignored an announcement in torchrun's store that is not of rank 0 ({reason})"
                 print_error(f"rank {group.rank}: {ignored}")
             warned = True
             return None
-        rendezvous = announcement.rendezvous(key, own_address)
+        rendezvous = announcement.rendezvous(key, own_address, apart)
+        if agreement is not None and apart:
+            open_folder(run, agreement.first_host, announcement.run_dir)
         return (config.model_copy(update={"run_dir": str(run.path)}), run, rendezvous), True
 
     first = "rank 0" if agreement is None else agreement.first_host
@@ -206,7 +217,7 @@ def _follow(group: RunGroup, arguments: list[str], agreement: Agreement | None =
         if problem and agreement is not None and platform.node() != first and _first_of_host():
             print_error(f"error: {first}: {problem}")  # elsewhere, rank 0 has printed it
         return 0 if finished else EXIT_BAD_INPUT
-    if _train(group, *joined):
+    if _train(group, *joined, failed=partial(keep_failure, joined[1]) if apart else lambda failure: None):
         return 0
     if (failure := read_failure(joined[1])) is not None:
         write_error_file(in_words(failure["kind"], failure["message"]))
@@ -228,7 +239,8 @@ def _start_coordinator(
         key = (Path(private) / KEY_FILE).read_text()
     else:
         stack.callback(remove_key, run.key)
-        key, host = write_key(run.key), agreement.coordinator
+        given = given_key()
+        key, host = write_key(run.key) if given is None else given.hex(), agreement.coordinator
         store = f"tcp://{in_address(os.environ['MASTER_ADDR'])}:{os.environ['MASTER_PORT']}"
     run_dir = str(run.path.absolute())
     start = CoordinatorStart(
@@ -237,6 +249,7 @@ def _start_coordinator(
         key=key,
         host=host,
         store=store,
+        apart=agreement is not None and bool(agreement.apart),
         device=_device(group, config, training_processes(config)[0]),
         start_step=prepared.start_step,
         heartbeat_seconds=0,  # nobody listens under torchrun: a hung coordinator is noticed after `link.timeout`
@@ -252,10 +265,24 @@ def _start_coordinator(
     stack.callback(child.close)
     with notice_after(lambda: say("waiting for the coordinator, which opens the data set")):
         control = child.first_message(COORDINATOR_SECONDS)["control"]
-    return child, Announcement(run_dir=run_dir, private_dir=private, store=store, control=control), bytes.fromhex(key)
+    announcement = Announcement(
+        run_dir=run_dir,
+        private_dir=private,
+        store=store,
+        control=control,
+        digest=settings_of(config)[1],
+        recompute={str(k): config.stage(k).memory.recompute for k in range(1, config.num_stages + 1)},
+    )
+    return child, announcement, bytes.fromhex(key)
 
 
-def _train(group: RunGroup, config: Config, run: RunDir, rendezvous: Rendezvous) -> bool:
+def _train(
+    group: RunGroup,
+    config: Config,
+    run: RunDir,
+    rendezvous: Rendezvous,
+    failed: Callable[[FailureReport], object] = lambda failure: None,
+) -> bool:
     process = training_processes(config)[group.rank]
     description = f"process {os.getpid()} of {platform.node()} on {_device(group, config, process)}"
     detail(f"{process.name}: {description}, log {run.log(process.log_name).absolute()}")
@@ -264,7 +291,8 @@ def _train(group: RunGroup, config: Config, run: RunDir, rendezvous: Rendezvous)
 
     from workers.stage.process import run_training_process
 
-    finished = run_training_process(config, run, rendezvous, process, torch.device(_device(group, config, process)))
+    device = torch.device(_device(group, config, process))
+    finished = run_training_process(config, run, rendezvous, process, device, failed)
     if group.rank == 0:
         for number in stop_signals(config):
             signal.signal(number, raise_interrupted)

@@ -31,6 +31,7 @@ from workers.coordinator.health import Health, Heartbeat
 from workers.coordinator.observers import Observation
 from workers.coordinator.recorder import Recorder
 from workers.coordinator.restarts import Restarts
+from workers.links import wire
 from workers.snapshots.committer import SnapshotCommitter
 from workers.snapshots.writer import SnapshotPart
 from workers.topology.processes import COORDINATOR, stage_name, training_processes
@@ -70,6 +71,7 @@ class RunMonitor:
         batch_sender: sends them batches.
         total_steps, steps_per_epoch, classes, start_step: sent to every process at its start.
         observation: gets notes and events for the user.
+        parts: address that processes send their parts of snapshots to; None if all see the run directory.
     """
 
     config: Config
@@ -83,6 +85,7 @@ class RunMonitor:
     classes: int
     start_step: int
     observation: Observation
+    parts: wire.Address | None = None
     _failures: queue.Queue[tuple[str, FailureReport]] = field(default_factory=queue.Queue)
     """Reported failures, with the name of the process that each is about."""
     _ended_silently: dict[str, float] = field(default_factory=dict)
@@ -156,7 +159,8 @@ class RunMonitor:
     def _send_start(self, name: str, step: int) -> None:
         attempt = self._restarts.attempt(self._processes[name].stage_group)
         steps = {"step": step, "total_steps": self.total_steps, "steps_per_epoch": self.steps_per_epoch}
-        self.control.send(name, {"type": "start", **steps, "attempt": attempt, "classes": self.classes})
+        start = {"type": "start", **steps, "attempt": attempt, "classes": self.classes, "parts": self.parts}
+        self.control.send(name, start)
         self._health.add([name])
 
     def _all_done(self) -> bool:
