@@ -147,6 +147,7 @@ class TransferClient(Closable):
                 raise
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
             return Received(file, about, digest)
 
         return self._until_done(attempt)

@@ -39,8 +39,8 @@ def write_key(path: Path) -> str:
 def given_key() -> bytes | None:
     """The key in the file that the user names on this host; None where none is named.
 
-    A link is followed, as a Kubernetes Secret is mounted by one. The file must be the user's own with mode 0600 or less,
-    or root's and closed to all but a group.
+    A link is followed, as a Kubernetes Secret is mounted by one. The file must be the user's own with mode 0600 or
+    less, or root's and closed to all but a group.
 
     Raises:
         UserError: the file holds no key, or others may read it.

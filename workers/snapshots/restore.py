@@ -12,7 +12,7 @@ from pipeline.stage.stage import Stage
 from pipeline.stage.state import restore_stage, state_misfit
 from workers.run.files import RunDir
 from workers.run.tensor_files import facts_of, tensors_of
-from workers.snapshots.parts import LocalParts, OpenedPart, Parts, PartName
+from workers.snapshots.parts import LocalParts, OpenedPart, PartName, Parts
 
 _log = logging.getLogger(__name__)
 
