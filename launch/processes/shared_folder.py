@@ -35,6 +35,16 @@ def folder_above(run_dir: Path, above: int) -> Path:
     return (run_dir, *run_dir.parents)[min(above, len(run_dir.parents))]
 
 
+def check_same_end(run_dir: Path, first: Path, above: int) -> None:
+    """Whether two run directories are called the same below a folder that is so many above; no folder is there yet.
+
+    Raises:
+        FolderNotSharedError: they are not.
+    """
+    if above and run_dir.parts[-above:] != first.parts[-above:]:
+        raise FolderNotSharedError(f" was given the run directory '{run_dir}', and rank 0 '{first}': it is not shared")
+
+
 def write_mark(folder: Path, token: str) -> Path:
     """Write a new file into a folder; raises `OSError`."""
     mark = folder / f".onward-{token}.{os.getpid()}.tmp"  # of a name that `clear_unfinished` removes

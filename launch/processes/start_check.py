@@ -36,6 +36,7 @@ from launch.processes.rank_run import own_config
 from launch.processes.shared_folder import (
     FolderNotSharedError,
     answer_mark,
+    check_same_end,
     folder_above,
     nearest_folder,
     ranks_apart,
@@ -208,6 +209,7 @@ class _StartCheck:
             return answer
         run_dir = _run_dir(config) if config.run_dir is not None else Path(first.run_dir)
         try:
+            check_same_end(run_dir, Path(first.run_dir), first.above)
             mark = answer_mark(folder_above(run_dir, first.above), first.mark, secrets.token_hex(8), first.host)
         except FolderNotSharedError as error:
             return replace(answer, folder_problem=str(error), holds_run=RunDir(run_dir).config.exists())

@@ -51,11 +51,9 @@ def given_key() -> bytes | None:
     make = f"Make one, the same on every host: (umask 077; openssl rand -hex {DIGITS // 2} > FILE)"
     try:
         with open_to_read(path) as file:
-            found, text = os.fstat(file.fileno()), file.read(DIGITS + 2).decode("ascii").strip()
+            found, text = os.fstat(file.fileno()), file.read(DIGITS + 2).decode("ascii", "replace").strip()
     except OSError as error:
         raise UserError(f"{KEY_VARIABLE}: '{path}' cannot be read ({error.strerror}). {make}") from None
-    except UnicodeDecodeError:
-        text = ""
     of_root = found.st_uid == 0 and not found.st_mode & 0o027
     if not of_root and (found.st_uid != os.geteuid() or found.st_mode & 0o077):
         mode = f"mode {stat.S_IMODE(found.st_mode):04o}, owner {found.st_uid}"

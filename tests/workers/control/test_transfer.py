@@ -183,13 +183,16 @@ def test_what_is_refused_is_said_and_not_tried_again(client: TransferClient, fol
         put(client, CONTENT + b"x")
     with pytest.raises(TransferFailed, match="there is no place for it"):
         put(client, what={"name": "none"})
-    with pytest.raises(TransferFailed, match="could not be written .Is a directory"):
-        (folder / "taken" / "inside").mkdir(parents=True)
+    (folder / "taken" / "inside").mkdir(parents=True)
+    with pytest.raises(TransferFailed, match=r"could not be written .Is a directory"):
         put(client, what={"name": "taken"})
     put(client)
 
 
 def test_who_has_another_key_is_refused(server: TransferServer, folder: Path) -> None:
-    with TransferClient(server.address, b"other", "stage 2") as stranger, pytest.raises(TransferFailed, match="the key"):
+    with (
+        TransferClient(server.address, b"other", "stage 2") as stranger,
+        pytest.raises(TransferFailed, match="the key"),
+    ):
         put(stranger)
     assert list(folder.iterdir()) == []
