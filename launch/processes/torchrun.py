@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import signal
 import sys
 import time
@@ -25,42 +24,36 @@ from typing import Any, NoReturn
 from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, in_one_line, print_error
 from launch.failure import FailureRecorder, in_words, read_failure, record_failure
 from launch.prepare.link_kind import with_link, with_shared_run_dir
-from launch.prepare.placement import count_gpus, device_of, place
 from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.ranks import check_torchrun
-from launch.processes.announcement import Announcement, UntrustedAnnouncementError, verify
+from launch.processes.announcement import UntrustedAnnouncementError, verify
 from launch.processes.apart import KEY, keep_failure, open_folder, verify_apart
-from launch.processes.child import Child, ended
+from launch.processes.child import ended
 from launch.processes.error_file import write_error_file
 from launch.processes.measuring import finish
 from launch.processes.out_of_memory import add_account
-from launch.processes.presence import settings_of
+from launch.processes.rank_coordinator import device_of_rank, start_coordinator
 from launch.processes.rank_run import own_config, rank_run
 from launch.processes.slurm import take_ranks_of_srun
 from launch.processes.start_check import Agreement, StartRefused, agree
-from launch.processes.supervise import make_private_dir
 from pipeline.config import Config
 from pipeline.errors import OnwardError, UserError
 from pipeline.ordinary_files import open_to_write
 from workers.control.failures import FailureReport, Interrupted, raise_interrupted
-from workers.control.start_messages import CoordinatorStart
-from workers.links.wire import in_address
 from workers.observing.terminal.safe_stream import open_standard_streams, survive_lost_output
 from workers.observing.terminal.verbosity import detail, say, take_flags
 from workers.observing.trace_file import merge_trace
-from workers.run.environment import PREPARED, clean_environment, disable_core_dumps, process_environment
+from workers.run.environment import PREPARED, clean_environment, disable_core_dumps
 from workers.run.files import RunDir
-from workers.run.keys import given_key, remove_key, write_key
+from workers.run.keys import given_key
 from workers.run.logs import log_to_stderr
 from workers.run.notice import notice_after
 from workers.run.private import remove_fresh_cache
 from workers.run.signals import PARENT_GONE, WARNINGS, signal_on_parent_death, stop_signals
-from workers.topology.processes import COORDINATOR, KEY_FILE, TrainingProcess, training_processes
+from workers.topology.processes import COORDINATOR, training_processes
 from workers.topology.rendezvous import START_SECONDS, Rendezvous
 from workers.topology.torchrun import RunGroup, join_group, under_torchrun
 
-COORDINATOR_SECONDS = START_SECONDS
-"""The coordinator must have opened the data set within this; that it has ended is noticed at once."""
 LEAVE_SECONDS = 15.0
 """How long a stage that failed waits until the coordinator has recorded why."""
 SPEAK_SECONDS = 1.0
@@ -153,7 +146,7 @@ def _lead(group: RunGroup, arguments: list[str], agreement: Agreement | None = N
             shared = agreement is None or not agreement.apart
             prepared = stack.enter_context(rank_run(arguments, group, shared))
             if not prepared.finished:
-                coordinator, announcement, key = _start_coordinator(group, prepared, stack, agreement)
+                coordinator, announcement, key = start_coordinator(group, prepared, stack, agreement)
         except OnwardError as error:
             group.publish_last("run", {"run_dir": "", "finished": False, "problem": str(error)})
             raise
@@ -228,54 +221,6 @@ _Joined = tuple[tuple[Config, RunDir, Rendezvous] | None, bool]
 """The run that a rank has joined, or None and whether it had been trained."""
 
 
-def _start_coordinator(
-    group: RunGroup, prepared: PreparedRun, stack: ExitStack, agreement: Agreement | None
-) -> tuple[Child, Announcement, bytes]:
-    config, run = prepared.config, prepared.run
-    private, host, store = "", "", ""
-    if agreement is None:
-        private = make_private_dir()
-        stack.callback(shutil.rmtree, private, ignore_errors=True)
-        key = (Path(private) / KEY_FILE).read_text()
-    else:
-        stack.callback(remove_key, run.key)
-        given = given_key()
-        key, host = write_key(run.key) if given is None else given.hex(), agreement.coordinator
-        store = f"tcp://{in_address(os.environ['MASTER_ADDR'])}:{os.environ['MASTER_PORT']}"
-    run_dir = str(run.path.absolute())
-    start = CoordinatorStart(
-        run_dir=run_dir,
-        private_dir=private,
-        key=key,
-        host=host,
-        store=store,
-        apart=agreement is not None and bool(agreement.apart),
-        device=_device(group, config, training_processes(config)[0]),
-        start_step=prepared.start_step,
-        heartbeat_seconds=0,  # nobody listens under torchrun: a hung coordinator is noticed after `link.timeout`
-        parent=training_processes(config)[0].name,
-    )
-    child = Child(
-        "launch.processes.coordinator_main",
-        start,
-        process_environment(config.threads),
-        run.log(COORDINATOR),
-        held=prepared.lock,
-    )
-    stack.callback(child.close)
-    with notice_after(lambda: say("waiting for the coordinator, which opens the data set")):
-        control = child.first_message(COORDINATOR_SECONDS)["control"]
-    announcement = Announcement(
-        run_dir=run_dir,
-        private_dir=private,
-        store=store,
-        control=control,
-        digest=settings_of(config)[1],
-        recompute={str(k): config.stage(k).memory.recompute for k in range(1, config.num_stages + 1)},
-    )
-    return child, announcement, bytes.fromhex(key)
-
-
 def _train(
     group: RunGroup,
     config: Config,
@@ -284,29 +229,19 @@ def _train(
     failed: Callable[[FailureReport], object] = lambda failure: None,
 ) -> bool:
     process = training_processes(config)[group.rank]
-    description = f"process {os.getpid()} of {platform.node()} on {_device(group, config, process)}"
+    description = f"process {os.getpid()} of {platform.node()} on {device_of_rank(group, config, process)}"
     detail(f"{process.name}: {description}, log {run.log(process.log_name).absolute()}")
     _log_to(run.log(process.log_name))
     import torch
 
     from workers.stage.process import run_training_process
 
-    device = torch.device(_device(group, config, process))
+    device = torch.device(device_of_rank(group, config, process))
     finished = run_training_process(config, run, rendezvous, process, device, failed)
     if group.rank == 0:
         for number in stop_signals(config):
             signal.signal(number, raise_interrupted)
     return finished
-
-
-def _device(group: RunGroup, config: Config, process: TrainingProcess) -> str:
-    """On one host the device that `onward check` prints; on several, the GPU of the local rank."""
-    if group.on_one_host:
-        return device_of(process, place(config, count_gpus()))
-    wanted = config.stage(process.stages[0]).device
-    if wanted in ("auto", "cuda") and (gpus := count_gpus()):
-        return f"cuda:{group.local_rank % gpus}"  # a task of srun may see no other GPU than its own
-    return wanted.replace("auto", "cpu")
 
 
 def _log_to(path: Path) -> None:

@@ -34,8 +34,10 @@ class IdleRule:
 
 RULES = (
     IdleRule(
-        ("link.kind", "link.depth", "link.timeout", "network", "shared_run_dir", "restart")
-        + ("max_restarts", "hang_timeout", "data.feed"),
+        (
+            "link.kind", "link.depth", "link.timeout", "network", "shared_run_dir", "restart", "max_restarts",
+            "hang_timeout", "data.feed",
+        ),  # fmt: skip
         lambda c: c.in_one_process,
         "one process trains all stages",
     ),

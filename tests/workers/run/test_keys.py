@@ -49,7 +49,7 @@ def test_a_key_that_others_may_read_is_refused(key: Path, mode: int) -> None:
 
 def test_a_key_that_is_not_there_or_no_file_is_refused(key: Path) -> None:
     key.unlink()
-    with pytest.raises(UserError, match="cannot be read .No such file"):
+    with pytest.raises(UserError, match=r"cannot be read .No such file"):
         given_key()
     os.mkfifo(key)
     with pytest.raises(UserError, match="cannot be read"):
