@@ -13,9 +13,9 @@ from launch.commands.image_scan import scan_images
 from launch.plan.account import RunAccount
 from launch.plan.child import AccountProcess
 from launch.plan.data_facts import facts_of, facts_without_plan
-from launch.plan.devices import DeviceAccount
-from launch.plan.fitting import AccountError, decisions, device_line, fit, place_on, planned_on
-from launch.plan.gpus import Gpu
+from launch.plan.devices import CPU, DeviceAccount
+from launch.plan.fitting import AccountError, decisions, device_lines, fit, place_on, planned, planned_on
+from launch.plan.gpus import Gpu, sizes_of
 from launch.prepare.placement import Placement, count_gpus, place
 from launch.prepare.preflight import RunPlan
 from launch.prepare.prepared_run import dry_run
@@ -53,7 +53,7 @@ def check_run(
         YAML that `train` reads, and comments on stages, processes, steps, images and memory.
 
     Raises:
-        ConfigError, UserError: whatever `train` would refuse.
+        ConfigError, UserError: whatever `train` would refuse, but for what does not fit its devices, which is said.
     """
     opened: list[Splits] = []
 
@@ -76,7 +76,7 @@ def check_run(
     lines = [*_stages(config, plan), *_processes(config), *_amounts(config, plan)]
     if account is not None:
         lines += ["", *account_lines(account)]
-    lines += map(device_line, devices)
+    lines += [line for device in devices for line in device_lines(device)]
     lines += [""] if account is not None and every_note else []
     lines += [f"note: {printable(note)}" for note in every_note]
     return dump_config(config) + "\n".join(f"# {line}".rstrip() for line in lines)
@@ -91,7 +91,7 @@ def check_memory(config: Config, notes: Sequence[str], gpu: Gpu | None = None, a
         UserError: an operation of a network or a loss of the user's own cannot be computed without memory.
     """
     placements = _placements(config) if gpu is None else place_on(config, gpu)
-    decided, devices, fitting = _fitted(config, placements, gpu, force=True)
+    decided, devices, fitting = _fitted(config, placements, gpu)
     from launch.plan.compute import run_account
 
     try:
@@ -103,19 +103,31 @@ def check_memory(config: Config, notes: Sequence[str], gpu: Gpu | None = None, a
         ) from error
     if as_json:
         return _document(config, account, devices, None, [*notes, *fitting])
-    return "\n".join([*account_lines(account), *map(device_line, devices), *(f"note: {note}" for note in fitting)])
+    return "\n".join(
+        [
+            *account_lines(account),
+            *(line for device in devices for line in device_lines(device)),
+            *(f"note: {note}" for note in fitting),
+        ]
+    )
 
 
 def _fitted(
-    config: Config, placements: Sequence[Placement], gpu: Gpu | None, force: bool = False
+    config: Config, placements: Sequence[Placement], gpu: Gpu | None
 ) -> tuple[Config, tuple[DeviceAccount, ...], list[str]]:
-    """The run with what it leaves open decided, an account for each device of `gpu`, and sentences for the user."""
+    """The run with what it leaves open decided, an account for each GPU, and sentences for the user."""
     if gpu is None:
-        decided, notes = fit(config, placements, resumed=False, force=force)
-        return decided, (), notes
+        decided, notes = fit(config, placements, resumed=False, force=True)
+        here = {name for placement in placements for name in placement.devices} - {CPU} if count_gpus() else set()
+        if not here:  # what the account says of the host is enough
+            return decided, (), notes
     try:
+        if gpu is None:
+            return decided, planned(decided, placements, sizes_of(here))[1], notes
         decided, accounts = planned_on(config, gpu)
     except AccountError as error:
+        if gpu is None:
+            return decided, (), [*notes, f"not known whether it fits: {error}"]
         raise UserError(f"--gpu: {error}. Check without it") from None
     return decided, accounts, decisions(config, decided)
 

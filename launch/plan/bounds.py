@@ -89,11 +89,14 @@ def _transformer(model: ViTConfig, units: Sequence[str], size: int) -> tuple[int
 
 
 def _head_parameters(config: Config, stage: StageConfig) -> int:
-    channels, head = channels_of(block_output(config, stage.index)), stage.head
-    expansion = channels * head.width * (9 if head.filter == 3 else 1) if isinstance(head, ExpansionConfig) else 0
+    channels, head, expansion = channels_of(block_output(config, stage.index)), stage.head, 0
+    if isinstance(head, ExpansionConfig):
+        expansion = channels * head.width * (9 if head.filter == 3 else 1)
     widths = [feature_width(config, stage), *head.projector]
-    predicted = [embedding_width(config, stage), *(getattr(stage.objective, "predictor", None) or ())]
-    return int(expansion + sum(before * after for pairs in (widths, predicted) for before, after in pairwise(pairs)))
+    predictor: tuple[int, ...] = getattr(stage.objective, "predictor", None) or ()
+    predicted = [embedding_width(config, stage), *predictor]
+    pairs = [*pairwise(widths), *pairwise(predicted)]
+    return expansion + sum(before * after for before, after in pairs)
 
 
 def _head_numbers(config: Config, stage: StageConfig, size: int) -> int:

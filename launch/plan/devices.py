@@ -91,7 +91,7 @@ class DeviceAccount:
 
 
 @dataclass(frozen=True)
-class Member:
+class DeviceProcess:
     """One training process, and the device that it is on."""
 
     name: str
@@ -103,11 +103,11 @@ Memory = Callable[[Config, tuple[int, ...], bool], ProcessAccount]
 """What the tensors of a process take that trains these stages; the flag says whether on a GPU."""
 
 
-def members(config: Config, placements: Sequence[Placement]) -> list[Member]:
+def device_processes(config: Config, placements: Sequence[Placement]) -> list[DeviceProcess]:
     """The training processes of a run, by rank; one where all stages share it."""
     if config.in_one_process:
-        return [Member("all stages", tuple(range(1, config.num_stages + 1)), placements[0].device)]
-    return [Member(p.name, p.stages, device_of(p, placements)) for p in training_processes(config)]
+        return [DeviceProcess("all stages", tuple(range(1, config.num_stages + 1)), placements[0].device)]
+    return [DeviceProcess(p.name, p.stages, device_of(p, placements)) for p in training_processes(config)]
 
 
 def device_accounts(
@@ -123,10 +123,10 @@ def device_accounts(
     """
     from launch.plan.links import input_accounts, link_accounts  # these load torch
 
-    everyone = [member for member in members(config, placements) if member.device in sizes]
+    everyone = [process for process in device_processes(config, placements) if process.device in sizes]
     links = link_accounts(config, placements)
     batches = _batches(links, input_accounts(config, placements, links), {m.name: m.device for m in everyone})
-    devices = dict.fromkeys(member.device for member in everyone)
+    devices = dict.fromkeys(process.device for process in everyone)
     return tuple(
         _account(config, device, [m for m in everyone if m.device == device], batches, sizes[device], memory)
         for device in devices
@@ -141,17 +141,17 @@ def peaks(accounts: Iterable[DeviceAccount]) -> list[DevicePeak]:
 def _account(
     config: Config,
     device: str,
-    processes: Sequence[Member],
+    processes: Sequence[DeviceProcess],
     batches: Mapping[str, int],
     has: int,
     memory: Memory,
 ) -> DeviceAccount:
     on_gpu, count = device != CPU, len(processes)
-    needs = [memory(config, member.stages, on_gpu) for member in processes]
+    needs = [memory(config, process.stages, on_gpu) for process in processes]
     tensors, waiting = sum(need.peak for need in needs), batches.get(device, 0)
     terms = [DeviceTerm("tensors", tensors, on_gpu), DeviceTerm("batches", waiting, on_gpu)]
     if on_gpu:
-        copied = sum(_largest_convolution(config, member.stages) for member in processes)
+        copied = sum(_largest_convolution(config, process.stages) for process in processes)
         terms.append(DeviceTerm("CUDA", count * CUDA_CONTEXT, True))
         terms.append(DeviceTerm("cuBLAS", count * CUBLAS, True))
         terms.append(DeviceTerm("cuDNN", copied, True))
@@ -164,7 +164,7 @@ def _account(
     first, *others = dict.fromkeys([_stage_of(by_peak[0]), *kept])
     return DeviceAccount(
         device=device,
-        processes=tuple(member.name for member in processes),
+        processes=tuple(process.name for process in processes),
         stage=first,
         others=tuple(others),
         terms=tuple(terms),

@@ -16,7 +16,17 @@ from typing import Any
 
 from launch.plan.account import ProcessAccount
 from launch.plan.bounds import upper_bound
-from launch.plan.devices import CPU, CUBLAS, CUDA_CONTEXT, ON_CPU, PROCESS, DeviceAccount, Member, members, peaks
+from launch.plan.devices import (
+    CPU,
+    CUBLAS,
+    CUDA_CONTEXT,
+    ON_CPU,
+    PROCESS,
+    DeviceAccount,
+    DeviceProcess,
+    device_processes,
+    peaks,
+)
 from launch.plan.gpus import Gpu, available_memory, sizes_of
 from launch.plan.remedies import GIB, Devices, remedies
 from launch.prepare.placement import Placement, place
@@ -76,8 +86,8 @@ def fit(
     left = undecided(config)
     if several_hosts:
         placements = on_devices_of_their_own(placements)
-    everyone = members(config, placements)
-    sizes = sizes_of({member.device for member in everyone} - ({CPU} if several_hosts else set()))
+    everyone = device_processes(config, placements)
+    sizes = sizes_of({process.device for process in everyone} - ({CPU} if several_hosts else set()))
     lavish = with_recompute(config, dict.fromkeys(left, "none"))
     if (force and not left) or (sizes is not None and _surely_fits(lavish, everyone, sizes)):
         return lavish, []
@@ -135,7 +145,7 @@ def planned(
 def planned_on(config: Config, gpu: Gpu) -> tuple[Config, tuple[DeviceAccount, ...]]:
     """As `planned`, on GPUs that need not be there."""
     placements = place_on(config, gpu)
-    devices = {member.device for member in members(config, placements)}
+    devices = {process.device for process in device_processes(config, placements)}
     sizes = {device: available_memory() if device == CPU else gpu.bytes for device in devices}
     return planned(config, placements, sizes)
 
@@ -175,7 +185,7 @@ def why_memory_ran_out(config: Config, placements: Sequence[Placement], stage: i
 
     Where the account says that it fits, changes are named that need four fifths of what it says, or less.
     """
-    device = next(m.device for m in members(config, placements) if stage in m.stages)
+    device = next(m.device for m in device_processes(config, placements) if stage in m.stages)
     try:
         sizes = {device: (sizes_of({device}) or {}).get(device, 0)}
         _, (account,) = planned(config, placements, sizes)
@@ -186,19 +196,29 @@ def why_memory_ran_out(config: Config, placements: Sequence[Placement], stage: i
 
 
 def needs_in_words(account: DeviceAccount) -> str:
-    """What is needed of a device and what there is."""
-    terms = sorted((term for term in account.terms if term.bytes), key=lambda term: -term.bytes)
-    parts = ", ".join(f"{term.bytes / GIB:.2f} {term.name}{' (estimated)' * term.estimated}" for term in terms)
+    """What is needed of a device, what there is, and what makes it up."""
+    return f"{_need(account)} ({_terms(account)})"
+
+
+def device_lines(account: DeviceAccount) -> list[str]:
+    """The same as a line with the verdict, and one with the parts."""
+    verdict = "fits" if account.fits else "does not fit"
+    return [f"{verdict}: {_need(account)}", f"  GiB: {_terms(account)}"]
+
+
+def _need(account: DeviceAccount) -> str:
     who = " and ".join(account.processes) if len(account.processes) < 4 else f"{len(account.processes)} processes"
     verb = "needs" if len(account.processes) == 1 and who.startswith("stage ") else "need"
-    needed = f"{who} {verb} {account.needs / GIB:.2f} GiB of {account.device}"
     has = f", which has {account.has / GIB:.2f} GiB" if account.has else ""
-    return f"{needed}{has} ({parts})"
+    return f"{who} {verb} {account.needs / GIB:.2f} GiB of {account.device}{has}"
 
 
-def device_line(account: DeviceAccount) -> str:
-    """`needs_in_words`, with the verdict before it."""
-    return f"{'fits' if account.fits else 'does not fit'}: {needs_in_words(account)}"
+def _terms(account: DeviceAccount) -> str:
+    """The parts in GiB, the largest first, without those that round to nothing."""
+    terms = sorted((term for term in account.terms if term.bytes >= 0.005 * GIB), key=lambda term: -term.bytes)
+    if all(term.estimated for term in terms):
+        return f"estimated {', '.join(f'{term.bytes / GIB:.2f} {term.name}' for term in terms)}"
+    return ", ".join(f"{term.bytes / GIB:.2f} {term.name}{' (estimated)' * term.estimated}" for term in terms)
 
 
 def decisions(config: Config, decided: Config) -> list[str]:
@@ -212,16 +232,16 @@ def decisions(config: Config, decided: Config) -> list[str]:
     return [f"memory.recompute=auto: {named}"]
 
 
-def _surely_fits(config: Config, everyone: Sequence[Member], sizes: Mapping[str, int]) -> bool:
+def _surely_fits(config: Config, everyone: Sequence[DeviceProcess], sizes: Mapping[str, int]) -> bool:
     """Whether even more than it will need does."""
     waiting = 4 * max(map(prod, boundary_shapes(config))) * (config.link.depth + 4)
     needed = dict.fromkeys(sizes, 0)
-    for member in [member for member in everyone if member.device in sizes]:
-        bound = upper_bound(config, member.stages)
+    for process in [process for process in everyone if process.device in sizes]:
+        bound = upper_bound(config, process.stages)
         if bound is None:
             return False
-        needed[member.device] += (
-            bound + bound // ON_CPU + waiting + (PROCESS if member.device == CPU else CUDA_CONTEXT + CUBLAS)
+        needed[process.device] += (
+            bound + bound // ON_CPU + waiting + (PROCESS if process.device == CPU else CUDA_CONTEXT + CUBLAS)
         )
     return all(needed[device] <= sizes[device] for device in sizes)
 
@@ -230,7 +250,7 @@ def _sizes_by_torch(config: Config, placements: Sequence[Placement]) -> dict[str
     """Bytes of the devices of this machine, by CUDA itself."""
     import torch
 
-    devices = {member.device for member in members(config, placements)}
+    devices = {process.device for process in device_processes(config, placements)}
     gpus = [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
     if not gpus and devices - {CPU}:
         raise RuntimeError("PyTorch finds no GPU here")

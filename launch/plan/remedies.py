@@ -9,7 +9,7 @@ from math import lcm
 from time import process_time
 from typing import Any
 
-from launch.plan.devices import CPU, DeviceAccount, Memory, device_accounts, members, peaks
+from launch.plan.devices import CPU, DeviceAccount, Memory, device_accounts, device_processes, peaks
 from launch.prepare.placement import Placement, place
 from launch.prepare.recompute import resolve_recompute
 from pipeline.config import Config
@@ -69,7 +69,7 @@ def remedies(config: Config, devices: Devices, resumed: bool) -> list[str]:
     if not full:
         return []
     here = replace(devices, sizes={account.device: account.has for account in full})
-    stages = [k for m in members(config, devices.placements) if m.device in here.sizes for k in m.stages]
+    stages = [k for m in device_processes(config, devices.placements) if m.device in here.sizes for k in m.stages]
     thrifty = resolve_recompute(config, stages, here.sizes, lambda tried: peaks(here.accounts(tried)))
     found = _tried(here, _recomputed(config, thrifty, stages), thrifty)
     if not found and not resumed:

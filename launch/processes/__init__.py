@@ -17,8 +17,9 @@
 - `out_of_memory.py`: after a stage has run out of memory: adds to the record of the failure what the account says, and
   what needs less
 - `presence.py`: what every rank says of itself before a run on several hosts, and in what the ranks may not differ
-- `rank_coordinator.py`: the coordinator of a run whose ranks torchrun or srun has started: a child of rank 0, and what
-  that announces of it
+- `rank_coordinator.py`: the coordinator of a run under torchrun or srun: a child of rank 0, and what that announces
+  of it
+- `rank_output.py`: what a rank says to the user: what all ranks of its host would say is said by the first of them
 - `rank_run.py`: the run of a rank of torchrun or srun, or of a serial process: handed over by the command line, or
   prepared here
 - `shared_folder.py`: whether all hosts see the same run directory: each writes a small file there, and each reads

@@ -20,7 +20,7 @@ from workers.run.environment import PREPARED, interpreter, process_environment, 
 from workers.run.files import RunDir, write_json
 from workers.run.out_of_memory import RAN_OUT
 
-SECONDS = 120.0
+SECONDS = 300.0
 """For the account and the search for what needs less; the failure is told without them after that."""
 
 

@@ -1,4 +1,4 @@
-"""The coordinator of a run whose ranks torchrun or srun has started: a child of rank 0, and what that announces of it."""
+"""The coordinator of a run under torchrun or srun: a child of rank 0, and what that announces of it."""
 
 from __future__ import annotations
 

@@ -14,14 +14,13 @@ import os
 import platform
 import signal
 import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, in_one_line, print_error
+from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, print_error
 from launch.failure import FailureRecorder, in_words, read_failure, record_failure
 from launch.prepare.link_kind import with_link, with_shared_run_dir
 from launch.prepare.prepared_run import PreparedRun
@@ -33,6 +32,7 @@ from launch.processes.error_file import write_error_file
 from launch.processes.measuring import finish
 from launch.processes.out_of_memory import add_account
 from launch.processes.rank_coordinator import device_of_rank, start_coordinator
+from launch.processes.rank_output import first_of_host, report, say_once
 from launch.processes.rank_run import own_config, rank_run
 from launch.processes.slurm import take_ranks_of_srun
 from launch.processes.start_check import Agreement, StartRefused, agree
@@ -56,8 +56,6 @@ from workers.topology.torchrun import RunGroup, join_group, under_torchrun
 
 LEAVE_SECONDS = 15.0
 """How long a stage that failed waits until the coordinator has recorded why."""
-SPEAK_SECONDS = 1.0
-"""How long a rank waits before it ends, so that the first of its host, which torchrun then ends, has printed why."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -79,40 +77,19 @@ def main(arguments: list[str] | None = None) -> int:
         for number in WARNINGS:  # as a scheduler sends them to all ranks, before they have begun
             signal.signal(number, raise_interrupted)
         group = _join()
-        agreement = None if group.on_one_host else agree(group, arguments, _say_once)
+        agreement = None if group.on_one_host else agree(group, arguments, say_once)
         return _lead(group, arguments, agreement) if group.rank == 0 else _follow(group, arguments, agreement)
     except Interrupted:
-        return _report(KeyboardInterrupt())
+        return report(KeyboardInterrupt())
     except (Exception, KeyboardInterrupt) as error:
-        return _report(error)
+        return report(error)
 
 
 def _join() -> RunGroup:
     try:
-        return join_group(START_SECONDS, _say_once)
+        return join_group(START_SECONDS, say_once)
     except UserError as error:
         raise StartRefused(str(error)) from None
-
-
-def _first_of_host() -> bool:
-    return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def _say_once(sentence: str) -> None:
-    """Print what all ranks of this host would say."""
-    if _first_of_host():
-        say(sentence)
-
-
-def _report(error: BaseException) -> int:
-    """Print in one line what ended this rank, unless another rank of this host does; returns the exit code."""
-    text, code = in_one_line(error)
-    write_error_file(text)
-    if isinstance(error, StartRefused) and not _first_of_host():
-        time.sleep(SPEAK_SECONDS)
-    else:
-        print_error(text)
-    return code
 
 
 def _serial(prepared: PreparedRun) -> int:
@@ -201,13 +178,13 @@ def _follow(group: RunGroup, arguments: list[str], agreement: Agreement | None =
 
     first = "rank 0" if agreement is None else agreement.first_host
     with notice_after(
-        lambda: _say_once(f"{platform.node()} waits for {first} to look at the data and to prepare the run")
+        lambda: say_once(f"{platform.node()} waits for {first} to look at the data and to prepare the run")
     ):
         joined, finished = group.look_up_valid("run", START_SECONDS, verified)
     if joined is None:
         if problem:
             write_error_file(f"error: {first}: {problem}")
-        if problem and agreement is not None and platform.node() != first and _first_of_host():
+        if problem and agreement is not None and platform.node() != first and first_of_host():
             print_error(f"error: {first}: {problem}")  # elsewhere, rank 0 has printed it
         return 0 if finished else EXIT_BAD_INPUT
     if _train(group, *joined, failed=partial(keep_failure, joined[1]) if apart else lambda failure: None):

@@ -35,9 +35,16 @@ class IdleRule:
 RULES = (
     IdleRule(
         (
-            "link.kind", "link.depth", "link.timeout", "network", "shared_run_dir", "restart", "max_restarts",
-            "hang_timeout", "data.feed",
-        ),  # fmt: skip
+            "link.kind",
+            "link.depth",
+            "link.timeout",
+            "network",
+            "shared_run_dir",
+            "restart",
+            "max_restarts",
+            "hang_timeout",
+            "data.feed",
+        ),
         lambda c: c.in_one_process,
         "one process trains all stages",
     ),

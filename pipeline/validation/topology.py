@@ -8,6 +8,9 @@ from pipeline.config.objectives import BYOLConfig
 from pipeline.config.optimizers import AdamWConfig, LayerWiseConfig
 from pipeline.errors import ConfigError
 
+NEARBY = 10_000
+"""Numbers of replicas that are tried in each direction, to name one that would do."""
+
 
 def check_topology(config: Config) -> None:
     """Raises `ConfigError` for the first combination that cannot work."""
@@ -58,22 +61,26 @@ def _check_replicas(config: Config, stage: StageConfig) -> None:
     if not config.data.drop_last:
         problem = f"got {count}, and the smaller batch at the end of an epoch cannot be shared evenly"
         raise ConfigError(path, problem, "Give data.drop_last=true")
-    if config.data.batch_size % count or config.data.batch_size // count < 2:
-        problem = f"{count} replicas cannot share a batch of {config.data.batch_size} evenly, two images or more each"
-        raise ConfigError(path, problem, _nearest_that_share(config.data.batch_size, count))
+    if not _is_shared_evenly(batch := config.data.batch_size, count):
+        problem = f"{count} replicas cannot share a batch of {batch} evenly, two images or more each"
+        raise ConfigError(path, problem, _nearest_that_share(batch, count))
     if stage.precision.compile:
         problem = f"got {count}, and a compiled network cannot wait for the other replicas' batch statistics"
         raise ConfigError(path, problem, "Give precision.compile=false for this stage, or 1 replica")
 
 
+def _is_shared_evenly(batch: int, count: int) -> bool:
+    return batch % count == 0 and batch // count >= 2
+
+
 def _nearest_that_share(batch: int, count: int) -> str:
-    """The nearest numbers of replicas that can share the batch, and the nearest batches that so many can share."""
-    counts = [n for n in range(1, batch // 2 + 1) if batch % n == 0]
-    nearest = [*[n for n in counts if n < count][-1:], *[n for n in counts if n > count][:1]]
-    below = batch // count * count
-    batches = [n for n in (below, below + count) if n >= 2 * count] or [2 * count]
-    replicas = f"{' or '.join(map(str, nearest))} replicas, or " if nearest else ""
-    return f"Give {replicas}data.batch_size={' or '.join(map(str, batches))}"
+    """A remedy: the nearest numbers of replicas for this batch, and the nearest batches for this number."""
+    most = min(count - 1, batch // 2)
+    fewer, more = range(most, max(most - NEARBY, 0), -1), range(count + 1, min(count + NEARBY, batch // 2 + 1))
+    counts = [next((n for n in numbers if _is_shared_evenly(batch, n)), None) for numbers in (fewer, more)]
+    replicas = " or ".join(str(number) for number in counts if number is not None) or "1"
+    batches = sorted({max(batch // count, 2) * count, max(batch // count + 1, 2) * count})
+    return f"Give {replicas} replicas, or data.batch_size={' or '.join(map(str, batches))}"
 
 
 def _check_restart(config: Config) -> None:

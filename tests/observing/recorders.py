@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console as RichConsole
 
+from launch.prepare.link_kind import with_link
 from tests.pipeline.small import small_config
 from workers.control.step_report import StepReport
 from workers.coordinator.recorder import Recorder
@@ -22,7 +23,7 @@ from workers.observing.terminal.progress import Progress
 
 def facts(path: Path, steps: int = 6, **sections: Any) -> RunFacts:
     """Of a run of four stages."""
-    config = small_config(**sections).model_dump(mode="json")
+    config = with_link(small_config(**sections), on_one_host=True).model_dump(mode="json")
     return RunFacts(
         name=path.name,
         path=path,

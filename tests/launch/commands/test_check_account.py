@@ -28,6 +28,17 @@ def test_without_the_data_or_a_gpu(repository: Path, onward_process: Callable[..
     assert max(map(len, printed.splitlines())) <= COLUMNS
 
 
+def test_gpus_that_are_not_here_are_asked_about(repository: Path, onward_process: Callable[..., Any]) -> None:
+    config, *small = "configs/paper_resnet50_imagenet.yaml", *SMALL[:2], "model.cuts=[]"
+    printed = onward_process("check", config, "--memory", "--gpu", "l4", *small, cwd=repository, timeout=600.0).out
+    needed = re.search(r"^fits: stage 1 needs (\d+\.\d+) GiB of cuda:0, which has 22.00 GiB$", printed, re.MULTILINE)
+    assert needed
+    parts = re.search(r"^  GiB: estimated (.*0.50 CUDA.*)$", printed, re.MULTILINE)
+    assert parts
+    assert abs(sum(float(part.split()[0]) for part in parts[1].split(", ")) - float(needed[1])) < 0.05
+    assert max(map(len, printed.splitlines())) <= COLUMNS
+
+
 def test_beside_the_checks_and_as_json(tmp_path: Path, onward_process: Callable[..., Any]) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
     arguments = ("check", "tiny.yaml", "device=cpu", "snapshots.every=2", "model.cuts=[layer2]")

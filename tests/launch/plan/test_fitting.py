@@ -20,7 +20,7 @@ from tests.pipeline.small import small_config
 
 SMALL = small_config(memory={"recompute": "auto"})
 TOO_LARGE = ("model.cuts=[layer1]", "stages.1.head={width: 1048576, projector: [8]}", "data.batch_size=512")
-"""A map of 383 TiB, more than a process can address."""
+"""A map of 392 GiB for each view, which the kernel refuses where there is not as much."""
 
 
 def test_a_small_run_is_not_accounted_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from launch.prepare.link_kind import with_link
 from launch.prepare.ranks import check_alone, check_processes, check_torchrun
 from pipeline.config import Config
 from pipeline.errors import UserError
@@ -43,6 +44,21 @@ def test_a_run_that_does_not_fit_them_is_refused(
     with pytest.raises(UserError, match=message):
         check_processes(Config.model_validate(values), processes)
     check_processes(Config(), group(4)) if not environment else None
+
+
+@pytest.mark.parametrize(
+    ("values", "on_one_host", "kind"),
+    [
+        ({}, True, "queue"),
+        ({}, False, "p2p"),
+        ({"link": {"kind": "rpc"}}, True, "rpc"),
+        ({"link": {"kind": "queue"}}, False, "queue"),
+        ({"runtime": "serial"}, True, "auto"),
+    ],
+    ids=["one host", "several", "given", "given, and refused later", "in one process there is none"],
+)
+def test_the_kind_of_link_follows_the_hosts(values: dict[str, Any], on_one_host: bool, kind: str) -> None:
+    assert with_link(Config.model_validate(values), on_one_host).link.kind == kind
 
 
 def test_a_restart_to_dead_addresses_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

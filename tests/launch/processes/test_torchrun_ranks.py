@@ -170,7 +170,7 @@ def test_a_rank_leaves_with_what_became_of_its_stages(
     announcement = Announcement(run_dir=str(run.path), private_dir=str(run.path), store="", control="control")
     write_key(run.path / KEY_FILE)
     monkeypatch.setattr(train, "own_config", lambda arguments: (small_config(), []))
-    monkeypatch.setattr(train, "verify", lambda message, config: (run, announcement, KEY))
+    monkeypatch.setattr(train, "verify", lambda message, config: (run, announcement, KEY, config))
     monkeypatch.setattr(train, "_train", lambda *given: trained.append(given) or finished)
     group = Group(1, word)
     assert train._follow(cast(RunGroup, group), ["config.yaml"]) == code
