@@ -40,7 +40,7 @@ MAY_OPEN = {
     "workers/run/tensor_files.py": "tensors, of a file that is open",
     "launch/plan/fitting.py": "/dev/null",
     "launch/prepare/lock_holders.py": "what the kernel says of locks",
-    "launch/processes/torchrun.py": "the key, in the private folder",
+    "launch/processes/rank_coordinator.py": "the key, in the private folder",
     "launch/errors.py": "a new temporary file",
 }
 

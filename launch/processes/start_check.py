@@ -163,7 +163,8 @@ class _StartCheck:
         self._group.leave("check")
         ranks = tuple(found[0].apart)
         if ranks and self._group.rank == 0:
-            self._say(self._in_words(ranks))
+            hosts = [self._presences[rank].host for rank in ranks]
+            self._say(who_keeps_the_run(hosts, self._host, bool(first.key)))
         return Agreement(address, own, first.host, ranks)
 
     def _present(self, arguments: list[str]) -> tuple[Presence, Config | None]:
@@ -253,10 +254,9 @@ class _StartCheck:
     def _folders(self, config: Config, reached: list[Reached], apart: list[int]) -> list[Problem]:
         """Of this rank: that it does not see rank 0's file; of rank 0: that it does not see another's."""
         own, problems = reached[self._group.rank], list[Problem]()
-        if own.holds_run and config.shared_run_dir is not True:
-            problems.append(self._problem(f"{own.folder_problem}, and there is another run in it", ONE_KEEPS))
         if config.shared_run_dir is not True:
-            return problems
+            another = f"{own.folder_problem}, and there is another run in it"
+            return [self._problem(another, ONE_KEEPS)] if own.holds_run else []
         if self._group.rank:
             return [self._problem(own.folder_problem, SHARE)] if own.folder_problem else []
         for rank in apart:
@@ -265,11 +265,6 @@ class _StartCheck:
             if reached[rank].mark:
                 problems.append(Problem(rank=rank, host=presence.host, text=text, remedy=SHARE))
         return problems
-
-    def _in_words(self, apart: tuple[int, ...]) -> str:
-        """What follows from a run directory that is not shared, and how the others get the key."""
-        hosts = [self._presences[rank].host for rank in apart]
-        return who_keeps_the_run(hosts, self._host, bool(self._presences[0].key))
 
     def _problem(self, text: str, remedy: str) -> Problem:
         return Problem(rank=self._group.rank, host=self._host, text=text, remedy=remedy)

@@ -12,7 +12,7 @@
                                   <-     pieces of N bytes together
                                   <-     {sha256: DIGEST}
 
-No more than one piece of a file is in memory at either end. What WHAT may be is up to `transfer_server.Store`.
+No more than one piece of a file is in memory at either end. What WHAT may be is up to `transfer_server.FileStore`.
 """
 
 from __future__ import annotations

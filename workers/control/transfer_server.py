@@ -41,7 +41,7 @@ CLOSE_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
-class Store(Protocol):
+class FileStore(Protocol):
     """Which files may be sent, and where they are."""
 
     @property
@@ -71,7 +71,7 @@ class TransferServer(Closable):
         UserError: the address cannot be listened on.
     """
 
-    def __init__(self, address: wire.Address, key: bytes, store: Store, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, address: wire.Address, key: bytes, store: FileStore, most_bytes: int = MOST_BYTES) -> None:
         self._store, self._most_bytes = store, most_bytes
         self._acceptor = Acceptor(address, key, name_in)
         self.address = self._acceptor.address

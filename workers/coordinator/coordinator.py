@@ -89,7 +89,7 @@ class Coordinator:
         with (
             closing(trace_of_coordinator(self.config.trace, self.run_files)) as trace,
             ControlServer(self.rendezvous.control, self.rendezvous.key) as control,
-            self._telling(control),
+            self._failure_reported(control),
             self._transfers() as transfers,
             open_feed(self.config, self.start_step, trace) as feed,
         ):
@@ -117,7 +117,7 @@ class Coordinator:
         return TransferServer(self.rendezvous.control, self.rendezvous.key, PartStore(self.run_files))
 
     @contextmanager
-    def _telling(self, control: ControlServer) -> Iterator[None]:
+    def _failure_reported(self, control: ControlServer) -> Iterator[None]:
         """Tell all processes why the run ends, if it fails; some may not see `failure.json`."""
         try:
             yield

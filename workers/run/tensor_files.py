@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import safe_open
@@ -43,8 +43,13 @@ def open_tensors(path: Path, root: Path) -> Iterator[Any]:
     Raises:
         OSError, SafetensorError: the file cannot be read, or is not in the format.
     """
-    with open_to_read(path, root) as file, safe_open(name_of(file, path), framework="pt") as found:
+    with open_to_read(path, root) as file, tensors_in(file, path) as found:
         yield found
+
+
+def tensors_in(file: BinaryIO, path: Path) -> Any:
+    """`safe_open` for an open file; `path` is its own where the system has no other for it. Raises as `open_tensors`."""
+    return safe_open(name_of(file, path), framework="pt")
 
 
 def facts_of(found: Any) -> dict[str, Facts]:

@@ -11,16 +11,15 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.ordinary_files import make_folder, name_of
+from pipeline.ordinary_files import make_folder
 from workers.control.channel import Message
 from workers.control.transfer import TransferClient, TransferFailed
 from workers.control.validation import read_message
 from workers.run.files import RunDir
-from workers.run.tensor_files import serialized, serialized_bytes
+from workers.run.tensor_files import serialized, serialized_bytes, tensors_in
 from workers.snapshots.manifest import MANIFEST, StageFile, read_manifest
 from workers.snapshots.parts import OpenedPart, PartName, SavedPart
 
@@ -55,8 +54,7 @@ class RemoteParts:
                     f"the part of stage {stage} of the snapshot after {steps} steps is damaged: its digest is not the "
                     "manifest's"
                 )
-            # A file without a name has one in /proc, on Linux; elsewhere its descriptor has.
-            with safe_open(name_of(file, self._folder), framework="pt") as tensors:
+            with tensors_in(file, self._folder) as tensors:
                 yield OpenedPart(tensors, part.counters)
 
 
@@ -72,11 +70,11 @@ class PartStore:
 
     @property
     def root(self) -> Path:
-        """See `Store.root`."""
+        """See `FileStore.root`."""
         return self._run.path
 
     def place(self, what: Message) -> Path:
-        """See `Store.place`."""
+        """See `FileStore.place`."""
         name = PartName.from_message(what)
         path = name.path(self._run)
         if name.kind == "snapshot" and (path.parent / MANIFEST).exists():
@@ -85,7 +83,7 @@ class PartStore:
         return path
 
     def find(self, what: Message) -> tuple[Message, Path] | None:
-        """See `Store.find`: parts of complete snapshots, with what the manifest says of them."""
+        """See `FileStore.find`: parts of complete snapshots, with what the manifest says of them."""
         name = PartName.from_message(what)
         if name.kind != "snapshot":
             raise UserError("only parts of snapshots are sent")

@@ -69,7 +69,7 @@ class ControlListener:
         self._over = threading.Event()
         self._reason = "asked to stop"
         self._waiting_for_end = False
-        self.verdict: FailureReport | None = None
+        self.root_cause: FailureReport | None = None
         """Why the coordinator ended the run, if it has said so."""
         self._stop_requests: queue.SimpleQueue[str] = queue.SimpleQueue()
         """Why the run is to stop; a SimpleQueue, because a signal handler fills it."""
@@ -146,7 +146,7 @@ class ControlListener:
                 return
             elif kind == "failure" and message is not None:
                 with suppress(TrainingError):
-                    self.verdict = FailureReport.from_message(message)
+                    self.root_cause = FailureReport.from_message(message)
             elif kind == "stop":
                 self._interrupt("the coordinator ended the run")
                 return

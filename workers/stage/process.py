@@ -95,7 +95,7 @@ def run_training_process(
             failure = failure_report(who, session.activity.step, error)
             with suppress(Exception):
                 control.send({**failure.to_message(), "process": process.name})
-            failed(session.verdict or failure)
+            failed(session.root_cause or failure)
             if config.link.kind == "rpc":
                 stop_agent(graceful=False, timeout=2.0)
             return False
@@ -124,9 +124,9 @@ class _TrainingSession:
         self._listener: ControlListener | None = None
 
     @property
-    def verdict(self) -> FailureReport | None:
+    def root_cause(self) -> FailureReport | None:
         """Why the coordinator ended the run, if it has said so."""
-        return self._listener.verdict if self._listener is not None else None
+        return self._listener.root_cause if self._listener is not None else None
 
     def open_parts(self, address: object) -> None:
         """Keep parts of snapshots and of `final/` with the coordinator, if this process does not see its directory.
