@@ -67,7 +67,7 @@ class RunMonitor:
         snapshots: completes the snapshots that they write.
         recorder: gets their step reports.
         batch_sender: sends them batches.
-        total_steps, steps_per_epoch, classes, start_step, parts: sent to every process (`parts`: address to send parts to).
+        total_steps, steps_per_epoch, classes, start_step, parts: sent to every process (`parts`: address for them).
         observation: gets notes and events for the user.
     """
 

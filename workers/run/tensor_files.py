@@ -48,7 +48,7 @@ def open_tensors(path: Path, root: Path) -> Iterator[Any]:
 
 
 def tensors_in(file: BinaryIO, path: Path) -> Any:
-    """`safe_open` for an open file; `path` is its own where the system has no other for it. Raises as `open_tensors`."""
+    """`safe_open` for an open file; `path` is its own if the system knows no other. Raises as `open_tensors`."""
     return safe_open(name_of(file, path), framework="pt")
 
 
