@@ -41,7 +41,7 @@ MAY_OPEN = {
     "launch/doctor/limits.py": "what the kernel says of control groups",
     "launch/plan/fitting.py": "/dev/null",
     "launch/prepare/lock_holders.py": "what the kernel says of locks",
-    "launch/processes/torchrun.py": "the key, in the private folder",
+    "launch/processes/rank_coordinator.py": "the key, in the private folder",
     "launch/errors.py": "a new temporary file",
 }
 

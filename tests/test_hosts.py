@@ -12,7 +12,7 @@ import pytest
 from tests.laboratory.hosts import Laboratory, laboratory, needs_laboratory
 from tests.laboratory.names import Names
 from tests.marks import slow
-from tests.recovery import STEPS, python, undisturbed
+from tests.recovery import STEPS, fault, faults, pause, python, undisturbed
 from tests.runs import LIMIT, TINY, Process, processes_mentioning
 from tests.waiting import wait_until
 from workers.run.environment import ALLOCATOR
@@ -101,10 +101,33 @@ def test_a_host_with_another_version_is_named_on_every_host() -> None:
 
 @pytest.mark.slow
 def test_a_folder_that_is_not_shared_is_named_on_every_host() -> None:
-    with laboratory(2) as lab, torchruns(lab, 1, f"run_dir={lab.unshared}") as processes:
+    with laboratory(2) as lab, torchruns(lab, 1, f"run_dir={lab.unshared}", "shared_run_dir=true") as processes:
         for text in ended(processes):
             (sentence,) = refusals(text)
             assert sentence.startswith(f"error: node2 (rank 1) sees another folder '{lab.unshared.parent}' than rank 0")
+
+
+def test_hosts_that_share_no_run_directory_train_and_go_on() -> None:
+    """The first keeps the run; a snapshot is complete only with the parts of the other, which keeps its logs."""
+    with laboratory(2) as lab:
+        folder, killed = f"run_dir={lab.unshared}", faults(pause(lab.shared / "die", 4, 9), fault("raise", 4, 9))
+        with torchruns(lab, 1, folder, killed) as processes:
+            manifest = lab[1].sees(lab.unshared / "snapshots/step_8/manifest.json")
+            wait_until(manifest.exists, lambda: [process.err for process in processes])
+            (lab.shared / "die").touch()
+            said = ended(processes)
+        assert all(process.returncode != 0 for process in processes)
+        assert "node2 and node1 do not share the run directory: node1 keeps the run. The key of its conn" in (
+            processes[0].out
+        )
+        assert all("stage 4 failed at step 9" in text for text in said), said
+        with torchruns(lab, 1, folder) as processes:
+            said = ended(processes)
+        assert [process.returncode for process in processes] == [0, 0], said
+        assert "going on from the snapshot after 8 steps" in processes[0].out
+        run = lab[1].sees(lab.unshared)
+        assert json.loads((run / "report.json").read_text())["final_digest"] == undisturbed()
+        assert {path.name for path in lab[2].sees(lab.unshared).iterdir()} == {"logs", ".faults", "elsewhere.json"}
 
 
 @pytest.mark.slow

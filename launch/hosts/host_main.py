@@ -27,7 +27,7 @@ from pipeline.errors import ConfigError
 from workers.control.start_messages import StartMessage
 from workers.run.environment import BY_HOSTS, interpreter, without_launcher
 from workers.run.json_lines import LineReader
-from workers.run.keys import KEY_FILE_VARIABLE, write_key
+from workers.run.keys import KEY_VARIABLE, write_key
 from workers.run.private import make_private, temporary_places
 from workers.topology.network import ProbeListener, candidates, reach_each, reason
 from workers.topology.processes import KEY_FILE
@@ -94,7 +94,7 @@ def _run(start: StartRanks, reader: LineReader, stack: ExitStack) -> int:
         return EXIT_BAD_INPUT
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
     write_key(Path(folder) / KEY_FILE, start.key)
-    given = {KEY_FILE_VARIABLE: str(Path(folder) / KEY_FILE), BY_HOSTS: "1"}
+    given = {KEY_VARIABLE: str(Path(folder) / KEY_FILE), BY_HOSTS: "1"}
     ranks = LocalRanks(start, {**QUIET, **without_launcher(dict(os.environ)), **given})
     stack.callback(ranks.kill)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

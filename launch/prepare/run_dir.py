@@ -19,7 +19,7 @@ from pipeline.config.secrets import has_secrets
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import PRIVATE, USUAL, make_folder
 from pipeline.validation.loading import LoadOptions, dump_config, load_config
-from workers.run.files import RunDir, step_numbers, write_text
+from workers.run.files import RunDir, read_object, step_numbers, write_text
 from workers.snapshots.manifest import MANIFEST
 
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
@@ -41,9 +41,22 @@ def check_run_dir(config: Config) -> None:
         entries = sorted(os.listdir(path)) if path.is_dir() else []
     except OSError as error:
         raise ConfigError("run_dir", f"'{path}' cannot be read ({error.strerror})", REMEDY) from None
+    if RunDir(path).elsewhere.name in entries and "config.yaml" not in entries:
+        raise ConfigError("run_dir", *_kept_elsewhere(RunDir(path)))
     if entries and "config.yaml" not in entries and not _is_beginning(path, entries):
         problem = f"'{path}' is not empty (it holds '{entries[0]}') and is not a run"
         raise ConfigError("run_dir", problem, f"{REMEDY}, or empty it")
+
+
+def _kept_elsewhere(run: RunDir) -> tuple[str, str]:
+    """The problem of a host that has only the logs of a run, and the remedy."""
+    try:
+        kept = read_object(run.elsewhere) or {}
+    except OSError:
+        kept = {}
+    host, folder = (ascii(kept.get(key))[:200] for key in ("host", "run_dir"))
+    problem = f"'{run.path}' holds only logs of a run that host {host} keeps, in {folder}"
+    return problem, f"Let that host be the first, which has rank 0, or {REMEDY[0].lower()}{REMEDY[1:]}"
 
 
 def _is_beginning(path: Path, entries: list[str]) -> bool:

@@ -1,6 +1,8 @@
 """The processes of a run: who starts them, what each runs first, and how they end.
 
 - `announcement.py`: what rank 0 announces to the other ranks through torchrun's store, and why they may trust it
+- `apart.py`: a rank on a host that does not see the run directory: what it takes from the announcement, and its own
+  folder
 - `child.py`: processes that end when their parent does: each watches a pipe that its parent holds open
 - `coordinator_main.py`: the coordinator's process: started with one JSON object on its standard input, ends with its
   parent
@@ -15,6 +17,8 @@
 - `out_of_memory.py`: after a stage has run out of memory: adds to the record of the failure what the account says, and
   what needs less
 - `presence.py`: what every rank says of itself before a run on several hosts, and in what the ranks may not differ
+- `rank_coordinator.py`: the coordinator of a run under torchrun or srun: a child of rank 0, and what that announces
+  of it
 - `rank_output.py`: what a rank says to the user: what all ranks of its host would say is said by the first of them
 - `rank_run.py`: the run of a rank of torchrun or srun, or of a serial process: handed over by the command line, or
   prepared here

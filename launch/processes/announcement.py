@@ -2,8 +2,9 @@
 
 Whoever reaches the port of the store can write to it. So the announcement decides nothing of what a rank trains, which
 its own command line does. What it does contain is signed (HMAC) with the key of the run, which is in a file that only
-this user can read: in the private folder on one host, in the run directory, which all hosts share, on several. An
-announcement whose signature is wrong is ignored, and the rank waits for the next one.
+this user can read: in the private folder on one host; on several in the run directory, or in the file that the user
+names on every host (`ONWARD_KEY_FILE`). An announcement whose signature is wrong is ignored, and the rank waits for the
+next one. Only where the run directory is not shared, and the user names no file, does the key go through the store.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import hmac
 import json
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from launch.prepare.config_differences import differences
 from launch.prepare.recompute import as_before
 from launch.prepare.run_dir import read_config
-from launch.processes.presence import OWN_KEYS
+from launch.processes.presence import is_own
 from pipeline.config import Config
+from pipeline.config.memory import Recompute
 from pipeline.errors import UserError
 from workers.control.start_messages import StartMessage
 from workers.control.validation import MalformedMessage
@@ -47,23 +49,28 @@ class Announcement(StartMessage):
         private_dir: folder of the run's sockets and key, on one host; empty on several.
         store: where process groups meet, on several hosts.
         control: address of the control channel: a path on one host, host and port on several.
+        digest: of the configuration of the run, without keys that each host may have its own values of.
+        recompute: of every stage, by its number, counted from 1.
     """
 
     run_dir: str
     private_dir: str
     store: str
     control: str | tuple[str, int]
+    digest: str = ""
+    recompute: dict[str, Recompute] = field(default_factory=dict)
 
     def signed(self, key: bytes) -> dict[str, Any]:
         """The message for the store."""
         return {**self.to_message(), "signature": self._signature(key)}
 
-    def rendezvous(self, key: bytes, own_address: str = "") -> Rendezvous:
+    def rendezvous(self, key: bytes, own_address: str = "", apart: bool = False) -> Rendezvous:
         """Addresses and key for this process.
 
         Args:
             key: of the run.
             own_address: of this host, on several; that of the coordinator if not given.
+            apart: this process does not see the run directory.
         """
         if isinstance(self.control, str):
             return Rendezvous.on_one_host(self.private_dir)
@@ -75,6 +82,7 @@ class Announcement(StartMessage):
             control=(host, port),
             store=self.store,
             host=own_address or host,
+            apart=apart,
         )
 
     def is_signed(self, signature: str, key: bytes) -> bool:
@@ -97,7 +105,7 @@ def verify(message: dict[str, Any], config: Config) -> tuple[RunDir, Announcemen
 
     Raises:
         UntrustedAnnouncementError: rank 0 of this run has not written it.
-        UserError: rank 0 has, and was given another configuration.
+        UserError: rank 0 has, and was given another configuration; or the file with the key cannot be used.
     """
     try:
         announcement = Announcement.from_message(message)
@@ -112,14 +120,14 @@ def verify(message: dict[str, Any], config: Config) -> tuple[RunDir, Announcemen
         if announcement.private_dir:
             key = read_key(Path(announcement.private_dir) / KEY_FILE, [os.geteuid()])
         else:
-            key = bytes.fromhex(given) if (given := given_key()) else read_key(run.key, owners)
+            key = given_key() or read_key(run.key, owners)
     except NoKeyError as reason:
         raise UntrustedAnnouncementError(str(reason)) from None
     if not announcement.is_signed(str(message.get("signature")), key):
         raise UntrustedAnnouncementError("its signature is not made with the key of the run")
     there = read_config(run.path)
     config = as_before(config, there)
-    if changed := differences(there, config, lambda key: key.split(".")[0] in OWN_KEYS):
+    if changed := differences(there, config, is_own):
         named = "; ".join([*changed.values()][:SHOWN])
         raise UserError(f"this rank was given another configuration than rank 0: {named}")
     return run, announcement, key, config

@@ -136,6 +136,7 @@ def _rendezvous(start: CoordinatorStart) -> Rendezvous:
         control=(start.host, 0),
         store=start.store,
         host=start.host,
+        apart=start.apart,
     )
 
 

@@ -22,8 +22,9 @@ from pipeline.validation.pydantic_errors import shown
 from workers.control.start_messages import StartMessage
 from workers.control.validation import Count
 from workers.run.environment import PACKAGES_FOLDER
+from workers.run.keys import KEY_VARIABLE
 
-OWN_KEYS = ("run_dir", "network")
+OWN_KEYS = ("run_dir", "network", "data.root")
 """Keys and sections that each host may have its own values of."""
 SHOWN = 5
 """Differences between two configurations that a message names."""
@@ -51,6 +52,7 @@ class Presence(StartMessage):
         run_dir: absolute path of the run directory, of rank 0; of the folder of all runs where it has none yet.
         above: how many folders above the run directory rank 0 has written its mark.
         mark: name of the file that rank 0 has written there; empty if it could not.
+        key: fingerprint of the key that the user gives on this host; empty if none.
     """
 
     rank: Count
@@ -65,6 +67,7 @@ class Presence(StartMessage):
     run_dir: str = ""
     above: Count = 0
     mark: MarkName = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +98,14 @@ def own_versions() -> dict[str, str]:
 
 def settings_of(config: Config) -> tuple[dict[str, str], str]:
     """The configuration as text by key, without secrets, and a digest of all of it; without keys of one host."""
-    visible = {key: shown(value) for key, value in flatten(without_secrets(config)).items() if not _is_own(key)}
-    whole = {key: value for key, value in flatten(config.model_dump(mode="json")).items() if not _is_own(key)}
+    visible = {key: shown(value) for key, value in flatten(without_secrets(config)).items() if not is_own(key)}
+    whole = {key: value for key, value in flatten(config.model_dump(mode="json")).items() if not is_own(key)}
     return visible, hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def is_own(key: str) -> bool:
+    """Whether each host may have its own value of a key."""
+    return any(key == own or key.startswith(f"{own}.") for own in OWN_KEYS)
 
 
 def differences_from_first(presences: list[Presence]) -> list[Problem]:
@@ -119,7 +127,7 @@ def differences_from_first(presences: list[Presence]) -> list[Problem]:
                 problems.append(_problem(each, f" {which} {whose}", remedy))
                 break  # other versions of Onward have other sources, too
         else:
-            problems += _other_configuration(first, each)
+            problems += _other_configuration(first, each) + _other_key(first, each)
     return problems
 
 
@@ -142,6 +150,15 @@ def _problem(presence: Presence, text: str, remedy: str) -> Problem:
     return Problem(rank=presence.rank, host=presence.host, text=text, remedy=remedy)
 
 
+def _other_key(first: Presence, each: Presence) -> list[Problem]:
+    if each.key == first.key:
+        return []
+    which = "has another key in" if each.key and first.key else "has no" if first.key else "has"
+    more = "" if each.key and first.key else ", which has none" if each.key else ", which has one"
+    text = f" {which} {KEY_VARIABLE}: not as rank 0 on {first.host}{more}"
+    return [_problem(each, text, f"Give every host the same key in {KEY_VARIABLE}=FILE, or none")]
+
+
 def _other_configuration(first: Presence, each: Presence) -> list[Problem]:
     if each.digest == first.digest:
         return []
@@ -150,10 +167,6 @@ def _other_configuration(first: Presence, each: Presence) -> list[Problem]:
     which = "; ".join(named) or "in values that are not shown, because they may be secret"
     text = f" was given another configuration than rank 0 on {first.host}: {which}"
     return [_problem(each, text, "Give every host the same command line and the same file")]
-
-
-def _is_own(key: str) -> bool:
-    return key.split(".")[0] in OWN_KEYS
 
 
 def _listed(ranks: list[int]) -> str:

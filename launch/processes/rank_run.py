@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from launch.plan.fitting import fit
+from launch.prepare.link_kind import with_shared_run_dir
 from launch.prepare.prepared_run import PreparedRun, handed_over, prepare_run
 from launch.prepare.ranks import check_alone, check_processes
 from launch.processes.slurm import run_name
@@ -23,7 +24,7 @@ FORCE = "--force"
 
 
 @contextmanager
-def rank_run(arguments: list[str], group: RunGroup | None = None) -> Iterator[PreparedRun]:
+def rank_run(arguments: list[str], group: RunGroup | None = None, shared: bool = True) -> Iterator[PreparedRun]:
     """The run that the command line has prepared; otherwise check and prepare it here.
 
     A context manager, at whose end this process lets go of the run, if it was not the command line that claimed it.
@@ -31,6 +32,7 @@ def rank_run(arguments: list[str], group: RunGroup | None = None) -> Iterator[Pr
     Args:
         arguments: of the command line.
         group: the processes that torchrun or srun started; None without them.
+        shared: on several hosts: all see the run directory.
 
     Raises:
         UserError: the processes that were started do not fit the run; or as `prepare_run`.
@@ -46,6 +48,8 @@ def rank_run(arguments: list[str], group: RunGroup | None = None) -> Iterator[Pr
     else:
         check_alone(config)
     on_one_host = group is None or group.on_one_host
+    if not on_one_host:
+        config = with_shared_run_dir(config, shared)
     fitting = partial(fit, force=force, several_hosts=not on_one_host)
     with prepare_run(config, Path(arguments[0]).stem, fitting, notes, on_one_host) as prepared:
         yield prepared

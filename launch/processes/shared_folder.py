@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from pipeline.ordinary_files import PRIVATE, open_to_write
+from workers.run.environment import launcher
+from workers.run.keys import KEY_VARIABLE
 
 SEE_SECONDS = 3.0
 """How long a file that another host has written may take to be seen."""
@@ -30,6 +33,16 @@ def nearest_folder(run_dir: Path) -> tuple[Path, int]:
 def folder_above(run_dir: Path, above: int) -> Path:
     """The folder that is so many above, or the root."""
     return (run_dir, *run_dir.parents)[min(above, len(run_dir.parents))]
+
+
+def check_same_end(run_dir: Path, first: Path, above: int) -> None:
+    """Whether two run directories are called the same below a folder that is so many above; no folder is there yet.
+
+    Raises:
+        FolderNotSharedError: they are not.
+    """
+    if above and run_dir.parts[-above:] != first.parts[-above:]:
+        raise FolderNotSharedError(f" was given the run directory '{run_dir}', and rank 0 '{first}': it is not shared")
 
 
 def write_mark(folder: Path, token: str) -> Path:
@@ -76,3 +89,38 @@ def remove_mark(mark: Path) -> None:
     """Remove a file, if it is there and can be removed."""
     with suppress(OSError):
         mark.unlink()
+
+
+def ranks_apart(folder: Path, marks: Sequence[str], all_of_them: bool = False) -> list[int]:
+    """The ranks, from 1, that do not see the folder of rank 0: those whose file is not there. Removes the files.
+
+    Args:
+        folder: of rank 0.
+        marks: name of the file of each rank; empty where it has written none.
+        all_of_them: every rank is to be treated so.
+    """
+    apart = []
+    for rank, mark in enumerate(marks, 1):
+        if all_of_them or not mark or not is_seen(folder / mark):
+            apart.append(rank)
+        if mark:
+            remove_mark(folder / mark)  # before the run directory is looked at
+    return apart
+
+
+def who_keeps_the_run(hosts: Sequence[str], first: str, key_given: bool) -> str:
+    """What follows from a run directory that is not shared, in words.
+
+    Args:
+        hosts: that do not see it.
+        first: host of rank 0.
+        key_given: the user names a file with a key on every host.
+    """
+    others = " and ".join(name for name in dict.fromkeys(hosts) if name != first) or "other processes"
+    kept = f"{others} and {first} do not share the run directory: {first} keeps the run"
+    if key_given:
+        return kept
+    return (
+        f"{kept}. The key of its connections goes through {launcher()}'s store, where anybody who reaches its port can "
+        f"read it: {KEY_VARIABLE}=FILE on every host is another way"
+    )

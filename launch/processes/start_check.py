@@ -36,15 +36,20 @@ from launch.processes.rank_run import own_config
 from launch.processes.shared_folder import (
     FolderNotSharedError,
     answer_mark,
+    check_same_end,
     folder_above,
-    is_seen,
     nearest_folder,
+    ranks_apart,
     remove_mark,
+    who_keeps_the_run,
     write_mark,
 )
 from pipeline.config import Config
 from pipeline.errors import OnwardError, UserError
 from workers.control.start_messages import StartMessage
+from workers.control.validation import Count
+from workers.run.files import RunDir
+from workers.run.keys import fingerprint, given_key
 from workers.topology.network import ProbeListener, candidates, reach_each, reason, use_interface_of
 from workers.topology.processes import training_processes
 from workers.topology.rendezvous import START_SECONDS
@@ -54,7 +59,10 @@ ROUND_SECONDS = 60.0
 """Limit for the second and the third round; each takes a few seconds, more only on a very busy machine."""
 OPEN_PORTS = "Open all ports between the hosts (firewall)"
 NAME_ADDRESS = f"{OPEN_PORTS}, or name the address by network.address=ADDRESS or network.interface=NAME on that host"
-SHARE = "Mount the same folder on every host and give it as run_dir=FOLDER, the same on all"
+SHARE = (
+    "Mount the same folder on every host and give it as run_dir=FOLDER, the same on all, or give shared_run_dir=auto"
+)
+ONE_KEEPS = "Give another run_dir=FOLDER, or let this host be the first, which has rank 0"
 
 
 class StartRefused(UserError):
@@ -69,11 +77,13 @@ class Agreement:
         coordinator: address of the host of rank 0, by which all ranks reach it.
         own: address of this host, by which it reaches that one.
         first_host: name of the host of rank 0.
+        apart: ranks that do not see the run directory of rank 0.
     """
 
     coordinator: str
     own: str
     first_host: str
+    apart: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,19 +95,27 @@ class Reached(StartMessage):
         unreached: why others were not.
         mark: name of the file that it has written beside that of rank 0.
         folder_problem: why it could not.
+        holds_run: there is a run in its run directory, which is not that of rank 0.
     """
 
     ways: dict[str, str] = field(default_factory=dict)
     unreached: list[str] = field(default_factory=list)
     mark: MarkName = ""
     folder_problem: str = ""
+    holds_run: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnProblems(StartMessage):
-    """The problems that one rank has found."""
+    """The problems that one rank has found.
+
+    Args:
+        problems: all of them.
+        apart: of rank 0: the ranks that do not see its run directory.
+    """
 
     problems: list[Problem] = field(default_factory=list)
+    apart: list[Count] = field(default_factory=list)
 
 
 def agree(group: RunGroup, arguments: list[str], say: Callable[[str], None]) -> Agreement:
@@ -133,14 +151,21 @@ class _StartCheck:
         reached = [Reached.from_message(each) for each in answers]
         address = self._common_address(reached)
         problems = self._unreached(reached) if address is None else self._neighbours(config, reached, address)
-        problems += self._folders(config, reached)
-        found = self._group.gather("found", OwnProblems(problems=problems).to_message(), ROUND_SECONDS, self._waiting)
-        self._refuse_for([problem for each in found for problem in OwnProblems.from_message(each).problems])
+        apart = self._apart(config, reached)
+        problems += self._folders(config, reached, apart)
+        own_problems = OwnProblems(problems=problems, apart=apart)
+        given = self._group.gather("found", own_problems.to_message(), ROUND_SECONDS, self._waiting)
+        found = [OwnProblems.from_message(each) for each in given]
+        self._refuse_for([problem for each in found for problem in each.problems])
         assert address is not None
         own = reached[self._group.rank].ways[address]
         use_interface_of(own)
         self._group.leave("check")
-        return Agreement(address, own, first.host)
+        ranks = tuple(found[0].apart)
+        if ranks and self._group.rank == 0:
+            hosts = [self._presences[rank].host for rank in ranks]
+            self._say(who_keeps_the_run(hosts, self._host, bool(first.key)))
+        return Agreement(address, own, first.host, ranks)
 
     def _present(self, arguments: list[str]) -> tuple[Presence, Config | None]:
         """This rank, as the others shall see it, and its configuration unless that is the problem."""
@@ -149,6 +174,7 @@ class _StartCheck:
             config = with_link(own_config(arguments)[0], self._group.on_one_host)
             check_processes(config, self._group)
             addresses = candidates(config.network, self._group.own_address)
+            here = replace(here, key=fingerprint(given_key()))
             if here.rank == 0:
                 check_run_dir(config)
                 here = self._with_mark(here, config)
@@ -184,9 +210,10 @@ class _StartCheck:
             return answer
         run_dir = _run_dir(config) if config.run_dir is not None else Path(first.run_dir)
         try:
+            check_same_end(run_dir, Path(first.run_dir), first.above)
             mark = answer_mark(folder_above(run_dir, first.above), first.mark, secrets.token_hex(8), first.host)
         except FolderNotSharedError as error:
-            return replace(answer, folder_problem=str(error))
+            return replace(answer, folder_problem=str(error), holds_run=RunDir(run_dir).config.exists())
         self._stack.callback(remove_mark, mark)
         return replace(answer, mark=mark.name)
 
@@ -217,18 +244,26 @@ class _StartCheck:
                 problems.append(self._problem(why, NAME_ADDRESS))
         return problems
 
-    def _folders(self, config: Config, reached: list[Reached]) -> list[Problem]:
+    def _apart(self, config: Config, reached: list[Reached]) -> list[int]:
+        """The ranks that do not see the run directory of rank 0, as that finds them."""
+        if self._group.rank:
+            return []
+        marks = [each.mark for each in reached[1:]]
+        return ranks_apart(nearest_folder(_run_dir(config))[0], marks, config.shared_run_dir is False)
+
+    def _folders(self, config: Config, reached: list[Reached], apart: list[int]) -> list[Problem]:
         """Of this rank: that it does not see rank 0's file; of rank 0: that it does not see another's."""
-        own = reached[self._group.rank]
+        own, problems = reached[self._group.rank], list[Problem]()
+        if config.shared_run_dir is not True:
+            another = f"{own.folder_problem}, and there is another run in it"
+            return [self._problem(another, ONE_KEEPS)] if own.holds_run else []
         if self._group.rank:
             return [self._problem(own.folder_problem, SHARE)] if own.folder_problem else []
-        folder, problems = nearest_folder(_run_dir(config))[0], []
-        for each, presence in zip(reached[1:], self._presences[1:], strict=True):
-            if each.mark and not is_seen(folder / each.mark):
-                text = f" writes to another folder than '{folder}' of rank 0 on {self._host}: it is not shared"
-                problems.append(Problem(rank=presence.rank, host=presence.host, text=text, remedy=SHARE))
-            elif each.mark:
-                remove_mark(folder / each.mark)  # before the run directory is looked at
+        for rank in apart:
+            presence, folder = self._presences[rank], nearest_folder(_run_dir(config))[0]
+            text = f" writes to another folder than '{folder}' of rank 0 on {self._host}: it is not shared"
+            if reached[rank].mark:
+                problems.append(Problem(rank=rank, host=presence.host, text=text, remedy=SHARE))
         return problems
 
     def _problem(self, text: str, remedy: str) -> Problem:

@@ -12,51 +12,48 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, print_error
 from launch.failure import FailureRecorder, in_words, read_failure, record_failure
-from launch.prepare.link_kind import with_link
-from launch.prepare.placement import count_gpus, device_of, place
+from launch.prepare.link_kind import with_link, with_shared_run_dir
 from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.ranks import check_torchrun
-from launch.processes.announcement import Announcement, UntrustedAnnouncementError, verify
-from launch.processes.child import Child, ended
+from launch.processes.announcement import UntrustedAnnouncementError, verify
+from launch.processes.apart import KEY, keep_failure, open_folder, verify_apart
+from launch.processes.child import ended
 from launch.processes.error_file import write_error_file
 from launch.processes.measuring import finish
 from launch.processes.out_of_memory import add_account
+from launch.processes.rank_coordinator import device_of_rank, start_coordinator
 from launch.processes.rank_output import first_of_host, report, say_once
 from launch.processes.rank_run import own_config, rank_run
 from launch.processes.slurm import take_ranks_of_srun
 from launch.processes.start_check import Agreement, StartRefused, agree
-from launch.processes.supervise import make_private_dir
 from pipeline.config import Config
 from pipeline.errors import OnwardError, UserError
 from pipeline.ordinary_files import open_to_write
 from workers.control.failures import FailureReport, Interrupted, raise_interrupted
-from workers.control.start_messages import CoordinatorStart
-from workers.links.wire import in_address
 from workers.observing.terminal.safe_stream import open_standard_streams, survive_lost_output
 from workers.observing.terminal.verbosity import detail, say, take_flags
 from workers.observing.trace_file import merge_trace
-from workers.run.environment import PREPARED, clean_environment, disable_core_dumps, process_environment
+from workers.run.environment import PREPARED, clean_environment, disable_core_dumps
 from workers.run.files import RunDir
-from workers.run.keys import given_key, remove_key, write_key
+from workers.run.keys import given_key
 from workers.run.logs import log_to_stderr
 from workers.run.notice import notice_after
 from workers.run.private import remove_fresh_cache
 from workers.run.signals import PARENT_GONE, WARNINGS, signal_on_parent_death, stop_signals
-from workers.topology.processes import COORDINATOR, KEY_FILE, TrainingProcess, training_processes
+from workers.topology.processes import COORDINATOR, training_processes
 from workers.topology.rendezvous import START_SECONDS, Rendezvous
 from workers.topology.torchrun import RunGroup, join_group, under_torchrun
 
-COORDINATOR_SECONDS = START_SECONDS
-"""The coordinator must have opened the data set within this; that it has ended is noticed at once."""
 LEAVE_SECONDS = 15.0
 """How long a stage that failed waits until the coordinator has recorded why."""
 
@@ -123,9 +120,10 @@ def _lead(group: RunGroup, arguments: list[str], agreement: Agreement | None = N
         signal.signal(number, raise_interrupted)
     with ExitStack() as stack:
         try:
-            prepared = stack.enter_context(rank_run(arguments, group))
+            shared = agreement is None or not agreement.apart
+            prepared = stack.enter_context(rank_run(arguments, group, shared))
             if not prepared.finished:
-                coordinator, announcement, key = _start_coordinator(group, prepared, stack, agreement)
+                coordinator, announcement, key = start_coordinator(group, prepared, stack, agreement)
         except OnwardError as error:
             group.publish_last("run", {"run_dir": "", "finished": False, "problem": str(error)})
             raise
@@ -133,7 +131,8 @@ def _lead(group: RunGroup, arguments: list[str], agreement: Agreement | None = N
             group.publish_last("run", {"run_dir": "", "finished": True})
             return finish(prepared)
         run = prepared.run
-        group.publish("run", announcement.signed(key))
+        in_the_store = {} if shared or given_key() else {KEY: key.hex()}
+        group.publish("run", announcement.signed(key) | in_the_store)
         own_address = agreement.own if agreement is not None else ""
         finished = _train(group, prepared.config, run, announcement.rendezvous(key, own_address))
         try:
@@ -154,6 +153,7 @@ def _lead(group: RunGroup, arguments: list[str], agreement: Agreement | None = N
 def _follow(group: RunGroup, arguments: list[str], agreement: Agreement | None = None) -> int:
     """Any other rank: train the stages of its own configuration, in the run that rank 0 announces."""
     warned, problem, own_address = False, "", agreement.own if agreement is not None else ""
+    apart = agreement is not None and group.rank in agreement.apart
 
     def verified(message: dict[str, Any]) -> _Joined | None:
         nonlocal warned, problem
@@ -161,15 +161,19 @@ def _follow(group: RunGroup, arguments: list[str], agreement: Agreement | None =
             problem = str(message.get("problem", ""))
             return None, bool(message.get("finished"))
         config = with_link(own_config(arguments)[0], agreement is None)
+        if agreement is not None:
+            config = with_shared_run_dir(config, not agreement.apart)
         try:
-            run, announcement, key, config = verify(message, config)
+            run, announcement, key, config = (verify_apart if apart else verify)(message, config)
         except UntrustedAnnouncementError as reason:
             if not warned:
                 ignored = f"ignored an announcement in torchrun's store that is not of rank 0 ({reason})"
                 print_error(f"rank {group.rank}: {ignored}")
             warned = True
             return None
-        rendezvous = announcement.rendezvous(key, own_address)
+        rendezvous = announcement.rendezvous(key, own_address, apart)
+        if agreement is not None and apart:
+            open_folder(run, agreement.first_host, announcement.run_dir)
         return (config.model_copy(update={"run_dir": str(run.path)}), run, rendezvous), True
 
     first = "rank 0" if agreement is None else agreement.first_host
@@ -183,7 +187,7 @@ def _follow(group: RunGroup, arguments: list[str], agreement: Agreement | None =
         if problem and agreement is not None and platform.node() != first and first_of_host():
             print_error(f"error: {first}: {problem}")  # elsewhere, rank 0 has printed it
         return 0 if finished else EXIT_BAD_INPUT
-    if _train(group, *joined):
+    if _train(group, *joined, failed=partial(keep_failure, joined[1]) if apart else lambda failure: None):
         return 0
     if (failure := read_failure(joined[1])) is not None:
         write_error_file(in_words(failure["kind"], failure["message"]))
@@ -194,68 +198,27 @@ _Joined = tuple[tuple[Config, RunDir, Rendezvous] | None, bool]
 """The run that a rank has joined, or None and whether it had been trained."""
 
 
-def _start_coordinator(
-    group: RunGroup, prepared: PreparedRun, stack: ExitStack, agreement: Agreement | None
-) -> tuple[Child, Announcement, bytes]:
-    config, run = prepared.config, prepared.run
-    private, host, store = "", "", ""
-    if agreement is None:
-        private = make_private_dir()
-        stack.callback(shutil.rmtree, private, ignore_errors=True)
-        key = (Path(private) / KEY_FILE).read_text()
-    else:
-        stack.callback(remove_key, run.key)
-        key, host = given_key() or write_key(run.key), agreement.coordinator
-        store = f"tcp://{in_address(os.environ['MASTER_ADDR'])}:{os.environ['MASTER_PORT']}"
-    run_dir = str(run.path.absolute())
-    start = CoordinatorStart(
-        run_dir=run_dir,
-        private_dir=private,
-        key=key,
-        host=host,
-        store=store,
-        device=_device(group, config, training_processes(config)[0]),
-        start_step=prepared.start_step,
-        heartbeat_seconds=0,  # nobody listens under torchrun: a hung coordinator is noticed after `link.timeout`
-        parent=training_processes(config)[0].name,
-    )
-    child = Child(
-        "launch.processes.coordinator_main",
-        start,
-        process_environment(config.threads),
-        run.log(COORDINATOR),
-        held=prepared.lock,
-    )
-    stack.callback(child.close)
-    with notice_after(lambda: say("waiting for the coordinator, which opens the data set")):
-        control = child.first_message(COORDINATOR_SECONDS)["control"]
-    return child, Announcement(run_dir=run_dir, private_dir=private, store=store, control=control), bytes.fromhex(key)
-
-
-def _train(group: RunGroup, config: Config, run: RunDir, rendezvous: Rendezvous) -> bool:
+def _train(
+    group: RunGroup,
+    config: Config,
+    run: RunDir,
+    rendezvous: Rendezvous,
+    failed: Callable[[FailureReport], object] = lambda failure: None,
+) -> bool:
     process = training_processes(config)[group.rank]
-    description = f"process {os.getpid()} of {platform.node()} on {_device(group, config, process)}"
+    description = f"process {os.getpid()} of {platform.node()} on {device_of_rank(group, config, process)}"
     detail(f"{process.name}: {description}, log {run.log(process.log_name).absolute()}")
     _log_to(run.log(process.log_name))
     import torch
 
     from workers.stage.process import run_training_process
 
-    finished = run_training_process(config, run, rendezvous, process, torch.device(_device(group, config, process)))
+    device = torch.device(device_of_rank(group, config, process))
+    finished = run_training_process(config, run, rendezvous, process, device, failed)
     if group.rank == 0:
         for number in stop_signals(config):
             signal.signal(number, raise_interrupted)
     return finished
-
-
-def _device(group: RunGroup, config: Config, process: TrainingProcess) -> str:
-    """On one host the device that `onward check` prints; on several, the GPU of the local rank."""
-    if group.on_one_host:
-        return device_of(process, place(config, count_gpus()))
-    wanted = config.stage(process.stages[0]).device
-    if wanted in ("auto", "cuda") and (gpus := count_gpus()):
-        return f"cuda:{group.local_rank % gpus}"  # a task of srun may see no other GPU than its own
-    return wanted.replace("auto", "cpu")
 
 
 def _log_to(path: Path) -> None:

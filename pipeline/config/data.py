@@ -134,7 +134,8 @@ class DataConfig(Section):
     name: DatasetName = "fashion_mnist_10k"
     """The data set: the embedded one, one of torchvision's, a folder of images, or a packed copy of any of these."""
     root: str | None = None
-    """Folder of the data set; `fashion_mnist_10k` ships with the package and needs none."""
+    """Folder of the data set; `fashion_mnist_10k` ships with the package and needs none. Each host may have its own:
+    variables of the environment are replaced (`$DATA/imagenet`)."""
     split: str | None = None
     """The part to train on, under the data set's own name for it, such as `unlabeled` of `stl10`; its usual training
     part if not given. The test part does not change."""

@@ -110,6 +110,10 @@ class Config(Section):
     """Seed of all random numbers of the run, below 2^31."""
     run_dir: str | None = None
     """The run directory, for all files that the run writes; `runs/NAME-DATE-TIME` if not given."""
+    shared_run_dir: Literal["auto"] | bool = "auto"
+    """Whether all hosts of a run see the same run directory. `auto`: they try it before the start. `true`: it is an
+    error if one does not. Where it is not shared, the first host keeps the run: the others send it their parts of
+    snapshots and of `final/`, and keep their own logs."""
     runtime: Literal["pipelined", "serial"] = "pipelined"
     """`pipelined`: one process per stage. `serial`: one process trains all stages, with bit-identical results."""
     mode: Literal["simultaneous", "sequential", "end_to_end"] = "simultaneous"

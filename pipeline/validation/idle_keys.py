@@ -34,7 +34,17 @@ class IdleRule:
 
 RULES = (
     IdleRule(
-        ("link.kind", "link.depth", "link.timeout", "network", "restart", "max_restarts", "hang_timeout", "data.feed"),
+        (
+            "link.kind",
+            "link.depth",
+            "link.timeout",
+            "network",
+            "shared_run_dir",
+            "restart",
+            "max_restarts",
+            "hang_timeout",
+            "data.feed",
+        ),
         lambda c: c.in_one_process,
         "one process trains all stages",
     ),

@@ -1,20 +1,24 @@
-"""Makes the paths in a configuration absolute, and expands `~`."""
+"""Makes the paths in a configuration absolute, and expands `~` and variables of the environment in them."""
 
 from __future__ import annotations
 
 import os
+import platform
+import re
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 
+VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
+
 
 def with_absolute_paths(config: Config) -> Config:
     """The configuration with absolute paths of all inputs; `run_dir` stays relative until it is created.
 
     Raises:
-        ConfigError: a home directory is unknown, or a path is a URL.
+        ConfigError: a home directory is unknown, a variable is not set, or a path is a URL.
     """
     data = config.data.model_copy(update={"root": _absolute("data.root", config.data.root)})
     evaluation = config.evaluation
@@ -42,7 +46,20 @@ def _absolute(key: str, path: str | None) -> str | None:
     if "://" in path:
         problem = f"'{path}' is the address of something on a network, and a folder is wanted"
         raise ConfigError(key, problem, "Copy or mount it, and give its path")
-    return os.path.abspath(_at_home(key, path))
+    return os.path.abspath(_at_home(key, _expanded(key, path)))
+
+
+def _expanded(key: str, path: str) -> str:
+    """With variables of the environment, `$NAME` or `${NAME}`, replaced: hosts may have their data in other places."""
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        if not os.environ.get(name):
+            problem = f"the variable {name} in '{path}' is not set on {platform.node()}"
+            raise ConfigError(key, problem, f"Set {name} in the environment there, or give the path")
+        return os.environ[name]
+
+    return VARIABLE.sub(value, path)
 
 
 def _at_home(key: str, path: str) -> str:

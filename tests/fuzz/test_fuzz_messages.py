@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.errors import TrainingError
 from pipeline.measures.online import Measure
 from tests.fuzz.fuzzing import EDITS, JSON, attempt, edited, fuzzed, with_one_changed
-from workers.control.channel import _decode, _name_in
+from workers.control.channel import _decode, name_in
 from workers.control.failures import FailureReport
 from workers.control.step_report import StepReport
 from workers.control.validation import MalformedMessage
@@ -99,7 +99,7 @@ def test_a_header(data: bytes) -> None:
 def test_a_control_message(data: bytes) -> None:
     message, refusal = attempt(lambda: _decode(data), TrainingError)
     assert refusal or isinstance(message, dict)
-    name, refusal = attempt(lambda: _name_in(data), TrainingError)
+    name, refusal = attempt(lambda: name_in(data), TrainingError)
     assert refusal or isinstance(name, str)
 
 

@@ -82,6 +82,10 @@ class Host:
         """What a program in Python prints on this host."""
         return self.run(sys.executable, "-c", code)
 
+    def sees(self, path: Path) -> Path:
+        """Where the test finds what this host has under a path."""
+        return Path(f"/proc/{self.pid}/root{path}")
+
     def change(self, file: str, before: str, after: str) -> None:
         """Change a file of this host's clone, where it holds `before` exactly once."""
         text = (ROOT / file).read_text()

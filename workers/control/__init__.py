@@ -7,6 +7,9 @@
 - `start_messages.py`: what every process is started with: one record per kind of process, sent as JSON and checked by
   the reader
 - `step_report.py`: the measurements that a stage sends to the coordinator after every step, as a JSON object
+- `transfer.py`: whole files over a connection of their own: in pieces, with a digest at the end, sent again where
+  something failed
+- `transfer_server.py`: the coordinator's end of that
 - `validation.py`: turns a JSON object from another process into a dataclass, after checking every field. Does not
   import torch
 """

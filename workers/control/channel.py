@@ -50,7 +50,7 @@ class ControlServer(Closable):
     """
 
     def __init__(self, address: wire.Address, key: bytes) -> None:
-        self._acceptor = Acceptor(address, key, _name_in)
+        self._acceptor = Acceptor(address, key, name_in)
         self.address = self._acceptor.address
         """Address that clients connect to, with the actual port."""
         self._clients: dict[str, Connection] = {}
@@ -255,7 +255,8 @@ class ControlClient(Closable):
             self._connection.close()
 
 
-def _name_in(hello: bytes) -> str:
+def name_in(hello: bytes) -> str:
+    """The name in the first message of a client; raises `TrainingError` if there is none."""
     name = _decode(hello).get("hello")
     if not isinstance(name, str):
         raise TrainingError("it did not say its name")

@@ -46,6 +46,7 @@ class CoordinatorStart(StartMessage):
         host: address of this host, on several; empty on one.
         key: of the run, in hexadecimal, on several hosts.
         store: where process groups meet, on several hosts: `tcp://HOST:PORT`.
+        apart: there are processes that do not see the run directory.
     """
 
     run_dir: str
@@ -57,6 +58,7 @@ class CoordinatorStart(StartMessage):
     host: str = ""
     key: str = field(default="", repr=False)
     store: str = ""
+    apart: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

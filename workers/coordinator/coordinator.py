@@ -7,14 +7,16 @@ cause, or restarts the stage that failed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 
 import torch
 
 from pipeline.config import Config
+from pipeline.errors import TrainingError
 from workers.control.channel import ControlServer
-from workers.control.failures import FailureReport, RunFailed
+from workers.control.failures import FailureReport, RunFailed, failure_report
+from workers.control.transfer_server import TransferServer
 from workers.coordinator.batch_sender import BatchSender
 from workers.coordinator.finish import finish_run
 from workers.coordinator.monitor import RunMonitor, Supervisor
@@ -29,6 +31,7 @@ from workers.observing.trace import Tracer, trace_of_coordinator
 from workers.run.files import RunDir
 from workers.run.notice import notice_after
 from workers.snapshots.committer import SnapshotCommitter
+from workers.snapshots.remote_parts import PartStore
 from workers.topology.processes import COORDINATOR, training_processes
 from workers.topology.rendezvous import START_SECONDS, Rendezvous
 from workers.wiring import Wiring
@@ -86,12 +89,15 @@ class Coordinator:
         with (
             closing(trace_of_coordinator(self.config.trace, self.run_files)) as trace,
             ControlServer(self.rendezvous.control, self.rendezvous.key) as control,
+            self._failure_reported(control),
+            self._transfers() as transfers,
             open_feed(self.config, self.start_step, trace) as feed,
         ):
             self.supervisor.announce(control.address)
             self.observation.begin(feed.total_steps, feed.steps_per_epoch)
             with self.observation.recorder(feed.total_steps) as recorder:
                 self.monitor, batch_sender = self._open(control, feed, recorder, trace)
+                self.monitor.parts = None if transfers is None else transfers.address
                 with self._notice_of_missing(control):
                     self.monitor.connect_all()
                 for sentence in self._wiring.in_words():
@@ -103,6 +109,23 @@ class Coordinator:
                 if self.config.link.kind == "rpc":  # an agent stops only when stage 1 no longer watches this end
                     batch_sender.close()
         return recorder, self.monitor.interrupted() if batch_sender.stopped_at is not None else None
+
+    def _transfers(self) -> AbstractContextManager[TransferServer | None]:
+        """For processes that do not see the run directory."""
+        if not self.rendezvous.apart:
+            return nullcontext()
+        return TransferServer(self.rendezvous.control, self.rendezvous.key, PartStore(self.run_files))
+
+    @contextmanager
+    def _failure_reported(self, control: ControlServer) -> Iterator[None]:
+        """Tell all processes why the run ends, if it fails; some may not see `failure.json`."""
+        try:
+            yield
+        except Exception as error:
+            failure = error.failure if isinstance(error, RunFailed) else failure_report(COORDINATOR, None, error)
+            with suppress(TrainingError):  # too long to be sent
+                control.broadcast(failure.to_message())
+            raise
 
     def _notice_of_missing(self, control: ControlServer) -> AbstractContextManager[None]:
         """On several hosts, say after a while which processes have not connected."""

@@ -6,8 +6,7 @@ for `GRACE_SECONDS` before it names the root cause. Then it decides:
     report                          restart: none, job     restart: stage
     exception, hung, died           wait, end the run      restart its stage group at once
     lost neighbour                  wait, end the run      wait, restart the stage group of the root cause
-    bad input, own failure of the   wait, end the run      end the run
-    coordinator, run being stopped
+    bad input, own failure, stopped wait, end the run      end the run
     restarted too often in a row    -                      end the run
 
 "End the run" raises `RunFailed`, after which `restart: job` starts all processes again.
@@ -68,7 +67,7 @@ class RunMonitor:
         snapshots: completes the snapshots that they write.
         recorder: gets their step reports.
         batch_sender: sends them batches.
-        total_steps, steps_per_epoch, classes, start_step: sent to every process at its start.
+        total_steps, steps_per_epoch, classes, start_step, parts: sent to every process (`parts`: address for them).
         observation: gets notes and events for the user.
     """
 
@@ -83,6 +82,7 @@ class RunMonitor:
     classes: int
     start_step: int
     observation: Observation
+    parts: str | tuple[str, int] | None = None
     _failures: queue.Queue[tuple[str, FailureReport]] = field(default_factory=queue.Queue)
     """Reported failures, with the name of the process that each is about."""
     _ended_silently: dict[str, float] = field(default_factory=dict)
@@ -154,9 +154,9 @@ class RunMonitor:
         return FailureReport(COORDINATOR, None, "interrupted", message)
 
     def _send_start(self, name: str, step: int) -> None:
-        attempt = self._restarts.attempt(self._processes[name].stage_group)
+        more = {"attempt": self._restarts.attempt(self._processes[name].stage_group), "parts": self.parts}
         steps = {"step": step, "total_steps": self.total_steps, "steps_per_epoch": self.steps_per_epoch}
-        self.control.send(name, {"type": "start", **steps, "attempt": attempt, "classes": self.classes})
+        self.control.send(name, {"type": "start", **steps, "classes": self.classes, **more})
         self._health.add([name])
 
     def _all_done(self) -> bool:

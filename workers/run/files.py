@@ -78,6 +78,11 @@ class RunDir:
         return self.path / "report.json"
 
     @property
+    def elsewhere(self) -> Path:
+        """Which host keeps the run, on a host that does not see its directory; has only logs and a trace otherwise."""
+        return self.path / "elsewhere.json"
+
+    @property
     def failure(self) -> Path:
         """Which process failed, at which step and why; absent if the run did not fail."""
         return self.path / "failure.json"

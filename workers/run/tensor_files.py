@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import safe_open
@@ -43,8 +43,13 @@ def open_tensors(path: Path, root: Path) -> Iterator[Any]:
     Raises:
         OSError, SafetensorError: the file cannot be read, or is not in the format.
     """
-    with open_to_read(path, root) as file, safe_open(name_of(file, path), framework="pt") as found:
+    with open_to_read(path, root) as file, tensors_in(file, path) as found:
         yield found
+
+
+def tensors_in(file: BinaryIO, path: Path) -> Any:
+    """`safe_open` for an open file; `path` is its own if the system knows no other. Raises as `open_tensors`."""
+    return safe_open(name_of(file, path), framework="pt")
 
 
 def facts_of(found: Any) -> dict[str, Facts]:
@@ -56,7 +61,12 @@ def facts_of(found: Any) -> dict[str, Facts]:
 def read_tensors(path: Path, root: Path) -> dict[str, Tensor]:
     """All tensors of a file of a run. Raises as `open_tensors`."""
     with open_tensors(path, root) as found:
-        return {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118  # it is no dict
+        return tensors_of(found)
+
+
+def tensors_of(found: Any) -> dict[str, Tensor]:
+    """All tensors of an opened file; they stay when it is closed."""
+    return {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118  # it is no dict
 
 
 def save_tensors(
@@ -90,7 +100,25 @@ def save_tensors(
 
 def serialized(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Iterator[bytes | memoryview]:
     """The file in pieces: length of the header, header, then the tensors ordered by dtype and name."""
-    order = sorted(tensors, key=lambda name: (list(NAMES).index(tensors[name].dtype), name))
+    order = _order(tensors)
+    yield _header(tensors, order, metadata)
+    for name in order:
+        data = tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8)
+        for start in range(0, len(data), PIECE_BYTES):
+            yield data[start : start + PIECE_BYTES].numpy().data
+
+
+def serialized_bytes(tensors: dict[str, Tensor]) -> int:
+    """Size of the file."""
+    content = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    return len(_header(tensors, _order(tensors), None)) + content
+
+
+def _order(tensors: dict[str, Tensor]) -> list[str]:
+    return sorted(tensors, key=lambda name: (list(NAMES).index(tensors[name].dtype), name))
+
+
+def _header(tensors: dict[str, Tensor], order: list[str], metadata: dict[str, str] | None) -> bytes:
     header: dict[str, object] = {} if metadata is None else {"__metadata__": metadata}
     end = 0
     for name in order:
@@ -99,8 +127,4 @@ def serialized(tensors: dict[str, Tensor], metadata: dict[str, str] | None = Non
         header[name] = {"dtype": NAMES[tensors[name].dtype], "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    yield struct.pack("<Q", len(text)) + text
-    for name in order:
-        data = tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8)
-        for start in range(0, len(data), PIECE_BYTES):
-            yield data[start : start + PIECE_BYTES].numpy().data
+    return struct.pack("<Q", len(text)) + text

@@ -5,6 +5,8 @@
   parts are written
 - `manifest.py`: the format of a snapshot's manifest (files, sizes, digests), read and checked here and written by
   `committer.py`. Does not import torch
+- `parts.py`: where a process keeps its parts of snapshots and of `final/`: in the run directory
+- `remote_parts.py`: or with the coordinator, where the run directory is not shared
 - `restore.py`: restores stages from a snapshot: tensors and counters
 - `weights.py`: writes the `final/` folder: the tensors of every stage, and the backbone under torchvision's names
 - `writer.py`: writes the parts of snapshots: the state of every stage after the same step

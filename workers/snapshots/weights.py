@@ -7,21 +7,24 @@ from pipeline.stage.stage import Stage
 from pipeline.stage.state import stage_tensors
 from workers.run.files import RunDir
 from workers.run.tensor_files import open_tensors, save_tensors
+from workers.snapshots.parts import LocalParts, PartName, Parts
 
 
-def save_stage(run: RunDir, stage: Stage, writes: bool = True) -> None:
+def save_stage(run: RunDir, stage: Stage, writes: bool = True, parts: Parts | None = None) -> None:
     """Write all tensors of a trained stage, and its online linear probe, if there is one.
 
     Args:
         run: where the files are written.
         stage: to be called by all its replicas, because gathering a sharded state is a collective operation.
         writes: whether this replica writes the files.
+        parts: where the files are kept, if not in the run directory.
     """
     tensors = stage_tensors(stage)
     if writes:
-        save_tensors(run.stage(stage.index), tensors, root=run.path)
+        parts = parts or LocalParts(run)
+        parts.save(PartName("stage", stage.index), tensors)
         if stage.online is not None and stage.online.probe is not None:
-            save_tensors(run.probe(stage.index), stage.online.probe.weights(), root=run.path)
+            parts.save(PartName("probe", stage.index), stage.online.probe.weights())
 
 
 def save_backbone(run: RunDir, num_stages: int) -> str:

@@ -26,8 +26,8 @@ from pipeline.stage.state import OPTIMIZER_TENSORS, snapshot_tensors, stage_coun
 from workers.control.validation import Index, Seconds, read_message
 from workers.run.faults import Faults
 from workers.run.files import RunDir, temporary_of
-from workers.run.tensor_files import save_tensors
 from workers.snapshots.manifest import StageFile
+from workers.snapshots.parts import LocalParts, PartName, Parts
 
 CLOSE_SECONDS = 300.0
 """Longest wait at the end of a run for a snapshot that is being written."""
@@ -73,11 +73,18 @@ class SnapshotWriter:
         report: called from the thread with the result of each part.
         faults: to be injected.
         writes: whether this process writes its snapshots; of the replicas of a stage only the first does.
+        parts: where they are kept, if not in the run directory.
     """
 
     def __init__(
-        self, run: RunDir, report: Callable[[SnapshotPart], None], faults: Faults | None = None, writes: bool = True
+        self,
+        run: RunDir,
+        report: Callable[[SnapshotPart], None],
+        faults: Faults | None = None,
+        writes: bool = True,
+        parts: Parts | None = None,
     ) -> None:
+        self._parts = parts or LocalParts(run)
         self._run, self._report, self._writes = run, report, writes
         self._faults = faults or Faults((), run, (), 1)
         self._jobs: queue.Queue[tuple[int, int, dict[str, Tensor], dict[str, Any], float] | None] = queue.Queue(1)
@@ -124,11 +131,12 @@ class SnapshotWriter:
     def _write_all(self) -> None:
         while (job := self._jobs.get()) is not None and not self._abandoned:
             index, steps, tensors, counters, started_at = job
-            self._writing = path = self._run.snapshot(steps) / f"stage_{index}.safetensors"
+            name = PartName("snapshot", index, steps)
+            self._writing = path = name.path(self._run)
             try:
                 self._faults.before_write(index, steps)
-                digest = save_tensors(path, tensors, root=self._run.path)
-                file = StageFile(path.name, path.stat().st_size, digest, counters)
+                saved = self._parts.save(name, tensors)
+                file = StageFile(path.name, saved.bytes, saved.sha256, counters)
                 self._faults.after_write(index, steps, path)
                 self._report(SnapshotPart(index, steps, file, seconds=time.monotonic() - started_at))
             except Exception as error:  # training continues, and the next snapshot may succeed

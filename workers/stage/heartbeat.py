@@ -22,12 +22,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from pipeline.errors import TrainingError
 from workers.control.channel import ControlClient, ControlClosed
-from workers.control.failures import Interrupted
+from workers.control.failures import FailureReport, Interrupted
 from workers.run.signals import PARENT_GONE, WAKE, signal_name
 from workers.run.suspension import SuspensionDetector
 from workers.stage.worker import Activity
@@ -68,6 +69,8 @@ class ControlListener:
         self._over = threading.Event()
         self._reason = "asked to stop"
         self._waiting_for_end = False
+        self.root_cause: FailureReport | None = None
+        """Why the coordinator ended the run, if it has said so."""
         self._stop_requests: queue.SimpleQueue[str] = queue.SimpleQueue()
         """Why the run is to stop; a SimpleQueue, because a signal handler fills it."""
 
@@ -141,6 +144,9 @@ class ControlListener:
                 if self._waiting_for_end:
                     self._interrupt("the run is over")
                 return
+            elif kind == "failure" and message is not None:
+                with suppress(TrainingError):
+                    self.root_cause = FailureReport.from_message(message)
             elif kind == "stop":
                 self._interrupt("the coordinator ended the run")
                 return

@@ -6,9 +6,11 @@ import logging
 import os
 import signal
 import traceback
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
 
 import torch
+from pydantic import TypeAdapter
 
 from pipeline.config import Config
 from pipeline.errors import TrainingError
@@ -16,7 +18,8 @@ from pipeline.measures.online import online_measures
 from pipeline.replicas import ReplicaGroup
 from pipeline.stage.stage import Stage
 from workers.control.channel import ControlClient, ControlTimeout
-from workers.control.failures import Interrupted, failure_report, raise_interrupted
+from workers.control.failures import FailureReport, Interrupted, failure_report, raise_interrupted
+from workers.control.transfer import TransferClient
 from workers.determinism.check import check_steps
 from workers.feed.first_stage import MeasuredReports
 from workers.links.listening import closed_afterwards
@@ -26,6 +29,8 @@ from workers.run.compute import set_up_compute
 from workers.run.faults import Faults
 from workers.run.files import RunDir
 from workers.run.signals import stop_signals
+from workers.snapshots.parts import LocalParts, Parts
+from workers.snapshots.remote_parts import RemoteParts
 from workers.snapshots.restore import restore
 from workers.snapshots.weights import save_stage
 from workers.snapshots.writer import SnapshotWriter
@@ -39,15 +44,28 @@ from workers.wiring import Wiring
 STOP_SECONDS = 30.0
 LINGER_SECONDS = 7 * 24 * 3600.0
 """Limit for a finished process to wait for the end of the run, which the control channel reports."""
+_HOST_AND_PORT = TypeAdapter(tuple[str, int])
 _log = logging.getLogger(__name__)
 
 
 def run_training_process(
-    config: Config, run: RunDir, rendezvous: Rendezvous, process: TrainingProcess, device: torch.device
+    config: Config,
+    run: RunDir,
+    rendezvous: Rendezvous,
+    process: TrainingProcess,
+    device: torch.device,
+    failed: Callable[[FailureReport], object] = lambda failure: None,
 ) -> bool:
     """Train the stages of `process` to the end of the run; whether that succeeded.
 
     A failure is reported to the coordinator in one sentence, and written to the log of this process with its traceback.
+
+    Args:
+        config, run: of the run.
+        rendezvous: addresses and key of the run.
+        process: which one this is.
+        device: to train on.
+        failed: called with what ended the run, as the coordinator says, or else this process.
     """
     set_up_compute(config)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -68,14 +86,16 @@ def run_training_process(
             if start is None or start.get("type") != "start":
                 raise ControlTimeout(f"{process.name}: the coordinator did not say where to start")
             keys = ("step", "total_steps", "steps_per_epoch", "attempt", "classes")
+            session.open_parts(start.get("parts"))
             session.train(*(int(start[key]) for key in keys))
         except BaseException as error:
             session.activity.since = None
             _log.error("%s", traceback.format_exc())
             who = stage_name(session.activity.stage) if process.replicas == 1 else process.name
-            failure = failure_report(who, session.activity.step, error).to_message()
+            failure = failure_report(who, session.activity.step, error)
             with suppress(Exception):
-                control.send({**failure, "process": process.name})
+                control.send({**failure.to_message(), "process": process.name})
+            failed(session.root_cause or failure)
             if config.link.kind == "rpc":
                 stop_agent(graceful=False, timeout=2.0)
             return False
@@ -100,6 +120,26 @@ class _TrainingSession:
         self.device, self.control, self.stack = device, control, stack
         self.activity = Activity(process.stages[0])
         self.wiring = Wiring(config, rendezvous, run)
+        self._parts: Parts = LocalParts(run)
+        self._listener: ControlListener | None = None
+
+    @property
+    def root_cause(self) -> FailureReport | None:
+        """Why the coordinator ended the run, if it has said so."""
+        return self._listener.root_cause if self._listener is not None else None
+
+    def open_parts(self, address: object) -> None:
+        """Keep parts of snapshots and of `final/` with the coordinator, if this process does not see its directory.
+
+        Args:
+            address: host and port, as the coordinator has sent them; None if it expects none.
+        """
+        if not self.rendezvous.apart:
+            return
+        host, port = _HOST_AND_PORT.validate_python(address)
+        client = TransferClient((host, port), self.rendezvous.key, self.process.name)
+        self.stack.callback(client.close)
+        self._parts = RemoteParts(client, self.run.path)
 
     def train(self, start_step: int, total_steps: int, steps_per_epoch: int, attempt: int, classes: int) -> None:
         """Train from the first batch to the last, save, and wait for the end of the run."""
@@ -107,7 +147,8 @@ class _TrainingSession:
         interval = min(1.0, config.hang_timeout / 4)
         with ControlListener(
             self.control, self.activity, stop_signals(config), interval, self.wiring.committed
-        ) as listener:
+        ) as self._listener:
+            listener = self._listener
             worker = self._prepare(start_step, steps_per_epoch, attempt, classes)
             try:
                 if start_step < total_steps:  # resumed from a snapshot after the last step: no batch follows
@@ -120,7 +161,7 @@ class _TrainingSession:
                 self.control.send({"type": "left"})
             else:
                 for stage in worker.stages:
-                    save_stage(self.run, stage, writes=process.reports)
+                    save_stage(self.run, stage, writes=process.reports, parts=self._parts)
                 self.control.send({"type": "done"})
             listener.wait_for_end(self.wiring.serve, LINGER_SECONDS)
             self._leave(worker)
@@ -138,10 +179,14 @@ class _TrainingSession:
         for stage in stages:
             stage.online = online_measures(config, stage.index, classes, steps_per_epoch, stage.compute, team)
             trace.watch(stage)
-        restore(self.run, start_step, stages)
+        restore(self.run, start_step, stages, self._parts)
         faults = Faults(config.faults, self.run, process.stages, process.replica)
         writer = SnapshotWriter(
-            self.run, lambda taken: control.send(taken.to_message()), faults, writes=process.reports
+            self.run,
+            lambda taken: control.send(taken.to_message()),
+            faults,
+            writes=process.reports,
+            parts=self._parts,
         )
         self.stack.callback(writer.abandon)
         if config.link.kind == "rpc":

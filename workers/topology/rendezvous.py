@@ -31,6 +31,7 @@ class Rendezvous:
         control: Unix socket, or host and port, of the control channel.
         store: key-value store of process groups: `file://FOLDER/NAME` on one host, `tcp://HOST:PORT` on several.
         host: address that this process listens on, where there is no private folder.
+        apart: this process does not see the run directory of the coordinator; of the coordinator: some process.
     """
 
     private_dir: str
@@ -39,6 +40,7 @@ class Rendezvous:
     control: str | tuple[str, int]
     store: str
     host: str = ""
+    apart: bool = False
 
     @classmethod
     def on_one_host(cls, private_dir: str) -> Rendezvous:

@@ -13,16 +13,18 @@ import pytest
 from torch.distributed import HashStore
 
 from launch.prepare.recompute import with_recompute
-from launch.prepare.run_dir import begin_run, write_config
+from launch.prepare.run_dir import begin_run, check_run_dir, write_config
 from launch.processes.announcement import Announcement, UntrustedAnnouncementError, verify
+from launch.processes.apart import KEY, open_folder, verify_apart
+from launch.processes.presence import settings_of
 from launch.processes.supervise import make_private_dir
 from pipeline.config import Config
-from pipeline.errors import UserError
+from pipeline.errors import ConfigError, UserError
 from pipeline.validation.loading import load_config
 from tests.runs import TINY
 from tests.strangers import NOBODY, needs_root
 from workers.run.files import RunDir
-from workers.run.keys import KEY_FILE_VARIABLE, write_key
+from workers.run.keys import KEY_VARIABLE, write_key
 from workers.topology.torchrun import RunGroup
 
 Message = dict[str, Any]
@@ -100,6 +102,74 @@ def test_nothing_can_be_changed_on_the_way(announced: Announced, what: str, conf
         verify({name: value for name, value in announced.message.items() if name != what}, announced.config)
 
 
+def test_a_key_that_the_user_names_is_the_only_one(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced = Announced(config, tmp_path / "run", 2)
+    write_key(tmp_path / "key")
+    monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / "key"))
+    with pytest.raises(UntrustedAnnouncementError, match="signature"):
+        verify(announced.message, announced.config)
+    signed = announced.announcement.signed(bytes.fromhex((tmp_path / "key").read_text()))
+    assert verify(signed, announced.config)[2] == bytes.fromhex((tmp_path / "key").read_text())
+
+
+class TestApart:
+    """A rank that does not see the run directory."""
+
+    @pytest.fixture
+    def announced(self, config: Config, tmp_path: Path) -> Announced:
+        announced = Announced(config, tmp_path / "run", 2)
+        decided = with_recompute(config, {1: "units"})
+        announced.announcement = replace(
+            announced.announcement, digest=settings_of(decided)[1], recompute={"1": "units", "2": "none"}
+        )
+        return announced
+
+    def test_takes_the_key_from_the_store(self, announced: Announced, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(UntrustedAnnouncementError, match="it has no key, and ONWARD_KEY_FILE names none"):
+            verify_apart(announced.message, announced.config)
+        monkeypatch.chdir(announced.run.path)
+        sent = {**announced.message, KEY: announced.key.hex()}
+        open_here = with_recompute(announced.config, {1: "auto"})
+        run, announcement, key, config = verify_apart(sent, open_here)
+        assert (announcement, key) == (announced.announcement, announced.key)
+        assert run.path == announced.run.path / "runs" / "run"  # not where the store says
+        assert config.stage(1).memory.recompute == "units"
+        with pytest.raises(UntrustedAnnouncementError, match="signature"):
+            verify_apart({**sent, "store": "elsewhere"}, open_here)
+
+    def test_believes_its_own_key_alone(
+        self, announced: Announced, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / "key"))
+        write_key(tmp_path / "key")
+        sent = {**announced.message, KEY: announced.key.hex()}
+        open_here = with_recompute(announced.config, {1: "auto"})
+        with pytest.raises(UntrustedAnnouncementError, match="signature"):
+            verify_apart(sent, open_here)
+        (tmp_path / "key").write_text(announced.key.hex())
+        assert verify_apart(announced.message, open_here)[2] == announced.key
+
+    def test_trains_what_its_own_command_line_says(self, announced: Announced) -> None:
+        sent = {**announced.message, KEY: announced.key.hex()}
+        with pytest.raises(UserError, match="another configuration than rank 0"):
+            verify_apart(sent, announced.config.model_copy(update={"seed": 7}))
+
+    def test_leaves_word_of_where_the_run_is(self, announced: Announced, tmp_path: Path) -> None:
+        run = RunDir(tmp_path / "here" / "run")
+        run.path.mkdir(parents=True)
+        run.failure.touch()
+        open_folder(run, "node1", "/there/run")
+        assert sorted(path.name for path in run.path.iterdir()) == ["elsewhere.json", "logs"]
+        with pytest.raises(
+            ConfigError, match=r"only logs of a run that host 'node1' keeps, in '/there/run'\. Let that"
+        ):
+            check_run_dir(announced.config.model_copy(update={"run_dir": str(run.path)}))
+        open_folder(announced.run, "node1", "/there/run")  # with shared_run_dir=false it may be the same
+        assert not announced.run.elsewhere.exists()
+
+
 def linked(announced: Announced) -> None:
     announced.key_file.rename(announced.key_file.with_name("moved"))
     announced.key_file.symlink_to("moved")
@@ -122,22 +192,6 @@ def test_a_key_that_others_may_have_seen_or_made_is_none(
     harm(announced)
     with pytest.raises(UntrustedAnnouncementError):
         verify(announced.message, announced.config)
-
-
-def test_a_key_that_this_process_was_given_is_the_only_one(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As `onward train --hosts` gives it to every rank; then none lies in the run directory."""
-    announced = Announced(config, tmp_path / "run", hosts=2)
-    given = announced.key_file.rename(tmp_path / "given")
-    monkeypatch.setenv(KEY_FILE_VARIABLE, str(given))
-    assert verify(announced.message, config)[2] == announced.key
-    write_key(given)
-    with pytest.raises(UntrustedAnnouncementError, match="its signature is not made with the key"):
-        verify(announced.message, config)
-    given.chmod(0o644)
-    with pytest.raises(UserError, match=r"^ONWARD_KEY_FILE: .* is not a file that only this user can read"):
-        verify(announced.message, config)
 
 
 @needs_root

@@ -57,6 +57,11 @@ class Ranks:
             thread.join(LIMIT)
         return found
 
+    def again(self, *overrides: str) -> None:
+        """Another start, with more on every command line."""
+        self.store, self.said[:] = HashStore(), []
+        self.overrides = [(*each, *overrides) for each in self.overrides]
+
     def refused(self) -> str:
         """The sentence that all of them end with."""
         found = self.agree()
@@ -74,6 +79,11 @@ def _rank() -> int:
 @pytest.fixture
 def ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ranks:
     return Ranks(tmp_path, monkeypatch)
+
+
+def _for_others(given: Callable[[], Any], value: bytes) -> Callable[[], Any]:
+    """What ranks 0 and 3 are given, beside what the others are."""
+    return lambda: value if _rank() in (0, 3) else given()
 
 
 def patched_for(ranks: Ranks, module: Any, name: str, rank: int, other: Callable[..., Any]) -> None:
@@ -138,7 +148,8 @@ def test_a_folder_that_is_not_shared_is_found_before_anything_is_written(ranks: 
     ranks.patch.setattr("launch.processes.shared_folder.SEE_SECONDS", 0.1)
     elsewhere = ranks.folder / "elsewhere"
     elsewhere.mkdir()
-    ranks.overrides[2] = ranks.overrides[3] = (f"run_dir={elsewhere / 'runs' / 'run'}",)
+    ranks.overrides = [(*each, "shared_run_dir=true") for each in ranks.overrides]
+    ranks.overrides[2] = ranks.overrides[3] = (f"run_dir={elsewhere / 'runs' / 'run'}", "shared_run_dir=true")
     sentence = ranks.refused()
     assert f"node2 (ranks 2, 3) sees another folder '{elsewhere}' than rank 0 on node1: it is not shared" in sentence
     assert "Mount the same folder on every host" in sentence
@@ -153,7 +164,59 @@ def test_what_one_host_writes_the_other_must_see(ranks: Ranks) -> None:
         lambda folder, mark, token, writer: start_check.write_mark(ranks.folder / "copy", token),
     )  # fmt: skip
     ranks.patch.setattr("launch.processes.shared_folder.SEE_SECONDS", 0.1)
+    (found, *_) = ranks.agree()
+    assert isinstance(found, Agreement)
+    assert found.apart == (2,)
+    ranks.again("shared_run_dir=true")
     assert "node2 (rank 2) writes to another folder than" in ranks.refused()
+
+
+def test_where_the_folder_is_not_shared_all_know_who_does_not_see_it(
+    ranks: Ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launch.processes.shared_folder.SEE_SECONDS", 0.1)
+    elsewhere = ranks.folder / "elsewhere"
+    elsewhere.mkdir()
+    ranks.overrides[2] = ranks.overrides[3] = (f"run_dir={elsewhere / 'run'}",)
+    assert ranks.agree() == [Agreement("127.0.0.1", "127.0.0.1", "node1", (2, 3))] * RANKS
+    (said,) = ranks.said
+    assert said.startswith("node2 and node1 do not share the run directory: node1 keeps the run. The key of its")
+    assert "through torchrun's store, where anybody who reaches its port can read it: ONWARD_KEY_FILE=FILE" in said
+    (tmp_path / "key").write_text(64 * "a")
+    (tmp_path / "key").chmod(0o600)
+    monkeypatch.setenv("ONWARD_KEY_FILE", str(tmp_path / "key"))
+    ranks.again()
+    assert ranks.agree()[0] == Agreement("127.0.0.1", "127.0.0.1", "node1", (2, 3))
+    assert ranks.said == ["node2 and node1 do not share the run directory: node1 keeps the run"]
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_who_wants_it_so_shares_nothing(ranks: Ranks) -> None:
+    ranks.again("shared_run_dir=false")
+    assert ranks.agree() == [Agreement("127.0.0.1", "127.0.0.1", "node1", (1, 2, 3))] * RANKS
+    assert list(ranks.folder.iterdir()) == [ranks.folder / "tiny.yaml"]
+
+
+def test_a_host_with_another_run_in_the_folder_is_refused(ranks: Ranks) -> None:
+    """It may be the one that has kept the run so far."""
+    ranks.patch.setattr("launch.processes.shared_folder.SEE_SECONDS", 0.1)
+    elsewhere = ranks.folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "config.yaml").touch()
+    ranks.overrides[3] = (f"run_dir={elsewhere}",)
+    sentence = ranks.refused()
+    assert sentence.startswith("node2 (rank 3) ")
+    assert ", and there is another run in it. Give another run_dir=FOLDER, or let this host be the first" in sentence
+
+
+def test_hosts_with_other_keys_are_named(ranks: Ranks) -> None:
+    for rank, key in ((1, b"a"), (2, None)):
+        patched_for(ranks, start_check, "given_key", rank, lambda key=key: key)
+    ranks.patch.setattr(start_check, "given_key", _for_others(start_check.given_key, b"b"))
+    sentence = ranks.refused()
+    assert "node1 (rank 1) has another key in ONWARD_KEY_FILE: not as rank 0 on node1. Give every host" in sentence
+    assert "node2 (rank 2) has no ONWARD_KEY_FILE: not as rank 0 on node1, which has one. Give every host" in sentence
+    assert "rank 3" not in sentence
 
 
 @pytest.mark.parametrize("name", ["../../run/config.yaml", "/etc/hosts", ".onward-0123456789abcdef.1.tmp/../x", "x"])

@@ -88,7 +88,7 @@ def lead(
     )
     write_key(run.path / KEY_FILE)
     monkeypatch.setattr(train, "rank_run", lambda *_: nullcontext(PreparedRun(small_config(), run, ())))
-    monkeypatch.setattr(train, "_start_coordinator", lambda *_: (coordinator, announcement, KEY))
+    monkeypatch.setattr(train, "start_coordinator", lambda *_: (coordinator, announcement, KEY))
     monkeypatch.setattr(train, "_train", lambda *_: finished)
     return train._lead(cast(RunGroup, group), ["config.yaml"]), group, announcement
 
@@ -143,7 +143,7 @@ def test_the_other_ranks_hear_that_there_is_no_run_and_whether_that_is_well(
     finished: bool, run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
-    def rank_run(arguments: list[str], group: Group) -> Iterator[PreparedRun]:
+    def rank_run(arguments: list[str], group: Group, shared: bool) -> Iterator[PreparedRun]:
         if not finished:
             raise UserError("no such file")
         yield PreparedRun(small_config(), run, (), finished=True)
@@ -171,7 +171,7 @@ def test_a_rank_leaves_with_what_became_of_its_stages(
     write_key(run.path / KEY_FILE)
     monkeypatch.setattr(train, "own_config", lambda arguments: (small_config(), []))
     monkeypatch.setattr(train, "verify", lambda message, config: (run, announcement, KEY, config))
-    monkeypatch.setattr(train, "_train", lambda *given: trained.append(given) or finished)
+    monkeypatch.setattr(train, "_train", lambda *given, failed: trained.append(given) or finished)
     group = Group(1, word)
     assert train._follow(cast(RunGroup, group), ["config.yaml"]) == code
     [(with_group, config, place, rendezvous)] = trained

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,20 @@ def test_a_run_goes_where_the_user_means(empty: Path) -> None:
 def test_a_home_that_is_not_known_is_named(empty: Path, key: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{key}: the home directory in '~nobodyhere/x' is not known"):
         load_config(empty, [f"{key}=~nobodyhere/x"])
+
+
+@pytest.mark.parametrize("path", ["$DATA/images", "${DATA}/images"])
+def test_every_host_may_have_its_data_in_another_place(empty: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA", "/big/disk")
+    assert load_config(empty, [f"data.root={path}"]).data.root == "/big/disk/images"
+    monkeypatch.delenv("DATA")
+    named = rf"^data\.root: the variable DATA in '{re.escape(path)}' is not set on .*\. Set DATA"
+    with pytest.raises(ConfigError, match=named):
+        load_config(empty, [f"data.root={path}"])
+
+
+def test_a_dollar_that_names_nothing_stays(empty: Path) -> None:
+    assert load_config(empty, ["data.root=/big/$5"]).data.root == "/big/$5"
 
 
 def test_an_address_on_a_network_is_no_folder(empty: Path) -> None:

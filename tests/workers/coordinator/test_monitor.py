@@ -60,6 +60,7 @@ def test_all_are_told_where_to_start_once_all_are_here(scene: Scene) -> None:
     scene.control.coming = ["stage 2", "stage 1"]
     scene.it.connect_all()
     start = {"type": "start", "step": 2, "total_steps": 8, "steps_per_epoch": 4, "attempt": 0, "classes": 10}
+    start["parts"] = None
     assert scene.control.sent == [("stage 1", start), ("stage 2", start)]
 
 
