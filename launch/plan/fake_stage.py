@@ -131,9 +131,10 @@ class _Uninitialised(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Run one function, but for those that draw."""
-        if getattr(func, "__name__", "") in self._DRAWS and args:
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in self._DRAWS and (args or "tensor" in kwargs):
+            return args[0] if args else kwargs["tensor"]  # `torch.nn.init` hands its argument on by name
+        return func(*args, **kwargs)
 
 
 def make_fake(module: nn.Module, fake: FakeTensorMode) -> None:

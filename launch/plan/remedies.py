@@ -54,13 +54,19 @@ class Devices:
         return all(account.fits for account in self.accounts(config))
 
 
-def remedies(config: Config, devices: Devices, resumed: bool) -> list[str]:
+def _impatient() -> bool:
+    """Whether the process that looks for remedies, a child of its own, has used enough of the processor."""
+    return process_time() > PATIENCE
+
+
+def remedies(config: Config, devices: Devices, resumed: bool, impatient: Callable[[], bool] = _impatient) -> list[str]:
     """Changes of which each makes the run fit, as overrides and what it needs then, the least costly first.
 
     Args:
         config: of the run; `memory.recompute` is decided.
         devices: it is to run on.
         resumed: only what leaves the numbers alone may change.
+        impatient: whether a further kind of change is not tried once one was found.
 
     Returns:
         Nothing where it fits, or where no change does that is known here.
@@ -77,9 +83,9 @@ def remedies(config: Config, devices: Devices, resumed: bool) -> list[str]:
         thrifty = sliced or thrifty
         found += _tried(here, _recomputed(config, thrifty, stages) + _chunks(config, thrifty), thrifty)
     smaller = config if found else thrifty
-    if not found or process_time() < PATIENCE:
+    if not found or not impatient():
         found += _replicas(config, here)
-    if not resumed and (not found or process_time() < PATIENCE):
+    if not resumed and (not found or not impatient()):
         changed = _recomputed(config, smaller, stages) + _chunks(config, smaller)
         if (batch := _largest_batch(smaller, here)) is not None:
             found += _tried(here, [*changed, f"data.batch_size={batch}"], _with_batch(smaller, batch))

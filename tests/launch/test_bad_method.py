@@ -113,8 +113,8 @@ CASES: list[tuple[str, str, tuple[str, ...]]] = [
     # memory
     (
         "recompute",
-        r"^memory\.recompute: unknown value 'auto'\..*Allowed: none, units, views",
-        ("memory.recompute=auto",),
+        r"^memory\.recompute: unknown value 'always'\..*Allowed: none, units, views, auto",
+        ("memory.recompute=always",),
     ),
     ("slices without an expansion", r"^head\.chunk: unknown key", ("head.kind=gsp", "head.chunk=8")),
     (

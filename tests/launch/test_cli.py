@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from launch.prepare.link_kind import with_link
 from launch.prepare.prepared_run import PreparedRun
 from launch.prepare.run_dir import read_config
 from pipeline.errors import StageFailure, UserError
@@ -41,6 +42,7 @@ def test_training_starts_in_a_directory_that_is_ready(
     outcome = onward("train", "config.yaml", "run_dir=out", "seed=5", "stages.2.noise.std=0.5")
     expected = load_config("config.yaml", ["run_dir=out", "seed=5", "stages.2.noise.std=0.5"])
     assert (outcome.code, outcome.err) == (0, "")
+    expected = with_link(expected, on_one_host=True)
     written = expected.model_copy(update={"run_dir": str(folder / "out")})
     assert seen == [(expected, Path("out"), written, True)]
 

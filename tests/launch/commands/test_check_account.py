@@ -29,7 +29,7 @@ def test_without_the_data_or_a_gpu(repository: Path, onward_process: Callable[..
 
 
 def test_gpus_that_are_not_here_are_asked_about(repository: Path, onward_process: Callable[..., Any]) -> None:
-    config, *small = "configs/paper_resnet50_imagenet.yaml", *SMALL[:2], "model.cuts=[]"
+    config, *small = "configs/quickstart.yaml", *SMALL[:2], "model.cuts=[]"
     printed = onward_process("check", config, "--memory", "--gpu", "l4", *small, cwd=repository, timeout=600.0).out
     needed = re.search(r"^fits: stage 1 needs (\d+\.\d+) GiB of cuda:0, which has 22.00 GiB$", printed, re.MULTILINE)
     assert needed

@@ -79,7 +79,7 @@ def test_a_gpu_that_is_not_here_can_be_asked_about() -> None:
 
 def found(config: Config, gpus: int, gib: float, resumed: bool = False) -> list[str]:
     there = devices(config, gpus, gib)
-    changes = remedies(config, there, resumed)
+    changes = remedies(config, there, resumed, impatient=lambda: False)
     for change in changes:  # each of them does
         keys, on_more, _ = change.partition(" on ")
         changed = overridden(config, keys.partition(" (")[0].split())
