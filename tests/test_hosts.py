@@ -107,6 +107,7 @@ def test_a_folder_that_is_not_shared_is_named_on_every_host() -> None:
             assert sentence.startswith(f"error: node2 (rank 1) sees another folder '{lab.unshared.parent}' than rank 0")
 
 
+@pytest.mark.timeout(3 * LIMIT)  # three runs
 def test_hosts_that_share_no_run_directory_train_and_go_on() -> None:
     """The first keeps the run; a snapshot is complete only with the parts of the other, which keeps its logs."""
     with laboratory(2) as lab:
