@@ -49,6 +49,8 @@ def serve(orders: socket.socket) -> ForkOrder | None:
     theirs = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGHUP)}
     for number in (signal.SIGINT, *WARNINGS):
         signal.signal(number, signal.SIG_IGN)
+    # Every process that is forked here would inherit what the starting one has blocked, and could not be ended in order.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     while True:
         ready = readable([orders.fileno(), awake])
         if awake in ready:

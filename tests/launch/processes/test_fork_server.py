@@ -22,10 +22,11 @@ from tests.runs import LIMIT, ROOT
 
 pytestmark = pytest.mark.processes
 MODULE = """
-import json, os, sys, threading
+import json, os, signal, sys, threading
 line = sys.stdin.readline()
 answer = {"start": json.loads(line), "argv": sys.argv, "name": __name__, "value": os.environ.get("VALUE"),
-          "threads": threading.active_count(), "sid": os.getsid(0) == os.getpid(), "torch": "torch" in sys.modules}
+          "threads": threading.active_count(), "sid": os.getsid(0) == os.getpid(), "torch": "torch" in sys.modules,
+          "blocked": len(signal.pthread_sigmask(signal.SIG_BLOCK, ()))}
 print("to the log", file=sys.stderr, flush=True)  # before it is heard of: it may be killed from then on
 os.write(int(sys.argv[1]), json.dumps(answer).encode() + b"\\n")
 for line in sys.stdin:
@@ -42,8 +43,16 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[ForkServer]:
-    """Of all tests, since it imports for seconds; to one that finds it killed it is a new one."""
-    with ForkServer(environment, tmp_path_factory.mktemp("server") / "server.log") as started:
+    """Of all tests, since it imports for seconds; to one that finds it killed it is a new one.
+
+    Made by a process that has blocked a signal, as one does that starts a loader worker.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        made = ForkServer(environment, tmp_path_factory.mktemp("server") / "server.log")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with made as started:
         yield started
 
 
@@ -66,6 +75,7 @@ def test_a_forked_process_is_what_a_new_one_would_be(
         assert word["threads"] == 1
         assert word["sid"]
         assert word["torch"]
+        assert not word["blocked"]
         title = Path(f"/proc/{one.process.pid}/cmdline").read_text()
         assert "onward onward_test_child child" in title
     first.send({"code": 3})
