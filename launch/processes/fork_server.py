@@ -49,7 +49,7 @@ def serve(orders: socket.socket) -> ForkOrder | None:
     theirs = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGHUP)}
     for number in (signal.SIGINT, *WARNINGS):
         signal.signal(number, signal.SIG_IGN)
-    # Every process that is forked here would inherit what the starting one has blocked, and could not be ended in order.
+    # What the starting process has blocked every process forked here would inherit, and could not be ended in order.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     while True:
         ready = readable([orders.fileno(), awake])
