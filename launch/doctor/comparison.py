@@ -10,6 +10,7 @@ from workers.control.start_messages import StartMessage
 from workers.control.validation import Count
 
 MIB = 2**20
+HOSTS_PAGE = "deploy/hosts.md"
 CLOCK_SECONDS, CLOCK_WRONG = 1.0, 60.0
 SLOW = 100 * 1e6
 """Bytes per second of a network of 1 Gbit/s, about."""
@@ -89,4 +90,8 @@ def shared(seen: bool, here: OtherHost, there: OtherHost) -> Finding:
     if seen:
         return Finding("runs", f"{there.host} sees the file that {here.host} has written to '{here.folder}'")
     text = f"'{there.folder}' of {there.host} is another folder than '{here.folder}' of {here.host}"
-    return Finding.problem("runs", text, "Mount the same folder on both, and give a folder in it: run_dir=FOLDER")
+    remedy = (
+        f"A run sends what it saves to the first host then ({HOSTS_PAGE}), and goes on only with the same first host. "
+        "To have it on both, mount the same folder, and give a folder in it: run_dir=FOLDER"
+    )
+    return Finding("runs", text, remedy)

@@ -59,6 +59,7 @@ WORTH_KNOWING = [
     (runs_folder(FolderFacts(Path("/runs"), "", "exclusive", GIB)), "1 GiB free", "make room"),
     (clock(-5.0, 0.01, "node1", "node2"), "the clock of node2 is 5 s behind that of node1", "set-ntp"),
     (speed(1e7, 0.01), "10 MB/s", "onward check CONFIG"),
+    (shared(False, NODE1, NODE2), "'/data' of node2 is another folder than '/runs' of node1", "mount the same"),
 ]
 WRONG = [
     (gpus(GpuFacts(2)), "2, and PyTorch is built without CUDA", "Install PyTorch with CUDA"),
@@ -74,7 +75,6 @@ WRONG = [
     (same_versions(NODE1, OLDER), "node2 has PyTorch 2.11.0 and not 2.12.0 as node1", "Install the same"),
     (clock(90.0, 0.01, "node1", "node2"), "the clock of node2 is 90 s ahead of that of node1", "set-ntp"),
     (way("node1", "node2", {}, ["10.0.0.2:7: no answer"]), "node1 cannot connect", "Open all ports"),
-    (shared(False, NODE1, NODE2), "'/data' of node2 is another folder than '/runs' of node1", "Mount the same"),
 ]
 
 
