@@ -38,6 +38,7 @@ class Command:
         copied: a folder of the place, of which there is a copy at `{own}`.
         matters: whether what it says is what it is for, so that a full disk is a failure.
         first: the output that `make test` tries.
+        judges: its exit code may also be 1, by what it finds on this machine.
     """
 
     arguments: tuple[str, ...]
@@ -45,6 +46,7 @@ class Command:
     copied: str = ""
     matters: bool = True
     first: str = "full"
+    judges: bool = False
 
 
 COMMANDS = {
@@ -61,6 +63,7 @@ COMMANDS = {
     "bench method": Command(("{at}/config.yaml", "--seeds", "1", "--to", "{own}", *QUICK), "{own}/method.json"),
     "data pack": Command(("{at}/images", "{own}"), "{own}/manifest.json", first="closed"),
     "data verify": Command(("{at}/packed",)),
+    "doctor": Command(("--run-dir", "{at}"), first="ascii", judges=True),
 }
 
 
@@ -144,7 +147,8 @@ def test_no_output_ends_a_command_in_a_traceback(place: Path, name: str, output:
         said = [
             line for line in ended.err.splitlines(keepends=True) if name not in LONG or not line.startswith(OF_A_RUN)
         ]
-        assert ("".join(said), ended.code) == ((FULL, 1) if output == "full" else ("", 0)), ended
+        code = 0 if command.judges and output != "full" and ended.code == 1 else ended.code
+        assert ("".join(said), code) == ((FULL, 1) if output == "full" else ("", 0)), ended
     else:  # it says that it was not heard, and has done what it is for
         assert ended.err.count("\n") == (output != "ascii"), ended
         assert "Traceback" not in ended.err

@@ -65,6 +65,7 @@ def test_options_of_other_hosts_need_hosts(tmp_path: Path) -> None:
     assert "Give --hosts, too" in refusal(tmp_path, "--chdir", "/")
 
 
+@pytest.mark.slow
 def test_ctrl_c_takes_a_snapshot_on_all_hosts_and_the_same_command_goes_on(tmp_path: Path) -> None:
     """Two programs of one rank each, which believe to be on two hosts; the one called localhost without ssh."""
     with disturbed(tmp_path) as trial:
