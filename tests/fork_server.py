@@ -177,8 +177,8 @@ def _ordered() -> None:
     sys.path[1:1] = folders
     encoding = os.environ.get("PYTHONIOENCODING", "utf-8")
     sys.stdout, sys.stderr = (
-        open(number, "w", encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115
-        for number, errors in ((1, "strict"), (2, "backslashreplace"))
+        open(number, "w", buffering, encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115
+        for number, buffering, errors in ((1, -1, "strict"), (2, 1, "backslashreplace"))  # errors are seen at once
     )
     _fork_for_interpreters(module)
     sys.orig_argv = [sys.executable, "-P", "-m", module, *arguments]

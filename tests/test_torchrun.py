@@ -148,9 +148,7 @@ LATE = """
 import os, sys, time
 opened = []
 def wait(event, arguments):
-    if event == "open" and str(arguments[0]).endswith("tiny.yaml"):
-        opened.append(event)
-    if event == "open" and len(opened) == 2 and not os.path.exists(os.environ["GO"]):
+    if event == "open" and str(arguments[0]).endswith(".lock") and not opened:
         opened.append(event)
         with open(os.environ["PORT"] + ".new", "w") as file:
             file.write(os.environ["MASTER_PORT"])
@@ -161,8 +159,7 @@ def wait(event, arguments):
 if os.environ.get("RANK") == "0":
     sys.addaudithook(wait)
 """
-"""Rank 0 says where the store of the ranks is, and prepares the run, for which it reads its configuration again, when
-somebody lets it."""
+"""Rank 0 says where the store of the ranks is, and claims the directory of the run, when somebody lets it."""
 PREFIXES = ("", "/worker/attempt_0/")
 """What torchrun puts before the names in it, depending on who serves it."""
 
