@@ -35,6 +35,8 @@ from workers.topology.rendezvous import Rendezvous
 SHOWN = 5
 """Differences between two configurations that a message names."""
 
+NOT_SIGNED = "its signature is not made with the key of the run"
+
 
 class UntrustedAnnouncementError(Exception):
     """Somebody else has written it into the store, or it is not of this run."""
@@ -94,6 +96,14 @@ class Announcement(StartMessage):
         return hmac.new(key, b"announcement of rank 0\0" + text.encode(), "sha256").hexdigest()
 
 
+def announcement_in(message: dict[str, Any]) -> Announcement:
+    """The announcement in a message from the store, whoever has written it; raises `UntrustedAnnouncementError`."""
+    try:
+        return Announcement.from_message(message)
+    except MalformedMessage as error:
+        raise UntrustedAnnouncementError(f"it is {error}") from None
+
+
 def verify(message: dict[str, Any], config: Config) -> tuple[RunDir, Announcement, bytes, Config]:
     """The directory of the run, the announcement in the message, the key of the run, and what this rank is to train.
 
@@ -107,10 +117,7 @@ def verify(message: dict[str, Any], config: Config) -> tuple[RunDir, Announcemen
         UntrustedAnnouncementError: rank 0 of this run has not written it.
         UserError: rank 0 has, and was given another configuration; or the file with the key cannot be used.
     """
-    try:
-        announcement = Announcement.from_message(message)
-    except MalformedMessage as error:
-        raise UntrustedAnnouncementError(f"it is {error}") from None
+    announcement = announcement_in(message)
     path = Path(config.run_dir if config.run_dir is not None else announcement.run_dir)
     run = RunDir(path.absolute())
     owners = _owners(run.path, named_here=config.run_dir is not None)
@@ -124,7 +131,7 @@ def verify(message: dict[str, Any], config: Config) -> tuple[RunDir, Announcemen
     except NoKeyError as reason:
         raise UntrustedAnnouncementError(str(reason)) from None
     if not announcement.is_signed(str(message.get("signature")), key):
-        raise UntrustedAnnouncementError("its signature is not made with the key of the run")
+        raise UntrustedAnnouncementError(NOT_SIGNED)
     there = read_config(run.path)
     config = as_before(config, there)
     if changed := differences(there, config, is_own):

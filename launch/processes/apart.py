@@ -11,13 +11,12 @@ from typing import Any
 
 from launch.failure import write_failure
 from launch.prepare.recompute import undecided, with_recompute
-from launch.processes.announcement import Announcement, UntrustedAnnouncementError
+from launch.processes.announcement import NOT_SIGNED, Announcement, UntrustedAnnouncementError, announcement_in
 from launch.processes.presence import settings_of
 from pipeline.config import Config
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import make_folder
 from workers.control.failures import FailureReport
-from workers.control.validation import MalformedMessage
 from workers.run.files import RunDir, write_json
 from workers.run.keys import DIGITS, given_key
 
@@ -36,13 +35,10 @@ def verify_apart(message: dict[str, Any], config: Config) -> tuple[RunDir, Annou
         UntrustedAnnouncementError: rank 0 of this run has not written it.
         UserError: rank 0 has, and was given another configuration; or the file with the key cannot be used.
     """
-    try:
-        announcement = Announcement.from_message(message)
-        key = given_key() or _key_in(message)
-    except MalformedMessage as error:
-        raise UntrustedAnnouncementError(f"it is {error}") from None
+    announcement = announcement_in(message)
+    key = given_key() or _key_in(message)
     if announcement.private_dir or not announcement.is_signed(str(message.get("signature")), key):
-        raise UntrustedAnnouncementError("its signature is not made with the key of the run")
+        raise UntrustedAnnouncementError(NOT_SIGNED)
     there = {index: announcement.recompute.get(str(index)) for index in undecided(config)}
     config = with_recompute(config, {index: value for index, value in there.items() if value is not None})
     if settings_of(config)[1] != announcement.digest:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from launch.plan.account import EvaluationAccount, GroupAccount, HostAccount, LinkAccount, RunAccount
+from workers.run.out_of_memory import size_in_words
 
 COLUMNS = ("process", "parameters", "optimizer", "gradients", "kept", "peak", "at the peak", "resident (RSS)")
 PROCESSES = "what the tensors of each stage take; kept: for its backward pass; on a GPU the peak is an estimate"
@@ -27,7 +28,7 @@ def account_lines(account: RunAccount) -> Iterator[str]:
         disk, copies, most = (
             sum(getattr(part, name) for part in account.snapshots) for name in ("disk", "copy", "copies")
         )
-        yield f"a snapshot: {size_of(disk)} on disk, and {range_of(copies, most)} of memory while it is written"
+        yield f"a snapshot: {size_in_words(disk)} on disk, and {range_of(copies, most)} of memory while it is written"
     yield from _evaluation(account.evaluation)
     yield from _host(account.host)
 
@@ -38,14 +39,9 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def size_of(count: int) -> str:
-    """A number of bytes in MiB, or in GiB from one GiB on."""
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
-
-
 def range_of(low: int, high: int) -> str:
     """From one number of bytes to another, in the unit of the larger; one number where both look the same."""
-    first, last = size_of(low), size_of(high)
+    first, last = size_in_words(low), size_in_words(high)
     if first == last:
         return last
     unit = 2**30 if high >= 2**30 else 2**20
@@ -62,9 +58,9 @@ def _processes(group: GroupAccount) -> Iterator[tuple[str, ...]]:
         if first:
             moment = memory.moment.removesuffix(f" of stage {stage.stage}") if alone else memory.moment
             resident = "" if group.resident is None else range_of(*group.resident)
-            together = (size_of(memory.peak), moment, resident)
+            together = (size_in_words(memory.peak), moment, resident)
         held = (stage.parameters, stage.optimizer, stage.gradients, stage.kept)
-        yield (name, *map(size_of, held), *together)
+        yield (name, *map(size_in_words, held), *together)
 
 
 def _link(links: Sequence[LinkAccount]) -> tuple[str, ...]:
@@ -73,7 +69,12 @@ def _link(links: Sequence[LinkAccount]) -> tuple[str, ...]:
     buffers = sum(link.shared + link.sending + link.receiving for link in links)
     where = "shared memory" if links[0].shared else "GPU" if links[0].on_gpu else "memory"
     name = f"{_ends(senders)} -> {_ends(receivers)}"
-    return name, links[0].codec, size_of(sum(link.bytes_per_step for link in links)), f"{size_of(buffers)} of {where}"
+    return (
+        name,
+        links[0].codec,
+        size_in_words(sum(link.bytes_per_step for link in links)),
+        f"{size_in_words(buffers)} of {where}",
+    )
 
 
 def _ends(names: Sequence[str]) -> str:
@@ -81,22 +82,22 @@ def _ends(names: Sequence[str]) -> str:
 
 
 def _evaluation(evaluation: EvaluationAccount) -> Iterator[str]:
-    network = f"onward evaluate: {size_of(evaluation.network)} for the network, "
+    network = f"onward evaluate: {size_in_words(evaluation.network)} for the network, "
     batches = f"{evaluation.batches} batches at once of " if evaluation.batches > 1 else ""
-    passing = f"{batches}{size_of(evaluation.batch)}"
+    passing = f"{batches}{size_in_words(evaluation.batch)}"
     if evaluation.host_peak is None:
         yield f"{network}{passing} for a batch"
         yield f"  and {evaluation.features_per_image:,} bytes for the features of each image"
         return
     where = "on disk" if evaluation.features_on_disk else "in memory"
-    peak = f"most at once {size_of(evaluation.host_peak)} ({evaluation.moment})"
-    yield f"onward evaluate: {peak}; features {size_of(evaluation.features or 0)} {where}"
+    peak = f"most at once {size_in_words(evaluation.host_peak)} ({evaluation.moment})"
+    yield f"onward evaluate: {peak}; features {size_in_words(evaluation.features or 0)} {where}"
 
 
 def _host(host: HostAccount) -> Iterator[str]:
     have = min(host.limits.values(), default=None)
     verdict = {True: "it fits", False: "it does not fit", None: "it may fit"}[host.fits]
-    of = "" if have is None else f" of {size_of(have)} that are available: {verdict}"
+    of = "" if have is None else f" of {size_in_words(have)} that are available: {verdict}"
     yield f"memory of this host: {range_of(host.low, host.high)}{of}"
     line = "  "
     parts = [f"{term.name} {range_of(term.low, term.high)}" for term in host.terms]
