@@ -35,6 +35,13 @@ def test_the_pipeline_equals_the_serial_run(serial: Path, tmp_path: Path, kind: 
     assert "did not stop" not in logs, "an agent that a call keeps waits for it, half a minute at the end of a run"
 
 
+@pytest.mark.slow
+def test_the_transport_of_rpc_changes_no_bit(serial: Path, tmp_path: Path) -> None:
+    result = train(tmp_path, "link.kind=rpc", "link.rpc_transports=[shm, uv]")
+    assert result.returncode == 0, result.stderr
+    assert report(tmp_path)["final_digest"] == report(serial)["final_digest"]
+
+
 @pytest.mark.parametrize("processes", [slow(1), 3])
 def test_stages_may_share_processes(serial: Path, tmp_path: Path, processes: int) -> None:
     result = train(tmp_path, f"processes={processes}")

@@ -17,6 +17,7 @@ from workers.links.messages import TensorSpec
 from workers.links.replay import ReplayBuffer
 from workers.links.replaying import ReplayingSender, ResumingReceiver
 from workers.links.resharding import RowRange, gather_receiver, overlaps, scatter_sender
+from workers.links.rpc_agent import start_agent
 from workers.run.files import RunDir
 from workers.topology.processes import COORDINATOR, TrainingProcess, replicas_of, training_processes
 from workers.topology.rendezvous import START_SECONDS, Rendezvous, link_spec
@@ -105,6 +106,17 @@ class Wiring:
         self._receivers: list[ResumingReceiver] = []
         self.feed: Feed | None = None
         """The feed of this process, if it reads the images itself (`data.feed: stages`)."""
+
+    def join_rpc_group(self, name: str, rank: int) -> None:
+        """Start the RPC agent of process `name` if the links are of that kind; the ranks count from 0, the
+        coordinator's is the last.
+
+        Raises:
+            LinkTimeout, TrainingError: as `start_agent`.
+        """
+        if self._kind == "rpc":
+            size, transports = len(training_processes(self._config)) + 1, self._config.link.rpc_transports
+            start_agent(name, rank, size, self._rendezvous.rpc_init, START_SECONDS, transports)
 
     def receiver(self, process: TrainingProcess, start_step: int, device: torch.device) -> Receiver:
         """Open the link into the stage group of `process`; it returns the batches from `start_step` on.

@@ -7,7 +7,6 @@ Runs that are there already are read and not repeated, so an interrupted compari
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from pipeline.config import Config
 from pipeline.errors import TrainingError, UserError
 from pipeline.validation.loading import load_config
 from workers.observing.terminal.console import Console
+from workers.run.cores import core_count
 from workers.run.environment import interpreter
 from workers.run.files import TO_BE_MEASURED, RunDir, read_object, write_json
 
@@ -46,7 +46,7 @@ def variants(classes: int, noise: Sequence[str]) -> list[Variant]:
     each block, and end to end, which is one process, gets all the cores.
     """
     silent = "noise.kind=none"
-    cores = len(os.sched_getaffinity(0))
+    cores = core_count()
     return [
         Variant(END_TO_END, ("mode=end_to_end", f"threads={cores}", silent)),
         Variant("simultaneous", ("mode=simultaneous", silent)),

@@ -6,15 +6,14 @@ import os
 import resource
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from launch.doctor.findings import Finding
 from pipeline.data.sets.memory import memory_limits
+from workers.run.cores import core_count, cpu_quota, of_control_groups
 
 MIB, GIB = 2**20, 2**30
 SHARED_MEMORY = Path("/dev/shm")
-CONTROL_GROUP = Path("/sys/fs/cgroup")
 RDMA = Path("/sys/class/infiniband")
 ENOUGH_FILES, ENOUGH_PROCESSES = 1024, 512
 """Open files of one process, and processes and threads of this user: a run of many stages and data workers."""
@@ -28,7 +27,7 @@ def limits() -> list[Finding]:
     hard = {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[1] for name in ("NOFILE", "NPROC", "MEMLOCK")}
     return [
         memory(memory_limits()),
-        cores(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, cpu_quota()),
+        cores(core_count(), cpu_quota()),
         shared_memory(has_shm, any(entry.startswith("nvidia") for entry in os.listdir("/dev"))),
         ulimits(hard, process_limit(), RDMA.is_dir() and any(RDMA.iterdir())),
     ]
@@ -90,34 +89,9 @@ def ulimits(hard: Mapping[str, int], processes: int | None, has_rdma: bool) -> F
     return Finding("limits", text)
 
 
-def cpu_quota() -> float | None:
-    """Cores that the control groups of this process grant at a time; None without a quota (version 2)."""
-    quotas = []
-    for text in _of_groups("cpu.max"):
-        quota, _, period = text.partition(" ")
-        if quota != "max":
-            quotas.append(int(quota) / int(period or 100_000))
-    return min(quotas, default=None)
-
-
 def process_limit() -> int | None:
     """Processes and threads that the control groups of this process allow; None without a limit (version 2)."""
-    return min((int(text) for text in _of_groups("pids.max") if text != "max"), default=None)
-
-
-def _of_groups(name: str) -> list[str]:
-    """The content of a file of this process's control group and of each above it, where it is there."""
-    lines = []
-    with suppress(OSError):
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
-    group, found = CONTROL_GROUP / own, []
-    for folder in (group, *group.parents):
-        with suppress(OSError):
-            found.append((folder / name).read_text().strip())
-        if folder == CONTROL_GROUP:
-            break
-    return found
+    return min((int(text) for text in of_control_groups("pids.max") if text != "max"), default=None)
 
 
 def _number(limit: int | None) -> str:

@@ -16,4 +16,6 @@
   starts
 - `run_lock.py`: the lock of a run directory: held from before the first read to the end of the last process, so that
   only one run writes to it
+- `thread_advice.py`: what a better number of threads would be, for stages that compute on the CPU. Does not import
+  torch
 """

@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from launch.prepare.data_index import check_data
 from launch.prepare.placement import Placement, count_gpus, place
 from launch.prepare.ports import check_port
+from launch.prepare.thread_advice import processes_here, thread_advice
 from pipeline.config import Config
 from pipeline.data.sampler import StepPlan
 from pipeline.data.sets import datasets
@@ -59,6 +60,7 @@ def preflight(
     earlier: RunDir | None = None,
     scan: Callable[[datasets.Splits], None] = lambda splits: None,
     sample: bool = False,
+    on_one_host: bool = True,
 ) -> RunPlan:
     """Check the run against this machine and the data.
 
@@ -68,6 +70,7 @@ def preflight(
         earlier: the run that it goes on with.
         scan: reads more of the images; called before the data set is checked.
         sample: count the images of a sample that others will replace; `train` names those of all files later.
+        on_one_host: whether all processes of the run are on this host.
 
     Raises:
         ConfigError: a value that does not fit this machine or the data.
@@ -95,7 +98,7 @@ def preflight(
     classes = datasets.count_classes(splits)
     _check_classes(config, classes)
     tests = _test_images(config, splits, notes)
-    notes += _threads_of_one_process(config, devices)
+    notes += thread_advice(config, devices, processes_here(config, on_one_host))
     plan = StepPlan.of(config, num_images)
     return RunPlan(
         num_images,
@@ -107,18 +110,6 @@ def preflight(
         total_steps=plan.total_steps,
         notes=tuple(notes),
     )
-
-
-def _threads_of_one_process(config: Config, devices: list[str]) -> list[str]:
-    """A note that a baseline on one core is no fair comparison with a pipeline that has a core for each stage."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    is_given = "threads" in config.model_fields_set
-    if config.mode != "end_to_end" or is_given or config.num_stages == 1 or cores == 1 or set(devices) != {"cpu"}:
-        return []
-    return [
-        f"mode=end_to_end trains all {config.num_stages} blocks in one process on one thread, where a pipeline has a "
-        f"process for each: before you compare how fast they are, give threads={cores}, as many as there are cores"
-    ]
 
 
 def _test_images(config: Config, splits: datasets.Splits, notes: list[str]) -> int | None:

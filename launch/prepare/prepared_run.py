@@ -109,7 +109,7 @@ def prepare_run(
     # A coordinator that torchrun or Slurm could not reach may still be ending.
     restarted = any(first_number(os.environ.get(count, ""), otherwise=0) for count in RESTART_COUNTS)
     with claim_run(config, name, RELEASE_SECONDS if restarted else 0.0) as claim:
-        prepared, own_notes = _prepare(config, claim, fit)
+        prepared, own_notes = _prepare(config, claim, fit, on_one_host)
         for note in (*notes, *claim.notes, *own_notes):
             say(note, important=prepared.finished)
         if not prepared.finished:
@@ -136,11 +136,11 @@ def dry_run(config: Config, scan: Callable[[Splits], None] = lambda splits: None
     return preflight(config, Splits(config.data), run, scan, sample=True)
 
 
-def _prepare(config: Config, claim: Claim, fit: Fit) -> tuple[PreparedRun, list[str]]:
+def _prepare(config: Config, claim: Claim, fit: Fit, on_one_host: bool) -> tuple[PreparedRun, list[str]]:
     """The run, and sentences for the user. The names of all images are freed when it returns."""
     run, splits = claim.run, Splits(config.data)
     earlier = earlier_run(config, run)
-    plan = preflight(config, splits, None if earlier is None else run)
+    plan = preflight(config, splits, None if earlier is None else run, on_one_host=on_one_host)
     point = None if earlier is None else find_resume_point(run)
     fitting: list[str] = []
     if point is None or not point.finished:

@@ -44,6 +44,9 @@ def check_processes(config: Config, group: RunGroup) -> None:
     if not group.on_one_host and config.link.kind == "queue":
         problem = "got 'queue', which is shared memory, and the processes are on several hosts"
         raise ConfigError("link.kind", problem, "Give auto, p2p or rpc")
+    if not group.on_one_host and config.link.kind == "rpc" and set(config.link.rpc_transports) == {"shm"}:
+        problem = "got [shm], which is shared memory, and the processes are on several hosts"
+        raise ConfigError("link.rpc_transports", problem, "Add uv")
 
 
 def check_alone(config: Config) -> None:

@@ -70,7 +70,7 @@ def start_coordinator(
     child = Child(
         "launch.processes.coordinator_main",
         start,
-        process_environment(config.threads),
+        process_environment(config.threads, group.local_world_size),
         run.log(COORDINATOR),
         held=prepared.lock,
     )

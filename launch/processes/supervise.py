@@ -170,7 +170,8 @@ class Supervision:
 
 def run_environment(config: Config, run: RunDir) -> dict[str, str]:
     """The environment of every process of a run."""
-    return {**without_launcher(process_environment(config.threads)), PREPARED: str(run.path), **LOOPBACK}
+    environment = process_environment(config.threads, len(training_processes(config)))
+    return {**without_launcher(environment), PREPARED: str(run.path), **LOOPBACK}
 
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}

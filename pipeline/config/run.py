@@ -23,6 +23,7 @@ from pipeline.config.optimizers import LarsConfig, OptimizerConfig
 from pipeline.config.precision import PrecisionConfig
 
 DEVICE_PATTERN = r"^(auto|cpu|cuda|cuda:\d+)$"
+RpcTransport = Literal["uv", "shm", "ibv"]
 
 
 class LinkConfig(Section):
@@ -36,6 +37,10 @@ class LinkConfig(Section):
     """Batches that may wait on one link before the sender blocks."""
     timeout: PositiveFloat = 300.0
     """Seconds that a stage waits for its neighbour before the run fails."""
+    rpc_transports: Annotated[tuple[RpcTransport, ...], Field(min_length=1)] = ("ibv", "uv")
+    """Transports that `rpc` may use, the preferred first; a pair of processes takes the first that both have. `uv`:
+    TCP. `shm`: shared memory between processes of one host, whose thread never sleeps and so keeps a core busy in each
+    of them. `ibv`: InfiniBand, where there is any."""
     codec: Literal["none", "bf16", "fp16", "int8"] = "none"
     """Encoding of activations on the link. All but `none` lose precision, so the run is not bit-identical to one
     without codec; `int8` has one scale per channel and image. Images are sent unchanged."""

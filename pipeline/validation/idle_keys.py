@@ -38,6 +38,7 @@ RULES = (
             "link.kind",
             "link.depth",
             "link.timeout",
+            "link.rpc_transports",
             "network",
             "shared_run_dir",
             "restart",
@@ -48,6 +49,7 @@ RULES = (
         lambda c: c.in_one_process,
         "one process trains all stages",
     ),
+    IdleRule(("link.rpc_transports",), lambda c: c.link.kind != "rpc", "link.kind is not rpc"),
     IdleRule(("max_restarts",), lambda c: c.restart == "none", "restart is none"),
     IdleRule(
         ("snapshots.keep_last", "snapshots.keep_every"),

@@ -25,7 +25,7 @@ from workers.coordinator.recorder import Recorder
 from workers.feed import Feed
 from workers.feed.first_stage import NumbersFeed, open_feed
 from workers.links.base import Sender
-from workers.links.rpc_agent import start_agent, stop_agent
+from workers.links.rpc_agent import stop_agent
 from workers.observing.terminal.console import Console
 from workers.observing.trace import Tracer, trace_of_coordinator
 from workers.run.files import RunDir
@@ -33,7 +33,7 @@ from workers.run.notice import notice_after
 from workers.snapshots.committer import SnapshotCommitter
 from workers.snapshots.remote_parts import PartStore
 from workers.topology.processes import COORDINATOR, training_processes
-from workers.topology.rendezvous import START_SECONDS, Rendezvous
+from workers.topology.rendezvous import Rendezvous
 from workers.wiring import Wiring
 
 STOP_SECONDS = 30.0
@@ -174,7 +174,5 @@ class Coordinator:
         return monitor, batch_sender
 
     def _open_first_link(self) -> Sender:
-        if self.config.link.kind == "rpc":
-            ranks = len(training_processes(self.config)) + 1
-            start_agent(COORDINATOR, ranks - 1, ranks, self.rendezvous.rpc_init, START_SECONDS)
+        self._wiring.join_rpc_group(COORDINATOR, len(training_processes(self.config)))
         return self._wiring.first_sender()

@@ -7,7 +7,6 @@ Decoding and convolutions release the interpreter's lock.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +28,7 @@ from pipeline.data.sets.memory import available_bytes
 from pipeline.evaluation.features import embed
 from pipeline.shapes import block_output
 from pipeline.stage.stage import Stage
+from workers.run.cores import core_count
 
 Batch = range | NDArray[np.int64]
 """Numbers of the images of a batch."""
@@ -56,7 +56,7 @@ class Extractor:
 
     def __init__(self, config: Config, stages: Sequence[Stage], device: torch.device, processes: int = 1) -> None:
         self.config, self.stages, self.device = config, stages, device
-        self.threads = config.evaluation.workers or max(1, _cores() // config.threads // processes)
+        self.threads = config.evaluation.workers or max(1, core_count() // config.threads // processes)
         # Compiled code and modules of the user's own may not be safe in several threads.
         safe = not isinstance(config.model, ModuleConfig) and not any(
             stage.config.precision.compile for stage in stages
@@ -148,11 +148,6 @@ def evaluation_load(images: ImageDataset, data: DataConfig, transform: Transform
         return np.stack([view(index) for index in numbers])
 
     return load
-
-
-def _cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def whole_batches(count: int, size: int) -> list[Batch]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 
@@ -21,6 +20,7 @@ from pipeline.measures.quality import alpha_of_spectrum, collapse_level, lidar, 
 from workers.evaluating.context import Context
 from workers.evaluating.extraction import Batch
 from workers.run.compute import cpu_threads
+from workers.run.cores import core_count
 
 MEASURE = "quality"
 WORK = 3
@@ -45,7 +45,7 @@ def measure_quality(context: Context) -> list[Record]:
     records: list[Record] = []
     too_few: list[Place] = []
     # Large matrices gain from threads, which the forward passes must not use.
-    with cpu_threads(len(os.sched_getaffinity(0))):
+    with cpu_threads(core_count()):
         for done, place in enumerate(places, 1):
             numbers, values = _measures(embeddings.pop(place), settings, context.device)
             context.spectra[place.key] = values

@@ -6,7 +6,6 @@ Where cores are scarce, the scheduler of the system decides.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -34,11 +33,6 @@ def cores_for(workers: int, busy: int, allowed: Collection[int], cpus: Path = CP
     # Highest numbers first: other programs tend to run on the lowest.
     order = sorted(allowed, key=lambda core: (-size[node[core]], node[core], second[core], -core))
     return list(order[:workers])
-
-
-def allowed_cores() -> set[int]:
-    """The cores that this process may use; empty where the system has no affinity."""
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
 def _node(core: Path) -> int:

@@ -27,7 +27,7 @@ from pipeline.data.sets.shared import share
 from pipeline.errors import OnwardError, TrainingError
 from workers.control.feed_report import PARTS, FeedMeasures
 from workers.control.start_messages import FeedWorkerStart
-from workers.feed.affinity import allowed_cores, cores_for
+from workers.feed.affinity import cores_for
 from workers.feed.backpressure import SlotCredits
 from workers.feed.batch_plan import BatchPlan, BatchTask
 from workers.feed.pool import BatchSource, LocalSource, WorkerPool
@@ -35,6 +35,7 @@ from workers.feed.ring import Ring
 from workers.feed.view_worker import ChunkMaker, Replacement
 from workers.observing.trace import MAKING, NO_TRACE, Tracer
 from workers.run.closable import Closable
+from workers.run.cores import allowed_cores
 from workers.topology.processes import training_processes
 
 POLL_SECONDS = 0.25

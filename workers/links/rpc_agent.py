@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch.distributed import rpc
 
@@ -19,10 +20,19 @@ from workers.links.base import LinkTimeout, seconds, worker_name
 
 HANDLER_THREADS = 4
 """Threads that run handlers. Handlers do not block, so a few are enough."""
+NOT_HERE = "not in use by this listener"
+"""What TensorPipe says if it can use none of the transports that it was given."""
 _log = logging.getLogger(__name__)
 
 
-def start_agent(name: str, rank: int, world_size: int, init_method: str, timeout: float) -> None:
+def start_agent(
+    name: str,
+    rank: int,
+    world_size: int,
+    init_method: str,
+    timeout: float,
+    transports: Sequence[str] = ("ibv", "uv"),
+) -> None:
     """Join the RPC group of the run; returns once all `world_size` processes have joined.
 
     Args:
@@ -31,14 +41,13 @@ def start_agent(name: str, rank: int, world_size: int, init_method: str, timeout
         world_size: number of processes in the group.
         init_method: `tcp://HOST:PORT`, `file://PATH` or `env://`.
         timeout: seconds.
+        transports: `link.rpc_transports`; the same in every process.
 
     Raises:
         LinkTimeout: the group was not complete in time.
         TrainingError: the group could not be joined.
     """
-    options = rpc.TensorPipeRpcBackendOptions(
-        init_method=init_method, rpc_timeout=timeout, num_worker_threads=HANDLER_THREADS
-    )
+    options = _options(init_method, timeout, transports)
 
     join_group: Callable[..., None] = rpc.init_rpc  # untyped in the library
 
@@ -52,6 +61,11 @@ def start_agent(name: str, rank: int, world_size: int, init_method: str, timeout
     finished, error = _run_limited(join, timeout)
     if not finished or "timeout" in str(error).lower() or "timed out" in str(error).lower():
         raise LinkTimeout(f"{problem} within {seconds(timeout)}: not all of them have started") from None
+    if error is not None and NOT_HERE in str(error):
+        raise TrainingError(
+            f"{problem}: none of link.rpc_transports=[{', '.join(transports)}] can be used on this host. Add uv, which "
+            "can be used everywhere"
+        ) from None
     if error is not None:
         raise TrainingError(f"{problem}: {reason_of(error)}") from None
 
@@ -78,6 +92,21 @@ def stop_agent(graceful: bool, timeout: float) -> bool:
             "the RPC agent did not stop within %s: a call is still open, or a process is gone", seconds(timeout)
         )
     return finished and error is None
+
+
+def _options(init_method: str, timeout: float, transports: Sequence[str]) -> rpc.TensorPipeRpcBackendOptions:
+    make = partial(
+        rpc.TensorPipeRpcBackendOptions,
+        init_method=init_method,
+        rpc_timeout=timeout,
+        num_worker_threads=HANDLER_THREADS,
+    )
+    try:
+        # TensorPipe's own first choice on one host is `shm`, whose thread polls without a pause.
+        return make(_transports=list(transports))
+    except TypeError:  # the parameter is private to PyTorch, and this version has none
+        _log.warning("this version of PyTorch chooses the transports itself: link.rpc_transports has no effect")
+        return make()
 
 
 def _run_limited(action: Callable[[], None], limit: float) -> tuple[bool, Exception | None]:

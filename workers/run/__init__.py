@@ -1,6 +1,8 @@
 """What every process of a run shares: run directory, threads, signals, environment, private folders.
 - `closable.py`: objects that hold resources: a context manager at whose end `close` is called
 - `compute.py`: thread count and determinism of PyTorch, set once per process and in the same way for every runtime
+- `cores.py`: the cores that this process may use: its affinity, and the quota of its control groups. Does not import
+  torch
 - `environment.py`: the environment of a run's processes: what is set, and what of the surroundings is removed. Does
   not import torch
 - `faults.py`: fault injection: triggers the faults of the configuration (`faults`), each once per run directory

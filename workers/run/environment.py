@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from workers.run.cores import usable_cores
 from workers.run.private import cache_settings, use_own_folders
 
 ALLOCATOR = {
@@ -19,6 +20,10 @@ ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(2**40),
     "MALLOC_TOP_PAD_": str(2**28),
 }
+PASSIVE_WAITS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+"""Threads of OpenMP sleep while they wait for each other, where they would otherwise keep cores from who computes."""
+WAITS = (*PASSIVE_WAITS, "GOMP_SPINCOUNT")
+"""Variables by which users decide it themselves."""
 METRICS = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 """Switches the Prometheus library to metrics of several processes when it is imported; ours come from one process."""
 PREPARED = "ONWARD_RUN_DIR"
@@ -40,14 +45,18 @@ PACKAGES_FOLDER = str(Path(__file__).resolve().parents[2])
 """The folder that contains our packages."""
 
 
-def process_environment(threads: int) -> dict[str, str]:
+def process_environment(threads: int, processes: int = 1) -> dict[str, str]:
     """The environment of this process, with settings for the allocator, the threads, the caches and the modules.
 
     Args:
         threads: number of threads of PyTorch's operations.
+        processes: that compute with as many threads on this host at the same time.
     """
     kept = {name: value for name, value in os.environ.items() if name not in UNWANTED}
     settings = {**ALLOCATOR, **SAFE_PATH, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": module_path()}
+    # Ranks of torchrun learn their number of threads later; and of a single thread, none waits.
+    if max(threads, 2) * processes > usable_cores() and not any(name in kept for name in WAITS):
+        settings |= PASSIVE_WAITS
     return {**kept, **cache_settings(kept), **settings}
 
 
@@ -59,7 +68,9 @@ def start_anew_with_allocator(module: str) -> None:
     """
     if not ALLOCATOR.keys() <= os.environ.keys():
         threads = first_number(os.environ.get("OMP_NUM_THREADS", ""), otherwise=1)
-        os.execve(sys.executable, interpreter(module, *sys.argv[1:]), process_environment(threads))
+        ranks = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_TASKS_PER_NODE", "")
+        environment = process_environment(threads, first_number(ranks, otherwise=1))
+        os.execve(sys.executable, interpreter(module, *sys.argv[1:]), environment)
 
 
 def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:

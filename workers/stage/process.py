@@ -23,7 +23,7 @@ from workers.control.transfer import TransferClient
 from workers.determinism.check import check_steps
 from workers.feed.first_stage import MeasuredReports
 from workers.links.listening import closed_afterwards
-from workers.links.rpc_agent import start_agent, stop_agent
+from workers.links.rpc_agent import stop_agent
 from workers.observing.trace import trace_of_member
 from workers.run.compute import set_up_compute
 from workers.run.faults import Faults
@@ -36,7 +36,7 @@ from workers.snapshots.weights import save_stage
 from workers.snapshots.writer import SnapshotWriter
 from workers.stage.heartbeat import ControlListener
 from workers.stage.worker import Activity, StageWorker
-from workers.topology.processes import TrainingProcess, stage_name, training_processes
+from workers.topology.processes import TrainingProcess, stage_name
 from workers.topology.rendezvous import START_SECONDS, Rendezvous
 from workers.topology.replica_group import join_replica_group
 from workers.wiring import Wiring
@@ -189,9 +189,7 @@ class _TrainingSession:
             parts=self._parts,
         )
         self.stack.callback(writer.abandon)
-        if config.link.kind == "rpc":
-            ranks = len(training_processes(config)) + 1
-            start_agent(process.name, process.rank, ranks, self.rendezvous.rpc_init, START_SECONDS)
+        self.wiring.join_rpc_group(process.name, process.rank)
         receiver = self.wiring.receiver(process, start_step, self.device)
         self.stack.callback(receiver.close)
         sender = self.wiring.sender(process, self.device)

@@ -30,6 +30,12 @@ def group(size: int, here: int | None = None) -> RunGroup:
             {},
             r"^link\.kind: got 'queue', which is shared memory",
         ),
+        (
+            {"run_dir": "r", "link": {"kind": "rpc", "rpc_transports": ("shm",)}},
+            group(4, here=2),
+            {},
+            r"^link\.rpc_transports: got \[shm\], which is shared memory, .*Add uv",
+        ),
     ],
 )
 def test_a_run_that_does_not_fit_them_is_refused(

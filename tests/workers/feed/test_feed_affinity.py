@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
-from workers.feed.affinity import allowed_cores, cores_for
+from workers.feed.affinity import cores_for
 
 
 def machine(folder: Path, nodes: Sequence[Sequence[tuple[int, ...]]]) -> Path:
@@ -45,10 +42,3 @@ def test_nobody_is_kept_anywhere_where_cores_are_scarce(tmp_path: Path) -> None:
     assert cores_for(2, 1, range(4), tmp_path) == [3, 2]  # nothing is described
     assert cores_for(1, 1, set(), tmp_path) == [None]
     assert cores_for(0, 1, range(4), tmp_path) == []
-
-
-def test_where_the_system_keeps_nobody_on_a_core_no_core_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert allowed_cores() == os.sched_getaffinity(0)
-    monkeypatch.delattr(os, "sched_getaffinity")
-    assert allowed_cores() == set()
-    assert cores_for(3, 1, allowed_cores()) == [None] * 3
