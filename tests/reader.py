@@ -2,7 +2,8 @@
 
 Nothing is trained. `onward train` and `check` are asked as `onward check`; the runs that a line would leave are
 remembered, with the snapshots that would be kept and what was evaluated last, and every other line must find what it
-reads among them. Paths below `/path/to` are a folder with images, `RUN` is a run.
+reads among them. Paths below `/path/to` are a folder with images, `/shared` and
+`/data` are folders that are writable, `RUN` is a run.
 """
 
 from __future__ import annotations
@@ -268,7 +269,8 @@ class Reader:
         """With the folders and files that are here in place of those that a document speaks of."""
         capitals = re.compile(rf"(?<![\w/.])({'|'.join(STAND_INS)})(?![\w/.])")
         real = [capitals.sub(lambda found: STAND_INS[found[0]], word) for word in words]
-        return [re.sub(r"/path/to/(\w+)", lambda found: str(self._place / _folder(found[1])), word) for word in real]
+        real = [re.sub(r"/path/to/(\w+)", lambda found: str(self._place / _folder(found[1])), word) for word in real]
+        return [re.sub(r"(?<==)/(shared|data)/(?=\w)", f"{self._place}/", word) for word in real]
 
 
 def _folder(name: str) -> str:

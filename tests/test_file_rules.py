@@ -28,6 +28,7 @@ MAY_OPEN = {
     "workers/evaluating/feature_source.py": "opens a data set",
     "workers/feed/affinity.py": "what the kernel says of processors",
     "workers/feed/worker_main.py": "the pipe that it was given",
+    "workers/links/listening.py": "what the kernel says of descriptors",
     "workers/run/cores.py": "what the kernel says of control groups",
     "workers/run/keys.py": "the key, by a name that no link may have",
     "workers/snapshots/manifest.py": "tensors, of a file that is open",

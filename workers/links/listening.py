@@ -3,6 +3,7 @@
 Gloo listens as long as a process group lives, authenticates nobody, keeps every connection, and ends the process when
 these have used up its open files. It needs the port only while the group forms. We cannot close Gloo's socket, but we
 can attach a packet filter that drops everything to it. Established connections have sockets of their own and continue.
+Where the kernel lets only root attach one, Gloo is no longer told of newcomers, and the one place for them is taken.
 """
 
 from __future__ import annotations
@@ -11,18 +12,29 @@ import contextlib
 import ctypes
 import logging
 import os
+import platform
+import re
 import socket
 import stat
 import struct
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 _ATTACH_FILTER = 26
 """SO_ATTACH_FILTER of Linux."""
 _DROP_EVERYTHING = struct.pack("HBBI", 0x06, 0, 0, 0)
 """A packet filter (BPF) of one instruction: return 0, keep no byte of the packet."""
+_EPOLL_CTL_MOD = 3
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 _log = logging.getLogger(__name__)
+
+
+class _EpollEvent(ctypes.Structure):
+    """`struct epoll_event` of Linux, which has no padding on x86-64."""
+
+    _pack_ = 1 if platform.machine() == "x86_64" else 0
+    _fields_ = (("events", ctypes.c_uint32), ("data", ctypes.c_uint64))
 
 
 class _Formations:
@@ -89,14 +101,47 @@ def listening_sockets() -> dict[int, int]:
 
 
 def refuse_newcomers(descriptor: int) -> None:
-    """Have the kernel drop all packets to a listening socket; established connections continue."""
-    code = ctypes.create_string_buffer(_DROP_EVERYTHING)
-    program = struct.pack("HL", 1, ctypes.addressof(code))
+    """Have the kernel drop whatever would open a connection to a listening socket; established ones continue."""
     try:
-        with socket.socket(fileno=os.dup(descriptor)) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, program)
+        with socket.socket(fileno=os.dup(descriptor)) as listener:
+            try:
+                _attach_filter(listener)
+            except OSError:
+                _leave_no_room(listener, descriptor)
     except OSError as error:
         _log.warning("a port of this process stays open to everybody who reaches it (%s)", error.strerror)
+
+
+def _attach_filter(listener: socket.socket) -> None:
+    code = ctypes.create_string_buffer(_DROP_EVERYTHING)
+    listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(code)))
+
+
+def _leave_no_room(listener: socket.socket, descriptor: int) -> None:
+    """Let connections wait for ever to be accepted, allow one to wait, and be that one ourselves.
+
+    The kernel then drops what would open another.
+    """
+    for watcher, data in _watchers(descriptor):
+        # The library's own pointer stays with the descriptor: it may still be told of an error.
+        event = _EpollEvent(0, data)
+        if ctypes.CDLL(None, use_errno=True).epoll_ctl(watcher, _EPOLL_CTL_MOD, descriptor, ctypes.byref(event)):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    listener.listen(0)
+    with socket.socket(listener.family) as last:
+        last.setblocking(False)  # on one host a connection is there at once, or nobody gets one any more
+        last.connect_ex(listener.getsockname())
+
+
+def _watchers(descriptor: int) -> Iterator[tuple[int, int]]:
+    """The epoll descriptors of this process that watch `descriptor`, and the data that they keep with it."""
+    for entry in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # it has been closed meanwhile
+            if os.readlink(f"/proc/self/fd/{entry}") == "anon_inode:[eventpoll]":
+                text = Path(f"/proc/self/fdinfo/{entry}").read_text()
+                for watched, data in re.findall(r"^tfd:\s*(\d+) .*?data:\s*([0-9a-f]+)", text, re.MULTILINE):
+                    if int(watched) == descriptor:
+                        yield int(entry), int(data, 16)
 
 
 def _sockets() -> Iterator[int]:
