@@ -1,11 +1,12 @@
-"""How fast a link is, beside a plain memory copy of the same size in the same process.
+"""How fast a link is, beside a plain memory copy and a plain TCP socket of the same size between the same processes.
 
     python tests/benchmarks/link_throughput.py [--messages 20] [--malloc] [--kinds queue rpc p2p]
 
 One process sends, another receives and reads every value; each message is acknowledged by a tiny message
 back, so a time covers the whole trip. All kinds run between the same two processes, and their messages take turns
 with the copies, so that all of them meet the same machine. `--malloc` sets glibc's thresholds in the two processes,
-so that large buffers are kept and not returned to the kernel after every message.
+so that large buffers are kept and not returned to the kernel after every message. `socket` is a TCP connection over the
+loopback device, from memory that is there into memory that is there: no link over TCP can be faster.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import argparse
 import contextlib
 import json
 import os
+import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +51,11 @@ def main() -> None:
     if options.role:
         play(options.role, options.kinds, options.directory, options.messages)
         return
-    print(f"{'link':8}{'MB':>6}{'ms':>10}{'GB/s':>8}{'memcpy GB/s':>13}{'ratio':>8}")
+    print(f"{'link':8}{'MB':>6}{'ms':>10}{'GB/s':>8}{'memcpy GB/s':>13}{'of a copy':>11}{'of a socket':>13}")
     for row in measure(options.kinds, options.messages, options.malloc):
         print(
             f"{row['kind']:8}{row['mb']:6}{row['link'] * 1e3:10.2f}{row['mb'] / row['link'] / 1e3:8.2f}"
-            f"{row['mb'] / row['copy'] / 1e3:13.2f}{row['copy'] / row['link']:8.2f}"
+            f"{row['mb'] / row['copy'] / 1e3:13.2f}{row['copy'] / row['link']:11.2f}{row['socket'] / row['link']:13.2f}"
         )
 
 
@@ -81,14 +85,18 @@ def play(role: str, kinds: list[Kind], directory: str, messages: int) -> None:
         spec = TensorSpec((mb * 250_000,), torch.float32)
         with contextlib.ExitStack() as stack:
             links = {kind: open_both_ways(stack, kind, role, directory, spec) for kind in kinds}
+            plain = stack.enter_context(plain_socket(role, Path(directory) / f"port-{mb}"))
             if role == "sender":
-                for row in time_all(links, spec, messages):
+                for row in time_all(links, plain, spec, messages):
                     print(json.dumps({"mb": mb, **row}), flush=True)
             else:
+                arrived = torch.zeros(spec.shape)
                 for _ in range(WARM_UP + messages):
                     for out, arrivals in links.values():
                         message = arrivals.recv(LIMIT)
                         out.send(message.header, message.tensor.sum().reshape(1), LIMIT)
+                    receive(plain, arrived)
+                    plain.sendall(struct.pack("f", arrived.sum().item()))
     if "rpc" in kinds:
         stop_agent(graceful=True, timeout=LIMIT)
 
@@ -113,21 +121,54 @@ def open_both_ways(
     return stack.enter_context(open_sender(kind, back, short, LIMIT)), arrivals
 
 
-def time_all(links: dict[Kind, tuple[Sender, Receiver]], spec: TensorSpec, messages: int) -> list[dict[str, Any]]:
+@contextlib.contextmanager
+def plain_socket(role: str, place: Path) -> Iterator[socket.socket]:
+    """A TCP connection between the two processes; the sender listens, and writes its port to `place`."""
+    with contextlib.ExitStack() as stack:
+        if role == "sender":
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            unfinished = place.with_suffix(".new")
+            unfinished.write_text(str(listener.getsockname()[1]))
+            unfinished.rename(place)
+            connection, _ = listener.accept()
+        else:
+            while not place.exists():
+                time.sleep(0.01)
+            connection = socket.create_connection(("127.0.0.1", int(place.read_text())))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(LIMIT)
+        yield stack.enter_context(connection)
+
+
+def receive(connection: socket.socket, tensor: torch.Tensor) -> None:
+    """Fill `tensor` from `connection`."""
+    left = memoryview(tensor.numpy()).cast("B")
+    while left:
+        left = left[connection.recv_into(left) :]
+
+
+def time_all(
+    links: dict[Kind, tuple[Sender, Receiver]], plain: socket.socket, spec: TensorSpec, messages: int
+) -> list[dict[str, Any]]:
     """Median seconds; the time to read the message once, as the receiver does, is subtracted."""
     tensor, buffer = torch.ones(spec.shape), torch.zeros(spec.shape)
     trips: dict[Kind, list[float]] = {kind: [] for kind in links}
-    copy, read = [], []
+    copy, read, sent, answer = [], [], [], torch.zeros(1)
+
+    def plain_trip() -> None:
+        plain.sendall(memoryview(tensor.numpy()).cast("B"))
+        receive(plain, answer)
+
     for step in range(WARM_UP + messages):
         for kind, (out, answers) in links.items():
             trips[kind].append(clock(lambda ends=(out, answers), step=step: trip(*ends, step, tensor)))
             copy.append(clock(lambda: buffer.copy_(tensor)))
             read.append(clock(tensor.sum))
+        sent.append(clock(plain_trip))
     reading, copying = (statistics.median(times[WARM_UP * len(links) :]) for times in (read, copy))
-    return [
-        {"kind": kind, "link": max(statistics.median(times[WARM_UP:]) - reading, 1e-9), "copy": copying}
-        for kind, times in trips.items()
-    ]
+    of_link = {kind: max(statistics.median(times[WARM_UP:]) - reading, 1e-9) for kind, times in trips.items()}
+    of_socket = max(statistics.median(sent[WARM_UP:]) - reading, 1e-9)
+    return [{"kind": kind, "link": of_link[kind], "copy": copying, "socket": of_socket} for kind in links]
 
 
 def trip(out: Sender, answers: Receiver, step: int, tensor: torch.Tensor) -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from launch.processes.supervise import run_environment
+from pipeline.config import Config
 from workers.run import cores
-from workers.run.environment import PASSIVE_WAITS, process_environment
+from workers.run.environment import ALLOCATOR, PASSIVE_WAITS, process_environment, start_anew_with_allocator
+from workers.run.files import RunDir
 
 
 @pytest.fixture
@@ -64,3 +67,29 @@ def test_how_threads_wait_is_left_to_who_has_set_it(machine: pytest.MonkeyPatch,
     machine.setenv(name, "7")
     found = process_environment(threads=2, processes=50)
     assert {key: found[key] for key in (*PASSIVE_WAITS, "GOMP_SPINCOUNT") if key in found} == {name: "7"}
+
+
+@pytest.mark.parametrize(("values", "passive"), [({"threads": 2}, False), ({"threads": 2, "replicas": 2}, True)])
+def test_every_training_process_of_a_run_counts(
+    machine: pytest.MonkeyPatch, tmp_path: Path, values: dict[str, int], passive: bool
+) -> None:
+    found = run_environment(Config.model_validate(values), RunDir(tmp_path))
+    assert ("OMP_WAIT_POLICY" in found) == passive
+
+
+@pytest.mark.parametrize(
+    ("ranks", "passive"),
+    [({"LOCAL_WORLD_SIZE": "5"}, True), ({"LOCAL_WORLD_SIZE": "4"}, False), ({"SLURM_TASKS_PER_NODE": "5(x2),1"}, True),
+     ({}, False)],
+)  # fmt: skip
+def test_ranks_whose_threads_are_not_known_yet_may_have_two_each(
+    machine: pytest.MonkeyPatch, ranks: dict[str, str], passive: bool
+) -> None:
+    started: list[dict[str, str]] = []
+    for name in ("LOCAL_WORLD_SIZE", "SLURM_TASKS_PER_NODE", "OMP_NUM_THREADS", *ALLOCATOR):
+        machine.delenv(name, raising=False)
+    for name, value in ranks.items():
+        machine.setenv(name, value)
+    machine.setattr(os, "execve", lambda program, command, environment: started.append(environment))
+    start_anew_with_allocator("launch.train")
+    assert ["OMP_WAIT_POLICY" in environment for environment in started] == [passive]
