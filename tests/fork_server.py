@@ -36,6 +36,8 @@ from torch.distributed.elastic.multiprocessing.subprocess_handler import subproc
 from launch.processes import fork_server
 from launch.processes.fork_server import PRELOAD, run_as, serve
 from tests.bundled import keep_unpacked, unpack
+from tests.command_tree import build, keep_built
+from tests.no_gpu import note_no_seeds
 from tests.session_server import ARGUMENTS, COMMAND, HELD, NAMESPACES, SessionServer
 from workers.run.signals import WARNINGS
 
@@ -282,6 +284,9 @@ if __name__ == "__main__":
         fork_server.STREAMS += 10
         keep_unpacked()
         unpack()
+        keep_built()
+        build()
+        note_no_seeds()
         ordered = serve(channel)
         if ordered is not None:
             os.environ[RECEIVED] = json.dumps(ordered.streams[4:])

@@ -98,7 +98,7 @@ class LookedAt(Watched):
         self.folder_modes: set[int] = set()
         self.environments: set[bytes] = set()
         self.keys: set[str] = set()
-        self.key_modes: set[tuple[int, int]] = set()
+        self.key_modes: set[tuple[int, ...]] = set()
         self.shown: list[str] = []
         self.limits: set[tuple[bytes, ...]] = set()
         self.looks = 0
@@ -110,17 +110,14 @@ class LookedAt(Watched):
             self._listeners(pids)
         private = self.private()
         if private is not None:
-            try:
+            with suppress(OSError):  # it has just been removed
                 self.keys.add((private / "key").read_text())
-                modes = (stat.S_IMODE(path.stat().st_mode) for path in (private, private / "key"))
-                self.key_modes.add((next(modes), next(modes)))
-            except OSError:  # it has just been removed
-                pass
+                self.key_modes.add(tuple(stat.S_IMODE(path.stat().st_mode) for path in (private, private / "key")))
         for pid in pids:
             for file in ("cmdline", "environ"):
                 data = _read(Path(f"/proc/{pid}/{file}"))
-                shown = (key for key in self.keys if key.encode() in data or bytes.fromhex(key) in data)
-                self.shown.extend(f"{pid} {file}" for _ in shown)
+                if any(key.encode() in data or bytes.fromhex(key) in data for key in self.keys):
+                    self.shown.append(f"{pid} {file}")
             dumps = [line.split()[4:6] for line in _read(Path(f"/proc/{pid}/limits")).splitlines() if b"core" in line]
             if pid != self.process.pid and dumps:
                 self.limits.update(map(tuple, dumps))
