@@ -34,13 +34,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Torch is imported where tests run, and not by the process that only hands them to the workers of pytest-xdist."""
     if config.getoption("dist", "no") != "no":
         return
-    import torch  # its first import asks ldconfig for libraries, which is no process of a test's
+    import torch  # noqa: F401  # its first import asks ldconfig for libraries, which is no process of a test's
 
     from tests.bundled import keep_unpacked
+    from tests.command_tree import keep_built
+    from tests.no_gpu import note_no_seeds
 
     keep_unpacked()
-    if not torch.cuda.is_available():  # for every seed torch would note with a stack trace to set that of the GPU later
-        torch.cuda._lazy_call = torch.xpu._lazy_call = lambda *_, **__: None
+    keep_built()
+    note_no_seeds()
 
 
 @dataclass(frozen=True)

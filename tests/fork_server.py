@@ -10,12 +10,14 @@ use new interpreters; so do the workers of a run's feed.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import fcntl
 import gc
 import importlib
 import io
 import json
 import os
+import platform
 import runpy
 import signal
 import socket
@@ -34,20 +36,24 @@ from torch.distributed.elastic.multiprocessing.subprocess_handler import subproc
 from launch.processes import fork_server
 from launch.processes.fork_server import PRELOAD, run_as, serve
 from tests.bundled import keep_unpacked, unpack
-from tests.session_server import ARGUMENTS, COMMAND, HELD, SessionServer
+from tests.command_tree import build, keep_built
+from tests.no_gpu import note_no_seeds
+from tests.session_server import ARGUMENTS, COMMAND, HELD, NAMESPACES, SessionServer
 from workers.run.signals import WARNINGS
 
 RECEIVED = "ONWARD_TEST_RECEIVED"
 TORCHRUN, RANK = "torch.distributed.run", "launch.train"
-FORKED = ("launch.processes.fork_server", "tests.fork_server", RANK)
+FORKED = ("launch.processes.fork_server", "launch.plan.child", "tests.fork_server", RANK)
 """Modules that a command starts as `python -m`, and that need nothing of a new interpreter."""
 OF_RANKS = (RANK, "launch.evaluate", "launch.processes.coordinator_main")
 """What torchrun starts, and what its ranks do."""
+ROOT = Path(__file__).resolve().parents[1]
 ALSO = (
     "launch.cli",
     "launch.processes.local",
     "launch.train",
     "launch.evaluate",
+    "launch.plan.compute",
     "torchvision",
     "deepspeed",
     "workers.links.rpc",
@@ -63,22 +69,31 @@ class ForkedPopen:
         arguments: Sequence[str],
         env: dict[str, str],
         stdin: int | None = None,
-        stderr: io.IOBase | None = None,
+        stdout: int | None = None,
+        stderr: io.IOBase | int | None = None,
         pass_fds: Sequence[int] = (),
         start_new_session: bool = False,
     ) -> None:
         self.returncode: int | None = None
-        reader, self._writer = os.pipe()  # whose closing tells the child that its parent has gone
+        reader, writer = os.pipe()  # whose closing tells the child that its parent has gone
+        self.stdin = os.fdopen(writer, "wb", 0)
+        answers = os.pipe() if stdout == subprocess.PIPE else None
         sys.stdout.flush()
         self.pid = os.fork()
         if not self.pid:
             os.dup2(os.open(os.devnull, os.O_RDONLY) if stdin == subprocess.DEVNULL else reader, 0)
+            if answers is not None:
+                os.dup2(answers[1], 1)
             if stderr is not None:
-                os.dup2(stderr.fileno(), 2)
+                os.dup2(os.open(os.devnull, os.O_WRONLY) if isinstance(stderr, int) else stderr.fileno(), 2)
             _close_all_but({0, 1, 2, *pass_fds})
             os.setsid() if start_new_session else None
             _run(arguments[3], arguments[4:], env)
         os.close(reader)
+        self.stdout = None
+        if answers is not None:
+            os.close(answers[1])
+            self.stdout = os.fdopen(answers[0], "rb", 0)
 
     def poll(self) -> int | None:
         if self.returncode is None:
@@ -163,8 +178,32 @@ def _out_of_the_way(descriptor: int) -> int:
     return moved
 
 
+def _enter(namespaces: Sequence[str]) -> None:
+    """Become a process of another host of tests/laboratory: what the command nsenter does, in its checkout.
+
+    Only a child is in the namespace of processes, so this one waits for it, and ends as it does.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    opened = [os.open(path, os.O_RDONLY) for path in namespaces]  # all, before /proc is that of the other host
+    for path, descriptor in zip(namespaces, opened, strict=True):
+        if libc.setns(descriptor, 0):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+        os.close(descriptor)
+    os.chdir(ROOT)
+    platform._uname_cache = None  # type: ignore[attr-defined]  # the name of this host
+    if not any(path.endswith("/pid") for path in namespaces) or not (child := os.fork()):
+        return
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
 def _ordered() -> None:
     """In the forked process: what was ordered, as an interpreter would have begun with it."""
+    if namespaces := os.environ.pop(NAMESPACES, ""):
+        _enter(namespaces.split(":"))
     module, *arguments = json.loads(os.environ.pop(ARGUMENTS))
     wanted, received = (json.loads(os.environ.pop(name)) for name in (HELD, RECEIVED))
     for number, descriptor in zip(wanted, [_out_of_the_way(descriptor) for descriptor in received], strict=True):
@@ -245,6 +284,9 @@ if __name__ == "__main__":
         fork_server.STREAMS += 10
         keep_unpacked()
         unpack()
+        keep_built()
+        build()
+        note_no_seeds()
         ordered = serve(channel)
         if ordered is not None:
             os.environ[RECEIVED] = json.dumps(ordered.streams[4:])

@@ -10,14 +10,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.runs import (
     LIMIT,
     Process,
-    command,
     processes_mentioning,
     report,
     start,
@@ -72,10 +71,6 @@ class Trial:
 
     def train(self, *overrides: str) -> subprocess.CompletedProcess[str]:
         return train(self.folder, *STEPS, *overrides, environment=self.environment)
-
-    def launch(self, launcher: Sequence[str], *overrides: str) -> Process:
-        """The command line, started by another program."""
-        return Process([*launcher, *command(self.folder, *STEPS, *overrides)], self.environment)
 
     def killed(self, stage: int, step: int, *overrides: str, snapshot: int = 0) -> None:
         """A run whose stage dies at a step, not before the snapshot after so many steps is complete."""

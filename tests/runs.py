@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TINY = """
 seed: 1
 train: {epochs: 4, max_steps: 6}
-data: {batch_size: 64, image_size: 28, mean: [0.286, 0.286, 0.286], std: [0.353, 0.353, 0.353]}
+data: {batch_size: 64, image_size: 16, mean: [0.286, 0.286, 0.286], std: [0.353, 0.353, 0.353]}
 model: {backbone: resnet18, width: 8, stem: strided, zero_init_residual: false}
 head: {width: 32, projector: [32, 32]}
 optimizer: {warmup_epochs: 1}

@@ -15,6 +15,8 @@ from launch.processes.fork_client import Forked, ForkServer
 COMMAND = "launch.cli"
 ARGUMENTS, HELD = "ONWARD_TEST_ARGUMENTS", "ONWARD_TEST_HELD"
 """Variables in which an order carries more than its module."""
+NAMESPACES = "ONWARD_TEST_NAMESPACES"
+"""The variable with the files of the namespaces that the process enters first, separated by colons: another host."""
 
 
 class SessionServer(ForkServer):

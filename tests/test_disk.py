@@ -18,7 +18,8 @@ from launch.prepare.run_dir import begin_run
 from pipeline.validation.loading import load_config
 from tests.marks import slow
 from tests.recovery import STEPS, Trial, disturbed, undisturbed
-from tests.runs import LIMIT, TINY
+from tests.runs import TINY, train
+from tests.session_server import NAMESPACES
 
 pytestmark = pytest.mark.processes
 
@@ -48,10 +49,16 @@ def on_a_bad_disk(trial: Trial, folder: Path, mounting: str, *overrides: str) ->
     if not mounting:
         folder.chmod(0o500)
         return trial.train(*overrides)
-    script = mounting.format(folder=shlex.quote(str(folder))) + ' && exec "$@"'
-    process = trial.launch([*NAMESPACE, "sh", "-c", script, "sh"], *overrides)
-    out, error = process.communicate(timeout=LIMIT)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, error)
+    script = f"{mounting.format(folder=shlex.quote(str(folder)))} && echo ready && exec cat"
+    with subprocess.Popen([*NAMESPACE, "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as keeps:
+        assert keeps.stdin is not None
+        assert keeps.stdout is not None
+        assert keeps.stdout.readline() == b"ready\n"
+        kinds = ("mnt",) if os.geteuid() == 0 else ("user", "mnt")
+        entered = ":".join(f"/proc/{keeps.pid}/ns/{kind}" for kind in kinds)
+        result = train(trial.folder, *STEPS, *overrides, environment={**trial.environment, NAMESPACES: entered})
+        keeps.stdin.close()
+    return result
 
 
 def prepared(trial: Trial, *overrides: str) -> None:

@@ -61,7 +61,7 @@ def test_replicas_finish_the_colours_of_their_rows(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_views_of_several_sizes_are_read_and_finished_at_the_stages(tmp_path: Path) -> None:
-    views = "data.views=[{count: 2}, {count: 2, size: 16, blur_p: 1.0}]"
+    views = "data.views=[{count: 2}, {count: 2, size: 12, blur_p: 1.0}]"
     assert digest(tmp_path, STAGES, DEVICE, views) == undisturbed(DEVICE, views)
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
-from tests.laboratory.hosts import Laboratory, laboratory, needs_laboratory
+from tests.laboratory.hosts import Host, Laboratory, laboratory, needs_laboratory
 from tests.laboratory.names import Names
 from tests.marks import slow
 from tests.recovery import STEPS, fault, faults, pause, python, undisturbed
 from tests.runs import LIMIT, TINY, Process, processes_mentioning
+from tests.session_server import NAMESPACES
 from tests.waiting import wait_until
 from workers.run.environment import ALLOCATOR
 
@@ -22,8 +23,10 @@ PORT = 29400
 
 
 @contextlib.contextmanager
-def torchruns(lab: Laboratory, each: int, *overrides: str, static: bool = False) -> Iterator[list[Process]]:
-    """The same torchrun on every host, which starts `each` processes there."""
+def torchruns(
+    lab: Laboratory, each: int, *overrides: str, static: bool = False, forked: bool = True
+) -> Iterator[list[Process]]:
+    """The same torchrun on every host, which starts `each` processes there; forked, or in new interpreters."""
     (lab.shared / "tiny.yaml").write_text(TINY)
     training = ["-m", "launch.train", str(lab.shared / "tiny.yaml"), *STEPS, f"processes={each * len(lab.hosts)}"]
     started = []
@@ -33,13 +36,21 @@ def torchruns(lab: Laboratory, each: int, *overrides: str, static: bool = False)
             meet = [f"--node-rank={host.number - 1}", f"--master-addr={lab[1].address}", f"--master-port={PORT}"]
         command = python("-m", "torch.distributed.run", f"--nnodes={len(lab.hosts)}", f"--nproc-per-node={each}", *meet)
         given = {"OMP_NUM_THREADS": "1", **ALLOCATOR}
-        started.append(host.start([*command, *training, f"run_dir={lab.shared / 'run'}", *overrides], given))
+        begin = forked_on if forked else Host.start
+        started.append(begin(host, [*command, *training, f"run_dir={lab.shared / 'run'}", *overrides], given))
     try:
         yield started
     finally:
         for process in started:
             process.kill()
             process.wait(LIMIT)
+
+
+def forked_on(host: Host, command: Sequence[str], environment: Mapping[str, str]) -> Process:
+    """What `Host.start` does, in processes that need not import PyTorch."""
+    own = {"HOME": str(host.folder / "own/home"), "TMPDIR": str(host.folder / "own/tmp")}
+    entered = ":".join(f"/proc/{host.pid}/ns/{kind}" for kind in ("net", "uts", "ipc", "mnt", "pid"))
+    return Process(command, {**own, **environment, NAMESPACES: entered}, forked=True)
 
 
 def ended(processes: list[Process]) -> list[str]:
@@ -71,8 +82,12 @@ def refusals(said: str) -> list[str]:
 def test_whatever_the_hosts_know_of_names_the_run_is_the_same(
     names: Names, each: int, overrides: tuple[str, ...]
 ) -> None:
-    """Where no name resolves, torchrun itself needs the address of the first host, and a number for every host."""
-    with laboratory(2, names) as lab, torchruns(lab, each, *overrides, static=names == "none") as processes:
+    """Where no name resolves, torchrun itself needs the address of the first host, and a number for every host.
+
+    The two that `make test` runs are forked; tests/test_torchrun.py has one in new interpreters, on one host.
+    """
+    settings = {"static": names == "none", "forked": each == 1 and names in ("debian", "v6") and not overrides}
+    with laboratory(2, names) as lab, torchruns(lab, each, *overrides, **settings) as processes:
         said = ended(processes)
         assert [process.returncode for process in processes] == [0, 0], said
         assert json.loads((lab.shared / "run/report.json").read_text())["final_digest"] == undisturbed()

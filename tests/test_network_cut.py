@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.recovery import STEPS, Trial, disturbed, python
-from tests.runs import ENDLESS, LIMIT, ROOT, TINY, processes_mentioning, wait_for_steps
+from tests.runs import ENDLESS, LIMIT, TINY, Process, processes_mentioning, wait_for_steps
+from tests.session_server import NAMESPACES
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(
@@ -65,11 +66,11 @@ def hosts() -> Iterator[Hosts]:
 
 
 @contextlib.contextmanager
-def agents(trial: Trial, hosts: Hosts, *overrides: str) -> Iterator[list[subprocess.Popen[str]]]:
+def agents(trial: Trial, hosts: Hosts, *overrides: str) -> Iterator[list[Process]]:
     """A torchrun with one process of two stages on either host."""
     (trial.folder / "tiny.yaml").write_text(TINY)
     interface = {f"{library}_SOCKET_IFNAME": "cable" for library in ("GLOO", "TP")}
-    environment = {**os.environ, **trial.environment, **interface, "OMP_NUM_THREADS": "1"}
+    environment = {**trial.environment, **interface, "OMP_NUM_THREADS": "1"}
     started = []
     for number, name in enumerate(hosts.names, 1):
         launcher = python(
@@ -78,11 +79,8 @@ def agents(trial: Trial, hosts: Hosts, *overrides: str) -> Iterator[list[subproc
             f"--local-addr={NETWORK}.{number}", f"--rdzv-conf=is_host={str(number == 1).lower()}", "--max-restarts=0",
         )  # fmt: skip
         training = ["-m", "launch.train", str(trial.folder / "tiny.yaml"), f"run_dir={trial.run}", *STEPS, *overrides]
-        with (trial.folder / f"agent{number}").open("w") as said:
-            command = ["ip", "netns", "exec", name, *launcher, *training]
-            started.append(
-                subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT, text=True)
-            )
+        there = {NAMESPACES: f"/run/netns/{name}"}
+        started.append(Process([*launcher, *training], {**environment, **there}, forked=True))
     try:
         yield started
     finally:
@@ -108,7 +106,7 @@ def test_the_network_is_cut(tmp_path: Path, hosts: Hosts, link: str) -> None:
         assert len(training(trial)) >= 3
         hosts.cut()
         wait_until(lambda: not training(trial), lambda: f"the end of {training(trial)}")
-        said = "".join((trial.folder / f"agent{number}").read_text() for number in (1, 2))
+        said = "".join(process.out + process.err for process in two)
         causes = re.findall(r"^error: .*$", said, re.M)
         assert len(causes) == 1, said
         assert re.fullmatch(

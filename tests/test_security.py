@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import socket
@@ -88,33 +89,45 @@ class Watched:
         self.out, self.err = self.process.communicate()
 
 
-@pytest.mark.processes
-@pytest.mark.parametrize("link", ["queue", slow("rpc"), slow("p2p")])
-def test_a_run_listens_where_nobody_else_can_come(link: str, tmp_path: Path) -> None:
-    run = Watched(tmp_path, STEPS, f"link.kind={link}")
-    seen: set[str] = set()
-    modes: set[int] = set()
-    environments: set[bytes] = set()
+class LookedAt(Watched):
+    """A run to its end, in new interpreters, and all that could be seen of it from outside."""
 
-    def look(pids: list[int]) -> None:
-        new = listeners(pids) - seen
-        modes.update(stat.S_IMODE(os.stat(Path(path).parent).st_mode) for path in new if path.startswith("/"))
-        seen.update(new)
+    def __init__(self, folder: Path, link: str) -> None:
+        super().__init__(folder, "train.max_steps=20", "data.workers=1", f"link.kind={link}")
+        self.listening: set[str] = set()
+        self.folder_modes: set[int] = set()
+        self.environments: set[bytes] = set()
+        self.keys: set[str] = set()
+        self.key_modes: set[tuple[int, ...]] = set()
+        self.shown: list[str] = []
+        self.limits: set[tuple[bytes, ...]] = set()
+        self.looks = 0
+        self.while_it_runs(self._look, pause=0.03)
+
+    def _look(self, pids: list[int]) -> None:
+        self.looks += 1
+        if self.looks % 5 == 1:
+            self._listeners(pids)
+        private = self.private()
+        if private is not None:
+            with suppress(OSError):  # it has just been removed
+                self.keys.add((private / "key").read_text())
+                self.key_modes.add(tuple(stat.S_IMODE(path.stat().st_mode) for path in (private, private / "key")))
+        for pid in pids:
+            for file in ("cmdline", "environ"):
+                data = _read(Path(f"/proc/{pid}/{file}"))
+                if any(key.encode() in data or bytes.fromhex(key) in data for key in self.keys):
+                    self.shown.append(f"{pid} {file}")
+            dumps = [line.split()[4:6] for line in _read(Path(f"/proc/{pid}/limits")).splitlines() if b"core" in line]
+            if pid != self.process.pid and dumps:
+                self.limits.update(map(tuple, dumps))
+
+    def _listeners(self, pids: list[int]) -> None:
+        new = listeners(pids) - self.listening
+        self.folder_modes.update(stat.S_IMODE(Path(path).parent.stat().st_mode) for path in new if path[0] == "/")
+        self.listening.update(new)
         members = [pid for pid in pids if b"launch.processes.stage_main" in _read(Path(f"/proc/{pid}/cmdline"))]
-        environments.update(_read(Path(f"/proc/{pid}/environ")) for pid in members)
-
-    run.while_it_runs(look)
-    assert run.process.returncode == 0, run.err
-    named = {where for where in seen if where.startswith("/")}
-    assert any(path.endswith("/control") for path in named), seen
-    assert modes == {0o700}
-    # TensorPipe meets processes of its host at sockets that have no file; deploy/security.md says what that means.
-    unnamed = {where for where in seen if where.startswith("@")} if link == "rpc" else set()
-    assert seen - named - unnamed <= {"127.0.0.1", "::1"}
-    told = {variables for variables in environments if variables}
-    assert told
-    for name in (b"GLOO_SOCKET_IFNAME", b"TP_SOCKET_IFNAME", b"NCCL_SOCKET_IFNAME"):  # for hosts with a public name
-        assert all(name + b"=lo\0" in variables for variables in told)
+        self.environments.update(_read(Path(f"/proc/{pid}/environ")) for pid in members)
 
 
 def _read(path: Path) -> bytes:
@@ -124,40 +137,42 @@ def _read(path: Path) -> bytes:
         return b""
 
 
+@pytest.fixture(scope="module")
+def looked_at(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LookedAt]:
+    """A run over a kind of link, one for all tests."""
+    return functools.cache(lambda link: LookedAt(tmp_path_factory.mktemp(link), link))
+
+
 @pytest.mark.processes
-def test_the_key_is_seen_in_one_private_file_only(tmp_path: Path) -> None:
-    run = Watched(tmp_path, "train.max_steps=20", "data.workers=1")
-    keys: set[str] = set()
-    modes: set[tuple[int, int]] = set()
-    shown: list[str] = []
-    limits: set[tuple[bytes, ...]] = set()
-
-    def look(pids: list[int]) -> None:
-        private = run.private()
-        if private is not None:
-            try:
-                keys.add((private / "key").read_text())
-                modes.add((stat.S_IMODE(private.stat().st_mode), stat.S_IMODE((private / "key").stat().st_mode)))
-            except OSError:  # it has just been removed
-                pass
-        for pid in pids:
-            for file in ("cmdline", "environ"):
-                data = _read(Path(f"/proc/{pid}/{file}"))
-                shown.extend(f"{pid} {file}" for key in keys if key.encode() in data or bytes.fromhex(key) in data)
-            dumps = [line.split()[4:6] for line in _read(Path(f"/proc/{pid}/limits")).splitlines() if b"core" in line]
-            if pid != run.process.pid and dumps:
-                limits.update(map(tuple, dumps))
-
-    run.while_it_runs(look, pause=0.03)
+@pytest.mark.parametrize("link", ["queue", slow("rpc"), slow("p2p")])
+def test_a_run_listens_where_nobody_else_can_come(link: str, looked_at: Callable[[str], LookedAt]) -> None:
+    run = looked_at(link)
     assert run.process.returncode == 0, run.err
-    assert len(keys) == 1
-    key = keys.pop()
+    seen = run.listening
+    named = {where for where in seen if where.startswith("/")}
+    assert any(path.endswith("/control") for path in named), seen
+    assert run.folder_modes == {0o700}
+    # TensorPipe meets processes of its host at sockets that have no file; deploy/security.md says what that means.
+    unnamed = {where for where in seen if where.startswith("@")} if link == "rpc" else set()
+    assert seen - named - unnamed <= {"127.0.0.1", "::1"}
+    told = {variables for variables in run.environments if variables}
+    assert told
+    for name in (b"GLOO_SOCKET_IFNAME", b"TP_SOCKET_IFNAME", b"NCCL_SOCKET_IFNAME"):  # for hosts with a public name
+        assert all(name + b"=lo\0" in variables for variables in told)
+
+
+@pytest.mark.processes
+def test_the_key_is_seen_in_one_private_file_only(looked_at: Callable[[str], LookedAt]) -> None:
+    run = looked_at("queue")
+    assert run.process.returncode == 0, run.err
+    assert len(run.keys) == 1
+    (key,) = run.keys
     assert len(bytes.fromhex(key)) == 32
-    assert modes == {(0o700, 0o600)}
-    assert not shown
-    assert limits == {(b"0", b"0")}, "a process that crashes would leave the key in its core dump"
+    assert run.key_modes == {(0o700, 0o600)}
+    assert not run.shown
+    assert run.limits == {(b"0", b"0")}, "a process that crashes would leave the key in its core dump"
     assert key not in run.out + run.err
-    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    files = [path for path in (run.folder / "run").rglob("*") if path.is_file()]
     assert any(path.name == "coordinator.log" for path in files)
     for path in files:
         data = path.read_bytes()

@@ -38,7 +38,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
         for number in range(13):
             coarse = Image.fromarray(source.integers(0, 256, (5, 6, 3), dtype=np.uint8))
             coarse.resize((48, 40), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-    return "data.name=image_folder", f"data.root={root}", "data.batch_size=32", "train.max_steps=10"
+    data = "data.name=image_folder", f"data.root={root}", "data.batch_size=32", "data.image_size=28"
+    return *data, "train.max_steps=10"
 
 
 @pytest.fixture(scope="module")

@@ -123,17 +123,21 @@ def test_check_prints_where_stages_go_and_what_crosses(folder: Path, onward: Com
 
 @pytest.mark.processes
 def test_checking_never_loads_torch(folder: Path, repository: Path) -> None:
-    """Bad input must be answered at once; loading torch takes seconds."""
+    """Bad input must be answered at once; loading torch takes seconds. The second waits for no account of the run."""
     script = (
-        "import sys; from launch.cli import main\n"
+        "import sys; from launch.cli import main; from launch.plan import child\n"
         "for config in sys.argv[1:]:\n"
         " try: main(['check', config, 'device=auto'])\n"
         " except SystemExit as end: assert not end.code, end.code\n"
-        " print('LOADED', sorted({'torch', 'torchvision'} & set(sys.modules)))"
+        " print('LOADED', sorted({'torch', 'torchvision'} & set(sys.modules)))\n"
+        " child.SECONDS = 0.0"
     )
     command = [sys.executable, "-c", script, str(repository / "configs" / "quickstart.yaml"), "config.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
     assert done.stdout.count("LOADED") == done.stdout.count("LOADED []\n") == 2, done.stdout
+    first, second, _ = done.stdout.split("LOADED")
+    assert "# memory of this host: " in first
+    assert "# memory of this host: " not in second
 
 
 def test_the_version(onward: CommandLine) -> None:

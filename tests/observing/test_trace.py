@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +16,6 @@ from pipeline.errors import UserError
 from pipeline.serial import build_stages, serial_step
 from tests.observing.clock import Clock
 from tests.pipeline.small import STEPS_PER_EPOCH, batch_of, same, small_config, state
-from tests.waiting import LIMIT
 from workers.observing import trace as trace_module
 from workers.observing import trace_part
 from workers.observing.trace import (
@@ -33,7 +30,6 @@ from workers.observing.trace_part import Count, PartHeader, Slice, part_paths, r
 from workers.run.files import RunDir
 from workers.topology.processes import TrainingProcess
 
-ROOT = Path(__file__).resolve().parents[2]
 MEMBER = TrainingProcess(2, 1, (2, 3), replica=2, replicas=4)
 
 
@@ -155,15 +151,20 @@ def test_a_time_that_is_none_is_no_part_of_a_trace(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-def test_a_killed_process_loses_what_it_did_last_and_no_more(tmp_path: Path) -> None:
-    code = (
-        "import os, signal, sys, time\nfrom pathlib import Path\nfrom tests.observing.test_trace import tracer\n"
-        "from workers.observing import trace as module\nmodule.FLUSH_SECONDS = float('inf')\n"
-        f"trace = tracer(Path(sys.argv[1]))\nfor step in range({FLUSH_EVENTS + 5}):\n    trace.at(step)\n"
-        "    trace.took('stage 1', 'forward', time.monotonic())\nos.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, timeout=LIMIT, check=False)
-    assert done.returncode == -signal.SIGKILL
+def test_a_killed_process_loses_what_it_did_last_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = os.fork()
+    if not child:
+        try:
+            monkeypatch.setattr("workers.observing.trace.FLUSH_SECONDS", float("inf"))
+            trace = tracer(tmp_path)
+            for step in range(FLUSH_EVENTS + 5):
+                trace.at(step)
+                trace.took("stage 1", "forward", time.monotonic())
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
     part = read_part(*part_paths(tmp_path / "trace"))
     assert [each.step for each in part.slices] == list(range(FLUSH_EVENTS))
 

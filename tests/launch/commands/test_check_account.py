@@ -12,25 +12,31 @@ import pytest
 
 from launch.commands import check
 from launch.plan import child
-from tests.runs import TINY
+from tests.runs import TINY, onward
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
 SMALL = ("data.batch_size=8", "head.projector=[8]", "model.cuts=[layer3]")
 COLUMNS = 100
 
 
-def test_without_the_data_or_a_gpu(repository: Path, onward_process: Callable[..., Any]) -> None:
-    config = "configs/paper_resnet50_imagenet.yaml"
-    printed = onward_process("check", config, "--memory", *SMALL, cwd=repository, timeout=300.0).out
+def said(*arguments: object) -> str:
+    """What the command prints in a fork; tests/launch/test_cli.py has one in an interpreter of its own."""
+    done = onward(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_without_the_data_or_a_gpu(repository: Path) -> None:
+    printed = said("check", repository / "configs/paper_resnet50_imagenet.yaml", "--memory", *SMALL)
     assert re.search(r"^stage 1 +\d+\.\d+ [MG]iB .+ to \d+\.\d+ [MG]iB$", printed, re.MULTILINE)
     assert re.search(r"^stage 1 -> stage 2 +none +\d+\.\d+ MiB +\d+\.\d+ MiB of shared memory$", printed, re.MULTILINE)
     assert "without the data set" in printed
     assert max(map(len, printed.splitlines())) <= COLUMNS
 
 
-def test_gpus_that_are_not_here_are_asked_about(repository: Path, onward_process: Callable[..., Any]) -> None:
-    config, *small = "configs/quickstart.yaml", *SMALL[:2], "model.cuts=[]"
-    printed = onward_process("check", config, "--memory", "--gpu", "l4", *small, cwd=repository, timeout=600.0).out
+def test_gpus_that_are_not_here_are_asked_about(repository: Path) -> None:
+    config, *small = repository / "configs/quickstart.yaml", *SMALL[:2], "model.cuts=[]"
+    printed = said("check", config, "--memory", "--gpu", "l4", *small)
     needed = re.search(r"^fits: stage 1 needs (\d+\.\d+) GiB of cuda:0, which has 22.00 GiB$", printed, re.MULTILINE)
     assert needed
     parts = re.search(r"^  GiB: estimated (.*0.50 CUDA.*)$", printed, re.MULTILINE)
@@ -39,14 +45,11 @@ def test_gpus_that_are_not_here_are_asked_about(repository: Path, onward_process
     assert max(map(len, printed.splitlines())) <= COLUMNS
 
 
-def test_beside_the_checks_and_as_json(tmp_path: Path, onward_process: Callable[..., Any]) -> None:
+def test_beside_the_checks_and_as_json(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
-    arguments = ("check", "tiny.yaml", "device=cpu", "snapshots.every=2", "model.cuts=[layer2]")
-    comments = [
-        line for line in onward_process(*arguments, cwd=tmp_path, timeout=300.0).out.splitlines() if line[:1] == "#"
-    ]
-    done = onward_process(*arguments, "--json", cwd=tmp_path, timeout=300.0)
-    found = json.loads(done.out)
+    arguments = ("check", tmp_path / "tiny.yaml", "device=cpu", "snapshots.every=2", "model.cuts=[layer2]")
+    comments = [line for line in said(*arguments).splitlines() if line[:1] == "#"]
+    found = json.loads(said(*arguments, "--json"))
     assert found["config"]["snapshots"]["every"] == 2
     assert found["plan"]["images"] == 10_000
     first = found["account"]["groups"][0]["memory"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -19,7 +17,8 @@ from pipeline.data.sets.datasets import ImageDataset, Split
 from pipeline.errors import TrainingError, UserError
 from pipeline.evaluation.document import EvaluationResults
 from pipeline.evaluation.feature_set import FeatureSet
-from tests.runs import LIMIT, ROOT
+from tests.recovery import python
+from tests.runs import LIMIT, Process
 from tests.workers.evaluating.evaluating_runs import context_of, image_folder, make_run, small_config
 from workers.evaluating.context import Context
 from workers.evaluating.feature_cache import Written
@@ -32,12 +31,14 @@ WRITTEN = Written(88, "ab" * 32, 4)
 
 
 def torchrun(run: RunDir, processes: int, *overrides: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [*command, "-m", "launch.evaluate", str(run.path), *SMALL, *overrides],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT,
-    )  # fmt: skip
+    command = python("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}")
+    command += ["-m", "launch.evaluate", str(run.path), *SMALL, *overrides]
+    process = Process(command, {"OMP_NUM_THREADS": "1"}, forked=True)
+    try:
+        out, err = process.communicate()
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(command, process.wait(), out, err)
 
 
 def kept(run: RunDir) -> dict[str, bytes]:
