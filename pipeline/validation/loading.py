@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
@@ -41,11 +41,13 @@ _MERGE_TAG = "tag:yaml.org,2002:merge"
 _YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, ArithmeticError, AttributeError, TypeError, RecursionError)
 
 
-_FASTEST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""PyYAML may have been built without libyaml, which reads the same ten times as fast."""
+if TYPE_CHECKING:
+    from yaml import SafeLoader
+else:  # PyYAML may have been built without libyaml, which reads the same ten times as fast
+    SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(_FASTEST):
+class _Loader(SafeLoader):
     """YAML 1.1 with three changes.
 
     `1e-6` is a number. A duplicate key is an error, where YAML would silently keep the last. The size of merges
