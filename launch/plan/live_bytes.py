@@ -126,23 +126,48 @@ def workspace(func: Operation, args: Sequence[Any], result: Any) -> int:
     """Bytes that a kernel has, at its worst moment, beyond what it returns, on an x86 CPU with AVX-512.
 
     oneDNN computes convolutions in a layout of its own, and copies what comes and goes, unless it is laid out channels
-    last: inputs and weights before, the output after. The backward does so first for the gradient of the input, then
-    for that of the weights. The backward of batch norm has a second gradient of the input for a moment, and that of
-    layer norm a copy of what is not contiguous.
+    last: inputs and weights before, the output after. The backward does so first for the gradient of the input, of
+    which a convolution with a stride has a third one, then for that of the weights. Half precision that the processor
+    lacks is computed by PyTorch itself, from a matrix of all patches. The backward of batch norm has a second gradient
+    of the input for a moment, and that of layer norm a copy of what is not contiguous.
     """
     if func is torch.ops.aten.native_batch_norm_backward.default:
         return int(result[0].nbytes)
     if func is torch.ops.aten.native_layer_norm_backward.default:
         return sum(tensor.nbytes for tensor in args[:2] if not tensor.is_contiguous())
-    if func is torch.ops.aten.convolution.default and _is_copied(args[0]):
-        return int(max(args[0].nbytes + args[1].nbytes, result.nbytes))
-    if func is torch.ops.aten.convolution_backward.default and _is_copied(args[1]):
-        half: bool = args[1].dtype.itemsize < 4  # then gradients are copied once more, those of the weights from fp32
-        gradient, x, weight = (int(tensor.nbytes) for tensor in args[:3])
-        to_input, to_weight = (0 if tensor is None else int(tensor.nbytes) for tensor in result[:2])
-        return max(x + gradient + half * 2 * weight, gradient + weight - to_weight, (1 + half) * to_input - to_weight)
+    if func is torch.ops.aten.convolution.default and args[0].dim() == 4:
+        x, weight, stride, padding = args[0], args[1], args[3], args[4]
+        if not _onednn_computes(x.dtype):
+            return _patches(x, weight, result, stride, padding)
+        return int(max(x.nbytes + weight.nbytes, result.nbytes)) if x.is_contiguous() else 0
+    if func is torch.ops.aten.convolution_backward.default and args[1].dim() == 4:
+        gradient, x, weight, stride, padding = (args[number] for number in (0, 1, 2, 4, 5))
+        if not _onednn_computes(x.dtype):
+            return _patches(x, weight, gradient, stride, padding)
+        return _gradients_of_convolution(gradient, x, weight, stride, result) if x.is_contiguous() else 0
     return 0
 
 
-def _is_copied(x: Tensor) -> bool:
-    return x.dim() == 4 and x.is_contiguous()
+def _gradients_of_convolution(gradient: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int], result: Any) -> int:
+    half: bool = x.dtype.itemsize < 4  # then gradients of the weights are copied once more, from fp32
+    to_input, to_weight = (0 if tensor is None else int(tensor.nbytes) for tensor in result[:2])
+    return max(
+        x.nbytes + gradient.nbytes + half * 2 * weight.nbytes,
+        gradient.nbytes + weight.nbytes - to_weight,
+        (1 + (max(stride) > 1)) * to_input - to_weight,
+    )
+
+
+def _patches(x: Tensor, weight: Tensor, output: Tensor, stride: Sequence[int], padding: Sequence[int]) -> int:
+    """Bytes of what every output is computed from, side by side; that of a 1x1 convolution is its input."""
+    if weight.shape[2:].numel() == 1 and max(stride) == 1 and max(padding) == 0:
+        return 0
+    return len(x) * weight.shape[1:].numel() * output.shape[2:].numel() * x.dtype.itemsize
+
+
+@cache
+def _onednn_computes(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has kernels of this precision for this processor."""
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype != torch.float16 or bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
