@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 import torch
@@ -29,11 +29,12 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Args:
         workspaces: count what kernels allocate and free within themselves, as those of this kind of CPU do.
+        casts: count copies of what an operation is given in several precisions, which a CPU makes and a GPU does not.
     """
 
-    def __init__(self, workspaces: bool = True) -> None:
+    def __init__(self, workspaces: bool = True, casts: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._workspaces = workspaces
+        self._workspaces, self._casts = workspaces, casts
         self.now = 0
         """Bytes that are alive."""
         self.peak = 0
@@ -71,15 +72,21 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._answer(args[0])
         if func is torch.ops.aten._amp_foreach_non_finite_check_and_unscale_.default:
             self._overflows.add(args[1].untyped_storage()._cdata)
+        copies = cast_copies(func, args) if self._casts and Tag.pointwise in func.tags else 0
         if _only_overwrites(func):
+            self.reach(copies)
             return args[0] if _returns_first(func) else None
         result: object = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self._count(leaf)
-        if self._workspaces:
-            self._reach(self.now + workspace(func, args, result))
+        kernel = workspace(func, args, result) if self._workspaces else 0
+        self.reach(copies + kernel)
         return result
+
+    def reach(self, beside: int) -> None:
+        """For a moment there are so many bytes beside those that are alive."""
+        self._reach(self.now + beside)
 
     def _answer(self, tensor: Tensor) -> bool | int | float:
         if tensor.dtype == torch.bool or tensor.untyped_storage()._cdata in self._overflows:
@@ -120,6 +127,18 @@ def _only_overwrites(func: Any) -> bool:
 @cache
 def _returns_first(func: Any) -> bool:
     return bool(func._schema.returns)
+
+
+def cast_copies(func: Any, args: Sequence[Any]) -> int:
+    """Bytes of the operands that are not in the precision that an elementwise operation computes in."""
+    operands = [leaf for leaf in args if isinstance(leaf, Tensor)]
+    if func in (torch.ops.aten.copy_.default, torch.ops.aten.where.self):  # these read every precision, and a condition
+        return 0
+    if len({operand.dtype for operand in operands}) < 2:
+        return 0
+    computed = reduce(torch.promote_types, (operand.dtype for operand in operands if operand.dim() > 0))
+    copied = (operand for operand in operands if operand.dim() > 0 and operand.dtype != computed)
+    return sum(operand.numel() * computed.itemsize for operand in copied)
 
 
 def workspace(func: Operation, args: Sequence[Any], result: Any) -> int:

@@ -49,6 +49,8 @@ CASES: dict[str, dict[str, Any]] = {
     "views again": {"memory": {"recompute": "views"}, "noise": {"kind": "all"}},
     "one block after the other": {"mode": "sequential"},
     "a network of the user's own": {"model": OWN},
+    "a probe and a bank of features": {"evaluation": {"online": {"linear": True, "knn_bank": 4096}}},
+    "the same in one process": {"runtime": "serial", "evaluation": {"online": {"linear": True, "knn_bank": 4096}}},
     "stages that differ": {"stages": {2: {"precision": {"dtype": "bf16"}, "optimizer": ADAM}}},
 }
 
