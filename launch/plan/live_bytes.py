@@ -19,6 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 Operation = Callable[..., Any]
+_READ_EVERY_PRECISION = (torch.ops.aten.copy_.default, torch.ops.aten.where.self)
+"""Elementwise operations whose operands are not brought to one precision: one is a target, or a condition."""
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -72,7 +74,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._answer(args[0])
         if func is torch.ops.aten._amp_foreach_non_finite_check_and_unscale_.default:
             self._overflows.add(args[1].untyped_storage()._cdata)
-        copies = cast_copies(func, args) if self._casts and Tag.pointwise in func.tags else 0
+        copies = cast_copies(func, args) if self._casts else 0
         if _only_overwrites(func):
             self.reach(copies)
             return args[0] if _returns_first(func) else None
@@ -131,14 +133,13 @@ def _returns_first(func: Any) -> bool:
 
 def cast_copies(func: Any, args: Sequence[Any]) -> int:
     """Bytes of the operands that are not in the precision that an elementwise operation computes in."""
-    operands = [leaf for leaf in args if isinstance(leaf, Tensor)]
-    if func in (torch.ops.aten.copy_.default, torch.ops.aten.where.self):  # these read every precision, and a condition
+    if Tag.pointwise not in func.tags or func in _READ_EVERY_PRECISION:
         return 0
+    operands = [leaf for leaf in args if isinstance(leaf, Tensor) and leaf.dim() > 0]
     if len({operand.dtype for operand in operands}) < 2:
         return 0
-    computed = reduce(torch.promote_types, (operand.dtype for operand in operands if operand.dim() > 0))
-    copied = (operand for operand in operands if operand.dim() > 0 and operand.dtype != computed)
-    return sum(operand.numel() * computed.itemsize for operand in copied)
+    computed = reduce(torch.promote_types, (operand.dtype for operand in operands))
+    return sum(operand.numel() * computed.itemsize for operand in operands if operand.dtype != computed)
 
 
 def workspace(func: Operation, args: Sequence[Any], result: Any) -> int:
