@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from math import lcm
 from time import process_time
 from typing import Any
@@ -212,10 +211,13 @@ def _replicas(config: Config, devices: Devices) -> list[str]:
         return []
     data = config.data.model_copy(update={"drop_last": True})
     shared, keys = config.model_copy(update={"data": data, "device": "auto"}), []
-    for stage in sorted({account.stage for account in devices.accounts(config) if not account.fits}):
+    full = {account.stage: account for account in devices.accounts(config) if not account.fits}
+    for stage in sorted(full):
         batch, now = config.data.batch_size, config.replicas_of(stage)
         counts = [n for n in range(now + 1, min(MOST_REPLICAS, batch // 2) + 1) if batch % n == 0]
-        count = _first(counts, partial(_fits_alone, shared, devices, stage))
+        if len(full[stage].processes) == 1:  # its need is no less than in proportion to its rows
+            counts = [n for n in counts if n * full[stage].has >= now * full[stage].needs]
+        count = next((n for n in counts if _fits_alone(shared, devices, stage, n)), None)
         if count is None:
             return []
         shared = _override(shared, stage, "replicas", count)
@@ -277,15 +279,6 @@ def _between(shares: Mapping[int, float], fits: int, too_many: int) -> int:
 def _rounded(batch: int, step: int) -> int:
     """Down to a multiple of the step; of eight of them where there are many."""
     return batch // (8 * step) * 8 * step if batch >= 64 * step else batch // step * step
-
-
-def _first(values: Sequence[int], does: Callable[[int], bool]) -> int | None:
-    """The first of these that does, where all after one that does, do."""
-    low, high = 0, len(values)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if does(values[middle]) else (middle + 1, high)
-    return values[low] if low < len(values) else None
 
 
 def _with_batch(config: Config, batch: int) -> Config:
