@@ -88,8 +88,8 @@ class NoAccount:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def account(self, *arguments: object) -> None:
-        pass
+    def account(self, config: object, *arguments: object) -> tuple[object, tuple[()], None]:
+        return config, (), None
 
 
 @pytest.fixture

@@ -10,19 +10,20 @@ from dataclasses import asdict
 from typing import Any
 
 from launch.commands.image_scan import scan_images
-from launch.plan.account import RunAccount
+from launch.plan.account import DataFacts, RunAccount
 from launch.plan.child import AccountProcess
 from launch.plan.data_facts import facts_of, facts_without_plan
 from launch.plan.devices import CPU, DeviceAccount
-from launch.plan.fitting import AccountError, decisions, device_lines, fit, place_on, planned, planned_on
-from launch.plan.gpus import Gpu, sizes_of
+from launch.plan.fitting import check_decided, decisions, device_lines, place_on, sizes_on
+from launch.plan.gpus import Gpu
 from launch.prepare.placement import Placement, count_gpus, place
 from launch.prepare.preflight import RunPlan
 from launch.prepare.prepared_run import dry_run
+from launch.prepare.recompute import undecided
 from launch.results.memory_table import account_lines, table
 from pipeline.config import Config
 from pipeline.data.sets.datasets import Splits
-from pipeline.errors import ConfigError, UserError, first_line, printable
+from pipeline.errors import ConfigError, UserError, printable
 from pipeline.shapes import boundary_shapes
 from pipeline.validation.loading import dump_config
 from workers.topology.processes import training_processes
@@ -64,12 +65,17 @@ def check_run(
     with AccountProcess() as process:
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
             plan = dry_run(config, look)
-        decided, devices, fitting = _fitted(config, plan.placements, gpu)
-        every_note = [*notes, *plan.notes, *fitting]
+        placements = plan.placements if gpu is None else place_on(config, gpu)
+        every_note = [*notes, *plan.notes]
+        devices: tuple[DeviceAccount, ...] = ()
         account: RunAccount | None = None
         try:
-            account = process.account(decided, plan.placements, facts_of(plan, opened[0]))
+            decided, devices, account = _account(process, config, placements, facts_of(plan, opened[0]), gpu)
+            every_note += decisions(config, decided)
         except UserError as problem:
+            if gpu is not None:
+                raise UserError(f"--gpu: {problem}. Check without it") from None
+            check_decided(config, placements, str(problem))
             every_note.append(f"{problem}. The rest was checked")
     if as_json:
         return _document(config, account, devices, _plan(config, plan), every_note)
@@ -91,16 +97,12 @@ def check_memory(config: Config, notes: Sequence[str], gpu: Gpu | None = None, a
         UserError: an operation of a network or a loss of the user's own cannot be computed without memory.
     """
     placements = _placements(config) if gpu is None else place_on(config, gpu)
-    decided, devices, fitting = _fitted(config, placements, gpu)
-    from launch.plan.compute import run_account
-
-    try:
-        account = run_account(decided, placements, facts_without_plan(config))
-    except (RuntimeError, NotImplementedError, TypeError) as error:
-        raise UserError(
-            f"--memory: the network cannot be computed on tensors without memory ({first_line(error)[:200]}). "
-            "Check without --memory"
-        ) from error
+    with AccountProcess() as process:
+        try:
+            decided, devices, account = _account(process, config, placements, facts_without_plan(config), gpu)
+        except UserError as problem:
+            raise UserError(f"--memory: {problem}. Check without --memory") from None
+    fitting = decisions(config, decided)
     if as_json:
         return _document(config, account, devices, None, [*notes, *fitting])
     return "\n".join(
@@ -112,24 +114,19 @@ def check_memory(config: Config, notes: Sequence[str], gpu: Gpu | None = None, a
     )
 
 
-def _fitted(
-    config: Config, placements: Sequence[Placement], gpu: Gpu | None
-) -> tuple[Config, tuple[DeviceAccount, ...], list[str]]:
-    """The run with what it leaves open decided, an account for each GPU, and sentences for the user."""
-    if gpu is None:
-        decided, notes = fit(config, placements, resumed=False, force=True)
-        here = {name for placement in placements for name in placement.devices} - {CPU} if count_gpus() else set()
-        if not here:  # what the account says of the host is enough
-            return decided, (), notes
-    try:
-        if gpu is None:
-            return decided, planned(decided, placements, sizes_of(here))[1], notes
-        decided, accounts = planned_on(config, gpu)
-    except AccountError as error:
-        if gpu is None:
-            return decided, (), [*notes, f"not known whether it fits: {error}"]
-        raise UserError(f"--gpu: {error}. Check without it") from None
-    return decided, accounts, decisions(config, decided)
+def _account(
+    process: AccountProcess, config: Config, placements: Sequence[Placement], data: DataFacts, gpu: Gpu | None
+) -> tuple[Config, tuple[DeviceAccount, ...], RunAccount]:
+    """The run with what it leaves open decided, an account for each GPU, and what it needs. Raises `UserError`."""
+    sizes = sizes_on(config, placements, gpu)
+    if gpu is None and sizes is None and not count_gpus():  # a run for GPUs that are not here
+        if undecided(config):
+            raise UserError("memory.recompute=auto: how much a GPU has is not known. Ask about one with --gpu")
+        sizes = {}
+    decided, devices, account = process.account(config, placements, data, sizes)
+    if gpu is None:  # what the account says of the host is enough
+        devices = tuple(device for device in devices if device.device != CPU)
+    return decided, devices, account
 
 
 def _placements(config: Config) -> tuple[Placement, ...]:

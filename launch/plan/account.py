@@ -21,6 +21,7 @@ class StageAccount:
         kept: what autograd keeps for the backward when that begins.
         snapshot: the tensors of one snapshot.
         summed: what gradients are copied into, to be summed over the replicas; 0 for one.
+        online: of `evaluation.online`: probe, banks of features.
     """
 
     stage: int
@@ -30,6 +31,7 @@ class StageAccount:
     kept: int
     snapshot: int
     summed: int = 0
+    online: int = 0
 
 
 @dataclass(frozen=True)

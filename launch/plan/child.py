@@ -3,7 +3,8 @@
 That process loads torch while this one reads the data set, has a limit of time, and may crash in code of the user's.
 One line of JSON goes in, and one comes out:
 
-    {"config": "...", "placements": [...], "data": ...}   ->   {"account": ...} or {"problem": "..."}
+    {"config": "...", "placements": [...], "data": ..., "sizes": ...}
+    ->  {"recompute": {"1": "units", ...}, "devices": [...], "account": ...} or {"problem": "..."}
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Self
@@ -19,13 +20,15 @@ from typing import Any, Self
 from pydantic import TypeAdapter
 
 from launch.plan.account import DataFacts, RunAccount
+from launch.plan.devices import DeviceAccount
 from launch.prepare.placement import Placement
+from launch.prepare.recompute import undecided, with_recompute
 from pipeline.config import Config
 from pipeline.errors import UserError, first_line
 from workers.run.environment import interpreter, process_environment
 from workers.run.json_lines import LineReader, read_line, write_line
 
-SECONDS = 300.0
+SECONDS = 600.0
 """Limit for the computation, which takes a second or two for each process of the run where nothing else runs."""
 _ACCOUNT = TypeAdapter(RunAccount)
 _PLACEMENTS = TypeAdapter(tuple[Placement, ...])
@@ -55,8 +58,14 @@ class AccountProcess:
                     pipe.close()
         self._process.wait()
 
-    def account(self, config: Config, placements: Sequence[Placement], data: DataFacts) -> RunAccount:
-        """As `launch.plan.compute.run_account`.
+    def account(
+        self,
+        config: Config,
+        placements: Sequence[Placement],
+        data: DataFacts,
+        sizes: Mapping[str, int] | None,
+    ) -> tuple[Config, tuple[DeviceAccount, ...], RunAccount]:
+        """As `launch.plan.compute.checked_run`.
 
         Raises:
             UserError: it cannot be computed, or not in `SECONDS`.
@@ -67,6 +76,7 @@ class AccountProcess:
             "config": config.model_dump_json(),
             "placements": _PLACEMENTS.dump_python(tuple(placements), mode="json"),
             "data": asdict(data),
+            "sizes": None if sizes is None else dict(sizes),
         }
         with suppress(OSError):  # it has ended, which the answer will show
             write_line(self._process.stdin.fileno(), question)
@@ -77,17 +87,22 @@ class AccountProcess:
             raise UserError(f"what the run needs was not computed: {why}")
         if "problem" in answer:
             raise UserError(f"what the run needs cannot be computed: {answer['problem']}")
-        return _ACCOUNT.validate_python(answer["account"])
+        decided = with_recompute(config, {int(index): value for index, value in answer["recompute"].items()})
+        devices = tuple(map(DeviceAccount.from_message, answer["devices"]))
+        return decided, devices, _ACCOUNT.validate_python(answer["account"])
 
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:
-    from launch.plan.compute import run_account
+    from launch.plan.compute import checked_run
 
     try:
         config = Config.model_validate_json(question["config"])
         placements = _PLACEMENTS.validate_python(question["placements"])
         data = _DATA.validate_python(question["data"])
-        return {"account": asdict(run_account(config, placements, data))}
+        decided, devices, account = checked_run(config, placements, data, question["sizes"])
+        recompute = {str(index): decided.stage(index).memory.recompute for index in undecided(config)}
+        held = [device.to_message() for device in devices]
+        return {"recompute": recompute, "devices": held, "account": asdict(account)}
     except Exception as error:  # whatever code of the user's raises
         return {"problem": first_line(error)[:200]}
 

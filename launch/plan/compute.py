@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from launch.plan.account import DataFacts, GroupAccount, LinkAccount, RunAccount, SnapshotAccount
+from launch.plan.deciding import decided_run
+from launch.plan.devices import DeviceAccount, Memory
 from launch.plan.evaluation import evaluation_account
 from launch.plan.host import feed_bytes, host_account, resident_range
 from launch.plan.links import ALL_STAGES, CPU, input_accounts, link_accounts, link_bytes
-from launch.plan.process_memory import process_memory
+from launch.plan.memories import ProcessMemories
 from launch.prepare.placement import Placement, device_of
 from pipeline.config import Config
 from workers.feed.first_stage import stages_read_images
@@ -23,20 +25,42 @@ COPIES = 3
 """Parts of snapshots that a process has in memory at most: one is written, one waits, one cannot be handed on."""
 
 
-def run_account(config: Config, placements: Sequence[Placement], data: DataFacts) -> RunAccount:
+def checked_run(
+    config: Config, placements: Sequence[Placement], data: DataFacts, sizes: Mapping[str, int] | None
+) -> tuple[Config, tuple[DeviceAccount, ...], RunAccount]:
+    """The run with `memory.recompute: auto` decided, an account for each device, and what the run needs.
+
+    Args:
+        config: of the run.
+        placements: one per stage, in order.
+        data: as far as they are known.
+        sizes: bytes of each device; None to ask CUDA.
+
+    Raises:
+        RuntimeError, NotImplementedError, TypeError: as `run_account`; or PyTorch finds no GPU.
+    """
+    memories = ProcessMemories()
+    decided, devices = decided_run(config, placements, sizes, memories)
+    return decided, devices, run_account(decided, placements, data, memories)
+
+
+def run_account(
+    config: Config, placements: Sequence[Placement], data: DataFacts, memory: Memory | None = None
+) -> RunAccount:
     """What a run needs.
 
     Args:
         config: of the run.
         placements: one per stage, in order.
         data: as far as they are known.
+        memory: says what a process takes.
 
     Raises:
         RuntimeError, NotImplementedError, TypeError: an operation of the user's own network, or loss, has no fake form.
     """
     base = ProcessMemory(torch.device(CPU)).measure()[0] or BASE
     links = link_accounts(config, placements)
-    groups = _groups(config, placements, links, base)
+    groups = _groups(config, placements, links, base, memory or ProcessMemories())
     inputs = input_accounts(config, placements, links)
     snapshots = tuple(map(_snapshot, groups)) if config.snapshots.every is not None else ()
     evaluation = evaluation_account(config, data, placements[0].device)
@@ -54,11 +78,11 @@ def run_account(config: Config, placements: Sequence[Placement], data: DataFacts
 
 
 def _groups(
-    config: Config, placements: Sequence[Placement], links: Sequence[LinkAccount], base: int
+    config: Config, placements: Sequence[Placement], links: Sequence[LinkAccount], base: int, memory: Memory
 ) -> tuple[GroupAccount, ...]:
     if config.in_one_process:
         every = tuple(range(1, config.num_stages + 1))
-        return (_group(config, ALL_STAGES, every, (placements[0].device,), base, feed_bytes(config)),)
+        return (_group(config, ALL_STAGES, every, (placements[0].device,), base, feed_bytes(config), memory),)
     processes, groups = training_processes(config), []
     for group, stages in enumerate(stage_groups(config)):
         members = replicas_of(processes, group)
@@ -67,17 +91,23 @@ def _groups(
         buffers = max(link_bytes(process.name, links) for process in members)
         if group == 0 and stages_read_images(config):
             buffers += feed_bytes(config) // len(members)
-        groups.append(_group(config, name, stages, devices, base, buffers))
+        groups.append(_group(config, name, stages, devices, base, buffers, memory))
     return tuple(groups)
 
 
 def _group(
-    config: Config, name: str, stages: tuple[int, ...], devices: tuple[str, ...], base: int, buffers: int
+    config: Config,
+    name: str,
+    stages: tuple[int, ...],
+    devices: tuple[str, ...],
+    base: int,
+    buffers: int,
+    memory: Memory,
 ) -> GroupAccount:
     on_cpu = set(devices) == {CPU}
-    memory = process_memory(config, stages, cuda=not on_cpu)
-    resident = resident_range(memory, base, buffers) if on_cpu else None
-    return GroupAccount(name=name, stages=stages, devices=devices, memory=memory, resident=resident)
+    taken = memory(config, stages, not on_cpu)
+    resident = resident_range(taken, base, buffers) if on_cpu else None
+    return GroupAccount(name=name, stages=stages, devices=devices, memory=taken, resident=resident)
 
 
 def _snapshot(group: GroupAccount) -> SnapshotAccount:

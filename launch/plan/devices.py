@@ -6,7 +6,7 @@ the bytes of tensors are exact; all else is a rule, and marked as estimated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
@@ -121,16 +121,23 @@ def device_accounts(
         sizes: bytes of each device.
         memory: of one process.
     """
+    devices = dict.fromkeys(process.device for process in device_processes(config, placements))
+    in_order = {device: sizes[device] for device in devices if device in sizes}
+    return tuple(each_account(config, placements, in_order, memory))
+
+
+def each_account(
+    config: Config, placements: Sequence[Placement], sizes: Mapping[str, int], memory: Memory
+) -> Iterator[DeviceAccount]:
+    """The same one by one, in order of `sizes`: each is computed when it is asked for."""
     from launch.plan.links import input_accounts, link_accounts  # these load torch
 
     everyone = [process for process in device_processes(config, placements) if process.device in sizes]
     links = link_accounts(config, placements)
     batches = _batches(links, input_accounts(config, placements, links), {m.name: m.device for m in everyone})
-    devices = dict.fromkeys(process.device for process in everyone)
-    return tuple(
-        _account(config, device, [m for m in everyone if m.device == device], batches, sizes[device], memory)
-        for device in devices
-    )
+    for device, size in sizes.items():
+        if on_it := [process for process in everyone if process.device == device]:
+            yield _account(config, device, on_it, batches, size, memory)
 
 
 def peaks(accounts: Iterable[DeviceAccount]) -> list[DevicePeak]:

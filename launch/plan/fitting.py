@@ -14,8 +14,8 @@ from itertools import count
 from math import prod
 from typing import Any
 
-from launch.plan.account import ProcessAccount
 from launch.plan.bounds import upper_bound
+from launch.plan.deciding import decided_run
 from launch.plan.devices import (
     CPU,
     CUBLAS,
@@ -25,12 +25,12 @@ from launch.plan.devices import (
     DeviceAccount,
     DeviceProcess,
     device_processes,
-    peaks,
 )
 from launch.plan.gpus import Gpu, available_memory, sizes_of
-from launch.plan.remedies import GIB, Devices, remedies
+from launch.plan.memories import ProcessMemories
+from launch.plan.remedies import GIB, Devices, SearchEnded, remedies
 from launch.prepare.placement import Placement, place
-from launch.prepare.recompute import resolve_recompute, undecided, with_recompute
+from launch.prepare.recompute import undecided, with_recompute
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.shapes import boundary_shapes
@@ -43,25 +43,6 @@ SECONDS = 600.0
 
 class AccountError(Exception):
     """The account cannot be made: an operation of a user's own network has no fake form, or time is up."""
-
-
-class ProcessMemories:
-    """What the tensors of a process take; each is computed once. In a process that ends afterwards."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], ProcessAccount] = {}
-
-    def __call__(self, config: Config, stages: tuple[int, ...], on_gpu: bool) -> ProcessAccount:
-        """See `launch.plan.devices.Memory`; a GPU has no workspaces of the kernels of a CPU."""
-        from launch.plan.process_memory import process_memory
-
-        own = tuple(config.stage(index).model_dump_json() for index in stages)
-        before = config.stage(max(stages[0] - 1, 1)).precision
-        common = config.model_dump_json(include={"data", "model", "link", "mode", "runtime", "train", "evaluation"})
-        key = (stages, on_gpu, own, before, common, config.num_views, config.uses_labels)
-        if key not in self._known:
-            self._known[key] = process_memory(config, stages, cuda=on_gpu)
-        return self._known[key]
 
 
 def fit(
@@ -89,13 +70,13 @@ def fit(
     everyone = device_processes(config, placements)
     sizes = sizes_of({process.device for process in everyone} - ({CPU} if several_hosts else set()))
     lavish = with_recompute(config, dict.fromkeys(left, "none"))
-    if (force and not left) or (sizes is not None and _surely_fits(lavish, everyone, sizes)):
+    if (force and not left) or (sizes is not None and surely_fits(lavish, everyone, sizes)):
         return lavish, []
     try:
         decided, accounts = planned(config, placements, sizes)
     except AccountError as error:
         if left:
-            raise UserError(f"memory.recompute=auto: {error}. Give none, units or views") from None
+            raise UserError(_undecided(str(error))) from None
         return config, [f"not known whether it fits: {error}"]
     notes = decisions(config, decided)
     full = [account for account in accounts if not account.fits]
@@ -106,6 +87,20 @@ def fit(
     has = {account.device: account.has for account in accounts}
     problem = "; ".join(map(needs_in_words, full))
     raise UserError(f"{problem}. {what_would_do(decided, placements, has, resumed)}; --force starts it all the same")
+
+
+def check_decided(config: Config, placements: Sequence[Placement], problem: str) -> None:
+    """For a run of which there is no account: raises `UserError` if `train` needs one, to decide what is left open."""
+    left = undecided(config)
+    everyone = device_processes(config, placements)
+    sizes = sizes_of({process.device for process in everyone}) if left else None
+    lavish = with_recompute(config, dict.fromkeys(left, "none"))
+    if left and (sizes is None or not surely_fits(lavish, everyone, sizes)):
+        raise UserError(_undecided(problem))
+
+
+def _undecided(problem: str) -> str:
+    return f"memory.recompute=auto: {problem}. Give none, units or views"
 
 
 def on_devices_of_their_own(placements: Sequence[Placement]) -> list[Placement]:
@@ -128,26 +123,15 @@ def planned(
     Raises:
         AccountError: it cannot be computed.
     """
-    left = undecided(config)
 
     def work() -> dict[str, Any]:
-        known = _sizes_by_torch(config, placements) if sizes is None else sizes
-        devices = Devices(tuple(placements), known, ProcessMemories())
-        decided = resolve_recompute(config, left, devices.sizes, lambda tried: peaks(devices.accounts(tried)))
-        chosen = {str(index): decided.stage(index).memory.recompute for index in left}
-        return {"chosen": chosen, "accounts": [account.to_message() for account in devices.accounts(decided)]}
+        decided, accounts = decided_run(config, placements, sizes, ProcessMemories())
+        chosen = {str(index): decided.stage(index).memory.recompute for index in undecided(config)}
+        return {"chosen": chosen, "accounts": [account.to_message() for account in accounts]}
 
     answer = _in_child(work)
     decided = with_recompute(config, {int(index): value for index, value in answer["chosen"].items()})
     return decided, tuple(map(DeviceAccount.from_message, answer["accounts"]))
-
-
-def planned_on(config: Config, gpu: Gpu) -> tuple[Config, tuple[DeviceAccount, ...]]:
-    """As `planned`, on GPUs that need not be there."""
-    placements = place_on(config, gpu)
-    devices = {process.device for process in device_processes(config, placements)}
-    sizes = {device: available_memory() if device == CPU else gpu.bytes for device in devices}
-    return planned(config, placements, sizes)
 
 
 def place_on(config: Config, gpu: Gpu) -> tuple[Placement, ...]:
@@ -162,18 +146,32 @@ def place_on(config: Config, gpu: Gpu) -> tuple[Placement, ...]:
     return place(config, gpu.count or max([processes, *(int(name) + 1 for name in named if name.isdecimal())]))
 
 
+def sizes_on(config: Config, placements: Sequence[Placement], gpu: Gpu | None) -> dict[str, int] | None:
+    """Bytes of the devices of a run, which are those of this machine or such GPUs; None where CUDA has to be asked."""
+    devices = {process.device for process in device_processes(config, placements)}
+    if gpu is None:
+        return sizes_of(devices)
+    return {device: available_memory() if device == CPU else gpu.bytes for device in devices}
+
+
 def what_would_do(
     config: Config, placements: Sequence[Placement], sizes: Mapping[str, int], resumed: bool = False
 ) -> str:
     """The changes with which a run fits that does not, in a sentence without its full stop."""
 
     def work() -> dict[str, Any]:
-        return {"found": remedies(config, Devices(tuple(placements), sizes, ProcessMemories()), resumed)}
+        try:
+            return {"found": remedies(config, Devices(tuple(placements), sizes, ProcessMemories()), resumed)}
+        except SearchEnded as ended:
+            return {"found": [], "ended": str(ended)}
 
     try:
-        found = _in_child(work)["found"]
+        answer = _in_child(work)
     except AccountError as error:
         return f"What would do is not known: {error}"
+    if "ended" in answer:
+        return f"What would do is not known: {answer['ended']}"
+    found = answer["found"]
     if found:
         return f"Give {', or '.join(found)}"
     nothing = "no memory.recompute" if resumed else "no memory.recompute, no head.chunk, no batch"
@@ -232,7 +230,7 @@ def decisions(config: Config, decided: Config) -> list[str]:
     return [f"memory.recompute=auto: {named}"]
 
 
-def _surely_fits(config: Config, everyone: Sequence[DeviceProcess], sizes: Mapping[str, int]) -> bool:
+def surely_fits(config: Config, everyone: Sequence[DeviceProcess], sizes: Mapping[str, int]) -> bool:
     """Whether even more than it will need does."""
     waiting = 4 * max(map(prod, boundary_shapes(config))) * (config.link.depth + 4)
     needed = dict.fromkeys(sizes, 0)
@@ -244,19 +242,6 @@ def _surely_fits(config: Config, everyone: Sequence[DeviceProcess], sizes: Mappi
             bound + bound // ON_CPU + waiting + (PROCESS if process.device == CPU else CUDA_CONTEXT + CUBLAS)
         )
     return all(needed[device] <= sizes[device] for device in sizes)
-
-
-def _sizes_by_torch(config: Config, placements: Sequence[Placement]) -> dict[str, int]:
-    """Bytes of the devices of this machine, by CUDA itself."""
-    import torch
-
-    devices = {process.device for process in device_processes(config, placements)}
-    gpus = [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
-    if not gpus and devices - {CPU}:
-        raise RuntimeError("PyTorch finds no GPU here")
-    named = {device: int(device.removeprefix("cuda:")) for device in devices - {CPU}}
-    others = {device: gpus[number] if number < len(gpus) else min(gpus) for device, number in named.items()}
-    return (sizes_of(devices & {CPU}) or {}) | others
 
 
 def _in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

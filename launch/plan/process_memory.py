@@ -26,6 +26,7 @@ from launch.plan.account import ProcessAccount, StageAccount
 from launch.plan.autocast_of_cuda import autocast_of_cuda
 from launch.plan.fake_stage import STEPS_PER_EPOCH, FakeStage, fake_stages, without_engines
 from launch.plan.live_bytes import LiveBytes
+from launch.plan.online import measure_online, online_bytes
 from pipeline.config import Config
 from pipeline.data.augment.resolution import view_sizes
 from pipeline.data.augment.view_kinds import sizes_differ
@@ -37,8 +38,6 @@ from pipeline.stage.phases import Phases
 from pipeline.stage.state import snapshot_tensors
 from workers.topology.rendezvous import link_spec
 
-STEPS = 2
-"""The first makes gradients and the optimizer's state; from the second on each step is like the other."""
 CPU = torch.device("cpu")
 NOISE = 1.0
 """Level of the noise; where a stage has none the level has no effect."""
@@ -59,9 +58,10 @@ def process_memory(
         RuntimeError: an operation of the user's own network, or loss, has no fake form.
     """
     config = without_engines(config)
-    fake, live = FakeTensorMode(allow_non_fake_inputs=True), LiveBytes(workspaces and not cuda)
+    fake, live = FakeTensorMode(allow_non_fake_inputs=True), LiveBytes(workspaces and not cuda, casts=not cuda)
     stages = fake_stages(config, indices, live, fake, cuda)
     live.adopt(tensor for stage in stages for tensor in stage.tensors())
+    measure_online(config, stages, live, fake, STEPS_PER_EPOCH)
     peak, moment = 0, ""
     with autocast_of_cuda() if cuda else nullcontext(), fake:
         step = _step_function(config, stages)
@@ -70,14 +70,24 @@ def process_memory(
             entered = live.adopt([batch])
             live.now -= entered  # it is counted as what it is: a buffer of the link or of the feed
             with live:
-                for _ in range(STEPS):
+                for rows in (_few(config, indices), batch.shape[1]):
                     live.begin()
-                    output = step(batch, number)
+                    output = step(batch[:, :rows], number)
             if live.peak > peak:
                 peak, moment = live.peak, live.peak_moment
         memory = tuple(_stage_memory(stage) for stage in stages)
     sent = 0 if indices[-1] == config.num_stages else output
     return ProcessAccount(memory, batch.nbytes, sent, peak, moment)
+
+
+def _few(config: Config, indices: Sequence[int]) -> int:
+    """Rows of the first step, which makes gradients and the optimizer's state; the second is like all that follow.
+
+    A head that goes by slices takes time for each of them, so that it gets two.
+    """
+    slices = [getattr(config.stage(index).head, "chunk", None) for index in indices]
+    rows = config.data.batch_size // config.replicas_of(indices[0])
+    return min(rows, *(2 * size for size in slices if size)) if any(slices) else rows
 
 
 def _steps(config: Config, stages: Sequence[FakeStage]) -> list[int]:
@@ -93,10 +103,17 @@ def _step_function(config: Config, stages: Sequence[FakeStage]) -> Callable[[Ten
     serial = step_function(config, stages, CPU) if config.in_one_process else None
     levels = [NOISE] * config.num_stages
 
+    def of_batch(batch: Tensor) -> Tensor | None:
+        return None if labels is None else labels[: batch.shape[1] * config.replicas_of(stages[0].index)]
+
+    def measure(stage: FakeStage, number: int, of_rows: Tensor | None) -> None:
+        if stage.online is not None:
+            stage.online.measure(number, of_rows)
+
     def in_one_process(batch: Tensor, number: int) -> int:
         assert serial is not None
-        for _ in serial(stages, batch, number, levels, labels):
-            pass
+        for stage, _ in zip(stages, serial(stages, batch, number, levels, of_batch(batch)), strict=False):
+            measure(stage, number, of_batch(batch))
         return 0
 
     def pipelined(batch: Tensor, number: int) -> int:
@@ -108,7 +125,8 @@ def _step_function(config: Config, stages: Sequence[FakeStage]) -> Callable[[Ten
             activations = forward(activations, number, NOISE)
         for stage in reached:
             if learner in (None, stage.index):
-                stage.update(number, labels)
+                stage.update(number, of_batch(activations))
+            measure(stage, number, of_batch(activations))
         return activations.nbytes
 
     return in_one_process if config.in_one_process else pipelined
@@ -140,6 +158,7 @@ def _stage_memory(stage: FakeStage) -> StageAccount:
         kept=stage.kept,
         snapshot=_total(snapshot_tensors(stage).values()),
         summed=_total(stage.summed()),
+        online=online_bytes(stage),
     )
 
 

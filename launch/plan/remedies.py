@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from math import lcm
 from time import process_time
 from typing import Any
 
-from launch.plan.devices import CPU, DeviceAccount, Memory, device_accounts, device_processes, peaks
+from launch.plan.account import ProcessAccount
+from launch.plan.devices import CPU, DeviceAccount, Memory, device_accounts, device_processes, each_account, peaks
 from launch.prepare.placement import Placement, place
 from launch.prepare.recompute import resolve_recompute
 from pipeline.config import Config
@@ -26,7 +26,9 @@ LEAST_CHUNK = 16
 TRIES = 5
 """Accounts that the search for a batch may make; each takes about a second for each stage."""
 PATIENCE = 60.0
-"""Seconds of the processor after which no further kind of change is tried once one was found."""
+"""Seconds of the processor after which no further account is made."""
+SMALL_GAIN = 50
+"""Slices that are smaller by half are not worth their kernels where they save less than one in so many bytes."""
 NEAR = 16
 """The batch that is found may be smaller than the largest that fits by one in so many images of the batch."""
 
@@ -49,9 +51,21 @@ class Devices:
         """Of a run on them."""
         return device_accounts(config, self.placements, self.sizes, self.memory)
 
+    def each(self, config: Config) -> Iterator[DeviceAccount]:
+        """The same one by one, in order of `sizes`: one that is not asked for is not computed."""
+        return each_account(config, self.placements, self.sizes, self.memory)
+
     def fit(self, config: Config) -> bool:
         """Whether they hold a run."""
-        return all(account.fits for account in self.accounts(config))
+        return all(account.fits for account in self.each(config))
+
+
+class SearchEnded(Exception):
+    """The time for it is up, and nothing was found."""
+
+
+class _TimeUp(Exception):
+    """No further account is made."""
 
 
 def _impatient() -> bool:
@@ -66,30 +80,51 @@ def remedies(config: Config, devices: Devices, resumed: bool, impatient: Callabl
         config: of the run; `memory.recompute` is decided.
         devices: it is to run on.
         resumed: only what leaves the numbers alone may change.
-        impatient: whether a further kind of change is not tried once one was found.
+        impatient: whether no further account is made; what was found by then is returned.
 
     Returns:
         Nothing where it fits, or where no change does that is known here.
+
+    Raises:
+        SearchEnded: nothing was found before `impatient`.
     """
-    full = [account for account in devices.accounts(config) if not account.fits]
+
+    def memory(tried: Config, stages: tuple[int, ...], on_gpu: bool) -> ProcessAccount:
+        if impatient():
+            raise _TimeUp
+        return devices.memory(tried, stages, on_gpu)
+
+    found: list[str] = []
+    try:
+        for change in _changes(config, replace(devices, memory=memory), resumed):
+            found.append(change)
+    except _TimeUp:
+        if not found:
+            raise SearchEnded(f"the search for it has taken {PATIENCE:.0f} s of the processor") from None
+    return found
+
+
+def _changes(config: Config, devices: Devices, resumed: bool) -> Iterator[str]:
+    full = sorted(
+        (account for account in devices.accounts(config) if not account.fits), key=lambda a: -a.needs / max(a.has, 1)
+    )
     if not full:
-        return []
-    here = replace(devices, sizes={account.device: account.has for account in full})
+        return
+    here = replace(devices, sizes={account.device: account.has for account in full})  # the fullest is asked first
     stages = [k for m in device_processes(config, devices.placements) if m.device in here.sizes for k in m.stages]
     thrifty = resolve_recompute(config, stages, here.sizes, lambda tried: peaks(here.accounts(tried)))
     found = _tried(here, _recomputed(config, thrifty, stages), thrifty)
     if not found and not resumed:
-        sliced = _sliced(thrifty, here, stages)
-        thrifty = sliced or thrifty
-        found += _tried(here, _recomputed(config, thrifty, stages) + _chunks(config, thrifty), thrifty)
+        thrifty, does = _sliced(thrifty, here, stages)
+        if does:
+            found = _tried(here, _recomputed(config, thrifty, stages) + _chunks(config, thrifty), thrifty)
+    yield from found
     smaller = config if found else thrifty
-    if not found or not impatient():
-        found += _replicas(config, here)
-    if not resumed and (not found or not impatient()):
+    yield from _replicas(config, here)
+    if not resumed:
         changed = _recomputed(config, smaller, stages) + _chunks(config, smaller)
         if (batch := _largest_batch(smaller, here)) is not None:
-            found += _tried(here, [*changed, f"data.batch_size={batch}"], _with_batch(smaller, batch))
-    return found
+            yield from _tried(here, [*changed, f"data.batch_size={batch}"], _with_batch(smaller, batch))
 
 
 def _tried(devices: Devices, keys: Sequence[str], config: Config) -> list[str]:
@@ -98,10 +133,9 @@ def _tried(devices: Devices, keys: Sequence[str], config: Config) -> list[str]:
         check_combinations(config)
     except ConfigError:
         return []
-    accounts = devices.accounts(config)
-    if not keys or not all(account.fits for account in accounts):
+    if not keys or not devices.fit(config):
         return []
-    return [f"{' '.join(keys)} ({max(account.needs for account in accounts) / GIB:.2f} GiB)"]
+    return [f"{' '.join(keys)} ({max(account.needs for account in devices.accounts(config)) / GIB:.2f} GiB)"]
 
 
 def _recomputed(before: Config, after: Config, stages: Collection[int]) -> list[str]:
@@ -120,31 +154,48 @@ def _chunks(before: Config, after: Config) -> list[str]:
     return [f"stages.{k}.head.chunk={new.chunk}" for k, old, new in pairs if new != old and hasattr(new, "chunk")]
 
 
-def _sliced(config: Config, devices: Devices, stages: Collection[int]) -> Config | None:
+def _sliced(config: Config, devices: Devices, stages: Collection[int]) -> tuple[Config, bool]:
     """With the largest slices of heads that do, whose units are computed again; as small as is sensible if none does.
+
+    And whether they do.
 
     Of the largest stage on each device that is too small, or, where that is not enough, of all stages on it.
     """
     full = [account for account in devices.accounts(config) if not account.fits]
     largest, every = {a.stage for a in full}, {k for a in full for k in (a.stage, *a.others)}
-    tried = None
-    for group in (largest, every):
+    tried = config
+    for group in (largest, every)[: 1 + (largest != every)]:
         with_head = [k for k in sorted(group & {*stages}) if isinstance(config.stage(k).head, ExpansionConfig)]
         if not with_head or config.mode == "end_to_end":
-            return None
+            return config, False
         rows = min(config.data.batch_size // config.replicas_of(k) for k in with_head)
         sizes = [
             2**power for power in range(rows.bit_length(), -1, -1) if min(LEAST_CHUNK, rows // 2) <= 2**power < rows
         ]
-        tried = _in_slices(config, with_head, sizes[-1])
-        if devices.fit(tried):
-            chunk = _first(sizes, partial(_slices_fit, config, devices, with_head))
-            return _in_slices(config, with_head, chunk or sizes[-1])
-    return tried
+        for size in sizes:
+            before, tried = tried, _in_slices(config, with_head, size)
+            if devices.fit(tried):
+                return tried, True
+            if size < sizes[0] and _smaller_is_vain(devices, before, tried, sizes[-1] / size):
+                tried = _in_slices(config, with_head, sizes[-1])
+                break
+    return tried, False
 
 
-def _slices_fit(config: Config, devices: Devices, stages: Collection[int], chunk: int) -> bool:
-    return devices.fit(_in_slices(config, stages, chunk))
+def _smaller_is_vain(devices: Devices, before: Config, halved: Config, least: float) -> bool:
+    """Whether slices of half the size have saved next to nothing, and the smallest are too large all the same.
+
+    What is needed at one moment is a straight line over the size of the slices, and the peak is the highest of all such
+    lines: from two sizes on, the next ones save no more than these two did.
+
+    Args:
+        devices: of which the fullest is asked.
+        before, halved: the run with slices of twice the size, and with these.
+        least: the smallest size, as a share of this one.
+    """
+    twice, now = (next(devices.each(config)) for config in (before, halved))
+    saved = twice.needs - now.needs
+    return saved < twice.needs / SMALL_GAIN and now.needs - saved * (1 - least) > now.has
 
 
 def _in_slices(config: Config, stages: Collection[int], chunk: int) -> Config:
@@ -160,10 +211,13 @@ def _replicas(config: Config, devices: Devices) -> list[str]:
         return []
     data = config.data.model_copy(update={"drop_last": True})
     shared, keys = config.model_copy(update={"data": data, "device": "auto"}), []
-    for stage in sorted({account.stage for account in devices.accounts(config) if not account.fits}):
+    full = {account.stage: account for account in devices.accounts(config) if not account.fits}
+    for stage in sorted(full):
         batch, now = config.data.batch_size, config.replicas_of(stage)
         counts = [n for n in range(now + 1, min(MOST_REPLICAS, batch // 2) + 1) if batch % n == 0]
-        count = _first(counts, partial(_fits_alone, shared, devices, stage))
+        if len(full[stage].processes) == 1:  # its need is no less than in proportion to its rows
+            counts = [n for n in counts if n * full[stage].has >= now * full[stage].needs]
+        count = next((n for n in counts if _fits_alone(shared, devices, stage, n)), None)
         if count is None:
             return []
         shared = _override(shared, stage, "replicas", count)
@@ -191,8 +245,13 @@ def _largest_batch(config: Config, devices: Devices) -> int | None:
     fits, too_many = 0, most
 
     def over(batch: int) -> float:
-        """How much is needed, as a share of what there is."""
-        return max(a.needs / a.has for a in devices.accounts(_with_batch(config, batch)))
+        """How much is needed of the fullest device, as a share of what there is; or of the first that is too small."""
+        most = 0.0
+        for account in devices.each(_with_batch(config, batch)):
+            most = max(most, account.needs / account.has)
+            if most > 1:
+                break
+        return most
 
     shares = {most: over(most)}
     for _ in range(TRIES):
@@ -220,15 +279,6 @@ def _between(shares: Mapping[int, float], fits: int, too_many: int) -> int:
 def _rounded(batch: int, step: int) -> int:
     """Down to a multiple of the step; of eight of them where there are many."""
     return batch // (8 * step) * 8 * step if batch >= 64 * step else batch // step * step
-
-
-def _first(values: Sequence[int], does: Callable[[int], bool]) -> int | None:
-    """The first of these that does, where all after one that does, do."""
-    low, high = 0, len(values)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if does(values[middle]) else (middle + 1, high)
-    return values[low] if low < len(values) else None
 
 
 def _with_batch(config: Config, batch: int) -> Config:

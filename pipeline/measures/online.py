@@ -67,10 +67,13 @@ class OnlineMeasures:
                 width, classes, online.lr, seed=config.seed, stage=stage, device=compute.device, dtype=self._dtype
             )
         if online.knn_bank:
-            self._bank = Bank(online.knn_bank, (width,), compute.device, self._dtype)
+            self._bank = self._make_bank(online.knn_bank, (width,), compute.device)
         if online.quality_every:
             shape = (self._views_wanted, width)
-            self._recent = Bank(online.quality_samples, shape, compute.device, self._dtype)
+            self._recent = self._make_bank(online.quality_samples, shape, compute.device)
+
+    def _make_bank(self, capacity: int, shape: tuple[int, ...], device: torch.device) -> Bank:
+        return Bank(capacity, shape, device, self._dtype)
 
     def collect(self, number: int, output: Tensor) -> None:
         """Keep the pooled features of view `number`, from 1, `[B, C, H, W]` or `[B, N, D]`, until `measure`."""
@@ -105,12 +108,15 @@ class OnlineMeasures:
         if self._team.rank > 0:
             return {}
         values: dict[Measure, float] = {}
-        if bool(features.isfinite().all()):
+        if self._are_finite(features):
             with torch.no_grad():
                 values = {**self._classify(features[:, 0], labels, step), **self._quality(features, step)}
         else:
             self.skipped += 1
         return {**values, "skipped": self.skipped} if self.skipped else values
+
+    def _are_finite(self, features: Tensor) -> bool:
+        return bool(features.isfinite().all())
 
     def _classify(self, features: Tensor, labels: Tensor | None, step: int) -> dict[Measure, float]:
         if labels is None:

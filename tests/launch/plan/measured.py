@@ -14,6 +14,7 @@ from pipeline.config import Config
 from pipeline.data.augment.resolution import view_sizes
 from pipeline.data.augment.view_kinds import sizes_differ
 from pipeline.data.packing import pack
+from pipeline.measures.online import online_measures
 from pipeline.precision import DTYPES
 from pipeline.replicas import SOLO, ReplicaGroup
 from pipeline.serial import build_stages, step_function
@@ -34,33 +35,64 @@ KERNELS = (
     "aten::native_layer_norm_backward",
 )
 """Those that allocate and free within themselves, each kind of processor in another way."""
+CLASSES = 10
+"""Of the data set that configurations name where they name none."""
 STEPS = 3
 """The first makes gradients and the optimizer's state."""
 
 
 def measured_peak(config: Config, indices: Sequence[int], workspaces: bool = False, group: ReplicaGroup = SOLO) -> int:
+    """As `measured_peaks`, with or without what kernels allocate and free within themselves."""
+    return measured_peaks(config, indices, group)[workspaces]
+
+
+def measured_peaks(
+    config: Config, indices: Sequence[int], group: ReplicaGroup = SOLO, last_rows: int | None = None
+) -> tuple[int, int]:
     """Most bytes at once in steps 2 and 3 of the process that trains the stages `indices`, less the batch itself.
 
     Args:
         config, indices, group: of the process.
-        workspaces: count what kernels allocate and free within themselves.
+        last_rows: of the batch of the last step, where it is smaller.
+
+    Returns:
+        Without what kernels allocate and free within themselves, and with it.
     """
-    batch = random_batch(config, indices[0])
+    step = max(
+        range(config.train.epochs if config.data.progressive else 1),
+        key=lambda epoch: sum(size**2 for size in view_sizes(config.data, epoch, config.num_views)),
+    )
+    batch = random_batch(config, indices[0], step)
     labels = torch.arange(config.data.batch_size) % 2 if config.uses_labels else None
+    batches = Batches(batch, labels, step, last_rows)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         if config.in_one_process:
             stages = build_stages(config, 1)
+            measure_online(config, stages)
             one_step, levels = step_function(config, stages, CPU), [1.0] * config.num_stages
-            for _ in Batches(batch, labels):
-                for _ in one_step(stages, batch, 0, levels, labels):
-                    pass
+            for message in batches:
+                rows = message.tensor.shape[1]
+                of_rows = None if labels is None else labels[:rows]
+                for stage, _ in zip(stages, one_step(stages, message.tensor, step, levels, of_rows), strict=False):
+                    if stage.online is not None:
+                        stage.online.measure(step, of_rows)
         else:
             stages = [Stage(config, index, 1, team=group) for index in indices]
-            work(stages, Batches(batch, labels), indices[-1] < config.num_stages)
-    return largest_sum(profiled, workspaces)
+            measure_online(config, stages)
+            work(stages, batches, indices[-1] < config.num_stages, config.link.codec)
+    return largest_sum(profiled, False), largest_sum(profiled, True)
 
 
-def work(stages: Sequence[Stage], batches: Batches, sends: bool) -> None:
+def measure_online(config: Config, stages: Sequence[Stage]) -> None:
+    """With full banks, as after some steps."""
+    for stage in stages:
+        stage.online = online_measures(config, stage.index, CLASSES, 1, stage.compute, stage.team)
+        for bank in (stage.online._bank, stage.online._recent) if stage.online is not None else ():
+            if bank is not None:
+                bank.add(torch.randn_like(bank._features), torch.arange(bank.capacity) % CLASSES)
+
+
+def work(stages: Sequence[Stage], batches: Batches, sends: bool, codec: str) -> None:
     """The loop of a stage's process."""
     source = Source(batches)
     faults, activity = Faults((), RunDir(Path("nowhere")), (1,), 1), Activity(stages[0].index)
@@ -74,14 +106,16 @@ def work(stages: Sequence[Stage], batches: Batches, sends: bool) -> None:
         snapshots=cast(Snapshots, None),
         faults=faults,
         activity=activity,
+        codec=codec,
     ).run()
 
 
 class Batches:
-    """The same batch for every step, each announced to the profiler."""
+    """The same batch for every step, each announced to the profiler; of the last one perhaps the first rows alone."""
 
-    def __init__(self, batch: Tensor, labels: Tensor | None) -> None:
-        self.batch, self.labels = batch, b"" if labels is None else labels.numpy().astype("<i4").tobytes()
+    def __init__(self, batch: Tensor, labels: Tensor | None, step: int = 0, last_rows: int | None = None) -> None:
+        self.batch, self.labels, self.step = batch, labels, step
+        self._last = batch if last_rows is None else batch[:, :last_rows].clone()
         self.count = 0
 
     def __iter__(self) -> Iterator[Message]:
@@ -91,8 +125,10 @@ class Batches:
     def next(self) -> Message:
         with record_function(f"{MARK}{self.count}"):
             self.count += 1
-        levels = (1.0,) * 9
-        return Message(Header(0, 0, levels, last=self.count == STEPS, labels=self.labels), self.batch)
+        last = self.count == STEPS
+        batch = self._last if last else self.batch
+        labels = b"" if self.labels is None else self.labels[: batch.shape[1]].numpy().astype("<i4").tobytes()
+        return Message(Header(self.step, self.step, (1.0,) * 9, last=last, labels=labels), batch)
 
 
 class Source(Receiver):
@@ -126,10 +162,10 @@ class Sink(Sender):
         pass
 
 
-def random_batch(config: Config, index: int) -> Tensor:
+def random_batch(config: Config, index: int, epoch: int) -> Tensor:
     """What enters stage `index`, on one replica."""
     rows, views = config.data.batch_size // config.replicas_of(index), config.num_views
-    shapes = view_shapes(config, index, view_sizes(config.data, 0, views))
+    shapes = view_shapes(config, index, view_sizes(config.data, epoch, views))
     source = torch.Generator().manual_seed(0)
     if index == 1:
         made = [torch.randint(0, 256, (rows, *shape), generator=source, dtype=torch.uint8) for shape in shapes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from launch.plan.account import ProcessAccount, StageAccount
 from launch.plan.devices import CUBLAS, CUDA_CONTEXT, DeviceAccount, device_accounts
 from launch.plan.fitting import place_on
 from launch.plan.gpus import Gpu
-from launch.plan.remedies import Devices, remedies
+from launch.plan.remedies import Devices, SearchEnded, remedies
 from launch.prepare.placement import place
 from pipeline.config import Config
 from pipeline.validation.loading import parse_config
@@ -143,6 +144,44 @@ def test_where_nothing_else_does_a_batch_does_with_all_that_saves() -> None:
     assert "units" in batch
     assert "batch_size" in batch
     assert found(run(), 4, 1) == []  # less than the weights
+
+
+@pytest.mark.parametrize(("gpus", "gib", "most"), [(4, 16, 20), (4, 5, 28), (0, 20, 44)])
+def test_a_search_makes_few_accounts(gpus: int, gib: float, most: int) -> None:
+    """Of each process once, the fullest device first, and none where a bound says that it cannot fit."""
+    asked: set[tuple[object, ...]] = set()
+
+    def counted(config: Config, stages: tuple[int, ...], on_gpu: bool) -> ProcessAccount:
+        own = tuple(config.stage(index).model_dump_json(exclude={"device"}) for index in stages)
+        asked.add((own, config.data.batch_size))
+        return memory(config, stages, on_gpu)
+
+    config = run()
+    assert remedies(config, replace(devices(config, gpus, gib), memory=counted), False, impatient=lambda: False)
+    assert 0 < len(asked) <= most
+
+
+def test_when_time_is_up_what_was_found_is_named_and_no_further_account_is_made() -> None:
+    config = run()
+    there, every = devices(config, 4, 30), found(config, 4, 30)
+    asked = 0
+
+    def impatient() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > patience
+
+    ended = set()
+    for patience in range(0, 400, 5):
+        asked = 0
+        try:
+            named = remedies(config, there, False, impatient)
+        except SearchEnded:
+            named = []
+        assert named == every[: len(named)]
+        assert asked <= patience + 1
+        ended.add(len(named))
+    assert ended == set(range(len(every) + 1))
 
 
 def test_where_it_fits_nothing_is_to_be_done() -> None:

@@ -46,7 +46,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
     run = start(folder, "device=cpu", *LARGE)
     try:
         with AccountProcess() as process:
-            account = process.account(config, place(config, 0), DataFacts(images=10_000, test_images=2_000, classes=10))
+            facts = DataFacts(images=10_000, test_images=2_000, classes=10)
+            *_, account = process.account(config, place(config, 0), facts, {})
         wait_for_steps(folder, STEPS, run)
         wait_for_snapshot(folder, 2, run)
         logs = {path.stem: path.read_text() for path in (folder / "run" / "logs").iterdir()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -12,18 +13,23 @@ from typing import Any, cast
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed import rpc
+from torch.futures import Future
 
 from launch.plan.links import input_accounts, link_accounts
 from launch.prepare.placement import place
 from pipeline.config import Config
 from pipeline.stage.codecs import build_codec
 from tests.pipeline.small import small_config
-from workers.links.base import LinkAddress
+from tests.waiting import LIMIT
+from workers.links.base import LinkAddress, LinkTimeout
 from workers.links.coded import CodedSender
 from workers.links.framed import CLOSING
 from workers.links.messages import Header, TensorSpec
 from workers.links.p2p import P2pReceiver, P2pSender
 from workers.links.pair_group import Pair
+from workers.links.rpc import open_rpc_receiver, open_rpc_sender
+from workers.links.rpc_calls import on_message
 
 CPU = torch.device("cpu")
 DEPTH = 3
@@ -80,6 +86,40 @@ def test_a_p2p_link_holds_the_messages_that_were_not_taken_and_its_slots() -> No
         assert sum(payload.nbytes for *_, payload in sender._in_flight) == link.sending
         assert sum(slot.nbytes for slot in receiver._slots) == link.receiving
     assert (link.sender, link.receiver, link.shared) == ("stage 1", "stage 2", 0)
+
+
+def test_an_rpc_link_holds_what_is_not_answered_and_what_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its messages are carried to the other end at once; the sender may have no more of them than that."""
+    run = config(link={"depth": DEPTH, "kind": "rpc"})
+    link = link_accounts(run, place(run, 0))[1]
+    spec = TensorSpec((2, 8, 8, 16, 16), torch.float32)
+    calls: list[tuple[Tensor, Future[Any]]] = []
+
+    def carry(to: str, handler: Callable[..., Future[Any]], args: tuple[Any, ...], timeout: float) -> Future[Any]:
+        answer = handler(*args)
+        if handler is on_message:
+            calls.append((args[-1], answer))
+        return answer
+
+    monkeypatch.setattr(rpc, "rpc_async", carry)
+    address = LinkAddress("link1", "stage 1", "stage 2", path="", key=b"", depth=DEPTH)
+    with ThreadPoolExecutor(1) as threads:
+        opened = threads.submit(open_rpc_receiver, address, spec, LIMIT, "none", CPU)
+        sender = open_rpc_sender(address, spec, LIMIT, "none")
+        receiver = opened.result(LIMIT)
+    for step in range(DEPTH):
+        sender.send(Header(step, 0, ()), torch.zeros(spec.shape), LIMIT)
+    assert sender.bytes_sent == DEPTH * link.bytes_per_step
+    assert sum(tensor.nbytes for tensor, answer in calls if not answer.done()) == link.sending
+    with pytest.raises(LinkTimeout):
+        sender.await_room(0.0)
+    in_use = receiver.recv(LIMIT).tensor
+    sender.send(Header(DEPTH, 0, ()), torch.zeros(spec.shape), LIMIT)
+    arrived = sum(message.tensor.nbytes for message in receiver._arrived.values())
+    assert arrived + in_use.nbytes == link.receiving
+    assert (link.kind, link.shared, link.on_gpu) == ("rpc", 0, False)
+    receiver.close()
+    sender.close()
 
 
 @pytest.mark.parametrize("codec", ["bf16", "int8"])

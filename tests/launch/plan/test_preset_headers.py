@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from launch.plan.devices import device_accounts
-from launch.plan.fitting import ProcessMemories
 from launch.plan.gpus import GIB, GPUS
+from launch.plan.memories import ProcessMemories
 from launch.prepare.placement import place
 from pipeline.validation.loading import load_config
 from tests.documents import PRESETS, header

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from launch.plan.live_bytes import LiveBytes, cast_copies
 from launch.plan.process_memory import process_memory
 from pipeline.config import Config
 from tests.launch.plan.measured import measured_peak
@@ -49,6 +50,8 @@ CASES: dict[str, dict[str, Any]] = {
     "views again": {"memory": {"recompute": "views"}, "noise": {"kind": "all"}},
     "one block after the other": {"mode": "sequential"},
     "a network of the user's own": {"model": OWN},
+    "a probe and a bank of features": {"evaluation": {"online": {"linear": True, "knn_bank": 4096}}},
+    "the same in one process": {"runtime": "serial", "evaluation": {"online": {"linear": True, "knn_bank": 4096}}},
     "stages that differ": {"stages": {2: {"precision": {"dtype": "bf16"}, "optimizer": ADAM}}},
 }
 
@@ -82,6 +85,19 @@ def test_autocast_of_cuda_keeps_more_of_a_transformer() -> None:
     assert on_gpu > peak
     for config in (small_config(**WIDE), small_config(**WIDE, precision={"dtype": "bf16"})):
         assert account(config, [2], False) == account(config, [2], cuda=True)
+
+
+def test_what_is_multiplied_by_a_mask_takes_a_copy_of_it_on_the_cpu_alone() -> None:
+    mask, scale = torch.ones(64, dtype=torch.bool), torch.ones(64)
+    assert cast_copies(torch.ops.aten.mul.Tensor, (mask, scale)) == scale.nbytes
+    assert cast_copies(torch.ops.aten.mul.Tensor, (scale, scale)) == 0
+    assert cast_copies(torch.ops.aten.mul.Tensor, (scale, torch.tensor(2, dtype=torch.int64))) == 0
+    assert cast_copies(torch.ops.aten.mul.Tensor, (torch.tensor(True), torch.tensor(2.0))) == 0
+    assert cast_copies(torch.ops.aten.where.self, (mask, scale, scale)) == 0
+    for casts, more in ((True, scale.nbytes), (False, 0)):
+        with LiveBytes(casts=casts) as live:
+            product = mask * scale
+        assert live.peak == product.nbytes + more
 
 
 @pytest.mark.parametrize("recompute", ["units", "views"])
