@@ -16,4 +16,5 @@
   starts
 - `run_lock.py`: the lock of a run directory: held from before the first read to the end of the last process, so that
   only one run writes to it
+- `start_commands.py`: the commands that start a run on several hosts, and which of its processes then run on which host
 """

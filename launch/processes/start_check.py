@@ -172,7 +172,7 @@ class _StartCheck:
         here = Presence(rank=self._group.rank, host=self._host)
         try:
             config = with_link(own_config(arguments)[0], self._group.on_one_host)
-            check_processes(config, self._group)
+            check_processes(config, self._group, arguments)
             addresses = candidates(config.network, self._group.own_address)
             here = replace(here, key=fingerprint(given_key()))
             if here.rank == 0:
