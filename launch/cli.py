@@ -139,8 +139,7 @@ def check(
         typer.Option(metavar="NAME|SIZE", help=f"Say whether it fits such GPUs: {', '.join(GPUS)}, 24GiB, 4xh100."),
     ] = None,
     hosts: Annotated[
-        str | None,
-        typer.Option(metavar="N|HOST[:N],...", help="Also print where each process runs on N hosts, and the commands."),
+        str | None, typer.Option(metavar="N|HOST[:N],...", help="Print where each process runs, and the commands.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as one JSON document.")] = False,
     trust: Trust = False,

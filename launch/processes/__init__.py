@@ -14,9 +14,11 @@
   ended
 - `measuring.py`: the final evaluation, in a new process, of a run that was trained but ended before it was
   evaluated
+- `missing_ranks.py`: who has not come to the start of a run on several hosts, and what a rank that ends leaves for
+  those that wait
 - `out_of_memory.py`: after a stage has run out of memory: adds to the record of the failure what the account says, and
   what needs less
-- `presence.py`: what every rank says of itself before a run on several hosts, and in what the ranks may not differ
+- `presence.py`: what every rank says before a run on several hosts, and in what the ranks may not differ
 - `rank_coordinator.py`: the coordinator of a run under torchrun or srun: a child of rank 0, and what that announces
   of it
 - `rank_output.py`: what a rank says to the user: what all ranks of its host would say is said by the first of them

@@ -12,6 +12,7 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, wait
 from typing import Any, Self
@@ -191,8 +192,15 @@ class ControlClient(Closable):
         self._sending = threading.Lock()
 
     @classmethod
-    def connect(cls, address: wire.Address, key: bytes, name: str, timeout: float) -> Self:
-        """Connect to the coordinator, send `name` and wait to be admitted.
+    def connect(
+        cls,
+        address: wire.Address,
+        key: bytes,
+        name: str,
+        timeout: float,
+        waiting: Callable[[], object] = lambda: None,
+    ) -> Self:
+        """Connect to the coordinator, send `name` and wait to be admitted; `waiting` is called between two attempts.
 
         Raises:
             ControlTimeout: the coordinator did not answer in time.
@@ -203,7 +211,7 @@ class ControlClient(Closable):
         while True:
             remaining = min(deadline - time.monotonic(), AGAIN_SECONDS) if closed else timeout
             try:
-                client = cls(cls._connect(address, key, problem, remaining), name)
+                client = cls(cls._connect(address, key, problem, remaining, waiting), name)
             except ControlTimeout as error:
                 raise closed or error from None
             try:
@@ -223,9 +231,11 @@ class ControlClient(Closable):
             raise ControlClosed(f"{problem}: {answer.get('refusal')}")
 
     @staticmethod
-    def _connect(address: wire.Address, key: bytes, problem: str, timeout: float) -> Connection:
+    def _connect(
+        address: wire.Address, key: bytes, problem: str, timeout: float, waiting: Callable[[], object]
+    ) -> Connection:
         try:
-            return wire.connect(address, key, timeout)
+            return wire.connect(address, key, timeout, waiting)
         except AuthenticationError:
             raise ControlClosed(f"{problem}: it refused the key. Both must belong to the same run") from None
         except TimeoutError as error:

@@ -104,8 +104,14 @@ def authenticate(accepted: socket.socket, key: bytes, timeout: float) -> Connect
     return _authenticated(_wrap(accepted, timeout), (deliver_challenge, answer_challenge), key, timeout)
 
 
-def connect(address: Address, key: bytes, timeout: float) -> Connection:
+def connect(address: Address, key: bytes, timeout: float, waiting: Callable[[], object] = lambda: None) -> Connection:
     """Connect to a listener, waiting for it to appear, and authenticate mutually.
+
+    Args:
+        address: of the listener.
+        key: of both ends.
+        timeout: seconds.
+        waiting: called between two attempts; may raise.
 
     Raises:
         AuthenticationError: the keys differ; retrying would not help.
@@ -118,6 +124,7 @@ def connect(address: Address, key: bytes, timeout: float) -> Connection:
         except (OSError, EOFError) as error:  # not listening yet, or closed again
             if time.monotonic() + RETRY_SECONDS >= deadline:
                 raise TimeoutError(f"nobody answered at {describe(address)} ({error or 'connection ended'})") from None
+        waiting()
         time.sleep(RETRY_SECONDS)
 
 
