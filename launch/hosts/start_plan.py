@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class StartPlan:
         notes: sentences for the user.
     """
 
+    _: KW_ONLY
     hosts: tuple[HostShare, ...]
     torchrun: tuple[str, ...]
     slurm: str

@@ -24,6 +24,7 @@
 - `rank_output.py`: what a rank says to the user: what all ranks of its host would say is said by the first of them
 - `rank_run.py`: the run of a rank of torchrun or srun, or of a serial process: handed over by the command line, or
   prepared here
+- `same_data.py`: whether every rank that reads images itself has those of rank 0, before training is begun
 - `shared_folder.py`: whether all hosts see the same run directory: each writes a small file there, and each reads
   that of another
 - `slurm.py`: what srun tells its tasks, in torchrun's variables: `srun --ntasks=PROCESSES python -m launch.train

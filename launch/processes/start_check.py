@@ -1,11 +1,12 @@
 """What the ranks on several hosts make sure of before anything is written and before any group of torch is made.
 
-Every rank says what it knows, and all draw the same conclusion, in three rounds through torchrun's store:
+Every rank says what it knows, and all draw the same conclusion, in rounds through torchrun's store:
 
     1  every rank: its addresses, versions, configuration    do all run the same?
     2  every rank: which addresses of rank 0 it reaches,     which of them do all reach?
        and whether it sees rank 0's file                     (there the coordinator will listen)
     3  every rank: which neighbours it cannot reach          may the run start?
+    4  where several hosts read images: digests of them      are they the same?
 
 Nobody writes to the run directory but these small files, which rank 0 removes. Whoever reaches the store can make a run
 end here, and nothing else: what decides what a rank trains is signed (`announcement.py`).
@@ -36,6 +37,7 @@ from launch.processes.presence import (
     settings_of,
 )
 from launch.processes.rank_run import own_config
+from launch.processes.same_data import DataSummary, differences, readers, summary_of
 from launch.processes.shared_folder import (
     FolderNotSharedError,
     answer_mark,
@@ -143,6 +145,7 @@ class _StartCheck:
         found = [OwnProblems.from_message(each) for each in given]
         self._refuse_for([problem for each in found for problem in each.problems])
         assert address is not None
+        self._compare_data(config)
         own = reached[self._group.rank].ways[address]
         use_interface_of(own)
         self._group.leave("check")
@@ -254,6 +257,14 @@ class _StartCheck:
                 problems.append(Problem(rank=rank, host=presence.host, text=text, remedy=SHARE))
         return problems
 
+    def _compare_data(self, config: Config) -> None:
+        """In a further round, which takes as long as looking at the files does, where several hosts read images."""
+        if not (reading := readers(config, self._presences)):
+            return
+        own = summary_of(config, self._group.rank in reading).to_message()
+        given = self._group.gather("data", own, START_SECONDS, self._looking)
+        self._refuse_for(differences(self._presences, [DataSummary.from_message(each) for each in given]))
+
     def _problem(self, text: str, remedy: str) -> Problem:
         return Problem(rank=self._group.rank, host=self._host, text=text, remedy=remedy)
 
@@ -261,6 +272,9 @@ class _StartCheck:
         if problems:
             self._group.leave("check")
             raise StartRefused(in_words(problems, self._group.world_size))
+
+    def _looking(self, missing: list[int]) -> None:
+        self._say(f"{self._host} waits for {named(self._group, missing)} to look at the data")
 
     def _waiting(self, missing: list[int]) -> None:
         self._say(f"{self._host} waits for {named(self._group, missing)} to start and to say how it is reached")
