@@ -37,4 +37,5 @@
   all end
 - `torchrun.py`: what torchrun starts on every rank: `torchrun --nproc-per-node=PROCESSES -m launch.train CONFIG
   [key=value ...]`
+- `waiting_agent.py`: torchrun's agent on a host that is cut off: it waits for an answer of its store on the first host
 """

@@ -16,7 +16,6 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,6 +36,7 @@ from launch.processes.rank_output import first_of_host, report, say_once
 from launch.processes.rank_run import own_config, rank_run
 from launch.processes.slurm import take_ranks_of_srun
 from launch.processes.start_check import Agreement, StartRefused, agree
+from launch.processes.waiting_agent import end_waiting_agent
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.ordinary_files import open_to_write
@@ -213,8 +213,17 @@ def _follow(group: RunGroup, arguments: list[str], agreement: Agreement | None =
         if problem and agreement is not None and platform.node() != first and first_of_host():
             print_error(f"error: {first}: {problem}")  # elsewhere, rank 0 has printed it
         return 0 if finished else EXIT_BAD_INPUT
-    if _train(group, *joined, failed=partial(keep_failure, joined[1]) if apart else lambda failure: None):
+    own: list[FailureReport] = []
+
+    def failed(failure: FailureReport) -> None:
+        own.append(failure)
+        if apart:
+            keep_failure(joined[1], failure)
+
+    if _train(group, *joined, failed=failed):
         return 0
+    if any(end_waiting_agent(failure.cause) for failure in own):
+        return EXIT_FAILED
     if (failure := read_failure(joined[1])) is None:
         return EXIT_FAILED
     write_error_file(in_words(failure["kind"], failure["message"]))

@@ -12,7 +12,6 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, wait
 from typing import Any, Self
@@ -193,12 +192,7 @@ class ControlClient(Closable):
 
     @classmethod
     def connect(
-        cls,
-        address: wire.Address,
-        key: bytes,
-        name: str,
-        timeout: float,
-        waiting: Callable[[], object] = lambda: None,
+        cls, address: wire.Address, key: bytes, name: str, timeout: float, waiting: wire.Waiting = None
     ) -> Self:
         """Connect to the coordinator, send `name` and wait to be admitted; `waiting` is called between two attempts.
 
@@ -231,9 +225,7 @@ class ControlClient(Closable):
             raise ControlClosed(f"{problem}: {answer.get('refusal')}")
 
     @staticmethod
-    def _connect(
-        address: wire.Address, key: bytes, problem: str, timeout: float, waiting: Callable[[], object]
-    ) -> Connection:
+    def _connect(address: wire.Address, key: bytes, problem: str, timeout: float, waiting: wire.Waiting) -> Connection:
         try:
             return wire.connect(address, key, timeout, waiting)
         except AuthenticationError:
@@ -256,8 +248,14 @@ class ControlClient(Closable):
             if not self._connection.poll(max(timeout, 0.0)):
                 return None
             return _decode(self._connection.recv_bytes(MAX_MESSAGE_BYTES))
-        except (EOFError, OSError):
-            raise ControlClosed(f"{self.name}: the coordinator has ended or closed the control channel") from None
+        except (EOFError, OSError) as error:
+            raise ControlClosed(
+                f"{self.name}: the coordinator {wire.how_it_ended(error, 'the control channel')}"
+            ) from None
+
+    def end_after_silence(self, limit: float) -> None:
+        """End the connection when the host of the coordinator has not answered for `limit` seconds."""
+        wire.limit_silence(self._connection, limit)
 
     def close(self) -> None:
         """Close the connection; may be called again."""

@@ -55,7 +55,7 @@ def run_training_process(
     process: TrainingProcess,
     device: torch.device,
     failed: Callable[[FailureReport], object] = lambda failure: None,
-    waiting: Callable[[], object] = lambda: None,
+    waiting: Callable[[], object] | None = None,
 ) -> bool:
     """Train the stages of `process` to the end of the run; whether that succeeded.
 
@@ -77,6 +77,7 @@ def run_training_process(
         try:
             control = ControlClient.connect(rendezvous.control, rendezvous.key, process.name, START_SECONDS, waiting)
             stack.callback(control.close)
+            control.end_after_silence(config.hang_timeout)
             start = control.poll(START_SECONDS)
         except (TrainingError, Interrupted):
             _log.exception("%s could not reach the coordinator", process.name)
