@@ -18,6 +18,7 @@ from launch.commands.check import check_memory, check_run
 from launch.commands.data import data_app
 from launch.errors import EXIT_FAILED, failures_in_words, print_error
 from launch.hosts.launcher import HostsRequest, train_on_hosts
+from launch.hosts.start_plan import start_plan
 from launch.plan.fitting import fit
 from launch.plan.gpus import GPUS, parse_gpu
 from launch.prepare.prepared_run import prepare_run
@@ -137,6 +138,9 @@ def check(
         str | None,
         typer.Option(metavar="NAME|SIZE", help=f"Say whether it fits such GPUs: {', '.join(GPUS)}, 24GiB, 4xh100."),
     ] = None,
+    hosts: Annotated[
+        str | None, typer.Option(metavar="N|HOST[:N],...", help="Print where each process runs, and the commands.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as one JSON document.")] = False,
     trust: Trust = False,
 ) -> None:
@@ -144,10 +148,11 @@ def check(
     with failures_in_words():
         settings, notes = load_for_start(config, overrides or [], LoadOptions(trusted=trust))
         gpus = None if gpu is None else parse_gpu(gpu)
+        start = None if hosts is None else start_plan(settings, hosts, [str(config), *(overrides or [])])
         if memory:
-            found = check_memory(settings, notes, gpus, as_json)
+            found = check_memory(settings, notes, gpus, as_json, start)
         else:
-            found = check_run(settings, notes, gpus, headers, decode, as_json)
+            found = check_run(settings, notes, gpus, headers, decode, as_json, start)
         verbosity.say(found, important=True)
 
 

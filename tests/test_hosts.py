@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
@@ -150,7 +151,7 @@ def test_hosts_that_share_no_run_directory_train_and_go_on() -> None:
 def test_a_name_that_does_not_resolve_ends_with_one_sentence() -> None:
     """With `is_host` torchrun starts, and calls the first host by its own name, which nobody else knows."""
     with laboratory(2, "none") as lab:
-        code = "from workers.topology.torchrun import join_group; join_group(60)"
+        code = "from workers.topology.joining import join_group; join_group(60)"
         given = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": "29500"}
         process = lab[2].start(python("-c", code), {**given, "MASTER_ADDR": "node1"})
         assert "which torchrun calls 'node1': the name does not resolve on node2" in ended([process])[0]
@@ -170,3 +171,44 @@ def test_the_laboratory_leaves_nothing_behind_when_a_test_fails() -> None:
     wait_until(lambda: not processes_mentioning(str(folder)), lambda: processes_mentioning(str(folder)))
     with laboratory(2):  # nor is a name taken
         pass
+
+
+@pytest.mark.slow
+def test_the_commands_that_check_prints_start_the_run() -> None:
+    """Three processes on two hosts: each has a command of its own, and the processes are where it says."""
+    with laboratory(2) as lab:
+        (lab.shared / "tiny.yaml").write_text(TINY)
+        arguments = [str(lab.shared / "tiny.yaml"), *STEPS, "processes=3", f"run_dir={lab.shared / 'run'}"]
+        asked = python("-m", "launch.cli", "check", *arguments, "--memory", "--json", "--hosts", "node1,node2")
+        found = json.loads(lab[1].run(*asked))["start"]
+        assert [host["ranks"] for host in found["hosts"]] == [[0, 1], [2]]
+        given = {"OMP_NUM_THREADS": "1", **ALLOCATOR}
+        commands = [shlex.split(command) for command in found["commands"]["torchrun"]]
+        assert [command[0] for command in commands] == ["torchrun", "torchrun"]
+        run = python("-m", "torch.distributed.run")
+        started = [h.start([*run, *c[1:], "-v"], given) for h, c in zip(lab.hosts, commands, strict=True)]
+        try:
+            said = ended(started)
+        finally:
+            for process in started:
+                process.kill()
+        assert [process.returncode for process in started] == [0, 0], said
+        assert json.loads((lab.shared / "run/report.json").read_text())["final_digest"] == undisturbed()
+        for host, process in zip(found["hosts"], started, strict=True):
+            there = re.findall(rf"^(.*): process \d+ of {host['host']} on cpu", process.out, re.M)
+            assert sorted(there) == sorted(host["processes"])
+
+
+@pytest.mark.slow
+def test_a_wrong_number_of_processes_is_answered_on_every_host_with_the_right_command() -> None:
+    with laboratory(2) as lab, torchruns(lab, 2, "stages.2.replicas=2", "processes=null") as processes:
+        for text in ended(processes):
+            (sentence,) = refusals(text)
+            assert sentence.startswith(
+                "error: this run needs 5 processes (one per stage, or per replica of a stage) and"
+            )
+            for each in (3, 2):
+                command = f"torchrun --nnodes=2 --nproc-per-node={each} --rdzv-backend=c10d --rdzv-id=lab "
+                assert f"{command}--rdzv-endpoint=node1:29400 -m launch.train {lab.shared}/tiny.yaml" in sentence
+            assert "exitcode  : 2 " in text
+        assert not (lab.shared / "run").exists()

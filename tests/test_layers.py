@@ -19,7 +19,7 @@ TRANSPORT = ("torch.distributed", "torch.multiprocessing", "multiprocessing", "s
 MAY_USE_TRANSPORT = {
     "workers/links/": "links and the control channel carry data between processes",
     "workers/control/": "the control channel, beside the links",
-    "workers/topology/torchrun.py": "joins the process group that torchrun describes",
+    "workers/topology/joining.py": "joins the process group that torchrun describes",
     "workers/topology/network.py": "finds by which address other hosts reach this one",
     "workers/topology/replica_group.py": "joins the replicas of a stage",
     "pipeline/replicas/": "collectives of a group that it is given",

@@ -10,12 +10,14 @@ from dataclasses import asdict
 from typing import Any
 
 from launch.commands.image_scan import scan_images
-from launch.plan.account import DataFacts, RunAccount
+from launch.hosts.start_plan import StartPlan
+from launch.plan.account import DataFacts, LinkAccount, RunAccount
 from launch.plan.child import AccountProcess
 from launch.plan.data_facts import facts_of, facts_without_plan
 from launch.plan.devices import CPU, DeviceAccount
 from launch.plan.fitting import check_decided, decisions, device_lines, place_on, sizes_on
 from launch.plan.gpus import Gpu
+from launch.prepare.link_kind import with_link
 from launch.prepare.placement import Placement, count_gpus, place
 from launch.prepare.preflight import RunPlan
 from launch.prepare.prepared_run import dry_run
@@ -39,6 +41,7 @@ def check_run(
     headers: bool = False,
     decode: bool = False,
     as_json: bool = False,
+    start: StartPlan | None = None,
 ) -> str:
     """Check a run without starting it, and say what it needs.
 
@@ -49,6 +52,7 @@ def check_run(
         headers: also read the header of every image file, and print which are broken.
         decode: also decode every image, likewise.
         as_json: all of it as one JSON document, and the notes on the standard error.
+        start: how it is started on several hosts, which is to be shown.
 
     Returns:
         YAML that `train` reads, and comments on stages, processes, steps, images and memory.
@@ -64,13 +68,15 @@ def check_run(
 
     with AccountProcess() as process:
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
-            plan = dry_run(config, look)
+            here = None if start is None else max(len(host.ranks) for host in start.hosts)
+            plan = dry_run(config, look, here)
         placements = plan.placements if gpu is None else place_on(config, gpu)
         every_note = [*notes, *plan.notes]
         devices: tuple[DeviceAccount, ...] = ()
         account: RunAccount | None = None
         try:
-            decided, devices, account = _account(process, config, placements, facts_of(plan, opened[0]), gpu)
+            facts = facts_of(plan, opened[0])
+            decided, devices, account = _account(process, _linked(config, start), placements, facts, gpu)
             every_note += decisions(config, decided)
         except UserError as problem:
             if gpu is not None:
@@ -78,17 +84,24 @@ def check_run(
             check_decided(config, placements, str(problem))
             every_note.append(f"{problem}. The rest was checked")
     if as_json:
-        return _document(config, account, devices, _plan(config, plan), every_note)
+        return _document(config, account, devices, _plan(config, plan), every_note, start)
     lines = [*_stages(config, plan), *_processes(config), *_amounts(config, plan)]
     if account is not None:
-        lines += ["", *account_lines(account)]
+        lines += ["", *account_lines(account, _on_several(start))]
     lines += [line for device in devices for line in device_lines(device)]
+    lines += _start_lines(account, start)
     lines += [""] if account is not None and every_note else []
     lines += [f"note: {printable(note)}" for note in every_note]
     return dump_config(config) + "\n".join(f"# {line}".rstrip() for line in lines)
 
 
-def check_memory(config: Config, notes: Sequence[str], gpu: Gpu | None = None, as_json: bool = False) -> str:
+def check_memory(
+    config: Config,
+    notes: Sequence[str],
+    gpu: Gpu | None = None,
+    as_json: bool = False,
+    start: StartPlan | None = None,
+) -> str:
     """What a run needs, without its data, and where it asks for GPUs that are not here also without those.
 
     Arguments as `check_run`.
@@ -99,16 +112,18 @@ def check_memory(config: Config, notes: Sequence[str], gpu: Gpu | None = None, a
     placements = _placements(config) if gpu is None else place_on(config, gpu)
     with AccountProcess() as process:
         try:
-            decided, devices, account = _account(process, config, placements, facts_without_plan(config), gpu)
+            facts = facts_without_plan(config)
+            decided, devices, account = _account(process, _linked(config, start), placements, facts, gpu)
         except UserError as problem:
             raise UserError(f"--memory: {problem}. Check without --memory") from None
     fitting = decisions(config, decided)
     if as_json:
-        return _document(config, account, devices, None, [*notes, *fitting])
+        return _document(config, account, devices, None, [*notes, *fitting], start)
     return "\n".join(
         [
-            *account_lines(account),
+            *account_lines(account, _on_several(start)),
             *(line for device in devices for line in device_lines(device)),
+            *_start_lines(account, start),
             *(f"note: {note}" for note in fitting),
         ]
     )
@@ -136,18 +151,38 @@ def _placements(config: Config) -> tuple[Placement, ...]:
         return place(config, MANY_GPUS)
 
 
+def _on_several(start: StartPlan | None) -> bool:
+    return start is not None and len(start.hosts) > 1
+
+
+def _linked(config: Config, start: StartPlan | None) -> Config:
+    """The run with the kind of link that its hosts have."""
+    return with_link(config, on_one_host=not _on_several(start))
+
+
+def _links(account: RunAccount | None) -> Sequence[LinkAccount]:
+    return () if account is None else account.links
+
+
+def _start_lines(account: RunAccount | None, start: StartPlan | None) -> list[str]:
+    return [] if start is None else ["", *map(printable, start.lines(_links(account)))]
+
+
 def _document(
     config: Config,
     account: RunAccount | None,
     devices: Sequence[DeviceAccount],
     plan: dict[str, Any] | None,
     notes: Sequence[str],
+    start: StartPlan | None,
 ) -> str:
     for note in notes:
         print(f"note: {printable(note)}", file=sys.stderr)
     found = None if account is None else {**asdict(account), "fits": account.host.fits}
     held = [{**device.to_message(), "needs": device.needs, "fits": device.fits} for device in devices]
     document = {"config": config.model_dump(mode="json"), "plan": plan, "account": found, "devices": held}
+    if start is not None:
+        document["start"] = start.to_message(_links(account))
     return json.dumps(document, indent=2)
 
 

@@ -34,7 +34,8 @@ from workers.observing.terminal.drawing import ProgressLine
 from workers.observing.terminal.summary import print_report
 from workers.run.environment import clean_environment, launch_command
 from workers.run.files import RunDir, read_object, write_json
-from workers.topology.torchrun import RunGroup, join_group, under_torchrun
+from workers.topology.joining import join_group, under_torchrun
+from workers.topology.torchrun import RunGroup
 
 FREE = ("device", "data.root", "data.on_error")
 """Keys that an evaluation may override beside its own section."""

@@ -5,4 +5,5 @@
 - `host_main.py`: what runs on every host: starts its ranks, passes on what they print, and ends them
 - `launcher.py`: the run from one terminal: connects to all hosts, starts the ranks, waits for their end
 - `messages.py`: what the two sides say to each other, as JSON
+- `start_plan.py`: `onward check --hosts`: where each process of a run would run, and the commands to give
 """

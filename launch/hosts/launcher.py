@@ -25,6 +25,7 @@ from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, print_e
 from launch.hosts.connection import ANSWER_SECONDS, Checkout, HostConnection
 from launch.hosts.host_list import distribute, parse_hosts
 from launch.hosts.messages import HostFacts, Listen, Listening, Reach, StartRanks, StopRanks, Ways
+from launch.prepare.ranks import check_pipelined
 from pipeline.config import Config
 from pipeline.errors import ConfigError, UserError, printable
 from workers.control.failures import STOPPING
@@ -69,7 +70,7 @@ def train_on_hosts(config: Config, request: HostsRequest) -> int:
         UserError: a host cannot be reached or lacks something, or the run does not fit the hosts.
     """
     entries = parse_hosts(request.hosts)
-    processes = _check(config)
+    processes = check_for_ssh(config)
     distribute(entries, None, min(processes, sum(entry.slots or processes for entry in entries)))  # before any waiting
     checkout = Checkout.like_here(request.folder, request.python)
     with ExitStack() as stack:
@@ -94,13 +95,9 @@ def train_on_hosts(config: Config, request: HostsRequest) -> int:
         return _wait(connections, asked, leave_seconds)
 
 
-def _check(config: Config) -> int:
-    """The number of processes; raises if several hosts cannot run them."""
-    if config.in_one_process:
-        raise UserError(
-            "--hosts: this run trains in one process (runtime=serial or mode=end_to_end). Leave out --hosts, or give "
-            "runtime=pipeline"
-        )
+def check_for_ssh(config: Config) -> int:
+    """The number of processes; raises `UserError` if several hosts cannot run them."""
+    check_pipelined(config)
     if config.restart != "none":
         problem = f"got '{config.restart}', and --hosts starts the processes once"
         raise ConfigError("restart", problem, "Give restart=none; the same command with run_dir=FOLDER goes on")

@@ -16,6 +16,7 @@
   starts
 - `run_lock.py`: the lock of a run directory: held from before the first read to the end of the last process, so that
   only one run writes to it
+- `start_commands.py`: the commands that start a run on several hosts, and which of its processes then run on which host
 - `thread_advice.py`: what a better number of threads would be, for stages that compute on the CPU. Does not import
   torch
 """

@@ -13,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from launch.prepare.data_index import check_data
 from launch.prepare.placement import Placement, count_gpus, place
 from launch.prepare.ports import check_port
-from launch.prepare.thread_advice import processes_here, thread_advice
+from launch.prepare.thread_advice import process_count, thread_advice
 from pipeline.config import Config
 from pipeline.data.sampler import StepPlan
 from pipeline.data.sets import datasets
@@ -60,7 +60,7 @@ def preflight(
     earlier: RunDir | None = None,
     scan: Callable[[datasets.Splits], None] = lambda splits: None,
     sample: bool = False,
-    on_one_host: bool = True,
+    local_processes: int | None = None,
 ) -> RunPlan:
     """Check the run against this machine and the data.
 
@@ -70,7 +70,7 @@ def preflight(
         earlier: the run that it goes on with.
         scan: reads more of the images; called before the data set is checked.
         sample: count the images of a sample that others will replace; `train` names those of all files later.
-        on_one_host: whether all processes of the run are on this host.
+        local_processes: training processes on a host; all of them if not given.
 
     Raises:
         ConfigError: a value that does not fit this machine or the data.
@@ -98,7 +98,7 @@ def preflight(
     classes = datasets.count_classes(splits)
     _check_classes(config, classes)
     tests = _test_images(config, splits, notes)
-    notes += thread_advice(config, devices, processes_here(config, on_one_host))
+    notes += thread_advice(config, devices, local_processes or process_count(config))
     plan = StepPlan.of(config, num_images)
     return RunPlan(
         num_images,

@@ -27,6 +27,7 @@ from launch.prepare.recompute import as_before
 from launch.prepare.resume import earlier_run, find_resume_point, roll_back
 from launch.prepare.run_dir import begin_run, check_run_dir, claim_run, read_config
 from launch.prepare.run_lock import Claim, check_not_running
+from launch.prepare.thread_advice import ranks_here
 from pipeline.config import Config
 from pipeline.data.sets.datasets import Splits
 from workers.observing.terminal.verbosity import say
@@ -117,12 +118,15 @@ def prepare_run(
         yield prepared
 
 
-def dry_run(config: Config, scan: Callable[[Splits], None] = lambda splits: None) -> RunPlan:
+def dry_run(
+    config: Config, scan: Callable[[Splits], None] = lambda splits: None, local_processes: int | None = None
+) -> RunPlan:
     """Make the checks of `prepare_run` and write nothing.
 
     Args:
         config: of the run.
         scan: reads more of the images; called before the data set is checked.
+        local_processes: training processes on a host; all of them if not given.
 
     Raises:
         ConfigError, UserError: as `prepare_run`.
@@ -133,14 +137,16 @@ def dry_run(config: Config, scan: Callable[[Splits], None] = lambda splits: None
         check_not_running(run.path)
     else:
         run = None
-    return preflight(config, Splits(config.data), run, scan, sample=True)
+    return preflight(config, Splits(config.data), run, scan, sample=True, local_processes=local_processes)
 
 
 def _prepare(config: Config, claim: Claim, fit: Fit, on_one_host: bool) -> tuple[PreparedRun, list[str]]:
     """The run, and sentences for the user. The names of all images are freed when it returns."""
     run, splits = claim.run, Splits(config.data)
     earlier = earlier_run(config, run)
-    plan = preflight(config, splits, None if earlier is None else run, on_one_host=on_one_host)
+    plan = preflight(
+        config, splits, None if earlier is None else run, local_processes=None if on_one_host else ranks_here()
+    )
     point = None if earlier is None else find_resume_point(run)
     fitting: list[str] = []
     if point is None or not point.finished:

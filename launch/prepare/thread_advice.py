@@ -11,10 +11,14 @@ from workers.run.environment import first_number
 from workers.topology.processes import training_processes
 
 
-def processes_here(config: Config, on_one_host: bool) -> int:
-    """Training processes on this host: all of a run on one host, else those that torchrun has started here."""
-    count = 1 if config.in_one_process else len(training_processes(config))
-    return count if on_one_host else first_number(os.environ.get("LOCAL_WORLD_SIZE", ""), otherwise=count)
+def process_count(config: Config) -> int:
+    """Training processes of a run, on all hosts."""
+    return 1 if config.in_one_process else len(training_processes(config))
+
+
+def ranks_here() -> int | None:
+    """Training processes that a launcher has started on this host, of a run on several; None if it does not say."""
+    return first_number(os.environ.get("LOCAL_WORLD_SIZE", ""), otherwise=0) or None
 
 
 def thread_advice(config: Config, devices: Sequence[str], processes: int, cores: int | None = None) -> list[str]:

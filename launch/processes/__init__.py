@@ -14,14 +14,17 @@
   ended
 - `measuring.py`: the final evaluation, in a new process, of a run that was trained but ended before it was
   evaluated
+- `missing_ranks.py`: who has not come to the start of a run on several hosts, and what a rank that ends leaves for
+  those that wait
 - `out_of_memory.py`: after a stage has run out of memory: adds to the record of the failure what the account says, and
   what needs less
-- `presence.py`: what every rank says of itself before a run on several hosts, and in what the ranks may not differ
+- `presence.py`: what every rank says before a run on several hosts, and in what the ranks may not differ
 - `rank_coordinator.py`: the coordinator of a run under torchrun or srun: a child of rank 0, and what that announces
   of it
 - `rank_output.py`: what a rank says to the user: what all ranks of its host would say is said by the first of them
 - `rank_run.py`: the run of a rank of torchrun or srun, or of a serial process: handed over by the command line, or
   prepared here
+- `same_data.py`: whether every rank that reads images itself has those of rank 0, before training is begun
 - `shared_folder.py`: whether all hosts see the same run directory: each writes a small file there, and each reads
   that of another
 - `slurm.py`: what srun tells its tasks, in torchrun's variables: `srun --ntasks=PROCESSES python -m launch.train
@@ -34,4 +37,5 @@
   all end
 - `torchrun.py`: what torchrun starts on every rank: `torchrun --nproc-per-node=PROCESSES -m launch.train CONFIG
   [key=value ...]`
+- `waiting_agent.py`: torchrun's agent on a host that is cut off: it waits for an answer of its store on the first host
 """

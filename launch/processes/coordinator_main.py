@@ -20,6 +20,7 @@ import torch
 from launch.failure import FailureRecorder, record_failure
 from launch.prepare.run_dir import read_config
 from launch.processes.child import listen_to_parent, read_start
+from pipeline.config import Config
 from workers.control.failures import FailureReport, raise_interrupted
 from workers.control.start_messages import CoordinatorStart
 from workers.coordinator.coordinator import Coordinator
@@ -29,7 +30,7 @@ from workers.run.json_lines import write_line
 from workers.run.keys import remove_key
 from workers.run.logs import log_to_stderr
 from workers.run.signals import stop_signals
-from workers.topology.processes import COORDINATOR
+from workers.topology.processes import COORDINATOR, training_processes
 from workers.topology.rendezvous import Rendezvous
 
 ORPHAN_SECONDS = 5.0
@@ -109,6 +110,7 @@ def _coordinate(start: CoordinatorStart, answers: int) -> int:
         supervisor=parent,
         start_step=start.start_step,
         failed=failure_recorder.failed,
+        hosts=_hosts(config, start),
     )
     listen_to_parent(parent.add_event, lambda: _orphaned(coordinator, run, start))
     try:
@@ -116,6 +118,14 @@ def _coordinate(start: CoordinatorStart, answers: int) -> int:
     except BaseException as error:
         return failure_recorder.failed(error)
     return 0
+
+
+def _hosts(config: Config, start: CoordinatorStart) -> dict[str, str]:
+    """The host of every training process; none where all are on one."""
+    if not start.hosts:
+        return {}
+    names = [process.name for process in training_processes(config)]
+    return dict(zip(names, start.hosts, strict=True))
 
 
 def _forget_key(start: CoordinatorStart) -> None:

@@ -1,4 +1,4 @@
-"""What every rank says of itself before a run on several hosts, and in what the ranks may not differ."""
+"""What every rank says before a run on several hosts, and in what the ranks may not differ."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ class Presence(StartMessage):
     Args:
         rank: over all hosts.
         host: its name.
+        first: the first rank of its host, if those follow each other.
+        here: how many there are on it.
         problem: why it cannot start, in a sentence; empty if it can.
         addresses: by which it may be reached.
         port: where it listens for probes.
@@ -57,6 +59,8 @@ class Presence(StartMessage):
 
     rank: Count
     host: str
+    first: Count = 0
+    here: Count = 0
     problem: str = ""
     addresses: list[str] = field(default_factory=list)
     port: Count = 0
@@ -84,6 +88,38 @@ class Problem(StartMessage):
     host: str
     text: str
     remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reached(StartMessage):
+    """What one rank has found out about rank 0.
+
+    Args:
+        ways: own address by each address of rank 0 that was reached.
+        unreached: why others were not.
+        mark: name of the file that it has written beside that of rank 0.
+        folder_problem: why it could not.
+        holds_run: there is a run in its run directory, which is not that of rank 0.
+    """
+
+    ways: dict[str, str] = field(default_factory=dict)
+    unreached: list[str] = field(default_factory=list)
+    mark: MarkName = ""
+    folder_problem: str = ""
+    holds_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnProblems(StartMessage):
+    """The problems that one rank has found.
+
+    Args:
+        problems: all of them.
+        apart: of rank 0: the ranks that do not see its run directory.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    apart: list[Count] = field(default_factory=list)
 
 
 def own_versions() -> dict[str, str]:

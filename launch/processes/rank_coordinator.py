@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from launch.prepare.placement import count_gpus, device_of, place
@@ -23,7 +25,7 @@ from workers.run.keys import given_key, remove_key, write_key
 from workers.run.notice import notice_after
 from workers.topology.processes import COORDINATOR, KEY_FILE, TrainingProcess, training_processes
 from workers.topology.rendezvous import START_SECONDS
-from workers.topology.torchrun import RunGroup
+from workers.topology.torchrun import LOOK_SECONDS, RunGroup
 
 COORDINATOR_SECONDS = START_SECONDS
 """The coordinator must have opened the data set within this; that it has ended is noticed at once."""
@@ -62,6 +64,7 @@ def start_coordinator(
         host=host,
         store=store,
         apart=agreement is not None and bool(agreement.apart),
+        hosts=[] if agreement is None else list(agreement.hosts),
         device=device_of_rank(group, config, training_processes(config)[0]),
         start_step=prepared.start_step,
         heartbeat_seconds=0,  # nobody listens under torchrun: a hung coordinator is noticed after `link.timeout`
@@ -86,6 +89,25 @@ def start_coordinator(
         recompute={str(k): config.stage(k).memory.recompute for k in range(1, config.num_stages + 1)},
     )
     return child, announcement, bytes.fromhex(key)
+
+
+def pass_on_failures(group: RunGroup, config: Config, coordinator: Child) -> Callable[[], None]:
+    """From a thread: tell the coordinator when a rank has ended before it has connected, and has left why.
+
+    Returns what ends that, to be called before the coordinator is closed.
+    """
+    processes, over = training_processes(config), threading.Event()
+
+    def watch() -> None:
+        with suppress(RuntimeError, ValueError):  # the store has ended, and with it the run
+            while not over.wait(LOOK_SECONDS):
+                if (failed := group.failed()) is not None:
+                    who = processes[failed[0]].name
+                    coordinator.send({"type": "gone", "who": who, "cause": failed[1], "kind": "bad_input"})
+                    return
+
+    threading.Thread(target=watch, name="failed-ranks", daemon=True).start()
+    return over.set
 
 
 def device_of_rank(group: RunGroup, config: Config, process: TrainingProcess) -> str:

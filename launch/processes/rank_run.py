@@ -44,7 +44,7 @@ def rank_run(arguments: list[str], group: RunGroup | None = None, shared: bool =
     arguments = [argument for argument in arguments if argument != FORCE]
     config, notes = own_config(arguments)
     if group is not None:
-        check_processes(config, group)
+        check_processes(config, group, arguments)
     else:
         check_alone(config)
     on_one_host = group is None or group.on_one_host

@@ -16,7 +16,7 @@ from contextlib import suppress
 from launch.prepare.ports import resolves
 from pipeline.errors import UserError
 from workers.run.environment import first_number
-from workers.topology.torchrun import under_torchrun
+from workers.topology.joining import under_torchrun
 
 PORTS = range(15000, 32000)
 """Where the ranks of a job meet: above the ports of services, below those that Linux gives to connections."""
@@ -68,6 +68,11 @@ def ranks_of_srun(environment: Mapping[str, str]) -> dict[str, str]:
         "MASTER_ADDR": address,
         "MASTER_PORT": environment.get("MASTER_PORT") or str(_port(environment)),
     }
+
+
+def nodes_of_step(environment: Mapping[str, str]) -> list[str]:
+    """The names of the nodes of a task's step; none outside of the tasks of srun."""
+    return list(hosts(_of_step(environment, "NODELIST"))) if tasks_of_step(environment) else []
 
 
 def run_name(config_name: str, environment: Mapping[str, str]) -> str | None:

@@ -1,11 +1,12 @@
 """What the ranks on several hosts make sure of before anything is written and before any group of torch is made.
 
-Every rank says what it knows, and all draw the same conclusion, in three rounds through torchrun's store:
+Every rank says what it knows, and all draw the same conclusion, in rounds through torchrun's store:
 
     1  every rank: its addresses, versions, configuration    do all run the same?
     2  every rank: which addresses of rank 0 it reaches,     which of them do all reach?
        and whether it sees rank 0's file                     (there the coordinator will listen)
     3  every rank: which neighbours it cannot reach          may the run start?
+    4  where several hosts read images: digests of them      are they the same?
 
 Nobody writes to the run directory but these small files, which rank 0 removes. Whoever reaches the store can make a run
 end here, and nothing else: what decides what a rank trains is signed (`announcement.py`).
@@ -17,22 +18,26 @@ import platform
 import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from launch.errors import in_one_line
 from launch.prepare.link_kind import with_link
 from launch.prepare.ranks import check_processes
 from launch.prepare.run_dir import check_run_dir
+from launch.processes.missing_ranks import missing_in_words, named, why_it_ended
 from launch.processes.presence import (
-    MarkName,
+    OwnProblems,
     Presence,
     Problem,
+    Reached,
     differences_from_first,
     in_words,
     own_versions,
     settings_of,
 )
 from launch.processes.rank_run import own_config
+from launch.processes.same_data import DataSummary, differences, readers, summary_of
 from launch.processes.shared_folder import (
     FolderNotSharedError,
     answer_mark,
@@ -45,15 +50,13 @@ from launch.processes.shared_folder import (
     write_mark,
 )
 from pipeline.config import Config
-from pipeline.errors import OnwardError, UserError
-from workers.control.start_messages import StartMessage
-from workers.control.validation import Count
+from pipeline.errors import UserError
 from workers.run.files import RunDir
 from workers.run.keys import fingerprint, given_key
 from workers.topology.network import ProbeListener, candidates, reach_each, reason, use_interface_of
 from workers.topology.processes import training_processes
 from workers.topology.rendezvous import START_SECONDS
-from workers.topology.torchrun import RunGroup
+from workers.topology.torchrun import RankFailed, RanksMissing, RunGroup
 
 ROUND_SECONDS = 60.0
 """Limit for the second and the third round; each takes a few seconds, more only on a very busy machine."""
@@ -78,60 +81,44 @@ class Agreement:
         own: address of this host, by which it reaches that one.
         first_host: name of the host of rank 0.
         apart: ranks that do not see the run directory of rank 0.
+        hosts: name of the host of every rank.
     """
 
     coordinator: str
     own: str
     first_host: str
     apart: tuple[int, ...] = ()
+    hosts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reached(StartMessage):
-    """What one rank has found out about rank 0.
-
-    Args:
-        ways: own address by each address of rank 0 that was reached.
-        unreached: why others were not.
-        mark: name of the file that it has written beside that of rank 0.
-        folder_problem: why it could not.
-        holds_run: there is a run in its run directory, which is not that of rank 0.
-    """
-
-    ways: dict[str, str] = field(default_factory=dict)
-    unreached: list[str] = field(default_factory=list)
-    mark: MarkName = ""
-    folder_problem: str = ""
-    holds_run: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class OwnProblems(StartMessage):
-    """The problems that one rank has found.
-
-    Args:
-        problems: all of them.
-        apart: of rank 0: the ranks that do not see its run directory.
-    """
-
-    problems: list[Problem] = field(default_factory=list)
-    apart: list[Count] = field(default_factory=list)
-
-
-def agree(group: RunGroup, arguments: list[str], say: Callable[[str], None]) -> Agreement:
-    """Make the checks together with all other ranks; every rank must call this.
+def agree(
+    group: RunGroup, arguments: list[str], say: Callable[[str], None], problem: UserError | None = None
+) -> Agreement:
+    """Make the checks together with all other ranks; every rank must call this, whatever has failed before.
 
     Args:
         group: the ranks.
         arguments: of the command line of this one.
         say: tells the user what is waited for.
+        problem: why this rank cannot start.
 
     Raises:
-        StartRefused: the run cannot start.
-        TrainingError: a rank has ended.
+        StartRefused: the run cannot start, or a rank has not come.
+        TrainingError: the store has ended.
     """
     with ExitStack() as stack:
-        return _StartCheck(group, say, stack).run(arguments)
+        check = _StartCheck(group, say, stack)
+        try:
+            return check.run(arguments, problem)
+        except RanksMissing as error:
+            raise StartRefused(missing_in_words(group, error)) from None
+        except RankFailed as error:
+            raise StartRefused(str(error)) from None
+        except StartRefused:
+            raise
+        except BaseException as error:
+            group.fail(why_it_ended(group, error))
+            raise
 
 
 class _StartCheck:
@@ -140,8 +127,8 @@ class _StartCheck:
         self._host = platform.node()
         self._presences: list[Presence] = []
 
-    def run(self, arguments: list[str]) -> Agreement:
-        presence, config = self._present(arguments)
+    def run(self, arguments: list[str], problem: UserError | None) -> Agreement:
+        presence, config = self._present(arguments, problem)
         given = self._group.gather("present", presence.to_message(), START_SECONDS, self._waiting)
         self._presences = [Presence.from_message(each) for each in given]
         first = self._presences[0]
@@ -158,6 +145,7 @@ class _StartCheck:
         found = [OwnProblems.from_message(each) for each in given]
         self._refuse_for([problem for each in found for problem in each.problems])
         assert address is not None
+        self._compare_data(config)
         own = reached[self._group.rank].ways[address]
         use_interface_of(own)
         self._group.leave("check")
@@ -165,26 +153,29 @@ class _StartCheck:
         if ranks and self._group.rank == 0:
             hosts = [self._presences[rank].host for rank in ranks]
             self._say(who_keeps_the_run(hosts, self._host, bool(first.key)))
-        return Agreement(address, own, first.host, ranks)
+        return Agreement(address, own, first.host, ranks, tuple(each.host for each in self._presences))
 
-    def _present(self, arguments: list[str]) -> tuple[Presence, Config | None]:
+    def _present(self, arguments: list[str], problem: UserError | None) -> tuple[Presence, Config | None]:
         """This rank, as the others shall see it, and its configuration unless that is the problem."""
-        here = Presence(rank=self._group.rank, host=self._host)
+        group, first = self._group, self._group.rank - self._group.local_rank
+        here = Presence(rank=group.rank, host=self._host, first=first, here=group.local_world_size)
         try:
+            if problem is not None:
+                raise problem
             config = with_link(own_config(arguments)[0], self._group.on_one_host)
-            check_processes(config, self._group)
+            check_processes(config, self._group, arguments)
             addresses = candidates(config.network, self._group.own_address)
             here = replace(here, key=fingerprint(given_key()))
             if here.rank == 0:
                 check_run_dir(config)
                 here = self._with_mark(here, config)
-        except OnwardError as error:
-            return replace(here, problem=str(error)), None
-        named = config.network.address or config.network.interface
-        probes = self._stack.enter_context(ProbeListener(addresses[:1] if named else []))
-        settings, digest = settings_of(config)
-        here = replace(here, versions=own_versions(), settings=settings, digest=digest)
-        return replace(here, addresses=addresses, port=probes.port, token=probes.token), config
+            named = config.network.address or config.network.interface
+            probes = self._stack.enter_context(ProbeListener(addresses[:1] if named else []))
+            settings, digest = settings_of(config)
+            here = replace(here, versions=own_versions(), settings=settings, digest=digest)
+            return replace(here, addresses=addresses, port=probes.port, token=probes.token), config
+        except Exception as error:  # whatever it is, the others wait for this rank
+            return replace(here, problem=in_one_line(error)[0].removeprefix("error: ")), None
 
     def _with_mark(self, here: Presence, config: Config) -> Presence:
         run_dir = _run_dir(config)
@@ -266,6 +257,14 @@ class _StartCheck:
                 problems.append(Problem(rank=rank, host=presence.host, text=text, remedy=SHARE))
         return problems
 
+    def _compare_data(self, config: Config) -> None:
+        """In a further round, which takes as long as looking at the files does, where several hosts read images."""
+        if not (reading := readers(config, self._presences)):
+            return
+        own = summary_of(config, self._group.rank in reading).to_message()
+        given = self._group.gather("data", own, START_SECONDS, self._looking)
+        self._refuse_for(differences(self._presences, [DataSummary.from_message(each) for each in given]))
+
     def _problem(self, text: str, remedy: str) -> Problem:
         return Problem(rank=self._group.rank, host=self._host, text=text, remedy=remedy)
 
@@ -274,10 +273,11 @@ class _StartCheck:
             self._group.leave("check")
             raise StartRefused(in_words(problems, self._group.world_size))
 
+    def _looking(self, missing: list[int]) -> None:
+        self._say(f"{self._host} waits for {named(self._group, missing)} to look at the data")
+
     def _waiting(self, missing: list[int]) -> None:
-        hosts = {each.rank: f" on {each.host}" for each in self._presences}
-        named = ", ".join(f"rank {rank}{hosts.get(rank, '')}" for rank in missing)
-        self._say(f"{self._host} waits for {named} to start and to say how it is reached")
+        self._say(f"{self._host} waits for {named(self._group, missing)} to start and to say how it is reached")
 
 
 def neighbours(config: Config, rank: int) -> list[int]:

@@ -15,8 +15,7 @@ import platform
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,14 +29,16 @@ from launch.processes.apart import KEY, keep_failure, open_folder, verify_apart
 from launch.processes.child import ended
 from launch.processes.error_file import write_error_file
 from launch.processes.measuring import finish
+from launch.processes.missing_ranks import sentence_of, why_it_ended
 from launch.processes.out_of_memory import add_account
-from launch.processes.rank_coordinator import device_of_rank, start_coordinator
+from launch.processes.rank_coordinator import device_of_rank, pass_on_failures, start_coordinator
 from launch.processes.rank_output import first_of_host, report, say_once
 from launch.processes.rank_run import own_config, rank_run
 from launch.processes.slurm import take_ranks_of_srun
 from launch.processes.start_check import Agreement, StartRefused, agree
+from launch.processes.waiting_agent import end_waiting_agent
 from pipeline.config import Config
-from pipeline.errors import OnwardError, UserError
+from pipeline.errors import UserError
 from pipeline.ordinary_files import open_to_write
 from workers.control.failures import FailureReport, Interrupted, raise_interrupted
 from workers.observing.terminal.safe_stream import open_standard_streams, survive_lost_output
@@ -50,9 +51,10 @@ from workers.run.logs import log_to_stderr
 from workers.run.notice import notice_after
 from workers.run.private import remove_fresh_cache
 from workers.run.signals import PARENT_GONE, WARNINGS, signal_on_parent_death, stop_signals
+from workers.topology.joining import join_group, under_torchrun
 from workers.topology.processes import COORDINATOR, training_processes
 from workers.topology.rendezvous import START_SECONDS, Rendezvous
-from workers.topology.torchrun import RunGroup, join_group, under_torchrun
+from workers.topology.torchrun import RankFailed, RunGroup
 
 LEAVE_SECONDS = 15.0
 """How long a stage that failed waits until the coordinator has recorded why."""
@@ -64,30 +66,51 @@ def main(arguments: list[str] | None = None) -> int:
     disable_core_dumps()
     survive_lost_output()
     try:
-        arguments = take_flags(sys.argv[1:] if arguments is None else arguments)
+        arguments, problem = _without_flags(sys.argv[1:] if arguments is None else arguments)
         take_ranks_of_srun()
         if not under_torchrun():
+            if problem is not None:
+                raise problem
             with rank_run(arguments) as prepared:
                 code = finish(prepared) if prepared.finished else _serial(prepared)
             if PREPARED not in os.environ and not prepared.finished:  # the command line does this itself
                 _merge_traces(prepared.run)
             return code
-        check_torchrun()
         signal_on_parent_death()
         for number in WARNINGS:  # as a scheduler sends them to all ranks, before they have begun
             signal.signal(number, raise_interrupted)
         group = _join()
-        agreement = None if group.on_one_host else agree(group, arguments, say_once)
-        return _lead(group, arguments, agreement) if group.rank == 0 else _follow(group, arguments, agreement)
+        if group.on_one_host and problem is not None:
+            raise problem
+        agreement = None if group.on_one_host else agree(group, arguments, say_once, problem)
+        if group.rank == 0:
+            return _lead(group, arguments, agreement)
+        try:
+            return _follow(group, arguments, agreement)
+        except RankFailed as error:
+            raise StartRefused(str(error)) from None
+        except BaseException as error:
+            group.fail(why_it_ended(group, error))
+            raise
     except Interrupted:
         return report(KeyboardInterrupt())
     except (Exception, KeyboardInterrupt) as error:
         return report(error)
 
 
+def _without_flags(arguments: list[str]) -> tuple[list[str], UserError | None]:
+    """The arguments without flags, and what is wrong with those, or with how torchrun was started."""
+    try:
+        arguments = take_flags(arguments)
+        check_torchrun()
+    except UserError as error:
+        return arguments, error
+    return arguments, None
+
+
 def _join() -> RunGroup:
     try:
-        return join_group(START_SECONDS, say_once)
+        return join_group(START_SECONDS, say_once, wait_for_all=False)
     except UserError as error:
         raise StartRefused(str(error)) from None
 
@@ -124,8 +147,8 @@ def _lead(group: RunGroup, arguments: list[str], agreement: Agreement | None = N
             prepared = stack.enter_context(rank_run(arguments, group, shared))
             if not prepared.finished:
                 coordinator, announcement, key = start_coordinator(group, prepared, stack, agreement)
-        except OnwardError as error:
-            group.publish_last("run", {"run_dir": "", "finished": False, "problem": str(error)})
+        except BaseException as error:  # whatever it is, the others wait for this rank
+            group.publish_last("run", {"run_dir": "", "finished": False, "problem": sentence_of(error)})
             raise
         if prepared.finished:
             group.publish_last("run", {"run_dir": "", "finished": True})
@@ -133,8 +156,11 @@ def _lead(group: RunGroup, arguments: list[str], agreement: Agreement | None = N
         run = prepared.run
         in_the_store = {} if shared or given_key() else {KEY: key.hex()}
         group.publish("run", announcement.signed(key) | in_the_store)
+        stack.callback(pass_on_failures(group, prepared.config, coordinator))
         own_address = agreement.own if agreement is not None else ""
-        finished = _train(group, prepared.config, run, announcement.rendezvous(key, own_address))
+        finished = False
+        with suppress(RankFailed):  # the coordinator has been told
+            finished = _train(group, prepared.config, run, announcement.rendezvous(key, own_address))
         try:
             code = coordinator.wait(None if finished else LEAVE_SECONDS)
         except Interrupted:
@@ -187,11 +213,21 @@ def _follow(group: RunGroup, arguments: list[str], agreement: Agreement | None =
         if problem and agreement is not None and platform.node() != first and first_of_host():
             print_error(f"error: {first}: {problem}")  # elsewhere, rank 0 has printed it
         return 0 if finished else EXIT_BAD_INPUT
-    if _train(group, *joined, failed=partial(keep_failure, joined[1]) if apart else lambda failure: None):
+    own: list[FailureReport] = []
+
+    def failed(failure: FailureReport) -> None:
+        own.append(failure)
+        if apart:
+            keep_failure(joined[1], failure)
+
+    if _train(group, *joined, failed=failed):
         return 0
-    if (failure := read_failure(joined[1])) is not None:
-        write_error_file(in_words(failure["kind"], failure["message"]))
-    return EXIT_FAILED
+    if any(end_waiting_agent(failure.cause) for failure in own):
+        return EXIT_FAILED
+    if (failure := read_failure(joined[1])) is None:
+        return EXIT_FAILED
+    write_error_file(in_words(failure["kind"], failure["message"]))
+    return int(failure["exit_code"]) or EXIT_FAILED
 
 
 _Joined = tuple[tuple[Config, RunDir, Rendezvous] | None, bool]
@@ -214,7 +250,7 @@ def _train(
     from workers.stage.process import run_training_process
 
     device = torch.device(device_of_rank(group, config, process))
-    finished = run_training_process(config, run, rendezvous, process, device, failed)
+    finished = run_training_process(config, run, rendezvous, process, device, failed, group.failure_watch())
     if group.rank == 0:
         for number in stop_signals(config):
             signal.signal(number, raise_interrupted)

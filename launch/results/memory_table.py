@@ -10,13 +10,18 @@ from workers.run.out_of_memory import size_in_words
 
 COLUMNS = ("process", "parameters", "optimizer", "gradients", "kept", "peak", "at the peak", "resident (RSS)")
 PROCESSES = "what the tensors of each stage take; kept: for its backward pass; on a GPU the peak is an estimate"
-LINKS = ("link", "codec", "a step", "buffers")
+LINKS = ("link", "kind", "codec", "a step", "buffers")
 WIDTH = 96
 """Columns of a line that is folded; `# ` comes before it."""
 
 
-def account_lines(account: RunAccount) -> Iterator[str]:
-    """What a run needs, as a reader wants to see it: processes, links, snapshots, host, evaluation."""
+def account_lines(account: RunAccount, several_hosts: bool = False) -> Iterator[str]:
+    """What a run needs, as a reader wants to see it: processes, links, snapshots, host, evaluation.
+
+    Args:
+        account: of the run.
+        several_hosts: it will run on more than this one.
+    """
     yield PROCESSES
     yield from table([COLUMNS, *(row for group in account.groups for row in _processes(group))])
     if account.links:
@@ -30,7 +35,7 @@ def account_lines(account: RunAccount) -> Iterator[str]:
         )
         yield f"a snapshot: {size_in_words(disk)} on disk, and {range_of(copies, most)} of memory while it is written"
     yield from _evaluation(account.evaluation)
-    yield from _host(account.host)
+    yield from _host(account.host, several_hosts)
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -71,6 +76,7 @@ def _link(links: Sequence[LinkAccount]) -> tuple[str, ...]:
     name = f"{_ends(senders)} -> {_ends(receivers)}"
     return (
         name,
+        links[0].kind,
         links[0].codec,
         size_in_words(sum(link.bytes_per_step for link in links)),
         f"{size_in_words(buffers)} of {where}",
@@ -94,11 +100,11 @@ def _evaluation(evaluation: EvaluationAccount) -> Iterator[str]:
     yield f"onward evaluate: {peak}; features {size_in_words(evaluation.features or 0)} {where}"
 
 
-def _host(host: HostAccount) -> Iterator[str]:
+def _host(host: HostAccount, several: bool) -> Iterator[str]:
     have = min(host.limits.values(), default=None)
     verdict = {True: "it fits", False: "it does not fit", None: "it may fit"}[host.fits]
     of = "" if have is None else f" of {size_in_words(have)} that are available: {verdict}"
-    yield f"memory of this host: {range_of(host.low, host.high)}{of}"
+    yield f"memory of {'one host with all processes' if several else 'this host'}: {range_of(host.low, host.high)}{of}"
     line = "  "
     parts = [f"{term.name} {range_of(term.low, term.high)}" for term in host.terms]
     for number, part in enumerate(parts):

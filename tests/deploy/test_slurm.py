@@ -119,7 +119,10 @@ def test_srun_alone_starts_the_ranks(tmp_path: Path, cluster: Cluster) -> None:
         few = cluster.run(*srun, "link.kind=rpc", cwd=tmp_path)
         assert few.returncode == 2, few.stderr
         assert "this run needs 4 processes" in few.stderr
-        assert "srun started 2. Give --ntasks=4" in few.stderr
+        command = (
+            "srun started 2 on 2 hosts. Give: srun --nodes=2 --ntasks=4 --ntasks-per-node=2 python -m launch.train tiny"
+        )
+        assert command in few.stderr
         assert not (tmp_path / "runs").exists()
         done = cluster.run(*srun, "link.kind=rpc", "processes=2", cwd=tmp_path)
         assert done.returncode == 0, done.stderr

@@ -191,8 +191,10 @@ class ControlClient(Closable):
         self._sending = threading.Lock()
 
     @classmethod
-    def connect(cls, address: wire.Address, key: bytes, name: str, timeout: float) -> Self:
-        """Connect to the coordinator, send `name` and wait to be admitted.
+    def connect(
+        cls, address: wire.Address, key: bytes, name: str, timeout: float, waiting: wire.Waiting = None
+    ) -> Self:
+        """Connect to the coordinator, send `name` and wait to be admitted; `waiting` is called between two attempts.
 
         Raises:
             ControlTimeout: the coordinator did not answer in time.
@@ -203,7 +205,7 @@ class ControlClient(Closable):
         while True:
             remaining = min(deadline - time.monotonic(), AGAIN_SECONDS) if closed else timeout
             try:
-                client = cls(cls._connect(address, key, problem, remaining), name)
+                client = cls(cls._connect(address, key, problem, remaining, waiting), name)
             except ControlTimeout as error:
                 raise closed or error from None
             try:
@@ -223,9 +225,9 @@ class ControlClient(Closable):
             raise ControlClosed(f"{problem}: {answer.get('refusal')}")
 
     @staticmethod
-    def _connect(address: wire.Address, key: bytes, problem: str, timeout: float) -> Connection:
+    def _connect(address: wire.Address, key: bytes, problem: str, timeout: float, waiting: wire.Waiting) -> Connection:
         try:
-            return wire.connect(address, key, timeout)
+            return wire.connect(address, key, timeout, waiting)
         except AuthenticationError:
             raise ControlClosed(f"{problem}: it refused the key. Both must belong to the same run") from None
         except TimeoutError as error:
@@ -246,8 +248,14 @@ class ControlClient(Closable):
             if not self._connection.poll(max(timeout, 0.0)):
                 return None
             return _decode(self._connection.recv_bytes(MAX_MESSAGE_BYTES))
-        except (EOFError, OSError):
-            raise ControlClosed(f"{self.name}: the coordinator has ended or closed the control channel") from None
+        except (EOFError, OSError) as error:
+            raise ControlClosed(
+                f"{self.name}: the coordinator {wire.how_it_ended(error, 'the control channel')}"
+            ) from None
+
+    def end_after_silence(self, limit: float) -> None:
+        """End the connection when the host of the coordinator has not answered for `limit` seconds."""
+        wire.limit_silence(self._connection, limit)
 
     def close(self) -> None:
         """Close the connection; may be called again."""

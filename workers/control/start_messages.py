@@ -47,6 +47,7 @@ class CoordinatorStart(StartMessage):
         key: of the run, in hexadecimal, on several hosts.
         store: where process groups meet, on several hosts: `tcp://HOST:PORT`.
         apart: there are processes that do not see the run directory.
+        hosts: name of the host of every training process, by rank; empty on one.
     """
 
     run_dir: str
@@ -59,6 +60,7 @@ class CoordinatorStart(StartMessage):
     key: str = field(default="", repr=False)
     store: str = ""
     apart: bool = False
+    hosts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

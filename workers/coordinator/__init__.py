@@ -12,5 +12,6 @@
 - `recorder.py`: joins the reports of all stages, step by step, and hands them to the file and to all who observe the
   run
 - `restarts.py`: bookkeeping of restarted stages: which processes are awaited, how often, and when to give up
+- `silent_hosts.py`: whole hosts that are silent, among processes that are: one cause for all processes of a host
 - `throughput.py`: how fast a run is, over its last steps, and how long it will still take
 """

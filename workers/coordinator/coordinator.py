@@ -22,6 +22,7 @@ from workers.coordinator.finish import finish_run
 from workers.coordinator.monitor import RunMonitor, Supervisor
 from workers.coordinator.observers import Observation
 from workers.coordinator.recorder import Recorder
+from workers.coordinator.silent_hosts import on_host
 from workers.feed import Feed
 from workers.feed.first_stage import NumbersFeed, open_feed
 from workers.links.base import Sender
@@ -51,6 +52,7 @@ class Coordinator:
         supervisor: the process that started the training processes.
         start_step: first step to train; more than 0 resumes from the snapshot after so many steps.
         failed: see `Observation`.
+        hosts: name of the host of every training process, where there are several.
     """
 
     def __init__(
@@ -64,10 +66,11 @@ class Coordinator:
         supervisor: Supervisor,
         start_step: int = 0,
         failed: Callable[[BaseException], object] = lambda error: None,
+        hosts: dict[str, str] | None = None,
     ) -> None:
         self.config, self.run_files, self.rendezvous = config, run, rendezvous
         self.device, self.terminal, self.supervisor = device, terminal, supervisor
-        self.start_step = start_step
+        self.start_step, self.hosts = start_step, hosts or {}
         self.observation = Observation(config, run, terminal, start_step, failed)
         self.monitor: RunMonitor | None = None
         """None until the control channel is open."""
@@ -133,7 +136,8 @@ class Coordinator:
         def report_missing() -> None:
             missing = [each.name for each in training_processes(self.config) if each.name not in control.connected()]
             if self.rendezvous.host and missing:
-                self.terminal.say(f"waiting for {', '.join(missing)} to connect to the coordinator")
+                named = ", ".join(on_host(name, self.hosts) for name in missing)
+                self.terminal.say(f"waiting for {named} to connect to the coordinator")
 
         return notice_after(report_missing)
 
@@ -169,6 +173,7 @@ class Coordinator:
             classes=feed.num_classes,
             start_step=self.start_step,
             observation=self.observation,
+            hosts=self.hosts,
         )
         batch_sender.failed = monitor.sender_failed
         return monitor, batch_sender

@@ -6,8 +6,10 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from workers.control.failures import FailureReport
 from workers.control.validation import Count, Index, Seconds
 from workers.run.suspension import SuspensionDetector
+from workers.topology.processes import stage_name
 
 
 @dataclass
@@ -51,6 +53,10 @@ class HungProcess:
     step: int | None
     cause: str
 
+    def failure(self, step: int) -> FailureReport:
+        """As the failure of the run, at a step."""
+        return FailureReport(self.who if self.stage is None else stage_name(self.stage), step, "hung", self.cause)
+
 
 class Health:
     """The last heartbeat of every training process.
@@ -86,6 +92,11 @@ class Health:
                 heartbeat.computing,
                 heartbeat.first,
             )
+
+    def silences(self) -> dict[str, float]:
+        """Seconds since the last message of every process that is watched."""
+        now = time.monotonic()
+        return {name: now - last.received for name, last in self._last.items()}
 
     def find_hung(self) -> HungProcess | None:
         """A process that counts as hung, if there is one; to be called at least every second."""

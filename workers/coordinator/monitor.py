@@ -30,9 +30,10 @@ from workers.coordinator.health import Health, Heartbeat
 from workers.coordinator.observers import Observation
 from workers.coordinator.recorder import Recorder
 from workers.coordinator.restarts import Restarts
+from workers.coordinator.silent_hosts import behind_it, not_connected, unreachable
 from workers.snapshots.committer import SnapshotCommitter
 from workers.snapshots.writer import SnapshotPart
-from workers.topology.processes import COORDINATOR, stage_name, training_processes
+from workers.topology.processes import COORDINATOR, training_processes
 from workers.topology.rendezvous import START_SECONDS
 
 POLL_SECONDS = 0.2
@@ -69,6 +70,7 @@ class RunMonitor:
         batch_sender: sends them batches.
         total_steps, steps_per_epoch, classes, start_step, parts: sent to every process (`parts`: address for them).
         observation: gets notes and events for the user.
+        hosts: of every training process, by rank; none where all are on one.
     """
 
     config: Config
@@ -83,6 +85,7 @@ class RunMonitor:
     start_step: int
     observation: Observation
     parts: str | tuple[str, int] | None = None
+    hosts: dict[str, str] = field(default_factory=dict)
     _failures: queue.Queue[tuple[str, FailureReport]] = field(default_factory=queue.Queue)
     """Reported failures, with the name of the process that each is about."""
     _ended_silently: dict[str, float] = field(default_factory=dict)
@@ -97,19 +100,13 @@ class RunMonitor:
         self._health = Health(self.config.hang_timeout)
 
     def connect_all(self) -> None:
-        """Wait until every training process has connected, and send each its start.
-
-        Raises:
-            RunFailed: a process ended before, or the run was asked to stop.
-            ControlTimeout: names the processes that are missing.
-        """
+        """Wait until every training process has connected, and send each its start. Raises `RunFailed`."""
         deadline = time.monotonic() + START_SECONDS
-        while self._processes.keys() - self.control.connected():
-            try:
+        while missing := self._processes.keys() - self.control.connected():
+            if time.monotonic() > deadline:
+                raise RunFailed(not_connected(sorted(missing), self.hosts, START_SECONDS))
+            with suppress(ControlTimeout):
                 self.control.accept(set(self._processes), POLL_SECONDS)
-            except ControlTimeout:
-                if time.monotonic() > deadline:
-                    raise
             self._handle_events()
             if self._stop_deadline is not None:
                 raise RunFailed(self.interrupted())
@@ -140,9 +137,9 @@ class RunMonitor:
                 cause = f"no stage has reported anything for {limit:g} s (link.timeout)"
                 raise RunFailed(FailureReport(behind, self._next_step(behind), "timeout", cause))
 
-    def process_lost(self, name: str, cause: str) -> None:
-        """A process has died; may be called from any thread."""
-        self._failures.put((name, FailureReport(name, self._next_step(name), "died", cause)))
+    def process_lost(self, name: str, cause: str, kind: str = "died") -> None:
+        """A process has died, or ended by itself (another `kind`); may be called from any thread."""
+        self._failures.put((name, FailureReport(name, self._next_step(name), kind, cause)))
 
     def sender_failed(self, step: int | None, error: Exception) -> None:
         """The sending thread has failed; called from it."""
@@ -216,7 +213,7 @@ class RunMonitor:
                 self._begin_stop("asked to stop")
             elif not self._may_exit(event["who"]) and event["who"] not in self._restarts.awaited:
                 self._ended_silently.pop(event["who"], None)
-                self.process_lost(event["who"], event["cause"])
+                self.process_lost(event["who"], event["cause"], event.get("kind", "died"))
 
     def _admit_restarted(self) -> None:
         """Admit processes that were restarted."""
@@ -229,13 +226,12 @@ class RunMonitor:
             self._send_start(name, self.snapshots.committed)
 
     def _check_deadlines(self) -> None:
-        for name in [name for name, until in self._ended_silently.items() if time.monotonic() > until]:
-            self._report_silent_end(name)
+        self._report_silent_ends(time.monotonic())
         if (hung := self._health.find_hung()) is not None:
-            self._health.remove(hung.who)
-            who = hung.who if hung.stage is None else stage_name(hung.stage)
             step = self._next_step(hung.who) if hung.step is None else hung.step
-            self._failures.put((hung.who, FailureReport(who, step, "hung", hung.cause)))
+            lost = unreachable(self.hosts, self._health.silences(), self._health.limit / 2, step)
+            self._health.remove(hung.who)
+            self._failures.put((hung.who, lost or hung.failure(step)))
         if (late := self._restarts.overdue()) is not None:
             raise RunFailed(FailureReport(late, None, "died", f"it did not come back within {START_SECONDS:g} s"))
         if self._stop_deadline is not None and time.monotonic() > self._stop_deadline:
@@ -243,9 +239,10 @@ class RunMonitor:
             self.observation.note(f"no snapshot was complete within {limit}: what was trained since the last is lost")
             raise RunFailed(self.interrupted())
 
-    def _report_silent_end(self, name: str) -> None:
-        del self._ended_silently[name]
-        self.process_lost(name, "its process ended without a word")
+    def _report_silent_ends(self, now: float) -> None:
+        for name in [name for name, until in self._ended_silently.items() if now > until]:
+            del self._ended_silently[name]
+            self.process_lost(name, "its process ended without a word")
 
     def _restart_or_fail(self, name: str, failure: FailureReport) -> None:
         """Restart the process that has failed, or end the run; see the table at the top."""
@@ -280,12 +277,13 @@ class RunMonitor:
             for who, message in self.control.poll(min(remaining, POLL_SECONDS)):
                 self._handle_message(who, message)
             self._handle_events()
-        for who in list(self._ended_silently):
-            self._report_silent_end(who)
+        self._report_silent_ends(float("inf"))
         failures = [(name, failure)]
         while not self._failures.empty():
             failures.append(self._failures.get())
         chosen = root_cause([failure for _, failure in failures])
+        if (lost := behind_it(chosen, self.hosts, self._health.silences())) is not None:
+            return name, lost
         return next((who, failure) for who, failure in failures if failure is chosen)
 
     def _begin_stop(self, reason: str) -> None:

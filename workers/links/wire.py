@@ -9,6 +9,7 @@ and write that has begun (`SO_RCVTIMEO`, `SO_SNDTIMEO`). Nothing is encrypted, a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -26,10 +27,14 @@ from workers.links.listening import keep_open
 
 Address = str | tuple[str, int]
 """Path of a Unix socket, or host and port."""
+Waiting = Callable[[], object] | None
+"""Called again and again while something is waited for; may raise."""
 
 FRAME_SECONDS = 10.0
 """Limit for a read or write that has begun; frames are small."""
 
+CUT_OFF = "its host, or this one, is off or cut off"
+UNREACHABLE = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 RETRY_SECONDS = 0.02
 MAX_UNIX_PATH = 100
 """Bytes; the limit is 107 on Linux and lower elsewhere."""
@@ -104,8 +109,14 @@ def authenticate(accepted: socket.socket, key: bytes, timeout: float) -> Connect
     return _authenticated(_wrap(accepted, timeout), (deliver_challenge, answer_challenge), key, timeout)
 
 
-def connect(address: Address, key: bytes, timeout: float) -> Connection:
+def connect(address: Address, key: bytes, timeout: float, waiting: Waiting = None) -> Connection:
     """Connect to a listener, waiting for it to appear, and authenticate mutually.
+
+    Args:
+        address: of the listener.
+        key: of both ends.
+        timeout: seconds.
+        waiting: called between two attempts; may raise.
 
     Raises:
         AuthenticationError: the keys differ; retrying would not help.
@@ -118,6 +129,8 @@ def connect(address: Address, key: bytes, timeout: float) -> Connection:
         except (OSError, EOFError) as error:  # not listening yet, or closed again
             if time.monotonic() + RETRY_SECONDS >= deadline:
                 raise TimeoutError(f"nobody answered at {describe(address)} ({error or 'connection ended'})") from None
+        if waiting is not None:
+            waiting()
         time.sleep(RETRY_SECONDS)
 
 
@@ -127,6 +140,24 @@ def limit_io(connection: Connection, limit: float) -> None:
     with as_socket(connection) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+
+def limit_silence(connection: Connection, limit: float) -> None:
+    """End a TCP connection when nothing that was sent is received for `limit` seconds; a kernel answers for that.
+
+    Otherwise it tries for a quarter of an hour. Nothing is changed for a Unix socket, or where it does not offer this.
+    """
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    with as_socket(connection) as sock:
+        if option is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, option, max(int(limit * 1000), 1))
+
+
+def how_it_ended(error: Exception, what: str) -> str:
+    """What a failed read or write says of the peer, which was connected by `what`."""
+    if isinstance(error, OSError) and error.errno in UNREACHABLE:
+        return f"cannot be reached ({error.strerror}): {CUT_OFF}"
+    return f"has ended or closed {what}"
 
 
 def as_socket(connection: Connection) -> socket.socket:

@@ -55,6 +55,7 @@ def run_training_process(
     process: TrainingProcess,
     device: torch.device,
     failed: Callable[[FailureReport], object] = lambda failure: None,
+    waiting: Callable[[], object] | None = None,
 ) -> bool:
     """Train the stages of `process` to the end of the run; whether that succeeded.
 
@@ -66,6 +67,7 @@ def run_training_process(
         process: which one this is.
         device: to train on.
         failed: called with what ended the run, as the coordinator says, or else this process.
+        waiting: called again and again until the coordinator is reached; may raise.
     """
     set_up_compute(config)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -73,8 +75,9 @@ def run_training_process(
     _log.info("%s: process %d on %s, %d CPU threads", process.name, os.getpid(), device, config.threads)
     with ExitStack() as stack:
         try:
-            control = ControlClient.connect(rendezvous.control, rendezvous.key, process.name, START_SECONDS)
+            control = ControlClient.connect(rendezvous.control, rendezvous.key, process.name, START_SECONDS, waiting)
             stack.callback(control.close)
+            control.end_after_silence(config.hang_timeout)
             start = control.poll(START_SECONDS)
         except (TrainingError, Interrupted):
             _log.exception("%s could not reach the coordinator", process.name)

@@ -1,4 +1,5 @@
 """Which process trains which stages, and how the processes of a run connect.
+- `joining.py`: how a rank of torchrun, srun or `onward train --hosts` finds the store of all ranks
 - `network.py`: by which address other hosts reach this one: the addresses that it has, and the test whether one is
   reached
 - `processes.py`: which process trains which stages. Does not import torch

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,22 +10,18 @@ from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
-from torch.distributed.rendezvous import rendezvous
-
-from pipeline.errors import TrainingError, UserError, first_line, reason_of
-from workers.run.environment import launcher
+from pipeline.errors import TrainingError, UserError, first_line
 from workers.run.json_lines import parse_object
 from workers.run.notice import notice_after
-from workers.topology.network import wait_for_port
 
 READ_SECONDS = 5.0
 """How long rank 0 waits for the others to read its last value, before it exits and takes the store with it."""
 AGAIN_SECONDS = 0.1
 """Pause before an invalid value, or one that is missing, is read again."""
-SILENT_SECONDS = 10.0
-"""How long the host of torchrun's store may not answer, or its name not resolve."""
-REFUSED_SECONDS = 15.0
-"""How long nobody may listen there, if torchrun itself serves the store and so has started before its ranks."""
+LOOK_SECONDS = 1.0
+"""Between two looks whether a rank has left why it ended, where nothing else is read."""
+FAILED = "failed"
+"""The name under which a rank leaves why it cannot go on, before it ends."""
 T = TypeVar("T")
 
 
@@ -49,6 +43,23 @@ class Store(Protocol):
     def check(self, keys: list[str]) -> bool:
         """Whether all `keys` are set."""
         ...
+
+
+class RankFailed(UserError):
+    """Another rank has ended before training began, and has left why."""
+
+
+class RanksMissing(UserError):
+    """Ranks were not heard of in time.
+
+    Args:
+        ranks: which.
+        seconds: for how long.
+    """
+
+    def __init__(self, ranks: list[int], seconds: float) -> None:
+        super().__init__(f"nothing was heard of rank {_listed(ranks)} within {seconds:g} s")
+        self.ranks, self.seconds = ranks, seconds
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,55 @@ class RunGroup:
             with suppress(RuntimeError, ValueError):  # one of them has ended
                 self.store.wait(others, timedelta(seconds=timeout))
 
+    def fail(self, problem: str, timeout: float = READ_SECONDS) -> None:
+        """Leave for the others, which may wait for this rank, why it ends; the first that fails is heard.
+
+        Args:
+            problem: in a sentence, which names the host.
+            timeout: rank 0, which may serve the store, waits so many seconds until every other has read it.
+        """
+        with suppress(RuntimeError, ValueError):  # the store has ended
+            if not self.store.check([f"onward/{FAILED}"]):
+                self.publish(FAILED, {"rank": self.rank, "problem": problem})
+            if self.rank == 0:
+                others = [self._read_by(FAILED, rank) for rank in range(1, self.world_size)]
+                self.store.wait(others, timedelta(seconds=timeout))
+
+    def failed(self) -> tuple[int, str] | None:
+        """The rank that has left why it ended, and what it has left; None if none has."""
+        if not self.store.check([f"onward/{FAILED}"]):
+            return None
+        value = parse_object(bytes(self.store.get(f"onward/{FAILED}"))) or {}
+        rank, problem = value.get("rank"), value.get("problem")
+        if not isinstance(rank, int) or not 0 <= rank < self.world_size or not isinstance(problem, str):
+            return None  # somebody else has written it
+        return rank, problem
+
+    def failure_watch(self) -> Callable[[], None]:
+        """To be called while this rank waits for another, however often.
+
+        It raises `RankFailed` when a rank has left why it ended, `TrainingError` when the store has gone.
+        """
+        last = 0.0
+
+        def look() -> None:
+            nonlocal last
+            if time.monotonic() - last < LOOK_SECONDS:
+                return
+            last = time.monotonic()
+            try:
+                self._raise_if_failed()
+            except (RuntimeError, ValueError) as error:
+                raise TrainingError(f"torchrun's store has ended, and with it rank 0 ({first_line(error)})") from None
+
+        return look
+
+    def _raise_if_failed(self) -> None:
+        """Raises `RankFailed`."""
+        if (failed := self.failed()) is not None and failed[0] != self.rank:
+            self.store.set(self._read_by(FAILED, self.rank), "")
+            raise RankFailed(failed[1])
+
     def look_up(self, name: str, timeout: float) -> dict[str, Any]:
         """The value published under `name`; raises `TrainingError` if there is none after `timeout` seconds."""
         return self.look_up_valid(name, timeout, lambda value: value)
@@ -101,15 +161,20 @@ class RunGroup:
 
         Raises:
             TrainingError: no value was accepted within `timeout` seconds.
+            RankFailed: another rank has left why it ended.
         """
         deadline = time.monotonic() + timeout
+        nothing = f"rank {self.rank} heard nothing of rank 0 within {timeout:g} s"
         while True:
-            left = max(deadline - time.monotonic(), 0.001)
             try:
-                self.store.wait([f"onward/{name}"], timedelta(seconds=left))
+                while not self.store.check([f"onward/{name}"]):
+                    self._raise_if_failed()
+                    if time.monotonic() > deadline:
+                        raise TrainingError(nothing)
+                    time.sleep(AGAIN_SECONDS)
                 text = bytes(self.store.get(f"onward/{name}"))
             except (RuntimeError, ValueError) as error:
-                raise TrainingError(f"rank {self.rank} heard nothing of rank 0 within {timeout:g} s") from error
+                raise TrainingError(nothing) from error
             value = parse_object(text)
             if value is not None and (valid := validate(value)) is not None:
                 with suppress(RuntimeError):  # rank 0 has ended
@@ -117,8 +182,7 @@ class RunGroup:
                 return valid
             if time.monotonic() > deadline:
                 raise TrainingError(
-                    f"rank {self.rank} heard nothing of rank 0 within {timeout:g} s, and something that was not of "
-                    f"rank 0: somebody else writes to torchrun's store"
+                    f"{nothing}, and something that was not of rank 0: somebody else writes to torchrun's store"
                 )
             time.sleep(AGAIN_SECONDS)
 
@@ -134,7 +198,9 @@ class RunGroup:
             slow: called after some seconds with the ranks that are missing.
 
         Raises:
-            TrainingError: a rank has given none within `timeout`, or the store has ended.
+            RanksMissing: some have given none within `timeout`.
+            RankFailed: one has left why it ended.
+            TrainingError: the store has ended.
         """
         missing: list[int] = list(range(self.world_size))
         found: dict[int, dict[str, Any]] = {}
@@ -148,12 +214,22 @@ class RunGroup:
                         if given is not None:
                             found[rank] = given
                             missing.remove(rank)
+                    if missing:
+                        self._raise_if_failed()
                     if missing and time.monotonic() > deadline:
-                        raise TrainingError(f"nothing was heard of rank {_listed(missing)} within {timeout:g} s")
+                        raise RanksMissing(missing, timeout)
                     time.sleep(AGAIN_SECONDS if missing else 0.0)
         except (RuntimeError, ValueError) as error:
             raise TrainingError(f"torchrun's store has ended, and with it rank 0 ({first_line(error)[:200]})") from None
         return [found[rank] for rank in range(self.world_size)]
+
+    def given(self, name: str) -> list[dict[str, Any]]:
+        """What is there of what `gather` gathers under `name`, in the order of the ranks."""
+        with suppress(RuntimeError, ValueError):  # the store has ended
+            there = [n for rank in range(self.world_size) if self.store.check([n := f"onward/{name}/{rank}"])]
+            values = [parse_object(bytes(self.store.get(each))) for each in there]
+            return [value for value in values if value is not None]
+        return []
 
     def leave(self, name: str, timeout: float = READ_SECONDS) -> None:
         """Tell rank 0 that this rank needs the store no more; rank 0, which may serve it, waits for the others."""
@@ -167,72 +243,6 @@ class RunGroup:
     @staticmethod
     def _read_by(name: str, rank: int) -> str:
         return f"onward/{name}/read by {rank}"
-
-
-def under_torchrun() -> bool:
-    """Whether torchrun has started this process."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
-def join_group(timeout: float, say: Callable[[str], None] = lambda sentence: None) -> RunGroup:
-    """Connect to the store of torchrun.
-
-    Args:
-        timeout: seconds.
-        say: tells the user what is waited for.
-
-    Raises:
-        UserError: the host of the store is not known here, or does not answer.
-        TrainingError: the store cannot be reached within `timeout` seconds.
-    """
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    local, local_world = int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-    by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    several = world_size != local_world
-    own = _await_store(REFUSED_SECONDS if by_torchrun else timeout, say) if several and (rank or by_torchrun) else ""
-    try:
-        store, rank, world_size = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-    except (RuntimeError, ValueError) as error:
-        if launcher() != "srun":
-            raise TrainingError(f"torchrun's store cannot be reached ({first_line(error)[:300]})") from error
-        at = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise TrainingError(
-            f"the ranks do not meet at {at} ({reason_of(error)}). See whether one has failed to start; "
-            "MASTER_ADDR and MASTER_PORT in the environment of srun name another place"
-        ) from error
-    if several and not own:  # this rank serves the store
-        own = _await_store(timeout, say)
-    return RunGroup(rank, world_size, local, local_world, store, own_address=own)
-
-
-def _await_store(refused: float, say: Callable[[str], None]) -> str:
-    """The own address of a connection to the store; raises `UserError`."""
-    host, port, here = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), socket.gethostname()
-    first = f"the first host, which {launcher()} calls '{host}'"
-    try:
-        with notice_after(lambda: say(f"{here} waits for {first}, port {port}")):
-            return wait_for_port(host, port, refused, SILENT_SECONDS)
-    except socket.gaierror as error:
-        raise UserError(
-            f"{first}: the name does not resolve on {here} ({error.strerror}). Add it to /etc/hosts on every host, or "
-            f"{_another_address()}"
-        ) from None
-    except OSError as error:
-        why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        raise UserError(
-            f"{here} does not reach {first}, at port {port} ({why}). Open the ports between the hosts, or "
-            f"{_another_address()}"
-        ) from None
-
-
-def _another_address() -> str:
-    """How the user names the first host in another way."""
-    if launcher() == "srun":
-        return "set MASTER_ADDR, in the environment of srun, to an address of the first host that every host reaches"
-    return (
-        "give torchrun an address of the first host that every host reaches: --local-addr=ADDRESS there, or "
-        "--master-addr=ADDRESS on every host"
-    )
 
 
 def _listed(ranks: list[int]) -> str:

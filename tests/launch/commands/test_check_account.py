@@ -29,7 +29,9 @@ def said(*arguments: object) -> str:
 def test_without_the_data_or_a_gpu(repository: Path) -> None:
     printed = said("check", repository / "configs/paper_resnet50_imagenet.yaml", "--memory", *SMALL)
     assert re.search(r"^stage 1 +\d+\.\d+ [MG]iB .+ to \d+\.\d+ [MG]iB$", printed, re.MULTILINE)
-    assert re.search(r"^stage 1 -> stage 2 +none +\d+\.\d+ MiB +\d+\.\d+ MiB of shared memory$", printed, re.MULTILINE)
+    assert re.search(
+        r"^stage 1 -> stage 2 +queue +none +\d+\.\d+ MiB +\d+\.\d+ MiB of shared memory$", printed, re.MULTILINE
+    )
     assert "without the data set" in printed
     assert max(map(len, printed.splitlines())) <= COLUMNS
 

@@ -96,3 +96,28 @@ def test_tasks_of_srun_are_told_in_its_words(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
     with pytest.raises(UserError, match=r"torchrun started 2\. Give --nproc-per-node=4"):
         check_processes(Config(), group(2))
+
+
+def test_on_several_hosts_the_whole_command_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--nproc-per-node` with the number of all processes would have been wrong there."""
+    for name, value in {"GROUP_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "mine", "MASTER_ADDR": "node1"}.items():
+        monkeypatch.setenv(name, value)
+    five = Config.model_validate({"stages": {2: {"replicas": 2}}})
+    torchrun = "torchrun --nnodes=2 --nproc-per-node={} --rdzv-backend=c10d --rdzv-id=mine --rdzv-endpoint=node1:29400 "
+    with pytest.raises(UserError) as refused:
+        check_processes(five, group(4, here=2), ["c.yaml", "seed=2"])
+    assert str(refused.value) == (
+        "this run needs 5 processes (one per stage, or per replica of a stage) and torchrun started 4 on 2 hosts. Give "
+        f"on one host each (evenly it runs on 5 hosts (1 each)): {torchrun.format(3)}-m launch.train c.yaml seed=2; "
+        f"{torchrun.format(2)}-m launch.train c.yaml seed=2, or other model.cuts, processes or replicas"
+    )
+    with pytest.raises(UserError) as refused:
+        check_processes(Config(), group(6, here=3), ["c.yaml"])
+    assert f"torchrun started 6 on 2 hosts. Give on every host: {torchrun.format(2)}-m launch.train c.yaml, or" in str(
+        refused.value
+    )
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    for name, value in {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "2", "SLURM_NNODES": "3"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"srun started 4 on 2 hosts\. Give: srun --nodes=2 --ntasks=5 --ntasks-per-"):
+        check_processes(five, group(4, here=2), ["c.yaml"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from launch.prepare.thread_advice import processes_here, thread_advice
+from launch.prepare.thread_advice import process_count, ranks_here, thread_advice
 from pipeline.config import Config
 
 TOO_MANY = "4 processes with threads=4 want 16 cores, and 8 cores are to be had on this host: threads=2 would be faster"
@@ -14,7 +14,7 @@ TOO_MANY = "4 processes with threads=4 want 16 cores, and 8 cores are to be had 
 
 def advice(cores: int, device: str = "cpu", **values: Any) -> list[str]:
     config = Config.model_validate(values)
-    return thread_advice(config, [device] * config.num_stages, processes_here(config, on_one_host=True), cores)
+    return thread_advice(config, [device] * config.num_stages, process_count(config), cores)
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,8 @@ def test_stages_on_gpus_get_no_advice() -> None:
     assert advice(2, "cuda:0", threads=8) == []
 
 
-def test_on_several_hosts_those_of_this_host_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_several_hosts_those_that_were_started_here_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert processes_here(Config(), on_one_host=False) == 2
-    assert processes_here(Config(), on_one_host=True) == 4, "the command itself may have been given inside a job"
+    assert ranks_here() == 2
     monkeypatch.delenv("LOCAL_WORLD_SIZE")
-    assert processes_here(Config(), on_one_host=False) == 4
+    assert ranks_here() is None

@@ -10,9 +10,9 @@ import pytest
 
 from launch.processes.rank_run import own_config
 from launch.processes.slurm import hosts, ranks_of_srun, run_name, take_ranks_of_srun, tasks_of_step
-from pipeline.errors import TrainingError, UserError
+from pipeline.errors import UserError
 from tests.runs import TINY
-from workers.topology.torchrun import join_group
+from workers.topology.joining import join_group
 
 JOB = {
     "SLURM_JOB_ID": "123", "SLURM_JOB_NODELIST": "localhost,n[1-3]", "SLURM_NTASKS": "4",
@@ -99,7 +99,7 @@ def test_a_port_that_somebody_has_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         for name, value in (TASK | ranks_of_srun(TASK | place | {"SLURM_PROCID": "0"})).items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-        with pytest.raises(TrainingError, match=rf"do not meet at 127\.0\.0\.1:{place['MASTER_PORT']} \(.*MASTER_PORT"):
+        with pytest.raises(UserError, match=rf"do not meet at 127\.0\.0\.1:{place['MASTER_PORT']} \(.*MASTER_PORT"):
             join_group(5.0)
 
 

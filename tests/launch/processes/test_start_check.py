@@ -3,77 +3,22 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from torch.distributed import HashStore
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from launch.processes import start_check
 from launch.processes.error_file import VARIABLE, write_error_file
-from launch.processes.presence import Presence, Problem, differences_from_first, in_words
+from launch.processes.presence import Presence, Problem, Reached, differences_from_first, in_words
 from launch.processes.shared_folder import nearest_folder
-from launch.processes.start_check import Agreement, Reached, StartRefused, agree, neighbours
+from launch.processes.start_check import Agreement, neighbours
 from pipeline.config import Config
-from pipeline.errors import TrainingError
-from tests.runs import TINY
+from tests.launch.processes.start_ranks import HOSTS, RANKS, Ranks, current_rank, patched_for
 from workers.control.validation import MalformedMessage
 from workers.topology import network
-from workers.topology.torchrun import RunGroup
-
-RANKS = 4
-LIMIT = 120.0
-
-
-class Ranks:
-    """The ranks of a run on two hosts, and what each of them is given."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.store, self.folder = HashStore(), folder
-        (folder / "tiny.yaml").write_text(TINY)
-        self.overrides: list[tuple[str, ...]] = [(f"run_dir={folder / 'runs' / 'run'}",)] * RANKS
-        self.said: list[str] = []
-        self.patch = monkeypatch
-        monkeypatch.setattr(start_check.platform, "node", lambda: f"node{_rank() // 2 + 1}")
-
-    def agree(self) -> list[Agreement | Exception]:
-        """What becomes of every rank."""
-        found: list[Any] = [None] * RANKS
-
-        def one(rank: int) -> None:
-            group = RunGroup(rank, RANKS, rank % 2, 2, self.store, own_address="127.0.0.1")
-            try:
-                found[rank] = agree(group, [str(self.folder / "tiny.yaml"), *self.overrides[rank]], self.said.append)
-            except Exception as error:
-                found[rank] = error
-
-        threads = [threading.Thread(target=one, args=(rank,), name=f"rank {rank}") for rank in range(RANKS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(LIMIT)
-        return found
-
-    def again(self, *overrides: str) -> None:
-        """Another start, with more on every command line."""
-        self.store, self.said[:] = HashStore(), []
-        self.overrides = [(*each, *overrides) for each in self.overrides]
-
-    def refused(self) -> str:
-        """The sentence that all of them end with."""
-        found = self.agree()
-        assert all(isinstance(each, StartRefused) for each in found), found
-        assert len({str(each) for each in found}) == 1
-        return str(found[0])
-
-
-def _rank() -> int:
-    """Of the thread that asks."""
-    _, _, number = threading.current_thread().name.partition("rank ")
-    return int(number or -1)
 
 
 @pytest.fixture
@@ -83,18 +28,12 @@ def ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ranks:
 
 def _for_others(given: Callable[[], Any], value: bytes) -> Callable[[], Any]:
     """What ranks 0 and 3 are given, beside what the others are."""
-    return lambda: value if _rank() in (0, 3) else given()
-
-
-def patched_for(ranks: Ranks, module: Any, name: str, rank: int, other: Callable[..., Any]) -> None:
-    """Replace a function for one rank."""
-    real = getattr(module, name)
-    ranks.patch.setattr(module, name, lambda *given: (other if _rank() == rank else real)(*given))
+    return lambda: value if current_rank() in (0, 3) else given()
 
 
 def test_ranks_that_fit_agree_on_an_address_and_leave_nothing_behind(ranks: Ranks) -> None:
     (ranks.folder / "runs").mkdir()
-    assert ranks.agree() == [Agreement("127.0.0.1", "127.0.0.1", "node1")] * RANKS
+    assert ranks.agree() == [Agreement("127.0.0.1", "127.0.0.1", "node1", (), HOSTS)] * RANKS
     assert list((ranks.folder / "runs").iterdir()) == []
     assert os.environ["GLOO_SOCKET_IFNAME"] == os.environ["TP_SOCKET_IFNAME"] == "lo"
 
@@ -178,7 +117,7 @@ def test_where_the_folder_is_not_shared_all_know_who_does_not_see_it(
     elsewhere = ranks.folder / "elsewhere"
     elsewhere.mkdir()
     ranks.overrides[2] = ranks.overrides[3] = (f"run_dir={elsewhere / 'run'}",)
-    assert ranks.agree() == [Agreement("127.0.0.1", "127.0.0.1", "node1", (2, 3))] * RANKS
+    assert ranks.agree() == [Agreement("127.0.0.1", "127.0.0.1", "node1", (2, 3), HOSTS)] * RANKS
     (said,) = ranks.said
     assert said.startswith("node2 and node1 do not share the run directory: node1 keeps the run. The key of its")
     assert "through torchrun's store, where anybody who reaches its port can read it: ONWARD_KEY_FILE=FILE" in said
@@ -186,14 +125,14 @@ def test_where_the_folder_is_not_shared_all_know_who_does_not_see_it(
     (tmp_path / "key").chmod(0o600)
     monkeypatch.setenv("ONWARD_KEY_FILE", str(tmp_path / "key"))
     ranks.again()
-    assert ranks.agree()[0] == Agreement("127.0.0.1", "127.0.0.1", "node1", (2, 3))
+    assert ranks.agree()[0] == Agreement("127.0.0.1", "127.0.0.1", "node1", (2, 3), HOSTS)
     assert ranks.said == ["node2 and node1 do not share the run directory: node1 keeps the run"]
     assert list(elsewhere.iterdir()) == []
 
 
 def test_who_wants_it_so_shares_nothing(ranks: Ranks) -> None:
     ranks.again("shared_run_dir=false")
-    assert ranks.agree() == [Agreement("127.0.0.1", "127.0.0.1", "node1", (1, 2, 3))] * RANKS
+    assert ranks.agree() == [Agreement("127.0.0.1", "127.0.0.1", "node1", (1, 2, 3), HOSTS)] * RANKS
     assert list(ranks.folder.iterdir()) == [ranks.folder / "tiny.yaml"]
 
 
@@ -234,7 +173,7 @@ def test_neighbours_that_do_not_reach_each_other_are_named(ranks: Ranks) -> None
 
     def reach_each(targets: Any) -> dict[Any, Any]:
         found = real(targets)
-        if _rank() == 2:
+        if current_rank() == 2:
             tried.append(found)
             if len(tried) == 2:
                 return dict.fromkeys(found, TimeoutError("timed out"))
@@ -252,7 +191,7 @@ def test_a_host_that_nobody_reaches_ends_all(ranks: Ranks) -> None:
 
     def none(targets: Any) -> dict[Any, Any]:
         found = real(targets)
-        return dict.fromkeys(found, TimeoutError("timed out")) if _rank() == 3 else found
+        return dict.fromkeys(found, TimeoutError("timed out")) if current_rank() == 3 else found
 
     ranks.patch.setattr(start_check, "reach_each", none)
     sentence = ranks.refused()
@@ -263,12 +202,6 @@ def test_a_host_that_nobody_reaches_ends_all(ranks: Ranks) -> None:
 def test_what_is_wrong_everywhere_is_said_without_names(ranks: Ranks) -> None:
     ranks.overrides = [(*each, "processes=2") for each in ranks.overrides]
     assert ranks.refused().startswith("this run needs 2 processes")
-
-
-def test_a_rank_that_never_comes_is_named(ranks: Ranks) -> None:
-    lonely = RunGroup(0, 2, 0, 1, HashStore(), own_address="127.0.0.1")
-    with pytest.raises(TrainingError, match=r"nothing was heard of rank 1 within 0\.1 s"):
-        lonely.gather("present", {}, 0.1)
 
 
 def test_neighbours_are_those_that_links_and_replicas_need() -> None:

@@ -44,6 +44,9 @@ class Group:
     def publish_last(self, name: str, word: dict[str, Any]) -> None:
         self.published.append(("last", name, word))
 
+    def failed(self) -> None:
+        raise RuntimeError("the store has ended")
+
     def look_up_valid(self, name: str, timeout: float, believed: Callable[[dict[str, Any]], Any]) -> Any:
         assert name == "run"
         return believed(self._word)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,3 +172,26 @@ def test_who_has_nobody_to_hear_sleeps_and_who_has_somebody_is_woken(
             client.send({"n": 1})
             assert server.poll(LIMIT) == [("stage 1", {"n": 1})]
             assert slept == []
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this kernel does not offer it")
+def test_a_client_on_another_host_notices_when_that_does_not_answer(tmp_path: Path) -> None:
+    """Its heartbeats went nowhere for a quarter of an hour; nothing changes for a Unix socket."""
+    for address, seconds in ((("127.0.0.1", 0), 7.5), (str(tmp_path / "socket"), None)):
+        with ControlServer(address, KEY) as server, ThreadPoolExecutor() as pool:
+            joined = pool.submit(ControlClient.connect, server.address, KEY, "stage 1", LIMIT)
+            server.accept({"stage 1"}, LIMIT)
+            with joined.result(LIMIT) as client:
+                client.end_after_silence(7.5)
+                with wire.as_socket(client._connection) as sock:
+                    if seconds is not None:
+                        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == seconds * 1000
+                client.send({"still": "works"})
+                assert server.poll(LIMIT) == [("stage 1", {"still": "works"})]
+
+
+def test_a_host_that_does_not_answer_is_told_from_a_coordinator_that_has_ended() -> None:
+    cut_off = wire.how_it_ended(TimeoutError(errno.ETIMEDOUT, "Connection timed out"), "the control channel")
+    assert cut_off == "cannot be reached (Connection timed out): its host, or this one, is off or cut off"
+    for error in (EOFError(), ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")):
+        assert wire.how_it_ended(error, "the control channel") == "has ended or closed the control channel"

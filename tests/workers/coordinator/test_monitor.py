@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from launch.errors import EXIT_BAD_INPUT
+from launch.failure import exit_code
 from pipeline.errors import UserError
 from tests.workers.coordinator.monitor_scene import DONE, Clock, Scene
-from workers.control.channel import ControlTimeout
 from workers.control.failures import FailureReport, RunFailed
 from workers.control.step_report import StepReport
 from workers.coordinator import monitor as monitor
@@ -67,10 +68,27 @@ def test_all_are_told_where_to_start_once_all_are_here(scene: Scene) -> None:
 def test_who_does_not_connect_is_named_when_the_time_for_it_is_over(scene: Scene) -> None:
     scene.control.coming = ["stage 1"]
     began = scene.clock.now
-    with pytest.raises(ControlTimeout, match="stage 1, stage 2 did not connect"):
+    with pytest.raises(RunFailed, match=r"stage 2 did not connect to the coordinator within 300 s") as raised:
         scene.it.connect_all()
+    assert raised.value.failure.kind == "timeout"  # a new start may do
     assert scene.clock.now - began > START_SECONDS
     assert not scene.control.sent
+
+
+def test_on_several_hosts_who_does_not_connect_is_named_with_its_host(scene: Scene) -> None:
+    scene.it.hosts = {"stage 1": "node1", "stage 2": "node2"}
+    scene.control.coming = ["stage 1"]
+    with pytest.raises(RunFailed, match=r"^stage 2 on node2 did not connect to the coordinator within 300 s") as raised:
+        scene.it.connect_all()
+    assert exit_code(raised.value.failure) == EXIT_BAD_INPUT
+
+
+def test_why_a_rank_has_ended_before_it_connects_is_the_cause(scene: Scene) -> None:
+    """Its own launcher may not tell anybody: rank 0 reads it in the store."""
+    scene.parent.said = [{"type": "gone", "who": "stage 2", "cause": "node2 (rank 1): full", "kind": "bad_input"}]
+    with pytest.raises(RunFailed, match=r"^node2 \(rank 1\): full$") as raised:
+        scene.it.connect_all()
+    assert exit_code(raised.value.failure) == EXIT_BAD_INPUT
 
 
 def test_a_process_that_ends_while_others_connect_ends_the_run(scene: Scene) -> None:
@@ -214,3 +232,35 @@ def test_a_step_that_takes_too_long_is_named_with_its_stage(tmp_path: Path, cloc
 def test_what_failed_in_sending_is_the_coordinators(scene: Scene) -> None:
     scene.it.sender_failed(3, UserError("the data set is gone"))
     assert scene.failure() == FailureReport("coordinator", 3, "bad_input", "the data set is gone")
+
+
+def test_a_host_whose_processes_are_all_silent_is_the_cause(tmp_path: Path, clock: Clock) -> None:
+    scene = Scene(tmp_path, clock, hang_timeout=10)
+    scene.it.hosts = {"stage 1": "node1", "stage 2": "node2"}
+    scene.it._health.add(["stage 1", "stage 2"])
+    for _ in range(200):
+        scene.says("stage 1", beat(6))
+    failure = scene.failure()
+    assert (failure.who, failure.kind) == ("stage 2", "hung")
+    assert failure.cause.startswith("host node2 is unreachable: no sign of life for 10 s (hang_timeout) of its on")
+
+
+def test_a_link_that_breaks_because_its_host_is_gone_is_not_the_cause(tmp_path: Path, clock: Clock) -> None:
+    scene = Scene(tmp_path, clock, hang_timeout=30)
+    scene.it.hosts = {"stage 1": "node1", "stage 2": "node2"}
+    scene.it._health.add(["stage 1", "stage 2"])
+    for _ in range(40):
+        scene.says("stage 1", beat(6))
+    scene.says("stage 1", FailureReport("stage 1", 6, "timeout", "nobody has taken what it sends").to_message())
+    assert scene.failure().cause.startswith("host node2 is unreachable: no sign of life for ")
+
+
+def test_a_link_that_breaks_while_all_hosts_are_heard_of_is_the_cause(tmp_path: Path, clock: Clock) -> None:
+    scene = Scene(tmp_path, clock, hang_timeout=30)
+    scene.it.hosts = {"stage 1": "node1", "stage 2": "node2"}
+    scene.it._health.add(["stage 1", "stage 2"])
+    for _ in range(20):
+        scene.says("stage 1", beat(6))
+        scene.says("stage 2", beat(6))
+    scene.says("stage 1", FailureReport("stage 1", 6, "timeout", "nobody has taken what it sends").to_message())
+    assert scene.failure().cause == "nobody has taken what it sends"

@@ -228,9 +228,10 @@ def test_parts_that_do_not_fit_together_are_never_joined(fan: Callable[..., Fan]
 def test_the_end_of_any_sender_is_noticed_whoever_is_waited_for_and_named(fan: Callable[..., Fan], gone: int) -> None:
     link = fan(3, 1, spec())
     waits, asked = watched(link.receivers[0], "recv")
-    when(asked, link.senders[gone].close)
+    closing = when(asked, link.senders[gone].close)
     with pytest.raises(LinkClosed, match=f"stage 1 replica {gone} closed its end after 0 messages"):
         link.receivers[0].recv(LIMIT)
+    closing.join(LIMIT)
     assert max(waits) == LOOK_AROUND_SECONDS
 
 
@@ -239,9 +240,10 @@ def test_the_end_of_any_receiver_is_noticed_whoever_is_waited_for_and_named(fan:
     link = fan(1, 3, spec(), depth=1)
     link.send(0, batch(0))
     waits, asked = watched(link.senders[0], "await_room")
-    when(asked, link.receivers[gone].close)
+    closing = when(asked, link.receivers[gone].close)
     with pytest.raises(LinkClosed, match=f"stage 2 replica {gone} closed its end"):
         link.senders[0].send(Header(1, 0, ()), batch(1), LIMIT)
+    closing.join(LIMIT)
     assert max(waits) == LOOK_AROUND_SECONDS
 
 
