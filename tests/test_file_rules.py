@@ -40,6 +40,7 @@ MAY_OPEN = {
     "workers/observing/trace_part.py": "what the kernel says of its start",
     "workers/run/private.py": "what the kernel says of users",
     "workers/run/tensor_files.py": "tensors, of a file that is open",
+    "launch/processes/waiting_agent.py": "what the kernel says of its parent",
     "launch/plan/fitting.py": "/dev/null",
     "launch/prepare/lock_holders.py": "what the kernel says of locks",
     "launch/processes/rank_coordinator.py": "the key, in the private folder",

@@ -126,7 +126,7 @@ def test_nothing_is_left_in_the_working_directory_where_tmp_is_read_only(tmp_pat
         (tmp_path / "tiny.yaml").write_text(TINY)
         arguments = (str(tmp_path / "tiny.yaml"), f"run_dir={home}/run", *RUN)
         done = run_in(
-            tmp_path, *IN_A_NAMESPACE, str(PROGRAMS / "onward"), "-q", "train", *arguments, HOME_OF_TEST=str(home)
+            tmp_path, *IN_A_NAMESPACE, str(PROGRAMS / "onward"), "train", "-q", *arguments, HOME_OF_TEST=str(home)
         )
         assert done.returncode == 0, done.stderr
         assert [line for line in done.stdout.splitlines() if line.startswith(("torchinductor", "onward", "tmp"))] == []

@@ -131,7 +131,8 @@ def resumed(trial: Trial) -> Process:
     """`onward resume` of a run that had died before its first snapshot."""
     pause, dies = trial.pause(1, 5), fault("kill", 1, 2)
     assert trial.train(faults(dies, pause)).returncode == 1
-    return Process(["resume", str(trial.run), faults(pause)], trial.environment, forked=True)
+    # The same list: which faults have been met is known by their places in it.
+    return Process(["resume", str(trial.run), faults(dies, pause)], trial.environment, forked=True)
 
 
 LAUNCHERS: dict[str, Callable[[Trial], Process]] = {

@@ -19,7 +19,7 @@ JOB = {
     "RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "4", "GROUP_RANK": "0", "ROLE_RANK": "0",
     "MASTER_ADDR": "10.255.255.1", "MASTER_PORT": "1", "TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "3",
     "TORCHELASTIC_MAX_RESTARTS": "3", "TORCHELASTIC_USE_AGENT_STORE": "True", "SLURM_PROCID": "0", "SLURM_NTASKS": "4",
-    "SLURM_STEP_ID": "0", "SLURM_TASKS_PER_NODE": "4", "SLURM_JOB_ID": "7",
+    "SLURM_STEP_ID": "0", "SLURM_TASKS_PER_NODE": "4", "SLURM_DISTRIBUTION": "cyclic", "SLURM_JOB_ID": "7",
     "SSH_CONNECTION": "192.0.2.7 50022 192.0.2.1 22",
 }  # fmt: skip
 """What a pod of a PyTorchJob, a task of Slurm, and a login by ssh have in their environment."""

@@ -75,7 +75,7 @@ class FakeStage(Stage):
     ) -> None:
         self._fake, self._live = fake, live  # before the constructor of `nn.Module`, since that calls `_make_ready`
         self.kept, self._after_forward = 0, 0
-        with _Uninitialised():
+        with _Undrawn():
             super().__init__(config, index, STEPS_PER_EPOCH, team=group)
         self.span = self._span
         for settings in self.optimizer.param_groups if cuda else ():
@@ -115,13 +115,19 @@ class FakeStage(Stage):
         self._live.moment = before
 
 
-class _Uninitialised(TorchFunctionMode):
-    """Random initial values are not drawn, which for a large head takes seconds: nobody will look at them."""
+class _Undrawn(TorchFunctionMode):
+    """Large tensors of random initial values get zeros, since drawing them takes seconds and nobody looks at them.
+
+    Values are zeros rather than what the memory holds: whoever draws again until all lie in an interval, as
+    `trunc_normal_` does, would never end. Small tensors are drawn, as such an interval need not contain zero.
+    """
 
     _DRAWS = frozenset(
         {"normal_", "uniform_", "trunc_normal_", "erfinv_", "kaiming_normal_", "kaiming_uniform_"}
         | {"_no_grad_trunc_normal_", "_no_grad_normal_", "_no_grad_uniform_"}
     )
+    _LARGE = 1 << 18
+    """Elements."""
 
     def __torch_function__(
         self,
@@ -132,8 +138,10 @@ class _Uninitialised(TorchFunctionMode):
     ) -> Any:
         """Run one function, but for those that draw."""
         kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in self._DRAWS and (args or "tensor" in kwargs):
-            return args[0] if args else kwargs["tensor"]  # `torch.nn.init` hands its argument on by name
+        tensor = args[0] if args else kwargs.get("tensor")  # `torch.nn.init` hands its argument on by name
+        if getattr(func, "__name__", "") in self._DRAWS and tensor is not None and tensor.numel() > self._LARGE:
+            with torch.no_grad():
+                return tensor.zero_()
         return func(*args, **kwargs)
 
 

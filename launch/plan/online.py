@@ -38,7 +38,7 @@ class FakeOnlineMeasures(OnlineMeasures):
     """
 
     def __init__(
-        self, live: LiveBytes, fake: FakeTensorMode, config: Config, stage: Stage, classes: int, steps_per_epoch: int
+        self, live: LiveBytes, fake: FakeTensorMode, config: Config, stage: Stage, *, classes: int, steps_per_epoch: int
     ) -> None:
         self._live, self._fake, self._index = live, fake, stage.index
         super().__init__(config, stage.index, classes, steps_per_epoch, compute=stage.compute, team=stage.team)
@@ -89,7 +89,9 @@ def measure_online(
     if online.linear or online.knn_bank or online.quality_every:
         classes = (facts_without_plan(config).classes if online.linear else None) or CLASSES
         for stage in stages:
-            stage.online = measures = FakeOnlineMeasures(live, fake, config, stage, classes, steps_per_epoch)
+            stage.online = measures = FakeOnlineMeasures(
+                live, fake, config, stage, classes=classes, steps_per_epoch=steps_per_epoch
+            )
             live.adopt(measures.held())
 
 

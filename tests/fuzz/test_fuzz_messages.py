@@ -120,5 +120,5 @@ def test_a_report_and_a_sign(report: Any, sign: Any) -> None:
             assert found.online.keys() <= set(get_args(Measure))
             assert all(value is None or isinstance(value, float | int) for value in found.online.values())
         for name, value in vars(original).items():  # nothing was converted
-            allowed = (float, int) if isinstance(value, float) else type(value)
+            allowed = (float, int) if value is None or isinstance(value, float) else type(value)
             assert getattr(found, name) is None or isinstance(getattr(found, name), allowed)

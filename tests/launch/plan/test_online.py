@@ -52,7 +52,7 @@ def test_probe_and_banks_are_as_large_as_was_said(kept: tuple[str, ...]) -> None
 
 
 def test_a_bank_in_gibibytes_is_counted_without_taking_them() -> None:
-    config = small_config(**WIDE, evaluation={"online": {"knn_bank": 2**26}})
+    config = small_config(**WIDE, evaluation={"online": {"knn_bank": 2**22}})
     (said,) = stages_of(config, 2)
-    assert said["stages"][0]["online"] == 2**26 * (64 * 4 + 8)
+    assert said["stages"][0]["online"] == 2**22 * (64 * 4 + 8)
     assert said["peak"] > said["stages"][0]["online"]
