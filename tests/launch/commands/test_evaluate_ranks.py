@@ -92,6 +92,10 @@ class Board:
     def get(self, key: str) -> bytes:
         return self.values[key].encode(errors="surrogateescape")
 
+    def check(self, keys: list[str]) -> bool:
+        with self._changed:
+            return self.values.keys() >= set(keys)
+
     def wait(self, keys: list[str], timeout: timedelta) -> None:
         with self._changed:
             if not self._changed.wait_for(lambda: self.values.keys() >= set(keys), timeout.total_seconds()):
