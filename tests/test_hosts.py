@@ -33,6 +33,8 @@ def torchruns(
     started = []
     for host in lab.hosts:
         meet = ["--rdzv-backend=c10d", "--rdzv-id=lab", f"--rdzv-endpoint={lab[1].name}:{PORT}"]
+        if lab.names == "container":  # both hosts call themselves localhost, and torchrun's processes have one number
+            meet.append(f"--local-addr={host.address}")
         if static:
             meet = [f"--node-rank={host.number - 1}", f"--master-addr={lab[1].address}", f"--master-port={PORT}"]
         command = python("-m", "torch.distributed.run", f"--nnodes={len(lab.hosts)}", f"--nproc-per-node={each}", *meet)

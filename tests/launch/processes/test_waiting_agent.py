@@ -15,12 +15,14 @@ from workers.links.wire import how_it_ended
 
 CAUSE = f"stage 3: the coordinator {how_it_ended(TimeoutError(110, 'Connection timed out'), 'it')}"
 
+AGENT = 4242
+
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[tuple[int, int]]]:
     """Who is sent which signal, by a rank whose parent has this command line."""
 
-    def run(*words: str, cause: str = CAUSE, **environment: str) -> list[tuple[int, int]]:
+    def run(*words: str, cause: str = CAUSE, obeys: bool = True, **environment: str) -> list[tuple[int, int]]:
         sent: list[tuple[int, int]] = []
         file = tmp_path / "cmdline"
         file.write_bytes("\0".join(words).encode())
@@ -30,6 +32,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(waiting_agent, "Path", lambda path: file if str(path).startswith("/proc/") else Path(path))
         monkeypatch.setattr(os, "kill", lambda *given: sent.append(given))
+        monkeypatch.setattr(os, "getppid", lambda: 1 if sent and obeys else AGENT)
+        monkeypatch.setattr(waiting_agent, "OBEY_SECONDS", 0.0)
         assert end_waiting_agent(cause) == bool(sent)
         return sent
 
@@ -39,7 +43,9 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list
 @pytest.mark.parametrize("words", [("/usr/bin/python", "/env/bin/torchrun"), ("python", "-m", "torch.distributed.run")])
 def test_an_agent_that_starts_nothing_again_is_asked(asked: Callable[..., object], words: tuple[str, ...]) -> None:
     given = {"TORCHELASTIC_RUN_ID": "a", "TORCHELASTIC_MAX_RESTARTS": "0"}
-    assert asked(*words, "-m", "launch.train", **given) == [(os.getppid(), signal.SIGTERM)]
+    assert asked(*words, "-m", "launch.train", **given) == [(AGENT, signal.SIGTERM)]
+    ended = [(AGENT, signal.SIGTERM), (AGENT, signal.SIGKILL)]
+    assert asked(*words, "-m", "launch.train", obeys=False, **given) == ended, "it is in the call itself"
 
 
 @pytest.mark.parametrize(
