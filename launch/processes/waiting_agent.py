@@ -1,8 +1,8 @@
 """torchrun's agent on a host that is cut off: it waits for an answer of its store on the first host.
 
 It waits in a call that only the kernel ends, after a quarter of an hour, and does not notice that its ranks have ended.
-A rank that has found its host cut off ends it, unless the agent may start the ranks again: by SIGTERM, which it obeys at
-once where another of its threads is in that call, and else by SIGKILL.
+A rank that has found its host cut off ends it, unless the agent may start the ranks again: by SIGTERM, which it obeys
+at once where another of its threads is in that call, and else by SIGKILL.
 """
 
 from __future__ import annotations
