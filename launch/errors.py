@@ -83,6 +83,11 @@ def in_one_line(error: BaseException) -> tuple[str, int]:
     return f"error: a fault of the program: {type(error).__name__}: {_flat(error)}{details}", EXIT_FAILED
 
 
+def in_a_sentence(error: BaseException) -> str:
+    """The same line without its first word, for others who print it."""
+    return in_one_line(error)[0].removeprefix("error: ")
+
+
 def _flat(error: BaseException) -> str:
     return " ".join(printable(str(error)).split())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,17 @@ class Process:
         """Until it has printed `text`."""
         wait_until(lambda: text in self.out or self.poll() is not None, lambda: f"{text!r} in {self.out!r}", LIMIT)
         assert text in self.out, (self.out, self.err)
+
+
+@contextlib.contextmanager
+def ended_afterwards(started: list[Process]) -> Iterator[list[Process]]:
+    """Kill what is left of these at the end of the block."""
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.wait(LIMIT)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from tests.laboratory.hosts import Host, Laboratory, laboratory, needs_laborator
 from tests.laboratory.names import Names
 from tests.marks import slow
 from tests.recovery import STEPS, fault, faults, pause, python, undisturbed
-from tests.runs import LIMIT, TINY, Process, processes_mentioning
+from tests.runs import LIMIT, TINY, Process, ended_afterwards, processes_mentioning
 from tests.session_server import NAMESPACES
 from tests.waiting import wait_until
 from workers.run.environment import ALLOCATOR
@@ -41,12 +41,8 @@ def torchruns(
         given = {"OMP_NUM_THREADS": "1", **ALLOCATOR}
         begin = forked_on if forked else Host.start
         started.append(begin(host, [*command, *training, f"run_dir={lab.shared / 'run'}", *overrides], given))
-    try:
+    with ended_afterwards(started):
         yield started
-    finally:
-        for process in started:
-            process.kill()
-            process.wait(LIMIT)
 
 
 def forked_on(host: Host, command: Sequence[str], environment: Mapping[str, str]) -> Process:

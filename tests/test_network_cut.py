@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.recovery import STEPS, Trial, disturbed, python
-from tests.runs import ENDLESS, LIMIT, TINY, Process, processes_mentioning, wait_for_steps
+from tests.runs import ENDLESS, TINY, Process, ended_afterwards, processes_mentioning, wait_for_steps
 from tests.session_server import NAMESPACES
 from tests.waiting import wait_until
 
@@ -81,12 +81,8 @@ def agents(trial: Trial, hosts: Hosts, *overrides: str) -> Iterator[list[Process
         training = ["-m", "launch.train", str(trial.folder / "tiny.yaml"), f"run_dir={trial.run}", *STEPS, *overrides]
         there = {NAMESPACES: f"/run/netns/{name}"}
         started.append(Process([*launcher, *training], {**environment, **there}, forked=True))
-    try:
+    with ended_afterwards(started):
         yield started
-    finally:
-        for process in started:
-            process.kill()
-            process.wait(LIMIT)
 
 
 def training(trial: Trial) -> list[str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from launch.prepare.ports import free_port
 from tests.recovery import STEPS, python
-from tests.runs import LIMIT, TINY, Process
+from tests.runs import LIMIT, TINY, Process, ended_afterwards
 from workers.run.environment import ALLOCATOR
 
 pytestmark = pytest.mark.processes
@@ -21,19 +21,12 @@ pytestmark = pytest.mark.processes
 def ranks(folder: Path, *each: Sequence[str]) -> Iterator[list[Process]]:
     """Ranks on as many "hosts", which are this one; each is given arguments of its own."""
     (folder / "tiny.yaml").write_text(TINY)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     common = {"WORLD_SIZE": str(len(each)), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", **ALLOCATOR}
+    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1", **ALLOCATOR}
     command = python("-m", "launch.train", str(folder / "tiny.yaml"), *STEPS, f"processes={len(each)}")
     started = [Process([*command, *own], {**common, "RANK": str(rank)}) for rank, own in enumerate(each)]
-    try:
+    with ended_afterwards(started):
         yield started
-    finally:
-        for process in started:
-            process.kill()
-            process.wait(LIMIT)
 
 
 def errors(processes: list[Process]) -> list[list[str]]:

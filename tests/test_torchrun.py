@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +15,10 @@ from pathlib import Path
 import pytest
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from launch.prepare.ports import free_port
 from tests.marks import slow
 from tests.recovery import STEPS, Trial, disturbed, fault, faults, python, undisturbed
-from tests.runs import LIMIT, TINY, Process, wait_for_steps
+from tests.runs import LIMIT, TINY, Process, ended_afterwards, wait_for_steps
 from tests.strangers import NOBODY, needs_root
 from tests.waiting import wait_until
 from workers.control.failures import STOPPING
@@ -46,18 +46,14 @@ def agents(
     if count > 1:
         meet = [
             f"--nnodes={count}", "--rdzv-backend=c10d", f"--rdzv-id={trial.private.name}",
-            f"--rdzv-endpoint=127.0.0.1:{_free_port()}", "--local-addr=127.0.0.1",
+            f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--local-addr=127.0.0.1",
         ]  # fmt: skip
     command = python("-m", "torch.distributed.run", *meet, f"--nproc-per-node={each}", f"--max-restarts={restarts}")
     command += ["-m", "launch.train", str(trial.folder / "tiny.yaml"), f"run_dir={trial.run}", *STEPS, *overrides]
     given = {**trial.environment, "OMP_NUM_THREADS": "1", **(environment or {})} | ({ANEW: "1"} if anew else {})
     started = [Process(command, given, forked) for _ in range(count)]
-    try:
+    with ended_afterwards(started):
         yield started
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate(timeout=LIMIT)
 
 
 def ended(processes: list[Process]) -> tuple[list[int], str, str]:
@@ -272,9 +268,3 @@ def test_torchrun_that_dies_of_a_signal_leaves_a_snapshot(tmp_path: Path, number
             assert (trial.run / "snapshots" / f"step_{steps}" / "manifest.json").exists()
     finally:
         signal.signal(signal.SIGHUP, before)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -25,6 +25,7 @@ from launch.prepare.start_commands import (
 )
 from pipeline.config import Config
 from pipeline.errors import UserError
+from workers.links.wire import in_address
 from workers.run.out_of_memory import size_in_words
 from workers.topology.processes import COORDINATOR, training_processes
 
@@ -164,8 +165,7 @@ def _shares(hosts: str, processes: int) -> tuple[list[HostEntry], list[int]]:
 
 
 def _listed(entry: HostEntry, count: int) -> str:
-    host = f"[{entry.target}]" if entry.target.count(":") > 1 else entry.target
-    return f"{host}:{count}"
+    return f"{in_address(entry.target)}:{count}"
 
 
 def _run_id(config: Config, config_file: str) -> str:

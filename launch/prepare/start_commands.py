@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+from workers.links.wire import in_address
+
 PORT = 29400
 """At which torchrun's agents meet, as it has it by default."""
 MODULE = "launch.train"
@@ -29,11 +31,6 @@ class Endpoint:
     host: str
     run_id: str
     port: int = PORT
-
-    @property
-    def shown_host(self) -> str:
-        """As it is written before a port."""
-        return f"[{self.host}]" if ":" in self.host else self.host
 
 
 def shares(processes: int, hosts: int) -> list[int]:
@@ -67,7 +64,7 @@ def torchrun_commands(counts: Sequence[int], endpoint: Endpoint, arguments: Sequ
         endpoint: where the agents of torchrun meet.
         arguments: CONFIG, and what follows it.
     """
-    at = f"--rdzv-endpoint={endpoint.shown_host}:{endpoint.port}"
+    at = f"--rdzv-endpoint={in_address(endpoint.host)}:{endpoint.port}"
     meet = f"--rdzv-backend=c10d --rdzv-id={shlex.quote(endpoint.run_id)} {at}"
     each = counts if len(set(counts)) > 1 else counts[:1]
     ends = f"{meet} -m {MODULE} {shlex.join(arguments)}"

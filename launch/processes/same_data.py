@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from launch.errors import in_one_line
+from launch.errors import in_a_sentence
 from launch.prepare.data_index import progress_line
 from launch.processes.presence import Presence, Problem
 from pipeline.config import Config
@@ -69,7 +69,7 @@ def summary_of(config: Config, reads: bool) -> DataSummary:
     try:
         index = scan(open_dataset(config.data, "train"), progress_line())
     except Exception as error:  # whatever it is, the others wait for this rank
-        return DataSummary(read=True, problem=in_one_line(error)[0].removeprefix("error: "))
+        return DataSummary(read=True, problem=in_a_sentence(error))
     return _summary(str(config.data.root or ""), index)
 
 

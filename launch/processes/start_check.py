@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from launch.errors import in_one_line
+from launch.errors import in_a_sentence
 from launch.prepare.link_kind import with_link
 from launch.prepare.ranks import check_processes
 from launch.prepare.run_dir import check_run_dir
@@ -175,7 +175,7 @@ class _StartCheck:
             here = replace(here, versions=own_versions(), settings=settings, digest=digest)
             return replace(here, addresses=addresses, port=probes.port, token=probes.token), config
         except Exception as error:  # whatever it is, the others wait for this rank
-            return replace(here, problem=in_one_line(error)[0].removeprefix("error: ")), None
+            return replace(here, problem=in_a_sentence(error)), None
 
     def _with_mark(self, here: Presence, config: Config) -> Presence:
         run_dir = _run_dir(config)

@@ -234,10 +234,16 @@ def test_what_failed_in_sending_is_the_coordinators(scene: Scene) -> None:
     assert scene.failure() == FailureReport("coordinator", 3, "bad_input", "the data set is gone")
 
 
-def test_a_host_whose_processes_are_all_silent_is_the_cause(tmp_path: Path, clock: Clock) -> None:
-    scene = Scene(tmp_path, clock, hang_timeout=10)
+def two_hosts(tmp_path: Path, clock: Clock, hang_timeout: int) -> Scene:
+    """A stage on each, both of which are watched."""
+    scene = Scene(tmp_path, clock, hang_timeout=hang_timeout)
     scene.it.hosts = {"stage 1": "node1", "stage 2": "node2"}
     scene.it._health.add(["stage 1", "stage 2"])
+    return scene
+
+
+def test_a_host_whose_processes_are_all_silent_is_the_cause(tmp_path: Path, clock: Clock) -> None:
+    scene = two_hosts(tmp_path, clock, hang_timeout=10)
     for _ in range(200):
         scene.says("stage 1", beat(6))
     failure = scene.failure()
@@ -246,9 +252,7 @@ def test_a_host_whose_processes_are_all_silent_is_the_cause(tmp_path: Path, cloc
 
 
 def test_a_link_that_breaks_because_its_host_is_gone_is_not_the_cause(tmp_path: Path, clock: Clock) -> None:
-    scene = Scene(tmp_path, clock, hang_timeout=30)
-    scene.it.hosts = {"stage 1": "node1", "stage 2": "node2"}
-    scene.it._health.add(["stage 1", "stage 2"])
+    scene = two_hosts(tmp_path, clock, hang_timeout=30)
     for _ in range(40):
         scene.says("stage 1", beat(6))
     scene.says("stage 1", FailureReport("stage 1", 6, "timeout", "nobody has taken what it sends").to_message())
@@ -256,9 +260,7 @@ def test_a_link_that_breaks_because_its_host_is_gone_is_not_the_cause(tmp_path: 
 
 
 def test_a_link_that_breaks_while_all_hosts_are_heard_of_is_the_cause(tmp_path: Path, clock: Clock) -> None:
-    scene = Scene(tmp_path, clock, hang_timeout=30)
-    scene.it.hosts = {"stage 1": "node1", "stage 2": "node2"}
-    scene.it._health.add(["stage 1", "stage 2"])
+    scene = two_hosts(tmp_path, clock, hang_timeout=30)
     for _ in range(20):
         scene.says("stage 1", beat(6))
         scene.says("stage 2", beat(6))
