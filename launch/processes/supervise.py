@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,8 @@ class Supervision:
         self.config, self.run, self._prepared, self._server = prepared.config, prepared.run, prepared, server
         self._everyone = {process.name: process for process in training_processes(self.config)}
         self._children: dict[str, Child] = {}
+        self._attempts = Counter[str]()
+        """How often each has been started again."""
         self._told: set[Child] = set()
         """Whose end the coordinator knows of; not by number, for numbers come again."""
         self._heard: float | None = None
@@ -135,6 +138,7 @@ class Supervision:
             self._heard = time.monotonic()
             for name in message.get("restart", ()):
                 self._children[name].close()
+                self._attempts[name] += 1
                 self._start(self._everyone[name])
 
     def _start(self, process: TrainingProcess) -> str:
@@ -160,7 +164,8 @@ class Supervision:
             code = child.process.poll()
             if code and child not in self._told:
                 self._told.add(child)
-                self._coordinator.send({"type": "gone", "who": name, "cause": ended(code)})
+                attempt = self._attempts[name]
+                self._coordinator.send({"type": "gone", "who": name, "cause": ended(code), "attempt": attempt})
 
     def _await_the_rest(self) -> None:
         deadline = time.monotonic() + LEAVE_SECONDS

@@ -49,7 +49,10 @@ class Supervisor(Protocol):
         ...
 
     def events(self) -> list[dict[str, Any]]:
-        """Events since the last call: a process has ended (`restarted`), the run is to stop (`leave`)."""
+        """Events since the last call: a process has ended (`gone`), the run is to stop (`leave`).
+
+        The end of a process says how often it had been started again (`attempt`, 0 if it is not there).
+        """
         ...
 
     def restart(self, names: list[str]) -> None:
@@ -211,9 +214,16 @@ class RunMonitor:
         for event in events:
             if event["type"] == "leave":
                 self._begin_stop("asked to stop")
-            elif not self._may_exit(event["who"]) and event["who"] not in self._restarts.awaited:
+            elif not self._may_exit(event["who"]) and not self._is_replaced(event):
                 self._ended_silently.pop(event["who"], None)
+                if event["who"] in self._restarts.awaited:  # nobody will connect
+                    self._restarts.connected_again(event["who"])
                 self.process_lost(event["who"], event["cause"], event.get("kind", "died"))
+
+    def _is_replaced(self, event: dict[str, Any]) -> bool:
+        """Whether an event is about a process that a restart has replaced; it may arrive after that restart."""
+        stage_group = self._processes[event["who"]].stage_group
+        return int(event.get("attempt", 0)) < self._restarts.attempt(stage_group)
 
     def _admit_restarted(self) -> None:
         """Admit processes that were restarted."""

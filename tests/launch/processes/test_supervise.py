@@ -151,7 +151,7 @@ def test_the_coordinator_hears_once_of_a_process_that_has_failed_and_never_of_on
         scene.clock.meanwhile = end
         assert scene.it.follow(Stop()) == EXIT_FAILED
         cause = "its process was killed by signal 9 (SIGKILL)"
-        assert scene.coordinator.told == [{"type": "gone", "who": "stage 2", "cause": cause}]
+        assert scene.coordinator.told == [{"type": "gone", "who": "stage 2", "cause": cause, "attempt": 0}]
 
 
 def test_a_stage_that_the_coordinator_wants_back_is_started_again(scene: Scene) -> None:
@@ -172,8 +172,8 @@ def test_a_stage_that_the_coordinator_wants_back_is_started_again(scene: Scene) 
         assert before.closed
         assert (scene.stage(2) is not before, len(scene.started)) == (True, 4)
         assert scene.stage(2).start == before.start
-        causes = [message["cause"] for message in scene.coordinator.told]
-        assert causes == [f"its process ended with exit code {code}" for code in (1, 3)]
+        told = [(message["cause"], message["attempt"]) for message in scene.coordinator.told]
+        assert told == [("its process ended with exit code 1", 0), ("its process ended with exit code 3", 1)]
 
 
 def test_a_coordinator_that_is_killed_leaves_a_record(scene: Scene) -> None:

@@ -83,3 +83,35 @@ def test_where_stages_come_back_one_that_is_done_is_still_needed(returning: Scen
     returning.control.news.extend([] for _ in range(20))
     assert returning.failure().kind == "died"
     assert returning.parent.restarted == [["stage 1"]]
+
+
+@pytest.mark.parametrize("old", [{}, {"attempt": 0}], ids=["unnumbered", "numbered"])
+def test_the_end_of_a_process_that_was_replaced_is_not_that_of_the_new_one(returning: Scene, old: dict[str, int]) -> None:
+    """Its parent may have seen it end just before it was told to start another, which may be quick to connect."""
+    returning.says("stage 2", FailureReport("stage 2", 6, "raised", "ValueError: broken").to_message())
+
+    def connected_again(names: set[str], timeout: float) -> None:
+        returning.control.here.add("stage 2")
+        ended = {"type": "gone", "who": "stage 2", "cause": "its process ended with exit code 1", **old}
+        returning.parent.said = [ended]
+        returning.control.news.extend([[], [("stage 1", DONE), ("stage 2", DONE)]])
+
+    returning.control.accept = connected_again  # type: ignore[method-assign]
+    returning.it.watch()
+    assert returning.parent.restarted == [["stage 2"]]
+
+
+def test_a_new_process_that_dies_before_it_connects_is_not_waited_for(returning: Scene) -> None:
+    returning.says("stage 2", FailureReport("stage 2", 6, "raised", "ValueError: broken").to_message())
+    cause = "its process was killed by signal 9 (SIGKILL)"
+
+    def started(names: list[str]) -> None:
+        returning.parent.restarted.append(names)
+        attempt = len(returning.parent.restarted)
+        returning.parent.said = [{"type": "gone", "who": "stage 2", "cause": cause, "attempt": attempt}]
+
+    returning.parent.restart = started  # type: ignore[method-assign]
+    began = returning.clock.now
+    assert returning.failure() == FailureReport("stage 2", 0, "given_up", cause)
+    assert returning.parent.restarted == [["stage 2"]] * 2
+    assert returning.clock.now - began < START_SECONDS
