@@ -85,15 +85,14 @@ def test_where_stages_come_back_one_that_is_done_is_still_needed(returning: Scen
     assert returning.parent.restarted == [["stage 1"]]
 
 
-@pytest.mark.parametrize("old", [{}, {"attempt": 0}], ids=["unnumbered", "numbered"])
-def test_the_end_of_a_process_that_was_replaced_is_not_that_of_the_new_one(returning: Scene, old: dict[str, int]) -> None:
+def test_the_end_of_a_process_that_was_replaced_is_not_that_of_the_new_one(returning: Scene) -> None:
     """Its parent may have seen it end just before it was told to start another, which may be quick to connect."""
     returning.says("stage 2", FailureReport("stage 2", 6, "raised", "ValueError: broken").to_message())
 
     def connected_again(names: set[str], timeout: float) -> None:
         returning.control.here.add("stage 2")
-        ended = {"type": "gone", "who": "stage 2", "cause": "its process ended with exit code 1", **old}
-        returning.parent.said = [ended]
+        cause = "its process ended with exit code 1"
+        returning.parent.said = [{"type": "gone", "who": "stage 2", "cause": cause, "attempt": 0}]
         returning.control.news.extend([[], [("stage 1", DONE), ("stage 2", DONE)]])
 
     returning.control.accept = connected_again  # type: ignore[method-assign]
