@@ -20,7 +20,7 @@ from workers.links import pair_group as pair
 @pytest.mark.parametrize(
     ("holder", "name"),
     [
-        (torch, "_foreach_copy_"),
+        *((torch, f"_foreach_{operation}") for operation in ("add", "add_", "copy_", "mul_", "norm", "sub_")),
         (torch, "_foreach_lerp_"),
         (torch._C._nn, "_upsample_bicubic2d_aa"),
         (torch.Tensor, "_version"),
