@@ -18,6 +18,7 @@
 - `private.py`: folders that only this user can change: for sockets, keys, and caches from which libraries load code
 - `signals.py`: SIGTERM and the other signals that ask a run to take a snapshot and stop (the
   coordinator's monitor does), and the signals that processes of a run send each other
+- `stacks.py`: what the threads of a process are doing, written to its log when it or a neighbour hangs
 - `suspension.py`: notices that this process was suspended, so that the silence of others meanwhile does not count as
   a failure
 - `tensor_files.py`: reading and writing tensors as safetensors files, which cannot run code when they are read
