@@ -181,7 +181,9 @@ class _Training:
                 result = next(results)
                 online = self._measure_online(stage, batch.step, labels)
             except (Exception, Interrupted) as error:
-                raise RunFailed(failure_report(stage_name(stage.index), batch.step, error)) from error
+                raise RunFailed(
+                    failure_report(stage_name(stage.index), batch.step, error, str(stage.compute.device))
+                ) from error
             times.busy += time.monotonic() - started
             memory = self._memory.measure()
             self.recorder.stage_report(times.report(stage.index, batch.step, result, 0, 0, online, memory))

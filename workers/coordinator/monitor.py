@@ -6,7 +6,7 @@ for `GRACE_SECONDS` before it names the root cause. Then it decides:
     report                          restart: none, job     restart: stage
     exception, hung, died           wait, end the run      restart its stage group at once
     lost neighbour                  wait, end the run      wait, restart the stage group of the root cause
-    bad input, own failure, stopped wait, end the run      end the run
+    hopeless, own failure, stopped  wait, end the run      end the run
     restarted too often in a row    -                      end the run
 
 "End the run" raises `RunFailed`, after which `restart: job` starts all processes again.
@@ -256,7 +256,7 @@ class RunMonitor:
             return
         if self.config.restart != "stage" or failure.kind == "lost_neighbour":
             name, failure = self._find_cause(name, failure)
-        hopeless = failure.kind == "bad_input" or name not in self._processes or self._stop_deadline is not None
+        hopeless = failure.hopeless or name not in self._processes or self._stop_deadline is not None
         if self.config.restart != "stage" or hopeless:
             raise RunFailed(failure)
         if self._restarts.exhausted(self.snapshots.committed):

@@ -9,6 +9,8 @@
 - `files.py`: paths in a run directory, and reading and writing of its small files
 - `json_lines.py`: JSON objects over a pipe, one per line: the messages between a process and the one that started it
 - `keys.py`: the authentication key of a run as a file that only its user can read: 256 bits in hexadecimal
+- `lost_device.py`: a GPU that computes no more for this process, in words: what happened to it, and what to do. Does
+  not import torch
 - `logs.py`: logging of a run's processes to standard error: one format, with control characters escaped
 - `notice.py`: tells the user what a wait is for, if it takes long
 - `out_of_memory.py`: memory that ran out, in words: how much was asked for, and what the process had. Does not import

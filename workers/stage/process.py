@@ -98,7 +98,7 @@ def run_training_process(
             session.activity.since = None
             _log.error("%s", traceback.format_exc())
             who = stage_name(session.activity.stage) if process.replicas == 1 else process.name
-            failure = failure_report(who, session.activity.step, error)
+            failure = failure_report(who, session.activity.step, error, str(device))
             with suppress(Exception):
                 control.send({**failure.to_message(), "process": process.name})
             failed(session.root_cause or failure)
