@@ -84,7 +84,7 @@ def test_an_exception_names_stage_step_and_cause(tmp_path: Path, steps: int) -> 
 @pytest.mark.processes
 def test_a_step_that_never_ends_is_named(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
-        error = trial.failed(trial.start(ENDLESS, "hang_timeout=3", faults(fault("hang", 2, 5))))
+        error = trial.failed(trial.start(ENDLESS, "hang_timeout=12", faults(fault("hang", 2, 5))))
         hangs = r"error: stage 2 failed at step 5: it has been computing for \d+ s \(hang_timeout\)"
         assert re.fullmatch(hangs + STACKS, error), error
         assert "in _hang\n" in (trial.run / "logs" / "stage_2.log").read_text()
@@ -93,7 +93,7 @@ def test_a_step_that_never_ends_is_named(tmp_path: Path) -> None:
 @pytest.mark.processes
 def test_a_call_that_holds_the_interpreter_is_told_from_a_stopped_process(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
-        error = trial.failed(trial.start(ENDLESS, "hang_timeout=3", faults(fault("hold", 2, 5))))
+        error = trial.failed(trial.start(ENDLESS, "hang_timeout=12", faults(fault("hold", 2, 5))))
         silent = (
             r"error: stage 2 failed at step \d+: no sign of life for \d+ s \(hang_timeout\): a call that is not Python "
         )

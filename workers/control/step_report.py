@@ -53,7 +53,8 @@ class StepReport:
 
     def to_message(self) -> dict[str, Any]:
         """As it is sent over the control channel."""
-        return {"type": "report", **asdict(self)}
+        # `asdict` copies every value deeply, which takes longer than all else about a report.
+        return {"type": "report", **vars(self), "feed": None if self.feed is None else asdict(self.feed)}
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> StepReport:
@@ -93,7 +94,7 @@ class StageTimes:
         terms = {name: finite_or_none(value) for name, value in result.terms.items()}
         return StepReport(
             stage, step, loss=finite_or_none(result.loss), terms=terms, learning_rate=result.learning_rate,
-            **asdict(self), queue_depth=queue_depth, link_bytes=link_bytes,
+            **vars(self), queue_depth=queue_depth, link_bytes=link_bytes,
             online={name: finite_or_none(value) for name, value in (online or {}).items()},
             gradient_norm=result.gradient_norm, update_norm=result.update_norm,
             memory_bytes=memory[0], cuda_bytes=memory[1],

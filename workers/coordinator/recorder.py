@@ -180,7 +180,7 @@ class Recorder:
 
     def _line(self, report: StepReport) -> dict[str, Any]:
         """A stage's report as it is written, without the feed's, which is part of `report.json`."""
-        values = {n: v for n, v in asdict(report).items() if n != "feed" and (n != "online" or v)}
+        values = {n: v for n, v in vars(report).items() if n != "feed" and (n != "online" or v)}
         added = written(self._added.pop((report.step, report.stage)))
         return {**values, "snapshot_seconds": self._snapshot_seconds.get(report.stage), "added": added}
 

@@ -18,7 +18,7 @@ from workers.run.stacks import StacksInLog, flight_record_of
 from workers.topology.processes import TrainingProcess
 
 ANSWER_SECONDS = 5.0
-"""For the processes to write their stacks."""
+"""For the processes to write their stacks; no more than a quarter of the time after which one counts as hung."""
 LOOK_SECONDS = 0.1
 
 
@@ -66,7 +66,7 @@ class StackRequests:
     def explained(
         self, name: str, failure: FailureReport, silences: Mapping[str, float], receive: Callable[[float], object]
     ) -> FailureReport:
-        """The failure of a process that hangs, with where the stacks are, if any are written within `ANSWER_SECONDS`.
+        """The failure of a process that hangs, with where the stacks are, if any are written in time.
 
         A process that gives no sign of life has no thread that could answer, and gets a signal.
 
@@ -85,7 +85,7 @@ class StackRequests:
             self._control.send(other, {"type": "stacks"})
         if deaf:
             self._supervisor.signal_stacks(deaf)
-        deadline = time.monotonic() + ANSWER_SECONDS
+        deadline = time.monotonic() + min(ANSWER_SECONDS, self._limit / 4)
         while len(written) < len(asked) and time.monotonic() < deadline:
             receive(LOOK_SECONDS)
             written |= self._answers.keys() | {other for other, log in logs.items() if log.complete()}

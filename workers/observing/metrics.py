@@ -58,6 +58,8 @@ class RunMetrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._made = {metric.name: _make(metric, self.registry) for metric in CATALOGUE}
+        self._labelled: dict[tuple[str, tuple[str, ...]], Counter | Gauge | Histogram] = {}
+        """Those that have been set, with their labels: the client takes long to look one up."""
         self._receiving: set[int] = set()
         self._sending: set[int] = set()
         self._left_out: dict[int, float] = {}
@@ -154,15 +156,23 @@ class RunMetrics:
 
     def _set(self, name: str, value: float | None, *labels: str) -> None:
         """Set a gauge; None leaves it unchanged."""
-        made = self._made[name]
-        assert isinstance(made, Gauge)
+        assert isinstance(self._made[name], Gauge)
         if value is not None:
-            (made.labels(*labels) if labels else made).set(value)
+            gauge = self._with_labels(name, labels)
+            assert isinstance(gauge, Gauge)
+            gauge.set(value)
 
     def _grow(self, name: str, by: float, *labels: str) -> None:
-        made = self._made[name]
-        assert isinstance(made, Counter)
-        (made.labels(*labels) if labels else made).inc(by)
+        counter = self._with_labels(name, labels)
+        assert isinstance(counter, Counter)
+        counter.inc(by)
+
+    def _with_labels(self, name: str, labels: tuple[str, ...]) -> Counter | Gauge | Histogram:
+        found = self._labelled.get((name, labels))
+        if found is None:
+            made = self._made[name]
+            found = self._labelled[name, labels] = made.labels(*labels) if labels else made
+        return found
 
 
 def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:

@@ -88,6 +88,15 @@ def test_a_process_that_writes_nothing_is_not_waited_for_long(scene: Scene, cloc
     assert ANSWER_SECONDS <= clock.now - began < ANSWER_SECONDS + GRACE_SECONDS + 1
 
 
+def test_who_is_soon_called_hung_is_not_waited_for_longer_than_that_is_worth(tmp_path: Path, clock: Clock) -> None:
+    scene = Scene(tmp_path, clock, hang_timeout=4)
+    scene.it._health.add(["stage 1", "stage 2"])
+    scene.says("stage 1", HANGS)
+    began = clock.now
+    assert scene.failure().cause == LATE
+    assert 1 <= clock.now - began < 1 + GRACE_SECONDS + 1
+
+
 def test_where_nobody_writes_anything_nothing_is_said(scene: Scene) -> None:
     scene.says("stage 1", HANGS)
     assert scene.failure().cause == LATE
