@@ -19,10 +19,11 @@ from workers.control.failures import FailureReport, RunFailed, failure_report
 from workers.control.transfer_server import TransferServer
 from workers.coordinator.batch_sender import BatchSender
 from workers.coordinator.finish import finish_run
-from workers.coordinator.monitor import RunMonitor, Supervisor
+from workers.coordinator.monitor import RunMonitor
 from workers.coordinator.observers import Observation
 from workers.coordinator.recorder import Recorder
 from workers.coordinator.silent_hosts import on_host
+from workers.coordinator.supervisor import Supervisor
 from workers.feed import Feed
 from workers.feed.first_stage import NumbersFeed, open_feed
 from workers.links.base import Sender

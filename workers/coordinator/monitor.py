@@ -18,7 +18,7 @@ import queue
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.config import Config
 from workers.control.channel import ControlServer, ControlTimeout
@@ -31,6 +31,7 @@ from workers.coordinator.observers import Observation
 from workers.coordinator.recorder import Recorder
 from workers.coordinator.restarts import Restarts
 from workers.coordinator.silent_hosts import behind_it, not_connected, unreachable
+from workers.coordinator.supervisor import Supervisor
 from workers.snapshots.committer import SnapshotCommitter
 from workers.snapshots.writer import SnapshotPart
 from workers.topology.processes import COORDINATOR, training_processes
@@ -39,25 +40,6 @@ from workers.topology.rendezvous import START_SECONDS
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 1.0
 """How long to collect further reports after the first failure."""
-
-
-class Supervisor(Protocol):
-    """The process that started the processes of the run."""
-
-    def announce(self, control: str | tuple[str, int]) -> None:
-        """Take note of the address of the control channel."""
-        ...
-
-    def events(self) -> list[dict[str, Any]]:
-        """Events since the last call: a process has ended (`gone`), the run is to stop (`leave`).
-
-        The end of a process says how often it had been started again (`attempt`, 0 if it is not there).
-        """
-        ...
-
-    def restart(self, names: list[str]) -> None:
-        """End these processes if necessary, and start them again."""
-        ...
 
 
 @dataclass(kw_only=True)
