@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
@@ -77,7 +78,7 @@ def test_a_number_that_comes_again_is_another_process() -> None:
             self.told.append(message)
 
     supervision, coordinator = cast(Any, Supervision.__new__(Supervision)), Coordinator()
-    supervision._told, supervision._coordinator = set(), coordinator
+    supervision._told, supervision._coordinator, supervision._attempts = set(), coordinator, Counter()
     for _ in range(2):
         supervision._children = {"stage 1": Gone()}
         Supervision._report_the_gone(supervision)

@@ -5,6 +5,7 @@ Forking is safe here: the libraries are loaded, and none of their threads has st
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
 import signal
@@ -83,6 +84,8 @@ def run_in_child(work: Callable[[], Any], seconds: float) -> Outcome:
 def _child_main(work: Callable[[], Any], writer: int) -> None:
     """Body of the forked process; never returns. Closes inherited descriptors: connections must end with the parent."""
     try:
+        # What the parent no longer uses is its own to free: some libraries end a process that closes its connections.
+        gc.freeze()
         signal_on_parent_death(signal.SIGKILL)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_DFL)

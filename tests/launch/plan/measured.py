@@ -114,7 +114,7 @@ class Batches:
     """The same batch for every step, each announced to the profiler; of the last one perhaps the first rows alone."""
 
     def __init__(self, batch: Tensor, labels: Tensor | None, step: int = 0, last_rows: int | None = None) -> None:
-        self.batch, self.labels, self.step = batch, labels, step
+        self.batch, self.labels, self.step, self._last_rows = batch, labels, step, last_rows
         self._last = batch if last_rows is None else batch[:, :last_rows].clone()
         self.count = 0
 
@@ -127,7 +127,8 @@ class Batches:
             self.count += 1
         last = self.count == STEPS
         batch = self._last if last else self.batch
-        labels = b"" if self.labels is None else self.labels[: batch.shape[1]].numpy().astype("<i4").tobytes()
+        rows = self._last_rows if last else None  # a replica has a share of the batch, and all labels
+        labels = b"" if self.labels is None else self.labels[:rows].numpy().astype("<i4").tobytes()
         return Message(Header(self.step, self.step, (1.0,) * 9, last=last, labels=labels), batch)
 
 

@@ -30,7 +30,7 @@ def account_of(config: Config, **facts: int) -> EvaluationAccount:
     from dataclasses import asdict
 
     outcome = run_in_child(lambda: asdict(evaluation_account(config, DataFacts(**facts), "cpu")), 200.0)
-    assert not outcome.error, outcome
+    assert outcome.result is not None, outcome
     return EvaluationAccount(**outcome.result)
 
 

@@ -22,7 +22,7 @@ ONLINE = {"linear": True, "knn_bank": 512, "quality_every": 1, "quality_samples"
 
 def stages_of(config: Config, index: int) -> list[dict[str, Any]]:
     outcome = run_in_child(lambda: asdict(process_memory(config, [index])), LIMIT)
-    assert not outcome.error, outcome
+    assert outcome.result is not None, outcome
     return [outcome.result]
 
 

@@ -131,7 +131,7 @@ def account(config: Config, stages: list[int], workspaces: bool = True, cuda: bo
     """The peak, and what the first stage keeps. In a child: fake tensors start threads of autograd, after which no
     process that is forked from this one could run a backward pass."""
     outcome = run_in_child(partial(peak_and_kept, config, stages, workspaces, cuda), LIMIT)
-    assert not outcome.error, outcome
+    assert outcome.result is not None, outcome
     peak, kept = map(int, outcome.result or ())
     return peak, kept
 

@@ -57,10 +57,10 @@ def processes_of(config: Config) -> Iterator[tuple[int, ...]]:
 def check(config: Config, stages: tuple[int, ...], last_rows: int | None = None) -> None:
     """The account against three steps; in a child each, which hands its memory back."""
     measured = run_in_child(partial(measured_peaks, config, stages, last_rows=last_rows), 4 * LIMIT)
-    assert not measured.error, measured
+    assert measured.result is not None, measured
     for workspaces in (False, True)[: 1 + WITH_WORKSPACES]:
         said = run_in_child(lambda with_them=workspaces: process_memory(config, stages, with_them).peak, LIMIT)
-        assert not said.error, said
+        assert said.result is not None, said
         seen = measured.result[workspaces]
         off = f"{said.result:,} bytes said, {seen:,} handed out, stages {stages}, workspaces {workspaces}"
         assert abs(said.result - seen) <= SHARE * seen, off
@@ -73,8 +73,17 @@ def test_every_process_of_a_preset_takes_what_it_is_said_to(path: Path) -> None:
         check(config, stages)
 
 
-@pytest.mark.parametrize("recompute", ["none", "units", "views"])
-@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def may_recompute(path: Path) -> list[str]:
+    """DeepSpeed averages gradients after one backward pass."""
+    config = load_config(path)
+    engines = {config.stage(index).engine.kind for index in range(1, config.num_stages + 1)}
+    return ["none", "units"] if "deepspeed" in engines else ["none", "units", "views"]
+
+
+@pytest.mark.parametrize(
+    ("path", "recompute"),
+    [pytest.param(path, way, id=f"{path.stem}-{way}") for path in PRESETS for way in may_recompute(path)],
+)
 def test_what_is_computed_again_is_not_kept(path: Path, recompute: str) -> None:
     config = scaled(path)
     keys = [f"stages.{index}.memory.recompute={recompute}" for index in range(1, config.num_stages + 1)]
@@ -84,7 +93,8 @@ def test_what_is_computed_again_is_not_kept(path: Path, recompute: str) -> None:
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_a_smaller_last_batch_takes_no_more(path: Path) -> None:
-    config = alone(scaled(path, "data.drop_last=false"))
+    shared = [f"stages.{index}.replicas=1" for index in load_config(path).stages]
+    config = scaled(path, "data.drop_last=false", "replicas=1", *shared)
     check(config, next(processes_of(config)), last_rows=UNEVEN)
 
 
@@ -96,5 +106,5 @@ def test_a_replica_of_a_preset(replicas: Replicas, path: Path) -> None:
     question = {"config": config.model_dump_json(), "stage": 1}
     first, _ = (int(result["peak"]) for result in replicas.run(2, "peak_of_a_replica", **question))
     said = run_in_child(lambda: process_memory(config, (1,), False).peak, LIMIT)
-    assert not said.error, said
+    assert said.result is not None, said
     assert abs(said.result - first) <= SHARE * first, f"{said.result:,} bytes said, {first:,} handed out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -140,6 +141,27 @@ def test_a_child_keeps_no_connection_of_its_parent_open() -> None:
     assert run_in_child(work, 100) == Outcome(result=True)
     os.close(reader)
     os.close(writer)
+
+
+@pytest.mark.processes
+def test_a_child_does_not_free_what_its_parent_no_longer_uses() -> None:
+    """Its connections, say: a store of torch.distributed that is freed where its thread is not ends the process."""
+    freed = []
+
+    class Connection:
+        def __del__(self) -> None:
+            freed.append(os.getpid())
+
+    connection = Connection()
+    connection.itself = connection  # type: ignore[attr-defined]  # only the collector of garbage frees it
+    gc.disable()
+    try:
+        del connection
+        assert run_in_child(lambda: [gc.collect() >= 0, len(freed)], 100) == Outcome(result=[True, 0])
+    finally:
+        gc.enable()
+    gc.collect()
+    assert freed == [os.getpid()]
 
 
 @pytest.mark.parametrize(
