@@ -54,7 +54,7 @@ class StageSeries:
         return float(np.nansum(values)) if np.isfinite(values).any() else math.nan
 
     def shares(self) -> dict[str, float]:
-        """Shares of the whole time that were spent computing and waiting, 0 to 1."""
+        """Shares of the whole time that were spent computing, waiting and copying, 0 to 1."""
         sums = {name: float(np.nansum(self.values[name])) for name in TIMES}
         whole = sum(sums.values())
         return {name: value / whole if whole else math.nan for name, value in sums.items()}

@@ -28,7 +28,7 @@ def stage_table(record: RunRecord) -> Grid:
     measures = [name for name in ("linear", "knn") if any(name in stage.groups["online"] for stage in stages)]
     names = {"linear": "probe, %", "knn": "k-NN, %"}
     head = ["stage", "units", "loss", *(names[name] for name in measures), "computing, %", "starved, %", "blocked, %"]
-    head += ["queue", "memory", "sent", "skipped"]
+    head += ["copying, %", "queue", "memory", "sent", "skipped"]
     rows = []
     for stage in stages:
         shares, units = stage.shares(), _units(record, stage.stage)

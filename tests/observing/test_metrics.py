@@ -71,9 +71,8 @@ def test_everything_a_run_reports_is_served(tmp_path: Path) -> None:
     for step, busy in enumerate([1.0, 2.5]):
         for stage in (1, 2):
             metrics.stage_report(report(stage, step, busy), 1000.0 + step)
-            metrics.add(
-                stage, {"busy": 1.25, "wait_input": 0.125, "wait_output": 0.0625, "skipped": 1, "link_bytes": 500}
-            )
+            spent = {"busy": 1.25, "wait_input": 0.125, "wait_output": 0.0625, "copying": 0.03125}
+            metrics.add(stage, {**spent, "skipped": 1, "link_bytes": 500})
         feed = {"wait_seconds": 0.5, "images": 96, "restarts": step, "skipped": 3 * step, "decode": 1.0, "blur": 0.5}
         metrics.feed_measured(FeedMeasures(seconds={"decode": 9.0, "blur": 9.0}, memory_bytes=4096), feed)
         metrics.step_done(line(step))
@@ -94,6 +93,7 @@ def test_everything_a_run_reports_is_served(tmp_path: Path) -> None:
     assert values["onward_stage_busy_seconds_total", stage] == 2.5
     assert values["onward_stage_wait_seconds_total", (("direction", "input"), *stage)] == 0.25
     assert values["onward_stage_wait_seconds_total", (("direction", "output"), *stage)] == 0.125
+    assert values["onward_stage_copy_seconds_total", stage] == 0.0625
     assert values["onward_link_bytes_total", stage] == 1000
     assert values["onward_link_queue_depth", stage] == 2
     assert values["onward_link_capacity", stage] == 2

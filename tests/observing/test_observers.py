@@ -108,8 +108,8 @@ def test_a_line_of_metrics_says_all_that_was_promised(tmp_path: Path, monkeypatc
     assert [stage["stage"] for stage in first["stages"]] == [1, 2]
     assert last["stages"][1] == {
         "stage": 2, "step": 1, "loss": 0.5, "terms": {}, "learning_rate": 0.1, "skipped": 0, "busy": 2.0,
-        "wait_input": 0.0, "wait_output": 0.0, "queue_depth": 1, "link_bytes": 10, "gradient_norm": 4.0,
-        "update_norm": None, "memory_bytes": 10**9, "cuda_bytes": None, "snapshot_seconds": 0.25,
+        "wait_input": 0.0, "wait_output": 0.0, "copying": 0.0, "queue_depth": 1, "link_bytes": 10,
+        "gradient_norm": 4.0, "update_norm": None, "memory_bytes": 10**9, "cuda_bytes": None, "snapshot_seconds": 0.25,
         "added": {"busy": 1.0},
     }  # fmt: skip
     assert last["stages"][0]["snapshot_seconds"] is None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.measures.online import Measure
 from pipeline.stage.report import StageReport, finite_or_none
 from workers.control.feed_report import FeedMeasures
 from workers.control.validation import Count, Finite, Index, MalformedMessage, Seconds, read_message
+
+Share = Literal["busy", "wait_input", "wait_output", "copying"]
+"""What a stage spends its time on; the four add up to it."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,10 @@ class StepReport:
         step: counted from 0.
         loss, terms, learning_rate: see `StageReport`; None stands for a number that is not finite, which JSON lacks.
         skipped: steps skipped so far because a loss or gradient was not finite.
-        busy: time in forward, loss, backward and optimizer.
-        wait_input: time spent waiting for the previous stage.
-        wait_output: time spent sending to the next stage, mostly waiting for room in the link.
+        busy: time in forward, loss, backward and optimizer, and in the codec of a link.
+        wait_input: time spent waiting for the previous stage, or for images.
+        wait_output: time spent waiting for room in the link to the next stage.
+        copying: time spent copying batches from and to the links, and between host and GPU.
         queue_depth: batches waiting at the input.
         link_bytes: bytes sent to the next stage so far.
         feed: statistics of the feed of the first stage, where it has its own.
@@ -42,6 +46,7 @@ class StepReport:
     busy: Seconds
     wait_input: Seconds
     wait_output: Seconds
+    copying: Seconds = 0.0
     queue_depth: Count
     link_bytes: Count
     feed: FeedMeasures | None = None
@@ -76,7 +81,12 @@ class StageTimes:
     busy: float = 0.0
     wait_input: float = 0.0
     wait_output: float = 0.0
+    copying: float = 0.0
     skipped: int = 0
+
+    def add(self, share: Share, seconds: float) -> None:
+        """Add `seconds` that were spent on `share`."""
+        setattr(self, share, getattr(self, share) + seconds)
 
     def report(
         self,

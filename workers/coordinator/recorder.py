@@ -260,7 +260,7 @@ class Recorder:
 def _shares(stage: int, spent: Sums) -> dict[str, Any]:
     """Shares of a stage's time, 0 to 1, its busy seconds, and its skipped steps."""
     whole = max(sum(spent[name] for name in TIMES), 1e-9)
-    parts = {name: spent[name] / whole for name in TIMES}
+    parts: dict[str, float] = {name: spent[name] / whole for name in TIMES}
     return {"stage": stage, **parts, "busy_seconds": spent["busy"], "skipped": int(spent["skipped"])}
 
 

@@ -76,6 +76,12 @@ _TIMES = (
         "seconds",
         "direction",
     ),
+    _stage(
+        "onward_stage_copy_seconds_total",
+        "counter",
+        "Time a stage spent copying batches, from and to its links and between host and GPU",
+        "seconds",
+    ),
     _stage("onward_stage_last_report_timestamp_seconds", "gauge", "When a stage reported last, since 1970", "seconds"),
     _stage("onward_link_bytes_total", "counter", "Bytes that a stage has sent to the next one", "bytes"),
     _stage("onward_link_queue_depth", "gauge", "Batches waiting at the input of a stage, as it ends a step", "batches"),

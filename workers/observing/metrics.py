@@ -39,6 +39,7 @@ FROM_THE_START = (
     ("onward_online_skipped_steps_total",),
     ("onward_stage_wait_seconds_total", "input"),
     ("onward_stage_wait_seconds_total", "output"),
+    ("onward_stage_copy_seconds_total",),
 )
 """Counters that start at 0 for every stage: Prometheus misses the first increase of a counter that appears later."""
 
@@ -102,6 +103,7 @@ class RunMetrics:
         self._grow("onward_stage_busy_seconds_total", added["busy"], *labels)
         self._grow("onward_stage_wait_seconds_total", added["wait_input"], *labels, "input")
         self._grow("onward_stage_wait_seconds_total", added["wait_output"], *labels, "output")
+        self._grow("onward_stage_copy_seconds_total", added["copying"], *labels)
         self._grow("onward_skipped_steps_total", added["skipped"], *labels)
         if stage in self._sending:
             self._grow("onward_link_bytes_total", added["link_bytes"], *labels)

@@ -4,8 +4,8 @@ import { el, setAttribute, setText } from "./dom.js";
 import { bytes, count, number, percent } from "./format.js";
 import { stageColour } from "./theme.js";
 
-const MOODS = ["busy", "input", "output"];
-const IN_WORDS = { busy: "computing", input: "waiting for input", output: "waiting for room" };
+const MOODS = ["busy", "input", "output", "copy"];
+const IN_WORDS = { busy: "computing", input: "waiting for input", output: "waiting for room", copy: "copying" };
 const SPARK = { width: 160, height: 30, points: 80 };
 const SVG = "http://www.w3.org/2000/svg";
 const MAX_SLOTS = 6;
