@@ -72,7 +72,9 @@ def test_the_endpoint_serves_a_run_that_is_running(tmp_path: Path) -> None:
     assert {
         "onward_step",
         "onward_link_queue_depth",
+        "onward_objective_loss",
         "onward_stage_copy_seconds",
+        "onward_stage_flops",
         "onward_link_bytes",
     } <= families.keys()
 

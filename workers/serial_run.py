@@ -42,6 +42,7 @@ from workers.snapshots.restore import restore
 from workers.snapshots.weights import save_stage
 from workers.snapshots.writer import SnapshotPart, SnapshotWriter
 from workers.stage.device_clock import DeviceClock
+from workers.stage.flops import StepFlops, peak_flops
 from workers.topology.processes import stage_name
 from workers.topology.rendezvous import NoisePolicy
 
@@ -147,7 +148,8 @@ class _Training:
         self._augmented = _device_augmentation(self.config)
         self._times = [StageTimes() for _ in self.stages]
         self._memory = ProcessMemory(self.device)
-        self._clock = DeviceClock.of(self.device)
+        self._clock, self._flops = DeviceClock.of(self.device), StepFlops()
+        self._peaks = [peak_flops(stage.compute) for stage in self.stages]
 
     def run(self) -> None:
         """Train to the last batch, or until the run is asked to stop. Raises `RunFailed`."""
@@ -178,16 +180,18 @@ class _Training:
         self._clock.lap(self._times[0], "copying")
         views = self._augmented(views, batch)
         results = self._one_step(self.stages, views, batch.step, self._noise.levels(batch.step), labels=labels)
-        for stage, times in zip(self.stages[:learner], self._times, strict=False):
+        for stage, times, peak in zip(self.stages[:learner], self._times, self._peaks, strict=False):
             try:
                 self.faults.before_update(stage.index, batch.step)
-                result = next(results)
+                with self._flops.counted(stage, times, learner, views.shape):
+                    result = next(results)
                 online = self._measure_online(stage, batch.step, labels)
             except (Exception, Interrupted) as error:
                 raise RunFailed(failure_report(stage_name(stage.index), batch.step, error)) from error
             self._clock.lap(times)
             memory = self._memory.measure()
-            self.recorder.stage_report(times.report(stage.index, batch.step, result, 0, 0, online, memory))
+            report = times.report(stage.index, batch.step, result, 0, 0, online, memory, peak)
+            self.recorder.stage_report(report)
             self._clock.lap(None)
 
     def _measure_online(self, stage: Stage, step: int, labels: torch.Tensor | None) -> Mapping[Measure, float] | None:

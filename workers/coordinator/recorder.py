@@ -33,6 +33,8 @@ ADVICE_STEPS = 20
 ADVICE_SHARE = 0.1
 """A run of at least this many steps that waits for the feed longer than this share of its time gets a note."""
 
+WHERE_KNOWN = ("flops", "alloc_retries", "cuda_peak_bytes", "peak_flops")
+"""Keys that a line of `metrics.jsonl` has only where they are measured: most of them need a GPU."""
 FEED_TOTALS = ("wait_seconds", "images", "restarts", "skipped")
 """Totals of a feed, apart from the seconds of each part of its work."""
 
@@ -180,7 +182,7 @@ class Recorder:
 
     def _line(self, report: StepReport) -> dict[str, Any]:
         """A stage's report as it is written, without the feed's, which is part of `report.json`."""
-        values = {n: v for n, v in asdict(report).items() if n != "feed" and (n != "online" or v)}
+        values = {n: v for n, v in asdict(report).items() if n != "feed" and (v or n not in ("online", *WHERE_KNOWN))}
         added = written(self._added.pop((report.step, report.stage)))
         return {**values, "snapshot_seconds": self._snapshot_seconds.get(report.stage), "added": added}
 
@@ -202,7 +204,7 @@ class Recorder:
     def report(self) -> dict[str, Any]:
         """The part of `report.json` that sums up the reports.
 
-        `images`, `seconds` and `stages` cover the whole run, `images_per_second` and `feed` its last attempt.
+        `images`, `seconds` and `stages` cover the whole run, all rates and `feed` its last attempt.
         """
         stages, run = self._earlier()
         for stage in self.latest:
@@ -211,9 +213,17 @@ class Recorder:
             "images": self.images + int(run.get("images", 0)),
             "images_per_second": self.images_per_second,
             "seconds": self.progress.seconds + run.get("seconds", 0.0),
-            "stages": [_shares(stage, stages[stage]) for stage in sorted(stages)],
+            "stages": [{**_shares(stage, stages[stage]), **self._utilisation(stage)} for stage in sorted(stages)],
             "feed": self.feed_report(),
         }
+
+    def _utilisation(self, stage: int) -> dict[str, float]:
+        """FLOP/s of a stage over the last attempt, and its share of the peak (MFU); without what is not known."""
+        report, flops = self.latest.get(stage), self._spent[stage].get("flops", 0.0)
+        rate = self.images_per_second * flops / self.images if self.images else 0.0
+        if report is None or not rate:
+            return {}
+        return {"flops_per_second": rate} | ({"mfu": rate / report.peak_flops} if report.peak_flops else {})
 
     def _earlier(self) -> tuple[defaultdict[int, Sums], Sums]:
         """Sums over the lines of earlier attempts, per stage and of the run, up to a damaged line if there is one."""

@@ -82,6 +82,18 @@ _TIMES = (
         "Time a stage spent copying batches, from and to its links and between host and GPU",
         "seconds",
     ),
+    _stage(
+        "onward_stage_flops_total",
+        "counter",
+        "Floating-point operations of a stage, also of what it computes again; 0 with precision.compile",
+        "operations",
+    ),
+    _stage(
+        "onward_device_peak_flops",
+        "gauge",
+        "Operations a second of the device of a stage in its precision, as its maker says",
+        "operations/s",
+    ),
     _stage("onward_stage_last_report_timestamp_seconds", "gauge", "When a stage reported last, since 1970", "seconds"),
     _stage("onward_link_bytes_total", "counter", "Bytes that a stage has sent to the next one", "bytes"),
     _stage("onward_link_queue_depth", "gauge", "Batches waiting at the input of a stage, as it ends a step", "batches"),
@@ -89,10 +101,12 @@ _TIMES = (
     _stage(
         "onward_process_memory_bytes",
         "gauge",
-        "Memory of the process that trains a stage: resident (cpu), and held by the allocator (cuda)",
+        "Memory of the process that trains a stage: resident (cpu), held by the allocator (cuda), most that tensors "
+        "took at once (cuda_peak)",
         "bytes",
         "kind",
     ),
+    _stage("onward_allocator_retries_total", "counter", "Times the allocator gave back cached GPU memory to find room"),
     _stage(
         "onward_snapshot_seconds",
         "histogram",

@@ -35,6 +35,7 @@ from workers.observing.memory import ProcessMemory
 from workers.observing.trace import NO_TRACE, Tracer
 from workers.run.faults import Faults
 from workers.stage.device_clock import DeviceClock, Mark
+from workers.stage.flops import StepFlops, peak_flops
 from workers.topology.processes import stage_name
 from workers.topology.rendezvous import START_SECONDS
 
@@ -119,6 +120,10 @@ class StageWorker:
     _times: dict[int, StageTimes] = field(default_factory=dict)
     _memory: ProcessMemory = field(init=False)
     _clock: DeviceClock = field(init=False)
+    _flops: StepFlops = field(default_factory=StepFlops)
+    _peaks: dict[int, float | None] = field(default_factory=dict)
+    _shapes: dict[int, torch.Size] = field(default_factory=dict)
+    """Of what every stage got last."""
     _done_before: set[tuple[int, bool]] = field(default_factory=set)
     """Kinds of step done in this process: stage, and whether it was updated."""
     _sent: int = 0
@@ -132,6 +137,7 @@ class StageWorker:
             LinkTimeout, LinkClosed, LinkMismatch: a neighbour has ended or does not respond.
         """
         self._times = {stage.index: StageTimes() for stage in self.stages}
+        self._peaks = {stage.index: peak_flops(stage.compute) for stage in self.stages}
         device, first = self.stages[0].compute.device, self.stages[0].index
         self._memory, self._clock = ProcessMemory(device), self.clock or DeviceClock.of(device)
         self.receiver.measure(partial(self._part_of_link, first, "wait_input"))
@@ -159,8 +165,10 @@ class StageWorker:
         self._begin(stage, header)
         if stage is not self.stages[0]:
             activations = round_trip(self.codec, activations)
-        forward = stage if header.learner in (None, stage.index) else stage.relay
-        onward: torch.Tensor = forward(activations, header.step, header.noise_levels[stage.index - 1])
+        learns = header.learner in (None, stage.index)
+        forward, self._shapes[stage.index] = stage if learns else stage.relay, activations.shape
+        with self._flops.counted(stage, self._times[stage.index], "forward", learns, activations.shape):
+            onward: torch.Tensor = forward(activations, header.step, header.noise_levels[stage.index - 1])
         self._lap(stage.index, "busy")
         return onward
 
@@ -180,7 +188,10 @@ class StageWorker:
         self.faults.before_update(stage.index, header.step)
         learns = header.learner in (None, stage.index)
         labels = self._labels(header, stage)
-        result = stage.update(header.step, labels) if learns else StageReport()
+        result = StageReport()
+        if learns:
+            with self._flops.counted(stage, self._times[stage.index], "update", self._shapes[stage.index]):
+                result = stage.update(header.step, labels)
         online = None
         if stage.online is not None:
             with self.trace.span(stage_name(stage.index), "probe"):
@@ -194,7 +205,9 @@ class StageWorker:
         self.trace.count(stage_name(stage.index), "queue", waiting)
         link_bytes = self.sender.bytes_sent if final and self.sender is not None else 0
         memory = self._memory.measure()
-        report = self._times[stage.index].report(stage.index, header.step, result, waiting, link_bytes, online, memory)
+        report = self._times[stage.index].report(
+            stage.index, header.step, result, waiting, link_bytes, online, memory, self._peaks[stage.index]
+        )
         if self.control is not None:
             self.control.send(report.to_message())
         self._done_before.add((stage.index, learns))

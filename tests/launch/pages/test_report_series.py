@@ -16,7 +16,7 @@ from launch.pages.colours import BLOCKED, BUSY, CARD, COPYING, INK, STARVED, Col
 from launch.pages.number_format import date_of, duration, percent, plain, size_of
 from launch.pages.run_record import _about
 from launch.pages.series import RunSeries, curve, number
-from launch.pages.tables import probe_table
+from launch.pages.tables import _utilisation, probe_table
 from tests.launch.pages.reported import line
 from workers.observing import live
 from workers.observing.amounts import MissingAmounts
@@ -141,6 +141,13 @@ def test_a_report_says_how_many_steps_its_figures_leave_out() -> None:
     assert not any("each figure shows" in note for note in _about(whole))
     notes = _about(thin)
     assert "of 40 steps, each figure shows one of 8; images and times are those of all" in notes
+
+
+@pytest.mark.parametrize("stages", [None, 7, [{}], [None], [{"stage": "x", "flops_per_second": 1.0}]])
+def test_utilisation_is_in_the_table_where_a_run_has_measured_it(stages: Any) -> None:
+    assert _utilisation({"stages": stages}) == {}
+    known = {"stage": 1, "flops_per_second": 2.5e12, "mfu": 0.25}
+    assert _utilisation({"stages": [known, {"stage": 2}]}) == {1: (2.5, 0.25)}
 
 
 @pytest.mark.parametrize(

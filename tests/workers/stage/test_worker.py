@@ -138,6 +138,8 @@ def test_on_a_cpu_the_four_shares_add_up_to_the_time_of_every_step(tmp_path: Pat
     stage, told = lasting(time, Stage(small_config(), 1, 4), FORWARD, BACKWARD), Reports(time)
     worker_of(stage, Images(time, None), Onward(time, None), told, DeviceClock(now=time), tmp_path).run()
     assert [spent(report) for report in told] == [at - START for at in told.at]
+    assert [report["flops"] for report in told] == [n * told[0]["flops"] for n in range(1, STEPS + 1)]
+    assert told[0]["flops"] > 0
     last = told[-1]
     assert last["wait_input"] == STEPS * INPUT
     assert last["wait_output"] == STEPS * ROOM

@@ -135,7 +135,7 @@ def _table(report: dict[str, Any], terminal: Console, borders: bool) -> Table:
     style = box.HEAVY_HEAD if full and borders else None
     table = Table(title=terminal.spelled(_title(report)), title_justify="left", box=style, pad_edge=full)
     names = [name for name in COLUMNS if probed or name not in ACCURACIES]
-    if full and width < FULL_WIDTH + COLUMNS["copying"] + CELL:
+    if probed and full and width < FULL_WIDTH + COLUMNS["copying"] + CELL:
         names.remove("copying")
     while not full and len(names) > 1 and sum(2 + COLUMNS[name] for name in names) - 2 > width:
         names.pop()
