@@ -190,9 +190,10 @@ Written by `python -m workers.observing.catalogue > deploy/metrics.md`; a test c
 A run serves these at `http://metrics.host:metrics.port/metrics`; the address is printed at the start, and stands in
 `coordinator.json`. `stage` counts from 1. `replica` is always 0: the first replica speaks for its stage. `alarm` is one
 of `collapse`, `nonfinite`, `starved`, `bottleneck` and `silent`. What a run does not measure is not exported: no
-features without `evaluation.online`, no `cuda` memory without a GPU, no norms with `metrics.norms_every=0`, no links in
-a run of one process, no loss of a stage that has none, and in mode `sequential` nothing of a stage before its turn;
-after it, its last loss and norms stay. A value that is not finite is not shown either: the one before stays.
+features without `evaluation.online`, no `cuda` memory and no peak without a GPU, no norms with
+`metrics.norms_every=0`, no links in a run of one process, no loss of a stage that has none, and in mode `sequential`
+nothing of a stage before its turn; after it, its last loss and norms stay. A value that is not finite is not shown
+either: the one before stays.
 
 A counter goes on when a stage is restarted; when the whole run is started again its counters begin at 0, as Prometheus
 expects of a new process. In mode `end_to_end`, and with `precision.shared_scaler=reference`, all stages compute
