@@ -135,7 +135,7 @@ class _Gathering:
         if step <= self._table.step:
             self._table.withdraw(step)
         values = numbers_of(line)
-        values[RUN, _LINES] = 1
+        values[RUN, _LINES] = finite(line.get("steps")) or 1  # a line may be of several (metrics.every)
         for entry in line["stages"]:
             values[entry["stage"], _LINES] = 1
             if isinstance(loss := entry.get("loss"), float):

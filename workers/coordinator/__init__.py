@@ -13,5 +13,6 @@
   run
 - `restarts.py`: bookkeeping of restarted stages: which processes are awaited, how often, and when to give up
 - `silent_hosts.py`: whole hosts that are silent, among processes that are: one cause for all processes of a host
+- `step_lines.py`: writes `metrics.jsonl`: a line for every step, or one for several
 - `throughput.py`: how fast a run is, over its last steps, and how long it will still take
 """

@@ -5,8 +5,6 @@ Stages finish a step at different times; its line is written when the last stage
 
 from __future__ import annotations
 
-import io
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -17,10 +15,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline.errors import UserError
-from pipeline.ordinary_files import open_to_write
 from workers.control.feed_report import FeedMeasures
 from workers.control.step_report import StepReport
 from workers.control.validation import MalformedMessage
+from workers.coordinator.step_lines import StepLines
 from workers.coordinator.throughput import Throughput
 from workers.observing.amounts import RUN, STAGE_TOTALS, Growth, Sums, amounts, finite_of, written
 from workers.observing.backlog import Backlog
@@ -48,6 +46,7 @@ class Recorder:
         metrics: receives single reports, before their step is complete.
         progress: stopped after the last step, because the summary is printed then.
         observers: receive complete steps; metrics and progress are among them.
+        every, snapshots: see `StepLines`.
     """
 
     def __init__(
@@ -59,13 +58,15 @@ class Recorder:
         metrics: RunMetrics,
         progress: Progress,
         observers: Observers,
+        every: int = 1,
+        snapshots: int | None = None,
     ) -> None:
         self.metrics, self.progress, self.observers = metrics, progress, observers
         self.backlog = Backlog(start_step, total_steps)
         """What the run is waiting for."""
         self._pace = Throughput(total_steps)
         self._path, self._start_step = path, start_step
-        self._file = io.TextIOWrapper(open_to_write(path, path.parent), encoding="utf-8", line_buffering=True)
+        self._lines = StepLines(path, every, snapshots)
         self._waiting: dict[int, dict[int, StepReport]] = {}
         self._batches: dict[int, tuple[int, int, int]] = {}
         self.latest: dict[int, StepReport] = {}
@@ -95,7 +96,7 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.progress.__exit__(kind, error, trace)
-        self._file.close()
+        self._lines.close()
 
     def batch_sent(self, step: int, epoch: int, images: int, stages: int) -> None:
         """A batch of `images` images has entered the pipeline as `step`, and will reach `stages` stages."""
@@ -169,7 +170,7 @@ class Recorder:
             "added": written(added),
             "stages": [self._line(report) for report in reports],
         }
-        self._file.write(json.dumps(line) + "\n")
+        self._lines.add(line)
         self.observers.step_done(line)
 
     def _feed_added(self) -> float:
