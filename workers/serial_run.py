@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -42,6 +41,8 @@ from workers.snapshots.committer import SnapshotCommitter
 from workers.snapshots.restore import restore
 from workers.snapshots.weights import save_stage
 from workers.snapshots.writer import SnapshotPart, SnapshotWriter
+from workers.stage.device_clock import DeviceClock
+from workers.stage.flops import StepFlops, peak_flops
 from workers.topology.processes import stage_name
 from workers.topology.rendezvous import NoisePolicy
 
@@ -147,12 +148,14 @@ class _Training:
         self._augmented = _device_augmentation(self.config)
         self._times = [StageTimes() for _ in self.stages]
         self._memory = ProcessMemory(self.device)
+        self._clock, self._flops = DeviceClock.of(self.device), StepFlops()
+        self._peaks = [peak_flops(stage.compute) for stage in self.stages]
 
     def run(self) -> None:
         """Train to the last batch, or until the run is asked to stop. Raises `RunFailed`."""
-        requested = time.monotonic()
+        requested = self._clock.start().issued
         for batch in self.feed:
-            self._times[0].wait_input += time.monotonic() - requested
+            self._clock.lap(self._times[0], "wait_input")
             self.trace.at(batch.step)
             self.trace.took(FEED, "wait for images", requested)
             self.recorder.feed = self.feed.measures()
@@ -168,24 +171,28 @@ class _Training:
             self.observation.tick()
             if self.stop.stopping:
                 return
-            requested = time.monotonic()
+            requested = self._clock.lap(None).issued  # neither a snapshot nor an observer is part of a stage's step
 
     def _learn(self, batch: FeedBatch, learner: int | None) -> None:
-        started = time.monotonic()
+        self._clock.lap(None)
         labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(self.device)
-        views = self._augmented(batch.views.to(self.device), batch)
+        views = batch.views.to(self.device)
+        self._clock.lap(self._times[0], "copying")
+        views = self._augmented(views, batch)
         results = self._one_step(self.stages, views, batch.step, self._noise.levels(batch.step), labels=labels)
-        for stage, times in zip(self.stages[:learner], self._times, strict=False):
+        for stage, times, peak in zip(self.stages[:learner], self._times, self._peaks, strict=False):
             try:
                 self.faults.before_update(stage.index, batch.step)
-                result = next(results)
+                with self._flops.counted(stage, times, learner, views.shape):
+                    result = next(results)
                 online = self._measure_online(stage, batch.step, labels)
             except (Exception, Interrupted) as error:
                 raise RunFailed(failure_report(stage_name(stage.index), batch.step, error)) from error
-            times.busy += time.monotonic() - started
+            self._clock.lap(times)
             memory = self._memory.measure()
-            self.recorder.stage_report(times.report(stage.index, batch.step, result, 0, 0, online, memory))
-            started = time.monotonic()
+            report = times.report(stage.index, batch.step, result, 0, 0, online, memory, peak)
+            self.recorder.stage_report(report)
+            self._clock.lap(None)
 
     def _measure_online(self, stage: Stage, step: int, labels: torch.Tensor | None) -> Mapping[Measure, float] | None:
         if stage.online is None:

@@ -109,6 +109,8 @@ class Observation:
             metrics=self.metrics,
             progress=self.progress,
             observers=self.observers,
+            every=self.config.metrics.every,
+            snapshots=self.config.snapshots.every,
         )
 
     def post(self, kind: EventKind, name: str, text: str, stage: int | None = None, step: int | None = None) -> None:
