@@ -60,7 +60,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     mentions_memory = any(
         words in text
-        for words in ("not enough memory", "out of memory", "cannot allocate memory", "can't allocate memory")
+        for words in (
+            "not enough memory",
+            "out of memory",
+            "cannot allocate memory",
+            "can't allocate memory",
+            "status_alloc_failed",  # of cuBLAS and cuDNN, for their workspaces
+        )
     )
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and mentions_memory)
 

@@ -19,6 +19,9 @@ from workers.run.faults import Faults
 from workers.run.files import RunDir
 
 KILLED = r"its process was killed by signal 9 \(SIGKILL\)"
+STACKS = (
+    r"; its stacks are in logs/stage_2\.log(; those of its neighbours in logs/stage_[13]\.log(, logs/stage_3\.log)?)?"
+)
 
 
 @pytest.mark.processes
@@ -82,9 +85,20 @@ def test_an_exception_names_stage_step_and_cause(tmp_path: Path, steps: int) -> 
 def test_a_step_that_never_ends_is_named(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
         error = trial.failed(trial.start(ENDLESS, "hang_timeout=3", faults(fault("hang", 2, 5))))
-        assert re.fullmatch(
-            r"error: stage 2 failed at step 5: it has been computing for \d+ s \(hang_timeout\)", error
-        ), error
+        hangs = r"error: stage 2 failed at step 5: it has been computing for \d+ s \(hang_timeout\)"
+        assert re.fullmatch(hangs + STACKS, error), error
+        assert "in _hang\n" in (trial.run / "logs" / "stage_2.log").read_text()
+
+
+@pytest.mark.processes
+def test_a_call_that_holds_the_interpreter_is_told_from_a_stopped_process(tmp_path: Path) -> None:
+    with disturbed(tmp_path) as trial:
+        error = trial.failed(trial.start(ENDLESS, "hang_timeout=3", faults(fault("hold", 2, 5))))
+        silent = (
+            r"error: stage 2 failed at step \d+: no sign of life for \d+ s \(hang_timeout\): a call that is not Python "
+        )
+        assert re.fullmatch(f"{silent}holds its interpreter{STACKS}", error), error
+        assert "in _hold\n" in (trial.run / "logs" / "stage_2.log").read_text()
 
 
 @pytest.mark.processes
@@ -96,7 +110,7 @@ def test_a_stopped_process_is_named(tmp_path: Path, victim: str, who: str) -> No
         error = trial.failed(process)
         assert re.fullmatch(
             rf"error: {who} failed( at step \d+)?: no sign of life for \d+ s \(hang_timeout\): its process or its host "
-            r"is stopped or cut off",
+            r"is stopped or cut off(; it wrote no stacks; its neighbours' are in logs/stage_[24]\.log.*)?",
             error,
         ), error
 

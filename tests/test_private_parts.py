@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision.datasets
+from torch._C import _distributed_c10d
 from torch._dynamo import config as dynamo
 from torch.distributed import FileStore, ProcessGroupGloo
 from torch.utils import _python_dispatch, _pytree
@@ -20,11 +21,12 @@ from workers.links import pair_group as pair
 @pytest.mark.parametrize(
     ("holder", "name"),
     [
-        (torch, "_foreach_copy_"),
+        *((torch, f"_foreach_{operation}") for operation in ("add", "add_", "copy_", "mul_", "norm", "sub_")),
         (torch, "_foreach_lerp_"),
         (torch._C._nn, "_upsample_bicubic2d_aa"),
         (torch.Tensor, "_version"),
         (ProcessGroupGloo, "_Options"),
+        (_distributed_c10d, "_dump_nccl_trace_json"),
         (dynamo, "recompile_limit"),
         (dynamo, "accumulated_recompile_limit"),
         (dynamo, "fail_on_recompile_limit_hit"),

@@ -187,7 +187,8 @@ class _Training:
                     result = next(results)
                 online = self._measure_online(stage, batch.step, labels)
             except (Exception, Interrupted) as error:
-                raise RunFailed(failure_report(stage_name(stage.index), batch.step, error)) from error
+                where = str(stage.compute.device)
+                raise RunFailed(failure_report(stage_name(stage.index), batch.step, error, where)) from error
             self._clock.lap(times)
             memory = self._memory.measure()
             report = times.report(stage.index, batch.step, result, 0, 0, online, memory, peak)

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from launch.plan.live_bytes import LiveBytes
 from pipeline.config import Config
 from pipeline.engines import TorchEngine
+from pipeline.optim.foreach import PIECE_BYTES
 from pipeline.replicas import SOLO, ReplicaGroup
 from pipeline.replicas.team import PendingSum
 from pipeline.stage.stage import Stage
@@ -62,7 +63,7 @@ class FakeStage(Stage):
         live: counts; its mode is the one that the stage runs in.
         fake: makes the tensors fake.
         config, index, group: as `Stage` takes them.
-        cuda: PyTorch's own optimizers work on all parameters at once, as they do on a GPU.
+        cuda: optimizers work on as many parameters at once as they do on a GPU: PyTorch's own on all.
     """
 
     _fake: FakeTensorMode
@@ -80,6 +81,8 @@ class FakeStage(Stage):
         self.span = self._span
         for settings in self.optimizer.param_groups if cuda else ():
             settings.update(foreach=True) if "foreach" in settings else None
+        if cuda and hasattr(self.optimizer, "piece_bytes"):
+            self.optimizer.piece_bytes = PIECE_BYTES
 
     def _make_ready(self, device: torch.device, dtype: torch.dtype) -> None:
         super()._make_ready(device, dtype)

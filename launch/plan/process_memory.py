@@ -7,7 +7,8 @@ The tensors are those of a CPU, since a backward pass on fake tensors of a GPU a
   precision on both; what convolutions, linear layers, batch norm, ReLU, pooling and attention keep. Batch norm keeps
   its input in half precision and float32 statistics on both.
 - Modelled: autocast, whose list for CUDA computes more in float32 (`launch.plan.autocast_of_cuda`: layer norm keeps a
-  float32 copy of its input), and PyTorch's own optimizers, which there work on all parameters at once, with copies.
+  float32 copy of its input), and optimizers, of which PyTorch's own work there on all parameters at once, with
+  copies, and LARS on lists of up to 64 MiB.
 - Not in it: workspaces of cuDNN and cuBLAS, the context, and the allocator's rounding and fragments. Dropout keeps one
   byte for each number there, and a number of the input's dtype here. Padding by reflection or replication, pooling
   and linear algebra of the CPU's list stay in float32 here.

@@ -30,6 +30,7 @@ from workers.run.json_lines import write_line
 from workers.run.keys import remove_key
 from workers.run.logs import log_to_stderr
 from workers.run.signals import stop_signals
+from workers.run.stacks import write_stacks_on_signal
 from workers.topology.processes import COORDINATOR, training_processes
 from workers.topology.rendezvous import Rendezvous
 
@@ -55,6 +56,10 @@ class Parent:
     def restart(self, names: list[str]) -> None:
         """See `Supervisor.restart`."""
         write_line(self._answers, {"restart": names})
+
+    def signal_stacks(self, names: list[str]) -> None:
+        """See `Supervisor.signal_stacks`."""
+        write_line(self._answers, {"stacks": names})
 
     def beat(self, seconds: float) -> None:
         """Give a sign of life again and again, from a thread."""
@@ -92,6 +97,7 @@ def _coordinate(start: CoordinatorStart, answers: int) -> int:
     run = RunDir(Path(start.run_dir))
     config = read_config(run.path)
     log_to_stderr()
+    write_stacks_on_signal()
     parent = Parent(answers)
     if start.heartbeat_seconds:
         parent.beat(start.heartbeat_seconds)

@@ -57,13 +57,17 @@ class Forked:
 
     def kill(self) -> None:
         """End it at once, if it has not ended yet."""
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it has not ended yet."""
         if self.poll() is not None:
             return
         with suppress(ProcessLookupError):
             if self._handle is not None:
-                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+                signal.pidfd_send_signal(self._handle, number)
             elif not self._server.gone():  # while its parent has not buried it, its number is nobody else's
-                os.kill(self.pid, signal.SIGKILL)
+                os.kill(self.pid, number)
 
     def ended(self, code: int) -> None:
         """Take note of how it ended."""

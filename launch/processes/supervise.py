@@ -21,13 +21,15 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from workers.control.failures import FailureReport
 from workers.control.start_messages import CoordinatorStart, StageStart
-from workers.coordinator.health import no_sign_of_life
+from workers.coordinator.health import HELD, STOPPED, no_sign_of_life
 from workers.links.wire import MAX_UNIX_PATH
 from workers.observing.terminal.verbosity import detail, recover
 from workers.run.environment import PREPARED, process_environment, without_launcher
 from workers.run.files import RunDir
 from workers.run.keys import write_key
 from workers.run.private import make_private, temporary_places
+from workers.run.signals import STACKS
+from workers.run.stacks import StacksInLog
 from workers.run.suspension import SuspensionDetector
 from workers.topology.processes import COORDINATOR, KEY_FILE, TrainingProcess, training_processes
 
@@ -36,6 +38,9 @@ NAME_BYTES = 50
 POLL_SECONDS = 0.02
 LEAVE_SECONDS = 15.0
 """After the coordinator has ended, the others notice it and end; those that are left after this time are killed."""
+
+STACKS_SECONDS = 1.0
+"""For a coordinator that hangs to write the stacks of its threads."""
 
 
 @dataclass
@@ -117,8 +122,9 @@ class Supervision:
                 self._heard += stood
             silent = 0.0 if self._heard is None else time.monotonic() - self._heard
             if silent > self.config.hang_timeout:
+                cause = self._explained(no_sign_of_life(silent))
                 self._coordinator.close()
-                return self._ended_with(FailureReport(COORDINATOR, None, "hung", no_sign_of_life(silent)))
+                return self._ended_with(FailureReport(COORDINATOR, None, "hung", cause))
             time.sleep(POLL_SECONDS)
         self._await_the_rest()
         code = self._coordinator.wait()
@@ -132,6 +138,16 @@ class Supervision:
         write_failure(self.run, failure)
         return exit_code(failure)
 
+    def _explained(self, cause: str) -> str:
+        """Why the coordinator gives no sign of life, with where its stacks are, if it can still write them."""
+        log, deadline = StacksInLog(self.run.log(COORDINATOR), self.run.path), time.monotonic() + STACKS_SECONDS
+        self._coordinator.process.send_signal(STACKS)
+        while time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            if log.complete():
+                return f"{cause.replace(STOPPED, HELD)}; its stacks are in logs/{COORDINATOR}.log"
+        return cause
+
     def _obey(self) -> None:
         """Do what the coordinator asks for."""
         for message in self._coordinator.messages():
@@ -140,6 +156,8 @@ class Supervision:
                 self._children[name].close()
                 self._attempts[name] += 1
                 self._start(self._everyone[name])
+            for name in message.get("stacks", ()):
+                self._children[name].process.send_signal(STACKS)
 
     def _start(self, process: TrainingProcess) -> str:
         """Start its process; where that is, in words."""

@@ -15,9 +15,10 @@ from pipeline.config.base import PositiveFloat, PositiveInt, Section
 class FaultConfig(Section):
     """One injected fault, at one stage and step."""
 
-    kind: Literal["kill", "raise", "hang", "slow", "corrupt", "disk_full"]
-    """`kill`: the process kills itself. `raise`: an exception. `hang`: an endless loop. `slow`: a pause of
-    `seconds` before the update, which ends sooner when the file `until` is there. `corrupt`: a byte of the next
+    kind: Literal["kill", "raise", "hang", "hold", "slow", "corrupt", "disk_full"]
+    """`kill`: the process kills itself. `raise`: an exception. `hang`: an endless loop. `hold`: one
+    in a call that holds the interpreter, so that no other thread of the process runs. `slow`: a pause of `seconds`
+    before the update, which ends sooner when the file `until` is there. `corrupt`: a byte of the next
     snapshot file is flipped once it has been written. `disk_full`: the next snapshot file cannot be written."""
     stage: PositiveInt
     """The stage, counted from 1."""

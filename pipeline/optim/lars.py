@@ -3,17 +3,23 @@
 They differ in the scaling of a layer (the trust ratio) and in whether the learning rate is part of the momentum
 buffer or multiplies it; `_LayerWise` has everything else. Parameter groups (`pipeline.optim.groups`) decide which
 parameters have no weight decay and scaling, because the released codes differ in that too.
+
+A step works on lists of parameters (`pipeline.optim.foreach`): it launches a few kernels for each list, and one more
+for each parameter that is scaled.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
+
+from pipeline.optim import foreach
 
 
 class _LayerWise(Optimizer, ABC):
@@ -23,6 +29,9 @@ class _LayerWise(Optimizer, ABC):
     Weight decay, L2 as in SGD, is added to the gradient whatever w is. The state of a parameter is the
     buffer `momentum`, of its shape.
     """
+
+    piece_bytes: int | None = None
+    """Of the parameters that are worked on at once; None takes what suits their device."""
 
     def __init__(
         self,
@@ -42,31 +51,52 @@ class _LayerWise(Optimizer, ABC):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient; gradients are not modified."""
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(p)
-                self._descend(p, state["momentum"], self._scaled(p, p.grad, group), group)
+            for parameters in foreach.pieces((p for p in group["params"] if p.grad is not None), self.piece_bytes):
+                gradients = [p.grad for p in parameters if p.grad is not None]
+                buffers = [self._buffer(p) for p in parameters]
+                self._descend(parameters, buffers, self._scaled(parameters, gradients, group), group)
 
-    def _scaled(self, p: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+    def _buffer(self, p: Tensor) -> Tensor:
+        state = self.state[p]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(p)
+        buffer: Tensor = state["momentum"]
+        return buffer
+
+    def _scaled(
+        self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], group: dict[str, Any]
+    ) -> Sequence[Tensor]:
         weight_decay, lars_weight = group["weight_decay"], group["lars_weight"]
         if not weight_decay and not lars_weight:
-            return gradient
-        update = gradient.add(p, alpha=weight_decay)
+            return gradients
+        updates: Sequence[Tensor] = foreach.add(gradients, parameters, alpha=weight_decay)
         if lars_weight:
-            ratio = self._trust_ratio(p, gradient, update, group)
-            update.mul_(ratio if lars_weight == 1 else lars_weight * ratio + (1 - lars_weight))
-        return update
+            ratios = self._trust_ratios(parameters, gradients, updates, group)
+            factors = ratios if lars_weight == 1 else lars_weight * ratios + (1 - lars_weight)
+            foreach.mul_(updates, factors.unbind())
+        return updates
 
     @abstractmethod
-    def _trust_ratio(self, p: Tensor, gradient: Tensor, decayed: Tensor, group: dict[str, Any]) -> Tensor:
-        """Factor on `decayed`, the gradient with weight decay: a 0-d tensor, so that a GPU need not synchronise."""
+    def _trust_ratios(
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        decayed: Sequence[Tensor],
+        group: dict[str, Any],
+    ) -> Tensor:
+        """Factors on `decayed`, the gradients with weight decay, `[N]`; a tensor: a GPU need not synchronise."""
 
-    def _descend(self, p: Tensor, buffer: Tensor, update: Tensor, group: dict[str, Any]) -> None:
-        buffer.mul_(group["momentum"]).add_(update)
-        p.add_(buffer, alpha=-group["lr"])
+    def _descend(
+        self, parameters: Sequence[Tensor], buffers: Sequence[Tensor], updates: Sequence[Tensor], group: dict[str, Any]
+    ) -> None:
+        foreach.mul_(buffers, group["momentum"])
+        foreach.add_(buffers, updates)
+        foreach.add_(parameters, buffers, alpha=-group["lr"])
+
+
+def _norms(tensors: Sequence[Tensor]) -> Tensor:
+    """The 2-norm of each tensor, `[N]`."""
+    return torch.stack(list(foreach.norm(tensors)))
 
 
 class Lars(_LayerWise):
@@ -84,9 +114,15 @@ class Lars(_LayerWise):
         lars_weight: weight of the scaling, 0 to 1.
     """
 
-    def _trust_ratio(self, p: Tensor, gradient: Tensor, decayed: Tensor, group: dict[str, Any]) -> Tensor:
-        p_norm, update_norm = torch.linalg.vector_norm(p), torch.linalg.vector_norm(decayed)
-        return torch.where((p_norm > 0) & (update_norm > 0), group["eta"] * p_norm / update_norm, 1.0)
+    def _trust_ratios(
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        decayed: Sequence[Tensor],
+        group: dict[str, Any],
+    ) -> Tensor:
+        p_norms, update_norms = _norms(parameters), _norms(decayed)
+        return torch.where((p_norms > 0) & (update_norms > 0), group["eta"] * p_norms / update_norms, 1.0)
 
 
 class LarsLrInMomentum(Lars):
@@ -96,9 +132,12 @@ class LarsLrInMomentum(Lars):
     subtracted unchanged: this equals `Lars` only while the learning rate is constant.
     """
 
-    def _descend(self, p: Tensor, buffer: Tensor, update: Tensor, group: dict[str, Any]) -> None:
-        buffer.mul_(group["momentum"]).add_(update, alpha=group["lr"])
-        p.sub_(buffer)
+    def _descend(
+        self, parameters: Sequence[Tensor], buffers: Sequence[Tensor], updates: Sequence[Tensor], group: dict[str, Any]
+    ) -> None:
+        foreach.mul_(buffers, group["momentum"])
+        foreach.add_(buffers, updates, alpha=group["lr"])
+        foreach.sub_(parameters, buffers)
 
 
 class LarsClipped(_LayerWise):
@@ -128,9 +167,15 @@ class LarsClipped(_LayerWise):
             params, lr, weight_decay=weight_decay, momentum=momentum, eta=eta, lars_weight=lars_weight, eps=eps
         )
 
-    def _trust_ratio(self, p: Tensor, gradient: Tensor, decayed: Tensor, group: dict[str, Any]) -> Tensor:
-        p_norm, g_norm = torch.linalg.vector_norm(p), torch.linalg.vector_norm(gradient)
-        rate = group["eta"] * p_norm / (g_norm + group["weight_decay"] * p_norm + group["eps"])
+    def _trust_ratios(
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        decayed: Sequence[Tensor],
+        group: dict[str, Any],
+    ) -> Tensor:
+        p_norms, g_norms = _norms(parameters), _norms(gradients)
+        rates = group["eta"] * p_norms / (g_norms + group["weight_decay"] * p_norms + group["eps"])
         # The warm-up starts at lr = 0: tensors divide to infinity there, which is clipped to 1.
-        clipped = torch.clamp(rate / group["lr"], max=1.0)
-        return torch.where(p_norm > 0, clipped * (g_norm > 0), 1.0)
+        clipped = torch.clamp(rates / group["lr"], max=1.0)
+        return torch.where(p_norms > 0, clipped * (g_norms > 0), 1.0)

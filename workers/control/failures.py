@@ -21,11 +21,13 @@ from pipeline.errors import OnwardError, StageFailure, TrainingError, UserError,
 from workers.control.validation import Count, read_message
 from workers.run.environment import PREPARED, launcher
 from workers.run.files import relative_to_cwd
+from workers.run.lost_device import device_lost, is_gone
 from workers.run.out_of_memory import memory_ran_out
 from workers.run.signals import signal_name
 
-KINDS = ("bad_input", "raised", "died", "hung", "timeout", "lost_neighbour", "given_up", "interrupted")
-"""Kinds of failure, the most likely root cause first. `given_up`: the process was restarted as often as allowed."""
+KINDS = ("bad_input", "device_gone", "raised", "died", "hung", "timeout", "lost_neighbour", "given_up", "interrupted")
+"""Kinds of failure, the most likely root cause first. `device_gone`: no process can compute on its device any more.
+`given_up`: the process was restarted as often as allowed."""
 STOPPING = "stopping after a snapshot (ask again to stop at once)"
 """Shown to a user who has asked a run to stop."""
 
@@ -45,6 +47,11 @@ class FailureReport:
     step: Count | None
     kind: Annotated[str, Field(pattern=f"^({'|'.join(KINDS)})$")]
     cause: str
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it does not help to start again."""
+        return self.kind in ("bad_input", "device_gone")
 
     def to_message(self) -> dict[str, Any]:
         """As it is sent over the control channel."""
@@ -72,8 +79,8 @@ class RunFailed(TrainingError):
         self.failure = failure
 
 
-def failure_report(who: str, step: int | None, error: BaseException) -> FailureReport:
-    """The failure of process `who`, which `error` has ended.
+def failure_report(who: str, step: int | None, error: BaseException, device: str = "its device") -> FailureReport:
+    """The failure of process `who`, which `error` has ended, on `device`.
 
     Link errors are recognised by their names: the command line imports this module and must not import torch.
     """
@@ -90,6 +97,8 @@ def failure_report(who: str, step: int | None, error: BaseException) -> FailureR
     cause = text if isinstance(error, OnwardError | Interrupted) else f"{type(error).__name__}: {text}"
     if is_out_of_memory(error):
         cause = memory_ran_out(error)
+    elif (lost := device_lost(error, device)) is not None:
+        kind, cause = "device_gone" if is_gone(error) else kind, lost
     return FailureReport(who, step, kind, cause)
 
 

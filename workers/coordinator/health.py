@@ -11,6 +11,11 @@ from workers.control.validation import Count, Index, Seconds
 from workers.run.suspension import SuspensionDetector
 from workers.topology.processes import stage_name
 
+STOPPED = "its process or its host is stopped or cut off"
+"""Why a process may give no sign of life."""
+HELD = "a call that is not Python holds its interpreter"
+"""Why one does that still answers a signal."""
+
 
 @dataclass
 class _LastHeartbeat:
@@ -116,4 +121,4 @@ class Health:
 
 def no_sign_of_life(seconds: float) -> str:
     """Error message for a process without a heartbeat for so long."""
-    return f"no sign of life for {seconds:.0f} s (hang_timeout): its process or its host is stopped or cut off"
+    return f"no sign of life for {seconds:.0f} s (hang_timeout): {STOPPED}"

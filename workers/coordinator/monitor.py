@@ -6,7 +6,7 @@ for `GRACE_SECONDS` before it names the root cause. Then it decides:
     report                          restart: none, job     restart: stage
     exception, hung, died           wait, end the run      restart its stage group at once
     lost neighbour                  wait, end the run      wait, restart the stage group of the root cause
-    bad input, own failure, stopped wait, end the run      end the run
+    hopeless, own failure, stopped  wait, end the run      end the run
     restarted too often in a row    -                      end the run
 
 "End the run" raises `RunFailed`, after which `restart: job` starts all processes again.
@@ -31,6 +31,7 @@ from workers.coordinator.observers import Observation
 from workers.coordinator.recorder import Recorder
 from workers.coordinator.restarts import Restarts
 from workers.coordinator.silent_hosts import behind_it, not_connected, unreachable
+from workers.coordinator.stacks import StackRequests
 from workers.coordinator.supervisor import Supervisor
 from workers.snapshots.committer import SnapshotCommitter
 from workers.snapshots.writer import SnapshotPart
@@ -83,6 +84,8 @@ class RunMonitor:
         self._processes = {process.name: process for process in training_processes(self.config)}
         self._restarts = Restarts(list(self._processes.values()), self.config.max_restarts, START_SECONDS)
         self._health = Health(self.config.hang_timeout)
+        around = self.control, self.supervisor, self.snapshots.run, self.hosts
+        self._stacks = StackRequests(self._processes, *around, limit=self.config.hang_timeout)
 
     def connect_all(self) -> None:
         """Wait until every training process has connected, and send each its start. Raises `RunFailed`."""
@@ -120,7 +123,8 @@ class RunMonitor:
             if time.monotonic() - last_message_at > limit:
                 behind = min(self._processes, key=self._next_step)
                 cause = f"no stage has reported anything for {limit:g} s (link.timeout)"
-                raise RunFailed(FailureReport(behind, self._next_step(behind), "timeout", cause))
+                failure = FailureReport(behind, self._next_step(behind), "timeout", cause)
+                raise RunFailed(self._explained(behind, failure))
 
     def process_lost(self, name: str, cause: str, kind: str = "died") -> None:
         """A process has died, or ended by itself (another `kind`); may be called from any thread."""
@@ -145,6 +149,14 @@ class RunMonitor:
         header = self.batch_sender.stopped_at
         reached = {n for n, process in self._processes.items() if header is None or header.reaches(process.stages[0])}
         return self._done >= reached
+
+    def _explained(self, name: str, failure: FailureReport) -> FailureReport:
+        """The failure of a process that hangs, with where its stacks are."""
+        return self._stacks.explained(name, failure, self._health.silences(), self._receive)
+
+    def _receive(self, timeout: float) -> None:
+        for name, message in self.control.poll(timeout):
+            self._handle_message(name, message)
 
     def _handle_message(self, name: str, message: dict[str, Any] | None) -> None:
         if name in self._restarts.awaited:  # from a process that is being replaced
@@ -173,6 +185,8 @@ class RunMonitor:
             if part.file is not None:
                 self.recorder.snapshot_written(part.stage, part.seconds)
             self.snapshots.add_part(part)
+        elif kind == "stacks":
+            self._stacks.answered(name, message)
         elif kind in ("done", "left"):
             self._done.add(name)
         elif kind == "leave":
@@ -204,8 +218,7 @@ class RunMonitor:
 
     def _is_replaced(self, event: dict[str, Any]) -> bool:
         """Whether an event is about a process that a restart has replaced; it may arrive after that restart."""
-        stage_group = self._processes[event["who"]].stage_group
-        return int(event.get("attempt", 0)) < self._restarts.attempt(stage_group)
+        return int(event.get("attempt", 0)) < self._restarts.attempt(self._processes[event["who"]].stage_group)
 
     def _admit_restarted(self) -> None:
         """Admit processes that were restarted."""
@@ -222,8 +235,9 @@ class RunMonitor:
         if (hung := self._health.find_hung()) is not None:
             step = self._next_step(hung.who) if hung.step is None else hung.step
             lost = unreachable(self.hosts, self._health.silences(), self._health.limit / 2, step)
+            failure = lost or self._explained(hung.who, hung.failure(step))
             self._health.remove(hung.who)
-            self._failures.put((hung.who, lost or hung.failure(step)))
+            self._failures.put((hung.who, failure))
         if (late := self._restarts.overdue()) is not None:
             raise RunFailed(FailureReport(late, None, "died", f"it did not come back within {START_SECONDS:g} s"))
         if self._stop_deadline is not None and time.monotonic() > self._stop_deadline:
@@ -242,7 +256,7 @@ class RunMonitor:
             return
         if self.config.restart != "stage" or failure.kind == "lost_neighbour":
             name, failure = self._find_cause(name, failure)
-        hopeless = failure.kind == "bad_input" or name not in self._processes or self._stop_deadline is not None
+        hopeless = failure.hopeless or name not in self._processes or self._stop_deadline is not None
         if self.config.restart != "stage" or hopeless:
             raise RunFailed(failure)
         if self._restarts.exhausted(self.snapshots.committed):
@@ -256,18 +270,14 @@ class RunMonitor:
         self.snapshots.drop_parts_of(process.stages)
         self.recorder.restarted(process.stages)
         self.supervisor.restart(names)
-        count = f"restart {self._restarts.in_a_row} of {self.config.max_restarts} without a new snapshot"
-        text = f"{failure.error()}. It comes back from step {self.snapshots.committed} ({count})"
-        for number, stage in enumerate(process.stages):
-            sentence = text if number == 0 else f"stage {stage} comes back with stage {process.stages[0]}"
+        for stage, sentence in self._restarts.in_words(process.stages, failure, self.snapshots.committed):
             self.observation.post("restart", "restart", sentence, stage, self.snapshots.committed)
 
     def _find_cause(self, name: str, failure: FailureReport) -> tuple[str, FailureReport]:
         """Collect further reports for `GRACE_SECONDS`, and choose the root cause."""
         deadline = time.monotonic() + GRACE_SECONDS
         while (remaining := deadline - time.monotonic()) > 0:
-            for who, message in self.control.poll(min(remaining, POLL_SECONDS)):
-                self._handle_message(who, message)
+            self._receive(min(remaining, POLL_SECONDS))
             self._handle_events()
         self._report_silent_ends(float("inf"))
         failures = [(name, failure)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
+from workers.control.failures import FailureReport
 from workers.topology.processes import TrainingProcess, replicas_of
 
 
@@ -60,3 +62,10 @@ class Restarts:
         """A restarted process that has not connected in time, if there is one."""
         now = time.monotonic()
         return next((name for name, deadline in self._awaited.items() if now > deadline), None)
+
+    def in_words(self, stages: Sequence[int], failure: FailureReport, committed: int) -> Iterator[tuple[int, str]]:
+        """A sentence for each stage of a group that has failed and comes back from a snapshot after so many steps."""
+        count = f"restart {self.in_a_row} of {self.limit} without a new snapshot"
+        yield stages[0], f"{failure.error()}. It comes back from step {committed} ({count})"
+        for stage in stages[1:]:
+            yield stage, f"stage {stage} comes back with stage {stages[0]}"

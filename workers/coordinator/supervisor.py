@@ -22,3 +22,7 @@ class Supervisor(Protocol):
     def restart(self, names: list[str]) -> None:
         """End these processes if necessary, and start them again."""
         ...
+
+    def signal_stacks(self, names: list[str]) -> None:
+        """Send `workers.run.signals.STACKS` to these processes, if it can; torchrun and srun cannot."""
+        ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -83,10 +84,21 @@ def _hang(fault: FaultConfig) -> None:
         time.sleep(3600)
 
 
+def _hold(fault: FaultConfig) -> None:
+    while True:
+        ctypes.PyDLL(None).sleep(3600)  # unlike those of CDLL, calls of PyDLL keep the interpreter
+
+
 def _slow(fault: FaultConfig) -> None:
     ends = time.monotonic() + fault.seconds
     while (remaining := ends - time.monotonic()) > 0 and not (fault.until and os.path.exists(fault.until)):
         time.sleep(min(remaining, PAUSE_SECONDS) if fault.until else remaining)
 
 
-_ACTIONS: dict[str, Callable[[FaultConfig], None]] = {"kill": _kill, "raise": _raise, "hang": _hang, "slow": _slow}
+_ACTIONS: dict[str, Callable[[FaultConfig], None]] = {
+    "kill": _kill,
+    "raise": _raise,
+    "hang": _hang,
+    "hold": _hold,
+    "slow": _slow,
+}

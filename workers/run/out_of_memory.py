@@ -16,7 +16,8 @@ def memory_ran_out(error: BaseException) -> str:
     text = " ".join(str(error).split())
     asked = re.search(r"[Tt]ried to allocate ([\d.]+) (bytes|[KMGT]iB)", text)
     if asked is None:
-        return f"{RAN_OUT}{f' ({text})' if text else ''}"
+        words = next(iter(str(error).strip().splitlines()), "")  # CUDA's go on with advice for those who write kernels
+        return f"{RAN_OUT}{f' ({words})' if words else ''}"
     amount = size_in_words(int(asked[1])) if asked[2] == "bytes" else f"{asked[1]} {asked[2]}"
     return f"{RAN_OUT}: {_had(text)} and asked for {amount} more"
 

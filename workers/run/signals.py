@@ -10,6 +10,8 @@ from pipeline.config import Config
 
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 """Sent by schedulers before they end a job; the key `signals` chooses which of them stop a run."""
+STACKS = signal.SIGRTMIN + 3
+"""Has a process write the stacks of its threads to its log, even while a call in C holds the interpreter."""
 WAKE = signal.SIGRTMIN + 5
 """Interrupts the main thread of a training process; a real-time signal that no library uses."""
 PARENT_GONE = signal.SIGRTMIN + 6

@@ -5,7 +5,8 @@ Only a signal interrupts a main thread that blocks in a kernel, a link or a coll
     thread          waits for                        then
     control-watch   messages of the coordinator      stop, connection lost: sends WAKE to the main thread, repeatedly,
                                                      because one that arrives just before a call blocks is lost; after
-                                                     FORCE_SECONDS it ends the process
+                                                     FORCE_SECONDS it ends the process; stacks: writes those of all
+                                                     threads
     heartbeat       the next interval                sends stage, step, and how long the main thread has computed
     leave           a stop signal: SIGTERM, Ctrl-C   tells the coordinator, which stops the run after a snapshot
     main            (trains)                         the handler of WAKE raises `Interrupted`, once
@@ -52,6 +53,8 @@ class ControlListener:
         stop_signals: signals that ask the run to stop.
         heartbeat_seconds: between two signs of life.
         committed: called with the steps of every snapshot that is complete, from a thread.
+        stacks: called from a thread when the coordinator wants to know what this process is doing; whether it has
+            written what NCCL is doing, beside the stacks of its threads.
     """
 
     def __init__(
@@ -61,9 +64,11 @@ class ControlListener:
         stop_signals: Sequence[int],
         heartbeat_seconds: float,
         committed: Callable[[int], None],
+        *,
+        stacks: Callable[[], bool] = bool,
     ) -> None:
         self._control, self._activity, self._stop_signals = control, activity, stop_signals
-        self._heartbeat_seconds, self._committed = heartbeat_seconds, committed
+        self._heartbeat_seconds, self._committed, self._stacks = heartbeat_seconds, committed, stacks
         self.finished = threading.Event()
         """Set when the whole run is over."""
         self._over = threading.Event()
@@ -139,6 +144,8 @@ class ControlListener:
             kind = message.get("type") if message else None
             if kind == "committed" and message is not None:
                 self._committed(int(message["steps"]))
+            elif kind == "stacks":
+                self._send({"type": "stacks", "nccl": self._stacks()})
             elif kind == "finish":
                 self.finished.set()
                 if self._waiting_for_end:

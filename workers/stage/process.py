@@ -8,6 +8,7 @@ import signal
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
+from functools import partial
 
 import torch
 from pydantic import TypeAdapter
@@ -29,6 +30,7 @@ from workers.run.compute import set_up_compute
 from workers.run.faults import Faults
 from workers.run.files import RunDir
 from workers.run.signals import stop_signals
+from workers.run.stacks import write_stacks, write_stacks_on_signal
 from workers.snapshots.parts import LocalParts, Parts
 from workers.snapshots.remote_parts import RemoteParts
 from workers.snapshots.restore import restore
@@ -70,6 +72,7 @@ def run_training_process(
         waiting: called again and again until the coordinator is reached; may raise.
     """
     set_up_compute(config)
+    write_stacks_on_signal()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, raise_interrupted)
     _log.info("%s: process %d on %s, %d CPU threads", process.name, os.getpid(), device, config.threads)
@@ -95,7 +98,7 @@ def run_training_process(
             session.activity.since = None
             _log.error("%s", traceback.format_exc())
             who = stage_name(session.activity.stage) if process.replicas == 1 else process.name
-            failure = failure_report(who, session.activity.step, error)
+            failure = failure_report(who, session.activity.step, error, str(device))
             with suppress(Exception):
                 control.send({**failure.to_message(), "process": process.name})
             failed(session.root_cause or failure)
@@ -149,7 +152,12 @@ class _TrainingSession:
         config, process = self.config, self.process
         interval = min(1.0, config.hang_timeout / 4)
         with ControlListener(
-            self.control, self.activity, stop_signals(config), interval, self.wiring.committed
+            self.control,
+            self.activity,
+            stop_signals(config),
+            interval,
+            self.wiring.committed,
+            stacks=partial(write_stacks, self.run, process.log_name),
         ) as self._listener:
             listener = self._listener
             worker = self._prepare(start_step, steps_per_epoch, attempt, classes)

@@ -57,10 +57,12 @@ def test_the_parent_is_told_where_the_control_channel_is_and_whom_to_start_again
     parent.announce("/private/control")
     parent.announce(("host", 29500))
     parent.restart(["stage 1", "stage 2"])
+    parent.signal_stacks(["stage 3"])
     assert told() == [
         {"control": "/private/control"},
         {"control": ["host", 29500]},
         {"restart": ["stage 1", "stage 2"]},
+        {"stacks": ["stage 3"]},
     ]
 
 

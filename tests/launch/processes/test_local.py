@@ -168,6 +168,7 @@ def test_a_run_that_makes_no_headway_is_given_up(run: RunDir, monkeypatch: pytes
         ((2, "bad_input"), {}),
         ((130, "interrupted"), {}),
         ((1, "given_up"), {}),
+        ((1, "device_gone"), {}),
         ((1, "raised"), {"restart": "none"}),
         ((1, "raised"), {"asked": 1}),
     ],

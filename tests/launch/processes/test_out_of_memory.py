@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from launch.failure import read_failure, write_failure
 from launch.processes import out_of_memory
@@ -28,6 +29,18 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     monkeypatch.setattr(out_of_memory.subprocess, "run", answer)
     return given
+
+
+def test_a_gpu_gets_it_too(tmp_path: Path, asked: list[list[str]]) -> None:
+    run = RunDir(tmp_path)
+    error = torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 1 has a total capacity of 79.10 GiB"
+    )
+    write_failure(run, failure_report("stage 2", 4, error, "cuda:1"))
+    add_account(run)
+    message = (read_failure(run) or {})["message"]
+    assert message.startswith("stage 2 failed at step 4: memory ran out: it had the 79.10 GiB of GPU 1 and asked for")
+    assert message.endswith("2.50 GiB more. By the account it needs 3 GiB.")
 
 
 @pytest.mark.parametrize("who", ["stage 2", "stage 2 replica 1", "stages 2-3"])

@@ -15,9 +15,12 @@ from launch.errors import EXIT_FAILED, EXIT_INTERRUPTED
 from launch.prepare.placement import place
 from launch.prepare.prepared_run import PreparedRun
 from launch.processes import supervise
-from launch.processes.supervise import LEAVE_SECONDS, Stop, Supervision
+from launch.processes.supervise import LEAVE_SECONDS, STACKS_SECONDS, Stop, Supervision
 from tests.pipeline.small import small_config
+from workers.coordinator.health import HELD, STOPPED
 from workers.run.files import RunDir
+from workers.run.signals import STACKS
+from workers.run.stacks import MARK
 
 
 class Clock:
@@ -45,7 +48,13 @@ class Process:
         self.said: list[dict[str, Any]] = []
         self.waited: list[float | None] = []
         self.closed = False
-        self.process = SimpleNamespace(pid=4711, poll=lambda: self.code)
+        self.signals: list[int] = []
+        self.follows: Callable[[], object] = lambda: None
+        self.process = SimpleNamespace(pid=4711, poll=lambda: self.code, send_signal=self.send_signal)
+
+    def send_signal(self, number: int) -> None:
+        self.signals.append(number)
+        self.follows()
 
     def send(self, message: dict[str, Any]) -> None:
         self.told.append(message)
@@ -188,9 +197,31 @@ def test_a_coordinator_without_a_sign_of_life_is_ended(scene: Scene) -> None:
         scene.coordinator.said = [{"beat": True}]
         assert scene.it.follow(Stop()) == EXIT_FAILED
         assert scene.coordinator.closed
-        assert 30 < scene.clock.now - 1000 < 31
+        assert 30 < scene.clock.now - 1000 < 31 + STACKS_SECONDS
     assert scene.failure()["kind"] == "hung"
-    assert "no sign of life for 30 s (hang_timeout)" in scene.failure()["message"]
+    assert scene.failure()["message"].endswith(f"no sign of life for 30 s (hang_timeout): {STOPPED}")
+
+
+def test_a_coordinator_that_still_answers_a_signal_writes_its_stacks(scene: Scene) -> None:
+    with scene.it:
+        log = scene.run.log("coordinator")
+        scene.coordinator.follows = lambda: log.write_bytes(MARK)
+        scene.coordinator.said = [{"beat": True}]
+        assert scene.it.follow(Stop()) == EXIT_FAILED
+        assert scene.coordinator.signals == [STACKS]
+    assert scene.failure()["message"].endswith(f"(hang_timeout): {HELD}; its stacks are in logs/coordinator.log")
+
+
+def test_those_of_whom_the_coordinator_wants_the_stacks_get_a_signal(scene: Scene) -> None:
+    with scene.it:
+        scene.coordinator.said = [{"stacks": ["stage 2"]}]
+
+        def end() -> None:
+            scene.coordinator.code = 0
+
+        scene.clock.meanwhile = end
+        scene.it.follow(Stop())
+        assert [process.signals for process in scene.started] == [[], [], [STACKS]]
 
 
 def test_before_its_first_sign_of_life_a_coordinator_may_take_its_time(scene: Scene) -> None:

@@ -11,6 +11,6 @@ from tests.workers.coordinator.monitor_scene import Clock
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Of everything that the main thread asks for the time."""
     found = Clock()
-    for module in ("monitor", "health", "restarts"):
+    for module in ("monitor", "health", "restarts", "stacks"):
         monkeypatch.setattr(f"workers.coordinator.{module}.time", found)
     return found

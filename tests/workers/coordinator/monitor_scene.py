@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,6 +71,8 @@ class Parent:
     def __init__(self) -> None:
         self.said: list[dict[str, Any]] = []
         self.restarted: list[list[str]] = []
+        self.signalled: list[list[str]] = []
+        self.writes: Callable[[str], object] = lambda name: None
 
     def events(self) -> list[dict[str, Any]]:
         said, self.said = self.said, []
@@ -77,6 +80,11 @@ class Parent:
 
     def restart(self, names: list[str]) -> None:
         self.restarted.append(names)
+
+    def signal_stacks(self, names: list[str]) -> None:
+        self.signalled.append(names)
+        for name in names:
+            self.writes(name)
 
 
 class Scene:

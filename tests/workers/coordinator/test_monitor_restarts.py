@@ -53,8 +53,9 @@ def test_a_stage_that_does_not_come_back_ends_the_run(returning: Scene) -> None:
     )
 
 
-def test_a_users_mistake_brings_nobody_back(returning: Scene) -> None:
-    failure = FailureReport("stage 2", 0, "bad_input", "the module is gone")
+@pytest.mark.parametrize("kind", ["bad_input", "device_gone"])
+def test_where_it_does_not_help_nobody_comes_back(returning: Scene, kind: str) -> None:
+    failure = FailureReport("stage 2", 0, kind, "the module is gone")
     returning.says("stage 2", failure.to_message())
     assert returning.failure() == failure
     assert returning.parent.restarted == []

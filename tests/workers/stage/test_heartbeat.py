@@ -27,6 +27,11 @@ class Channel:
         self.due = threading.Semaphore(0)
         self.sent: list[dict[str, Any]] = []
         self.deaf = False
+        self.nccl = False
+
+    def write_stacks(self) -> bool:
+        self.sent.append({"type": "written"})
+        return self.nccl
 
     def say(self, *messages: dict[str, Any] | Exception) -> None:
         for message in messages:
@@ -64,7 +69,8 @@ def signals() -> Iterator[None]:
 
 def listener_of(channel: Channel, committed: list[int] | None = None, beat: float = LIMIT) -> ControlListener:
     told = (committed if committed is not None else []).append
-    return ControlListener(cast(ControlClient, channel), Activity(1), (signal.SIGUSR1,), beat, told)
+    control = cast(ControlClient, channel)
+    return ControlListener(control, Activity(1), (signal.SIGUSR1,), beat, told, stacks=channel.write_stacks)
 
 
 def test_whoever_waits_for_others_serves_them_until_the_run_is_over(channel: Channel) -> None:
@@ -109,6 +115,15 @@ def test_snapshots_that_are_complete_are_passed_on_until_the_run_is_over(channel
         assert listener.finished.wait(LIMIT)
         assert committed == [4, 8]
         assert channel.waiting == [{"type": "committed", "steps": 12}]
+
+
+@pytest.mark.parametrize("nccl", [False, True])
+def test_stacks_are_written_before_that_is_said(channel: Channel, signals: None, nccl: bool) -> None:
+    channel.nccl = nccl
+    channel.say({"type": "stacks"}, {"type": "finish"})
+    with listener_of(channel) as listener:
+        assert listener.finished.wait(LIMIT)
+    assert channel.sent == [{"type": "written"}, {"type": "stacks", "nccl": nccl}]
 
 
 @pytest.mark.parametrize(
