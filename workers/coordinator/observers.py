@@ -11,6 +11,7 @@ from pipeline.config import Config
 from pipeline.config.secrets import without_secrets
 from workers.control.failures import Interrupted, RunFailed
 from workers.coordinator.recorder import Recorder
+from workers.determinism.no_kernel import no_promise
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.alarms import Alarms
 from workers.observing.backlog import OldestMissing
@@ -96,6 +97,8 @@ class Observation:
         self.observers.run_started(facts)
         for name, stage in sorted(self._active.on, key=str):
             self.post("cleared", name, "its processes were started again", stage)
+        if (sentence := no_promise(self.config)) is not None:
+            self.note(sentence)
         if self.start_step:
             self.post("restart", "restart", f"the run goes on after {self.start_step} steps", step=self.start_step)
         self.observers.deliver()
