@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import typer
 
 from pipeline.errors import OnwardError, UserError, is_out_of_memory, printable
-from workers.determinism.no_kernel import strict_refusal
+from workers.run.no_kernel import strict_refusal
 
 EXIT_FAILED = 1
 """Training failed; the reason is one line on stderr."""

@@ -30,7 +30,6 @@ from workers.coordinator.finish import finish_run
 from workers.coordinator.observers import Observation
 from workers.coordinator.recorder import Recorder
 from workers.determinism.check import check_steps
-from workers.determinism.no_kernel import note_operations
 from workers.determinism.refusal import in_words
 from workers.feed import Feed, FeedBatch
 from workers.observing.memory import ProcessMemory
@@ -39,6 +38,7 @@ from workers.observing.trace import FEED, Tracer, trace_of_serial
 from workers.run.compute import set_up_compute
 from workers.run.faults import Faults
 from workers.run.files import RunDir
+from workers.run.no_kernel import note_operations
 from workers.run.signals import WAKE, stop_signals
 from workers.snapshots.committer import SnapshotCommitter
 from workers.snapshots.restore import restore

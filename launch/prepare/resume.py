@@ -14,9 +14,9 @@ from launch.prepare.run_dir import read_config, write_config
 from launch.prepare.run_lock import REMEDY
 from pipeline.config import Config
 from pipeline.errors import ConfigError, UserError
-from workers.determinism.no_kernel import no_promise
 from workers.observing.history_file import drop_damage, drop_steps
 from workers.run.files import TO_BE_MEASURED, RunDir, final_digest, read_report, relative_to_cwd, step_numbers
+from workers.run.no_kernel import no_promise
 from workers.snapshots.bits import bits_note
 from workers.snapshots.manifest import MANIFEST, check_files, read_manifest
 

@@ -37,8 +37,6 @@ from workers.topology.processes import COORDINATOR, training_processes
 from workers.topology.rendezvous import START_SECONDS
 
 POLL_SECONDS = 0.2
-MOST_OF_A_NOTE = 1000
-"""Characters that a training process may have the user read."""
 GRACE_SECONDS = 1.0
 """How long to collect further reports after the first failure."""
 
@@ -198,7 +196,7 @@ class RunMonitor:
         elif kind == "leave":
             self._begin_stop(str(message.get("why")))
         elif kind == "note":
-            self.observation.note(str(message.get("text"))[:MOST_OF_A_NOTE])
+            self.observation.note(str(message.get("text")))
         elif kind == "failure":
             self._health.remove(name)
             self._done.add(name) if self.config.restart != "stage" else None

@@ -11,7 +11,6 @@ from pipeline.config import Config
 from pipeline.config.secrets import without_secrets
 from workers.control.failures import Interrupted, RunFailed
 from workers.coordinator.recorder import Recorder
-from workers.determinism.no_kernel import no_promise
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.alarms import Alarms
 from workers.observing.backlog import OldestMissing
@@ -24,6 +23,7 @@ from workers.observing.terminal.console import Console
 from workers.observing.terminal.progress import Progress
 from workers.observing.trackers import start_trackers
 from workers.run.files import RunDir, write_json
+from workers.run.no_kernel import no_promise
 
 
 class Observation:

@@ -4,8 +4,7 @@ operations have no deterministic kernel at all.
 - `child.py`: runs a function in a process of its own, which may crash and whose memory is freed at its end
 - `memory.py`: fills freed memory with a pattern, so that a kernel that reads uninitialised memory computes something
   else
-- `no_kernel.py`: an operation that has no deterministic kernel: recognises what PyTorch says of it, puts it in words
-- `operations.py`: which operations repeat on CUDA: one verdict for every operator, with its source
+- `operations.py`: which operations repeat on CUDA: an entry for every operator that a run may call, with its source
 - `refusal.py`: the error message for a step that is not deterministic: the operation, and a setting that avoids it
 - `search.py`: finds the first operation in which two computations of a step differ, or in which the process dies
 - `step.py`: computes one step of a stage on random input with the shapes of the run, and checksums of all results

@@ -13,12 +13,12 @@ from pipeline.config import Config
 from pipeline.data.sets.index import MOST_BYTES, Index
 from pipeline.errors import UserError
 from pipeline.ordinary_files import read_whole
-from workers.determinism.no_kernel import operation_of
 from workers.determinism.refusal import PLAIN, name_of, refusal
 from workers.determinism.step import trials_of
 from workers.determinism.trial import TRIAL_SECONDS, differing_results
 from workers.determinism.verified import VerifiedSteps
 from workers.run.files import RunDir
+from workers.run.no_kernel import operation_of
 
 _log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
-"""Which operations repeat on CUDA: one verdict for every operator that a run may call, with its source. No torch here.
+"""Which operations repeat on CUDA: an entry for every operator that a run may call, with its source. No torch here.
 
-`configs/determinism.md` shows the same as a table, which a test compares to this one. The verdicts are about one GPU,
+`configs/determinism.md` shows the same as a table, which a test compares to this one. The entries are about one GPU,
 one driver and one set of library versions: none of the libraries promises more. They were read, not measured.
 """
 
@@ -34,7 +34,7 @@ SILENT = ("prim", "profiler")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class OperatorGroup:
     """Whether a group of operators repeats.
 
     Args:
@@ -52,8 +52,8 @@ class Verdict:
     sources: tuple[str, ...]
 
 
-VERDICTS = (
-    Verdict(
+OPERATORS = (
+    OperatorGroup(
         "views, copies, new tensors",
         "_local_scalar_dense _to_copy _unsafe_view alias arange as_strided cat clone contiguous copy detach "
         "diagonal empty empty_like empty_strided expand eye fill flip full full_like lift_fresh narrow new_empty "
@@ -64,14 +64,14 @@ VERDICTS = (
         "nothing is added up",
         ("PyTorch 1",),
     ),
-    Verdict(
+    OperatorGroup(
         "gradients of views",
         "diagonal_backward select_backward slice_backward",
         "always",
         "zeros, into which each element is copied once",
         ("PyTorch 1",),
     ),
-    Verdict(
+    OperatorGroup(
         "element by element, also the optimizers",
         "abs add addcdiv addcmul bitwise_and bitwise_not bitwise_or clamp clamp_max clamp_min div eq exp floor ge "
         "gelu gelu_backward gt isfinite isnan le lerp log log1p logical_and logical_not lt masked_fill maximum "
@@ -81,22 +81,22 @@ VERDICTS = (
         "one thread computes an element; `torch.optim` and LARS consist of these and of norms",
         ("PyTorch 1",),
     ),
-    Verdict(
+    OperatorGroup(
         "sums, means, extremes and norms within a tensor",
         "all amax amin any argmax argmin linalg_vector_norm max mean min norm std sum var var_mean",
         "always",
         "the order of additions follows from the shape; not on PyTorch's list",
         ("PyTorch 1",),
     ),
-    Verdict(
+    OperatorGroup(
         "convolutions",
-        "convolution convolution_backward cudnn_convolution conv_depthwise2d",
+        "convolution convolution_backward cudnn_convolution _conv_depthwise2d",
         "asked",
         "cuDNN's gradients by atomic additions are not taken, and `cudnn.benchmark` is off, so that the choice is "
         "the same in every run; `off` turns it on",
         ("PyTorch 1", "PyTorch 2", "cuDNN"),
     ),
-    Verdict(
+    OperatorGroup(
         "products of matrices",
         "addmm addmv baddbmm bmm dot mm mv",
         "asked",
@@ -104,7 +104,7 @@ VERDICTS = (
         "`CUBLAS_WORKSPACE_CONFIG`, which `strict` and `warn` set",
         ("cuBLAS", "PyTorch 1"),
     ),
-    Verdict(
+    OperatorGroup(
         "batch norm",
         "cudnn_batch_norm cudnn_batch_norm_backward native_batch_norm native_batch_norm_backward "
         "_native_batch_norm_legit batch_norm_backward _batch_norm_with_update",
@@ -112,14 +112,14 @@ VERDICTS = (
         "not among cuDNN's exceptions, and PyTorch's own kernels are not on its list",
         ("cuDNN", "PyTorch 1"),
     ),
-    Verdict(
+    OperatorGroup(
         "layer norm",
         "native_layer_norm native_layer_norm_backward",
         "always",
         "not on PyTorch's list",
         ("PyTorch 1",),
     ),
-    Verdict(
+    OperatorGroup(
         "max pooling of maps",
         "max_pool2d_with_indices max_pool2d_with_indices_backward",
         "always",
@@ -127,28 +127,28 @@ VERDICTS = (
         "is on the list",
         ("PyTorch 1",),
     ),
-    Verdict(
+    OperatorGroup(
         "pooling of heads, by means of slices",
         "avg_pool2d avg_pool2d_backward",
         "always",
         "`gsp` and `lsp` take means; `avg_pool2d`, in networks of users, is not on PyTorch's list",
         ("PyTorch 1",),
     ),
-    Verdict(
+    OperatorGroup(
         "adaptive pooling",
         "_adaptive_avg_pool2d _adaptive_avg_pool2d_backward adaptive_max_pool2d adaptive_max_pool2d_backward",
         "never",
         "the gradient is added up atomically; none of our networks uses it, since to one cell it is a mean",
         ("PyTorch 1",),
     ),
-    Verdict(
+    OperatorGroup(
         "attention as products of matrices",
         "_safe_softmax _softmax _softmax_backward_data",
         "asked",
         "the products are cuBLAS's; the softmax goes row by row",
         ("attention", "cuBLAS"),
     ),
-    Verdict(
+    OperatorGroup(
         "attention in one kernel",
         "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_backward "
         "_scaled_dot_product_efficient_attention _scaled_dot_product_efficient_attention_backward "
@@ -159,21 +159,21 @@ VERDICTS = (
         "mode is on without `warn_only`",
         ("attention",),
     ),
-    Verdict(
+    OperatorGroup(
         "attention of cuDNN",
         "_scaled_dot_product_cudnn_attention _scaled_dot_product_cudnn_attention_backward",
         "strict",
         "not chosen with `strict`; `warn` allows it",
         ("attention",),
     ),
-    Verdict(
+    OperatorGroup(
         "losses",
         "_log_softmax _log_softmax_backward_data mse_loss mse_loss_backward nll_loss_backward nll_loss_forward",
         "always",
         "of `[B, classes]`; on PyTorch's list is only `nll_loss2d`, of maps",
         ("PyTorch 1",),
     ),
-    Verdict(
+    OperatorGroup(
         "indexing, scattering",
         "index index_put _index_put_impl scatter scatter_add index_add index_copy gather index_select "
         "scatter_reduce embedding embedding_dense_backward",
@@ -181,21 +181,21 @@ VERDICTS = (
         "atomic additions are replaced by sorted ones; `scatter_reduce` by products raises",
         ("PyTorch 1", "PyTorch 2"),
     ),
-    Verdict(
+    OperatorGroup(
         "cumulative sums",
         "cumsum",
         "asked",
         "a scan in one order; not used in training",
         ("PyTorch 1",),
     ),
-    Verdict(
+    OperatorGroup(
         "sorting, the largest",
         "sort topk",
         "always",
         "nothing is added up; which of equal values comes first is settled by a stable sort where it matters",
         ("PyTorch 1",),
     ),
-    Verdict(
+    OperatorGroup(
         "interpolation, padding, without gradients",
         "_upsample_bilinear2d_aa _upsample_bicubic2d_aa upsample_bilinear2d upsample_bicubic2d upsample_nearest2d "
         "replication_pad2d reflection_pad2d constant_pad_nd",
@@ -203,7 +203,7 @@ VERDICTS = (
         "augmentation only: forward, each pixel is computed by one thread",
         ("PyTorch 1",),
     ),
-    Verdict(
+    OperatorGroup(
         "gradients of interpolation",
         "_upsample_bilinear2d_aa_backward upsample_bilinear2d_backward upsample_bicubic2d_backward "
         "reflection_pad2d_backward grid_sampler_2d_backward",
@@ -211,35 +211,35 @@ VERDICTS = (
         "atomic additions; we take no gradient of an image, nor `grid_sample`; a network of a user's may",
         ("PyTorch 1",),
     ),
-    Verdict(
+    OperatorGroup(
         "random numbers",
         "bernoulli exponential native_dropout native_dropout_backward normal rand randint randn randperm uniform",
         "always",
         "from generators seeded by their purpose; other numbers than a CPU's",
         ("PyTorch 2",),
     ),
-    Verdict(
+    OperatorGroup(
         "scaling of the fp16 loss",
-        "_amp_non_finite_check_and_unscale _amp_foreach_non_finite_check_and_unscale _amp_update_scale",
+        "_amp_foreach_non_finite_check_and_unscale _amp_update_scale",
         "always",
         "element by element; that one is not finite is written, never added",
         ("PyTorch 1",),
     ),
-    Verdict(
+    OperatorGroup(
         "factorisations, of quality measures",
         "_linalg_eigh _linalg_svd linalg_cholesky_ex linalg_solve_triangular triangular_solve",
         "unknown",
         "cuSOLVER has a mode for equal bits that is on by default, and PyTorch chooses among libraries",
         ("cuSOLVER",),
     ),
-    Verdict(
+    OperatorGroup(
         "gathering from replicas, links",
         "c10d.allgather c10d.broadcast c10d.send c10d.recv c10d.barrier",
         "always",
         "nothing is added up; batch norm and losses over replicas are then computed alike by each",
         ("NCCL 1",),
     ),
-    Verdict(
+    OperatorGroup(
         "sums over replicas",
         "c10d.allreduce c10d.reduce c10d.reduce_scatter",
         "asked",
@@ -248,29 +248,33 @@ VERDICTS = (
         ("NCCL 1", "NCCL 2"),
     ),
 )
-_KNOWN = {name: verdict for verdict in VERDICTS for name in verdict.operators.split()}
+_BY_NAME = {name: group for group in OPERATORS for name in group.operators.split()}
 
 
-def verdict_of(name: str) -> Verdict | None:
-    """The verdict on an operator, named as PyTorch does, such as `aten.add_.Tensor`; None if there is none.
+def group_of(name: str) -> OperatorGroup | None:
+    """The entry on an operator, named as PyTorch does, such as `aten.add_.Tensor`; None if there is none.
 
     `add_` works in place as `add` does, `_foreach_add` on a list of tensors.
     """
     space, _, operator = name.replace("::", ".").partition(".")
     operator = operator.partition(".")[0].removeprefix("_foreach_").rstrip("_")
-    return _KNOWN.get(operator if space == "aten" else f"{space}.{operator}")
+    return _BY_NAME.get(operator if space == "aten" else f"{space}.{operator}")
 
 
 def unknown_operations(names: Iterable[str]) -> list[str]:
-    """Those of the operators that compute something and have no verdict, sorted."""
-    return sorted(name for name in set(names) if name.split(".")[0] not in SILENT and verdict_of(name) is None)
+    """Those of the operators that compute something and have no entry, sorted."""
+    return sorted(name for name in set(names) if name.split(".")[0] not in SILENT and group_of(name) is None)
 
 
 def table() -> Iterator[str]:
-    """The verdicts as the lines of a Markdown table."""
+    """The entries as the lines of a Markdown table."""
     yield "| what | operators | repeats with | why | sources |"
     yield "|---|---|---|---|---|"
-    for verdict in VERDICTS:
-        operators = " ".join(f"`{name}`" for name in verdict.operators.split())
-        sources = ", ".join(f"[{name}]({SOURCES[name]})" for name in verdict.sources)
-        yield f"| {verdict.kernels} | {operators} | {MEANINGS[verdict.repeats]} | {verdict.why} | {sources} |"
+    for group in OPERATORS:
+        operators = " ".join(f"`{name}`" for name in group.operators.split())
+        sources = ", ".join(f"[{name}]({SOURCES[name]})" for name in group.sources)
+        yield f"| {group.kernels} | {operators} | {MEANINGS[group.repeats]} | {group.why} | {sources} |"
+
+
+if __name__ == "__main__":
+    print("\n".join(table()))

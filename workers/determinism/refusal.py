@@ -12,10 +12,10 @@ from pipeline.config.run import StageOverrides
 from pipeline.errors import ConfigError
 from pipeline.validation.combinations import check_combinations
 from workers.determinism.child import Outcome
-from workers.determinism.no_kernel import KEY as LEVEL
-from workers.determinism.no_kernel import module_of, operation_of, refusal_of, strict_refusal
 from workers.determinism.step import Trial
 from workers.determinism.trial import differing_operation, differing_results, last_operation
+from workers.run.no_kernel import KEY as LEVEL
+from workers.run.no_kernel import module_of, operation_of, refusal_of, strict_refusal
 from workers.topology.processes import stage_name
 
 KEY = "determinism.check"

@@ -10,6 +10,8 @@
 - `json_lines.py`: JSON objects over a pipe, one per line: the messages between a process and the one that started it
 - `keys.py`: the authentication key of a run as a file that only its user can read: 256 bits in hexadecimal
 - `logs.py`: logging of a run's processes to standard error: one format, with control characters escaped
+- `no_kernel.py`: an operation that has no deterministic kernel: recognises what PyTorch says of it, and puts it in
+  words
 - `notice.py`: tells the user what a wait is for, if it takes long
 - `out_of_memory.py`: memory that ran out, in words: how much was asked for, and what the process had. Does not import
   torch

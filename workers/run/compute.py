@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 
 from pipeline.config import Config
-from workers.determinism.no_kernel import CUBLAS, note_operations
+from workers.run.no_kernel import CUBLAS, note_operations
 
 FILL = "ONWARD_FILL_EMPTY_MEMORY"
 """Environment variable set by tests that look for reads of uninitialised memory."""

@@ -21,7 +21,6 @@ from workers.control.channel import ControlClient, ControlTimeout
 from workers.control.failures import FailureReport, Interrupted, failure_report, raise_interrupted
 from workers.control.transfer import TransferClient
 from workers.determinism.check import check_steps
-from workers.determinism.no_kernel import note_operations
 from workers.determinism.refusal import in_words
 from workers.feed.first_stage import MeasuredReports
 from workers.links.listening import closed_afterwards
@@ -30,6 +29,7 @@ from workers.observing.trace import trace_of_member
 from workers.run.compute import set_up_compute
 from workers.run.faults import Faults
 from workers.run.files import RunDir
+from workers.run.no_kernel import note_operations
 from workers.run.signals import stop_signals
 from workers.snapshots.parts import LocalParts, Parts
 from workers.snapshots.remote_parts import RemoteParts

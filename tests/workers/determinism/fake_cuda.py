@@ -7,6 +7,7 @@ one.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -76,6 +77,11 @@ def operations_of(config: Config) -> set[str]:
         stack.enter_context(patch("pipeline.stage.noise.generator", lambda device, *key: None))
         team = FakeReplicaGroup(0, config.replicas) if config.replicas > 1 else SOLO
         stages = [FakeCudaStage(config, index, 1, CUDA, team=team) for index in range(1, config.num_stages + 1)]
+        if config.mode == "end_to_end" and stages[-1].target is not None:  # as `build_stages` does
+            with fake, warnings.catch_warnings():  # copying a fake tensor asks for its address
+                warnings.simplefilter("ignore")
+                stages[-1].follow_with_target(nn.Sequential(*(stage.block for stage in stages)))
+            stages[-1].remember_buffers()
         for stage in stages:
             for group in stage.optimizer.param_groups:
                 group.update(foreach=True) if "foreach" in group else None  # what PyTorch takes on a GPU

@@ -26,10 +26,10 @@ from tests.sources import PACKAGES, assert_clean, text_of
 from tests.workers.determinism.test_determinism import restless
 from workers.control.failures import failure_report
 from workers.determinism.check import check_steps
-from workers.determinism.no_kernel import CUBLAS, no_promise, note_operations, operation_of, strict_refusal
 from workers.determinism.refusal import in_words
 from workers.run.compute import set_up_compute
 from workers.run.files import RunDir
+from workers.run.no_kernel import CUBLAS, no_promise, note_operations, operation_of, strict_refusal
 
 CPU = torch.device("cpu")
 PUT = "determinism.level: stage 2 at step 0: put_ of block.second.1 has no deterministic kernel on this device"

@@ -1,4 +1,4 @@
-"""An operation that has no deterministic kernel: recognises what PyTorch says of it, in words for the user.
+"""An operation that has no deterministic kernel: recognises what PyTorch says of it, and puts it in words.
 
 `determinism.level=strict` lets PyTorch raise at such an operation, `warn` lets it warn. The command line imports this
 file, and must not import torch.
