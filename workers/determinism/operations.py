@@ -55,11 +55,11 @@ class OperatorGroup:
 OPERATORS = (
     OperatorGroup(
         "views, copies, new tensors",
-        "_local_scalar_dense _to_copy _unsafe_view alias arange as_strided cat clone contiguous copy detach "
-        "diagonal empty empty_like empty_strided expand eye fill flip full full_like lift_fresh narrow new_empty "
-        "new_empty_strided new_full new_ones new_zeros ones ones_like permute promote_types repeat reshape resize "
-        "roll scalar_tensor select set slice split split_with_sizes squeeze stack t transpose unbind unfold "
-        "unsqueeze view zero zeros zeros_like",
+        "_local_scalar_dense _pin_memory _to_copy _unsafe_view alias arange as_strided cat clone contiguous copy "
+        "detach diagonal empty empty_like empty_strided expand equal eye fill flip full full_like is_pinned "
+        "lift_fresh narrow new_empty new_empty_strided new_full new_ones new_zeros ones ones_like permute "
+        "promote_types record_stream repeat reshape resize roll scalar_tensor select set slice split "
+        "split_with_sizes squeeze stack t transpose unbind unfold unsqueeze view zero zeros zeros_like",
         "always",
         "nothing is added up",
         ("PyTorch 1",),
@@ -234,14 +234,14 @@ OPERATORS = (
     ),
     OperatorGroup(
         "gathering from replicas, links",
-        "c10d.allgather c10d.broadcast c10d.send c10d.recv c10d.barrier",
+        "c10d.allgather c10d._allgather_base c10d.broadcast c10d.gather c10d.scatter c10d.send c10d.recv c10d.barrier",
         "always",
         "nothing is added up; batch norm and losses over replicas are then computed alike by each",
         ("NCCL 1",),
     ),
     OperatorGroup(
         "sums over replicas",
-        "c10d.allreduce c10d.reduce c10d.reduce_scatter",
+        "c10d.allreduce c10d.allreduce_coalesced c10d.reduce c10d.reduce_scatter c10d._reduce_scatter_base",
         "asked",
         "with these levels PyTorch turns off NVLS, whose order varies; rings and trees keep theirs while the "
         "ranks, their connections and `NCCL_ALGO` are the same",
