@@ -29,6 +29,7 @@ from workers.coordinator.finish import finish_run
 from workers.coordinator.observers import Observation
 from workers.coordinator.recorder import Recorder
 from workers.determinism.check import check_steps
+from workers.determinism.refusal import in_words
 from workers.feed import Feed, FeedBatch
 from workers.observing.memory import ProcessMemory
 from workers.observing.terminal.console import Console
@@ -36,6 +37,7 @@ from workers.observing.trace import FEED, Tracer, trace_of_serial
 from workers.run.compute import set_up_compute
 from workers.run.faults import Faults
 from workers.run.files import RunDir
+from workers.run.no_kernel import note_operations
 from workers.run.signals import WAKE, stop_signals
 from workers.snapshots.committer import SnapshotCommitter
 from workers.snapshots.restore import restore
@@ -69,13 +71,15 @@ def run_serial(
     device = torch.device(devices[0])
     for number in stop_signals(config):
         signal.signal(number, raise_interrupted)
-    check_steps(config, run, range(1, config.num_stages + 1), device)
+    check_steps(config, run, range(1, config.num_stages + 1), device, terminal.warn)
     stop = _Stop(config)
     with Observation(config, run, terminal, start_step, failed) as observation:
         committer = SnapshotCommitter(config.snapshots, run, observation.note, start_step, observation.committed)
         trace = trace_of_serial(config.trace, run, config.num_stages)
         with closing(trace), Feed(config, start_step, trace=trace) as feed:
             observation.begin(feed.total_steps, feed.steps_per_epoch)
+            if config.determinism.level == "warn":
+                note_operations(observation.note)
             stages = _stages(config, feed, device)
             restore(run, start_step, stages)
             for stage in stages:
@@ -187,8 +191,9 @@ class _Training:
                     result = next(results)
                 online = self._measure_online(stage, batch.step, labels)
             except (Exception, Interrupted) as error:
-                where = str(stage.compute.device)
-                raise RunFailed(failure_report(stage_name(stage.index), batch.step, error, where)) from error
+                described = in_words(error, self.config, stage.index, batch.step, self.device)
+                failure = failure_report(stage_name(stage.index), batch.step, described, str(self.device))
+                raise RunFailed(failure) from error
             self._clock.lap(times)
             memory = self._memory.measure()
             report = times.report(stage.index, batch.step, result, 0, 0, online, memory, peak)
