@@ -94,7 +94,7 @@ def rows() -> list[Row]:
     """Part 1."""
     found = [
         Row(
-            "tests on the device", 1, "the tests that are marked gpu", tests_on_the_device,
+            "tests on the device", 1, "the tests that need a device", tests_on_the_device,
             lambda row, rows, setting: ", ".join(f"{count} {word}" for word, count in row["counts"].items()),
         )
     ]  # fmt: skip

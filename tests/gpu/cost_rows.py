@@ -61,4 +61,6 @@ def _show_metrics(row: dict[str, Any], rows: Rows, setting: Setting) -> str:
 
 def _show_operations(row: dict[str, Any], rows: Rows, setting: Setting) -> str:
     failed = [f"not tried: {name}: {why}" for name, why in row["failed"].items()]
-    return "\n".join([f"{len(row['operations'])} kinds; all are in the file", *failed])
+    warned = ", ".join(row["not_deterministic"]) or "none"
+    kinds = f"{len(row['operations'])} kinds, which the file names; torch warns of as not deterministic: {warned}"
+    return "\n".join([kinds, *failed])

@@ -5,6 +5,7 @@ A dispatch mode sees what autograd calls too: it is among what a backward takes 
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -72,23 +73,25 @@ class Seen(TorchDispatchMode):
 
 
 def measure(setting: Setting) -> dict[str, Any]:
-    """Operations and how often each ran; `cases` that could not be tried, with the reason.
+    """Operations and how often each ran; what torch warned of as not deterministic; what could not be tried, and why.
 
     Raises:
         RuntimeError: no operation of a backward was seen.
     """
     device = torch.device(setting.of_tensors)
-    found, failed = Counter[str](), dict[str, str]()
+    found, failed, warned = Counter[str](), dict[str, str](), set[str]()
     for name, run in cases(setting, device):
-        with Seen(device) as seen:
+        with warnings.catch_warnings(record=True) as caught, Seen(device) as seen:
+            warnings.simplefilter("always")
             try:
                 run()
             except (RuntimeError, NotImplementedError) as error:
                 failed[name] = str(error).splitlines()[0][:200]
         found += seen.counts
+        warned |= {str(each.message).split(" ")[0] for each in caught if "deterministic" in str(each.message)}
     if not any("backward" in name for name in found):
         raise RuntimeError("no operation of a backward was seen, so the list is not whole")
-    return {"operations": dict(sorted(found.items())), "failed": failed}
+    return {"operations": dict(sorted(found.items())), "failed": failed, "not_deterministic": sorted(warned)}
 
 
 def cases(setting: Setting, device: torch.device) -> Iterator[tuple[str, Callable[[], object]]]:

@@ -90,7 +90,10 @@ def _show_rate(name: str, kind: str, row: dict[str, Any], rows: Rows, setting: S
         tflops = row["images_per_second"] * of_image / 1e12
         peak = peak_tflops(setting.gpus[0]) if setting.gpus and setting.half else None
         told.append(f"{tflops:.3g} TFLOP/s")
-        told.append(f"MFU {100 * tflops / (peak * used_gpus(row, setting)):.1f} %" if peak else "peak unknown")
+        if peak:
+            told.append(f"MFU {100 * tflops / (peak * used_gpus(row, setting)):.1f} %")
+        elif setting.half:
+            told.append("MFU unknown: tests/gpu/peaks.py does not have this card")
     if "feed_wait_share" in row:
         told.append(f"waited {100 * row['feed_wait_share']:.0f} % for images")
     return ", ".join(told)

@@ -142,3 +142,30 @@ def test_without_git_the_files_stand_for_the_commit(tmp_path: Path) -> None:
     assert commit(tmp_path) == before
     (tmp_path / "workers" / "a.py").write_text("2")
     assert commit(tmp_path) != before
+
+
+def test_speed_is_shown_with_what_it_is_compared_with() -> None:
+    h200 = Setting("cuda", small=False, gpus=("NVIDIA H200",) * 2, memory=140 * 2**30)
+    rows = {
+        "ResNet-50: FLOPs": {"blocks": [1e10] * 4, "blockwise": 4e10, "end_to_end": 2e10},
+        "ResNet-50: plain loop": {"images_per_second": 1000.0, "batch": 256},
+        "ResNet-50: serial": {"images_per_second": 900.0, "batch": 256, "processes": 1, "feed_wait_share": 0.25},
+        "ResNet-50: four processes": {
+            "images_per_second": 4000.0, "batch": 256, "processes": 4, "feed_wait_share": 0.0,
+        },
+    }  # fmt: skip
+    shown = {row.name: row.show(rows[row.name], rows, h200) for row in all_rows() if row.name in rows}
+    assert "0.90 of the plain loop, 36 TFLOP/s, MFU 3.6 %, waited 25 % for images" in shown["ResNet-50: serial"]
+    assert "4.00 of the plain loop, 160 TFLOP/s, MFU 8.1 %" in shown["ResNet-50: four processes"]
+    assert "blocks 10, 10, 10, 10, all 40; end to end 20" in shown["ResNet-50: FLOPs"]
+    unknown = Setting("cuda", small=False, gpus=("Some GPU",), memory=140 * 2**30)
+    (serial,) = (row for row in all_rows() if row.name == "ResNet-50: serial")
+    assert "MFU unknown" in serial.show(rows[serial.name], rows, unknown)
+
+
+def test_runs_share_the_only_gpu_and_take_more_where_there_are() -> None:
+    one, two = (Setting("cuda", small=False, gpus=("NVIDIA L4",) * count, memory=22 * 2**30) for count in (1, 2))
+    assert (one.of_runs, two.of_runs, SETTING.of_runs) == ("cuda:0", "auto", "cpu")
+    assert (one.machine, two.machine) == ("1 x NVIDIA L4", "2 x NVIDIA L4")
+    assert (one.batch, SETTING.batch) == (32, 8)
+    assert Setting.from_message(two.to_message()) == two
