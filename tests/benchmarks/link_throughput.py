@@ -75,7 +75,8 @@ def measure(
     """Median seconds of a message over each kind and of a copy, for each size.
 
     Raises:
-        subprocess.SubprocessError: one of the two processes failed, or both took longer than `timeout` seconds.
+        RuntimeError: a process failed.
+        subprocess.TimeoutExpired: they took longer than `timeout` seconds.
     """
     folders = [str(Path(__file__).resolve().parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, folders))}
@@ -86,8 +87,10 @@ def measure(
         receiver = subprocess.Popen([*common, "--role", "receiver"], env=environment)
         try:
             sender = subprocess.run(
-                [*common, "--role", "sender"], env=environment, stdout=subprocess.PIPE, check=True, timeout=timeout
+                [*common, "--role", "sender"], env=environment, capture_output=True, text=True, timeout=timeout
             )
+            if sender.returncode:
+                raise RuntimeError(f"the sender failed: {(sender.stderr.strip().splitlines() or ['no word'])[-1]}")
             receiver.wait(30)
         finally:
             receiver.kill()
@@ -196,6 +199,7 @@ def time_all(
 
     for step in range(WARM_UP + messages):
         for kind, (out, answers) in links.items():
+            tensor.fill_(step % 5 + 1)  # so that what an earlier message has left in a slot is not taken for this one
             trips[kind].append(clock(lambda ends=(out, answers), step=step: trip(*ends, step, tensor)))
             copy.append(clock(lambda: (buffer.copy_(tensor), wait())))
             read.append(clock(lambda: tensor.sum().cpu()))
@@ -207,8 +211,11 @@ def time_all(
 
 
 def trip(out: Sender, answers: Receiver, step: int, tensor: torch.Tensor) -> None:
+    """There and back; the answer is the sum of what has arrived, all of it `step % 5 + 1`."""
     out.send(Header(step, 0, ()), tensor, LIMIT)
-    answers.recv(LIMIT)
+    total, wanted = answers.recv(LIMIT).tensor.item(), tensor.numel() * (step % 5 + 1)
+    if abs(total - wanted) > 1e-3 * wanted:
+        raise ValueError(f"{out.address}: what arrived in step {step} adds up to {total:g}, and not to {wanted}")
 
 
 def clock(action: Any) -> float:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import textwrap
+from functools import partial
 from typing import Any
 
+from tests.benchmarks.link_throughput import KINDS
 from tests.gpu import costs
 from tests.gpu.results import Row, Rows
 from tests.gpu.running import measured
 from tests.gpu.setting import Setting
+from workers.links.factory import Kind
 
 
 def rows() -> list[Row]:
     """Part 4."""
     return [
-        Row("links", 4, "messages between two processes over each link, and a copy", costs.links, _show_links),
+        *(
+            Row(f"link: {kind}", 4, "messages between two processes, and copies", partial(_link, kind), _show_link)
+            for kind in KINDS
+        ),
         Row("feed", 4, "images/s of JPEG files, against what the fastest row took", _child("feed"), _show_feed),
         Row("augmentation", 4, "colours and blur of a batch, by the host and by the device", _child("augmentation"),
             _show_augmentation),
@@ -29,13 +35,17 @@ def _child(name: str) -> Any:
     return lambda setting: measured(setting, name)
 
 
-def _show_links(row: dict[str, Any], rows: Rows, setting: Setting) -> str:
-    lines = []
-    for mb in sorted({found["mb"] for found in row["links"]}):
-        of_size = [found for found in row["links"] if found["mb"] == mb]
-        told = ", ".join(f"{found['kind']} {mb / 1e3 / found['link']:.3g}" for found in of_size)
-        lines.append(f"{mb:g} MB: {told}; copy on the device {mb / 1e3 / of_size[0]['copy']:.3g} GB/s")
-    return "\n".join(lines)
+def _link(kind: Kind, setting: Setting) -> dict[str, Any]:
+    return costs.link(setting, kind)
+
+
+def _show_link(row: dict[str, Any], rows: Rows, setting: Setting) -> str:
+    """GB/s, and in brackets those of a copy."""
+    told = (
+        f"{size['mb']:g} MB {size['mb'] / 1e3 / size['link']:.3g} ({size['mb'] / 1e3 / size['copy']:.3g})"
+        for size in row["sizes"]
+    )
+    return f"GB/s (of a copy on the device): {', '.join(told)}"
 
 
 def _show_feed(row: dict[str, Any], rows: Rows, setting: Setting) -> str:

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 from pipeline.config import Config, DataConfig, TrainConfig
-from tests.benchmarks.link_throughput import KINDS
 from tests.benchmarks.link_throughput import measure as measure_links
 from tests.gpu.networks import sizes
 from tests.gpu.running import folder, train
 from tests.gpu.setting import Setting
 from tests.runs import ROOT
 from workers.feed import Feed
+from workers.links.factory import Kind
 
 BENCHMARKS = ROOT / "tests" / "benchmarks"
 MEGABYTES, SMALL_MEGABYTES = (1.0, 12.0, 50.0, 400.0), (0.001, 0.012, 0.05, 0.4)
@@ -29,13 +29,13 @@ OBSERVED = ("off", "defaults", "a trace")
 """Of the variants of tests/benchmarks/metrics_cost.py."""
 
 
-def links(setting: Setting) -> dict[str, Any]:
-    """Seconds of a message by size and kind, with those of a copy on the device and of a socket."""
+def link(setting: Setting, kind: Kind) -> dict[str, Any]:
+    """Seconds of a message by size, with those of a copy on the device and of a socket."""
     megabytes = SMALL_MEGABYTES if setting.small else MEGABYTES
-    found = measure_links(KINDS, 3 if setting.small else 8, True, setting.device, megabytes, setting.seconds)
-    if len(found) != len(KINDS) * len(megabytes):
-        raise RuntimeError(f"{len(found)} of {len(KINDS) * len(megabytes)} sizes were measured")
-    return {"links": found, "device": setting.device}
+    found = measure_links([kind], 3 if setting.small else 8, True, setting.device, megabytes, setting.seconds)
+    if len(found) != len(megabytes):
+        raise RuntimeError(f"{len(found)} of {len(megabytes)} sizes were measured")
+    return {"sizes": found}
 
 
 def feed(setting: Setting) -> dict[str, Any]:
