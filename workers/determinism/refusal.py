@@ -14,8 +14,8 @@ from pipeline.validation.combinations import check_combinations
 from workers.determinism.child import Outcome
 from workers.determinism.step import Trial
 from workers.determinism.trial import differing_operation, differing_results, last_operation
+from workers.run.no_kernel import BY_CUBLAS, module_of, operation_of, refusal_of, strict_refusal
 from workers.run.no_kernel import KEY as LEVEL
-from workers.run.no_kernel import module_of, operation_of, refusal_of, strict_refusal
 from workers.topology.processes import stage_name
 
 KEY = "determinism.check"
@@ -64,19 +64,17 @@ def in_words(error: BaseException, config: Config, stage: int, step: int | None,
     """
     where = stage_name(stage) if step is None else f"{stage_name(stage)} at step {step}"
     refused = strict_refusal(error, where)
-    if refused is None or module_of(error) or (operation := operation_of(str(error))) is None:
-        return refused or error
     trial = Trial(0 if config.mode == "end_to_end" else stage, config.data.batch_size // config.replicas_of(stage), 0)
+    operation = operation_of(str(error))
+    if refused is None or operation == BY_CUBLAS or module_of(error) or _is_compiled(config, trial):
+        return refused or error
     outcome, last = last_operation(config, trial, device)
-    same = operation_of(outcome.error) == operation and not any(
-        config.stage(index).precision.compile for index in _stages(config, trial)
-    )
-    return refusal_of(last, where) if same and last else refused
+    return refusal_of(last, where) if last and operation_of(outcome.error) == operation else refused
 
 
 def _place(config: Config, trial: Trial, device: torch.device) -> str:
     """The operation in which two computations differ first, or the process ends; empty if it cannot be found."""
-    if any(config.stage(index).precision.compile for index in _stages(config, trial)):
+    if _is_compiled(config, trial):
         return ""  # a compiled block is one operation
     outcome, last = differing_operation(config, trial, device)
     return last if outcome.signal or operation_of(outcome.error) else outcome.result or ""
@@ -86,6 +84,10 @@ def _avoiding(config: Config, trial: Trial, device: torch.device) -> str:
     """The first setting with which the step repeats itself; empty if there is none."""
     settings = _other_settings(config, trial)
     return next((text for text, changed in settings if differing_results(changed, trial, device).result == []), "")
+
+
+def _is_compiled(config: Config, trial: Trial) -> bool:
+    return any(config.stage(index).precision.compile for index in _stages(config, trial))
 
 
 def _stages(config: Config, trial: Trial) -> list[int]:

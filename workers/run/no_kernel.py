@@ -20,10 +20,12 @@ from pipeline.errors import ConfigError
 KEY = "determinism.level"
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 """Environment variable without which cuBLAS is not deterministic."""
+BY_CUBLAS = "CuBLAS"
+"""Stands for the products of matrices, which that variable makes deterministic."""
 _SENTENCES = (
     re.compile(r"(\w+) does not have a deterministic implementation"),
     re.compile(r"((?:Flash|Memory Efficient|cuDNN) [Aa]ttention) defaults to a non-deterministic algorithm"),
-    re.compile(rf"not deterministic because it uses (CuBLAS).*{CUBLAS}", re.DOTALL),
+    re.compile(rf"not deterministic because it uses ({BY_CUBLAS}).*{CUBLAS}", re.DOTALL),
 )
 _ANY = f"(?is).*({'|'.join(sentence.pattern for sentence in _SENTENCES)})"
 
@@ -44,7 +46,7 @@ def strict_refusal(error: BaseException, place: str, module: str = "") -> Config
     """
     if not isinstance(error, RuntimeError) or (operation := operation_of(str(error))) is None:
         return None
-    if operation == "CuBLAS":
+    if operation == BY_CUBLAS:
         problem = f"'strict' needs the environment variable {CUBLAS} to be ':4096:8' or ':16:8'"
         return ConfigError(KEY, problem, "Unset it, or set it to one of these")
     return refusal_of(named(operation, module or module_of(error)), place)

@@ -25,7 +25,9 @@ from tests.runs import report, train
 from tests.sources import PACKAGES, assert_clean, text_of
 from tests.workers.determinism.test_determinism import restless
 from workers.control.failures import failure_report
+from workers.determinism import refusal
 from workers.determinism.check import check_steps
+from workers.determinism.child import Outcome
 from workers.determinism.refusal import in_words
 from workers.run.compute import set_up_compute
 from workers.run.files import RunDir
@@ -147,7 +149,7 @@ def test_other_errors_stay_as_they_are() -> None:
 
 
 def test_a_variable_that_cublas_cannot_use_is_named_instead_of_an_operation() -> None:
-    refused = strict_refusal(RuntimeError(BY_CUBLAS), "stage 1 at step 0")
+    refused = in_words(RuntimeError(BY_CUBLAS), small_config(), 1, 0, CPU)
     assert str(refused) == (
         "determinism.level: 'strict' needs the environment variable CUBLAS_WORKSPACE_CONFIG to be ':4096:8' or ':16:8'"
         ". Unset it, or set it to one of these"
@@ -163,10 +165,18 @@ def test_an_error_in_a_backward_pass_is_searched_for_its_module() -> None:
     assert failure_report("stage 2", 0, error).kind == "bad_input", "it would fail again after a restart"
 
 
-def test_a_search_that_finds_nothing_leaves_the_operation(monkeypatch: pytest.MonkeyPatch) -> None:
-    from workers.determinism import refusal
-    from workers.determinism.child import Outcome
+def test_compiled_code_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be one operation, and take a minute."""
+    config = at_level("strict", "put_backward")
+    error = raised_by(config)
+    monkeypatch.setattr(refusal, "last_operation", lambda *_: pytest.fail("searched"))
+    compiled = config.model_copy(update={"precision": config.precision.model_copy(update={"compile": True})})
+    named = in_words(error, compiled, 2, 0, CPU)
+    assert isinstance(named, ConfigError)
+    assert named.problem == "stage 2 at step 0: put_ has no deterministic kernel on this device"
 
+
+def test_a_search_that_finds_nothing_leaves_the_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     config = at_level("strict", "put_backward")
     error = raised_by(config)
     for outcome in (Outcome(late=True), Outcome(error="RuntimeError: out of memory")):
