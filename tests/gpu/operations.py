@@ -97,7 +97,8 @@ def measure(setting: Setting) -> dict[str, Any]:
     values = {"operations": dict(sorted(found.items())), "failed": failed, "not_deterministic": sorted(warned)}
     # The attention of a CPU stands for that of a GPU.
     if unknown := unknown_operations(name.replace("_for_cpu", "") for name in found):
-        values["error"] = f"no entry in workers/determinism/operations.py says whether these repeat: {', '.join(unknown)}"
+        names = ", ".join(unknown)
+        values["error"] = f"workers/determinism/operations.py does not say whether these repeat on a GPU: {names}"
     return values
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.gpu.command import measure, print_table
-from tests.gpu.results import Results, Row, UnreadableFile, commit, judged
+from tests.gpu.results import Results, Row, UnreadableFile, judged
 from tests.gpu.rows import all_rows
 from tests.gpu.running import RowFailed
 from tests.gpu.setting import Setting
