@@ -30,8 +30,18 @@ wait $$checking || failed="$$failed lint or types"; cat "$$found"; \
 [ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
 endef
 
+# One line and exit code 1 if the interpreter $(PYTHON) is too old.
+define new_enough
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+  echo "error: Onward needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | head -n 1)." \
+    "Install one and name it: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+endef
+
+# `make gpu PYTHON=python3` uses that interpreter as it is, and `make gpu` the one of .venv.
+GIVEN_PYTHON := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
+
 .PHONY: help install quickstart test test-quick test-all test-elsewhere coverage mutation tools fuzz soak lint types \
-  format bench clean
+  format bench gpu clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' Makefile
@@ -40,9 +50,7 @@ install: $(STAMP) ## Make .venv and install Onward with its tools into it.
 
 # Old only when pyproject.toml changes, so that every target below starts at once.
 $(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "error: Onward needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | head -n 1)." \
-	    "Install one and name it: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(new_enough)
 	@[ -x $(BIN)/python ] || { echo "Making a virtual environment in .venv"; $(PYTHON) -m venv .venv; }
 	@echo "Installing Onward and its dependencies into .venv (the first time pip downloads up to 5 GB: be patient)"
 	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS) -e '.[dev]' \
@@ -102,6 +110,11 @@ bench: $(STAMP) ## Run every benchmark.
 	@for benchmark in tests/benchmarks/*.py; do \
 	  [ -e "$$benchmark" ] || { echo "error: there is no benchmark in tests/benchmarks" >&2; exit 1; }; \
 	  echo "== $$benchmark"; $(BIN)/python "$$benchmark" $(ARGS); done
+
+gpu: $(if $(GIVEN_PYTHON),,$(STAMP)) ## The proof on a GPU, ten minutes: PART=2/4 a quarter; DEVICE=cpu SMALL=1 without; PYTHON=python3 as it is.
+	$(new_enough)
+	@PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(or $(GIVEN_PYTHON),$(BIN)/python) -m tests.gpu \
+	  --device $(or $(DEVICE),cuda) $(if $(SMALL),--small) $(if $(PART),--part $(PART)) $(ARGS)
 
 clean: ## Remove caches and build outputs; runs/ and .venv stay.
 	rm -rf build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 import typer
 
 from pipeline.errors import OnwardError, UserError, is_out_of_memory, printable
+from workers.run.no_kernel import strict_refusal
 
 EXIT_FAILED = 1
 """Training failed; the reason is one line on stderr."""
@@ -71,6 +72,7 @@ def in_one_line(error: BaseException) -> tuple[str, int]:
     """The line to print, and the exit code."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", EXIT_INTERRUPTED
+    error = strict_refusal(error, "") or error
     if isinstance(error, OnwardError):
         return f"error: {_flat(error)}", EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
     details = _keep_traceback(error)

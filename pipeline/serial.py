@@ -114,8 +114,8 @@ def end_to_end_step(
         outputs = stage.outputs
     for stage in stages[:-1]:
         stage.optimizer.zero_grad(set_to_none=True)
-    loss = last.backward(step, labels, shown, stages[:-1])
-    finite = isfinite(loss.item())
+    last.backward(step, labels, shown, stages[:-1])
+    finite = isfinite(last.read_loss()[0])
     if scaler is not None:
         yield from _finish_together(stages, step, scaler, finite)
         return
@@ -146,7 +146,8 @@ def shared_scaler_step(
             assert isinstance(activations, Tensor)  # a stage returns one
             activations = round_trip(codec, activations)
         activations = stage(activations, step, level)
-        finite &= isfinite(stage.backward(step, labels).item())
+        stage.backward(step, labels)
+        finite &= isfinite(stage.read_loss()[0])
     yield from _finish_together(stages, step, scaler, finite)
 
 

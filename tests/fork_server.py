@@ -14,6 +14,7 @@ import ctypes
 import fcntl
 import gc
 import importlib
+import importlib.util
 import io
 import json
 import os
@@ -277,7 +278,8 @@ if __name__ == "__main__":
         channel = socket.socket(fileno=int(sys.argv[1]))
         gc.disable()
         for name in (*PRELOAD, *ALSO):
-            importlib.import_module(name)
+            if importlib.util.find_spec(name.partition(".")[0]):  # `make gpu` takes interpreters without DeepSpeed
+                importlib.import_module(name)
         gc.collect()
         gc.freeze()
         gc.enable()

@@ -127,7 +127,8 @@ def ended_afterwards(started: list[Process]) -> Iterator[list[Process]]:
 def session_server() -> SessionServer:
     """Started with the first command of the session, ended with it."""
     log = Path(tempfile.mkstemp(prefix="onward-tests-")[1])
-    server = SessionServer({**process_environment(1), "PYTHONPATH": str(ROOT)}, log)
+    folders = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    server = SessionServer({**process_environment(1), "PYTHONPATH": folders}, log)
     log.unlink()
     atexit.register(server.close)
     return server

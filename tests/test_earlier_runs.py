@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from tests.marks import slow
 from tests.runs import onward, report, train
+from workers.observing.observer import TIMES
 
 pytestmark = pytest.mark.processes
 
@@ -68,6 +69,9 @@ def test_it_goes_on_to_where_it_came_to(run: Path) -> None:
     lines = (run / "metrics.jsonl").read_text().splitlines()
     assert lines[:4] == before[:4]
     assert report(run.parent)["images"] == 6 * 64, "of all steps, not of the last two"
+    for shares in report(run.parent)["stages"]:  # its lines do not say how long a stage copied
+        assert abs(sum(shares[name] for name in TIMES) - 1) < 1e-6
+        assert 0 < shares["copying"] < 1
     assert [json.loads(line)["step"] for line in lines] == list(range(6))
     assert train(again, "runtime=serial", NO_PROBE, config=run / "config.yaml").returncode == 0
     assert report(again)["final_digest"] == report(run.parent)["final_digest"]

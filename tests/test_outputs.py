@@ -19,6 +19,7 @@ from tests.marks import slow
 from tests.recovery import faults, pause
 from tests.runs import LIMIT, ROOT, report, start, train, wait_for_steps
 from tests.workers.evaluating.evaluating_runs import image_folder
+from workers.observing.observer import TIMES
 
 pytestmark = pytest.mark.processes
 
@@ -45,7 +46,7 @@ def test_a_run_directory_holds_what_the_documentation_says(tmp_path: Path) -> No
     assert values["images"] == 4 * 8
     assert [score["block"] for score in values["trained"]] == [1, 2, 3, 4]
     assert all(0.6 < score["trunk"] <= 1 for score in values["untrained"]), "two classes, one of which is brighter"
-    assert all(abs(sum(row[k] for k in ("busy", "wait_input", "wait_output")) - 1) < 1e-6 for row in values["stages"])
+    assert all(abs(sum(row[k] for k in TIMES) - 1) < 1e-6 for row in values["stages"])
     assert LAST_LINE.search(result.stdout)
     assert str(run) in result.stdout
     assert "\x1b" not in result.stdout
@@ -68,7 +69,14 @@ def test_the_endpoint_serves_a_run_that_is_running(tmp_path: Path) -> None:
     assert busy.keys() == {"1", "2", "3", "4"}
     assert all(value > 0 for value in busy.values())
     assert {s.labels["direction"] for s in families["onward_stage_wait_seconds"].samples} == {"input", "output"}
-    assert {"onward_step", "onward_link_queue_depth", "onward_objective_loss", "onward_link_bytes"} <= families.keys()
+    assert {
+        "onward_step",
+        "onward_link_queue_depth",
+        "onward_objective_loss",
+        "onward_stage_copy_seconds",
+        "onward_stage_flops",
+        "onward_link_bytes",
+    } <= families.keys()
 
 
 @pytest.mark.parametrize("name", ["resnet18", slow("resnet50")])

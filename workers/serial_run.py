@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from workers.coordinator.finish import finish_run
 from workers.coordinator.observers import Observation
 from workers.coordinator.recorder import Recorder
 from workers.determinism.check import check_steps
+from workers.determinism.refusal import in_words
 from workers.feed import Feed, FeedBatch
 from workers.observing.memory import ProcessMemory
 from workers.observing.terminal.console import Console
@@ -37,11 +37,14 @@ from workers.observing.trace import FEED, Tracer, trace_of_serial
 from workers.run.compute import set_up_compute
 from workers.run.faults import Faults
 from workers.run.files import RunDir
+from workers.run.no_kernel import note_operations
 from workers.run.signals import WAKE, stop_signals
 from workers.snapshots.committer import SnapshotCommitter
 from workers.snapshots.restore import restore
 from workers.snapshots.weights import save_stage
 from workers.snapshots.writer import SnapshotPart, SnapshotWriter
+from workers.stage.device_clock import DeviceClock
+from workers.stage.flops import StepFlops, peak_flops
 from workers.topology.processes import stage_name
 from workers.topology.rendezvous import NoisePolicy
 
@@ -68,13 +71,15 @@ def run_serial(
     device = torch.device(devices[0])
     for number in stop_signals(config):
         signal.signal(number, raise_interrupted)
-    check_steps(config, run, range(1, config.num_stages + 1), device)
+    check_steps(config, run, range(1, config.num_stages + 1), device, terminal.warn)
     stop = _Stop(config)
     with Observation(config, run, terminal, start_step, failed) as observation:
         committer = SnapshotCommitter(config.snapshots, run, observation.note, start_step, observation.committed)
         trace = trace_of_serial(config.trace, run, config.num_stages)
         with closing(trace), Feed(config, start_step, trace=trace) as feed:
             observation.begin(feed.total_steps, feed.steps_per_epoch)
+            if config.determinism.level == "warn":
+                note_operations(observation.note)
             stages = _stages(config, feed, device)
             restore(run, start_step, stages)
             for stage in stages:
@@ -147,12 +152,14 @@ class _Training:
         self._augmented = _device_augmentation(self.config)
         self._times = [StageTimes() for _ in self.stages]
         self._memory = ProcessMemory(self.device)
+        self._clock, self._flops = DeviceClock.of(self.device), StepFlops()
+        self._peaks = [peak_flops(stage.compute) for stage in self.stages]
 
     def run(self) -> None:
         """Train to the last batch, or until the run is asked to stop. Raises `RunFailed`."""
-        requested = time.monotonic()
+        requested = self._clock.start().issued
         for batch in self.feed:
-            self._times[0].wait_input += time.monotonic() - requested
+            self._clock.lap(self._times[0], "wait_input")
             self.trace.at(batch.step)
             self.trace.took(FEED, "wait for images", requested)
             self.recorder.feed = self.feed.measures()
@@ -168,26 +175,30 @@ class _Training:
             self.observation.tick()
             if self.stop.stopping:
                 return
-            requested = time.monotonic()
+            requested = self._clock.lap(None).issued  # neither a snapshot nor an observer is part of a stage's step
 
     def _learn(self, batch: FeedBatch, learner: int | None) -> None:
-        started = time.monotonic()
+        self._clock.lap(None)
         labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(self.device)
-        views = self._augmented(batch.views.to(self.device), batch)
+        views = batch.views.to(self.device)
+        self._clock.lap(self._times[0], "copying")
+        views = self._augmented(views, batch)
         results = self._one_step(self.stages, views, batch.step, self._noise.levels(batch.step), labels=labels)
-        for stage, times in zip(self.stages[:learner], self._times, strict=False):
+        for stage, times, peak in zip(self.stages[:learner], self._times, self._peaks, strict=False):
             try:
                 self.faults.before_update(stage.index, batch.step)
-                result = next(results)
+                with self._flops.counted(stage, times, learner, views.shape):
+                    result = next(results)
                 online = self._measure_online(stage, batch.step, labels)
             except (Exception, Interrupted) as error:
-                raise RunFailed(
-                    failure_report(stage_name(stage.index), batch.step, error, str(stage.compute.device))
-                ) from error
-            times.busy += time.monotonic() - started
+                described = in_words(error, self.config, stage.index, batch.step, self.device)
+                failure = failure_report(stage_name(stage.index), batch.step, described, str(self.device))
+                raise RunFailed(failure) from error
+            self._clock.lap(times)
             memory = self._memory.measure()
-            self.recorder.stage_report(times.report(stage.index, batch.step, result, 0, 0, online, memory))
-            started = time.monotonic()
+            report = times.report(stage.index, batch.step, result, 0, 0, online, memory, peak)
+            self.recorder.stage_report(report)
+            self._clock.lap(None)
 
     def _measure_online(self, stage: Stage, step: int, labels: torch.Tensor | None) -> Mapping[Measure, float] | None:
         if stage.online is None:

@@ -130,17 +130,26 @@ def stages() -> list[Panel]:
     wait = "stage:onward_wait:share1m"
     return [
         Panel("Busy", "Share of the time that a stage computes. The pipeline is as fast as the busiest one.",
-              [stage("stage:onward_busy:share1m")], unit="percentunit", bounds=SHARE),
+              [stage("stage:onward_busy:share1m")], 6, unit="percentunit", bounds=SHARE),
         Panel("Waiting for input", "Share of the time that a stage waits for the one before it, stage 1 for images.",
-              [stage(wait, 'direction="input"')], unit="percentunit", bounds=SHARE),
+              [stage(wait, 'direction="input"')], 6, unit="percentunit", bounds=SHARE),
         Panel("Waiting for room", "Share of the time that a stage waits until the one after it takes a batch.",
-              [stage(wait, 'direction="output"')], unit="percentunit", bounds=SHARE),
-        Panel("Busy over the others", "Time a stage is busy over the mean of the others; above 2 it is the bottleneck.",
-              [stage("stage:onward_busy:over_others")], bounds=FROM_ZERO),
+              [stage(wait, 'direction="output"')], 6, unit="percentunit", bounds=SHARE),
+        Panel("Copying", "Share of the time that a stage copies batches from and to its links, and from and to a GPU.",
+              [stage("stage:onward_copy:share1m")], 6, unit="percentunit", bounds=SHARE),
+        Panel("Work over the others",
+              "Time a stage computes or copies over the mean of the others; above 2 it is the bottleneck.",
+              [stage("stage:onward_work:over_others")], bounds=FROM_ZERO),
         Panel("Behind", "Steps that a stage is behind the furthest; full queues before it make it larger.",
               [stage("stage:onward_behind:steps")], bounds=FROM_ZERO),
         Panel("Since the last report", "A line that climbs is a stage that hangs.",
               [stage("stage:onward_report_age:seconds")], unit="s", bounds=FROM_ZERO),
+        Panel("Operations", "Floating-point operations a second, also of what is computed again; none with "
+              "precision.compile.", [stage("stage:onward_flops:rate1m")], unit="flops", bounds=FROM_ZERO),
+        Panel("Utilisation (MFU)", "Share of what the device of a stage could do in that time, as its maker says.",
+              [stage("stage:onward_mfu:ratio1m")], unit="percentunit", bounds=SHARE),
+        Panel("Allocator retries", "Times that PyTorch gave back cached GPU memory to find room: it is nearly full.",
+              [stage("onward_allocator_retries_total")], bounds=FROM_ZERO),
     ]  # fmt: skip
 
 

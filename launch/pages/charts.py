@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from launch.pages.colours import BLOCKED, BUSY, CARD, INK, STARVED, stage_colour
+from launch.pages.colours import BLOCKED, BUSY, CARD, COPYING, INK, STARVED, stage_colour
 from launch.pages.series import POINTS, Numbers, RunSeries, StageSeries, curve
 from launch.results.figure_style import MARKERS, label_outer, legend_below, named_blocks, panels
 from workers.observing.observer import TIMES
@@ -147,10 +147,10 @@ def _queues(drawing: _Drawing, depth: int) -> Picture | None:
 def _busy(drawing: _Drawing) -> Picture | None:
     def share(stage: StageSeries) -> Numbers:
         parts = [stage.values[name] for name in TIMES]
-        whole = np.sum(parts, axis=0)
+        whole = np.nansum(parts, axis=0)  # earlier versions did not measure copying
         return np.where(whole > 0, 100 * parts[0] / np.maximum(whole, 1e-12), np.nan)
 
-    caption = "Of the time of each step; the rest is waiting. Means of neighbouring steps where there are many."
+    caption = "Of the time of each step; the rest is waiting and copying. Means of several steps where there are many."
     picture = drawing.panels("busy", "Share of time computing", caption, {"": share}, points=_MEANS)
     if picture is not None:
         picture.figure.axes[0].set_ylim(0, 104)
@@ -159,7 +159,7 @@ def _busy(drawing: _Drawing) -> Picture | None:
 
 
 def _shares(drawing: _Drawing) -> Picture | None:
-    """One bar per stage: computing, waiting for input, waiting for room."""
+    """One bar per stage: computing, waiting for input, waiting for room, copying."""
     shares = {stage.stage: stage.shares() for stage in drawing.stages}
     shares = {stage: found for stage, found in shares.items() if np.isfinite(found["busy"])}
     if not shares:
@@ -170,6 +170,7 @@ def _shares(drawing: _Drawing) -> Picture | None:
         ("busy", BUSY, "computing"),
         ("wait_input", STARVED, "waiting for input"),
         ("wait_output", BLOCKED, "waiting for room"),
+        ("copying", COPYING, "copying"),
     )
     rows = np.arange(len(shares))
     for name, colour, _ in kinds:

@@ -25,11 +25,12 @@ CARD = ColourPair("#ffffff", "#161a21")
 BUSY = ColourPair("#2563c9", "#5b93ee")
 STARVED = ColourPair("#b97f00", "#e3b23c")
 BLOCKED = ColourPair("#b0559b", "#d184bf")
+COPYING = ColourPair("#2f855a", "#63c595")
 ON_BAR = ColourPair("#14181f", "#12161d")
 """Text on a bar that is light in both schemes."""
 NAMED = {
     "ink": INK, "quiet": QUIET, "grid": GRID, "card": CARD, "on-bar": ON_BAR,
-    "busy": BUSY, "starved": STARVED, "blocked": BLOCKED,
+    "busy": BUSY, "starved": STARVED, "blocked": BLOCKED, "copying": COPYING,
 }  # fmt: skip
 """Colours by the page's CSS variable names."""
 _RAMP = (

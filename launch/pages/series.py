@@ -54,7 +54,7 @@ class StageSeries:
         return float(np.nansum(values)) if np.isfinite(values).any() else math.nan
 
     def shares(self) -> dict[str, float]:
-        """Shares of the whole time that were spent computing and waiting, 0 to 1."""
+        """Shares of the whole time that were spent computing, waiting and copying, 0 to 1."""
         sums = {name: float(np.nansum(self.values[name])) for name in TIMES}
         whole = sum(sums.values())
         return {name: value / whole if whole else math.nan for name, value in sums.items()}
@@ -135,7 +135,7 @@ class _Gathering:
         if step <= self._table.step:
             self._table.withdraw(step)
         values = numbers_of(line)
-        values[RUN, _LINES] = 1
+        values[RUN, _LINES] = finite(line.get("steps")) or 1  # a line may be of several (metrics.every)
         for entry in line["stages"]:
             values[entry["stage"], _LINES] = 1
             if isinstance(loss := entry.get("loss"), float):

@@ -28,13 +28,17 @@ def stage_table(record: RunRecord) -> Grid:
     measures = [name for name in ("linear", "knn") if any(name in stage.groups["online"] for stage in stages)]
     names = {"linear": "probe, %", "knn": "k-NN, %"}
     head = ["stage", "units", "loss", *(names[name] for name in measures), "computing, %", "starved, %", "blocked, %"]
-    head += ["queue", "memory", "sent", "skipped"]
+    used = _utilisation(record.report)
+    head += ["copying, %", *(["TFLOP/s", "of peak, %"] if used else []), "queue", "memory", "sent", "skipped"]
     rows = []
     for stage in stages:
         shares, units = stage.shares(), _units(record, stage.stage)
         online = [percent(last_known(stage.groups["online"].get(name))) for name in measures]
         row = [_stage_mark(stage.stage), units, loss_of(stage), *online]
         row += [percent(shares[name]) for name in TIMES]
+        if used:
+            rate, share = used.get(stage.stage, (math.nan, math.nan))
+            row += [plain(rate), percent(share)]
         row += [
             _two(_mean(stage.values["queue_depth"])),
             size_of(peak_memory(stage)),
@@ -96,6 +100,14 @@ def _units(record: RunRecord, stage: int) -> str:
 
 def _stage_mark(stage: int) -> str:
     return _MARK.format(stage, stage)
+
+
+def _utilisation(report: dict[str, Any]) -> dict[int, tuple[float, float]]:
+    """Of every stage, TFLOP/s and their share of the peak of its device, where `report.json` has them."""
+    found = report.get("stages")
+    rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+    used = {row.get("stage"): (number(row.get("flops_per_second")) / 1e12, number(row.get("mfu"))) for row in rows}
+    return {stage: pair for stage, pair in used.items() if isinstance(stage, int) and math.isfinite(pair[0])}
 
 
 def _mean(values: Numbers) -> float:

@@ -16,6 +16,7 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, UserError
 from workers.observing.history_file import drop_damage, drop_steps
 from workers.run.files import TO_BE_MEASURED, RunDir, final_digest, read_report, relative_to_cwd, step_numbers
+from workers.run.no_kernel import no_promise
 from workers.snapshots.bits import bits_note
 from workers.snapshots.manifest import MANIFEST, check_files, read_manifest
 
@@ -104,8 +105,8 @@ def find_resume_point(run: RunDir) -> ResumePoint:
             notes.append(f"snapshot after {steps} steps passed over: {error}")
             continue
         notes.append(f"going on from the snapshot after {steps} steps")
-        if (other_bits := bits_note(read_config(run.path), manifest.bits)) is not None:
-            notes.append(other_bits)
+        earlier = read_config(run.path)
+        notes += [note for note in (bits_note(earlier, manifest.bits), no_promise(earlier)) if note is not None]
         return ResumePoint(steps, notes=tuple(notes))
     return ResumePoint(notes=(*notes, "no snapshot to go on from: starting over"))
 

@@ -10,7 +10,7 @@ from pipeline.config.base import NAME_PATTERN, Finite, PositiveFloat, PositiveIn
 
 
 class MetricsConfig(Section):
-    """The coordinator's HTTP server, and the norms that the stages measure."""
+    """The coordinator's HTTP server, the file of the steps, and the norms that the stages measure."""
 
     enabled: bool = True
     """Whether the coordinator serves anything over HTTP."""
@@ -21,6 +21,9 @@ class MetricsConfig(Section):
     """0 takes a free port; the address is printed and written to `coordinator.json`."""
     page: bool = True
     """Serve the live page at `/`; Prometheus metrics are at `/metrics` in any case."""
+    every: PositiveInt = 1
+    """Steps of a line of `metrics.jsonl`; each has their sums, last values and largest losses. The page, Prometheus,
+    the trackers and the alarms get every step in any case."""
     norms_every: Annotated[int, Field(ge=0)] = 10
     """Steps from one measurement of the norms of gradient and update to the next; 0 for never."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from pipeline.config.base import PositiveFloat, PositiveInt, Section
 from pipeline.config.data import DataConfig
@@ -99,13 +99,23 @@ class SnapshotsConfig(Section):
     least as long between its signal and the end of the job (Slurm: `--signal=TERM@300`)."""
 
 
-class DeterminismConfig(Section):
-    """The check that a step is deterministic: some library kernels do not return the same bits twice."""
+def _level(value: object) -> object:
+    """`off` is `false` to YAML."""
+    return "off" if value is False else value
 
+
+class DeterminismConfig(Section):
+    """Whether a step is deterministic: some library kernels do not return the same bits twice."""
+
+    level: Annotated[Literal["strict", "warn", "off"], BeforeValidator(_level)] = "strict"
+    """Which kernels compute. `strict`: deterministic ones; an operation that has none on its device ends the run with
+    its name, module and stage. `warn`: such an operation computes all the same and becomes a note of the run, whose
+    bits are then not promised; on GPUs, attention takes a backward pass that does not repeat. `off`: the fastest, of
+    which cuDNN tries several; no bits are promised."""
     check: Literal["auto"] | bool = "auto"
     """Whether each stage computes one step twice before the run, in a separate process, and fails if the bits differ.
-    `auto`: on GPUs, and where `precision` sets another number format or layout than the default, or compiles. Results
-    are cached per machine in `~/.cache/onward`."""
+    `auto`: on GPUs, and where `precision` sets another number format or layout than the default, or compiles; never
+    with `level: off`. Results are cached per machine in `~/.cache/onward`."""
 
 
 class Config(Section):

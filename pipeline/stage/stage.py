@@ -78,6 +78,7 @@ class Stage(StageForward):
         self.skips = SkipCounter(index, config.train.max_skipped)
         self.norms = StepNorms(self.engine, config.metrics.norms_every if team.rank == 0 else 0)
         self._loss: tuple[Tensor, dict[str, Tensor]] | None = None
+        self._read: tuple[float, dict[str, float]] | None = None
         self.remember_buffers()
 
     def update(self, step: int, labels: Tensor | None = None) -> StageReport:
@@ -153,6 +154,22 @@ class Stage(StageForward):
             group["lr"] = learning_rate * group["lr_ratio"]
         return learning_rate
 
+    def read_loss(self) -> tuple[float, dict[str, float]]:
+        """The loss of `backward` and its terms as numbers.
+
+        All of them are copied from the device at once, because each read waits until it has finished what was launched.
+        Until `finish` they are read only once, before the step changes a parameter that a term may be.
+        """
+        if self._read is None:
+            assert self._loss is not None
+            loss, terms = self._loss
+            there = [loss, *(term for term in terms.values() if term.device == loss.device)]
+            # In double precision, in which every number of a loss is exact, whatever it was computed in.
+            value, *rest = torch.stack([number.detach().double() for number in there]).tolist()
+            read = iter(rest)  # a term that the user's loss gave as a plain number is on the host
+            self._read = value, {k: next(read) if t.device == loss.device else t.item() for k, t in terms.items()}
+        return self._read
+
     def finish(self, step: int, apply: Callable[[], bool] | None = None, finite: bool = True) -> StageReport:
         """Update the parameters, unless the loss is not finite; end the step.
 
@@ -161,8 +178,7 @@ class Stage(StageForward):
             apply: updates the parameters and returns whether it did; this stage's optimizer if not given.
             finite: end to end: whether the loss of the last block is.
         """
-        loss, terms = self._loss or (None, {})
-        value = None if loss is None else loss.item()
+        value, terms = (None, {}) if self._loss is None else self.read_loss()
         finite = finite and (value is None or isfinite(value))
         learning_rate = self.set_learning_rate(step)
         if finite:
@@ -174,12 +190,12 @@ class Stage(StageForward):
         if moved and self._follower is not None:
             self._follower.after_update(self.phases.local(step, self.index))
         self.skips.count(moved, value, learning_rate)
-        self._loss = None
+        self._loss = self._read = None
         self._forget_views()
         gradient_norm, update_norm = self.norms.after_step(moved)
         return StageReport(
             value,
-            {k: t.item() for k, t in terms.items()},
+            terms,
             learning_rate=learning_rate,
             skipped=not moved,
             gradient_norm=gradient_norm,

@@ -36,7 +36,9 @@ def facts(path: Path, steps: int = 6, **sections: Any) -> RunFacts:
     )
 
 
-def recorder(folder: Path, steps: int = 1, file: StringIO | None = None, *observers: Any, start: int = 0) -> Recorder:
+def recorder(
+    folder: Path, steps: int = 1, file: StringIO | None = None, *observers: Any, start: int = 0, **options: Any
+) -> Recorder:
     """Writes to `folder`, shows the run in `file`, and tells `observers`."""
     active = ActiveAlarms()
     progress = Progress(Console(RichConsole(file=file or StringIO(), width=200)), active)
@@ -50,6 +52,7 @@ def recorder(folder: Path, steps: int = 1, file: StringIO | None = None, *observ
         metrics=metrics,
         progress=progress,
         observers=told,
+        **options,
     )
 
 

@@ -174,6 +174,16 @@ def test_a_stage_that_is_much_busier_than_the_others_is_told() -> None:
     assert run.news() == [("cleared", "bottleneck", 3)]
 
 
+def test_a_stage_that_copies_is_waited_for_as_one_that_computes() -> None:
+    run = case(alarms={"window_steps": 2})
+    for step in range(1, 4):
+        spent = [{"busy": 1.0 * step, "copying": seconds * step} for seconds in (0.0, 0.0, 2.0, 0.5)]
+        run.line(*spent)
+    (event,) = run.said
+    assert (event.kind, event.name, event.stage) == ("alarm", "bottleneck", 3)
+    assert event.text.startswith("stage 3 computes and copies 2.6 times as long as the others on average")
+
+
 def test_the_slowest_of_stages_that_all_wait_for_images_is_no_bottleneck() -> None:
     run, times = case(alarms={"window_steps": 2, "starved_above": 0.99}), [0.0, 0.0, 0.0, 0.0]
     for _ in range(4):

@@ -49,9 +49,21 @@ def test_a_run_that_is_over_does_not_say_that_all_its_stages_only_compute(tmp_pa
         spent["wait_input"] += 0.0 if draining else 2.0
         history.step_done(line(step, stage(1, step, **spent), time=float(1000 + 20 * step), feed_wait_seconds=step / 2))
     drained = document(history)["now"]
-    assert drained["stages"]["1"]["shares"] == [1.0, 0.0, 0.0]
+    assert drained["stages"]["1"]["shares"] == [1.0, 0.0, 0.0, 0.0]
     history.run_ended("done")
     whole = document(history)["now"]
-    assert whole["stages"]["1"]["shares"] == [0.5, 0.5, 0.0]
+    assert whole["stages"]["1"]["shares"] == [0.5, 0.5, 0.0, 0.0]
     assert whole["window"] == pytest.approx(39 * 20.0)
     assert whole["feed_wait"] == pytest.approx(19.5 / (39 * 20.0))
+
+
+def test_operations_a_second_are_those_of_the_last_seconds_and_a_share_of_the_peak_where_it_is_known(
+    tmp_path: Path,
+) -> None:
+    history = started(tmp_path)
+    for step in range(30):
+        used = {"flops": 6e12 * (step + 1)}
+        history.step_done(line(step, stage(1, step, **used, peak_flops=12e12), stage(2, step, **used), stage(3, step)))
+    known, without_peak, without = (document(history)["now"]["stages"][number] for number in "123")
+    found = [(shown["flops_per_second"], shown["mfu"]) for shown in (known, without_peak, without)]
+    assert found == [(3e12, 0.25), (3e12, None), (None, None)]

@@ -126,7 +126,7 @@ def test_now_is_that_of_the_last_seconds(tmp_path: Path) -> None:
         busy, waited = (0.9 * (step + 1), 0.1 * (step + 1)) if step < 15 else (13.5, 1.5 + 2.0 * (step - 14))
         history.step_done(line(step, stage(1, step, busy=busy, wait_input=waited), feed_wait_seconds=0.5 * step))
     now = document(history)["now"]
-    assert now["stages"]["1"]["shares"] == pytest.approx([0.0, 1.0, 0.0])
+    assert now["stages"]["1"]["shares"] == pytest.approx([0.0, 1.0, 0.0, 0.0])
     sent = now["stages"]["1"]["bytes_per_second"]
     assert sent == pytest.approx(250.0)
     assert now["feed_wait"] == pytest.approx(0.25)

@@ -46,6 +46,9 @@ def report(stage: int, step: int, busy: float) -> StepReport:
         gradient_norm=3.0 if step == 0 else None,
         update_norm=0.25,
         memory_bytes=2**30,
+        cuda_bytes=2**29,
+        cuda_peak_bytes=2**28,
+        peak_flops=312e12,
     )
 
 
@@ -71,9 +74,8 @@ def test_everything_a_run_reports_is_served(tmp_path: Path) -> None:
     for step, busy in enumerate([1.0, 2.5]):
         for stage in (1, 2):
             metrics.stage_report(report(stage, step, busy), 1000.0 + step)
-            metrics.add(
-                stage, {"busy": 1.25, "wait_input": 0.125, "wait_output": 0.0625, "skipped": 1, "link_bytes": 500}
-            )
+            spent = {"busy": 1.25, "wait_input": 0.125, "wait_output": 0.0625, "copying": 0.03125}
+            metrics.add(stage, {**spent, "skipped": 1, "link_bytes": 500, "flops": 2e12, "alloc_retries": 1})
         feed = {"wait_seconds": 0.5, "images": 96, "restarts": step, "skipped": 3 * step, "decode": 1.0, "blur": 0.5}
         metrics.feed_measured(FeedMeasures(seconds={"decode": 9.0, "blur": 9.0}, memory_bytes=4096), feed)
         metrics.step_done(line(step))
@@ -94,6 +96,10 @@ def test_everything_a_run_reports_is_served(tmp_path: Path) -> None:
     assert values["onward_stage_busy_seconds_total", stage] == 2.5
     assert values["onward_stage_wait_seconds_total", (("direction", "input"), *stage)] == 0.25
     assert values["onward_stage_wait_seconds_total", (("direction", "output"), *stage)] == 0.125
+    assert values["onward_stage_copy_seconds_total", stage] == 0.0625
+    assert values["onward_stage_flops_total", stage] == 4e12
+    assert values["onward_device_peak_flops", stage] == 312e12
+    assert values["onward_allocator_retries_total", stage] == 2
     assert values["onward_link_bytes_total", stage] == 1000
     assert values["onward_link_queue_depth", stage] == 2
     assert values["onward_link_capacity", stage] == 2
@@ -101,7 +107,8 @@ def test_everything_a_run_reports_is_served(tmp_path: Path) -> None:
     assert values["onward_learning_rate", stage] == 0.1
     assert values["onward_gradient_norm", stage] == 3.0, "until it is measured again"
     assert values["onward_update_norm", stage] == 0.25
-    assert values["onward_process_memory_bytes", (("kind", "cpu"), *stage)] == 2**30
+    kinds = [values["onward_process_memory_bytes", (("kind", kind), *stage)] for kind in ("cpu", "cuda", "cuda_peak")]
+    assert kinds == [2**30, 2**29, 2**28]
     assert values["onward_snapshot_seconds_count", stage] == 1
     assert values["onward_snapshot_seconds_sum", stage] == 0.2
     assert values["onward_objective_loss", (*stage, ("term", "total"))] == 0.5
@@ -116,7 +123,7 @@ def test_everything_a_run_reports_is_served(tmp_path: Path) -> None:
 def test_memory_of_a_gpu_stands_beside_that_of_the_process() -> None:
     """No other test of a whole run can have any, where there is no GPU."""
     metrics = RunMetrics(ActiveAlarms())
-    metrics.stage_report(replace(report(1, 0, 1.0), cuda_bytes=2**20), 0.0)
+    metrics.stage_report(replace(report(1, 0, 1.0), cuda_bytes=2**20, cuda_peak_bytes=None), 0.0)
     found = {labels: value for (name, labels), value in held(metrics).items() if name == "onward_process_memory_bytes"}
     kinds = {dict(labels)["kind"]: value for labels, value in found.items()}
     assert kinds == {"cpu": 2**30, "cuda": 2**20}

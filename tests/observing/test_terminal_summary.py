@@ -13,9 +13,9 @@ from pipeline.errors import UserError
 from tests.observing.made_up import alarm, facts, line, stage
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.observer import Event
-from workers.observing.terminal.board import Board
+from workers.observing.terminal.board import Board, time_bar
 from workers.observing.terminal.console import Console
-from workers.observing.terminal.shares import StageClock
+from workers.observing.terminal.shares import Shares, StageClock
 from workers.observing.terminal.summary import incidents, print_report, print_summary
 from workers.observing.terminal.verbosity import VARIABLE, Verbosity, take_flags
 from workers.run.files import RunDir
@@ -72,6 +72,23 @@ def test_four_stages_fit_a_screen() -> None:
         "next: onward evaluate /elsewhere/runs/quickstart-20261121-195747",
         "      onward report /elsewhere/runs/quickstart-20261121-195747",
     ]
+
+
+def test_a_wide_terminal_shows_the_time_for_copying_and_a_narrow_one_names_it() -> None:
+    values = report(2)  # as of an earlier version, which did not measure it
+    values["stages"][0] |= {"busy": 0.5, "wait_input": 0.25, "wait_output": 0.125, "copying": 0.125}
+
+    def shown(width: int) -> list[str]:
+        file = io.StringIO()
+        print_report(Console(RichConsole(file=file, width=width)), RUN, values)
+        return file.getvalue().splitlines()
+
+    narrow, wide = shown(80), shown(88)
+    assert [row.split("│")[-2].strip() for row in wide if row.startswith("│")][:2] == ["12.5 %", "0.0 %"]
+    assert [row.split("│")[-2].strip() for row in narrow if row.startswith("│")][:2] == ["12.5 %", "2.0 %"]
+    assert not any("copying ┃" in row for row in narrow)
+    for rows in (narrow, wide):
+        assert "busy: computing; starved: waiting for input; blocked: for room; rest: copying" in rows
 
 
 @pytest.mark.parametrize("stages", [1, 4, 10, 12])
@@ -151,6 +168,13 @@ def test_shares_are_of_the_last_20_steps_that_the_documentation_names() -> None:
     shares = watch.shares()
     assert shares is not None
     assert (shares.busy, shares.starved, shares.blocked) == (0.975, 0.0, 0.025)
+
+
+def test_the_bar_of_a_stage_is_as_long_as_its_shares_together() -> None:
+    bar = time_bar(Shares(0.5, 0.25, 0.125, 0.125), 16)
+    assert bar.plain == "█" * 8 + "░" * 4 + "▒" * 2 + "▓" * 2
+    assert time_bar(Shares(0.5, 0.25, 0.125, 0.125), 16, plain=True).plain == "########....oo=="
+    assert time_bar(Shares(0.7, 0.1, 0.2), 10).plain == "█" * 7 + "░" + "▒" * 2
 
 
 def drawn(board: Board) -> list[str]:

@@ -49,6 +49,7 @@ def test_a_stage_that_was_killed_is_in_the_trace_before_and_after(tmp_path: Path
         for name in ("stage 1", "stage 3", "stage 4"):
             assert {told[name][what] for what in steps} == {12}, name
             assert told[name]["snapshot"] == 3
+            assert min(told[name][part] for part in ("wait for input", "copy")) >= 12
             assert told[name]["send"] == (0 if name == "stage 4" else 12)
         second = [e["args"]["step"] for e in slices(document, "forward") if names[e["pid"]] == "stage 2"]
         assert set(second) == set(STEPS)

@@ -112,10 +112,9 @@ def test_what_a_process_does_for_the_first_time_is_not_hung(tmp_path: Path, monk
     activity, seen = Activity(1), list[tuple[int | None, bool]]()
     begin = StageWorker._begin
 
-    def watched(self: StageWorker, stage: Stage, header: Header) -> float:
-        started = begin(self, stage, header)
+    def watched(self: StageWorker, stage: Stage, header: Header) -> None:
+        begin(self, stage, header)
         seen.append((header.step, activity.first))
-        return started
 
     monkeypatch.setattr(stage_worker.StageWorker, "_begin", watched)
     worker_of(images([1, 1, 2, 2], first=4000), tmp_path, activity, None).run()

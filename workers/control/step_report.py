@@ -4,12 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field
 
 from pipeline.measures.online import Measure
 from pipeline.stage.report import StageReport, finite_or_none
 from workers.control.feed_report import FeedMeasures
 from workers.control.validation import Count, Finite, Index, MalformedMessage, Seconds, read_message
+
+Operations = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+"""Floating-point operations; a number that grows beyond all whole ones that JSON readers hold."""
+
+
+class MemoryInUse(NamedTuple):
+    """Memory of a process, in bytes; None for what it has not or what cannot be known.
+
+    Args:
+        memory_bytes: resident.
+        cuda_bytes: that PyTorch's allocator holds on the GPU.
+        cuda_peak_bytes: the most that tensors took of it at once, so far.
+        alloc_retries: how often the allocator had to give back what it had cached to find room, so far.
+    """
+
+    memory_bytes: int | None = None
+    cuda_bytes: int | None = None
+    cuda_peak_bytes: int | None = None
+    alloc_retries: int = 0
+
+
+Share = Literal["busy", "wait_input", "wait_output", "copying"]
+"""What a stage spends its time on; the four add up to it."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +46,19 @@ class StepReport:
         step: counted from 0.
         loss, terms, learning_rate: see `StageReport`; None stands for a number that is not finite, which JSON lacks.
         skipped: steps skipped so far because a loss or gradient was not finite.
-        busy: time in forward, loss, backward and optimizer.
-        wait_input: time spent waiting for the previous stage.
-        wait_output: time spent sending to the next stage, mostly waiting for room in the link.
+        busy: time in forward, loss, backward and optimizer, and in the codec of a link.
+        wait_input: time spent waiting for the previous stage, or for images.
+        wait_output: time spent waiting for room in the link to the next stage.
+        copying: time spent copying batches from and to the links, and between host and GPU.
         queue_depth: batches waiting at the input.
         link_bytes: bytes sent to the next stage so far.
         feed: statistics of the feed of the first stage, where it has its own.
         online: online evaluation at this step, see `OnlineMeasures.measure`; None for a number that is not finite.
         gradient_norm, update_norm: see `StepNorms`; None at a step that did not measure them.
-        memory_bytes, cuda_bytes: see `ProcessMemory`; stages that share a process all report the whole process.
+        memory_bytes, cuda_bytes, cuda_peak_bytes, alloc_retries: see `ProcessMemory`; stages that share a process all
+            report the whole process.
+        flops: floating-point operations so far, also of what is computed again; 0 where they are not counted.
+        peak_flops: that its device can do in a second, in its precision; None where that is not known.
     """
 
     stage: Index
@@ -42,6 +71,7 @@ class StepReport:
     busy: Seconds
     wait_input: Seconds
     wait_output: Seconds
+    copying: Seconds = 0.0
     queue_depth: Count
     link_bytes: Count
     feed: FeedMeasures | None = None
@@ -50,6 +80,10 @@ class StepReport:
     update_norm: Finite | None = None
     memory_bytes: Count | None = None
     cuda_bytes: Count | None = None
+    cuda_peak_bytes: Count | None = None
+    alloc_retries: Count = 0
+    flops: Operations = 0.0
+    peak_flops: Finite | None = None
 
     def to_message(self) -> dict[str, Any]:
         """As it is sent over the control channel."""
@@ -70,14 +104,20 @@ class StepReport:
         return report
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StageTimes:
-    """Time of a stage by activity, in seconds, and the number of steps that it has skipped."""
+    """Time of a stage by activity, in seconds, its floating-point operations, and steps that it has skipped."""
 
     busy: float = 0.0
     wait_input: float = 0.0
     wait_output: float = 0.0
+    copying: float = 0.0
+    flops: float = 0.0
     skipped: int = 0
+
+    def add(self, share: Share, seconds: float) -> None:
+        """Add `seconds` that were spent on `share`."""
+        setattr(self, share, getattr(self, share) + seconds)
 
     def report(
         self,
@@ -87,7 +127,8 @@ class StageTimes:
         queue_depth: int,
         link_bytes: int,
         online: Mapping[Measure, float] | None = None,
-        memory: tuple[int | None, int | None] = (None, None),
+        memory: MemoryInUse | None = None,
+        peak_flops: float | None = None,
     ) -> StepReport:
         """The report of one step; `memory` as returned by `ProcessMemory.measure`."""
         self.skipped += result.skipped
@@ -97,5 +138,5 @@ class StageTimes:
             **vars(self), queue_depth=queue_depth, link_bytes=link_bytes,
             online={name: finite_or_none(value) for name, value in (online or {}).items()},
             gradient_norm=result.gradient_norm, update_norm=result.update_norm,
-            memory_bytes=memory[0], cuda_bytes=memory[1],
+            peak_flops=peak_flops, **(memory._asdict() if memory else {}),
         )  # fmt: skip

@@ -14,6 +14,7 @@
 - `restarts.py`: bookkeeping of restarted stages: which processes are awaited, how often, and when to give up
 - `silent_hosts.py`: whole hosts that are silent, among processes that are: one cause for all processes of a host
 - `stacks.py`: has a process that hangs, and its neighbours, write down what their threads are doing
+- `step_lines.py`: writes `metrics.jsonl`: a line for every step, or one for several
 - `supervisor.py`: the process that started the processes of a run, as the coordinator sees it
 - `throughput.py`: how fast a run is, over its last steps, and how long it will still take
 """

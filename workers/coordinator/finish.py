@@ -27,6 +27,7 @@ def finish_run(config: Config, run: RunDir, recorder: Recorder, device: torch.de
     report: dict[str, Any] = {
         "runtime": "serial" if config.in_one_process else "pipelined",
         "mode": config.mode,
+        "determinism": config.determinism.level,
         "link": "none" if config.in_one_process else config.link.kind,
         **recorder.report(),
         "final_digest": final_digest(run),

@@ -191,6 +191,8 @@ class RunMonitor:
             self._done.add(name)
         elif kind == "leave":
             self._begin_stop(str(message.get("why")))
+        elif kind == "note":
+            self.observation.note(str(message.get("text")))
         elif kind == "failure":
             self._health.remove(name)
             self._done.add(name) if self.config.restart != "stage" else None

@@ -23,6 +23,7 @@ from workers.observing.terminal.console import Console
 from workers.observing.terminal.progress import Progress
 from workers.observing.trackers import start_trackers
 from workers.run.files import RunDir, write_json
+from workers.run.no_kernel import no_promise
 
 
 class Observation:
@@ -96,6 +97,8 @@ class Observation:
         self.observers.run_started(facts)
         for name, stage in sorted(self._active.on, key=str):
             self.post("cleared", name, "its processes were started again", stage)
+        if (sentence := no_promise(self.config)) is not None:
+            self.note(sentence)
         if self.start_step:
             self.post("restart", "restart", f"the run goes on after {self.start_step} steps", step=self.start_step)
         self.observers.deliver()
@@ -109,6 +112,8 @@ class Observation:
             metrics=self.metrics,
             progress=self.progress,
             observers=self.observers,
+            every=self.config.metrics.every,
+            snapshots=self.config.snapshots.every,
         )
 
     def post(self, kind: EventKind, name: str, text: str, stage: int | None = None, step: int | None = None) -> None:

@@ -5,8 +5,6 @@ Stages finish a step at different times; its line is written when the last stage
 
 from __future__ import annotations
 
-import io
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -17,10 +15,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline.errors import UserError
-from pipeline.ordinary_files import open_to_write
 from workers.control.feed_report import FeedMeasures
 from workers.control.step_report import StepReport
 from workers.control.validation import MalformedMessage
+from workers.coordinator.step_lines import StepLines
 from workers.coordinator.throughput import Throughput
 from workers.observing.amounts import RUN, STAGE_TOTALS, Growth, Sums, amounts, finite_of, written
 from workers.observing.backlog import Backlog
@@ -33,6 +31,8 @@ ADVICE_STEPS = 20
 ADVICE_SHARE = 0.1
 """A run of at least this many steps that waits for the feed longer than this share of its time gets a note."""
 
+WHERE_KNOWN = ("flops", "alloc_retries", "cuda_peak_bytes", "peak_flops")
+"""Keys that a line of `metrics.jsonl` has only where they are measured: most of them need a GPU."""
 FEED_TOTALS = ("wait_seconds", "images", "restarts", "skipped")
 """Totals of a feed, apart from the seconds of each part of its work."""
 
@@ -46,6 +46,7 @@ class Recorder:
         metrics: receives single reports, before their step is complete.
         progress: stopped after the last step, because the summary is printed then.
         observers: receive complete steps; metrics and progress are among them.
+        every, snapshots: see `StepLines`.
     """
 
     def __init__(
@@ -57,13 +58,15 @@ class Recorder:
         metrics: RunMetrics,
         progress: Progress,
         observers: Observers,
+        every: int = 1,
+        snapshots: int | None = None,
     ) -> None:
         self.metrics, self.progress, self.observers = metrics, progress, observers
         self.backlog = Backlog(start_step, total_steps)
         """What the run is waiting for."""
         self._pace = Throughput(total_steps)
         self._path, self._start_step = path, start_step
-        self._file = io.TextIOWrapper(open_to_write(path, path.parent), encoding="utf-8", line_buffering=True)
+        self._lines = StepLines(path, every, snapshots)
         self._waiting: dict[int, dict[int, StepReport]] = {}
         self._batches: dict[int, tuple[int, int, int]] = {}
         self.latest: dict[int, StepReport] = {}
@@ -93,7 +96,7 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.progress.__exit__(kind, error, trace)
-        self._file.close()
+        self._lines.close()
 
     def batch_sent(self, step: int, epoch: int, images: int, stages: int) -> None:
         """A batch of `images` images has entered the pipeline as `step`, and will reach `stages` stages."""
@@ -167,7 +170,7 @@ class Recorder:
             "added": written(added),
             "stages": [self._line(report) for report in reports],
         }
-        self._file.write(json.dumps(line) + "\n")
+        self._lines.add(line)
         self.observers.step_done(line)
 
     def _feed_added(self) -> float:
@@ -180,7 +183,7 @@ class Recorder:
 
     def _line(self, report: StepReport) -> dict[str, Any]:
         """A stage's report as it is written, without the feed's, which is part of `report.json`."""
-        values = {n: v for n, v in vars(report).items() if n != "feed" and (n != "online" or v)}
+        values = {n: v for n, v in vars(report).items() if n != "feed" and (v or n not in ("online", *WHERE_KNOWN))}
         added = written(self._added.pop((report.step, report.stage)))
         return {**values, "snapshot_seconds": self._snapshot_seconds.get(report.stage), "added": added}
 
@@ -202,7 +205,7 @@ class Recorder:
     def report(self) -> dict[str, Any]:
         """The part of `report.json` that sums up the reports.
 
-        `images`, `seconds` and `stages` cover the whole run, `images_per_second` and `feed` its last attempt.
+        `images`, `seconds` and `stages` cover the whole run, all rates and `feed` its last attempt.
         """
         stages, run = self._earlier()
         for stage in self.latest:
@@ -211,9 +214,17 @@ class Recorder:
             "images": self.images + int(run.get("images", 0)),
             "images_per_second": self.images_per_second,
             "seconds": self.progress.seconds + run.get("seconds", 0.0),
-            "stages": [_shares(stage, stages[stage]) for stage in sorted(stages)],
+            "stages": [{**_shares(stage, stages[stage]), **self._utilisation(stage)} for stage in sorted(stages)],
             "feed": self.feed_report(),
         }
+
+    def _utilisation(self, stage: int) -> dict[str, float]:
+        """FLOP/s of a stage over the last attempt, and its share of the peak (MFU); without what is not known."""
+        report, flops = self.latest.get(stage), self._spent[stage].get("flops", 0.0)
+        rate = self.images_per_second * flops / self.images if self.images else 0.0
+        if report is None or not rate:
+            return {}
+        return {"flops_per_second": rate} | ({"mfu": rate / report.peak_flops} if report.peak_flops else {})
 
     def _earlier(self) -> tuple[defaultdict[int, Sums], Sums]:
         """Sums over the lines of earlier attempts, per stage and of the run, up to a damaged line if there is one."""
@@ -260,7 +271,7 @@ class Recorder:
 def _shares(stage: int, spent: Sums) -> dict[str, Any]:
     """Shares of a stage's time, 0 to 1, its busy seconds, and its skipped steps."""
     whole = max(sum(spent[name] for name in TIMES), 1e-9)
-    parts = {name: spent[name] / whole for name in TIMES}
+    parts: dict[str, float] = {name: spent[name] / whole for name in TIMES}
     return {"stage": stage, **parts, "busy_seconds": spent["busy"], "skipped": int(spent["skipped"])}
 
 

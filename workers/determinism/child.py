@@ -1,6 +1,8 @@
-"""Runs a function in a forked process, which may crash and whose memory is freed at its end.
+"""Runs a function in a process of its own, which may crash and whose memory is freed at its end.
 
-Forking is safe here: the libraries are loaded, and none of their threads has started yet.
+- Forked, in a third of a second: where the libraries are loaded, and none of their threads has started yet.
+- In a new interpreter, in seconds: where threads compute, and for all that uses a GPU. A forked process cannot use CUDA
+  if its parent has only asked how many GPUs there are, as a module of the user's may do when it is imported.
 """
 
 from __future__ import annotations
@@ -9,25 +11,41 @@ import gc
 import mmap
 import os
 import signal
+import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from workers.run.json_lines import LineReader, write_line
+from pipeline.ordinary_files import open_unnamed_file
+from workers.run.environment import interpreter, module_path
+from workers.run.json_lines import LineReader, read_line, write_line
 from workers.run.signals import signal_on_parent_death
 
 NOTE_BYTES = 4096
 
 
 class Note:
-    """A line of text in shared memory, which the parent can read even after the child has crashed."""
+    """A line of text in shared memory, which the parent can read even after the child has crashed.
 
-    def __init__(self) -> None:
-        self._shared = mmap.mmap(-1, NOTE_BYTES)
+    Args:
+        descriptor: of the memory, inherited from the parent, which has made the note; a new one if not given.
+    """
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        if descriptor is None:
+            descriptor = open_unnamed_file("onward-note")
+            os.ftruncate(descriptor, NOTE_BYTES)
+        self.descriptor = descriptor
+        self._shared = mmap.mmap(descriptor, NOTE_BYTES)
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._shared.close()
+        os.close(self.descriptor)
 
     def write(self, text: str) -> None:
         """Replace the text."""
@@ -65,6 +83,40 @@ def run_in_child(work: Callable[[], Any], seconds: float) -> Outcome:
         pid = os.fork()
     if pid == 0:
         _child_main(work, writer)
+    return _outcome(pid, lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), reader, writer, seconds)
+
+
+def run_in_interpreter(module: str, task: Mapping[str, Any], note: Note, seconds: float) -> Outcome:
+    """Run the main program `module`, which calls `answer_task`, in a new interpreter, with a limit of `seconds`.
+
+    Args:
+        module: its full name.
+        task: what it is given, as JSON can hold it.
+        note: which it can write.
+        seconds: until it is killed; they include the start of the interpreter.
+    """
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        interpreter(module, str(writer), str(note.descriptor)),
+        stdin=subprocess.PIPE,
+        pass_fds=[writer, note.descriptor],
+        env={**os.environ, "PYTHONPATH": module_path()},
+    )
+    assert process.stdin is not None
+    with process.stdin, suppress(OSError):  # it has ended, which the outcome will show
+        write_line(process.stdin.fileno(), task)
+    return _outcome(process.pid, process.wait, reader, writer, seconds)
+
+
+def answer_task(work: Callable[[Mapping[str, Any], Note], Any]) -> None:
+    """Body of a process that `run_in_interpreter` has started; never returns."""
+    writer, note = int(sys.argv[1]), Note(int(sys.argv[2]))
+    signal_on_parent_death(signal.SIGKILL)
+    _answer(lambda: work(read_line(0), note), writer)
+
+
+def _outcome(pid: int, wait: Callable[[], int], reader: int, writer: int, seconds: float) -> Outcome:
+    """Wait for the answer of a process, end it, and say how it ended; closes both ends of its pipe."""
     os.close(writer)
     try:
         answers = LineReader(reader)
@@ -73,12 +125,12 @@ def run_in_child(work: Callable[[], Any], seconds: float) -> Outcome:
         os.close(reader)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)  # it has answered or is late, or this process is being stopped
-        _, status = os.waitpid(pid, 0)
+        code = wait()
     if answer is not None:
         return Outcome(**answer)
     if not answers.closed:
         return Outcome(late=True)
-    return Outcome(signal=os.WTERMSIG(status)) if os.WIFSIGNALED(status) else Outcome(error="it ended without a word")
+    return Outcome(signal=-code) if code < 0 else Outcome(error="it ended without a word")
 
 
 def _child_main(work: Callable[[], Any], writer: int) -> None:
@@ -90,6 +142,14 @@ def _child_main(work: Callable[[], Any], writer: int) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_DFL)
         _close_all_but(0, 1, 2, writer)
+        _answer(work, writer)
+    finally:
+        os._exit(0)
+
+
+def _answer(work: Callable[[], Any], writer: int) -> None:
+    """Do the work, write its result or its error into the pipe, and end this process."""
+    try:
         try:
             answer = {"result": work()}
         except Exception as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +11,11 @@ from pipeline.config import Config
 from pipeline.config.run import StageOverrides
 from pipeline.errors import ConfigError
 from pipeline.validation.combinations import check_combinations
-from workers.determinism.child import Note, Outcome, run_in_child
+from workers.determinism.child import Outcome
 from workers.determinism.step import Trial
-from workers.determinism.twice import TRIAL_SECONDS, differences, first_operation
+from workers.determinism.trial import differing_operation, differing_results, last_operation
+from workers.run.no_kernel import BY_CUBLAS, module_of, operation_of, refusal_of, strict_refusal
+from workers.run.no_kernel import KEY as LEVEL
 from workers.topology.processes import stage_name
 
 KEY = "determinism.check"
@@ -34,27 +35,59 @@ def refusal(config: Config, trial: Trial, device: torch.device, outcome: Outcome
         config, trial, device: of the step.
         outcome: of the check.
     """
-    place = _place(config, trial, device)
+    place, setting = _place(config, trial, device), _avoiding(config, trial, device)
     step = f"a step of {trial.rows} images at {name_of(trial)}"
+    if operation := operation_of(outcome.error):
+        return refusal_of(place or operation, step, setting)
     if outcome.signal:
         problem = f"{step}, tried before the training, ends its process by signal {outcome.signal}"
         problem += f", in {place}" if place else ""
     else:
         problem = f"{step}, computed twice from one state, has other bits the second time, first in "
         problem += place or outcome.result[0]
-    for setting, changed in _other_settings(config, trial):
-        if run_in_child(partial(differences, changed, trial, device), TRIAL_SECONDS).result == []:
-            return ConfigError(KEY, problem, f"With {setting} it repeats itself. Give that, or {KEY}=false to train so")
+    if setting:
+        return ConfigError(KEY, problem, f"With {setting} it repeats itself. Give that, or {KEY}=false to train so")
     return ConfigError(KEY, problem, f"No setting of precision avoids it. {KEY}=false trains all the same")
 
 
+def in_words(error: BaseException, config: Config, stage: int, step: int | None, device: torch.device) -> BaseException:
+    """An error of a step as the user is told of it, if `determinism.level=strict` has caused it; otherwise as it is.
+
+    The traceback of a backward pass does not name the module, so the step is searched for it in another process.
+
+    Args:
+        error: that has ended the step.
+        config: of the run.
+        stage: that computed.
+        step: of the run.
+        device: of the stage.
+    """
+    where = stage_name(stage) if step is None else f"{stage_name(stage)} at step {step}"
+    refused = strict_refusal(error, where)
+    trial = Trial(0 if config.mode == "end_to_end" else stage, config.data.batch_size // config.replicas_of(stage), 0)
+    operation = operation_of(str(error))
+    if refused is None or operation == BY_CUBLAS or module_of(error) or _is_compiled(config, trial):
+        return refused or error
+    outcome, last = last_operation(config, trial, device)
+    return refusal_of(last, where) if last and operation_of(outcome.error) == operation else refused
+
+
 def _place(config: Config, trial: Trial, device: torch.device) -> str:
-    """The operation in which two computations differ first, or the process dies; empty if it cannot be found."""
-    if any(config.stage(index).precision.compile for index in _stages(config, trial)):
+    """The operation in which two computations differ first, or the process ends; empty if it cannot be found."""
+    if _is_compiled(config, trial):
         return ""  # a compiled block is one operation
-    note = Note()
-    outcome = run_in_child(partial(first_operation, config, trial, device, note), TRIAL_SECONDS)
-    return note.read() if outcome.signal else outcome.result or ""
+    outcome, last = differing_operation(config, trial, device)
+    return last if outcome.signal or operation_of(outcome.error) else outcome.result or ""
+
+
+def _avoiding(config: Config, trial: Trial, device: torch.device) -> str:
+    """The first setting with which the step repeats itself; empty if there is none."""
+    settings = _other_settings(config, trial)
+    return next((text for text, changed in settings if differing_results(changed, trial, device).result == []), "")
+
+
+def _is_compiled(config: Config, trial: Trial) -> bool:
+    return any(config.stage(index).precision.compile for index in _stages(config, trial))
 
 
 def _stages(config: Config, trial: Trial) -> list[int]:
@@ -63,6 +96,9 @@ def _stages(config: Config, trial: Trial) -> list[int]:
 
 def _other_settings(config: Config, trial: Trial) -> Iterator[tuple[str, Config]]:
     """Configurations with one setting at its default, each with the override that gives it."""
+    if config.determinism.level == "warn":
+        strict = config.determinism.model_copy(update={"level": "strict"})
+        yield f"{LEVEL}=strict", config.model_copy(update={"determinism": strict})
     for key, plain in PLAIN.items():
         if all(getattr(config.stage(index).precision, key) == plain for index in _stages(config, trial)):
             continue

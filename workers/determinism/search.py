@@ -25,7 +25,7 @@ class Operation:
 
     Args:
         name: such as `aten.convolution_backward`.
-        module: whose parameters it uses, or in whose forward pass it is called; empty if unknown.
+        module: whose parameters it uses, or in whose forward or backward pass it is called; empty if unknown.
     """
 
     name: str
@@ -48,6 +48,9 @@ class OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # 
         self.operations: list[tuple[Operation, int]] = []
         self._note = note
         self._inside: list[str] = []
+        self._in_backward = ""
+        self._nodes: set[Any] = set()
+        """Of the backward pass, whose module is known."""
         self._owners = {
             parameter.data_ptr(): name.rpartition(".")[0]
             for stage in stages
@@ -60,7 +63,7 @@ class OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # 
         name = str(func).removesuffix(".default")
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         owners = [self._owners[t.data_ptr()] for t in tensors if t.numel() and t.data_ptr() in self._owners]
-        operation = Operation(name, owners[0] if owners else self._inside[-1] if self._inside else "")
+        operation = Operation(name, owners[0] if owners else self._inside[-1] if self._inside else self._in_backward)
         self._note.write(str(operation))
         result = func(*args, **(kwargs or {}))
         computed = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
@@ -76,11 +79,31 @@ class OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # 
 
     def enter_module(self, name: str) -> Callable[..., None]:
         """A hook for the beginning of the forward pass of module `name`."""
-        return lambda *inputs: self._inside.append(name)
 
-    def leave_module(self, *inputs: object) -> None:
+        def hook(module: nn.Module, inputs: object) -> None:
+            self._name_nodes(inputs, self._inside[-1] if self._inside else "")
+            self._inside.append(name)
+
+        return hook
+
+    def leave_module(self, module: nn.Module, inputs: object, output: object) -> None:
         """A hook for the end of the forward pass of a module."""
-        self._inside.pop()
+        self._name_nodes(output, self._inside.pop())
+
+    def _name_nodes(self, tensors: object, name: str) -> None:
+        """Give the backward of `tensors` the name of a module, but for the nodes that have one already."""
+        waiting = [leaf.grad_fn for leaf in tree_leaves(tensors) if isinstance(leaf, Tensor)]
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in self._nodes:
+                continue
+            self._nodes.add(node)
+            node.register_prehook(lambda gradients: self._enter_backward(name))
+            node.register_hook(lambda inputs, outputs: self._enter_backward(""))
+            waiting += [function for function, _ in node.next_functions]
+
+    def _enter_backward(self, name: str) -> None:
+        self._in_backward = name
 
 
 @contextmanager

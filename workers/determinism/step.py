@@ -80,7 +80,7 @@ def step_checksums(
     first = stages[0].index
     learner = Phases.of(alone, STEPS_PER_EPOCH).steps * (first - 1) if config.mode == "sequential" else 0
     step = learner + trial.epoch
-    batch = _random_batch(alone, first, trial, device)
+    batch = random_batch(alone, first, trial, device)
     labels = (torch.arange(trial.rows) % 2).to(device) if config.uses_labels else None
     levels = NoisePolicy(alone, STEPS_PER_EPOCH).levels(step)
     sums: dict[str, int] = {}
@@ -121,7 +121,7 @@ def _without_neighbours(config: Config) -> Config:
     return config.model_copy(update={"replicas": 1, "stages": stages}).with_torch_engines()
 
 
-def _random_batch(config: Config, index: int, trial: Trial, device: torch.device) -> list[Tensor]:
+def random_batch(config: Config, index: int, trial: Trial, device: torch.device) -> list[Tensor]:
     """One tensor per view: bytes `[B, S, S, 3]` for stage 1, else activations with the dtype of the previous stage."""
     source = torch.Generator(device).manual_seed(config.seed)
     sizes = view_sizes(config.data, trial.epoch, config.num_views)

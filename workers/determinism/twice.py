@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from pipeline.config import Config
@@ -10,14 +13,12 @@ from workers.determinism.memory import Footprint, fill_freed_memory
 from workers.determinism.step import Trial, step_checksums
 from workers.run.compute import set_up_compute
 
-TRIAL_SECONDS = 300.0
-"""Limit for two steps; a stage that takes longer is trained without the check."""
 SEARCHES = 3
 """Number of attempts: a kernel that reads uninitialised memory does not differ every time."""
 
 
-def differences(config: Config, trial: Trial, device: torch.device) -> list[str]:
-    """Names of the results in which the two steps differ, in the order of computation."""
+def differences(config: Config, trial: Trial, device: torch.device, note: Note | None = None) -> list[str]:
+    """Names of the results in which the two steps differ, in the order of computation; nothing is noted."""
     set_up_compute(config)
     footprint = Footprint(device)
     first = step_checksums(config, trial, device)
@@ -48,3 +49,11 @@ def first_operation(config: Config, trial: Trial, device: torch.device, note: No
         if operation is not None:
             return str(operation)
     return ""
+
+
+DIFFERENCES, FIRST_OPERATION = "differences", "first_operation"
+WORKS: dict[str, Callable[[Config, Trial, torch.device, Note], Any]] = {
+    DIFFERENCES: differences,
+    FIRST_OPERATION: first_operation,
+}
+"""What a process can be asked for, by name."""

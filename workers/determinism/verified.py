@@ -42,7 +42,7 @@ class VerifiedSteps:
         custom = any(":" in name for name in (config.model.backbone, *kinds))
         self._folder = None if custom else _folder()  # a user's own code may change without its name
         sections = config.model_dump(mode="json", include=set(DECIDE))
-        self._key = {"config": sections, "machine": _machine(device)}
+        self._key = {"config": sections, "level": config.determinism.level, "machine": _machine(device)}
 
     def has(self, trial: Trial) -> bool:
         """Whether the step of `trial` was found deterministic before."""

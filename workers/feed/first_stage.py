@@ -6,7 +6,6 @@ stage 1 prepares its rows of each batch ahead of time by the same plan, and comp
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any, Protocol
@@ -20,7 +19,7 @@ from pipeline.data.sets.datasets import open_dataset
 from pipeline.data.sets.index import fingerprint
 from pipeline.errors import TrainingError, UserError
 from workers.feed import Feed, FeedBatch, FeedMeasures
-from workers.links.base import Receiver
+from workers.links.base import Meter, Receiver
 from workers.links.messages import Message, TensorSpec
 from workers.links.resharding import replica_rows
 from workers.observing.trace import NO_TRACE, Tracer
@@ -103,6 +102,11 @@ class SelfFeedingReceiver(Receiver):
         super().__init__(numbers.address, spec)
         self._numbers, self._feed, self._data_set, self._device = numbers, feed, data_set, device
 
+    def measure(self, meter: Meter) -> None:
+        """See `Receiver.measure`."""
+        super().measure(meter)
+        self._numbers.measure(meter)
+
     def recv(self, timeout: float) -> Message:
         """See `Receiver.recv`; the feed has its own time limit.
 
@@ -120,6 +124,7 @@ class SelfFeedingReceiver(Receiver):
                 "that runs stage 1 needs the same data set under data.root"
             )
         batch = next(self._feed, None)
+        self._meter("waiting")
         requested = message.tensor[0].tolist()
         if batch is None or batch.step != header.step or batch.samples.tolist() != requested:
             ready = "nothing" if batch is None else f"step {batch.step}, images {_shortened(batch.samples.tolist())}"
@@ -127,7 +132,9 @@ class SelfFeedingReceiver(Receiver):
                 f"{self.address}: step {header.step}, images {_shortened(requested)} was asked for, and {ready} had "
                 "been prepared. Both processes must run the same configuration and version"
             )
-        return Message(replace(header, data_set=""), batch.views.to(self._device))
+        views = batch.views.to(self._device)
+        self._meter("copying")
+        return Message(replace(header, data_set=""), views)
 
     def waiting(self) -> int:
         """See `Receiver.waiting`."""
@@ -152,6 +159,11 @@ class AugmentingReceiver(Receiver):
         super().__init__(inner.address, inner.spec)
         self._inner, self._augment, self._process = inner, photometrics, process
 
+    def measure(self, meter: Meter) -> None:
+        """See `Receiver.measure`."""
+        super().measure(meter)
+        self._inner.measure(meter)
+
     def recv(self, timeout: float) -> Message:
         """See `Receiver.recv`; the indices of the images are removed from the header.
 
@@ -165,9 +177,8 @@ class AugmentingReceiver(Receiver):
             raise TrainingError(
                 f"{self.address}: numbers of {len(samples[rows])} images came with {message.tensor.shape[1]} of them"
             )
-        started = time.monotonic()
         views = self._augment(message.tensor, message.header.epoch, samples[rows])
-        self.compute_seconds += time.monotonic() - started
+        self._meter("computing")
         return Message(replace(message.header, samples=b""), views)
 
     def waiting(self) -> int:

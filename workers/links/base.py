@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
 from pipeline.errors import TrainingError
 from workers.links.messages import Header, Message, TensorSpec
 from workers.run.closable import Closable
+
+Part = Literal["waiting", "copying", "computing"]
+"""What a call of a link spends its time on: waiting for the other end, copying tensors, or computing on them."""
+Meter = Callable[[Part], None]
+"""Is told, whenever a part of a call ends, what the time since it was told last was spent on."""
+
+
+def no_meter(part: Part) -> None:
+    """Measures nothing."""
 
 
 class LinkTimeout(TrainingError):
@@ -81,6 +92,11 @@ class _End(Closable):
 
     def __init__(self, address: LinkAddress, spec: TensorSpec) -> None:
         self.address, self.spec = address, spec
+        self._meter: Meter = no_meter
+
+    def measure(self, meter: Meter) -> None:
+        """Let `meter` measure every call that transfers a message; an end around another measures that one, too."""
+        self._meter = meter
 
     @abstractmethod
     def close(self) -> None:
@@ -140,9 +156,6 @@ class Sender(_End):
 
 class Receiver(_End):
     """The receiving end; for one thread, except `waiting`."""
-
-    compute_seconds: float = 0.0
-    """Seconds that all calls of `recv` together have spent computing on received tensors rather than waiting."""
 
     @abstractmethod
     def recv(self, timeout: float) -> Message:

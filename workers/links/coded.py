@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pipeline.stage.codecs import Codec
-from workers.links.base import LinkMismatch, Receiver, Sender
+from workers.links.base import LinkMismatch, Meter, Receiver, Sender
 from workers.links.messages import Header, Message, TensorSpec
 
 
@@ -28,6 +28,11 @@ class CodedSender(Sender):
         super().__init__(inner.address, TensorSpec(codec.shape, codec.dtype))
         self._inner, self._codec = inner, codec
 
+    def measure(self, meter: Meter) -> None:
+        """See `Sender.measure`."""
+        super().measure(meter)
+        self._inner.measure(meter)
+
     def await_room(self, timeout: float) -> None:
         """See `Sender.await_room`."""
         self._inner.await_room(timeout)
@@ -39,7 +44,10 @@ class CodedSender(Sender):
             found = f"a tensor {list(tensor.shape)} does not fit the link, which was opened for {self.spec}"
             raise LinkMismatch(f"{self.address}: {found}. With this codec smaller maps must be square")
         self._inner.await_room(timeout)
-        self._inner.send(header, self._codec.encode(tensor.detach()), timeout)
+        self._meter("waiting")
+        encoded = self._codec.encode(tensor.detach())
+        self._meter("computing")
+        self._inner.send(header, encoded, timeout)
         self.bytes_sent = self._inner.bytes_sent
 
     def peer_gone(self) -> bool:
@@ -63,10 +71,17 @@ class CodedReceiver(Receiver):
         super().__init__(inner.address, TensorSpec(codec.shape, codec.dtype))
         self._inner, self._codec = inner, codec
 
+    def measure(self, meter: Meter) -> None:
+        """See `Receiver.measure`."""
+        super().measure(meter)
+        self._inner.measure(meter)
+
     def recv(self, timeout: float) -> Message:
         """See `Receiver.recv`; the tensor has the dtype of the link and memory of its own."""
         message = self._inner.recv(timeout)
-        return Message(message.header, self._codec.decode(message.tensor))
+        decoded = self._codec.decode(message.tensor)
+        self._meter("computing")
+        return Message(message.header, decoded)
 
     def waiting(self) -> int:
         """See `Receiver.waiting`."""

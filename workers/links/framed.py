@@ -70,6 +70,7 @@ class FramedSender(Sender):
         """See `Sender.send`."""
         self._check_fits(tuple(tensor.shape), tensor.dtype)
         self.await_room(timeout)
+        self._meter("waiting")
         try:
             self._send_tensor(self._sent, tensor.detach())
             self._connection.send_bytes(_frame(header, tensor))
@@ -79,6 +80,7 @@ class FramedSender(Sender):
             raise LinkClosed(f"{self.address}: message {self._sent} was not sent: {self._closed_because}") from None
         self._sent += 1
         self.bytes_sent += tensor.numel() * tensor.element_size()
+        self._meter("copying")
 
     def peer_gone(self) -> bool:
         """See `Sender.peer_gone`."""
@@ -134,12 +136,15 @@ class FramedReceiver(Receiver):
 
     def recv(self, timeout: float) -> Message:
         """See `Receiver.recv`. On the CPU the tensor is the link's own memory."""
-        header, shape = _unframe(self._next_frame(timeout))
+        frame = self._next_frame(timeout)
+        self._meter("waiting")
+        header, shape = _unframe(frame)
         self._check_fits(shape, self.spec.dtype)
         tensor = self._tensor_of(self._received, shape)
         self._received += 1
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a sender that has closed needs no credit
             self._answer(TAKEN)
+        self._meter("copying")
         return Message(header, tensor)
 
     def peer_gone(self) -> bool:

@@ -21,7 +21,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from pipeline.errors import TrainingError
-from workers.links.base import LinkClosed, LinkTimeout, Receiver, Sender
+from workers.links.base import LinkClosed, LinkTimeout, Meter, Receiver, Sender
 from workers.links.messages import Header, Message
 from workers.links.replay import ReplayBuffer
 
@@ -55,6 +55,11 @@ class ReplayingSender(Sender):
         """The message passed to the last `send`, with its tensor on the device that the link sends from."""
         super().__init__(self._inner.address, self._inner.spec)
 
+    def measure(self, meter: Meter) -> None:
+        """See `Sender.measure`."""
+        super().measure(meter)
+        self._inner.measure(meter)
+
     def await_room(self, timeout: float) -> None:
         """As `Sender.await_room`; waits for a dead receiver to be restarted, however short `timeout` is."""
         while True:
@@ -68,6 +73,7 @@ class ReplayingSender(Sender):
     def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
         """As `Sender.send`; if the receiver has died, all that it may need is sent after its restart."""
         self._buffer.add(header, tensor)
+        self._meter("copying")
         self._newest = Message(header, tensor)
         if header.step not in self._pending:
             self._pending.append(header.step)
@@ -117,6 +123,7 @@ class ReplayingSender(Sender):
         self._inner.close()
         self._bytes_before += self._inner.bytes_sent
         self._inner = _open_with_retry(self._open, self._reopen_timeout)
+        self._inner.measure(self._meter)
         self._pending = deque(self._buffer.steps())
 
 
@@ -134,6 +141,11 @@ class ResumingReceiver(Receiver):
         self._next, self._begun = start_step, False
         self._inner = _open_with_retry(partial(open_receiver, reopen_timeout), reopen_timeout)
         super().__init__(self._inner.address, self._inner.spec)
+
+    def measure(self, meter: Meter) -> None:
+        """See `Receiver.measure`."""
+        super().measure(meter)
+        self._inner.measure(meter)
 
     def recv(self, timeout: float) -> Message:
         """As `Receiver.recv`; waits for a dead sender to be restarted, and drops batches that were received before.
@@ -176,6 +188,7 @@ class ResumingReceiver(Receiver):
             self._inner.close()
             with suppress(LinkTimeout, LinkClosed):
                 self._inner = self._open(ACCEPT_SECONDS)
+                self._inner.measure(self._meter)
 
     def waiting(self) -> int:
         """See `Receiver.waiting`."""
@@ -188,6 +201,7 @@ class ResumingReceiver(Receiver):
     def _reopen(self) -> None:
         self._inner.close()
         self._inner = _open_with_retry(partial(self._open, self._reopen_timeout), self._reopen_timeout)
+        self._inner.measure(self._meter)
 
 
 End = TypeVar("End")

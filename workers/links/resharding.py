@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import TrainingError
-from workers.links.base import LinkMismatch, LinkTimeout, Receiver, Sender, seconds
+from workers.links.base import LinkMismatch, LinkTimeout, Meter, Receiver, Sender, seconds
 from workers.links.messages import Header, Message, TensorSpec
 
 LOOK_AROUND_SECONDS = 0.05
@@ -101,6 +101,12 @@ class ScatterSender(Sender):
         super().__init__(replace(ends[0].address, name=_joint_name(ends), receiver=receivers), spec)
         self._links = list(links)
 
+    def measure(self, meter: Meter) -> None:
+        """See `Sender.measure`."""
+        super().measure(meter)
+        for _, end in self._links:
+            end.measure(meter)
+
     @property
     def reads_later(self) -> bool:
         """See `Sender.reads_later`; true if it is for any of the links."""
@@ -155,6 +161,12 @@ class GatherReceiver(Receiver):
         self._parts: list[Message | None] = [None] * len(links)
         self._joined = torch.empty(spec.shape, dtype=spec.dtype, device=device).flatten()
 
+    def measure(self, meter: Meter) -> None:
+        """See `Receiver.measure`."""
+        super().measure(meter)
+        for _, end in self._links:
+            end.measure(meter)
+
     def recv(self, timeout: float) -> Message:
         """See `Receiver.recv`. Parts that arrived before a timeout are kept for the next call.
 
@@ -174,8 +186,10 @@ class GatherReceiver(Receiver):
             senders = " and ".join(self._links[number][1].address.sender for number in timed_out)
             raise LinkTimeout(f"{self.address}: {senders} sent nothing within {seconds(timeout)}")
         parts = [part for part in self._parts if part is not None]
+        self._meter("waiting")
         self._check_one_step(parts)
         joined = self._join(parts)
+        self._meter("copying")
         self._parts = [None] * len(self._links)
         return Message(parts[0].header, joined)
 

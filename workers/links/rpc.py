@@ -71,6 +71,7 @@ class RpcSender(Sender):
         """See `Sender.send`; the tensor is still being read when the call returns."""
         self._check_fits(tuple(tensor.shape), tensor.dtype)
         self.await_room(timeout)
+        self._meter("waiting")
         with self.peer.changed:
             self._pending += 1
         packed = tensor.detach().to("cpu").contiguous()
@@ -78,6 +79,7 @@ class RpcSender(Sender):
         call(self._to, on_message, arguments, 0.0, self._answered)
         self._sent += 1
         self.bytes_sent += packed.numel() * packed.element_size()
+        self._meter("copying")
 
     def close(self) -> None:
         """Tell the receiver that no more follows, and wait (10 s at most) until all messages have arrived."""
@@ -132,9 +134,12 @@ class RpcReceiver(Receiver):
                     reason = f"{self.address.sender} closed its end after {self._received} messages"
                 raise LinkClosed(f"{self.address}: message {self._received} cannot be received: {reason}")
             self._received += 1
+        self._meter("waiting")
         message.taken.set_result(TAKEN)
         self._check_fits(tuple(message.tensor.shape), message.tensor.dtype)
-        return Message(Header.from_bytes(message.header), message.tensor.to(self._device))
+        tensor = message.tensor.to(self._device)
+        self._meter("copying")
+        return Message(Header.from_bytes(message.header), tensor)
 
     def waiting(self) -> int:
         """See `Receiver.waiting`; counts messages that have arrived."""

@@ -154,7 +154,8 @@ class Alarms:
             self._clear("starved", 1, step, f"stage 1 waits for images {100 * share:.0f} % of the time")
 
     def _bottleneck(self, step: int, seconds: float) -> None:
-        spent = self._spent("busy")
+        copying = self._spent("copying")
+        spent = {stage: seconds + copying.get(stage, 0.0) for stage, seconds in self._spent("busy").items()}
         busy = [sum(spent.get(stage, 0.0) for stage in stages) for stages in self._processes]
         limit = self._settings.bottleneck_above
         for stages, mine in zip(self._processes, busy, strict=True):
@@ -164,8 +165,9 @@ class Alarms:
             index, ratio = max(stages, key=lambda stage: spent.get(stage, 0.0)), mine / others
             # A process that waits most of the time is no bottleneck: all of them wait for images.
             if ratio > limit and mine > seconds / 2:
+                does = "computes and copies" if copying.get(index, 0.0) > spent[index] / 2 else "computes"
                 text = (
-                    f"stage {index} computes {ratio:.1f} times as long as the others on average, which wait for it: "
+                    f"stage {index} {does} {ratio:.1f} times as long as the others on average, which wait for it: "
                     f"move a cut (model.cuts), or give it replicas (stages.{index}.replicas)"
                 )
                 self._raise("bottleneck", index, step, text)

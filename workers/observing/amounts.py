@@ -18,7 +18,7 @@ from typing import Any
 
 from workers.observing.observer import TIMES
 
-STAGE_TOTALS = (*TIMES, "link_bytes", "skipped")
+STAGE_TOTALS = (*TIMES, "link_bytes", "skipped", "flops", "alloc_retries")
 RUN_TOTALS = ("feed_wait_seconds",)
 RUN = 0
 """Stands for the whole run where a stage number is expected."""

@@ -76,6 +76,24 @@ _TIMES = (
         "seconds",
         "direction",
     ),
+    _stage(
+        "onward_stage_copy_seconds_total",
+        "counter",
+        "Time a stage spent copying batches, from and to its links and between host and GPU",
+        "seconds",
+    ),
+    _stage(
+        "onward_stage_flops_total",
+        "counter",
+        "Floating-point operations of a stage, also of what it computes again; 0 with precision.compile",
+        "operations",
+    ),
+    _stage(
+        "onward_device_peak_flops",
+        "gauge",
+        "Operations a second of the device of a stage in its precision, as its maker says",
+        "operations/s",
+    ),
     _stage("onward_stage_last_report_timestamp_seconds", "gauge", "When a stage reported last, since 1970", "seconds"),
     _stage("onward_link_bytes_total", "counter", "Bytes that a stage has sent to the next one", "bytes"),
     _stage("onward_link_queue_depth", "gauge", "Batches waiting at the input of a stage, as it ends a step", "batches"),
@@ -83,10 +101,12 @@ _TIMES = (
     _stage(
         "onward_process_memory_bytes",
         "gauge",
-        "Memory of the process that trains a stage: resident (cpu), and held by the allocator (cuda)",
+        "Memory of the process that trains a stage: resident (cpu), held by the allocator (cuda), most that tensors "
+        "took at once (cuda_peak)",
         "bytes",
         "kind",
     ),
+    _stage("onward_allocator_retries_total", "counter", "Times the allocator gave back cached GPU memory to find room"),
     _stage(
         "onward_snapshot_seconds",
         "histogram",
@@ -170,9 +190,10 @@ Written by `python -m workers.observing.catalogue > deploy/metrics.md`; a test c
 A run serves these at `http://metrics.host:metrics.port/metrics`; the address is printed at the start, and stands in
 `coordinator.json`. `stage` counts from 1. `replica` is always 0: the first replica speaks for its stage. `alarm` is one
 of `collapse`, `nonfinite`, `starved`, `bottleneck` and `silent`. What a run does not measure is not exported: no
-features without `evaluation.online`, no `cuda` memory without a GPU, no norms with `metrics.norms_every=0`, no links in
-a run of one process, no loss of a stage that has none, and in mode `sequential` nothing of a stage before its turn;
-after it, its last loss and norms stay. A value that is not finite is not shown either: the one before stays.
+features without `evaluation.online`, no `cuda` memory and no peak without a GPU, no norms with
+`metrics.norms_every=0`, no links in a run of one process, no loss of a stage that has none, and in mode `sequential`
+nothing of a stage before its turn; after it, its last loss and norms stay. A value that is not finite is not shown
+either: the one before stays.
 
 A counter goes on when a stage is restarted; when the whole run is started again its counters begin at 0, as Prometheus
 expects of a new process. In mode `end_to_end`, and with `precision.shared_scaler=reference`, all stages compute

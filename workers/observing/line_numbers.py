@@ -10,7 +10,7 @@ from workers.observing.downsampler import Key
 
 STAGE_LEVELS = (
     "loss", "learning_rate", "queue_depth", "gradient_norm", "update_norm", "memory_bytes", "cuda_bytes",
-    "snapshot_seconds",
+    "cuda_peak_bytes", "peak_flops", "snapshot_seconds",
 )  # fmt: skip
 STAGE_GROUPS = {"terms": "term:", "online": "online:"}
 """Prefix of the names of each group of numbers."""

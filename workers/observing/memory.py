@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from workers.control.step_report import MemoryInUse
+
 STATM = Path("/proc/self/statm")
 """Linux only; its second number is the number of resident pages (proc_pid_statm(5))."""
 
@@ -22,11 +24,15 @@ class ProcessMemory:
         self._device = device
         self._page = os.sysconf("SC_PAGE_SIZE") if STATM.exists() else 0
 
-    def measure(self) -> tuple[int | None, int | None]:
-        """Bytes that are resident, None without a /proc; bytes that PyTorch's allocator holds, None without a GPU.
+    def measure(self) -> MemoryInUse:
+        """What is in use now, and the peak so far.
 
         Memory that several processes share counts in each of them. What the GPU's driver holds for itself is in
-        neither number.
+        no number.
         """
         resident = int(STATM.read_text().split()[1]) * self._page if self._page else None
-        return resident, torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else None
+        if self._device.type != "cuda":
+            return MemoryInUse(resident)
+        found = torch.cuda.memory_stats(self._device)  # once, because each call reads all of it
+        keys = ("reserved_bytes.all.current", "allocated_bytes.all.peak", "num_alloc_retries")
+        return MemoryInUse(resident, *(int(found.get(key, 0)) for key in keys))

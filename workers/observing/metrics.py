@@ -39,6 +39,9 @@ FROM_THE_START = (
     ("onward_online_skipped_steps_total",),
     ("onward_stage_wait_seconds_total", "input"),
     ("onward_stage_wait_seconds_total", "output"),
+    ("onward_stage_copy_seconds_total",),
+    ("onward_stage_flops_total",),
+    ("onward_allocator_retries_total",),
 )
 """Counters that start at 0 for every stage: Prometheus misses the first increase of a counter that appears later."""
 
@@ -94,6 +97,8 @@ class RunMetrics:
         self._set("onward_update_norm", report.update_norm, *labels)
         self._set("onward_process_memory_bytes", report.memory_bytes, *labels, "cpu")
         self._set("onward_process_memory_bytes", report.cuda_bytes, *labels, "cuda")
+        self._set("onward_process_memory_bytes", report.cuda_peak_bytes, *labels, "cuda_peak")
+        self._set("onward_device_peak_flops", report.peak_flops, *labels)
         for term, value in {"total": report.loss, **report.terms}.items():
             self._set("onward_objective_loss", value, *labels, term)
         self._online(report, labels)
@@ -104,6 +109,9 @@ class RunMetrics:
         self._grow("onward_stage_busy_seconds_total", added["busy"], *labels)
         self._grow("onward_stage_wait_seconds_total", added["wait_input"], *labels, "input")
         self._grow("onward_stage_wait_seconds_total", added["wait_output"], *labels, "output")
+        self._grow("onward_stage_copy_seconds_total", added["copying"], *labels)
+        self._grow("onward_stage_flops_total", added["flops"], *labels)
+        self._grow("onward_allocator_retries_total", added["alloc_retries"], *labels)
         self._grow("onward_skipped_steps_total", added["skipped"], *labels)
         if stage in self._sending:
             self._grow("onward_link_bytes_total", added["link_bytes"], *labels)

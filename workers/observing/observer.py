@@ -12,14 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
+from workers.control.step_report import Share
 from workers.control.validation import Count, Index, read_message
 
 EventKind = Literal["alarm", "cleared", "restart", "snapshot", "note"]
 ALARMS = ("collapse", "nonfinite", "starved", "bottleneck", "silent")
 """Names of all alarms."""
-TIMES = ("busy", "wait_input", "wait_output")
+TIMES: tuple[Share, ...] = get_args(Share)
 """How a stage spends its time, in seconds: totals of the process that reports them."""
 _log = logging.getLogger(__name__)
 

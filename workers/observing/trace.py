@@ -51,6 +51,10 @@ class Tracer(Protocol):
         """
         ...
 
+    def lasted(self, track: str, what: str, step: int | None, since: float, until: float) -> None:
+        """Record a slice that is known only later: from `since` until `until` (`time.monotonic`)."""
+        ...
+
     def span(self, track: str, what: str) -> AbstractContextManager[None]:
         """Record a slice for the duration of the context."""
         ...
@@ -76,6 +80,9 @@ class NoTracer:
 
     def took(self, track: str, what: str, since: float, step: int | None = None) -> None:
         """See `Tracer.took`."""
+
+    def lasted(self, track: str, what: str, step: int | None, since: float, until: float) -> None:
+        """See `Tracer.lasted`."""
 
     def span(self, track: str, what: str) -> AbstractContextManager[None]:
         """See `Tracer.span`."""
@@ -127,6 +134,11 @@ class PartTracer:
         """See `Tracer.took`."""
         start, own = round(since * 1e9), self._step if step is None else step
         self._add(Slice(track, what, start, max(time.monotonic_ns() - start, 0), own), own)
+
+    def lasted(self, track: str, what: str, step: int | None, since: float, until: float) -> None:
+        """See `Tracer.lasted`."""
+        start = round(since * 1e9)
+        self._add(Slice(track, what, start, max(round(until * 1e9) - start, 0), step), step)
 
     @contextmanager
     def span(self, track: str, what: str) -> Iterator[None]:

@@ -12,6 +12,8 @@
 - `lost_device.py`: a GPU that computes no more for this process, in words: what happened to it, and what to do. Does
   not import torch
 - `logs.py`: logging of a run's processes to standard error: one format, with control characters escaped
+- `no_kernel.py`: an operation that has no deterministic kernel: recognises what PyTorch says of it, and puts it in
+  words
 - `notice.py`: tells the user what a wait is for, if it takes long
 - `out_of_memory.py`: memory that ran out, in words: how much was asked for, and what the process had. Does not import
   torch

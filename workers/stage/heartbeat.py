@@ -176,7 +176,8 @@ class ControlListener:
         while not self._over.wait(self._heartbeat_seconds):
             suspended, since = suspension.seconds(), self._activity.since
             if suspended and since is not None:  # it may also have started just now
-                since = self._activity.since = min(since + suspended, time.monotonic())
+                self._activity.since = min(since + suspended, time.monotonic())
+            since = self._activity.computing_since()
             computing = None if since is None else time.monotonic() - since
             self._send(
                 {

@@ -22,6 +22,7 @@ from workers.control.channel import ControlClient, ControlTimeout
 from workers.control.failures import FailureReport, Interrupted, failure_report, raise_interrupted
 from workers.control.transfer import TransferClient
 from workers.determinism.check import check_steps
+from workers.determinism.refusal import in_words
 from workers.feed.first_stage import MeasuredReports
 from workers.links.listening import closed_afterwards
 from workers.links.rpc_agent import stop_agent
@@ -29,6 +30,7 @@ from workers.observing.trace import trace_of_member
 from workers.run.compute import set_up_compute
 from workers.run.faults import Faults
 from workers.run.files import RunDir
+from workers.run.no_kernel import note_operations
 from workers.run.signals import stop_signals
 from workers.run.stacks import write_stacks, write_stacks_on_signal
 from workers.snapshots.parts import LocalParts, Parts
@@ -98,6 +100,7 @@ def run_training_process(
             session.activity.since = None
             _log.error("%s", traceback.format_exc())
             who = stage_name(session.activity.stage) if process.replicas == 1 else process.name
+            error = in_words(error, config, session.activity.stage, session.activity.step, device)
             failure = failure_report(who, session.activity.step, error, str(device))
             with suppress(Exception):
                 control.send({**failure.to_message(), "process": process.name})
@@ -180,8 +183,10 @@ class _TrainingSession:
     def _prepare(self, start_step: int, steps_per_epoch: int, attempt: int, classes: int) -> StageWorker:
         """Build the stages, open the link from the previous stage, then the one to the next."""
         config, process, control = self.config, self.process, self.control
+        if config.determinism.level == "warn" and process.reports:
+            note_operations(self._note)
         if attempt == 0:
-            check_steps(config, self.run, process.stages, self.device)
+            check_steps(config, self.run, process.stages, self.device, self._note)
         trace = trace_of_member(config.trace, self.run, process)
         self.stack.callback(trace.close)
         team = self._replica_group(attempt)
@@ -223,6 +228,12 @@ class _TrainingSession:
             codec=codec,
             trace=trace,
         )
+
+    def _note(self, text: str) -> None:
+        """Tell the user; in the log too, as the channel may be gone."""
+        _log.warning("%s", text)
+        with suppress(TrainingError):
+            self.control.send({"type": "note", "text": text})
 
     def _replica_group(self, attempt: int) -> ReplicaGroup:
         process = self.process

@@ -53,6 +53,7 @@ def _stage(stage: int, step: int, terms: Sequence[str]) -> dict[str, Any]:
         "stage": stage, "step": step, "loss": 100.0 / (1 + step) + stage, "learning_rate": 0.1 * step,
         "terms": dict.fromkeys(terms, 50.0 / (1 + step) + stage), "skipped": 0, "online": measured,
         "busy": 0.3 * (since + 1), "wait_input": 0.05 * stage * (since + 1), "wait_output": 0.1 * (since + 1),
+        "copying": 0.05 * (since + 1),
         "queue_depth": (step + stage) % 3, "link_bytes": 1000 * (since + 1), "gradient_norm": None, "update_norm": None,
         **norms, "memory_bytes": 5.0e8 + 1e7 * stage, "cuda_bytes": None, "snapshot_seconds": None,
     }  # fmt: skip
@@ -72,6 +73,7 @@ def finish(run: RunDir) -> None:
         "final_digest": "ab" * 32,
         "untrained": scores,
         "trained": after,
+        "stages": [{"stage": stage, "flops_per_second": 2.5e12 * stage, "mfu": 0.01 * stage} for stage in (1, 2, 3, 4)],
     }
     run.report.write_text(json.dumps(report))
     happened = [

@@ -28,22 +28,22 @@ def _closed() -> Iterator[None]:
 
 def test_the_shares_of_a_stage_lie_side_by_side_and_fill_its_bar() -> None:
     (axes,) = pictures(40)["time"].figure.axes
-    busy, starved, blocked = (container.patches for container in axes.containers)
+    kinds = [container.patches for container in axes.containers]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["stage 1", "stage 2", "stage 3", "stage 4"]
     for stage in range(4):
-        parts = [kind[stage] for kind in (busy, starved, blocked)]
-        whole = 0.3 + 0.05 * (stage + 1) + 0.1
-        expected = [100 * seconds / whole for seconds in (0.3, 0.05 * (stage + 1), 0.1)]
+        parts = [kind[stage] for kind in kinds]
+        spent = (0.3, 0.05 * (stage + 1), 0.1, 0.05)
+        expected = [100 * seconds / sum(spent) for seconds in spent]
         assert [part.get_width() for part in parts] == pytest.approx(expected)
         ends = np.cumsum([0.0, *expected])
-        assert [part.get_x() for part in parts] == pytest.approx(ends[:3].tolist(), abs=1e-9)
-        assert ends[3] == pytest.approx(100.0)
+        assert [part.get_x() for part in parts] == pytest.approx(ends[:4].tolist(), abs=1e-9)
+        assert ends[4] == pytest.approx(100.0)
 
 
 def test_the_share_of_a_step_is_that_of_computing() -> None:
     (axes,) = pictures(12)["busy"].figure.axes
     for stage, drawn in enumerate(axes.lines[:4], 1):
-        np.testing.assert_allclose(drawn.get_ydata(), 100 * 0.3 / (0.4 + 0.05 * stage))
+        np.testing.assert_allclose(drawn.get_ydata(), 100 * 0.3 / (0.45 + 0.05 * stage))
 
 
 @pytest.mark.parametrize(("steps", "apart"), [(1, 1), (6, 1), (12, 1), (24, 2), (60, 5)])

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from launch.pages import series as series_module
-from launch.pages.colours import BLOCKED, BUSY, CARD, INK, STARVED, ColourPair, stage_colour
+from launch.pages.colours import BLOCKED, BUSY, CARD, COPYING, INK, STARVED, ColourPair, stage_colour
 from launch.pages.number_format import date_of, duration, percent, plain, size_of
 from launch.pages.run_record import _about
 from launch.pages.series import RunSeries, curve, number
-from launch.pages.tables import probe_table
+from launch.pages.tables import _utilisation, probe_table
 from tests.launch.pages.reported import line
 from workers.observing import live
 from workers.observing.amounts import MissingAmounts
@@ -32,7 +32,8 @@ def test_what_was_spent_after_a_restart_is_what_the_new_total_says() -> None:
     series = read_series([line(step) for step in range(40)])
     np.testing.assert_allclose(series.stages[2].values["busy"], 0.3)
     assert series.stages[2].total("link_bytes") == 40_000
-    assert series.stages[2].shares() == pytest.approx({"busy": 0.6, "wait_input": 0.2, "wait_output": 0.2})
+    shares = {"busy": 0.3 / 0.55, "wait_input": 0.1 / 0.55, "wait_output": 0.1 / 0.55, "copying": 0.05 / 0.55}
+    assert series.stages[2].shares() == pytest.approx(shares)
 
 
 def test_what_an_earlier_attempt_did_after_the_snapshot_is_withdrawn() -> None:
@@ -115,7 +116,14 @@ def test_the_live_page_has_the_same_colours() -> None:
         name: [getattr(stage_colour(stage, 7), name) for stage in range(1, 8)] for name in ("light", "dark")
     }
     sheet = (static / "base.css").read_text()
-    for name, pair in {"busy": BUSY, "input": STARVED, "output": BLOCKED, "card": CARD, "text": INK}.items():
+    for name, pair in {
+        "busy": BUSY,
+        "input": STARVED,
+        "output": BLOCKED,
+        "copy": COPYING,
+        "card": CARD,
+        "text": INK,
+    }.items():
         assert f"--{name}: light-dark({pair.light}, {pair.dark});" in sheet
 
 
@@ -133,6 +141,13 @@ def test_a_report_says_how_many_steps_its_figures_leave_out() -> None:
     assert not any("each figure shows" in note for note in _about(whole))
     notes = _about(thin)
     assert "of 40 steps, each figure shows one of 8; images and times are those of all" in notes
+
+
+@pytest.mark.parametrize("stages", [None, 7, [{}], [None], [{"stage": "x", "flops_per_second": 1.0}]])
+def test_utilisation_is_in_the_table_where_a_run_has_measured_it(stages: Any) -> None:
+    assert _utilisation({"stages": stages}) == {}
+    known = {"stage": 1, "flops_per_second": 2.5e12, "mfu": 0.25}
+    assert _utilisation({"stages": [known, {"stage": 2}]}) == {1: (2.5, 0.25)}
 
 
 @pytest.mark.parametrize(

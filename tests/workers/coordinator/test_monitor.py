@@ -51,6 +51,14 @@ def test_a_run_is_over_when_all_stages_have_said_so(scene: Scene) -> None:
     assert not scene.noted
 
 
+def test_what_a_process_wants_the_user_to_read_is_noted(scene: Scene) -> None:
+    scene.says("stage 1", {"type": "note", "text": "stage 1: put_ has no deterministic kernel here"})
+    scene.says("stage 1", DONE)
+    scene.says("stage 2", DONE)
+    scene.it.watch()
+    assert scene.noted == ["stage 1: put_ has no deterministic kernel here"]
+
+
 def test_after_a_snapshot_only_the_stages_that_the_last_batch_reaches_are_waited_for(scene: Scene) -> None:
     scene.batch_sender.stopped_at = SimpleNamespace(reaches=lambda stage: stage == 1)
     scene.says("stage 1", {"type": "left"})

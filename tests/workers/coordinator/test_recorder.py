@@ -57,6 +57,33 @@ def test_a_stage_that_comes_back_busier_than_it_left_took_no_longer_for_its_next
     assert registry.get_sample_value("onward_stage_busy_seconds_total", {"stage": "1", "replica": "0"}) == 9.0
 
 
+def test_utilisation_is_that_of_the_rate_of_images_and_stands_only_where_it_is_known(
+    tmp_path: Path, clock: Clock
+) -> None:
+    with recorder(tmp_path, 4) as joined:
+        for step in range(4):
+            take(joined, clock, step, 1.0, flops=2e12 * (step + 1), peak_flops=32e12, cuda_peak_bytes=7)
+        values = joined.report()
+    (stage,), images = values["stages"], values["images"]
+    wanted, found = values["images_per_second"] * 8e12 / images, stage["flops_per_second"]
+    assert [found, stage["mfu"]] == pytest.approx([wanted, wanted / 32e12])
+    lines, _ = read_steps(tmp_path / "metrics.jsonl")
+    last = lines[-1]["stages"][0]
+    assert (last["flops"], last["added"]["flops"], last["peak_flops"], last["cuda_peak_bytes"]) == (
+        8e12,
+        2e12,
+        32e12,
+        7,
+    )
+    assert "alloc_retries" not in last
+
+    with recorder(tmp_path, 1) as joined:
+        take(joined, clock, 0, 1.0)
+        (stage,) = joined.report()["stages"]
+    known = {"flops_per_second", "mfu"} & stage.keys()
+    assert not known, "not counted: the stage is compiled"
+
+
 def test_a_stage_that_is_replaced_right_after_a_snapshot_repeats_nothing(tmp_path: Path, clock: Clock) -> None:
     """Only that it was replaced tells: its first step was as slow as all before it together."""
     with recorder(tmp_path, 3) as joined:

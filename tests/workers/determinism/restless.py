@@ -1,4 +1,7 @@
-"""Networks whose steps do not repeat, or end their process, as kernels of libraries have been seen to."""
+"""Networks whose steps do not repeat, or end their process, as kernels of libraries have been seen to.
+
+`put_` is an operation that PyTorch has no deterministic kernel for on any device.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,23 @@ class _Fatal(torch.autograd.Function):
         return gradients[0]
 
 
+def _put(x: Tensor) -> Tensor:
+    """`x` itself, by an operation that has no deterministic kernel."""
+    return x.clone().put_(torch.tensor([0], device=x.device), x.flatten()[:1])
+
+
+class _PutBackward(torch.autograd.Function):
+    """Leaves the input and the gradient as they are; the backward uses `put_`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _put(gradients[0])
+
+
 class Restless(nn.Module):
     """Differs in bfloat16."""
 
@@ -63,7 +83,22 @@ class Fatal(nn.Module):
         return y
 
 
-KINDS = {"restless": Restless, "always": Always, "fatal": Fatal}
+class Put(nn.Module):
+    """Has no deterministic forward pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _put(x)
+
+
+class PutBackward(nn.Module):
+    """Has no deterministic backward pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _PutBackward.apply(x)  # type: ignore[no-untyped-call]
+        return y
+
+
+KINDS = {"put": Put, "put_backward": PutBackward, "restless": Restless, "always": Always, "fatal": Fatal}
 
 
 class Network(nn.Module):

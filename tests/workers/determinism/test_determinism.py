@@ -49,11 +49,11 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
     """What is tried, and found to repeat itself, without a process for it."""
     trials: list[Trial] = []
 
-    def take(work: partial[list[str]], seconds: float) -> Outcome:
-        trials.append(work.args[1])
+    def take(config: Config, trial: Trial, device: torch.device) -> Outcome:
+        trials.append(trial)
         return Outcome(result=[])
 
-    monkeypatch.setattr(check, "run_in_child", take)
+    monkeypatch.setattr(check, "differing_results", take)
     return trials
 
 
@@ -181,6 +181,12 @@ def test_auto_tries_what_is_not_plain(precision: dict[str, Any], device: str, wa
         assert needs_check(config, 1, torch.device(device)) is check_key
 
 
+def test_a_run_that_promises_no_bits_is_not_tried_by_itself() -> None:
+    unpromised = {"level": "off"}
+    assert not needs_check(small_config(determinism=unpromised), 1, torch.device("cuda"))
+    assert needs_check(small_config(determinism={**unpromised, "check": True}), 1, torch.device("cuda"))
+
+
 def test_only_the_stages_of_another_precision_are_tried(tried: list[Trial], tmp_path: Path) -> None:
     config = small_config(stages={3: {"precision": {"dtype": "bf16"}}})
     check_steps(config, RunDir(tmp_path), [1, 2, 3, 4], CPU)
@@ -194,6 +200,8 @@ def test_what_was_tried_is_remembered_until_the_run_is_another(tried: list[Trial
     assert tried == [Trial(1, 8, 0), Trial(2, 8, 0)]
     check_steps(small_config(determinism=ALWAYS, threads=2), RunDir(tmp_path), [1], CPU)
     assert len(tried) == 3
+    check_steps(small_config(determinism={**ALWAYS, "level": "warn"}), RunDir(tmp_path), [1], CPU)
+    assert len(tried) == 4, "other kernels compute"
 
 
 def test_code_of_the_users_own_is_tried_every_time(tried: list[Trial], tmp_path: Path, cache: Path) -> None:
@@ -208,10 +216,15 @@ def test_what_did_not_come_to_its_end_is_trained_and_tried_again(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcomes = [Outcome(late=True), Outcome(error="RuntimeError: out of memory")]
-    monkeypatch.setattr(check, "run_in_child", lambda work, seconds: outcomes.pop())
+    monkeypatch.setattr(check, "differing_results", lambda *arguments: outcomes.pop())
+    notes: list[str] = []
     for _ in range(2):
-        check_steps(small_config(determinism=ALWAYS), RunDir(tmp_path), [1], CPU)
+        check_steps(small_config(determinism=ALWAYS), RunDir(tmp_path), [1], CPU, notes.append)
     assert not outcomes
+    assert notes == [
+        "stage 1: a step of 8 images, tried twice, came to no end: RuntimeError: out of memory",
+        "stage 1: a step of 8 images, tried twice, came to no end: not within 300 s",
+    ]
     assert not list(cache.iterdir())
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ from workers.feed.first_stage import (
     with_device_augmentation,
     with_own_feed,
 )
-from workers.links.base import LinkAddress, LinkTimeout, Receiver
+from workers.links.base import LinkAddress, LinkTimeout, Part, Receiver
 from workers.links.messages import Header, Message, TensorSpec
 from workers.topology.processes import TrainingProcess
 
@@ -196,7 +195,10 @@ def test_the_same_data_set_may_lie_elsewhere(photos: Path, tmp_path: Path) -> No
     messages = asked(stages(photos))
     shutil.copytree(photos, there := tmp_path / "there")
     with receiving(stages(there), messages, ALONE) as end:
+        parts: list[Part] = []
+        end.measure(parts.append)
         assert torch.equal(end.recv(LIMIT).tensor, batches(config(photos))[0].views)
+        assert parts == ["waiting", "copying"], "for the feed, and to the device"
 
 
 def test_another_batch_than_was_prepared_is_refused(photos: Path) -> None:
@@ -253,10 +255,7 @@ def views(rows: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("part", [(0, 1), (0, 2), (1, 2)])
-def test_colours_are_finished_with_the_draws_of_the_rows(
-    photos: Path, part: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(feeding, "time", SimpleNamespace(monotonic=iter((100.0, 102.5)).__next__))
+def test_colours_are_finished_with_the_draws_of_the_rows(photos: Path, part: tuple[int, int]) -> None:
     run = config(photos, augment_on="device")
     rows = slice(part[0] * 8 // part[1], (part[0] + 1) * 8 // part[1])
     pixels = views(8 // part[1])
@@ -267,9 +266,10 @@ def test_colours_are_finished_with_the_draws_of_the_rows(
     assert isinstance(end, AugmentingReceiver)
     with end:
         assert end.waiting() == 1
-        assert end.compute_seconds == 0
+        parts: list[Part] = []
+        end.measure(parts.append)
         got = end.recv(LIMIT)
-        assert end.compute_seconds == 2.5, "that was no waiting"
+        assert parts == ["computing"], "that was no waiting"
     assert torch.equal(got.tensor, Photometrics(run.data, 2, run.seed)(pixels, 2, SAMPLES[rows]))
     assert not torch.equal(got.tensor, pixels)
     assert got.header == Header(4, 2, (0.5,))

@@ -33,6 +33,8 @@ said: list[str] = []
 senders: dict[str, Sender] = {}
 receivers: dict[str, Receiver] = {}
 held: dict[str, Message] = {}
+parts: dict[tuple[str, str], list[str]] = {}
+"""What every end has told its meter, by end and link."""
 
 
 def main() -> None:
@@ -78,6 +80,15 @@ def open_end(end: str, kind: Any, address: dict[str, Any], shape: list[int], dty
         senders[where.name] = open_sender(kind, where, spec, timeout, codec=codec)
     else:
         receivers[where.name] = open_receiver(kind, where, spec, timeout, codec=codec)
+    ends: dict[str, Any] = {"sender": senders, "receiver": receivers}
+    parts[end, where.name] = []
+    ends[end][where.name].measure(parts[end, where.name].append)
+
+
+def measured(end: str, link: str) -> list[str]:
+    """The parts of its calls since this was asked before."""
+    found, parts[end, link][:] = list(parts[end, link]), []
+    return found
 
 
 def send(link: str, step: int, shape: list[int], dtype: str = "float32", layout: str = "contiguous",
@@ -154,6 +165,7 @@ OPERATIONS: dict[str, Any] = {
     "send_and_close": send_and_close,
     "send_and_stop": send_and_stop,
     "recv_many": recv_many,
+    "measured": measured,
     "waiting": lambda link: receivers[link].waiting(),
     "bytes_sent": lambda link: senders[link].bytes_sent,
     "close": close,

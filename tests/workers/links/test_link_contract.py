@@ -98,6 +98,9 @@ def test_a_blocked_sender_goes_on_when_a_message_is_taken(team: ReplicaGroup, ki
     team.stage1.begin_blocked("send", link=link, step=1, shape=[2, 2])
     team.stage2.call("recv", link=link)
     assert team.stage1.end()["step"] == 1
+    # Nothing of a call is left out: waiting for the other end, then copying.
+    assert team.stage1.call("measured", end="sender", link=link) == ["waiting", "copying"] * 2
+    assert team.stage2.call("measured", end="receiver", link=link) == ["waiting", "copying"]
     team.close(link)
 
 

@@ -18,8 +18,10 @@ from workers.observing.observer import TIMES, Event
 WINDOW_SECONDS = 10.0
 MAX_WINDOW = 128
 """Maximum number of steps in the window; with very short steps it covers fewer seconds."""
-SUMMED = (*TIMES, "link_bytes", "feed_wait_seconds", "step_seconds")
-MOMENTARY = ("images_per_second", "eta_seconds", "queue_depth", "memory_bytes", "cuda_bytes")
+SUMMED = (*TIMES, "link_bytes", "flops", "feed_wait_seconds", "step_seconds")
+MOMENTARY = (
+    "images_per_second", "eta_seconds", "queue_depth", "memory_bytes", "cuda_bytes", "cuda_peak_bytes", "peak_flops",
+)  # fmt: skip
 """Values that a new attempt does not inherit."""
 
 
@@ -93,10 +95,14 @@ class CurrentState:
     def _stage(self, stage: int, sums: Mapping[Key, float], seconds: float) -> dict[str, Any]:
         spent = [sums.get((stage, name), 0.0) for name in TIMES]
         whole = sum(spent)
-        sent = sums.get((stage, "link_bytes"))
+        sent, flops = sums.get((stage, "link_bytes")), sums.get((stage, "flops"))
+        rate = flops / seconds if flops and seconds else None
+        peak = self._latest.get((stage, "peak_flops"))
         return {
             "shares": [part / whole for part in spent] if whole else None,
             "bytes_per_second": sent / seconds if sent is not None and seconds else None,
+            "flops_per_second": rate,
+            "mfu": rate / peak if rate and peak else None,
             "skipped": self._skipped.get(stage, 0),
             "skipping": stage in self._skipping,
             "restarts": self._restarts.get(stage, 0),

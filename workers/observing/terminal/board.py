@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from itertools import accumulate
 from textwrap import wrap
 from typing import Any
 
@@ -21,7 +22,10 @@ LEAST_BAR, MOST_BAR = 4, 40
 MARGIN = 3
 """Free columns: some terminals wrap at the last one, and the `^C` that a terminal echoes takes two."""
 MOST_ALARMS = 3
-SIGNS = {"busy": ("green", "█", "#"), "starved": ("yellow", "░", "."), "blocked": ("magenta", "▒", "o")}
+SIGNS = {
+    "busy": ("green", "█", "#"), "starved": ("yellow", "░", "."), "blocked": ("magenta", "▒", "o"),
+    "copying": ("cyan", "▓", "="),
+}  # fmt: skip
 """Kinds of time: colour, character, and ASCII character."""
 
 
@@ -117,7 +121,8 @@ class Board:
 
 def time_bar(shares: Shares, size: int, plain: bool = False) -> Text:
     """Shares of time as `size` characters side by side; in ASCII if `plain`."""
-    bounds = [0, *(round(size * share) for share in (shares.busy, shares.busy + shares.starved, 1.0))]
+    upto = [0.0, *accumulate((shares.busy, shares.starved, shares.blocked)), 1.0]
+    bounds = [round(size * min(share, 1.0)) for share in upto]
     bar = Text()
     for (style, *signs), start, end in zip(SIGNS.values(), bounds, bounds[1:], strict=False):
         bar.append(signs[plain] * (end - start), style)
@@ -126,10 +131,11 @@ def time_bar(shares: Shares, size: int, plain: bool = False) -> Text:
 
 def _fitting(probed: bool, width: int) -> dict[str, int]:
     """Names and widths of the columns that fit; stage and loss are dropped last."""
-    widths = {"stage": 5, "loss": 8, "bar": LEAST_BAR, "busy": 6, "starved": 9, "blocked": 9, "queue": 5, "probe": 7}
+    widths = {"stage": 5, "loss": 8, "bar": LEAST_BAR, "busy": 6, "starved": 9, "blocked": 9, "copying": 9}
+    widths |= {"queue": 5, "probe": 7}
     if not probed:
         del widths["probe"]
-    for name in ("blocked", "queue", "bar", "starved", "probe", "busy"):
+    for name in ("copying", "blocked", "queue", "bar", "starved", "probe", "busy"):
         if _taken(widths) <= width:
             break
         widths.pop(name, None)

@@ -19,11 +19,13 @@ class Shares:
         busy: computing.
         starved: waiting for input.
         blocked: waiting for room at the output.
+        copying: to and from the links, and between host and GPU.
     """
 
     busy: float
     starved: float
     blocked: float
+    copying: float = 0.0
 
 
 class StageClock:

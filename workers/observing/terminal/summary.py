@@ -16,12 +16,14 @@ from workers.observing.terminal.step_format import clock
 from workers.run.files import RunDir, relative_to_cwd
 
 FULL_WIDTH = 78
-"""Width of the full table."""
-COLUMNS = {"block": 5, "trunk": 11, "expansion": 11, "busy": 6, "starved": 7, "blocked": 7}
+"""Width of the table with gains, without the time for copying; with it, it is wider than most terminals."""
+COLUMNS = {"block": 5, "trunk": 11, "expansion": 11, "busy": 6, "starved": 7, "blocked": 7, "copying": 7}
 """Columns of the table with their minimum widths; the last ones are dropped first."""
 ACCURACIES = ("trunk", "expansion")
-SHARES = {"busy": "busy", "starved": "wait_input", "blocked": "wait_output"}
+SHARES = {"busy": "busy", "starved": "wait_input", "blocked": "wait_output", "copying": "copying"}
 """Columns, and their keys in `report.json`."""
+CELL = 3
+"""Columns of a terminal that a column of the table takes beside its text."""
 BORDERS = 3
 """Rows that the borders of the table take."""
 MOST_LINES = 4
@@ -70,7 +72,7 @@ def print_report(
 
 def _remarks(report: dict[str, Any]) -> list[str]:
     """The legend of the table, and skipped steps."""
-    return ["busy: computing; starved: waiting for input; blocked: waiting for room"] + [
+    return ["busy: computing; starved: waiting for input; blocked: for room; rest: copying"] + [
         f"stage {shares['stage']} skipped {shares['skipped']} steps: loss or gradient not finite"
         for shares in report["stages"]
         if shares["skipped"]
@@ -133,13 +135,16 @@ def _table(report: dict[str, Any], terminal: Console, borders: bool) -> Table:
     style = box.HEAVY_HEAD if full and borders else None
     table = Table(title=terminal.spelled(_title(report)), title_justify="left", box=style, pad_edge=full)
     names = [name for name in COLUMNS if probed or name not in ACCURACIES]
+    if probed and full and width < FULL_WIDTH + COLUMNS["copying"] + CELL:
+        names.remove("copying")
     while not full and len(names) > 1 and sum(2 + COLUMNS[name] for name in names) - 2 > width:
         names.pop()
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for row, shares in enumerate(report["stages"]):
         cells = {"block": str(shares["stage"])}
-        cells |= {name: f"{100 * shares[key]:.1f} %" for name, key in SHARES.items()}
+        # Runs of earlier versions did not measure copying.
+        cells |= {name: f"{100 * shares.get(key, 0.0):.1f} %" for name, key in SHARES.items()}
         for feature in ACCURACIES if probed else ():
             before, after = report["untrained"][row][feature], report["trained"][row][feature]
             cells[feature] = terminal.spelled(_gain(before, after, full))

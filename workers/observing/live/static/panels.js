@@ -171,6 +171,10 @@ const PANELS = [
     views: () => [
       view("memory", "process", "resident", (model) => together(model, "memory_bytes"), inBytes),
       measured("cuda", "GPU", "allocated by PyTorch", "cuda_bytes", { ...inBytes, optional: true }),
+      measured("cuda-peak", "GPU peak", "most that tensors took at once", "cuda_peak_bytes", {
+        ...inBytes,
+        optional: true,
+      }),
     ],
     hint: [],
   },

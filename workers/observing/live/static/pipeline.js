@@ -4,8 +4,8 @@ import { el, setAttribute, setText } from "./dom.js";
 import { bytes, count, number, percent } from "./format.js";
 import { stageColour } from "./theme.js";
 
-const MOODS = ["busy", "input", "output"];
-const IN_WORDS = { busy: "computing", input: "waiting for input", output: "waiting for room" };
+const MOODS = ["busy", "input", "output", "copy"];
+const IN_WORDS = { busy: "computing", input: "waiting for input", output: "waiting for room", copy: "copying" };
 const SPARK = { width: 160, height: 30, points: 80 };
 const SVG = "http://www.w3.org/2000/svg";
 const MAX_SLOTS = 6;
@@ -143,6 +143,10 @@ export class Pipeline {
     const probe = latest["online:linear"] ?? latest["online:knn"];
     if (probe !== undefined) this.fact(stage, "probe", "probe", percent(probe, 1));
     if (latest["online:rankme"] !== undefined) this.fact(stage, "rank", "rank", number(latest["online:rankme"], 3));
+    if (now?.flops_per_second) {
+      const peak = now.mfu ? ` (${percent(now.mfu)} of peak)` : "";
+      this.fact(stage, "flops", "TFLOP/s", `${number(now.flops_per_second / 1e12)}${peak}`);
+    }
     if (now?.skipped) this.fact(stage, "skipped", "skipped", count(now.skipped));
     if (now?.restarts) this.fact(stage, "restarts", "restarts", count(now.restarts));
     const replicas = model.setting(`stages.${stage.index}.replicas`) ?? model.setting("replicas");

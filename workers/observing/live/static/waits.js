@@ -1,4 +1,4 @@
-// Where the time of every stage goes: a band of three shares, which add up to all of it.
+// Where the time of every stage goes: a band of four shares, which add up to all of it.
 
 import { Chart } from "./chart.js";
 import { el, setText } from "./dom.js";
@@ -10,13 +10,14 @@ const PARTS = [
   ["busy", "computing"],
   ["input", "input"],
   ["output", "room"],
+  ["copy", "copying"],
 ];
-const COLUMNS = { busy: "busy", input: "wait_input", output: "wait_output" };
+const COLUMNS = { busy: "busy", input: "wait_input", output: "wait_output", copy: "copying" };
 
 export class Waits {
   constructor(plan) {
     Object.assign(this, { charts: new Map() }, card(plan));
-    setText(this.unit, "computing, waiting for input, waiting for room");
+    setText(this.unit, "computing, waiting for input, waiting for room, copying");
     this.body.className = "waits";
   }
 
@@ -51,12 +52,13 @@ export class Waits {
   /** Areas that are drawn one over the other, the tallest first; `shown` is what each adds, `overall` what is named
    * where nothing is pointed at: of a run that is over, its last step says nothing. */
   shares(model, stage, overall) {
-    const [busy, input, output] = PARTS.map(([name]) => model.column(stage, COLUMNS[name]));
+    const [busy, input, output, copy] = PARTS.map(([name]) => model.column(stage, COLUMNS[name]));
     if (!busy || !input || !output) return null;
     const own = PARTS.map(() => []);
     const piled = PARTS.map(() => []);
     for (let row = 0; row < busy.length; row += 1) {
-      const parts = [busy[row], input[row], output[row]];
+      // A run of an earlier version, which is gone on with, did not measure copying.
+      const parts = [busy[row], input[row], output[row], copy?.[row] ?? (busy[row] === null ? null : 0)];
       const whole = parts.reduce((sum, part) => sum + (part ?? 0), 0);
       let below = 0;
       parts.forEach((part, place) => {
