@@ -214,8 +214,7 @@ class RunMonitor:
                 self._begin_stop("asked to stop")
             elif not self._may_exit(event["who"]) and not self._is_replaced(event):
                 self._ended_silently.pop(event["who"], None)
-                if event["who"] in self._restarts.awaited:  # nobody will connect
-                    self._restarts.connected_again(event["who"])
+                self._restarts.forget(event["who"])  # nobody will connect
                 self.process_lost(event["who"], event["cause"], event.get("kind", "died"))
 
     def _is_replaced(self, event: dict[str, Any]) -> bool:
@@ -229,7 +228,7 @@ class RunMonitor:
         with suppress(ControlTimeout):
             self.control.accept(awaited, POLL_SECONDS)
         for name in awaited & self.control.connected():
-            self._restarts.connected_again(name)
+            self._restarts.forget(name)
             self._send_start(name, self.snapshots.committed)
 
     def _check_deadlines(self) -> None:
@@ -237,9 +236,8 @@ class RunMonitor:
         if (hung := self._health.find_hung()) is not None:
             step = self._next_step(hung.who) if hung.step is None else hung.step
             lost = unreachable(self.hosts, self._health.silences(), self._health.limit / 2, step)
-            failure = lost or self._explained(hung.who, hung.failure(step))
+            self._failures.put((hung.who, lost or self._explained(hung.who, hung.failure(step))))
             self._health.remove(hung.who)
-            self._failures.put((hung.who, failure))
         if (late := self._restarts.overdue()) is not None:
             raise RunFailed(FailureReport(late, None, "died", f"it did not come back within {START_SECONDS:g} s"))
         if self._stop_deadline is not None and time.monotonic() > self._stop_deadline:

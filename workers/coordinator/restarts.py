@@ -54,9 +54,9 @@ class Restarts:
         """Names of restarted processes that have not connected yet."""
         return set(self._awaited)
 
-    def connected_again(self, name: str) -> None:
-        """A restarted process has connected."""
-        del self._awaited[name]
+    def forget(self, name: str) -> None:
+        """A process is not awaited, or not any more: it has connected, or ended before it did."""
+        self._awaited.pop(name, None)
 
     def overdue(self) -> str | None:
         """A restarted process that has not connected in time, if there is one."""

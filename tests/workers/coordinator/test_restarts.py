@@ -26,7 +26,7 @@ def test_all_replicas_of_a_stage_come_back_together(kept: Restarts) -> None:
     assert kept.begin(2) == ["stages 3-4"]
     assert kept.awaited == {"stage 2 replica 1", "stage 2 replica 2", "stages 3-4"}
     assert [kept.attempt(stage_group) for stage_group in (0, 1, 2)] == [0, 1, 1]
-    kept.connected_again("stage 2 replica 2")
+    kept.forget("stage 2 replica 2")
     assert kept.awaited == {"stage 2 replica 1", "stages 3-4"}
 
 
@@ -43,7 +43,7 @@ def test_who_does_not_come_back_is_named(kept: Restarts, monkeypatch: pytest.Mon
     now = [0.0]
     monkeypatch.setattr(restarts.time, "monotonic", lambda: now[0])
     kept.begin(1)
-    kept.connected_again("stage 2 replica 1")
+    kept.forget("stage 2 replica 1")
     now[0] = 30.0
     assert kept.overdue() is None
     now[0] = 30.5
