@@ -4,6 +4,7 @@
 - `channel.py`: the control channel: small messages between the coordinator and its stages, over one socket per stage
 - `failures.py`: finds the root cause among the failures that the processes of a run report
 - `feed_report.py`: statistics of a feed, for the metrics, `report.json` and the advice at the end of a run
+- `shares.py`: what the time of a stage is spent on. Does not import torch
 - `start_messages.py`: what every process is started with: one record per kind of process, sent as JSON and checked by
   the reader
 - `step_report.py`: the measurements that a stage sends to the coordinator after every step, as a JSON object

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
 from pipeline.measures.online import Measure
 from pipeline.stage.report import StageReport, finite_or_none
 from workers.control.feed_report import FeedMeasures
+from workers.control.shares import Share
 from workers.control.validation import Count, Finite, Index, MalformedMessage, Seconds, read_message
 
 Operations = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -31,10 +32,6 @@ class MemoryInUse(NamedTuple):
     cuda_bytes: int | None = None
     cuda_peak_bytes: int | None = None
     alloc_retries: int = 0
-
-
-Share = Literal["busy", "wait_input", "wait_output", "copying"]
-"""What a stage spends its time on; the four add up to it."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from workers.control.step_report import Share
+from workers.control.shares import Share
 from workers.control.validation import Count, Index, read_message
 
 EventKind = Literal["alarm", "cleared", "restart", "snapshot", "note"]

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from workers.control.step_report import Share, StageTimes
+from workers.control.shares import Share
+from workers.control.step_report import StageTimes
 
 MILLISECOND = 1e-3
 

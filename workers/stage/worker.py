@@ -28,7 +28,8 @@ import torch
 from pipeline.stage.codecs import round_trip
 from pipeline.stage.report import StageReport
 from pipeline.stage.stage import Stage
-from workers.control.step_report import Share, StageTimes
+from workers.control.shares import Share
+from workers.control.step_report import StageTimes
 from workers.links.base import LinkTimeout, Part, Receiver, Sender
 from workers.links.messages import Header, Message
 from workers.observing.memory import ProcessMemory
