@@ -21,7 +21,8 @@ write_stacks_on_signal()
 threading.Thread(target=threading.Event().wait, name="another", daemon=True).start()
 def held_for_ever():
     print("held", flush=True)
-    ctypes.PyDLL(None).sleep(3600)
+    while True:  # a signal ends the sleep
+        ctypes.PyDLL(None).sleep(3600)
 held_for_ever()
 """
 
