@@ -60,16 +60,16 @@ $(STAMP): pyproject.toml
 quickstart: $(STAMP) ## Train the small example; ARGS="key=value ..." changes it.
 	@$(BIN)/python -m launch.cli train configs/quickstart.yaml $(ARGS)
 
-test-quick: $(STAMP) ## While writing, two minutes: lint, types, and every test that starts no process.
+test-quick: $(STAMP) ## While writing, two or three minutes: lint, types, and every test that starts no process.
 	$(call with_checks,not processes and not slow and not gpu)
 
-test: $(STAMP) ## What CI runs, eight minutes: also the real runs that guard the promises.
+test: $(STAMP) ## What CI runs, ten minutes: also the real runs that guard the promises.
 	$(call with_checks,not slow)
 
 test-all: lint types tools ## Everything, an hour: also Chromium, Prometheus, Slurm, ssh, and a little of `make fuzz`.
 	$(BIN)/python -m $(PYTEST) $(ARGS)
 
-test-elsewhere: $(STAMP) ## The tests as on other machines, at the same time: two other processors and one core; half an hour.
+test-elsewhere: $(STAMP) ## The tests as on other machines, at the same time: two other processors and one core; three quarters of an hour.
 	$(BIN)/python -m tests.elsewhere $(ARGS)
 
 coverage: $(STAMP) ## Lines and branches that `make test` runs, in every process of every run.

@@ -91,6 +91,7 @@ def test_a_step_that_never_ends_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_call_that_holds_the_interpreter_is_told_from_a_stopped_process(tmp_path: Path) -> None:
     with disturbed(tmp_path) as trial:
         error = trial.failed(trial.start(ENDLESS, "hang_timeout=12", faults(fault("hold", 2, 5))))

@@ -56,11 +56,13 @@ CHOICES: dict[str, dict[str, Any]] = {
     "vit bf16": {"model": VIT, **GSP, "precision": {"dtype": "bf16"}},
 }
 """Sections over the small configuration: each choice that trains on a GPU."""
+OFTEN = {"barlow_twins", "vicreg", "byol", "simclr", "bf16"}
+"""Those that `make test` runs."""
 SMALL = ("data.batch_size=8", "precision.compile=false", "engine={kind: torch}")
 """Over a preset: what is not asked of the GPU, or has no fake form, taken out."""
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("choice", [choice if choice in OFTEN else slow(choice) for choice in CHOICES])
 def test_every_operation_of_a_choice_has_an_entry(choice: str) -> None:
     names = operations_of(small_config(**CHOICES[choice]))
     assert unknown_operations(names) == []

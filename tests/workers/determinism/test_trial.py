@@ -14,6 +14,7 @@ import torch
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from tests.marks import slow
 from tests.pipeline.small import small_config
 from tests.runs import Process
 from tests.workers.determinism.test_determinism import restless
@@ -37,6 +38,7 @@ def in_interpreter(work: str, config: Config, stage: int = 2, seconds: float = 2
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_new_interpreter_finds_what_a_forked_process_does() -> None:
     assert in_interpreter(DIFFERENCES, small_config(), 1)[0] == Outcome(result=[])
     differing = restless("restless", precision=BF16)
@@ -49,6 +51,7 @@ def test_a_new_interpreter_finds_what_a_forked_process_does() -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_what_a_new_interpreter_did_last_is_known_after_it_has_crashed() -> None:
     outcome, last = in_interpreter(FIRST_OPERATION, restless("fatal"))
     assert outcome == Outcome(signal=signal.SIGSEGV)
@@ -56,7 +59,7 @@ def test_what_a_new_interpreter_did_last_is_known_after_it_has_crashed() -> None
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("kind", ["put", "put_backward"])
+@pytest.mark.parametrize("kind", ["put", slow("put_backward")])
 def test_a_new_interpreter_tells_of_an_operation_without_a_deterministic_kernel(kind: str) -> None:
     outcome, last = in_interpreter(FIRST_OPERATION, restless(kind))
     assert operation_of(outcome.error) == "put_"
