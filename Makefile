@@ -18,8 +18,9 @@ STAMP := .venv/.installed
 BIN := .venv/bin
 CODE := pipeline workers launch tests deploy
 
-# Two workers, each with one half of the files, so that what a file shares is made once; who is done first helps.
-PYTEST := pytest -n $${WORKERS:-2} --dist worksteal
+# Each worker has one part of the files, so that what a file shares is made once; who is done first helps. One worker more
+# than there are cores on a small machine, since tests of processes wait for most of their time.
+PYTEST := pytest -n $${WORKERS:-3} --dist worksteal
 
 # Lint and types run beside the tests $(1); what they found is shown at the end, and a failure of any is one of all.
 define with_checks
@@ -63,7 +64,7 @@ quickstart: $(STAMP) ## Train the small example; ARGS="key=value ..." changes it
 test-quick: $(STAMP) ## While writing, two or three minutes: lint, types, and every test that starts no process.
 	$(call with_checks,not processes and not slow and not gpu)
 
-test: $(STAMP) ## What CI runs, ten minutes: also the real runs that guard the promises.
+test: $(STAMP) ## What CI runs, nine minutes: also the real runs that guard the promises.
 	$(call with_checks,not slow)
 
 test-all: lint types tools ## Everything, an hour: also Chromium, Prometheus, Slurm, ssh, and a little of `make fuzz`.
