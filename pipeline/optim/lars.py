@@ -21,6 +21,10 @@ from torch.optim.optimizer import ParamsT
 
 from pipeline.optim import foreach
 
+Tensors = Sequence[Tensor]
+Settings = dict[str, Any]
+"""Of a parameter group, by the names of the optimizer's arguments."""
+
 
 class _LayerWise(Optimizer, ABC):
     """One step: weight decay, layer-wise scaling, then momentum.
@@ -63,38 +67,31 @@ class _LayerWise(Optimizer, ABC):
         buffer: Tensor = state["momentum"]
         return buffer
 
-    def _scaled(
-        self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], group: dict[str, Any]
-    ) -> Sequence[Tensor]:
+    def _scaled(self, parameters: Tensors, gradients: Tensors, group: Settings) -> Tensors:
         weight_decay, lars_weight = group["weight_decay"], group["lars_weight"]
         if not weight_decay and not lars_weight:
             return gradients
-        updates: Sequence[Tensor] = foreach.add(gradients, parameters, alpha=weight_decay)
+        updates: Tensors = foreach.add(gradients, parameters, alpha=weight_decay)
         if lars_weight:
-            ratios = self._trust_ratios(parameters, gradients, updates, group)
+            ratios = self._trust_ratios(_norms(parameters), gradients, updates, group)
             factors = ratios if lars_weight == 1 else lars_weight * ratios + (1 - lars_weight)
             foreach.mul_(updates, factors.unbind())
         return updates
 
     @abstractmethod
-    def _trust_ratios(
-        self,
-        parameters: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        decayed: Sequence[Tensor],
-        group: dict[str, Any],
-    ) -> Tensor:
-        """Factors on `decayed`, the gradients with weight decay, `[N]`; a tensor: a GPU need not synchronise."""
+    def _trust_ratios(self, p_norms: Tensor, gradients: Tensors, decayed: Tensors, group: Settings) -> Tensor:
+        """Factors on `decayed`, the gradients with weight decay, `[N]`; a tensor: a GPU need not synchronise.
 
-    def _descend(
-        self, parameters: Sequence[Tensor], buffers: Sequence[Tensor], updates: Sequence[Tensor], group: dict[str, Any]
-    ) -> None:
+        `p_norms` `[N]` are those of the parameters.
+        """
+
+    def _descend(self, parameters: Tensors, buffers: Tensors, updates: Tensors, group: Settings) -> None:
         foreach.mul_(buffers, group["momentum"])
         foreach.add_(buffers, updates)
         foreach.add_(parameters, buffers, alpha=-group["lr"])
 
 
-def _norms(tensors: Sequence[Tensor]) -> Tensor:
+def _norms(tensors: Tensors) -> Tensor:
     """The 2-norm of each tensor, `[N]`."""
     return torch.stack(list(foreach.norm(tensors)))
 
@@ -114,14 +111,8 @@ class Lars(_LayerWise):
         lars_weight: weight of the scaling, 0 to 1.
     """
 
-    def _trust_ratios(
-        self,
-        parameters: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        decayed: Sequence[Tensor],
-        group: dict[str, Any],
-    ) -> Tensor:
-        p_norms, update_norms = _norms(parameters), _norms(decayed)
+    def _trust_ratios(self, p_norms: Tensor, gradients: Tensors, decayed: Tensors, group: Settings) -> Tensor:
+        update_norms = _norms(decayed)
         return torch.where((p_norms > 0) & (update_norms > 0), group["eta"] * p_norms / update_norms, 1.0)
 
 
@@ -132,9 +123,7 @@ class LarsLrInMomentum(Lars):
     subtracted unchanged: this equals `Lars` only while the learning rate is constant.
     """
 
-    def _descend(
-        self, parameters: Sequence[Tensor], buffers: Sequence[Tensor], updates: Sequence[Tensor], group: dict[str, Any]
-    ) -> None:
+    def _descend(self, parameters: Tensors, buffers: Tensors, updates: Tensors, group: Settings) -> None:
         foreach.mul_(buffers, group["momentum"])
         foreach.add_(buffers, updates, alpha=group["lr"])
         foreach.sub_(parameters, buffers)
@@ -167,14 +156,8 @@ class LarsClipped(_LayerWise):
             params, lr, weight_decay=weight_decay, momentum=momentum, eta=eta, lars_weight=lars_weight, eps=eps
         )
 
-    def _trust_ratios(
-        self,
-        parameters: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        decayed: Sequence[Tensor],
-        group: dict[str, Any],
-    ) -> Tensor:
-        p_norms, g_norms = _norms(parameters), _norms(gradients)
+    def _trust_ratios(self, p_norms: Tensor, gradients: Tensors, decayed: Tensors, group: Settings) -> Tensor:
+        g_norms = _norms(gradients)
         rates = group["eta"] * p_norms / (g_norms + group["weight_decay"] * p_norms + group["eps"])
         # The warm-up starts at lr = 0: tensors divide to infinity there, which is clipped to 1.
         clipped = torch.clamp(rates / group["lr"], max=1.0)

@@ -40,12 +40,11 @@ BETWEEN_HOSTS = ("p2p", "rpc")
 
 def measure(config: Path, overrides: list[str], hosts: int) -> tuple[float, float, object]:
     """Images per second, seconds from the last step to the end, and the digests of the weights."""
+    if hosts:
+        return train_on_hosts(config, hosts, overrides)
     with tempfile.TemporaryDirectory() as folder:
-        if hosts:
-            return train_on_hosts(config, hosts, overrides)
         run = Path(folder) / "run"
-        report = train(run, config, *overrides)
-        return measured(run, report)
+        return measured(run, train(run, config, *overrides))
 
 
 def measured(run: Path, report: dict[str, Any]) -> tuple[float, float, object]:

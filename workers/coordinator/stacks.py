@@ -106,11 +106,12 @@ class StackRequests:
             for other, answer in self._answers.items()
             if answer.nccl
         ]
-        kinds = (("its stacks are in", own), ("those of its neighbours in", others), ("NCCL's record in", records))
-        if not own and others:
-            kinds = (("it wrote no stacks", own), ("its neighbours' are in", others), ("NCCL's record in", records))
-        told = [f"{words} {_listed(files)}".strip() for words, files in kinds if files or words == "it wrote no stacks"]
-        return "".join(f"; {clause}" for clause in told)
+        if own:
+            kinds = [("its stacks are in", own), ("those of its neighbours in", others)]
+        else:
+            kinds = [("it wrote no stacks; its neighbours' are in", others)]
+        told = [f"; {words} {_listed(files)}" for words, files in (*kinds, ("NCCL's record in", records)) if files]
+        return "".join(told)
 
     def _place(self, name: str, file: str) -> str:
         return f"{file} on {self._hosts[name]}" if name in self._hosts else file

@@ -14,7 +14,7 @@ from workers.determinism.twice import WORKS
 
 
 def work(task: Mapping[str, Any], note: Note) -> Any:
-    """Do what `trial.run_trial` has asked for."""
+    """Do what `trial` has asked for."""
     config = Config.model_validate_json(task["config"])
     return WORKS[task["work"]](config, Trial(**task["trial"]), torch.device(task["device"]), note)
 

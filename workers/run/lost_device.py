@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from pipeline.errors import reason_of
+
 FORBIDDEN = ("device-side assert",)
 """A kernel looked at what it was given, and stopped; CUDA's words in small letters, as below."""
 CRASHED = (
@@ -32,7 +34,7 @@ GONE = (
     "unspecified driver error",
 )
 """The device, or its driver, is at fault: a new process finds it no better."""
-_RUNTIMES = re.compile(r"\b(CUDA|HIP|cuDNN|cuBLAS)", re.IGNORECASE)
+_RUNTIMES = re.compile(r"\b(CUDA|HIP|cuDNN|cuBLAS)\b", re.IGNORECASE)
 _NAMED = "CUDA_LAUNCH_BLOCKING=1 in the environment makes the traceback in the log name the operation"
 _FAULTY = "'dmesg | grep -i xid' and 'nvidia-smi -q' say whether the device is at fault"
 _REMEDIES = {
@@ -64,9 +66,6 @@ def _words_of(error: BaseException) -> str:
     """What the runtime said, without the advice that follows; empty where it was not the runtime of a device."""
     if not isinstance(error, RuntimeError):
         return ""
-    text = str(error).strip()
-    if type(error).__name__ != "AcceleratorError" and not re.search(
-        r"\b(CUDA|HIP|cuDNN|CUBLAS)\b", text, re.IGNORECASE
-    ):
+    if type(error).__name__ != "AcceleratorError" and not _RUNTIMES.search(str(error)):
         return ""
-    return next(iter(text.splitlines()), "")
+    return reason_of(error)

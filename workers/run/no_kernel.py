@@ -36,20 +36,19 @@ def operation_of(text: str) -> str | None:
     return next((found[1] for found in matches if found), None)
 
 
-def strict_refusal(error: BaseException, place: str, module: str = "") -> ConfigError | None:
+def strict_refusal(error: BaseException, place: str) -> ConfigError | None:
     """What to tell the user of an error that `strict` has caused; None for any other error.
 
     Args:
         error: with its traceback, which names the module if it was raised in a forward pass.
         place: where it was raised, for example `stage 2 at step 0`; empty if unknown.
-        module: its dotted path in the stage, if it is known otherwise.
     """
     if not isinstance(error, RuntimeError) or (operation := operation_of(str(error))) is None:
         return None
     if operation == BY_CUBLAS:
         problem = f"'strict' needs the environment variable {CUBLAS} to be ':4096:8' or ':16:8'"
         return ConfigError(KEY, problem, "Unset it, or set it to one of these")
-    return refusal_of(named(operation, module or module_of(error)), place)
+    return refusal_of(named(operation, module_of(error)), place)
 
 
 def refusal_of(operation: str, place: str, setting: str = "") -> ConfigError:
