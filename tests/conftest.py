@@ -203,6 +203,17 @@ def _environment_stays() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _processes_can_be_forked() -> None:
+    """Autograd asks for devices at the first backward pass of a process, and takes a fake GPU for one.
+
+    It would start a thread for it, after which no process that is forked here could compute a gradient.
+    """
+    import torch
+
+    torch.ones(1, requires_grad=True).sum().backward()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _no_process_is_left() -> Iterator[None]:
     """Every process that the tests start must be gone at the end; a lost one holds ports and memory."""
     yield
