@@ -61,8 +61,8 @@ $(STAMP): pyproject.toml
 quickstart: $(STAMP) ## Train the small example; ARGS="key=value ..." changes it.
 	@$(BIN)/python -m launch.cli train configs/quickstart.yaml $(ARGS)
 
-test-quick: $(STAMP) ## While writing, two or three minutes: lint, types, and every test that starts no process.
-	$(call with_checks,not processes and not slow and not gpu)
+test-quick: $(STAMP) ## While writing: lint, types, and the tests that neither start a process nor compute for seconds.
+	$(call with_checks,not processes and not long and not slow and not gpu)
 
 test: $(STAMP) ## What CI runs, nine minutes: also the real runs that guard the promises.
 	$(call with_checks,not slow)

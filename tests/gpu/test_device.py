@@ -21,6 +21,8 @@ from tests.launch.plan.measured import random_batch
 from tests.pipeline.small import small_config
 from workers.run.compute import set_up_compute
 
+pytestmark = pytest.mark.long
+
 DEVICES = ["cpu", *([pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else [])]
 SMALL = Setting("cpu", small=True)
 CONSTANT = {"schedule": "constant", "warmup_epochs": 0}

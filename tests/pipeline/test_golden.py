@@ -131,6 +131,7 @@ def assert_as_released(golden: Golden, trajectory: str, losses: Tensor, norms: T
     assert error.max() < 1e-9
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trajectory", [slow("plain"), "noise"])
 def test_three_training_steps_of_resnet50(golden: Golden, trajectory: str) -> None:
     assert_as_released(golden, trajectory, *trajectory_of(golden, trajectory))

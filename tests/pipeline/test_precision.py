@@ -19,6 +19,8 @@ from pipeline.stage.stage import Stage
 from tests.pipeline.by_hand import backward_by_hand, forward_by_hand, same_gradients, step_by_hand
 from tests.pipeline.small import STEPS_PER_EPOCH, same, small_config, state, train, views
 
+pytestmark = pytest.mark.long
+
 SCALE = 16.0
 """Of an fp16 loss: at this nothing overflows by itself."""
 

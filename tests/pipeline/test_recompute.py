@@ -20,6 +20,8 @@ from tests.marks import slow
 from tests.pipeline.replicas.test_replicas import LARGE_AND_SMALL, OBJECTIVES, SETTINGS
 from tests.pipeline.small import STEPS_PER_EPOCH, batch_of, same, small_config, state, views
 
+pytestmark = pytest.mark.long
+
 OTHERS: dict[str, dict[str, Any]] = {
     "bottlenecks": {  # 64 pixels, because PyTorch's bf16 convolutions of maps of one pixel do not repeat themselves
         "model": {"backbone": "resnet50", "width": 8, "stem": "imagenet", "zero_init_residual": False},

@@ -20,6 +20,8 @@ from workers.coordinator.finish import measure
 from workers.evaluating.context import Context
 from workers.run.files import RunDir, write_json
 
+pytestmark = pytest.mark.long
+
 SMALL = ("evaluation.knn.k=[3]", "evaluation.quality.samples=6", "evaluation.quality.views=2", "evaluation.plots=false")
 CommandLine = Callable[..., Any]
 REPORT = {

@@ -26,6 +26,8 @@ from workers.evaluating.ranks import Ranks
 from workers.run.files import RunDir, write_json
 from workers.topology.torchrun import RunGroup
 
+pytestmark = pytest.mark.long
+
 SMALL = ("evaluation.knn.k=[3]", "evaluation.quality.enabled=false", "evaluation.plots=false")
 WRITTEN = Written(88, "ab" * 32, 4)
 

@@ -20,11 +20,11 @@ from tests.launch.commands.evaluations import full
 from tests.launch.pages.reported import BEGAN, Page, event, finish, line, write_run
 from workers.run.files import RunDir
 
+pytestmark = pytest.mark.long
+
 FIGURES = ("pipeline", "throughput", "loss", "online", "time", "busy", "queues", "norms", "learning-rate", "memory")
 HEADINGS = ("Pipeline", "Stages", "Measurements", "Linear probe", "Evaluation", "Events and alarms", "What was run")
-OUTSIDE = re.compile(
-    r"""(?:src|href)\s*=\s*["']?(?:https?:)?//|url\(\s*["']?(?!#)|@import|<script|<iframe|<object""", re.I
-)
+OUTSIDE = re.compile(r"(?i)(src|href)\s*=\s*[\"']?(https?:)?//|url\(\s*[\"']?(?!#)|@import|<(script|iframe|object)")
 
 
 @pytest.fixture(scope="module")

@@ -161,6 +161,7 @@ def test_a_search_makes_few_accounts(gpus: int, gib: float, most: int) -> None:
     assert 0 < len(asked) <= most
 
 
+@pytest.mark.long
 def test_when_time_is_up_what_was_found_is_named_and_no_further_account_is_made() -> None:
     config = run()
     there, every = devices(config, 4, 30), found(config, 4, 30)

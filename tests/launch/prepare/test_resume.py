@@ -212,6 +212,7 @@ at_any_speed = settings(
 )
 
 
+@pytest.mark.long
 @given(value=st.dictionaries(KEYS, JSON | st.dictionaries(KEYS, JSON | st.dictionaries(KEYS, JSON)), max_size=5))
 @at_any_speed
 def test_any_json_is_a_manifest_or_refused(value: object, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -24,6 +24,8 @@ from pipeline.config.evaluation import EvaluationConfig
 from pipeline.evaluation.document import EvaluationResults, Record
 from tests.launch.commands.evaluations import DATA, document, full
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:

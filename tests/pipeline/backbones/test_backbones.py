@@ -18,6 +18,8 @@ from pipeline.config.units import RESNET_UNITS
 from pipeline.errors import ConfigError
 from pipeline.shapes import block_output, boundary_shapes, channels_of, check_model
 
+pytestmark = pytest.mark.long
+
 
 def config_of(model: dict[str, Any], image_size: int = 64, batch_size: int = 2, **values: Any) -> Config:
     data = {"image_size": image_size, "batch_size": batch_size}

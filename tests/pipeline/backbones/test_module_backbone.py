@@ -22,6 +22,8 @@ from pipeline.config.model import ModuleConfig
 from pipeline.shapes import block_output, boundary_shapes, channels_of, check_model
 from tests.pipeline.backbones.blocks import blocks_of, images, merged
 
+pytestmark = pytest.mark.long
+
 TORCHVISION = "torchvision.models:"
 USERS = "networks_for_cutting:"
 

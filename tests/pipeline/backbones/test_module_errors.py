@@ -17,6 +17,8 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.shapes import boundary_shapes, check_model
 
+pytestmark = pytest.mark.long
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 RESNET, DENSENET, INCEPTION = (f"torchvision.models:{name}" for name in ("resnet18", "densenet121", "inception_v3"))
 

@@ -27,6 +27,8 @@ from tests.sources import REPOSITORY, text_of
 from tests.workers.determinism.fake_cuda import NameRecorder, operations_of
 from workers.determinism.operations import OPERATORS, SOURCES, group_of, table, unknown_operations
 
+pytestmark = pytest.mark.long
+
 VIT = {
     "backbone": "vit_b_16", "patch_size": 8, "hidden_dim": 32, "num_layers": 2, "num_heads": 2, "mlp_dim": 64,
     "cuts": [],

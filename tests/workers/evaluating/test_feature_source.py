@@ -33,6 +33,8 @@ from tests.workers.evaluating.evaluating_runs import (
 from workers.evaluating.context import Context
 from workers.evaluating.feature_source import FeatureSource
 
+pytestmark = pytest.mark.long
+
 PLACES = [Place(1, "trunk"), Place(1, "expansion"), Place(2, "trunk"), Place(2, "expansion")]
 
 

@@ -27,6 +27,8 @@ from workers.evaluating.transfer import transfer_contexts
 from workers.run.files import write_json
 from workers.topology.torchrun import RunGroup
 
+pytestmark = pytest.mark.long
+
 BROKEN = ("train/class0/4.png", "train/class1/21.png", "val/class1/3.png")
 EVERYTHING: dict[str, Any] = {
     "linear": ["quick", "blockwise"], "mlp": True, "augmented": True, "epochs": 1, "knn": {"k": [3]},

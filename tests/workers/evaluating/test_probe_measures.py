@@ -29,6 +29,8 @@ from workers.evaluating.feature_source import FeatureSource
 from workers.evaluating.probes import measure_probes
 from workers.evaluating.protocols import protocols_of
 
+pytestmark = pytest.mark.long
+
 CPU = torch.device("cpu")
 TRAIN, TEST = 12, 6
 """Images of each of four classes."""

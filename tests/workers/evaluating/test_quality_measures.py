@@ -22,6 +22,8 @@ from workers.evaluating.context import Context
 from workers.evaluating.feature_source import FeatureSource
 from workers.evaluating.quality import measure_quality
 
+pytestmark = pytest.mark.long
+
 CPU = torch.device("cpu")
 FEW = {"samples": 12, "views": 5, "ranks": [2, 6]}
 

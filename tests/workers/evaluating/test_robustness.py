@@ -23,6 +23,8 @@ from workers.evaluating.context import Context
 from workers.evaluating.robustness import measure_corruptions, plan_corruptions
 from workers.run.files import write_json
 
+pytestmark = pytest.mark.long
+
 PAIRS = [("gaussian_noise", 2), ("gaussian_noise", 5), ("contrast", 2), ("contrast", 5)]
 
 

@@ -21,6 +21,8 @@ from pipeline.data.augment.parameters import ORDERS, draw_parameters
 from pipeline.data.augment.pil_operations import ViewParameters
 from tests.pipeline.data.augment.battery import SUSPECT
 
+pytestmark = pytest.mark.long
+
 DRAWS = 20_000
 HEIGHT, WIDTH = 375, 500
 AUGMENT = AugmentConfig()

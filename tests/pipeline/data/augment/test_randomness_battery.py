@@ -13,6 +13,8 @@ from pipeline.data.augment.keyed_draws import Purpose, keyed_bits, keyed_normals
 from pipeline.data.sampler import StepPlan
 from tests.pipeline.data.augment.battery import STREAM_TESTS, SUSPECT, Words, battery, unit
 
+pytestmark = pytest.mark.long
+
 HOPELESS = 1e-10
 """What a fault must at least come down to, in the test that is there for it."""
 Key = tuple[int, int, int, int]
