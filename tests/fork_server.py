@@ -12,7 +12,6 @@ from __future__ import annotations
 import atexit
 import ctypes
 import fcntl
-import gc
 import importlib
 import importlib.util
 import io
@@ -35,7 +34,7 @@ from typing import Any, NoReturn
 from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
 
 from launch.processes import fork_server
-from launch.processes.fork_server import PRELOAD, run_as, serve
+from launch.processes.fork_server import PRELOAD, load, run_as, serve
 from tests.bundled import keep_unpacked, unpack
 from tests.command_tree import build, keep_built
 from tests.no_gpu import note_no_seeds
@@ -276,13 +275,8 @@ if __name__ == "__main__":
         _ordered()
     else:
         channel = socket.socket(fileno=int(sys.argv[1]))
-        gc.disable()
-        for name in (*PRELOAD, *ALSO):
-            if importlib.util.find_spec(name.partition(".")[0]):  # `make gpu` takes interpreters without DeepSpeed
-                importlib.import_module(name)
-        gc.collect()
-        gc.freeze()
-        gc.enable()
+        # `make gpu` takes interpreters without DeepSpeed
+        load(name for name in (*PRELOAD, *ALSO) if importlib.util.find_spec(name.partition(".")[0]))
         fork_server.STREAMS += 10
         keep_unpacked()
         unpack()

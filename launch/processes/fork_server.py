@@ -17,6 +17,7 @@ import runpy
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 
 from setproctitle import setproctitle
@@ -76,6 +77,18 @@ def serve(orders: socket.socket) -> ForkOrder | None:
             _say(orders, {"started": pid})
 
 
+def load(modules: Iterable[str]) -> None:
+    """Import what the forked processes share, and keep the collector from copying its pages by writing to them.
+
+    Nearly all that importing makes stays: to look for garbage in it would take a third of a second, and free nothing.
+    """
+    gc.disable()
+    for name in modules:
+        importlib.import_module(name)
+    gc.freeze()
+    gc.enable()
+
+
 def run_as(order: ForkOrder) -> None:
     """Turn the forked process into the one that was ordered: a session, streams and an environment of its own."""
     os.setsid()
@@ -115,12 +128,7 @@ def _say(orders: socket.socket, word: dict[str, int]) -> None:
 
 if __name__ == "__main__":
     channel = socket.socket(fileno=int(sys.argv[1]))
-    gc.disable()  # importing makes much that stays, in which the collector would look for garbage again and again
-    for name in PRELOAD:
-        importlib.import_module(name)
-    gc.collect()
-    gc.freeze()  # or the collector would copy pages by writing to what is shared
-    gc.enable()
+    load(PRELOAD)
     ordered = serve(channel)
     if ordered is not None:
         run_as(ordered)
