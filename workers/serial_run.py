@@ -12,6 +12,7 @@ import torch
 
 from pipeline.config import Config
 from pipeline.data.augment.device_photometrics import Photometrics, photometrics_on_device
+from pipeline.data.to_device import sent_to
 from pipeline.measures.online import Measure, online_measures
 from pipeline.replicas import SOLO
 from pipeline.serial import build_stages, step_function
@@ -31,6 +32,7 @@ from workers.coordinator.recorder import Recorder
 from workers.determinism.check import check_steps
 from workers.determinism.refusal import in_words
 from workers.feed import Feed, FeedBatch
+from workers.feed.ahead import FeedOnDevice
 from workers.observing.memory import ProcessMemory
 from workers.observing.terminal.console import Console
 from workers.observing.trace import FEED, Tracer, trace_of_serial
@@ -46,7 +48,7 @@ from workers.snapshots.writer import SnapshotPart, SnapshotWriter
 from workers.stage.device_clock import DeviceClock
 from workers.stage.flops import StepFlops, peak_flops
 from workers.topology.processes import stage_name
-from workers.topology.rendezvous import NoisePolicy
+from workers.topology.rendezvous import NoisePolicy, link_spec
 
 
 def run_serial(
@@ -76,7 +78,8 @@ def run_serial(
     with Observation(config, run, terminal, start_step, failed) as observation:
         committer = SnapshotCommitter(config.snapshots, run, observation.note, start_step, observation.committed)
         trace = trace_of_serial(config.trace, run, config.num_stages)
-        with closing(trace), Feed(config, start_step, trace=trace) as feed:
+        feeding = Feed(config, start_step, trace=trace)
+        with closing(trace), feeding as feed, FeedOnDevice(feed, link_spec(config, 1).nbytes, device) as batches:
             observation.begin(feed.total_steps, feed.steps_per_epoch)
             if config.determinism.level == "warn":
                 note_operations(observation.note)
@@ -90,6 +93,7 @@ def run_serial(
                 training = _Training(
                     config=config,
                     feed=feed,
+                    batches=batches,
                     stages=stages,
                     device=device,
                     recorder=recorder,
@@ -136,6 +140,7 @@ class _Training:
 
     config: Config
     feed: Feed
+    batches: FeedOnDevice
     stages: list[Stage]
     device: torch.device
     recorder: Recorder
@@ -158,7 +163,7 @@ class _Training:
     def run(self) -> None:
         """Train to the last batch, or until the run is asked to stop. Raises `RunFailed`."""
         requested = self._clock.start().issued
-        for batch in self.feed:
+        for batch, arrive in self.batches:
             self._clock.lap(self._times[0], "wait_input")
             self.trace.at(batch.step)
             self.trace.took(FEED, "wait for images", requested)
@@ -166,7 +171,7 @@ class _Training:
             learner = self.stages[0].phases.learner(batch.step)
             reached = learner or len(self.stages)
             self.recorder.batch_sent(batch.step, batch.epoch, batch.views.shape[1], reached)
-            self._learn(batch, learner)
+            self._learn(batch, arrive, learner)
             self.stop.stopping = self.stop.requested and not batch.last
             if self.committer.begin_if_due(batch.step, reached, self.stop.stopping):
                 for stage in self.stages[:learner]:
@@ -177,10 +182,10 @@ class _Training:
                 return
             requested = self._clock.lap(None).issued  # neither a snapshot nor an observer is part of a stage's step
 
-    def _learn(self, batch: FeedBatch, learner: int | None) -> None:
+    def _learn(self, batch: FeedBatch, arrive: Callable[[], torch.Tensor], learner: int | None) -> None:
         self._clock.lap(None)
-        labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(self.device)
-        views = batch.views.to(self.device)
+        labels = None if batch.labels is None else sent_to(torch.from_numpy(batch.labels), self.device)
+        views = arrive()
         self._clock.lap(self._times[0], "copying")
         views = self._augmented(views, batch)
         results = self._one_step(self.stages, views, batch.step, self._noise.levels(batch.step), labels=labels)

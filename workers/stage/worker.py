@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 import torch
 
+from pipeline.data.to_device import sent_to
 from pipeline.stage.codecs import round_trip
 from pipeline.stage.report import StageReport
 from pipeline.stage.stage import Stage
@@ -251,4 +252,4 @@ class StageWorker:
 
     def _labels(self, header: Header, stage: Stage) -> torch.Tensor | None:
         labels = header.label_tensor
-        return None if labels is None else labels.to(stage.compute.device)
+        return None if labels is None else sent_to(labels, stage.compute.device)
