@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 
 import torch
@@ -47,6 +48,8 @@ from workers.snapshots.weights import save_stage
 from workers.snapshots.writer import SnapshotPart, SnapshotWriter
 from workers.stage.device_clock import DeviceClock
 from workers.stage.flops import StepFlops, peak_flops
+from workers.stage.plain_steps import PlainSteps
+from workers.stage.throttling import watch_throttling
 from workers.topology.processes import stage_name
 from workers.topology.rendezvous import NoisePolicy, link_spec
 
@@ -159,6 +162,8 @@ class _Training:
         self._memory = ProcessMemory(self.device)
         self._clock, self._flops = DeviceClock.of(self.device), StepFlops()
         self._peaks = [peak_flops(stage.compute) for stage in self.stages]
+        self._plain = PlainSteps(self.config, self.feed.steps_per_epoch)
+        self._throttle = watch_throttling(self.device)
 
     def run(self) -> None:
         """Train to the last batch, or until the run is asked to stop. Raises `RunFailed`."""
@@ -199,11 +204,17 @@ class _Training:
                 described = in_words(error, self.config, stage.index, batch.step, self.device)
                 failure = failure_report(stage_name(stage.index), batch.step, described, str(self.device))
                 raise RunFailed(failure) from error
+            count = partial(self._plain_count, stage.index, views.shape, batch.step)
+            self._flops.add_compiled(stage, times, count, learner, views.shape)
             self._clock.lap(times)
             memory = self._memory.measure()
-            report = times.report(stage.index, batch.step, result, 0, 0, online, memory, peak)
+            throttled = self._throttle.reasons if self._throttle and stage is self.stages[0] else None
+            report = times.report(stage.index, batch.step, result, 0, 0, online, memory, peak, throttled)
             self.recorder.stage_report(report)
             self._clock.lap(None)
+
+    def _plain_count(self, index: int, shape: torch.Size, step: int) -> int:
+        return self._plain.of_all(shape, step)[index - 1]
 
     def _measure_online(self, stage: Stage, step: int, labels: torch.Tensor | None) -> Mapping[Measure, float] | None:
         if stage.online is None:

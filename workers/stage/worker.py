@@ -38,6 +38,8 @@ from workers.observing.trace import NO_TRACE, Tracer
 from workers.run.faults import Faults
 from workers.stage.device_clock import DeviceClock, Mark
 from workers.stage.flops import StepFlops, peak_flops
+from workers.stage.plain_steps import PlainSteps
+from workers.stage.throttling import ThrottleWatch
 from workers.topology.processes import stage_name
 from workers.topology.rendezvous import START_SECONDS
 
@@ -104,6 +106,8 @@ class StageWorker:
         codec: of activations, which also applies between two stages of this process.
         trace: records what is done when.
         clock: measures the shares of its time; that of the stages' device if there is none.
+        throttle: watches their GPU.
+        plain: counts the operations of compiled stages; without it they are not counted.
     """
 
     stages: Sequence[Stage]
@@ -117,6 +121,8 @@ class StageWorker:
     codec: str = "none"
     trace: Tracer = NO_TRACE
     clock: DeviceClock | None = None
+    throttle: ThrottleWatch | None = None
+    plain: PlainSteps | None = None
     stopped_early: bool = False
     """Whether the run was asked to stop before its end."""
     _times: dict[int, StageTimes] = field(default_factory=dict)
@@ -124,8 +130,8 @@ class StageWorker:
     _clock: DeviceClock = field(init=False)
     _flops: StepFlops = field(default_factory=StepFlops)
     _peaks: dict[int, float | None] = field(default_factory=dict)
-    _shapes: dict[int, torch.Size] = field(default_factory=dict)
-    """Of what every stage got last."""
+    _inputs: dict[int, tuple[torch.Size, torch.dtype]] = field(default_factory=dict)
+    """Shape and dtype of what every stage got last."""
     _done_before: set[tuple[int, bool]] = field(default_factory=set)
     """Kinds of step done in this process: stage, and whether it was updated."""
     _sent: int = 0
@@ -168,7 +174,7 @@ class StageWorker:
         if stage is not self.stages[0]:
             activations = round_trip(self.codec, activations)
         learns = header.learner in (None, stage.index)
-        forward, self._shapes[stage.index] = stage if learns else stage.relay, activations.shape
+        forward, self._inputs[stage.index] = stage if learns else stage.relay, (activations.shape, activations.dtype)
         with self._flops.counted(stage, self._times[stage.index], "forward", learns, activations.shape):
             onward: torch.Tensor = forward(activations, header.step, header.noise_levels[stage.index - 1])
         self._lap(stage.index, "busy")
@@ -192,8 +198,11 @@ class StageWorker:
         labels = self._labels(header, stage)
         result = StageReport()
         if learns:
-            with self._flops.counted(stage, self._times[stage.index], "update", self._shapes[stage.index]):
+            with self._flops.counted(stage, self._times[stage.index], "update", self._inputs[stage.index]):
                 result = stage.update(header.step, labels)
+        if self.plain is not None:
+            count = partial(self.plain.of_stage, stage.index, *self._inputs[stage.index], header.step, learns=learns)
+            self._flops.add_compiled(stage, self._times[stage.index], count, learns, self._inputs[stage.index])
         online = None
         if stage.online is not None:
             with self.trace.span(stage_name(stage.index), "probe"):
@@ -207,8 +216,10 @@ class StageWorker:
         self.trace.count(stage_name(stage.index), "queue", waiting)
         link_bytes = self.sender.bytes_sent if final and self.sender is not None else 0
         memory = self._memory.measure()
+        throttled = self.throttle.reasons if first and self.throttle is not None else None
+        peak = self._peaks[stage.index]
         report = self._times[stage.index].report(
-            stage.index, header.step, result, waiting, link_bytes, online, memory, self._peaks[stage.index]
+            stage.index, header.step, result, waiting, link_bytes, online, memory, peak, throttled
         )
         if self.control is not None:
             self.control.send(report.to_message())
