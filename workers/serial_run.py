@@ -161,6 +161,7 @@ class _Training:
         self._times = [StageTimes() for _ in self.stages]
         self._memory = ProcessMemory(self.device)
         self._clock, self._flops = DeviceClock.of(self.device), StepFlops()
+        self._done_before = set[tuple[int, int | None]]()
         self._peaks = [peak_flops(stage.compute) for stage in self.stages]
         self._plain = PlainSteps(self.config, self.feed.steps_per_epoch)
         self._throttle = watch_throttling(self.device)
@@ -206,7 +207,10 @@ class _Training:
                 raise RunFailed(failure) from error
             count = partial(self._plain_count, stage.index, views.shape, batch.step)
             self._flops.add_compiled(stage, times, count, learner, views.shape)
-            self._clock.lap(times)
+            # The first step of a compiled stage is the compiler's.
+            compiles = stage.compute.config.compile and (stage.index, learner) not in self._done_before
+            self._done_before.add((stage.index, learner))
+            self._clock.lap(None if compiles else times)
             memory = self._memory.measure()
             throttled = self._throttle.reasons if self._throttle and stage is self.stages[0] else None
             report = times.report(stage.index, batch.step, result, 0, 0, online, memory, peak, throttled)

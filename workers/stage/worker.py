@@ -134,6 +134,8 @@ class StageWorker:
     """Shape and dtype of what every stage got last."""
     _done_before: set[tuple[int, bool]] = field(default_factory=set)
     """Kinds of step done in this process: stage, and whether it was updated."""
+    _compiled: set[int] = field(default_factory=set)
+    """Stages that are."""
     _sent: int = 0
     _step: int | None = None
     """The step of what is measured; None before the first batch."""
@@ -146,6 +148,7 @@ class StageWorker:
         """
         self._times = {stage.index: StageTimes() for stage in self.stages}
         self._peaks = {stage.index: peak_flops(stage.compute) for stage in self.stages}
+        self._compiled = {stage.index for stage in self.stages if stage.compute.config.compile}
         device, first = self.stages[0].compute.device, self.stages[0].index
         self._memory, self._clock = ProcessMemory(device), self.clock or DeviceClock.of(device)
         self.receiver.measure(partial(self._part_of_link, first, "wait_input"))
@@ -251,8 +254,13 @@ class StageWorker:
         self._lap(stage, shares[part])
 
     def _lap(self, stage: int, share: Share) -> Mark:
-        """What `stage` did since the lap before ends here; returns the place in the work of the device."""
-        return self._clock.lap(self._times[stage], share, self._booking(stage, share))
+        """What `stage` did since the lap before ends here; returns the place in the work of the device.
+
+        The first step of a compiled stage is in no sum: it is the compiler's, may take minutes, and says nothing of
+        those that follow.
+        """
+        compiles = share == "busy" and self.activity.first and stage in self._compiled
+        return self._clock.lap(None if compiles else self._times[stage], share, self._booking(stage, share))
 
     def _booking(self, stage: int, share: Share) -> Callable[[float, float], None] | None:
         """Puts a lap into the trace; the parts of what a CPU computes are in it by themselves."""
