@@ -81,8 +81,11 @@ def run_serial(
     with Observation(config, run, terminal, start_step, failed) as observation:
         committer = SnapshotCommitter(config.snapshots, run, observation.note, start_step, observation.committed)
         trace = trace_of_serial(config.trace, run, config.num_stages)
-        feeding = Feed(config, start_step, trace=trace)
-        with closing(trace), feeding as feed, FeedOnDevice(feed, link_spec(config, 1).nbytes, device) as batches:
+        with (
+            closing(trace),
+            Feed(config, start_step, trace=trace) as feed,
+            FeedOnDevice(feed, link_spec(config, 1).nbytes, device) as batches,
+        ):
             observation.begin(feed.total_steps, feed.steps_per_epoch)
             if config.determinism.level == "warn":
                 note_operations(observation.note)
