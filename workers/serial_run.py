@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -81,11 +81,7 @@ def run_serial(
     with Observation(config, run, terminal, start_step, failed) as observation:
         committer = SnapshotCommitter(config.snapshots, run, observation.note, start_step, observation.committed)
         trace = trace_of_serial(config.trace, run, config.num_stages)
-        with (
-            closing(trace),
-            Feed(config, start_step, trace=trace) as feed,
-            FeedOnDevice(feed, link_spec(config, 1).nbytes, device) as batches,
-        ):
+        with closing(trace), _feeding(config, start_step, trace, device) as (feed, batches):
             observation.begin(feed.total_steps, feed.steps_per_epoch)
             if config.determinism.level == "warn":
                 note_operations(observation.note)
@@ -96,7 +92,7 @@ def run_serial(
             recorder = observation.recorder(feed.total_steps)
             faults = Faults(config.faults, run, range(1, config.num_stages + 1), 1)
             with recorder, SnapshotWriter(run, _when_written(committer, recorder), faults) as writer:
-                training = _Training(
+                _Training(
                     config=config,
                     feed=feed,
                     batches=batches,
@@ -109,8 +105,7 @@ def run_serial(
                     faults=faults,
                     stop=stop,
                     trace=trace,
-                )
-                training.run()
+                ).run()
             observation.tick()
         if stop.stopping:
             raise RunFailed(
@@ -119,6 +114,16 @@ def run_serial(
         for stage in stages:
             save_stage(run, stage)
         finish_run(config, run, recorder, device, terminal)
+
+
+@contextmanager
+def _feeding(
+    config: Config, start_step: int, trace: Tracer, device: torch.device
+) -> Iterator[tuple[Feed, FeedOnDevice]]:
+    """The feed, and its batches on their way to the device."""
+    size = link_spec(config, 1).nbytes
+    with Feed(config, start_step, trace=trace) as feed, FeedOnDevice(feed, size, device) as batches:
+        yield feed, batches
 
 
 def _stages(config: Config, feed: Feed, device: torch.device) -> list[Stage]:

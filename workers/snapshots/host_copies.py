@@ -21,7 +21,7 @@ def host_copies(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Calla
         tensors: on any device; those on the host are copied at once.
     """
     copies = {name: _copy(tensor.detach()) for name, tensor in tensors.items()}
-    ends = [_End(device) for device in {t.device for t in tensors.values() if t.device.type == "cuda"}]
+    ends = [_LastCopy(device) for device in {t.device for t in tensors.values() if t.device.type == "cuda"}]
 
     def wait() -> None:
         for end in ends:
@@ -37,8 +37,8 @@ def _copy(tensor: Tensor) -> Tensor:
     return pinned.copy_(tensor, non_blocking=True)
 
 
-class _End:
-    """Of what the calling thread has launched on a GPU."""
+class _LastCopy:
+    """The end of what the calling thread has launched on a GPU."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
