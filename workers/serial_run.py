@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 
 import torch
 
 from pipeline.config import Config
 from pipeline.data.augment.device_photometrics import Photometrics, photometrics_on_device
+from pipeline.data.to_device import sent_to
 from pipeline.measures.online import Measure, online_measures
 from pipeline.replicas import SOLO
 from pipeline.serial import build_stages, step_function
@@ -31,6 +33,7 @@ from workers.coordinator.recorder import Recorder
 from workers.determinism.check import check_steps
 from workers.determinism.refusal import in_words
 from workers.feed import Feed, FeedBatch
+from workers.feed.ahead import FeedOnDevice
 from workers.observing.memory import ProcessMemory
 from workers.observing.terminal.console import Console
 from workers.observing.trace import FEED, Tracer, trace_of_serial
@@ -45,8 +48,10 @@ from workers.snapshots.weights import save_stage
 from workers.snapshots.writer import SnapshotPart, SnapshotWriter
 from workers.stage.device_clock import DeviceClock
 from workers.stage.flops import StepFlops, peak_flops
+from workers.stage.plain_steps import PlainSteps
+from workers.stage.throttling import watch_throttling
 from workers.topology.processes import stage_name
-from workers.topology.rendezvous import NoisePolicy
+from workers.topology.rendezvous import NoisePolicy, link_spec
 
 
 def run_serial(
@@ -76,7 +81,7 @@ def run_serial(
     with Observation(config, run, terminal, start_step, failed) as observation:
         committer = SnapshotCommitter(config.snapshots, run, observation.note, start_step, observation.committed)
         trace = trace_of_serial(config.trace, run, config.num_stages)
-        with closing(trace), Feed(config, start_step, trace=trace) as feed:
+        with closing(trace), _feeding(config, start_step, trace, device) as (feed, batches):
             observation.begin(feed.total_steps, feed.steps_per_epoch)
             if config.determinism.level == "warn":
                 note_operations(observation.note)
@@ -87,9 +92,10 @@ def run_serial(
             recorder = observation.recorder(feed.total_steps)
             faults = Faults(config.faults, run, range(1, config.num_stages + 1), 1)
             with recorder, SnapshotWriter(run, _when_written(committer, recorder), faults) as writer:
-                training = _Training(
+                _Training(
                     config=config,
                     feed=feed,
+                    batches=batches,
                     stages=stages,
                     device=device,
                     recorder=recorder,
@@ -99,8 +105,7 @@ def run_serial(
                     faults=faults,
                     stop=stop,
                     trace=trace,
-                )
-                training.run()
+                ).run()
             observation.tick()
         if stop.stopping:
             raise RunFailed(
@@ -109,6 +114,16 @@ def run_serial(
         for stage in stages:
             save_stage(run, stage)
         finish_run(config, run, recorder, device, terminal)
+
+
+@contextmanager
+def _feeding(
+    config: Config, start_step: int, trace: Tracer, device: torch.device
+) -> Iterator[tuple[Feed, FeedOnDevice]]:
+    """The feed, and its batches on their way to the device."""
+    size = link_spec(config, 1).nbytes
+    with Feed(config, start_step, trace=trace) as feed, FeedOnDevice(feed, size, device) as batches:
+        yield feed, batches
 
 
 def _stages(config: Config, feed: Feed, device: torch.device) -> list[Stage]:
@@ -136,6 +151,7 @@ class _Training:
 
     config: Config
     feed: Feed
+    batches: FeedOnDevice
     stages: list[Stage]
     device: torch.device
     recorder: Recorder
@@ -153,12 +169,15 @@ class _Training:
         self._times = [StageTimes() for _ in self.stages]
         self._memory = ProcessMemory(self.device)
         self._clock, self._flops = DeviceClock.of(self.device), StepFlops()
+        self._done_before = set[tuple[int, int | None]]()
         self._peaks = [peak_flops(stage.compute) for stage in self.stages]
+        self._plain = PlainSteps(self.config, self.feed.steps_per_epoch)
+        self._throttle = watch_throttling(self.device)
 
     def run(self) -> None:
         """Train to the last batch, or until the run is asked to stop. Raises `RunFailed`."""
         requested = self._clock.start().issued
-        for batch in self.feed:
+        for batch, arrive in self.batches:
             self._clock.lap(self._times[0], "wait_input")
             self.trace.at(batch.step)
             self.trace.took(FEED, "wait for images", requested)
@@ -166,7 +185,7 @@ class _Training:
             learner = self.stages[0].phases.learner(batch.step)
             reached = learner or len(self.stages)
             self.recorder.batch_sent(batch.step, batch.epoch, batch.views.shape[1], reached)
-            self._learn(batch, learner)
+            self._learn(batch, arrive, learner)
             self.stop.stopping = self.stop.requested and not batch.last
             if self.committer.begin_if_due(batch.step, reached, self.stop.stopping):
                 for stage in self.stages[:learner]:
@@ -177,10 +196,10 @@ class _Training:
                 return
             requested = self._clock.lap(None).issued  # neither a snapshot nor an observer is part of a stage's step
 
-    def _learn(self, batch: FeedBatch, learner: int | None) -> None:
+    def _learn(self, batch: FeedBatch, arrive: Callable[[], torch.Tensor], learner: int | None) -> None:
         self._clock.lap(None)
-        labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(self.device)
-        views = batch.views.to(self.device)
+        labels = None if batch.labels is None else sent_to(torch.from_numpy(batch.labels), self.device)
+        views = arrive()
         self._clock.lap(self._times[0], "copying")
         views = self._augmented(views, batch)
         results = self._one_step(self.stages, views, batch.step, self._noise.levels(batch.step), labels=labels)
@@ -194,11 +213,20 @@ class _Training:
                 described = in_words(error, self.config, stage.index, batch.step, self.device)
                 failure = failure_report(stage_name(stage.index), batch.step, described, str(self.device))
                 raise RunFailed(failure) from error
-            self._clock.lap(times)
+            count = partial(self._plain_count, stage.index, views.shape, batch.step)
+            self._flops.add_compiled(stage, times, count, learner, views.shape)
+            # The first step of a compiled stage is the compiler's.
+            compiles = stage.compute.config.compile and (stage.index, learner) not in self._done_before
+            self._done_before.add((stage.index, learner))
+            self._clock.lap(None if compiles else times)
             memory = self._memory.measure()
-            report = times.report(stage.index, batch.step, result, 0, 0, online, memory, peak)
+            throttled = self._throttle.reasons if self._throttle and stage is self.stages[0] else None
+            report = times.report(stage.index, batch.step, result, 0, 0, online, memory, peak, throttled)
             self.recorder.stage_report(report)
             self._clock.lap(None)
+
+    def _plain_count(self, index: int, shape: torch.Size, step: int) -> int:
+        return self._plain.of_all(shape, step)[index - 1]
 
     def _measure_online(self, stage: Stage, step: int, labels: torch.Tensor | None) -> Mapping[Measure, float] | None:
         if stage.online is None:

@@ -10,6 +10,7 @@ import torch
 
 from pipeline.config import Config
 from workers.feed import Feed
+from workers.feed.ahead import ahead_on_device
 from workers.feed.first_stage import numbers_spec, stages_read_images, with_device_augmentation, with_own_feed
 from workers.links.base import LinkAddress, Receiver, Sender
 from workers.links.factory import CPU, open_receiver, open_sender
@@ -127,12 +128,11 @@ class Wiring:
         """
         if process.stage_group:
             return self._link(process, start_step, device)
-        if not stages_read_images(self._config):
-            return with_device_augmentation(self._link(process, start_step, device), self._config, process)
-        numbers = self._link(process, start_step, CPU)
-        spec = _part_of(link_spec(self._config, 1), process.replicas)
-        images, self.feed = with_own_feed(numbers, self._config, process, start_step, spec, device)
-        return with_device_augmentation(images, self._config, process)
+        images = self._link(process, start_step, CPU)  # the coordinator sends from host memory
+        if stages_read_images(self._config):
+            spec = _part_of(link_spec(self._config, 1), process.replicas)
+            images, self.feed = with_own_feed(images, self._config, process, start_step, spec)
+        return with_device_augmentation(ahead_on_device(images, device), self._config, process)
 
     def sender(self, process: TrainingProcess, device: torch.device) -> Sender | None:
         """Open the link out of the stage group of `process`; None for the last group. Raises as `receiver`."""

@@ -144,12 +144,14 @@ def stages() -> list[Panel]:
               [stage("stage:onward_behind:steps")], bounds=FROM_ZERO),
         Panel("Since the last report", "A line that climbs is a stage that hangs.",
               [stage("stage:onward_report_age:seconds")], unit="s", bounds=FROM_ZERO),
-        Panel("Operations", "Floating-point operations a second, also of what is computed again; none with "
-              "precision.compile.", [stage("stage:onward_flops:rate1m")], unit="flops", bounds=FROM_ZERO),
+        Panel("Operations", "Floating-point operations a second, also of what is computed again.",
+              [stage("stage:onward_flops:rate1m")], 6, unit="flops", bounds=FROM_ZERO),
         Panel("Utilisation (MFU)", "Share of what the device of a stage could do in that time, as its maker says.",
-              [stage("stage:onward_mfu:ratio1m")], unit="percentunit", bounds=SHARE),
+              [stage("stage:onward_mfu:ratio1m")], 6, unit="percentunit", bounds=SHARE),
         Panel("Allocator retries", "Times that PyTorch gave back cached GPU memory to find room: it is nearly full.",
-              [stage("onward_allocator_retries_total")], bounds=FROM_ZERO),
+              [stage("onward_allocator_retries_total")], 6, bounds=FROM_ZERO),
+        Panel("GPU slowed down", "1 while its power cap, heat, its board or a power brake does; needs nvidia-ml-py.",
+              [stage("onward_device_throttled", label="reason", legend="stage {{stage}} {{reason}}")], 6, bounds=SHARE),
     ]  # fmt: skip
 
 

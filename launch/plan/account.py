@@ -130,11 +130,13 @@ class InputAccount:
         process: its name.
         device: `cpu`, or its GPU.
         bytes: of the batch, decoded, joined from several links or copied to the GPU; 0 where it stays in the link.
+        pinned: memory of the host that the GPU copies it from (`workers.feed.device_slots`).
     """
 
     process: str
     device: str
     bytes: int
+    pinned: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +148,7 @@ class SnapshotAccount:
         disk: of one, on disk.
         copy: memory of the host for the copy of it that is being written.
         copies: for all copies, at most, where the disk is too slow: one is written, one waits, one cannot be handed on.
+            Those of a GPU's tensors are pinned, whose allocator rounds each up to a power of two: twice as much.
     """
 
     process: str

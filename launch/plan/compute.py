@@ -113,4 +113,5 @@ def _group(
 def _snapshot(group: GroupAccount) -> SnapshotAccount:
     sizes = [stage.snapshot for stage in group.memory.stages]
     sizes_in_turn = [sum((sizes * COPIES)[start : start + COPIES]) for start in range(len(sizes))]
-    return SnapshotAccount(process=group.name, disk=sum(sizes), copy=max(sizes), copies=max(sizes_in_turn))
+    pinned = 1 + (group.devices[0] != CPU)
+    return SnapshotAccount(process=group.name, disk=sum(sizes), copy=max(sizes), copies=pinned * max(sizes_in_turn))

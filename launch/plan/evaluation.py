@@ -11,7 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from launch.plan.account import DataFacts, EvaluationAccount
-from launch.plan.fake_stage import FakeStage, fake_stages, without_engines
+from launch.plan.fake_stage import FakeStage, fake_stages
 from launch.plan.live_bytes import LiveBytes
 from pipeline.config import Config
 from pipeline.config.places import Place
@@ -19,6 +19,7 @@ from pipeline.evaluation.blocks import FEATURES
 from pipeline.evaluation.features import embed, places_of
 from pipeline.measures.knn import MEMORY_BYTES
 from pipeline.measures.linear import fitting_bytes
+from pipeline.stage.fake import without_engines
 from workers.evaluating.extraction import Extractor
 from workers.evaluating.quality import quality_bytes
 

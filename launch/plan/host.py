@@ -75,7 +75,7 @@ def host_account(
     shared = sum(link.shared for link in links)
     fed = feed_bytes(config)
     held = [link for link in links if not link.on_gpu]
-    entering = sum(entry.bytes for entry in inputs if entry.device == CPU)
+    entering = sum(entry.pinned if entry.device != CPU else entry.bytes for entry in inputs)
     end = evaluation.end_of_training or 0
     openers = 2 + (config.replicas_of(1) if stages_read_images(config) else 0)  # the command and the coordinator
     terms = [

@@ -8,6 +8,7 @@ from launch.plan.account import InputAccount, LinkAccount
 from launch.prepare.placement import Placement, device_of
 from pipeline.config import Config
 from pipeline.data.augment.device_photometrics import photometrics_on_device
+from workers.feed.device_slots import SLOTS
 from workers.feed.first_stage import stages_read_images
 from workers.links.factory import link_buffers
 from workers.links.replay import MEMORY_BYTES
@@ -42,24 +43,27 @@ def input_accounts(
     """Where the batch lies in every training process, beside `links`; arguments as `link_accounts`."""
     if config.in_one_process:
         device, size = placements[0].device, link_spec(config, 1).nbytes
-        copies = (device != CPU) + photometrics_on_device(config.data)
-        return (InputAccount(process=ALL_STAGES, device=device, bytes=copies * size),)
+        return (_first_input(config, ALL_STAGES, device, size),)
     return tuple(
         _input(config, process, device_of(process, placements), links) for process in training_processes(config)
     )
 
 
 def _input(config: Config, process: TrainingProcess, device: str, links: Sequence[LinkAccount]) -> InputAccount:
-    ends = [link for link in links if link.receiver == process.name]
-    first = process.stage_group == 0
-    copies = int(first and photometrics_on_device(config.data))
-    if first and stages_read_images(config):
-        copies += device != CPU
-    else:
-        moved = device != CPU and not ends[0].on_gpu
-        copies += len(ends) > 1 or ends[0].codec != "none" or moved  # one copy does all of it
     size = link_spec(config, process.stages[0]).nbytes // process.replicas
-    return InputAccount(process=process.name, device=device, bytes=copies * size)
+    if process.stage_group == 0:
+        return _first_input(config, process.name, device, size)
+    ends = [link for link in links if link.receiver == process.name]
+    moved = device != CPU and not ends[0].on_gpu
+    copied = len(ends) > 1 or ends[0].codec != "none" or moved  # one copy does all of it
+    return InputAccount(process=process.name, device=device, bytes=copied * size)
+
+
+def _first_input(config: Config, process: str, device: str, size: int) -> InputAccount:
+    """Of a process that gets images in host memory: on a GPU, one batch ahead."""
+    slots = SLOTS * size if device != CPU else 0
+    finished = photometrics_on_device(config.data) * size
+    return InputAccount(process=process, device=device, bytes=slots + finished, pinned=slots)
 
 
 def link_bytes(process: str, links: Sequence[LinkAccount]) -> int:

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from launch.plan.data_facts import facts_without_plan
-from launch.plan.fake_stage import make_fake
 from launch.plan.live_bytes import LiveBytes
 from pipeline.config import Config
 from pipeline.measures.feature_bank import Bank
 from pipeline.measures.online import Measure, OnlineMeasures
+from pipeline.stage.fake import make_fake
 from pipeline.stage.stage import Stage
 from workers.evaluating.quality import quality_bytes
 

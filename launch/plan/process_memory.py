@@ -25,7 +25,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from launch.plan.account import ProcessAccount, StageAccount
 from launch.plan.autocast_of_cuda import autocast_of_cuda
-from launch.plan.fake_stage import STEPS_PER_EPOCH, FakeStage, fake_stages, without_engines
+from launch.plan.fake_stage import STEPS_PER_EPOCH, FakeStage, fake_stages
 from launch.plan.live_bytes import LiveBytes
 from launch.plan.online import measure_online, online_bytes
 from pipeline.config import Config
@@ -35,6 +35,7 @@ from pipeline.data.packing import pack
 from pipeline.serial import step_function
 from pipeline.shapes import view_shapes
 from pipeline.stage.codecs import round_trip
+from pipeline.stage.fake import without_engines
 from pipeline.stage.phases import Phases
 from pipeline.stage.state import snapshot_tensors
 from workers.topology.rendezvous import link_spec

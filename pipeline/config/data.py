@@ -160,7 +160,7 @@ class DataConfig(Section):
     code."""
     augment_on: Literal["auto", "workers", "device"] = "auto"
     """Where jitter, grayscale, blur and solarisation run. `workers`: where the images are cropped. `device`: in batches
-    on the device of the first stage. `auto`: as `workers`."""
+    on the device of the first stage; experimental, as it was not measured on a GPU. `auto`: as `workers`."""
     feed: Literal["coordinator", "stages"] = "coordinator"
     """Where the data loader runs. `stages`: every process of stage 1 reads and augments its own part of the batch, on
     its own host; the coordinator then sends the indices of the images. Each host needs the data set."""

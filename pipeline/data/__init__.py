@@ -5,4 +5,5 @@
 - `npz.py`: reads `.npz` files with an expected content: headers are checked before memory is allocated
 - `packing.py`: packs views of several sizes into one tensor and back, so that links and slices handle one form
 - `sampler.py`: the images of each step, as a pure function of the step, so that a run can start at any step
+- `to_device.py`: small tensors of the host, such as labels, on their way to a device
 """

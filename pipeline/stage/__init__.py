@@ -2,6 +2,7 @@
 
 - `codecs.py`: the codecs that write activations in fewer bytes for the next stage; each loses precision. A new one is
   registered in `build_codec`
+- `fake.py`: stages whose tensors have sizes and no memory: what they compute is known without computing it
 - `forward.py`: the forward half of a stage: its views through the block, and each block's output through the head
 - `inputs.py`: the input of a stage: the views out of one tensor, in the format in which the stage computes
 - `noise.py`: noise on activations, seen by a block's own head and by the next block alike

@@ -14,6 +14,7 @@
 - `plain_loop.py`: the single-process loop that the others are compared with
 - `memory.py`: the account against the device's allocator
 - `costs.py`: links, feed, augmentation, metrics
+- `ahead.py`: batches that are copied to the device beside the steps
 - `operations.py`: what ran on the device
 - `test_*.py`: tests of these, and of the product on a device (`gpu`)
 """

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tests.gpu import costs, memory, operations, plain_loop, speed
+from tests.gpu import ahead, costs, memory, operations, plain_loop, speed
 from tests.gpu.setting import Setting
 
 
@@ -30,6 +30,7 @@ MEASUREMENTS: dict[str, Callable[..., dict[str, Any]]] = {
     "plain loop": plain_loop.measure,
     "memory": memory.measure,
     "feed": costs.feed,
+    "batches": ahead.measure,
     "augmentation": costs.augmentation,
     "operations": operations.measure,
 }

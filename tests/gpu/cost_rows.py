@@ -22,6 +22,8 @@ def rows() -> list[Row]:
             for kind in KINDS
         ),
         Row("feed", 4, "images/s of JPEG files, against what the fastest row took", _child("feed"), _show_feed),
+        Row("batches", 4, "a step whose batch is on the device, is copied before it, or beside the one before",
+            _child("batches"), _show_batches),
         Row("augmentation", 4, "colours and blur of a batch, by the host and by the device", _child("augmentation"),
             _show_augmentation),
         Row("cost of metrics", 4, "a run with nothing observed, with the defaults, with a trace", costs.metrics,
@@ -58,6 +60,11 @@ def _show_feed(row: dict[str, Any], rows: Rows, setting: Setting) -> str:
 def _trains(name: str, found: dict[str, Any]) -> bool:
     """Whether a row is a network at work."""
     return isinstance(found.get("images_per_second"), float) and ":" in name
+
+
+def _show_batches(row: dict[str, Any], rows: Rows, setting: Setting) -> str:
+    told = ", ".join(f"{name} {spent:.2f}" for name, spent in row["milliseconds"].items())
+    return f"ms of a step with a batch of {row['megabytes']:.1f} MB: {told}"
 
 
 def _show_augmentation(row: dict[str, Any], rows: Rows, setting: Setting) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from math import sqrt
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from pipeline.config import Config
 from tests.observing.clock import Clock
 from tests.pipeline.small import small_config
+from workers.control.step_report import ThrottleReason
 from workers.observing import alarms as alarms_module
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.alarms import Alarms
@@ -263,3 +264,19 @@ def test_a_stage_that_says_nothing_is_told_and_is_over_when_it_has_kept_pace(mon
     assert run.news() == [("cleared", "silent", None)], "nothing is owed any more"
     run.alarms.tick(None)
     assert run.news() == [], "the run is over"
+
+
+def test_a_gpu_that_is_slowed_down_is_told_with_the_reason_until_it_is_not() -> None:
+    run = case()
+    run.line({}, {"throttled": ["power_cap"]})
+    run.line({}, {"throttled": ["power_cap", "hw_thermal"]})
+    (event,) = run.said
+    assert (event.kind, event.name, event.stage, event.step) == ("alarm", "throttled", 2, 0)
+    assert event.text == "stage 2: its GPU runs slower than it could: its power cap (nvidia-smi -q -d POWER)"
+    run.news()
+    run.line({}, {})
+    assert run.news() == [("cleared", "throttled", 2)]
+
+
+def test_every_reason_has_its_words() -> None:
+    assert set(alarms_module.THROTTLED) == set(get_args(ThrottleReason))

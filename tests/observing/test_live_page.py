@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from pathlib import Path
@@ -235,4 +236,26 @@ def test_the_theme_is_kept_and_charts_answer_the_keyboard(tmp_path: Path, browse
         sight.page.get_by_label("Find").fill("batch_size")
         assert sight.text("#config").split() == ["data", "batch_size", "64"]
         assert sight.console == []
+        sight.page.close()
+
+
+@pytest.mark.parametrize("width", [1100, 1280])
+def test_the_shares_of_a_stage_stand_on_one_line_and_its_speed_has_a_unit_that_fits(
+    tmp_path: Path, browser: Browser, width: int
+) -> None:
+    history = made_up(tmp_path, 4, 0)
+    for step in range(20):
+        spent = {"busy": 0.5 * step, "wait_input": 0.2 * step, "wait_output": 0.2 * step, "copying": 0.1 * step}
+        speeds = (0.017e12, 312e12, 5e6, 0.0)
+        stages = (stage(k, step, **spent, flops=step * speed) for k, speed in enumerate(speeds, 1))
+        history.step_done(line(step, *stages, time=time.time() - 20 + step))
+    with serve(history) as server:
+        sight = Sight(browser, server.url, width)
+        sight.wait_for_state("running")
+        sight.wait("document.querySelectorAll('.parts .copy').length === 4")
+        boxes = "[...document.querySelectorAll('.parts')].map((parts) => [...parts.children].map((c) => c.offsetTop))"
+        assert [len(set(tops)) for tops in sight.value(boxes)] == [1] * 5
+        facts = [sight.page.locator(".box").nth(k).locator(".facts").inner_text() for k in range(1, 5)]
+        shown = [re.findall(r"speed\s+(.+)", text) for text in facts]
+        assert shown == [["17.0 GFLOP/s"], ["312 TFLOP/s"], ["5.00 MFLOP/s"], []]
         sight.page.close()

@@ -49,6 +49,7 @@ def report(stage: int, step: int, busy: float) -> StepReport:
         cuda_bytes=2**29,
         cuda_peak_bytes=2**28,
         peak_flops=312e12,
+        throttled=["power_cap"],
     )
 
 
@@ -127,6 +128,17 @@ def test_memory_of_a_gpu_stands_beside_that_of_the_process() -> None:
     found = {labels: value for (name, labels), value in held(metrics).items() if name == "onward_process_memory_bytes"}
     kinds = {dict(labels)["kind"]: value for labels, value in found.items()}
     assert kinds == {"cpu": 2**30, "cuda": 2**20}
+
+
+def test_what_slows_a_gpu_down_is_one_of_five_gauges_where_it_is_known() -> None:
+    metrics = RunMetrics(ActiveAlarms())
+    seen = []
+    for step, throttled in enumerate((None, ["hw_thermal"], [])):
+        metrics.stage_report(replace(report(1, step, 1.0), throttled=throttled), 0.0)
+        found = {labels: v for (name, labels), v in held(metrics).items() if name == "onward_device_throttled"}
+        values = {dict(labels)["reason"]: value for labels, value in found.items()}
+        seen.append((len(values), [reason for reason, value in values.items() if value]))
+    assert seen == [(0, []), (5, ["hw_thermal"]), (5, [])]
 
 
 def test_what_is_rare_is_there_from_the_start(tmp_path: Path) -> None:

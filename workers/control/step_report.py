@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -16,6 +16,9 @@ from workers.control.validation import Count, Finite, Index, MalformedMessage, S
 
 Operations = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 """Floating-point operations; a number that grows beyond all whole ones that JSON readers hold."""
+ThrottleReason = Literal["power_cap", "hw_slowdown", "sw_thermal", "hw_thermal", "power_brake"]
+"""What makes a GPU run slower than it could: its power cap, a slowdown that its board asks for, heat that the driver
+or the hardware has noticed, and a power brake from outside."""
 
 
 class MemoryInUse(NamedTuple):
@@ -56,6 +59,7 @@ class StepReport:
             report the whole process.
         flops: floating-point operations so far, also of what is computed again; 0 where they are not counted.
         peak_flops: that its device can do in a second, in its precision; None where that is not known.
+        throttled: what slows its GPU down; None where that is not known, and for all but the first stage of a process.
     """
 
     stage: Index
@@ -81,6 +85,7 @@ class StepReport:
     alloc_retries: Count = 0
     flops: Operations = 0.0
     peak_flops: Finite | None = None
+    throttled: list[ThrottleReason] | None = None
 
     def to_message(self) -> dict[str, Any]:
         """As it is sent over the control channel."""
@@ -126,6 +131,7 @@ class StageTimes:
         online: Mapping[Measure, float] | None = None,
         memory: MemoryInUse | None = None,
         peak_flops: float | None = None,
+        throttled: list[ThrottleReason] | None = None,
     ) -> StepReport:
         """The report of one step; `memory` as returned by `ProcessMemory.measure`."""
         self.skipped += result.skipped
@@ -135,5 +141,5 @@ class StageTimes:
             **vars(self), queue_depth=queue_depth, link_bytes=link_bytes,
             online={name: finite_or_none(value) for name, value in (online or {}).items()},
             gradient_norm=result.gradient_norm, update_norm=result.update_norm,
-            peak_flops=peak_flops, **(memory._asdict() if memory else {}),
+            peak_flops=peak_flops, throttled=throttled, **(memory._asdict() if memory else {}),
         )  # fmt: skip

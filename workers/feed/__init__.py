@@ -1,9 +1,11 @@
 """The feed (data loader): augmented batches, prepared ahead of time in a fixed order by worker processes or a thread.
 - `affinity.py`: chooses the core that each feed worker is pinned to, where there are spare cores
+- `ahead.py`: batches in host memory are taken one ahead, and copied to the GPU while it computes on the one before
 - `backpressure.py`: backpressure between the consumer of a feed and the thread that fills it: credits for free slots,
   and stopping
 - `batch_plan.py`: the plan of a feed: the images of every step, the layout of their views in a slot, and the chunks
   for workers
+- `device_slots.py`: the memory of a GPU that they are copied into: two slots, each with pinned memory, and events
 - `feed.py`: the batches of a run, augmented ahead of time, in the order of the plan, from any step on
 - `first_stage.py`: input of the first stage besides its link: its own feed (`data.feed: stages`), and augmentation on
   its device

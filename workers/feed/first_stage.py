@@ -90,17 +90,18 @@ def open_feed(config: Config, start_step: int = 0, trace: Tracer = NO_TRACE) -> 
 class SelfFeedingReceiver(Receiver):
     """Receives indices from the coordinator and returns the images that the feed of this process has prepared.
 
+    The images are in host memory: a slot of the feed.
+
     Args:
         numbers: link from the coordinator, `[1, B]` for the rows of this replica.
         feed: of the same rows, from the same step on.
         data_set: fingerprint of the data set of the feed.
         spec: of the images.
-        device: that images are moved to.
     """
 
-    def __init__(self, numbers: Receiver, feed: Feed, data_set: str, spec: TensorSpec, device: torch.device) -> None:
+    def __init__(self, numbers: Receiver, feed: Feed, data_set: str, spec: TensorSpec) -> None:
         super().__init__(numbers.address, spec)
-        self._numbers, self._feed, self._data_set, self._device = numbers, feed, data_set, device
+        self._numbers, self._feed, self._data_set = numbers, feed, data_set
 
     def measure(self, meter: Meter) -> None:
         """See `Receiver.measure`."""
@@ -132,9 +133,7 @@ class SelfFeedingReceiver(Receiver):
                 f"{self.address}: step {header.step}, images {_shortened(requested)} was asked for, and {ready} had "
                 "been prepared. Both processes must run the same configuration and version"
             )
-        views = batch.views.to(self._device)
-        self._meter("copying")
-        return Message(replace(header, data_set=""), views)
+        return Message(replace(header, data_set=""), batch.views)
 
     def waiting(self) -> int:
         """See `Receiver.waiting`."""
@@ -191,7 +190,7 @@ class AugmentingReceiver(Receiver):
 
 
 def with_own_feed(
-    numbers: Receiver, config: Config, process: TrainingProcess, start_step: int, spec: TensorSpec, device: torch.device
+    numbers: Receiver, config: Config, process: TrainingProcess, start_step: int, spec: TensorSpec
 ) -> tuple[Receiver, Feed]:
     """Wrap the link from the coordinator so that a new feed provides the images; closes the link on failure.
 
@@ -204,7 +203,7 @@ def with_own_feed(
         numbers.close()
         raise
     try:
-        return SelfFeedingReceiver(numbers, feed, fingerprint(feed.images), spec, device), feed
+        return SelfFeedingReceiver(numbers, feed, fingerprint(feed.images), spec), feed
     except BaseException:
         feed.close()
         numbers.close()

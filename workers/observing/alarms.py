@@ -1,9 +1,9 @@
-"""Detects five problems of a run; each is reported once when it begins and once when it ends.
+"""Detects six problems of a run; each is reported once when it begins and once when it ends.
 
 `collapse`: the features of a stage have become one direction. `nonfinite`: a loss or gradient is not finite. `starved`:
 the pipeline waits for images. `bottleneck`: one process is much busier than the others. `silent`: a stage reports
-nothing. The limit at which an alarm ends is apart from the one that raises it, so a value
-near the limit does not raise it repeatedly (hysteresis).
+nothing. `throttled`: a GPU runs slower than it could. The limit at which an alarm ends is apart from the one that
+raises it, so a value near the limit does not raise it repeatedly (hysteresis).
 """
 
 from __future__ import annotations
@@ -17,12 +17,20 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.shapes import block_output, channels_of
+from workers.control.step_report import ThrottleReason
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.backlog import OldestMissing
 from workers.observing.observer import Event, EventKind, RunFacts
 from workers.topology.processes import training_processes
 from workers.topology.rendezvous import START_SECONDS
 
+THROTTLED: dict[ThrottleReason, str] = {
+    "power_cap": "its power cap (nvidia-smi -q -d POWER)",
+    "hw_slowdown": "a slowdown that its board asks for: look at cooling and power supply",
+    "sw_thermal": "heat, before the hardware's limit: look at its cooling",
+    "hw_thermal": "heat, at the hardware's limit: look at its cooling",
+    "power_brake": "a power brake from outside: look at the power supply of the host",
+}
 MARGIN = 0.2
 """Hysteresis: a value must be past the limit by this share of it before the alarm ends."""
 GRADIENT_STEPS = 5
@@ -70,6 +78,7 @@ class Alarms:
         for stage in line["stages"]:
             if (level := stage.get("online", {}).get("collapse")) is not None:
                 self._collapse(line["step"], stage["stage"], level)
+            self._throttled(line["step"], stage["stage"], stage.get("throttled") or ())
         self._window.append(dict(line))
         if "seconds" not in line["added"]:
             self._window.clear()  # the first step, or a process was replaced: the length of this step is unknown
@@ -134,6 +143,13 @@ class Alarms:
             self._raise("collapse", index, step, text)
         elif share > limit * (1 + MARGIN):
             self._clear("collapse", index, step, f"stage {index}: its features spread {100 * share:.1f} % again")
+
+    def _throttled(self, step: int, index: int, reasons: Sequence[ThrottleReason]) -> None:
+        if reasons:
+            why = "; ".join(THROTTLED[reason] for reason in reasons)
+            self._raise("throttled", index, step, f"stage {index}: its GPU runs slower than it could: {why}")
+        else:
+            self._clear("throttled", index, step, f"stage {index}: nothing slows its GPU down any more")
 
     def _shares(self, step: int) -> None:
         """Check how the stages spent the time of the window."""

@@ -85,7 +85,7 @@ _TIMES = (
     _stage(
         "onward_stage_flops_total",
         "counter",
-        "Floating-point operations of a stage, also of what it computes again; 0 with precision.compile",
+        "Floating-point operations of a stage, also of what it computes again",
         "operations",
     ),
     _stage(
@@ -93,6 +93,14 @@ _TIMES = (
         "gauge",
         "Operations a second of the device of a stage in its precision, as its maker says",
         "operations/s",
+    ),
+    _stage(
+        "onward_device_throttled",
+        "gauge",
+        "1 while this slows the GPU of a stage down, for half a minute or more; of a process with several stages, the "
+        "first one's",
+        "",
+        "reason",
     ),
     _stage("onward_stage_last_report_timestamp_seconds", "gauge", "When a stage reported last, since 1970", "seconds"),
     _stage("onward_link_bytes_total", "counter", "Bytes that a stage has sent to the next one", "bytes"),
@@ -189,8 +197,9 @@ Written by `python -m workers.observing.catalogue > deploy/metrics.md`; a test c
 
 A run serves these at `http://metrics.host:metrics.port/metrics`; the address is printed at the start, and stands in
 `coordinator.json`. `stage` counts from 1. `replica` is always 0: the first replica speaks for its stage. `alarm` is one
-of `collapse`, `nonfinite`, `starved`, `bottleneck` and `silent`. What a run does not measure is not exported: no
-features without `evaluation.online`, no `cuda` memory and no peak without a GPU, no norms with
+of `collapse`, `nonfinite`, `starved`, `bottleneck`, `silent` and `throttled`. What a run does not measure is not
+exported: no features without `evaluation.online`, no `cuda` memory and no peak without a GPU, no throttling without the
+package `nvidia-ml-py`, no norms with
 `metrics.norms_every=0`, no links in a run of one process, no loss of a stage that has none, and in mode `sequential`
 nothing of a stage before its turn; after it, its last loss and norms stay. A value that is not finite is not shown
 either: the one before stays.

@@ -10,13 +10,13 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from math import nan
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from pipeline.config import Config
 from workers.control.feed_report import FeedMeasures
-from workers.control.step_report import StepReport
+from workers.control.step_report import StepReport, ThrottleReason
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.catalogue import CATALOGUE, Metric
 from workers.observing.observer import ALARMS, Event, RunFacts
@@ -99,6 +99,8 @@ class RunMetrics:
         self._set("onward_process_memory_bytes", report.cuda_bytes, *labels, "cuda")
         self._set("onward_process_memory_bytes", report.cuda_peak_bytes, *labels, "cuda_peak")
         self._set("onward_device_peak_flops", report.peak_flops, *labels)
+        for reason in () if report.throttled is None else get_args(ThrottleReason):
+            self._set("onward_device_throttled", reason in (report.throttled or ()), *labels, reason)
         for term, value in {"total": report.loss, **report.terms}.items():
             self._set("onward_objective_loss", value, *labels, term)
         self._online(report, labels)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +26,7 @@ from pipeline.stage.state import OPTIMIZER_TENSORS, snapshot_tensors, stage_coun
 from workers.control.validation import Index, Seconds, read_message
 from workers.run.faults import Faults
 from workers.run.files import RunDir, temporary_of
+from workers.snapshots.host_copies import host_copies
 from workers.snapshots.manifest import StageFile
 from workers.snapshots.parts import LocalParts, PartName, Parts
 
@@ -63,6 +64,27 @@ class SnapshotPart:
         return read_message(cls, message)
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A snapshot of one stage that is to be written.
+
+    Args:
+        stage, steps: as in `SnapshotPart`.
+        tensors: copies of its state, which are complete when `there` has returned.
+        there: waits for them.
+        counters: the part of the state that is no tensor.
+        started_at: when it was taken, by `time.monotonic`.
+    """
+
+    stage: int
+    steps: int
+    _: KW_ONLY
+    tensors: dict[str, Tensor]
+    there: Callable[[], None]
+    counters: dict[str, Any]
+    started_at: float
+
+
 class SnapshotWriter:
     """Writes the snapshots of the stages of one process in a thread; a context manager.
 
@@ -87,7 +109,7 @@ class SnapshotWriter:
         self._parts = parts or LocalParts(run)
         self._run, self._report, self._writes = run, report, writes
         self._faults = faults or Faults((), run, (), 1)
-        self._jobs: queue.Queue[tuple[int, int, dict[str, Tensor], dict[str, Any], float] | None] = queue.Queue(1)
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(1)
         self._writing: Path | None = None
         self._abandoned = False
         self._thread = threading.Thread(target=self._write_all, name="snapshots", daemon=True)
@@ -108,9 +130,9 @@ class SnapshotWriter:
         tensors = snapshot_tensors(stage)  # a collective operation where the state is sharded, so all replicas call it
         if not self._writes:
             return
-        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+        copies, there = host_copies(tensors)
         counters = {**stage_counters(stage), OPTIMIZER_TENSORS: sum(name.startswith(OPTIMIZER) for name in copies)}
-        job = (stage.index, steps, copies, counters, started_at)
+        job = _Job(stage.index, steps, tensors=copies, there=there, counters=counters, started_at=started_at)
         while True:
             with suppress(queue.Full):
                 return self._jobs.put(job, timeout=POLL_SECONDS)
@@ -130,15 +152,16 @@ class SnapshotWriter:
 
     def _write_all(self) -> None:
         while (job := self._jobs.get()) is not None and not self._abandoned:
-            index, steps, tensors, counters, started_at = job
+            index, steps = job.stage, job.steps
             name = PartName("snapshot", index, steps)
             self._writing = path = name.path(self._run)
             try:
                 self._faults.before_write(index, steps)
-                saved = self._parts.save(name, tensors)
-                file = StageFile(path.name, saved.bytes, saved.sha256, counters)
+                job.there()
+                saved = self._parts.save(name, job.tensors)
+                file = StageFile(path.name, saved.bytes, saved.sha256, job.counters)
                 self._faults.after_write(index, steps, path)
-                self._report(SnapshotPart(index, steps, file, seconds=time.monotonic() - started_at))
+                self._report(SnapshotPart(index, steps, file, seconds=time.monotonic() - job.started_at))
             except Exception as error:  # training continues, and the next snapshot may succeed
                 if not isinstance(error, OSError):
                     _log.exception("snapshot after %d steps of stage %d", steps, index)

@@ -2,7 +2,8 @@
 
 The first step of a kind runs under a dispatch mode, which looks at the shapes of what it passes on and changes
 nothing: the bits are those of a step that is not counted. PyTorch's own counter may take an operation apart, which
-could round in another way. A mode turns `torch.compile` off, so compiled stages are not counted.
+could round in another way. A mode turns `torch.compile` off, so of compiled stages `plain_steps` counts the same steps
+as they are written, without computing them.
 """
 
 from __future__ import annotations
@@ -51,9 +52,24 @@ class StepFlops:
     def __init__(self) -> None:
         self._known: dict[Hashable, int] = {}
 
+    def add_compiled(self, stage: Stage, times: StageTimes, count: Callable[[], int], *kind: Hashable) -> None:
+        """Add the operations of a whole step of a compiled stage to `times`; nothing for any other stage.
+
+        Args:
+            stage: whose they are.
+            times: of that stage.
+            count: how many they are; called once for every kind.
+            kind: what decides how many they are.
+        """
+        if stage.compute.config.compile:
+            key = (stage.index, *kind)
+            if key not in self._known:
+                self._known[key] = count()
+            times.flops += self._known[key]
+
     @contextmanager
     def counted(self, stage: Stage, times: StageTimes, *kind: Hashable) -> Iterator[None]:
-        """Add the operations of what runs within the context to `times`; none where the stage is compiled.
+        """Add the operations of what runs within the context to `times`; none of a compiled stage.
 
         Args:
             stage: whose they are.
@@ -64,13 +80,13 @@ class StepFlops:
         if stage.compute.config.compile or key in self._known:
             yield
         else:
-            with _Counting() as counting:
+            with Counting() as counting:
                 yield
             self._known[key] = counting.flops
         times.flops += self._known.get(key, 0)
 
 
-class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Passes every operation on as it is."""
 
     def __init__(self) -> None:

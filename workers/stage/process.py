@@ -39,6 +39,8 @@ from workers.snapshots.restore import restore
 from workers.snapshots.weights import save_stage
 from workers.snapshots.writer import SnapshotWriter
 from workers.stage.heartbeat import ControlListener
+from workers.stage.plain_steps import PlainSteps
+from workers.stage.throttling import watch_throttling
 from workers.stage.worker import Activity, StageWorker
 from workers.topology.processes import TrainingProcess, stage_name
 from workers.topology.rendezvous import START_SECONDS, Rendezvous
@@ -215,6 +217,9 @@ class _TrainingSession:
             self.wiring.feed.trace = trace
         channel = control if self.wiring.feed is None else MeasuredReports(control, self.wiring.feed)
         reports = channel if process.reports else None
+        throttle = watch_throttling(self.device) if process.reports else None
+        if throttle is not None:
+            self.stack.callback(throttle.close)
         limit, codec = config.link.timeout, config.link.codec
         return StageWorker(
             stages=stages,
@@ -227,6 +232,8 @@ class _TrainingSession:
             activity=self.activity,
             codec=codec,
             trace=trace,
+            throttle=throttle,
+            plain=PlainSteps(config, steps_per_epoch),
         )
 
     def _note(self, text: str) -> None:

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 import torch
 
+from pipeline.data.to_device import sent_to
 from pipeline.stage.codecs import round_trip
 from pipeline.stage.report import StageReport
 from pipeline.stage.stage import Stage
@@ -37,6 +38,8 @@ from workers.observing.trace import NO_TRACE, Tracer
 from workers.run.faults import Faults
 from workers.stage.device_clock import DeviceClock, Mark
 from workers.stage.flops import StepFlops, peak_flops
+from workers.stage.plain_steps import PlainSteps
+from workers.stage.throttling import ThrottleWatch
 from workers.topology.processes import stage_name
 from workers.topology.rendezvous import START_SECONDS
 
@@ -103,6 +106,8 @@ class StageWorker:
         codec: of activations, which also applies between two stages of this process.
         trace: records what is done when.
         clock: measures the shares of its time; that of the stages' device if there is none.
+        throttle: watches their GPU.
+        plain: counts the operations of compiled stages; without it they are not counted.
     """
 
     stages: Sequence[Stage]
@@ -116,6 +121,8 @@ class StageWorker:
     codec: str = "none"
     trace: Tracer = NO_TRACE
     clock: DeviceClock | None = None
+    throttle: ThrottleWatch | None = None
+    plain: PlainSteps | None = None
     stopped_early: bool = False
     """Whether the run was asked to stop before its end."""
     _times: dict[int, StageTimes] = field(default_factory=dict)
@@ -123,10 +130,12 @@ class StageWorker:
     _clock: DeviceClock = field(init=False)
     _flops: StepFlops = field(default_factory=StepFlops)
     _peaks: dict[int, float | None] = field(default_factory=dict)
-    _shapes: dict[int, torch.Size] = field(default_factory=dict)
-    """Of what every stage got last."""
+    _inputs: dict[int, tuple[torch.Size, torch.dtype]] = field(default_factory=dict)
+    """Shape and dtype of what every stage got last."""
     _done_before: set[tuple[int, bool]] = field(default_factory=set)
     """Kinds of step done in this process: stage, and whether it was updated."""
+    _compiled: set[int] = field(default_factory=set)
+    """Stages that are."""
     _sent: int = 0
     _step: int | None = None
     """The step of what is measured; None before the first batch."""
@@ -139,6 +148,7 @@ class StageWorker:
         """
         self._times = {stage.index: StageTimes() for stage in self.stages}
         self._peaks = {stage.index: peak_flops(stage.compute) for stage in self.stages}
+        self._compiled = {stage.index for stage in self.stages if stage.compute.config.compile}
         device, first = self.stages[0].compute.device, self.stages[0].index
         self._memory, self._clock = ProcessMemory(device), self.clock or DeviceClock.of(device)
         self.receiver.measure(partial(self._part_of_link, first, "wait_input"))
@@ -167,7 +177,7 @@ class StageWorker:
         if stage is not self.stages[0]:
             activations = round_trip(self.codec, activations)
         learns = header.learner in (None, stage.index)
-        forward, self._shapes[stage.index] = stage if learns else stage.relay, activations.shape
+        forward, self._inputs[stage.index] = stage if learns else stage.relay, (activations.shape, activations.dtype)
         with self._flops.counted(stage, self._times[stage.index], "forward", learns, activations.shape):
             onward: torch.Tensor = forward(activations, header.step, header.noise_levels[stage.index - 1])
         self._lap(stage.index, "busy")
@@ -191,8 +201,11 @@ class StageWorker:
         labels = self._labels(header, stage)
         result = StageReport()
         if learns:
-            with self._flops.counted(stage, self._times[stage.index], "update", self._shapes[stage.index]):
+            with self._flops.counted(stage, self._times[stage.index], "update", self._inputs[stage.index]):
                 result = stage.update(header.step, labels)
+        if self.plain is not None:
+            count = partial(self.plain.of_stage, stage.index, *self._inputs[stage.index], header.step, learns=learns)
+            self._flops.add_compiled(stage, self._times[stage.index], count, learns, self._inputs[stage.index])
         online = None
         if stage.online is not None:
             with self.trace.span(stage_name(stage.index), "probe"):
@@ -206,8 +219,10 @@ class StageWorker:
         self.trace.count(stage_name(stage.index), "queue", waiting)
         link_bytes = self.sender.bytes_sent if final and self.sender is not None else 0
         memory = self._memory.measure()
+        throttled = self.throttle.reasons if first and self.throttle is not None else None
+        peak = self._peaks[stage.index]
         report = self._times[stage.index].report(
-            stage.index, header.step, result, waiting, link_bytes, online, memory, self._peaks[stage.index]
+            stage.index, header.step, result, waiting, link_bytes, online, memory, peak, throttled
         )
         if self.control is not None:
             self.control.send(report.to_message())
@@ -239,8 +254,13 @@ class StageWorker:
         self._lap(stage, shares[part])
 
     def _lap(self, stage: int, share: Share) -> Mark:
-        """What `stage` did since the lap before ends here; returns the place in the work of the device."""
-        return self._clock.lap(self._times[stage], share, self._booking(stage, share))
+        """What `stage` did since the lap before ends here; returns the place in the work of the device.
+
+        The first step of a compiled stage is in no sum: it is the compiler's, may take minutes, and says nothing of
+        those that follow.
+        """
+        compiles = share == "busy" and self.activity.first and stage in self._compiled
+        return self._clock.lap(None if compiles else self._times[stage], share, self._booking(stage, share))
 
     def _booking(self, stage: int, share: Share) -> Callable[[float, float], None] | None:
         """Puts a lap into the trace; the parts of what a CPU computes are in it by themselves."""
@@ -251,4 +271,4 @@ class StageWorker:
 
     def _labels(self, header: Header, stage: Stage) -> torch.Tensor | None:
         labels = header.label_tensor
-        return None if labels is None else labels.to(stage.compute.device)
+        return None if labels is None else sent_to(labels, stage.compute.device)

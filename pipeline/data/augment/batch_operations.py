@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline.data.augment.blurring import extended_box
 from pipeline.data.augment.pil_operations import LUMA, WHITE, Blur, kernel_side
+from pipeline.data.to_device import sent_to
 
 PIL_LUMA = tuple(float(round(weight * 2**16)) for weight in LUMA)
 """PIL's weights, in whole units of 1 / 65536."""
@@ -32,8 +33,9 @@ def run(jobs: Sequence[Job], levels: Tensor) -> None:
     jobs = [job for job in jobs if job[1]]
     if not jobs:
         return
-    rows = torch.tensor([row for _, chosen, _ in jobs for row in chosen]).to(levels.device)
-    amounts = torch.tensor([a for _, chosen, factors in jobs for a in factors or [0.0] * len(chosen)]).to(levels.device)
+    rows = sent_to(torch.tensor([row for _, chosen, _ in jobs for row in chosen]), levels.device)
+    factors = [a for _, chosen, given in jobs for a in given or [0.0] * len(chosen)]
+    amounts = sent_to(torch.tensor(factors), levels.device)
     start = 0
     for operation, chosen, _ in jobs:
         part = slice(start, start + len(chosen))
@@ -94,8 +96,8 @@ def blur(levels: Tensor, blurs: Sequence[Blur | None]) -> None:
         ]
         reach = max(len(kernel) for kernel in kernels) // 2
         centred = np.stack([np.pad(kernel, reach - len(kernel) // 2) for kernel in kernels])
-        weights = torch.from_numpy(centred.astype(np.float32)).to(levels.device)
-        rows = torch.tensor([i for i, _ in chosen]).to(levels.device)
+        weights = sent_to(torch.from_numpy(centred.astype(np.float32)), levels.device)
+        rows = sent_to(torch.tensor([i for i, _ in chosen]), levels.device)
         blurred = levels[rows]
         for axis in (3, 2):
             if boxes:  # as in PIL: rounded to whole levels after each pass, and the border extended anew

@@ -24,6 +24,7 @@ from pipeline.data.augment.pil_operations import BRIGHTNESS, CONTRAST, HUE, SATU
 from pipeline.data.augment.resolution import view_sizes
 from pipeline.data.augment.view_kinds import view_kinds
 from pipeline.data.packing import is_packed, pack, unpack
+from pipeline.data.to_device import sent_to
 
 CHUNK_BYTES = 32 * 2**20
 """Bytes of float images that are processed at a time; temporary memory is a few times as much."""
@@ -113,7 +114,7 @@ class Photometrics:
             shape = noise.shape[2:] if gray[row] else noise.shape[1:]
             normals = keyed_normals(self._seed, Purpose.PIXEL_NOISE, (view, number, epoch), math.prod(shape))
             noise[row] = torch.from_numpy(WHITE * std * normals.reshape(shape))
-        return noise.to(levels.device)
+        return sent_to(noise, levels.device)
 
 
 def _colors(drawn: Sequence[ViewParameters]) -> list[Job]:

@@ -22,6 +22,8 @@ from pipeline.config import Config
 from pipeline.stage.codecs import build_codec
 from tests.pipeline.small import small_config
 from tests.waiting import LIMIT
+from workers.feed.ahead import FeedOnDevice
+from workers.feed.device_slots import Copies
 from workers.links.base import LinkAddress, LinkTimeout
 from workers.links.coded import CodedSender
 from workers.links.framed import CLOSING
@@ -30,6 +32,7 @@ from workers.links.p2p import P2pReceiver, P2pSender
 from workers.links.pair_group import Pair
 from workers.links.rpc import open_rpc_receiver, open_rpc_sender
 from workers.links.rpc_calls import on_message
+from workers.topology.rendezvous import link_spec
 
 CPU = torch.device("cpu")
 DEPTH = 3
@@ -158,3 +161,25 @@ def test_between_two_gpus_p2p_stays_there_and_shared_memory_is_copied() -> None:
     whole = 2 * 8 * 8 * 16 * 16 * 4
     assert on_gpus("p2p") == (True, 0)
     assert on_gpus("queue") == (False, whole)
+
+
+@pytest.mark.parametrize("feed", ["coordinator", "stages"])
+@pytest.mark.parametrize("runtime", ["pipelined", "serial"])
+def test_images_enter_a_gpu_one_batch_ahead(runtime: str, feed: str) -> None:
+    """Slots as the process itself takes them, on both sides."""
+    run = config(runtime=runtime, data={"feed": feed}, device="cuda:0")
+    placements = place(run, 1)
+    first = input_accounts(run, placements, link_accounts(run, placements))[0]
+    taken: dict[str, int] = {"host": 0, "device": 0}
+
+    class Counted:
+        def pinned(self, nbytes: int) -> torch.Tensor:
+            taken["host"] += nbytes
+            return torch.empty(nbytes, dtype=torch.uint8)
+
+        def on_device(self, nbytes: int) -> torch.Tensor:
+            taken["device"] += nbytes
+            return torch.empty(nbytes, dtype=torch.uint8)
+
+    FeedOnDevice(iter(()), link_spec(run, 1).nbytes, torch.device("cpu"), cast(Copies, Counted()))
+    assert (first.device, first.pinned, first.bytes) == ("cuda:0", taken["host"], taken["device"])

@@ -101,3 +101,34 @@ def test_numbers_read_together_are_those_read_one_by_one(monkeypatch: pytest.Mon
     assert report.loss == loss.item()
     assert report.terms == wanted
     assert scale.item() != wanted["scale"], "the step has changed it"
+
+
+class _Made(TorchFunctionMode):
+    """Notes tensors that are made out of what Python holds: on a GPU each is a copy that the host waits for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if (name := getattr(func, "__name__", "")) in {"tensor", "as_tensor", "from_numpy", "frombuffer", "asarray"}:
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=[found["kind"] for found in OBJECTIVES])
+@pytest.mark.parametrize("mode", ["simultaneous", "end_to_end"])
+def test_a_steady_step_writes_nothing_to_its_device(mode: str, objective: dict[str, Any]) -> None:
+    """But its batch and its labels, which the loop gives it; the first step may make what it keeps."""
+    config = small_config(mode=mode, objective=objective)
+    stages = build_stages(config, STEPS_PER_EPOCH)
+    one_step = step_function(config, stages, torch.device("cpu"))
+    labels, made = torch.arange(8) % 4, list[list[str]]()
+    for step in range(3):
+        with _Made() as notes:
+            list(one_step(stages, views(step), step, [0.5] * 4, labels=labels))
+        made.append(notes.names)
+    assert made[0], "what normalises images"
+    assert made[1:] == [[], []]

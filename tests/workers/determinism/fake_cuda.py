@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from launch.plan.fake_stage import FakeReplicaGroup, make_fake
 from pipeline.config import Config
 from pipeline.data.augment.resolution import view_sizes
 from pipeline.replicas import SOLO
 from pipeline.serial import end_to_end_step
 from pipeline.shapes import view_shapes
+from pipeline.stage.fake import FakeReplicaGroup, make_fake
 from pipeline.stage.stage import Stage
 from workers.topology.rendezvous import link_spec
 

@@ -36,7 +36,6 @@ from workers.links.messages import Header, Message, TensorSpec
 from workers.topology.processes import TrainingProcess
 
 ADDRESS = LinkAddress("link0", "coordinator", "stage 1", path="", key=b"", depth=2)
-CPU = torch.device("cpu")
 
 
 class Numbers(Receiver):
@@ -82,7 +81,7 @@ def receiving(
 ) -> Iterator[Receiver]:
     """The receiving end of stage 1."""
     link = Numbers(messages)
-    end, feed = with_own_feed(link, run, process, start_step, TensorSpec((2, 8, 16, 16, 3), torch.uint8), CPU)
+    end, feed = with_own_feed(link, run, process, start_step, TensorSpec((2, 8, 16, 16, 3), torch.uint8))
     with end:
         yield end
     assert link.closed
@@ -198,7 +197,7 @@ def test_the_same_data_set_may_lie_elsewhere(photos: Path, tmp_path: Path) -> No
         parts: list[Part] = []
         end.measure(parts.append)
         assert torch.equal(end.recv(LIMIT).tensor, batches(config(photos))[0].views)
-        assert parts == ["waiting", "copying"], "for the feed, and to the device"
+        assert parts == ["waiting"], "for the feed; nothing is copied"
 
 
 def test_another_batch_than_was_prepared_is_refused(photos: Path) -> None:
@@ -223,7 +222,7 @@ def test_an_image_that_cannot_be_decoded_is_named(photos: Path) -> None:
 def test_a_data_set_that_is_not_there_closes_the_link(tmp_path: Path) -> None:
     link = Numbers([])
     with pytest.raises(UserError):
-        with_own_feed(link, stages(tmp_path / "nowhere"), ALONE, 0, TensorSpec((2, 8, 16, 16, 3), torch.uint8), CPU)
+        with_own_feed(link, stages(tmp_path / "nowhere"), ALONE, 0, TensorSpec((2, 8, 16, 16, 3), torch.uint8))
     assert link.closed
 
 

@@ -18,8 +18,10 @@ from pipeline.config.run import SnapshotsConfig
 from pipeline.errors import UserError
 from pipeline.stage.stage import Stage
 from pipeline.validation.loading import parse_config
+from tests.waiting import LIMIT
 from workers.run.files import RunDir, step_numbers, write_json
 from workers.run.tensor_files import save_tensors
+from workers.snapshots import writer as writing
 from workers.snapshots.committer import SnapshotCommitter
 from workers.snapshots.manifest import MANIFEST, Manifest, StageFile
 from workers.snapshots.restore import restore
@@ -146,3 +148,38 @@ def test_a_process_that_will_not_wait_leaves_no_half_file(tmp_path: Path, monkey
     writer.abandon()
     assert not list(tmp_path.rglob("*.tmp"))
     go_on.set()
+
+
+def test_a_snapshot_is_written_when_its_copies_are_there_and_nobody_else_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU copies while the stage goes on: the copies have their content when the thread that writes has waited."""
+    arrived, asked = threading.Event(), threading.Event()
+
+    def late_copies(
+        tensors: dict[str, torch.Tensor],
+    ) -> tuple[dict[str, torch.Tensor], Callable[[], None]]:
+        content = {name: tensor.clone() for name, tensor in tensors.items()}
+        copies = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+
+        def there() -> None:
+            asked.set()
+            assert arrived.wait(LIMIT)
+            for name, copy in copies.items():
+                copy.copy_(content[name])
+
+        return copies, there
+
+    monkeypatch.setattr(writing, "host_copies", late_copies)
+    stage, run, taken = Stage(TINY, 1, 4), RunDir(tmp_path), list[SnapshotPart]()
+    before = {name: tensor.clone() for name, tensor in stage.state_dict().items()}
+    with SnapshotWriter(run, taken.append) as writer:
+        writer.take(stage, 2)
+        assert asked.wait(LIMIT)
+        with torch.no_grad():
+            for parameter in stage.parameters():  # the next step
+                parameter.add_(1.0)
+        arrived.set()
+    assert [part.problem for part in taken] == [None]
+    written = load_file(run.snapshot(2) / "stage_1.safetensors")
+    assert all(torch.equal(written[name], tensor) for name, tensor in before.items())

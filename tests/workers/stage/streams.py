@@ -49,7 +49,11 @@ class Stream:
         assert self.idle_at < inf, "it would wait for ever"
         self.time.now = max(self.time.now, self.idle_at)
 
-    def record(self) -> DeviceEvent:
+    def wait(self, point: Point) -> None:
+        """What is launched next begins when another stream has got there."""
+        self.idle_at = max(self.idle_at, point.at)
+
+    def record(self) -> Point:
         return Point(self, max(self.idle_at, self.time.now))
 
     def clock(self) -> DeviceClock:

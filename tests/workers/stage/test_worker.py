@@ -9,9 +9,11 @@ from typing import Any, cast
 import pytest
 import torch
 
+from pipeline.precision import Compute
 from pipeline.stage.stage import Stage
 from tests.pipeline.small import small_config
 from tests.workers.stage.streams import START, Stream, Time, batches, launched_on
+from workers.control.step_report import StageTimes
 from workers.coordinator import health as health_module
 from workers.coordinator.health import Health, Heartbeat
 from workers.links.base import LinkAddress, Receiver, Sender
@@ -21,6 +23,8 @@ from workers.run.faults import Faults
 from workers.run.files import RunDir
 from workers.stage import worker as stage_worker
 from workers.stage.device_clock import DeviceClock
+from workers.stage.flops import StepFlops
+from workers.stage.plain_steps import PlainSteps
 from workers.stage.worker import Activity, Snapshots, StageWorker
 
 STEPS = 4
@@ -145,6 +149,26 @@ def test_on_a_cpu_the_four_shares_add_up_to_the_time_of_every_step(tmp_path: Pat
     assert last["wait_output"] == STEPS * ROOM
     assert last["copying"] == STEPS * 2 * COPY
     assert last["busy"] == STEPS * (COLOURS + FORWARD + BACKWARD) + STEPS - 1, "the last report itself is in none"
+
+
+def test_the_first_step_of_a_compiled_stage_is_the_compilers_and_its_operations_are_counted(tmp_path: Path) -> None:
+    """Its length says nothing of the steps after it; the waiting in it is waiting."""
+    time, config = Time(), small_config()
+    stage, told = lasting(time, Stage(config, 1, 4), FORWARD, BACKWARD), Reports(time)
+    settings = stage.compute.config.model_copy(update={"compile": True})
+    stage.compute = Compute(settings, stage.compute.device, torch.float32)
+    stage.register_forward_hook(lambda *_: time.pass_by(1000.0 * (not told)))
+    worker = worker_of(stage, Images(time, None), Onward(time, None), told, DeviceClock(now=time), tmp_path)
+    worker.plain = PlainSteps(config, 4)
+    worker.run()
+    last = told[-1]
+    assert last["busy"] == (STEPS - 1) * (FORWARD + BACKWARD) + (STEPS - 2) * (COLOURS + 1.0), "1: of the report before"
+    assert [last["wait_input"], last["wait_output"], last["copying"]] == [STEPS * INPUT, STEPS * ROOM, STEPS * 2 * COPY]
+    images, written = batches(1)[0], StageTimes()
+    with StepFlops().counted(plain := Stage(config, 1, 4), written):
+        plain(images, 0, 0.0)
+        plain.update(0)
+    assert [report["flops"] for report in told] == [n * written.flops for n in range(1, STEPS + 1)]
 
 
 def test_stages_of_one_process_have_the_time_of_their_own(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ MOST_LINES = 4
 """Maximum number of lines about alarms and restarts."""
 UNBOUNDED = 1000
 """Rows of a file: no limit."""
-RANKS = ("nonfinite", "collapse", "silent", "restart", "bottleneck", "starved", "tracker")
+RANKS = ("nonfinite", "collapse", "silent", "restart", "bottleneck", "throttled", "starved", "tracker")
 """Names of events by importance."""
 KINDS = ("alarm", "restart", "note")
 

@@ -24,8 +24,16 @@ export function percent(value, places = 0) {
 
 /** Bytes, or bytes a second, in powers of 1000. */
 export function bytes(value, per = "") {
+  return scaled(value, ["B", "kB", "MB", "GB", "TB"], per);
+}
+
+/** Floating-point operations a second, likewise. */
+export function flops(value) {
+  return scaled(value, ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP"], "/s");
+}
+
+function scaled(value, units, per) {
   if (value === null || value === undefined) return DASH;
-  const units = ["B", "kB", "MB", "GB", "TB"];
   let scale = 0;
   while (Math.abs(value) >= 999.5 && scale < units.length - 1) {
     value /= 1000;

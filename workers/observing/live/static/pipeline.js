@@ -1,7 +1,7 @@
 // The run as its user thinks of it: images, then one box a stage, and the links that join them.
 
 import { el, setAttribute, setText } from "./dom.js";
-import { bytes, count, number, percent } from "./format.js";
+import { bytes, count, flops, number, percent } from "./format.js";
 import { stageColour } from "./theme.js";
 
 const MOODS = ["busy", "input", "output", "copy"];
@@ -144,8 +144,8 @@ export class Pipeline {
     if (probe !== undefined) this.fact(stage, "probe", "probe", percent(probe, 1));
     if (latest["online:rankme"] !== undefined) this.fact(stage, "rank", "rank", number(latest["online:rankme"], 3));
     if (now?.flops_per_second) {
-      const peak = now.mfu ? ` (${percent(now.mfu)} of peak)` : "";
-      this.fact(stage, "flops", "TFLOP/s", `${number(now.flops_per_second / 1e12)}${peak}`);
+      this.fact(stage, "flops", "speed", flops(now.flops_per_second));
+      if (now.mfu) this.fact(stage, "mfu", "of peak", percent(now.mfu, now.mfu < 0.1 ? 1 : 0));
     }
     if (now?.skipped) this.fact(stage, "skipped", "skipped", count(now.skipped));
     if (now?.restarts) this.fact(stage, "restarts", "restarts", count(now.restarts));
@@ -167,7 +167,7 @@ export class Pipeline {
       let bar = box.rows.get(`share ${name}`);
       if (!bar) {
         const text = el("span", {});
-        const spoken = el("span", { class: "words", text: ` ${words[name]}, ` });
+        const spoken = el("span", { class: "words", text: ` % ${words[name]}, ` });
         bar = { node: el("div", { class: `share ${name}` }), text };
         box.shares.append(bar.node);
         box.parts.append(
@@ -182,7 +182,7 @@ export class Pipeline {
         box.rows.set(`share ${name}`, bar);
       }
       bar.node.style.width = `${100 * share}%`;
-      setText(bar.text, percent(share));
+      setText(bar.text, count(100 * share));
     }
   }
 
