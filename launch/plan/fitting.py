@@ -233,7 +233,9 @@ def decisions(config: Config, decided: Config) -> list[str]:
 def surely_fits(config: Config, everyone: Sequence[DeviceProcess], sizes: Mapping[str, int]) -> bool:
     """Whether even more than it will need does."""
     waiting = 4 * max(map(prod, boundary_shapes(config))) * (config.link.depth + 4)
-    needed = dict.fromkeys(sizes, 0)
+    on_gpus = [process.device for process in everyone if process.device != CPU]
+    senders = {device: len(on_gpus) - on_gpus.count(device) for device in sizes if device != CPU}
+    needed = {device: CUDA_CONTEXT * senders.get(device, 0) for device in sizes}
     for process in [process for process in everyone if process.device in sizes]:
         bound = upper_bound(config, process.stages)
         if bound is None:

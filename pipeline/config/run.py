@@ -37,6 +37,9 @@ class LinkConfig(Section):
     """Batches that may wait on one link before the sender blocks."""
     timeout: PositiveFloat = 300.0
     """Seconds that a stage waits for its neighbour before the run fails."""
+    device_to_device: bool = True
+    """Whether `queue` keeps the batches between two stages on GPUs in the memory of the receiver's, by CUDA IPC. Where
+    that cannot be, and with `false`, they go through pinned memory of the host; the start says which it is, and why."""
     rpc_transports: Annotated[tuple[RpcTransport, ...], Field(min_length=1)] = ("ibv", "uv")
     """Transports that `rpc` may use, the preferred first; a pair of processes takes the first that both have. `uv`:
     TCP. `shm`: shared memory between processes of one host, whose thread never sleeps and so keeps a core busy in each
