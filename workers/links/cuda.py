@@ -60,8 +60,8 @@ class CudaGpu(Gpu):
         """See `Gpu.allocate`."""
         return _OwnMemory(self.device, nbytes)
 
-    def open(self, uuid: str, handle: bytes, nbytes: int) -> RingMemory:
-        """See `Gpu.open`."""
+    def attach(self, uuid: str, handle: bytes, nbytes: int) -> RingMemory:
+        """See `Gpu.attach`."""
         return _OthersMemory(_visible(uuid), handle, nbytes)
 
     def mark(self) -> Mark:

@@ -77,7 +77,7 @@ class Gpu(ABC):
         """Memory for others to open. Raises `GpuError`."""
 
     @abstractmethod
-    def open(self, uuid: str, handle: bytes, nbytes: int) -> RingMemory:
+    def attach(self, uuid: str, handle: bytes, nbytes: int) -> RingMemory:
         """Memory that another process has allocated on the GPU `uuid`. Raises `GpuError`."""
 
     @abstractmethod

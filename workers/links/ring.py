@@ -203,7 +203,7 @@ def open_ring(
     try:
         if problem := gpu.out_of_reach(receivers_gpu):
             raise GpuError(problem)
-        memory = gpu.open(receivers_gpu, _unhex(offer.get("memory")), ring_bytes(spec, address.depth))
+        memory = gpu.attach(receivers_gpu, _unhex(offer.get("memory")), ring_bytes(spec, address.depth))
         free, arrived = (
             [gpu.open_mark(receivers_gpu, _unhex(handle)) for handle in _slots_of(offer.get(name), address.depth)]
             for name in ("free", "arrived")

@@ -112,7 +112,7 @@ class FakeGpu(Gpu):
         self.memories.append(Shared(nbytes))
         return self.memories[-1]
 
-    def open(self, uuid: str, handle: bytes, nbytes: int) -> Shared:
+    def attach(self, uuid: str, handle: bytes, nbytes: int) -> Shared:
         self.memories.append(Shared(nbytes, handle))
         return self.memories[-1]
 

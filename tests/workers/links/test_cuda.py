@@ -1,4 +1,4 @@
-"""What is asked of CUDA, as far as that shows without a GPU: that it is there, in which order, and its errors in words."""
+"""What is asked of CUDA, as far as that shows without a GPU: that it is there, in which order, its errors in words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from workers.links.cuda import NEEDED, OF_EVENTS, CudaGpu, missing_parts
 from workers.links.gpu import GpuError
 from workers.links.slot_choice import Statement, choose
 
-runtime = pytest.importorskip("cuda.bindings.runtime") if sys.platform != "linux" else cuda._runtime()
+runtime = cuda._runtime()
 HANDLE = bytes(range(64))
 
 
@@ -33,8 +33,14 @@ def fresh() -> Iterator[None]:
 def test_all_that_is_used_is_there() -> None:
     """A release that takes a part away is noticed here; links go through pinned memory then."""
     assert missing_parts() == ""
-    documented = {"cudaMalloc": "size_t size", "cudaFree": "devPtr", "cudaIpcGetMemHandle": "devPtr",
-                  "cudaIpcOpenMemHandle": "handle", "cudaIpcCloseMemHandle": "devPtr", "cudaSetDevice": "int device"}  # fmt: skip
+    documented = {
+        "cudaMalloc": "size_t size",
+        "cudaFree": "devPtr",
+        "cudaIpcGetMemHandle": "devPtr",
+        "cudaIpcOpenMemHandle": "handle",
+        "cudaIpcCloseMemHandle": "devPtr",
+        "cudaSetDevice": "int device",
+    }
     for name, argument in documented.items():
         assert argument in getattr(runtime, name).__doc__.splitlines()[0], name
     assert list(inspect.signature(torch.cuda.Event.from_ipc_handle).parameters) == ["device", "handle"]
@@ -205,7 +211,7 @@ def test_gpus_are_told_apart_by_what_all_processes_call_them(monkeypatch: pytest
     assert gpu.out_of_reach("GPU-0") == "no peer access from GPU GPU-1 to GPU-0"
     assert gpu.out_of_reach("GPU-7").startswith("the other's GPU GPU-7 is hidden from this process (CUDA_VISIBLE_")
     with pytest.raises(GpuError, match="GPU GPU-7 is hidden"):
-        gpu.open("GPU-7", HANDLE, 512)
+        gpu.attach("GPU-7", HANDLE, 512)
 
 
 def test_memory_of_the_host_is_registered_or_it_is_said_why_not(monkeypatch: pytest.MonkeyPatch) -> None:

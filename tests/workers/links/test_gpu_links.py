@@ -31,7 +31,7 @@ class NoMemory(FakeGpu):
 
 
 class Unopened(FakeGpu):
-    def open(self, uuid: str, handle: bytes, nbytes: int) -> Shared:
+    def attach(self, uuid: str, handle: bytes, nbytes: int) -> Shared:
         raise GpuError("cudaIpcOpenMemHandle: invalid argument")
 
 
