@@ -195,7 +195,7 @@ class Wiring:
             timeout,
             device=device,
             codec=link.codec,
-            device_to_device=self._config.link.device_to_device,
+            device_to_device=self._config.link.rings,
         )
         if receiver.way:
             self._note(receiver.way)
@@ -215,7 +215,7 @@ class Wiring:
                 START_SECONDS,
                 link.codec,
                 device,
-                self._config.link.device_to_device,
+                self._config.link.rings,
             )
             links.append(
                 (link.rows, self._replaying_sender(opening, address) if self._config.restart == "stage" else opening())

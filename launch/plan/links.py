@@ -109,7 +109,7 @@ def _account(config: Config, group: int, link: PlannedLink, devices: dict[str, s
 
 def _way_of_queue(config: Config, ends: tuple[str, str]) -> str:
     """See `LinkAccount.way`; by what is known without the processes, which try it when they open the link."""
-    if CPU not in ends and config.link.device_to_device:
+    if CPU not in ends and config.link.rings:
         return CUDA_IPC
     return PINNED if set(ends) != {CPU} else ""
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import first_line
-from workers.links.gpu import Gpu, GpuError, Mark, RingMemory
+from workers.links.gpu import GpuError, LinkGpu, RingMemory, SharedMark
 
 NEEDED = ("cudaMalloc", "cudaFree", "cudaSetDevice", "cudaIpcGetMemHandle", "cudaIpcOpenMemHandle",
           "cudaIpcCloseMemHandle", "cudaIpcMemHandle_t", "cudaIpcMemLazyEnablePeerAccess", "cudaGetErrorString",
@@ -34,8 +34,8 @@ PORTABLE = 1
 """`cudaHostRegisterPortable`: pinned for every context of the process."""
 
 
-class CudaGpu(Gpu):
-    """See `Gpu`; opened where CUDA works, for one end of a link."""
+class CudaGpu(LinkGpu):
+    """See `LinkGpu`; opened where CUDA works, for one end of a link."""
 
     def __init__(self, device: torch.device) -> None:
         index = torch.cuda.current_device() if device.index is None else device.index
@@ -44,11 +44,11 @@ class CudaGpu(Gpu):
         self._fetched: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def refusal(self) -> str:
-        """See `Gpu.refusal`."""
+        """See `LinkGpu.refusal`."""
         return missing_parts()
 
     def out_of_reach(self, uuid: str) -> str:
-        """See `Gpu.out_of_reach`."""
+        """See `LinkGpu.out_of_reach`."""
         index = _index_of(uuid)
         if index is None:
             return f"the other's GPU {uuid} is hidden from this process (CUDA_VISIBLE_DEVICES)"
@@ -57,20 +57,20 @@ class CudaGpu(Gpu):
         return ""
 
     def allocate(self, nbytes: int) -> RingMemory:
-        """See `Gpu.allocate`."""
+        """See `LinkGpu.allocate`."""
         return _OwnMemory(self.device, nbytes)
 
     def attach(self, uuid: str, handle: bytes, nbytes: int) -> RingMemory:
-        """See `Gpu.attach`."""
+        """See `LinkGpu.attach`."""
         return _OthersMemory(_visible(uuid), handle, nbytes)
 
-    def mark(self) -> Mark:
-        """See `Gpu.mark`."""
+    def mark(self) -> SharedMark:
+        """See `LinkGpu.mark`."""
         event: Any = torch.cuda.Event(interprocess=True)  # type: ignore[no-untyped-call]
         return _CudaMark(self.device, event)
 
-    def open_mark(self, uuid: str, handle: bytes) -> Mark:
-        """See `Gpu.open_mark`."""
+    def open_mark(self, uuid: str, handle: bytes) -> SharedMark:
+        """See `LinkGpu.open_mark`."""
         device = _visible(uuid)
         try:
             event: Any = torch.cuda.Event.from_ipc_handle(device, handle)  # type: ignore[no-untyped-call]
@@ -78,8 +78,8 @@ class CudaGpu(Gpu):
             raise GpuError(f"an event of the other process cannot be opened: {first_line(error)}") from None
         return _CudaMark(device, event)
 
-    def copy(self, source: Tensor, target: Tensor, arrived: Mark | None = None) -> None:
-        """See `Gpu.copy`.
+    def copy(self, source: Tensor, target: Tensor, arrived: SharedMark | None = None) -> None:
+        """See `LinkGpu.copy`.
 
         A copy from one GPU to another is ordered by PyTorch behind and before the current streams of both, so the copy
         has a stream on each.
@@ -95,24 +95,24 @@ class CudaGpu(Gpu):
             source.record_stream(own)  # its memory is not given to others before
 
     def fetch(self, source: Tensor) -> Tensor:
-        """See `Gpu.fetch`."""
+        """See `LinkGpu.fetch`."""
         target = torch.empty(source.shape, dtype=source.dtype, device=self.device)
         target.copy_(source, non_blocking=True)
         self._fetched.record(torch.cuda.current_stream(self.device))
         return target
 
     def finish(self) -> None:
-        """See `Gpu.finish`."""
+        """See `LinkGpu.finish`."""
         for stream in self._streams.values():
             stream.synchronize()
         self._fetched.synchronize()
 
     def copied(self) -> bool:
-        """See `Gpu.copied`."""
+        """See `LinkGpu.copied`."""
         return all(stream.query() for stream in self._streams.values())
 
     def pin(self, memory: Tensor) -> str:
-        """See `Gpu.pin`."""
+        """See `LinkGpu.pin`."""
         try:
             with torch.cuda.device(self.device):
                 runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
@@ -122,12 +122,12 @@ class CudaGpu(Gpu):
             return first_line(error)
 
     def unpin(self, memory: Tensor) -> None:
-        """See `Gpu.unpin`; a mapping that goes away is unpinned in any case."""
+        """See `LinkGpu.unpin`; a mapping that goes away is unpinned in any case."""
         runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
         runtime.cudaHostUnregister(memory.data_ptr())
 
     def page(self, nbytes: int) -> Tensor:
-        """See `Gpu.page`."""
+        """See `LinkGpu.page`."""
         return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
 
     def _stream(self, device: torch.device) -> Any:

@@ -1,8 +1,8 @@
 """What a queue link asks of a GPU. `cuda.CudaGpu` is the only one that there is; tests have one of shared memory.
 
 A GPU does later what its host launches. Everything here returns at once, but for `finish`. No work is ever made to wait
-on a device for another process: if that dies, such a wait has no end and no limit. The host asks by `Mark.reached`, and
-can give up.
+on a device for another process: if that dies, such a wait has no end and no limit. The host asks by
+`SharedMark.reached`, and can give up.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class GpuError(Exception):
     """A GPU cannot do what it was asked for; the message says why."""
 
 
-class Mark(Protocol):
+class SharedMark(Protocol):
     """A point in the work of a GPU that two processes see: an interprocess event."""
 
     @property
@@ -53,7 +53,7 @@ class RingMemory(Protocol):
         ...
 
 
-class Gpu(ABC):
+class LinkGpu(ABC):
     """A GPU as a process uses it that computes there.
 
     Args:
@@ -81,15 +81,15 @@ class Gpu(ABC):
         """Memory that another process has allocated on the GPU `uuid`. Raises `GpuError`."""
 
     @abstractmethod
-    def mark(self) -> Mark:
+    def mark(self) -> SharedMark:
         """A mark for others to open, never recorded so far. Raises `GpuError`."""
 
     @abstractmethod
-    def open_mark(self, uuid: str, handle: bytes) -> Mark:
+    def open_mark(self, uuid: str, handle: bytes) -> SharedMark:
         """A mark of another process, on the GPU `uuid`. Raises `GpuError`."""
 
     @abstractmethod
-    def copy(self, source: Tensor, target: Tensor, arrived: Mark | None = None) -> None:
+    def copy(self, source: Tensor, target: Tensor, arrived: SharedMark | None = None) -> None:
         """Copy in a stream of its own, after what computes `source`; then get to `arrived`, a mark on `target`'s GPU.
 
         Args:
@@ -121,12 +121,3 @@ class Gpu(ABC):
     @abstractmethod
     def page(self, nbytes: int) -> Tensor:
         """New host memory that is pinned, `uint8`."""
-
-
-def gpu_of(device: torch.device) -> Gpu | None:
-    """The GPU of a device; None for a CPU."""
-    if device.type != "cuda":
-        return None
-    from workers.links.cuda import CudaGpu
-
-    return CudaGpu(device)

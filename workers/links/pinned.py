@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from workers.links.gpu import Gpu
+from workers.links.gpu import LinkGpu
 from workers.links.memory import SlotMemory
 from workers.links.slots import InSlots, OutSlots, Wait
 
@@ -30,7 +30,7 @@ class _Pinned:
         gpu: of this end.
     """
 
-    def __init__(self, memory: SlotMemory, gpu: Gpu) -> None:
+    def __init__(self, memory: SlotMemory, gpu: LinkGpu) -> None:
         self._memory, self._gpu, self._open = memory, gpu, True
         self.refusal = gpu.pin(memory.bytes)
         """Why the memory could not be registered; empty if it was."""

@@ -21,13 +21,13 @@ from workers.links import wire
 from workers.links.base import LinkAddress, LinkBuffers, LinkClosed, LinkMismatch, LinkTimeout
 from workers.links.connecting import accept_sender, closed_on_error, connect_to_receiver, exchange_hellos
 from workers.links.framed import POLL_SECONDS, TAKEN, FramedReceiver, FramedSender
-from workers.links.gpu import gpu_of
+from workers.links.gpu import LinkGpu
 from workers.links.handshake import hello_bytes, parse_hello
 from workers.links.memory import SlotMemory, is_sealed, memory_file
 from workers.links.messages import TensorSpec
 from workers.links.pinned import PinnedIn, PinnedOut
 from workers.links.ring import RingOffer, open_ring, ring_bytes
-from workers.links.slot_choice import Choice, Statement, choose
+from workers.links.slot_choice import SlotChoice, Statement, choose
 from workers.links.slots import HostIn, HostOut, InSlots, OutSlots
 
 CPU = torch.device("cpu")
@@ -138,6 +138,15 @@ class QueueReceiver(FramedReceiver):
             slots.close()
 
 
+def gpu_of(device: torch.device) -> LinkGpu | None:
+    """The GPU of a device; None for a CPU."""
+    if device.type != "cuda":
+        return None
+    from workers.links.cuda import CudaGpu
+
+    return CudaGpu(device)
+
+
 def queue_buffers(spec: TensorSpec, depth: int, ring: bool = False) -> LinkBuffers:
     """What a link for messages of `spec` holds: all of it is the slots, in shared memory or on the receiver's GPU."""
     if ring:
@@ -164,7 +173,7 @@ def open_queue_sender(
         choice, slots = choose(address, ours, theirs), None
         if choice.place == "ring" and gpu is not None:
             opened = open_ring(gpu, theirs.gpu, connection, address, spec, deadline)
-            choice, slots = (Choice("pinned", opened), None) if isinstance(opened, str) else (choice, opened)
+            choice, slots = (SlotChoice("pinned", opened), None) if isinstance(opened, str) else (choice, opened)
         held = NO_SLOTS if slots is not None else spec
         with memory_file(held, address.depth, str(address)) as descriptor, wire.as_socket(connection) as sock:
             memory = SlotMemory(descriptor, held, address.depth)
@@ -198,7 +207,7 @@ def open_queue_receiver(
         if choice.place == "ring" and gpu is not None:
             offer = RingOffer(gpu, connection, address, spec, deadline)
             opened = offer.accepted()
-            choice, slots = (Choice("pinned", opened), None) if isinstance(opened, str) else (choice, opened)
+            choice, slots = (SlotChoice("pinned", opened), None) if isinstance(opened, str) else (choice, opened)
         held = NO_SLOTS if slots is not None else spec
         descriptor = _receive_descriptor(connection, address, held, deadline)
         if offer is not None and slots is None:
@@ -230,7 +239,7 @@ def _agree(
     )
 
 
-def _in_words(choice: Choice, address: LinkAddress, slots: InSlots | OutSlots) -> str:
+def _in_words(choice: SlotChoice, address: LinkAddress, slots: InSlots | OutSlots) -> str:
     """How tensors get across, for the user."""
     words, refusal = choice.in_words(address), getattr(slots, "refusal", "")
     return (

@@ -38,7 +38,7 @@ from torch import Tensor
 
 from workers.links import wire
 from workers.links.base import LinkAddress, LinkClosed, LinkMismatch, LinkTimeout
-from workers.links.gpu import Gpu, GpuError, Mark, RingMemory
+from workers.links.gpu import GpuError, LinkGpu, RingMemory, SharedMark
 from workers.links.messages import TensorSpec
 from workers.links.slots import InSlots, OutSlots, Wait
 from workers.run.json_lines import parse_object
@@ -68,7 +68,7 @@ class RingOut(OutSlots):
 
     reads_later = True
 
-    def __init__(self, gpu: Gpu, memory: RingMemory, free: Sequence[Mark], arrived: Sequence[Mark],
+    def __init__(self, gpu: LinkGpu, memory: RingMemory, free: Sequence[SharedMark], arrived: Sequence[SharedMark],
                  spec: TensorSpec) -> None:  # fmt: skip
         self._gpu, self._memory, self._free, self._arrived, self._spec = gpu, memory, free, arrived, spec
         self._open = True
@@ -97,7 +97,9 @@ class RingOut(OutSlots):
 class RingIn(InSlots):
     """The receiver's side, which hands out the slots themselves."""
 
-    def __init__(self, memory: RingMemory, free: Sequence[Mark], arrived: Sequence[Mark], spec: TensorSpec) -> None:
+    def __init__(
+        self, memory: RingMemory, free: Sequence[SharedMark], arrived: Sequence[SharedMark], spec: TensorSpec
+    ) -> None:
         self._memory, self._free, self._arrived, self._spec = memory, free, arrived, spec
 
     def take(self, number: int, shape: tuple[int, ...], wait: Wait) -> Tensor:
@@ -123,13 +125,13 @@ class RingOffer:
     """
 
     def __init__(
-        self, gpu: Gpu, connection: Connection, address: LinkAddress, spec: TensorSpec, deadline: float
+        self, gpu: LinkGpu, connection: Connection, address: LinkAddress, spec: TensorSpec, deadline: float
     ) -> None:
         self._connection, self._address, self._spec, self._deadline = connection, address, spec, deadline
         self._gpu = gpu
         self._memory: RingMemory | None = None
-        self._free: list[Mark] = []
-        self._arrived: list[Mark] = []
+        self._free: list[SharedMark] = []
+        self._arrived: list[SharedMark] = []
 
     def accepted(self) -> InSlots | str:
         """This side of the ring, or why there is none, which both ends know then. Raises the link errors."""
@@ -138,17 +140,17 @@ class RingOffer:
         try:
             self._memory = self._gpu.allocate(ring_bytes(self._spec, self._address.depth))
             self._free, self._arrived = ([self._gpu.mark() for _ in range(self._address.depth + 1)] for _ in range(2))
-            _tell(self._connection, self._address, self._address.sender, **self._handles())
+            _send_json(self._connection, self._address, self._address.sender, **self._handles())
         except (GpuError, RuntimeError) as error:
             return self._refuse(f"at {self._address.receiver}, {error}")
-        answer = _hear(self._connection, self._address, self._address.sender, self._deadline)
+        answer = _receive_json(self._connection, self._address, self._address.sender, self._deadline)
         if "refusal" in answer:
             return str(answer["refusal"])
         problem = self._try(answer)
         if problem:
             return self._refuse(problem)
         _kept[self._address.name] = self._memory
-        _tell(self._connection, self._address, self._address.sender, accepted=True)
+        _send_json(self._connection, self._address, self._address.sender, accepted=True)
         return RingIn(self._memory, self._free, self._arrived, self._spec)
 
     def withdraw(self) -> None:
@@ -182,12 +184,12 @@ class RingOffer:
 
     def _refuse(self, reason: str) -> str:
         reason = next(iter(reason.splitlines()), reason)
-        _tell(self._connection, self._address, self._address.sender, refusal=reason)
+        _send_json(self._connection, self._address, self._address.sender, refusal=reason)
         return reason
 
 
 def open_ring(
-    gpu: Gpu, receivers_gpu: str, connection: Connection, address: LinkAddress, spec: TensorSpec, deadline: float
+    gpu: LinkGpu, receivers_gpu: str, connection: Connection, address: LinkAddress, spec: TensorSpec, deadline: float
 ) -> OutSlots | str:
     """The sender's side of the ring that a `RingOffer` offers, or why there is none. Raises the link errors.
 
@@ -196,7 +198,7 @@ def open_ring(
         receivers_gpu: UUID of the receiver's.
         connection, address, spec, deadline: as for `RingOffer`.
     """
-    offer = _hear(connection, address, address.receiver, deadline)
+    offer = _receive_json(connection, address, address.receiver, deadline)
     if "refusal" in offer:
         return str(offer["refusal"])
     memory: RingMemory | None = None
@@ -211,20 +213,20 @@ def open_ring(
         trial = os.urandom(TRIAL_BYTES)
         written = torch.frombuffer(bytearray(trial), dtype=torch.uint8).to(gpu.device)
         gpu.copy(written, memory.whole[:TRIAL_BYTES], arrived[0])
-        _tell(connection, address, address.receiver, trial=trial.hex())
+        _send_json(connection, address, address.receiver, trial=trial.hex())
     except (GpuError, RuntimeError) as error:
         reason = f"at {address.sender}, {next(iter(str(error).splitlines()), 'an error without words')}"
-        _tell(connection, address, address.receiver, refusal=reason)
+        _send_json(connection, address, address.receiver, refusal=reason)
         _give_up(gpu, memory)
         return reason
-    verdict = _hear(connection, address, address.receiver, deadline)
+    verdict = _receive_json(connection, address, address.receiver, deadline)
     if not verdict.get("accepted"):
         _give_up(gpu, memory)
         return str(verdict.get("refusal", f"{address.receiver} did not accept it"))
     return RingOut(gpu, memory, free, arrived, spec)
 
 
-def _give_up(gpu: Gpu, memory: RingMemory | None) -> None:
+def _give_up(gpu: LinkGpu, memory: RingMemory | None) -> None:
     if memory is not None:
         with contextlib.suppress(RuntimeError):
             gpu.finish()
@@ -258,14 +260,14 @@ def _unhex(text: object) -> bytes:
         return b""
 
 
-def _tell(connection: Connection, address: LinkAddress, peer: str, **said: object) -> None:
+def _send_json(connection: Connection, address: LinkAddress, peer: str, **said: object) -> None:
     try:
         connection.send_bytes(json.dumps(said).encode())
     except OSError:
         raise LinkClosed(f"{address}: {peer} ended while the link was being opened") from None
 
 
-def _hear(connection: Connection, address: LinkAddress, peer: str, deadline: float) -> dict[str, Any]:
+def _receive_json(connection: Connection, address: LinkAddress, peer: str, deadline: float) -> dict[str, Any]:
     try:
         if not connection.poll(max(deadline - time.monotonic(), 0.0)):
             raise LinkTimeout(f"{address}: {peer} fell silent while the link was being opened")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from workers.links.base import LinkAddress
-from workers.links.gpu import Gpu
+from workers.links.gpu import LinkGpu
 
 Place = Literal["shared", "pinned", "ring"]
 BOOT, NAMESPACES = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns")
@@ -43,7 +43,7 @@ class Statement:
     refusal: str = ""
 
     @classmethod
-    def of(cls, gpu: Gpu | None, device_to_device: bool) -> Statement:
+    def of(cls, gpu: LinkGpu | None, device_to_device: bool) -> Statement:
         """Of this process, for an end on `gpu`; a CPU has nothing to say."""
         if gpu is None:
             return cls()
@@ -62,7 +62,7 @@ class Statement:
 
 
 @dataclass(frozen=True)
-class Choice:
+class SlotChoice:
     """Where the slots lie, and why not on a GPU; the reason is empty where there is nothing to explain."""
 
     place: Place
@@ -77,22 +77,22 @@ class Choice:
         return f"{address.sender} -> {address.receiver}: queue, {ways[self.place]}{because}"
 
 
-def choose(address: LinkAddress, sender: Statement, receiver: Statement) -> Choice:
+def choose(address: LinkAddress, sender: Statement, receiver: Statement) -> SlotChoice:
     """Where the slots lie as far as both ends can know; a ring has yet to be tried."""
     ends = ((address.sender, sender), (address.receiver, receiver))
     on_cpu = [name for name, end in ends if not end.gpu]
     if on_cpu:
-        return Choice("shared") if len(on_cpu) == 2 else Choice("pinned", f"{on_cpu[0]} is on the CPU")
+        return SlotChoice("shared") if len(on_cpu) == 2 else SlotChoice("pinned", f"{on_cpu[0]} is on the CPU")
     for name, end in ends:
         if end.refusal:
-            return Choice("pinned", end.refusal if end.refusal == SWITCHED_OFF else f"at {name}, {end.refusal}")
+            return SlotChoice("pinned", end.refusal if end.refusal == SWITCHED_OFF else f"at {name}, {end.refusal}")
     if not sender.boot or sender.boot != receiver.boot:
-        return Choice("pinned", "it is not certain that both are on one host")
+        return SlotChoice("pinned", "it is not certain that both are on one host")
     for kind in ("ipc", "pid"):
         if not getattr(sender, kind) or getattr(sender, kind) != getattr(receiver, kind):
             problem = f"the two processes have no common {kind.upper()} namespace"
-            return Choice("pinned", f"{problem}; containers have with --{kind}=host")
-    return Choice("ring")
+            return SlotChoice("pinned", f"{problem}; containers have with --{kind}=host")
+    return SlotChoice("ring")
 
 
 def _read(path: Path) -> str:

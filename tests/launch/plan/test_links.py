@@ -17,7 +17,9 @@ from torch import Tensor
 from torch.distributed import rpc
 from torch.futures import Future
 
+from launch.plan.deciding import with_rings
 from launch.plan.devices import CUDA_CONTEXT, SENDERS
+from launch.plan.fitting import decisions
 from launch.plan.links import input_accounts, link_accounts
 from launch.plan.memories import ProcessMemories
 from launch.plan.remedies import Devices
@@ -38,6 +40,7 @@ from workers.links.rpc import open_rpc_receiver, open_rpc_sender
 from workers.links.rpc_calls import on_message
 
 CPU = torch.device("cpu")
+SIZES = {"cuda:0": 2**40, "cuda:1": 2**40}
 DEPTH = 3
 
 
@@ -199,6 +202,25 @@ def test_a_ring_is_on_the_receivers_gpu_and_a_sender_from_another_has_a_context_
     pinned = terms("cuda:0", "cuda:1", kind="queue", device_to_device=False)
     assert all(SENDERS not in of_device for of_device in pinned)
     assert pinned[1]["batches"] == ring // (DEPTH + 1)  # what is copied there
+
+
+@pytest.mark.parametrize("given", ["auto", True])
+def test_a_ring_is_given_up_where_the_gpus_do_not_hold_it(given: str | bool) -> None:
+    """Of two that are equal, and where nothing else is left to decide."""
+    run, placements = between_gpus("cuda:0", "cuda:1", kind="queue", device_to_device=given)
+    memories = ProcessMemories()
+
+    def decided(size: int) -> Config:
+        return with_rings(run, Devices(tuple(placements), {"cuda:0": size, "cuda:1": size}, memories))
+
+    needs = max(account.needs for account in Devices(tuple(placements), SIZES, memories).accounts(run))
+    for size, rings in ((needs, True), (needs - 1, given is True)):
+        link = decided(size).link
+        assert (link.device_to_device, link.rings) == (rings, rings)
+    assert decisions(run, decided(needs)) == []
+    smaller = decided(needs - 1)
+    assert len(decisions(run, smaller)) == (given == "auto")
+    assert run.link.rings
 
 
 def test_the_ring_of_the_account_is_the_one_that_is_allocated(tmp_path: Path) -> None:

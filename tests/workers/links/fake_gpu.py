@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workers.links.gpu import Gpu, GpuError, Mark
+from workers.links.gpu import GpuError, LinkGpu, SharedMark
 
 HANDLE_BYTES = 64
 GPUS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -79,8 +79,8 @@ class FakeMark:
         return bool(self._numbers[0] == self._numbers[1])
 
 
-class FakeGpu(Gpu):
-    """See `Gpu`.
+class FakeGpu(LinkGpu):
+    """See `LinkGpu`.
 
     Args:
         uuid: its name.
@@ -116,13 +116,13 @@ class FakeGpu(Gpu):
         self.memories.append(Shared(nbytes, handle))
         return self.memories[-1]
 
-    def mark(self) -> Mark:
+    def mark(self) -> SharedMark:
         return FakeMark(self._launch)
 
-    def open_mark(self, uuid: str, handle: bytes) -> Mark:
+    def open_mark(self, uuid: str, handle: bytes) -> SharedMark:
         return FakeMark(self._launch, handle)
 
-    def copy(self, source: Tensor, target: Tensor, arrived: Mark | None = None) -> None:
+    def copy(self, source: Tensor, target: Tensor, arrived: SharedMark | None = None) -> None:
         assert source.shape == target.shape
         assert source.dtype == target.dtype
         self._launch(lambda: None if self._lost else target.copy_(source))

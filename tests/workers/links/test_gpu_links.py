@@ -18,7 +18,7 @@ from workers.links.base import LinkAddress, LinkClosed, LinkTimeout
 from workers.links.gpu import GpuError
 from workers.links.messages import TensorSpec
 from workers.links.pinned import PART_BYTES
-from workers.links.slot_choice import SWITCHED_OFF, Choice, Statement, choose
+from workers.links.slot_choice import SWITCHED_OFF, SlotChoice, Statement, choose
 
 IPC = "stage 1 -> stage 2: queue, device to device (CUDA IPC)"
 PINNED = "stage 1 -> stage 2: queue, pinned host memory: "
@@ -95,8 +95,8 @@ def test_what_a_link_uses_is_said_with_the_reason_and_carries_the_same_bits(tmp_
 def test_processes_of_two_containers_do_not_try(other: dict[str, str], reason: str) -> None:
     same = {"gpu": "a", "boot": "1", "ipc": "ipc:[1]", "pid": "pid:[1]"}
     here, there = Statement(**same), Statement(**{**same, "gpu": "b", **other})
-    assert choose(ADDRESS, here, here) == Choice("ring")
-    assert choose(ADDRESS, here, there) == Choice("pinned", reason)
+    assert choose(ADDRESS, here, here) == SlotChoice("ring")
+    assert choose(ADDRESS, here, there) == SlotChoice("pinned", reason)
     assert Statement.from_hello(there.to_hello()) == there
     assert Statement.from_hello({"gpu": 3, "boot": None}) == Statement()
     assert Statement.of(None, True) == Statement()
