@@ -36,6 +36,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.errors import TrainingError
 from workers.links import wire
 from workers.links.base import LinkAddress, LinkClosed, LinkMismatch, LinkTimeout
 from workers.links.gpu import GpuError, LinkGpu, RingMemory, SharedMark
@@ -139,6 +140,7 @@ class RingOffer:
             _release(former)
         try:
             self._memory = self._gpu.allocate(ring_bytes(self._spec, self._address.depth))
+            _kept[self._address.name] = self._memory  # whatever comes of it
             self._free, self._arrived = ([self._gpu.mark() for _ in range(self._address.depth + 1)] for _ in range(2))
             _send_json(self._connection, self._address, self._address.sender, **self._handles())
         except (GpuError, RuntimeError) as error:
@@ -149,7 +151,6 @@ class RingOffer:
         problem = self._try(answer)
         if problem:
             return self._refuse(problem)
-        _kept[self._address.name] = self._memory
         _send_json(self._connection, self._address, self._address.sender, accepted=True)
         return RingIn(self._memory, self._free, self._arrived, self._spec)
 
@@ -157,7 +158,7 @@ class RingOffer:
         """Free what was offered and refused, when the sender has gone on."""
         memory, self._memory = self._memory, None
         if memory is not None:
-            _release(memory)
+            _release(_kept.pop(self._address.name))
 
     def _handles(self) -> dict[str, Any]:
         assert self._memory is not None
@@ -219,10 +220,14 @@ def open_ring(
         _send_json(connection, address, address.receiver, refusal=reason)
         _give_up(gpu, memory)
         return reason
-    verdict = _receive_json(connection, address, address.receiver, deadline)
-    if not verdict.get("accepted"):
+    try:
+        answer = _receive_json(connection, address, address.receiver, deadline)
+    except TrainingError:
         _give_up(gpu, memory)
-        return str(verdict.get("refusal", f"{address.receiver} did not accept it"))
+        raise
+    if not answer.get("accepted"):
+        _give_up(gpu, memory)
+        return str(answer.get("refusal", f"{address.receiver} did not accept it"))
     return RingOut(gpu, memory, free, arrived, spec)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from tests.workers.links.gpu_ends import batch, gpu_ends, header
 from tests.workers.links.reopened import dies
 from workers.links import ring
 from workers.links.base import LinkAddress, LinkClosed, LinkTimeout
-from workers.links.gpu import GpuError
+from workers.links.gpu import GpuError, SharedMark
 from workers.links.messages import TensorSpec
 from workers.links.pinned import PART_BYTES
 from workers.links.slot_choice import SWITCHED_OFF, SlotChoice, Statement, choose
@@ -187,6 +188,26 @@ def test_a_ring_stays_until_the_next_sender_has_come(tmp_path: Path) -> None:
             used = into.recv(LIMIT).tensor
         assert torch.equal(used, batch(0))
         assert not gpu.memories[-1].released
+    ring._kept.pop("link1").release()
+
+
+def test_what_was_opened_when_the_other_end_dies_within_the_trial_is_given_up(tmp_path: Path) -> None:
+    class Dying(FakeGpu):
+        """Ends, as far as its socket shows, before it says whether the bytes have arrived."""
+
+        def mark(self) -> SharedMark:
+            return cast(SharedMark, SimpleNamespace(handle=super().mark().handle, reached=self.die))
+
+        def die(self) -> bool:
+            raise EOFError
+
+    sender, receiver = FakeGpu("a"), Dying("b")
+    with pytest.raises(LinkClosed, match="stage 2 ended while"), gpu_ends(tmp_path, sender, receiver):
+        pass
+    assert [memory.released for memory in sender.memories] == [True]
+    assert ring._kept["link1"] is receiver.memories[0]  # until the next sender has come
+    with gpu_ends(tmp_path, sender, receiver := FakeGpu("b")) as (out, _):
+        assert out.way == IPC
     ring._kept.pop("link1").release()
 
 
