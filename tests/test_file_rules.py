@@ -29,6 +29,7 @@ MAY_OPEN = {
     "workers/feed/affinity.py": "what the kernel says of processors",
     "workers/feed/worker_main.py": "the pipe that it was given",
     "workers/links/listening.py": "what the kernel says of descriptors",
+    "workers/links/slot_choice.py": "what the kernel says of its start and of namespaces",
     "workers/run/cores.py": "what the kernel says of control groups",
     "workers/run/keys.py": "the key, by a name that no link may have",
     "workers/snapshots/manifest.py": "tensors, of a file that is open",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -97,10 +98,13 @@ class Wiring:
         config: of the run.
         rendezvous: addresses and key of the run.
         run: its directory, where batches for restarted stages are kept.
+        note: tells the user how the tensors of a link that was opened get across, where that was found out.
     """
 
-    def __init__(self, config: Config, rendezvous: Rendezvous, run: RunDir) -> None:
-        self._config, self._rendezvous, self._run = config, rendezvous, run
+    def __init__(
+        self, config: Config, rendezvous: Rendezvous, run: RunDir, note: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self._config, self._rendezvous, self._run, self._note = config, rendezvous, run, note
         self._kind = config.link.resolved_kind
         self._plan, self._last_group = LinkPlan(config), training_processes(config)[-1].stage_group
         self._senders: list[ReplayingSender] = []
@@ -176,14 +180,26 @@ class Wiring:
         for link in self._plan.into(process.stage_group):
             if link.receiver != process.name:
                 continue
-            opening = partial(
-                open_receiver, self._kind, self._address(link), link.spec, device=device, codec=link.codec
-            )
+            opening = partial(self._receiver_end, link, device)
             restarts = self._config.restart == "stage"
             links.append(
                 (link.rows, self._resuming_receiver(opening, start_step) if restarts else opening(START_SECONDS))
             )
         return gather_receiver(links, self._plan.part(process.stage_group, process.replicas), device)
+
+    def _receiver_end(self, link: PlannedLink, device: torch.device, timeout: float) -> Receiver:
+        receiver = open_receiver(
+            self._kind,
+            self._address(link),
+            link.spec,
+            timeout,
+            device=device,
+            codec=link.codec,
+            device_to_device=self._config.link.rings,
+        )
+        if receiver.way:
+            self._note(receiver.way)
+        return receiver
 
     def _sender(self, name: str, stage_group: int, device: torch.device) -> Sender:
         links: list[tuple[RowRange, Sender]] = []
@@ -191,7 +207,16 @@ class Wiring:
             if link.sender != name:
                 continue
             address = self._address(link)
-            opening = partial(open_sender, self._kind, address, link.spec, START_SECONDS, link.codec, device)
+            opening = partial(
+                open_sender,
+                self._kind,
+                address,
+                link.spec,
+                START_SECONDS,
+                link.codec,
+                device,
+                self._config.link.rings,
+            )
             links.append(
                 (link.rows, self._replaying_sender(opening, address) if self._config.restart == "stage" else opening())
             )

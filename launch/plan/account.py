@@ -106,6 +106,8 @@ class LinkAccount:
         receiving: what the receiver holds beside, at most.
         on_gpu: whether `sending` and `receiving` are in the memory of the two GPUs, else of the host.
         replay: what the sender keeps in memory for a stage that restarts, at most.
+        way: how a queue gets to or from a GPU: `CUDA IPC`, where the start finds nothing that forbids it, or `pinned`;
+            empty where no GPU is at either end, and for other kinds.
     """
 
     name: str
@@ -120,6 +122,7 @@ class LinkAccount:
     receiving: int
     on_gpu: bool
     replay: int
+    way: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from launch.plan.devices import CPU, DeviceAccount, Memory, device_processes, pe
 from launch.plan.gpus import sizes_of
 from launch.plan.remedies import Devices
 from launch.prepare.placement import Placement
-from launch.prepare.recompute import resolve_recompute, undecided
+from launch.prepare.recompute import resolve_recompute, undecided, with_recompute
 from pipeline.config import Config
 
 
@@ -29,8 +29,21 @@ def decided_run(
     known = _sizes_by_torch(config, placements) if sizes is None else sizes
     devices = Devices(tuple(placements), known, memory)
     left = undecided(config)
+    config = with_rings(config, devices)
     decided = resolve_recompute(config, left, devices.sizes, lambda tried: peaks(devices.accounts(tried)))
     return decided, devices.accounts(decided)
+
+
+def with_rings(config: Config, devices: Devices) -> Config:
+    """The run with `link.device_to_device: auto` decided: a ring takes a GPU several batches, pinned memory one.
+
+    Pinned memory costs a step less than computing again what a ring has no room for.
+    """
+    if config.link.device_to_device != "auto" or config.link.resolved_kind != "queue" or config.in_one_process:
+        return config
+    keeping = with_recompute(config, dict.fromkeys(undecided(config), "none"))
+    link = config.link.model_copy(update={"device_to_device": devices.fit(keeping)})
+    return config.model_copy(update={"link": link})
 
 
 def _sizes_by_torch(config: Config, placements: Sequence[Placement]) -> dict[str, int]:

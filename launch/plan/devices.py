@@ -7,7 +7,7 @@ the bytes of tensors are exact; all else is a rule, and marked as estimated.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
@@ -22,6 +22,8 @@ from workers.topology.processes import training_processes
 CPU = "cpu"
 CUDA_CONTEXT = 2**29
 """Of the driver and of the kernels that are loaded, in every process: about half a GB."""
+SENDERS = "CUDA of senders"
+"""Name of the contexts that processes on other GPUs have, to write to the ring of a link (`link.device_to_device`)."""
 CUBLAS = 2 * 8 * 4096 * 2**10
 """`CUBLAS_WORKSPACE_CONFIG=:4096:8`, which makes it deterministic: 32 MiB for each of two threads, that of the forward
 pass and that of the backward pass."""
@@ -130,14 +132,21 @@ def each_account(
     config: Config, placements: Sequence[Placement], sizes: Mapping[str, int], memory: Memory
 ) -> Iterator[DeviceAccount]:
     """The same one by one, in order of `sizes`: each is computed when it is asked for."""
-    from launch.plan.links import input_accounts, link_accounts  # these load torch
+    from launch.plan.links import foreign_contexts, input_accounts, link_accounts  # these load torch
 
     everyone = [process for process in device_processes(config, placements) if process.device in sizes]
     links = link_accounts(config, placements)
-    batches = _batches(links, input_accounts(config, placements, links), {m.name: m.device for m in everyone})
+    named = {process.name: process.device for process in everyone}
+    batches = _batches(links, input_accounts(config, placements, links), named)
+    whole = {process.name: process.device for process in device_processes(config, placements)}
+    contexts = foreign_contexts(links, whole)
     for device, size in sizes.items():
         if on_it := [process for process in everyone if process.device == device]:
-            yield _account(config, device, on_it, batches, size, memory)
+            account = _account(config, device, on_it, batches, size, memory)
+            if contexts.get(device):
+                term = DeviceTerm(SENDERS, contexts[device] * CUDA_CONTEXT, True)
+                account = replace(account, terms=(*account.terms, term))
+            yield account
 
 
 def peaks(accounts: Iterable[DeviceAccount]) -> list[DevicePeak]:

@@ -127,10 +127,13 @@ def planned(
     def work() -> dict[str, Any]:
         decided, accounts = decided_run(config, placements, sizes, ProcessMemories())
         chosen = {str(index): decided.stage(index).memory.recompute for index in undecided(config)}
-        return {"chosen": chosen, "accounts": [account.to_message() for account in accounts]}
+        held = [account.to_message() for account in accounts]
+        return {"chosen": chosen, "rings": decided.link.device_to_device, "accounts": held}
 
     answer = _in_child(work)
     decided = with_recompute(config, {int(index): value for index, value in answer["chosen"].items()})
+    link = decided.link.model_copy(update={"device_to_device": answer["rings"]})
+    decided = decided.model_copy(update={"link": link})
     return decided, tuple(map(DeviceAccount.from_message, answer["accounts"]))
 
 
@@ -220,20 +223,24 @@ def _terms(account: DeviceAccount) -> str:
 
 
 def decisions(config: Config, decided: Config) -> list[str]:
-    """What was decided of what `config` leaves open, in at most one sentence."""
-    values = {index: decided.stage(index).memory.recompute for index in undecided(config)}
-    if not values:
-        return []
+    """What was decided of what `config` leaves open, in at most two sentences."""
+    found, values = [], {index: decided.stage(index).memory.recompute for index in undecided(config)}
     if len(set(values.values())) == 1 and len(values) == config.num_stages:
-        return [f"memory.recompute=auto: {values[1]} for all stages"]
-    named = ", ".join(f"{value} for {stage_name(index)}" for index, value in values.items())
-    return [f"memory.recompute=auto: {named}"]
+        found.append(f"memory.recompute=auto: {values[1]} for all stages")
+    elif values:
+        named = ", ".join(f"{value} for {stage_name(index)}" for index, value in values.items())
+        found.append(f"memory.recompute=auto: {named}")
+    if config.link.rings and not decided.link.rings:
+        found.append("link.device_to_device=auto: false, as the GPUs do not hold the batches between stages as well")
+    return found
 
 
 def surely_fits(config: Config, everyone: Sequence[DeviceProcess], sizes: Mapping[str, int]) -> bool:
     """Whether even more than it will need does."""
     waiting = 4 * max(map(prod, boundary_shapes(config))) * (config.link.depth + 4)
-    needed = dict.fromkeys(sizes, 0)
+    on_gpus = [process.device for process in everyone if process.device != CPU]
+    senders = {device: len(on_gpus) - on_gpus.count(device) for device in sizes if device != CPU}
+    needed = {device: CUDA_CONTEXT * senders.get(device, 0) for device in sizes}
     for process in [process for process in everyone if process.device in sizes]:
         bound = upper_bound(config, process.stages)
         if bound is None:

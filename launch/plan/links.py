@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from launch.plan.account import InputAccount, LinkAccount
 from launch.prepare.placement import Placement, device_of
@@ -17,6 +18,8 @@ from workers.topology.rendezvous import link_spec
 from workers.wiring import LinkPlan, PlannedLink
 
 CPU = "cpu"
+CUDA_IPC, PINNED = "CUDA IPC", "pinned"
+"""Ways of a queue."""
 ALL_STAGES = "all stages"
 """Name of the process that trains all of them."""
 SNAPSHOTS_BEHIND = 3
@@ -66,6 +69,17 @@ def _first_input(config: Config, process: str, device: str, size: int) -> InputA
     return InputAccount(process=process, device=device, bytes=slots + finished, pinned=slots)
 
 
+def foreign_contexts(links: Sequence[LinkAccount], devices: Mapping[str, str]) -> dict[str, int]:
+    """How many processes of other GPUs have a context on each, by which they write to the ring of a link.
+
+    Args:
+        links: of the run.
+        devices: of its training processes, by name.
+    """
+    pairs = {(link.sender, devices.get(link.receiver, CPU)) for link in links if link.way == CUDA_IPC}
+    return Counter(device for sender, device in pairs if devices.get(sender) != device)
+
+
 def link_bytes(process: str, links: Sequence[LinkAccount]) -> int:
     """What the links of one process hold of its memory: what it shares with the other end, and what it has alone."""
     into, out = ([link for link in links if process == getattr(link, end)] for end in ("receiver", "sender"))
@@ -75,9 +89,11 @@ def link_bytes(process: str, links: Sequence[LinkAccount]) -> int:
 
 def _account(config: Config, group: int, link: PlannedLink, devices: dict[str, str]) -> LinkAccount:
     kind, depth = config.link.resolved_kind, config.link.depth
-    buffers = link_buffers(kind, link.spec, depth, link.codec)
     ends = devices.get(link.sender, CPU), devices[link.receiver]
     numbers = group == 0 and stages_read_images(config)  # received on the CPU in any case
+    way = _way_of_queue(config, ends) if kind == "queue" and not numbers else ""
+    buffers = link_buffers(kind, link.spec, depth, link.codec, ring=way == CUDA_IPC)
+    nccl = kind == "p2p" and not numbers and CPU not in ends and ends[0] != ends[1]
     return LinkAccount(
         name=link.name,
         group=group,
@@ -89,9 +105,17 @@ def _account(config: Config, group: int, link: PlannedLink, devices: dict[str, s
         shared=buffers.shared,
         sending=buffers.sending,
         receiving=buffers.receiving,
-        on_gpu=kind == "p2p" and not numbers and CPU not in ends and ends[0] != ends[1],
+        on_gpu=nccl or way == CUDA_IPC,
         replay=_replayed(config, link) if config.restart == "stage" else 0,
+        way=way,
     )
+
+
+def _way_of_queue(config: Config, ends: tuple[str, str]) -> str:
+    """See `LinkAccount.way`; by what is known without the processes, which try it when they open the link."""
+    if CPU not in ends and config.link.rings:
+        return CUDA_IPC
+    return PINNED if set(ends) != {CPU} else ""
 
 
 def _replayed(config: Config, link: PlannedLink) -> int:

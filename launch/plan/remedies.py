@@ -113,6 +113,9 @@ def _changes(config: Config, devices: Devices, resumed: bool) -> Iterator[str]:
     here = replace(devices, sizes={account.device: account.has for account in full})  # the fullest is asked first
     stages = [k for m in device_processes(config, devices.placements) if m.device in here.sizes for k in m.stages]
     thrifty = resolve_recompute(config, stages, here.sizes, lambda tried: peaks(here.accounts(tried)))
+    if config.link.rings and CPU not in here.sizes:
+        link = config.link.model_copy(update={"device_to_device": False})
+        yield from _tried(here, ["link.device_to_device=false"], config.model_copy(update={"link": link}))
     found = _tried(here, _recomputed(config, thrifty, stages), thrifty)
     if not found and not resumed:
         thrifty, does = _sliced(thrifty, here, stages)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
 from launch.prepare.data_index import check_data
+from launch.prepare.link_kind import check_nccl
 from launch.prepare.placement import Placement, count_gpus, place
 from launch.prepare.ports import check_port
 from launch.prepare.thread_advice import process_count, thread_advice
@@ -79,6 +80,7 @@ def preflight(
     placements = place(config, count_gpus())
     devices = [placement.device for placement in placements]
     check_devices(config, devices)
+    check_nccl(config, placements)
     _check_compiler(config, devices)
     if config.metrics.enabled:
         check_port(config.metrics)

@@ -73,13 +73,14 @@ def _link(links: Sequence[LinkAccount]) -> tuple[str, ...]:
     senders, receivers = (list(dict.fromkeys(getattr(link, end) for link in links)) for end in ("sender", "receiver"))
     buffers = sum(link.shared + link.sending + link.receiving for link in links)
     where = "shared memory" if links[0].shared else "GPU" if links[0].on_gpu else "memory"
+    ways = ", ".join(way for way in dict.fromkeys(link.way for link in links) if way)
     name = f"{_ends(senders)} -> {_ends(receivers)}"
     return (
         name,
         links[0].kind,
         links[0].codec,
         size_in_words(sum(link.bytes_per_step for link in links)),
-        f"{size_in_words(buffers)} of {where}",
+        f"{size_in_words(buffers)} of {where}" + (f" ({ways})" if ways else ""),
     )
 
 

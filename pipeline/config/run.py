@@ -37,6 +37,10 @@ class LinkConfig(Section):
     """Batches that may wait on one link before the sender blocks."""
     timeout: PositiveFloat = 300.0
     """Seconds that a stage waits for its neighbour before the run fails."""
+    device_to_device: Literal["auto"] | bool = "auto"
+    """Whether `queue` keeps the batches between two stages on GPUs in the memory of the receiver's, by CUDA IPC.
+    `auto`: where the GPUs hold that, too. Where it cannot be, and with `false`, they go through pinned memory of the
+    host; the start says which it is, and why."""
     rpc_transports: Annotated[tuple[RpcTransport, ...], Field(min_length=1)] = ("ibv", "uv")
     """Transports that `rpc` may use, the preferred first; a pair of processes takes the first that both have. `uv`:
     TCP. `shm`: shared memory between processes of one host, whose thread never sleeps and so keeps a core busy in each
@@ -44,6 +48,11 @@ class LinkConfig(Section):
     codec: Literal["none", "bf16", "fp16", "int8"] = "none"
     """Encoding of activations on the link. All but `none` lose precision, so the run is not bit-identical to one
     without codec; `int8` has one scale per channel and image. Images are sent unchanged."""
+
+    @property
+    def rings(self) -> bool:
+        """Whether batches may be kept in memory of GPUs; `auto` that was left means that they hold them."""
+        return self.device_to_device is not False
 
     @property
     def resolved_kind(self) -> Literal["queue", "rpc", "p2p"]:

@@ -39,6 +39,7 @@ RULES = (
             "link.depth",
             "link.timeout",
             "link.rpc_transports",
+            "link.device_to_device",
             "network",
             "shared_run_dir",
             "restart",
@@ -50,6 +51,7 @@ RULES = (
         "one process trains all stages",
     ),
     IdleRule(("link.rpc_transports",), lambda c: c.link.kind != "rpc", "link.kind is not rpc"),
+    IdleRule(("link.device_to_device",), lambda c: c.link.kind in ("rpc", "p2p"), "link.kind is not queue"),
     IdleRule(("max_restarts",), lambda c: c.restart == "none", "restart is none"),
     IdleRule(
         ("snapshots.keep_last", "snapshots.keep_every"),

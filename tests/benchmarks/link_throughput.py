@@ -1,6 +1,6 @@
 """How fast a link is, beside a plain memory copy and a plain TCP socket of the same size between the same processes.
 
-    python tests/benchmarks/link_throughput.py [--messages 20] [--malloc] [--kinds queue rpc p2p] [--device cpu]
+    python tests/benchmarks/link_throughput.py [--messages 20] [--malloc] [--kinds queue rpc p2p pinned] [--device cpu]
         [--megabytes 1 12 50]
 
 One process sends, another receives and reads every value; each message is acknowledged by a tiny message
@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -38,6 +38,8 @@ from workers.links.rpc_agent import start_agent, stop_agent
 from workers.run.environment import ALLOCATOR
 
 KINDS: tuple[Kind, ...] = ("queue", "rpc", "p2p")
+PINNED = "pinned"
+"""A queue that goes through memory of the host, with `link.device_to_device` off; from a CPU it is the queue."""
 MEGABYTES = (1.0, 12.0, 50.0)
 WARM_UP = 4
 LIMIT = 60.0
@@ -47,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--messages", type=int, default=20)
     parser.add_argument("--malloc", action="store_true", help="set glibc's malloc thresholds in both processes")
-    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=(*KINDS, PINNED))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--megabytes", type=float, nargs="+", default=MEGABYTES)
     parser.add_argument("--role", choices=["sender", "receiver"], help=argparse.SUPPRESS)
@@ -61,11 +63,12 @@ def main() -> None:
         print(
             f"{row['kind']:8}{row['mb']:6g}{row['link'] * 1e3:10.2f}{row['mb'] / row['link'] / 1e3:8.2f}"
             f"{row['mb'] / row['copy'] / 1e3:13.2f}{row['copy'] / row['link']:11.2f}{row['socket'] / row['link']:13.2f}"
+            f"  {row['way']}".rstrip()
         )
 
 
 def measure(
-    kinds: Sequence[Kind],
+    kinds: Sequence[str],
     messages: int,
     malloc: bool,
     device: str = "cpu",
@@ -132,22 +135,24 @@ def device_of(role: str, kind: str) -> torch.device:
 
 
 def open_both_ways(
-    stack: contextlib.ExitStack, kind: Kind, role: str, directory: str, spec: TensorSpec, device: torch.device
+    stack: contextlib.ExitStack, name: str, role: str, directory: str, spec: TensorSpec, device: torch.device
 ) -> tuple[Sender, Receiver]:
     """This process's ends of a link for large messages and of one back for their acknowledgements, which are read."""
 
+    direct, kind = name != PINNED, cast(Kind, "queue" if name == PINNED else name)
+
     def address(way: str, *ends: str) -> LinkAddress:
-        name = f"{way}-{kind}-{spec.shape[0]}"
+        unique = f"{way}-{name}-{spec.shape[0]}"
         return LinkAddress(
-            name, *ends, path=f"{directory}/{name}", key=b"key", depth=2, store=f"file://{directory}/store"
+            unique, *ends, path=f"{directory}/{unique}", key=b"key", depth=2, store=f"file://{directory}/store"
         )
 
     there, back = address("there", "sender", "receiver"), address("back", "receiver", "sender")
     short = TensorSpec((1,), torch.float32)
     if role == "sender":
-        out = stack.enter_context(open_sender(kind, there, spec, LIMIT, device=device))
+        out = stack.enter_context(open_sender(kind, there, spec, LIMIT, device=device, device_to_device=direct))
         return out, stack.enter_context(open_receiver(kind, back, short, LIMIT))
-    arrivals = stack.enter_context(open_receiver(kind, there, spec, LIMIT, device))
+    arrivals = stack.enter_context(open_receiver(kind, there, spec, LIMIT, device, device_to_device=direct))
     return stack.enter_context(open_sender(kind, back, short, LIMIT)), arrivals
 
 
@@ -178,7 +183,7 @@ def receive(connection: socket.socket, tensor: torch.Tensor) -> None:
 
 
 def time_all(
-    links: dict[Kind, tuple[Sender, Receiver]],
+    links: dict[str, tuple[Sender, Receiver]],
     plain: socket.socket,
     spec: TensorSpec,
     messages: int,
@@ -187,7 +192,7 @@ def time_all(
     """Median seconds; the time to read the message once, as the receiver does, is subtracted."""
     tensor, buffer = torch.ones(spec.shape, device=device), torch.zeros(spec.shape, device=device)
     in_memory = torch.ones(spec.shape)
-    trips: dict[Kind, list[float]] = {kind: [] for kind in links}
+    trips: dict[str, list[float]] = {kind: [] for kind in links}
     copy, read, sent, answer = [], [], [], torch.zeros(1)
 
     def plain_trip() -> None:
@@ -207,7 +212,10 @@ def time_all(
     reading, copying = (statistics.median(times[WARM_UP * len(links) :]) for times in (read, copy))
     of_link = {kind: max(statistics.median(times[WARM_UP:]) - reading, 1e-9) for kind, times in trips.items()}
     of_socket = max(statistics.median(sent[WARM_UP:]) - reading, 1e-9)
-    return [{"kind": kind, "link": of_link[kind], "copy": copying, "socket": of_socket} for kind in links]
+    return [
+        {"kind": kind, "link": of_link[kind], "copy": copying, "socket": of_socket, "way": out.way}
+        for kind, (out, _) in links.items()
+    ]
 
 
 def trip(out: Sender, answers: Receiver, step: int, tensor: torch.Tensor) -> None:

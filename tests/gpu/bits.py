@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.common.runs import steps
@@ -21,6 +23,7 @@ from tests.runs import ROOT, report, start, wait_for_snapshot, wait_for_steps
 RUNTIMES = {
     "serial": ("runtime=serial",),
     "queue": ("link.kind=queue",),
+    "queue, pinned": ("link.kind=queue", "link.device_to_device=false"),
     "p2p": ("link.kind=p2p",),
     "rpc": ("link.kind=rpc",),
 }
@@ -29,12 +32,21 @@ KILLED, AT = 3, 7
 
 
 def digests(setting: Setting, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """Of two runs."""
-    found = []
+    """Of two runs, and how the tensors of their links got across."""
+    found, ways = [], dict[str, None]()
     for _ in range(2):
         with folder() as place:
             found.append(train(setting, place, *STEPS, *overrides)["final_digest"])
-    return {"digests": found}
+            ways |= dict.fromkeys(ways_of(place))
+    return {"digests": found, "ways": list(ways)}
+
+
+def ways_of(place: Path) -> list[str]:
+    """What a run has said of each link between GPUs, without the names of its ends."""
+    path = place / "run" / "events.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    said = [str(json.loads(line).get("text", "")) for line in lines]
+    return [way for _, found, way in (text.partition(": queue, ") for text in said) if found]
 
 
 def killed(setting: Setting) -> dict[str, Any]:
@@ -59,7 +71,8 @@ def killed(setting: Setting) -> dict[str, Any]:
         logs = (place / "run" / "logs" / f"stage_{KILLED}.log").read_text()
         if len(set(re.findall(r"process (\d+)", logs))) < 2:
             raise RowFailed(f"stage {KILLED} was not started again")
-        return {"seconds_to_next_step": back - died, "digests": [report(place)["final_digest"]]}
+        digest = report(place)["final_digest"]
+        return {"seconds_to_next_step": back - died, "digests": [digest], "ways": list(dict.fromkeys(ways_of(place)))}
 
 
 def tests_on_the_device(setting: Setting) -> dict[str, Any]:
@@ -87,7 +100,7 @@ def tests_on_the_device(setting: Setting) -> dict[str, Any]:
 
 
 def show_digests(row: dict[str, Any], rows: Rows, setting: Setting) -> str:
-    return ", ".join(digest[:12] for digest in row["digests"])
+    return "; ".join([", ".join(digest[:12] for digest in row["digests"]), *row.get("ways", [])])
 
 
 def rows() -> list[Row]:

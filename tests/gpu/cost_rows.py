@@ -6,12 +6,11 @@ import textwrap
 from functools import partial
 from typing import Any
 
-from tests.benchmarks.link_throughput import KINDS
+from tests.benchmarks.link_throughput import KINDS, PINNED
 from tests.gpu import costs
 from tests.gpu.results import Row, Rows
 from tests.gpu.running import measured
 from tests.gpu.setting import Setting
-from workers.links.factory import Kind
 
 
 def rows() -> list[Row]:
@@ -19,7 +18,7 @@ def rows() -> list[Row]:
     return [
         *(
             Row(f"link: {kind}", 4, "messages between two processes, and copies", partial(_link, kind), _show_link)
-            for kind in KINDS
+            for kind in (*KINDS, PINNED)
         ),
         Row("feed", 4, "images/s of JPEG files, against what the fastest row took", _child("feed"), _show_feed),
         Row("batches", 4, "a step whose batch is on the device, is copied before it, or beside the one before",
@@ -37,17 +36,18 @@ def _child(name: str) -> Any:
     return lambda setting: measured(setting, name)
 
 
-def _link(kind: Kind, setting: Setting) -> dict[str, Any]:
+def _link(kind: str, setting: Setting) -> dict[str, Any]:
     return costs.link(setting, kind)
 
 
 def _show_link(row: dict[str, Any], rows: Rows, setting: Setting) -> str:
-    """GB/s, and in brackets those of a copy."""
+    """GB/s, in brackets those of a copy, and how the tensors got across where the link says it."""
     told = (
         f"{size['mb']:g} MB {size['mb'] / 1e3 / size['link']:.3g} ({size['mb'] / 1e3 / size['copy']:.3g})"
         for size in row["sizes"]
     )
-    return f"GB/s (of a copy on the device): {', '.join(told)}"
+    ways = dict.fromkeys(size["way"] for size in row["sizes"] if size.get("way"))
+    return "; ".join([f"GB/s (of a copy on the device): {', '.join(told)}", *ways])
 
 
 def _show_feed(row: dict[str, Any], rows: Rows, setting: Setting) -> str:

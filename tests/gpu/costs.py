@@ -19,7 +19,6 @@ from tests.gpu.running import folder, train
 from tests.gpu.setting import Setting
 from tests.runs import ROOT
 from workers.feed import Feed
-from workers.links.factory import Kind
 
 BENCHMARKS = ROOT / "tests" / "benchmarks"
 MEGABYTES, SMALL_MEGABYTES = (1.0, 12.0, 50.0, 400.0), (0.001, 0.012, 0.05, 0.4)
@@ -29,7 +28,7 @@ OBSERVED = ("off", "defaults", "a trace")
 """Of the variants of tests/benchmarks/metrics_cost.py."""
 
 
-def link(setting: Setting, kind: Kind) -> dict[str, Any]:
+def link(setting: Setting, kind: str) -> dict[str, Any]:
     """Seconds of a message by size, with those of a copy on the device and of a socket."""
     megabytes = SMALL_MEGABYTES if setting.small else MEGABYTES
     found = measure_links([kind], 3 if setting.small else 8, True, setting.device, megabytes, setting.seconds)

@@ -31,6 +31,12 @@ def rendezvous(tmp_path: Path) -> Rendezvous:
     )
 
 
+class OpenedEnd(str):
+    """Stands for an end of a link; its name."""
+
+    way = "stage 1 -> stage 2: queue, by a test"
+
+
 class Openings:
     """Opens nothing, and notes what was to be opened."""
 
@@ -43,18 +49,33 @@ class Openings:
         monkeypatch.setattr(wiring, "gather_receiver", lambda points, part, device: (points, part))
 
     def sender(
-        self, kind: str, address: LinkAddress, spec: TensorSpec, limit: float, codec: str, device: torch.device
+        self,
+        kind: str,
+        address: LinkAddress,
+        spec: TensorSpec,
+        limit: float,
+        codec: str,
+        device: torch.device,
+        device_to_device: bool,
     ) -> str:
-        assert (limit, device) == (START_SECONDS, CPU)
+        assert (limit, device, device_to_device) == (START_SECONDS, CPU, True)
         self.at_senders.append((kind, address.name, address.sender, address.receiver, spec, codec))
         return address.name
 
     def receiver(
-        self, kind: str, address: LinkAddress, spec: TensorSpec, limit: float, *, device: torch.device, codec: str
+        self,
+        kind: str,
+        address: LinkAddress,
+        spec: TensorSpec,
+        limit: float,
+        *,
+        device: torch.device,
+        codec: str,
+        device_to_device: bool,
     ) -> str:
-        assert (limit, device) == (START_SECONDS, CPU)
+        assert (limit, device, device_to_device) == (START_SECONDS, CPU, True)
         self.at_receivers.append((kind, address.name, address.sender, address.receiver, spec, codec))
-        return address.name
+        return OpenedEnd(address.name)
 
 
 def everybody(config: Config, rendezvous: Rendezvous, folder: Path) -> dict[str, tuple[Any, Any]]:

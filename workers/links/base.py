@@ -92,6 +92,8 @@ class _End(Closable):
 
     def __init__(self, address: LinkAddress, spec: TensorSpec) -> None:
         self.address, self.spec = address, spec
+        self.way = ""
+        """How tensors get to the other end, for the user; empty where the kind of link says it."""
         self._meter: Meter = no_meter
 
     def measure(self, meter: Meter) -> None:

@@ -26,7 +26,7 @@ class CodedSender(Sender):
 
     def __init__(self, inner: Sender, codec: Codec) -> None:
         super().__init__(inner.address, TensorSpec(codec.shape, codec.dtype))
-        self._inner, self._codec = inner, codec
+        self._inner, self._codec, self.way = inner, codec, inner.way
 
     def measure(self, meter: Meter) -> None:
         """See `Sender.measure`."""
@@ -69,7 +69,7 @@ class CodedReceiver(Receiver):
 
     def __init__(self, inner: Receiver, codec: Codec) -> None:
         super().__init__(inner.address, TensorSpec(codec.shape, codec.dtype))
-        self._inner, self._codec = inner, codec
+        self._inner, self._codec, self.way = inner, codec, inner.way
 
     def measure(self, meter: Meter) -> None:
         """See `Receiver.measure`."""

@@ -22,6 +22,7 @@ def open_sender(
     timeout: float,
     codec: str = "none",
     device: torch.device = CPU,
+    device_to_device: bool = True,
 ) -> Sender:
     """Open the sending end; blocks until the receiving end is opened, too.
 
@@ -31,7 +32,9 @@ def open_sender(
         spec: the largest tensor that will be sent.
         timeout: seconds.
         codec: encoding of activations (`pipeline.stage.codecs`); `none` for images.
-        device: of the tensors that will be sent; a `p2p` link between two GPUs does not copy them to the host.
+        device: of the tensors that will be sent; a `p2p` or `queue` link between two GPUs does not copy them to the
+            host.
+        device_to_device: whether a `queue` may do so; else, as where it cannot, they go through pinned memory.
 
     Raises:
         LinkTimeout: the other end was not opened in time.
@@ -40,8 +43,8 @@ def open_sender(
     """
     coder = build_codec(codec, spec.shape, spec.dtype)
     if coder is None:
-        return _open_sender(kind, address, spec, timeout, "none", device)
-    return CodedSender(_open_sender(kind, address, wire_spec(coder), timeout, codec, device), coder)
+        return _open_sender(kind, address, spec, timeout, "none", device, device_to_device)
+    return CodedSender(_open_sender(kind, address, wire_spec(coder), timeout, codec, device, device_to_device), coder)
 
 
 def open_receiver(
@@ -51,21 +54,27 @@ def open_receiver(
     timeout: float,
     device: torch.device = CPU,
     codec: str = "none",
+    device_to_device: bool = True,
 ) -> Receiver:
     """Open the receiving end; see `open_sender`.
 
     Args:
-        kind, address, spec, timeout, codec: as `open_sender`.
+        kind, address, spec, timeout, codec, device_to_device: as `open_sender`.
         device: that received tensors are moved to.
     """
     coder = build_codec(codec, spec.shape, spec.dtype)
     if coder is None:
-        return _open_receiver(kind, address, spec, timeout, "none", device)
-    return CodedReceiver(_open_receiver(kind, address, wire_spec(coder), timeout, codec, device), coder)
+        return _open_receiver(kind, address, spec, timeout, "none", device, device_to_device)
+    inner = _open_receiver(kind, address, wire_spec(coder), timeout, codec, device, device_to_device)
+    return CodedReceiver(inner, coder)
 
 
-def link_buffers(kind: Kind, spec: TensorSpec, depth: int, codec: str = "none") -> LinkBuffers:
-    """What a link holds that carries tensors of `spec`; arguments as those of `open_sender`."""
+def link_buffers(kind: Kind, spec: TensorSpec, depth: int, codec: str = "none", ring: bool = False) -> LinkBuffers:
+    """What a link holds that carries tensors of `spec`; arguments as those of `open_sender`.
+
+    Args:
+        ring: the slots of a `queue` are on the receiver's GPU.
+    """
     coder = build_codec(codec, spec.shape, spec.dtype)
     spec = spec if coder is None else wire_spec(coder)
     if kind == "rpc":
@@ -78,12 +87,18 @@ def link_buffers(kind: Kind, spec: TensorSpec, depth: int, codec: str = "none") 
         return p2p_buffers(spec, depth)
     from workers.links.queue import queue_buffers
 
-    return queue_buffers(spec, depth)
+    return queue_buffers(spec, depth, ring)
 
 
 # Each kind is imported when it is used, so that a run over shared memory does not load the RPC framework.
 def _open_sender(
-    kind: Kind, address: LinkAddress, spec: TensorSpec, timeout: float, codec: str, device: torch.device
+    kind: Kind,
+    address: LinkAddress,
+    spec: TensorSpec,
+    timeout: float,
+    codec: str,
+    device: torch.device,
+    device_to_device: bool,
 ) -> Sender:
     if kind == "rpc":
         from workers.links.rpc import open_rpc_sender
@@ -95,11 +110,17 @@ def _open_sender(
         return open_p2p_sender(address, spec, timeout, codec, device)
     from workers.links.queue import open_queue_sender
 
-    return open_queue_sender(address, spec, timeout, codec)
+    return open_queue_sender(address, spec, timeout, codec, device, device_to_device)
 
 
 def _open_receiver(
-    kind: Kind, address: LinkAddress, spec: TensorSpec, timeout: float, codec: str, device: torch.device
+    kind: Kind,
+    address: LinkAddress,
+    spec: TensorSpec,
+    timeout: float,
+    codec: str,
+    device: torch.device,
+    device_to_device: bool,
 ) -> Receiver:
     if kind == "rpc":
         from workers.links.rpc import open_rpc_receiver
@@ -111,4 +132,4 @@ def _open_receiver(
         return open_p2p_receiver(address, spec, timeout, codec, device)
     from workers.links.queue import open_queue_receiver
 
-    return open_queue_receiver(address, spec, timeout, codec, device)
+    return open_queue_receiver(address, spec, timeout, codec, device, device_to_device)

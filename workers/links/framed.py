@@ -35,6 +35,8 @@ GONE = (BrokenPipeError, ConnectionResetError, EOFError)
 """Errors of a socket whose peer has ended."""
 
 MAX_FRAME_BYTES = MAX_HEADER_BYTES + 1024
+POLL_SECONDS = 5e-5
+"""How often a device is asked whether it has got somewhere: it can wake nobody."""
 
 
 class FramedSender(Sender):
@@ -69,10 +71,11 @@ class FramedSender(Sender):
     def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
         """See `Sender.send`."""
         self._check_fits(tuple(tensor.shape), tensor.dtype)
+        deadline = time.monotonic() + timeout
         self.await_room(timeout)
         self._meter("waiting")
         try:
-            self._send_tensor(self._sent, tensor.detach())
+            self._send_tensor(self._sent, tensor.detach(), deadline)
             self._connection.send_bytes(_frame(header, tensor))
         except OSError as error:
             self._read_answers()  # the receiver may have announced that it closes
@@ -96,8 +99,11 @@ class FramedSender(Sender):
         self._connection.close()
 
     @abstractmethod
-    def _send_tensor(self, number: int, tensor: Tensor) -> None:
-        """Transfer the tensor of message `number`, for which there is room. Raises `OSError` if that fails."""
+    def _send_tensor(self, number: int, tensor: Tensor, deadline: float) -> None:
+        """Transfer the tensor of message `number`, for which there is room, or raise `LinkTimeout`.
+
+        Raises `OSError` if that fails.
+        """
 
     @abstractmethod
     def _release(self) -> None:
@@ -133,14 +139,18 @@ class FramedReceiver(Receiver):
         self._device = device
         self._received = 0
         self._closed_because: str | None = None
+        self._announced: bytes | None = None
+        """The frame of a message whose tensor was not there in time."""
 
     def recv(self, timeout: float) -> Message:
         """See `Receiver.recv`. On the CPU the tensor is the link's own memory."""
-        frame = self._next_frame(timeout)
+        deadline = time.monotonic() + timeout
+        frame = self._announced = self._announced or self._next_frame(timeout)
         self._meter("waiting")
         header, shape = _unframe(frame)
         self._check_fits(shape, self.spec.dtype)
-        tensor = self._tensor_of(self._received, shape)
+        tensor = self._tensor_of(self._received, shape, deadline)
+        self._announced = None
         self._received += 1
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a sender that has closed needs no credit
             self._answer(TAKEN)
@@ -160,8 +170,11 @@ class FramedReceiver(Receiver):
         self._connection.close()
 
     @abstractmethod
-    def _tensor_of(self, number: int, shape: tuple[int, ...]) -> Tensor:
-        """The tensor of message `number`, which has arrived, on the device; frees the slot of the previous one."""
+    def _tensor_of(self, number: int, shape: tuple[int, ...], deadline: float) -> Tensor:
+        """The tensor of message `number`, of which the frame has arrived, on the device, or `LinkTimeout`.
+
+        Frees the slot of the previous one.
+        """
 
     @abstractmethod
     def _release(self) -> None:

@@ -48,8 +48,9 @@ class SlotMemory:
         # Touching every page now keeps page faults out of the first steps.
         flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
         mapped = mmap.mmap(descriptor, self.size(spec, depth), flags=flags)
-        self._bytes: Tensor = torch.frombuffer(mapped, dtype=torch.uint8)  # keeps the mapping alive
-        self._sent = self._bytes[:8].view(torch.int64)
+        self.bytes: Tensor = torch.frombuffer(mapped, dtype=torch.uint8)  # keeps the mapping alive
+        """All of it."""
+        self._sent = self.bytes[:8].view(torch.int64)
 
     @staticmethod
     def size(spec: TensorSpec, depth: int) -> int:
@@ -69,7 +70,7 @@ class SlotMemory:
         """The memory of message `index`, as a contiguous tensor of `shape`."""
         start = mmap.PAGESIZE + index % self._slots * self._slot_bytes
         nbytes = prod(shape) * self._dtype.itemsize
-        return self._bytes[start : start + nbytes].view(self._dtype).view(shape)
+        return self.bytes[start : start + nbytes].view(self._dtype).view(shape)
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ class P2pSender(FramedSender):
         self._pair: Pair | None = pair
         self._in_flight: deque[tuple[int, list[Work], Tensor]] = deque()
 
-    def _send_tensor(self, number: int, tensor: Tensor) -> None:
+    def _send_tensor(self, number: int, tensor: Tensor, deadline: float) -> None:
         assert self._pair is not None  # there was room, so this end is open
         while self._in_flight and self._in_flight[0][0] < self._taken:
             self._pair.wait_sent(self._in_flight.popleft()[1])
@@ -97,7 +97,7 @@ class P2pReceiver(FramedReceiver):
         """See `Receiver.waiting`; counts messages that have arrived."""
         return len(self._arrived)
 
-    def _tensor_of(self, number: int, shape: tuple[int, ...]) -> Tensor:
+    def _tensor_of(self, number: int, shape: tuple[int, ...], deadline: float) -> Tensor:
         assert self._pair is not None  # there was a frame, so this end is open
         if number:
             free = (number - 1) % len(self._slots)

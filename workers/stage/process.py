@@ -130,7 +130,7 @@ class _TrainingSession:
         self.config, self.run, self.rendezvous, self.process = config, run, rendezvous, process
         self.device, self.control, self.stack = device, control, stack
         self.activity = Activity(process.stages[0])
-        self.wiring = Wiring(config, rendezvous, run)
+        self.wiring = Wiring(config, rendezvous, run, self._note)
         self._parts: Parts = LocalParts(run)
         self._listener: ControlListener | None = None
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -16,12 +17,19 @@ from torch import Tensor
 from torch.distributed import rpc
 from torch.futures import Future
 
+from launch.plan.deciding import with_rings
+from launch.plan.devices import CUDA_CONTEXT, SENDERS
+from launch.plan.fitting import decisions
 from launch.plan.links import input_accounts, link_accounts
-from launch.prepare.placement import place
+from launch.plan.memories import ProcessMemories
+from launch.plan.remedies import Devices
+from launch.prepare.placement import Placement, place
 from pipeline.config import Config
 from pipeline.stage.codecs import build_codec
 from tests.pipeline.small import small_config
 from tests.waiting import LIMIT
+from tests.workers.links.fake_gpu import FakeGpu
+from tests.workers.links.gpu_ends import gpu_ends
 from workers.feed.ahead import FeedOnDevice
 from workers.feed.device_slots import Copies
 from workers.links.base import LinkAddress, LinkTimeout
@@ -35,6 +43,7 @@ from workers.links.rpc_calls import on_message
 from workers.topology.rendezvous import link_spec
 
 CPU = torch.device("cpu")
+SIZES = {"cuda:0": 2**40, "cuda:1": 2**40}
 DEPTH = 3
 
 
@@ -151,16 +160,80 @@ def test_replicas_have_a_link_for_each_pair_and_join_their_rows() -> None:
     assert inputs["stage 1 replica 1"] == 0
 
 
-def test_between_two_gpus_p2p_stays_there_and_shared_memory_is_copied() -> None:
-    def on_gpus(kind: str) -> tuple[bool, int]:
-        run = config(link={"kind": kind, "depth": DEPTH})
-        placements = [replace(placement, device=f"cuda:{placement.stage - 1}") for placement in place(run, 0)]
-        links = link_accounts(run, placements)
-        return links[1].on_gpu, input_accounts(run, placements, links)[1].bytes
+def between_gpus(*devices: str, **settings: Any) -> tuple[Config, list[Placement]]:
+    run = config(link={"depth": DEPTH, **settings}, model={"cuts": ["layer1"]})
+    placements = place(run, 0)
+    return run, [replace(placement, device=device) for placement, device in zip(placements, devices, strict=True)]
 
-    whole = 2 * 8 * 8 * 16 * 16 * 4
-    assert on_gpus("p2p") == (True, 0)
-    assert on_gpus("queue") == (False, whole)
+
+@pytest.mark.parametrize(
+    ("settings", "on_gpu", "copied", "way"),
+    [
+        ({"kind": "p2p"}, True, False, ""),
+        ({"kind": "queue"}, True, False, "CUDA IPC"),
+        ({"kind": "queue", "device_to_device": False}, False, True, "pinned"),
+        ({"kind": "rpc"}, False, True, ""),
+    ],
+    ids=str,
+)
+def test_between_two_gpus_p2p_and_a_queue_stay_there_and_shared_memory_is_copied(
+    settings: dict[str, Any], on_gpu: bool, copied: bool, way: str
+) -> None:
+    run, placements = between_gpus("cuda:0", "cuda:1", **settings)
+    links = link_accounts(run, placements)
+    assert (links[1].on_gpu, links[1].way) == (on_gpu, way)
+    assert input_accounts(run, placements, links)[1].bytes == copied * 2 * 8 * 8 * 16 * 16 * 4
+    assert links[0].way == ("pinned" if settings["kind"] == "queue" else "")  # from the coordinator, on the CPU
+
+
+def test_a_ring_is_on_the_receivers_gpu_and_a_sender_from_another_has_a_context_there() -> None:
+    ring = (DEPTH + 1) * 2 * 8 * 8 * 16 * 16 * 4
+
+    def terms(*devices: str, **settings: Any) -> list[dict[str, int]]:
+        run, placements = between_gpus(*devices, **settings)
+        sizes = dict.fromkeys(dict.fromkeys(devices), 2**40)
+        accounts = Devices(tuple(placements), sizes, ProcessMemories()).accounts(run)
+        return [{term.name: term.bytes for term in account.terms} for account in accounts]
+
+    first, second = terms("cuda:0", "cuda:1", kind="queue")
+    assert SENDERS not in first
+    assert second[SENDERS] == CUDA_CONTEXT == second["CUDA"]
+    assert second["batches"] == ring
+    (both,) = terms("cuda:0", "cuda:0", kind="queue")
+    assert both["batches"] == first["batches"] + ring
+    assert SENDERS not in both
+    pinned = terms("cuda:0", "cuda:1", kind="queue", device_to_device=False)
+    assert all(SENDERS not in of_device for of_device in pinned)
+    assert pinned[1]["batches"] == ring // (DEPTH + 1)  # what is copied there
+
+
+@pytest.mark.parametrize("given", ["auto", True])
+def test_a_ring_is_given_up_where_the_gpus_do_not_hold_it(given: str | bool) -> None:
+    """Of two that are equal, and where nothing else is left to decide."""
+    run, placements = between_gpus("cuda:0", "cuda:1", kind="queue", device_to_device=given)
+    memories = ProcessMemories()
+
+    def decided(size: int) -> Config:
+        return with_rings(run, Devices(tuple(placements), {"cuda:0": size, "cuda:1": size}, memories))
+
+    needs = max(account.needs for account in Devices(tuple(placements), SIZES, memories).accounts(run))
+    for size, rings in ((needs, True), (needs - 1, given is True)):
+        link = decided(size).link
+        assert (link.device_to_device, link.rings) == (rings, rings)
+    assert decisions(run, decided(needs)) == []
+    smaller = decided(needs - 1)
+    assert len(decisions(run, smaller)) == (given == "auto")
+    assert run.link.rings
+
+
+def test_the_ring_of_the_account_is_the_one_that_is_allocated(tmp_path: Path) -> None:
+    run, placements = between_gpus("cuda:0", "cuda:1", kind="queue")
+    link = link_accounts(run, placements)[1]
+    gpu = FakeGpu("GPU-1")
+    spec = TensorSpec((2, 8, 8, 16, 16), torch.float32)
+    with gpu_ends(tmp_path, FakeGpu("GPU-0"), gpu, spec=spec, depth=DEPTH):
+        assert [memory.whole.nbytes for memory in gpu.memories] == [link.receiving]
+    assert (link.shared, link.sending) == (0, 0)
 
 
 @pytest.mark.parametrize("feed", ["coordinator", "stages"])

@@ -14,6 +14,7 @@ from pipeline.validation.loading import dump_config, load_config, load_for_start
 CASES = {
     "link.depth=5": ("runtime=serial", "one process trains all stages: link.depth"),
     "link.rpc_transports=[uv]": ("link.kind=queue", "link.kind is not rpc: link.rpc_transports"),
+    "link.device_to_device=false": ("link.kind=p2p", "link.kind is not queue: link.device_to_device"),
     "max_restarts=7": ("restart=none", "restart is none: max_restarts"),
     "snapshots.keep_last=5": ("snapshots.every=null", "snapshots.every is null: snapshots.keep_last"),
     "noise.std=0.5": ("noise.kind=none", "noise.kind is none: noise.std"),

@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from workers.links import p2p, rpc
+from tests.workers.links.fake_gpu import GPUS, FakeGpu
+from workers.links import p2p, queue, rpc
 from workers.links.base import LinkAddress, Receiver, Sender
 from workers.links.factory import open_receiver, open_sender
 from workers.links.messages import Header, Message, TensorSpec
@@ -33,6 +34,8 @@ said: list[str] = []
 senders: dict[str, Sender] = {}
 receivers: dict[str, Receiver] = {}
 held: dict[str, Message] = {}
+gpus: dict[str, FakeGpu] = {}
+"""Those of the ends that were opened, by link."""
 parts: dict[tuple[str, str], list[str]] = {}
 """What every end has told its meter, by end and link."""
 
@@ -76,6 +79,11 @@ def open_end(end: str, kind: Any, address: dict[str, Any], shape: list[int], dty
              key: str = "key", codec: str = "none") -> None:  # fmt: skip
     where = LinkAddress(**address, key=key.encode())
     spec = TensorSpec(tuple(shape), getattr(torch, dtype))
+    gpu = None
+    if kind in GPUS:
+        gpu = gpus[where.name] = FakeGpu(f"GPU-of-{end}", **GPUS[kind][1])
+        kind = "queue"
+    queue.gpu_of = lambda device: gpu  # type: ignore[assignment]
     if end == "sender":
         senders[where.name] = open_sender(kind, where, spec, timeout, codec=codec)
     else:
@@ -153,7 +161,16 @@ def close(link: str) -> list[str]:
     return said + [thread.name for thread in threading.enumerate() if thread.name == f"{link}-arrivals"]
 
 
+def way(link: str) -> list[str]:
+    """What is said to the user of how tensors get across, by each end that is here."""
+    return [ends[link].way for ends in (senders, receivers) if link in ends]  # type: ignore[attr-defined]
+
+
 OPERATIONS: dict[str, Any] = {
+    "way": way,
+    "hold_gpu": lambda link: gpus[link].hold(),
+    "let_gpu_go": lambda link: gpus[link].finish(),
+    "released": lambda link: [memory.released for memory in gpus[link].memories],
     "start_agent": lambda **settings: start_agent(**settings),
     "stop_agent": lambda **settings: stop_agent(**settings),
     "open": open_end,

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.waiting import LIMIT, wait_until
+from tests.workers.links.fake_gpu import GPUS
 from tests.workers.links.link_team import ReplicaGroup, started_team
 from tests.workers.links.processes import named_memory
 from workers.links import connecting as opening
@@ -26,6 +27,7 @@ from workers.links.messages import TensorSpec
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
 KINDS = ("queue", "rpc", "p2p")
 FRAMED = ("queue", "p2p")
+ON_GPUS = tuple(GPUS)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaGroup]:
         yield team
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=(*KINDS, *ON_GPUS))
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -20,7 +20,7 @@ from tests.workers.links.processes import state_of
 
 # Five processes start, which takes minutes on a very busy machine.
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
-WAYS = ("queue", "p2p", "p2p over TCP")
+WAYS = ("queue", "ring", "p2p", "p2p over TCP")
 
 
 @contextlib.contextmanager
@@ -81,6 +81,8 @@ def test_a_link_is_opened_again_after_either_process_died(way: str, tmp_path: Pa
 
         open_both(way, address, first, receivers[1])  # the same sender, another receiver
         pass_messages(first, receivers[1])
+        if way == "ring":
+            assert first.call("way", link="link1") == ["stage 1 -> stage 2: queue, device to device (CUDA IPC)"]
         receivers[1].begin_blocked("recv", link="link1")
         first.kill()
         assert receivers[1].failure()[0] == "LinkClosed"
