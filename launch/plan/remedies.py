@@ -77,7 +77,7 @@ def remedies(config: Config, devices: Devices, resumed: bool, impatient: Callabl
     """Changes of which each makes the run fit, as overrides and what it needs then, the least costly first.
 
     Args:
-        config: of the run; `memory.recompute` is decided.
+        config: of the run; `memory.recompute` and `link.device_to_device` are decided.
         devices: it is to run on.
         resumed: only what leaves the numbers alone may change.
         impatient: whether no further account is made; what was found by then is returned.

@@ -40,7 +40,12 @@ def memory(config: Config, stages: tuple[int, ...], on_gpu: bool) -> ProcessAcco
 
 
 def run(**sections: Any) -> Config:
-    values = {"data": {"batch_size": 1024, "drop_last": True, "image_size": 32}, "model": {"backbone": "resnet18"}}
+    """With `link.device_to_device` decided, as `remedies` gets it; test_links.py looks at rings."""
+    values = {
+        "link": {"device_to_device": False},
+        "data": {"batch_size": 1024, "drop_last": True, "image_size": 32},
+        "model": {"backbone": "resnet18"},
+    }
     return parse_config({**values, **sections})
 
 
