@@ -1,7 +1,7 @@
 """Which families of timm can be cut into four blocks: one network of each, on tensors without memory.
 
 `python tests/benchmarks/timm_families.py` prints the table of `configs/timm.md`, in minutes; names after
-it are tried alone. A network is built, run, traced and cut in training and in evaluation mode, as at the start of a run.
+it are tried alone. A network is built, run, traced and cut in training and in evaluation mode, as when a run starts.
 """
 
 from __future__ import annotations
