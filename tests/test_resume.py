@@ -20,6 +20,7 @@ MIXED = (
     "stages.1={objective: {kind: byol, predictor: [32]}, optimizer: {kind: adamw, lr: 0.001}}",
     "stages.2={objective: {kind: supervised}, head: {projector: [10]}, optimizer: {kind: sgd, nesterov: true}}",
     "stages.3={objective: {kind: vicreg}, optimizer: {kind: lars_lr_in_momentum}}",
+    "stages.4.objective={kind: lejepa, directions: 16}",
 )
 
 

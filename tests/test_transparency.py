@@ -129,7 +129,7 @@ METHODS = {
         "stages.4={objective: {kind: supervised}, head: {projector: [10]}, noise: {placement: input, relative: false}}",
     ),
     "bf16 over rpc": ("precision={dtype: bf16, channels_last: true}", "stages.3.precision.dtype=fp32", "link.kind=rpc"),
-    "transformer": (VIT, "data.image_size=28"),
+    "transformer": (VIT, "data.image_size=28", "objective.kind=lejepa"),
     "traced network": (TRACED,),
 }  # fmt: skip
 

@@ -11,6 +11,8 @@
 - `repeated_weights.py`: weights that a network of the user's own uses more than once in one pass, found in the graph of
   a pass with no data
 - `resnet.py`: blocks of a torchvision ResNet, Wide ResNet or ResNeXt, under torchvision's own parameter names
+- `timm_build.py`: builds networks of timm by name, with random weights
+- `timm_points.py`: where a network of timm is cut if its cuts are not given: at the points that timm names, evenly
 - `tracing.py`: traces a network as a torch.fx graph, as far as some named modules need
 - `vit.py`: blocks of a torchvision Vision Transformer, under torchvision's own parameter names
 """

@@ -13,6 +13,7 @@ from itertools import pairwise
 from torch import Tensor, fx, nn
 
 from pipeline.backbones.chain import Chain
+from pipeline.backbones.timm_build import untraced_functions
 from pipeline.backbones.tracing import Trace, trace
 from pipeline.config.model import ModuleConfig
 from pipeline.errors import ConfigError, did_you_mean
@@ -26,7 +27,7 @@ def cut_network(network: nn.Module, model: ModuleConfig, training: bool) -> list
     """
     for path, name in points(model):
         _check_name(network, model, path, name)
-    traced = trace(network, model.units(), training)
+    traced = trace(network, model.units(), training, model.FUNCTION, untraced_functions(model))
     ends = [_value(traced, path, name) for path, name in points(model)]
     chain = Chain(network, traced, ends[-1])
     _check_order(model, ends, chain)
@@ -35,7 +36,25 @@ def cut_network(network: nn.Module, model: ModuleConfig, training: bool) -> list
     starts = [chain.image, *ends[:-1]]
     blocks = [chain.between(start, end) for start, end in zip(starts, ends, strict=True)]
     _check_sharing(network, blocks)
-    return [graph_of(nodes, start, end) for nodes, start, end in zip(blocks, starts, ends, strict=True)]
+    graphs = [graph_of(nodes, start, end) for nodes, start, end in zip(blocks, starts, ends, strict=True)]
+    for number, graph in enumerate(graphs if model.channels_last else ()):
+        _give_channels_first(graph, takes=number > 0)
+    return graphs
+
+
+def _give_channels_first(graph: fx.Graph, takes: bool) -> None:
+    """Let `graph`, which computes on maps `[B, H, W, C]`, give and (`takes`) take maps `[B, C, H, W]`."""
+    x, end = next(iter(graph.nodes)), next(reversed(graph.nodes))
+    (result,) = end.all_input_nodes
+    with graph.inserting_before(end):
+        first = graph.call_method("contiguous", (graph.call_method("permute", (result, 0, 3, 1, 2)),))
+        end.args = (first,)
+    if takes:
+        with graph.inserting_after(x):
+            moved = graph.call_method("permute", (x, 0, 2, 3, 1))
+        with graph.inserting_after(moved):
+            inside = graph.call_method("contiguous", (moved,))
+        x.replace_all_uses_with(inside, delete_user_cb=lambda user: user is not moved)
 
 
 def points(model: ModuleConfig) -> list[tuple[str, str]]:
@@ -137,7 +156,7 @@ def _quoted(name: str) -> str:
 def _check_sharing(network: nn.Module, blocks: Sequence[Sequence[fx.Node]]) -> None:
     first_uses: dict[int, tuple[int, str]] = {}
     for number, nodes in enumerate(blocks, 1):
-        for name, tensor in _state(network, nodes):
+        for name, tensor in state_of(network, nodes):
             owner, first = first_uses.setdefault(id(tensor), (number, name))
             if owner != number:
                 alias = "" if first == name else f" (there as '{first}')"
@@ -148,7 +167,7 @@ def _check_sharing(network: nn.Module, blocks: Sequence[Sequence[fx.Node]]) -> N
                 )
 
 
-def _state(network: nn.Module, nodes: Sequence[fx.Node]) -> Iterator[tuple[str, Tensor]]:
+def state_of(network: nn.Module, nodes: Sequence[fx.Node]) -> Iterator[tuple[str, Tensor]]:
     """All state that a block may change: its parameters, and the buffers of the modules it calls."""
     for node in nodes:
         target = str(node.target)

@@ -20,7 +20,8 @@ from pipeline.backbones.block import Block, UnitCall
 from pipeline.backbones.cutting import cut_network, points
 from pipeline.backbones.dividing import divide
 from pipeline.backbones.network import import_network
-from pipeline.config.model import ModuleConfig
+from pipeline.backbones.timm_points import size_remedy
+from pipeline.config.model import ModuleConfig, TimmConfig
 from pipeline.errors import ConfigError, first_line
 from pipeline.randomness import seeded_initialisation
 
@@ -207,6 +208,8 @@ def _shape_of_one(output: object, path: str, name: str) -> tuple[int, ...]:
 def _refusal(model: ModuleConfig, blocks: Sequence[TracedBlock], image_size: int, error: Exception) -> ConfigError:
     """The error of a failed pass: at `data.image_size` if the network takes another size, else at `model.backbone`."""
     problem = f"{model.backbone} fails on images of {image_size}x{image_size} pixels ({first_line(error)})"
+    if isinstance(model, TimmConfig):
+        return ConfigError("data.image_size", problem, size_remedy(model, image_size))
     for size in sorted(OTHER_SIZES, key=lambda size: abs(size - image_size)):
         if _takes(blocks, size):
             return ConfigError("data.image_size", problem, f"Give {size}, for example, which it takes")

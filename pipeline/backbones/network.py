@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from pipeline.config.model import ModuleConfig
+from pipeline.backbones.timm_build import build_timm
+from pipeline.config.model import ModuleConfig, TimmConfig
 from pipeline.errors import ConfigError
 from pipeline.plugins import Plugin
 from pipeline.randomness import seeded_initialisation
@@ -24,6 +25,8 @@ def import_network(model: ModuleConfig, seed: int) -> nn.Module:
         ConfigError: the function cannot be imported, raises, or does not return a module with initialised weights.
     """
     with seeded_initialisation(seed, "network"):
+        if isinstance(model, TimmConfig):
+            return build_timm(model)
         network = Plugin("model.backbone", model.backbone, "model.options", model.options).call()
     if not isinstance(network, nn.Module):
         raise ConfigError(

@@ -7,7 +7,7 @@ So Python control flow is a problem only where the network is to be cut.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,17 +34,29 @@ class Trace:
     training: bool
 
 
-def trace(network: nn.Module, names: Collection[str], training: bool) -> Trace:
+def trace(
+    network: nn.Module,
+    names: Collection[str],
+    training: bool,
+    function: str = "forward",
+    whole: Sequence[Callable[..., Any]] = (),
+) -> Trace:
     """Trace `network` in training or evaluation mode, into every module that contains one of `names`.
+
+    Args:
+        network, names, training: what is traced, as far as which modules, and in which mode.
+        function: the method of the network that is traced.
+        whole: functions that are one node each, and run unchanged later.
 
     Raises:
         ConfigError: a forward branches on values, draws random numbers, or takes more than one tensor.
     """
-    tracer = _Tracer(names)
+    tracer = _Tracer(names, whole)
+    tracer.traced_func_name = function
     before = torch.get_rng_state()
     try:
         network.train(training)
-        graph = tracer.trace(network, concrete_args=_defaults(network))
+        graph = tracer.trace(network, concrete_args=_defaults(network, function))
     except ConfigError:
         raise
     except Exception as error:
@@ -67,8 +79,8 @@ def trace(network: nn.Module, names: Collection[str], training: bool) -> Trace:
 class _Tracer(fx.Tracer):
     """Records the fields of `Trace`; `inside` is the module whose forward is being traced."""
 
-    def __init__(self, names: Collection[str]) -> None:
-        super().__init__()
+    def __init__(self, names: Collection[str], whole: Sequence[Callable[..., Any]]) -> None:
+        super().__init__(autowrap_functions=tuple(whole))
         self.inside = ""
         self.results: dict[str, list[object]] = {}
         self.owners: dict[fx.Node, str] = {}
@@ -93,15 +105,15 @@ class _Tracer(fx.Tracer):
         return node
 
 
-def _defaults(network: nn.Module) -> dict[str, Any]:
-    """The default values of all arguments of forward but the first."""
-    parameters = list(inspect.signature(type(network).forward).parameters.values())[1:]  # without self
+def _defaults(network: nn.Module, function: str) -> dict[str, Any]:
+    """The default values of all arguments of `function` but the first."""
+    parameters = list(inspect.signature(getattr(type(network), function)).parameters.values())[1:]  # without self
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     needed = [p.name for p in named[1:] if p.default is p.empty]
     if needed or not parameters:
         raise ConfigError(
             "model.backbone",
-            f"the forward of {type(network).__name__} takes {', '.join(p.name for p in named) or 'nothing'}",
+            f"the {function} of {type(network).__name__} takes {', '.join(p.name for p in named) or 'nothing'}",
             "It must take one tensor, the images; other arguments need defaults",
         )
     return {p.name: p.default for p in named[1:]}

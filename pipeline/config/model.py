@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, Tag, ValidationInfo, field_validator
 
@@ -15,6 +15,7 @@ ResNetName = Literal[
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
     "wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
 ]  # fmt: skip
+TIMM_PATTERN = r"^timm/\w+$"
 ViTName = Literal["vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14"]
 
 
@@ -86,6 +87,9 @@ class ViTConfig(Section):
 class ModuleConfig(Section):
     """Any torch module whose forward takes one tensor: traced with torch.fx and cut at named points."""
 
+    FUNCTION: ClassVar[str] = "forward"
+    """The method of the network that is traced and cut."""
+
     backbone: Annotated[str, Field(pattern=NAME_PATTERN)]
     """`PACKAGE.MODULE:FUNCTION`, which returns the module: `torchvision.models:convnext_tiny`."""
     options: dict[str, Any] = Field(default={})
@@ -94,6 +98,10 @@ class ModuleConfig(Section):
     """Name of the module whose result is the output of the last block, such as `features`; the rest is left out."""
     cuts: tuple[str, ...] = ()
     """Names of modules, such as `features.3`, after which the network is cut."""
+
+    channels_last: bool = False
+    """Whether the maps at the cuts and at the output are `[B, H, W, C]`, as inside Swin; blocks then exchange them as
+    `[B, C, H, W]`."""
 
     def units(self) -> list[str]:
         """The names that end the blocks, in order."""
@@ -104,14 +112,41 @@ class ModuleConfig(Section):
         return [[name] for name in self.units()]
 
 
+class TimmConfig(ModuleConfig):
+    """A network of timm by its name, with random weights: traced and cut as any other module."""
+
+    FUNCTION: ClassVar[str] = "forward_features"
+    """All but the pooling and the classifier, which is what branches most."""
+
+    backbone: Annotated[str, Field(pattern=TIMM_PATTERN)]
+    """`timm/NAME`, with any name of `timm.list_models()`: `timm/vit_tiny_patch16_224`."""
+    options: dict[str, Any] = Field(default={})
+    """Further arguments of `timm.create_model`: `img_size`, `drop_path_rate`, ..."""
+    output: str = ""
+    """Name of the module whose result is the output of the last block; the one that ends `forward_features` if not
+    given."""
+    cuts: tuple[str, ...] = ()
+    """Names of modules after which the network is cut; `num_blocks` decides if not given. `[]` is one block."""
+    num_blocks: PositiveInt = 4
+    """Blocks to cut the network into, evenly among the points that timm's `feature_info` names, where `cuts` is not
+    given."""
+    channels_last: bool = False
+    """As for any module; found if not given."""
+
+
 def _family(backbone: str) -> str:
+    if backbone.startswith("timm/"):
+        return "timm"
     if backbone in VIT_LAYERS:
         return "vit"
     return "module" if re.match(NAME_PATTERN, backbone) else "resnet"
 
 
-BACKBONES = (*RESNET_UNITS, *VIT_LAYERS, "PACKAGE.MODULE:FUNCTION")
+BACKBONES = (*RESNET_UNITS, *VIT_LAYERS, "timm/NAME", "PACKAGE.MODULE:FUNCTION")
 ModelConfig = Annotated[
-    Annotated[ResNetConfig, Tag("resnet")] | Annotated[ViTConfig, Tag("vit")] | Annotated[ModuleConfig, Tag("module")],
+    Annotated[ResNetConfig, Tag("resnet")]
+    | Annotated[ViTConfig, Tag("vit")]
+    | Annotated[TimmConfig, Tag("timm")]
+    | Annotated[ModuleConfig, Tag("module")],
     by_key("backbone", "resnet50", _family),
 ]

@@ -76,6 +76,23 @@ class BYOLConfig(Section):
         return value
 
 
+class LeJEPAConfig(Section):
+    """Predict the mean of the views, and keep the embeddings normally distributed; no teacher, any number of views."""
+
+    kind: Literal["lejepa"] = "lejepa"
+    lambd: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """Weight of the distance from the normal distribution (SIGReg); the prediction has the rest, up to 1."""
+    directions: PositiveInt = 256
+    """Random directions on which the embeddings are projected, drawn anew at every step."""
+    knots: Annotated[int, Field(ge=2)] = 17
+    """Points at which the characteristic functions are compared, from 0 to `t_max`."""
+    t_max: PositiveFloat = 3.0
+    """Greatest argument of the characteristic functions."""
+    global_views: PositiveInt | None = None
+    """Number of views, the first ones, whose mean all views predict; all of them if not given. With smaller views in
+    `data.views` (multi-crop) the large ones, as published."""
+
+
 class SupervisedConfig(Section):
     """Cross-entropy with the images' labels; the projector's outputs are the classes."""
 
@@ -102,6 +119,7 @@ ObjectiveConfig = Annotated[
     | Annotated[SimCLRConfig, Tag("simclr")]
     | Annotated[VICRegConfig, Tag("vicreg")]
     | Annotated[BYOLConfig, Tag("byol")]
+    | Annotated[LeJEPAConfig, Tag("lejepa")]
     | Annotated[SupervisedConfig, Tag("supervised")]
     | Annotated[CustomConfig, Tag("custom")],
     by_key("kind", "barlow_twins", _family),

@@ -6,6 +6,7 @@ A new one is registered in `OBJECTIVES` of this file, and its keys in `config/ob
 - `base.py`: the base class of all objectives and its input, the embeddings
 - `byol.py`: BYOL (Grill et al. 2020, equation 2): predict the target network's embedding of the other view
 - `custom_losses.py`: calls every custom loss once before a run, so that its mistakes show within seconds
+- `lejepa.py`: LeJEPA (Balestriero and LeCun 2025): predict the views' mean, and keep embeddings Gaussian
 - `loss_result.py`: checks and normalises the return value of a custom loss
 - `simclr.py`: SimCLR (Chen et al. 2020, equation 1, NT-Xent): classify an image's other view among negatives
 - `supervised.py`: supervised training of a block: cross-entropy of the head's outputs with the labels
@@ -22,6 +23,7 @@ from pipeline.errors import ConfigError
 from pipeline.objectives.barlow_twins import BarlowTwins
 from pipeline.objectives.base import Embeddings, Objective
 from pipeline.objectives.byol import BYOL
+from pipeline.objectives.lejepa import LeJEPA
 from pipeline.objectives.loss_result import checked_result
 from pipeline.objectives.simclr import SimCLR
 from pipeline.objectives.supervised import Supervised
@@ -34,6 +36,7 @@ OBJECTIVES: dict[str, Callable[[Any, int, int, int], Objective]] = {
     "simclr": SimCLR,
     "vicreg": VICReg,
     "byol": BYOL,
+    "lejepa": LeJEPA,
     "supervised": Supervised,
 }
 """Losses by `objective.kind`; a custom loss is named in the configuration as `PACKAGE.MODULE:CLASS`."""

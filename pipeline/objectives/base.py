@@ -21,12 +21,14 @@ class Embeddings:
         targets: `[N, D]` each: the target network's embeddings of views 1 and 2, detached; empty unless `uses_target`.
         labels: class of every image, `[N]` int64; None unless a loss of the run, or `evaluation.online`, uses labels.
         patch: embedding of the negative patch, `[N, D]`; None if the run has none.
+        step: of the run, counted from 0; keys what a loss draws.
     """
 
     views: tuple[Tensor, ...]
     targets: tuple[Tensor, ...] = ()
     labels: Tensor | None = None
     patch: Tensor | None = None
+    step: int = 0
 
 
 class Objective(nn.Module, ABC):

@@ -118,7 +118,7 @@ class Stage(StageForward):
             views, targets = (tuple(gather_rows(z.to(full), self.team) for z in zs) for zs in (embeddings, targets))
             views, patch = (views[:-1], views[-1]) if self._has_patch else (views, None)
             with self.span("loss"), self._same_draws(step):
-                self._loss = self.objective(Embeddings(views, targets, labels, patch))
+                self._loss = self.objective(Embeddings(views, targets, labels, patch, step))
         loss = self._loss[0] / self.gradient_divisor
         with self.span("backward"):
             self.engine.zero_grad()

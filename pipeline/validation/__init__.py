@@ -3,6 +3,7 @@
 - `combinations.py`: checks across sections: values that are valid alone and not together
 - `idle_keys.py`: finds keys that have no effect because of another key's value
 - `loading.py`: from a YAML file and dotted overrides to a validated `Config`, or one readable error
+- `networks.py`: where a network is cut whose configuration leaves that open, decided before the start
 - `online.py`: checks across the keys of measures while training (`evaluation.online`)
 - `paths.py`: makes the paths in a configuration absolute, and expands `~`
 - `pydantic_errors.py`: rewrites pydantic's errors for users: dotted path, value, allowed values

@@ -6,7 +6,7 @@ from pipeline.config import Config, StageConfig
 from pipeline.config.heads import ExpansionConfig, LocalPoolingConfig
 from pipeline.config.kinds import SectionError
 from pipeline.config.model import ModuleConfig
-from pipeline.config.objectives import BYOLConfig, CustomConfig
+from pipeline.config.objectives import BYOLConfig, CustomConfig, LeJEPAConfig
 from pipeline.data.augment.resolution import all_view_sizes
 from pipeline.errors import ConfigError
 from pipeline.shapes import block_output, check_model, embedding_width
@@ -216,4 +216,11 @@ def _check_objective(config: Config, stage: StageConfig) -> None:
             key_of(config, stage, "objective", "predictor"),
             f"ends with {objective.predictor[-1]} outputs, and must predict the embedding of {width}",
             f"Give [..., {width}], or a head.projector that ends with {objective.predictor[-1]}",
+        )
+    views = config.num_views - config.has_patch
+    if isinstance(objective, LeJEPAConfig) and (objective.global_views or 0) > views:
+        raise ConfigError(
+            key_of(config, stage, "objective", "global_views"),
+            f"got {objective.global_views}, and there are {views} views",
+            f"Give at most {views}, or leave it out",
         )

@@ -1,7 +1,7 @@
 """From a YAML file and dotted overrides to a validated `Config`, or one readable error.
 
 The file is parsed, overrides such as `objective.lambd=0.005` are applied, and pydantic validates the result.
-`pydantic_errors` rewrites its errors, and `combinations` has the checks across sections.
+`pydantic_errors` rewrites its errors, and `networks` and `combinations` have what concerns several sections.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pipeline.config.kinds import annotation_at, merged_values, section_for
 from pipeline.config.secrets import without_secrets
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import open_to_read
-from pipeline.validation.combinations import check_combinations
 from pipeline.validation.idle_keys import idle_keys
+from pipeline.validation.networks import checked
 from pipeline.validation.paths import with_absolute_paths
 from pipeline.validation.pydantic_errors import explain, shown
 from pipeline.validation.trust import check_trust
@@ -129,15 +129,12 @@ def _load(path: str | Path, overrides: Sequence[str], options: LoadOptions) -> t
     config = _validate(values)
     if options.build and not options.trusted:
         check_trust(config, Path(path), owner, options.trackers)
-    check_combinations(config, options.build)
-    return with_absolute_paths(config), values
+    return with_absolute_paths(checked(config, options.build)), values
 
 
 def parse_config(values: dict[str, Any], build: bool = True) -> Config:
     """Validate a nested mapping; raises `ConfigError` for the first error."""
-    config = _validate(values)
-    check_combinations(config, build)
-    return config
+    return checked(_validate(values), build)
 
 
 def _validate(values: dict[str, Any]) -> Config:

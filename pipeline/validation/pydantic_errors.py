@@ -88,7 +88,8 @@ _LISTS = {
 }
 _PATTERNS = {
     "device": "auto, cpu, cuda, or cuda:N with the number of a GPU",
-    "backbone": "PACKAGE.MODULE:FUNCTION, such as torchvision.models:convnext_tiny",
+    "backbone": "timm/NAME, a name of timm.list_models(), or PACKAGE.MODULE:FUNCTION, such as "
+    "torchvision.models:convnext_tiny",
     "kind": "PACKAGE.MODULE:CLASS, such as my_losses:Cosine",
     "tracker": "tensorboard, or PACKAGE.MODULE:CLASS, such as my_trackers:Sheet",
 }

@@ -43,6 +43,7 @@ PARTS: dict[str, dict[str, Any]] = {
         "optimizer": optimizer("adamw"),
     },
     "byol, units again": {"objective": {"kind": "byol"}, "memory": {"recompute": "units"}},
+    "lejepa": {"objective": {"kind": "lejepa"}},
     "supervised, slices": {"objective": {"kind": "supervised"}, "head": {"width": 16, "projector": [10], "chunk": 4}},
     "lars, lr in momentum": {
         "optimizer": optimizer("lars_lr_in_momentum", clip_norm=1.0),

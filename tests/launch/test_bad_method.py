@@ -63,6 +63,11 @@ CASES: list[tuple[str, str, tuple[str, ...]]] = [
         ("stages.2.objective={kind: byol, predictor: [8]}",),
     ),
     (
+        "views that predict",
+        r"^stages\.2\.objective\.global_views: got 3, and there are 2 views\. Give at most 2, or leave it out",
+        ("stages.2.objective={kind: lejepa, global_views: 3}",),
+    ),
+    (
         "classes",
         r"^head\.projector: gives 16 outputs at stage 1, and image_folder has 2 classes.*Give \[2\]",
         ("objective.kind=supervised",),

@@ -11,6 +11,7 @@ import pytest
 
 from launch.prepare.prepared_run import dry_run
 from pipeline.config import Config
+from pipeline.config.model import ViTConfig
 from pipeline.validation.loading import load_config, load_for_start
 from tests.documents import PRESETS as CONFIGS
 from tests.documents import header
@@ -22,7 +23,7 @@ from tests.runs import report, train
 def test_there_are_presets() -> None:
     names = "barlow_twins_imagenet byol_cifar10 byol_imagenet end_to_end image_folder paper_resnet50_imagenet"
     names += " quickstart sequential simclr_single_gpu supervised_blockwise vicreg_imagenet deepspeed_zero1"
-    names += " paper_resnet50_imagenet_8gpus paper_resnet50_imagenet_24gb"
+    names += " paper_resnet50_imagenet_8gpus paper_resnet50_imagenet_24gb lejepa_fashion lejepa_vit_small"
     assert {path.stem for path in CONFIGS} == set(names.split())
 
 
@@ -59,7 +60,7 @@ def shrunk(config: Config) -> list[str]:
         "data.progressive=null",
         "data.workers=0",
         "data.download=false",
-        "model.width=8",
+        *_small_network(config),
         f"head.projector=[16, {last}]",
         *(["head.width=16"] if config.head.kind == "expansion" else []),
         "train.max_steps=2",
@@ -68,6 +69,12 @@ def shrunk(config: Config) -> list[str]:
         f"runtime={'pipelined' if replicas else 'serial'}",
         "threads=1",
     ]
+
+
+def _small_network(config: Config) -> list[str]:
+    if isinstance(config.model, ViTConfig):
+        return ["model.hidden_dim=16", "model.num_heads=2", "model.mlp_dim=32"]
+    return ["model.width=8"]
 
 
 @pytest.mark.processes

@@ -73,9 +73,9 @@ OPERATORS = (
     ),
     OperatorGroup(
         "element by element, also the optimizers",
-        "abs add addcdiv addcmul bitwise_and bitwise_not bitwise_or clamp clamp_max clamp_min div eq exp floor ge "
-        "gelu gelu_backward gt isfinite isnan le lerp log log1p logical_and logical_not lt masked_fill maximum "
-        "minimum mul ne neg pow reciprocal relu remainder round rsqrt rsub sigmoid sign special_entr sqrt sub "
+        "abs add addcdiv addcmul bitwise_and bitwise_not bitwise_or clamp clamp_max clamp_min cos div eq exp floor "
+        "ge gelu gelu_backward gt isfinite isnan le lerp log log1p logical_and logical_not lt masked_fill maximum "
+        "minimum mul ne neg pow reciprocal relu remainder round rsqrt rsub sigmoid sign sin special_entr sqrt sub "
         "tanh threshold_backward where _fused_adam _fused_adamw _fused_sgd",
         "always",
         "one thread computes an element; `torch.optim` and LARS consist of these and of norms",

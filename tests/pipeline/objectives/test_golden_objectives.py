@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch import Tensor
 from pipeline.config import objectives as settings
 from pipeline.objectives.barlow_twins import barlow_twins_loss
 from pipeline.objectives.byol import byol_loss
+from pipeline.objectives.lejepa import lejepa_loss
 from pipeline.objectives.simclr import nt_xent_loss
 from pipeline.objectives.vicreg import EPSILON, vicreg_loss
 from tests.pipeline.golden import Golden, folders
@@ -64,3 +67,21 @@ def test_loss_and_gradients(golden: Golden, kind: str) -> None:
         torch.testing.assert_close(loss.item(), entry["loss"], **CLOSE)
         torch.testing.assert_close(z1.grad, golden.tensor(f"obj_{name}_g1"), **CLOSE)
         torch.testing.assert_close(z2.grad, golden.tensor(f"obj_{name}_g2"), **CLOSE)
+
+
+@pytest.mark.parametrize("folder", folders(), ids=lambda folder: folder.parent.name)
+def test_lejepa_of_any_number_of_views(folder: Path) -> None:
+    """Its file has its own form: the directions belong to the data."""
+    with np.load(folder / "lejepa.npz", allow_pickle=False) as arrays:
+        golden = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    names = {name.split("/")[0] for name in golden}
+    assert len(names) >= 4
+    for name in names:
+        z = golden[f"{name}/z"].requires_grad_()
+        knots, t_max, lambd = golden[f"{name}/constants"].tolist()
+        config = settings.LeJEPAConfig(knots=int(knots), t_max=t_max, lambd=lambd)
+        loss, terms = lejepa_loss(z, golden[f"{name}/directions"], config, global_views=len(z))
+        loss.backward()
+        found = {"loss": loss.detach(), "gradient": z.grad, **terms}
+        for part, value in found.items():
+            torch.testing.assert_close(value, golden[f"{name}/{part}"], **CLOSE)

@@ -22,6 +22,7 @@ CASES = {
     "simclr_single_patch": settings.SimCLRConfig(temperature=0.5, negatives="single_patch"),
     "vicreg": settings.VICRegConfig(),
     "byol": settings.BYOLConfig(predictor=(7, WIDTH)),
+    "lejepa": settings.LeJEPAConfig(directions=16, global_views=2),
     "supervised": settings.SupervisedConfig(label_smoothing=0.1),
 }
 TERMS = {
@@ -30,6 +31,7 @@ TERMS = {
     "simclr_single_patch": {"contrast_accuracy"},
     "vicreg": {"invariance", "variance", "covariance"},
     "byol": {"similarity"},
+    "lejepa": {"sigreg", "prediction"},
     "supervised": {"accuracy"},
 }
 
@@ -222,6 +224,11 @@ def test_an_objective_without_weights_adds_nothing_to_the_state(name: str) -> No
         (settings.VICRegConfig(), {"covariance_weight": 2.0}),
         (settings.VICRegConfig(), {"std_halved": False}),
         (settings.BYOLConfig(predictor=(7, WIDTH)), {"predictor": (WIDTH,)}),
+        (settings.LeJEPAConfig(), {"lambd": 0.5}),
+        (settings.LeJEPAConfig(), {"directions": 16}),
+        (settings.LeJEPAConfig(), {"knots": 5}),
+        (settings.LeJEPAConfig(), {"t_max": 5.0}),
+        (settings.LeJEPAConfig(), {"global_views": 1}),
         (settings.SupervisedConfig(), {"label_smoothing": 0.3}),
     ],
     ids=str,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, log, sqrt
+from math import cos, exp, log, pi, sqrt
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.config import objectives as settings
 from pipeline.objectives.barlow_twins import barlow_twins_loss
 from pipeline.objectives.byol import byol_loss
+from pipeline.objectives.lejepa import lejepa_loss
 from pipeline.objectives.simclr import nt_xent_loss, single_patch_loss
 from pipeline.objectives.supervised import supervised_loss
 from pipeline.objectives.vicreg import vicreg_loss
@@ -106,6 +107,33 @@ def test_byol_ranges_from_agreement_over_zeros_to_opposition() -> None:
     z = draw(1, 6)
     losses = [byol_loss((sign * z, sign * z), (z, z))[0].item() for sign in (1, 0, -1)]
     assert losses == pytest.approx([0, 4, 8], abs=1e-12)
+
+
+def test_lejepa_by_hand() -> None:
+    """Two images at +-a and one direction: the sines cancel, and with two knots only that at t_max counts, half.
+
+    The second view is the first, moved by 2 at right angles to the direction, which only the prediction sees.
+    """
+    a, t = 0.7, pi / 2
+    z = torch.stack((rows([a, 0], [-a, 0]), rows([a, 2], [-a, 2])))
+    config = settings.LeJEPAConfig(lambd=0.25, knots=2, t_max=t)
+    loss, terms = lejepa_loss(z, rows([1], [0]), config, global_views=2)
+    normal = exp(-t * t / 2)
+    assert terms["sigreg"].item() == pytest.approx(2 * t * normal * (cos(t * a) - normal) ** 2, rel=1e-12)
+    assert terms["prediction"].item() == pytest.approx(0.5, rel=1e-12)
+    assert loss.item() == pytest.approx(0.25 * terms["sigreg"].item() + 0.75 * 0.5, rel=1e-12)
+    assert lejepa_loss(z, rows([1], [0]), config, global_views=1)[1]["prediction"].item() == pytest.approx(1.0)
+
+
+def test_sigreg_tells_a_normal_distribution_from_others_of_the_same_moments() -> None:
+    """Mean 0 and variance 1 in every dimension: normal, two points, and one number in all dimensions."""
+    directions = torch.nn.functional.normalize(draw(1, 2, 64), dim=0)
+    normal = draw(2, 4096, 2)
+    signs, repeated = normal.sign(), normal[:, :1].expand(-1, 2)
+    config = settings.LeJEPAConfig(lambd=1.0)
+    costs = [lejepa_loss(z[None], directions, config, global_views=1)[0].item() for z in (normal, signs, repeated)]
+    assert costs[0] < 2, "of N normal samples it does not grow with N"
+    assert min(costs[1:]) > 10
 
 
 def test_supervised_by_hand() -> None:

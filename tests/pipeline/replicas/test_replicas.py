@@ -21,6 +21,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "simclr, single_patch": {"objective": {"kind": "simclr", "negatives": "single_patch"}},
     "vicreg": {"objective": {"kind": "vicreg"}, "noise": {"kind": "c"}},
     "byol": {"objective": {"kind": "byol", "predictor": [16, 16]}, "noise": {"kind": "all", "placement": "input"}},
+    "lejepa": {"objective": {"kind": "lejepa", "directions": 16}, "noise": {"kind": "all"}},
     "supervised": {"objective": {"kind": "supervised"}},
     "custom": {"objective": {"kind": "tests.pipeline.replicas.replica_cases:Whitened"}},
 }

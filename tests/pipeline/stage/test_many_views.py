@@ -17,7 +17,7 @@ PAIRS = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3)]
 """Of four views, the first two of which are large."""
 BATCH = 6
 KINDS = [kind for kind in CASES if kind != "simclr_single_patch"]
-BY_PAIRS = [kind for kind in KINDS if kind not in ("byol", "supervised")]
+BY_PAIRS = [kind for kind in KINDS if kind not in ("byol", "lejepa", "supervised")]
 
 
 def objective_of(kind: str) -> Objective:
@@ -63,6 +63,17 @@ def test_supervised_written_out() -> None:
     assert_close(loss, sum(each) / 4)
     hits = [(z.argmax(dim=1) == given.labels).double().mean() for z in given.views]
     assert_close(terms["accuracy"], sum(hits) / 4)
+
+
+def test_lejepa_written_out() -> None:
+    """All views predict the mean of the large ones, and each has a distance from the normal distribution of its own."""
+    objective, given = objective_of("lejepa"), four_views()
+    centre = (given.views[0] + given.views[1]) / 2
+    loss, terms = objective(given)
+    assert_close(terms["prediction"], sum((z - centre).square().mean() for z in given.views) / 4)
+    alone = [objective(replace(given, views=(z, z)))[1]["sigreg"] for z in given.views]
+    assert_close(terms["sigreg"], sum(alone) / 4)
+    assert_close(loss.detach(), 0.05 * terms["sigreg"] + 0.95 * terms["prediction"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -117,6 +128,7 @@ def test_two_views_give_the_very_bits_of_the_loss_of_two(kind: str) -> None:
 def _of_two(kind: str, objective: Objective, given: Embeddings) -> Tensor:
     from pipeline.objectives.barlow_twins import barlow_twins_loss
     from pipeline.objectives.base import unit_vectors
+    from pipeline.objectives.lejepa import lejepa_loss
     from pipeline.objectives.simclr import nt_xent_loss
     from pipeline.objectives.vicreg import vicreg_loss
 
@@ -127,6 +139,9 @@ def _of_two(kind: str, objective: Objective, given: Embeddings) -> Tensor:
         return nt_xent_loss(z1, z2, 0.5)[0]
     if kind == "vicreg":
         return vicreg_loss(z1, z2, CASES["vicreg"])[0]
+    if kind == "lejepa":
+        z = torch.stack((z1, z2))
+        return lejepa_loss(z, objective.directions(z, step=0), CASES["lejepa"], 2)[0]
     if kind == "supervised":
         return F.cross_entropy(torch.cat((z1, z2)), given.labels.repeat(2), label_smoothing=0.1)
     predictor = objective.get_submodule("predictor")

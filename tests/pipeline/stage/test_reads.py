@@ -58,7 +58,7 @@ def test_numbers_that_are_read_are_counted() -> None:
 
 OBJECTIVES = [
     {"kind": "barlow_twins"}, {"kind": "simclr"}, {"kind": "vicreg"}, {"kind": "byol"},
-    {"kind": "supervised"},
+    {"kind": "lejepa"}, {"kind": "supervised"},
 ]  # fmt: skip
 
 

@@ -74,7 +74,8 @@ def operations_of(config: Config) -> set[str]:
         stack.enter_context(patch("torch.cuda.is_bf16_supported", lambda *_: True))
         stack.enter_context(patch("torch.autograd.backward", _backward))
         stack.enter_context(patch("torch._C._current_graph_task_id", lambda: 1))  # checkpoints recompute once for each
-        stack.enter_context(patch("pipeline.stage.noise.generator", lambda device, *key: None))
+        for drawing in ("pipeline.stage.noise", "pipeline.objectives.lejepa"):
+            stack.enter_context(patch(f"{drawing}.generator", lambda device, *key: None))
         team = FakeReplicaGroup(0, config.replicas) if config.replicas > 1 else SOLO
         stages = [FakeCudaStage(config, index, 1, CUDA, team=team) for index in range(1, config.num_stages + 1)]
         if config.mode == "end_to_end" and stages[-1].target is not None:  # as `build_stages` does

@@ -37,7 +37,7 @@ GSP = {"head": {"kind": "gsp", "projector": [16, 16]}}
 WARM = {"warmup_epochs": 1}
 CHOICES: dict[str, dict[str, Any]] = {
     "barlow_twins": {},
-    **{kind: {"objective": {"kind": kind}} for kind in ("vicreg", "byol", "simclr", "supervised")},
+    **{kind: {"objective": {"kind": kind}} for kind in ("vicreg", "byol", "simclr", "lejepa", "supervised")},
     "patch": {"objective": {"kind": "simclr", "negatives": "single_patch"}},
     **{
         kind: {"optimizer": {"kind": kind, "clip_norm": 1.0, **WARM}}
@@ -58,7 +58,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "vit bf16": {"model": VIT, **GSP, "precision": {"dtype": "bf16"}},
 }
 """Sections over the small configuration: each choice that trains on a GPU."""
-OFTEN = {"barlow_twins", "vicreg", "byol", "simclr", "bf16"}
+OFTEN = {"barlow_twins", "vicreg", "byol", "simclr", "lejepa", "bf16"}
 """Those that `make test` runs."""
 SMALL = ("data.batch_size=8", "precision.compile=false", "engine={kind: torch}")
 """Over a preset: what is not asked of the GPU, or has no fake form, taken out."""
