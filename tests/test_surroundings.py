@@ -81,7 +81,9 @@ ELSEWHERE = {
 
 def variables_read() -> Iterator[str]:
     """Names that our sources ask the environment for, as literals."""
-    for path in (path for package in ("pipeline", "workers", "launch") for path in (ROOT / package).rglob("*.py")):
+    for path in (
+        path for package in ("pipeline", "workers", "launch", "onward") for path in (ROOT / package).rglob("*.py")
+    ):
         for node in ast.walk(ast.parse(path.read_text())):
             names: list[ast.expr] = []
             if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ":

@@ -22,6 +22,7 @@ from pipeline.backbones.dividing import divide
 from pipeline.backbones.network import import_network
 from pipeline.config.model import ModuleConfig
 from pipeline.errors import ConfigError, first_line
+from pipeline.plugins import is_given
 from pipeline.randomness import seeded_initialisation
 
 Program = Callable[[nn.Module, Tensor], Tensor]
@@ -145,6 +146,9 @@ def measure(model: ModuleConfig, image_size: int) -> tuple[BlockProperties, ...]
     Raises:
         ConfigError: as `build_traced_block`.
     """
+    if is_given(model.backbone):  # another object may have that name at another time
+        with seeded_initialisation("probe"):
+            return tuple(_measure(model, image_size))
     key = (repr(model), image_size)
     if key not in _measured:
         with seeded_initialisation("probe"):
