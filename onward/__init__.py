@@ -1,7 +1,7 @@
 """Onward from Python: the command line's equal, because the command line calls it.
 
     run = onward.train("quickstart", train__epochs=2)
-    trained = run.load()
+    trained = onward.load(run)
     trained.metrics, trained.evaluate(), trained.backbone(block=3), trained.features(images)
 
 What it offers is imported when it is first asked for, so that `import onward` costs nothing and loads no torch.

@@ -40,16 +40,16 @@ def main(answers: int) -> int:
     start = read_start(CommandStart)
     _stop_when_told(start.parent)
 
-    def tell(message: dict[str, Any]) -> None:
+    def report(message: dict[str, Any]) -> None:
         with suppress(OSError):  # nobody listens any more
             write_line(answers, message)
 
     try:
-        code = _do(start, lambda run: tell({"prepared": [str(run.run.path), run.start_step]}))
+        code = _do(start, lambda run: report({"prepared": [str(run.run.path), run.start_step]}))
     except (Exception, KeyboardInterrupt) as error:
         _, code = in_one_line(error)
-        tell({"error": error_as_message(error, in_a_sentence(error))})
-    tell({"ended": code})
+        report({"error": error_as_message(error, in_a_sentence(error))})
+    report({"ended": code})
     return code
 
 

@@ -30,7 +30,7 @@ def check_owners(home: Path | None = None, path: Sequence[str] | None = None) ->
     """
     home = home or Path(__file__).resolve().parent.parent
     for name in PACKAGES:
-        found = _found(name, path)
+        found = _place_of(name, path)
         if found is None:
             raise ImportError(
                 f"Onward's package '{name}' is not installed beside '{home / 'onward'}'. Install it again"
@@ -52,7 +52,7 @@ def _found_first(name: str, found: Path, owner: str) -> str:
     return f"the package '{name}' is '{found}', not Onward's. {remedy}"
 
 
-def _found(name: str, path: Sequence[str] | None) -> Path | None:
+def _place_of(name: str, path: Sequence[str] | None) -> Path | None:
     """The folder, or file, that an import of `name` would read."""
     loaded = sys.modules.get(name) if path is None else None
     if loaded is not None and getattr(loaded, "__file__", None):

@@ -23,8 +23,9 @@ from onward.run import Run
 from onward.training import do, shown
 from pipeline import config as settings
 from pipeline.validation.combinations import check_combinations
-from pipeline.validation.loading import LoadOptions, load_for_start
+from pipeline.validation.loading import LoadOptions, load_config, load_for_start
 from workers.control.start_messages import CommandStart
+from workers.run.files import RunDir
 
 if TYPE_CHECKING:
     from pipeline.evaluation.document import EvaluationResults
@@ -112,6 +113,7 @@ def evaluate(
         evaluation_texts(overrides, {**(keywords or {}), **more}),
     )
     read_config(path)
+    load_config(RunDir(path).config, texts, LoadOptions(build=False, run=path))  # a misspelt key costs no process
     start = CommandStart(command="evaluate", parent=os.getpid(), run=str(path), overrides=texts, trusted=trust)
     do(start, shown(progress, wait=True))
     return EvaluationResults.read(path / "evaluation.json", path)

@@ -1,4 +1,4 @@
-"""A run that a Python program has started: wait for it, follow it, stop it, and load what it has learned."""
+"""A run that a Python program has started: wait for it, follow it, stop it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from launch.errors import EXIT_INTERRUPTED
 from launch.failure import read_failure
@@ -18,9 +18,6 @@ from onward.notebook import Display
 from onward.steps import Step, StepFile, follow
 from pipeline.errors import OnwardError, TrainingError, UserError
 from workers.run.files import RunDir, read_object, read_report
-
-if TYPE_CHECKING:
-    from onward.trained import Trained
 
 State = Literal["running", "done", "stopped", "failed"]
 POLL_SECONDS = 0.05
@@ -124,12 +121,6 @@ class Run(ABC):
         if self.exit_code is None:
             self._ask()
         return self.wait()
-
-    def load(self) -> Trained:
-        """What the run has learned, as `onward.load`."""
-        from onward.trained import load
-
-        return load(self)
 
     @property
     def last_step(self) -> Step | None:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Step:
     step: int
     epoch: int
     losses: Mapping[int, float | None]
+    _: KW_ONLY
     images_per_second: float
     eta_seconds: float | None
     line: Mapping[str, Any] = field(repr=False)
@@ -42,7 +43,7 @@ class Step:
         """From a line of `metrics.jsonl`."""
         losses = {stage["stage"]: stage.get("loss") for stage in line["stages"]}
         rate, left = line.get("images_per_second") or 0.0, line.get("eta_seconds")
-        return cls(line["step"], line["epoch"], losses, rate, left, line)
+        return cls(line["step"], line["epoch"], losses, images_per_second=rate, eta_seconds=left, line=line)
 
 
 class StepFile:

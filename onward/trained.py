@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from launch.commands.evaluation_reader import split_name
 from launch.prepare.run_dir import read_config
@@ -27,6 +28,7 @@ from onward.run import Run
 from pipeline.backbones import build_block
 from pipeline.data.augment.evaluation_view import evaluation_view
 from pipeline.data.augment.normalize import Normalize
+from pipeline.data.sets.datasets import ImageDataset, open_dataset
 from pipeline.errors import UserError
 from pipeline.validation.trust import check_trust
 from workers.evaluating.checkpoints import load_blocks
@@ -62,8 +64,27 @@ class Transform:
         if not isinstance(image, Image.Image):
             image = Image.fromarray(_pixels(image))
         picture = image if image.mode in ("L", "RGB") else image.convert("RGB")
-        pixels = torch.from_numpy(evaluation_view(picture, self.size, self.interpolation))
+        pixels = torch.tensor(evaluation_view(picture, self.size, self.interpolation))
         return Normalize(self.mean, self.std)(pixels)
+
+
+class TransformedImages(Dataset[tuple[Tensor, int]]):
+    """Images of a run with their classes, for `torch.utils.data.DataLoader`.
+
+    Args:
+        images: of the run's data set.
+        transform: makes the input of the network.
+    """
+
+    def __init__(self, images: ImageDataset, transform: Transform) -> None:
+        self.images, self.transform = images, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """`[3, S, S]` and the class, counted from 0, or -1; raises `UserError` if the image cannot be decoded."""
+        return self.transform(self.images.image(index)), self.images.label(index)
 
 
 class Trained:
@@ -112,6 +133,11 @@ class Trained:
         """How an image becomes an input of `backbone`."""
         data = self.config.data
         return Transform(data.image_size, data.mean, data.std, data.eval_interpolation)
+
+    def dataset(self, split: Literal["train", "test"] = "train") -> TransformedImages:
+        """The run's images, transformed, with their classes; raises `UserError` where the data are not there."""
+        with objects.for_run(self.config, self._given, self.path):
+            return TransformedImages(open_dataset(self.config.data, split), self.transform)
 
     def evaluate(
         self, overrides: Mapping[str, object] | None = None, progress: bool | None = False, **keywords: object

@@ -177,7 +177,7 @@ def do(start: CommandStart, progress: bool) -> None:
         raise
     if (error := process.error()) is not None:
         raise error
-    if code := process.said("ended"):
+    if code := process.answer("ended"):
         raise TrainingError(f"'onward {start.command}' ended with exit code {code}")
 
 

@@ -29,8 +29,8 @@ FLOORS = {
         "evaluate", "cli",
     ),
     "onward": (
-        "owners", "overrides", "steps", "notebook", "config", "run", "objects", "here", "command_process", "training",
-        "objects_run", "results", "trained", "__main__",
+        "owners", "overrides", "steps", "notebook", "config", "run", "objects", "objects_run", "here",
+        "command_process", "training", "results", "trained", "__main__",
     ),
 }  # fmt: skip
 """Rooms of each package, the lowest first: what a file imports of its own package lies in its room or below."""

@@ -69,7 +69,7 @@ class OwnProcess:
         """Its process ID."""
         return self._process.pid
 
-    def said(self, key: str) -> Any:
+    def answer(self, key: str) -> Any:
         """The value of `key` in the first message that has it; None if there is none yet."""
         with self._lock:
             if not self._closed:
@@ -87,9 +87,9 @@ class OwnProcess:
 
     def wait_for(self, key: str) -> Any:
         """What it says of `key`, or None once it has ended without; raises `KeyboardInterrupt` in the main thread."""
-        while (value := self.said(key)) is None:
+        while (value := self.answer(key)) is None:
             if self.poll() is not None:
-                return self.said(key)
+                return self.answer(key)
             time.sleep(POLL_SECONDS)
         return value
 
@@ -108,12 +108,12 @@ class OwnProcess:
 
     def error(self) -> OnwardError | None:
         """What ended it, if it was refused or could not be done; of a run that failed, the run has the record."""
-        if (told := self.said("error")) is not None:
+        if (told := self.answer("error")) is not None:
             return error_of(told)
         code = self.poll()
         if code is not None and code < 0:
             return TrainingError(f"process {self.pid} was killed by signal {-code} ({signal.Signals(-code).name})")
-        if code and self.said("ended") is None:
+        if code and self.answer("ended") is None:
             return TrainingError(f"process {self.pid} ended with exit code {code} and did not say why: {self._tail}")
         return None
 
