@@ -38,7 +38,7 @@ def main(answers: int) -> int:
     safe_stream.survive_lost_output()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the run has its own way to stop
     start = read_start(CommandStart)
-    _stop_when_told(start.parent)
+    _stop_with_program(start.parent)
 
     def report(message: dict[str, Any]) -> None:
         with suppress(OSError):  # nobody listens any more
@@ -62,7 +62,7 @@ def _do(start: CommandStart, prepared: here.Prepared) -> int:
     return here.train(config, start.name, start.notes, start.force, prepared)
 
 
-def _stop_when_told(parent: int) -> None:
+def _stop_with_program(parent: int) -> None:
     """Stop this process when the program asks for it or is gone; once it was asked, the latter adds no haste."""
     asked = threading.Event()
 

@@ -63,7 +63,7 @@ def run_serial(
     Args:
         config, run, devices, terminal, start_step: of the run.
         failed: see `Observation`.
-        stop: asked of by another thread; if not given, this is the main thread, and signals stop the run.
+        stop: by another thread; if not given, this is the main one, and signals stop the run.
 
     Raises:
         RunFailed: a stage failed, or the run was asked to stop.
@@ -105,12 +105,14 @@ def run_serial(
                 training.run()
             observation.tick()
         if stop.stopping:
-            raise RunFailed(
-                FailureReport(stage_name(1), None, "interrupted", stop_message(run.path, committer.committed))
-            )
+            raise RunFailed(_stopped(run, committer))
         for stage in stages:
             save_stage(run, stage)
         finish_run(config, run, recorder, device, terminal)
+
+
+def _stopped(run: RunDir, committer: SnapshotCommitter) -> FailureReport:
+    return FailureReport(stage_name(1), None, "interrupted", stop_message(run.path, committer.committed))
 
 
 def _stages(config: Config, feed: Feed, device: torch.device) -> list[Stage]:

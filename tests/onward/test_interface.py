@@ -156,7 +156,7 @@ def test_steps_come_once_each_also_where_a_run_goes_back(tmp_path: Path) -> None
     path.write_text(LINE % 0 + LINE % 1 + (LINE % 2)[:20])
     assert [step.step for step in file.new()] == [0, 1]
     path.write_text(LINE % 0 + LINE % 1 + LINE % 2)
-    assert [(step.step, step.losses, step.images_per_second) for step in file.new()] == [(2, {1: 0.5}, 1.5)]
+    assert [(step.step, step.losses, step.eta_seconds) for step in file.new()] == [(2, {1: 0.5}, None)]
     (tmp_path / "new").write_text(LINE % 0 + LINE % 1)  # a snapshot after two steps, and a restart
     (tmp_path / "new").replace(path)
     assert file.new() == []

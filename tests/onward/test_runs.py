@@ -20,6 +20,8 @@ from tests.waiting import wait_until
 from workers.run.files import RunDir, read_report
 
 pytestmark = pytest.mark.processes
+LONGER = {"train.max_steps": 16}
+"""So that not all batches are on their way when a stage waits in step 3."""
 
 
 def digest(path: Path) -> str:
@@ -36,7 +38,7 @@ def test_a_run_from_python_in_a_thread_is_the_run_of_the_command(tmp_path: Path)
         found.append([step.step for step in run.steps()])
         found.append(run.wait().state)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(240)
     run, steps, state = found
@@ -48,12 +50,13 @@ def test_a_run_from_python_in_a_thread_is_the_run_of_the_command(tmp_path: Path)
 
 
 def test_a_stopped_run_has_a_snapshot_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    whole = onward.train(tiny(tmp_path / "whole"))
+    whole = onward.train(tiny(tmp_path / "whole", link={"depth": 1}), overrides=LONGER)
     go = tmp_path / "go"
-    run = onward.train(tiny(tmp_path / "run"), wait=False, faults=[_parsed(pause(go, 2, 3))])
+    config = tiny(tmp_path / "run", link={"depth": 1})
+    run = onward.train(config, overrides=LONGER, wait=False, faults=[_parsed(pause(go, 2, 3))])
     first = next(run.steps())
     assert (first.step, set(first.losses)) == (0, {1, 2, 3, 4})
-    stopper = threading.Thread(target=run.stop)
+    stopper = threading.Thread(target=run.stop, daemon=True)
     stopper.start()
     wait_until(lambda: run._asked.is_set())
     go.touch()
