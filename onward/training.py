@@ -173,7 +173,7 @@ def do(start: CommandStart, progress: bool) -> None:
     try:
         process.wait_for("ended")
     except BaseException:
-        process.kill()
+        process.end()
         raise
     if (error := process.error()) is not None:
         raise error
@@ -190,7 +190,7 @@ def _started(start: CommandStart, progress: bool) -> Run:
     try:
         prepared: Any = process.wait_for("prepared")
     except BaseException:
-        process.kill()
+        process.end()
         raise
     if prepared is None:
         raise process.error() or TrainingError("the run ended before it was prepared")

@@ -99,12 +99,15 @@ class OwnProcess:
             if not self._closed and self._process.stdin is not None:
                 write_line(self._process.stdin.fileno(), STOP)
 
-    def kill(self) -> None:
-        """End it without a word."""
-        with self._lock:
-            self._process.kill()
-        with suppress(subprocess.TimeoutExpired):  # the kernel holds it
+    def end(self) -> None:
+        """End it: it may put away what it has begun, for a few seconds."""
+        self.stop()
+        try:
             self._process.wait(KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            with suppress(subprocess.TimeoutExpired):  # the kernel holds it
+                self._process.wait(KILL_SECONDS)
 
     def error(self) -> OnwardError | None:
         """What ended it, if it was refused or could not be done; of a run that failed, the run has the record."""
