@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 STAMP := .venv/.installed
 BIN := .venv/bin
-CODE := pipeline workers launch tests deploy
+CODE := pipeline workers launch onward tests deploy
 
 # Each worker has one part of the files, so that what a file shares is made once; who is done first helps. One worker more
 # than there are cores on a small machine, since tests of processes wait for most of their time.
@@ -119,4 +119,4 @@ gpu: $(if $(GIVEN_PYTHON),,$(STAMP)) ## The proof on a GPU, ten minutes: PART=2/
 
 clean: ## Remove caches and build outputs; runs/ and .venv stay.
 	rm -rf build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find pipeline workers launch tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find pipeline workers launch onward tests -name __pycache__ -type d -prune -exec rm -rf {} +

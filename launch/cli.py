@@ -5,32 +5,28 @@ What needs torch is imported only when it is needed, so that bad input is answer
 
 from __future__ import annotations
 
-import importlib.metadata
+import json
+import sys
 from collections.abc import Sequence
-from functools import partial
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import onward
 from launch.commands.bench_app import bench_app
-from launch.commands.check import check_memory, check_run
 from launch.commands.data import data_app
 from launch.errors import EXIT_FAILED, failures_in_words, print_error
 from launch.hosts.launcher import HostsRequest, train_on_hosts
-from launch.hosts.start_plan import start_plan
-from launch.plan.fitting import fit
-from launch.plan.gpus import GPUS, parse_gpu
-from launch.prepare.prepared_run import prepare_run
-from launch.prepare.resume import check_resumable
-from launch.prepare.run_dir import check_own, read_config
-from launch.processes.measuring import finish
-from pipeline.config import Config
-from pipeline.errors import UserError
-from pipeline.validation.loading import LoadOptions, load_config, load_for_start
+from launch.plan.gpus import GPUS
+from launch.prepare.presets import configuration_file
+from launch.prepare.run_dir import read_config
+from onward import here
+from pipeline.errors import UserError, printable
+from pipeline.validation.loading import load_for_start
 from workers.observing.terminal import safe_stream, verbosity
 from workers.run.environment import clean_environment
-from workers.run.files import RunDir
 
 app = typer.Typer(
     help="Train deep networks as a pipeline in which nothing flows backward.",
@@ -41,7 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/quickstart.yaml.")]
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a preset: quickstart.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Override keys, for example train.epochs=2 or stages.2.device=cpu."),
@@ -87,14 +83,14 @@ def train(
     """Train a network. Results go to runs/NAME-DATE-TIME, or to run_dir=FOLDER; a run stopped there is continued."""
     with failures_in_words():
         verbosity.ask(quiet, verbose)
-        settings, notes = load_for_start(config, overrides or [])
+        settings, notes = load_for_start(configuration_file(config), overrides or [])
         if hosts is not None:
             flags = [*(["-q"] if quiet else []), *(["-v"] if verbose else []), *(["--force"] if force else [])]
             arguments = [*flags, str(config), *(overrides or [])]
             raise typer.Exit(train_on_hosts(settings, HostsRequest(hosts, python, chdir, arguments)))
         if python is not None or chdir is not None:
             raise UserError("--python and --chdir say where Onward is on other hosts. Give --hosts, too")
-        _train(settings, config.stem, force, notes)
+        raise typer.Exit(here.train(settings, config.stem, notes, force))
 
 
 @app.command()
@@ -109,20 +105,7 @@ def resume(
     """Continue a run from its newest snapshot; its folder may have moved."""
     with failures_in_words():
         verbosity.ask(quiet, verbose)
-        check_resumable(run)
-        check_own(run)  # again once the run is claimed: another process may have it now
-        settings = load_config(RunDir(run).config, overrides or [], LoadOptions(trusted=trust, trackers=True, run=run))
-        _train(settings.model_copy(update={"run_dir": str(run)}), run.name, force)
-
-
-def _train(settings: Config, name: str, force: bool, notes: Sequence[str] = ()) -> None:
-    safe_stream.expect_no_reader()
-    with prepare_run(settings, name, partial(fit, force=force), notes) as prepared:
-        if prepared.finished:
-            raise typer.Exit(finish(prepared))
-        from launch.processes.local import run_training
-
-        raise typer.Exit(run_training(prepared))
+        raise typer.Exit(here.resume(run, overrides or [], trust, force))
 
 
 @app.command()
@@ -146,14 +129,20 @@ def check(
 ) -> None:
     """Make every check of 'train' and start nothing; print the whole configuration, and what the run needs."""
     with failures_in_words():
-        settings, notes = load_for_start(config, overrides or [], LoadOptions(trusted=trust))
-        gpus = None if gpu is None else parse_gpu(gpu)
-        start = None if hosts is None else start_plan(settings, hosts, [str(config), *(overrides or [])])
-        if memory:
-            found = check_memory(settings, notes, gpus, as_json, start)
-        else:
-            found = check_run(settings, notes, gpus, headers, decode, as_json, start)
-        verbosity.say(found, important=True)
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            found = onward.check(
+                config,
+                overrides=overrides,
+                memory=memory,
+                gpu=gpu,
+                hosts=hosts,
+                headers=headers,
+                decode=decode,
+                trust=trust,
+            )
+        for note in found.notes if as_json else ():
+            print_error(f"note: {printable(note)}")
+        verbosity.say(json.dumps(found.document, indent=2) if as_json else str(found), important=True)
 
 
 @app.command()
@@ -179,10 +168,7 @@ def doctor(
 def evaluate(run: RunFolder, overrides: EvaluationOverrides = None, trust: Trust = False) -> None:
     """Measure every block of a run; write RUN/evaluation.json, and tables and figures to RUN/evaluation/."""
     with failures_in_words():
-        read_config(run)
-        from launch.commands.evaluate import evaluate_run
-
-        raise typer.Exit(evaluate_run(run, overrides or [], trusted=trust))
+        raise typer.Exit(here.evaluate(run, overrides or [], trust))
 
 
 @app.command()
@@ -232,10 +218,10 @@ def compare(
 ) -> None:
     """Compare evaluated runs with the first one, side by side; runs that differ only in their seed count as one."""
     with failures_in_words():
-        from launch.commands.compare import Outputs, compare_runs
         from launch.results.printing import command_console
 
-        compare_runs(runs, measure or [], Outputs(markdown, csv, plot), command_console())
+        compared = onward.compare(*runs, measure=measure or (), markdown=markdown, csv=csv, plot=plot)
+        compared.show(command_console())
 
 
 @app.command()
@@ -260,15 +246,15 @@ def select(
 ) -> None:
     """Order evaluated runs by a measure that needs no labels; show how well such measures agree with accuracy."""
     with failures_in_words():
-        from launch.commands.select import Choice, select_runs
         from launch.results.printing import command_console
 
-        select_runs(runs, Choice(by, feature, block, accuracy), csv, command_console())
+        chosen = onward.select(*runs, by=by, feature=feature, block=block, accuracy=accuracy, csv=csv)
+        chosen.show(command_console())
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        verbosity.say(f"onward {importlib.metadata.version('onward')}", important=True)
+        verbosity.say(f"onward {onward.__version__}", important=True)
         raise typer.Exit
 
 

@@ -16,6 +16,30 @@ from typing import Any
 
 from pipeline.errors import ConfigError, did_you_mean, first_line
 
+GIVEN = "python_object"
+"""In the place of a module: what a program has handed over (`given_object`), by a name of its own."""
+_given: dict[str, Callable[..., object]] = {}
+
+
+@contextmanager
+def given_object(name: str, make: Callable[..., object]) -> Iterator[None]:
+    """Within the block, `make` is what `python_object:...` stands for, in this process alone.
+
+    Args:
+        name: beginning with `GIVEN` and a colon; nobody else's.
+        make: called as a function of that kind is.
+    """
+    _given[name] = make
+    try:
+        yield
+    finally:
+        del _given[name]
+
+
+def is_given(name: str) -> bool:
+    """Whether a name stands for an object that a program hands over."""
+    return name.startswith(f"{GIVEN}:")
+
 
 @dataclass(frozen=True)
 class Plugin:
@@ -47,6 +71,15 @@ class Plugin:
                 raise self._failed(function, error) from None
 
     def _find(self) -> Callable[..., object]:
+        if is_given(self.name):
+            if self.name not in _given:
+                problem = (
+                    f"'{self.name}' is a Python object of the program that trained this run, and of no other process"
+                )
+                raise ConfigError(
+                    self.key, problem, f"Give it again, such as onward.load(RUN, {_keyword(self.key)}=...)"
+                )
+            return _given[self.name]
         module_name, _, path = self.name.partition(":")
         try:
             named: Any = importlib.import_module(module_name)
@@ -87,6 +120,12 @@ def _current_folder_importable() -> Iterator[None]:
         yield
     finally:
         sys.path.remove(folder)
+
+
+def _keyword(key: str) -> str:
+    """Under which name a program hands over an object: that of the section, or what the section is about."""
+    section = key.split(".")[0]
+    return {"model": "network", "objective": "loss"}.get(section, section)
 
 
 def _arguments(function: Callable[..., object]) -> str:

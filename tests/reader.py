@@ -21,6 +21,7 @@ from typer.main import get_command
 from launch.cli import app
 from launch.commands.evaluate import evaluation_config
 from launch.prepare.prepared_run import dry_run
+from launch.prepare.presets import configuration_file
 from pipeline.config import Config
 from pipeline.data.sampler import StepPlan
 from pipeline.errors import ConfigError, UserError
@@ -113,7 +114,7 @@ class Reader:
         """Why `onward check` refuses a configuration and overrides; None where it does not."""
         file, *given = self._real(words)
         try:
-            config, notes = load_for_start(file, given)
+            config, notes = load_for_start(configuration_file(file), given)
             dry_run(config)
         except (ConfigError, UserError) as error:
             return str(error)
@@ -180,7 +181,7 @@ class Reader:
             yield refusal
             return
         file, *given = self._real(words)
-        config = load_config(file, given)
+        config = load_config(configuration_file(file), given)
         if config.run_dir is not None:
             self._runs[config.run_dir] = Trained(config)
 

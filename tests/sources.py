@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PACKAGES = [path for name in ("pipeline", "workers", "launch") for path in sorted((REPOSITORY / name).rglob("*.py"))]
+PACKAGES = [
+    path for name in ("pipeline", "workers", "launch", "onward") for path in sorted((REPOSITORY / name).rglob("*.py"))
+]
 TESTS = sorted((REPOSITORY / "tests").rglob("*.py"))
 
 

@@ -46,6 +46,7 @@ MAY_OPEN = {
     "launch/prepare/lock_holders.py": "what the kernel says of locks",
     "launch/processes/rank_coordinator.py": "the key, in the private folder",
     "launch/errors.py": "a new temporary file",
+    "onward/owners.py": "the lists of installed files",
 }
 
 

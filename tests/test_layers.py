@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.sources import PACKAGES, assert_clean, name_of, tree_of
+from tests.sources import PACKAGES, REPOSITORY, assert_clean, name_of, tree_of
 
 MAY_IMPORT = {
     "pipeline": {"pipeline"},
     "workers": {"pipeline", "workers"},
     "launch": {"pipeline", "workers", "launch"},
+    "onward": {"pipeline", "workers", "launch", "onward"},
 }
+COMMAND_LINE = "launch/cli.py"
+"""Lies above `onward`, which it calls; in `launch` because that is how it is started."""
 TRANSPORT = ("torch.distributed", "torch.multiprocessing", "multiprocessing", "socket")
 MAY_USE_TRANSPORT = {
     "workers/links/": "links and the control channel carry data between processes",
@@ -55,6 +58,11 @@ def imports(tree: ast.AST, module: str) -> Iterator[str]:
                 yield str(node.args[0].value)
 
 
+def package_of(path: Path) -> str:
+    """By which rule a file imports."""
+    return "onward" if name_of(path) == COMMAND_LINE else name_of(path).split("/")[0]
+
+
 def against_the_direction(package: str, imported: str) -> bool:
     root = imported.split(".")[0]
     return root in MAY_IMPORT and root not in MAY_IMPORT[package]
@@ -71,10 +79,28 @@ def imports_of(path: Path) -> Iterator[str]:
 def test_imports_go_one_way() -> None:
     def backward(path: Path) -> Iterator[str]:
         for found in imports_of(path):
-            if against_the_direction(name_of(path).split("/")[0], found):
-                yield f"imports {found}: launch -> workers -> pipeline, never the other way"
+            if against_the_direction(package_of(path), found):
+                yield f"imports {found}: onward -> launch -> workers -> pipeline, never the other way"
 
     assert_clean(PACKAGES, backward)
+
+
+def test_the_command_line_calls_the_python_interface() -> None:
+    """What `onward` offers is what the commands do: they import it, and none of the files behind it."""
+    found = set(imports_of(REPOSITORY / COMMAND_LINE))
+    behind = {"check", "compare", "select", "evaluate"}
+    assert {f"launch.commands.{name}" for name in behind}.isdisjoint({".".join(name.split(".")[:3]) for name in found})
+    assert not any(name.startswith(("launch.processes", "launch.prepare.prepared_run")) for name in found)
+    called = {
+        ast.unparse(node.func) for node in ast.walk(tree_of(REPOSITORY / COMMAND_LINE)) if isinstance(node, ast.Call)
+    }
+    assert {"onward.check", "onward.compare", "onward.select", "here.train", "here.resume", "here.evaluate"} <= called
+    child = tree_of(REPOSITORY / "onward" / "command_process.py")
+    assert {"here.train", "here.resume", "here.evaluate"} <= {
+        ast.unparse(node.func) for node in ast.walk(child) if isinstance(node, ast.Call)
+    }
+    below = [path for path in PACKAGES if name_of(path) != "onward/__main__.py" and package_of(path) == "onward"]
+    assert [name_of(path) for path in below if any(name.startswith("launch.cli") for name in imports_of(path))] == []
 
 
 def test_transport_stays_in_its_place() -> None:

@@ -28,10 +28,14 @@ FLOORS = {
         "errors", "failure", "prepare", "plan", "results", "pages", "processes", "hosts", "doctor", "commands", "train",
         "evaluate", "cli",
     ),
+    "onward": (
+        "owners", "overrides", "steps", "notebook", "config", "run", "objects", "objects_run", "here",
+        "command_process", "training", "results", "trained", "__main__",
+    ),
 }  # fmt: skip
 """Rooms of each package, the lowest first: what a file imports of its own package lies in its room or below."""
 LOOSE = 18
-"""Files beside the folders, in the roots of the three packages together."""
+"""Files beside the folders, in the roots of the three packages behind `onward` together."""
 OLD_WORDS = {
     "agenda", "arrival", "attend", "become", "bury", "fan", "gate", "goodbye", "greet", "hear", "hire", "keeper",
     "meeting", "members", "outlet", "oversight", "owed", "owing", "parcel", "pulse", "reception",
@@ -135,7 +139,7 @@ def test_every_file_has_its_line_in_the_docstring_of_its_folder() -> None:
 
 
 def test_few_files_lie_beside_the_folders() -> None:
-    loose = [name_of(path) for path in PACKAGES if name_of(path).count("/") == 1]
+    loose = [name_of(p) for p in PACKAGES if name_of(p).count("/") == 1 and not name_of(p).startswith("onward/")]
     assert len(loose) <= LOOSE, loose
 
 

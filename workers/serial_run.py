@@ -61,23 +61,25 @@ def run_serial(
     terminal: Console,
     start_step: int = 0,
     failed: Callable[[BaseException], object] = lambda error: None,
+    stop: StopRequest | None = None,
 ) -> None:
     """Train every stage in turn, step by step from `start_step`, on the first stage's device.
 
     Args:
         config, run, devices, terminal, start_step: of the run.
         failed: see `Observation`.
+        stop: by another thread; if not given, this is the main one, and signals stop the run.
 
     Raises:
-        RunFailed: a stage failed.
+        RunFailed: a stage failed, or the run was asked to stop.
         OnwardError: bad data, a port that is in use, a feed that failed, a tracker that cannot be started.
     """
     set_up_compute(config)
     device = torch.device(devices[0])
-    for number in stop_signals(config):
+    for number in stop_signals(config) if stop is None else ():
         signal.signal(number, raise_interrupted)
     check_steps(config, run, range(1, config.num_stages + 1), device, terminal.warn)
-    stop = _Stop(config)
+    stop = _Signals(config) if stop is None else stop
     with Observation(config, run, terminal, start_step, failed) as observation:
         committer = SnapshotCommitter(config.snapshots, run, observation.note, start_step, observation.committed)
         trace = trace_of_serial(config.trace, run, config.num_stages)
@@ -108,9 +110,7 @@ def run_serial(
                 ).run()
             observation.tick()
         if stop.stopping:
-            raise RunFailed(
-                FailureReport(stage_name(1), None, "interrupted", stop_message(run.path, committer.committed))
-            )
+            raise RunFailed(_stopped(run, committer))
         for stage in stages:
             save_stage(run, stage)
         finish_run(config, run, recorder, device, terminal)
@@ -124,6 +124,10 @@ def _feeding(
     size = link_spec(config, 1).nbytes
     with Feed(config, start_step, trace=trace) as feed, FeedOnDevice(feed, size, device) as batches:
         yield feed, batches
+
+
+def _stopped(run: RunDir, committer: SnapshotCommitter) -> FailureReport:
+    return FailureReport(stage_name(1), None, "interrupted", stop_message(run.path, committer.committed))
 
 
 def _stages(config: Config, feed: Feed, device: torch.device) -> list[Stage]:
@@ -159,7 +163,7 @@ class _Training:
     committer: SnapshotCommitter
     writer: SnapshotWriter
     faults: Faults
-    stop: _Stop
+    stop: StopRequest
     trace: Tracer
 
     def __post_init__(self) -> None:
@@ -243,11 +247,18 @@ def _device_augmentation(config: Config) -> Callable[[torch.Tensor, FeedBatch], 
     return lambda views, batch: photometrics(views, batch.epoch, batch.samples)
 
 
-class _Stop:
-    """Whether the user has asked to stop: the first signal sets `requested`, the second raises `Interrupted`."""
+class StopRequest:
+    """Whether the user has asked to stop, which ends the run after the step that is computed."""
+
+    def __init__(self) -> None:
+        self.requested = self.stopping = False
+
+
+class _Signals(StopRequest):
+    """The first signal sets `requested`, the second raises `Interrupted`."""
 
     def __init__(self, config: Config) -> None:
-        self.requested = self.stopping = False
+        super().__init__()
         self._signals = stop_signals(config)
         for number in self._signals:
             signal.signal(number, self._on_signal)

@@ -1,12 +1,9 @@
-"""`onward check`: makes every check that `train` makes, and prints what the run amounts to and what it needs."""
+"""`onward check`: makes every check that `train` makes, and says what the run amounts to and what it needs."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from launch.commands.image_scan import scan_images
@@ -34,28 +31,76 @@ MANY_GPUS = 1 << 20
 """More than any run asks for."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What `onward check` has found; as text for people, as a document for programs.
+
+    Args:
+        config: of the run.
+        plan: what it will train on; None where only the memory was asked for.
+        account: what it needs; None where that cannot be computed, which a note says.
+        devices: what it takes of every device.
+        given_notes: sentences of who read the configuration.
+        found_notes: sentences of this check.
+        start: how it is started on several hosts; None if that was not asked for.
+    """
+
+    config: Config
+    plan: RunPlan | None
+    account: RunAccount | None
+    devices: tuple[DeviceAccount, ...]
+    given_notes: tuple[str, ...] = ()
+    found_notes: tuple[str, ...] = ()
+    start: StartPlan | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All sentences for the user."""
+        return (*self.given_notes, *self.found_notes)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """All of it as values that JSON has: `config`, `plan`, `account`, `devices`, and `start` if asked for."""
+        found = None if self.account is None else {**asdict(self.account), "fits": self.account.host.fits}
+        held = [{**device.to_message(), "needs": device.needs, "fits": device.fits} for device in self.devices]
+        plan = None if self.plan is None else _plan(self.config, self.plan)
+        document = {"config": self.config.model_dump(mode="json"), "plan": plan, "account": found, "devices": held}
+        if self.start is not None:
+            document["start"] = self.start.to_message(_links(self.account))
+        return document
+
+    def __str__(self) -> str:
+        """YAML that `train` reads, with comments on stages, processes, steps, images and memory; or the memory."""
+        held = [line for device in self.devices for line in device_lines(device)]
+        needs = [] if self.account is None else account_lines(self.account, _on_several(self.start))
+        start = _start_lines(self.account, self.start)
+        if self.plan is None:
+            return "\n".join([*needs, *held, *start, *(f"note: {note}" for note in self.found_notes)])
+        lines = [*_stages(self.config, self.plan), *_processes(self.config), *_amounts(self.config, self.plan)]
+        lines += ["", *needs] if needs else []
+        lines += [*held, *start]
+        lines += [""] if needs and self.notes else []
+        lines += [f"note: {printable(note)}" for note in self.notes]
+        return dump_config(self.config) + "\n".join(f"# {line}".rstrip() for line in lines)
+
+
 def check_run(
     config: Config,
     notes: Sequence[str],
     gpu: Gpu | None = None,
     headers: bool = False,
     decode: bool = False,
-    as_json: bool = False,
     start: StartPlan | None = None,
-) -> str:
-    """Check a run without starting it, and say what it needs.
+) -> Checked:
+    """Check a run without starting it, and find what it needs.
 
     Args:
         config: of the run.
-        notes: sentences for the user, to be printed before those that are found here.
+        notes: sentences for the user, to be shown before those that are found here.
         gpu: of which to say whether they hold it, instead of the devices of this machine.
         headers: also read the header of every image file, and print which are broken.
         decode: also decode every image, likewise.
-        as_json: all of it as one JSON document, and the notes on the standard error.
         start: how it is started on several hosts, which is to be shown.
-
-    Returns:
-        YAML that `train` reads, and comments on stages, processes, steps, images and memory.
 
     Raises:
         ConfigError, UserError: whatever `train` would refuse, but for what does not fit its devices, which is said.
@@ -67,41 +112,35 @@ def check_run(
         scan_images(splits, headers, decode)
 
     with AccountProcess() as process:
-        with redirect_stdout(sys.stderr) if as_json else nullcontext():
-            here = None if start is None else max(len(host.ranks) for host in start.hosts)
-            plan = dry_run(config, look, here)
+        here = None if start is None else max(len(host.ranks) for host in start.hosts)
+        plan = dry_run(config, look, here)
         placements = plan.placements if gpu is None else place_on(config, gpu)
-        every_note = [*notes, *plan.notes]
+        found = [*plan.notes]
         devices: tuple[DeviceAccount, ...] = ()
         account: RunAccount | None = None
         try:
             facts = facts_of(plan, opened[0])
             decided, devices, account = _account(process, _linked(config, start), placements, facts, gpu)
-            every_note += decisions(config, decided)
+            found += decisions(config, decided)
         except UserError as problem:
             if gpu is not None:
                 raise UserError(f"--gpu: {problem}. Check without it") from None
             check_decided(config, placements, str(problem))
-            every_note.append(f"{problem}. The rest was checked")
-    if as_json:
-        return _document(config, account, devices, _plan(config, plan), every_note, start)
-    lines = [*_stages(config, plan), *_processes(config), *_amounts(config, plan)]
-    if account is not None:
-        lines += ["", *account_lines(account, _on_several(start))]
-    lines += [line for device in devices for line in device_lines(device)]
-    lines += _start_lines(account, start)
-    lines += [""] if account is not None and every_note else []
-    lines += [f"note: {printable(note)}" for note in every_note]
-    return dump_config(config) + "\n".join(f"# {line}".rstrip() for line in lines)
+            found.append(f"{problem}. The rest was checked")
+    return Checked(
+        config=config,
+        plan=plan,
+        account=account,
+        devices=devices,
+        given_notes=tuple(notes),
+        found_notes=tuple(found),
+        start=start,
+    )
 
 
 def check_memory(
-    config: Config,
-    notes: Sequence[str],
-    gpu: Gpu | None = None,
-    as_json: bool = False,
-    start: StartPlan | None = None,
-) -> str:
+    config: Config, notes: Sequence[str], gpu: Gpu | None = None, start: StartPlan | None = None
+) -> Checked:
     """What a run needs, without its data, and where it asks for GPUs that are not here also without those.
 
     Arguments as `check_run`.
@@ -116,16 +155,14 @@ def check_memory(
             decided, devices, account = _account(process, _linked(config, start), placements, facts, gpu)
         except UserError as problem:
             raise UserError(f"--memory: {problem}. Check without --memory") from None
-    fitting = decisions(config, decided)
-    if as_json:
-        return _document(config, account, devices, None, [*notes, *fitting], start)
-    return "\n".join(
-        [
-            *account_lines(account, _on_several(start)),
-            *(line for device in devices for line in device_lines(device)),
-            *_start_lines(account, start),
-            *(f"note: {note}" for note in fitting),
-        ]
+    return Checked(
+        config=config,
+        plan=None,
+        account=account,
+        devices=devices,
+        given_notes=tuple(notes),
+        found_notes=tuple(decisions(config, decided)),
+        start=start,
     )
 
 
@@ -168,26 +205,8 @@ def _start_lines(account: RunAccount | None, start: StartPlan | None) -> list[st
     return [] if start is None else ["", *map(printable, start.lines(_links(account)))]
 
 
-def _document(
-    config: Config,
-    account: RunAccount | None,
-    devices: Sequence[DeviceAccount],
-    plan: dict[str, Any] | None,
-    notes: Sequence[str],
-    start: StartPlan | None,
-) -> str:
-    for note in notes:
-        print(f"note: {printable(note)}", file=sys.stderr)
-    found = None if account is None else {**asdict(account), "fits": account.host.fits}
-    held = [{**device.to_message(), "needs": device.needs, "fits": device.fits} for device in devices]
-    document = {"config": config.model_dump(mode="json"), "plan": plan, "account": found, "devices": held}
-    if start is not None:
-        document["start"] = start.to_message(_links(account))
-    return json.dumps(document, indent=2)
-
-
 def _plan(config: Config, plan: RunPlan) -> dict[str, Any]:
-    """What `_stages`, `_processes` and `_amounts` print, for programs."""
+    """What `_stages`, `_processes` and `_amounts` say, for programs."""
     shapes = boundary_shapes(config)[1:]
     stages = [
         {"stage": placement.stage, "units": placement.units, "devices": placement.devices, "output": shape}

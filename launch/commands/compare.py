@@ -48,14 +48,63 @@ class Outputs:
     plot: Path | None = None
 
 
-def compare_runs(names: Sequence[str], wanted: Sequence[str], outputs: Outputs, console: Console) -> None:
-    """Print and write the comparison of evaluated runs with the first one.
+@dataclass(frozen=True)
+class Comparison:
+    """Evaluated runs side by side.
+
+    Args:
+        groups: the runs; the first is what the others are compared with.
+        rows: every number, one row a quantity, place and data set, with an estimate for each group.
+        short: those of the rows that the tables show.
+        above: what is to be known before the tables: which runs, how they differ, what was measured otherwise.
+        below: how to read them.
+    """
+
+    groups: tuple[Group, ...]
+    rows: tuple[Row, ...]
+    short: tuple[Row, ...]
+    above: tuple[str, ...]
+    below: str
+
+    @property
+    def tables(self) -> list[Grid]:
+        """One for each data set."""
+        return grids(self.short, [group.label for group in self.groups], [len(group.runs) for group in self.groups])
+
+    def __str__(self) -> str:
+        """As Markdown."""
+        items = "\n".join(f"- {line}" for line in self.above)
+        return "\n".join(["# Comparison\n", items + "\n", *map(markdown_of, self.tables), self.below + "\n"])
+
+    def write(self, outputs: Outputs) -> None:
+        """Write the files that are asked for; raises `UserError` where one cannot be written."""
+        if outputs.markdown is not None:
+            write_file(outputs.markdown, str(self).encode("utf-8"))
+        if outputs.csv is not None:
+            labels = [group.label for group in self.groups]
+            runs = ["; ".join(run.name for run in group.runs) for group in self.groups]
+            write_rows(outputs.csv, CSV_COLUMNS, csv_rows(self.rows, labels, runs))
+        if outputs.plot is not None:
+            from launch.results.comparison_plots import write_comparison
+
+            names = [f"{group.label}: {_short_name(group)}" for group in self.groups]
+            write_comparison(self.short, names, outputs.plot)
+
+    def show(self, console: Console) -> None:
+        """Print the tables, with what stands above and below."""
+        print_lines(console, *self.above)
+        for grid in self.tables:
+            print_grid(console, grid)
+        print_lines(console, self.below)
+
+
+def compare_runs(names: Sequence[str], wanted: Sequence[str] = (), outputs: Outputs = Outputs()) -> Comparison:
+    """Compare evaluated runs with the first one, and write what is asked for.
 
     Args:
         names: run directories, two or more; `RUN@STEPS` is the snapshot of a run after so many steps.
         wanted: measures to be compared, such as `linear/quick` or `quality/lidar`; all of the short table if empty.
         outputs: files and folders; replaced if they are there.
-        console: for the table.
 
     Raises:
         UserError: no such run, no evaluation, a damaged one, no such measure, nothing in common, or a file that
@@ -72,14 +121,11 @@ def compare_runs(names: Sequence[str], wanted: Sequence[str], outputs: Outputs, 
         subject = f"of {', '.join(wanted)}" if wanted else "that was measured"
         raise UserError(f"the runs have nothing in common {subject}. Evaluate them with the same measures and places")
     short = _short(rows, wanted)
-    tables = grids(short, [group.label for group in groups], [len(group.runs) for group in groups])
-    above = [*_legend(groups), *warnings(runs, measures)]
+    above = (*_legend(groups), *warnings(runs, measures))
     below = _explain(groups, len(rows) - len(short))
-    _write(outputs, groups, rows, short, _markdown(above, tables, below))  # first: 'head' may close the terminal's end
-    print_lines(console, *above)
-    for grid in tables:
-        print_grid(console, grid)
-    print_lines(console, below)
+    comparison = Comparison(tuple(groups), tuple(rows), tuple(short), above, below)
+    comparison.write(outputs)
+    return comparison
 
 
 def group_runs(runs: Sequence[EvaluatedRun], measures: Collection[str]) -> list[Group]:
@@ -180,25 +226,6 @@ def _explain(groups: Sequence[Group], hidden: int) -> str:
 def _some(texts: Sequence[str]) -> str:
     more = f"; and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
     return "; ".join(texts[:_SHOWN]) + more
-
-
-def _markdown(above: Sequence[str], tables: Sequence[Grid], below: str) -> str:
-    items = "\n".join(f"- {line}" for line in above)
-    return "\n".join(["# Comparison\n", items + "\n", *map(markdown_of, tables), below + "\n"])
-
-
-def _write(outputs: Outputs, groups: Sequence[Group], rows: Sequence[Row], short: Sequence[Row], text: str) -> None:
-    labels = [group.label for group in groups]
-    if outputs.markdown is not None:
-        write_file(outputs.markdown, text.encode("utf-8"))
-    if outputs.csv is not None:
-        runs = ["; ".join(run.name for run in group.runs) for group in groups]
-        write_rows(outputs.csv, CSV_COLUMNS, csv_rows(rows, labels, runs))
-    if outputs.plot is not None:
-        from launch.results.comparison_plots import write_comparison
-
-        names = [f"{group.label}: {_short_name(group)}" for group in groups]
-        write_comparison(short, names, outputs.plot)
 
 
 def _short_name(group: Group) -> str:

@@ -44,7 +44,11 @@ MEET_SECONDS = 300.0
 
 
 def evaluate_run(
-    run_dir: Path, overrides: Sequence[str] = (), group: RunGroup | None = None, trusted: bool = False
+    run_dir: Path,
+    overrides: Sequence[str] = (),
+    group: RunGroup | None = None,
+    trusted: bool = False,
+    console: Console | None = None,
 ) -> int:
     """Measure a run, write the results into its directory, and print them; returns the exit code.
 
@@ -53,6 +57,7 @@ def evaluate_run(
         overrides: of the run's own configuration: `evaluation.KEY=VALUE`, `device=VALUE`, `data.on_error=VALUE`, and
             `data.root=FOLDER` where the data have moved.
         group: the processes that torchrun started; None without it.
+        console: for the results, by default on the standard output.
         trusted: functions that the configuration names may be called, although it is another user's file.
 
     Raises:
@@ -62,7 +67,7 @@ def evaluate_run(
     """
     trained_with = read_config(run_dir)
     run, config = RunDir(run_dir), evaluation_config(run_dir, overrides, trusted)
-    console = command_console(quiet=group is not None and group.rank > 0)
+    console = console or command_console(quiet=group is not None and group.rank > 0)
     with ProgressLine(console) as progress:
         ranks = None if group is None or group.world_size == 1 else Ranks(group)
         evaluated = evaluate(config, trained_with, run, torch.device(_device(config, group)), progress, ranks)

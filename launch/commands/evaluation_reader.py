@@ -40,7 +40,7 @@ def read_evaluations(names: Sequence[str]) -> list[EvaluatedRun]:
     runs: list[EvaluatedRun] = []
     given: set[tuple[Path, int | None]] = set()
     for name in names:
-        path, steps = _split_name(name)
+        path, steps = split_name(name)
         config = read_config(path)
         if (path.resolve(), steps) in given:
             raise UserError(f"'{clean(name)}' is given twice. Give every run once")
@@ -54,7 +54,7 @@ def evaluate_command(path: Path, steps: int | None) -> str:
     return f"onward evaluate {path}" + ("" if steps is None else f" evaluation.checkpoint={steps}")
 
 
-def _split_name(name: str) -> tuple[Path, int | None]:
+def split_name(name: str) -> tuple[Path, int | None]:
     """The run directory, and the steps of the snapshot; None for the trained network."""
     split = re.fullmatch(r"(.+)@(\d{1,18})", name, re.ASCII)
     if split is None or Path(name).is_dir():  # a folder may have such a name

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from launch.commands.selection_candidates import LAST, Candidate, read_candidates
 from launch.results.evaluation_settings import other_settings
-from launch.results.grid import Grid, without_repeats
+from launch.results.grid import Grid, markdown_of, without_repeats
 from launch.results.measure_names import QUALITY, Quantity, clean, features_of, metric_name
 from launch.results.printing import print_grid, print_lines
 from launch.results.result_files import write_rows
@@ -55,29 +55,6 @@ class Choice:
     accuracy: str | None = None
 
 
-def select_runs(names: Sequence[str], choice: Choice, csv: Path | None, console: Console) -> None:
-    """Print the runs, best first, and the correlations of all measures with accuracy.
-
-    Args:
-        names: run directories, two or more; `RUN@STEPS` is the snapshot of a run after so many steps.
-        choice: what orders them.
-        csv: file for the ordered runs; replaced if it is there.
-        console: for the tables.
-
-    Raises:
-        UserError: no such run, no evaluation, a damaged one, or one without the numbers that are asked for.
-    """
-    by, feature = choice.by, _check(choice)
-    candidates = read_candidates(names, choice.block)
-    ordered = sorted(candidates, key=lambda candidate: _score(by, _needed(candidate, feature, by)), reverse=True)
-    probe = _probe(candidates, feature, choice.accuracy)
-    print_lines(console, *_warnings(candidates))
-    print_grid(console, _ranking(ordered, feature, by, probe))
-    print_lines(console, *_agreement(candidates, probe, console))
-    if csv is not None:
-        write_rows(csv, CSV_COLUMNS, _csv_rows(ordered, feature, probe))
-
-
 @dataclass(frozen=True)
 class Probe:
     """The accuracy with which measures are compared.
@@ -93,6 +70,83 @@ class Probe:
     def of(self, candidate: Candidate) -> float | None:
         """Top-1, 0 to 1."""
         return candidate.value(self.feature, self.measure, "top1")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Runs ordered by a measure that needs no labels.
+
+    Args:
+        ordered: best first.
+        choice: what ordered them.
+        probe: the accuracy that measures were compared with; None where the runs have none in common.
+        warnings: about runs that were evaluated otherwise than the first.
+        ranking: the runs as a table.
+        agreement: the rank correlation of every measure with accuracy as a table; None where there is none.
+        below: how to read it, or why there is none.
+    """
+
+    ordered: tuple[Candidate, ...]
+    choice: Choice
+    probe: Probe | None
+    warnings: tuple[str, ...]
+    _: KW_ONLY
+    ranking: Grid
+    agreement: Grid | None
+    below: str
+
+    @property
+    def best(self) -> str:
+        """The first run, by the name that was given."""
+        return self.ordered[0].name
+
+    @property
+    def names(self) -> list[str]:
+        """All runs, best first."""
+        return [candidate.name for candidate in self.ordered]
+
+    def __str__(self) -> str:
+        """As Markdown."""
+        tables = [self.ranking] if self.agreement is None else [self.ranking, self.agreement]
+        return "\n".join([*self.warnings, *map(markdown_of, tables), self.below + "\n"])
+
+    def show(self, console: Console) -> None:
+        """Print the tables."""
+        print_lines(console, *self.warnings)
+        print_grid(console, self.ranking)
+        if self.agreement is not None:
+            print_grid(console, self.agreement)
+        print_lines(console, self.below)
+
+
+def select_runs(names: Sequence[str], choice: Choice, csv: Path | None = None) -> Selection:
+    """Order runs, best first, and correlate all measures with accuracy.
+
+    Args:
+        names: run directories, two or more; `RUN@STEPS` is the snapshot of a run after so many steps.
+        choice: what orders them.
+        csv: file for the ordered runs; replaced if it is there.
+
+    Raises:
+        UserError: no such run, no evaluation, a damaged one, or one without the numbers that are asked for.
+    """
+    by, feature = choice.by, _check(choice)
+    candidates = read_candidates(names, choice.block)
+    ordered = sorted(candidates, key=lambda candidate: _score(by, _needed(candidate, feature, by)), reverse=True)
+    probe = _probe(candidates, feature, choice.accuracy)
+    agreement, below = _agreement(candidates, probe)
+    selection = Selection(
+        tuple(ordered),
+        choice,
+        probe,
+        tuple(_warnings(candidates)),
+        ranking=_ranking(ordered, feature, by, probe),
+        agreement=agreement,
+        below=below,
+    )
+    if csv is not None:
+        write_rows(csv, CSV_COLUMNS, _csv_rows(ordered, feature, probe))
+    return selection
 
 
 def _check(choice: Choice) -> Feature:
@@ -170,12 +224,12 @@ def _cell(metric: str, value: float | None) -> str:
     return "-" if value is None else Quantity(QUALITY, metric).show(value)
 
 
-def _agreement(candidates: Sequence[Candidate], probe: Probe | None, console: Console) -> list[str]:
-    """Print the correlations; returns how to read them, or why there are none."""
+def _agreement(candidates: Sequence[Candidate], probe: Probe | None) -> tuple[Grid | None, str]:
+    """The correlations, and how to read them, or why there are none."""
     if probe is None:
-        return ["no rank correlations: the runs have no linear probe in common"]
+        return None, "no rank correlations: the runs have no linear probe in common"
     if len(candidates) < FEWEST:
-        return [f"no rank correlations: {len(candidates)} runs are too few, and {FEWEST} the fewest"]
+        return None, f"no rank correlations: {len(candidates)} runs are too few, and {FEWEST} the fewest"
     rows: list[tuple[str, ...]] = []
     for feature in FEATURES:
         for metric in SCORES:
@@ -184,11 +238,11 @@ def _agreement(candidates: Sequence[Candidate], probe: Probe | None, console: Co
                 values = f"{correlation.kendall:+.3f}", f"{correlation.spearman:+.3f}"
                 rows.append((feature, metric_name(metric), *values))
     if not rows:
-        return ["no rank correlations: the runs have the same accuracy, or the same values of every measure"]
+        return None, "no rank correlations: the runs have the same accuracy, or the same values of every measure"
     title = f"rank correlation with {' '.join(probe.measure.split('/'))} top-1 of the {probe.feature}"
     head = (("feature",), ("measure",), ("Kendall's", "tau-b"), ("Spearman's", "rho"))
-    print_grid(console, Grid(f"{title}, {len(candidates)} runs", head, without_repeats(rows, 1), keys=2))
-    return ["1: orders runs as accuracy does, 0: says nothing, -1: the other way round; α counts by its distance to 1"]
+    how = "1: orders runs as accuracy does, 0: says nothing, -1: the other way round; α counts by its distance to 1"
+    return Grid(f"{title}, {len(candidates)} runs", head, without_repeats(rows, 1), keys=2), how
 
 
 def _correlation(

@@ -8,6 +8,7 @@
 - `placement.py`: which device runs which stage: a pure function of the configuration and the number of GPUs
 - `ports.py`: whether a port can be served, checked before anything starts rather than after
 - `preflight.py`: everything that can be found wrong before a process starts, in seconds and without torch
+- `presets.py`: the file that CONFIG names: a path, or the name of a preset that is installed with the package
 - `prepared_run.py`: the one way from a configuration to a run that may start, which ends in one record
 - `ranks.py`: whether the processes that a launcher started fit the run, checked before anything is written
 - `recompute.py`: what each stage has to compute again so that it fits its device: the cheapest that does

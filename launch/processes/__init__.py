@@ -16,6 +16,7 @@
   evaluated
 - `missing_ranks.py`: who has not come to the start of a run on several hosts, and what a rank that ends leaves for
   those that wait
+- `own_process.py`: a command in a process of its own, for a Python program: what it says, how it is asked to stop
 - `out_of_memory.py`: after a stage has run out of memory: adds to the record of the failure what the account says, and
   what needs less
 - `presence.py`: what every rank says before a run on several hosts, and in what the ranks may not differ

@@ -11,6 +11,7 @@ from pathlib import Path
 from launch.plan.fitting import fit
 from launch.prepare.link_kind import with_shared_run_dir
 from launch.prepare.prepared_run import PreparedRun, handed_over, prepare_run
+from launch.prepare.presets import configuration_file
 from launch.prepare.ranks import check_alone, check_processes
 from launch.processes.slurm import run_name
 from pipeline.config import Config
@@ -62,7 +63,7 @@ def own_config(arguments: list[str]) -> tuple[Config, list[str]]:
         raise UserError(
             f"usage: {launch_command('launch.train', 'PROCESSES')} [-q|-v] [--force] CONFIG [key=value ...]"
         )
-    config, notes = load_for_start(arguments[0], arguments[1:])
+    config, notes = load_for_start(configuration_file(arguments[0]), arguments[1:])
     name = run_name(Path(arguments[0]).stem, os.environ)
     if config.run_dir is None and name is not None:
         config = config.model_copy(update={"run_dir": f"runs/{name}"})

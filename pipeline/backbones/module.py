@@ -23,6 +23,7 @@ from pipeline.backbones.network import import_network
 from pipeline.backbones.timm_points import size_remedy
 from pipeline.config.model import ModuleConfig, TimmConfig
 from pipeline.errors import ConfigError, first_line
+from pipeline.plugins import is_given
 from pipeline.randomness import seeded_initialisation
 
 Program = Callable[[nn.Module, Tensor], Tensor]
@@ -146,6 +147,9 @@ def measure(model: ModuleConfig, image_size: int) -> tuple[BlockProperties, ...]
     Raises:
         ConfigError: as `build_traced_block`.
     """
+    if is_given(model.backbone):  # another object may have that name at another time
+        with seeded_initialisation("probe"):
+            return tuple(_measure(model, image_size))
     key = (repr(model), image_size)
     if key not in _measured:
         with seeded_initialisation("probe"):

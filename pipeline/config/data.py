@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from pipeline.config.base import Finite, NonNegative, PerView, PositiveFloat, Probability, Section
+from pipeline.config.base import NAME_PATTERN, Finite, NonNegative, PerView, PositiveFloat, Probability, Section
+from pipeline.errors import allowed_names
 
 DatasetName = Literal[
     "fashion_mnist_10k", "fashion_mnist", "mnist", "kmnist", "emnist", "qmnist", "usps", "semeion", "svhn",
@@ -17,6 +19,14 @@ DatasetName = Literal[
 FOLDERS = ("image_folder", "imagenet")
 """Data sets that are folders of image files."""
 Layout = Literal["auto", "splits", "classes"]
+
+
+def _dataset_name(value: object) -> object:
+    if isinstance(value, str) and (value in get_args(DatasetName) or re.match(NAME_PATTERN, value)):
+        return value
+    raise ValueError(
+        f"unknown value {value!r}. {allowed_names(str(value), [*get_args(DatasetName), 'PACKAGE.MODULE:NAME'])}"
+    )
 
 
 def _ordered(value: tuple[float, float]) -> tuple[float, float]:
@@ -131,8 +141,9 @@ class ProgressiveConfig(Section):
 class DataConfig(Section):
     """The data set and its views."""
 
-    name: DatasetName = "fashion_mnist_10k"
-    """The data set: the embedded one, one of torchvision's, a folder of images, or a packed copy of any of these."""
+    name: Annotated[str, BeforeValidator(_dataset_name)] = "fashion_mnist_10k"
+    """The data set: the embedded one, one of torchvision's, a folder of images, a packed copy of any of these, or your
+    own, `PACKAGE.MODULE:NAME`: called with `train` or `test`, it returns a data set like PyTorch's."""
     root: str | None = None
     """Folder of the data set; `fashion_mnist_10k` ships with the package and needs none. Each host may have its own:
     variables of the environment are replaced (`$DATA/imagenet`)."""

@@ -125,7 +125,7 @@ def load_for_start(
 def _load(path: str | Path, overrides: Sequence[str], options: LoadOptions) -> tuple[Config, dict[str, Any]]:
     values, owner = _read_mapping(Path(path), options.run)
     for override in overrides:
-        _apply(values, override)
+        apply_override(values, override)
     config = _validate(values)
     if options.build and not options.trusted:
         check_trust(config, Path(path), owner, options.trackers)
@@ -187,9 +187,8 @@ def _read_mapping(path: Path, run: Path | None = None) -> tuple[dict[str, Any], 
     try:
         values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except _YAML_ERRORS as error:
-        raise UserError(
-            f"'{path}'{_position_of(error)} is not valid YAML: {_problem(error)}. Correct the file"
-        ) from None
+        where = f"'{path}'{_position_of(error)}"
+        raise UserError(f"{where} is not valid YAML: {_problem(error)}. Correct the file") from None
     if values is None:
         values = {}
     if not isinstance(values, dict):
@@ -259,7 +258,8 @@ class _JsonValues:
         return text
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Apply one `key=value` to a nested mapping; raises `ConfigError`, or `UserError` where it has not that form."""
     key, sign, text = override.partition("=")
     if not sign or not key.strip():
         raise UserError(f"override '{override}' is not of the form key=value. Example: objective.lambd=0.005")

@@ -16,7 +16,7 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.validation.pydantic_errors import shown
 
-_NAMING = ("backbone", "kind")
+_NAMING = ("backbone", "kind", "name")
 """Keys whose value may be `PACKAGE.MODULE:NAME`."""
 
 

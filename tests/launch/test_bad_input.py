@@ -113,6 +113,9 @@ CASES = [
     Case("noise kind", r"^noise\.kind: unknown value 'al'\. Did you mean 'all'\?.*c_legacy", ("noise.kind=al",)),
     Case("backbone", r"^model\.backbone: .*'resnet5'\. Did you mean 'resnet50'", ("model.backbone=resnet5",)),
     Case("data set", r"^data\.name: unknown value 'cifar'\. Did you mean 'cifar10", ("data.name=cifar",)),
+    Case(
+        "own data", r"^data\.name: there is no module 'nowhere'.*Install it, or start in", ("data.name=nowhere:faces",)
+    ),
     Case("link kind", r"^link\.kind: unknown value 'ipc'\. .*Allowed: auto, queue, rpc", ("link.kind=ipc",)),
     Case("device", r"^device: got 'gpu'\. It should be auto, cpu, cuda, or cuda:N", ("device=gpu",)),
     Case("kind in a stage", r"^stages\.2\.noise\.kind: .*'hv'\. Did you mean 'hw'", ("stages.2.noise.kind=hv",)),

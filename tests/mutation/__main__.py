@@ -1,4 +1,4 @@
-"""Breaks lines of the three packages, one at a time, and sees whether the tests notice.
+"""Breaks lines of the packages, one at a time, and sees whether the tests notice.
 
     python -m tests.mutation --sample 150 --seed 1 --jobs 2 --to mutants.json [--coverage .coverage] [FOLDER ...]
 
@@ -31,7 +31,7 @@ from tests.mutation.reach import Reach
 from tests.mutation.search import breaks_of
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("pipeline", "workers", "launch")
+PACKAGES = ("pipeline", "workers", "launch", "onward")
 
 
 class Ledger:
@@ -73,7 +73,7 @@ def copy_checkout(to: Path) -> None:
 
 
 def sources_of(root: Path) -> dict[str, str]:
-    """The text of every file of the three packages."""
+    """The text of every file of the packages."""
     paths = sorted(path for package in PACKAGES for path in (root / package).rglob("*.py"))
     return {path.relative_to(root).as_posix(): path.read_text() for path in paths}
 

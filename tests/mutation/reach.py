@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
-ROOTS = ("pipeline", "workers", "launch", "tests")
+ROOTS = ("pipeline", "workers", "launch", "onward", "tests")
 NAMED = re.compile(r"\b(?:pipeline|workers|launch|tests)(?:\.\w+)+")
 """A module in a text: of a script for `python -c`, or a name for `python -m`."""
 _Fixtures = dict[str, dict[str, ast.Module]]

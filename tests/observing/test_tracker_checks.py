@@ -27,7 +27,7 @@ def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delitem(sys.modules, "tensorboard", raising=False)
     (tmp_path / "tensorboard").mkdir()  # where TensorBoard's files may lie
     (tmp_path / "own_trackers.py").write_text("raise SystemExit('it is not imported')")
-    with pytest.raises(ConfigError, match=r"trackers\.1\.kind: .* Install it: pip install tensorboard"):
+    with pytest.raises(ConfigError, match=r"trackers\.1\.kind: .* Install it: pip install 'onward\[tensorboard\]'"):
         check_trackers([Settings(kind="own_trackers:A"), Settings(kind="tensorboard")])
     with pytest.raises(ConfigError, match=r"trackers\.1\.kind: there is no module 'my_own' on Python's path or in"):
         check_trackers([Settings(kind="own_trackers:A"), Settings(kind="my_own.trackers:A")])

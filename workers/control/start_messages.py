@@ -7,6 +7,7 @@
 | `Announcement` | rank 0 of torchrun | the other ranks | torchrun's store, signed |
 | `FeedWorkerStart` | a feed | its worker process | its standard input |
 | `ForkOrder` | `onward train` | the fork server | a socket, with open files beside it |
+| `CommandStart` | a Python program (`onward.train`) | a command in a process of its own | its standard input |
 
 `Announcement` is in `launch/processes/announcement.py`, with its signature.
 """
@@ -14,7 +15,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from workers.control.validation import Count, Index, Seconds, read_message
 
@@ -125,3 +126,30 @@ class ForkOrder(StartMessage):
     changes: dict[str, str]
     gone: tuple[str, ...]
     streams: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandStart(StartMessage):
+    """For a process that does for a Python program what the command line does.
+
+    Args:
+        command: `train`, `resume` or `evaluate`.
+        parent: process ID of the program.
+        config: the whole configuration as JSON text, for `train`.
+        name: of the configuration, for `train`.
+        notes: sentences for the user, of who read the configuration.
+        run: the run directory, for `resume` and `evaluate`.
+        overrides: `KEY=VALUE`, for `resume` and `evaluate`.
+        force: as `--force`.
+        trusted: as `--trust`.
+    """
+
+    command: Literal["train", "resume", "evaluate"]
+    parent: Count
+    config: str = field(default="", repr=False)
+    name: str = ""
+    notes: list[str] = field(default_factory=list)
+    run: str = ""
+    overrides: list[str] = field(default_factory=list, repr=False)
+    force: bool = False
+    trusted: bool = True

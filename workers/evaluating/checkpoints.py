@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
+from torch import nn
 
 from pipeline.errors import ConfigError, UserError
 from pipeline.stage.stage import Stage
@@ -16,6 +17,9 @@ from pipeline.stage.state import network_misfit, network_names
 from workers.run.files import RunDir, step_numbers
 from workers.run.tensor_files import facts_of, open_tensors
 from workers.snapshots.manifest import MANIFEST, check_files, read_manifest
+
+BLOCK = "block."
+"""Begins the name of every tensor of a stage's block."""
 
 
 def load_network(run: RunDir, stages: Sequence[Stage], steps: int | None, note: Callable[[str], None]) -> None:
@@ -31,10 +35,23 @@ def load_network(run: RunDir, stages: Sequence[Stage], steps: int | None, note: 
         ConfigError: there is no such snapshot, or no trained network.
         UserError: a file is damaged, or of another architecture.
     """
-    if steps is None:
-        _load_trained(run, stages)
-    else:
-        _load_snapshot(run, stages, steps, note)
+    files = _files(run, len(stages), steps, note)
+    for stage in stages:
+        if stage.index in files:
+            _load(run, stage, files[stage.index])
+
+
+def load_blocks(run: RunDir, blocks: Sequence[nn.Module], steps: int | None, note: Callable[[str], None]) -> None:
+    """As `load_network`, for the blocks alone, without heads and losses.
+
+    Args:
+        run, steps, note: as there.
+        blocks: all of the network, in order.
+    """
+    files = _files(run, len(blocks), steps, note)
+    for index, block in enumerate(blocks, 1):
+        if index in files:
+            _load(run, block, files[index], BLOCK)
 
 
 def snapshot_steps(run: RunDir) -> list[int]:
@@ -42,9 +59,14 @@ def snapshot_steps(run: RunDir) -> list[int]:
     return [steps for steps in step_numbers(run) if (run.snapshot(steps) / MANIFEST).is_file()]
 
 
-def _load_trained(run: RunDir, stages: Sequence[Stage]) -> None:
-    for stage in stages:
-        path = run.stage(stage.index)
+def _files(run: RunDir, count: int, steps: int | None, note: Callable[[str], None]) -> dict[int, Path]:
+    """The file of every block, by its number; at a snapshot, of those that had begun to train."""
+    return _trained_files(run, count) if steps is None else _snapshot_files(run, count, steps, note)
+
+
+def _trained_files(run: RunDir, count: int) -> dict[int, Path]:
+    files = {index: run.stage(index) for index in range(1, count + 1)}
+    for path in files.values():
         if not path.is_file():
             available = snapshot_steps(run)
             problem = f"'{path}' does not exist: this run has not been trained to its end"
@@ -52,16 +74,16 @@ def _load_trained(run: RunDir, stages: Sequence[Stage]) -> None:
                 raise UserError(f"{problem}, and it has no snapshots. Train it first")
             remedy = f"Its newest snapshot is after {available[-1]} steps: give evaluation.checkpoint={available[-1]}"
             raise ConfigError("evaluation.checkpoint", problem, remedy)
-        _load(run, stage, path)
+    return files
 
 
-def _load_snapshot(run: RunDir, stages: Sequence[Stage], steps: int, note: Callable[[str], None]) -> None:
+def _snapshot_files(run: RunDir, count: int, steps: int, note: Callable[[str], None]) -> dict[int, Path]:
     available = snapshot_steps(run)
     if steps not in available:
         some = (
             f"There are snapshots after {', '.join(map(str, available))} steps" if available else "It has no snapshots"
         )
-        trained = run.stage(len(stages)).is_file()
+        trained = run.stage(count).is_file()
         remedy = f"{some}{'; leave it out for the trained network' if trained else ''}"
         raise ConfigError("evaluation.checkpoint", f"'{run.path}' has no snapshot after {steps} steps", remedy)
     folder = run.snapshot(steps)
@@ -72,21 +94,26 @@ def _load_snapshot(run: RunDir, stages: Sequence[Stage], steps: int, note: Calla
         others = [number for number in available if number != steps]
         remedy = f"Give evaluation.checkpoint={others[-1]}" if others else "It has no other snapshot"
         raise ConfigError("evaluation.checkpoint", str(error), remedy) from None
-    unlearned = [stage.index for stage in stages if stage.index not in manifest.stages]
+    unlearned = [index for index in range(1, count + 1) if index not in manifest.stages]
     if unlearned:
         which = f"block {unlearned[0]}" if len(unlearned) == 1 else f"blocks {unlearned[0]} to {unlearned[-1]}"
         note(f"after {steps} steps {which} had not begun to learn: measured as initialised")
-    for stage in stages:
-        if stage.index in manifest.stages:
-            _load(run, stage, folder / manifest.stages[stage.index].file)
+    return {index: folder / stage.file for index, stage in manifest.stages.items() if index <= count}
 
 
-def _load(run: RunDir, stage: Stage, path: Path) -> None:
-    """Compares the header with the network before memory is allocated for a tensor."""
-    network = stage.state_dict()
+def _load(run: RunDir, module: nn.Module, path: Path, prefix: str = "") -> None:
+    """Compares the header with the network before memory is allocated for a tensor.
+
+    Args:
+        run, path: of the file.
+        module: a stage, or the part of one whose tensors begin with `prefix`.
+        prefix: of the names in the file.
+    """
+    network = {f"{prefix}{name}": tensor for name, tensor in module.state_dict().items()}
     try:
         with open_tensors(path, run.path) as file:
-            facts, names = facts_of(file), network_names(file.keys())
+            facts = facts_of(file)
+            names = [name for name in network_names(file.keys()) if name.startswith(prefix)]
             problem = network_misfit(network, {name: facts[name] for name in names})
             tensors = {} if problem else {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
@@ -95,4 +122,4 @@ def _load(run: RunDir, stage: Stage, path: Path) -> None:
         raise UserError(
             f"'{path}' does not fit the network of the run's config.yaml: {problem}. Restore either of them"
         )
-    stage.load_state_dict(tensors)
+    module.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in tensors.items()})

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -38,6 +39,25 @@ def set_up_compute(config: Config) -> None:
     # use_deterministic_algorithms turns this on, and filling memory that is overwritten anyway costs up to 14 %.
     torch.utils.deterministic.fill_uninitialized_memory = FILL in os.environ  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = level == "off"
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Put back, after the block, what `set_up_compute` sets for the whole process."""
+    backends: Any = torch.backends
+    deterministic: Any = torch.utils.deterministic
+    tf32 = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.cudnn.benchmark
+    kernels = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill, cublas = deterministic.fill_uninitialized_memory, os.environ.get(CUBLAS)
+    try:
+        with cpu_threads(torch.get_num_threads()):
+            yield
+    finally:
+        backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.cudnn.benchmark = tf32
+        torch.use_deterministic_algorithms(kernels[0], warn_only=kernels[1])
+        deterministic.fill_uninitialized_memory = fill
+        if cublas is None:
+            os.environ.pop(CUBLAS, None)
 
 
 @contextmanager

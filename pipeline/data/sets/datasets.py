@@ -19,6 +19,7 @@ from PIL import Image
 from pipeline.config import DataConfig
 from pipeline.config.data import FOLDERS
 from pipeline.data.sampler import check_batch_size
+from pipeline.data.sets.custom import open_custom
 from pipeline.data.sets.files import FileImages
 from pipeline.data.sets.image_folder import FolderImages, ImageFolder
 from pipeline.data.sets.memory import check_memory
@@ -106,6 +107,8 @@ class Splits:
 
     def _open(self, split: Split) -> ImageDataset:
         data = self.data
+        if ":" in data.name:
+            return open_custom(data, split)
         if data.name == "fashion_mnist_10k":
             check_part(data.name, data.split, {})
             return read_idx_set(files("pipeline") / "data" / "fashion_mnist_10k", data.name, split)

@@ -1,7 +1,8 @@
 """A compact description of a data set, kept with a run so that it is never resumed on other data.
 
 For files it holds names, sizes in bytes and labels. It holds no modification times, which copying changes, and no
-contents, which would have to be read. For an array it holds a digest of the pixels. Height and width from the files'
+contents, which would have to be read. For an array it holds a digest of the pixels, for a data set of the user's own
+a digest of some of its images. Height and width from the files'
 headers are kept for other uses and are not compared.
 """
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.npz import UNREADABLE, Expected, read_arrays
 from pipeline.data.sets.arrays import ArrayImages
+from pipeline.data.sets.custom import CustomImages
 from pipeline.data.sets.files import FileImages, FileNames, Progress, file_sizes
 from pipeline.data.sets.headers import Headers
 from pipeline.data.sets.packed import PackedImages
@@ -24,6 +26,8 @@ from pipeline.errors import UserError
 FORMAT = "onward-index-1"
 HASH_BLOCK = 1024
 """Images that are hashed at once."""
+CUSTOM_IMAGES = 256
+"""Images of a data set of the user's own that are hashed: each may take any time."""
 MOST_BYTES = 1 << 32
 """Largest array of an index that is read by default: the names of forty million files."""
 _NO_FILES = np.zeros(0, np.int64)
@@ -131,6 +135,8 @@ def scan(images: object, progress: Progress | None = None, headers: Headers | No
         return Index(images.labels, nothing, _NO_FILES, _digest(images.array))
     if isinstance(images, PackedImages):
         return Index(images.labels, nothing, _NO_FILES, images.digest)
+    if isinstance(images, CustomImages):
+        return Index(images.labels, nothing, _NO_FILES, _digest_of_some(images))
     raise TypeError(f"{type(images).__name__} is no data set that can be indexed")
 
 
@@ -173,6 +179,15 @@ def _first_name(before: list[str], after: list[str]) -> str:
     if place < len(after) and after[place] not in set(before):
         return f"'{after[place]}' is new"
     return f"'{before[place]}' is at another position"
+
+
+def _digest_of_some(images: CustomImages) -> str:
+    """SHA-256 of evenly spaced images, all of a small set."""
+    digest, count = hashlib.sha256(), len(images)
+    for index in range(0, count, max(count // CUSTOM_IMAGES, 1)):
+        pixels = images.pixels(index)
+        digest.update(f"{index} {pixels.shape}\n".encode() + pixels.tobytes())
+    return digest.hexdigest()
 
 
 def _digest(array: NDArray[np.uint8]) -> str:

@@ -68,9 +68,14 @@ def _print(sentence: str) -> None:
     sys.stdout.flush()
 
 
+def in_cell() -> bool:
+    """Whether a cell of a notebook gave the command: its kernel has a terminal, and shows all that is written to it."""
+    return "JPY_PARENT_PID" in os.environ
+
+
 def attached() -> bool:
     """Whether the standard output is a terminal on which lines can be redrawn."""
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
+    return not in_cell() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
 
 
 def recover() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.config import observing as settings
 from pipeline.errors import ConfigError, first_line
-from pipeline.plugins import Plugin
+from pipeline.plugins import Plugin, is_given
 from workers.observing.observer import Event, RunFacts
 from workers.observing.trackers.base import Tracker
 from workers.observing.trackers.delivery import Delivery
@@ -33,7 +33,7 @@ def check_trackers(trackers: Sequence[settings.TrackerConfig]) -> None:
     """
     for number, tracker in enumerate(trackers):
         package = tracker.kind.partition(":")[0].partition(".")[0]
-        if tracker.kind not in BUNDLED and not _findable(package):
+        if tracker.kind not in BUNDLED and not is_given(tracker.kind) and not _findable(package):
             problem = f"there is no module '{package}' on Python's path or in '{Path.cwd()}'"
             raise ConfigError(f"trackers.{number}.kind", problem, "Install it, or start in the folder that contains it")
         if tracker.kind in BUNDLED and tracker.kind in [other.kind for other in trackers[:number]]:
@@ -41,7 +41,7 @@ def check_trackers(trackers: Sequence[settings.TrackerConfig]) -> None:
             raise ConfigError(f"trackers.{number}.kind", problem, "Leave one out")
         if tracker.kind == "tensorboard" and not _installed("tensorboard"):
             problem = "tensorboard needs the package 'tensorboard', which is not installed"
-            raise ConfigError(f"trackers.{number}.kind", problem, "Install it: pip install tensorboard")
+            raise ConfigError(f"trackers.{number}.kind", problem, "Install it: pip install 'onward[tensorboard]'")
 
 
 def _findable(package: str) -> bool:

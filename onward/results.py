@@ -1,0 +1,184 @@
+"""`check`, `evaluate`, `compare` and `select`: what the commands of these names find, as values.
+
+The command line calls them and prints what they return; `str()` of it is the same text, or Markdown.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launch.commands.check import Checked, check_memory, check_run
+from launch.commands.compare import Comparison, Outputs, compare_runs
+from launch.commands.select import Choice, Selection, select_runs
+from launch.hosts.start_plan import start_plan
+from launch.plan.gpus import parse_gpu
+from launch.prepare.presets import configuration_file
+from launch.prepare.run_dir import read_config
+from onward.config import changed
+from onward.overrides import as_text
+from onward.run import Run
+from onward.training import do, shown
+from pipeline import config as settings
+from pipeline.validation.combinations import check_combinations
+from pipeline.validation.loading import LoadOptions, load_config, load_for_start
+from workers.control.start_messages import CommandStart
+from workers.run.files import RunDir
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.document import EvaluationResults
+
+EVALUATION = "evaluation."
+OF_THE_RUN = ("device", "data.root", "data.on_error")
+"""Keys of a run that an evaluation takes, beside its own section."""
+Name = str | os.PathLike[str] | Run
+"""A run: its directory, `RUN@STEPS` for a snapshot, or a run that has ended."""
+
+
+def check(
+    config: settings.Config | str | os.PathLike[str],
+    *,
+    overrides: Mapping[str, object] | Sequence[str] | None = None,
+    memory: bool = False,
+    gpu: str | None = None,
+    hosts: str | None = None,
+    headers: bool = False,
+    decode: bool = False,
+    trust: bool = True,
+    **keywords: object,
+) -> Checked:
+    """Make every check of `train` and start nothing.
+
+    Args:
+        config: the path of a YAML file, the name of a preset, or an `onward.Config`.
+        overrides: values by dotted key, or `KEY=VALUE` as the command line has them.
+        memory: only what the run needs: memory, links, disk. Needs no data.
+        gpu: whether it fits such GPUs: `h100`, `24GiB`, `4xh100`.
+        hosts: where each process runs on so many or on these hosts.
+        headers, decode: also read every header, or decode every image; prints which are broken.
+        trust: import and call what the configuration names, although it is another user's file.
+        keywords: keys with two underscores for every dot: `train__epochs=2`.
+
+    Returns:
+        `config`, `plan` (steps, images, placements), `account` (memory), `devices`, `notes`; `document` has all of it
+        as JSON has it, and `str()` is what the command prints.
+
+    Raises:
+        ConfigError, UserError: what `train` would refuse, but for what does not fit its devices, which is said.
+    """
+    texts = list(overrides) if isinstance(overrides, Sequence) else as_text(overrides, {})
+    texts += as_text(None, keywords)
+    if isinstance(config, settings.Config):
+        read, notes = changed(config, None, {}, texts), list[str]()
+        check_combinations(read)
+    else:
+        options = LoadOptions(trusted=trust)
+        read, notes = load_for_start(configuration_file(os.fspath(config)), texts, options)
+    gpus = None if gpu is None else parse_gpu(gpu)
+    start = None if hosts is None else start_plan(read, hosts, [str(config), *texts])
+    if memory:
+        return check_memory(read, notes, gpus, start)
+    return check_run(read, notes, gpus, headers, decode, start)
+
+
+def evaluate(
+    run: Name,
+    *,
+    overrides: Mapping[str, object] | None = None,
+    progress: bool | None = False,
+    trust: bool = False,
+    keywords: Mapping[str, object] | None = None,
+    **more: object,
+) -> EvaluationResults:
+    """Measure every block of a run, in a process of its own; writes what `onward evaluate` writes.
+
+    Args:
+        run: its directory, or a run that has ended.
+        overrides: values by dotted key, of `evaluation` (the section may be left out), `device`, `data.root` and
+            `data.on_error`: `{"mlp": True, "checkpoint": 195}`.
+        progress: print what the command prints.
+        trust: as `--trust`.
+        keywords, more: the same with two underscores for every dot: `mlp=True`, `knn__k=[20]`.
+
+    Raises:
+        ConfigError, UserError: there is no run, no weights, or nothing that can be measured.
+        TrainingError: the process that measures was killed.
+    """
+    from pipeline.evaluation.document import EvaluationResults
+
+    path, texts = (
+        (run.path if isinstance(run, Run) else Path(run)),
+        evaluation_texts(overrides, {**(keywords or {}), **more}),
+    )
+    read_config(path)
+    load_config(RunDir(path).config, texts, LoadOptions(build=False, run=path))  # a misspelt key costs no process
+    start = CommandStart(command="evaluate", parent=os.getpid(), run=str(path), overrides=texts, trusted=trust)
+    do(start, shown(progress, wait=True))
+    return EvaluationResults.read(path / "evaluation.json", path)
+
+
+def compare(
+    *runs: Name,
+    measure: Sequence[str] = (),
+    markdown: str | os.PathLike[str] | None = None,
+    csv: str | os.PathLike[str] | None = None,
+    plot: str | os.PathLike[str] | None = None,
+) -> Comparison:
+    """Compare evaluated runs with the first one; runs that differ only in their seed count as one.
+
+    Args:
+        runs: two or more.
+        measure: only these, such as `linear/quick` or `quality/lidar`.
+        markdown, csv: files to write as well.
+        plot: folder for figures, as PNG and SVG.
+
+    Returns:
+        `groups`, `rows` with every number, and `tables`; `str()` is Markdown.
+
+    Raises:
+        UserError: no such run, no evaluation, a damaged one, no such measure, nothing in common, or a file that
+            cannot be written.
+    """
+    outputs = Outputs(*(None if path is None else Path(path) for path in (markdown, csv, plot)))
+    return compare_runs(_names(runs), measure, outputs)
+
+
+def select(
+    *runs: Name,
+    by: str = "lidar",
+    feature: str = "trunk",
+    block: str | int = "last",
+    accuracy: str | None = None,
+    csv: str | os.PathLike[str] | None = None,
+) -> Selection:
+    """Order evaluated runs by a measure that needs no labels; `best` is the first.
+
+    Args:
+        runs: two or more.
+        by: `lidar`, `rankme`, `alpha` or `collapse`.
+        feature: `trunk`, `expansion` or `projector`.
+        block: a number from 1, or `last`.
+        accuracy: to compare the measures with, such as `linear/quick`; of the first linear probe if not given.
+        csv: file to write as well.
+
+    Raises:
+        UserError: no such run, no evaluation, a damaged one, or one without the numbers that are asked for.
+    """
+    choice = Choice(by, feature, str(block), accuracy)
+    return select_runs(_names(runs), choice, None if csv is None else Path(csv))
+
+
+def _names(runs: Sequence[Name]) -> list[str]:
+    return [str(run.path) if isinstance(run, Run) else os.fspath(run) for run in runs]
+
+
+def evaluation_texts(overrides: Mapping[str, object] | None, keywords: Mapping[str, object]) -> list[str]:
+    """`KEY=VALUE` for `onward evaluate`: `mlp=True` is `evaluation.mlp=true`; raises `ConfigError`."""
+    texts = as_text(overrides, keywords)
+    own = [text.partition("=")[0] for text in texts]
+    return [
+        text if k in OF_THE_RUN or k.startswith(EVALUATION) else EVALUATION + text
+        for k, text in zip(own, texts, strict=True)
+    ]
