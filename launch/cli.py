@@ -16,6 +16,7 @@ import typer
 from launch.commands.bench_app import bench_app
 from launch.commands.check import check_memory, check_run
 from launch.commands.data import data_app
+from launch.commands.runs_app import list_folder
 from launch.errors import EXIT_FAILED, failures_in_words, print_error
 from launch.hosts.launcher import HostsRequest, train_on_hosts
 from launch.hosts.start_plan import start_plan
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
+app.command("runs")(list_folder)
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/quickstart.yaml.")]
 Overrides = Annotated[
     list[str] | None,
@@ -60,10 +62,7 @@ Trust = Annotated[
     typer.Option("--trust", help="Import and call what the configuration names, although it is another user's file."),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that 'onward train' wrote.")]
-EvaluatedRuns = Annotated[
-    list[str],
-    typer.Argument(metavar="RUN", help="Folders of runs that 'onward evaluate' measured; RUN@STEPS is a snapshot."),
-]
+GivenRuns = Annotated[list[str], typer.Argument(metavar="RUN", help="Folders of runs; RUN@STEPS is a snapshot.")]
 
 
 @app.command()
@@ -217,7 +216,7 @@ def report(
 
 @app.command()
 def compare(
-    runs: EvaluatedRuns,
+    runs: GivenRuns,
     measure: Annotated[
         list[str] | None,
         typer.Option(
@@ -230,7 +229,7 @@ def compare(
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Also draw figures, as PNG and SVG.")] = None,
 ) -> None:
-    """Compare evaluated runs with the first one, side by side; runs that differ only in their seed count as one."""
+    """Compare runs with the first one, side by side; runs that differ only in their seed count as one."""
     with failures_in_words():
         from launch.commands.compare import Outputs, compare_runs
         from launch.results.printing import command_console
@@ -240,7 +239,7 @@ def compare(
 
 @app.command()
 def select(
-    runs: EvaluatedRuns,
+    runs: GivenRuns,
     by: Annotated[
         str, typer.Option(metavar="lidar|rankme|alpha|collapse", help="The measure that decides the order.")
     ] = "lidar",
