@@ -10,7 +10,7 @@ from typing import Any
 
 from launch.prepare.config_differences import differing_keys, is_free
 from launch.results.grid import Grid
-from launch.results.listed_run import ListedRun, as_text, read_listed
+from launch.results.listed_run import QUICK, ListedRun, as_text, read_listed
 from launch.results.measure_names import clean, measure_words
 from launch.results.printing import print_grid, print_lines
 from launch.results.result_files import write_rows
@@ -51,7 +51,8 @@ def list_runs(folder: Path, csv: Path | None, sort: str, console: Console) -> No
         more = f": {'; '.join(others[:3])}" if others else ""
         raise UserError(f"'{folder}' holds no run{more}. Give the folder of runs, such as runs/")
     keys = differing_keys([run.settings for run in runs], of_numbers=False)
-    measures = list(dict.fromkeys(measure for run in runs for measure in run.best))
+    named = dict.fromkeys(measure for run in runs for measure in run.best)
+    measures = sorted(named, key=lambda measure: (measure.startswith("online/"), measure != QUICK))
     runs = _sorted(runs, sort, measures, keys)
     if csv is not None:
         write_rows(csv, csv_columns(measures, keys), (_csv_row(run, measures, keys) for run in runs))

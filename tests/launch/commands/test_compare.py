@@ -92,8 +92,8 @@ def test_rows_are_the_union_in_the_order_of_the_tables() -> None:
 
 def test_a_cell_says_how_many_runs_it_is_of_where_that_is_not_all() -> None:
     rows = compare_documents([[one(0.25), document([])], [one(0.5), one(0.75)]])
-    (grid,) = grids(rows, ["A", "B"], [2, 2])
-    assert grid.head == (("feature",), ("block",), ("A",), ("B",), ("B − A",))
+    (grid,) = grids(rows, [("A", "lr=1"), ("B", "lr=2")], [2, 2])
+    assert grid.head == (("feature",), ("block",), ("A", "lr=1"), ("B", "lr=2"), ("B", "− A"))
     assert grid.rows == (("trunk", "1", "25.0 (n=1)", "62.5 ± 17.7", "+37.5"),)
 
 
@@ -107,6 +107,10 @@ def test_seeds_are_taken_together_and_differences_told(runs: Path, onward: Onwar
         "B differs from A: optimizer.lr is 0.2 there, 0.3 here",
         f"{DATA}: linear quick top-1, %",
     ]
+    heading = next(line for line in outcome.out.splitlines() if "feature" in line)
+    assert [cell.strip() for cell in heading.strip("┃").split("┃")] == [
+        "feature", "block", "optimizer.lr=0.2", "optimizer.lr=0.3", "− A",
+    ]  # fmt: skip
     row = next(line for line in outcome.out.splitlines() if "trunk" in line)
     assert [cell.strip() for cell in row.strip("│").split("│")] == [
         "trunk", "1", "53.0 ± 3.0", "63.0 ± 4.2", "+10.0 ± 3.5",
@@ -123,6 +127,7 @@ def test_the_csv_has_every_digit_and_the_markdown_every_table(runs: Path, onward
     with (runs / "new" / "x.csv").open(newline="", encoding="utf-8") as file:
         first, other = list(csv.DictReader(file))
     assert (first["group"], first["runs"], first["n"], first["difference"]) == ("A", "a1; a2", "2", "")
+    assert [row["optimizer.lr"] for row in (first, other)] == ["0.2", "0.3"]
     assert float(first["mean"]) == 0.53
     assert float(first["sd"]) == pytest.approx(0.03 * 2**0.5)
     assert float(other["difference"]) == pytest.approx(0.1)
@@ -145,6 +150,38 @@ def test_what_was_measured_otherwise_is_warned_of_and_never_averaged(runs: Path,
     outcome = onward("compare", "a1", "a7")
     assert "warning" not in outcome.out  # the quick probe has no epochs
     assert outcome.out.startswith("A  a1, a7 (seeds 1, 7)\n")
+
+
+def test_the_probes_that_a_run_ended_with_are_compared_where_it_was_not_evaluated(runs: Path, onward: Onward) -> None:
+    for seed, value in enumerate((0.70, 0.76), 1):
+        run = write_run(runs / f"c{seed}", None, f"seed={seed}", "optimizer.lr=0.4")
+        row = {"block": 1, "trunk": value, "expansion": None}
+        report = {"trained": [row, {"damaged": 3}], "probe_images": {"train": 8000, "test": 2000}}
+        write_json(run / "report.json", report)
+    outcome = onward("compare", "a1", "a2", "c1", "c2", "--csv", "x.csv")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "warning" not in outcome.out, "what the report does not say is no difference"
+    row = next(line for line in outcome.out.splitlines() if "trunk" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")][2:] == ["53.0 ± 4.2", "73.0 ± 4.2", "+20.0 ± 4.2"]
+    alone = onward("compare", "c1", "a1").out
+    assert "no spread over seeds is known  ·  one standard error on 2000 test images is 1.0 to 1.1" in alone
+    write_json(runs / "c1" / "evaluation.json", one(0.1, "knn/5").to_json())
+    both = onward("compare", "c1", "a1").out
+    assert "70.0" in both, "an evaluation without the quick probe does not hide that of the run's end"
+    write_json(runs / "c1" / "evaluation.json", one(0.4, checkpoint=30).to_json())
+    assert "70.0" in onward("compare", "c1", "a1").out, "nor does that of a snapshot"
+
+
+def test_columns_are_named_by_what_differs_and_else_by_the_run(runs: Path, onward: Onward) -> None:
+    for number, kind in enumerate(("vicreg", "simclr")):
+        write_run(runs / kind, one(0.5 + number / 10), f"objective.kind={kind}", "noise.kind=all", f"seed={number}")
+    write_run(runs / "again", one(0.5), "objective.kind=vicreg", "noise.kind=all", "seed=0")
+    assert onward("compare", "vicreg", "simclr", "again", "a1", "--markdown", "x.md").code == 0
+    tables = [line for line in (runs / "x.md").read_text().splitlines() if line.startswith("| feature")]
+    assert [cell.strip() for cell in tables[0].strip("|").split("|")][2:] == [
+        "A objective.kind=vicreg vicreg", "B objective.kind=simclr", "B − A",
+        "C objective.kind=vicreg again", "C objective.kind=vicreg − A", "D objective.kind=barlow_twins", "D − A",
+    ]  # fmt: skip
 
 
 def test_another_snapshot_or_the_same_seed_again_is_no_sample(runs: Path, onward: Onward) -> None:
@@ -205,6 +242,7 @@ def test_the_short_table_leaves_out_what_can_be_asked_for(runs: Path, onward: On
         (["a1", "a2", "--measure", "linear/qui"], r"none of the runs has 'linear/qui'"),
         (["a1", "a2", "--measure", ""], r"^--measure: none of the runs has ''\. Allowed: linear/quick$"),
         (["a1", "other"], r"^the runs have nothing in common that was measured\. Evaluate them with the same"),
+        (["a1", "ended"], r"^the runs have nothing in common that was measured\."),
         (["a1", "other", "--measure", "knn/5"], r"nothing in common of knn/5\. "),
         (["empty", "empty2", "--measure", "x"], r"has 'x'\. Nothing was measured; run 'onward evaluate RUN' again$"),
         (["a1", "a2", "--csv", "a1"], r"^'a1' cannot be written \(.+\)\. Give a place in which you may write$"),
@@ -223,6 +261,7 @@ def test_what_cannot_be_compared_is_refused(
     path = runs / "old" / "evaluation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": "onward-evaluation-0"}))
     write_run(runs / "other", one(0.5, "knn/5"), "train.epochs=9")
+    write_json(write_run(runs / "ended", None, "train.epochs=9") / "report.json", {"trained": [{"expansion": 0.5}]})
     write_run(runs / "empty", document([]))
     write_run(runs / "empty2", document([]), "train.epochs=9")
     assert_refused(onward("compare", *arguments), expected)

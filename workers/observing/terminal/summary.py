@@ -174,7 +174,7 @@ def _pairs(report: dict[str, Any], feature: str) -> list[tuple[float, float]]:
 def _accuracies(report: dict[str, Any], feature: str, full: bool) -> list[str]:
     """The cells of a column, with numbers below numbers."""
     pairs, images = _pairs(report, feature), tested_on(report)
-    size = max((len(f"{100 * share:.1f}") for pair in pairs for share in pair), default=0)
+    first, last = (max((len(f"{100 * pair[side]:.1f}") for pair in pairs), default=0) for side in (0, 1))
     room = max((len(_gain(*pair, images)) for pair in pairs), default=0)
     cells = []
     for row in range(len(report["stages"])):
@@ -183,7 +183,7 @@ def _accuracies(report: dict[str, Any], feature: str, full: bool) -> list[str]:
             cells.append("-")
             continue
         gained = f" {_gain(before, after, images):>{room}}" if full else ""
-        cells.append(f"{100 * before:{size}.1f} → {100 * after:{size}.1f}{gained}")
+        cells.append(f"{100 * before:{first}.1f} → {100 * after:{last}.1f}{gained}")
     return cells
 
 
