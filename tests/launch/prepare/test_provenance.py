@@ -6,17 +6,20 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from launch.prepare.git_commit import git_commits
+from launch.prepare.prepared_run import prepare_run
 from launch.prepare.provenance import read_starts, record_start
 from launch.prepare.run_dir import begin_run
 from launch.prepare.user_modules import MAX_FILE, user_modules
 from pipeline.config import Config
 from pipeline.config.secrets import HIDDEN
+from pipeline.validation.loading import load_config
 from workers.run.files import RunDir
 
 LOSS = """\
@@ -177,3 +180,20 @@ def test_a_git_that_hangs_fails_or_is_missing_does_not_matter(
         (tmp_path / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin" if does else str(tmp_path))
     assert git_commits({"working directory": tmp_path}, seconds=0.2) == []
+
+
+def test_a_command_that_starts_a_run_or_goes_on_with_it_leaves_a_record(
+    folder: Path, onward: Callable[..., Any], fake_training: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["onward", "train", "config.yaml", "run_dir=run"])
+    for count in (1, 2):
+        assert onward("train", "config.yaml", "run_dir=run").code == 0
+        starts = read_starts(RunDir(folder / "run"))
+        assert [start["command"][1:] for start in starts] == [["train", "config.yaml", "run_dir=run"]] * count
+    assert len(fake_training) == 2
+    assert onward("check", "config.yaml", "run_dir=run").code == 0
+    assert len(read_starts(RunDir(folder / "run"))) == 2, "a check starts nothing"
+    given = load_config("config.yaml", ["run_dir=several"])
+    with prepare_run(given, "x", lambda config, placements, resumed: (config, []), (), False, ("b", "c")) as prepared:
+        (start,) = read_starts(prepared.run)
+    assert start["hosts"][1:] == ["b", "c"]
