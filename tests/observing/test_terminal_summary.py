@@ -141,10 +141,22 @@ def test_a_gain_that_may_be_chance_is_marked_and_numbers_stand_below_numbers() -
     ]  # fmt: skip
     assert "~ within two standard errors; one is 0.0 to 2.9 points (280 test images)" in rows
     assert max(map(len, rows[:9])) <= 77
+    for widest in (0.0, 1.0):  # numbers of three digits, and all else that makes a column wide, at 80 columns
+        for row, (before, after) in enumerate([(1.0, widest), (0.0, 1.0), (0.4, 0.6), (0.2, 0.3)]):
+            values["untrained"][row] |= {"trunk": before, "expansion": before}
+            values["trained"][row] |= {"trunk": after, "expansion": after}
+        values["probe_images"]["test"] = 9
+        wide = io.StringIO()
+        print_report(Console(RichConsole(file=wide, width=80)), RUN, values)
+        table = [row for row in wide.getvalue().splitlines() if row[:1] in "│┃"]
+        assert len({len(row) for row in table}) == 1
+        assert len(table[0]) <= 80
+        assert "…" not in wide.getvalue()
+    values["untrained"][1]["trunk"] = values["trained"][1]["trunk"] = 0.5
     values["probe_images"]["test"] = 280_000
     file.seek(0)
     print_report(Console(RichConsole(file=file, width=80)), RUN, values)
-    assert "one standard error is 0.0 to 0.1 points (280000 test images)" in file.getvalue().splitlines()
+    assert "~ within two standard errors; one is 0.0 to 0.1 points (280000 test images)" in file.getvalue().splitlines()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from workers.run.files import RunDir, relative_to_cwd
 
 FULL_WIDTH = 78
 """Width of the table with gains, without the time for copying; with it, it is wider than most terminals."""
+ACCURACY = 17
+"""Of that, for the text of each column of accuracies; `100.0` and `~` may need more."""
 COLUMNS = {"block": 5, "trunk": 11, "expansion": 11, "busy": 6, "starved": 7, "blocked": 7, "copying": 7}
 """Columns of the table with their minimum widths; the last ones are dropped first."""
 ACCURACIES = ("trunk", "expansion")
@@ -148,18 +150,25 @@ def _table(report: dict[str, Any], terminal: Console, borders: bool) -> Table:
     style = box.HEAVY_HEAD if full and borders else None
     table = Table(title=terminal.spelled(_title(report)), title_justify="left", box=style, pad_edge=full)
     names = [name for name in COLUMNS if probed or name not in ACCURACIES]
-    if probed and full and width < FULL_WIDTH + COLUMNS["copying"] + CELL:
-        names.remove("copying")
+    accuracies = {
+        feature: [terminal.spelled(cell) for cell in _accuracies(report, feature, full)]
+        for feature in (ACCURACIES if probed else ())
+    }
+    if probed and full:
+        needed = FULL_WIDTH + sum(max(max(map(len, column)) - ACCURACY, 0) for column in accuracies.values())
+        if width < needed + COLUMNS["copying"] + CELL:
+            names.remove("copying")
+        if width < needed:
+            names.remove("blocked")
     while not full and len(names) > 1 and sum(2 + COLUMNS[name] for name in names) - 2 > width:
         names.pop()
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    accuracies = {feature: _accuracies(report, feature, full) for feature in ACCURACIES if probed}
     for row, shares in enumerate(report["stages"]):
         cells = {"block": str(shares["stage"])}
         # Runs of earlier versions did not measure copying.
         cells |= {name: f"{100 * shares.get(key, 0.0):.1f} %" for name, key in SHARES.items()}
-        cells |= {feature: terminal.spelled(column[row]) for feature, column in accuracies.items()}
+        cells |= {feature: column[row] for feature, column in accuracies.items()}
         table.add_row(*(cells[name] for name in names))
     return table
 
