@@ -173,12 +173,19 @@ def _legend(groups: Sequence[Group]) -> list[str]:
         lines.append(f"{group.label}  {', '.join(clean(run.name) for run in group.runs)} (seed{several} {seeds})")
     first = groups[0]
     for group in groups[1:]:
-        changed = differences(first.runs[0].config, group.runs[0].config)
+        changed = _told(first, group)
         if changed:
             lines.append(f"{group.label} differs from {first.label}: {clean(_some(changed))}")
         elif _samples(group) & _samples(first):
             lines.append(f"{group.label} has the configuration and a seed of {first.label}: it is no other sample")
     return lines
+
+
+def _told(first: Group, other: Group) -> list[str]:
+    """As `differences`, without the keys of sections of another kind, which that kind stands for."""
+    here = other.runs[0].config.model_copy(update={"seed": first.runs[0].config.seed})
+    changed, kept = deciding_differences(first.runs[0].config, here), differing_keys([first.settings, other.settings])
+    return [text for key, text in changed.items() if key in kept] or [*changed.values()]
 
 
 def _samples(group: Group) -> set[tuple[int, int | None]]:

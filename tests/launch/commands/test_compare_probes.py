@@ -53,7 +53,8 @@ def test_columns_are_named_by_what_differs_and_else_by_the_run(runs: Path, onwar
     for number, kind in enumerate(("vicreg", "simclr")):
         write_run(runs / kind, one(0.5 + number / 10), f"objective.kind={kind}", "noise.kind=all", f"seed={number}")
     write_run(runs / "again", one(0.5), "objective.kind=vicreg", "noise.kind=all", "seed=0")
-    assert onward("compare", "vicreg", "simclr", "again", "a1", "--markdown", "x.md").code == 0
+    outcome = onward("compare", "vicreg", "simclr", "again", "a1", "--markdown", "x.md")
+    assert "B differs from A: objective.kind is 'vicreg' there, 'simclr' here\n" in outcome.out, outcome.err
     tables = [line for line in (runs / "x.md").read_text().splitlines() if line.startswith("| feature")]
     assert [cell.strip() for cell in tables[0].strip("|").split("|")][2:] == [
         "A objective.kind=vicreg vicreg", "B objective.kind=simclr", "B − A",
