@@ -189,6 +189,12 @@ def test_a_run_without_probes_or_speed() -> None:
     assert rows[-1].startswith("149760 images, too short for a rate  ·  everything is in ")
 
 
+def test_a_report_without_stages_is_printed() -> None:
+    file = io.StringIO()
+    print_report(Console(RichConsole(file=file, width=80)), RUN, report(0))
+    assert file.getvalue().splitlines()[-1].startswith(f"{TOTALS}  ·  everything is in ")
+
+
 def test_only_so_many_incidents_are_told() -> None:
     found = incidents([alarm(number, 3, name="starved") for number in range(1, 9)] + [alarm(9, 5)])
     assert found[0] == "9 alarms:"

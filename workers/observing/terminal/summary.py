@@ -155,7 +155,7 @@ def _table(report: dict[str, Any], terminal: Console, borders: bool) -> Table:
         for feature in (ACCURACIES if probed else ())
     }
     if probed and full:
-        needed = FULL_WIDTH + sum(max(max(map(len, column)) - ACCURACY, 0) for column in accuracies.values())
+        needed = FULL_WIDTH + sum(max(max(map(len, column), default=0) - ACCURACY, 0) for column in accuracies.values())
         if width < needed + COLUMNS["copying"] + CELL:
             names.remove("copying")
         if width < needed:
