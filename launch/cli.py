@@ -17,6 +17,7 @@ import typer
 import onward
 from launch.commands.bench_app import bench_app
 from launch.commands.data import data_app
+from launch.commands.runs_app import list_folder
 from launch.errors import EXIT_FAILED, failures_in_words, print_error
 from launch.hosts.launcher import HostsRequest, train_on_hosts
 from launch.plan.gpus import GPUS
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
+app.command("runs")(list_folder)
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a preset: quickstart.")]
 Overrides = Annotated[
     list[str] | None,
@@ -56,10 +58,7 @@ Trust = Annotated[
     typer.Option("--trust", help="Import and call what the configuration names, although it is another user's file."),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that 'onward train' wrote.")]
-EvaluatedRuns = Annotated[
-    list[str],
-    typer.Argument(metavar="RUN", help="Folders of runs that 'onward evaluate' measured; RUN@STEPS is a snapshot."),
-]
+GivenRuns = Annotated[list[str], typer.Argument(metavar="RUN", help="Folders of runs; RUN@STEPS is a snapshot.")]
 
 
 @app.command()
@@ -203,7 +202,7 @@ def report(
 
 @app.command()
 def compare(
-    runs: EvaluatedRuns,
+    runs: GivenRuns,
     measure: Annotated[
         list[str] | None,
         typer.Option(
@@ -216,7 +215,7 @@ def compare(
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Also draw figures, as PNG and SVG.")] = None,
 ) -> None:
-    """Compare evaluated runs with the first one, side by side; runs that differ only in their seed count as one."""
+    """Compare runs with the first one, side by side; runs that differ only in their seed count as one."""
     with failures_in_words():
         from launch.results.printing import command_console
 
@@ -226,7 +225,7 @@ def compare(
 
 @app.command()
 def select(
-    runs: EvaluatedRuns,
+    runs: GivenRuns,
     by: Annotated[
         str, typer.Option(metavar="lidar|rankme|alpha|collapse", help="The measure that decides the order.")
     ] = "lidar",

@@ -193,6 +193,15 @@ def _runs_below(folder: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
+def _no_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start asks git which commits it is of; a test that may start no process has none."""
+    if _starting:
+        import launch.prepare.git_commit
+
+        monkeypatch.setattr(launch.prepare.git_commit, "find_git", lambda: None)
+
+
+@pytest.fixture(autouse=True)
 def _environment_stays() -> Iterator[None]:
     """A command that runs in this process settles variables for what it starts; other tests start other things."""
     before = dict(os.environ)

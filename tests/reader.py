@@ -166,7 +166,7 @@ class Reader:
             yield from self._of_run(name, str(given["run"]), given.get("overrides") or [])
         elif name in ("compare", "select"):
             for run in given["runs"]:
-                yield from self._evaluated(run)
+                yield from self._evaluated(run, probes=name == "compare")
         elif name == "method":
             yield from self._train(given["arguments"] or BASES[0])
         elif name in ("pack", "verify"):
@@ -206,10 +206,11 @@ class Reader:
         except (ConfigError, UserError) as error:
             yield str(error)
 
-    def _evaluated(self, name: str) -> Wrong:
+    def _evaluated(self, name: str, probes: bool = False) -> Wrong:
+        """What is wrong with a run that must have been evaluated; with `probes`, those of its end will do."""
         if name == "runs/*":
             for run in set(self._runs) - {"RUN"}:
-                yield from self._evaluated(run)
+                yield from self._evaluated(run, probes)
             return
         run, _, steps = name.partition("@")
         trained = self._find(run)
@@ -217,7 +218,7 @@ class Reader:
             yield f"no line before has trained '{run}'"
         elif steps and int(steps) not in trained.measured:
             yield f"no line before has evaluated the snapshot '{name}'"
-        elif not steps and trained.last is not None:
+        elif not steps and trained.last is not None and not (probes and trained.config.evaluation.linear_probe):
             yield f"the last evaluation of '{run}' before this line is of: {trained.last}"
 
     def _find(self, run: str) -> Trained | None:

@@ -42,7 +42,7 @@ SURROUNDINGS: dict[str, Callable[[Path], dict[str, str]]] = {
     "no home": lambda folder: {"HOME": str(folder / "nobody"), "XDG_CACHE_HOME": str(folder / "nobody" / "cache")},
     "called by sudo": lambda folder: {"SUDO_UID": "12345"},
     "no terminal": lambda folder: {"TERM": "", "COLUMNS": "0", "LINES": "-1", "NO_COLOR": "1", "FORCE_COLOR": "1"},
-    "a cell of a notebook": lambda folder: {"JPY_PARENT_PID": "1"},
+    "a notebook": lambda folder: {"JPY_PARENT_PID": "7", "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
     "another language": lambda folder: {"LC_ALL": "tr_TR.UTF-8", "LANG": "C", "PYTHONIOENCODING": "ascii"},
     "Python told otherwise": lambda folder: {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "7", "PYTHONOPTIMIZE": "1"},
     "what our own processes are told": lambda folder: {"ONWARD_RUN_DIR": "/nowhere", "ONWARD_START_STEP": "7"},

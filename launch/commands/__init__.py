@@ -5,7 +5,7 @@
 - `bench.py`: `onward bench method`: training methods compared on one budget and several seeds
 - `bench_app.py`: the arguments of `onward bench method`; `bench.py` does the work
 - `check.py`: `onward check`: makes every check that `train` makes, and prints what the run amounts to
-- `compare.py`: `onward compare RUN...`: evaluations side by side; runs that differ only in their seed count as one
+- `compare.py`: `onward compare RUN...`: runs side by side; runs that differ only in their seed count as one
 - `data.py`: the arguments of `onward data pack` and `onward data verify`; `pack.py` does the work
 - `doctor.py`: `onward doctor`: one page about this host, and about the way to another, each line right or with a
   remedy
@@ -18,6 +18,9 @@
 - `pack.py`: `onward data pack` and `onward data verify`: a copy of a data set that is quicker to read, and whether it
   is whole
 - `report.py`: `onward report`: one self-contained page about a run, and the same figures for a paper
+- `runs.py`: `onward runs FOLDER`: all runs in a folder, one line each: state, length, speed, best numbers, and what
+  differs
+- `runs_app.py`: the arguments of `onward runs`; `runs.py` does the work
 - `select.py`: `onward select RUN...`: runs ordered by a measure that needs no labels, and how far it agrees with
   accuracy
 - `selection_candidates.py`: the evaluations that `onward select` chooses from, of runs and of snapshots of runs

@@ -1,25 +1,31 @@
-"""`onward compare RUN...`: evaluations side by side; runs that differ only in their seed count as one."""
+"""`onward compare RUN...`: runs side by side; those that differ only in their seed count as one."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from launch.commands.evaluation_reader import EvaluatedRun, read_evaluations
-from launch.prepare.config_differences import deciding_differences
+from launch.prepare.config_differences import deciding_differences, differing_keys, flatten
 from launch.results.comparison_tables import CSV_COLUMNS, Row, compare_documents, csv_rows, grids, is_wanted
 from launch.results.evaluation_settings import other_settings
 from launch.results.grid import Grid, markdown_of
+from launch.results.listed_run import as_text
 from launch.results.measure_names import CORRUPTION, clean, quantity
 from launch.results.printing import print_grid, print_lines
 from launch.results.result_files import write_file, write_rows
 from pipeline.config import Config
+from pipeline.config.secrets import without_secrets
 from pipeline.errors import UserError, allowed_names
 from pipeline.evaluation.document import EvaluationResults
 from pipeline.validation.pydantic_errors import shown
+from workers.observing.standard_error import error_range
 from workers.observing.terminal.console import Console
 
+_HEADING, _LETTERS = 3, 30
+"""Keys that the heading of a column names, and how many letters of each."""
 _SHOWN = 8
 """Differences between two configurations that are written out."""
 _SECOND = ("top5", "alpha_r2")
@@ -38,6 +44,11 @@ class Group:
         """Their evaluations."""
         return [run.document for run in self.runs]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration of its first run, flat, without secrets."""
+        return flatten(without_secrets(self.runs[0].config))
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -50,12 +61,14 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Evaluated runs side by side.
+    """Runs side by side.
 
     Args:
         groups: the runs; the first is what the others are compared with.
         rows: every number, one row a quantity, place and data set, with an estimate for each group.
         short: those of the rows that the tables show.
+        keys: of the configurations that differ between the groups.
+        headings: of every group its letter, and what tells it from the others.
         above: what is to be known before the tables: which runs, how they differ, what was measured otherwise.
         below: how to read them.
     """
@@ -63,13 +76,15 @@ class Comparison:
     groups: tuple[Group, ...]
     rows: tuple[Row, ...]
     short: tuple[Row, ...]
+    keys: tuple[str, ...]
+    headings: tuple[tuple[str, ...], ...]
     above: tuple[str, ...]
     below: str
 
     @property
     def tables(self) -> list[Grid]:
         """One for each data set."""
-        return grids(self.short, [group.label for group in self.groups], [len(group.runs) for group in self.groups])
+        return grids(self.short, self.headings, [len(group.runs) for group in self.groups])
 
     def __str__(self) -> str:
         """As Markdown."""
@@ -83,11 +98,13 @@ class Comparison:
         if outputs.csv is not None:
             labels = [group.label for group in self.groups]
             runs = ["; ".join(run.name for run in group.runs) for group in self.groups]
-            write_rows(outputs.csv, CSV_COLUMNS, csv_rows(self.rows, labels, runs))
+            all_settings = [group.settings for group in self.groups]
+            settings = [[as_text(each[key]) if key in each else None for key in self.keys] for each in all_settings]
+            write_rows(outputs.csv, (*CSV_COLUMNS, *self.keys), csv_rows(self.rows, labels, runs, settings))
         if outputs.plot is not None:
             from launch.results.comparison_plots import write_comparison
 
-            names = [f"{group.label}: {_short_name(group)}" for group in self.groups]
+            names = [f"{', '.join(h[1:])}{_seeds(group)}" for h, group in zip(self.headings, self.groups, strict=True)]
             write_comparison(self.short, names, outputs.plot)
 
     def show(self, console: Console) -> None:
@@ -99,7 +116,7 @@ class Comparison:
 
 
 def compare_runs(names: Sequence[str], wanted: Sequence[str] = (), outputs: Outputs = Outputs()) -> Comparison:
-    """Compare evaluated runs with the first one, and write what is asked for.
+    """Compare runs with the first one: their evaluations, or the probes at their end; write what is asked for.
 
     Args:
         names: run directories, two or more; `RUN@STEPS` is the snapshot of a run after so many steps.
@@ -112,7 +129,7 @@ def compare_runs(names: Sequence[str], wanted: Sequence[str] = (), outputs: Outp
     """
     if len(names) < 2:
         raise UserError("one run is nothing to compare. Give two or more; 'onward evaluate RUN' shows one")
-    runs = read_evaluations(names)
+    runs = read_evaluations(names, probes=True)
     _check_wanted(runs, wanted)
     measures = {record.measure for run in runs for record in run.document.results if is_wanted(record, wanted)}
     groups = group_runs(runs, measures)
@@ -121,9 +138,16 @@ def compare_runs(names: Sequence[str], wanted: Sequence[str] = (), outputs: Outp
         subject = f"of {', '.join(wanted)}" if wanted else "that was measured"
         raise UserError(f"the runs have nothing in common {subject}. Evaluate them with the same measures and places")
     short = _short(rows, wanted)
-    above = (*_legend(groups), *warnings(runs, measures))
-    below = _explain(groups, len(rows) - len(short))
-    comparison = Comparison(tuple(groups), tuple(rows), tuple(short), above, below)
+    keys = differing_keys([group.settings for group in groups])
+    comparison = Comparison(
+        groups=tuple(groups),
+        rows=tuple(rows),
+        short=tuple(short),
+        keys=tuple(keys),
+        headings=tuple(_headings(groups, keys)),
+        above=(*_legend(groups), *warnings(runs, measures)),
+        below=_explain(groups, short, len(rows) - len(short)),
+    )
     comparison.write(outputs)
     return comparison
 
@@ -201,7 +225,7 @@ def _legend(groups: Sequence[Group]) -> list[str]:
         lines.append(f"{group.label}  {', '.join(clean(run.name) for run in group.runs)} (seed{several} {seeds})")
     first = groups[0]
     for group in groups[1:]:
-        changed = differences(first.runs[0].config, group.runs[0].config)
+        changed = _told(first, group)
         if changed:
             lines.append(f"{group.label} differs from {first.label}: {clean(_some(changed))}")
         elif _samples(group) & _samples(first):
@@ -209,18 +233,50 @@ def _legend(groups: Sequence[Group]) -> list[str]:
     return lines
 
 
+def _told(first: Group, other: Group) -> list[str]:
+    """As `differences`, without the keys of sections of another kind, which that kind stands for."""
+    here = other.runs[0].config.model_copy(update={"seed": first.runs[0].config.seed})
+    changed, kept = deciding_differences(first.runs[0].config, here), differing_keys([first.settings, other.settings])
+    return [text for key, text in changed.items() if key in kept] or [*changed.values()]
+
+
 def _samples(group: Group) -> set[tuple[int, int | None]]:
     """Seed and number of steps of every run."""
     return {(run.config.seed, run.document.checkpoint) for run in group.runs}
 
 
-def _explain(groups: Sequence[Group], hidden: int) -> str:
+def _headings(groups: Sequence[Group], keys: Sequence[str]) -> list[tuple[str, ...]]:
+    """Of every group its letter, and what tells it from the others: keys, or else the name of its first run."""
+    settings = [group.settings for group in groups]
+    texts = [tuple(_cut(f"{key}={as_text(each[key])}") for key in keys[:_HEADING] if key in each) for each in settings]
+    return [
+        (group.label, *(text if text and texts.count(text) == 1 else (*text, _short_name(group))))
+        for group, text in zip(groups, texts, strict=True)
+    ]
+
+
+def _cut(text: str) -> str:
+    text = clean(text)
+    return text if len(text) <= _LETTERS else f"{text[: _LETTERS - 1]}…"
+
+
+def _explain(groups: Sequence[Group], rows: Sequence[Row], hidden: int) -> str:
     parts = []
     if any(len(group.runs) > 1 for group in groups):
         parts.append("mean ± sample standard deviation over seeds; difference ± its standard error")
+    else:
+        parts += ["one run each: no spread over seeds is known", *_exactness(groups[0].documents[0], rows)]
     if hidden:
         parts.append(f"{hidden} more numbers with --measure and --csv")
-    return "  ·  ".join(parts) or "one run each: no spread is known"
+    return "  ·  ".join(parts)
+
+
+def _exactness(document: EvaluationResults, rows: Sequence[Row]) -> list[str]:
+    """The standard error of the accuracies of one run, where it is known on how many images they were measured."""
+    images = document.test_images(document.data.name)
+    own = [row for row in rows if row.data == document.data.name and row.quantity.metric in ("top1", "top5")]
+    shares = [estimate.mean for row in own for estimate in row.estimates if estimate is not None]
+    return [f"one standard error on {images} test images is {error_range(shares, images)}"] if images and shares else []
 
 
 def _some(texts: Sequence[str]) -> str:
@@ -229,10 +285,13 @@ def _some(texts: Sequence[str]) -> str:
 
 
 def _short_name(group: Group) -> str:
-    """The name of its first run, and the number of seeds."""
+    """The name of its first run."""
     name = clean(Path(group.runs[0].name).name or group.runs[0].name)
-    cut = name if len(name) <= 32 else f"{name[:31]}…"
-    return f"{cut} ({len(group.runs)} seeds)" if len(group.runs) > 1 else cut
+    return name if len(name) <= 32 else f"{name[:31]}…"
+
+
+def _seeds(group: Group) -> str:
+    return f" ({len(group.runs)} seeds)" if len(group.runs) > 1 else ""
 
 
 def _letters(index: int) -> str:

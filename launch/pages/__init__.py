@@ -10,5 +10,6 @@
 - `run_record.py`: everything that a report needs of a run directory, whatever state the run is in; damaged files are
   left out with a note
 - `series.py`: the lines of `metrics.jsonl` as columns of numbers: one set for each stage, whatever is missing as NaN
+- `starts.py`: the starts of a run as text: when, where, with which versions, commit and modules
 - `tables.py`: the tables of a report; a cell is text unless it is `Markup`
 """

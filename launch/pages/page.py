@@ -18,7 +18,8 @@ from launch.pages.inline import inline
 from launch.pages.number_format import NOTHING, date_of, duration, percent, plain, size_of
 from launch.pages.run_record import RunRecord
 from launch.pages.series import Numbers, last_known, number
-from launch.pages.tables import MAX_EVENTS, event_table, loss_of, peak_memory, probe_table, stage_table
+from launch.pages.starts import start_facts
+from launch.pages.tables import MAX_EVENTS, event_table, exactness, loss_of, peak_memory, probe_table, stage_table
 from launch.results.evaluation_tables import grids_of, keys_of
 from launch.results.measure_names import clean
 from pipeline.config import Config
@@ -49,11 +50,13 @@ def page(record: RunRecord, pictures: Sequence[Picture], folder: str = "report")
             traced=bool(record.parts),
             stages=stage_table(record),
             probes=probe_table(record.report),
+            exactness=exactness(record.report),
             evaluations=grids_of(evaluation) if evaluation is not None else [],
             evaluation_notes=keys_of(evaluation) if evaluation is not None else [],
             events=event_table(record.events),
             more_events=max(len(record.events) - MAX_EVENTS, 0),
             facts=_facts(record),
+            starts=start_facts(record.starts),
             configuration=dump_without_secrets(record.config).splitlines(),
             version=importlib.metadata.version("onward"),
             now=date_of(time.time()),

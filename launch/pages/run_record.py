@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from launch.failure import read_failure
 from launch.pages.series import RunSeries, read_series
+from launch.prepare.provenance import read_starts
 from launch.prepare.run_dir import read_config
-from launch.prepare.run_lock import is_running
+from launch.results.run_state import RunOutcome, run_outcome
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.evaluation.document import EvaluationResults
@@ -19,19 +19,6 @@ from workers.observing.history_file import each_step, read_events
 from workers.observing.observer import Event
 from workers.observing.trace_part import Part, read_parts
 from workers.run.files import RunDir, read_object
-
-
-@dataclass(frozen=True)
-class RunOutcome:
-    """The state of a run.
-
-    Args:
-        word: `running`, `done`, `interrupted`, `failed` or `stopped`.
-        text: one sentence.
-    """
-
-    word: str
-    text: str
 
 
 @dataclass
@@ -47,6 +34,7 @@ class RunRecord:
         report: `report.json`; empty where there is none.
         evaluation: `evaluation.json`; None where there is none.
         parts: of its trace.
+        starts: of `provenance.json`, the first one first.
         notes: what is missing or damaged, one sentence each.
     """
 
@@ -59,6 +47,7 @@ class RunRecord:
     report: dict[str, Any] = field(default_factory=dict)
     evaluation: EvaluationResults | None = None
     parts: list[Part] = field(default_factory=list)
+    starts: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -70,7 +59,7 @@ def read_run(path: Path) -> RunRecord:
     """
     config = read_config(path)
     run = RunDir(path)
-    outcome = _outcome(run)
+    outcome = run_outcome(run)
     if not run.metrics.is_file():
         why = "it has only begun: wait for its first step" if outcome.word == "running" else "no step of it has ended"
         raise UserError(f"'{path}' has no metrics.jsonl, so there is nothing to report ({why})")
@@ -80,6 +69,7 @@ def read_run(path: Path) -> RunRecord:
         raise UserError(f"'{run.metrics}' has no step yet, so there is nothing to report. Wait for the first one")
     record = RunRecord(run, config, outcome, series, notes=[*notes, *_about(series)])
     record.report = _read_report(run, record.notes)
+    record.starts = read_starts(run)
     record.events = _read_events(run, record.notes)
     record.evaluation = _read_evaluation(path, record.notes)
     record.parts, found = read_parts(run.trace)
@@ -104,17 +94,6 @@ def _about(series: RunSeries) -> list[str]:
                 f"{at[0]:,.0f}{still}; figures leave those steps out"
             )
     return found
-
-
-def _outcome(run: RunDir) -> RunOutcome:
-    if is_running(run):
-        return RunOutcome("running", "It is still running; this is how far it had come when this page was made.")
-    if (failure := read_failure(run)) is not None:
-        word = "interrupted" if failure.get("kind") == "interrupted" else "failed"
-        return RunOutcome(word, str(failure.get("message") or "It gave no reason."))
-    if run.report.is_file():
-        return RunOutcome("done", "It was trained to its end.")
-    return RunOutcome("stopped", "It ended without a message: its processes were killed, or the machine stopped.")
 
 
 def _read_report(run: RunDir, notes: list[str]) -> dict[str, Any]:

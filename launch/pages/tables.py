@@ -14,6 +14,7 @@ from launch.pages.run_record import RunRecord
 from launch.pages.series import Numbers, StageSeries, last_known, number
 from launch.results.grid import Grid
 from workers.observing.observer import TIMES, Event
+from workers.observing.standard_error import MARK, error_range, may_be_chance, tested_on
 
 MAX_EVENTS = 200
 """Maximum number of events that are listed, the last ones; `events.jsonl` has all."""
@@ -69,11 +70,14 @@ def event_table(events: Sequence[Event]) -> Grid:
 
 
 def probe_table(report: dict[str, Any]) -> Grid | None:
-    """The quick linear probe that a run ends with, before and after training: a row per block; None without one."""
+    """The quick linear probe that a run ends with, before and after training: a row per block; None without one.
+
+    A gain that may be chance has a mark.
+    """
     before, after = report.get("untrained"), report.get("trained")
     if not (isinstance(before, list) and isinstance(after, list) and len(before) == len(after) and after):
         return None
-    rows = []
+    rows, images = [], tested_on(report)
     for index, (old, new) in enumerate(zip(before, after, strict=True), 1):
         if not (isinstance(old, dict) and isinstance(new, dict)):
             return None
@@ -81,10 +85,22 @@ def probe_table(report: dict[str, Any]) -> Grid | None:
         for name in ("trunk", "expansion"):
             then, now = number(old.get(name)), number(new.get(name))
             gain = f"{100 * (now - then):+.1f}" if math.isfinite(now - then) else NOTHING
-            row += [percent(then), percent(now), gain]
+            doubtful = images is not None and math.isfinite(now - then) and may_be_chance(then, now, images)
+            row += [percent(then), percent(now), f"{MARK}{gain}" if doubtful else gain]
         rows.append(row)
     names = (f"{name} {when}" for name in ("trunk", "expansion") for when in ("before", "after", "gain"))
     return _grid(("block", *names), rows)
+
+
+def exactness(report: dict[str, Any]) -> str:
+    """A sentence about the standard error of the probes; empty where it is not known."""
+    images, rows = tested_on(report), [*report.get("untrained", ()), *report.get("trained", ())]
+    shares = [number(row.get(name)) for row in rows if isinstance(row, dict) for name in ("trunk", "expansion")]
+    known = [share for share in shares if math.isfinite(share)]
+    if images is None or not known:
+        return ""
+    errors = f"{error_range(known, images)} points on {images:,} test images"
+    return f"One standard error is {errors}; {MARK} marks a gain within two of its own."
 
 
 def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], keys: int = 1) -> Grid:

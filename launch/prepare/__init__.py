@@ -3,6 +3,7 @@
 - `config_differences.py`: how two configurations differ, and whether they are of one run
 - `data_index.py`: checks that a resumed run still has the data that it began with, by an index of them
   in the run directory
+- `git_commit.py`: which commit a folder is checked out at, as git says; nothing where git is missing or slow
 - `link_kind.py`: which kind of link a run uses where the user leaves it to us
 - `lock_holders.py`: which processes hold a lock: as the kernel lists them, and whose open files they are
 - `placement.py`: which device runs which stage: a pure function of the configuration and the number of GPUs
@@ -10,6 +11,8 @@
 - `preflight.py`: everything that can be found wrong before a process starts, in seconds and without torch
 - `presets.py`: the file that CONFIG names: a path, or the name of a preset that is installed with the package
 - `prepared_run.py`: the one way from a configuration to a run that may start, which ends in one record
+- `provenance.py`: where a run came from: `provenance.json`, one record for every start, and copies of the user's own
+  modules
 - `ranks.py`: whether the processes that a launcher started fit the run, checked before anything is written
 - `recompute.py`: what each stage has to compute again so that it fits its device: the cheapest that does
 - `resume.py`: continuing a run that was stopped: whether the directory holds the same run, and from which snapshot
@@ -20,4 +23,6 @@
 - `start_commands.py`: the commands that start a run on several hosts, and which of its processes then run on which host
 - `thread_advice.py`: what a better number of threads would be, for stages that compute on the CPU. Does not import
   torch
+- `user_modules.py`: the source files of the modules that a configuration names, and of those that they import: the
+  user's own code
 """

@@ -5,7 +5,7 @@ Keys that decide the numbers must be the same; keys of how they are computed may
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline.config import Config
@@ -56,3 +56,25 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
+
+
+def differing_keys(settings: Sequence[Mapping[str, Any]], of_numbers: bool = True) -> list[str]:
+    """The keys, in their order, that do not have the same value in all configurations.
+
+    Where sections are of different kinds, `kind` (or `backbone`) stands for the keys that only some of them have.
+
+    Args:
+        settings: of `flatten`.
+        of_numbers: leave out keys that do not decide the numbers, and the seed.
+    """
+    if not settings:
+        return []
+    first, keys = settings[0], dict.fromkeys(key for each in settings for key in each)
+    differ = [key for key in keys if any(key not in each or each[key] != first.get(key) for each in settings)]
+    differ = [key for key in differ if key != "run_dir" and not (of_numbers and (is_free(key) or key == "seed"))]
+    kinds = {key.rpartition(".")[0] for key in differ if key.rpartition(".")[2] in ("kind", "backbone")}
+    return [key for key in differ if all(key in each for each in settings) or not _is_below(key, kinds)]
+
+
+def _is_below(key: str, sections: set[str]) -> bool:
+    return key.rpartition(".")[2] not in ("kind", "backbone") and any(key.startswith(f"{each}.") for each in sections)

@@ -6,6 +6,7 @@
     index the data, or find the snapshot to continue from data_index, resume
     decide what is left open, or refuse what cannot fit   recompute, `Fit`
     write the run, or roll it back                        run_dir, resume
+    add this start to where the run came from             provenance
 
 Each step reads once and passes on what it has read. `onward train`, `onward resume`, rank 0 of torchrun and a serial
 run without the command line take this way; `onward check` makes the same checks and writes nothing.
@@ -23,13 +24,15 @@ from launch.prepare.data_index import keep_index, make_index
 from launch.prepare.link_kind import with_link
 from launch.prepare.placement import Placement, count_gpus, place
 from launch.prepare.preflight import RunPlan, preflight
+from launch.prepare.provenance import record_start
 from launch.prepare.recompute import as_before
 from launch.prepare.resume import earlier_run, find_resume_point, roll_back
 from launch.prepare.run_dir import begin_run, check_run_dir, claim_run, read_config
-from launch.prepare.run_lock import Claim, check_not_running
+from launch.prepare.run_lock import REMEDY, Claim, check_not_running
 from launch.prepare.thread_advice import ranks_here
 from pipeline.config import Config
 from pipeline.data.sets.datasets import Splits
+from pipeline.errors import ConfigError
 from workers.observing.terminal.verbosity import say
 from workers.run.environment import PREPARED, first_number
 from workers.run.files import RunDir
@@ -89,6 +92,7 @@ def prepare_run(
     fit: Fit,
     notes: Sequence[str] = (),
     on_one_host: bool = True,
+    hosts: Sequence[str] = (),
 ) -> Iterator[PreparedRun]:
     """Claim the directory of a run, check everything and write what makes it a run, or take up the run that is there.
 
@@ -100,6 +104,7 @@ def prepare_run(
         fit: decides what the configuration leaves open, and raises where it cannot fit its devices.
         notes: sentences for the user, to be printed before those that are found here.
         on_one_host: whether all processes of the run are on this host; decides what `link.kind: auto` stands for.
+        hosts: the names of all, where there are several.
 
     Raises:
         ConfigError: a value that does not fit this machine, the data or the run that is there; or the directory cannot
@@ -111,11 +116,21 @@ def prepare_run(
     restarted = any(first_number(os.environ.get(count, ""), otherwise=0) for count in RESTART_COUNTS)
     with claim_run(config, name, RELEASE_SECONDS if restarted else 0.0) as claim:
         prepared, own_notes = _prepare(config, claim, fit, on_one_host)
+        if not prepared.finished:
+            own_notes += _recorded(prepared, hosts)
         for note in (*notes, *claim.notes, *own_notes):
             say(note, important=prepared.finished)
         if not prepared.finished:
             claim.keep()
         yield prepared
+
+
+def _recorded(prepared: PreparedRun, hosts: Sequence[str]) -> list[str]:
+    try:
+        return record_start(prepared.config, prepared.run, prepared.start_step, hosts)
+    except OSError as error:
+        problem = f"'{error.filename or prepared.run.path}' cannot be written ({error.strerror})"
+        raise ConfigError("run_dir", problem, REMEDY) from None
 
 
 def dry_run(

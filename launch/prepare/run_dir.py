@@ -95,6 +95,8 @@ def begin_run(config: Config, path: Path) -> None:
     run = RunDir(path)
     check_no_links(path)
     try:
+        run.provenance.unlink(missing_ok=True)  # of a start that was refused
+        shutil.rmtree(run.modules, ignore_errors=True)
         make_folder(run.logs, path)
         write_config(run, config)
     except OSError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,9 @@ FORCE = "--force"
 
 
 @contextmanager
-def rank_run(arguments: list[str], group: RunGroup | None = None, shared: bool = True) -> Iterator[PreparedRun]:
+def rank_run(
+    arguments: list[str], group: RunGroup | None = None, shared: bool = True, hosts: Sequence[str] = ()
+) -> Iterator[PreparedRun]:
     """The run that the command line has prepared; otherwise check and prepare it here.
 
     A context manager, at whose end this process lets go of the run, if it was not the command line that claimed it.
@@ -34,6 +36,7 @@ def rank_run(arguments: list[str], group: RunGroup | None = None, shared: bool =
         arguments: of the command line.
         group: the processes that torchrun or srun started; None without them.
         shared: on several hosts: all see the run directory.
+        hosts: on several: their names.
 
     Raises:
         UserError: the processes that were started do not fit the run; or as `prepare_run`.
@@ -52,7 +55,7 @@ def rank_run(arguments: list[str], group: RunGroup | None = None, shared: bool =
     if not on_one_host:
         config = with_shared_run_dir(config, shared)
     fitting = partial(fit, force=force, several_hosts=not on_one_host)
-    with prepare_run(config, Path(arguments[0]).stem, fitting, notes, on_one_host) as prepared:
+    with prepare_run(config, Path(arguments[0]).stem, fitting, notes, on_one_host, hosts) as prepared:
         yield prepared
 
 

@@ -144,7 +144,8 @@ def _lead(group: RunGroup, arguments: list[str], agreement: Agreement | None = N
     with ExitStack() as stack:
         try:
             shared = agreement is None or not agreement.apart
-            prepared = stack.enter_context(rank_run(arguments, group, shared))
+            hosts = () if agreement is None else agreement.hosts
+            prepared = stack.enter_context(rank_run(arguments, group, shared, hosts))
             if not prepared.finished:
                 coordinator, announcement, key = start_coordinator(group, prepared, stack, agreement)
         except BaseException as error:  # whatever it is, the others wait for this rank

@@ -12,9 +12,11 @@
 - `figure_style.py`: how every figure looks and is written: for a paper's column and for the colour-blind, the same
   bytes each time
 - `grid.py`: a table of text cells, which a terminal or a Markdown file may show
+- `listed_run.py`: what a list of many runs says of each: read from its small files and two lines of `metrics.jsonl`
 - `measure_names.py`: how measures are called and how their numbers are written: one place for tables, files and figures
 - `memory_table.py`: `onward check --memory`: what the tensors of every process take, as lines of text
 - `printing.py`: how commands print: one console, lines that are printed as they are, and tables cut to its width
 - `result_files.py`: an evaluation as files for other programs and for papers: CSV with every digit, Markdown with the
   tables
+- `run_state.py`: what became of a run, by its lock and the files that it ends with
 """

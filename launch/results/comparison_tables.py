@@ -97,17 +97,17 @@ def is_wanted(record: Record, wanted: Sequence[str]) -> bool:
     return not wanted or any(name.startswith(f"{beginning.strip('/')}/") for beginning in wanted)
 
 
-def grids(rows: Sequence[Row], labels: Sequence[str], sizes: Sequence[int]) -> list[Grid]:
+def grids(rows: Sequence[Row], headings: Sequence[tuple[str, ...]], sizes: Sequence[int]) -> list[Grid]:
     """One table per data set and quantity: rows are feature and block, columns each group and its difference.
 
     Args:
         rows: of `compare_documents`.
-        labels: short names of the groups.
+        headings: of the groups: a short name, then what tells it from the others, a line each.
         sizes: runs in each.
     """
-    head = [("feature",), ("block",), (labels[0],)]
-    for label in labels[1:]:
-        head += [(label,), (f"{label} − {labels[0]}",)]
+    head = [("feature",), ("block",), headings[0]]
+    for heading in headings[1:]:  # the beginning is the same, so that both stay together
+        head += [heading, (*(heading[:-1] or heading), f"− {headings[0][0]}")]
     result = []
     for data, kind in dict.fromkeys((row.data, row.quantity) for row in rows):
         cells = [_cells(row, sizes) for row in rows if (row.data, row.quantity) == (data, kind)]
@@ -118,11 +118,18 @@ def grids(rows: Sequence[Row], labels: Sequence[str], sizes: Sequence[int]) -> l
 CSV_COLUMNS = (
     "data", "block", "feature", "measure", "metric", "group", "runs", "n", "mean", "sd", "difference", "standard_error",
 )  # fmt: skip
-"""Columns of the CSV; programs rely on their order."""
+"""First columns of the CSV; programs rely on their order. One follows for each key in which the groups differ."""
 
 
-def csv_rows(rows: Sequence[Row], labels: Sequence[str], runs: Sequence[str]) -> list[tuple[object, ...]]:
-    """One line per number and group, with every digit; see `CSV_COLUMNS`. Differences are to the first group."""
+def csv_rows(
+    rows: Sequence[Row], labels: Sequence[str], runs: Sequence[str], settings: Sequence[Sequence[object]]
+) -> list[tuple[object, ...]]:
+    """One line per number and group, with every digit; see `CSV_COLUMNS`. Differences are to the first group.
+
+    Args:
+        rows: of `compare_documents`.
+        labels, runs, settings: of each group: its letter, its runs, and its value of each key that differs.
+    """
     lines: list[tuple[object, ...]] = []
     for row in rows:
         names = (row.data, row.block, row.feature, row.quantity.measure, row.quantity.metric)
@@ -130,7 +137,7 @@ def csv_rows(rows: Sequence[Row], labels: Sequence[str], runs: Sequence[str]) ->
             if value is not None:
                 change = difference(row.estimates[0], value) if index else None
                 numbers = (value.n, value.mean, value.spread, *(change or (None, None)))
-                lines.append((*names, labels[index], runs[index], *numbers))
+                lines.append((*names, labels[index], runs[index], *numbers, *settings[index]))
     return lines
 
 

@@ -29,7 +29,7 @@ def other_settings(first: EvaluationResults, other: EvaluationResults, measures:
             yield f"evaluation.{clean(key)} is {shown(before.get(key))} there, {shown(after.get(key))} here"
     for name in ("name", "train_images", "test_images", "classes"):
         there, here = getattr(first.data, name), getattr(other.data, name)
-        if there != here:
+        if there != here and there and here:  # 0: not known
             yield f"data: {name} is {shown(there)} there, {shown(here)} here"
 
 

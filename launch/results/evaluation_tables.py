@@ -19,6 +19,7 @@ from launch.results.measure_names import (
 from launch.results.printing import print_grid, print_lines
 from pipeline.config.places import Feature
 from pipeline.evaluation.document import EvaluationResults, Record
+from workers.observing.standard_error import error_range
 from workers.observing.terminal.console import Console
 
 QUALITY_KEY = (
@@ -48,12 +49,12 @@ def grids_of(document: EvaluationResults, details: bool = False) -> list[Grid]:
     """
     grids = []
     for data in dict.fromkeys(record.data for record in document.results):
-        records = [record for record in document.results if record.data == data]
+        records, images = [record for record in document.results if record.data == data], document.test_images(data)
         corrupted = [record for record in records if quantity(record).family == CORRUPTION]
         quality = [record for record in records if quantity(record).family == QUALITY]
         others = [record for record in records if record not in corrupted and record not in quality]
         for metric in dict.fromkeys(["top1", "top5", *(record.metric for record in others)]):
-            grids += _by_block(data, metric, [record for record in others if record.metric == metric])
+            grids += _by_block(data, metric, [record for record in others if record.metric == metric], images)
         grids += _by_place(f"{clean(data)}: quality of the features, without labels", quality)
         summary = [record for record in corrupted if not quantity(record).is_detail]
         grids += _by_place(f"{clean(data)}: clean and corrupted test images, %", summary)
@@ -65,7 +66,10 @@ def grids_of(document: EvaluationResults, details: bool = False) -> list[Grid]:
 def keys_of(document: EvaluationResults) -> list[str]:
     """Sentences that say how to read the tables."""
     measured = {quantity(record).family for record in document.results}
-    return [QUALITY_KEY] if QUALITY in measured else []
+    shown = dict.fromkeys(record.data for record in document.results if record.metric in ("top1", "top5"))
+    counts = [f"{images} of {clean(data)}" for data in shown if (images := document.test_images(data))]
+    exactness = f"±: one standard error of these accuracies, on test images: {', '.join(counts)}"
+    return [*([exactness] if counts else []), *([QUALITY_KEY] if QUALITY in measured else [])]
 
 
 def describe(document: EvaluationResults) -> str:
@@ -76,8 +80,8 @@ def describe(document: EvaluationResults) -> str:
     return f"{measured}{clean(document.run)}, {steps}  ·  evaluation.seed {document.seed}  ·  {versions}"
 
 
-def _by_block(data: str, metric: str, records: Sequence[Record]) -> list[Grid]:
-    """Rows are blocks, columns measures and features."""
+def _by_block(data: str, metric: str, records: Sequence[Record], images: int) -> list[Grid]:
+    """Rows are blocks, columns measures and features; `images`: how many it was tested on, 0 if that is not known."""
     if not records:
         return []
     columns = [
@@ -92,7 +96,10 @@ def _by_block(data: str, metric: str, records: Sequence[Record]) -> list[Grid]:
         for block in _blocks(records)
     ]
     unit = ", %" if Quantity("", metric).percent else ""
-    name = f"{metric_name(metric)} accuracy" if metric in ("top1", "top5") else metric_name(metric)
+    accuracy = metric in ("top1", "top5")
+    name = f"{metric_name(metric)} accuracy" if accuracy else metric_name(metric)
+    if accuracy and images:
+        unit += f" ± {error_range((record.value for record in records), images)}"
     best = " (best epoch on the test set in brackets)" if any("(" in cell for cell in cells.values()) else ""
     return [Grid(f"{clean(data)}: {name}{unit}{best}", tuple(head), tuple(rows))]
 

@@ -12,15 +12,15 @@ from rich.text import Text
 
 from launch.results.grid import Grid
 from workers.observing.terminal.console import Console, PrintableConsole
-from workers.observing.terminal.verbosity import in_cell
+from workers.observing.terminal.verbosity import attached
 
 _BESIDE = 3
 """Columns of the terminal that a column of the table takes beside its text: a blank on either side, and the line."""
 
 
 def command_console(quiet: bool = False) -> Console:
-    """The console on the standard output; one that is quiet prints nothing."""
-    return Console(PrintableConsole(quiet=quiet, force_terminal=False if in_cell() else None))
+    """The console on the standard output; one that is quiet prints nothing. Lines are redrawn on a terminal only."""
+    return Console(PrintableConsole(quiet=quiet, force_terminal=attached(), force_interactive=attached()))
 
 
 def print_lines(console: Console, *lines: str) -> None:

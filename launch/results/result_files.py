@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from launch.results.evaluation_tables import describe, grids_of, keys_of
 from launch.results.grid import markdown_of
 from launch.results.measure_names import clean
 from pipeline.errors import UserError
-from pipeline.evaluation.document import EvaluationResults
+from pipeline.evaluation.document import EvaluationResults, Record
+from workers.observing.standard_error import standard_error
 from workers.run.files import write_bytes
 
-COLUMNS = ("run", "checkpoint", "data", "block", "feature", "measure", "metric", "value", "best")
-"""Columns of the CSV; programs rely on their order. `checkpoint` and `best` are empty where there is none."""
+COLUMNS = ("run", "checkpoint", "data", "block", "feature", "measure", "metric", "value", "best", "standard_error")
+"""Columns of the CSV; programs rely on their order. `checkpoint`, `best` and `standard_error` may be empty."""
 
 
 def write_csv(document: EvaluationResults, path: Path) -> None:
@@ -25,10 +27,17 @@ def write_csv(document: EvaluationResults, path: Path) -> None:
         UserError: the file cannot be written.
     """
     rows = (
-        (document.run, document.checkpoint, r.data, r.block, r.feature, r.measure, r.metric, r.value, r.best)
-        for r in document.results
+        (document.run, document.checkpoint, r.data, r.block, r.feature, r.measure, r.metric, r.value, r.best, error)
+        for r, error in zip(document.results, map(partial(_error, document), document.results), strict=True)
     )
     write_rows(path, COLUMNS, rows)
+
+
+def _error(document: EvaluationResults, record: Record) -> float | None:
+    """The standard error of an accuracy on the test images; None of other numbers, and where it is not known."""
+    images = document.test_images(record.data)
+    is_share = record.metric in ("top1", "top5") and 0 <= record.value <= 1
+    return standard_error(record.value, images) if images and is_share else None
 
 
 def write_markdown(document: EvaluationResults, path: Path) -> None:

@@ -29,10 +29,26 @@ def looks_secret(key: str) -> bool:
 
 def without_secrets(config: Config) -> dict[str, Any]:
     """The configuration as plain values, with secrets replaced by `HIDDEN`."""
-    values: dict[str, Any] = _cleaned(config.model_dump(mode="json"))
-    for tracker in values["trackers"]:
-        tracker["options"] = dict.fromkeys(tracker["options"], HIDDEN)
-    return values
+    return values_without_secrets(config.model_dump(mode="json"))
+
+
+def argument_without_secrets(argument: str) -> str:
+    """A word of a command line, with `HIDDEN` for the value of a `KEY=VALUE` that may hold a secret."""
+    key, sign, value = argument.partition("=")
+    tracker = key.split(".")[0] == "trackers" and (".options" in key or "{" in value)
+    if sign and value and (tracker or looks_secret(key) or ("{" in value and looks_secret(value))):
+        return f"{key}={HIDDEN}"
+    return _IN_ADDRESS.sub(HIDDEN, argument)
+
+
+def values_without_secrets(values: dict[str, Any]) -> dict[str, Any]:
+    """As `without_secrets`, of the values in a file that nobody has validated."""
+    cleaned: dict[str, Any] = _cleaned(values)
+    trackers = cleaned.get("trackers")
+    for tracker in trackers if isinstance(trackers, list) else ():
+        if isinstance(tracker, dict) and isinstance(tracker.get("options"), dict):
+            tracker["options"] = dict.fromkeys(tracker["options"], HIDDEN)
+    return cleaned
 
 
 def has_secrets(config: Config) -> bool:

@@ -97,7 +97,6 @@ class EvaluationResults:
         checkpoint: steps of the evaluated snapshot; None for the trained network.
         config: the section `evaluation`, resolved.
         run_config_digest: SHA-256 of the run's configuration without `evaluation` and `run_dir`.
-        protocols: all hyperparameters of each classifier, by measure.
         seed: of the evaluation's random numbers.
         versions: of python, torch, torchvision and onward.
         data: the data set.
@@ -105,6 +104,8 @@ class EvaluationResults:
         results: every number, in the order in which they were measured.
         spectra: eigenvalues of the features, largest first, by `Place.key`.
         corruptions: settings of the corruption benchmark.
+        protocols: all hyperparameters of each classifier, by measure.
+        tested: of other data sets (`evaluation.transfer`), by name, on how many images they were tested.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -123,6 +124,11 @@ class EvaluationResults:
     )
     corruptions: dict[str, Any] = field(default_factory=dict)
     protocols: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tested: dict[Name, Count] = field(default_factory=dict)
+
+    def test_images(self, data: str) -> int:
+        """On how many images classifiers were tested on a data set; 0 if that is not known."""
+        return self.data.test_images if data == self.data.name else self.tested.get(data, 0)
 
     def to_json(self) -> dict[str, Any]:
         """The values that are written as JSON; `best` is left out where it is None."""

@@ -2,6 +2,7 @@
 
 - `combinations.py`: checks across sections: values that are valid alone and not together
 - `idle_keys.py`: finds keys that have no effect because of another key's value
+- `json_values.py`: from what YAML may hold to what JSON may hold, within bounds that no configuration reaches
 - `loading.py`: from a YAML file and dotted overrides to a validated `Config`, or one readable error
 - `networks.py`: where a network is cut whose configuration leaves that open, decided before the start
 - `online.py`: checks across the keys of measures while training (`evaluation.online`)

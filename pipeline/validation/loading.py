@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from pipeline.config.secrets import without_secrets
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import open_to_read
 from pipeline.validation.idle_keys import idle_keys
+from pipeline.validation.json_values import MAX_VALUES, JsonValues
 from pipeline.validation.networks import checked
 from pipeline.validation.paths import with_absolute_paths
 from pipeline.validation.pydantic_errors import explain, shown
@@ -30,11 +31,6 @@ from pipeline.validation.trust import check_trust
 
 MAX_BYTES = 256 * 1024
 """Largest configuration file; the largest in use has a few thousand bytes."""
-MAX_VALUES = 20_000
-"""Largest number of values and sections after resolving aliases, with which a few lines can exceed the memory."""
-MAX_DEPTH = 20
-"""Largest depth; no section is as deep, but a YAML alias may contain itself."""
-MAX_INT_BITS = 1024
 
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 # A tag on a value that does not fit it raises almost any built-in error: !!bool maybe, !!int '', 2020-99-99.
@@ -132,6 +128,14 @@ def _load(path: str | Path, overrides: Sequence[str], options: LoadOptions) -> t
     return with_absolute_paths(checked(config, options.build)), values
 
 
+def parse_values(text: str) -> dict[str, Any]:
+    """The values of YAML that a run has written, not validated; raises `ValueError` if it is anything else."""
+    try:
+        return JsonValues().mapping(yaml.load(text, Loader=_Loader), ())  # noqa: S506 - a SafeLoader
+    except (*_YAML_ERRORS, ConfigError) as error:
+        raise ValueError("not the configuration of a run") from error
+
+
 def parse_config(values: dict[str, Any], build: bool = True) -> Config:
     """Validate a nested mapping; raises `ConfigError` for the first error."""
     return checked(_validate(values), build)
@@ -139,7 +143,7 @@ def parse_config(values: dict[str, Any], build: bool = True) -> Config:
 
 def _validate(values: dict[str, Any]) -> Config:
     try:
-        return Config.model_validate_json(json.dumps(_JsonValues().mapping(values, ())))
+        return Config.model_validate_json(json.dumps(JsonValues().mapping(values, ())))
     except ValidationError as error:
         details = error.errors(include_url=False)
         # For a misspelt key pydantic reports first that the correct one is missing.
@@ -195,7 +199,7 @@ def _read_mapping(path: Path, run: Path | None = None) -> tuple[dict[str, Any], 
         raise UserError(
             f"'{path}' holds a {type(values).__name__}, not a mapping. Write 'key: value' lines, as in configs/"
         )
-    return _JsonValues().mapping(values, ()), owner
+    return JsonValues().mapping(values, ()), owner
 
 
 def _position_of(error: Exception) -> str:
@@ -217,47 +221,6 @@ def _problem(error: Exception) -> str:
     )
 
 
-class _JsonValues:
-    """Converts YAML values to JSON values: keys, and values that JSON lacks, such as dates, become text.
-
-    Raises:
-        ConfigError: there are too many values, or a text has a null byte or a lone surrogate.
-    """
-
-    def __init__(self) -> None:
-        self._left = MAX_VALUES
-
-    def mapping(self, values: Mapping[Any, Any], path: tuple[str, ...]) -> dict[str, Any]:
-        """Convert a section with all its values."""
-        plain = {}
-        for key, value in values.items():
-            name = self._text(str(key), path)
-            plain[name] = self.value(value, (*path, name))
-        return plain
-
-    def value(self, value: Any, path: tuple[str, ...]) -> Any:
-        """Convert the value at `path`."""
-        self._left -= 1
-        if self._left < 0:
-            problem = f"there are more than {MAX_VALUES} values in all, aliases resolved"
-            raise ConfigError(".".join(path[:2]), problem, "Remove values that no run needs")
-        if len(path) > MAX_DEPTH:
-            return "..."
-        if isinstance(value, dict):
-            return self.mapping(value, path)
-        if isinstance(value, list | tuple):
-            return [self.value(item, (*path, str(number))) for number, item in enumerate(value)]
-        if isinstance(value, int) and value.bit_length() > MAX_INT_BITS:  # Python refuses to print those in decimal
-            return f"an integer of {value.bit_length()} bits"
-        return value if value is None or isinstance(value, bool | int | float) else self._text(str(value), path)
-
-    def _text(self, text: str, path: tuple[str, ...]) -> str:
-        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-            problem = f"{shown(text)} holds a character that no name or path can have"
-            raise ConfigError(".".join(path), problem, "Leave it out")
-        return text
-
-
 def apply_override(values: dict[str, Any], override: str) -> None:
     """Apply one `key=value` to a nested mapping; raises `ConfigError`, or `UserError` where it has not that form."""
     key, sign, text = override.partition("=")
@@ -269,7 +232,7 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(key, f"{shown(text)} is not a valid YAML value", "Quote it if it is text") from None
     path = key.strip().split(".")
     *parents, leaf = path
-    value = _JsonValues().value(value, tuple(path))
+    value = JsonValues().value(value, tuple(path))
     section: Any = values
     for depth, name in enumerate(parents):
         if section.get(name) is None:  # missing, or empty in the file

@@ -32,7 +32,7 @@ def check_trust(config: Config, path: Path, owner: int, trackers: bool = False) 
     Raises:
         UserError: the file names functions and belongs to another user.
     """
-    named = dict(_named(config.model_dump(mode="json")))
+    named = named_functions(config)
     wanted = {key: name for key, name in named.items() if trackers or not key.startswith("trackers.")}
     if not wanted or owner in _trusted_users():
         return
@@ -41,6 +41,11 @@ def check_trust(config: Config, path: Path, owner: int, trackers: bool = False) 
         f"'{path}' belongs to {user_name(owner)} and names {shown(name)} ({key}): it calls any function with any "
         "arguments, as you. Read the file first; then give --trust, or your own copy"
     )
+
+
+def named_functions(config: Config) -> dict[str, str]:
+    """The functions and classes that a configuration names as `PACKAGE.MODULE:NAME`, by dotted key."""
+    return dict(_named(config.model_dump(mode="json")))
 
 
 def _trusted_users() -> set[int]:

@@ -193,6 +193,36 @@ def test_a_dumb_terminal_gets_plain_lines() -> None:
     assert PLAIN.fullmatch(shown.rows[0])
 
 
+KERNEL = {"JPY_PARENT_PID": "7", "TERM": "xterm-color", "CLICOLOR": "1", "FORCE_COLOR": "1", "PAGER": "cat"}
+"""What the kernel of a notebook hands on to the commands in its cells, which get a pseudo-terminal."""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "environment",
+    [KERNEL, {"TERM": "xterm-color", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}],
+    ids=["jupyter", "an editor"],
+)
+def test_the_cell_of_a_notebook_gets_plain_lines(environment: dict[str, str]) -> None:
+    shown = on_a_terminal(MADE_UP, ("2", "6"), environment=environment)
+    assert b"\x1b" not in shown.written
+    assert PLAIN.fullmatch(shown.rows[0])
+    assert "alarm: nonfinite of stage 2 at step 3" in shown.rows
+
+
+def test_the_longer_a_run_in_a_notebook_takes_the_fewer_lines_it_prints(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JPY_PARENT_PID", "7")
+    begins, pauses = clock.now, [0.0, 4.9, 5.1, 1000.0, 1049.0, 1060.0, 1e5, 1e5 + 299, 1e5 + 301]
+
+    def pause(step: int) -> None:
+        clock.now = begins + pauses[step]
+
+    said = [text for text in told(Verbosity.NORMAL, len(pauses), pause) if PLAIN.fullmatch(text)]
+    assert [text[:12] for text in said] == [f"step   {step}/585" for step in (1, 3, 4, 6, 7, 9)]
+
+
 def test_a_plain_line_can_be_parsed() -> None:
     first, second, third, said = told(Verbosity.VERBOSE, online={"knn": 0.125})[:4]
     found = PLAIN.fullmatch(first)

@@ -32,7 +32,7 @@ def test_a_run_on_a_terminal_ends_with_one_screen(tmp_path: Path) -> None:
     begin = next(n for n, row in enumerate(shown.rows) if row.startswith("linear probe, %"))
     summary = [row for row in shown.rows[begin:] if row]
     assert len(summary) <= 24
-    assert len([row for row in summary if re.match(r"│ +[1-4] │ +\d+\.\d → \d+\.\d", row)]) == 4
+    assert len([row for row in summary if re.match(r"│ +[1-4] │ +\d+\.\d → +\d+\.\d", row)]) == 4
     found = ALL_OF_IT.search(" ".join(summary))
     assert found
     assert found["images"] == "64"

@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from tests.observing.made_up import alarm, facts, line, stage
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.observer import Event
+from workers.observing.standard_error import may_be_chance
 from workers.observing.terminal.board import Board, time_bar
 from workers.observing.terminal.console import Console
 from workers.observing.terminal.shares import Shares, StageClock
@@ -125,6 +126,48 @@ def test_where_there_is_only_ascii() -> None:
     assert rows[-1].startswith(f"{TOTALS}  -  everything is in ")
 
 
+def test_a_gain_that_may_be_chance_is_marked_and_numbers_stand_below_numbers() -> None:
+    pairs = [(0.641, 0.777), (0.767, 0.771), (0.770, 0.764), (0.95, 1.0)]
+    values = report(
+        untrained=[score(n, before, None) for n, (before, _) in enumerate(pairs, 1)],
+        trained=[score(n, after, None) for n, (_, after) in enumerate(pairs, 1)],
+        probe_images={"train": 980, "test": 280},
+    )
+    file = io.StringIO()
+    print_report(Console(RichConsole(file=file, width=80)), RUN, values)
+    rows = file.getvalue().splitlines()
+    assert [row.split("│")[2] for row in rows if row.startswith("│")] == [
+        " 64.1 →  77.7 +13.6 ", " 76.7 →  77.1 ~+0.4 ", " 77.0 →  76.4 ~-0.6 ", " 95.0 → 100.0  +5.0 ",
+    ]  # fmt: skip
+    assert "~ within two standard errors; one is 0.0 to 2.9 points (280 test images)" in rows
+    assert max(map(len, rows[:9])) <= 77
+    for widest in (0.0, 1.0):  # numbers of three digits, and all else that makes a column wide, at 80 columns
+        for row, (before, after) in enumerate([(1.0, widest), (0.0, 1.0), (0.4, 0.6), (0.2, 0.3)]):
+            values["untrained"][row] |= {"trunk": before, "expansion": before}
+            values["trained"][row] |= {"trunk": after, "expansion": after}
+        values["probe_images"]["test"] = 9
+        wide = io.StringIO()
+        print_report(Console(RichConsole(file=wide, width=80)), RUN, values)
+        table = [row for row in wide.getvalue().splitlines() if row[:1] in "│┃"]
+        assert len({len(row) for row in table}) == 1
+        assert len(table[0]) <= 80
+        assert "…" not in wide.getvalue()
+    values["untrained"][1]["trunk"] = values["trained"][1]["trunk"] = 0.5
+    values["probe_images"]["test"] = 280_000
+    file.seek(0)
+    print_report(Console(RichConsole(file=file, width=80)), RUN, values)
+    assert "~ within two standard errors; one is 0.0 to 0.1 points (280000 test images)" in file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "images", "chance"),
+    [(0.5, 0.5, 100, True), (0.5, 0.63, 100, True), (0.5, 0.65, 100, False), (0.5, 0.37, 100, True),
+     (0.5, 0.35, 100, False), (0.0, 1.0, 1, False), (1.0, 1.0, 10, True), (0.5, 0.51, 20_000, False)],
+)  # fmt: skip
+def test_two_standard_errors_of_the_difference(before: float, after: float, images: int, chance: bool) -> None:
+    assert may_be_chance(before, after, images) == chance
+
+
 def test_a_log_has_whole_sentences() -> None:
     assert f"  restart: {event('restart', 3).text}" in printed(80, terminal=False)
 
@@ -144,6 +187,12 @@ def test_a_run_without_probes_or_speed() -> None:
     assert rows[0].strip() == "share of time"
     assert "stage 2 skipped 3 steps: loss or gradient not finite" in rows
     assert rows[-1].startswith("149760 images, too short for a rate  ·  everything is in ")
+
+
+def test_a_report_without_stages_is_printed() -> None:
+    file = io.StringIO()
+    print_report(Console(RichConsole(file=file, width=80)), RUN, report(0))
+    assert file.getvalue().splitlines()[-1].startswith(f"{TOTALS}  ·  everything is in ")
 
 
 def test_only_so_many_incidents_are_told() -> None:

@@ -54,6 +54,7 @@ class Observation:
         self.observers = Observers(members, terminal.warn, first=self._active.event)
         self.alarms = Alarms(config, self.observers.event, self._active)
         self._server: LiveServer | None = None
+        self._state: dict[str, Any] = {}
         self._failed, self._begun = failed, False
 
     def __enter__(self) -> Self:
@@ -62,7 +63,7 @@ class Observation:
         Raises:
             ConfigError: the address cannot be listened on.
         """
-        state: dict[str, Any] = {"stages": self.config.num_stages}
+        state = self._state = {"stages": self.config.num_stages}
         if self.config.metrics.enabled:
             self._server = LiveServer(self.config.metrics, self.metrics.registry, self.history)
             state["metrics"] = self._server.metrics_url
@@ -73,7 +74,7 @@ class Observation:
         return self
 
     def begin(self, total_steps: int, steps_per_epoch: int) -> None:
-        """Start the observers: the data set is open, and the first step follows.
+        """Start the observers: the data set is open, and the first step follows. Completes `coordinator.json`.
 
         Raises:
             ConfigError: a tracker cannot be started.
@@ -88,6 +89,9 @@ class Observation:
             steps_per_epoch=steps_per_epoch,
             start_step=self.start_step,
             started=time.time(),
+        )
+        write_json(
+            self.run.coordinator, {**self._state, "total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
         )
         for event in read_events(self.run.events)[0]:
             self._active.event(event)

@@ -47,6 +47,7 @@ class Context:
     Attributes:
         spectra: eigenvalues for the document, by `Place.key`; a measure adds its own.
         corruptions: likewise, the settings of the corruption benchmark, beside its errors.
+        tested: likewise, on how many images each other data set was tested.
     """
 
     config: Config
@@ -61,6 +62,7 @@ class Context:
     note: Callable[[str], None] = lambda text: None
     spectra: dict[str, list[float]] = field(default_factory=dict)
     corruptions: dict[str, Any] = field(default_factory=dict)
+    tested: dict[str, int] = field(default_factory=dict)
 
     @property
     def settings(self) -> EvaluationConfig:

@@ -203,6 +203,7 @@ def _document(context: Context, trained_with: Config, records: list[Record]) -> 
         results=records,
         spectra=context.spectra,
         corruptions=context.corruptions,
+        tested=context.tested,
         protocols={name: values for name, values in protocols_of(settings).items() if name in measured},
     )
 

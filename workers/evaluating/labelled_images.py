@@ -29,18 +29,20 @@ class LabelledImages:
 
     Attributes:
         left_out: how many of the run's own data set, by part; parts that were not opened are not in it.
+        images: how many of it are left, by part.
     """
 
     def __init__(self, note: Callable[[str], None] = lambda text: None) -> None:
         self._note = note
         self._readable: dict[bytes, ImageDataset] = {}
         self.left_out: dict[Split, int] = {}
+        self.images: dict[Split, int] = {}
 
     def open(self, data: DataConfig, split: Split, progress: Progress, ranks: Ranks | None = None) -> ImageDataset:
         """The part of the run's data set with labels; raises `UserError` as `open_labelled` and `readable`."""
         whole = open_labelled(data, split)
         readable = self.readable(whole, data, f"{split} images", progress, ranks)
-        self.left_out[split] = len(whole) - len(readable)
+        self.left_out[split], self.images[split] = len(whole) - len(readable), len(readable)
         return readable
 
     def readable(
@@ -68,8 +70,9 @@ class LabelledImages:
         return self._readable[key.digest()]
 
     def report(self) -> dict[str, Mapping[Split, int]]:
-        """For `report.json`: how many images of each part are left out of the probes; nothing if none is."""
-        return {"left_out": {**self.left_out}} if any(self.left_out.values()) else {}
+        """For `report.json`: how many images of each part the probes had, and, if any, how many are left out."""
+        left_out = {"left_out": {**self.left_out}} if any(self.left_out.values()) else {}
+        return {"probe_images": {**self.images}, **left_out}
 
     def _without_broken(
         self, images: FileImages, description: str, progress: Progress, ranks: Ranks | None

@@ -29,6 +29,7 @@ def transfer_contexts(context: Context) -> Iterator[Context]:
         with _named(number, data.name):
             other.train_images = context.readable(_labelled(data, "train"), f"train images of {name}")
             other.test_images = context.readable(_labelled(data, "test"), f"test images of {name}")
+        context.tested[name] = len(other.test_images)
         yield other
 
 

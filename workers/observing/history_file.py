@@ -2,6 +2,7 @@
 
     each_step, read_events        for a report: all lines, one at a time; damage is an error that names the line
     sampled_steps, last_events    for the live page: bounded time whatever the size; damage is left out
+    first_and_last_step           for a list of many runs: two lines, whatever the size
     drop_steps, drop_damage       for a run that goes on from a snapshot: removes later and damaged lines from the file
 
 The last line may be incomplete, when its writer was killed or is still writing. Readers for a report skip it with a
@@ -34,6 +35,8 @@ SAMPLES = 2048
 """Number of lines, evenly spaced, that are read of a larger file."""
 EVENTS_BYTES = 4 * 1024 * 1024
 """Length of the end of `events.jsonl` that the live page reads."""
+LAST_BYTES = 1024 * 1024
+"""Length of the end of `metrics.jsonl` in which its last line is looked for."""
 UNREADABLE = (ValueError, OverflowError, RecursionError, MalformedMessage)
 
 
@@ -79,6 +82,27 @@ def sampled_steps(path: Path, before: int) -> list[dict[str, Any]]:
         missing = MissingAmounts(apart=size > WHOLE_BYTES)
         return [missing.fill(line) for line in found]
     return found
+
+
+def first_and_last_step(path: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The first and the last whole line of `metrics.jsonl`, as `each_step`; None if there is none.
+
+    A last line longer than `LAST_BYTES` is not found.
+    """
+    with suppress(OSError), open_to_read(path, path.parent) as file:
+        first = _line_of(file.readline(MAX_LINE))
+        file.seek(max(os.fstat(file.fileno()).st_size - LAST_BYTES, 0))
+        lines = map(_line_of, reversed(file.read(LAST_BYTES).splitlines(keepends=True)))
+        last = next((line for line in lines if line is not None), None)
+        return None if first is None or last is None else (first, last)
+    return None
+
+
+def _line_of(raw: bytes) -> dict[str, Any] | None:
+    if raw.endswith(b"\n"):
+        with suppress(*UNREADABLE):
+            return _step(_object(raw))
+    return None
 
 
 def last_events(path: Path, most: int) -> list[Event]:

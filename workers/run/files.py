@@ -93,6 +93,16 @@ class RunDir:
         return self.path / "coordinator.json"
 
     @property
+    def provenance(self) -> Path:
+        """Where the run came from: one record for every start."""
+        return self.path / "provenance.json"
+
+    @property
+    def modules(self) -> Path:
+        """Copies of the user's own modules, as they were when the run started."""
+        return self.path / "modules"
+
+    @property
     def lock(self) -> Path:
         """Lock file, held while the run lives."""
         return self.path / ".lock"
@@ -126,7 +136,7 @@ class RunDir:
     def folders(self) -> tuple[Path, ...]:
         """All folders that we create; trackers of the user may create others."""
         evaluations = self.path / "evaluation", self.path / "report", self.path / "tensorboard"
-        return self.logs, self.final, self.trace, self.replay, self.snapshots, self.faults, *evaluations
+        return self.logs, self.final, self.trace, self.replay, self.snapshots, self.faults, self.modules, *evaluations
 
     def stage(self, index: int) -> Path:
         """Weights of stage `index`, counted from 1."""

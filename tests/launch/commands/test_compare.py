@@ -92,8 +92,8 @@ def test_rows_are_the_union_in_the_order_of_the_tables() -> None:
 
 def test_a_cell_says_how_many_runs_it_is_of_where_that_is_not_all() -> None:
     rows = compare_documents([[one(0.25), document([])], [one(0.5), one(0.75)]])
-    (grid,) = grids(rows, ["A", "B"], [2, 2])
-    assert grid.head == (("feature",), ("block",), ("A",), ("B",), ("B − A",))
+    (grid,) = grids(rows, [("A", "lr=1"), ("B", "lr=2")], [2, 2])
+    assert grid.head == (("feature",), ("block",), ("A", "lr=1"), ("B", "lr=2"), ("B", "− A"))
     assert grid.rows == (("trunk", "1", "25.0 (n=1)", "62.5 ± 17.7", "+37.5"),)
 
 
@@ -107,6 +107,10 @@ def test_seeds_are_taken_together_and_differences_told(runs: Path, onward: Onwar
         "B differs from A: optimizer.lr is 0.2 there, 0.3 here",
         f"{DATA}: linear quick top-1, %",
     ]
+    heading = next(line for line in outcome.out.splitlines() if "feature" in line)
+    assert [cell.strip() for cell in heading.strip("┃").split("┃")] == [
+        "feature", "block", "optimizer.lr=0.2", "optimizer.lr=0.3", "− A",
+    ]  # fmt: skip
     row = next(line for line in outcome.out.splitlines() if "trunk" in line)
     assert [cell.strip() for cell in row.strip("│").split("│")] == [
         "trunk", "1", "53.0 ± 3.0", "63.0 ± 4.2", "+10.0 ± 3.5",
@@ -123,6 +127,7 @@ def test_the_csv_has_every_digit_and_the_markdown_every_table(runs: Path, onward
     with (runs / "new" / "x.csv").open(newline="", encoding="utf-8") as file:
         first, other = list(csv.DictReader(file))
     assert (first["group"], first["runs"], first["n"], first["difference"]) == ("A", "a1; a2", "2", "")
+    assert [row["optimizer.lr"] for row in (first, other)] == ["0.2", "0.3"]
     assert float(first["mean"]) == 0.53
     assert float(first["sd"]) == pytest.approx(0.03 * 2**0.5)
     assert float(other["difference"]) == pytest.approx(0.1)
@@ -205,6 +210,7 @@ def test_the_short_table_leaves_out_what_can_be_asked_for(runs: Path, onward: On
         (["a1", "a2", "--measure", "linear/qui"], r"none of the runs has 'linear/qui'"),
         (["a1", "a2", "--measure", ""], r"^--measure: none of the runs has ''\. Allowed: linear/quick$"),
         (["a1", "other"], r"^the runs have nothing in common that was measured\. Evaluate them with the same"),
+        (["a1", "ended"], r"^the runs have nothing in common that was measured\."),
         (["a1", "other", "--measure", "knn/5"], r"nothing in common of knn/5\. "),
         (["empty", "empty2", "--measure", "x"], r"has 'x'\. Nothing was measured; run 'onward evaluate RUN' again$"),
         (["a1", "a2", "--csv", "a1"], r"^'a1' cannot be written \(.+\)\. Give a place in which you may write$"),
@@ -223,6 +229,7 @@ def test_what_cannot_be_compared_is_refused(
     path = runs / "old" / "evaluation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": "onward-evaluation-0"}))
     write_run(runs / "other", one(0.5, "knn/5"), "train.epochs=9")
+    write_json(write_run(runs / "ended", None, "train.epochs=9") / "report.json", {"trained": [{"expansion": 0.5}]})
     write_run(runs / "empty", document([]))
     write_run(runs / "empty2", document([]), "train.epochs=9")
     assert_refused(onward("compare", *arguments), expected)

@@ -146,7 +146,7 @@ def test_the_other_ranks_hear_that_there_is_no_run_and_whether_that_is_well(
     finished: bool, run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
-    def rank_run(arguments: list[str], group: Group, shared: bool) -> Iterator[PreparedRun]:
+    def rank_run(arguments: list[str], group: Group, shared: bool, hosts: tuple[str, ...]) -> Iterator[PreparedRun]:
         if not finished:
             raise UserError("no such file")
         yield PreparedRun(small_config(), run, (), finished=True)

@@ -14,7 +14,7 @@ def row(*estimates: Estimate | None) -> Row:
 
 def test_what_a_group_has_not_measured_is_a_dash_and_so_is_its_difference() -> None:
     several, single = Estimate(0.5, 0.1, 2), Estimate(0.75, None, 1)
-    (grid,) = grids([row(several, None, single), row(None, several, single)], ["A", "B", "C"], [3, 2, 1])
+    (grid,) = grids([row(several, None, single), row(None, several, single)], [("A",), ("B",), ("C",)], [3, 2, 1])
     assert [cells[2:] for cells in grid.rows] == [
         (f"{TOP1.show(0.5)} ± {TOP1.show(0.1)} (n=2)", "-", "-", TOP1.show(0.75), TOP1.show(0.25, sign=True)),
         ("-", f"{TOP1.show(0.5)} ± {TOP1.show(0.1)}", "-", TOP1.show(0.75), "-"),
@@ -23,12 +23,13 @@ def test_what_a_group_has_not_measured_is_a_dash_and_so_is_its_difference() -> N
 
 def test_what_a_group_has_not_measured_has_no_line_in_a_csv() -> None:
     several, single = Estimate(0.5, 0.1, 2), Estimate(0.75, None, 1)
-    lines = csv_rows([row(several, None, single), row(None, several, None)], ["A", "B", "C"], ["a", "b", "c"])
+    rows = [row(several, None, single), row(None, several, None)]
+    lines = csv_rows(rows, ["A", "B", "C"], ["a", "b", "c"], [[0.1], [0.2], [None]])
     what = ("fashion_mnist_10k", 4, "trunk", "linear/quick", "top1")
     assert lines == [
-        (*what, "A", "a", 2, 0.5, 0.1, None, None),
-        (*what, "C", "c", 1, 0.75, None, 0.25, None),
-        (*what, "B", "b", 2, 0.5, 0.1, None, None),
+        (*what, "A", "a", 2, 0.5, 0.1, None, None, 0.1),
+        (*what, "C", "c", 1, 0.75, None, 0.25, None, None),
+        (*what, "B", "b", 2, 0.5, 0.1, None, None, 0.2),
     ]
 
 

@@ -37,12 +37,12 @@ def test_every_number_is_in_its_cell() -> None:
     best = "(best epoch on the test set in brackets)"
     assert found == [
         Grid(
-            f"{DATA}: top-1 accuracy, % {best}",
+            f"{DATA}: top-1 accuracy, % ± 0.7 to 1.1 {best}",
             (("block",), ("linear", "blockwise", "trunk"), ("linear", "blockwise", "expansion"),
              ("k-NN,", "k = 20", "trunk")),
             (("1", "25.0", "75.0", "12.5"), ("2", "50.0 (62.5)", "-", "-")),
         ),
-        Grid(f"{DATA}: top-5 accuracy, %", (("block",), ("k-NN,", "k = 20", "trunk")), (("1", "100.0"),)),
+        Grid(f"{DATA}: top-5 accuracy, % ± 0.0", (("block",), ("k-NN,", "k = 20", "trunk")), (("1", "100.0"),)),
     ]  # fmt: skip
 
 

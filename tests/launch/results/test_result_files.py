@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
 import pytest
@@ -22,15 +23,16 @@ def test_the_csv_gives_back_every_record_exactly(tmp_path: Path) -> None:
     ]
     write_csv(document(results, checkpoint=30), tmp_path / "new" / "x.csv")
     data = (tmp_path / "new" / "x.csv").read_bytes()
-    assert data.startswith(b"run,checkpoint,data,block,feature,measure,metric,value,best\r\n")
+    assert data.startswith(b"run,checkpoint,data,block,feature,measure,metric,value,best,standard_error\r\n")
     with (tmp_path / "new" / "x.csv").open(newline="", encoding="utf-8") as file:
         head, *lines = list(csv.reader(file))
     assert tuple(head) == COLUMNS
     read = [
         Record(d, int(block), feature, measure, metric, value=float(value), best=float(best) if best else None)  # type: ignore[arg-type]
-        for _, _, d, block, feature, measure, metric, value, best in lines
+        for _, _, d, block, feature, measure, metric, value, best, _ in lines
     ]
     assert read == results
+    assert [line[-1] for line in lines] == [str(math.sqrt(1 / 3 * (1 - 1 / 3) / 2000)), ""]
     assert [line[:2] for line in lines] == [["runs/a", "30"]] * 2
 
 

@@ -14,9 +14,12 @@ from workers.observing.terminal.board import Board
 from workers.observing.terminal.console import Console
 from workers.observing.terminal.drawing import MovingLines
 from workers.observing.terminal.step_format import plain_line
+from workers.observing.terminal.verbosity import in_notebook
 
 PLAIN_SECONDS = 5.0
 """Shortest interval between two plain lines."""
+NOTEBOOK_SHARE, NOTEBOOK_SECONDS = 0.05, 300.0
+"""In a notebook, which keeps every line: shortest interval as a share of the time so far, up to so many seconds."""
 MAX_EVENTS = 1000
 """Maximum number of events for the summary; `events.jsonl` has all."""
 _log = logging.getLogger(__name__)
@@ -67,9 +70,15 @@ class Progress:
                 self._live.start(refresh=True)
             return
         now, last = self._last, line["step"] + 1 >= self._facts.total_steps
-        if last or self.terminal.verbose or now - self._printed >= PLAIN_SECONDS:
+        if last or self.terminal.verbose or now - self._printed >= self._interval(now):
             self._printed = now
             self.terminal.say(plain_line(line, self._facts.total_steps, self._facts.steps_per_epoch))
+
+    def _interval(self, now: float) -> float:
+        """Seconds between two plain lines."""
+        if not in_notebook():
+            return PLAIN_SECONDS
+        return max(PLAIN_SECONDS, min(NOTEBOOK_SHARE * (now - self._started), NOTEBOOK_SECONDS))
 
     def event(self, event: Event) -> None:
         """See `Observer.event`."""

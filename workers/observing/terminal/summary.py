@@ -11,12 +11,15 @@ from rich import box
 from rich.table import Table
 
 from workers.observing.observer import Event
+from workers.observing.standard_error import MARK, error_range, may_be_chance, tested_on
 from workers.observing.terminal.console import Console
 from workers.observing.terminal.step_format import clock
 from workers.run.files import RunDir, relative_to_cwd
 
 FULL_WIDTH = 78
 """Width of the table with gains, without the time for copying; with it, it is wider than most terminals."""
+ACCURACY = 17
+"""Of that, for the text of each column of accuracies; `100.0` and `~` may need more."""
 COLUMNS = {"block": 5, "trunk": 11, "expansion": 11, "busy": 6, "starved": 7, "blocked": 7, "copying": 7}
 """Columns of the table with their minimum widths; the last ones are dropped first."""
 ACCURACIES = ("trunk", "expansion")
@@ -71,12 +74,24 @@ def print_report(
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:
-    """The legend of the table, and skipped steps."""
-    return ["busy: computing; starved: waiting for input; blocked: for room; rest: copying"] + [
+    """The legend of the table, how exact its accuracies are, and skipped steps."""
+    return ["busy: computing; starved: waiting for input; blocked: for room; rest: copying", *_exactness(report)] + [
         f"stage {shares['stage']} skipped {shares['skipped']} steps: loss or gradient not finite"
         for shares in report["stages"]
         if shares["skipped"]
     ]
+
+
+def _exactness(report: dict[str, Any]) -> list[str]:
+    """The standard error of the accuracies, where it is known on how many images they were measured."""
+    images = tested_on(report)
+    rows = [*report.get("untrained", ()), *report.get("trained", ())]
+    shares = [row[feature] for row in rows for feature in ACCURACIES if row[feature] is not None]
+    if images is None or not shares:
+        return []
+    doubtful = any(_gain(*pair, images).startswith(MARK) for feature in ACCURACIES for pair in _pairs(report, feature))
+    first = f"{MARK} within two standard errors; one" if doubtful else "one standard error"
+    return [f"{first} is {error_range(shares, images)} points ({images} test images)"]
 
 
 def _closing(run: RunDir, report: dict[str, Any]) -> str:
@@ -135,8 +150,16 @@ def _table(report: dict[str, Any], terminal: Console, borders: bool) -> Table:
     style = box.HEAVY_HEAD if full and borders else None
     table = Table(title=terminal.spelled(_title(report)), title_justify="left", box=style, pad_edge=full)
     names = [name for name in COLUMNS if probed or name not in ACCURACIES]
-    if probed and full and width < FULL_WIDTH + COLUMNS["copying"] + CELL:
-        names.remove("copying")
+    accuracies = {
+        feature: [terminal.spelled(cell) for cell in _accuracies(report, feature, full)]
+        for feature in (ACCURACIES if probed else ())
+    }
+    if probed and full:
+        needed = FULL_WIDTH + sum(max(max(map(len, column), default=0) - ACCURACY, 0) for column in accuracies.values())
+        if width < needed + COLUMNS["copying"] + CELL:
+            names.remove("copying")
+        if width < needed:
+            names.remove("blocked")
     while not full and len(names) > 1 and sum(2 + COLUMNS[name] for name in names) - 2 > width:
         names.pop()
     for name in names:
@@ -145,15 +168,34 @@ def _table(report: dict[str, Any], terminal: Console, borders: bool) -> Table:
         cells = {"block": str(shares["stage"])}
         # Runs of earlier versions did not measure copying.
         cells |= {name: f"{100 * shares.get(key, 0.0):.1f} %" for name, key in SHARES.items()}
-        for feature in ACCURACIES if probed else ():
-            before, after = report["untrained"][row][feature], report["trained"][row][feature]
-            cells[feature] = terminal.spelled(_gain(before, after, full))
+        cells |= {feature: column[row] for feature, column in accuracies.items()}
         table.add_row(*(cells[name] for name in names))
     return table
 
 
-def _gain(before: float | None, after: float | None, full: bool) -> str:
-    if before is None or after is None:  # end to end, only the last block has a head
-        return "-"
-    gained = f" {100 * (after - before):+.1f}" if full else ""
-    return f"{100 * before:.1f} → {100 * after:.1f}{gained}"
+def _pairs(report: dict[str, Any], feature: str) -> list[tuple[float, float]]:
+    """Accuracies before and after training, of every block that has both."""
+    rows = zip(report.get("untrained", ()), report.get("trained", ()), strict=True)
+    pairs = ((before[feature], after[feature]) for before, after in rows)
+    return [(before, after) for before, after in pairs if before is not None and after is not None]
+
+
+def _accuracies(report: dict[str, Any], feature: str, full: bool) -> list[str]:
+    """The cells of a column, with numbers below numbers."""
+    pairs, images = _pairs(report, feature), tested_on(report)
+    first, last = (max((len(f"{100 * pair[side]:.1f}") for pair in pairs), default=0) for side in (0, 1))
+    room = max((len(_gain(*pair, images)) for pair in pairs), default=0)
+    cells = []
+    for row in range(len(report["stages"])):
+        before, after = report["untrained"][row][feature], report["trained"][row][feature]
+        if before is None or after is None:  # end to end, only the last block has a head
+            cells.append("-")
+            continue
+        gained = f" {_gain(before, after, images):>{room}}" if full else ""
+        cells.append(f"{100 * before:{first}.1f} → {100 * after:{last}.1f}{gained}")
+    return cells
+
+
+def _gain(before: float, after: float, images: int | None) -> str:
+    doubtful = images is not None and may_be_chance(before, after, images)
+    return f"{MARK if doubtful else ''}{100 * (after - before):+.1f}"

@@ -68,14 +68,20 @@ def _print(sentence: str) -> None:
     sys.stdout.flush()
 
 
-def in_cell() -> bool:
-    """Whether a cell of a notebook gave the command: its kernel has a terminal, and shows all that is written to it."""
-    return "JPY_PARENT_PID" in os.environ
-
-
 def attached() -> bool:
-    """Whether the standard output is a terminal on which lines can be redrawn."""
-    return not in_cell() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
+    """Whether the standard output is a terminal on which lines can be redrawn; the cell of a notebook is none."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown") and not in_notebook()
+
+
+def in_notebook() -> bool:
+    """Whether a notebook has started this process, as `!onward train` in a cell does.
+
+    Its kernel gives the command a pseudo-terminal, and keeps all that is written to it. `jupyter_client` sets
+    JPY_PARENT_PID for the kernel, which hands it on; where an editor starts the kernel itself, ipykernel's backend for
+    matplotlib tells. A terminal that JupyterLab opens has neither.
+    """
+    backend = os.environ.get("MPLBACKEND", "")
+    return "JPY_PARENT_PID" in os.environ or backend.startswith(("module://matplotlib_inline", "module://ipykernel"))
 
 
 def recover() -> None:
