@@ -187,15 +187,54 @@ def evaluate(run: RunFolder, overrides: EvaluationOverrides = None, trust: Trust
 
 @app.command()
 def export(
-    run: RunFolder,
-    to: Annotated[Path, typer.Argument(metavar="FILE", help="The safetensors file to write.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run; with --to also RUN@STEPS, a snapshot.")],
+    path: Annotated[
+        Path | None, typer.Argument(metavar="PATH", help="The safetensors file to write; with --to the folder.")
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="FORMAT", help="Write a folder for torchvision, timm, hf or torch-export."),
+    ] = None,
+    block: Annotated[int | None, typer.Option(metavar="K", help="With --to: blocks 1 to K; all if not given.")] = None,
+    trust: Trust = False,
 ) -> None:
-    """Copy the trained backbone, under torchvision's names, to a file that also says how to prepare its images."""
+    """Copy the trained backbone to one file under torchvision's names, or to a folder that another library loads."""
     with failures_in_words():
-        from launch.commands.export import export_backbone
+        if to is None:
+            from launch.commands.export import export_backbone
 
-        export_backbone(run, to)
-        verbosity.say(str(to), important=True)
+            export_backbone(*check_file_arguments(run, path, block))
+            verbosity.say(str(path), important=True)
+        else:
+            from launch.commands.export import export_to
+
+            verbosity.say(export_to(run, to, path, block, trust), important=True)
+
+
+@app.command()
+def convert(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A safetensors file, a .pth of torch.save, RUN or RUN@STEPS.")
+    ],
+    to: Annotated[
+        Path | None, typer.Argument(metavar="TO", help="Also copy the backbone here, under torchvision's names.")
+    ] = None,
+) -> None:
+    """Show what weights are in a file, and whose names they have; a pickle is read by a process without rights."""
+    with failures_in_words():
+        from launch.commands.convert import convert_weights
+
+        for note in convert_weights(file, to):
+            verbosity.say(note, important=True)
+
+
+def check_file_arguments(run: str, path: Path | None, block: int | None) -> tuple[Path, Path]:
+    """The run and the file of `onward export` without --to; raises `UserError` if there is none, or a block."""
+    if block is not None:
+        raise UserError("--block is for a folder. Give --to torchvision, timm, hf or torch-export, too")
+    if path is None:
+        raise UserError("export needs a place. Give FILE.safetensors, or --to torchvision, timm, hf or torch-export")
+    return Path(run), path
 
 
 @app.command()

@@ -21,11 +21,11 @@ FLOORS = {
         "validation",
     ),
     "workers": (
-        "run", "links", "control", "topology", "snapshots", "observing", "feed", "evaluating", "wiring", "determinism",
+        "run", "links", "control", "topology", "snapshots", "observing", "feed", "evaluating", "wiring", "determinism", "weights",
         "coordinator", "stage", "serial_run",
     ),
     "launch": (
-        "errors", "failure", "prepare", "plan", "results", "pages", "processes", "hosts", "doctor", "commands", "train",
+        "errors", "failure", "prepare", "plan", "results", "pages", "processes", "hosts", "doctor", "exporting", "commands", "train",
         "evaluate", "cli",
     ),
 }  # fmt: skip

@@ -13,6 +13,7 @@
 - `resnet.py`: blocks of a torchvision ResNet, Wide ResNet or ResNeXt, under torchvision's own parameter names
 - `tracing.py`: traces a network as a torch.fx graph, as far as some named modules need
 - `vit.py`: blocks of a torchvision Vision Transformer, under torchvision's own parameter names
+- `weight_names.py`: the names that other libraries give to the weights of a backbone, as one table of rules
 """
 
 from __future__ import annotations

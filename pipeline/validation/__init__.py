@@ -2,6 +2,7 @@
 
 - `combinations.py`: checks across sections: values that are valid alone and not together
 - `idle_keys.py`: finds keys that have no effect because of another key's value
+- `initial.py`: checks of frozen stages, and sentences about the weights that they begin with
 - `loading.py`: from a YAML file and dotted overrides to a validated `Config`, or one readable error
 - `online.py`: checks across the keys of measures while training (`evaluation.online`)
 - `paths.py`: makes the paths in a configuration absolute, and expands `~`

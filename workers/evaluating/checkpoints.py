@@ -15,6 +15,7 @@ from pipeline.stage.stage import Stage
 from pipeline.stage.state import network_misfit, network_names
 from workers.run.files import RunDir, step_numbers
 from workers.run.tensor_files import facts_of, open_tensors
+from workers.snapshots.initial import begin
 from workers.snapshots.manifest import MANIFEST, check_files, read_manifest
 
 
@@ -76,6 +77,7 @@ def _load_snapshot(run: RunDir, stages: Sequence[Stage], steps: int, note: Calla
     if unlearned:
         which = f"block {unlearned[0]}" if len(unlearned) == 1 else f"blocks {unlearned[0]} to {unlearned[-1]}"
         note(f"after {steps} steps {which} had not begun to learn: measured as initialised")
+    begin(run, [stage for stage in stages if stage.index in unlearned])
     for stage in stages:
         if stage.index in manifest.stages:
             _load(run, stage, folder / manifest.stages[stage.index].file)

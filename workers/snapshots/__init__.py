@@ -3,6 +3,7 @@
 - `bits.py`: which versions of Onward compute the same bits: a run that continues across a change says so
 - `committer.py`: the coordinator's side of snapshots: decides when one is taken, and writes its manifest when all
   parts are written
+- `initial.py`: loads the weights that a run begins with (`init_from`)
 - `manifest.py`: the format of a snapshot's manifest (files, sizes, digests), read and checked here and written by
   `committer.py`. Does not import torch
 - `parts.py`: where a process keeps its parts of snapshots and of `final/`: in the run directory
