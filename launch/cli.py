@@ -187,7 +187,9 @@ def evaluate(run: RunFolder, overrides: EvaluationOverrides = None, trust: Trust
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run; with --to also RUN@STEPS, a snapshot.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="The folder of a run; with --to also RUN@STEPS, a snapshot.")
+    ],
     path: Annotated[
         Path | None, typer.Argument(metavar="PATH", help="The safetensors file to write; with --to the folder.")
     ] = None,

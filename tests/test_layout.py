@@ -21,12 +21,12 @@ FLOORS = {
         "validation",
     ),
     "workers": (
-        "run", "links", "control", "topology", "snapshots", "observing", "feed", "evaluating", "wiring", "determinism", "weights",
-        "coordinator", "stage", "serial_run",
+        "run", "links", "control", "topology", "snapshots", "observing", "feed", "evaluating", "wiring", "determinism",
+        "weights", "coordinator", "stage", "serial_run",
     ),
     "launch": (
-        "errors", "failure", "prepare", "plan", "results", "pages", "processes", "hosts", "doctor", "exporting", "commands", "train",
-        "evaluate", "cli",
+        "errors", "failure", "prepare", "plan", "results", "pages", "processes", "hosts", "doctor", "exporting",
+        "commands", "train", "evaluate", "cli",
     ),
 }  # fmt: skip
 """Rooms of each package, the lowest first: what a file imports of its own package lies in its room or below."""

@@ -41,10 +41,10 @@ def model_card(network: ExportedNetwork, name: str, lines: str, difference: floa
         "",
         "## Input",
         "",
-        f"RGB images, `[B, 3, {size}, {size}]` float32: values from 0 to 1, less the mean `{list(config.data.mean)}`, over "
-        f"the standard deviation `{list(config.data.std)}` of each channel. For evaluation the short side is resized to "
-        f"{round(size * MARGIN)} pixels ({config.data.eval_interpolation}) and the centre is cut out; images of "
-        f"{size} x {size} stay as they are.",
+        f"RGB images, `[B, 3, {size}, {size}]` float32: values from 0 to 1, less the mean `{list(config.data.mean)}`, "
+        f"over the standard deviation `{list(config.data.std)}` of each channel. For evaluation the short side is "
+        f"resized to {round(size * MARGIN)} pixels ({config.data.eval_interpolation}) and the centre is cut out; "
+        f"images of {size} x {size} stay as they are.",
         "",
         "## Output",
         "",

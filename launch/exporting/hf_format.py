@@ -1,4 +1,4 @@
-"""A folder for transformers: its own ResNet or ViT where the network is one, else the wrapper around timm's networks."""
+"""A folder for transformers: its own ResNet or ViT where the network is one, else its wrapper around timm's."""
 
 from __future__ import annotations
 

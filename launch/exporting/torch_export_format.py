@@ -22,11 +22,7 @@ def _write(network: ExportedNetwork, folder: Path) -> str:
         torch.export.save(program, folder / FILE)
     except Exception as error:  # of a network of the user's own
         raise UserError(f"torch.export cannot take block {network.block} ({first_line(error)[:200]})") from None
-    return (
-        "import torch\n\n"
-        f'network = torch.export.load(f"{{folder}}/{FILE}").module()\n'
-        "features = network(images)\n"
-    )
+    return f'import torch\n\nnetwork = torch.export.load(f"{{folder}}/{FILE}").module()\nfeatures = network(images)\n'
 
 
 def _load(network: ExportedNetwork, folder: Path, images: Tensor) -> Tensor:

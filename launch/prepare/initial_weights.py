@@ -7,7 +7,7 @@ the run directory: the run needs the source no more. A run that goes on, compare
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.config import Config
@@ -31,49 +31,42 @@ def with_digests(config: Config, earlier: Config | None = None) -> Config:
         earlier: of the run that it goes on with, whose source may be gone.
 
     Raises:
-        ConfigError: a source has another digest than is given.
-        UserError: it cannot be read.
+        ConfigError: a source has another digest than is given, or cannot be read.
     """
-    found: dict[str, str] = {}
-
-    def digest(key: str, settings: InitFromConfig, before: InitFromConfig | None) -> str | None:
-        if settings.path is None:
-            return settings.sha256
-        known = before is not None and before.path == settings.path and before.sha256 is not None
-        if known and settings.sha256 == before.sha256:  # type: ignore[union-attr]  # as the run's own file has it
-            return settings.sha256
-        try:
-            if settings.path not in found:
-                found[settings.path] = Source.of(settings.path).digest()
-        except UserError as error:
-            if known:
-                return before.sha256  # type: ignore[union-attr]
-            raise ConfigError(f"{key}.path", str(error), "See configs/weights.md") from None
-        if settings.sha256 not in (None, found[settings.path]):
-            problem = f"'{settings.path}' has the digest {found[settings.path][:16]}..., not {settings.sha256[:16]}..."  # type: ignore[index]
-            raise ConfigError(f"{key}.sha256", problem, "Give the weights that are meant, or leave the digest out")
-        return found[settings.path]
-
-    return _each_source(config, earlier, digest)
-
-
-def _each_source(
-    config: Config,
-    earlier: Config | None,
-    digest: Callable[[str, InitFromConfig, InitFromConfig | None], str | None],
-) -> Config:
-    common = config.init_from
+    begun = {} if earlier is None else _begun_with(earlier)
+    common = config.init_from.model_copy(update={"sha256": _digest("init_from", config.init_from, begun)})
     stages = dict(config.stages)
-    for index, own in stages.items():
+    for index, own in config.stages.items():
         if own.init_from and index <= config.num_stages:
-            before = earlier.stage(index).init_from if earlier is not None and index <= earlier.num_stages else None
             merged = config.stage(index).init_from
             if "path" in own.init_from and "sha256" not in own.init_from:
-                merged = merged.model_copy(update={"sha256": None})  # the run's is that of another source
-            value = digest(f"stages.{index}.init_from", merged, before)
-            stages[index] = own.model_copy(update={"init_from": {**own.init_from, "sha256": value}})
-    value = digest("init_from", common, None if earlier is None else earlier.init_from)
-    return config.model_copy(update={"init_from": common.model_copy(update={"sha256": value}), "stages": stages})
+                merged = merged.model_copy(update={"sha256": None})  # that of the run is of another source
+            digest = _digest(f"stages.{index}.init_from", merged, begun)
+            stages[index] = own.model_copy(update={"init_from": {**own.init_from, "sha256": digest}})
+    return config.model_copy(update={"init_from": common, "stages": stages})
+
+
+def _begun_with(earlier: Config) -> dict[str, str]:
+    """The digests of the sources that a run began with, by path."""
+    stages = (earlier.stage(index).init_from for index in range(1, earlier.num_stages + 1))
+    return {each.path: each.sha256 for each in (earlier.init_from, *stages) if each.path and each.sha256}
+
+
+def _digest(key: str, settings: InitFromConfig, begun: Mapping[str, str]) -> str | None:
+    """The digest of one source; of one that is gone, what the run began with."""
+    path, given = settings.path, settings.sha256
+    if path is None or (given is not None and given == begun.get(path)):  # as the run's own file has it
+        return given
+    try:
+        found = Source.of(path).digest()
+    except UserError as error:
+        if path in begun:
+            return begun[path]
+        raise ConfigError(f"{key}.path", str(error), "configs/weights.md has what it can be") from None
+    if given not in (None, found):
+        problem = f"'{path}' has the digest {found}, not {given}"
+        raise ConfigError(f"{key}.sha256", problem, "Give the weights that are meant, or leave the digest out")
+    return found
 
 
 def has_initial_weights(config: Config) -> bool:
@@ -103,7 +96,9 @@ def prepare_initial_weights(config: Config, run: RunDir | None) -> list[str]:
         return [str(text) for text in answer["notes"]]
     if rows := answer.get("rows"):
         _print_table(rows)
-    why = f"took longer than {SECONDS:g} s" if outcome.late else outcome.error or f"was ended by signal {outcome.signal}"
+    why = (
+        f"took longer than {SECONDS:g} s" if outcome.late else outcome.error or f"was ended by signal {outcome.signal}"
+    )
     raise UserError(str(answer.get("problem", f"init_from: fitting the weights {why}")))
 
 

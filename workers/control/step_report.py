@@ -133,8 +133,8 @@ class StageTimes:
         self.skipped += result.skipped
         terms = {name: finite_or_none(value) for name, value in result.terms.items()}
         return StepReport(
-            stage, step, frozen=result.frozen, loss=finite_or_none(result.loss), terms=terms, learning_rate=result.learning_rate,
-            **vars(self), queue_depth=queue_depth, link_bytes=link_bytes,
+            stage, step, frozen=result.frozen, loss=finite_or_none(result.loss), terms=terms,
+            learning_rate=result.learning_rate, **vars(self), queue_depth=queue_depth, link_bytes=link_bytes,
             online={name: finite_or_none(value) for name, value in (online or {}).items()},
             gradient_norm=result.gradient_norm, update_norm=result.update_norm,
             peak_flops=peak_flops, **(memory._asdict() if memory else {}),

@@ -95,7 +95,6 @@ class Parts(Protocol):
         """
         ...
 
-
     def opened_initial(self, stage: int) -> AbstractContextManager[OpenedPart]:
         """The weights that a stage begins with; raises as `opened`."""
         ...

@@ -132,7 +132,9 @@ def _sentence(
 ) -> str:
     taken = sum(len(fits[index].names) for index in group.stages)
     heads = [index for index in group.stages if fits[index].head]
-    text = f"{_stages(group.stages)} begin{'s' * (len(group.stages) == 1)} with '{source.name}': {taken} tensors, {words}"
+    text = (
+        f"{_stages(group.stages)} begin{'s' * (len(group.stages) == 1)} with '{source.name}': {taken} tensors, {words}"
+    )
     text += f"; heads of {_stages(heads)}" if heads else "; no heads"
     text += "".join(
         f"; not the head of stage {index} ({fits[index].why_no_head})"

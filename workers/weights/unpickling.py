@@ -63,12 +63,12 @@ def _rehearse(torch: Any) -> None:
 
     for legacy in (False, True):
         memory = io.BytesIO()
-        torch.save({"a": torch.zeros(1)}, memory, _use_new_zipfile_serialization=not legacy)  # noqa: TID251
+        torch.save({"a": torch.zeros(1)}, memory, _use_new_zipfile_serialization=not legacy)
         memory.seek(0)
-        torch.load(memory, map_location="cpu", weights_only=True)  # noqa: TID251
+        torch.load(memory, map_location="cpu", weights_only=True)
     try:
         memory = io.BytesIO(b"\x80\x02cos\nsystem\n.")
-        torch.load(memory, map_location="cpu", weights_only=True)  # noqa: TID251
+        torch.load(memory, map_location="cpu", weights_only=True)
     except Exception as error:
         _in_words(error)
     b"".join(serialized({"a": torch.zeros(1)}))
@@ -89,7 +89,7 @@ def _check_archive(file: Any) -> None:
 def _convert(torch: Any, file: Any, output: int, size: int) -> dict[str, Any]:
     from workers.run.tensor_files import serialized
 
-    loaded = torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251
+    loaded = torch.load(file, map_location="cpu", weights_only=True)
     found, nested, beside = _state_dict(torch, loaded)
     tensors = {str(name): _plain(torch, str(name), value) for name, value in found.items()}
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

@@ -85,9 +85,13 @@ def test_transformers_prepares_images_as_the_card_says(resnet: str, tmp_path: Pa
 
     folder, _ = export_folder(read_network(resnet, None, trusted=True), "hf", tmp_path / "out")
     pixels = np.full((40, 60, 3), 255, np.uint8)
-    shown = AutoImageProcessor.from_pretrained(folder, local_files_only=True)(pixels, return_tensors="pt")["pixel_values"]
+    shown = AutoImageProcessor.from_pretrained(folder, local_files_only=True)(pixels, return_tensors="pt")[
+        "pixel_values"
+    ]
     assert shown.shape == (1, 3, 32, 32)
-    expected = torch.tensor([(1 - mean) / std for mean, std in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)])
+    expected = torch.tensor(
+        [(1 - mean) / std for mean, std in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)]
+    )
     torch.testing.assert_close(shown[0].mean((1, 2)), expected, rtol=1e-3, atol=0)
 
 
@@ -107,9 +111,9 @@ def test_a_network_that_a_library_has_not_is_refused_with_what_would_do(tmp_path
 
 
 def test_what_is_missing_is_named(resnet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="--to: unknown format 'onnx'. Allowed: torchvision, timm, hf, torch-export"):
+    with pytest.raises(UserError, match=r"--to: unknown format 'onnx'. Allowed: torchvision, timm, hf, torch-export"):
         format_of("onnx")
-    with pytest.raises(UserError, match="--block: there is no block 5. '.*' has blocks 1 to 4"):
+    with pytest.raises(UserError, match=r"--block: there is no block 5. '.*' has blocks 1 to 4"):
         read_network(resnet, 5, trusted=True)
     network = read_network(resnet, None, trusted=True)
     with pytest.raises(UserError, match=f"'{tmp_path}' already exists. Give another folder, or delete it"):

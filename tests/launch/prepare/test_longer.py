@@ -33,7 +33,11 @@ AGAIN = {"train": {"epochs": 9, "restarts": [4]}}
         ({"train": {"max_steps": 3}}, {}, None),
         ({}, {"train": {"max_steps": 3}}, "It can become longer, not shorter"),
         (COSINE, {**AGAIN, "seed": 2}, "More than its length differs"),
-        ({**CONSTANT, "mode": "sequential"}, {**CONSTANT, "mode": "sequential", "train": {"epochs": 9}}, "every block has"),
+        (
+            {**CONSTANT, "mode": "sequential"},
+            {**CONSTANT, "mode": "sequential", "train": {"epochs": 9}},
+            "every block has its turn",
+        ),
         (
             {**CONSTANT, "noise": {"kind": "all", "std": 0.1, "schedule": "linear", "final_std": 0.2}},
             {**CONSTANT, "train": {"epochs": 9},
@@ -61,7 +65,7 @@ def test_a_restart_leaves_the_steps_before_it_as_they_were(schedule: str) -> Non
     [
         ({"epochs": 4, "restarts": [4]}, r"train\.restarts: got \[4\].*Give epochs from 1 to 3"),
         ({"epochs": 9, "restarts": [5, 3]}, r"train\.restarts"),
-        ({"epochs": 9, "restarts": [8]}, "a warm-up of 1 epochs takes all of the 1 epochs of training from one of"),
+        ({"epochs": 9, "restarts": [8]}, "a warm-up of 1.0 epochs takes all of the 1 epochs of training from one of"),
     ],
 )
 def test_restarts_lie_inside_the_training(train: dict, problem: str) -> None:

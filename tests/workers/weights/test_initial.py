@@ -82,7 +82,9 @@ def test_a_run_gives_its_heads_too_and_no_state_of_an_optimizer(trained: Any, tm
 
 def test_another_cut_takes_the_backbone_and_says_why_no_head(trained: Any, tmp_path: Path) -> None:
     path, before = trained
-    config = small_config(model={**small_config().model.model_dump(mode="json"), "cuts": ["layer2"]}, init_from=str(path))
+    config = small_config(
+        model={**small_config().model.model_dump(mode="json"), "cuts": ["layer2"]}, init_from=str(path)
+    )
     notes, states = initialised(config, run_in(tmp_path / "run"))
     assert "heads of stage 2; not the head of stage 1" not in notes[0]
     assert "not the head of stage 1 (stages.1.head." in notes[0]
@@ -123,7 +125,9 @@ def test_what_does_not_fit_is_a_table_unless_it_is_allowed_by_name(torchvisions:
     file = tmp_path / "odd.safetensors"
     save_file(tensors, file)
     config = small_config(model=FULL, data={"image_size": 32}, init_from=str(file))
-    with pytest.raises(MisfitError, match=r"^init_from: 4 tensors do not fit between .* and the network\. Give") as caught:
+    with pytest.raises(
+        MisfitError, match=r"^init_from: 4 tensors do not fit between .* and the network\. Give"
+    ) as caught:
         initial_weights(config, None)
     assert dict(caught.value.rows) == {
         "layer2.0.conv1.weight": "missing",
@@ -163,5 +167,7 @@ def test_weights_that_were_changed_afterwards_are_refused(trained: Any, tmp_path
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    with pytest.raises(UserError, match=r"stage_2\.safetensors' is damaged: it has the weights that the run begins with"):
+    with pytest.raises(
+        UserError, match=r"stage_2\.safetensors' is damaged: it has the weights that the run begins with"
+    ):
         begin(run, build_stages(config, 4))
