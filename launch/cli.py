@@ -16,6 +16,7 @@ import typer
 from launch.commands.bench_app import bench_app
 from launch.commands.check import check_memory, check_run
 from launch.commands.data import data_app
+from launch.commands.weights import convert, export
 from launch.errors import EXIT_FAILED, failures_in_words, print_error
 from launch.hosts.launcher import HostsRequest, train_on_hosts
 from launch.hosts.start_plan import start_plan
@@ -41,6 +42,8 @@ app = typer.Typer(
 )
 app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
+app.command("export")(export)
+app.command("convert")(convert)
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/quickstart.yaml.")]
 Overrides = Annotated[
     list[str] | None,
@@ -183,60 +186,6 @@ def evaluate(run: RunFolder, overrides: EvaluationOverrides = None, trust: Trust
         from launch.commands.evaluate import evaluate_run
 
         raise typer.Exit(evaluate_run(run, overrides or [], trusted=trust))
-
-
-@app.command()
-def export(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="The folder of a run; with --to also RUN@STEPS, a snapshot.")
-    ],
-    path: Annotated[
-        Path | None, typer.Argument(metavar="PATH", help="The safetensors file to write; with --to the folder.")
-    ] = None,
-    to: Annotated[
-        str | None,
-        typer.Option("--to", metavar="FORMAT", help="Write a folder for torchvision, timm, hf or torch-export."),
-    ] = None,
-    block: Annotated[int | None, typer.Option(metavar="K", help="With --to: blocks 1 to K; all if not given.")] = None,
-    trust: Trust = False,
-) -> None:
-    """Copy the trained backbone to one file under torchvision's names, or to a folder that another library loads."""
-    with failures_in_words():
-        if to is None:
-            from launch.commands.export import export_backbone
-
-            export_backbone(*check_file_arguments(run, path, block))
-            verbosity.say(str(path), important=True)
-        else:
-            from launch.commands.export import export_to
-
-            verbosity.say(export_to(run, to, path, block, trust), important=True)
-
-
-@app.command()
-def convert(
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="A safetensors file, a .pth of torch.save, RUN or RUN@STEPS.")
-    ],
-    to: Annotated[
-        Path | None, typer.Argument(metavar="TO", help="Also copy the backbone here, under torchvision's names.")
-    ] = None,
-) -> None:
-    """Show what weights are in a file, and whose names they have; a pickle is read by a process without rights."""
-    with failures_in_words():
-        from launch.commands.convert import convert_weights
-
-        for note in convert_weights(file, to):
-            verbosity.say(note, important=True)
-
-
-def check_file_arguments(run: str, path: Path | None, block: int | None) -> tuple[Path, Path]:
-    """The run and the file of `onward export` without --to; raises `UserError` if there is none, or a block."""
-    if block is not None:
-        raise UserError("--block is for a folder. Give --to torchvision, timm, hf or torch-export, too")
-    if path is None:
-        raise UserError("export needs a place. Give FILE.safetensors, or --to torchvision, timm, hf or torch-export")
-    return Path(run), path
 
 
 @app.command()

@@ -22,4 +22,5 @@
 - `select.py`: `onward select RUN...`: runs ordered by a measure that needs no labels, and how far it agrees with
   accuracy
 - `selection_candidates.py`: the evaluations that `onward select` chooses from, of runs and of snapshots of runs
+- `weights.py`: the arguments of `onward export` and `onward convert`; `export.py` and `convert.py` do the work
 """

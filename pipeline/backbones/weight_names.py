@@ -250,7 +250,7 @@ def _translate(source: Pattern, target: Pattern, name: str) -> str | None:
     matched = _expression(source).fullmatch(name)
     if matched is None:
         return None
-    values = {key: int(text) if text.isdigit() else text for key, text in matched.groupdict().items()}
+    values: dict[str, Any] = {key: int(text) if text.isdigit() else text for key, text in matched.groupdict().items()}
     for key, less in re.findall(r"\{(\w+)-(\d+)\}", source):
         values[key] += int(less)
     return _PLACE.sub(_writer(values), target)
