@@ -6,10 +6,11 @@ from collections import defaultdict
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from launch.results.printing import command_console
 from pipeline.backbones.weight_names import FORMATS, Family, Renamed, recognise
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 from pipeline.stage.state import Facts
 from workers.run.tensor_files import save_tensors
 from workers.weights.fitting import names_in_words
@@ -34,14 +35,14 @@ def convert_weights(name: str, to: Path | None) -> list[str]:
         _check_target(to)
     with opened_weights(source) as weights:
         family, renamed = _recognised(weights)
-        command_console().out.print(_table(weights, renamed))
-        notes = [_summary(source, weights, family, renamed)]
+        table, notes = _table(weights, renamed), [_summary(source, weights, family, renamed)]
         if weights.converted is not None:
             beside = ", ".join(weights.converted.beside)
             notes += [f"left out, as it lies beside the weights: {beside}"] if beside else []
             notes.append(f"read by a process with {', '.join(weights.converted.isolation)}")
         if to is not None:
             notes.append(_copied(source, weights, family, renamed, to))
+    command_console().show(table)
     return notes
 
 
@@ -77,7 +78,8 @@ def _table(weights: OpenedWeights, renamed: Renamed) -> Table:
     for (part, kind), facts_of_part in groups.items():
         numbers = sum(_numbers(facts) for facts in facts_of_part)
         types = sorted({str(facts).split(" ")[0] for facts in facts_of_part})
-        table.add_row(f"{part}*", kind, str(len(facts_of_part)), f"{numbers:,}", ", ".join(types))
+        cells = (f"{printable(part)}*", kind, str(len(facts_of_part)), f"{numbers:,}", ", ".join(types))
+        table.add_row(*map(Text, cells))
     return table
 
 

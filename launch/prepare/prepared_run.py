@@ -135,13 +135,15 @@ def dry_run(
         ConfigError, UserError: as `prepare_run`.
     """
     check_run_dir(config)
-    prepare_initial_weights(with_digests(config), None)
     run = None if config.run_dir is None else RunDir(Path(config.run_dir))
     if run is not None and earlier_run(config, run) is not None:
         check_not_running(run.path)
+        notes = []
     else:
         run = None
-    return preflight(config, Splits(config.data), run, scan, sample=True, local_processes=local_processes)
+        notes = prepare_initial_weights(with_digests(config), None)
+    plan = preflight(config, Splits(config.data), run, scan, sample=True, local_processes=local_processes)
+    return replace(plan, notes=(*notes, *plan.notes))
 
 
 def _prepare(config: Config, claim: Claim, fit: Fit, on_one_host: bool) -> tuple[PreparedRun, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -21,6 +22,7 @@ from pipeline.shapes import block_output, channels_of
 from pipeline.stage.state import Facts
 from workers.weights.tensors import PREFIXES, TRUNK, OpenedWeights
 
+_HEAD = re.compile(r"stages\.[1-9]\d*\.(head|objective)\.")
 COUNTER = "num_batches_tracked"
 """A buffer of batch norm that nothing here reads, and that old files and the released code's do not have."""
 
@@ -105,7 +107,7 @@ def unexpected_rows(
 
 
 def _is_head(name: str) -> bool:
-    return name.startswith("stages.") and name.split(".", 3)[2] in ("head", "objective")
+    return _HEAD.match(name) is not None
 
 
 def _fit(

@@ -69,7 +69,7 @@ def converted(path: Path) -> Iterator[tuple[BinaryIO, Converted]]:
             raise UserError(f"'{path}' has {size / 1e9:.1f} GB, and {have / 1e9:.1f} GB of memory are available")
         answer = _ask(source.fileno(), output.fileno())
         if "problem" in answer:
-            problem = str(answer["problem"])[:300]
+            problem = str(answer["problem"])[:300].rstrip(".")
             raise UserError(f"'{path}' was refused: {problem}. Save the weights alone: torch.save(model.state_dict())")
         try:
             yield output, _CONVERTED.validate_python(answer)
