@@ -28,7 +28,7 @@ VIT = "vit_base_patch16_224"
 """Every size of it is an argument."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TimmNetwork:
     """One of timm's networks.
 
@@ -60,7 +60,10 @@ def timm_network(network: ExportedNetwork) -> TimmNetwork:
         width = unit_channels(model, model.units()[-1])
         # All blocks, of which `features_only` leaves the later ones out.
         tensors = network.tensors(whole=True)
-        return TimmNetwork(model.backbone, {}, tensors, width, layer, {"first_conv": "conv1", "classifier": "fc"})
+        cfg = {"first_conv": "conv1", "classifier": "fc"}
+        return TimmNetwork(
+            architecture=model.backbone, arguments={}, tensors=tensors, width=width, layer=layer, cfg=cfg
+        )
     sizes, layers = vit_sizes(model), len(network.units) - 1
     if not layers:
         raise no_such_network(network, "timm", "up to conv_proj: a transformer has a layer at least")
@@ -75,7 +78,9 @@ def timm_network(network: ExportedNetwork) -> TimmNetwork:
     }
     tensors = renamed_tensors("vit", "timm", network.tensors())
     cfg = {"first_conv": "patch_embed.proj", "classifier": "head"}
-    return TimmNetwork(VIT, arguments, tensors, sizes.hidden_dim, None, cfg)
+    return TimmNetwork(
+        architecture=VIT, arguments=arguments, tensors=tensors, width=sizes.hidden_dim, layer=None, cfg=cfg
+    )
 
 
 def write_timm(network: ExportedNetwork, found: TimmNetwork, folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torchvision
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -13,20 +12,20 @@ from launch.exporting.formats import Format
 from launch.exporting.network import ExportedNetwork, ModuleConfig, ResNetConfig, check_resnet, no_such_network
 from pipeline.backbones.network import import_network
 from pipeline.config.network_sizes import vit_sizes
-from workers.run.tensor_files import save_tensors
+from workers.run.tensor_files import read_tensors, save_tensors
 
 FILE = "model.safetensors"
-OWN = "torchvision.models:"
+TORCHVISION = "torchvision.models:"
 
 
 def _constructor(network: ExportedNetwork) -> str:
     """The call that builds torchvision's network, with random weights."""
     model = network.config.model
     if isinstance(model, ModuleConfig):
-        if not model.backbone.startswith(OWN):
+        if not model.backbone.startswith(TORCHVISION):
             raise no_such_network(network, "torchvision", "is a network of your own")
         options = ", ".join(f"{key}={value!r}" for key, value in model.options.items())
-        return f"torchvision.models.{model.backbone.removeprefix(OWN)}({options})"
+        return f"torchvision.models.{model.backbone.removeprefix(TORCHVISION)}({options})"
     if isinstance(model, ResNetConfig):
         check_resnet(network, model, "torchvision")
         return f"torchvision.models.{model.backbone}()"
@@ -66,7 +65,7 @@ def _write(network: ExportedNetwork, folder: Path) -> str:
 
 def _load(network: ExportedNetwork, folder: Path, images: Tensor) -> Tensor:
     built = _built(network)
-    found = built.load_state_dict(load_file(folder / FILE), strict=False)
+    found = built.load_state_dict(read_tensors(folder / FILE, folder), strict=False)
     assert not found.unexpected_keys
     features: Tensor = create_feature_extractor(built.eval(), {_node(network): "features"})(images)["features"]
     return features

@@ -24,7 +24,6 @@ from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import open_to_read
 from pipeline.validation.combinations import check_combinations
 from pipeline.validation.idle_keys import idle_keys
-from pipeline.validation.initial import initial_notes
 from pipeline.validation.paths import with_absolute_paths
 from pipeline.validation.pydantic_errors import explain, shown
 from pipeline.validation.trust import check_trust
@@ -120,7 +119,7 @@ def load_for_start(
         UserError, ConfigError: as `load_config`; also for `data.root` with a data set that reads no folder.
     """
     config, given = _load(path, overrides, options)
-    return config, [*idle_keys(config, given), *initial_notes(config)]
+    return config, idle_keys(config, given)
 
 
 def _load(path: str | Path, overrides: Sequence[str], options: LoadOptions) -> tuple[Config, dict[str, Any]]:

@@ -35,7 +35,7 @@ from workers.weights.tensors import OpenedWeights, opened_weights
 
 
 @dataclass(frozen=True)
-class Group:
+class SourceGroup:
     """Stages that begin with one source.
 
     Args:
@@ -49,7 +49,7 @@ class Group:
     stages: tuple[int, ...]
 
 
-def groups_of(config: Config) -> list[Group]:
+def groups_of(config: Config) -> list[SourceGroup]:
     """The sources of a run, each with the stages that begin with it."""
     by_settings: dict[InitFromConfig, list[int]] = {}
     for index in range(1, config.num_stages + 1):
@@ -57,7 +57,9 @@ def groups_of(config: Config) -> list[Group]:
         if settings.path is not None:
             by_settings.setdefault(settings, []).append(index)
     return [
-        Group("init_from" if settings == config.init_from else f"stages.{stages[0]}.init_from", settings, tuple(stages))
+        SourceGroup(
+            "init_from" if settings == config.init_from else f"stages.{stages[0]}.init_from", settings, tuple(stages)
+        )
         for settings, stages in by_settings.items()
     ]
 
@@ -109,7 +111,7 @@ def initial_weights(config: Config, run: RunDir | None) -> list[str]:
 
 def _written(
     run: RunDir,
-    group: Group,
+    group: SourceGroup,
     weights: OpenedWeights,
     fits: Mapping[int, Fit],
     expected: Mapping[int, Mapping[str, Facts]],
@@ -123,7 +125,7 @@ def _written(
 
 
 def _sentence(
-    group: Group,
+    group: SourceGroup,
     source: Source,
     words: str,
     weights: OpenedWeights,

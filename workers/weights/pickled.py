@@ -6,10 +6,8 @@ result is a safetensors file in memory, looked at like any other.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,17 +19,17 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.data.sets.memory import available_bytes
 from pipeline.errors import UserError
 from pipeline.ordinary_files import open_to_read, open_unnamed_file
-from workers.run.environment import module_path, process_environment
+from workers.run.environment import interpreter, process_environment
 from workers.run.json_lines import LineReader
 
 SECONDS = 900.0
 """Limit for one file."""
-KEPT = ("PATH", "LD_LIBRARY_PATH", "LANG", "OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_", "TMPDIR")
+KEPT = (
+    "PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_", "TMPDIR",
+)  # fmt: skip
 """Variables that the process is given; the others may hold keys."""
-_PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from workers.weights.unpickling import main; main(*map(int, sys.argv[2:]))"
-)
+ALONE = {"PYTHONNOUSERSITE": "1"}
+"""Keeps the user's own packages out of it."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +79,13 @@ def _ask(source: int, output: int) -> dict[str, Any]:
     """The answer of the process; a problem in words where it gave none."""
     reader, writer = os.pipe()
     environment = process_environment(threads=1)
-    arguments = [json.dumps(module_path().split(os.pathsep)), str(source), str(output), str(writer)]
     process = subprocess.Popen(
-        [sys.executable, "-I", "-c", _PROGRAM, *arguments],
+        interpreter("workers.weights.unpickling", str(source), str(output), str(writer)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=[source, output, writer],
-        env={name: environment[name] for name in KEPT if name in environment},
+        env={**ALONE, **{name: environment[name] for name in KEPT if name in environment}},
         start_new_session=True,
     )
     os.close(writer)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -139,3 +140,7 @@ def _in_words(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = next((line for line in lines if "GLOBAL" in line or "Unsupported" in line), lines[0] if lines else "")
     return f"{type(error).__name__}: {named}"[:300]
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
