@@ -9,10 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from launch.exporting.formats import Format
-from launch.exporting.network import ExportedNetwork, ResNetConfig, ViTConfig, check_resnet, no_such_network
+from launch.exporting.network import ExportedNetwork, check_resnet, no_such_network
 from launch.exporting.timm_format import timm_network, write_timm
 from pipeline.backbones.vit import EPSILON
 from pipeline.backbones.weight_names import renamed_tensors
+from pipeline.config.model import ResNetConfig, ViTConfig
 from pipeline.config.network_sizes import expansion_of, groups_of, unit_channels, vit_sizes
 from pipeline.data.augment.evaluation_view import MARGIN, RESAMPLING
 from workers.run.files import write_json

@@ -9,10 +9,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from launch.prepare.run_dir import check_own
+from launch.prepare.run_dir import read_config
 from pipeline.backbones import build_block
 from pipeline.config import Config
-from pipeline.config.model import ModuleConfig, ResNetConfig, ViTConfig
+from pipeline.config.model import ModuleConfig, ResNetConfig
 from pipeline.errors import UserError
 from pipeline.validation.loading import LoadOptions, load_config
 from workers.run.files import RunDir
@@ -77,8 +77,9 @@ def read_network(name: str, block: int | None, trusted: bool) -> ExportedNetwork
     source = Source.of(name)
     if source.kind not in ("run", "snapshot"):
         raise UserError(f"'{name}' is no run. 'onward convert' shows what is in a file")
-    check_own(source.path)
-    config = load_config(RunDir(source.path).config, (), LoadOptions(trusted=trusted, run=source.path))
+    config = read_config(source.path)
+    if isinstance(config.model, ModuleConfig):  # the only one whose code is another's
+        config = load_config(RunDir(source.path).config, (), LoadOptions(trusted=trusted, run=source.path))
     count = config.num_stages
     if block is not None and not 1 <= block <= count:
         raise UserError(f"--block: there is no block {block}. '{name}' has blocks 1 to {count}")
@@ -125,9 +126,3 @@ def layer_of(network: ExportedNetwork, library: str) -> int:
     if last == "stem" or (following and following[0].startswith(f"{layer}.")):
         raise no_such_network(network, library, f"up to {last}: its features are those of whole layers")
     return int(layer.removeprefix("layer"))
-
-
-__all__ = [
-    "ExportedNetwork", "ModuleConfig", "ResNetConfig", "ViTConfig", "check_resnet", "layer_of", "no_such_network",
-    "read_network",
-]  # fmt: skip

@@ -9,15 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from launch.exporting.formats import Format
-from launch.exporting.network import (
-    ExportedNetwork,
-    ModuleConfig,
-    ResNetConfig,
-    check_resnet,
-    layer_of,
-    no_such_network,
-)
+from launch.exporting.network import ExportedNetwork, check_resnet, layer_of, no_such_network
 from pipeline.backbones.weight_names import renamed_tensors
+from pipeline.config.model import ModuleConfig, ResNetConfig
 from pipeline.config.network_sizes import unit_channels, vit_sizes
 from pipeline.data.augment.evaluation_view import MARGIN
 from workers.run.files import write_json

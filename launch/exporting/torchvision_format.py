@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from launch.exporting.formats import Format
-from launch.exporting.network import ExportedNetwork, ModuleConfig, ResNetConfig, check_resnet, no_such_network
+from launch.exporting.network import ExportedNetwork, check_resnet, no_such_network
 from pipeline.backbones.network import import_network
+from pipeline.config.model import ModuleConfig, ResNetConfig
 from pipeline.config.network_sizes import vit_sizes
 from workers.run.tensor_files import read_tensors, save_tensors
 
