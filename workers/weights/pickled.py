@@ -22,7 +22,7 @@ from pipeline.ordinary_files import open_to_read, open_unnamed_file
 from workers.run.environment import interpreter, process_environment
 from workers.run.json_lines import LineReader
 
-SECONDS = 900.0
+SECONDS = 3600.0
 """Limit for one file."""
 KEPT = (
     "PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_", "TMPDIR",
