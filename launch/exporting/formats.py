@@ -96,7 +96,7 @@ def _difference(network: ExportedNetwork, chosen: Format, folder: Path) -> float
     theirs = chosen.load(network, folder, images)
     if theirs.shape != own.shape:
         raise UserError(f"what was written gives features {list(theirs.shape)}, and the run's are {list(own.shape)}")
-    difference = ((theirs - own).abs().max() / own.abs().max().clamp_min(1e-30)).item()
+    difference: float = ((theirs - own).abs().max() / own.abs().max().clamp_min(1e-30)).item()
     if not difference <= TOLERANCE:
         raise UserError(f"what was written computes other features: they differ by {difference:.1e} of the largest")
     return difference

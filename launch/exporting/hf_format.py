@@ -30,7 +30,7 @@ def _own_model(network: ExportedNetwork) -> Any | None:
         units = Counter(unit.split(".")[0] for unit in network.units if unit != "stem")
         if not units:
             raise no_such_network(network, "transformers", "up to its stem: it has a layer at least")
-        settings = transformers.ResNetConfig(
+        settings: Any = transformers.ResNetConfig(
             embedding_size=model.width,
             hidden_sizes=[unit_channels(model, f"{layer}.0") for layer in units],
             depths=list(units.values()),

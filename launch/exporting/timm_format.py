@@ -126,8 +126,8 @@ def _load(network: ExportedNetwork, folder: Path, images: Tensor) -> Tensor:
     import timm
 
     found = timm_network(network)
-    only = {} if found.layer is None else {"features_only": True, "out_indices": (found.layer,)}
-    loaded = timm.create_model(f"local-dir:{folder}", pretrained=True, **only).eval()
+    only: dict[str, Any] = {} if found.layer is None else {"features_only": True, "out_indices": (found.layer,)}
+    loaded: Any = timm.create_model(f"local-dir:{folder}", pretrained=True, **only).eval()
     features: Tensor = loaded.forward_features(images) if found.layer is None else loaded(images)[0]
     return features
 
