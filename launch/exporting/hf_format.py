@@ -23,7 +23,7 @@ def _own_model(network: ExportedNetwork) -> Any | None:
     """transformers' own network with the weights; None where it has none and timm may."""
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model = network.config.model
     if isinstance(model, ResNetConfig) and groups_of(model) == (1, 64):
         check_resnet(network, model, "transformers", widths=True)
