@@ -3,6 +3,7 @@
 - `commands/`: the commands of `onward` other than `train` and `resume`, which are in `cli.py`: one file per command,
   and what several of them read
 - `doctor/`: what `onward doctor` looks at, line by line; made of what a run makes sure of before it starts
+- `exporting/`: a trained backbone as a folder that another library loads, with a model card
 - `hosts/`: `onward train --hosts`: the processes of a run on several hosts, for those who have nothing but ssh
 - `pages/`: the page that `onward report` writes: what is read of a run, its figures, its tables, and how they look
 - `plan/`: what a run will need, computed before it starts: the memory of every process

@@ -18,6 +18,7 @@ import onward
 from launch.commands.bench_app import bench_app
 from launch.commands.data import data_app
 from launch.commands.runs_app import list_folder
+from launch.commands.weights import convert, export
 from launch.errors import EXIT_FAILED, failures_in_words, print_error
 from launch.hosts.launcher import HostsRequest, train_on_hosts
 from launch.plan.gpus import GPUS
@@ -38,6 +39,8 @@ app = typer.Typer(
 )
 app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
+app.command("export")(export)
+app.command("convert")(convert)
 app.command("runs")(list_folder)
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a preset: quickstart.")]
 Overrides = Annotated[
@@ -168,19 +171,6 @@ def evaluate(run: RunFolder, overrides: EvaluationOverrides = None, trust: Trust
     """Measure every block of a run; write RUN/evaluation.json, and tables and figures to RUN/evaluation/."""
     with failures_in_words():
         raise typer.Exit(here.evaluate(run, overrides or [], trust))
-
-
-@app.command()
-def export(
-    run: RunFolder,
-    to: Annotated[Path, typer.Argument(metavar="FILE", help="The safetensors file to write.")],
-) -> None:
-    """Copy the trained backbone, under torchvision's names, to a file that also says how to prepare its images."""
-    with failures_in_words():
-        from launch.commands.export import export_backbone
-
-        export_backbone(run, to)
-        verbosity.say(str(to), important=True)
 
 
 @app.command()

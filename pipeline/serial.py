@@ -63,7 +63,8 @@ def serial_step(
 ) -> Iterator[StageReport]:
     """One step of every stage: each reads the output that the stage before computed before its own update.
 
-    In mode sequential the stages before the one that learns only run forward, and those after it do not run.
+    In mode sequential the stages before the one that learns only run forward, and those after it do not run; a frozen
+    stage only runs forward.
 
     Args:
         stages: in order.
@@ -80,9 +81,9 @@ def serial_step(
         if stage.index > 1:
             assert isinstance(activations, Tensor)  # a stage returns one
             activations = round_trip(codec, activations)
-        if learner is not None and stage.index < learner:
+        if not stage.learns(learner):
             activations = stage.relay(activations, step, level)
-            yield StageReport()
+            yield StageReport(frozen=stage.frozen)
         else:
             activations = stage(activations, step, level)
             yield stage.update(step, labels)
@@ -105,7 +106,7 @@ def end_to_end_step(
     last = stages[-1]
     if scaler is not None:
         for stage in stages:
-            stage.scaler = scaler
+            stage.scaler = None if stage.frozen else scaler
     first = stages[0].inputs
     shown = [first.prepared(view) for view in first.views(views, step)[:2]] if last.target is not None else None
     outputs: Batch = views
@@ -141,10 +142,13 @@ def shared_scaler_step(
     activations: Batch = views
     finite = True
     for stage, level in zip(stages, noise_levels, strict=True):
-        stage.scaler = scaler
         if stage.index > 1:
             assert isinstance(activations, Tensor)  # a stage returns one
             activations = round_trip(codec, activations)
+        if stage.frozen:
+            activations = stage.relay(activations, step, level)
+            continue
+        stage.scaler = scaler
         activations = stage(activations, step, level)
         stage.backward(step, labels)
         finite &= isfinite(stage.read_loss()[0])
@@ -156,7 +160,7 @@ def _finish_together(stages: Sequence[Stage], step: int, scaler: LossScaler, fin
     moved = False
     if finite:
         scaler.unscale()
-        for stage in stages:
+        for stage in (stage for stage in stages if not stage.frozen):
             stage.set_learning_rate(step)
             stage.prepare_gradients(step)
         moved = scaler.step()
@@ -169,6 +173,6 @@ def _shared_scaler(stages: Sequence[Stage], device: torch.device) -> LossScaler 
     first = next((stage.scaler for stage in stages if stage.scaler is not None), None)
     if first is None:
         return None
-    shared = LossScaler(device, [stage.optimizer for stage in stages])
+    shared = LossScaler(device, [stage.optimizer for stage in stages if not stage.frozen])
     shared.scaler.load_state_dict(first.scaler.state_dict())  # where a snapshot had left it
     return shared

@@ -45,7 +45,8 @@ def exists(path: Sequence[str], models: Sequence[type[Section]] = (Config,)) -> 
     if not fields:
         return False
     if name == "stages":  # of every one of them
-        return len(rest) < 2 or (rest[1] in StageOverrides.model_fields and exists(rest[1:]))
+        known = len(rest) < 2 or rest[1] in StageOverrides.model_fields
+        return known and (len(rest) <= 2 or exists(rest[1:]))
     inner = [section for each in fields for section in _sections(each.annotation)]
     if rest and re.fullmatch(r"\d+|N", rest[0]):  # one of a list
         rest = rest[1:]

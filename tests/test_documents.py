@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import launch.prepare.preflight
+import launch.prepare.prepared_run
 from tests.documents import DOCUMENTS, PRESETS, Paragraph, blocks, broken_tables, commands, header, paragraphs, place
 from tests.reader import BASES, Reader
 from tests.sources import PACKAGES, REPOSITORY, TESTS, name_of, text_of
@@ -55,6 +56,8 @@ def reader(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Reader
     """Makes readers that stand in the folder, on a machine with eight GPUs."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(launch.prepare.preflight, "count_gpus", lambda: 8)
+    for name, stand_in in (("with_digests", lambda config: config), ("prepare_initial_weights", lambda *_: [])):
+        monkeypatch.setattr(launch.prepare.prepared_run, name, stand_in)  # the weights of an example are not here
     monkeypatch.setattr(
         launch.prepare.preflight, "check_port", lambda _metrics: None
     )  # somebody may have that of an example

@@ -15,7 +15,7 @@ MAX_FILE, MAX_FUNCTION, P90_FUNCTION = 300, 60, 40
 MAX_POSITIONAL = 5
 """Arguments of a constructor that may be given without their names."""
 UNPICKLES = re.compile(
-    r"\btorch\.load\b|\btorch\.save\b|\b(c?pickle|dill|cloudpickle|joblib|shelve|marshal)\b\s*\.|"
+    r"^[^\"'`]*\btorch\.(load|save)\b|\b(c?pickle|dill|cloudpickle|joblib|shelve|marshal)\b\s*\.|"
     r"^\s*(import|from)\s+(c?pickle|dill|cloudpickle|joblib|shelve|marshal)\b|allow_pickle\s*=\s*True|"
     r"yaml\.(unsafe_load|full_load|UnsafeLoader|FullLoader|Loader)\b|\beval\(|\bexec\("
 )
@@ -118,7 +118,8 @@ def test_nothing_unpickles() -> None:
             if UNPICKLES.search(line) and not re.search(r"\.eval\(|def eval\(", line):  # torch's evaluation mode
                 yield f"reads or writes what can carry code; use safetensors or JSON: {line.strip()}"
 
-    assert_clean(PACKAGES, unpickling)
+    # But for the process without rights, whose file tests/test_unpickling.py looks at.
+    assert_clean([path for path in PACKAGES if path.name != "unpickling.py"], unpickling)
 
 
 def test_nothing_is_left_unfinished() -> None:

@@ -22,11 +22,11 @@ FLOORS = {
     ),
     "workers": (
         "run", "links", "control", "topology", "snapshots", "observing", "feed", "evaluating", "wiring", "determinism",
-        "coordinator", "stage", "serial_run",
+        "weights", "coordinator", "stage", "serial_run",
     ),
     "launch": (
-        "errors", "failure", "prepare", "plan", "results", "pages", "processes", "hosts", "doctor", "commands", "train",
-        "evaluate", "cli",
+        "errors", "failure", "prepare", "plan", "results", "pages", "processes", "hosts", "doctor", "exporting",
+        "commands", "train", "evaluate", "cli",
     ),
     "onward": (
         "owners", "overrides", "steps", "notebook", "config", "run", "objects", "objects_run", "here",

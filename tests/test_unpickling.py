@@ -1,13 +1,18 @@
-"""Nothing in the packages reads what can carry code, or evaluates text, under whatever name it was imported."""
+"""Nothing in the packages reads what can carry code, or evaluates text, under whatever name it was imported.
+
+With one exception: the process without rights that converts a file of `torch.save` loads plain tensors of it.
+"""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
 
 import pytest
 
-from tests.sources import PACKAGES, assert_clean, tree_of
+from tests.sources import PACKAGES, REPOSITORY, assert_clean, name_of, tree_of
 
 MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "jsonpickle", "marshal", "shelve"}
 CALLS = {
@@ -19,6 +24,8 @@ CALLS = {
     "torch.distributed.gather_object", "torch.distributed.scatter_object_list",
     "torch.distributed.send_object_list", "torch.distributed.recv_object_list",
 }  # fmt: skip
+IN_THE_PROCESS_WITHOUT_RIGHTS = "workers/weights/unpickling.py"
+"""May call `torch.load` with `weights_only=True`, and `torch.save` for a rehearsal; `pickled.py` alone starts it."""
 BUILT_IN = {"eval", "exec", "compile", "__import__"}
 
 
@@ -71,8 +78,36 @@ def violations(tree: ast.Module) -> Iterator[str]:
             yield f"line {getattr(node, 'lineno', 0)}: {found}"
 
 
+def unsafe_loads(tree: ast.Module) -> Iterator[str]:
+    """Calls of `torch.load` that may build anything but tensors, of a torch under whatever name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "load":
+            given = [keyword.value for keyword in node.keywords if keyword.arg == "weights_only"]
+            if not (len(given) == 1 and isinstance(given[0], ast.Constant) and given[0].value is True):
+                yield f"line {node.lineno}: load without weights_only=True"
+
+
 def test_nothing_unpickles_or_evaluates() -> None:
-    assert_clean(PACKAGES, lambda path: violations(tree_of(path)))
+    def found(path: Path) -> Iterator[str]:
+        if name_of(path) != IN_THE_PROCESS_WITHOUT_RIGHTS:
+            return violations(tree_of(path))
+        others = (text for text in violations(tree_of(path)) if not text.endswith(("torch.load", "torch.save")))
+        return chain(unsafe_loads(tree_of(path)), others)
+
+    assert_clean(PACKAGES, found)
+
+
+def test_the_process_without_rights_is_started_in_one_place() -> None:
+    naming = [name_of(path) for path in PACKAGES if "workers.weights.unpickling" in path.read_text()]
+    assert naming == ["workers/weights/pickled.py"]
+    tree = tree_of(REPOSITORY / IN_THE_PROCESS_WITHOUT_RIGHTS)
+    loads = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "load"]
+    assert loads, "it unpickles nothing any more; take it off"
+
+
+@pytest.mark.parametrize("source", ["torch.load(f)", "t.load(f, weights_only=False)", "t.load(f, weights_only=given)"])
+def test_a_load_of_anything_is_found(source: str) -> None:
+    assert list(unsafe_loads(ast.parse(source)))
 
 
 @pytest.mark.parametrize(

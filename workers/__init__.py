@@ -15,6 +15,7 @@
 - `snapshots/`: the state of a run on disk: snapshots (checkpoints) during training, weights at the end
 - `stage/`: A training process: its life cycle, its training loop, and its heartbeat
 - `topology/`: which process trains which stages, and how the processes of a run connect
+- `weights/`: weights that come from elsewhere: read, recognised by their names, fitted to the stages of a run
 - `serial_run.py`: A whole run in one process, without links: the same feed, stages, results and files as the pipeline
 - `wiring.py`: opens the links of a process: from the processes of the previous stage group, to those of the next
 """

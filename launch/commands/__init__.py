@@ -6,13 +6,14 @@
 - `bench_app.py`: the arguments of `onward bench method`; `bench.py` does the work
 - `check.py`: `onward check`: makes every check that `train` makes, and prints what the run amounts to
 - `compare.py`: `onward compare RUN...`: runs side by side; runs that differ only in their seed count as one
+- `convert.py`: `onward convert FILE`: what weights are in a file, and a copy of them under torchvision's names
 - `data.py`: the arguments of `onward data pack` and `onward data verify`; `pack.py` does the work
 - `doctor.py`: `onward doctor`: one page about this host, and about the way to another, each line right or with a
   remedy
 - `evaluate.py`: `onward evaluate RUN`: measure every block of a run, and write `evaluation.json`, tables and figures
 - `evaluation_reader.py`: reads the evaluations that `onward evaluate` wrote, given as `RUN`, or `RUN@STEPS` for a
   snapshot
-- `export.py`: `onward export`: the trained backbone as one file that needs neither the run nor Onward
+- `export.py`: `onward export`: the trained backbone as one file that needs neither the run nor Onward, or as a folder
 - `image_scan.py`: `onward check --headers` and `--all`: reads every image of the training and test set, and lists
   the broken ones
 - `pack.py`: `onward data pack` and `onward data verify`: a copy of a data set that is quicker to read, and whether it
@@ -24,4 +25,5 @@
 - `select.py`: `onward select RUN...`: runs ordered by a measure that needs no labels, and how far it agrees with
   accuracy
 - `selection_candidates.py`: the evaluations that `onward select` chooses from, of runs and of snapshots of runs
+- `weights.py`: the arguments of `onward export` and `onward convert`; `export.py` and `convert.py` do the work
 """

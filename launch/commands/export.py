@@ -1,4 +1,4 @@
-"""`onward export`: the trained backbone as one file that needs neither the run nor Onward."""
+"""`onward export`: the trained backbone as one file that needs neither the run nor Onward, or as a folder."""
 
 from __future__ import annotations
 
@@ -46,6 +46,33 @@ def export_backbone(run: Path, to: Path) -> None:
         save_tensors(to, tensors, _metadata(config))
     except OSError as error:
         raise UserError(f"'{to}' cannot be written ({error.strerror}). Give another file") from None
+
+
+def export_to(run: str, form: str, to: Path | None, block: int | None, trusted: bool) -> str:
+    """Write the folder of a format, see `launch.exporting`; returns a sentence.
+
+    Args:
+        run: `RUN`, or `RUN@STEPS` for a snapshot.
+        form: name of the format.
+        to: the folder; `RUN/export/FORMAT-block-K` if not given.
+        block: the last block of the network; the last of all if not given.
+        trusted: whether a network that the configuration names may be imported although it is another user's.
+
+    Raises:
+        UserError: no such run or block, a library that is missing or has no such network, a folder that is there.
+    """
+    from launch.exporting.formats import export_folder, format_of
+    from launch.exporting.network import read_network
+
+    format_of(form)  # before anything is read
+    network = read_network(run, block, trusted)
+    folder = to or RunDir(network.source.path).exported / f"{form}-{_place(network.source.steps)}{network.block}"
+    made, difference = export_folder(network, form, folder)
+    return f"{made} (features as Onward's own to {difference:.1e}; README.md there says how to load it)"
+
+
+def _place(steps: int) -> str:
+    return f"step-{steps}-block-" if steps else "block-"
 
 
 def _tensors(source: Path, run: Path) -> dict[str, Tensor]:

@@ -88,7 +88,7 @@ def measure_online(
     online = config.evaluation.online
     if online.linear or online.knn_bank or online.quality_every:
         classes = (facts_without_plan(config).classes if online.linear else None) or CLASSES
-        for stage in stages:
+        for stage in (stage for stage in stages if not stage.frozen):
             stage.online = measures = FakeOnlineMeasures(
                 live, fake, config, stage, classes=classes, steps_per_epoch=steps_per_epoch
             )

@@ -95,8 +95,8 @@ def _few(config: Config, indices: Sequence[int]) -> int:
 def _steps(config: Config, stages: Sequence[FakeStage]) -> list[int]:
     """A step with the largest views; in mode sequential one for each stage that learns."""
     phases = Phases.of(config, STEPS_PER_EPOCH)
-    learners = [stage.index for stage in stages] if phases.count > 1 else [1]
-    return [(learner - 1) * phases.steps + _largest_epoch(config, phases) for learner in learners]
+    first = {phases.first(stage.index) for stage in stages} if phases.order else {0}
+    return [step + _largest_epoch(config, phases) for step in sorted(first) if step < phases.total_steps]
 
 
 def _step_function(config: Config, stages: Sequence[FakeStage]) -> Callable[[Tensor, int], int]:
@@ -123,10 +123,10 @@ def _step_function(config: Config, stages: Sequence[FakeStage]) -> Callable[[Ten
         reached = [stage for stage in stages if learner is None or stage.index <= learner]
         for stage in reached:
             activations = activations if stage is stages[0] else round_trip(config.link.codec, activations)
-            forward = stage if learner in (None, stage.index) else stage.relay
+            forward = stage if stage.learns(learner) else stage.relay
             activations = forward(activations, number, NOISE)
         for stage in reached:
-            if learner in (None, stage.index):
+            if stage.learns(learner):
                 stage.update(number, of_batch(activations))
             measure(stage, number, of_batch(activations))
         return activations.nbytes

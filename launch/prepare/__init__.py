@@ -4,8 +4,10 @@
 - `data_index.py`: checks that a resumed run still has the data that it began with, by an index of them
   in the run directory
 - `git_commit.py`: which commit a folder is checked out at, as git says; nothing where git is missing or slow
+- `initial_weights.py`: the weights that a run begins with: that they are there and fit, and their digest
 - `link_kind.py`: which kind of link a run uses where the user leaves it to us
 - `lock_holders.py`: which processes hold a lock: as the kernel lists them, and whose open files they are
+- `longer.py`: whether a run may be trained longer than was first planned
 - `placement.py`: which device runs which stage: a pure function of the configuration and the number of GPUs
 - `ports.py`: whether a port can be served, checked before anything starts rather than after
 - `preflight.py`: everything that can be found wrong before a process starts, in seconds and without torch

@@ -18,15 +18,17 @@ FREE = (
     "link.rpc_transports", "link.device_to_device", "network", "metrics", "alarms", "trace",
     "trackers", "snapshots", "evaluation", "engine.shard_optimizer", "train.max_skipped", "data.workers", "data.root",
     "data.download", "data.feed", "data.in_memory", "data.affinity", "data.on_error", "data.scan_headers",
-    "determinism",
+    "determinism", "init_from.path",
 )  # fmt: skip
 """Keys and sections that may differ from the run that is continued."""
+FREE_OF_STAGES = (["device"], ["replicas"], ["engine", "shard_optimizer"], ["init_from", "path"])
+"""The same of the keys of one stage. Weights may lie elsewhere: their digest decides."""
 
 
 def is_free(key: str) -> bool:
     """Whether a key, or the section that it is in, may differ from the run that is continued."""
     parts = key.split(".")
-    if parts[0] == "stages" and parts[2:] in (["device"], ["replicas"], ["engine", "shard_optimizer"]):
+    if parts[0] == "stages" and parts[2:] in FREE_OF_STAGES:
         return True
     return any(key == free or key.startswith(free + ".") for free in FREE)
 

@@ -126,7 +126,7 @@ def _test_images(config: Config, splits: datasets.Splits, notes: list[str]) -> i
 
 def _try_custom_losses(config: Config) -> None:
     """Try the user's own losses, if there are any: importing torch for it takes seconds."""
-    if any(":" in config.stage(index).objective.kind for index in range(1, config.num_stages + 1)):
+    if any(":" in config.stage(index).objective.kind for index in config.learners):
         from pipeline.objectives.custom_losses import try_custom_losses
 
         try_custom_losses(config)
@@ -137,7 +137,7 @@ def _check_classes(config: Config, classes: int) -> None:
     if not config.uses_labels:
         return
     check_labels(config, classes)
-    for index in range(1, config.num_stages + 1):
+    for index in config.learners:
         stage = config.stage(index)
         outputs = embedding_width(config, stage)
         if stage.objective.kind == "supervised" and not classes:

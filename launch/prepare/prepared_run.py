@@ -4,6 +4,7 @@
     read the configuration of the run in it               resume
     check configuration, machine and data                 preflight
     index the data, or find the snapshot to continue from data_index, resume
+    fit the weights that it begins with                   initial_weights
     decide what is left open, or refuse what cannot fit   recompute, `Fit`
     write the run, or roll it back                        run_dir, resume
     add this start to where the run came from             provenance
@@ -21,7 +22,9 @@ from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
 from launch.prepare.data_index import keep_index, make_index
+from launch.prepare.initial_weights import prepare_initial_weights, with_digests
 from launch.prepare.link_kind import with_link
+from launch.prepare.longer import trains_longer
 from launch.prepare.placement import Placement, count_gpus, place
 from launch.prepare.preflight import RunPlan, preflight
 from launch.prepare.provenance import record_start
@@ -150,19 +153,23 @@ def dry_run(
     run = None if config.run_dir is None else RunDir(Path(config.run_dir))
     if run is not None and earlier_run(config, run) is not None:
         check_not_running(run.path)
+        notes = []
     else:
         run = None
-    return preflight(config, Splits(config.data), run, scan, sample=True, local_processes=local_processes)
+        notes = prepare_initial_weights(with_digests(config), None)
+    plan = preflight(config, Splits(config.data), run, scan, sample=True, local_processes=local_processes)
+    return replace(plan, notes=(*notes, *plan.notes))
 
 
 def _prepare(config: Config, claim: Claim, fit: Fit, on_one_host: bool) -> tuple[PreparedRun, list[str]]:
     """The run, and sentences for the user. The names of all images are freed when it returns."""
     run, splits = claim.run, Splits(config.data)
     earlier = earlier_run(config, run)
+    config = with_digests(config, earlier)
     plan = preflight(
         config, splits, None if earlier is None else run, local_processes=None if on_one_host else ranks_here()
     )
-    point = None if earlier is None else find_resume_point(run)
+    point = None if earlier is None else find_resume_point(run, trains_longer(config, earlier))
     fitting: list[str] = []
     if point is None or not point.finished:
         config, fitting = fit(config if earlier is None else as_before(config, earlier), plan.placements, bool(earlier))
@@ -171,6 +178,7 @@ def _prepare(config: Config, claim: Claim, fit: Fit, on_one_host: bool) -> tuple
     prepared = PreparedRun(here, run, plan.placements, lock=claim.held)
     if earlier is None or point is None:
         index, notes = make_index(config, splits)
+        notes += prepare_initial_weights(config, run)
         run.failure.unlink(missing_ok=True)  # of a start that was refused
         begin_run(config, run.path)
         keep_index(index, run)

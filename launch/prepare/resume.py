@@ -9,6 +9,8 @@ from pathlib import Path
 
 from launch.failure import read_failure
 from launch.prepare.config_differences import deciding_differences
+from launch.prepare.initial_weights import with_digests
+from launch.prepare.longer import LENGTH, why_not_longer
 from launch.prepare.recompute import as_before
 from launch.prepare.run_dir import read_config, write_config
 from launch.prepare.run_lock import REMEDY
@@ -20,7 +22,6 @@ from workers.run.no_kernel import no_promise
 from workers.snapshots.bits import bits_note
 from workers.snapshots.manifest import MANIFEST, check_files, read_manifest
 
-LENGTH = ("train.epochs", "train.max_steps")
 SHOWN = 5
 """Differences between two configurations that a message names."""
 
@@ -57,11 +58,12 @@ def check_same_run(config: Config, run: RunDir) -> Config:
         earlier = read_config(run.path)
     except UserError as error:
         raise ConfigError("run_dir", f"'{run.path}' holds a run that cannot be read ({error})", REMEDY) from None
-    if changed := deciding_differences(earlier, as_before(config, earlier)):
+    changed = deciding_differences(earlier, with_digests(as_before(config, earlier), earlier))
+    if changed and (why := why_not_longer(config, earlier, changed)):
         named = "; ".join([*changed.values()][:SHOWN])
         more = f" (and {len(changed) - SHOWN} more)" if len(changed) > SHOWN else ""
         problem = f"'{run.path}' already holds a run with another configuration: {named}{more}"
-        raise ConfigError("run_dir", problem, _what_can_be_done(run.path, set(changed)))
+        raise ConfigError("run_dir", problem, _what_can_be_done(run.path, set(changed), why))
     return earlier
 
 
@@ -85,14 +87,36 @@ def check_resumable(path: Path) -> None:
     raise UserError(f"'{path}' {problem}. {nearby}")
 
 
-def find_resume_point(run: RunDir) -> ResumePoint:
-    """From where the run can be continued; changes nothing. Reads every file of the newest snapshot."""
+def find_resume_point(run: RunDir, longer: bool = False) -> ResumePoint:
+    """From where the run can be continued; changes nothing. Reads every file of the newest snapshot.
+
+    Args:
+        run: its directory.
+        longer: it is to be trained longer than was planned, so that its end is none.
+
+    Raises:
+        UserError: it has ended and is to be trained longer, and has no snapshot to go on from.
+    """
     report = read_report(run) or {}
+    if longer and "final_digest" in report:
+        return _beyond_its_end(run)
     if "final_digest" in report and TO_BE_MEASURED not in report:
         return ResumePoint(finished=True, notes=(f"the run in {run.path} has been trained to its end: nothing to do",))
     if "final_digest" in report and report["final_digest"] == final_digest(run):
         note = f"the run in {run.path} has been trained to its end; what is left is to measure it"
         return ResumePoint(finished=True, unmeasured=True, notes=(note,))
+    return _newest_snapshot(run)
+
+
+def _beyond_its_end(run: RunDir) -> ResumePoint:
+    point = _newest_snapshot(run)
+    if not point.steps:
+        problem = f"'{run.path}' has been trained to its end and has no snapshot to go on from"
+        raise UserError(f"{problem}. Begin another run with its weights: init_from={relative_to_cwd(run.path)}")
+    return point
+
+
+def _newest_snapshot(run: RunDir) -> ResumePoint:
     notes = []
     for steps in reversed(step_numbers(run)):
         folder = run.snapshot(steps)
@@ -137,13 +161,10 @@ def roll_back(config: Config, run: RunDir, steps: int) -> None:
         raise ConfigError("run_dir", f"'{run.path}' cannot be written ({error.strerror})", REMEDY) from None
 
 
-def _what_can_be_done(path: Path, keys: set[str]) -> str:
+def _what_can_be_done(path: Path, keys: set[str], why: str) -> str:
     whole = f"'onward resume {shlex.quote(str(relative_to_cwd(path)))}' goes on with it as it was begun"
     if keys <= set(LENGTH):
-        return (
-            "A run keeps its length, for its learning rates fall towards its end: more epochs are another run, in "
-            f"another run_dir=FOLDER; {whole}"
-        )
+        return f"{why}. Anything else is another run, in another run_dir=FOLDER; {whole}"
     return (
         f"{REMEDY}, or the same values; {whole}. Only what leaves the numbers alone may change: where and how it is "
         "computed (device, runtime, link.kind, replicas, processes, data.workers, ...), what is watched and kept "

@@ -62,7 +62,7 @@ def _kept_elsewhere(run: RunDir) -> tuple[str, str]:
 def _is_beginning(path: Path, entries: list[str]) -> bool:
     """Whether it holds only files of a start that was killed before it had written the configuration."""
     run = RunDir(path)
-    ours = {run.lock.name, run.logs.name, run.data_index.name}
+    ours = {run.lock.name, run.logs.name, run.data_index.name, run.initial.name}
     others = [name for name in entries if name not in ours and not TEMPORARY.fullmatch(name)]
     return run.lock.name in entries and not others
 

@@ -15,6 +15,7 @@
 - `timm_points.py`: where a network of timm is cut if its cuts are not given: at the points that timm names, evenly
 - `tracing.py`: traces a network as a torch.fx graph, as far as some named modules need
 - `vit.py`: blocks of a torchvision Vision Transformer, under torchvision's own parameter names
+- `weight_names.py`: the names that other libraries give to the weights of a backbone, as one table of rules
 """
 
 from __future__ import annotations

@@ -79,5 +79,5 @@ class ViTBlock(Block):
 
     def _embed(self, images: Tensor) -> Tensor:
         patches = self.conv_proj(images).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token.expand(len(images), -1, -1), patches], dim=1)
+        tokens = torch.cat([self.class_token.expand(images.shape[0], -1, -1), patches], dim=1)
         return tokens + self.encoder.get_parameter("pos_embedding")

@@ -12,6 +12,7 @@ Defaults are those of the released code of "Blockwise Self-Supervised Learning a
   evaluate`
 - `faults.py`: `faults`: fault injection, to test recovery before it is needed
 - `heads.py`: `head`: computes the embedding that the loss reads from a block's output; discarded after training
+- `initial.py`: `init_from`: the weights that a run, or one of its stages, begins with
 - `kinds.py`: sections with several kinds, such as `objective`: the key `kind` decides which other keys exist
 - `memory.py`: `memory`: what a stage keeps of its forward pass for its backward pass, and what it computes again
   instead

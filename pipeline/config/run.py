@@ -12,6 +12,7 @@ from pipeline.config.engines import EngineConfig, TorchEngineConfig
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.faults import FaultConfig
 from pipeline.config.heads import ExpansionConfig, HeadConfig
+from pipeline.config.initial import InitFromConfig, InitFromOrPath, with_path
 from pipeline.config.kinds import merge
 from pipeline.config.memory import MemoryConfig
 from pipeline.config.model import ModelConfig, ResNetConfig
@@ -67,6 +68,9 @@ class TrainConfig(Section):
     """Passes over the data set (in mode sequential: for each block); the learning-rate schedule spans them."""
     max_steps: PositiveInt | None = None
     """Stop after this many steps, in mode sequential of each block; the schedule still spans `epochs`."""
+    restarts: tuple[PositiveInt, ...] = ()
+    """Epochs at which the learning-rate schedule begins anew, with its warm-up, and then spans the epochs to the next
+    restart or to the end. With it a run can be trained longer than was planned: `onward resume` says how."""
     max_skipped: PositiveInt = 10
     """Fail when a block has skipped this many steps in a row because its loss was not finite."""
 
@@ -78,6 +82,10 @@ class StageOverrides(Section):
     """Device of this stage; the run's `device` if not given."""
     replicas: PositiveInt | None = None
     """Data-parallel replicas of this stage; the run's `replicas` if not given."""
+    frozen: bool = False
+    """Keep the weights of this stage as they are: it only runs forward, with running statistics, and has no loss."""
+    init_from: Annotated[dict[str, Any], BeforeValidator(with_path)] = Field(default={})
+    """Keys of `init_from` that differ for this stage, or a path; the others are the run's."""
     engine: dict[str, Any] = Field(default={})
     """Keys of `engine` that differ for this stage; the others are the run's."""
     head: dict[str, Any] = Field(default={})
@@ -165,6 +173,7 @@ class Config(Section):
     """Seconds that one step of one stage may take, without waiting for neighbours. A stage that is stopped, or computes
     longer, is named and ends the run (or is restarted). The first step of a process may take longer, because libraries
     start and compile."""
+    init_from: InitFromOrPath = InitFromConfig()
     engine: EngineConfig = TorchEngineConfig()
     link: LinkConfig = LinkConfig()
     network: NetworkConfig = NetworkConfig()
@@ -204,6 +213,15 @@ class Config(Section):
         """Number of data-parallel replicas of stage `index`."""
         return self.stages.get(index, StageOverrides()).replicas or self.replicas
 
+    def is_frozen(self, index: int) -> bool:
+        """Whether stage `index` keeps its weights."""
+        return self.stages.get(index, StageOverrides()).frozen
+
+    @property
+    def learners(self) -> tuple[int, ...]:
+        """The stages that learn, counted from 1: all that are not frozen."""
+        return tuple(index for index in range(1, self.num_stages + 1) if not self.is_frozen(index))
+
     @property
     def uses_labels(self) -> bool:
         """Whether a loss, or a measure while training, needs the labels of the images."""
@@ -224,8 +242,8 @@ class Config(Section):
         return any(isinstance(o, SimCLRConfig) and o.negatives == "single_patch" for o in self._objectives())
 
     def _objectives(self) -> list[ObjectiveConfig]:
-        """The objective of every stage; much cheaper than `stage`, and called often."""
-        by_stage = (self.stages.get(index, StageOverrides()).objective for index in range(1, self.num_stages + 1))
+        """The objective of every stage that learns; much cheaper than `stage`, and called often."""
+        by_stage = (self.stages.get(index, StageOverrides()).objective for index in self.learners)
         return [merge(ObjectiveConfig, self.objective, overrides, "objective") for overrides in by_stage]
 
     def with_torch_engines(self) -> Config:
@@ -245,6 +263,8 @@ class Config(Section):
             units=tuple(self.model.blocks()[index - 1]),
             device=overrides.device or self.device,
             replicas=overrides.replicas or self.replicas,
+            frozen=overrides.frozen,
+            init_from=merge(InitFromConfig, self.init_from, overrides.init_from, "init_from"),
             engine=merge(EngineConfig, self.engine, overrides.engine, "engine"),
             head=head,
             objective=objective,
@@ -262,6 +282,8 @@ class StageConfig(Section):
     units: tuple[str, ...]
     device: str
     replicas: PositiveInt
+    frozen: bool
+    init_from: InitFromConfig
     engine: EngineConfig
     head: HeadConfig
     objective: ObjectiveConfig

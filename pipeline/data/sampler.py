@@ -26,7 +26,7 @@ class StepPlan:
         drop_last: drop the smaller batch at the end of an epoch.
         seed: of the run.
         max_steps: stop after this many steps; None runs all epochs.
-        repeats: number of times that all epochs run: once per block in sequential blockwise training.
+        repeats: number of times that all epochs run: once per block that learns in sequential blockwise training.
 
     Raises:
         ConfigError: an epoch has no full batch, or would end with a batch of a single image.
@@ -54,7 +54,7 @@ class StepPlan:
     def of(cls, config: Config, num_samples: int) -> StepPlan:
         """The plan of a run over `num_samples` images."""
         data, train = config.data, config.train
-        repeats = config.num_stages if config.mode == "sequential" else 1
+        repeats = len(config.learners) if config.mode == "sequential" else 1
         return cls(
             num_samples,
             data.batch_size,

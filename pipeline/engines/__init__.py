@@ -19,9 +19,14 @@ from pipeline.config.engines import DeepSpeedEngineConfig as DeepSpeedSettings
 from pipeline.engines.base import OPTIMIZER, Engine
 from pipeline.engines.torch_engine import TorchEngine
 from pipeline.optim import build_optimizer
-from pipeline.replicas import ReplicaGroup
+from pipeline.replicas import SOLO, ReplicaGroup
 
-__all__ = ["OPTIMIZER", "Engine", "TorchEngine", "build_engine"]
+__all__ = ["OPTIMIZER", "Engine", "TorchEngine", "build_engine", "idle_engine"]
+
+
+def idle_engine() -> Engine:
+    """The engine of a stage that keeps its weights: it has no parameters and no state."""
+    return TorchEngine(nn.ModuleDict(), torch.optim.SGD([{"params": [], "lr_ratio": 1.0}], lr=0.0), SOLO)
 
 
 def build_engine(config: StageConfig, module: nn.Module, team: ReplicaGroup, device: torch.device) -> Engine:

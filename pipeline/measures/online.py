@@ -197,8 +197,11 @@ class OnlineMeasures:
 def online_measures(
     config: Config, stage: int, classes: int, steps_per_epoch: int, compute: Compute, team: ReplicaGroup
 ) -> OnlineMeasures | None:
-    """The measures of a stage that `evaluation.online` asks for; None if there are none. Arguments as the class."""
+    """The measures of a stage that `evaluation.online` asks for; None if there are none, or the stage is frozen.
+
+    Arguments as the class.
+    """
     online = config.evaluation.online
-    if not (online.linear or online.knn_bank or online.quality_every):
+    if config.is_frozen(stage) or not (online.linear or online.knn_bank or online.quality_every):
         return None
     return OnlineMeasures(config, stage, classes, steps_per_epoch, compute=compute, team=team)

@@ -6,8 +6,10 @@ steps, and there is no scheduler state to save.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import cos, pi
 
 from pipeline.config import OptimizerConfig
@@ -78,7 +80,27 @@ class WarmupStep(WarmupConstant):
         return self.base_lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
 
 
-def build_schedule(config: OptimizerConfig, batch_size: int, epochs: int, steps_per_epoch: int) -> Schedule:
+@dataclass(frozen=True)
+class Restarted:
+    """One schedule after another, each counted from its own first step.
+
+    Args:
+        starts: their first steps, the first of them 0.
+        schedules: as many.
+    """
+
+    starts: tuple[int, ...]
+    schedules: tuple[Schedule, ...]
+
+    def __call__(self, step: int) -> float:
+        """Learning rate of `step`, counted from 0."""
+        leg = bisect_right(self.starts, step) - 1
+        return self.schedules[leg](step - self.starts[leg])
+
+
+def build_schedule(
+    config: OptimizerConfig, batch_size: int, epochs: int, steps_per_epoch: int, restarts: Sequence[int] = ()
+) -> Schedule:
     """The schedule that `optimizer.schedule` names.
 
     It applies to the regular parameters; a group's `lr_ratio` multiplies it.
@@ -88,7 +110,14 @@ def build_schedule(config: OptimizerConfig, batch_size: int, epochs: int, steps_
         batch_size: images of one step.
         epochs: that a cosine spans.
         steps_per_epoch: unit of `warmup_epochs` and `milestones`, in steps.
+        restarts: epochs at which it begins anew, and then spans those to the next.
     """
+    if restarts:
+        legs = list(pairwise((0, *restarts, epochs)))
+        return Restarted(
+            tuple(start * steps_per_epoch for start, _ in legs),
+            tuple(build_schedule(config, batch_size, end - start, steps_per_epoch) for start, end in legs),
+        )
     base_lr = config.lr * batch_size / 256 if config.scale_lr else config.lr
     warmup_steps = config.warmup_epochs * steps_per_epoch
     match config.schedule:

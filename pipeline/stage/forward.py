@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,11 @@ class StageForward(nn.Module):
         self.noise = StageNoise(self.config.noise, config.seed, index, team)
         self.block = build_block(config, index)
         self.head: Head | None = None
-        if config.mode != "end_to_end" or index == config.num_stages:
+        self.frozen = self.config.frozen
+        """Whether the block keeps its weights: it always runs in evaluation mode, and has neither head nor loss."""
+        if self.frozen:
+            self.block.requires_grad_(False)
+        elif config.mode != "end_to_end" or index == config.num_stages:
             self.head = build_head(self.config.head, channels_of(block_output(config, index)), config.seed, index)
         self._units: RecomputedUnits | None = None
         if self.config.memory.recompute == "units":
@@ -105,9 +110,17 @@ class StageForward(nn.Module):
             self.outputs.append(self.passes[-1].first() if by_view else through(x))
         return pack([output.detach() for output in self.outputs], self.inputs.packed)
 
+    def train(self, mode: bool = True) -> Self:
+        """A frozen stage stays in evaluation mode, so that the running statistics of batch norm stay, too."""
+        return super().train(mode and not self.frozen)
+
+    def learns(self, learner: int | None) -> bool:
+        """Whether a step moves this stage, where only stage `learner` learns, or all do (None)."""
+        return not self.frozen and learner in (None, self.index)
+
     @torch.no_grad()
     def relay(self, batch: Batch, step: int, noise_level: float) -> Tensor:
-        """As `forward`, for a block that is trained and frozen: running statistics, and nothing is kept."""
+        """As `forward`, for a block that does not learn (any more): running statistics, and nothing is kept."""
         self.eval()
         activations: Tensor = self(batch, step, noise_level)
         self._forget_views()

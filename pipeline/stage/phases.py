@@ -12,12 +12,12 @@ class Phases:
     """The steps of a run, by block.
 
     Args:
-        count: phases; 1 unless blocks are trained one after the other.
+        order: the stage that learns in each phase, from 1; empty where all that are not frozen learn at every step.
         steps: of each phase.
         schedule_steps: steps that the schedules of a block span; more than `steps` where train.max_steps cuts it short.
     """
 
-    count: int
+    order: tuple[int, ...]
     steps: int
     schedule_steps: int
 
@@ -26,7 +26,12 @@ class Phases:
         """The phases of a run."""
         planned = config.train.epochs * steps_per_epoch
         steps = min(planned, config.train.max_steps or planned)
-        return cls(config.num_stages if config.mode == "sequential" else 1, steps, planned)
+        return cls(config.learners if config.mode == "sequential" else (), steps, planned)
+
+    @property
+    def count(self) -> int:
+        """Phases; 1 unless blocks are trained one after the other."""
+        return len(self.order) or 1
 
     @property
     def total_steps(self) -> int:
@@ -35,8 +40,12 @@ class Phases:
 
     def learner(self, step: int) -> int | None:
         """The one stage, from 1, that learns at `step`; None if all do."""
-        return None if self.count == 1 else step // self.steps + 1
+        return self.order[step // self.steps] if self.order else None
+
+    def first(self, stage: int) -> int:
+        """The first step at which `stage` learns; of a frozen one, that of the next which does not stay as it is."""
+        return sum(learner < stage for learner in self.order) * self.steps
 
     def local(self, step: int, stage: int) -> int:
         """`step` counted from the first at which `stage` learns, and held at its last."""
-        return step if self.count == 1 else min(max(step - (stage - 1) * self.steps, 0), self.steps - 1)
+        return min(max(step - self.first(stage), 0), self.steps - 1) if self.order else step

@@ -21,6 +21,7 @@ class StageReport:
         terms: the named parts of the loss.
         learning_rate: of this step; 0 where nothing moved.
         skipped: the loss or a gradient was not finite, and nothing moved.
+        frozen: the stage keeps its weights throughout the run.
         gradient_norm, update_norm: see `StepNorms`; None where they were not measured.
     """
 
@@ -29,6 +30,7 @@ class StageReport:
     _: KW_ONLY
     learning_rate: float = 0.0
     skipped: bool = False
+    frozen: bool = False
     gradient_norm: float | None = None
     update_norm: float | None = None
 

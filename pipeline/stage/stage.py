@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.config import Config
 from pipeline.config.objectives import BarlowTwinsConfig, BYOLConfig, CustomConfig
-from pipeline.engines import build_engine
+from pipeline.engines import build_engine, idle_engine
 from pipeline.objectives import Embeddings, Objective, build_objective
 from pipeline.optim import build_schedule
 from pipeline.precision import LossScaler
@@ -69,12 +69,13 @@ class Stage(StageForward):
             stage.objective.reference_world_size if isinstance(stage.objective, BarlowTwinsConfig) else 1
         )
         self.schedule: Callable[[int], float] = build_schedule(
-            stage.optimizer, config.data.batch_size, config.train.epochs, steps_per_epoch
+            stage.optimizer, config.data.batch_size, config.train.epochs, steps_per_epoch, config.train.restarts
         )
         trained = nn.ModuleDict({n: m for n, m in self.named_children() if n in ("block", "head", "objective")})
-        self.engine = build_engine(stage, trained, team, device)
+        self.engine = idle_engine() if self.frozen else build_engine(stage, trained, team, device)
         self.optimizer = self.engine.optimizer
-        self.scaler = LossScaler(device, [self.optimizer]) if stage.precision.dtype == "fp16" else None
+        scaled = stage.precision.dtype == "fp16" and not self.frozen
+        self.scaler = LossScaler(device, [self.optimizer]) if scaled else None
         self.skips = SkipCounter(index, config.train.max_skipped)
         self.norms = StepNorms(self.engine, config.metrics.norms_every if team.rank == 0 else 0)
         self._loss: tuple[Tensor, dict[str, Tensor]] | None = None
@@ -147,6 +148,11 @@ class Stage(StageForward):
         self.target = Target(network, self.head)
         self._follower = Follower(self.target, network, self.head, self.config.objective, self.phases.schedule_steps)
 
+    def restart_target(self) -> None:
+        """BYOL: let the target be a copy of the network as it is now, whose weights have been loaded."""
+        if self._follower is not None:
+            self._follower.copy()
+
     def set_learning_rate(self, step: int) -> float:
         """Put the learning rates of `step` into the optimizer; the one of the weights."""
         learning_rate = self.schedule(self.phases.local(step, self.index))
@@ -178,6 +184,9 @@ class Stage(StageForward):
             apply: updates the parameters and returns whether it did; this stage's optimizer if not given.
             finite: end to end: whether the loss of the last block is.
         """
+        if self.frozen:
+            self._forget_views()
+            return StageReport(frozen=True)
         value, terms = (None, {}) if self._loss is None else self.read_loss()
         finite = finite and (value is None or isfinite(value))
         learning_rate = self.set_learning_rate(step)

@@ -78,6 +78,11 @@ class Follower:
         self.target, self.block, self.head = target, block, head
         self.config, self.total_steps = config, total_steps
 
+    def copy(self) -> None:
+        """Make the target equal to the online network, with its buffers."""
+        self.target.block.load_state_dict(self.block.state_dict())
+        self.target.head.load_state_dict(self.head.state_dict())
+
     def before_forward(self, step: int) -> None:
         """Before the target's forward of `step`, counted from the first at which the block learns."""
         if self.config.momentum_update == "before_forward":

@@ -2,6 +2,7 @@
 
 - `combinations.py`: checks across sections: values that are valid alone and not together
 - `idle_keys.py`: finds keys that have no effect because of another key's value
+- `initial.py`: checks of frozen stages, and sentences about the weights that they begin with
 - `json_values.py`: from what YAML may hold to what JSON may hold, within bounds that no configuration reaches
 - `loading.py`: from a YAML file and dotted overrides to a validated `Config`, or one readable error
 - `networks.py`: where a network is cut whose configuration leaves that open, decided before the start

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from pipeline.config import Config, StageConfig
 from pipeline.config.heads import ExpansionConfig, LocalPoolingConfig
 from pipeline.config.kinds import SectionError
@@ -10,6 +12,7 @@ from pipeline.config.objectives import BYOLConfig, CustomConfig, LeJEPAConfig
 from pipeline.data.augment.resolution import all_view_sizes
 from pipeline.errors import ConfigError
 from pipeline.shapes import block_output, check_model, embedding_width
+from pipeline.validation.initial import check_frozen
 from pipeline.validation.online import check_online
 from pipeline.validation.pydantic_errors import explain
 from pipeline.validation.topology import check_topology, key_of
@@ -32,6 +35,7 @@ def check_combinations(config: Config, build: bool = True) -> None:
     _check_batch(config)
     _check_feed(config)
     _check_modes(config)
+    check_frozen(config)
     check_views(config)
     check_topology(config)
     check_model(config)
@@ -123,12 +127,18 @@ def _check_weights(config: Config, stage: StageConfig) -> None:
 
 
 def _check_optimizer(config: Config, stage: StageConfig) -> None:
-    optimizer, epochs = stage.optimizer, config.train.epochs
+    optimizer = stage.optimizer
+    ends = (0, *config.train.restarts, config.train.epochs)
+    if list(ends) != sorted(set(ends)):
+        problem = f"got {list(config.train.restarts)}, and each restart comes after the one before, inside the training"
+        raise ConfigError("train.restarts", problem, f"Give epochs from 1 to {config.train.epochs - 1}, each once")
+    epochs = min(after - before for before, after in pairwise(ends))
     if optimizer.warmup_epochs >= epochs:
+        shortest = "" if epochs == config.train.epochs else " from one of train.restarts to the next"
         raise ConfigError(
             key_of(config, stage, "optimizer", "warmup_epochs"),
-            f"a warm-up of {optimizer.warmup_epochs} epochs takes all of the {epochs} epochs of training",
-            f"Give less than train.epochs={epochs}",
+            f"a warm-up of {optimizer.warmup_epochs} epochs takes all of the {epochs} epochs of training{shortest}",
+            f"Give less than {epochs}" if shortest else f"Give less than train.epochs={epochs}",
         )
     if optimizer.bias_lr is not None and optimizer.exclude == "none":
         raise ConfigError(

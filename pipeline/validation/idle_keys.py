@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.config.data import FOLDERS
 from pipeline.errors import ConfigError
+from pipeline.validation.initial import initial_notes
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ RULES = (
 
 
 def idle_keys(config: Config, given: Mapping[str, Any]) -> list[str]:
-    """One sentence for each reason why keys that the user set have no effect.
+    """One sentence for each reason why keys that the user set have no effect, or another than they may seem to have.
 
     Args:
         config: the validated configuration.
@@ -145,7 +146,8 @@ def idle_keys(config: Config, given: Mapping[str, Any]) -> list[str]:
         if keys and rule.when(config):
             listed = by_reason.setdefault(rule.why, [])
             listed += [key for key in keys if not any(key in others for others in by_reason.values())]
-    return [f"without effect, because {why}: {', '.join(keys)}" for why, keys in by_reason.items() if keys]
+    idle = [f"without effect, because {why}: {', '.join(keys)}" for why, keys in by_reason.items() if keys]
+    return [*idle, *initial_notes(config)]
 
 
 def _leaves(given: Mapping[str, Any], default: Any, prefix: str = "") -> Iterator[str]:

@@ -235,8 +235,10 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     value = JsonValues().value(value, tuple(path))
     section: Any = values
     for depth, name in enumerate(parents):
-        if section.get(name) is None:  # missing, or empty in the file
-            section[name] = {}
+        if section.get(name) is None or (
+            name == "init_from" and isinstance(section[name], str)
+        ):  # a path stands for it
+            section[name] = {"path": section[name]} if section.get(name) else {}
         section = section[name]
         if not isinstance(section, dict):
             above = ".".join(parents[: depth + 1])

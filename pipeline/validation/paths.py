@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.config import Config, StageOverrides
 from pipeline.errors import ConfigError
 
 VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
@@ -32,12 +32,24 @@ def with_absolute_paths(config: Config) -> Config:
             for key in ("folder", "baseline")
         }
     )
+    initial = config.init_from.model_copy(update={"path": _absolute("init_from.path", config.init_from.path)})
+    stages = {index: _with_absolute_source(index, own) for index, own in config.stages.items()}
     changes: dict[str, Any] = {
         "data": data,
+        "init_from": initial,
+        "stages": stages,
         "evaluation": evaluation.model_copy(update={"transfer": transfer, "corruptions": corruptions}),
         "run_dir": config.run_dir and _at_home("run_dir", config.run_dir),
     }
     return config.model_copy(update=changes)
+
+
+def _with_absolute_source(index: int, own: StageOverrides) -> StageOverrides:
+    path = own.init_from.get("path")
+    if path is None:
+        return own
+    absolute = _absolute(f"stages.{index}.init_from.path", path)
+    return own.model_copy(update={"init_from": {**own.init_from, "path": absolute}})
 
 
 def _absolute(key: str, path: str | None) -> str | None:

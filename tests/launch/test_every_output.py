@@ -57,6 +57,7 @@ COMMANDS = {
     "check": Command(("{at}/config.yaml", "--all")),
     "evaluate": Command(("{own}",), "{own}/evaluation.json", "run", first="ascii"),
     "export": Command(("{at}/run", "{own}.safetensors"), "{own}.safetensors"),
+    "convert": Command(("{at}/run", "{own}.safetensors"), "{own}.safetensors"),
     "report": Command(("{own}",), "{own}/report.html", "run"),
     "compare": Command(("{at}/run", "{at}/other", "--csv", "{own}.csv"), "{own}.csv", first="ascii"),
     "runs": Command(("{at}", "--csv", "{own}.csv"), "{own}.csv", first="closed"),

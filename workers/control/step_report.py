@@ -46,6 +46,7 @@ class StepReport:
         step: counted from 0.
         loss, terms, learning_rate: see `StageReport`; None stands for a number that is not finite, which JSON lacks.
         skipped: steps skipped so far because a loss or gradient was not finite.
+        frozen: the stage keeps its weights.
         busy: time in forward, loss, backward and optimizer, and in the codec of a link.
         wait_input: time spent waiting for the previous stage, or for images.
         wait_output: time spent waiting for room in the link to the next stage.
@@ -69,6 +70,7 @@ class StepReport:
     terms: dict[str, Finite | None]
     learning_rate: Finite
     skipped: Count
+    frozen: bool = False
     busy: Seconds
     wait_input: Seconds
     wait_output: Seconds
@@ -137,8 +139,8 @@ class StageTimes:
         self.skipped += result.skipped
         terms = {name: finite_or_none(value) for name, value in result.terms.items()}
         return StepReport(
-            stage, step, loss=finite_or_none(result.loss), terms=terms, learning_rate=result.learning_rate,
-            **vars(self), queue_depth=queue_depth, link_bytes=link_bytes,
+            stage, step, frozen=result.frozen, loss=finite_or_none(result.loss), terms=terms,
+            learning_rate=result.learning_rate, **vars(self), queue_depth=queue_depth, link_bytes=link_bytes,
             online={name: finite_or_none(value) for name, value in (online or {}).items()},
             gradient_norm=result.gradient_norm, update_norm=result.update_norm,
             peak_flops=peak_flops, throttled=throttled, **(memory._asdict() if memory else {}),

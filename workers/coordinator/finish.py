@@ -18,6 +18,7 @@ from workers.observing.terminal.console import Console
 from workers.observing.terminal.drawing import ProgressLine
 from workers.observing.terminal.summary import print_report, print_summary
 from workers.run.files import TO_BE_MEASURED, RunDir, final_digest, read_report, write_json
+from workers.snapshots.initial import begin
 from workers.snapshots.weights import save_backbone
 
 
@@ -88,6 +89,7 @@ def measure(
         return scores_of(source, progress=lambda text, done, total: tell(f"{network} network: {text}", done, total))
 
     labelled, stages = LabelledImages(note), ready_stages(config, device)
+    begin(run, stages)
     untrained = scores("untrained")
     load_network(run, stages, None, lambda text: None)
     return {"untrained": untrained, "trained": scores("trained"), **labelled.report()}

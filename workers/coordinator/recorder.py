@@ -31,8 +31,8 @@ ADVICE_STEPS = 20
 ADVICE_SHARE = 0.1
 """A run of at least this many steps that waits for the feed longer than this share of its time gets a note."""
 
-WHERE_KNOWN = ("flops", "alloc_retries", "cuda_peak_bytes", "peak_flops", "throttled")
-"""Keys that a line of `metrics.jsonl` has only where they are measured: most of them need a GPU."""
+WHERE_KNOWN = ("frozen", "flops", "alloc_retries", "cuda_peak_bytes", "peak_flops", "throttled")
+"""Keys that a line of `metrics.jsonl` has only where they are true or measured: most of them need a GPU."""
 FEED_TOTALS = ("wait_seconds", "images", "restarts", "skipped")
 """Totals of a feed, apart from the seconds of each part of its work."""
 

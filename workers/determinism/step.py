@@ -15,6 +15,7 @@ from pipeline.precision import LossScaler
 from pipeline.serial import build_stages, end_to_end_step
 from pipeline.shapes import view_shapes
 from pipeline.stage.phases import Phases
+from pipeline.stage.report import StageReport
 from pipeline.stage.stage import Stage
 from pipeline.stage.state import stage_tensors
 from workers.topology.rendezvous import NoisePolicy, link_spec
@@ -78,18 +79,19 @@ def step_checksums(
     else:
         stages = build_stages(alone, STEPS_PER_EPOCH, device)
     first = stages[0].index
-    learner = Phases.of(alone, STEPS_PER_EPOCH).steps * (first - 1) if config.mode == "sequential" else 0
-    step = learner + trial.epoch
+    step = Phases.of(alone, STEPS_PER_EPOCH).first(first) + trial.epoch
     batch = random_batch(alone, first, trial, device)
     labels = (torch.arange(trial.rows) % 2).to(device) if config.uses_labels else None
     levels = NoisePolicy(alone, STEPS_PER_EPOCH).levels(step)
     sums: dict[str, int] = {}
     with context(stages):
         if trial.stage:
-            sums["what it sends"] = checksum(stages[0](batch, step, levels[first - 1]))
-            reports = [stages[0].update(step, labels)]
+            forward = stages[0].relay if stages[0].frozen else stages[0]
+            sums["what it sends"] = checksum(forward(batch, step, levels[first - 1]))
+            reports = [StageReport(frozen=True) if stages[0].frozen else stages[0].update(step, labels)]
         else:
-            shared = LossScaler(device, [stage.optimizer for stage in stages]) if stages[0].scaler else None
+            scaled = [stage.optimizer for stage in stages if stage.scaler is not None]
+            shared = LossScaler(device, scaled) if scaled else None
             reports = list(end_to_end_step(stages, batch, step, levels, labels, shared))
     losses = [report.loss for report in reports if report.loss is not None]
     sums["the loss"] = checksum(torch.tensor(losses, dtype=torch.float64))

@@ -16,7 +16,9 @@ from pipeline.stage.stage import Stage
 from pipeline.stage.state import network_misfit, network_names
 from workers.run.files import RunDir, step_numbers
 from workers.run.tensor_files import facts_of, open_tensors
+from workers.snapshots.initial import begin
 from workers.snapshots.manifest import MANIFEST, check_files, read_manifest
+from workers.snapshots.parts import PartName
 
 BLOCK = "block."
 """Begins the name of every tensor of a stage's block."""
@@ -36,6 +38,7 @@ def load_network(run: RunDir, stages: Sequence[Stage], steps: int | None, note: 
         UserError: a file is damaged, or of another architecture.
     """
     files = _files(run, len(stages), steps, note)
+    begin(run, [stage for stage in stages if stage.index not in files])
     for stage in stages:
         if stage.index in files:
             _load(run, stage, files[stage.index])
@@ -50,8 +53,9 @@ def load_blocks(run: RunDir, blocks: Sequence[nn.Module], steps: int | None, not
     """
     files = _files(run, len(blocks), steps, note)
     for index, block in enumerate(blocks, 1):
-        if index in files:
-            _load(run, block, files[index], BLOCK)
+        path = files.get(index, PartName("initial", index).path(run))
+        if path.is_file():
+            _load(run, block, path, BLOCK)
 
 
 def snapshot_steps(run: RunDir) -> list[int]:

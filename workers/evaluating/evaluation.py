@@ -38,6 +38,7 @@ from workers.evaluating.robustness import measure_corruptions, plan_corruptions
 from workers.evaluating.transfer import check_transfer, transfer_contexts
 from workers.observing.terminal.drawing import ProgressLine
 from workers.run.files import RunDir
+from workers.snapshots.initial import begin
 
 FOLDER = "evaluation"
 """In a run directory, for tables, figures, and the features that are kept."""
@@ -104,7 +105,9 @@ def evaluate(
         check(context)
     untrained = None
     if config.evaluation.checkpoint is None and "quick" in config.evaluation.linear and run.report.is_file():
-        untrained = _untrained_table(source_of(ready_stages(config, device)), show)
+        stages_before = ready_stages(config, device)
+        begin(run, stages_before)
+        untrained = _untrained_table(source_of(stages_before), show)
     if untrained is not None or ranks is not None:
         _prefetch(source, context.places, show)
     if ranks is not None and not ranks.leads:

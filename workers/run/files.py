@@ -59,6 +59,16 @@ class RunDir:
         return self.final / "backbone.safetensors"
 
     @property
+    def exported(self) -> Path:
+        """Folders that `onward export --to` wrote, where no other place was given."""
+        return self.path / "export"
+
+    @property
+    def initial(self) -> Path:
+        """The weights that the run began with, where `init_from` gives any."""
+        return self.path / "init"
+
+    @property
     def snapshots(self) -> Path:
         """One folder per snapshot: `step_N` after N steps."""
         return self.path / "snapshots"
@@ -136,7 +146,8 @@ class RunDir:
     def folders(self) -> tuple[Path, ...]:
         """All folders that we create; trackers of the user may create others."""
         evaluations = self.path / "evaluation", self.path / "report", self.path / "tensorboard"
-        return self.logs, self.final, self.trace, self.replay, self.snapshots, self.faults, self.modules, *evaluations
+        own = self.initial, self.final, self.trace, self.replay, self.snapshots, self.faults, self.modules
+        return self.logs, *own, *evaluations
 
     def stage(self, index: int) -> Path:
         """Weights of stage `index`, counted from 1."""

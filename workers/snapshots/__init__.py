@@ -4,6 +4,7 @@
 - `committer.py`: the coordinator's side of snapshots: decides when one is taken, and writes its manifest when all
   parts are written
 - `host_copies.py`: copies of a stage's state in host memory, which a GPU makes while the host goes on
+- `initial.py`: loads the weights that a run begins with (`init_from`)
 - `manifest.py`: the format of a snapshot's manifest (files, sizes, digests), read and checked here and written by
   `committer.py`. Does not import torch
 - `parts.py`: where a process keeps its parts of snapshots and of `final/`: in the run directory

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import UserError
 from pipeline.ordinary_files import name_of, open_to_read, read_whole
+from workers.run.files import RunDir, write_json
 from workers.snapshots.bits import BITS
 
 MANIFEST = "manifest.json"
@@ -150,3 +151,39 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             raise UserError(f"'{path}' holds no tensors that can be read ({error})") from None
         except OSError as error:
             raise UserError(f"'{path}' cannot be read ({error.strerror or error})") from None
+
+
+def write_initial_manifest(run: RunDir, files: dict[int, StageFile]) -> None:
+    """Write what makes the weights that a run begins with whole: their files by stage; raises `OSError`."""
+    stages = {str(index): asdict(file) for index, file in sorted(files.items())}
+    write_json(run.initial / MANIFEST, {"format": 1, "stages": stages}, run.path)
+
+
+class _InitialForm(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    format: int = Field(ge=1, le=1)
+    stages: dict[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}$")], StageFile] = Field(max_length=MAX_STAGES)
+
+
+def read_initial_file(run: RunDir, stage: int) -> StageFile:
+    """The file with the weights that a stage begins with, whose source is in `counters`.
+
+    Raises:
+        UserError: it is missing, or not the one that was written.
+    """
+    path = run.initial / MANIFEST
+    try:
+        form = _InitialForm.model_validate_json(read_whole(path, MAX_BYTES, run.path))
+        part = form.stages[str(stage)]
+        path = run.initial / f"stage_{stage}.safetensors"
+        with open_to_read(path, run.path) as file:
+            if part.file != path.name or hashlib.file_digest(file, "sha256").hexdigest() != part.sha256:
+                raise ValueError
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read ({error.strerror or error}): {_ANEW}") from None
+    except (ValueError, KeyError, RecursionError):
+        raise UserError(f"'{path}' is damaged: {_ANEW}") from None
+    return part
+
+
+_ANEW = "it has the weights that the run begins with. Begin it anew in another run_dir=FOLDER"

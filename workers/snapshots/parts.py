@@ -17,7 +17,7 @@ from torch import Tensor
 from workers.control.validation import Count, Index, read_message
 from workers.run.files import RunDir
 from workers.run.tensor_files import open_tensors, save_tensors
-from workers.snapshots.manifest import read_manifest
+from workers.snapshots.manifest import read_initial_file, read_manifest
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class PartName:
     """Which file of a run.
 
     Args:
-        kind: part of a snapshot; of the trained weights; of the weights of an online probe.
+        kind: part of a snapshot; of the weights to begin with; of the trained ones; of those of an online probe.
         stage: counted from 1.
         steps: of the snapshot; 0 for the others.
     """
 
-    kind: Literal["snapshot", "stage", "probe"]
+    kind: Literal["snapshot", "initial", "stage", "probe"]
     stage: Index
     steps: Annotated[Count, Field(lt=10**18)] = 0
 
@@ -47,6 +47,8 @@ class PartName:
         """Where it is in a run directory."""
         if self.kind == "snapshot":
             return run.snapshot(self.steps) / f"stage_{self.stage}.safetensors"
+        if self.kind == "initial":
+            return run.initial / f"stage_{self.stage}.safetensors"
         return run.stage(self.stage) if self.kind == "stage" else run.probe(self.stage)
 
 
@@ -93,6 +95,10 @@ class Parts(Protocol):
         """
         ...
 
+    def opened_initial(self, stage: int) -> AbstractContextManager[OpenedPart]:
+        """The weights that a stage begins with; raises as `opened`."""
+        ...
+
 
 class LocalParts:
     """In the run directory."""
@@ -115,4 +121,11 @@ class LocalParts:
             yield None
             return
         with open_tensors(folder / part.file, self._run.path) as tensors:
+            yield OpenedPart(tensors, part.counters)
+
+    @contextmanager
+    def opened_initial(self, stage: int) -> Iterator[OpenedPart]:
+        """See `Parts.opened_initial`."""
+        part = read_initial_file(self._run, stage)
+        with open_tensors(self._run.initial / part.file, self._run.path) as tensors:
             yield OpenedPart(tensors, part.counters)

@@ -20,7 +20,7 @@ from workers.control.transfer import TransferClient, TransferFailed
 from workers.control.validation import read_message
 from workers.run.files import RunDir
 from workers.run.tensor_files import serialized, serialized_bytes, tensors_in
-from workers.snapshots.manifest import MANIFEST, StageFile, read_manifest
+from workers.snapshots.manifest import MANIFEST, StageFile, read_initial_file, read_manifest
 from workers.snapshots.parts import OpenedPart, PartName, SavedPart
 
 
@@ -43,7 +43,20 @@ class RemoteParts:
     @contextmanager
     def opened(self, steps: int, stage: int) -> Iterator[OpenedPart | None]:
         """See `Parts.opened`."""
-        received = self._client.get(PartName("snapshot", stage, steps).to_message(), self._folder)
+        with self._fetched(PartName("snapshot", stage, steps), f"the snapshot after {steps} steps") as part:
+            yield part
+
+    @contextmanager
+    def opened_initial(self, stage: int) -> Iterator[OpenedPart]:
+        """See `Parts.opened_initial`."""
+        with self._fetched(PartName("initial", stage), "the weights that the run begins with") as part:
+            if part is None:
+                raise TransferFailed(f"there are no weights that stage {stage} begins with")
+            yield part
+
+    @contextmanager
+    def _fetched(self, name: PartName, whole: str) -> Iterator[OpenedPart | None]:
+        received = self._client.get(name.to_message(), self._folder)
         if received is None:
             yield None
             return
@@ -51,8 +64,7 @@ class RemoteParts:
             part = read_message(StageFile, received.about)
             if part.sha256 != received.sha256:
                 raise TransferFailed(
-                    f"the part of stage {stage} of the snapshot after {steps} steps is damaged: its digest is not the "
-                    "manifest's"
+                    f"the part of stage {name.stage} of {whole} is damaged: its digest is not the manifest's"
                 )
             with tensors_in(file, self._folder) as tensors:
                 yield OpenedPart(tensors, part.counters)
@@ -76,6 +88,8 @@ class PartStore:
     def place(self, what: Message) -> Path:
         """See `FileStore.place`."""
         name = PartName.from_message(what)
+        if name.kind == "initial":
+            raise UserError("the weights that the run begins with are there already")
         path = name.path(self._run)
         if name.kind == "snapshot" and (path.parent / MANIFEST).exists():
             raise UserError(f"the snapshot after {name.steps} steps is complete already")
@@ -85,8 +99,11 @@ class PartStore:
     def find(self, what: Message) -> tuple[Message, Path] | None:
         """See `FileStore.find`: parts of complete snapshots, with what the manifest says of them."""
         name = PartName.from_message(what)
+        if name.kind == "initial":
+            first = read_initial_file(self._run, name.stage)
+            return asdict(first), self._run.initial / first.file
         if name.kind != "snapshot":
-            raise UserError("only parts of snapshots are sent")
+            raise UserError("only parts of snapshots, and weights to begin with, are sent")
         folder = self._run.snapshot(name.steps)
         part = read_manifest(folder).stages.get(name.stage)
         return None if part is None else (asdict(part), folder / part.file)

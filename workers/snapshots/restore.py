@@ -12,6 +12,7 @@ from pipeline.stage.stage import Stage
 from pipeline.stage.state import restore_stage, state_misfit
 from workers.run.files import RunDir
 from workers.run.tensor_files import facts_of, tensors_of
+from workers.snapshots.initial import begin
 from workers.snapshots.parts import LocalParts, OpenedPart, PartName, Parts
 
 _log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ def restore(run: RunDir, steps: int, stages: Sequence[Stage], parts: Parts | Non
 
     Args:
         run: the run directory.
-        steps: of the snapshot; 0 for none.
+        steps: of the snapshot; 0 for none, but the weights that `init_from` gives.
         stages: to be restored.
         parts: where the parts are, if not in the run directory.
 
@@ -31,6 +32,7 @@ def restore(run: RunDir, steps: int, stages: Sequence[Stage], parts: Parts | Non
         TransferFailed: it cannot be fetched.
     """
     if steps == 0:
+        begin(run, stages, parts)
         return
     parts = parts or LocalParts(run)
     for stage in stages:

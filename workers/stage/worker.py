@@ -176,7 +176,7 @@ class StageWorker:
         self._begin(stage, header)
         if stage is not self.stages[0]:
             activations = round_trip(self.codec, activations)
-        learns = header.learner in (None, stage.index)
+        learns = stage.learns(header.learner)
         forward, self._inputs[stage.index] = stage if learns else stage.relay, (activations.shape, activations.dtype)
         with self._flops.counted(stage, self._times[stage.index], "forward", learns, activations.shape):
             onward: torch.Tensor = forward(activations, header.step, header.noise_levels[stage.index - 1])
@@ -197,9 +197,9 @@ class StageWorker:
     def _learn(self, stage: Stage, header: Header) -> Mark:
         self._begin(stage, header)
         self.faults.before_update(stage.index, header.step)
-        learns = header.learner in (None, stage.index)
+        learns = stage.learns(header.learner)
         labels = self._labels(header, stage)
-        result = StageReport()
+        result = StageReport(frozen=stage.frozen)
         if learns:
             with self._flops.counted(stage, self._times[stage.index], "update", self._inputs[stage.index]):
                 result = stage.update(header.step, labels)
@@ -231,7 +231,7 @@ class StageWorker:
         return end
 
     def _begin(self, stage: Stage, header: Header) -> None:
-        self.activity.first = (stage.index, header.learner in (None, stage.index)) not in self._done_before
+        self.activity.first = (stage.index, stage.learns(header.learner)) not in self._done_before
         self.activity.stage, self.activity.since = stage.index, time.monotonic()
         self.activity.launched = None  # last, as another thread reads it first
 

@@ -9,12 +9,21 @@ import pytest
 import torch
 
 from pipeline.config import Config
+from pipeline.config.initial import InitFromConfig
 from pipeline.stage.stage import Stage
 from pipeline.stage.state import stage_tensors
 from workers.control.transfer import TransferClient, TransferFailed
 from workers.control.transfer_server import TransferServer
 from workers.run.files import RunDir, write_json
-from workers.snapshots.manifest import MANIFEST, Manifest, check_files, read_manifest
+from workers.run.tensor_files import save_tensors
+from workers.snapshots.manifest import (
+    MANIFEST,
+    Manifest,
+    StageFile,
+    check_files,
+    read_manifest,
+    write_initial_manifest,
+)
 from workers.snapshots.parts import PartName
 from workers.snapshots.remote_parts import PartStore, RemoteParts
 from workers.snapshots.restore import restore
@@ -74,6 +83,20 @@ def test_a_stage_goes_on_from_what_it_has_sent(run: RunDir, own: RunDir, parts: 
     restore(own, 3, [again, Stage(TINY, 1, 4)], parts)  # the other is not in it, and stays as it is
     before, after = stage_tensors(stage), stage_tensors(again)
     assert all(torch.equal(before[name], after[name]) for name in {**before, **after})
+    assert list(own.path.iterdir()) == []
+
+
+def test_a_stage_begins_with_weights_that_only_the_coordinator_has(
+    run: RunDir, own: RunDir, parts: RemoteParts
+) -> None:
+    config = TINY.model_copy(update={"init_from": InitFromConfig(path="/somewhere/else")})
+    given, stage = stepped().state_dict(), Stage(config, 2, 4)
+    path = run.initial / "stage_2.safetensors"
+    digest = save_tensors(path, {name: tensor for name, tensor in given.items() if name.startswith("block.")})
+    write_initial_manifest(run, {2: StageFile(path.name, path.stat().st_size, digest, {})})
+    restore(own, 0, [stage], parts)
+    after, drawn = stage.state_dict(), Stage(TINY, 2, 4).state_dict()
+    assert all(torch.equal(after[n], (given if n.startswith("block.") else drawn)[n]) for n in given)
     assert list(own.path.iterdir()) == []
 
 

@@ -155,6 +155,7 @@ export class Pipeline {
 
   /** That of the last step, or why there is none. */
   loss(stage, now, model) {
+    if (model.setting(`stages.${stage.index}.frozen`)) return "frozen";
     const loss = now?.latest.loss;
     if (loss !== undefined) return number(loss, 4);
     if (now?.skipping) return "not finite";
