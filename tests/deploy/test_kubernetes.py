@@ -44,6 +44,26 @@ def test_every_object_is_valid_to_the_letter(overlay: str) -> None:
         validate.validate(wrong, "1.33", strict=True)
 
 
+def lost(given: Any, kept: Any, where: str = "") -> list[str]:
+    """What a model has not taken over: fields that it does not know, and values that it has changed."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        return [each for name in given for each in lost(given[name], kept.get(name), f"{where}/{name}")]
+    if isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
+        return [each for n, pair in enumerate(zip(given, kept, strict=True)) for each in lost(*pair, f"{where}/{n}")]
+    return [] if given == kept else [where]
+
+
+def test_the_job_for_kubeflow_is_valid_to_the_letter() -> None:
+    models = pytest.importorskip("kubeflow_trainer_api.models")
+    kinds = {"TrainJob": models.TrainerV1alpha1TrainJob, "TrainingRuntime": models.TrainerV1alpha1TrainingRuntime}
+    found = {each["kind"]: each for each in rendered("trainjob")}
+    for kind, model in kinds.items():
+        assert lost(found[kind], json.loads(model.from_dict(found[kind]).to_json())) == []
+    assert found["TrainJob"]["spec"]["runtimeRef"]["name"] == found["TrainingRuntime"]["metadata"]["name"]
+    wrong = {**found["TrainJob"], "spec": {**found["TrainJob"]["spec"], "trainer": {"numNode": 2}}}
+    assert lost(wrong, json.loads(kinds["TrainJob"].from_dict(wrong).to_json())) == ["/spec/trainer/numNode"]
+
+
 def test_the_rules_of_the_operator_are_those_of_prometheus() -> None:
     found = {each["kind"]: each for each in rendered("monitoring")}
     rules = yaml.safe_load((OVERLAYS.parent / "prometheus" / "rules.yml").read_text())
