@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from launch.errors import EXIT_INTERRUPTED
 from launch.prepare.ports import free_port
-from tests.recovery import STEPS, python
-from tests.runs import LIMIT, TINY, Process, ended_afterwards
+from tests.recovery import STEPS, disturbed, faults, python, undisturbed
+from tests.runs import LIMIT, TINY, Process, ended_afterwards, wait_for_steps
+from workers.control.failures import STOPPING
 from workers.run.environment import ALLOCATOR
 
 pytestmark = pytest.mark.processes
@@ -58,3 +60,17 @@ def test_a_folder_that_one_host_cannot_write_ends_all(tmp_path: Path) -> None:
         assert re.fullmatch(r"run_dir: '.*/file/run' cannot be written \(.*", second[0])
         assert len(first) == 1
         assert re.fullmatch(rf"\S+ \(rank 1\): {re.escape(second[0])}", first[0])
+
+
+def test_ranks_that_stopped_do_not_say_that_they_are_done(tmp_path: Path) -> None:
+    """All but the first ended with 0; a job that starts pods again one by one waited for ever for those of them."""
+    with disturbed(tmp_path) as trial:
+        given = [f"run_dir={trial.run}", faults(trial.pause(1, 5))]
+        with ranks(tmp_path, given, given) as processes:
+            wait_for_steps(tmp_path, 5, processes[0])
+            processes[1].terminate()
+            processes[0].wait_for(STOPPING)
+            trial.go()
+            assert [process.wait() for process in processes] == [EXIT_INTERRUPTED] * 2
+        assert trial.train().returncode == 0
+        assert trial.digest == undisturbed()

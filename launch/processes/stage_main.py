@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from launch.errors import EXIT_FAILED
 from launch.prepare.run_dir import read_config
 from launch.processes.child import listen_to_parent, read_start
 from workers.control.start_messages import StageStart
@@ -28,7 +29,8 @@ def main() -> int:
     config = read_config(run.path)
     process = training_processes(config)[start.rank]
     rendezvous = Rendezvous.on_one_host(start.private_dir)
-    return 0 if run_training_process(config, run, rendezvous, process, torch.device(start.device)) else 1
+    outcome = run_training_process(config, run, rendezvous, process, torch.device(start.device))
+    return EXIT_FAILED if outcome == "failed" else 0
 
 
 def _orphaned(run: RunDir) -> None:

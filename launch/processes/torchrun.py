@@ -17,9 +17,9 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, print_error
+from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, print_error
 from launch.failure import FailureRecorder, in_words, read_failure, record_failure
 from launch.prepare.link_kind import with_link, with_shared_run_dir
 from launch.prepare.prepared_run import PreparedRun
@@ -55,6 +55,9 @@ from workers.topology.joining import join_group, under_torchrun
 from workers.topology.processes import COORDINATOR, training_processes
 from workers.topology.rendezvous import START_SECONDS, Rendezvous
 from workers.topology.torchrun import RankFailed, RunGroup
+
+if TYPE_CHECKING:
+    from workers.stage.process import Outcome
 
 LEAVE_SECONDS = 15.0
 """How long a stage that failed waits until the coordinator has recorded why."""
@@ -161,7 +164,7 @@ def _lead(group: RunGroup, arguments: list[str], agreement: Agreement | None = N
         own_address = agreement.own if agreement is not None else ""
         finished = False
         with suppress(RankFailed):  # the coordinator has been told
-            finished = _train(group, prepared.config, run, announcement.rendezvous(key, own_address))
+            finished = _train(group, prepared.config, run, announcement.rendezvous(key, own_address)) != "failed"
         try:
             code = coordinator.wait(None if finished else LEAVE_SECONDS)
         except Interrupted:
@@ -221,14 +224,26 @@ def _follow(group: RunGroup, arguments: list[str], agreement: Agreement | None =
         if apart:
             keep_failure(joined[1], failure)
 
-    if _train(group, *joined, failed=failed):
-        return 0
+    if (outcome := _train(group, *joined, failed=failed)) != "failed":
+        return 0 if outcome == "done" else _left(group, joined[0].snapshots.leave_seconds)
     if any(end_waiting_agent(failure.cause) for failure in own):
         return EXIT_FAILED
     if (failure := read_failure(joined[1])) is None:
         return EXIT_FAILED
     write_error_file(in_words(failure["kind"], failure["message"]))
     return int(failure["exit_code"]) or EXIT_FAILED
+
+
+def _left(group: RunGroup, limit: float) -> int:
+    """The exit code of a rank that was asked to stop: 0 would say to who starts ranks one by one that it is done.
+
+    Where one rank ends otherwise, torchrun and some schedulers end the rest. So rank 0, which has not ended yet, is
+    waited for; under torchrun it alone says how the run ended.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return 0
+    group.wait_for_rank_0(limit)
+    return EXIT_INTERRUPTED
 
 
 _Joined = tuple[tuple[Config, RunDir, Rendezvous] | None, bool]
@@ -241,7 +256,7 @@ def _train(
     run: RunDir,
     rendezvous: Rendezvous,
     failed: Callable[[FailureReport], object] = lambda failure: None,
-) -> bool:
+) -> Outcome:
     process = training_processes(config)[group.rank]
     description = f"process {os.getpid()} of {platform.node()} on {device_of_rank(group, config, process)}"
     detail(f"{process.name}: {description}, log {run.log(process.log_name).absolute()}")
@@ -251,11 +266,11 @@ def _train(
     from workers.stage.process import run_training_process
 
     device = torch.device(device_of_rank(group, config, process))
-    finished = run_training_process(config, run, rendezvous, process, device, failed, group.failure_watch())
+    outcome = run_training_process(config, run, rendezvous, process, device, failed, group.failure_watch())
     if group.rank == 0:
         for number in stop_signals(config):
             signal.signal(number, raise_interrupted)
-    return finished
+    return outcome
 
 
 def _log_to(path: Path) -> None:

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
+from typing import Literal
 
 import torch
 from pydantic import TypeAdapter
@@ -53,6 +54,9 @@ LINGER_SECONDS = 7 * 24 * 3600.0
 _HOST_AND_PORT = TypeAdapter(tuple[str, int])
 _log = logging.getLogger(__name__)
 
+Outcome = Literal["done", "left", "failed"]
+"""How a training process ended: with the run, after a snapshot because it was asked to stop, or before its time."""
+
 
 def run_training_process(
     config: Config,
@@ -62,8 +66,8 @@ def run_training_process(
     device: torch.device,
     failed: Callable[[FailureReport], object] = lambda failure: None,
     waiting: Callable[[], object] | None = None,
-) -> bool:
-    """Train the stages of `process` to the end of the run; whether that succeeded.
+) -> Outcome:
+    """Train the stages of `process` to the end of the run; how that ended.
 
     A failure is reported to the coordinator in one sentence, and written to the log of this process with its traceback.
 
@@ -88,7 +92,7 @@ def run_training_process(
             start = control.poll(START_SECONDS)
         except (TrainingError, Interrupted):
             _log.exception("%s could not reach the coordinator", process.name)
-            return False
+            return "failed"
         session = _TrainingSession(
             config=config, run=run, rendezvous=rendezvous, process=process, device=device, control=control, stack=stack
         )
@@ -97,7 +101,7 @@ def run_training_process(
                 raise ControlTimeout(f"{process.name}: the coordinator did not say where to start")
             keys = ("step", "total_steps", "steps_per_epoch", "attempt", "classes")
             session.open_parts(start.get("parts"))
-            session.train(*(int(start[key]) for key in keys))
+            return session.train(*(int(start[key]) for key in keys))
         except BaseException as error:
             session.activity.since = None
             _log.error("%s", traceback.format_exc())
@@ -109,8 +113,7 @@ def run_training_process(
             failed(session.root_cause or failure)
             if config.link.kind == "rpc":
                 stop_agent(graceful=False, timeout=2.0)
-            return False
-    return True
+            return "failed"
 
 
 class _TrainingSession:
@@ -152,7 +155,7 @@ class _TrainingSession:
         self.stack.callback(client.close)
         self._parts = RemoteParts(client, self.run.path)
 
-    def train(self, start_step: int, total_steps: int, steps_per_epoch: int, attempt: int, classes: int) -> None:
+    def train(self, start_step: int, total_steps: int, steps_per_epoch: int, attempt: int, classes: int) -> Outcome:
         """Train from the first batch to the last, save, and wait for the end of the run."""
         config, process = self.config, self.process
         interval = min(1.0, config.hang_timeout / 4)
@@ -173,14 +176,14 @@ class _TrainingSession:
                 self.activity.since = None
             worker.snapshots.close()
             worker.trace.close()  # complete before the coordinator learns of the end
-            if worker.stopped_early:
-                self.control.send({"type": "left"})
-            else:
+            outcome: Outcome = "left" if worker.stopped_early else "done"
+            if outcome == "done":
                 for stage in worker.stages:
                     save_stage(self.run, stage, writes=process.reports, parts=self._parts)
-                self.control.send({"type": "done"})
+            self.control.send({"type": outcome})
             listener.wait_for_end(self.wiring.serve, LINGER_SECONDS)
             self._leave(worker)
+        return outcome
 
     def _prepare(self, start_step: int, steps_per_epoch: int, attempt: int, classes: int) -> StageWorker:
         """Build the stages, open the link from the previous stage, then the one to the next."""

@@ -240,6 +240,14 @@ class RunGroup:
             else:
                 self.store.wait(others, timedelta(seconds=timeout))
 
+    def wait_for_rank_0(self, limit: float) -> None:
+        """Until rank 0 has ended, where it serves the store, or for `limit` seconds."""
+        deadline = time.monotonic() + limit
+        with suppress(RuntimeError, ValueError):  # the store has ended
+            while time.monotonic() < deadline:
+                self.store.check([f"onward/{FAILED}"])
+                time.sleep(AGAIN_SECONDS)
+
     @staticmethod
     def _read_by(name: str, rank: int) -> str:
         return f"onward/{name}/read by {rank}"
