@@ -35,7 +35,8 @@ def steps(overlay: str) -> int:
 
 @pytest.mark.parametrize("overlay", CORE)
 def test_every_object_is_valid_to_the_letter(overlay: str) -> None:
-    validate = pytest.importorskip("kubernetes_validate")
+    import kubernetes_validate as validate
+
     for found in rendered(overlay):
         validate.validate(found, "1.33", strict=True)
     wrong = json.loads(json.dumps(rendered(overlay)[-1]))
@@ -54,7 +55,8 @@ def lost(given: Any, kept: Any, where: str = "") -> list[str]:
 
 
 def test_the_job_for_kubeflow_is_valid_to_the_letter() -> None:
-    models = pytest.importorskip("kubeflow_trainer_api.models")
+    from kubeflow_trainer_api import models
+
     kinds = {"TrainJob": models.TrainerV1alpha1TrainJob, "TrainingRuntime": models.TrainerV1alpha1TrainingRuntime}
     found = {each["kind"]: each for each in rendered("trainjob")}
     for kind, model in kinds.items():
