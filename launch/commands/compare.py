@@ -59,7 +59,7 @@ class Outputs:
     plot: Path | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Runs side by side.
 
@@ -225,7 +225,7 @@ def _legend(groups: Sequence[Group]) -> list[str]:
         lines.append(f"{group.label}  {', '.join(clean(run.name) for run in group.runs)} (seed{several} {seeds})")
     first = groups[0]
     for group in groups[1:]:
-        changed = _told(first, group)
+        changed = _changes(first, group)
         if changed:
             lines.append(f"{group.label} differs from {first.label}: {clean(_some(changed))}")
         elif _samples(group) & _samples(first):
@@ -233,8 +233,8 @@ def _legend(groups: Sequence[Group]) -> list[str]:
     return lines
 
 
-def _told(first: Group, other: Group) -> list[str]:
-    """As `differences`, without the keys of sections of another kind, which that kind stands for."""
+def _changes(first: Group, other: Group) -> list[str]:
+    """The differences between two groups, without keys of sections of another kind, which that kind stands for."""
     here = other.runs[0].config.model_copy(update={"seed": first.runs[0].config.seed})
     changed, kept = deciding_differences(first.runs[0].config, here), differing_keys([first.settings, other.settings])
     return [text for key, text in changed.items() if key in kept] or [*changed.values()]

@@ -14,8 +14,8 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 MODULES = {"pyyaml": "yaml", "pillow": "PIL", "opencv-python-headless": "cv2"}
 """Modules that are not called like their packages."""
-NOT_NEEDED = {"deepspeed"}
-"""Engines that no row uses."""
+NOT_NEEDED = {"deepspeed", "cuda-bindings"}
+"""Engines that no row uses; and what the rows themselves say when it is missing, as links then take another way."""
 OF_TESTS = {"pytest", "pytest-timeout"}
 """Of the development packages, those that the tests on a device take."""
 SLOW_TO_IMPORT = {"torch", "torchvision", "scipy", "matplotlib", "deepspeed"}

@@ -23,7 +23,7 @@ CASES: list[tuple[str, str, tuple[str, ...]]] = [
     ),
     (
         "key of another kind",
-        r"^objective\.lambd: unknown key.*It is a key of barlow_twins, and this is simclr\. Allowed: kind, temp",
+        r"^objective\.lambd: unknown key.*It is a key of barlow_twins, lejepa, and this is simclr\. Allowed: kind, ",
         ("objective.kind=simclr", "objective.lambd=0.1"),
     ),
     (

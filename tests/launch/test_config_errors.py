@@ -88,7 +88,10 @@ def test_any_override(key: list[str], text: str, tmp_path_factory: pytest.TempPa
 
 Leaf = tuple[tuple[str, ...], dict[str, Any]]
 """The path of a key, and what else its section must hold to be of the kind that has the key."""
-KIND_VALUES = {"custom": "own:Loss", "vit": "vit_b_16", "module": "torchvision.models:alexnet", "resnet": "resnet18"}
+KIND_VALUES = {
+    "custom": "own:Loss", "vit": "vit_b_16", "module": "torchvision.models:alexnet", "resnet": "resnet18",
+    "timm": "timm/resnet18",
+}  # fmt: skip
 
 
 def leaves(section: type[Section], path: tuple[str, ...] = (), beside: dict[str, Any] | None = None) -> list[Leaf]:

@@ -35,13 +35,24 @@ def test_a_baseline_on_one_thread_says_so(
     assert ("give threads=4, as many as there are cores" in found.out) == told
 
 
-@pytest.mark.parametrize("key", ["train.epochs=20", "train.max_steps=3"])
+@pytest.mark.parametrize(
+    ("key", "how"),
+    [
+        ("train.epochs=20", r"a cosine that spans the \d+ epochs\. Let it begin anew .* train\.restarts"),
+        ("train.max_steps=3", r"It can become longer, not shorter: stop it \(Ctrl-C\) where it is to end"),
+    ],
+)
 def test_whoever_wants_a_run_to_be_longer_is_told_what_can_be_done(
-    folder: Path, onward: Onward, fake_training: list[Path], assert_refused: Callable[[Any, str], None], key: str
+    folder: Path,
+    onward: Onward,
+    fake_training: list[Path],
+    assert_refused: Callable[[Any, str], None],
+    key: str,
+    how: str,
 ) -> None:
     """The message named another folder, which begins from nothing, and not why."""
     assert onward("train", "config.yaml", "run_dir=my run").code == 0
-    longer = r"A run keeps its length, .* more epochs are another run, .* 'onward resume 'my run'' goes on with it"
+    longer = rf"{how}.*Anything else is another run, .* 'onward resume 'my run'' goes on with it"
     assert_refused(onward("train", "config.yaml", "run_dir=my run", key), longer)
     other = onward("train", "config.yaml", "run_dir=my run", key, "seed=5")
     assert_refused(other, r"the same values; .* Only what leaves the numbers alone may change: .*\(device, runtime")

@@ -96,7 +96,7 @@ def test_what_is_left_open_is_decided_once_and_written(
         asked.append((undecided(config), resumed))
         return with_recompute(config, dict.fromkeys(undecided(config), "units")), ["decided"]
 
-    monkeypatch.setattr("launch.cli.fit", decide)
+    monkeypatch.setattr("onward.here.fit", decide)
     started = onward("train", "config.yaml", "run_dir=run", "memory.recompute=auto")
     assert "decided" in started.out
     assert read_config(Path("run")).memory.recompute == "units"
@@ -116,7 +116,7 @@ def test_a_run_that_cannot_fit_leaves_no_trace(
             raise UserError("too large")
         return config, []
 
-    monkeypatch.setattr("launch.cli.fit", refuse)
+    monkeypatch.setattr("onward.here.fit", refuse)
     refused = onward("train", "config.yaml", "run_dir=run")
     assert (refused.code, refused.err.strip()) == (2, "error: too large")
     assert not Path("run", "config.yaml").exists()

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED
+from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 from launch.failure import record_failure
 from launch.prepare.prepared_run import PreparedRun
 from launch.processes import torchrun as train
@@ -46,6 +46,9 @@ class Group:
 
     def failed(self) -> None:
         raise RuntimeError("the store has ended")
+
+    def wait_for_rank_0(self, limit: float) -> None:
+        self.waited = limit
 
     def look_up_valid(self, name: str, timeout: float, believed: Callable[[dict[str, Any]], Any]) -> Any:
         assert name == "run"
@@ -92,7 +95,7 @@ def lead(
     write_key(run.path / KEY_FILE)
     monkeypatch.setattr(train, "rank_run", lambda *_: nullcontext(PreparedRun(small_config(), run, ())))
     monkeypatch.setattr(train, "start_coordinator", lambda *_: (coordinator, announcement, KEY))
-    monkeypatch.setattr(train, "_train", lambda *_: finished)
+    monkeypatch.setattr(train, "_train", lambda *_: "done" if finished else "failed")
     return train._lead(cast(RunGroup, group), ["config.yaml"]), group, announcement
 
 
@@ -164,9 +167,12 @@ def test_a_rank_that_hears_of_no_run_leaves_with_the_code_of_rank_0(finished: bo
     assert train._follow(cast(RunGroup, Group(1, {"run_dir": "", "finished": finished})), ["config.yaml"]) == code
 
 
-@pytest.mark.parametrize(("finished", "code"), [(True, 0), (False, EXIT_FAILED)])
+@pytest.mark.parametrize(
+    ("outcome", "agent", "code"),
+    [("done", False, 0), ("failed", False, EXIT_FAILED), ("left", False, EXIT_INTERRUPTED), ("left", True, 0)],
+)
 def test_a_rank_leaves_with_what_became_of_its_stages(
-    finished: bool, code: int, run: RunDir, monkeypatch: pytest.MonkeyPatch
+    outcome: str, agent: bool, code: int, run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     word = {"run_dir": str(run.path)}
     trained: list[tuple[Any, ...]] = []
@@ -174,7 +180,8 @@ def test_a_rank_leaves_with_what_became_of_its_stages(
     write_key(run.path / KEY_FILE)
     monkeypatch.setattr(train, "own_config", lambda arguments: (small_config(), []))
     monkeypatch.setattr(train, "verify", lambda message, config: (run, announcement, KEY, config))
-    monkeypatch.setattr(train, "_train", lambda *given, failed: trained.append(given) or finished)
+    monkeypatch.setattr(train, "_train", lambda *given, failed: trained.append(given) or outcome)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run") if agent else monkeypatch.delenv("TORCHELASTIC_RUN_ID", False)
     group = Group(1, word)
     assert train._follow(cast(RunGroup, group), ["config.yaml"]) == code
     [(with_group, config, place, rendezvous)] = trained

@@ -18,11 +18,12 @@ from workers.feed import Feed
 from workers.links.base import LinkAddress, Sender
 from workers.links.messages import Header, TensorSpec
 from workers.links.p2p import P2pSender
-from workers.links.queue import QueueSender
 from workers.links.replay import ReplayBuffer
 from workers.links.replaying import ReplayingSender
 from workers.links.resharding import RowRange, ScatterSender
+from workers.links.ring import RingOut
 from workers.links.rpc import RpcSender
+from workers.links.slots import HostOut
 from workers.run.files import RunDir
 from workers.snapshots.committer import SnapshotCommitter
 
@@ -104,7 +105,8 @@ def test_links_say_whether_they_keep_what_they_are_given(tmp_path: Path) -> None
     def of(kind: type[Sender]) -> bool:
         return bool(kind.reads_later.fget(kind.__new__(kind)))  # type: ignore[attr-defined]
 
-    assert not of(QueueSender)
+    assert not HostOut.reads_later, "those of a queue between two CPUs"
+    assert RingOut.reads_later, "those of a GPU"
     assert of(RpcSender)
     assert of(P2pSender)
     assert ReplayingSender(lambda: Keeping(False), ReplayBuffer(tmp_path), 1.0).reads_later, (

@@ -19,15 +19,16 @@ from workers.links.cuda import NEEDED, OF_EVENTS, CudaGpu, missing_parts
 from workers.links.gpu import GpuError
 from workers.links.slot_choice import Statement, choose
 
-runtime = cuda._runtime()
+fresh_runtime = cuda._runtime
+runtime = fresh_runtime()
 HANDLE = bytes(range(64))
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    cuda._runtime.cache_clear()
+    fresh_runtime.cache_clear()
     yield
-    cuda._runtime.cache_clear()
+    fresh_runtime.cache_clear()
 
 
 def test_all_that_is_used_is_there() -> None:
