@@ -88,6 +88,10 @@ def run_and_announcement(folder: Path, file: Path) -> Iterator[subprocess.Popen[
             process.communicate(timeout=LIMIT)
 
 
+ON_A_GPU = ("onward_mfu", "onward_device_throttled")
+"""Series that a run on the CPU does not have."""
+
+
 def questions(values: dict[str, str]) -> dict[str, str]:
     """Every expression of dashboard and rules by where it stands; of alerts the series that they look at."""
     asked = {query.where: fill(query.text, values) for query in of_panels()}
@@ -149,6 +153,9 @@ def test_every_question_has_an_answer_while_a_run_trains(tmp_path: Path) -> None
         seen = wait_until(lambda: found("onward_run_info"), "the run", ANSWER_SECONDS)
         values = {"$instance": seen[0]["metric"]["instance"], "$stage": "1|2|3|4", "$run": "run"}
         for where, text in questions(values).items():
+            if any(name in text for name in ON_A_GPU):
+                assert found(text) == [], "a question that is understood, and has no answer here"
+                continue
             wait_until(partial(has_numbers, found, text), f"an answer to {where}: {text}", ANSWER_SECONDS, pause=0.5)
         check_choices(server, values)
         check_rules(server)

@@ -181,6 +181,6 @@ def test_where_the_time_went_is_told_of_the_whole_run_when_it_is_over(tmp_path: 
         assert sight.text("#window") == "shares of the whole run"
         legend = sight.page.locator(".waits .legend")
         legend.scroll_into_view_if_needed()
-        sight.wait("document.querySelectorAll('.waits .legend li').length === 3")
-        assert " ".join(legend.inner_text().split()) == "computing 40 % input 60 % room 0 %"
+        sight.wait("document.querySelectorAll('.waits .legend li').length === 4")
+        assert " ".join(legend.inner_text().split()) == "computing 40 % input 60 % room 0 % copying 0 %"
         sight.page.close()

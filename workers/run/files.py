@@ -5,10 +5,12 @@ A run directory may come from somebody else and contain anything, so its files a
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +22,9 @@ from workers.run.json_lines import parse_object
 
 JSON_BYTES = 256 * 1024 * 1024
 """Largest JSON file that is read; a report has kilobytes, an evaluation with spectra has megabytes."""
+_creating = threading.Lock()
+_exiting = threading.Event()
+"""Set when this process has removed its half-written files: another thread would leave a new one behind."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +223,11 @@ def write_parts(
         try:
             with suppress(FileNotFoundError):  # left by a process with the same id, perhaps on another host
                 os.unlink(temporary.name, dir_fd=folder)
-            with open_to_write(temporary, root, new=True, mode=mode) as file:
+            with _creating:
+                if _exiting.is_set():
+                    raise OSError(errno.ECANCELED, "this process is about to exit", str(path))
+                file = open_to_write(temporary, root, new=True, mode=mode)
+            with file:
                 file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
@@ -238,7 +247,15 @@ def temporary_of(path: Path) -> Path:
 
 
 def remove_temporaries(run: RunDir, pid: int | None = None) -> None:
-    """Remove half-written files of process `pid`, which was killed, or of this process, which is about to exit."""
+    """Remove half-written files of process `pid`, which was killed, or of this process, which is about to exit.
+
+    In this process no thread begins another file from then on.
+    """
+    if pid is None:
+        held = _creating.acquire(timeout=1.0)  # a file system that hangs keeps no process from its end
+        _exiting.set()
+        if held:
+            _creating.release()
     with suppress(OSError):  # whatever the file system reports, the process must end
         for path in run.path.rglob(f".*.{pid or os.getpid()}.tmp"):
             path.unlink(missing_ok=True)
