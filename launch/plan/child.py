@@ -111,8 +111,8 @@ def main() -> None:
     """Answer the one question on the standard input; what code of the user's prints goes nowhere."""
     import launch.plan.compute  # noqa: F401  # loads while the parent is busy
 
-    answers = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    answers = os.dup(1)
+    os.dup2(2, 1)
     with suppress(EOFError, OSError):  # the parent needs no answer any more
         write_line(answers, _answer(read_line(sys.stdin.fileno())))
 
