@@ -37,7 +37,7 @@ the new default.
 """
 RUN_WIDE = ("precision.tf32", "precision.shared_scaler")
 """Keys of sections that may differ from stage to stage, which hold for the whole run all the same."""
-HEAD = ("key", "default", "values", "may differ", "what it is")
+HEAD = ("key", "default", "may differ", "what it is, and its values")
 
 
 def page() -> str:
@@ -92,7 +92,7 @@ def _tables(model: type[Section], prefix: str) -> Iterator[str]:
 def _rows(model: type[Section], prefix: str, names: list[str]) -> Iterator[list[str]]:
     for name in names:
         field, key = model.model_fields[name], prefix + name
-        yield [code(key), _default(field), _values(field), _may_differ(key), _said(model, name)]
+        yield [code(key), _default(field), _may_differ(key), f"{_said(model, name)}<br>*{_values(field)}*"]
 
 
 def _said(model: type[Section], name: str) -> str:
