@@ -15,11 +15,31 @@ there = importlib.util.find_spec("onward") is not None
 """Whether the package can be imported."""
 
 
+WIDTH = 100
+"""Longest signature on one line."""
+FOR_YOUR_CODE = """
+## For your own losses, trackers and scripts
+
+| import | used in |
+|---|---|
+| `from pipeline.objectives import Embeddings, Objective` | [your own loss](../how-to/loss.md) |
+| `from workers.observing.trackers import Tracker` | [your own tracker](../how-to/tracker.md) |
+| `from pipeline.backbones import build_block` | [use the backbone](../start/backbone.md) |
+| `from pipeline.validation.loading import load_config` | [use the backbone](../start/backbone.md) |
+"""
+
+
 def page() -> str:
     """`reference/python.md`."""
     package: Any = importlib.import_module("onward")
     parts = [text for name in package.__all__ for text in _entry(name, getattr(package, name), "##")]
-    return generated("Python", inspect.cleandoc(package.__doc__ or "") + "\n", *parts)
+    return generated("Python", _introduction(package) + "\n", *parts, FOR_YOUR_CODE.strip() + "\n")
+
+
+def _introduction(package: Any) -> str:
+    """The docstring of the package without its list of files."""
+    lines = inspect.cleandoc(package.__doc__ or "").splitlines()
+    return "\n".join(line for line in lines if not re.match(r"- `\w+\.py`", line)).strip()
 
 
 def _entry(name: str, thing: Any, level: str) -> Iterator[str]:
@@ -36,10 +56,36 @@ def _entry(name: str, thing: Any, level: str) -> Iterator[str]:
 
 
 def _signature(name: str, thing: Any) -> str:
+    """The call with its parameters, one per line where they are many; of a model of pydantic, without its keys."""
+    if hasattr(thing, "model_fields"):
+        return f"{name}(**keys)"
     try:
-        return f"{name}{inspect.signature(thing)}"
+        found = inspect.signature(thing)
     except (TypeError, ValueError):
         return name
+    shown = list(_with_stars(found))
+    returned = "" if found.return_annotation in (found.empty, "None", None) else f" -> {_text(found.return_annotation)}"
+    line = f"{name}({', '.join(shown)}){returned}"
+    return line if len(line) <= WIDTH else f"{name}(\n    " + ",\n    ".join(shown) + f",\n){returned}"
+
+
+def _with_stars(found: inspect.Signature) -> Iterator[str]:
+    star = False
+    for each in found.parameters.values():
+        if each.name in ("self", "cls"):
+            continue
+        if each.kind is each.KEYWORD_ONLY and not star:
+            star = True
+            yield "*"
+        star = star or each.kind is each.VAR_POSITIONAL
+        mark = {each.VAR_POSITIONAL: "*", each.VAR_KEYWORD: "**"}.get(each.kind, "")
+        said = "" if each.annotation is each.empty else f": {_text(each.annotation)}"
+        default = "" if each.default is each.empty else f" = {each.default!r}"
+        yield f"{mark}{each.name}{said}{default}"
+
+
+def _text(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
 def _markdown(doc: str) -> str:

@@ -57,7 +57,7 @@ REPORT = {
     "images_per_second": "Of the last attempt, from its second step on.",
     "stages": "Per stage, of the whole run: shares of its time (`busy`, `wait_input`, `wait_output`, `copying`, 0 to 1), "
     "`busy_seconds`, `skipped`; where known `flops_per_second`, and `mfu`, its share of `peak_flops`.",
-    "feed": "The fields below, with `shares` of each part of the work and `wait_share`, the share of time that the run waited.",
+    "feed": "Of the last attempt: the fields below, with `shares` of each part of the work and `wait_share`, the share of time that the run waited.",
     "final_digest": "SHA-256 over names and bytes of the weights in `final/`, without probes.",
     "untrained, trained": "Accuracy of the quick linear probe per block: `block`, and `trunk` and `expansion`, 0 to 1.",
     "left_out": "Images that could not be decoded and are not in the probes, per part.",

@@ -1,4 +1,4 @@
-"""The site is built strictly: every page is in it, every link and anchor leads somewhere, and nothing comes from elsewhere."""
+"""The site is built strictly: it has every page, every link leads somewhere, and nothing comes from elsewhere."""
 
 from __future__ import annotations
 
