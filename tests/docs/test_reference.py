@@ -11,7 +11,7 @@ import pytest
 from docs.site import configuration, presets, run_directory, surroundings
 from docs.site.generate import FOLDER, PAGES
 from tests.documents import PRESETS
-from tests.runs import TINY, train
+from tests.runs import train
 from tests.test_surroundings import variables_read
 from workers.observing.observer import ALARMS
 
@@ -49,9 +49,8 @@ def test_every_alarm_is_in_the_table() -> None:
 
 @pytest.mark.processes
 def test_the_fields_that_a_run_writes_are_in_the_tables(tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    online = "evaluation.online={linear: true}"
-    result = train(tmp_path, "snapshots.every=2", "train.max_steps=4", online, "evaluation.linear_probe=true")
+    given = ["runtime=serial", "snapshots.every=2", "train.max_steps=4", "evaluation.linear_probe=true"]
+    result = train(tmp_path, *given, "evaluation.online={linear: true}")
     assert result.returncode == 0, result.stderr
     run, page = tmp_path / "run", run_directory.page()
     told = set(re.findall(r"`([\w.]+)`", page))
