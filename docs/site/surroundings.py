@@ -13,7 +13,7 @@ CODES = {
     0: "Done. A run that had been trained to its end before ends so too.",
     EXIT_FAILED: "Training failed; one line on stderr names stage, step and cause, and `failure.json` keeps it. "
     "`onward doctor`: something is wrong. Any command: its output could not be written.",
-    EXIT_BAD_INPUT: "Bad input: a key, a file, a device, a port. One line says what is allowed. Nothing was started.",
+    EXIT_BAD_INPUT: "Bad input: a key, a file, a device, a port. One line says what is allowed. No training was started.",
     EXIT_INTERRUPTED: "Interrupted by Ctrl-C or a signal, after a snapshot where `snapshots.every` is given.",
 }
 VARIABLES = {
@@ -32,8 +32,8 @@ VARIABLES = {
     "TORCHINDUCTOR_CACHE_DIR, TRITON_CACHE_DIR": "Caches of compiled code; used if the folder is yours alone.",
     "CUBLAS_WORKSPACE_CONFIG": "Set by a run with `determinism.level` `strict` or `warn`.",
     "DS_ACCELERATOR": "Device type of DeepSpeed; set to `cpu` for stages on a CPU unless you set it.",
-    "RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT": "Set by torchrun for its ranks, and used for "
-    "those of srun where you set them. `onward train` ignores them.",
+    "RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT": "Set by torchrun for its ranks. "
+    "For srun, `MASTER_ADDR` and `MASTER_PORT` name another meeting point. `onward train` ignores all of them.",
     "TORCHELASTIC_USE_AGENT_STORE, TORCHELASTIC_RUN_ID, TORCHELASTIC_RESTART_COUNT, TORCHELASTIC_MAX_RESTARTS": "Set by torchrun; read by its ranks.",
     "SLURM_PROCID, SLURM_NTASKS, SLURM_STEP_ID, SLURM_JOB_ID, SLURM_TASKS_PER_NODE, SLURM_DISTRIBUTION": "Set by srun; read by its tasks.",
     "SSH_CONNECTION": "Set by sshd: the address by which `onward train --hosts` reached a host is tried first.",
