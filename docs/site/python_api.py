@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -43,16 +44,22 @@ def _introduction(package: Any) -> str:
 
 
 def _entry(name: str, thing: Any, level: str) -> Iterator[str]:
-    if not callable(thing):
+    if not callable(_function_of(thing)):
         return
     yield f"{level} {name}\n"
     yield f"```python\n{_signature(name, thing)}\n```\n"
     yield _markdown(inspect.getdoc(thing) or "") + "\n"
     if inspect.isclass(thing) and thing.__module__.startswith("onward"):
         for method, member in vars(thing).items():
-            inner = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
-            if not method.startswith("_") and inspect.isfunction(inner):
-                yield from _entry(f"{name}.{method}", inner, "###")
+            if not method.startswith("_") and inspect.isfunction(_function_of(member)):
+                yield from _entry(f"{name}.{method}", member, "###")
+
+
+def _function_of(member: Any) -> Any:
+    """What a property, a cached property or a class method calls; anything else is itself."""
+    if isinstance(member, functools.cached_property):
+        return member.func
+    return member.fget if isinstance(member, property) else getattr(member, "__func__", member)
 
 
 def _signature(name: str, thing: Any) -> str:
@@ -60,11 +67,13 @@ def _signature(name: str, thing: Any) -> str:
     if hasattr(thing, "model_fields"):
         return f"{name}(**keys)"
     try:
-        found = inspect.signature(thing)
+        found = inspect.signature(_function_of(thing))
     except (TypeError, ValueError):
         return name
     shown = list(_with_stars(found))
     returned = "" if found.return_annotation in (found.empty, "None", None) else f" -> {_text(found.return_annotation)}"
+    if isinstance(thing, (property, functools.cached_property)):
+        return name + returned
     line = f"{name}({', '.join(shown)}){returned}"
     return line if len(line) <= WIDTH else f"{name}(\n    " + ",\n    ".join(shown) + f",\n){returned}"
 

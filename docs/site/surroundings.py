@@ -7,6 +7,7 @@ from docs.site.markdown import code, generated, table
 from launch.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 from pipeline.config.observing import AlarmsConfig
 from workers.observing.alarms import GRADIENT_STEPS, MARGIN
+from workers.stage.throttling import EVERY_SECONDS, STEADY
 from workers.topology.rendezvous import START_SECONDS
 
 CODES = {
@@ -21,6 +22,7 @@ VARIABLES = {
     "TMPDIR": "Folder for sockets, keys and caches of a run, each in a folder of mode 0700 below it.",
     "ONWARD_KEY_FILE": "File with the key of a run on several hosts; the same on each. "
     "[Security](../../deploy/security.md) says how to make one.",
+    "ONWARD_PORT": "In the container: the port that its health check asks, that of `metrics.port`; 9464 if not set.",
     "ONWARD_PYTHON": "For `deploy/slurm/onward.sbatch`: the Python that has Onward.",
     "PYTHONPATH": "Where modules that a configuration names (`MODULE:NAME`) are looked for, before the working directory.",
     "OMP_NUM_THREADS": "Replaced in the processes of a run by `threads`; read for ranks of torchrun and srun.",
@@ -41,6 +43,7 @@ VARIABLES = {
     "CXX": "The C++ compiler that `precision.compile` needs on a CPU; `g++` if not set.",
     "SUDO_UID": "Who called `sudo`: a run directory of that user is trusted as your own.",
     "TERM, COLUMNS, LINES": "What the terminal can do, and its size; with `TERM=dumb` plain lines are written.",
+    "JPY_PARENT_PID, MPLBACKEND": "Set by Jupyter for its kernels, and by them (the inline backend): a notebook gets few lines of progress.",
     "NO_COLOR": "Set to anything: no colours. `FORCE_COLOR` puts no control codes into a file or pipe.",
     "LC_ALL, LANG": "A locale that has only ASCII: the progress is drawn with that.",
 }
@@ -55,6 +58,10 @@ ALARMS = {
                    "Not where one process trains all, nor in mode `sequential`.", "bottleneck_above"),
     "silent": (f"A stage that the run waits for has sent nothing for so many seconds (and {START_SECONDS:.0f} more at its "
                "first step).", "silent_seconds"),
+    "throttled": (f"The GPU of a stage was slowed down for {STEADY * EVERY_SECONDS:.0f} seconds: by its power cap, by heat, by its board or by a "
+                  "power brake. It needs the package `nvidia-ml-py` (the extra `nvml`), which asks NVIDIA's driver every "
+                  f"{EVERY_SECONDS:.0f} seconds; without it, or where the driver does not say, there is no such alarm. It was tried with a "
+                  "library of the tests' own, not on a GPU.", ""),
 }  # fmt: skip
 """When each alarm is raised, and the key of its limit."""
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
-import pytest
 
 from docs.site import configuration, presets, run_directory, surroundings
 from docs.site.generate import FOLDER, PAGES
-from tests.documents import PRESETS
-from tests.runs import train
+from tests.documents import PRESETS, blocks
+from tests.sources import REPOSITORY, text_of
 from tests.test_surroundings import variables_read
 from workers.observing.observer import ALARMS
+from workers.run.files import RunDir
 
 
 def test_every_page_is_as_the_code_writes_it() -> None:
@@ -49,38 +44,12 @@ def test_every_alarm_is_in_the_table() -> None:
     assert set(surroundings.ALARMS) == set(ALARMS)
 
 
-FREE = ("terms", "online", "counters", "seconds", "shares")
-"""Records whose names are not ours to list."""
+def test_every_path_of_a_run_is_in_the_table() -> None:
+    paths = {name for name, member in vars(RunDir).items() if isinstance(member, property)} - {"folders"}
+    assert set(f"{run_directory.WRITTEN} {run_directory.HIDDEN}".split()) == paths
 
 
-@pytest.mark.processes
-def test_the_fields_that_a_run_writes_are_in_the_tables(tmp_path: Path) -> None:
-    given = ["runtime=serial", "snapshots.every=2", "train.max_steps=4", "evaluation.linear_probe=true"]
-    result = train(tmp_path, *given, "evaluation.online={linear: true}")
-    assert result.returncode == 0, result.stderr
-    untold, unnamed = untold_of(tmp_path / "run")
-    assert untold == set()
-    assert unnamed == set()
-
-
-def untold_of(run: Path) -> tuple[set[str], set[str]]:
-    """Fields, and files, that a run has written and that the page does not name."""
-    page = run_directory.page()
-    lines = [line for name in ("metrics.jsonl", "events.jsonl") for line in (run / name).read_text().splitlines()]
-    texts = [(run / name).read_text() for name in ("report.json", "coordinator.json")]
-    manifests = [path.read_text() for path in run.glob("snapshots/*/manifest.json")]
-    fields = {name for text in [*lines, *texts, *manifests] for name in fields_of(json.loads(text))}
-    files = {path.name for path in run.iterdir() if not path.name.startswith(".")}
-    named = {part.strip("/").split("/")[0] for part in re.findall(r"^\| `([^`]+)`", page, re.M)}
-    return fields - set(re.findall(r"`([\w.]+)`", page)), files - named
-
-
-def fields_of(value: Any) -> Iterator[str]:
-    """Names of all fields, also of records within records; not the names of terms, parts and stages."""
-    if isinstance(value, list):
-        for item in value:
-            yield from fields_of(item)
-    elif isinstance(value, dict):
-        named = {name: inner for name, inner in value.items() if not name.isdigit()}
-        yield from named
-        yield from (name for key, inner in value.items() if key not in FREE for name in fields_of(inner))
+def test_the_first_page_and_the_page_about_python_show_the_same_lines() -> None:
+    first, page = (text_of(REPOSITORY / name) for name in ("README.md", "docs/start/python.md"))
+    shown = next(block.text for block in blocks(first) if block.language == "python")
+    assert shown == next(block.text for block in blocks(page) if block.language == "python")
