@@ -2,7 +2,7 @@
 
 - `generate.py`: writes every generated page; `python -m docs.site.generate`
 - `markdown.py`: tables
-- `key_docs.py`: the docstrings of keys and of fields of records
+- `key_docs.py`: the docstrings of keys
 - `configuration.py`: `reference/configuration.md`
 - `command_line.py`: `reference/command-line.md`
 - `presets.py`: `reference/presets.md`, from the headers of `configs/*.yaml`

@@ -1,11 +1,10 @@
-"""The docstrings below the keys of a section, and the `Args:` of a record, read from the source."""
+"""The docstrings below the keys of a section, read from the source."""
 
 from __future__ import annotations
 
 import ast
 import functools
 import inspect
-import re
 import textwrap
 
 
@@ -33,10 +32,3 @@ def _docs(model: type) -> dict[str, str]:
 def summary(model: type) -> str:
     """The docstring of a class up to its arguments, on one line."""
     return " ".join(inspect.cleandoc(model.__doc__ or "").partition("\n\nArgs:")[0].split())
-
-
-def args_of(model: type) -> dict[str, str]:
-    """What the `Args:` of a docstring say, by name; `a, b: text` is said of both."""
-    text = inspect.cleandoc(model.__doc__ or "").partition("\nArgs:\n")[2]
-    items = re.findall(r"^ {4}([\w, ]+): (.*(?:\n {8}.*)*)", text, re.M)
-    return {name: " ".join(said.split()) for names, said in items for name in names.split(", ")}
