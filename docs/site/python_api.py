@@ -16,7 +16,7 @@ there = importlib.util.find_spec("onward") is not None
 """Whether the package can be imported."""
 
 
-WIDTH = 100
+WIDTH = 88
 """Longest signature on one line."""
 FOR_YOUR_CODE = """
 ## For your own losses, trackers and scripts
