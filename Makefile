@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 STAMP := .venv/.installed
 BIN := .venv/bin
-CODE := pipeline workers launch onward tests deploy
+CODE := pipeline workers launch onward tests deploy docs
 
 # Each worker has one part of the files, so that what a file shares is made once; who is done first helps. One worker more
 # than there are cores on a small machine, since tests of processes wait for most of their time.
@@ -42,7 +42,7 @@ endef
 GIVEN_PYTHON := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 
 .PHONY: help install quickstart test test-quick test-all test-elsewhere coverage mutation tools fuzz soak lint types \
-  format bench gpu clean
+  format docs bench gpu clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' Makefile
@@ -106,6 +106,9 @@ types: $(STAMP) ## Types, strictly.
 format: $(STAMP) ## Format the code and mend what can be mended.
 	$(BIN)/python -m ruff format $(CODE)
 	$(BIN)/python -m ruff check --fix $(CODE)
+
+docs: $(STAMP) ## The documentation as a site, in build/site; ARGS=serve shows it and follows changes.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs $(or $(ARGS),build) --strict
 
 bench: $(STAMP) ## Run every benchmark.
 	@for benchmark in tests/benchmarks/*.py; do \

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from tests.sources import REPOSITORY, name_of, text_of
 
-DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("configs/*.md"), *REPOSITORY.glob("deploy/**/*.md")])
+DOCUMENTS = sorted(
+    path for glob in ("*.md", "configs/*.md", "deploy/**/*.md", "docs/**/*.md") for path in REPOSITORY.glob(glob)
+)
 PRESETS = sorted(REPOSITORY.glob("configs/*.yaml"))
 
 

@@ -11,18 +11,19 @@ from typing import Any
 
 import pytest
 
+from docs.site import run_directory
 from launch.failure import write_failure
 from tests.runs import onward, train
 from tests.sources import REPOSITORY, text_of
 from tests.workers.evaluating.evaluating_runs import image_folder
-from workers.control.failures import FailureReport
+from workers.control.failures import KINDS, FailureReport
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.history_file import each_step, read_events
 from workers.observing.live.history import History
 from workers.observing.observer import RunFacts
 from workers.run.files import RunDir
 
-DOCUMENT = REPOSITORY / "configs" / "observing.md"
+DOCUMENT = REPOSITORY / "docs" / "reference" / "fields.md"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Field:
 
 def documented(name: str) -> list[Field]:
     """The fields of a file."""
-    text = text_of(DOCUMENT).partition(f"\n`{name}`")[2]
+    text = text_of(DOCUMENT).partition(f"\n## {name}\n")[2]
     table = text[text.index("\n|") :].lstrip("\n").split("\n\n")[0].splitlines()[2:]
     rows = [[cell.strip() for cell in row.strip("|").split(" |")] for row in table]
     return [Field(field, not row[2].strip()) for row in rows for field in re.findall(r"`([^`]+)`", row[0])]
@@ -108,10 +109,18 @@ def test_every_field_is_documented_and_every_documented_field_is_there(run: RunD
     objects["/history.json"] = [history(run)]
     wrong = [found for name, values in objects.items() for found in differences(name, values)]
     assert not wrong, "\n".join(wrong)
-    told = set(re.findall(r"^`([\w/]+\.jsonl?)`[:,]", text_of(DOCUMENT), re.M))
+    told = set(re.findall(r"^## (\S+)$", text_of(DOCUMENT), re.M))
     assert told == objects.keys() | {"elsewhere.json"}
     kinds = {path.name for path in run.path.iterdir() if path.suffix in (".json", ".jsonl")}
-    assert kinds - {"evaluation.json"} <= told
+    assert kinds <= told
+    listed = re.findall(r"^\| (`[^|]+`) \|", run_directory.page(), re.M)
+    named = {part.strip("/").split("/")[0] for names in listed for part in re.findall(r"`([^`]+)`", names)}
+    assert {path.name for path in run.path.iterdir() if not path.name.startswith(".")} - named == set()
+
+
+def test_every_kind_of_failure_is_named() -> None:
+    kinds = text_of(DOCUMENT).partition("\n## failure.json\n")[2].partition("\n## ")[0]
+    assert [kind for kind in KINDS if f"`{kind}`" not in kinds] == []
 
 
 def test_a_field_that_is_new_or_gone_is_found() -> None:

@@ -62,7 +62,7 @@ def _digest(key: str, settings: InitFromConfig, begun: Mapping[str, str]) -> str
     except UserError as error:
         if path in begun:
             return begun[path]
-        raise ConfigError(f"{key}.path", str(error), "configs/weights.md has what it can be") from None
+        raise ConfigError(f"{key}.path", str(error), "docs/how-to/weights.md has what it can be") from None
     if given not in (None, found):
         problem = f"'{path}' has the digest {found}, not {given}"
         raise ConfigError(f"{key}.sha256", problem, "Give the weights that are meant, or leave the digest out")

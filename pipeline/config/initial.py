@@ -19,7 +19,7 @@ def with_path(value: Any) -> Any:
 class InitFromConfig(Section):
     """Weights to begin with, in place of random ones; a path alone is short for the section with that path.
 
-    Optimizer state is never taken. See `configs/weights.md`.
+    Optimizer state is never taken. See `docs/how-to/weights.md`.
     """
 
     path: str | None = None

@@ -194,7 +194,7 @@ class Config(Section):
     alarms: AlarmsConfig = AlarmsConfig()
     trace: TraceOrBool = TraceConfig()
     trackers: tuple[TrackerOrName, ...] = ()
-    """Experiment trackers that receive the metrics, in this order; see `configs/observing.md`."""
+    """Experiment trackers that receive the metrics, in this order; see `docs/how-to/tracker.md`."""
     evaluation: EvaluationConfig = EvaluationConfig()
     faults: tuple[FaultConfig, ...] = ()
     """Fault injection, to test recovery; none if empty."""

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/equivalence.py [--images 200] [--size 224] [--size 32]
 
-Levels are those of a byte. The table of configs/data.md is this one's. Needs scikit-image and scikit-learn, for their
-photographs.
+Levels are those of a byte. The table of docs/results/views.md is this one's. Needs scikit-image and scikit-learn, for
+their photographs.
 """
 
 from __future__ import annotations

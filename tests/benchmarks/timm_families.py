@@ -1,6 +1,6 @@
 """Which families of timm can be cut into four blocks: one network of each, on tensors without memory.
 
-`python tests/benchmarks/timm_families.py` prints the table of `configs/timm.md`, in minutes; names after
+`python tests/benchmarks/timm_families.py` prints the table of `docs/reference/timm.md`, in minutes; names after
 it are tried alone. A network is built, run, traced and cut in training and in evaluation mode, as when a run starts.
 """
 

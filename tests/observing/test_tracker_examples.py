@@ -1,4 +1,4 @@
-"""The examples of `configs/observing.md` as they stand there, with stand-ins for the services' packages.
+"""The examples of `docs/how-to/tracker.md` as they stand there, with stand-ins for the services' packages.
 
 The stand-ins take the arguments that the documentation of wandb 0.31 and mlflow 3 gives for these calls, and no others.
 """
@@ -57,7 +57,7 @@ MLFLOW = """
 @pytest.fixture
 def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """The services' calls so far, by module, where the examples can be imported."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "configs" / "observing.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "how-to" / "tracker.md").read_text(), re.DOTALL)
     own = {"my_wandb": blocks[0], "my_mlflow": blocks[1], "wandb": WANDB, "mlflow": MLFLOW}
     for name, source in own.items():
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
@@ -97,6 +97,6 @@ def test_mlflow_goes_on_with_its_run(tmp_path: Path, examples: dict[str, Any]) -
 
 
 def test_both_are_short() -> None:
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "configs" / "observing.md").read_text(), re.DOTALL):
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "how-to" / "tracker.md").read_text(), re.DOTALL):
         body = [row for row in block.splitlines() if row.strip() and not row.startswith(("import", "from", "class"))]
         assert len(body) <= 11

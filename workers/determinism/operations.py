@@ -1,7 +1,7 @@
 """Which operations repeat on CUDA: an entry for every operator that a run may call, with its source. No torch here.
 
-`configs/determinism.md` shows the same as a table, which a test compares to this one. The entries are about one GPU,
-one driver and one set of library versions: none of the libraries promises more. They were read, not measured.
+`docs/reference/determinism.md` shows the same as a table, which a test compares to this one. The entries are about one
+GPU, one driver and one set of library versions: none of the libraries promises more. They were read, not measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The operations on the pixels of one view, fast, on bytes, with OpenCV and PyTorch (`augment_backend: fast`).
 
 Order, factors and rounding to whole levels are those of `pil_operations.py`; copies are avoided and memory is reused.
-The results are within about a level of PIL's (configs/data.md has the table).
+The results are within about a level of PIL's (docs/results/views.md has the table).
 
 A gray image is processed as three equal channels, without the operations that do not change gray: OpenCV's filters
 round a half up or down depending on a pixel's memory address, so one channel might end up a level away from three.

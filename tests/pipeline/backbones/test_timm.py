@@ -169,6 +169,6 @@ def test_a_pipeline_of_timms_blocks_equals_the_serial_run(tmp_path: Path) -> Non
 
 def test_the_table_of_the_documents_is_that_of_the_networks_here() -> None:
     """A few of them; `tests/benchmarks/timm_families.py` prints all."""
-    table = (REPOSITORY / "configs" / "timm.md").read_text().splitlines()
+    table = (REPOSITORY / "docs" / "reference" / "timm.md").read_text().splitlines()
     for name in ("resnet18", "deit_tiny_patch16_224", "convnext_atto"):
         assert str(row_of(name)) in table

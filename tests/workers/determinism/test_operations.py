@@ -159,6 +159,10 @@ def test_every_entry_has_sources_that_are_addresses() -> None:
 
 
 def test_the_document_shows_the_entries() -> None:
-    shown = [line for line in text_of(REPOSITORY / "configs" / "determinism.md").splitlines() if line.startswith("| ")]
+    shown = [
+        line
+        for line in text_of(REPOSITORY / "docs" / "reference" / "determinism.md").splitlines()
+        if line.startswith("| ")
+    ]
     written = [line for line in table() if line.startswith("| ")]
     assert shown[-len(written) :] == written, "python -m workers.determinism.operations prints the table"
