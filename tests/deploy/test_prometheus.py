@@ -88,7 +88,7 @@ def run_and_announcement(folder: Path, file: Path) -> Iterator[subprocess.Popen[
             process.communicate(timeout=LIMIT)
 
 
-ON_A_GPU = ("onward_mfu", "onward_device_throttled")
+ON_A_GPU = ("onward_mfu", "onward_device_peak_flops", "onward_device_throttled")
 """Series that a run on the CPU does not have."""
 
 

@@ -34,9 +34,12 @@ def executed(folder: Path, environment: Mapping[str, str], python: str = sys.exe
     client = NotebookClient(
         notebook, km=manager, timeout=SECONDS, allow_errors=False, resources={"metadata": {"path": str(folder)}}
     )
-    with client.setup_kernel(env=dict(environment)):
-        for number, cell in enumerate(notebook.cells):
-            client.execute_cell(cell, number)
+    try:
+        with client.setup_kernel(env=dict(environment)):
+            for number, cell in enumerate(notebook.cells):
+                client.execute_cell(cell, number)
+    finally:
+        manager.shutdown_kernel(now=True)  # a client ends only a kernel whose manager it has made itself
     return outputs(notebook)
 
 

@@ -36,9 +36,9 @@ def test_what_is_stored_was_executed_in_order_without_an_error() -> None:
 @pytest.mark.slow
 def test_the_notebook_runs_and_gives_what_is_stored(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    found = "".join(executed(tmp_path, environment))
+    found = "\n".join(executed(tmp_path, environment))
     assert "done after 6 steps" in found, "a table that was drawn until the end"
-    losses = [[step for step, _ in LOSSES.findall(text)] for text in (found, "".join(outputs(stored())))]
+    losses = [[step for step, _ in LOSSES.findall(text)] for text in (found, "\n".join(outputs(stored())))]
     assert losses[0] == losses[1] == ["0", "1", "2", "3", "4", "5"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -65,6 +66,7 @@ def measured_peaks(
     batch = random_batch(config, indices[0], step)
     labels = torch.arange(config.data.batch_size) % 2 if config.uses_labels else None
     batches = Batches(batch, labels, step, last_rows)
+    gc.collect()  # what an earlier measurement has left would be freed during this one, and be taken from its sum
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         if config.in_one_process:
             stages = build_stages(config, 1)
