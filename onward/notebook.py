@@ -10,7 +10,7 @@ from typing import Any, Self
 REFRESH_SECONDS = 1.0
 
 
-def in_notebook() -> bool:
+def in_kernel() -> bool:
     """Whether this is the kernel of a notebook, which shows HTML; a shell of IPython in a terminal does not."""
     shell = sys.modules.get("IPython")
     get = getattr(shell, "get_ipython", None)
@@ -29,7 +29,7 @@ class Display:
         self._handle: Any = None
 
     def __enter__(self) -> Self:
-        if in_notebook():
+        if in_kernel():
             from IPython import display
 
             show: Any = display.display  # which has no types

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from launch.processes.own_process import OwnProcess
 from onward import config as configurations
-from onward.notebook import in_notebook
+from onward.notebook import in_kernel
 from onward.objects import Objects, check_one_process
 from onward.overrides import as_text
 from onward.run import Run
@@ -159,7 +159,7 @@ def resume(
 
 def shown(progress: bool | None, wait: bool) -> bool:
     """Whether the lines of the command are printed."""
-    return (wait and not in_notebook()) if progress is None else progress
+    return (wait and not in_kernel()) if progress is None else progress
 
 
 def do(start: CommandStart, progress: bool) -> None:

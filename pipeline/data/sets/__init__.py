@@ -1,6 +1,6 @@
 """The data sets by name, and how their images are found, read and decoded.
 
-- `arrays.py`: a data set whose pixels all lie in one array
+- `arrays.py`: images that have numbers and no files; a data set whose pixels all lie in one array
 - `custom.py`: a data set of the user's own: anything with `len()` and `[index]`
 - `datasets.py`: the data sets that a configuration can name, behind one small interface: pixels, image, label, name
 - `decoding.py`: encoded images to pixels: JPEG by libjpeg-turbo without the detour through PIL, everything else by

@@ -1,4 +1,4 @@
-"""A data set whose pixels all lie in one array."""
+"""Images that have numbers and no files: what such data sets have in common, and one whose pixels lie in one array."""
 
 from __future__ import annotations
 
@@ -9,7 +9,35 @@ from numpy.typing import NDArray
 from PIL import Image
 
 
-class ArrayImages:
+class NumberedImages:
+    """Images that are known by their numbers, each read when it is asked for."""
+
+    name: str
+    """`NAME/SPLIT`."""
+    labels: NDArray[np.int64]
+    """`[N]`; -1 for unlabelled images."""
+
+    def pixels(self, index: int) -> NDArray[np.uint8]:
+        """`[H, W]` or `[H, W, 3]`, contiguous; not to be written to."""
+        raise NotImplementedError
+
+    def prefetch(self, indices: Sequence[int]) -> None:
+        """Does nothing: there are no files to be read ahead."""
+
+    def image(self, index: int) -> Image.Image:
+        """The image, mode L or RGB."""
+        return Image.fromarray(self.pixels(index))
+
+    def label(self, index: int) -> int:
+        """Its class, counted from 0; -1 if it has none."""
+        return int(self.labels[index])
+
+    def name_of(self, index: int) -> str:
+        """`NAME/SPLIT[INDEX]`."""
+        return f"{self.name}[{index}]"
+
+
+class ArrayImages(NumberedImages):
     """Images of one size, in memory (or mapped from a file).
 
     Args:
@@ -27,20 +55,5 @@ class ArrayImages:
         return len(self.array)
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
-        """`[H, W]` or `[H, W, 3]`, contiguous; not to be written to."""
+        """See `NumberedImages.pixels`."""
         return np.ascontiguousarray(self.array[index])
-
-    def prefetch(self, indices: Sequence[int]) -> None:
-        """Does nothing: the array is in memory."""
-
-    def image(self, index: int) -> Image.Image:
-        """The image, mode L or RGB."""
-        return Image.fromarray(self.pixels(index))
-
-    def label(self, index: int) -> int:
-        """Its class, counted from 0; -1 if it has none."""
-        return int(self.labels[index])
-
-    def name_of(self, index: int) -> str:
-        """`NAME/SPLIT[INDEX]`."""
-        return f"{self.name}[{index}]"

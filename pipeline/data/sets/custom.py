@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.config import DataConfig
+from pipeline.data.sets.arrays import NumberedImages
 from pipeline.errors import ConfigError, UserError, first_line
 from pipeline.plugins import Plugin
 
@@ -20,7 +20,7 @@ KEY = "data.name"
 FORM = "Give an image of PIL, or uint8 [H, W] or [H, W, 3]; alone, or with its class: (image, class)"
 
 
-class CustomImages:
+class CustomImages(NumberedImages):
     """The images of such a data set, with the interface of the others.
 
     Classes are its attribute `targets` or `labels`, if that has one for every image; otherwise the second of what
@@ -41,7 +41,6 @@ class CustomImages:
             problem = f"'{name}' is of type {type(items).__name__}, which has no len() and [index]"
             raise ConfigError(KEY, problem, "Give a data set such as those of PyTorch, with a known length")
         self.labels = self._find_labels()
-        """`[N]`; -1 for unlabelled images."""
         classes = getattr(items, "classes", ())
         count = max(len(classes) if isinstance(classes, list | tuple) else 0, int(self.labels.max(initial=-1)) + 1)
         self.num_classes = 0 if len(self.labels) and self.labels.min() < 0 else count
@@ -60,21 +59,6 @@ class CustomImages:
             form = f"{array.dtype} of shape {list(array.shape)}" if array.ndim else f"a {type(image).__name__}"
             raise UserError(f"{self.name_of(index)} is {form}, and no image. {FORM}")
         return np.ascontiguousarray(array)
-
-    def prefetch(self, indices: Sequence[int]) -> None:
-        """Does nothing."""
-
-    def image(self, index: int) -> Image.Image:
-        """The image, mode L or RGB."""
-        return Image.fromarray(self.pixels(index))
-
-    def label(self, index: int) -> int:
-        """Its class, counted from 0; -1 if it has none."""
-        return int(self.labels[index])
-
-    def name_of(self, index: int) -> str:
-        """`NAME[INDEX]`."""
-        return f"{self.name}[{index}]"
 
     def _item(self, index: int) -> Any:
         try:
