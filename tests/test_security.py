@@ -118,9 +118,9 @@ class LookedAt(Watched):
                 data = _read(Path(f"/proc/{pid}/{file}"))
                 if any(key.encode() in data or bytes.fromhex(key) in data for key in self.keys):
                     self.shown.append(f"{pid} {file}")
-            dumps = [line.split()[4:6] for line in _read(Path(f"/proc/{pid}/limits")).splitlines() if b"core" in line]
-            if pid != self.process.pid and dumps:
-                self.limits.update(map(tuple, dumps))
+            if private is not None:  # before there is a key, git and the like run with the limits of the user
+                limits = _read(Path(f"/proc/{pid}/limits")).splitlines()
+                self.limits.update(tuple(line.split()[4:6]) for line in limits if b"core" in line)
 
     def _listeners(self, pids: list[int]) -> None:
         new = listeners(pids) - self.listening
