@@ -16,7 +16,7 @@ from pipeline.measures.online import Measure
 from tests.fuzz.fuzzing import EDITS, JSON, attempt, edited, fuzzed, with_one_changed
 from workers.control.channel import _decode, name_in
 from workers.control.failures import FailureReport
-from workers.control.step_report import StepReport
+from workers.control.step_report import StepReport, ThrottleReason
 from workers.control.validation import MalformedMessage
 from workers.feed import FeedMeasures
 from workers.links.base import LinkAddress, LinkMismatch
@@ -45,6 +45,7 @@ REPORT = StepReport(
     link_bytes=100,
     feed=FeedMeasures(images=64),
     online=ONLINE,
+    throttled=["power_cap"],
 )
 SIGN = FailureReport("stage 1", 3, "raised", "it broke")
 ANYTHING = st.binary(max_size=100) | st.integers(1, 200_000).map(lambda n: b"[" * n) | JSON.map(repr).map(str.encode)
@@ -118,6 +119,7 @@ def test_a_report_and_a_sign(report: Any, sign: Any) -> None:
             continue
         if isinstance(found, StepReport):
             assert found.online.keys() <= set(get_args(Measure))
+            assert set(found.throttled or ()) <= set(get_args(ThrottleReason))
             assert all(value is None or isinstance(value, float | int) for value in found.online.values())
         for name, value in vars(original).items():  # nothing was converted
             allowed = (float, int) if value is None or isinstance(value, float) else type(value)
