@@ -66,7 +66,7 @@ def refusals(said: str) -> list[str]:
     ("names", "each", "overrides"),
     [
         ("debian", 1, ()),
-        ("v6", 1, ()),
+        slow("v6", 1, ()),
         slow("good", 2, ("link.kind=rpc",)),
         slow("debian", 2, ("link.kind=rpc",)),
         slow("container", 1, ()),

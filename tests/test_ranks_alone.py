@@ -62,6 +62,7 @@ def test_a_folder_that_one_host_cannot_write_ends_all(tmp_path: Path) -> None:
         assert re.fullmatch(rf"\S+ \(rank 1\): {re.escape(second[0])}", first[0])
 
 
+@pytest.mark.slow
 def test_ranks_that_stopped_do_not_say_that_they_are_done(tmp_path: Path) -> None:
     """All but the first ended with 0; a job that starts pods again one by one waited for ever for those of them."""
     with disturbed(tmp_path) as trial:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
+from tests.marks import slow
 from tests.recovery import killed, undisturbed
 from tests.runs import ROOT, report, train
 from workers.observing.trackers.base import flatten
@@ -109,7 +110,7 @@ def test_a_serial_run(tmp_path: Path, own: dict[str, str]) -> None:
     assert report(tmp_path)["final_digest"] == undisturbed()
 
 
-@pytest.mark.parametrize("runtime", ["pipelined", "serial"])
+@pytest.mark.parametrize("runtime", [slow("pipelined"), "serial"])
 def test_one_that_cannot_start_is_bad_input(tmp_path: Path, own: dict[str, str], runtime: str) -> None:
     result = train(tmp_path, *STEPS, f"runtime={runtime}", trackers(tmp_path, "ToFile", "Refuses"), environment=own)
     assert result.returncode == 2, result.stderr

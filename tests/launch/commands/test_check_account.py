@@ -26,6 +26,7 @@ def said(*arguments: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_without_the_data_or_a_gpu(repository: Path) -> None:
     printed = said("check", repository / "configs/paper_resnet50_imagenet.yaml", "--memory", *SMALL)
     assert re.search(r"^stage 1 +\d+\.\d+ [MG]iB .+ to \d+\.\d+ [MG]iB$", printed, re.MULTILINE)

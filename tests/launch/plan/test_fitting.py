@@ -51,6 +51,7 @@ def test_the_bound_is_above_the_account(case: str) -> None:
     assert (upper_bound(config, stages) or 0) > 1.5 * account(config, stages)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_what_is_open_is_decided_by_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what does not fit is refused with what would do, unless it is forced."""

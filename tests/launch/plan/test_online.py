@@ -51,6 +51,7 @@ def test_probe_and_banks_are_as_large_as_was_said(kept: tuple[str, ...]) -> None
     assert said["stages"][0]["snapshot"] - bare["stages"][0]["snapshot"] == in_snapshot
 
 
+@pytest.mark.slow
 def test_a_bank_in_gibibytes_is_counted_without_taking_them() -> None:
     config = small_config(**WIDE, evaluation={"online": {"knn_bank": 2**22}})
     (said,) = stages_of(config, 2)

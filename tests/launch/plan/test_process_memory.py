@@ -12,6 +12,7 @@ from launch.plan.live_bytes import LiveBytes, cast_copies
 from launch.plan.process_memory import process_memory
 from pipeline.config import Config
 from tests.launch.plan.measured import measured_peak
+from tests.marks import slow
 from tests.pipeline.replicas.replica_team import Replicas
 from tests.pipeline.small import small_config
 from workers.determinism.child import run_in_child
@@ -56,7 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", ["noise", "views again", "one loss", "stages that share a process"])
+@pytest.mark.parametrize("case", ["noise", "views again", slow("one loss"), slow("stages that share a process")])
 def test_the_peak_is_that_of_the_tensors_of_a_real_process(case: str) -> None:
     compare(case, workspaces=False)
 

@@ -150,6 +150,7 @@ def test_dropped_paths_are_drawn_from_keys() -> None:
     assert not torch.equal(outputs[0][0], outputs[0][1]), "each view has a key of its own"
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_a_pipeline_of_timms_blocks_equals_the_serial_run(tmp_path: Path) -> None:
     network = (

@@ -270,7 +270,7 @@ def test_the_pieces_of_a_checksum_do_not_matter(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("runtime", ["pipelined", slow("serial")])
+@pytest.mark.parametrize("runtime", [slow("pipelined"), "serial"])
 def test_a_run_that_does_not_repeat_is_refused_and_may_begin_with_the_remedy(tmp_path: Path, runtime: str) -> None:
     wrong = (
         "model={backbone: 'tests.workers.determinism.restless:network', options: {kind: restless}, "

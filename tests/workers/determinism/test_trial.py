@@ -78,6 +78,7 @@ def test_a_module_that_cannot_be_run_is_an_outcome() -> None:
     note.close()
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 @pytest.mark.skipif(not hasattr(torch._C, "_cuda_isInBadFork"), reason="PyTorch has no CUDA: any GPU build runs it")
 def test_after_a_question_about_gpus_only_a_new_interpreter_can_use_them() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from tests.marks import slow
 from tests.runs import ROOT
 from tests.waiting import LIMIT, wait_until
 from tests.workers.feed.feed_cases import config, fault_in_workers, ready, workers_of
@@ -48,8 +47,9 @@ def test_workers_end_with_a_parent_that_is_killed(photos: Path, tmp_path: Path) 
     wait_until(lambda: not any(alive(pid) for pid in pids), "their end")
 
 
+@pytest.mark.slow
 @pytest.mark.processes
-@pytest.mark.parametrize("number", [signal.SIGINT, slow(signal.SIGTERM)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_whole_group_leaves_the_workers_at_work(
     photos: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -255,7 +255,7 @@ def test_a_trial_names_the_module_before_the_run(kind: str, tmp_path: Path, monk
 
 @pytest.mark.processes
 @pytest.mark.parametrize("kind", ["put", slow("put_backward")])
-@pytest.mark.parametrize("runtime", ["pipelined", slow("serial")])
+@pytest.mark.parametrize("runtime", [slow("pipelined"), "serial"])
 def test_a_run_is_refused_in_one_line_and_may_be_had_with_a_note(tmp_path: Path, runtime: str, kind: str) -> None:
     settings = f"model={{{NETWORK}, options: {{kind: {kind}}}}}", f"runtime={runtime}"
     for level in ("strict", "warn"):
