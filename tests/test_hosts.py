@@ -149,7 +149,7 @@ def test_hosts_that_share_no_run_directory_train_and_go_on() -> None:
 def test_a_name_that_does_not_resolve_ends_with_one_sentence() -> None:
     """With `is_host` torchrun starts, and calls the first host by its own name, which nobody else knows."""
     with laboratory(2, "none") as lab:
-        code = "from workers.topology.joining import join_group; join_group(60)"
+        code = "from workers.topology.joining import join_group; join_group(1)"
         given = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": "29500"}
         process = lab[2].start(python("-c", code), {**given, "MASTER_ADDR": "node1"})
         assert "which torchrun calls 'node1': the name does not resolve on node2" in ended([process])[0]

@@ -13,6 +13,7 @@ from workers.topology.rendezvous import START_SECONDS
 CODES = {
     0: "Done. A run that had been trained to its end before ends so too.",
     EXIT_FAILED: "Training failed; one line on stderr names stage, step and cause, and `failure.json` keeps it. "
+    "Ranks on several hosts have not found each other. "
     "`onward doctor`: something is wrong. Any command: its output could not be written.",
     EXIT_BAD_INPUT: "Bad input: a key, a file, a device, a port. One line says what is allowed. No training was started.",
     EXIT_INTERRUPTED: "Interrupted by Ctrl-C or a signal, after a snapshot where `snapshots.every` is given.",
@@ -31,6 +32,8 @@ VARIABLES = {
     "loopback on one host, that of the address which all hosts reach on several.",
     "NCCL_SOCKET_IFNAME": "Interface of NCCL: loopback on one host; on several NCCL chooses, unless you set it.",
     "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "Set it to 1 on every host for `torchrun --max-restarts`.",
+    "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "Read by torchrun: seconds for which it waits for its ranks once it was asked to "
+    "stop; 30 if not set. A snapshot may take `snapshots.leave_seconds`.",
     "TORCHINDUCTOR_CACHE_DIR, TRITON_CACHE_DIR": "Caches of compiled code; used if the folder is yours alone.",
     "CUBLAS_WORKSPACE_CONFIG": "Set by a run with `determinism.level` `strict` or `warn`.",
     "DS_ACCELERATOR": "Device type of DeepSpeed; set to `cpu` for stages on a CPU unless you set it.",

@@ -9,6 +9,7 @@ from launch.errors import in_one_line, print_error
 from launch.processes.error_file import write_error_file
 from launch.processes.start_check import StartRefused
 from workers.observing.terminal.verbosity import say
+from workers.topology.torchrun import RanksApart
 
 SPEAK_SECONDS = 1.0
 """How long a rank waits before it ends, so that the first of its host, which torchrun then ends, has printed why."""
@@ -24,7 +25,7 @@ def report(error: BaseException) -> int:
     """Print in one line what ended this rank, unless another rank of this host does; returns the exit code."""
     text, code = in_one_line(error)
     write_error_file(text)
-    if isinstance(error, StartRefused) and not first_of_host():
+    if isinstance(error, StartRefused | RanksApart) and not first_of_host():
         time.sleep(SPEAK_SECONDS)
     else:
         print_error(text)

@@ -56,7 +56,7 @@ from workers.run.keys import fingerprint, given_key
 from workers.topology.network import ProbeListener, candidates, reach_each, reason, use_interface_of
 from workers.topology.processes import training_processes
 from workers.topology.rendezvous import START_SECONDS
-from workers.topology.torchrun import RankFailed, RanksMissing, RunGroup
+from workers.topology.torchrun import RankFailed, RanksApart, RanksMissing, RunGroup
 
 ROUND_SECONDS = 60.0
 """Limit for the second and the third round; each takes a few seconds, more only on a very busy machine."""
@@ -103,7 +103,8 @@ def agree(
         problem: why this rank cannot start.
 
     Raises:
-        StartRefused: the run cannot start, or a rank has not come.
+        StartRefused: the run cannot start.
+        RanksApart: a rank has not come.
         TrainingError: the store has ended.
     """
     with ExitStack() as stack:
@@ -111,7 +112,7 @@ def agree(
         try:
             return check.run(arguments, problem)
         except RanksMissing as error:
-            raise StartRefused(missing_in_words(group, error)) from None
+            raise RanksApart(missing_in_words(group, error)) from None
         except RankFailed as error:
             raise StartRefused(str(error)) from None
         except StartRefused:

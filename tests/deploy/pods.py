@@ -1,12 +1,15 @@
 """Runs the pods of `deploy/kubernetes` on hosts of the laboratory: everything that matters is read out of the YAML.
 
-A host stands for a pod's node and network, a private mount namespace for its container: read-only root, volumes, the
-user and group of the security context, no capabilities. What follows when a pod has ended is decided by the Job's own
-`podFailurePolicy`.
+A host stands for a pod's node and network, namespaces of mounts and processes for its container: read-only root,
+volumes, the user and group of the security context, no capabilities, and the command as process 1 unless the pod shares
+its process namespace. What follows when a pod has ended is decided by the Job's own `podFailurePolicy`. What Kubeflow's
+Trainer and JobSet add to a TrainJob is written here as their sources have it (Trainer 2: plugins `torch`, `jobset`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import functools
 import os
 import shlex
@@ -21,13 +24,17 @@ from typing import Any
 import yaml
 
 from tests.laboratory.hosts import Host, Laboratory
+from tests.recovery import descendants
 from tests.runs import LIMIT, ROOT, Process
+from tests.waiting import wait_until
 
 OVERLAYS = ROOT / "deploy" / "kubernetes"
 INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+TRAINER = {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
+"""Label of the job that Kubeflow Trainer gives its variables, in its container `node`."""
+TRAINER_PORT = 29500
 CONTAINER = """
 set -e
-mount --make-rprivate /
 home=$1; shift
 [ -d /runs ] || mkdir -p /runs
 [ -d /configs ] || mkdir -p /configs
@@ -41,8 +48,8 @@ n=0; for part in {image}; do
 done
 mount -o remount,bind,ro /
 cd /
-exec setpriv --reuid {user} --regid {group} --groups {groups} --no-new-privs --bounding-set -all --inh-caps -all \
-    env -i "$@"
+{start} setpriv --reuid {user} --regid {group} --groups {groups} --no-new-privs --bounding-set -all --inh-caps -all \
+    env -i "$@" {then}
 """
 """Shell: what a container runtime does before the command."""
 IMAGE = (str(ROOT), sys.base_prefix)
@@ -72,19 +79,57 @@ class PodTemplate:
         spec: of a pod.
         count: pods that the job has.
         policy: rules of its `podFailurePolicy`.
-        hosts: name of every pod, where they have names.
+        name: of the job; pod N is called that and its number, below `subdomain`.
+        subdomain: where the names are looked up; empty where pods have none.
+        together: one pod that fails has all of them replaced, also those that have ended well.
     """
 
     spec: dict[str, Any]
     count: int
     policy: list[dict[str, Any]]
+    name: str
+    subdomain: str
+    together: bool = False
 
     @classmethod
-    def of_job(cls, overlay: str) -> PodTemplate:
-        """That of the one Job of an overlay."""
-        (job,) = (found for found in rendered(overlay) if found["kind"] == "Job")
-        spec = job["spec"]
-        return cls(spec["template"]["spec"], spec.get("completions", 1), spec["podFailurePolicy"]["rules"])
+    def of(cls, overlay: str) -> PodTemplate:
+        """That of the one Job or TrainJob of an overlay."""
+        found = {each["kind"]: each for each in rendered(overlay)}
+        if "TrainJob" in found:
+            return cls._of_train_job(found["TrainJob"], found["TrainingRuntime"]["spec"])
+        job = found["Job"]
+        spec, pod = job["spec"], job["spec"]["template"]["spec"]
+        rules = spec["podFailurePolicy"]["rules"]
+        return cls(pod, spec.get("completions", 1), rules, job["metadata"]["name"], pod.get("subdomain", ""))
+
+    @classmethod
+    def _of_train_job(cls, job: dict[str, Any], runtime: dict[str, Any]) -> PodTemplate:
+        """What Kubeflow Trainer makes of the runtime: a JobSet with an Indexed Job, a pod a node."""
+        (replicated,) = runtime["template"]["spec"]["replicatedJobs"]
+        assert replicated["template"]["metadata"]["labels"].items() >= TRAINER.items()
+        name, trainer = job["metadata"]["name"], job["spec"]["trainer"]
+        spec = replicated["template"]["spec"]
+        pod = copy.deepcopy(spec["template"]["spec"])
+        (container,) = pod["containers"]
+        assert container["name"] == "node"
+        count = trainer.get("numNodes", runtime["mlPolicy"]["numNodes"])
+        injected = {
+            "PET_NNODES": count,
+            "PET_NPROC_PER_NODE": trainer.get("numProcPerNode", "auto"),
+            "PET_MASTER_ADDR": f"{name}-node-0-0.{name}",
+            "PET_MASTER_PORT": TRAINER_PORT,
+        }
+        container |= {key: trainer[key] for key in ("image", "command", "args") if key in trainer}
+        container["env"] = [
+            *container.get("env", []),
+            *trainer.get("env", []),
+            *({"name": key, "value": str(value)} for key, value in injected.items()),
+            {"name": "PET_NODE_RANK", "valueFrom": {"fieldRef": {"fieldPath": INDEX}}},
+        ]
+        pod.setdefault("restartPolicy", "OnFailure")  # as JobSet does
+        rules = spec.get("podFailurePolicy", {}).get("rules", [])
+        together = spec.get("backoffLimit", 6) == 0 and runtime["template"]["spec"]["failurePolicy"]["maxRestarts"] > 0
+        return cls(pod, count, rules, f"{name}-{replicated['name']}-0", name, together)
 
     @property
     def container(self) -> dict[str, Any]:
@@ -95,6 +140,10 @@ class PodTemplate:
     def grace(self) -> float:
         """Seconds between SIGTERM and SIGKILL."""
         return float(self.spec["terminationGracePeriodSeconds"])
+
+    def host(self, index: int) -> str:
+        """The name by which other pods find one."""
+        return f"{self.name}-{index}.{self.subdomain}"
 
     def environment(self, index: int) -> dict[str, str]:
         """What the container finds in its environment."""
@@ -148,7 +197,10 @@ class Pods:
             for volume in self.template.spec["volumes"]
             if volume["name"] == place["name"] and place["mountPath"] != "/tmp"
         ]
+        shared = self.template.spec.get("shareProcessNamespace", False)
         script = CONTAINER.format(
+            start="" if shared else "exec",
+            then="& wait $!" if shared else "",  # a pause is process 1, with whose end all of the container ends
             mounts="\n".join(mounts),
             image=shlex.join(IMAGE),
             closed=shlex.join(sorted({top for path in IMAGE if (top := closed_above(Path(path)))})),
@@ -159,15 +211,27 @@ class Pods:
         container = self.template.container
         settings = [f"{name}={value}" for name, value in self.template.environment(index).items()]
         command = [*container["command"], *container["args"]]
-        inside = ["unshare", "--mount", "sh", "-c", script, "sh", str(self.lab.shared), *settings, *command]
+        unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        inside = [*unshare, "sh", "-c", script, "sh", str(self.lab.shared), *settings, *command]
         self.pods[index] = (host or self.lab[index + 1]).start(inside)
         return self.pods[index]
 
     def signal(self, index: int, number: int) -> None:
-        """To the first process of a pod; `nsenter` and `unshare --mount` become it by exec, but for one fork."""
-        pid = self.pods[index].pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        os.kill(int(children[0]) if children else pid, number)
+        """To the command of a pod, once it runs."""
+        os.kill(wait_until(lambda: self._command(index), lambda: f"pod {index} runs: {self.said()}"), number)
+
+    def until_all_run(self) -> None:
+        """Until the command of every pod has been started."""
+        for index in self.pods:
+            self.signal(index, 0)
+
+    def _command(self, index: int) -> int | None:
+        """The process of a pod's command, which is Python: the first below what makes the container."""
+        for pid in descendants(self.pods[index].pid):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/exe").readlink().name.startswith("python"):
+                    return pid
+        return None
 
     def ended(self, index: int, timeout: float = LIMIT) -> int:
         """The exit code of a pod; minus the signal that ended it becomes what Kubernetes would say."""
@@ -180,10 +244,11 @@ class Pods:
 
     def close(self) -> None:
         """End what is left."""
-        for index, pod in self.pods.items():
-            if pod.poll() is None:
-                self.signal(index, signal.SIGKILL)
-                pod.wait(LIMIT)
+        for pod in self.pods.values():
+            for pid in descendants(pod.pid) if pod.poll() is None else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            pod.wait(LIMIT)
 
     def _mount(self, volume: dict[str, Any], group: int, place: str) -> str:
         if "emptyDir" in volume:

@@ -12,6 +12,7 @@ from threading import Thread
 
 import pytest
 import yaml
+from compose_spec import PyCompose
 
 from pipeline.config import Config
 from tests.runs import LIMIT, ROOT
@@ -42,6 +43,13 @@ def test_the_dependencies_are_those_of_the_project() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
     project = PROJECT["project"]
     assert done.stdout.splitlines() == [*project["dependencies"], *project["optional-dependencies"]["jpeg"]]
+
+
+def test_compose_is_valid_to_the_letter() -> None:
+    text = (DOCKER / "compose.yaml").read_text()
+    PyCompose.from_yaml(text).validate()
+    with pytest.raises(ValueError, match="stop_grace_time"):
+        PyCompose.from_yaml(text.replace("stop_grace_period", "stop_grace_time"))
 
 
 def test_compose_gives_a_run_time_for_its_snapshot_and_prometheus_finds_it() -> None:

@@ -7,7 +7,6 @@ import json
 import secrets
 import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,23 @@ import pytest
 import yaml
 
 from tests.deploy.pods import OVERLAYS, Pods, PodTemplate, rendered
-from tests.laboratory.hosts import Laboratory, laboratory, needs_laboratory
-from tests.recovery import fault, faults, pause
-from tests.runs import LIMIT, TINY, report, train
+from tests.laboratory.hosts import laboratory, needs_laboratory
+from tests.recovery import faults, pause, undisturbed
+from tests.runs import LIMIT, TINY
 from tests.waiting import wait_until
 
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="overlays are put together by kubectl")
 pytestmark = [pytest.mark.processes, needs_kubectl]
-CONFIG = TINY.replace("epochs: 4, max_steps: 6", "epochs: 40, max_steps: 120")
+LENGTH = "{epochs: 40, max_steps: 120}"
+CONFIG = TINY.replace("{epochs: 4, max_steps: 6}", LENGTH)
 CORE = ("one-pod", "pod-per-gpu")
+SEVERAL = ("pod-per-gpu", "trainjob")
+EVERY = ("one-pod", *SEVERAL)
 
 
 def steps(overlay: str) -> int:
     """`snapshots.every` of an overlay."""
-    (every,) = (word for word in PodTemplate.of_job(overlay).container["args"] if word.startswith("snapshots.every="))
+    (every,) = (word for word in PodTemplate.of(overlay).container["args"] if word.startswith("snapshots.every="))
     return int(every.partition("=")[2])
 
 
@@ -71,17 +73,26 @@ def test_the_rules_of_the_operator_are_those_of_prometheus() -> None:
     rules = yaml.safe_load((OVERLAYS.parent / "prometheus" / "rules.yml").read_text())
     assert found["PrometheusRule"]["spec"] == rules
     (port,) = (each["port"] for each in found["PodMonitor"]["spec"]["podMetricsEndpoints"])
-    for overlay in CORE:
-        template = PodTemplate.of_job(overlay)
+    for overlay in EVERY:
+        template = PodTemplate.of(overlay)
         assert port in [each["name"] for each in template.container["ports"]]
 
 
-@pytest.mark.parametrize("overlay", CORE)
-def test_there_is_time_for_a_snapshot_and_a_mistake_is_not_tried_again(overlay: str) -> None:
+@pytest.mark.parametrize("overlay", EVERY)
+def test_there_is_time_for_a_snapshot_and_no_container_starts_again_alone(overlay: str) -> None:
     from pipeline.config import Config
 
-    template = PodTemplate.of_job(overlay)
-    assert template.grace > Config.model_fields["snapshots"].get_default(call_default_factory=True).leave_seconds
+    template = PodTemplate.of(overlay)
+    leave = Config.model_fields["snapshots"].get_default(call_default_factory=True).leave_seconds
+    assert template.grace > leave
+    assert template.spec["restartPolicy"] == "Never"
+    if overlay == "trainjob":  # torchrun has a time of its own, after which it kills its ranks
+        assert leave < float(template.environment(0)["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < template.grace
+
+
+@pytest.mark.parametrize("overlay", CORE)
+def test_a_mistake_is_not_tried_again_and_an_eviction_not_counted(overlay: str) -> None:
+    template = PodTemplate.of(overlay)
     assert template.decision(2) == "FailJob"
     assert template.decision(1) == "Count"
     assert template.decision(130, disrupted=True) == "Ignore"
@@ -90,7 +101,7 @@ def test_there_is_time_for_a_snapshot_and_a_mistake_is_not_tried_again(overlay: 
 @contextlib.contextmanager
 def pods(overlay: str, config: str) -> Iterator[Pods]:
     """The pods of an overlay, none of them started."""
-    template = PodTemplate.of_job(overlay)
+    template = PodTemplate.of(overlay)
     with laboratory(template.count + 1, "none") as lab:
         made = Pods(lab, template, config, secrets.token_hex(32))
         try:
@@ -99,11 +110,12 @@ def pods(overlay: str, config: str) -> Iterator[Pods]:
             made.close()
 
 
-def let_names_resolve(lab: Laboratory, count: int, moved: dict[int, int] | None = None) -> None:
+def let_names_resolve(made: Pods, moved: dict[int, int] | None = None) -> None:
     """As the headless Service does, some time after the pods have started."""
-    names = {index: lab[(moved or {}).get(index, index + 1)].address for index in range(count)}
+    lab, template = made.lab, made.template
+    names = {index: lab[(moved or {}).get(index, index + 1)].address for index in range(template.count)}
     for host in lab.hosts:
-        lines = [f"{address} onward-{index}.onward" for index, address in names.items()]
+        lines = [f"{address} {template.host(index)}" for index, address in names.items()]
         (lab.folder / "etc" / f"{host.name}.hosts").open("a").write("\n".join([*lines, ""]))
 
 
@@ -116,14 +128,9 @@ def digest(made: Pods) -> str:
     return str(found["final_digest"])
 
 
-def undisturbed() -> str:
-    """The digest of the same training in one process, with nothing of Kubernetes."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "config.yaml"
-        config.write_text(CONFIG)
-        done = train(Path(folder), "runtime=serial", "snapshots.every=50", config=config)
-        assert done.returncode == 0, done.stderr
-        return str(report(Path(folder))["final_digest"])
+def of_one_process() -> str:
+    """The digest of the same training with nothing of Kubernetes."""
+    return undisturbed(f"train={LENGTH}", "snapshots.every=50")
 
 
 def until_there(path: Path, made: Pods) -> None:
@@ -145,36 +152,46 @@ def test_a_pod_that_is_evicted_takes_a_snapshot_within_its_grace_and_is_replaced
         assert made.template.decision(code, disrupted=True) == "Ignore"
         made.start(0)
         assert made.ended(0) == 0, made.said()
-        assert digest(made) == undisturbed()
+        assert digest(made) == of_one_process()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(6 * LIMIT)
+@pytest.mark.timeout(8 * LIMIT)
 @needs_laboratory
-def test_pods_whose_names_resolve_late_train_are_killed_and_evicted_and_go_on() -> None:
-    killed = fault("kill", 3, 55)
-    held = faults(killed, pause(Path("/runs/go"), 2, 90)).replace("=", ": ", 1)
-    with pods("pod-per-gpu", f"{CONFIG}\n{held}\n") as made:
-        count = made.template.count
-        for index in range(count):
+@pytest.mark.parametrize("overlay", SEVERAL)
+def test_pods_whose_names_resolve_late_train_are_killed_and_evicted_and_go_on(overlay: str) -> None:
+    held = faults(pause(Path("/runs/killed"), 2, 55), pause(Path("/runs/evicted"), 2, 90)).replace("=", ": ", 1)
+    with pods(overlay, f"{CONFIG}\n{held}\n") as made:
+        every = range(made.template.count)
+        for index in every:
             made.start(index)
-        let_names_resolve(made.lab, count)
-        codes = [made.ended(index) for index in range(count)]  # a stage was killed: every pod fails, and is counted
+        made.until_all_run()
+        let_names_resolve(made)
+        until_there(run_of(made) / "snapshots" / f"step_{steps(overlay)}" / "manifest.json", made)
+        made.signal(2, signal.SIGKILL)  # its node fails: every pod does, and is counted
+        (made.volumes / "onward-runs" / "killed").touch()
+        codes = [made.ended(index) for index in every]
         assert set(map(made.template.decision, codes)) == {"Count"}, made.said()
-        for index in range(count):
+        for index in every:
             made.start(index)
-        until_there(run_of(made) / "snapshots" / "step_50" / "manifest.json", made)
         wait_until(lambda: lines(made) > 80, lambda: made.said(), LIMIT)
         made.signal(1, signal.SIGTERM)  # its node is drained: all stop after a snapshot
-        (made.volumes / "onward-runs" / "go").touch()
-        codes = [made.ended(index, made.template.grace) for index in range(count)]
-        assert all(codes), made.said()
-        moved = {1: count + 1}  # on another node, with another address
-        let_names_resolve(made.lab, count, moved)
-        for index in range(count):
+        (made.volumes / "onward-runs" / "evicted").touch()
+        codes = [made.ended(index, made.template.grace) for index in every]
+        assert (any if made.template.together else all)(codes), made.said()  # or a pod would count as done
+        assert snapshots(made)[-1] > steps(overlay), made.said()
+        moved = {1: len(every) + 1}  # on another node, with another address
+        let_names_resolve(made, moved)
+        for index in every:
             made.start(index, made.lab[moved.get(index, index + 1)])
-        assert [made.ended(index) for index in range(count)] == [0] * count, made.said()
-        assert digest(made) == undisturbed()
+        assert [made.ended(index) for index in every] == [0] * len(every), made.said()
+        assert digest(made) == of_one_process()
+
+
+def snapshots(made: Pods) -> list[int]:
+    """Steps of the snapshots that are complete, the last one last."""
+    found = (run_of(made) / "snapshots").glob("step_*/manifest.json")
+    return sorted(int(each.parent.name.removeprefix("step_")) for each in found)
 
 
 def lines(made: Pods) -> int:
@@ -184,10 +201,22 @@ def lines(made: Pods) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(2 * LIMIT)
 @needs_laboratory
+def test_a_pod_that_is_evicted_while_it_starts_ends_at_once() -> None:
+    with pods("one-pod", CONFIG) as made:
+        made.start(0)
+        made.signal(0, signal.SIGTERM)  # before Python has read a line of ours
+        code = made.ended(0)
+        assert code in (128 + signal.SIGTERM, 130), made.said()
+        assert made.template.decision(code, disrupted=True) == "Ignore", made.said()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * LIMIT)
+@needs_laboratory
 def test_a_mistake_in_the_configuration_fails_the_job_at_once() -> None:
     with pods("pod-per-gpu", CONFIG.replace("batch_size: 64", "batch_size: none")) as made:
         count = made.template.count
-        let_names_resolve(made.lab, count)
+        let_names_resolve(made)
         for index in range(count):
             made.start(index)
         for index in range(count):

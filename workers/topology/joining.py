@@ -11,15 +11,17 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from pipeline.errors import TrainingError, UserError, first_line, reason_of
-from workers.run.environment import launcher
+from workers.run.environment import BY_HOSTS, launcher
 from workers.run.notice import notice_after
 from workers.topology.network import wait_for_port
-from workers.topology.torchrun import RunGroup, Store
+from workers.topology.torchrun import RanksApart, RunGroup, Store
 
 SILENT_SECONDS = 10.0
 """How long the host of torchrun's store may not answer, or its name not resolve."""
 REFUSED_SECONDS = 15.0
 """How long nobody may listen there, if torchrun itself serves the store and so has started before its ranks."""
+KNOWS_HOSTS = (BY_HOSTS, "TORCHELASTIC_RUN_ID", "SLURM_STEP_ID")
+"""Set by launchers that start ranks on hosts that are there. Pods get their names when there is room for them."""
 
 
 def under_torchrun() -> bool:
@@ -39,14 +41,17 @@ def join_group(
             connected; torch does not say who is missing.
 
     Raises:
-        UserError: the host of the store is not known here, or does not answer; under srun: a rank does not come.
+        RanksApart: the host of the store is not known here, or does not answer.
+        UserError: under srun: a rank does not come.
         TrainingError: the store cannot be reached within `timeout` seconds.
     """
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local, local_world = int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     several = world_size != local_world
-    own = _await_store(REFUSED_SECONDS if by_torchrun else timeout, say) if several and (rank or by_torchrun) else ""
+    refused = REFUSED_SECONDS if by_torchrun else timeout
+    silent = SILENT_SECONDS if any(name in os.environ for name in KNOWS_HOSTS) else timeout
+    own = _await_store(refused, silent, say) if several and (rank or by_torchrun) else ""
     try:
         if rank == 0 and several and not by_torchrun and not wait_for_all:
             store = _own_store(world_size, timeout)
@@ -61,7 +66,7 @@ def join_group(
             "MASTER_ADDR and MASTER_PORT in the environment of srun name another place"
         ) from error
     if several and not own:  # this rank serves the store
-        own = _await_store(timeout, say)
+        own = _await_store(timeout, silent, say)
     return RunGroup(rank, world_size, local, local_world, store, own_address=own)
 
 
@@ -74,21 +79,21 @@ def _own_store(world_size: int, timeout: float) -> Store:
     )
 
 
-def _await_store(refused: float, say: Callable[[str], None]) -> str:
-    """The own address of a connection to the store; raises `UserError`."""
+def _await_store(refused: float, silent: float, say: Callable[[str], None]) -> str:
+    """The own address of a connection to the store; raises `RanksApart`."""
     host, port, here = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), socket.gethostname()
     first = f"the first host, which {launcher()} calls '{host}'"
     try:
         with notice_after(lambda: say(f"{here} waits for {first}, port {port}")):
-            return wait_for_port(host, port, refused, SILENT_SECONDS)
+            return wait_for_port(host, port, refused, silent)
     except socket.gaierror as error:
-        raise UserError(
+        raise RanksApart(
             f"{first}: the name does not resolve on {here} ({error.strerror}). Add it to /etc/hosts on every host, or "
             f"{_another_address()}"
         ) from None
     except OSError as error:
         why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        raise UserError(
+        raise RanksApart(
             f"{here} does not reach {first}, at port {port} ({why}). Open the ports between the hosts, or "
             f"{_another_address()}"
         ) from None

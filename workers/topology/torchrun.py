@@ -49,7 +49,11 @@ class RankFailed(UserError):
     """Another rank has ended before training began, and has left why."""
 
 
-class RanksMissing(UserError):
+class RanksApart(TrainingError):
+    """The ranks have not come together: nothing was started, and another start may find them all."""
+
+
+class RanksMissing(RanksApart):
     """Ranks were not heard of in time.
 
     Args:
