@@ -23,7 +23,7 @@ ALERT = frozenset({"alertname", "alertstate", "severity", "stage", "replica", "a
 
 @dataclass(frozen=True)
 class Expression:
-    """One expression and where it stands; `names` are texts that use its labels, none in a table."""
+    """One expression and where it stands; `names` are texts that use its labels."""
 
     where: str
     text: str
@@ -64,11 +64,11 @@ def of_rules() -> list[Expression]:
 
 
 def of_panels(*names: str) -> list[Expression]:
+    """All questions of these dashboards, or of all."""
     return [
-        Expression(
-            f"{panel['title']} {target['refId']}", target["expr"], tuple(filter(None, [target.get("legendFormat")]))
-        )
-        for panel in panels(*names)
+        Expression(f"{name}: {panel['title']} {target['refId']}", target["expr"], (target.get("legendFormat", ""),))
+        for name in names or DASHBOARDS
+        for panel in panels(name)
         for target in panel["targets"]
     ]
 

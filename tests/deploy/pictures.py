@@ -13,7 +13,8 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from math import isfinite
+from itertools import pairwise
+from math import isfinite, nan
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -84,16 +85,29 @@ def asked(server: Server, panel: Mapping[str, Any], values: Mapping[str, str], e
 def draw_lines(axes: Axes, panel: Mapping[str, Any], series: Answer) -> None:
     defaults = panel["fieldConfig"]["defaults"]
     for one in series:
-        times = [datetime.fromtimestamp(when) for when, _ in one["values"]]
-        points = [float(value) for _, value in one["values"]]
-        axes.plot(times, points, ".-", markersize=2, linewidth=0.8, label=named(one, one["target"]["legendFormat"]))  # type: ignore[arg-type]
+        label = named(one, one["target"]["legendFormat"])
+        axes.plot(*over_time(one), ".-", markersize=2, linewidth=0.8, label=label)  # type: ignore[arg-type]
     scale = defaults["custom"].get("scaleDistribution", {"type": "linear"})
     if scale["type"] != "linear":
         axes.set_yscale(scale["type"], **({"linthresh": scale["linearThreshold"]} if scale["type"] == "symlog" else {}))
     axes.set_ylim(bottom=defaults.get("min"), top=defaults.get("max"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: UNITS[defaults["unit"]](value)))
-    axes.legend(fontsize=5, loc="upper left")
-    axes.tick_params(labelsize=5)
+    if series:
+        axes.legend(fontsize=5, loc="upper left")
+
+
+def over_time(series: Mapping[str, Any]) -> tuple[list[datetime], list[float]]:
+    """The points of a line, with a gap where it has none."""
+    times: list[datetime] = []
+    points: list[float] = []
+    step = min((after - when for (when, _), (after, _) in pairwise(series["values"])), default=0.0)
+    for when, value in series["values"]:
+        if times and when - times[-1].timestamp() > 1.5 * step:
+            times.append(datetime.fromtimestamp(when - step))
+            points.append(nan)
+        times.append(datetime.fromtimestamp(when))
+        points.append(float(value))
+    return times, points
 
 
 def draw_number(axes: Axes, panel: Mapping[str, Any], series: Answer) -> None:
@@ -113,7 +127,6 @@ def draw_states(axes: Axes, panel: Mapping[str, Any], series: Answer) -> None:
         colors = ["tab:red" if float(value) >= 1 else "tab:green" for _, value in one["values"]]
         axes.scatter(times, [row] * len(times), c=colors, marker="s", s=9)  # type: ignore[arg-type]
     axes.set_yticks(range(len(series)), [named(one, one["target"]["legendFormat"]) for one in series])
-    axes.tick_params(labelsize=5)
 
 
 def draw_table(axes: Axes, panel: Mapping[str, Any], series: Answer) -> None:
@@ -158,6 +171,7 @@ def picture(
         box = (left + 0.03, bottom + 0.8 / rows, place["w"] / COLUMNS - 0.04, (place["h"] - 2.2) / rows)
         axes = figure.add_axes(box)
         axes.set_title(panel["title"], fontsize=7)
+        axes.tick_params(which="both", labelsize=5)
         if panel["type"] in ("stat", "table"):
             axes.axis("off")
         series = asked(server, panel, values, end, minutes)
