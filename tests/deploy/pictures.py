@@ -3,7 +3,8 @@
     .venv/bin/python -m tests.deploy.pictures http://127.0.0.1:9090 onward run.png --run NAME
     .venv/bin/python -m tests.deploy.pictures http://127.0.0.1:9090 onward-runs runs.png --minutes 30
 
-Every panel stands where Grafana puts it, with the lines, names, units and bounds that the file of the dashboard says.
+Every panel stands where Grafana puts it, with the lines, names, units and bounds that the file of the dashboard says; what
+Grafana stacks is drawn as lines.
 """
 
 from __future__ import annotations
