@@ -15,7 +15,10 @@ from workers.observing.catalogue import CATALOGUE
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 PROMETHEUS, GRAFANA = DEPLOY / "prometheus", DEPLOY / "grafana"
-DASHBOARD = GRAFANA / "dashboards" / "onward.json"
+DASHBOARDS = ("onward", "onward-runs")
+"""One run, and all runs."""
+ALERT = frozenset({"alertname", "alertstate", "severity", "stage", "replica", "alarm", "kind"})
+"""What labels of an alert are made of, beside those of its target."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +41,19 @@ def rules(kind: str) -> dict[str, dict[str, Any]]:
     return {rule[kind]: rule for group in groups for rule in group["rules"] if kind in rule}
 
 
-def dashboard() -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+def dashboard_file(name: str) -> Path:
+    return GRAFANA / "dashboards" / f"{name}.json"
+
+
+def dashboard(name: str = "onward") -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(dashboard_file(name).read_text(encoding="utf-8"))
     return value
 
 
 @cache
-def panels() -> list[dict[str, Any]]:
-    """Those with queries."""
-    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+def panels(*names: str) -> list[dict[str, Any]]:
+    """Those with queries, of these dashboards or of all."""
+    return [panel for name in names or DASHBOARDS for panel in dashboard(name)["panels"] if panel["type"] != "row"]
 
 
 def of_rules() -> list[Expression]:
@@ -56,18 +63,20 @@ def of_rules() -> list[Expression]:
     ]
 
 
-def of_panels() -> list[Expression]:
+def of_panels(*names: str) -> list[Expression]:
+    """All questions of these dashboards, or of all."""
     return [
-        Expression(f"{panel['title']} {target['refId']}", target["expr"], (target["legendFormat"],))
-        for panel in panels()
+        Expression(f"{name}: {panel['title']} {target['refId']}", target["expr"], (target.get("legendFormat", ""),))
+        for name in names or DASHBOARDS
+        for panel in panels(name)
         for target in panel["targets"]
     ]
 
 
 @cache
 def series() -> dict[str, frozenset[str]]:
-    """The labels of everything that can be asked for: the catalogue, `up`, and the recording rules."""
-    known = {"up": TARGET}
+    """The labels of everything that can be asked for: the catalogue, the recording rules, and what Prometheus adds."""
+    known = {"up": TARGET, "ALERTS": TARGET | ALERT, "ALERTS_FOR_STATE": TARGET | ALERT - {"alertstate"}}
     for metric in CATALOGUE:
         labels = TARGET | set(metric.labels)
         if metric.kind == "histogram":

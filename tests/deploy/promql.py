@@ -12,6 +12,7 @@ from promql_parser import (
     AggregateExpr,
     BinaryExpr,
     Call,
+    LabelModifierType,
     MatrixSelector,
     ParenExpr,
     SubqueryExpr,
@@ -101,6 +102,8 @@ def _of_binary(node: BinaryExpr, known: Labels) -> frozenset[str]:
             raise ValueError(f"{sorted(left)} never match {sorted(right)} in {node.prettify()}")
         return left
     on = frozenset(modifier.matching.labels)
+    if modifier.matching.type == LabelModifierType.Exclude:  # ignoring
+        on = (left | right) - on
     _within(set(on), left & right, node)
     if str(node.op) in ("and", "unless") or modifier.card == VectorMatchCardinality.ManyToOne:
         return left

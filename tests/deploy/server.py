@@ -45,9 +45,16 @@ class Server:
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{parameters}: {json.load(error)['error']}") from None
 
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """The series that an expression has now."""
-        result: list[dict[str, Any]] = self.get("query", query=expression)["result"]
+    def query(self, expression: str, when: float | None = None) -> list[dict[str, Any]]:
+        """The series that an expression has now, or at `when`, in seconds since 1970."""
+        at = {} if when is None else {"time": str(when)}
+        result: list[dict[str, Any]] = self.get("query", query=expression, **at)["result"]
+        return result
+
+    def query_range(self, expression: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
+        """The series that an expression has from `start` to `end`, in seconds since 1970, every `step` seconds."""
+        times = {"start": str(start), "end": str(end), "step": str(step)}
+        result: list[dict[str, Any]] = self.get("query_range", query=expression, **times)["result"]
         return result
 
 

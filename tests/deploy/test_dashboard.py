@@ -1,4 +1,4 @@
-"""The dashboard as a file: it is what its program writes, Grafana's schema allows it, and it asks for what there is."""
+"""The dashboards as files: what their program writes, which Grafana's schema allows, and which ask for what exists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.deploy.parts import DASHBOARD, GRAFANA, Expression, dashboard, of_panels, panels, read_yaml, series
+from tests.deploy.parts import (
+    DASHBOARDS,
+    GRAFANA,
+    Expression,
+    dashboard,
+    dashboard_file,
+    of_panels,
+    panels,
+    read_yaml,
+    series,
+)
 from tests.deploy.promql import GRAFANA as GRAFANA_VALUES
 from tests.deploy.promql import TARGET, labels_in_text, labels_of, parse, selectors
 from tests.waiting import LIMIT
@@ -30,7 +40,7 @@ def generate(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.processes
-def test_the_file_is_what_the_program_writes() -> None:
+def test_the_files_are_what_the_program_writes() -> None:
     assert generate("--check").returncode == 0, "run deploy/grafana/generate.py"
     assert generate("--chek").returncode == 2
 
@@ -39,13 +49,15 @@ def test_the_file_is_what_the_program_writes() -> None:
 def test_the_program_finds_a_file_that_was_changed(tmp_path: Path) -> None:
     for path in GRAFANA.glob("*.py"):
         (tmp_path / path.name).write_text(path.read_text())
-    copy = tmp_path / "dashboards" / DASHBOARD.name
-    copy.parent.mkdir()
-    copy.write_text(DASHBOARD.read_text().replace("Throughput", "Speed"))
+    copies = tmp_path / "dashboards"
+    copies.mkdir()
+    for name in DASHBOARDS:
+        (copies / f"{name}.json").write_text(dashboard_file(name).read_text().replace("Images/s", "Speed"))
     command = [sys.executable, "-B", str(tmp_path / "generate.py")]
     assert subprocess.run([*command, "--check"], capture_output=True, timeout=LIMIT).returncode == 1
     assert subprocess.run(command, capture_output=True, timeout=LIMIT).returncode == 0
-    assert copy.read_text() == DASHBOARD.read_text()
+    for name in DASHBOARDS:
+        assert (copies / f"{name}.json").read_text() == dashboard_file(name).read_text()
 
 
 def common_part(value: dict[str, Any]) -> dict[str, Any]:
@@ -56,8 +68,9 @@ def common_part(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def test_grafanas_schema_allows_it() -> None:
-    jsonschema.validate(common_part(dashboard()), schema("dashboard"))
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_grafanas_schema_allows_it(name: str) -> None:
+    jsonschema.validate(common_part(dashboard(name)), schema("dashboard"))
 
 
 @pytest.mark.parametrize("panel", panels(), ids=lambda panel: panel["title"])
@@ -85,15 +98,17 @@ def test_the_schema_itself(place: tuple[str | int, ...], key: str, value: object
         jsonschema.validate(damaged, schema("dashboard"))
 
 
-def test_titles_and_numbers_are_unique() -> None:
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_titles_and_numbers_are_unique(name: str) -> None:
     for key in ("id", "title"):
-        values = [panel[key] for panel in dashboard()["panels"]]
+        values = [panel[key] for panel in dashboard(name)["panels"]]
         assert len(values) == len(set(values)), f"two panels have the same {key}"
 
 
-def test_no_panel_covers_another_or_leaves_the_grid() -> None:
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_no_panel_covers_another_or_leaves_the_grid(name: str) -> None:
     taken: dict[tuple[int, int], str] = {}
-    for panel in dashboard()["panels"]:
+    for panel in dashboard(name)["panels"]:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24
         for x in range(place["x"], place["x"] + place["w"]):
@@ -104,12 +119,19 @@ def test_no_panel_covers_another_or_leaves_the_grid() -> None:
     assert len(taken) == 24 * bottom, "there is a hole"
 
 
-@pytest.mark.parametrize("query", of_panels(), ids=lambda query: query.where)
-def test_a_panel_asks_for_what_there_is(query: Expression) -> None:
+@pytest.mark.parametrize(
+    "query", [query for query in of_panels() if query.names != ("",)], ids=lambda query: query.where
+)
+def test_a_line_is_of_what_there_is(query: Expression) -> None:
     labels = labels_of(parse(query.text), series())
     named = labels_in_text(query.names[0])
     assert named <= labels, "the legend names a label that the result has not"
     assert labels - TARGET <= named, "two lines have the same legend"
+
+
+@pytest.mark.parametrize("query", of_panels(), ids=lambda query: query.where)
+def test_what_several_processes_of_a_run_tell_counts_once(query: Expression) -> None:
+    assert not labels_of(parse(query.text), series()) & {"instance", "job", "replica"}, "each process has its own line"
 
 
 def test_the_variables_lead_to_every_query() -> None:
@@ -117,11 +139,28 @@ def test_the_variables_lead_to_every_query() -> None:
     assert names == ["datasource", "run", "instance", "stage"]
     for panel in panels():
         assert panel["datasource"]["uid"] == "${datasource}"
-        for target in panel["targets"]:
-            assert target["datasource"]["uid"] == "${datasource}"
-            assert_of_one_run(target["expr"])
+        assert all(target["datasource"]["uid"] == "${datasource}" for target in panel["targets"])
     (alerts,) = dashboard()["annotations"]["list"]
-    assert_of_one_run(alerts["expr"])
+    for expression in [alerts["expr"], *(query.text for query in of_panels("onward"))]:
+        assert_of_one_run(expression)
+
+
+def test_the_dashboard_of_all_runs_asks_for_all_of_them_and_leads_to_each() -> None:
+    assert [variable["name"] for variable in dashboard("onward-runs")["templating"]["list"]] == ["datasource"]
+    (alerts,) = dashboard("onward-runs")["annotations"]["list"]
+    for expression in [alerts["expr"], *(query.text for query in of_panels("onward-runs"))]:
+        for node in selectors(parse(expression)):
+            chosen = {matcher.name: matcher.value for matcher in node.matchers.matchers}
+            assert chosen.pop("job") == "onward", expression
+            assert chosen in ({}, {"alertstate": "firing"}), expression
+    (table,) = (panel for panel in panels("onward-runs") if panel["title"] == "Runs, one by one")
+    (link,) = (
+        each["value"]
+        for override in table["fieldConfig"]["overrides"]
+        for each in override["properties"]
+        if each["id"] == "links"
+    )
+    assert link[0]["url"].startswith(f"/d/{dashboard()['uid']}?var-run=")
 
 
 def assert_of_one_run(expression: str) -> None:

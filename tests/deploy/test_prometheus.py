@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,10 +18,11 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from tests.deploy.parts import PROMETHEUS, dashboard, of_panels, of_rules, rules
+from tests.deploy.parts import DASHBOARDS, PROMETHEUS, dashboard, of_panels, of_rules, rules
+from tests.deploy.pictures import named, picture
 from tests.deploy.promql import fill, parse, selectors
 from tests.deploy.server import Server, prometheus, tool
-from tests.runs import start
+from tests.runs import Process, ended_afterwards, start, wait_for_file
 from tests.waiting import LIMIT, wait_until
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.metrics import RunMetrics
@@ -70,26 +73,36 @@ def test_promtool_finds_the_metrics_well_named() -> None:
 
 
 @contextmanager
-def run_and_announcement(folder: Path, file: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run that measures everything until it is stopped, and the program that tells Prometheus of it."""
-    announce = [sys.executable, str(PROMETHEUS / "announce.py"), str(folder), str(file), "--every", "0.5"]
-    announcing = subprocess.Popen(announce, stdout=subprocess.DEVNULL)
-    process = start(folder, *EVERYTHING)
+def announced(root: Path, file: Path) -> Iterator[None]:
+    """The program that tells Prometheus of the runs in `root`."""
+    command = [sys.executable, str(PROMETHEUS / "announce.py"), str(root), str(file), "--every", "0.5"]
+    announcing = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        yield process
+        yield
     finally:
         announcing.kill()
         announcing.wait(timeout=LIMIT)
+
+
+@contextmanager
+def stopped_afterwards(process: Process) -> Iterator[Process]:
+    """A run, which is asked to stop at the end of the block."""
+    try:
+        yield process
+    finally:
         process.send_signal(signal.SIGTERM)
         try:
             process.communicate(timeout=LIMIT)
-        except subprocess.TimeoutExpired:
+        except AssertionError:
             process.kill()
             process.communicate(timeout=LIMIT)
 
 
 ON_A_GPU = ("onward_mfu", "onward_device_peak_flops", "onward_device_throttled")
 """Series that a run on the CPU does not have."""
+EMPTY_ON_A_CPU = {"Utilisation (MFU)", "GPU slowed down"}
+OF_ALERTS = "ALERTS"
+"""In the name of series that are there only while an alert fires."""
 
 
 def questions(values: dict[str, str]) -> dict[str, str]:
@@ -144,7 +157,8 @@ def check_values(server: Server, folder: Path) -> None:
 @pytest.mark.processes
 @pytest.mark.timeout(ANSWER_SECONDS + 3 * LIMIT)
 def test_every_question_has_an_answer_while_a_run_trains(tmp_path: Path) -> None:
-    with prometheus(tmp_path) as server, run_and_announcement(tmp_path, tmp_path / "targets" / "runs.json") as process:
+    runs = announced(tmp_path, tmp_path / "targets" / "runs.json")
+    with prometheus(tmp_path) as server, runs, stopped_afterwards(start(tmp_path, *EVERYTHING)) as process:
 
         def found(expression: str) -> list[dict[str, Any]]:
             assert process.poll() is None, process.communicate(timeout=LIMIT)
@@ -153,11 +167,57 @@ def test_every_question_has_an_answer_while_a_run_trains(tmp_path: Path) -> None
         seen = wait_until(lambda: found("onward_run_info"), "the run", ANSWER_SECONDS)
         values = {"$instance": seen[0]["metric"]["instance"], "$stage": "1|2|3|4", "$run": "run"}
         for where, text in questions(values).items():
-            if any(name in text for name in ON_A_GPU):
+            if OF_ALERTS in text:
+                found(text)
+            elif any(name in text for name in ON_A_GPU):
                 assert found(text) == [], "a question that is understood, and has no answer here"
-                continue
-            wait_until(partial(has_numbers, found, text), f"an answer to {where}: {text}", ANSWER_SECONDS, pause=0.5)
+            else:
+                wait_until(
+                    partial(has_numbers, found, text), f"an answer to {where}: {text}", ANSWER_SECONDS, pause=0.5
+                )
         check_choices(server, values)
         check_rules(server)
         check_values(server, tmp_path)
     assert process.returncode == 130, "the run was stopped, it did not fail"
+
+
+def begin(root: Path, name: str) -> Process:
+    """A run, or what is left of it, to its end; a stage that dies comes back."""
+    return start(root, *EVERYTHING, "restart=stage", f"run_dir={root / 'runs' / name}")
+
+
+def check_lines(server: Server, values: dict[str, str], since: float) -> None:
+    """Whatever a dashboard asks of all that time, no two of its lines have the same name."""
+    for query in of_panels():
+        lines = server.query_range(fill(query.text, values), since, time.time(), 1.0)
+        names = [named(line, query.names[0]) or str(line["metric"]) for line in lines]
+        assert len(names) == len(set(names)), query.where
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(ANSWER_SECONDS + 6 * LIMIT)
+def test_a_run_counts_once_whatever_becomes_of_its_processes_and_beside_another(tmp_path: Path) -> None:
+    values, since = {"$instance": ".*", "$stage": ".*", "$run": "struck"}, time.time()
+    struck_folder = tmp_path / "runs" / "struck"
+    struck_folder.mkdir(parents=True)
+    targets = announced(tmp_path / "runs", tmp_path / "targets" / "runs.json")
+    with prometheus(tmp_path) as server, targets, stopped_afterwards(begin(tmp_path, "beside")) as beside:
+        with ended_afterwards([begin(tmp_path, "struck")]) as (struck,):
+            wait_for_file(tmp_path, struck_folder / "snapshots" / "step_20" / "manifest.json", struck)
+            log = (struck_folder / "logs" / "stage_3.log").read_text()
+            os.kill(int(re.findall(r"process (\d+)", log)[-1]), signal.SIGKILL)
+            wait_until(lambda: has_numbers(server.query, 'onward_restarts_total{run="struck"} > 0'), "a restart")
+        wait_until(lambda: not server.query('onward_run_steps{run="struck"}'), "its end")
+        with stopped_afterwards(begin(tmp_path, "struck")) as struck:
+            for query in of_panels():
+                if OF_ALERTS not in query.text and not any(name in query.text for name in ON_A_GPU):
+                    text = fill(query.text, values)
+                    wait_until(partial(has_numbers, server.query, text), query.where, ANSWER_SECONDS, pause=0.5)
+            check_lines(server, values, since)
+            (count,) = (query.text for query in of_panels("onward-runs") if query.where == "onward-runs: Runs A")
+            (runs,) = server.query_range(count, since, time.time(), 1.0)
+            assert max(float(value) for _, value in runs["values"]) == 2
+            for dashboard_name in DASHBOARDS:
+                _, empty = picture(server, dashboard_name, values, time.time(), minutes=(time.time() - since) / 60)
+                assert {title for title in empty if not title.startswith("Alerts")} <= EMPTY_ON_A_CPU
+    assert (struck.returncode, beside.returncode) == (130, 130), "they were stopped, they did not fail"
