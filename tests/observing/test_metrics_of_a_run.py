@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.observing.recorders import read_steps
 from tests.recovery import fault, faults, pause
-from tests.runs import LIMIT, report, start, train, wait_for_steps
+from tests.runs import LIMIT, report, start, time_lost, train, wait_for_steps
 from tests.waiting import wait_until
 from workers.observing.catalogue import CATALOGUE
 from workers.observing.history_file import read_events
@@ -95,6 +95,8 @@ def test_what_happened_is_counted(observed: Observed) -> None:
     assert found["onward_process_memory_bytes", "1"] > 2**26
     assert found["onward_gradient_norm", "4"] > 0
     assert found["onward_update_norm", "4"] > 0
+    assert 0 < found["onward_goodput_seconds_total", ""] < found["onward_run_seconds_total", ""]
+    assert time_lost(observed.folder) >= {"start", "restart"}
 
 
 @pytest.mark.processes

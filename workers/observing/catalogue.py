@@ -66,6 +66,29 @@ _RUN = (
     Metric("onward_alarms_total", "counter", "Times that this alarm was raised, at all stages together", ("alarm",)),
 )
 
+GOODPUT = (
+    Metric(
+        "onward_goodput_ratio",
+        "gauge",
+        "Share of the wall time of the whole run in which new steps were made; NaN before any has passed",
+        unit="ratio",
+    ),
+    Metric("onward_goodput_seconds_total", "counter", "Time in which new steps were made", unit="seconds"),
+    Metric(
+        "onward_run_seconds_total",
+        "counter",
+        "Wall time of the whole run, without that between two commands",
+        unit="seconds",
+    ),
+    Metric(
+        "onward_lost_seconds_total",
+        "counter",
+        "Time in which no new steps were made, by cause: start, restart, repeat",
+        ("cause",),
+        "seconds",
+    ),
+)
+
 _TIMES = (
     _stage("onward_step", "gauge", "Last step that a stage has finished, counted from 0"),
     _stage("onward_stage_busy_seconds_total", "counter", "Time a stage spent computing", "seconds"),
@@ -183,6 +206,7 @@ _FEED = (
 
 GROUPS = {
     "The run": _RUN,
+    "Goodput": GOODPUT,
     "Stages and links": _TIMES,
     "Learning": _LEARNING,
     "Features, where `evaluation.online` measures them": _ONLINE,
@@ -205,7 +229,8 @@ nothing of a stage before its turn; after it, its last loss and norms stay. A va
 either: the one before stays.
 
 A counter goes on when a stage is restarted; when the whole run is started again its counters begin at 0, as Prometheus
-expects of a new process. In mode `end_to_end`, and with `precision.shared_scaler=reference`, all stages compute
+expects of a new process. Those of [goodput](../docs/concepts/processes.md#goodput) go on with it; they are up to the
+last step or event. In mode `end_to_end`, and with `precision.shared_scaler=reference`, all stages compute
 together, and the time of that is stage 1's. With `data.feed=stages` the numbers of the feed are those of the first
 replica of stage 1, and of its rows.
 """

@@ -7,18 +7,21 @@ when all stages have finished a step.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from math import nan
 from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from pipeline.config import Config
 from workers.control.feed_report import FeedMeasures
 from workers.control.step_report import StepReport, ThrottleReason
 from workers.observing.active_alarms import ActiveAlarms
-from workers.observing.catalogue import CATALOGUE, Metric
+from workers.observing.catalogue import CATALOGUE, GOODPUT, Metric
+from workers.observing.goodput import LOST, AttemptStart, Goodput
 from workers.observing.observer import ALARMS, Event, RunFacts
 from workers.topology.processes import stage_groups
 
@@ -53,14 +56,16 @@ class RunMetrics:
 
     Args:
         active: which alarms are on.
+        goodput: of the run; of nothing if not given.
     """
 
-    def __init__(self, active: ActiveAlarms) -> None:
+    def __init__(self, active: ActiveAlarms, goodput: Goodput | None = None) -> None:
         self._active = active
         # Otherwise the client adds a `_created` gauge for each counter, which the catalogue does not list.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self._made = {metric.name: _make(metric, self.registry) for metric in CATALOGUE}
+        self._made = {metric.name: _make(metric, self.registry) for metric in CATALOGUE if metric not in GOODPUT}
+        self.registry.register(_GoodputMetrics(goodput or Goodput(AttemptStart())))
         self._labelled: dict[tuple[str, tuple[str, ...]], Counter | Gauge | Histogram] = {}
         """Those that have been set, with their labels: the client takes long to look one up."""
         self._receiving: set[int] = set()
@@ -183,6 +188,29 @@ class RunMetrics:
             made = self._made[name]
             found = self._labelled[name, labels] = made.labels(*labels) if labels else made
         return found
+
+
+class _GoodputMetrics(Collector):
+    """What a run has spent, as it was added up.
+
+    A counter that is increased by differences may end an ulp above the sum. The next attempt begins with the sum, which
+    would look like a counter that was reset.
+    """
+
+    def __init__(self, goodput: Goodput) -> None:
+        self._goodput = goodput
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """The metrics of the group `GOODPUT`."""
+        spent = self._goodput.spent
+        ratio, seconds, run, lost = GOODPUT
+        yield GaugeMetricFamily(ratio.name, ratio.help, nan if spent.ratio is None else spent.ratio)
+        yield CounterMetricFamily(seconds.name, seconds.help, spent.new)
+        yield CounterMetricFamily(run.name, run.help, spent.run)
+        causes = CounterMetricFamily(lost.name, lost.help, labels=lost.labels)
+        for cause in LOST:
+            causes.add_metric([cause], getattr(spent, cause))
+        yield causes
 
 
 def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
