@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,7 +18,7 @@ from prometheus_client import generate_latest
 from tests.deploy.parts import PROMETHEUS, dashboard, of_panels, of_rules, rules
 from tests.deploy.promql import fill, parse, selectors
 from tests.deploy.server import Server, prometheus, tool
-from tests.runs import start
+from tests.runs import Process, start
 from tests.waiting import LIMIT, wait_until
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.metrics import RunMetrics
@@ -72,8 +71,7 @@ def test_promtool_finds_the_metrics_well_named() -> None:
 @contextmanager
 def run_and_announcement(folder: Path, file: Path) -> Iterator[subprocess.Popen[str]]:
     """A run that measures everything until it is stopped, and the program that tells Prometheus of it."""
-    announce = [sys.executable, str(PROMETHEUS / "announce.py"), str(folder), str(file), "--every", "0.5"]
-    announcing = subprocess.Popen(announce, stdout=subprocess.DEVNULL)
+    announcing = Process(["targets", str(folder), str(file), "--every", "0.5"], forked=True)
     process = start(folder, *EVERYTHING)
     try:
         yield process
