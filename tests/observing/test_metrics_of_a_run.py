@@ -19,7 +19,7 @@ from tests.observing.recorders import read_steps
 from tests.recovery import fault, faults, pause
 from tests.runs import LIMIT, report, start, time_lost, train, wait_for_steps
 from tests.waiting import wait_until
-from workers.observing.catalogue import CATALOGUE
+from workers.observing.catalogue import BUCKETS, CATALOGUE, series
 from workers.observing.history_file import read_events
 
 pytestmark = pytest.mark.timeout(3 * LIMIT)
@@ -83,6 +83,13 @@ def test_every_metric_of_the_catalogue_and_no_other(observed: Observed) -> None:
         if metric.name in on_a_gpu:
             continue
         assert found[metric.name] - {"le"} == set(metric.labels), metric.name
+
+
+@pytest.mark.processes
+def test_there_are_as_many_series_as_the_catalogue_counts(observed: Observed) -> None:
+    """Beside those of `quickstart` it has a histogram of snapshots, two probes and five measures of each stage."""
+    samples = [sample for family in text_string_to_metric_families(observed.page) for sample in family.samples]
+    assert len(samples) == series(4, most=False) + 4 * (len(BUCKETS) + 3 + 2 + 5)
 
 
 @pytest.mark.processes

@@ -7,6 +7,7 @@ when all stages have finished a step.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from math import nan
@@ -17,11 +18,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from pipeline.config import Config
-from workers.control.feed_report import FeedMeasures
+from workers.control.feed_report import PARTS, FeedMeasures
 from workers.control.step_report import StepReport, ThrottleReason
 from workers.observing.active_alarms import ActiveAlarms
-from workers.observing.catalogue import CATALOGUE, GOODPUT, Metric
+from workers.observing.catalogue import BUCKETS, CATALOGUE, GOODPUT, MAX_TERMS, Metric
 from workers.observing.goodput import LOST, AttemptStart, Goodput
+from workers.observing.line_numbers import MAX_LENGTH
 from workers.observing.observer import ALARMS, Event, RunFacts
 from workers.topology.processes import stage_groups
 
@@ -34,8 +36,6 @@ QUALITY = {
     "alpha_r2": "onward_alpha_req_r2",
 }
 """Gauge of each measure."""
-BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-"""Histogram buckets for the duration of a snapshot, in seconds."""
 FROM_THE_START = (
     ("onward_restarts_total",),
     ("onward_skipped_steps_total",),
@@ -71,6 +71,8 @@ class RunMetrics:
         self._receiving: set[int] = set()
         self._sending: set[int] = set()
         self._left_out: dict[int, float] = {}
+        self._terms: defaultdict[int, set[str]] = defaultdict(set)
+        """Names of the terms of each stage that are exported."""
         for name in ALARMS:
             self._set("onward_alarm", 0, name)
             self._grow("onward_alarms_total", 0, name)
@@ -106,8 +108,11 @@ class RunMetrics:
         self._set("onward_device_peak_flops", report.peak_flops, *labels)
         for reason in () if report.throttled is None else get_args(ThrottleReason):
             self._set("onward_device_throttled", reason in (report.throttled or ()), *labels, reason)
+        terms = self._terms[report.stage]
         for term, value in {"total": report.loss, **report.terms}.items():
-            self._set("onward_objective_loss", value, *labels, term)
+            if (name := term[:MAX_LENGTH]) in terms or len(terms) < MAX_TERMS:
+                terms.add(name)
+                self._set("onward_objective_loss", value, *labels, name)
         self._online(report, labels)
 
     def add(self, stage: int, added: Mapping[str, float]) -> None:
@@ -148,8 +153,8 @@ class RunMetrics:
             self._grow(f"onward_feed_{name}_total", added[name])
         self._grow("onward_feed_wait_seconds_total", added["wait_seconds"])
         self._set("onward_feed_memory_bytes", feed.memory_bytes)
-        for part in feed.seconds:
-            self._grow("onward_feed_seconds_total", added[part], part)
+        for part in PARTS:
+            self._grow("onward_feed_seconds_total", added.get(part, 0.0), part)
 
     def step_done(self, line: Mapping[str, Any]) -> None:
         """See `Observer.step_done`."""
