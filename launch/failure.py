@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -51,8 +52,8 @@ def record_failure(run: RunDir, failure: FailureReport) -> int:
 
 def write_failure(run: RunDir, failure: FailureReport) -> bool:
     """Write the cause of a failed run; returns whether that was possible."""
-    document = {"who": failure.who, "step": failure.step, "kind": failure.kind, "cause": failure.cause}
-    document |= {"message": str(failure.error()), "exit_code": exit_code(failure)}
+    document: dict[str, Any] = {"who": failure.who, "step": failure.step, "kind": failure.kind, "cause": failure.cause}
+    document |= {"message": str(failure.error()), "exit_code": exit_code(failure), "time": time.time()}
     try:
         write_json(run.failure, document)
     except OSError:

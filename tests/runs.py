@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import functools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -186,6 +187,15 @@ def report(folder: Path) -> dict[str, Any]:
     """What a finished run wrote about itself."""
     value: dict[str, Any] = json.loads((folder / "run" / "report.json").read_text())
     return value
+
+
+def time_lost(folder: Path) -> set[str]:
+    """To what a finished run has lost time; that and the time of new steps are all of it."""
+    goodput = report(folder)["goodput"]
+    lost = goodput["lost"]
+    assert math.isclose(sum(lost.values()) + goodput["seconds"], goodput["run_seconds"], abs_tol=1e-3), goodput
+    assert 0 < goodput["ratio"] == goodput["seconds"] / goodput["run_seconds"] < 1
+    return {cause for cause, seconds in lost.items() if seconds > 0}
 
 
 def wait_for_steps(folder: Path, steps: int, process: Process) -> None:

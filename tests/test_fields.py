@@ -18,6 +18,7 @@ from tests.sources import REPOSITORY, text_of
 from tests.workers.evaluating.evaluating_runs import image_folder
 from workers.control.failures import KINDS, FailureReport
 from workers.observing.active_alarms import ActiveAlarms
+from workers.observing.goodput import Goodput
 from workers.observing.history_file import each_step, read_events
 from workers.observing.live.history import History
 from workers.observing.observer import RunFacts
@@ -83,7 +84,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 def history(run: RunDir) -> Any:
     """What the live page would have served: its own history, of the lines that the run has written."""
-    kept = History(ActiveAlarms())
+    goodput = Goodput.of(run)
+    kept = History(ActiveAlarms(), goodput)
     state = json.loads(run.coordinator.read_text())
     total, per_epoch, stages = (state[name] for name in ("total_steps", "steps_per_epoch", "stages"))
     facts = RunFacts(name="run", path=Path("nowhere"), config={"seed": 1}, stages=stages, total_steps=total,
@@ -124,7 +126,8 @@ def test_every_kind_of_failure_is_named() -> None:
 
 
 def test_a_field_that_is_new_or_gone_is_found() -> None:
-    failure = {"who": "a", "cause": "b", "kind": "c", "message": "d", "exit_code": 1}
+    failure = {"who": "a", "cause": "b", "kind": "c", "message": "d", "exit_code": 1, "time": 1.0}
     assert list(differences("failure.json", [failure])) == ["failure.json has no .step"]
-    full = {"stages": 4, "total_steps": 1, "steps_per_epoch": 1, "metrics": "", "news": {"x": [1]}}
+    attempt = {"began": 1.0, "restarted": False, "before": {"run": 0.0}}
+    full = {"stages": 4, "attempt": attempt, "total_steps": 1, "steps_per_epoch": 1, "metrics": "", "news": {"x": [1]}}
     assert list(differences("coordinator.json", [full])) == ["coordinator.json has .news.x[]"]

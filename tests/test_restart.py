@@ -12,7 +12,7 @@ import pytest
 
 from tests.marks import slow
 from tests.recovery import Trial, disturbed, fault, faults, undisturbed
-from tests.runs import LIMIT, wait_for_file, wait_for_steps
+from tests.runs import LIMIT, time_lost, wait_for_file, wait_for_steps
 from workers.control.failures import STOPPING
 
 pytestmark = pytest.mark.processes
@@ -127,6 +127,7 @@ def test_all_processes_start_again(tmp_path: Path, way: str, victim: str, cause:
         assert "going on from the snapshot after 4 steps" in out
         assert not (trial.run / "failure.json").exists()
         assert trial.digest == undisturbed()
+        assert time_lost(trial.folder) >= {"start", "restart"}
 
 
 def test_a_replica_brings_its_whole_stage_back(tmp_path: Path) -> None:

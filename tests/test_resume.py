@@ -11,7 +11,7 @@ import pytest
 
 from tests.marks import slow
 from tests.recovery import killed
-from tests.runs import onward, report, train
+from tests.runs import onward, report, time_lost, train
 
 pytestmark = pytest.mark.processes
 
@@ -65,6 +65,7 @@ def test_killed_and_started_again(
     assert report(tmp_path)["final_digest"] == whole
     lines = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines == list(range(10))
+    assert time_lost(tmp_path) >= {"start"}
     assert not (tmp_path / "run" / "failure.json").exists()
 
 

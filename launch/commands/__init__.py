@@ -21,9 +21,10 @@
 - `report.py`: `onward report`: one self-contained page about a run, and the same figures for a paper
 - `runs.py`: `onward runs FOLDER`: all runs in a folder, one line each: state, length, speed, best numbers, and what
   differs
-- `runs_app.py`: the arguments of `onward runs`; `runs.py` does the work
+- `runs_app.py`: the arguments of `onward runs` and `onward targets`; `runs.py` and `targets.py` do the work
 - `select.py`: `onward select RUN...`: runs ordered by a measure that needs no labels, and how far it agrees with
   accuracy
 - `selection_candidates.py`: the evaluations that `onward select` chooses from, of runs and of snapshots of runs
+- `targets.py`: `onward targets FOLDER FILE`: tells Prometheus where the runs in a folder serve their metrics (file_sd)
 - `weights.py`: the arguments of `onward export` and `onward convert`; `export.py` and `convert.py` do the work
 """

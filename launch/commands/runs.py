@@ -10,7 +10,7 @@ from typing import Any
 
 from launch.prepare.config_differences import differing_keys, is_free
 from launch.results.grid import Grid
-from launch.results.listed_run import QUICK, ListedRun, as_text, read_listed
+from launch.results.listed_run import QUICK, ListedRun, as_text, read_listed, run_folders
 from launch.results.measure_names import clean, measure_words
 from launch.results.printing import print_grid, print_lines
 from launch.results.result_files import write_rows
@@ -76,19 +76,7 @@ def _read_all(folder: Path) -> tuple[list[ListedRun], list[str]]:
     """The runs, and a sentence for every folder that is none or cannot be read."""
     runs: list[ListedRun] = []
     others: list[str] = []
-    try:
-        whole = (
-            [folder]
-            if RunDir(folder).config.is_file()
-            else sorted(
-                Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")
-            )
-        )
-    except OSError as error:
-        raise UserError(
-            f"'{folder}' cannot be read ({error.strerror}). Give the folder of runs, such as runs/"
-        ) from None
-    for path in whole:
+    for path in run_folders(folder):
         if not os.access(path, os.R_OK | os.X_OK):
             others.append(f"{clean(path.name)}: you may not read it")
         elif not RunDir(path).config.is_file():

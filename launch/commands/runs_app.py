@@ -1,4 +1,4 @@
-"""The arguments of `onward runs`; `runs.py` does the work."""
+"""The arguments of `onward runs` and `onward targets`; `runs.py` and `targets.py` do the work."""
 
 from __future__ import annotations
 
@@ -23,3 +23,16 @@ def list_folder(
         from launch.results.printing import command_console
 
         list_runs(folder, csv, sort, command_console())
+
+
+def targets(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that runs are in, such as runs.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What Prometheus reads, such as targets/runs.json.")],
+    once: Annotated[bool, typer.Option("--once", help="Write the file and end.")] = False,
+    every: Annotated[float, typer.Option(metavar="SECONDS", help="How often to look.")] = 5.0,
+) -> None:
+    """Tell Prometheus where runs serve their metrics: keep a file of targets (file_sd) up to date until stopped."""
+    with failures_in_words():
+        from launch.commands.targets import write_targets
+
+        write_targets(folder, file, once, every)

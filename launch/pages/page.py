@@ -24,6 +24,7 @@ from launch.results.evaluation_tables import grids_of, keys_of
 from launch.results.measure_names import clean
 from pipeline.config import Config
 from pipeline.validation.loading import dump_without_secrets
+from workers.observing.goodput import LOST
 
 
 def page(record: RunRecord, pictures: Sequence[Picture], folder: str = "report") -> str:
@@ -103,6 +104,9 @@ def _tiles(record: RunRecord) -> list[tuple[str, str]]:
         (f"{images:,.0f}" if math.isfinite(images) else NOTHING, "images"),
         (duration(spent), "from the first step to the last" + (", without pauses" if pauses else "")),
     ]
+    if record.spent.ratio is not None:
+        lost = ", ".join(f"{cause} {duration(getattr(record.spent, cause))}" for cause in LOST)
+        tiles.append((f"{percent(record.spent.ratio)} %", f"goodput; lost: {lost}"))
     if record.outcome.word == "running" and math.isfinite(left := last_known(series.eta)):
         tiles.append((duration(left), "left, after the last step"))
     return tiles

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from launch.failure import read_failure
 from launch.pages.series import RunSeries, read_series
 from launch.prepare.provenance import read_starts
 from launch.prepare.run_dir import read_config
@@ -15,6 +17,8 @@ from launch.results.run_state import RunOutcome, run_outcome
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.evaluation.document import EvaluationResults
+from workers.observing.amounts import finite
+from workers.observing.goodput import Goodput, Spent
 from workers.observing.history_file import each_step, read_events
 from workers.observing.observer import Event
 from workers.observing.trace_part import Part, read_parts
@@ -35,6 +39,7 @@ class RunRecord:
         evaluation: `evaluation.json`; None where there is none.
         parts: of its trace.
         starts: of `provenance.json`, the first one first.
+        spent: its wall time.
         notes: what is missing or damaged, one sentence each.
     """
 
@@ -48,6 +53,7 @@ class RunRecord:
     evaluation: EvaluationResults | None = None
     parts: list[Part] = field(default_factory=list)
     starts: list[dict[str, Any]] = field(default_factory=list)
+    spent: Spent = field(default_factory=Spent)
     notes: list[str] = field(default_factory=list)
 
 
@@ -64,17 +70,28 @@ def read_run(path: Path) -> RunRecord:
         why = "it has only begun: wait for its first step" if outcome.word == "running" else "no step of it has ended"
         raise UserError(f"'{path}' has no metrics.jsonl, so there is nothing to report ({why})")
     notes: list[str] = []
-    series = read_series(each_step(run.metrics, notes))
+    goodput = Goodput.of(run)
+    series = read_series(_adding_up(goodput, each_step(run.metrics, notes)))
     if not series.count:
         raise UserError(f"'{run.metrics}' has no step yet, so there is nothing to report. Wait for the first one")
     record = RunRecord(run, config, outcome, series, notes=[*notes, *_about(series)])
     record.report = _read_report(run, record.notes)
     record.starts = read_starts(run)
     record.events = _read_events(run, record.notes)
+    for event in record.events:
+        goodput.event(event)
+    goodput.alive(finite((read_failure(run) or {}).get("time")) or 0.0)
+    record.spent = goodput.spent
     record.evaluation = _read_evaluation(path, record.notes)
     record.parts, found = read_parts(run.trace)
     record.notes += found
     return record
+
+
+def _adding_up(goodput: Goodput, lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        goodput.written(line)
+        yield line
 
 
 def _about(series: RunSeries) -> list[str]:

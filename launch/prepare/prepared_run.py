@@ -16,6 +16,7 @@ run without the command line take this way; `onward check` makes the same checks
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
@@ -45,7 +46,8 @@ Fit = Callable[[Config, Sequence[Placement], bool], tuple[Config, list[str]]]
 and sentences for the user; raises `UserError` where it cannot fit its devices. See `launch.plan.fitting.fit`."""
 RELEASE_SECONDS = 10.0
 """How long a coordinator may outlive the process that started it."""
-RESTART_COUNTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+BY_TORCHRUN, BY_SLURM = "TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"
+"""Variables that say how often they have started the processes again."""
 START_STEP = "ONWARD_START_STEP"
 """The variable with the first step to train, in the environment of the process of a serial run."""
 
@@ -114,11 +116,10 @@ def prepare_run(
             be used.
         UserError: data that are not there or cannot be read.
     """
-    config = with_link(config, on_one_host)
+    began, config = time.time(), with_link(config, on_one_host)
     # A coordinator that torchrun or Slurm could not reach may still be ending.
-    restarted = any(first_number(os.environ.get(count, ""), otherwise=0) for count in RESTART_COUNTS)
-    with claim_run(config, name, RELEASE_SECONDS if restarted else 0.0) as claim:
-        prepared, own_notes = _prepare(config, claim, fit, on_one_host)
+    with claim_run(config, name, RELEASE_SECONDS if _restarted(BY_TORCHRUN) or _restarted(BY_SLURM) else 0.0) as claim:
+        prepared, own_notes = _prepare(config, claim, fit, on_one_host, began)
         if not prepared.finished:
             own_notes += _recorded(prepared, hosts)
         for note in (*notes, *claim.notes, *own_notes):
@@ -126,6 +127,10 @@ def prepare_run(
         if not prepared.finished:
             claim.keep()
         yield prepared
+
+
+def _restarted(by: str) -> bool:
+    return first_number(os.environ.get(by, ""), otherwise=0) > 0
 
 
 def _recorded(prepared: PreparedRun, hosts: Sequence[str]) -> list[str]:
@@ -161,7 +166,7 @@ def dry_run(
     return replace(plan, notes=(*notes, *plan.notes))
 
 
-def _prepare(config: Config, claim: Claim, fit: Fit, on_one_host: bool) -> tuple[PreparedRun, list[str]]:
+def _prepare(config: Config, claim: Claim, fit: Fit, on_one_host: bool, began: float) -> tuple[PreparedRun, list[str]]:
     """The run, and sentences for the user. The names of all images are freed when it returns."""
     run, splits = claim.run, Splits(config.data)
     earlier = earlier_run(config, run)
@@ -180,13 +185,14 @@ def _prepare(config: Config, claim: Claim, fit: Fit, on_one_host: bool) -> tuple
         index, notes = make_index(config, splits)
         notes += prepare_initial_weights(config, run)
         run.failure.unlink(missing_ok=True)  # of a start that was refused
-        begin_run(config, run.path)
+        begin_run(config, run.path, began)
         keep_index(index, run)
         return prepared, [*plan.notes, *notes]
     if point.finished:
         prepared = replace(prepared, config=earlier, finished=True, unmeasured=point.unmeasured)
     else:
-        roll_back(config, run, point.steps)
+        # torchrun stays there between two attempts; a job that Slurm has put back into its queue does not run.
+        roll_back(config, run, point.steps, began=began, restarted=_restarted(BY_TORCHRUN))
         prepared = replace(prepared, start_step=point.steps)
         if not run.data_index.is_file():  # of a version that wrote none
             keep_index(make_index(config, splits)[0], run)

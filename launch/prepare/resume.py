@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from launch.prepare.run_dir import read_config, write_config
 from launch.prepare.run_lock import REMEDY
 from pipeline.config import Config
 from pipeline.errors import ConfigError, UserError
+from workers.observing.amounts import finite
+from workers.observing.goodput import Goodput, write_start
 from workers.observing.history_file import drop_damage, drop_steps
 from workers.run.files import TO_BE_MEASURED, RunDir, final_digest, read_report, relative_to_cwd, step_numbers
 from workers.run.no_kernel import no_promise
@@ -135,27 +138,32 @@ def _newest_snapshot(run: RunDir) -> ResumePoint:
     return ResumePoint(notes=(*notes, "no snapshot to go on from: starting over"))
 
 
-def roll_back(config: Config, run: RunDir, steps: int) -> None:
-    """Remove what was written after so many steps, but for the events, and write the configuration.
+def roll_back(config: Config, run: RunDir, steps: int, *, began: float | None = None, restarted: bool = False) -> None:
+    """Remove what was written after so many steps, but for the events and the time it took; write the configuration.
 
     Args:
         config: with which it continues.
         run: the directory.
         steps: after which there is a snapshot; 0 starts over.
+        began: when the next attempt did, in seconds since 1970; None: now.
+        restarted: by what had started the one before, which has failed; otherwise nobody ran it in between.
 
     Raises:
         ConfigError: it cannot be written.
     """
+    goodput, failure = Goodput.of(run), read_failure(run) or {}
     try:
         run.failure.unlink(missing_ok=True)
-        run.coordinator.unlink(missing_ok=True)
         run.report.unlink(missing_ok=True)  # of weights that are not what it says
         shutil.rmtree(run.final, ignore_errors=True)
         for later in step_numbers(run):
             if later > steps:
                 shutil.rmtree(run.snapshot(later))
-        drop_steps(run.metrics, steps)
-        drop_damage(run.events)
+        drop_steps(run.metrics, steps, goodput.written)
+        drop_damage(run.events, goodput.event)
+        goodput.alive(finite(failure.get("time")) or 0.0)
+        restarted = restarted and failure.get("kind") != "interrupted"
+        write_start(run, goodput.next_start(time.time() if began is None else began, restarted))
         write_config(run, config)
     except OSError as error:
         raise ConfigError("run_dir", f"'{run.path}' cannot be written ({error.strerror})", REMEDY) from None

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.config.secrets import has_secrets
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import PRIVATE, USUAL, make_folder
 from pipeline.validation.loading import LoadOptions, dump_config, load_config
+from workers.observing.goodput import AttemptStart, write_start
 from workers.run.files import RunDir, read_object, step_numbers, write_text
 from workers.snapshots.manifest import MANIFEST
 
@@ -86,8 +88,13 @@ def claim_run(config: Config, config_name: str, wait: float = 0.0) -> Claim:
             return claim(_free_name(config_name), new=True)
 
 
-def begin_run(config: Config, path: Path) -> None:
+def begin_run(config: Config, path: Path, began: float | None = None) -> None:
     """Write what makes a claimed directory a run: `logs/`, and the resolved `config.yaml` with its `run_dir` filled in.
+
+    Args:
+        config: of the run.
+        path: of its directory.
+        began: when the command was given, in seconds since 1970; None: now.
 
     Raises:
         ConfigError: it cannot be written.
@@ -99,6 +106,7 @@ def begin_run(config: Config, path: Path) -> None:
         shutil.rmtree(run.modules, ignore_errors=True)
         make_folder(run.logs, path)
         write_config(run, config)
+        write_start(run, AttemptStart(time.time() if began is None else began))
     except OSError as error:
         raise ConfigError("run_dir", f"'{path}' cannot be written ({error.strerror})", REMEDY) from None
 

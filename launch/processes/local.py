@@ -90,7 +90,7 @@ def _repeat(prepared: PreparedRun, stop: Stop, supervise: Callable[[PreparedRun]
             in_a_row = 1 if point.steps > prepared.start_step else in_a_row + 1
             if in_a_row > config.max_restarts:
                 return code
-            roll_back(config, run, point.steps)
+            roll_back(config, run, point.steps, restarted=True)
         except ConfigError as error:
             print_error(f"error: {error}")
             return code

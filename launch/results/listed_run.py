@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
@@ -19,6 +20,7 @@ from launch.prepare.provenance import read_starts
 from launch.results.run_state import run_outcome
 from pipeline.config.places import FEATURES
 from pipeline.config.secrets import values_without_secrets
+from pipeline.errors import UserError
 from pipeline.ordinary_files import read_whole
 from pipeline.validation.loading import MAX_BYTES, parse_values
 from workers.observing.history_file import first_and_last_step
@@ -73,6 +75,23 @@ class ListedRun:
     best: dict[str, BestAccuracy] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     start: dict[str, Any] = field(default_factory=dict)
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """All folders in a folder, by name, whatever is in them; the folder alone if it is a run itself.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        if RunDir(folder).config.is_file():
+            return [folder]
+        return sorted(
+            Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")
+        )
+    except OSError as error:
+        problem = f"'{folder}' cannot be read ({error.strerror})"
+        raise UserError(f"{problem}. Give the folder of runs, such as runs/") from None
 
 
 def read_listed(path: Path) -> ListedRun:

@@ -61,6 +61,7 @@ COMMANDS = {
     "report": Command(("{own}",), "{own}/report.html", "run"),
     "compare": Command(("{at}/run", "{at}/other", "--csv", "{own}.csv"), "{own}.csv", first="ascii"),
     "runs": Command(("{at}", "--csv", "{own}.csv"), "{own}.csv", first="closed"),
+    "targets": Command(("{at}", "{own}.json", "--once"), "{own}.json"),
     "select": Command(("{at}/run", "{at}/other", "--csv", "{own}.csv"), "{own}.csv", first="closed"),
     "bench method": Command(("{at}/config.yaml", "--seeds", "1", "--to", "{own}", *QUICK), "{own}/method.json"),
     "data pack": Command(("{at}/images", "{own}"), "{own}/manifest.json", first="closed"),

@@ -14,6 +14,7 @@ from tests.pipeline.small import small_config
 from workers.control.step_report import StepReport
 from workers.coordinator.recorder import Recorder
 from workers.observing.active_alarms import ActiveAlarms
+from workers.observing.goodput import AttemptStart, Goodput
 from workers.observing.history_file import each_step
 from workers.observing.metrics import RunMetrics
 from workers.observing.observer import Event, Observers, RunFacts
@@ -37,13 +38,20 @@ def facts(path: Path, steps: int = 6, **sections: Any) -> RunFacts:
 
 
 def recorder(
-    folder: Path, steps: int = 1, file: StringIO | None = None, *observers: Any, start: int = 0, **options: Any
+    folder: Path,
+    steps: int = 1,
+    file: StringIO | None = None,
+    *observers: Any,
+    start: int = 0,
+    goodput: Goodput | None = None,
+    **options: Any,
 ) -> Recorder:
     """Writes to `folder`, shows the run in `file`, and tells `observers`."""
     active = ActiveAlarms()
     progress = Progress(Console(RichConsole(file=file or StringIO(), width=200)), active)
-    metrics = RunMetrics(active)
-    told = Observers([metrics, progress, *observers], print, active.event)
+    goodput = goodput or Goodput(AttemptStart(0.0))
+    metrics = RunMetrics(active, goodput)
+    told = Observers([goodput, metrics, progress, *observers], print, active.event)
     told.run_started(facts(folder, steps))
     return Recorder(
         folder / "metrics.jsonl",
@@ -52,6 +60,7 @@ def recorder(
         metrics=metrics,
         progress=progress,
         observers=told,
+        goodput=goodput,
         **options,
     )
 

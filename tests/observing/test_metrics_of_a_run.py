@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.observing.recorders import read_steps
 from tests.recovery import fault, faults, pause
-from tests.runs import LIMIT, report, start, train, wait_for_steps
+from tests.runs import LIMIT, report, start, time_lost, train, wait_for_steps
 from tests.waiting import wait_until
-from workers.observing.catalogue import CATALOGUE
+from workers.observing.catalogue import BUCKETS, CATALOGUE, series
 from workers.observing.history_file import read_events
 
 pytestmark = pytest.mark.timeout(3 * LIMIT)
@@ -86,6 +86,13 @@ def test_every_metric_of_the_catalogue_and_no_other(observed: Observed) -> None:
 
 
 @pytest.mark.processes
+def test_there_are_as_many_series_as_the_catalogue_counts(observed: Observed) -> None:
+    """Beside those of `quickstart` it has a histogram of snapshots, two probes and five measures of each stage."""
+    samples = [sample for family in text_string_to_metric_families(observed.page) for sample in family.samples]
+    assert len(samples) == series(4, most=False) + 4 * (len(BUCKETS) + 3 + 2 + 5)
+
+
+@pytest.mark.processes
 def test_what_happened_is_counted(observed: Observed) -> None:
     found = values(observed.page)
     assert found["onward_run_steps", ""] == 9
@@ -95,6 +102,8 @@ def test_what_happened_is_counted(observed: Observed) -> None:
     assert found["onward_process_memory_bytes", "1"] > 2**26
     assert found["onward_gradient_norm", "4"] > 0
     assert found["onward_update_norm", "4"] > 0
+    assert 0 < found["onward_goodput_seconds_total", ""] < found["onward_run_seconds_total", ""]
+    assert time_lost(observed.folder) >= {"start", "restart"}
 
 
 @pytest.mark.processes

@@ -15,6 +15,7 @@ from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.alarms import Alarms
 from workers.observing.backlog import OldestMissing
 from workers.observing.event_log import EventLog
+from workers.observing.goodput import Goodput
 from workers.observing.history_file import read_events
 from workers.observing.live import History, LiveServer
 from workers.observing.metrics import RunMetrics
@@ -47,10 +48,12 @@ class Observation:
     ) -> None:
         self.config, self.run, self.terminal, self.start_step = config, run, terminal, start_step
         self._active = ActiveAlarms()
-        self.metrics, self.progress = RunMetrics(self._active), Progress(terminal, self._active)
-        self.history = History(self._active)
-        # The history reads the events of earlier attempts, so it comes before the log that appends new ones.
-        members: list[Observer] = [self.history, EventLog(run.events), self.metrics, self.progress]
+        self.goodput = Goodput.of(run, began=time.time())
+        self.metrics, self.progress = RunMetrics(self._active, self.goodput), Progress(terminal, self._active)
+        self.history = History(self._active, self.goodput)
+        # The history reads the events of earlier attempts, so it comes before the log that appends new ones; an event
+        # counts as a sign of life once it is written.
+        members: list[Observer] = [self.history, EventLog(run.events), self.goodput, self.metrics, self.progress]
         self.observers = Observers(members, terminal.warn, first=self._active.event)
         self.alarms = Alarms(config, self.observers.event, self._active)
         self._server: LiveServer | None = None
@@ -63,7 +66,7 @@ class Observation:
         Raises:
             ConfigError: the address cannot be listened on.
         """
-        state = self._state = {"stages": self.config.num_stages}
+        state = self._state = {"stages": self.config.num_stages, "attempt": self.goodput.start.to_json()}
         if self.config.metrics.enabled:
             self._server = LiveServer(self.config.metrics, self.metrics.registry, self.history)
             state["metrics"] = self._server.metrics_url
@@ -116,6 +119,7 @@ class Observation:
             metrics=self.metrics,
             progress=self.progress,
             observers=self.observers,
+            goodput=self.goodput,
             every=self.config.metrics.every,
             snapshots=self.config.snapshots.every,
         )

@@ -22,6 +22,7 @@ from workers.coordinator.step_lines import StepLines
 from workers.coordinator.throughput import Throughput
 from workers.observing.amounts import RUN, STAGE_TOTALS, Growth, Sums, amounts, finite_of, written
 from workers.observing.backlog import Backlog
+from workers.observing.goodput import Goodput
 from workers.observing.history_file import each_step
 from workers.observing.metrics import RunMetrics
 from workers.observing.observer import TIMES, Observers
@@ -46,6 +47,7 @@ class Recorder:
         metrics: receives single reports, before their step is complete.
         progress: stopped after the last step, because the summary is printed then.
         observers: receive complete steps; metrics and progress are among them.
+        goodput: gets the lines that are written.
         every, snapshots: see `StepLines`.
     """
 
@@ -58,6 +60,7 @@ class Recorder:
         metrics: RunMetrics,
         progress: Progress,
         observers: Observers,
+        goodput: Goodput,
         every: int = 1,
         snapshots: int | None = None,
     ) -> None:
@@ -66,7 +69,8 @@ class Recorder:
         """What the run is waiting for."""
         self._pace = Throughput(total_steps)
         self._path, self._start_step = path, start_step
-        self._lines = StepLines(path, every, snapshots)
+        self._goodput = goodput
+        self._lines = StepLines(path, every, snapshots, goodput.written)
         self._waiting: dict[int, dict[int, StepReport]] = {}
         self._batches: dict[int, tuple[int, int, int]] = {}
         self.latest: dict[int, StepReport] = {}
@@ -78,6 +82,8 @@ class Recorder:
         """Sums over this attempt per stage, repeated steps included; 0: of the feed."""
         self._replaced = False
         """Whether a process was replaced since the last complete step."""
+        self._repeating_since: float | None = None
+        """When such a process had done the first step again; None until it has."""
         self._left_out: dict[int, int] = {}
         self._snapshot_seconds: dict[int, float] = {}
         self.images = self.steps = 0
@@ -116,6 +122,7 @@ class Recorder:
         added, anew = self._growth.of(report.stage, {name: getattr(report, name) for name in STAGE_TOTALS})
         self._replaced = self._replaced or repeated or anew
         if repeated:
+            self._repeating_since = self._repeating_since or time.monotonic()
             added["skipped"] = 0  # counted when the step was done for the first time
         self._spent[report.stage].add(added)
         self.metrics.add(report.stage, added)
@@ -138,6 +145,7 @@ class Recorder:
 
     def restarted(self, stages: Iterable[int]) -> None:
         """The process of these stages is being replaced; the new one counts from 0."""
+        self._repeating_since = None
         for stage in stages:
             self._growth.forget(stage)
             if stage in self.latest and self.latest[stage].feed is not None:
@@ -155,7 +163,9 @@ class Recorder:
         added = {"feed_wait_seconds": self._feed_added()}
         if self.steps and not self._replaced:
             added["seconds"] = now - self._last_time
-        self._replaced, self._last_time = False, now
+        elif self._repeating_since is not None:
+            added["repeat_seconds"] = now - self._repeating_since
+        self._replaced, self._repeating_since, self._last_time = False, None, now
         self.images += images
         self.steps += 1
         rate, left = self._pace.step_done(step, images)
@@ -205,7 +215,7 @@ class Recorder:
     def report(self) -> dict[str, Any]:
         """The part of `report.json` that sums up the reports.
 
-        `images`, `seconds` and `stages` cover the whole run, all rates and `feed` its last attempt.
+        `images`, `seconds`, `goodput` and `stages` cover the whole run, all rates and `feed` its last attempt.
         """
         stages, run = self._earlier()
         for stage in self.latest:
@@ -214,6 +224,7 @@ class Recorder:
             "images": self.images + int(run.get("images", 0)),
             "images_per_second": self.images_per_second,
             "seconds": self.progress.seconds + run.get("seconds", 0.0),
+            "goodput": self._goodput.spent.to_json(),
             "stages": [{**_shares(stage, stages[stage]), **self._utilisation(stage)} for stage in sorted(stages)],
             "feed": self.feed_report(),
         }

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,17 @@ class StepLines:
         path: of the file; it is appended to.
         every: steps of a line, `metrics.every`.
         snapshots: steps from one snapshot to the next, `snapshots.every`; None without.
+        written: called with every line that is in the file.
     """
 
-    def __init__(self, path: Path, every: int = 1, snapshots: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        every: int = 1,
+        snapshots: int | None = None,
+        written: Callable[[Mapping[str, Any]], None] = lambda line: None,
+    ) -> None:
+        self._written = written
         self._ends = [period for period in (every, snapshots) if period]
         self._file = io.TextIOWrapper(open_to_write(path, path.parent), encoding="utf-8", line_buffering=True)
         self._held: dict[str, Any] | None = None
@@ -55,6 +63,7 @@ class StepLines:
     def _write(self) -> None:
         if self._held is not None:
             self._file.write(json.dumps(without_nulls(self._held)) + "\n")
+            self._written(self._held)
         self._held = None
 
 

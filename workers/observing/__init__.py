@@ -15,6 +15,7 @@ goes on without it.
 - `catalogue.py`: every exported metric: the registry, the documentation and the dashboards are made from this list
 - `downsampler.py`: a table that never grows beyond a fixed number of rows, however many steps a run has
 - `event_log.py`: writes `events.jsonl`: alarms, restarts, snapshots and notes, one line each
+- `goodput.py`: the share of a run's wall time in which new steps were made, and what the rest of it went to
 - `history_file.py`: the one reader of a run's `metrics.jsonl` and `events.jsonl`, while it trains, after it, or after a
   crash
 - `line_numbers.py`: a line of `metrics.jsonl` as plain numbers by stage and name: what was measured, and what the step

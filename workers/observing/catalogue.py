@@ -9,10 +9,28 @@ Names follow Prometheus' advice: prefix `onward_`, base units, labels `stage` an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from math import prod
+from typing import Literal, get_args
+
+from workers.control.feed_report import PARTS
+from workers.control.step_report import ThrottleReason
+from workers.observing.goodput import LOST
+from workers.observing.observer import ALARMS
 
 STAGE = ("stage", "replica")
 """Stage, counted from 1; replica is always 0, because the first replica reports for all."""
+BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+"""Histogram buckets for the duration of a snapshot, in seconds."""
+MAX_TERMS = 16
+"""Terms of a loss that are exported of a stage, its total among them: a loss of the user's own may name as many as it
+likes, and Prometheus keeps a series for each."""
+MOST_VALUES = {
+    "alarm": len(ALARMS), "cause": len(LOST), "direction": 2, "kind": 3, "part": len(PARTS), "probe": 2,
+    "reason": len(get_args(ThrottleReason)), "term": MAX_TERMS,
+}  # fmt: skip
+"""How many values a label may have in one run, beside `stage`; the labels of `onward_run_info` have one."""
+LIKE_QUICKSTART = {"kind": 1, "term": 3}
+"""Fewer of them, in a run like `quickstart`: on a CPU, with the default objective."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +82,15 @@ _RUN = (
     ),
     Metric("onward_alarm", "gauge", "1 while this alarm is raised, at whichever stage", ("alarm",)),
     Metric("onward_alarms_total", "counter", "Times that this alarm was raised, at all stages together", ("alarm",)),
+)
+
+GOODPUT = (
+    Metric("onward_goodput_ratio", "gauge", "Share of the run's wall time in which new steps were made", unit="ratio"),
+    Metric("onward_goodput_seconds_total", "counter", "Time in which new steps were made", unit="seconds"),
+    Metric(
+        "onward_run_seconds_total", "counter", "Wall time of the run, without that between commands", unit="seconds"
+    ),
+    Metric("onward_lost_seconds_total", "counter", "Wall time without new steps, by cause", ("cause",), "seconds"),
 )
 
 _TIMES = (
@@ -183,6 +210,7 @@ _FEED = (
 
 GROUPS = {
     "The run": _RUN,
+    "Goodput": GOODPUT,
     "Stages and links": _TIMES,
     "Learning": _LEARNING,
     "Features, where `evaluation.online` measures them": _ONLINE,
@@ -190,6 +218,29 @@ GROUPS = {
 }
 """As they are documented, by headline."""
 CATALOGUE = tuple(metric for group in GROUPS.values() for metric in group)
+
+NOT_IN_QUICKSTART = {
+    "onward_device_peak_flops", "onward_device_throttled", "onward_snapshot_seconds",
+    *(metric.name for metric in _ONLINE if metric.kind == "gauge"),
+}  # fmt: skip
+"""Metrics of GPUs, snapshots and online measures."""
+
+
+def series(stages: int, most: bool) -> int:
+    """How many time series a pipelined run exports, a process for each stage.
+
+    Args:
+        stages: of the run.
+        most: whatever can be measured is; otherwise of a run like `quickstart`.
+    """
+    values, count = MOST_VALUES | ({} if most else LIKE_QUICKSTART), 0
+    for metric in CATALOGUE if most else [metric for metric in CATALOGUE if metric.name not in NOT_IN_QUICKSTART]:
+        owners = stages if "stage" in metric.labels else 1
+        owners -= metric.name == "onward_link_bytes_total"  # nothing is sent beyond the last stage
+        samples = len(BUCKETS) + 3 if metric.kind == "histogram" else 1  # also +Inf, the sum and the count
+        count += owners * samples * prod(values.get(label, 1) for label in metric.labels)
+    return count
+
 
 _BEGINNING = """# Metrics
 
@@ -205,15 +256,16 @@ nothing of a stage before its turn; after it, its last loss and norms stay. A va
 either: the one before stays.
 
 A counter goes on when a stage is restarted; when the whole run is started again its counters begin at 0, as Prometheus
-expects of a new process. In mode `end_to_end`, and with `precision.shared_scaler=reference`, all stages compute
-together, and the time of that is stage 1's. With `data.feed=stages` the numbers of the feed are those of the first
-replica of stage 1, and of its rows.
+expects of a new process. Those of [goodput](../docs/concepts/processes.md#goodput) go on with it; they are up to the
+last step or event, and `cause` is `start`, `restart` or `repeat`. In mode `end_to_end`, and with
+`precision.shared_scaler=reference`, all stages compute together, and the time of that is stage 1's. With
+`data.feed=stages` the numbers of the feed are those of the first replica of stage 1, and of its rows.
 """
 
 
 def reference() -> str:
     """The catalogue as a page of Markdown."""
-    parts = [_BEGINNING]
+    parts = [_BEGINNING, _cardinality()]
     for headline, metrics in GROUPS.items():
         rows = [_row(metric) for metric in metrics]
         parts.append(
@@ -222,6 +274,19 @@ def reference() -> str:
     return "\n".join(parts)
 
 
+def _cardinality() -> str:
+    rows = (("like `quickstart`, on CPUs", False), ("with everything: GPUs, online measures, snapshots", True))
+    table = [f"| {name} | {' | '.join(f'{series(count, most):,}' for count in SIZES)} |" for name, most in rows]
+    head = f"| time series of a run | {' | '.join(f'{count} stages' for count in SIZES)} |"
+    return "\n".join(["## How many series", "", head, "|---|" + "---|" * len(SIZES), *table, "", _BOUNDS, ""])
+
+
+SIZES = (4, 16, 64)
+"""Stages for which the page says how many series there are."""
+_BOUNDS = f"""Replicas add none. A label never holds a host, a path, a step or a message; those of `onward_run_info`
+have one value each. `term` has the first {MAX_TERMS} names that the loss of a stage gives, cut after 80 characters;
+`metrics.jsonl` has all. Prometheus adds the labels of the target (`job`, `instance`, `run`, `folder`, `host`), one
+value of each. A run that goes on at another port is another `instance`; `metrics.port` keeps it."""
 _HEAD = "| metric | kind | labels | unit | what it is |"
 _RULE = "|---|---|---|---|---|"
 

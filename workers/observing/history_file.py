@@ -116,14 +116,32 @@ def last_events(path: Path, most: int) -> list[Event]:
     return list(found)
 
 
-def drop_steps(path: Path, start: int) -> None:
-    """Leave only lines of `metrics.jsonl` of steps before `start`; raises `OSError`."""
-    _keep(path, lambda values: int(values["step"]) < start)
+def drop_steps(path: Path, start: int, seen: Callable[[dict[str, Any]], None] = lambda line: None) -> None:
+    """Leave only lines of `metrics.jsonl` of steps before `start`, of all that are whole; raises `OSError`.
+
+    Args:
+        path: of the file.
+        start: the first step that is not kept.
+        seen: called with every line that `each_step` would give, kept or not.
+    """
+
+    def wanted(values: dict[str, Any]) -> bool:
+        kept = int(values["step"]) < start
+        with suppress(*UNREADABLE):
+            seen(_step(values))
+        return kept
+
+    _keep(path, wanted)
 
 
-def drop_damage(path: Path) -> None:
-    """Leave only lines of `events.jsonl` that can be read; raises `OSError`."""
-    _keep(path, lambda values: bool(Event.from_json(values)))
+def drop_damage(path: Path, seen: Callable[[Event], None] = lambda event: None) -> None:
+    """Leave only lines of `events.jsonl` that can be read, and call `seen` with each; raises `OSError`."""
+
+    def wanted(values: dict[str, Any]) -> bool:
+        seen(Event.from_json(values))
+        return True
+
+    _keep(path, wanted)
 
 
 def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:

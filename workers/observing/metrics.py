@@ -7,18 +7,23 @@ when all stages have finished a step.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from math import nan
 from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from pipeline.config import Config
-from workers.control.feed_report import FeedMeasures
+from workers.control.feed_report import PARTS, FeedMeasures
 from workers.control.step_report import StepReport, ThrottleReason
 from workers.observing.active_alarms import ActiveAlarms
-from workers.observing.catalogue import CATALOGUE, Metric
+from workers.observing.catalogue import BUCKETS, CATALOGUE, GOODPUT, MAX_TERMS, Metric
+from workers.observing.goodput import LOST, AttemptStart, Goodput
+from workers.observing.line_numbers import MAX_LENGTH
 from workers.observing.observer import ALARMS, Event, RunFacts
 from workers.topology.processes import stage_groups
 
@@ -31,8 +36,6 @@ QUALITY = {
     "alpha_r2": "onward_alpha_req_r2",
 }
 """Gauge of each measure."""
-BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-"""Histogram buckets for the duration of a snapshot, in seconds."""
 FROM_THE_START = (
     ("onward_restarts_total",),
     ("onward_skipped_steps_total",),
@@ -53,19 +56,23 @@ class RunMetrics:
 
     Args:
         active: which alarms are on.
+        goodput: of the run; of nothing if not given.
     """
 
-    def __init__(self, active: ActiveAlarms) -> None:
+    def __init__(self, active: ActiveAlarms, goodput: Goodput | None = None) -> None:
         self._active = active
         # Otherwise the client adds a `_created` gauge for each counter, which the catalogue does not list.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self._made = {metric.name: _make(metric, self.registry) for metric in CATALOGUE}
+        self._made = {metric.name: _make(metric, self.registry) for metric in CATALOGUE if metric not in GOODPUT}
+        self.registry.register(_GoodputMetrics(goodput or Goodput(AttemptStart())))
         self._labelled: dict[tuple[str, tuple[str, ...]], Counter | Gauge | Histogram] = {}
         """Those that have been set, with their labels: the client takes long to look one up."""
         self._receiving: set[int] = set()
         self._sending: set[int] = set()
         self._left_out: dict[int, float] = {}
+        self._terms: defaultdict[int, set[str]] = defaultdict(set)
+        """Names of the terms of each stage that are exported."""
         for name in ALARMS:
             self._set("onward_alarm", 0, name)
             self._grow("onward_alarms_total", 0, name)
@@ -101,8 +108,11 @@ class RunMetrics:
         self._set("onward_device_peak_flops", report.peak_flops, *labels)
         for reason in () if report.throttled is None else get_args(ThrottleReason):
             self._set("onward_device_throttled", reason in (report.throttled or ()), *labels, reason)
+        terms = self._terms[report.stage]
         for term, value in {"total": report.loss, **report.terms}.items():
-            self._set("onward_objective_loss", value, *labels, term)
+            if (name := term[:MAX_LENGTH]) in terms or len(terms) < MAX_TERMS:
+                terms.add(name)
+                self._set("onward_objective_loss", value, *labels, name)
         self._online(report, labels)
 
     def add(self, stage: int, added: Mapping[str, float]) -> None:
@@ -143,8 +153,8 @@ class RunMetrics:
             self._grow(f"onward_feed_{name}_total", added[name])
         self._grow("onward_feed_wait_seconds_total", added["wait_seconds"])
         self._set("onward_feed_memory_bytes", feed.memory_bytes)
-        for part in feed.seconds:
-            self._grow("onward_feed_seconds_total", added[part], part)
+        for part in PARTS:
+            self._grow("onward_feed_seconds_total", added.get(part, 0.0), part)
 
     def step_done(self, line: Mapping[str, Any]) -> None:
         """See `Observer.step_done`."""
@@ -183,6 +193,29 @@ class RunMetrics:
             made = self._made[name]
             found = self._labelled[name, labels] = made.labels(*labels) if labels else made
         return found
+
+
+class _GoodputMetrics(Collector):
+    """What a run has spent, as it was added up.
+
+    A counter that is increased by differences may end an ulp above the sum. The next attempt begins with the sum, which
+    would look like a counter that was reset.
+    """
+
+    def __init__(self, goodput: Goodput) -> None:
+        self._goodput = goodput
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """The metrics of the group `GOODPUT`."""
+        spent = self._goodput.spent
+        ratio, seconds, run, lost = GOODPUT
+        yield GaugeMetricFamily(ratio.name, ratio.help, nan if spent.ratio is None else spent.ratio)
+        yield CounterMetricFamily(seconds.name, seconds.help, spent.new)
+        yield CounterMetricFamily(run.name, run.help, spent.run)
+        causes = CounterMetricFamily(lost.name, lost.help, labels=lost.labels)
+        for cause in LOST:
+            causes.add_metric([cause], getattr(spent, cause))
+        yield causes
 
 
 def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:

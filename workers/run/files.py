@@ -104,7 +104,7 @@ class RunDir:
 
     @property
     def coordinator(self) -> Path:
-        """Address of the metrics and of the live page."""
+        """Address of the metrics and of the live page; when this attempt began, and what those before it took."""
         return self.path / "coordinator.json"
 
     @property

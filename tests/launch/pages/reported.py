@@ -24,7 +24,7 @@ def write_run(folder: Path, *overrides: str, steps: int = 60, terms: Sequence[st
     """A run of `steps` steps that was neither traced nor ended."""
     folder.mkdir(parents=True, exist_ok=True)
     run = RunDir(folder)
-    begin_run(load_config(str(QUICKSTART), overrides), folder)
+    begin_run(load_config(str(QUICKSTART), overrides), folder, BEGAN - 7.5)
     run.metrics.write_text("".join(json.dumps(line(step, terms)) + "\n" for step in range(steps)))
     return run
 

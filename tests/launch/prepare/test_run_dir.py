@@ -44,7 +44,7 @@ def test_the_default_name_tells_config_and_time(tmp_path: Path, monkeypatch: pyt
 def test_a_new_run_holds_its_configuration_and_a_place_for_logs(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "run"
     assert create(into(path), "any") == path
-    assert sorted(os.listdir(path)) == [".lock", "config.yaml", "logs"]
+    assert sorted(os.listdir(path)) == [".lock", "config.yaml", "coordinator.json", "logs"]
     assert read_config(path) == into(path)
 
 

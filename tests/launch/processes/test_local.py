@@ -115,7 +115,8 @@ class Attempts:
     def find_resume_point(self, run: RunDir) -> ResumePoint:
         return ResumePoint(self._snapshots.pop(0))
 
-    def roll_back(self, config: object, run: RunDir, steps: int) -> None:
+    def roll_back(self, config: object, run: RunDir, steps: int, restarted: bool) -> None:
+        assert restarted, "nobody stopped it in between"
         self.rolled_back.append(steps)
 
     def _follow(self, stop: Stop) -> int:
@@ -183,7 +184,7 @@ def test_some_ends_are_final(
 def test_a_run_that_cannot_be_prepared_again_keeps_the_code_of_its_failure(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(self: Attempts, config: object, run: RunDir, steps: int) -> None:
+    def refuse(self: Attempts, config: object, run: RunDir, steps: int, restarted: bool) -> None:
         raise ConfigError("run_dir", "cannot be written", "Free some space")
 
     monkeypatch.setattr(Attempts, "roll_back", refuse)

@@ -14,6 +14,7 @@ from tests.observing.clock import Clock
 from tests.observing.recorders import read_steps, recorder, report
 from workers.coordinator import recorder as recorder_module
 from workers.coordinator.step_lines import StepLines, joined, without_nulls
+from workers.observing.goodput import AttemptStart, Goodput
 from workers.observing.history_file import drop_steps, each_step, sampled_steps
 
 STEPS = 22
@@ -28,7 +29,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def train(folder: Path, clock: Clock, every: int, start: int = 0, until: int = STEPS, **options: Any) -> dict[str, Any]:
     """Two stages, whose losses repeat after seven steps; returns what the report of the run has of them."""
     folder.mkdir(exist_ok=True)
-    with recorder(folder, STEPS, start=start, every=every, **options) as joined:
+    with recorder(
+        folder, STEPS, start=start, goodput=Goodput(AttemptStart(clock.now)), every=every, **options
+    ) as joined:
         for step in range(start, until):
             joined.batch_sent(step, 0, 64, 2)
             clock.now += 0.5
@@ -38,7 +41,7 @@ def train(folder: Path, clock: Clock, every: int, start: int = 0, until: int = S
                 measured = {"linear": 0.1 * step} if step % 3 == 0 else {}
                 values = {"loss": LOSSES[step % 7], "gradient_norm": norm, "online": measured, **spent}
                 joined.stage_report(report(stage, step, **values))
-        return {name: value for name, value in joined.report().items() if name != "seconds"}  # of a real clock
+    return {name: value for name, value in joined.report().items() if name != "seconds"}  # of a real clock
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.downsampler import MAX_ROWS, Downsampler
+from workers.observing.goodput import Goodput
 from workers.observing.history_file import last_events, sampled_steps
 from workers.observing.line_numbers import numbers_of
 from workers.observing.live.current_state import CurrentState
@@ -32,11 +33,19 @@ class History:
 
     Args:
         active: which alarms are on.
+        goodput: of the run; None where nobody adds it up.
         max_rows: maximum number of points per curve.
         max_events: maximum number of events.
     """
 
-    def __init__(self, active: ActiveAlarms, max_rows: int = MAX_ROWS, max_events: int = MAX_EVENTS) -> None:
+    def __init__(
+        self,
+        active: ActiveAlarms,
+        goodput: Goodput | None = None,
+        max_rows: int = MAX_ROWS,
+        max_events: int = MAX_EVENTS,
+    ) -> None:
+        self._goodput = goodput
         self._lock = threading.Lock()
         self._name = secrets.token_hex(4)
         """Distinguishes this history from that of another process at the same address."""
@@ -44,7 +53,7 @@ class History:
         self._events: deque[Event] = deque(maxlen=max_events)
         self._happened = 0
         self._version = 0
-        self._summed, self._sum = -1, self._now.summary()
+        self._summed, self._sum = -1, dict[str, Any]()
         self._news: tuple[tuple[int, int, int], Document] | None = None
         self._facts: dict[str, Any] | None = None
         self._outcome: str | None = None
@@ -145,7 +154,8 @@ class History:
     def _summary(self) -> dict[str, Any]:
         """Computed once per version."""
         if self._summed != self._version:
-            self._summed, self._sum = self._version, self._now.summary()
+            goodput = None if self._goodput is None else self._goodput.spent.to_json()
+            self._summed, self._sum = self._version, {**self._now.summary(), "goodput": goodput}
         return self._sum
 
     def _take(self, line: Mapping[str, Any]) -> None:

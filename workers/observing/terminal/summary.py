@@ -98,7 +98,16 @@ def _closing(run: RunDir, report: dict[str, Any]) -> str:
     """The last line of a run."""
     rate = f"{report['images_per_second']:.0f} images/s" if report["images_per_second"] else "too short for a rate"
     seconds = f" in {clock(report['seconds'])}" if report.get("seconds") else ""
-    return f"{report['images']} images{seconds}, {rate}  ·  everything is in {relative_to_cwd(run.path)}"
+    return (
+        f"{report['images']} images{seconds}, {rate}{_goodput(report)}  ·  everything is in {relative_to_cwd(run.path)}"
+    )
+
+
+def _goodput(report: dict[str, Any]) -> str:
+    """Only of a run that has lost time to more than its start; an earlier version did not know it."""
+    goodput = report.get("goodput") or {}
+    lost = goodput.get("lost") or {}
+    return f", goodput {100 * goodput['ratio']:.1f} %" if lost.get("restart") or lost.get("repeat") else ""
 
 
 def _room(terminal: Console, run: RunDir, report: dict[str, Any], more: Sequence[str]) -> int:

@@ -15,6 +15,8 @@ const STATES = {
   lost: "Not reachable",
 };
 
+const LOST = { start: "start", restart: "restarts", repeat: "repeats" };
+
 const STALLED_SECONDS = 60;
 const STALLED_STEPS = 10;
 
@@ -29,6 +31,7 @@ export class Overview {
       ["step", "Step"],
       ["epoch", "Epoch"],
       ["feed", "Waiting for images"],
+      ["goodput", "Goodput"],
     ]) {
       const value = el("span", { text: "–" });
       const below = el("p", { class: "below" });
@@ -86,6 +89,7 @@ export class Overview {
     const span = over ? "the whole run" : `the last ${duration(now.window)}`;
     const advice = now.feed_wait > 0.1 ? "more data.workers may help" : `of ${span}`;
     this.set("feed", percent(now.feed_wait), measured ? advice : "");
+    this.set("goodput", percent(now.goodput?.ratio, 1), lost(now.goodput));
     setText(this.find("window"), now.window ? `shares of ${span}` : "");
     const bar = this.find("progress");
     setAttribute(bar, "aria-valuenow", Math.round(100 * share));
@@ -147,4 +151,10 @@ export class Overview {
       ),
     );
   }
+}
+
+/** What the rest of the time went to, where it is half a second or more. */
+function lost(goodput) {
+  const causes = Object.entries(goodput?.lost ?? {}).filter(([, seconds]) => seconds >= 0.5);
+  return causes.length ? `lost: ${causes.map(([cause, seconds]) => `${LOST[cause]} ${duration(seconds)}`).join(", ")}` : "";
 }
