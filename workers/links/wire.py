@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import select
 import socket
@@ -219,6 +220,16 @@ def _closed_after(connection: Connection, limit: float) -> Iterator[None]:
             timer.join()
     if ended.is_set():  # perhaps just after the block was done
         raise TimeoutError(f"it took longer than {limit:g} s to prove that it has the key")
+
+
+def readable(connection: Connection, timeout: float) -> bool:
+    """Whether there is something to read within `timeout` seconds, or the peer has disconnected.
+
+    `Connection.poll` makes a selector every time, which takes longer than all else that a small message costs.
+    """
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+    return bool(poller.poll(math.ceil(timeout * 1e3)))
 
 
 def has_ended(connection: Connection) -> bool:
