@@ -131,7 +131,7 @@ def test_all_processes_start_again(tmp_path: Path, way: str, victim: str, cause:
 
 
 def test_a_replica_brings_its_whole_stage_back(tmp_path: Path) -> None:
-    two = ("stages.2.replicas=2", "stages.3.replicas=2", "data.batch_size=64")
+    two = ("stages.2.replicas=2", "stages.3.replicas=2", "data.batch_size=64", "link.codec=int8")
     whole = undisturbed(*two, "runtime=pipelined")
     with disturbed(tmp_path) as trial:
         struck = faults(

@@ -16,6 +16,7 @@ from workers.feed.first_stage import numbers_spec, stages_read_images, with_devi
 from workers.links.base import LinkAddress, Receiver, Sender
 from workers.links.factory import CPU, open_receiver, open_sender
 from workers.links.messages import TensorSpec
+from workers.links.queue import gpu_of
 from workers.links.replay import ReplayBuffer
 from workers.links.replaying import ReplayingSender, ResumingReceiver
 from workers.links.resharding import RowRange, gather_receiver, overlaps, scatter_sender
@@ -206,9 +207,8 @@ class Wiring:
         for link in self._plan.into(stage_group):
             if link.sender != name:
                 continue
-            address = self._address(link)
-            opening = partial(
-                open_sender,
+            address, restarts = self._address(link), self._config.restart == "stage"
+            sender = open_sender(
                 self._kind,
                 address,
                 link.spec,
@@ -216,14 +216,16 @@ class Wiring:
                 link.codec,
                 device,
                 self._config.link.rings,
+                lasting=partial(self._replaying_sender, address, device) if restarts else None,
             )
-            links.append(
-                (link.rows, self._replaying_sender(opening, address) if self._config.restart == "stage" else opening())
-            )
+            links.append((link.rows, sender))
         return scatter_sender(links, self._plan.part(stage_group, len(self._plan.ends(stage_group)[0])))
 
-    def _replaying_sender(self, opening: partial[Sender], address: LinkAddress) -> ReplayingSender:
-        sender = ReplayingSender(opening, ReplayBuffer(self._run.replay / address.name), START_SECONDS)
+    def _replaying_sender(
+        self, address: LinkAddress, device: torch.device, opening: Callable[[], Sender]
+    ) -> ReplayingSender:
+        buffer = ReplayBuffer(self._run.replay / address.name, gpu_of(device))
+        sender = ReplayingSender(opening, buffer, START_SECONDS)
         self._senders.append(sender)
         return sender
 

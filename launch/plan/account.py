@@ -105,7 +105,8 @@ class LinkAccount:
         sending: what the sender holds beside, at most, while messages are under way.
         receiving: what the receiver holds beside, at most.
         on_gpu: whether `sending` and `receiving` are in the memory of the two GPUs, else of the host.
-        replay: what the sender keeps in memory for a stage that restarts, at most.
+        replay: what the sender keeps for a stage that restarts in the memory of the host, at most; of a GPU's batches
+            pinned copies.
         way: how a queue gets to or from a GPU: `CUDA IPC`, where the start finds nothing that forbids it, or `pinned`;
             empty where no GPU is at either end, and for other kinds.
     """

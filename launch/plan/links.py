@@ -12,7 +12,7 @@ from pipeline.data.augment.device_photometrics import photometrics_on_device
 from workers.feed.device_slots import SLOTS
 from workers.feed.first_stage import stages_read_images
 from workers.links.factory import link_buffers
-from workers.links.replay import MEMORY_BYTES
+from workers.links.replay import most_in_memory
 from workers.topology.processes import TrainingProcess, training_processes
 from workers.topology.rendezvous import link_spec
 from workers.wiring import LinkPlan, PlannedLink
@@ -106,7 +106,7 @@ def _account(config: Config, group: int, link: PlannedLink, devices: dict[str, s
         sending=buffers.sending,
         receiving=buffers.receiving,
         on_gpu=nccl or way == CUDA_IPC,
-        replay=_replayed(config, link) if config.restart == "stage" else 0,
+        replay=_replayed(config, buffers.message, ends[0]) if config.restart == "stage" else 0,
         way=way,
     )
 
@@ -118,9 +118,8 @@ def _way_of_queue(config: Config, ends: tuple[str, str]) -> str:
     return PINNED if set(ends) != {CPU} else ""
 
 
-def _replayed(config: Config, link: PlannedLink) -> int:
-    """What the sender keeps in memory of the batches since the last complete snapshot."""
+def _replayed(config: Config, message: int, device: str) -> int:
+    """What a sender on `device` keeps in memory of the batches since the last complete snapshot, of `message` bytes."""
     every, under_way = config.snapshots.every, config.num_stages * (config.link.depth + 1)
-    if every is None:
-        return MEMORY_BYTES
-    return min(MEMORY_BYTES, (SNAPSHOTS_BEHIND * every + under_way) * link.spec.nbytes)
+    batches = None if every is None else SNAPSHOTS_BEHIND * every + under_way
+    return most_in_memory(batches, message, pinned=device != CPU)

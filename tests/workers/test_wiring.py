@@ -57,10 +57,12 @@ class Openings:
         codec: str,
         device: torch.device,
         device_to_device: bool,
-    ) -> str:
+        *,
+        lasting: Any,
+    ) -> Any:
         assert (limit, device, device_to_device) == (START_SECONDS, CPU, True)
         self.at_senders.append((kind, address.name, address.sender, address.receiver, spec, codec))
-        return address.name
+        return address.name if lasting is None else lasting(lambda: address.name)
 
     def receiver(
         self,

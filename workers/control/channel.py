@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import Any, Self
 
 from pipeline.errors import TrainingError
@@ -120,7 +120,7 @@ class ControlServer(Closable):
             names = {id(connection): name for name, connection in self._clients.items()}
             if not names:
                 time.sleep(max(timeout, 0.0))
-            for connection in wait(list(self._clients.values()), max(timeout, 0.0)):
+            for connection in wire.ready(self._clients.values(), max(timeout, 0.0)):
                 messages += self._read(names[id(connection)])
         ended, self._ended = self._ended, []
         return messages + [(name, None) for name in ended]

@@ -4,6 +4,12 @@ A thread takes the next batch as soon as the step before the current one has rel
 what a training process holds is the batch that it computes on and the one after it, whatever waits on the link. The
 process itself waits where no batch has come; its stream waits where one has come and its copy has not ended, which is
 the only part of a copy that is time spent copying. On a CPU nothing is copied, and none of this is used.
+
+The stages after the first do without. Between GPUs a link has no host memory in it if that can be (a ring, NCCL), and
+whether it can is known when it is open, for one device or the other. Where it cannot, a queue copies from its pinned
+slots in the stream that computes, for which the host does not wait either. To hide that copy too would take the GPU two
+more batches, and a ring is most often given up because there is no room for batches (`launch.plan.deciding`). Nor could
+a codec's codes be decoded on the host meanwhile: they are decoded where a serial run does it, or the bits may differ.
 """
 
 from __future__ import annotations

@@ -43,8 +43,6 @@ class CodedSender(Sender):
         if not self._codec.restores(tuple(tensor.shape)):
             found = f"a tensor {list(tensor.shape)} does not fit the link, which was opened for {self.spec}"
             raise LinkMismatch(f"{self.address}: {found}. With this codec smaller maps must be square")
-        self._inner.await_room(timeout)
-        self._meter("waiting")
         encoded = self._codec.encode(tensor.detach())
         self._meter("computing")
         self._inner.send(header, encoded, timeout)

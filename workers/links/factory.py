@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -23,6 +25,8 @@ def open_sender(
     codec: str = "none",
     device: torch.device = CPU,
     device_to_device: bool = True,
+    *,
+    lasting: Callable[[Callable[[], Sender]], Sender] | None = None,
 ) -> Sender:
     """Open the sending end; blocks until the receiving end is opened, too.
 
@@ -35,6 +39,7 @@ def open_sender(
         device: of the tensors that will be sent; a `p2p` or `queue` link between two GPUs does not copy them to the
             host.
         device_to_device: whether a `queue` may do so; else, as where it cannot, they go through pinned memory.
+        lasting: makes of what opens the link, without its codec, an end that can open it again.
 
     Raises:
         LinkTimeout: the other end was not opened in time.
@@ -42,9 +47,10 @@ def open_sender(
         LinkClosed: the other process ended meanwhile.
     """
     coder = build_codec(codec, spec.shape, spec.dtype)
-    if coder is None:
-        return _open_sender(kind, address, spec, timeout, "none", device, device_to_device)
-    return CodedSender(_open_sender(kind, address, wire_spec(coder), timeout, codec, device, device_to_device), coder)
+    spec, codec = (spec, "none") if coder is None else (wire_spec(coder), codec)
+    opening = partial(_open_sender, kind, address, spec, timeout, codec, device, device_to_device)
+    inner = opening() if lasting is None else lasting(opening)
+    return inner if coder is None else CodedSender(inner, coder)
 
 
 def open_receiver(

@@ -59,7 +59,7 @@ class FramedSender(Sender):
         deadline = time.monotonic() + timeout
         self._read_answers()  # also where there is room: the receiver may have ended
         while self._closed_because is None and self._sent - self._taken >= self.address.depth:
-            if not self._connection.poll(max(deadline - time.monotonic(), 0.0)):
+            if not wire.ready([self._connection], max(deadline - time.monotonic(), 0.0)):
                 raise LinkTimeout(
                     f"{self.address}: no room within {seconds(timeout)}: {self.address.receiver} has not taken any of "
                     f"the {self.address.depth} messages that wait (link.depth)"
@@ -111,7 +111,7 @@ class FramedSender(Sender):
 
     def _read_answers(self) -> None:
         try:
-            while self._closed_because is None and self._connection.poll(0):
+            while self._closed_because is None and wire.ready([self._connection], 0.0):
                 answer = self._connection.recv_bytes(1)
                 if answer == CLOSING:
                     self._end(f"{self.address.receiver} closed its end")
@@ -182,7 +182,7 @@ class FramedReceiver(Receiver):
 
     def _frame_within(self, timeout: float) -> bool:
         """Whether a frame, or the end of the link, can be read within `timeout` seconds."""
-        return self._connection.poll(timeout)
+        return bool(wire.ready([self._connection], timeout))
 
     def _read_frame(self) -> bytes:
         """The next frame; raises `EOFError` or `OSError` where the sender has ended."""

@@ -93,7 +93,7 @@ class LinkGpu(ABC):
         """Copy in a stream of its own, after what computes `source`; then get to `arrived`, a mark on `target`'s GPU.
 
         Args:
-            source: on this GPU, of any layout; must not be changed, but may be let go of.
+            source: on this GPU, of any layout, or in host memory; must not be changed, but may be let go of.
             target: of the same shape and dtype, on any GPU that is in reach, or in pinned host memory.
             arrived: by `open_mark`.
         """

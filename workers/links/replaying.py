@@ -40,7 +40,7 @@ class ReplayingSender(Sender):
     several replicas of a stage must serve them in turn: a single replica takes nothing while it waits for the others.
 
     Args:
-        open_sender: opens the link when the receiver is there; called again after it died.
+        open_sender: opens the link, beneath its codec, when the receiver is there; called again after it died.
         buffer: of the batches that were sent.
         reopen_timeout: seconds to wait for a receiver to be restarted.
     """
@@ -51,8 +51,6 @@ class ReplayingSender(Sender):
         self._bytes_before = 0
         self._pending: deque[int] = deque()
         """Steps to be sent, or to be sent again, in order."""
-        self._newest: Message | None = None
-        """The message passed to the last `send`, with its tensor on the device that the link sends from."""
         super().__init__(self._inner.address, self._inner.spec)
 
     def measure(self, meter: Meter) -> None:
@@ -74,15 +72,15 @@ class ReplayingSender(Sender):
         """As `Sender.send`; if the receiver has died, all that it may need is sent after its restart."""
         self._buffer.add(header, tensor)
         self._meter("copying")
-        self._newest = Message(header, tensor)
         if header.step not in self._pending:
             self._pending.append(header.step)
+        newest = Message(header, tensor)
         try:
-            self._send_pending(time.monotonic() + timeout)
+            self._send_pending(time.monotonic() + timeout, newest)
         except LinkClosed:
             self._reopen()
             with suppress(LinkTimeout, LinkClosed):
-                self._send_pending(time.monotonic())
+                self._send_pending(time.monotonic(), newest)
         self.bytes_sent = self._bytes_before + self._inner.bytes_sent
 
     def peer_gone(self) -> bool:
@@ -109,13 +107,13 @@ class ReplayingSender(Sender):
         self._inner.close()
         self._buffer.close()
 
-    def _send_pending(self, deadline: float) -> None:
+    def _send_pending(self, deadline: float, newest: Message | None = None) -> None:
+        """Send what is due: `newest` from where it is, all others from the memory of the host, where they are kept."""
         while self._pending:
-            message = self._buffer.get(self._pending[0])
-            if message is not None and (newest := self._newest) is not None:
-                resent = message.header.step != newest.header.step
-                tensor = message.tensor.to(newest.tensor.device) if resent else newest.tensor
-                self._inner.send(message.header, tensor, max(deadline - time.monotonic(), 0.0))
+            step = self._pending[0]
+            message = newest if newest is not None and newest.header.step == step else self._buffer.get(step)
+            if message is not None:
+                self._inner.send(message.header, message.tensor, max(deadline - time.monotonic(), 0.0))
             self._pending.popleft()
 
     def _reopen(self) -> None:

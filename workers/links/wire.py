@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import select
 import socket
@@ -17,7 +18,7 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from typing import Any
@@ -219,6 +220,22 @@ def _closed_after(connection: Connection, limit: float) -> Iterator[None]:
             timer.join()
     if ended.is_set():  # perhaps just after the block was done
         raise TimeoutError(f"it took longer than {limit:g} s to prove that it has the key")
+
+
+def ready(connections: Iterable[Connection], timeout: float) -> list[Connection]:
+    """Those from which something can be read, or whose peer has disconnected, as soon as there are any.
+
+    `multiprocessing.connection.wait` makes a selector every time, which takes longer than all else that a small message
+    costs.
+
+    Args:
+        connections: open ones.
+        timeout: seconds; none are returned when it is over.
+    """
+    poller, known = select.poll(), {connection.fileno(): connection for connection in connections}
+    for descriptor in known:
+        poller.register(descriptor, select.POLLIN)
+    return [known[descriptor] for descriptor, _ in poller.poll(math.ceil(timeout * 1e3))]
 
 
 def has_ended(connection: Connection) -> bool:

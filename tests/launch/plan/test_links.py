@@ -207,6 +207,22 @@ def test_a_ring_is_on_the_receivers_gpu_and_a_sender_from_another_has_a_context_
     assert pinned[1]["batches"] == ring // (DEPTH + 1)  # what is copied there
 
 
+@pytest.mark.parametrize(("codec", "share"), [("none", 1), ("bf16", 2)])
+def test_what_is_kept_for_a_restart_is_as_it_is_sent_and_pinned_where_a_gpu_sends(codec: str, share: int) -> None:
+    given: dict[str, Any] = {"link": {"depth": 1, "kind": "queue", "codec": codec}, "snapshots": {"every": 2}}
+    run = config(restart="stage", model={"cuts": ["layer1"]}, data={"batch_size": 6}, **given)
+    batches, message = 3 * 2 + 2 * 2, 2 * 6 * 8 * 16 * 16 * 4 // share
+    kept = {}
+    for device in ("cpu", "cuda:0"):
+        placements = [replace(placement, device=device) for placement in place(run, 1)]
+        kept[device] = [link.replay for link in link_accounts(run, placements)]
+    images = 2 * 6 * 3 * 16 * 16
+    assert kept["cpu"] == [batches * images, batches * message]
+    assert kept["cuda:0"] == [batches * images, batches * message * 4 // 3]  # the next power of two; images are not
+    other = config(restart="job", model={"cuts": ["layer1"]}, snapshots={"every": 2})
+    assert [link.replay for link in link_accounts(other, place(other, 0))] == [0, 0]
+
+
 @pytest.mark.parametrize("given", ["auto", True])
 def test_a_ring_is_given_up_where_the_gpus_do_not_hold_it(given: str | bool) -> None:
     """Of two that are equal, and where nothing else is left to decide."""
