@@ -7,9 +7,12 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from launch.pages.run_record import read_run
+from launch.pages.tables import stage_table
 from tests.pipeline.small import same
 from tests.runs import onward, report, train
 
@@ -44,6 +47,10 @@ def test_a_frozen_stage_is_the_sources_and_says_so(source: Path, serial: Path) -
     line = json.loads((serial / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert [stage.get("frozen") for stage in line["stages"]] == [True, None, True, None]
     assert [stage.get("loss") is None for stage in line["stages"]] == [True, False, True, False]
+    record = read_run(serial / "run")
+    assert ["frozen" in map(str, row) for row in stage_table(record).rows] == [True, False, True, False]
+    rates = [np.isfinite(stage.values["learning_rate"]).any() for stage in record.series.stages.values()]
+    assert rates == [False, True, False, True], "no curve of nothing"
 
 
 def test_the_pipeline_and_a_run_that_goes_on_equal_the_serial_run(source: Path, serial: Path, tmp_path: Path) -> None:
