@@ -15,7 +15,7 @@ CODES = {
     EXIT_FAILED: "Training failed; one line on stderr names stage, step and cause, and `failure.json` keeps it. "
     "`onward doctor`: something is wrong. Any command: its output could not be written.",
     EXIT_BAD_INPUT: "Bad input: a key, a file, a device, a port. One line says what is allowed. No training was started.",
-    EXIT_INTERRUPTED: "Interrupted by Ctrl-C or a signal, after a snapshot where `snapshots.every` is given.",
+    EXIT_INTERRUPTED: "Interrupted by Ctrl-C or a signal, after a snapshot.",
 }
 VARIABLES = {
     "CUDA_VISIBLE_DEVICES": "Read by CUDA: the GPUs that a run may use, which count from 0 in `device`.",
