@@ -7,9 +7,12 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from launch.pages.run_record import read_run
+from launch.pages.tables import stage_table
 from tests.pipeline.small import same
 from tests.runs import onward, report, train
 
@@ -44,6 +47,10 @@ def test_a_frozen_stage_is_the_sources_and_says_so(source: Path, serial: Path) -
     line = json.loads((serial / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert [stage.get("frozen") for stage in line["stages"]] == [True, None, True, None]
     assert [stage.get("loss") is None for stage in line["stages"]] == [True, False, True, False]
+    record = read_run(serial / "run")
+    assert ["frozen" in map(str, row) for row in stage_table(record).rows] == [True, False, True, False]
+    rates = [np.isfinite(stage.values["learning_rate"]).any() for stage in record.series.stages.values()]
+    assert rates == [False, True, False, True], "no curve of nothing"
 
 
 def test_the_pipeline_and_a_run_that_goes_on_equal_the_serial_run(source: Path, serial: Path, tmp_path: Path) -> None:
@@ -79,3 +86,36 @@ def test_what_does_not_fit_is_a_table_and_leaves_no_run(source: Path, tmp_path: 
     assert ["bn1.bias", "[8] in the source, [16] in the network"] in rows
     assert re.match(r"error: init_from: \d+ tensors do not fit between ", error)
     assert not (tmp_path / "run").exists()
+
+
+STANDING = "optimizer={kind: adamw, lr: 1.0e-30, weight_decay: 0.0, warmup_epochs: 1}"
+"""Steps too small to change a number."""
+ENGINES = {
+    "torch": (),
+    "sharded": ("engine.shard_optimizer=true",),
+    "zero-0": ("engine={kind: deepspeed, zero_stage: 0}",),
+    "zero-2": ("engine={kind: deepspeed, zero_stage: 2}",),
+    "bf16": ("engine.kind=deepspeed", "precision.dtype=bf16"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_replica_begins_with_the_weights(engine: str, source: Path, tmp_path: Path) -> None:
+    """The loss is that of the embeddings of all replicas, so one with other weights would show in it."""
+    lines = []
+    for name, settings in {"one": ("runtime=serial",), "two": ("replicas=2", *ENGINES[engine])}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        result = train(folder, f"init_from={source}", "data.drop_last=true", "train.max_steps=1", STANDING, *settings)
+        assert result.returncode == 0, result.stderr
+        lines.append(json.loads((folder / "run" / "metrics.jsonl").read_text()))
+    for index in range(1, 5):
+        name = f"final/stage_{index}.safetensors"
+        begun, given = load_file(tmp_path / "two" / "run" / name), load_file(source / name)
+        weights = [tensor for tensor in given if tensor.startswith(("block.", "head.")) and "running" not in tensor]
+        for weight in weights:
+            assert weight.endswith("num_batches_tracked") or begun[weight].equal(given[weight]), weight
+    wanted, found = ([stage["loss"] for stage in line["stages"]] for line in lines)
+    if engine != "bf16":  # which rounds the weights that it computes with
+        assert found == pytest.approx(wanted, rel=1e-3)

@@ -16,7 +16,7 @@ CODES = {
     "Ranks on several hosts have not found each other. "
     "`onward doctor`: something is wrong. Any command: its output could not be written.",
     EXIT_BAD_INPUT: "Bad input: a key, a file, a device, a port. One line says what is allowed. No training was started.",
-    EXIT_INTERRUPTED: "Interrupted by Ctrl-C or a signal, after a snapshot where `snapshots.every` is given.",
+    EXIT_INTERRUPTED: "Interrupted by Ctrl-C or a signal, after a snapshot.",
 }
 VARIABLES = {
     "CUDA_VISIBLE_DEVICES": "Read by CUDA: the GPUs that a run may use, which count from 0 in `device`.",
@@ -57,7 +57,7 @@ ALARMS = {
     "collapse": ("Features of a stage spread less than this share of what they could (collapse level over 1/sqrt(d)). "
                  "It needs `evaluation.online.quality_every`.", "collapse_below"),
     "starved": ("Stage 1 waits for images for more than this share of the time.", "starved_above"),
-    "bottleneck": ("A process computes most of the time, and more than so many times as long as the others on average. "
+    "bottleneck": ("A process computes most of the time, and more than so many times as long as the others that learn, on average. "
                    "Not where one process trains all, nor in mode `sequential`.", "bottleneck_above"),
     "silent": (f"A stage that the run waits for has sent nothing for so many seconds (and {START_SECONDS:.0f} more at its "
                "first step).", "silent_seconds"),

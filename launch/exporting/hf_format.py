@@ -12,7 +12,7 @@ from launch.exporting.formats import Format
 from launch.exporting.network import ExportedNetwork, check_resnet, no_such_network
 from launch.exporting.timm_format import timm_network, write_timm
 from pipeline.backbones.vit import EPSILON
-from pipeline.backbones.weight_names import renamed_tensors
+from pipeline.backbones.weight_names import recognise, renamed_tensors
 from pipeline.config.model import ResNetConfig, ViTConfig
 from pipeline.config.network_sizes import expansion_of, groups_of, unit_channels, vit_sizes
 from pipeline.data.augment.evaluation_view import MARGIN, RESAMPLING
@@ -54,7 +54,8 @@ def _own_model(network: ExportedNetwork) -> Any | None:
             attention_probs_dropout_prob=0.0,
         )
         built = transformers.ViTModel(settings, add_pooling_layer=False)
-        tensors = renamed_tensors("vit", "hf", network.tensors())
+        names = recognise("vit", built.state_dict()).format  # its versions differ
+        tensors = renamed_tensors("vit", names, network.tensors())
     else:
         return None
     built.load_state_dict(tensors)

@@ -114,7 +114,7 @@ def _tiles(record: RunRecord) -> list[tuple[str, str]]:
 
 def _stage_tiles(record: RunRecord) -> list[tuple[str, str]]:
     stages = record.series.stages
-    last = stages[max(stages)] if stages else None
+    last = next((stages[index] for index in reversed(record.config.learners) if index in stages), None)
     tiles = []
     if last is not None:
         tiles.append((loss_of(last), f"loss of stage {last.stage}, at last"))

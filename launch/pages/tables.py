@@ -35,7 +35,8 @@ def stage_table(record: RunRecord) -> Grid:
     for stage in stages:
         shares, units = stage.shares(), _units(record, stage.stage)
         online = [percent(last_known(stage.groups["online"].get(name))) for name in measures]
-        row = [_stage_mark(stage.stage), units, loss_of(stage), *online]
+        loss = "frozen" if record.config.is_frozen(stage.stage) else loss_of(stage)
+        row = [_stage_mark(stage.stage), units, loss, *online]
         row += [percent(shares[name]) for name in TIMES]
         if used:
             rate, share = used.get(stage.stage, (math.nan, math.nan))

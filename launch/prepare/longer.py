@@ -39,9 +39,10 @@ def why_not_longer(config: Config, earlier: Config, changed: Collection[str]) ->
     for index in config.learners:
         stage = config.stage(index)
         if after.restarts == before.restarts and stage.optimizer.schedule == "cosine":
+            epochs = max(after.epochs, before.epochs + int(stage.optimizer.warmup_epochs) + 1)
             return (
                 f"The learning rate of stage {index} is a cosine that spans the {before.epochs} epochs. Let it begin "
-                f"anew behind them: train.epochs={after.epochs} train.restarts=[{begin_anew}]"
+                f"anew behind them: train.epochs={epochs} train.restarts=[{begin_anew}]"
             )
         if stage.noise.kind != "none" and stage.noise.schedule != "constant":
             return f"The noise of stage {index} changes over the {before.epochs} epochs (noise.schedule)"

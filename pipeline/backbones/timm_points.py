@@ -36,11 +36,13 @@ class Pass:
 
     Args:
         shapes: by the names of the modules that returned one tensor, in the order in which they did, its shape.
-        output: name of the module whose result the features are.
+        output: name of the module whose result the features are; empty if there is none.
+        near: name of the last module whose result has their shape; empty if there is none.
     """
 
     shapes: dict[str, tuple[int, ...]]
     output: str
+    near: str
 
 
 def with_found_points(model: TimmConfig, image_size: int) -> TimmConfig:
@@ -79,7 +81,7 @@ def features_pass(network: nn.Module, model: TimmConfig, image_size: int) -> Pas
     """Run `network.forward_features` on the meta device, or else on the CPU; `network` is spoilt.
 
     Raises:
-        ConfigError: it fails, or no module returns its result.
+        ConfigError: it fails, or no module returns its result and `model.output` names none.
     """
     try:
         seen = _run(network, model, image_size)
@@ -88,9 +90,12 @@ def features_pass(network: nn.Module, model: TimmConfig, image_size: int) -> Pas
     except Exception as error:
         problem = f"{model.backbone} fails on images of {image_size}x{image_size} pixels ({first_line(error)})"
         raise ConfigError("data.image_size", problem, size_remedy(model, image_size)) from None
-    if not seen.output:
+    if not (seen.output or model.output):
         problem = f"no module of {model.backbone} returns its features as one map or as tokens"
-        raise ConfigError("model.output", problem, "Name the module whose result is the backbone's output")
+        remedy = "Choose another network"
+        if seen.near:
+            remedy = f"Give model.output={seen.near}, the last that returns as much; what follows it is then left out"
+        raise ConfigError("model.output", problem, remedy)
     return seen
 
 
@@ -123,7 +128,9 @@ def _run_on(device: str, network: nn.Module, image_size: int) -> Pass:
     single = {name: each[0] for name, each in results.items() if len(each) == 1}
     shapes = {name: tuple(each.shape) for name, each in single.items() if isinstance(each, Tensor) and _is_batch(each)}
     same = [name for name in shapes if single[name] is features]
-    return Pass(shapes, min(same, key=lambda name: name.count("."), default=""))
+    shape = tuple(features.shape) if isinstance(features, Tensor) else ()
+    near = [name for name in shapes if shapes[name] == shape]
+    return Pass(shapes, min(same, key=lambda name: name.count("."), default=""), near[-1] if near else "")
 
 
 def _is_batch(value: Tensor) -> bool:
@@ -152,9 +159,12 @@ def _cuts(network: nn.Module, model: TimmConfig, seen: Pass, output: str) -> tup
         most = max(most, points, key=len)
     if failed and not most:
         raise failed[0]
-    where = f", after {', '.join(most)}" if most else ""
-    problem = f"{model.backbone} can be cut into {len(most) + 1} blocks at most{where}, and not into {model.num_blocks}"
-    raise ConfigError("model.num_blocks", problem, f"Give {len(most) + 1} or less, or model.cuts")
+    problem = f"{model.backbone} cannot be cut: nowhere inside does one tensor pass and nothing else"
+    remedy = "Give model.num_blocks=1, or another network"
+    if most:
+        problem = f"{model.backbone} can be cut into {len(most) + 1} blocks at most, after {', '.join(most)}, and not "
+        problem, remedy = f"{problem}into {model.num_blocks}", f"Give {len(most) + 1} or fewer, or model.cuts"
+    raise ConfigError("model.num_blocks", problem, remedy)
 
 
 def _candidates(network: nn.Module, seen: Pass) -> Iterator[list[str]]:

@@ -60,12 +60,15 @@ def trace(
     except ConfigError:
         raise
     except Exception as error:
-        module = f"'{tracer.inside}'" if tracer.inside else "the network"
+        where, remedy = f"the {function} of the network", "Choose another network"
+        if tracer.inside:
+            where, remedy = f"the forward of '{tracer.inside}'", "Cut outside of that module"
+        reason = first_line(error).partition(". ")[0]  # torch.fx goes on with where to read about it
         raise ConfigError(
             "model.backbone",
-            f"the forward of {module} cannot be traced ({first_line(error)})",
-            "Where a network is cut, its forward may not branch on values or sizes of tensors. Cut outside of "
-            "that module, or write it without such branches",
+            f"{where} cannot be traced ({reason})",
+            "Where a network is cut, its forward may not branch on values or sizes of tensors. "
+            f"{remedy}, or write it without such branches",
         ) from None
     if not torch.equal(torch.get_rng_state(), before):
         raise ConfigError(

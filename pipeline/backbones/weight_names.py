@@ -42,7 +42,8 @@ _VIT = (
     f"{_LAYER}.mlp.3.{{leaf}}",
     "encoder.ln.{leaf}",
 )
-_QKV = ("q_proj", "k_proj", "v_proj")
+_HF_PARTS = ("attention.o_proj", "mlp.fc1", "mlp.fc2")
+_HF4_PARTS = ("attention.output.dense", "intermediate.dense", "output.dense")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,32 @@ def _released(backbone: str) -> Rules:
         *trunk,
         ("stages.{k}.head.expansion.{i}.{leaf}", f"{backbone}pool_conv_block_{{k}}.{{i}}.{{leaf}}"),
         ("stages.{k}.head.projector.{i}.{leaf}", "projector_list.{k-1}.{i}.{leaf}"),
+    )
+
+
+def _transformers_vit(
+    title: str, layer: str, projection: str, projections: Iterable[str], parts: tuple[str, str, str]
+) -> Names:
+    """Names of its ViT, which differ within a layer: those of the attention's three inputs, then of its linear maps."""
+    qkv = [f"{layer}.{projection.replace('{part}', part)}" for part in projections]
+    out, *mlp = (f"{layer}.{part}.{{leaf}}" for part in parts)
+    return Names(
+        title,
+        (
+            ("class_token", "embeddings.cls_token"),
+            ("conv_proj.{leaf}", "embeddings.patch_embeddings.projection.{leaf}"),
+            ("encoder.pos_embedding", "embeddings.position_embeddings"),
+            (f"{_LAYER}.ln_1.{{leaf}}", f"{layer}.layernorm_before.{{leaf}}"),
+            (f"{_LAYER}.self_attention.in_proj_weight", tuple(f"{name}.weight" for name in qkv)),
+            (f"{_LAYER}.self_attention.in_proj_bias", tuple(f"{name}.bias" for name in qkv)),
+            (f"{_LAYER}.self_attention.out_proj.{{leaf}}", out),
+            (f"{_LAYER}.ln_2.{{leaf}}", f"{layer}.layernorm_after.{{leaf}}"),
+            (f"{_LAYER}.mlp.0.{{leaf}}", mlp[0]),
+            (f"{_LAYER}.mlp.3.{{leaf}}", mlp[1]),
+            ("encoder.ln.{leaf}", "layernorm.{leaf}"),
+        ),
+        ("embeddings.cls_token",),
+        ("pooler.", "classifier."),
     )
 
 
@@ -115,29 +142,9 @@ FORMATS: dict[Family, dict[str, Names]] = {
             ("patch_embed.proj.weight",),
             ("head.",),
         ),
-        "hf": Names(
-            "transformers",
-            (
-                ("class_token", "embeddings.cls_token"),
-                ("conv_proj.{leaf}", "embeddings.patch_embeddings.projection.{leaf}"),
-                ("encoder.pos_embedding", "embeddings.position_embeddings"),
-                (f"{_LAYER}.ln_1.{{leaf}}", "layers.{n}.layernorm_before.{leaf}"),
-                (
-                    f"{_LAYER}.self_attention.in_proj_weight",
-                    tuple(f"layers.{{n}}.attention.{part}.weight" for part in _QKV),
-                ),
-                (
-                    f"{_LAYER}.self_attention.in_proj_bias",
-                    tuple(f"layers.{{n}}.attention.{part}.bias" for part in _QKV),
-                ),
-                (f"{_LAYER}.self_attention.out_proj.{{leaf}}", "layers.{n}.attention.o_proj.{leaf}"),
-                (f"{_LAYER}.ln_2.{{leaf}}", "layers.{n}.layernorm_after.{leaf}"),
-                (f"{_LAYER}.mlp.0.{{leaf}}", "layers.{n}.mlp.fc1.{leaf}"),
-                (f"{_LAYER}.mlp.3.{{leaf}}", "layers.{n}.mlp.fc2.{leaf}"),
-                ("encoder.ln.{leaf}", "layernorm.{leaf}"),
-            ),
-            ("embeddings.cls_token",),
-            ("pooler.", "classifier."),
+        "hf": _transformers_vit("transformers", "layers.{n}", "attention.{part}_proj", "qkv", _HF_PARTS),
+        "hf4": _transformers_vit(
+            "transformers 4", "encoder.layer.{n}", "attention.attention.{part}", ("query", "key", "value"), _HF4_PARTS
         ),
     },
     "module": {"own": Names("the network's own names", (), ())},
@@ -189,7 +196,7 @@ def _renamed(name: str, names: Names, prefix: str, given: Iterable[str], own: Co
         place = None if short is None else _place(names, short, own)
         if place is not None:
             found.setdefault(place[0], {})[place[1]] = full
-        elif short is not None and short.startswith(names.classifier):
+        elif any(each.startswith(names.classifier) for each in {full, short or full}):
             left_out.append(full)
         else:
             unexpected.append(full)

@@ -24,8 +24,7 @@ class InitFromConfig(Section):
 
     path: str | None = None
     """A run (`RUN`), a snapshot of one (`RUN@STEPS`), or a file: safetensors, or a `.pth` of `torch.save`. The names in
-    it may be those of torchvision, timm, transformers (ResNets) or the released blockwise code. Random weights if not
-    given."""
+    it may be those of torchvision, timm, transformers or the released blockwise code. Random weights if not given."""
     heads: Literal["auto"] | bool = "auto"
     """Whether the heads are taken, too. `auto`: of a stage where the source has one of the same shape for the same
     block, and the run says where. `true`: it is an error where it has not. `false`: the backbone alone."""

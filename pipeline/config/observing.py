@@ -38,7 +38,7 @@ class AlarmsConfig(Section):
     starved_above: Probability = 0.5
     """Share of the time that the run is idle, waiting for images, above which the data loader is too slow."""
     bottleneck_above: Annotated[Finite, Field(ge=1.0)] = 2.0
-    """Busy time of a stage over the mean of the others, above which it is the bottleneck."""
+    """Busy time of a stage over the mean of the others that learn, above which it is the bottleneck."""
     silent_seconds: PositiveFloat = 60.0
     """Seconds without a step report from a stage, after which it counts as silent."""
     window_steps: PositiveInt = 20

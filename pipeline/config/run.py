@@ -106,7 +106,7 @@ class SnapshotsConfig(Section):
     """Snapshots of the training state, from which a stopped run is resumed."""
 
     every: PositiveInt | None = None
-    """Steps from one snapshot to the next; none are taken if not given."""
+    """Steps from one snapshot to the next. If not given, one is taken only when the run is asked to stop."""
     keep_last: PositiveInt = 2
     """Number of newest snapshots to keep; more than one, in case one is damaged."""
     keep_every: PositiveInt | None = None

@@ -159,7 +159,7 @@ class DeepSpeedEngine(Engine):
         """Take over the weights, of which ZeRO and bf16 have copies, and the optimizer's state.
 
         Args:
-            tensors: of the whole stage; a parameter that is missing is taken from the module.
+            tensors: of the whole stage; a parameter that is missing keeps its value.
 
         Raises:
             RuntimeError: a tensor belongs to no parameter of this stage, or ZeRO cannot keep what it says.

@@ -44,7 +44,7 @@ class OptimizerState(ABC):
 
     @abstractmethod
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse; parameters and their copies too.
+        """The inverse; parameters and their copies too. What is missing stays as it is.
 
         Raises:
             RuntimeError: a tensor belongs to no parameter, or says what cannot be kept.
@@ -81,8 +81,9 @@ class WholeState(OptimizerState):
         """As the base class says."""
         saved = self._by_key(tensors)
         for name, parameter, master in self._owners():
-            master.copy_(tensors.get(name, parameter))
-            parameter.copy_(master)
+            if name in tensors:
+                master.copy_(tensors[name])
+                parameter.copy_(master)
             for key, values in saved.items():
                 if name in values:
                     value = values[name].clone()
@@ -140,7 +141,9 @@ class PartitionedState(OptimizerState):
         saved = self._by_key(tensors)
         for parameters, piece in self._pieces():
             for parameter in parameters:
-                value = tensors.get(self.names[parameter], parameter).to(parameter.device, torch.float32)
+                if self.names[parameter] not in tensors:
+                    continue
+                value = tensors[self.names[parameter]].to(parameter.device, torch.float32)
                 parameter.copy_(value)
                 self.utils.safe_set_full_fp32_param(parameter, value)
             if saved:

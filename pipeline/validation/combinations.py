@@ -137,8 +137,8 @@ def _check_optimizer(config: Config, stage: StageConfig) -> None:
         shortest = "" if epochs == config.train.epochs else " from one of train.restarts to the next"
         raise ConfigError(
             key_of(config, stage, "optimizer", "warmup_epochs"),
-            f"a warm-up of {optimizer.warmup_epochs} epochs takes all of the {epochs} epochs of training{shortest}",
-            f"Give less than {epochs}" if shortest else f"Give less than train.epochs={epochs}",
+            f"a warm-up of {optimizer.warmup_epochs:g} epochs takes all of the {epochs} epochs of training{shortest}",
+            f"Give less than {epochs}, or train longer" if shortest else f"Give less than train.epochs={epochs}",
         )
     if optimizer.bias_lr is not None and optimizer.exclude == "none":
         raise ConfigError(

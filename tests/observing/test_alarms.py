@@ -213,6 +213,23 @@ def test_stages_that_share_a_process_count_together() -> None:
     assert alone.news() == [], "nobody waits for it"
 
 
+def test_a_stage_that_learns_is_compared_with_those_that_learn() -> None:
+    run, times = case(alarms={"window_steps": 2}, stages={1: {"frozen": True}, 3: {"frozen": True}}), [0.0] * 4
+    for _ in range(3):
+        busy(run, times, 0.2, 1.9, 0.2, 1.0)
+    assert run.news() == [], "3.4 of the others on average"
+    for _ in range(3):
+        busy(run, times, 0.2, 2.5, 0.2, 1.0)
+    assert run.news() == [("alarm", "bottleneck", 2)]
+    single, times = case(alarms={"window_steps": 2}, stages={k: {"frozen": True} for k in (1, 3, 4)}), [0.0] * 4
+    for _ in range(3):
+        busy(single, times, 0.2, 1.0, 0.2, 0.2)
+    assert single.news() == [], "no other learns"
+    for _ in range(3):
+        busy(single, times, 2.5, 1.0, 0.2, 0.2)
+    assert single.news() == [("alarm", "bottleneck", 1)]
+
+
 @pytest.mark.parametrize("sections", [{"mode": "sequential"}, {"runtime": "serial"}, {"alarms": {"enabled": False}}])
 def test_nobody_is_a_bottleneck_where_no_two_compute_at_once_or_nobody_asks(sections: dict[str, Any]) -> None:
     run, times = case(**{**sections, "alarms": {"window_steps": 2, **sections.get("alarms", {})}}), [0.0] * 4

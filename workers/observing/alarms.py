@@ -173,12 +173,17 @@ class Alarms:
         copying = self._spent("copying")
         spent = {stage: seconds + copying.get(stage, 0.0) for stage, seconds in self._spent("busy").items()}
         busy = [sum(spent.get(stage, 0.0) for stage in stages) for stages in self._processes]
-        limit = self._settings.bottleneck_above
+        limit, learners = self._settings.bottleneck_above, self.config.learners
         for stages, mine in zip(self._processes, busy, strict=True):
-            others = (sum(busy) - mine) / max(len(busy) - 1, 1)
-            if others <= 0:
+            # Frozen stages only run forward: beside them every stage that learns would look slow.
+            others = [
+                seconds
+                for other, seconds in zip(self._processes, busy, strict=True)
+                if other != stages and not set(other).isdisjoint(learners)
+            ]
+            if not any(others):
                 continue
-            index, ratio = max(stages, key=lambda stage: spent.get(stage, 0.0)), mine / others
+            index, ratio = max(stages, key=lambda stage: spent.get(stage, 0.0)), mine * len(others) / sum(others)
             # A process that waits most of the time is no bottleneck: all of them wait for images.
             if ratio > limit and mine > seconds / 2:
                 does = "computes and copies" if copying.get(index, 0.0) > spent[index] / 2 else "computes"

@@ -38,6 +38,8 @@ def numbers_of(line: Mapping[str, Any]) -> dict[Key, float]:
         if not (index := stage["stage"]):
             continue  # not one of our stages, which count from 1
         _put(values, index, finite_of(stage, STAGE_LEVELS))
+        if stage.get("frozen"):
+            values.pop((index, "learning_rate"), None)  # it is 0: a curve of it would be of nothing
         _put(values, index, amounts(stage, STAGE_TOTALS))
         for group, prefix in STAGE_GROUPS.items():
             if members := stage.get(group):

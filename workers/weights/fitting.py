@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from math import isqrt
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from pipeline.backbones.weight_names import FORMATS, Family, Renamed, recognise
 from pipeline.config import Config
 from pipeline.config.initial import InitFromConfig
 from pipeline.config.model import ModuleConfig, ResNetConfig, ViTConfig
+from pipeline.config.network_sizes import vit_sizes
 from pipeline.errors import UserError
 from pipeline.objectives import build_objective
 from pipeline.shapes import block_output, channels_of
@@ -25,6 +27,8 @@ from workers.weights.tensors import PREFIXES, TRUNK, OpenedWeights
 _HEAD = re.compile(r"stages\.[1-9]\d*\.(head|objective)\.")
 COUNTER = "num_batches_tracked"
 """A buffer of batch norm that nothing here reads, and that old files and the released code's do not have."""
+POSITIONS = ("pos_embedding", "pos_embed")
+"""Ends of the names of position embeddings, `[1, tokens, channels]`, which are for images of one size."""
 
 
 def family_of(model: ResNetConfig | ViTConfig | ModuleConfig) -> Family:
@@ -62,12 +66,14 @@ class Fit:
         rows: of the table: what is wrong with which tensor.
         head: whether the head is among them.
         why_no_head: the reason if it is not, where the source has one.
+        tokens: of the source's position embeddings, where they are for images of another size.
     """
 
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     rows: list[tuple[str, str]] = field(default_factory=list)
     head: bool = False
     why_no_head: str = ""
+    tokens: int | None = None
 
 
 def fit_stages(
@@ -126,6 +132,9 @@ def _fit(
             fit.names[name] = parts
         elif not (name.endswith(COUNTER) and not parts) and not _allowed(settings, name.removeprefix(TRUNK), *parts):
             fit.rows.append((name.removeprefix(TRUNK), problem))
+            given = weights.facts[parts[0]].shape if parts else ()
+            if name.endswith(POSITIONS) and len(given) == 3 and given[::2] == facts.shape[::2]:
+                fit.tokens = given[1]
     if settings.heads is not False:
         _fit_head(index, expected, names, weights, settings, fit)
     return fit
@@ -189,14 +198,26 @@ class MisfitError(UserError):
         source: as it was given.
         names: what its names are, in words.
         rows: name and problem of every tensor.
+        remedy: a sentence for what would do, where that is known.
     """
 
-    def __init__(self, key: str, source: str, names: str, rows: list[tuple[str, str]]) -> None:
+    def __init__(self, key: str, source: str, names: str, rows: list[tuple[str, str]], remedy: str = "") -> None:
         self.rows = rows
         count = "1 tensor does" if len(rows) == 1 else f"{len(rows)} tensors do"
         first = rows[0][0]
-        remedy = f"Give weights of this network, or name what may differ, as in {key}.allow='[\"{first}\"]'"
+        remedy = remedy or "Give weights of this network"
+        remedy = f"{remedy}, or name what may differ, as in {key}.allow='[\"{first}\"]'"
         super().__init__(f"{key}: {count} not fit between '{source}' ({names}) and the network. {remedy}")
+
+
+def image_size_remedy(model: ResNetConfig | ViTConfig | ModuleConfig, fits: Iterable[Fit]) -> str:
+    """What to give where position embeddings are for images of another size; empty where they are not."""
+    tokens = next((fit.tokens for fit in fits if fit.tokens is not None), None)
+    if tokens is None:
+        return ""
+    side = isqrt(tokens)  # of the square of patches, beside which there may be a token for the class
+    pixels = f"={side * vit_sizes(model).patch_size}" if isinstance(model, ViTConfig) else ""
+    return f"Position embeddings are not resized: give the data.image_size{pixels} of the source"
 
 
 def names_in_words(family: Family, renamed: Renamed) -> str:

@@ -26,6 +26,7 @@ from workers.weights.fitting import (
     expected_facts,
     family_of,
     fit_stages,
+    image_size_remedy,
     joined,
     names_in_words,
     unexpected_rows,
@@ -100,7 +101,7 @@ def initial_weights(config: Config, run: RunDir | None) -> list[str]:
             rows += unexpected_rows(renamed, expected.values(), group.settings)
             words = names_in_words(family_of(config.model), renamed)
             if rows:
-                raise MisfitError(group.key, source.name, words, rows)
+                raise MisfitError(group.key, source.name, words, rows, image_size_remedy(config.model, fits.values()))
             notes.append(_sentence(group, source, words, weights, fits, renamed.left_out))
             if run is not None:
                 files |= dict(_written(run, group, weights, fits, expected))

@@ -12,13 +12,18 @@ import torch
 
 from launch.exporting.formats import TOLERANCE, export_folder, format_of
 from launch.exporting.network import read_network
+from pipeline.backbones.weight_names import Family, recognise
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.serial import build_stages
+from pipeline.stage.state import Facts
 from pipeline.validation.loading import dump_config
 from tests.pipeline.small import small_config, views
 from workers.run.files import RunDir
 from workers.snapshots.weights import save_stage
+from workers.weights.fitting import joined
+from workers.weights.sources import Source
+from workers.weights.tensors import opened_weights
 
 RESNET = {"backbone": "resnet18", "stem": "imagenet"}
 VIT = {
@@ -77,6 +82,20 @@ def test_the_library_computes_the_same(
     card = (folder / "README.md").read_text()
     assert "`[B, 3, 32, 32]`" in card
     assert "less the mean `[0.485, 0.456, 0.406]`" in card
+
+
+@pytest.mark.parametrize("family", ["resnet", "vit"])
+def test_a_run_may_begin_with_what_transformers_was_given(
+    family: Family, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    network = read_network(request.getfixturevalue(family), None, trusted=True)
+    folder, _ = export_folder(network, "hf", tmp_path / "out")
+    with opened_weights(Source.of(str(folder))) as weights:
+        found = recognise(family, weights.facts)
+        assert not found.unexpected
+        assert set(found.names) >= set(network.tensors())
+        for name, tensor in network.tensors().items():
+            assert torch.equal(joined(weights, found.names[name], Facts.of(tensor)), tensor)
 
 
 def test_transformers_prepares_images_as_the_card_says(resnet: str, tmp_path: Path) -> None:

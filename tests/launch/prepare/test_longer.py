@@ -24,6 +24,7 @@ AGAIN = {"train": {"epochs": 9, "restarts": [4]}}
     ("before", "after", "problem"),
     [
         (COSINE, {"train": {"epochs": 9}}, "Let it begin anew behind them: train.epochs=9 train.restarts=[4]"),
+        (COSINE, {"train": {"epochs": 5}}, "train.epochs=6 train.restarts=[4]"),  # one more has no room for the warm-up
         (COSINE, AGAIN, None),
         (AGAIN, {"train": {"epochs": 12, "restarts": [4, 9]}}, None),
         (AGAIN, {"train": {"epochs": 12, "restarts": [9]}}, "The schedule of what is planned would be another"),
@@ -65,7 +66,7 @@ def test_a_restart_leaves_the_steps_before_it_as_they_were(schedule: str) -> Non
     [
         ({"epochs": 4, "restarts": [4]}, r"train\.restarts: got \[4\].*Give epochs from 1 to 3"),
         ({"epochs": 9, "restarts": [5, 3]}, r"train\.restarts"),
-        ({"epochs": 9, "restarts": [8]}, "a warm-up of 1.0 epochs takes all of the 1 epochs of training from one of"),
+        ({"epochs": 9, "restarts": [8]}, "a warm-up of 1 epochs takes all of the 1 epochs of training from one of"),
     ],
 )
 def test_restarts_lie_inside_the_training(train: dict, problem: str) -> None:

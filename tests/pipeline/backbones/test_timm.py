@@ -17,7 +17,7 @@ from pipeline.config import Config
 from pipeline.config.model import TimmConfig
 from pipeline.errors import ConfigError
 from pipeline.validation.loading import dump_config, parse_config
-from tests.benchmarks.timm_families import row_of
+from tests.benchmarks.timm_families import NETWORKS, row_of
 from tests.pipeline.backbones.blocks import blocks_of, merged
 from tests.runs import report, train
 from tests.sources import REPOSITORY
@@ -49,6 +49,8 @@ FAMILIES = {
     "test_mambaout": ("stages", ("stages.0", "stages.1", "stages.2"), {}),
 }
 """Output and cuts; the last keeps its channels last."""
+NEST = {"name": "nest_tiny", "size": 224}
+"""A network whose features are those of its last module, permuted."""
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -114,6 +116,16 @@ def test_points_are_spread_evenly(points: str, blocks: int, expected: str) -> No
             {"name": "test_resnet", "num_blocks": 99},
             r"^model\.num_blocks: .* at most, after .*, and not into 99\. Give",
         ),
+        (
+            {"name": "tnt_s_patch16_224", "size": 224, "options": {"depth": 2}},
+            r"^model\.num_blocks: .* cannot be cut: nowhere inside does one tensor pass",
+        ),
+        (NEST, r"^model\.output: no module .* Give model\.output=levels, the last that"),
+        (
+            {"name": "twins_svt_small", "size": 224, "options": {"depths": [1, 1, 1, 1]}},
+            r"^model\.backbone: the forward_features of the network cannot be traced \(TraceError: [^.]*\)\. Where .* "
+            r"Choose another network, or write",
+        ),
         ({"name": "test_resnet", "num_blocks": 2, "cuts": []}, r"^model\.num_blocks: got 2, and model\.cuts makes 1"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -121,6 +133,10 @@ def test_points_are_spread_evenly(points: str, blocks: int, expected: str) -> No
 def test_what_cannot_be_is_one_error(model: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config_of(**model)
+
+
+def test_an_output_that_an_error_names_will_do() -> None:
+    assert model_of(config_of(**NEST, output="levels")).cuts == ("patch_embed.proj", "levels.0", "levels.1")
 
 
 def test_a_network_for_one_size_says_which_and_how_to_have_another() -> None:
@@ -171,5 +187,7 @@ def test_a_pipeline_of_timms_blocks_equals_the_serial_run(tmp_path: Path) -> Non
 def test_the_table_of_the_documents_is_that_of_the_networks_here() -> None:
     """A few of them; `tests/benchmarks/timm_families.py` prints all."""
     table = (REPOSITORY / "docs" / "reference" / "timm.md").read_text().splitlines()
-    for name in ("resnet18", "deit_tiny_patch16_224", "convnext_atto"):
+    rows = [line.split("`")[1] for line in table[table.index("|---|---|---|---|") + 1 :]]
+    assert rows == NETWORKS.split()
+    for name in ("resnet18", "deit_tiny_patch16_224", "convnext_atto", "tnt_s_patch16_224"):
         assert str(row_of(name)) in table

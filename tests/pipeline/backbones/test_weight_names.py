@@ -73,6 +73,15 @@ def test_timm_has_these_names() -> None:
         assert (found.format, found.unexpected) == (form, ())
 
 
+def test_a_classifier_may_lie_outside_of_the_prefix() -> None:
+    layer = "vit.encoder.layer.0"
+    parts = [f"{layer}.attention.attention.{part}.bias" for part in ("query", "key", "value")]
+    found = recognise("vit", ["vit.embeddings.cls_token", *parts, "classifier.weight", "vit.pooler.dense.bias", "odd"])
+    assert (found.format, found.prefix) == ("hf4", "vit.")
+    assert found.left_out == ("classifier.weight", "vit.pooler.dense.bias")
+    assert found.unexpected == ("odd",)
+
+
 def test_a_part_of_what_makes_one_tensor_is_unexpected() -> None:
     found = recognise("vit", ["embeddings.cls_token", "layers.0.attention.q_proj.weight"])
     assert found.names == {"class_token": ("embeddings.cls_token",)}

@@ -177,7 +177,9 @@ def main(rank: int, size: int, store: str, results: str, *options: str) -> None:
     for name, case in cases.items():
         state = early(case, team)
         if "precision" in case:
-            keep(f"{name}/untrained", state_of(*make_stage(case, team)))
+            module, engine = make_stage(case, team)
+            engine.load({})  # as for a run whose initial weights (`init_from`) have nothing for these
+            keep(f"{name}/untrained", state_of(module, engine))
         keep(f"{name}/straight", straight(case, team))
         keep(f"{name}/early", state)
         keep(f"{name}/resumed", resumed(case, team, state))

@@ -143,6 +143,17 @@ def test_what_does_not_fit_is_a_table_unless_it_is_allowed_by_name(torchvisions:
     assert torch.equal(states[0]["block.conv1.weight"], tensors["conv1.weight"])
 
 
+def test_position_embeddings_of_another_image_size_say_which(tmp_path: Path) -> None:
+    vit = {"backbone": "vit_b_16", "patch_size": 8, "hidden_dim": 16, "num_layers": 2, "num_heads": 2, "mlp_dim": 32}
+    model, file = {**vit, "cuts": []}, tmp_path / "vit.safetensors"
+    (stage,) = build_stages(small_config(model=model, data={"image_size": 24}), 4)
+    save_file({name[6:]: value for name, value in state(stage).items() if name.startswith("block.")}, file)
+    assert initial_weights(small_config(model=model, data={"image_size": 24}, init_from=str(file)), None)
+    config = small_config(model=model, data={"image_size": 32}, init_from=str(file))
+    with pytest.raises(MisfitError, match=r"are not resized: give the data\.image_size=24 of the source, or name what"):
+        initial_weights(config, None)
+
+
 def test_heads_that_are_asked_for_must_be_there(torchvisions: Path) -> None:
     settings = {"path": str(torchvisions), "heads": True}
     config = small_config(model=FULL, data={"image_size": 32}, init_from=settings)
