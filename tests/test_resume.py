@@ -64,6 +64,9 @@ def test_killed_and_started_again(
     assert result.returncode == 0, result.stderr
     assert f"going on from the snapshot after {newest} steps" in result.stdout
     assert bits(tmp_path) == whole
+    manifest = json.loads((tmp_path / "run" / "snapshots" / "step_8" / "manifest.json").read_text())
+    kept = {int(stage): part["counters"]["digest_chain"] for stage, part in manifest["stages"].items()}
+    assert kept == {stage: found["chain"] for stage, found in whole[1][5].items()}, "of the last one before it"
     lines = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines == list(range(10))
     assert not (tmp_path / "run" / "failure.json").exists()

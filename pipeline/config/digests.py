@@ -10,7 +10,7 @@ from pipeline.config.base import Section
 
 
 class DigestsConfig(Section):
-    """Digests of what every stage computes, by which `onward verify` finds the first step that differs."""
+    """Digests of what every stage computes: they show the first step and stage at which two runs differ."""
 
     every: Annotated[int, Field(ge=0)] = 0
     """Steps from one whose input, loss, gradient and weights are digested to the next; 0 for none. The line of
