@@ -18,6 +18,7 @@ import onward
 from launch.commands.bench_app import bench_app
 from launch.commands.data import data_app
 from launch.commands.runs_app import list_folder, targets
+from launch.commands.verify_app import verify
 from launch.commands.weights import convert, export
 from launch.errors import EXIT_FAILED, failures_in_words, print_error
 from launch.hosts.launcher import HostsRequest, train_on_hosts
@@ -43,6 +44,7 @@ app.command("export")(export)
 app.command("convert")(convert)
 app.command("runs")(list_folder)
 app.command("targets")(targets)
+app.command("verify")(verify)
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a preset: quickstart.")]
 Overrides = Annotated[
     list[str] | None,

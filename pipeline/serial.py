@@ -83,7 +83,7 @@ def serial_step(
             activations = round_trip(codec, activations)
         if not stage.learns(learner):
             activations = stage.relay(activations, step, level)
-            yield StageReport(frozen=stage.frozen)
+            yield stage.relayed(step)
         else:
             activations = stage(activations, step, level)
             yield stage.update(step, labels)

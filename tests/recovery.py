@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.runs import (
     LIMIT,
     Process,
+    bits,
     processes_mentioning,
     report,
     start,
@@ -26,7 +27,7 @@ from tests.runs import (
 )
 from tests.waiting import wait_until
 
-STEPS = ("train.max_steps=12", "snapshots.every=4", "metrics.enabled=false")
+STEPS = ("train.max_steps=12", "snapshots.every=4", "digests.every=3", "metrics.enabled=false")
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -150,13 +151,18 @@ def killed(
     assert not (folder / "run" / "report.json").exists()
 
 
-@functools.cache
 def undisturbed(*overrides: str) -> str:
     """The digest of the same run that nothing happened to, in one process unless told otherwise."""
+    return undisturbed_bits(*overrides)[0]
+
+
+@functools.cache
+def undisturbed_bits(*overrides: str) -> tuple[str, dict[int, dict[int, dict[str, str]]]]:
+    """The same, and the digests of its steps."""
     with tempfile.TemporaryDirectory() as folder:
         result = train(Path(folder), *STEPS, "runtime=serial", *overrides)
         assert result.returncode == 0, result.stderr
-        return str(report(Path(folder))["final_digest"])
+        return bits(Path(folder))
 
 
 def descendants(pid: int) -> list[int]:

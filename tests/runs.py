@@ -198,6 +198,18 @@ def time_lost(folder: Path) -> set[str]:
     return {cause for cause, seconds in lost.items() if seconds > 0}
 
 
+def digests(folder: Path) -> dict[int, dict[int, dict[str, str]]]:
+    """What a run has recorded of its bits (`digests.every`), by step and stage."""
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    found = {n["step"]: {s["stage"]: s["digests"] for s in n["stages"] if "digests" in s} for n in lines}
+    return {step: stages for step, stages in found.items() if stages}
+
+
+def bits(folder: Path) -> tuple[str, dict[int, dict[int, dict[str, str]]]]:
+    """The digest of the trained weights, and those of the steps that were recorded."""
+    return str(report(folder)["final_digest"]), digests(folder)
+
+
 def wait_for_steps(folder: Path, steps: int, process: Process) -> None:
     """Until `steps` lines are in `metrics.jsonl`."""
     path = folder / "run" / "metrics.jsonl"

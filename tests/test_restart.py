@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.marks import slow
-from tests.recovery import Trial, disturbed, fault, faults, undisturbed
-from tests.runs import LIMIT, time_lost, wait_for_file, wait_for_steps
+from tests.recovery import Trial, disturbed, fault, faults, undisturbed, undisturbed_bits
+from tests.runs import LIMIT, digests, time_lost, wait_for_file, wait_for_steps
 from workers.control.failures import STOPPING
 
 pytestmark = pytest.mark.processes
@@ -33,6 +33,7 @@ def survives(trial: Trial, *overrides: str, go_after: str | None = None) -> list
     assert TOGETHER not in out, out
     lines = [json.loads(line)["step"] for line in (trial.run / "metrics.jsonl").read_text().splitlines()]
     assert lines == list(range(12))
+    assert digests(trial.folder) == undisturbed_bits()[1]
     return [tuple(map(int, found)) for found in BACK.findall(out)]
 
 

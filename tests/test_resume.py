@@ -11,11 +11,12 @@ import pytest
 
 from tests.marks import slow
 from tests.recovery import killed
-from tests.runs import onward, report, time_lost, train
+from tests.runs import bits, onward, time_lost, train
 
 pytestmark = pytest.mark.processes
 
-STEPS = ("train.max_steps=10", "snapshots.every=4")
+STEPS = ("train.max_steps=10", "snapshots.every=4", "digests.every=3")
+Bits = tuple[str, dict[int, dict[int, dict[str, str]]]]
 MIXED = (
     "stages.1={objective: {kind: byol, predictor: [32]}, optimizer: {kind: adamw, lr: 0.001}}",
     "stages.2={objective: {kind: supervised}, head: {projector: [10]}, optimizer: {kind: sgd, nesterov: true}}",
@@ -24,15 +25,15 @@ MIXED = (
 )
 
 
-def uninterrupted(folder: Path, *overrides: str) -> str:
+def uninterrupted(folder: Path, *overrides: str) -> Bits:
     folder.mkdir()
     result = train(folder, *STEPS, "runtime=serial", *overrides)
     assert result.returncode == 0, result.stderr
-    return str(report(folder)["final_digest"])
+    return bits(folder)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Bits:
     return uninterrupted(tmp_path_factory.mktemp("whole") / "run")
 
 
@@ -55,14 +56,17 @@ def killed_after_8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=["same command", "queue then rpc", "rpc then serial", "serial then pipelined"],
 )
 def test_killed_and_started_again(
-    whole: str, tmp_path: Path, at: tuple[int, int], first: tuple[str, ...], then: tuple[str, ...]
+    whole: Bits, tmp_path: Path, at: tuple[int, int], first: tuple[str, ...], then: tuple[str, ...]
 ) -> None:
     newest = at[1] // 4 * 4
     killed(tmp_path, at, *STEPS, *first, snapshot=newest)
     result = train(tmp_path, *STEPS, *then)
     assert result.returncode == 0, result.stderr
     assert f"going on from the snapshot after {newest} steps" in result.stdout
-    assert report(tmp_path)["final_digest"] == whole
+    assert bits(tmp_path) == whole
+    manifest = json.loads((tmp_path / "run" / "snapshots" / "step_8" / "manifest.json").read_text())
+    kept = {int(stage): part["counters"]["digest_chain"] for stage, part in manifest["stages"].items()}
+    assert kept == {stage: found["chain"] for stage, found in whole[1][5].items()}, "of the last one before it"
     lines = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines == list(range(10))
     assert time_lost(tmp_path) >= {"start"}
@@ -78,15 +82,15 @@ def test_every_method_resumes(tmp_path: Path, method: tuple[str, ...]) -> None:
     result = train(folder, *STEPS, *method)
     assert result.returncode == 0, result.stderr
     assert "going on from the snapshot after 8 steps" in result.stdout
-    assert report(folder)["final_digest"] == whole
+    assert bits(folder) == whole
 
 
 @pytest.mark.slow
-def test_a_run_that_stopped_before_its_first_snapshot_starts_over(whole: str, tmp_path: Path) -> None:
+def test_a_run_that_stopped_before_its_first_snapshot_starts_over(whole: Bits, tmp_path: Path) -> None:
     killed(tmp_path, (3, 1), *STEPS)
     result = train(tmp_path, *STEPS)
     assert "no snapshot to go on from: starting over" in result.stdout
-    assert report(tmp_path)["final_digest"] == whole
+    assert bits(tmp_path) == whole
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,7 @@ def test_a_run_that_stopped_before_its_first_snapshot_starts_over(whole: str, tm
     ids=["flipped", "torn"],
 )
 def test_a_damaged_snapshot_is_passed_over(
-    whole: str, killed_after_8: Path, tmp_path: Path, harm: Callable[[bytes], bytes], problem: str
+    whole: Bits, killed_after_8: Path, tmp_path: Path, harm: Callable[[bytes], bytes], problem: str
 ) -> None:
     shutil.copytree(killed_after_8, tmp_path / "run")
     part = tmp_path / "run" / "snapshots" / "step_8" / "stage_2.safetensors"
@@ -108,7 +112,7 @@ def test_a_damaged_snapshot_is_passed_over(
     assert "snapshot after 8 steps passed over: " in result.stdout
     assert problem in result.stdout
     assert "going on from the snapshot after 4 steps" in result.stdout
-    assert report(tmp_path)["final_digest"] == whole
+    assert bits(tmp_path) == whole
 
 
 def test_a_finished_run_is_left_alone_and_another_one_refused(tmp_path: Path) -> None:
@@ -123,7 +127,7 @@ def test_a_finished_run_is_left_alone_and_another_one_refused(tmp_path: Path) ->
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
 
 
-def test_a_run_that_was_moved_is_resumed_where_it_lies(whole: str, killed_after_8: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_moved_is_resumed_where_it_lies(whole: Bits, killed_after_8: Path, tmp_path: Path) -> None:
     """What an interrupted run prints to be pasted needs neither its configuration nor its first place."""
     moved = tmp_path / "elsewhere" / "my run"
     shutil.copytree(killed_after_8, moved)
@@ -133,7 +137,7 @@ def test_a_run_that_was_moved_is_resumed_where_it_lies(whole: str, killed_after_
     assert "going on from the snapshot after 8 steps" in result.stdout
     assert sorted(killed_after_8.rglob("*")) == before
     moved.rename(tmp_path / "elsewhere" / "run")
-    assert report(tmp_path / "elsewhere")["final_digest"] == whole
+    assert bits(tmp_path / "elsewhere") == whole
     missing = onward("resume", tmp_path / "elsewhere" / "nothing")
     assert missing.returncode == 2
     assert missing.stderr.endswith(f"nothing' does not exist. These have snapshots: {tmp_path / 'elsewhere' / 'run'}\n")

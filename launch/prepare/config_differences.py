@@ -18,7 +18,7 @@ FREE = (
     "link.rpc_transports", "link.device_to_device", "network", "metrics", "alarms", "trace",
     "trackers", "snapshots", "evaluation", "engine.shard_optimizer", "train.max_skipped", "data.workers", "data.root",
     "data.download", "data.feed", "data.in_memory", "data.affinity", "data.on_error", "data.scan_headers",
-    "determinism", "init_from.path",
+    "determinism", "digests", "init_from.path",
 )  # fmt: skip
 """Keys and sections that may differ from the run that is continued."""
 FREE_OF_STAGES = (["device"], ["replicas"], ["engine", "shard_optimizer"], ["init_from", "path"])

@@ -7,6 +7,7 @@ Defaults are those of the released code of "Blockwise Self-Supervised Learning a
 
 - `base.py`: the strict base class of all sections, and the number types
 - `data.py`: `data`: the data set, and how views are made of its images
+- `digests.py`: `digests`: what a run writes down of its bits, so that they can be verified later
 - `engines.py`: `engine`: the library that holds the optimizer's state of a stage and applies its steps
 - `evaluation.py`: `evaluation`: measurements of the blocks: at the end of training, while it runs, and by `onward
   evaluate`

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from pipeline.config.base import PositiveFloat, PositiveInt, Section
 from pipeline.config.data import DataConfig
+from pipeline.config.digests import DigestsConfig
 from pipeline.config.engines import EngineConfig, TorchEngineConfig
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.faults import FaultConfig
@@ -191,6 +192,7 @@ class Config(Section):
     """Overrides by the number of the stage, counted from 1, as in `stages.2.objective.kind`."""
     snapshots: SnapshotsConfig = SnapshotsConfig()
     metrics: MetricsConfig = MetricsConfig()
+    digests: DigestsConfig = DigestsConfig()
     alarms: AlarmsConfig = AlarmsConfig()
     trace: TraceOrBool = TraceConfig()
     trackers: tuple[TrackerOrName, ...] = ()
@@ -247,9 +249,10 @@ class Config(Section):
         return [merge(ObjectiveConfig, self.objective, overrides, "objective") for overrides in by_stage]
 
     def with_torch_engines(self) -> Config:
-        """The same run without engines that need other processes: for networks that are measured, or tried alone."""
+        """The same run without engines that need other processes, and digests: for networks that are tried alone."""
         stages = {index: own.model_copy(update={"engine": {}}) for index, own in self.stages.items()}
-        return self.model_copy(update={"engine": TorchEngineConfig(), "stages": stages})
+        plain = {"engine": TorchEngineConfig(), "stages": stages, "digests": DigestsConfig()}
+        return self.model_copy(update=plain)
 
     def stage(self, index: int) -> StageConfig:
         """The settings of stage `index`, counted from 1, with its overrides merged in."""

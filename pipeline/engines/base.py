@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 from torch.nn.utils import get_total_norm
@@ -53,8 +53,14 @@ class Engine(ABC):
         """Scale the gradients so that their norm, all together, is at most `max_norm`."""
 
     @abstractmethod
+    def gradients(self) -> list[Tensor] | None:
+        """Of every parameter that has one, as they are, always in the same order; None where no replica has them whole
+        and in their own precision."""
+
     def gradient_norm(self) -> float | None:
-        """The norm of all gradients together, before `clip`; None where only `step` computes it."""
+        """The norm of all gradients together, as if they were one vector; None where only `step` computes it."""
+        gradients = self.gradients()
+        return None if gradients is None else get_total_norm(gradients).item()
 
     def stepped_gradient_norm(self) -> float | None:
         """The same, as the last `step` computed it; None for an engine that does not report it."""
@@ -83,8 +89,3 @@ class Engine(ABC):
         Raises:
             RuntimeError: a tensor belongs to no parameter of this stage.
         """
-
-
-def norm_of_gradients(parameters: Iterable[Tensor]) -> float:
-    """Euclidean, of the gradients of all `parameters` that have one, as if they were one vector."""
-    return get_total_norm([p.grad for p in parameters if p.grad is not None]).item()

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from pipeline.config import StageConfig
 from pipeline.config import engines as settings
-from pipeline.engines.base import Engine, norm_of_gradients
+from pipeline.engines.base import Engine
 from pipeline.engines.deepspeed_state import OptimizerState, PartitionedState, WholeState
 from pipeline.engines.full_norms import normalise_with_full_weights
 from pipeline.errors import ConfigError, UserError, first_line
@@ -121,9 +121,9 @@ class DeepSpeedEngine(Engine):
         if max_norm != self._clip_norm:
             raise ValueError(f"DeepSpeed clips to {self._clip_norm}, and was asked for {max_norm}")
 
-    def gradient_norm(self) -> float | None:
-        """Of all gradients together; None with ZeRO or bf16, where no replica has them whole and in fp32."""
-        return norm_of_gradients(self._trained) if self._whole_gradients else None
+    def gradients(self) -> list[Tensor] | None:
+        """Not clipped yet, which `step` does; None with ZeRO or bf16, where no replica has them whole and in fp32."""
+        return [p.grad for p in self._trained if p.grad is not None] if self._whole_gradients else None
 
     def stepped_gradient_norm(self) -> float | None:
         """As DeepSpeed computed it over all replicas, before it clipped."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from pipeline.engines.base import OPTIMIZER, Engine, norm_of_gradients
+from pipeline.engines.base import OPTIMIZER, Engine
 from pipeline.replicas import BUCKET_BYTES, GradientSum, ReplicaGroup, held_by, on_first, shard_optimizer
 
 
@@ -63,9 +63,9 @@ class TorchEngine(Engine):
         """Scale the gradients so that their norm, all together, is at most `max_norm`."""
         clip_grad_norm_(self.parameters(), max_norm)
 
-    def gradient_norm(self) -> float:
-        """The norm of all gradients together; every replica has all of them."""
-        return norm_of_gradients(self.parameters())
+    def gradients(self) -> list[Tensor]:
+        """Of every parameter that has one; every replica has all of them."""
+        return [p.grad for p in self.parameters() if p.grad is not None]
 
     def parameters(self) -> list[Tensor]:
         """The parameters of the optimizer; where its state is sharded, each replica still has all parameters."""

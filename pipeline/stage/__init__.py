@@ -2,7 +2,11 @@
 
 - `codecs.py`: the codecs that write activations in fewer bytes for the next stage; each loses precision. A new one is
   registered in `build_codec`
+- `digests.py`: digests of a stage's steps: of what came in, the loss, the gradient and the weights, and a chain of all
+  of them
 - `fake.py`: stages whose tensors have sizes and no memory: what they compute is known without computing it
+- `fold.py`: a digest of tensors that costs little: their bits as integers, multiplied by weights of their positions and
+  summed
 - `forward.py`: the forward half of a stage: its views through the block, and each block's output through the head
 - `inputs.py`: the input of a stage: the views out of one tensor, in the format in which the stage computes
 - `noise.py`: noise on activations, seen by a block's own head and by the next block alike

@@ -22,6 +22,7 @@ from pipeline.precision import Compute
 from pipeline.randomness import seeded_forward
 from pipeline.replicas import ReplicaGroup, synchronise_batch_norms
 from pipeline.shapes import block_output, channels_of
+from pipeline.stage.digests import StepDigests
 from pipeline.stage.inputs import Batch, StageInputs
 from pipeline.stage.noise import StageNoise
 from pipeline.stage.skipped_steps import KeptBuffers
@@ -65,6 +66,7 @@ class StageForward(nn.Module):
         """Called with every part of a step, for timing; set by the loop that drives the stage."""
         self.online: OnlineMeasures | None = None
         """Measurements beside the training, set by the loop that drives the stage; never part of its state dict."""
+        self.digests = StepDigests(config.digests.every, team, device)
         self.outputs: list[Tensor] = []
         """Of the last `forward`, one per view; what the loss is computed from. They have a graph unless
         `memory.recompute` is `views`."""
@@ -99,8 +101,10 @@ class StageForward(nn.Module):
         """
         self._buffers_kept.keep()
         self._forget_views()
+        self.digests.begin(step)
         by_view = self.config.memory.recompute == "views" and torch.is_grad_enabled()
         for number, view in enumerate(self.inputs.views(batch, step), 1):
+            self.digests.add_view(view)
             x = self.inputs.prepared(view)
             if self.target is not None and number <= 2:
                 self._target_inputs.append(x.detach())

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from pipeline.engines import Engine
+from pipeline.stage.digests import DigestName
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class StageReport:
         skipped: the loss or a gradient was not finite, and nothing moved.
         frozen: the stage keeps its weights throughout the run.
         gradient_norm, update_norm: see `StepNorms`; None where they were not measured.
+        digests: see `StepDigests.taken`.
     """
 
     loss: float | None = None
@@ -33,6 +35,7 @@ class StageReport:
     frozen: bool = False
     gradient_norm: float | None = None
     update_norm: float | None = None
+    digests: dict[DigestName, str] = field(default_factory=dict)
 
 
 class StepNorms:

@@ -23,6 +23,7 @@ from pipeline.precision import LossScaler
 from pipeline.randomness import seeded_forward
 from pipeline.recompute import RepeatedForward
 from pipeline.replicas import SOLO, ReplicaGroup, gather_rows
+from pipeline.stage.digests import DigestName
 from pipeline.stage.forward import StageForward
 from pipeline.stage.phases import Phases
 from pipeline.stage.report import StageReport, StepNorms
@@ -120,6 +121,7 @@ class Stage(StageForward):
             views, patch = (views[:-1], views[-1]) if self._has_patch else (views, None)
             with self.span("loss"), self._same_draws(step):
                 self._loss = self.objective(Embeddings(views, targets, labels, patch, step))
+        self.digests.add("loss", self._loss[:1])
         loss = self._loss[0] / self.gradient_divisor
         with self.span("backward"):
             self.engine.zero_grad()
@@ -186,7 +188,7 @@ class Stage(StageForward):
         """
         if self.frozen:
             self._forget_views()
-            return StageReport(frozen=True)
+            return self.relayed(step)
         value, terms = (None, {}) if self._loss is None else self.read_loss()
         finite = finite and (value is None or isfinite(value))
         learning_rate = self.set_learning_rate(step)
@@ -209,7 +211,17 @@ class Stage(StageForward):
             skipped=not moved,
             gradient_norm=gradient_norm,
             update_norm=update_norm,
+            digests=self._digests_taken(step),
         )
+
+    def relayed(self, step: int) -> StageReport:
+        """The report of a step at which this stage only ran forward (`relay`)."""
+        return StageReport(frozen=self.frozen, digests=self._digests_taken(step))
+
+    def _digests_taken(self, step: int) -> dict[DigestName, str]:
+        if self.digests.due:
+            self.digests.add("weights", self.state_dict().values())
+        return self.digests.taken(step)
 
     def _same_draws(self, step: int) -> AbstractContextManager[None]:
         """Seeds the draws of a loss of the user's own: the same on all replicas."""
@@ -233,7 +245,9 @@ class Stage(StageForward):
         return self.scaler.step() if self.scaler else self.engine.step()
 
     def prepare_gradients(self, step: int) -> None:
-        """Measure the gradients of `step` if that is due, and scale them down to `optimizer.clip_norm` if need be."""
+        """Measure the gradients of `step` if that is due, scale them down to `optimizer.clip_norm` if need be, and
+        digest them."""
         self.norms.before_step(step)
         if self.config.optimizer.clip_norm is not None:
             self.engine.clip(self.config.optimizer.clip_norm)
+        self.digests.add("gradient", self.engine.gradients())

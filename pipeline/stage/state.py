@@ -23,6 +23,9 @@ ONLINE = "online."
 OPTIMIZER_TENSORS = "optimizer_tensors"
 """The counter of a snapshot for the number of tensors of the optimizer: one that is gone would start from zero."""
 
+DIGEST_CHAIN = "digest_chain"
+"""The counter of a snapshot for the digests of all steps before it, see `pipeline.stage.digests`."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -56,9 +59,11 @@ def stage_tensors(stage: Stage) -> dict[str, Tensor]:
 
 
 def stage_counters(stage: Stage) -> dict[str, Any]:
-    """The part of the state that is no tensor: skipped steps in a row, and the scale of an fp16 loss."""
+    """The part of the state that is no tensor: skipped steps in a row, the scale of an fp16 loss, and the chain of the
+    digests where there is one."""
     scaler = stage.scaler.scaler.state_dict() if stage.scaler else None
-    return {"skipped_in_a_row": stage.skips.in_a_row, "scaler": scaler}
+    chain = {DIGEST_CHAIN: stage.digests.chain} if stage.digests.chain else {}
+    return {"skipped_in_a_row": stage.skips.in_a_row, "scaler": scaler, **chain}
 
 
 def snapshot_tensors(stage: Stage) -> dict[str, Tensor]:
@@ -127,6 +132,7 @@ def restore_stage(stage: Stage, tensors: Mapping[str, Tensor], counters: Mapping
     stage.load_state_dict({name: tensors[name] for name in network_names(tensors)})
     stage.engine.load(tensors)
     stage.skips.in_a_row = int(counters["skipped_in_a_row"])
+    stage.digests.chain = str(counters.get(DIGEST_CHAIN, ""))
     if stage.scaler and counters["scaler"]:
         stage.scaler.scaler.load_state_dict(counters["scaler"])
     if stage.online is None:

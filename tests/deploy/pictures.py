@@ -3,7 +3,7 @@
     .venv/bin/python -m tests.deploy.pictures http://127.0.0.1:9090 onward run.png --run NAME
     .venv/bin/python -m tests.deploy.pictures http://127.0.0.1:9090 onward-runs runs.png --minutes 30
 
-Every panel stands where Grafana puts it, with the lines, names, units and bounds that the file of the dashboard says; what
+Every panel stands where Grafana puts it, with the lines, names, units and bounds that the dashboard's file says; what
 Grafana stacks is drawn as lines.
 """
 

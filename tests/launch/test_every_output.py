@@ -60,6 +60,7 @@ COMMANDS = {
     "convert": Command(("{at}/run", "{own}.safetensors"), "{own}.safetensors"),
     "report": Command(("{own}",), "{own}/report.html", "run"),
     "compare": Command(("{at}/run", "{at}/other", "--csv", "{own}.csv"), "{own}.csv", first="ascii"),
+    "verify": Command(("{at}/run",), first="closed"),
     "runs": Command(("{at}", "--csv", "{own}.csv"), "{own}.csv", first="closed"),
     "targets": Command(("{at}", "{own}.json", "--once"), "{own}.json"),
     "select": Command(("{at}/run", "{at}/other", "--csv", "{own}.csv"), "{own}.csv", first="closed"),

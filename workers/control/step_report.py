@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 
 from pipeline.measures.online import Measure
+from pipeline.stage.digests import DigestName
 from pipeline.stage.report import StageReport, finite_or_none
 from workers.control.feed_report import FeedMeasures
 from workers.control.shares import Share
@@ -19,6 +20,7 @@ Operations = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 ThrottleReason = Literal["power_cap", "hw_slowdown", "sw_thermal", "hw_thermal", "power_brake"]
 """What makes a GPU run slower than it could: its power cap, a slowdown that its board asks for, heat that the driver
 or the hardware has noticed, and a power brake from outside."""
+DigestText = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class MemoryInUse(NamedTuple):
@@ -60,6 +62,7 @@ class StepReport:
             report the whole process.
         flops: floating-point operations so far, also of what is computed again; 0 where they are not counted.
         peak_flops: that its device can do in a second, in its precision; None where that is not known.
+        digests: of this step, see `pipeline.stage.digests`; empty at a step that is not recorded.
         throttled: what slows its GPU down; None where that is not known, and for all but the first stage of a process.
     """
 
@@ -88,6 +91,7 @@ class StepReport:
     flops: Operations = 0.0
     peak_flops: Finite | None = None
     throttled: list[ThrottleReason] | None = None
+    digests: dict[DigestName, DigestText] = field(default_factory=dict)
 
     def to_message(self) -> dict[str, Any]:
         """As it is sent over the control channel."""
@@ -143,5 +147,5 @@ class StageTimes:
             learning_rate=result.learning_rate, **vars(self), queue_depth=queue_depth, link_bytes=link_bytes,
             online={name: finite_or_none(value) for name, value in (online or {}).items()},
             gradient_norm=result.gradient_norm, update_norm=result.update_norm,
-            peak_flops=peak_flops, throttled=throttled, **(memory._asdict() if memory else {}),
+            peak_flops=peak_flops, throttled=throttled, digests=result.digests, **(memory._asdict() if memory else {}),
         )  # fmt: skip

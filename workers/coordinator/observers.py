@@ -112,6 +112,8 @@ class Observation:
 
     def recorder(self, total_steps: int) -> Recorder:
         """The recorder, which receives the reports of the stages."""
+        config = self.config
+        periods = config.metrics.every, config.snapshots.every, config.digests.every
         return Recorder(
             self.run.metrics,
             start_step=self.start_step,
@@ -120,8 +122,7 @@ class Observation:
             progress=self.progress,
             observers=self.observers,
             goodput=self.goodput,
-            every=self.config.metrics.every,
-            snapshots=self.config.snapshots.every,
+            line_ends=[period for period in periods if period],
         )
 
     def post(self, kind: EventKind, name: str, text: str, stage: int | None = None, step: int | None = None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -32,7 +32,7 @@ ADVICE_STEPS = 20
 ADVICE_SHARE = 0.1
 """A run of at least this many steps that waits for the feed longer than this share of its time gets a note."""
 
-WHERE_KNOWN = ("frozen", "flops", "alloc_retries", "cuda_peak_bytes", "peak_flops", "throttled")
+WHERE_KNOWN = ("frozen", "flops", "alloc_retries", "cuda_peak_bytes", "peak_flops", "throttled", "digests")
 """Keys that a line of `metrics.jsonl` has only where they are true or measured: most of them need a GPU."""
 FEED_TOTALS = ("wait_seconds", "images", "restarts", "skipped")
 """Totals of a feed, apart from the seconds of each part of its work."""
@@ -48,7 +48,7 @@ class Recorder:
         progress: stopped after the last step, because the summary is printed then.
         observers: receive complete steps; metrics and progress are among them.
         goodput: gets the lines that are written.
-        every, snapshots: see `StepLines`.
+        line_ends: see `StepLines`.
     """
 
     def __init__(
@@ -61,8 +61,7 @@ class Recorder:
         progress: Progress,
         observers: Observers,
         goodput: Goodput,
-        every: int = 1,
-        snapshots: int | None = None,
+        line_ends: Sequence[int] = (1,),
     ) -> None:
         self.metrics, self.progress, self.observers = metrics, progress, observers
         self.backlog = Backlog(start_step, total_steps)
@@ -70,7 +69,7 @@ class Recorder:
         self._pace = Throughput(total_steps)
         self._path, self._start_step = path, start_step
         self._goodput = goodput
-        self._lines = StepLines(path, every, snapshots, goodput.written)
+        self._lines = StepLines(path, line_ends, goodput.written)
         self._waiting: dict[int, dict[int, StepReport]] = {}
         self._batches: dict[int, tuple[int, int, int]] = {}
         self.latest: dict[int, StepReport] = {}

@@ -5,15 +5,16 @@
     line                     |                     |  ... 8 | 9 ...
                  {"step": 7, "steps": 4, "loss": 2.5, "loss_max": 2.5, "added": of steps 4 to 7}
 
-Lines end at the same steps in every attempt, and with every snapshot, from which a later attempt goes on. A step whose
-length is not known has a line of its own: rates could not be told from a sum with it. What is null is left out.
+Lines end at the same steps in every attempt: with every snapshot, from which a later attempt goes on, and with every
+step whose digests are recorded, which are of a single step. A step whose length is not known has a line of its own:
+rates could not be told from a sum with it. What is null is left out.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +30,14 @@ class StepLines:
 
     Args:
         path: of the file; it is appended to.
-        every: steps of a line, `metrics.every`.
-        snapshots: steps from one snapshot to the next, `snapshots.every`; None without.
+        ends: numbers of steps; a line ends after each multiple of one of them.
         written: called with every line that is in the file.
     """
 
     def __init__(
-        self,
-        path: Path,
-        every: int = 1,
-        snapshots: int | None = None,
-        written: Callable[[Mapping[str, Any]], None] = lambda line: None,
+        self, path: Path, ends: Sequence[int] = (1,), written: Callable[[Mapping[str, Any]], None] = lambda line: None
     ) -> None:
-        self._written = written
-        self._ends = [period for period in (every, snapshots) if period]
+        self._ends, self._written = ends, written
         self._file = io.TextIOWrapper(open_to_write(path, path.parent), encoding="utf-8", line_buffering=True)
         self._held: dict[str, Any] | None = None
 

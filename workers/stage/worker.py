@@ -27,7 +27,6 @@ import torch
 
 from pipeline.data.to_device import sent_to
 from pipeline.stage.codecs import round_trip
-from pipeline.stage.report import StageReport
 from pipeline.stage.stage import Stage
 from workers.control.shares import Share
 from workers.control.step_report import StageTimes
@@ -199,10 +198,11 @@ class StageWorker:
         self.faults.before_update(stage.index, header.step)
         learns = stage.learns(header.learner)
         labels = self._labels(header, stage)
-        result = StageReport(frozen=stage.frozen)
         if learns:
             with self._flops.counted(stage, self._times[stage.index], "update", self._inputs[stage.index]):
                 result = stage.update(header.step, labels)
+        else:
+            result = stage.relayed(header.step)
         if self.plain is not None:
             count = partial(self.plain.of_stage, stage.index, *self._inputs[stage.index], header.step, learns=learns)
             self._flops.add_compiled(stage, self._times[stage.index], count, learns, self._inputs[stage.index])

@@ -87,6 +87,18 @@ def test_a_step_that_measures_norms_reads_them_too() -> None:
     assert counts == [3, 1, 3, 1]
 
 
+def test_a_step_whose_digests_are_recorded_reads_them_at_its_end_all_at_once() -> None:
+    config = small_config(metrics={"norms_every": 0}, digests={"every": 2})
+    stages = build_stages(config, STEPS_PER_EPOCH)
+    one_step = step_function(config, stages, torch.device("cpu"))
+    counts = []
+    for step in range(4):
+        with Reads() as reads:
+            list(one_step(stages, views(step), step, [0.0] * 4))
+        counts.append(reads.count / len(stages))
+    assert counts == [1, 2, 1, 2]
+
+
 def test_numbers_read_together_are_those_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of any number format, and of the parameter that a user's loss may name a term, before the step changes it."""
     (stage, *_) = build_stages(small_config(), STEPS_PER_EPOCH)
@@ -122,7 +134,7 @@ class _Made(TorchFunctionMode):
 @pytest.mark.parametrize("mode", ["simultaneous", "end_to_end"])
 def test_a_steady_step_writes_nothing_to_its_device(mode: str, objective: dict[str, Any]) -> None:
     """But its batch and its labels, which the loop gives it; the first step may make what it keeps."""
-    config = small_config(mode=mode, objective=objective)
+    config = small_config(mode=mode, objective=objective, digests={"every": 1})
     stages = build_stages(config, STEPS_PER_EPOCH)
     one_step = step_function(config, stages, torch.device("cpu"))
     labels, made = torch.arange(8) % 4, list[list[str]]()

@@ -26,12 +26,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch, recorder_module)
 
 
-def train(folder: Path, clock: Clock, every: int, start: int = 0, until: int = STEPS, **options: Any) -> dict[str, Any]:
+def train(folder: Path, clock: Clock, *ends: int, start: int = 0, until: int = STEPS) -> dict[str, Any]:
     """Two stages, whose losses repeat after seven steps; returns what the report of the run has of them."""
     folder.mkdir(exist_ok=True)
-    with recorder(
-        folder, STEPS, start=start, goodput=Goodput(AttemptStart(clock.now)), every=every, **options
-    ) as joined:
+    with recorder(folder, STEPS, start=start, goodput=Goodput(AttemptStart(clock.now)), line_ends=ends) as joined:
         for step in range(start, until):
             joined.batch_sent(step, 0, 64, 2)
             clock.now += 0.5
@@ -93,10 +91,10 @@ def test_a_reader_comes_to_the_same_sums_and_the_file_is_smaller(tmp_path: Path,
 
 def test_a_snapshot_ends_a_line_and_a_later_attempt_goes_on_from_there(tmp_path: Path, clock: Clock) -> None:
     first = tmp_path / "run"
-    train(first, clock, 8, until=13, snapshots=5)  # it was killed after step 12, and goes on from step 10
+    train(first, clock, 8, 5, until=13)  # it was killed after step 12, and goes on from step 10
     assert [line["step"] for line in lines(first)] == [0, 4, 7, 9, 12]
     drop_steps(first / "metrics.jsonl", 10)
-    found = train(first, clock, 8, start=10, snapshots=5)
+    found = train(first, clock, 8, 5, start=10)
     assert [line["step"] for line in lines(first)] == [0, 4, 7, 9, 10, 14, 15, 19, 21]
     assert sum(line.get("steps", 1) for line in lines(first)) == STEPS
     assert found["images"] == STEPS * 64
@@ -106,8 +104,8 @@ def test_a_snapshot_ends_a_line_and_a_later_attempt_goes_on_from_there(tmp_path:
 
 def test_what_was_trained_again_is_withdrawn(tmp_path: Path, clock: Clock) -> None:
     """With restart=job the file still has the lines of the attempt that failed."""
-    train(tmp_path, clock, 4, until=15, snapshots=10)
-    train(tmp_path, clock, 4, start=10, snapshots=10)
+    train(tmp_path, clock, 4, 10, until=15)
+    train(tmp_path, clock, 4, 10, start=10)
     found = series(tmp_path)
     assert (found.count, found.stages[1].total("flops")) == (STEPS, STEPS * 1e12)
 
@@ -122,7 +120,7 @@ def test_stages_that_ended_within_the_line_keep_their_last_values(tmp_path: Path
 
 
 def test_what_is_held_is_written_at_the_end_and_only_once(tmp_path: Path) -> None:
-    written = StepLines(tmp_path / "metrics.jsonl", every=10)
+    written = StepLines(tmp_path / "metrics.jsonl", [10])
     for step in range(3):
         line = {"step": step, "time": 1.0, "images": 8, "added": {"seconds": 1.0}, "stages": []}
         written.add(line)

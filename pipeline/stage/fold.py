@@ -1,0 +1,130 @@
+"""A digest of tensors that costs little: their bits as integers, multiplied by weights of their positions and summed.
+
+Two sums modulo 2^64, each over all elements: the element at position p, as an integer of its own width, times a weight
+of p that is odd. An odd number has an inverse modulo 2^64, so one element that changes always changes both sums; that
+many changes cancel out in both is as likely as guessing some 64 bits or more. Integers are added in any order with the
+same result, and the sum of a whole is the sum of its parts, each with its position in the whole: so it is the same on
+every device, and replicas that have a part each need send only their sums.
+
+The weight of position p is the product of one for its row, p div 4096, and one for its column, p mod 4096; both are
+`splitmix64` (Steele, Lea and Flood 2014) of a counter, made on the device that needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+COLUMNS = 4096
+PIECE_ON_CPU, PIECE_ON_GPU = 1 << 15, 1 << 20
+"""Elements whose products exist at once, 16 bytes each: in a cache of the processor; enough for all of a GPU."""
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""By the bytes of an element."""
+FIRST_COLUMN, FIRST_ROW, SECOND_SUM = 0, 1 << 40, 1 << 41
+"""Counters of the weights, which do not overlap."""
+
+
+class Fold:
+    """Folds tensors on one device.
+
+    Args:
+        device: that they are on.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._piece = PIECE_ON_CPU if device.type == "cpu" else PIECE_ON_GPU
+        self._columns = self._weights(FIRST_COLUMN, COLUMNS).t().contiguous()
+        self._rows = self._weights(FIRST_ROW, 1)
+
+    @torch.no_grad()
+    def of(self, tensors: Sequence[Tensor], position: int = 0) -> Tensor:
+        """The two sums, int64 `[2]`; the host waits for nothing.
+
+        Args:
+            tensors: whose elements follow one another, in the order of their indices whatever their strides. Those
+                whose elements are of another width are put together, each width from the beginning of a row.
+            position: of the first element.
+        """
+        kinds: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in tensors:
+            if tensor.numel():
+                words = integers_of(tensor)
+                kinds.setdefault(words.dtype, []).append(words)
+        total = torch.zeros(2, dtype=torch.int64, device=self._device)
+        for kind in sorted(kinds, key=str):
+            for piece in self._pieces(kinds[kind], position):
+                total += self._sum(piece, position)
+                position += len(piece)
+            position += -position % COLUMNS
+        return total
+
+    def _pieces(self, tensors: list[Tensor], position: int) -> Iterator[Tensor]:
+        """The elements of all tensors; pieces end where their number divides the position, and at the end."""
+        held, room = list[Tensor](), self._piece - position % self._piece
+        for tensor in tensors:
+            for part in (tensor[:room], *torch.split(tensor[room:], self._piece)):
+                if not len(part):
+                    continue
+                held.append(part)
+                room -= len(part)
+                if not room:
+                    yield torch.cat(held) if len(held) > 1 else held[0]
+                    held, room = [], self._piece
+        if held:
+            yield torch.cat(held) if len(held) > 1 else held[0]
+
+    def _sum(self, words: Tensor, position: int) -> Tensor:
+        """Of one piece: the rest of the row that it begins in, whole rows, and the beginning of the last row."""
+        row, column = divmod(position, COLUMNS)
+        if (last := (position + len(words)) // COLUMNS + 1) > len(self._rows):
+            self._rows = self._weights(FIRST_ROW, 2 * last)
+        words = words.to(torch.int64)
+        rest = min(-position % COLUMNS, len(words))
+        count = (len(words) - rest) // COLUMNS
+        sums = []
+        if rest:
+            sums.append((words[:rest] * self._columns[:, column : column + rest]).sum(-1) * self._rows[row])
+            row += 1
+        if count:
+            whole = words[rest : rest + count * COLUMNS].view(count, 1, COLUMNS)
+            sums.append(((whole * self._columns).sum(-1) * self._rows[row : row + count]).sum(0))
+        if len(end := words[rest + count * COLUMNS :]):
+            sums.append((end * self._columns[:, : len(end)]).sum(-1) * self._rows[row + count])
+        return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
+
+    def _weights(self, first: int, count: int) -> Tensor:
+        """Odd numbers, `[count, 2]`, one for each sum."""
+        counters = torch.arange(first, first + count, device=self._device)
+        return torch.stack([_mixed(counters), _mixed(counters + SECOND_SUM)], dim=1) | 1
+
+
+def as_text(sums: Sequence[int]) -> str:
+    """The two sums that were read from the device as 32 hexadecimal digits."""
+    return "".join(f"{number % 2**64:016x}" for number in sums)
+
+
+def integers_of(tensor: Tensor) -> Tensor:
+    """The bits of a tensor, in the order of its indices."""
+    flat = tensor.detach().contiguous().view(-1)
+    flat = torch.view_as_real(flat).view(-1) if flat.is_complex() else flat
+    return flat.view(INTEGERS[flat.element_size()])
+
+
+def _mixed(counters: Tensor) -> Tensor:
+    """`splitmix64`, whose arithmetic wraps as that of int64 does."""
+    z = (counters + 1) * _signed(0x9E3779B97F4A7C15)
+    z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
+    z = (z ^ _shifted(z, 27)) * _signed(0x94D049BB133111EB)
+    return z ^ _shifted(z, 31)
+
+
+def _shifted(z: Tensor, bits: int) -> Tensor:
+    """To the right, with zeros from the left."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >= 1 << 63 else number
