@@ -17,6 +17,7 @@ from launch.prepare.run_lock import REMEDY
 from pipeline.config import Config
 from pipeline.errors import ConfigError, UserError
 from workers.observing.history_file import drop_damage, drop_steps
+from workers.observing.repeated_steps import keep_digests
 from workers.run.files import TO_BE_MEASURED, RunDir, final_digest, read_report, relative_to_cwd, step_numbers
 from workers.run.no_kernel import no_promise
 from workers.snapshots.bits import bits_note
@@ -154,6 +155,7 @@ def roll_back(config: Config, run: RunDir, steps: int) -> None:
         for later in step_numbers(run):
             if later > steps:
                 shutil.rmtree(run.snapshot(later))
+        keep_digests(run, steps)
         drop_steps(run.metrics, steps)
         drop_damage(run.events)
         write_config(run, config)

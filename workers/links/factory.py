@@ -6,8 +6,10 @@ from typing import Literal
 
 import torch
 
+from pipeline.stage.bit_flips import Exposed, untouched
 from pipeline.stage.codecs import build_codec
 from workers.links.base import LinkAddress, LinkBuffers, Receiver, Sender
+from workers.links.checked import CheckedReceiver, CheckedSender
 from workers.links.coded import CodedReceiver, CodedSender, wire_spec
 from workers.links.messages import TensorSpec
 
@@ -23,6 +25,7 @@ def open_sender(
     codec: str = "none",
     device: torch.device = CPU,
     device_to_device: bool = True,
+    checksum: Literal["auto"] | bool = "auto",
 ) -> Sender:
     """Open the sending end; blocks until the receiving end is opened, too.
 
@@ -35,6 +38,7 @@ def open_sender(
         device: of the tensors that will be sent; a `p2p` or `queue` link between two GPUs does not copy them to the
             host.
         device_to_device: whether a `queue` may do so; else, as where it cannot, they go through pinned memory.
+        checksum: whether messages carry one; `auto` if they are sent from a CPU.
 
     Raises:
         LinkTimeout: the other end was not opened in time.
@@ -42,9 +46,11 @@ def open_sender(
         LinkClosed: the other process ended meanwhile.
     """
     coder = build_codec(codec, spec.shape, spec.dtype)
-    if coder is None:
-        return _open_sender(kind, address, spec, timeout, "none", device, device_to_device)
-    return CodedSender(_open_sender(kind, address, wire_spec(coder), timeout, codec, device, device_to_device), coder)
+    carried, codec = (spec, "none") if coder is None else (wire_spec(coder), codec)
+    sender = _open_sender(kind, address, carried, timeout, codec, device, device_to_device)
+    if checksum is True or (checksum == "auto" and device.type == "cpu"):
+        sender = CheckedSender(sender)
+    return sender if coder is None else CodedSender(sender, coder)
 
 
 def open_receiver(
@@ -55,18 +61,20 @@ def open_receiver(
     device: torch.device = CPU,
     codec: str = "none",
     device_to_device: bool = True,
+    exposed: Exposed = untouched,
 ) -> Receiver:
-    """Open the receiving end; see `open_sender`.
+    """Open the receiving end, which checks the messages that carry a checksum; see `open_sender`.
 
     Args:
         kind, address, spec, timeout, codec, device_to_device: as `open_sender`.
         device: that received tensors are moved to.
+        exposed: see `CheckedReceiver`.
     """
     coder = build_codec(codec, spec.shape, spec.dtype)
-    if coder is None:
-        return _open_receiver(kind, address, spec, timeout, "none", device, device_to_device)
-    inner = _open_receiver(kind, address, wire_spec(coder), timeout, codec, device, device_to_device)
-    return CodedReceiver(inner, coder)
+    carried, codec = (spec, "none") if coder is None else (wire_spec(coder), codec)
+    inner = _open_receiver(kind, address, carried, timeout, codec, device, device_to_device)
+    receiver = CheckedReceiver(inner, exposed)
+    return receiver if coder is None else CodedReceiver(receiver, coder)
 
 
 def link_buffers(kind: Kind, spec: TensorSpec, depth: int, codec: str = "none", ring: bool = False) -> LinkBuffers:
