@@ -18,6 +18,7 @@ import onward
 from launch.commands.bench_app import bench_app
 from launch.commands.data import data_app
 from launch.commands.runs_app import list_folder
+from launch.commands.verify_app import verify
 from launch.commands.weights import convert, export
 from launch.errors import EXIT_FAILED, failures_in_words, print_error
 from launch.hosts.launcher import HostsRequest, train_on_hosts
@@ -42,6 +43,7 @@ app.add_typer(data_app, name="data")
 app.command("export")(export)
 app.command("convert")(convert)
 app.command("runs")(list_folder)
+app.command("verify")(verify)
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a preset: quickstart.")]
 Overrides = Annotated[
     list[str] | None,

@@ -1,4 +1,4 @@
-"""`check`, `evaluate`, `compare` and `select`: what the commands of these names find, as values.
+"""`check`, `evaluate`, `compare`, `select` and `verify`: what the commands of these names find, as values.
 
 The command line calls them and prints what they return; `str()` of it is the same text, or Markdown.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from launch.commands.check import Checked, check_memory, check_run
 from launch.commands.compare import Comparison, Outputs, compare_runs
@@ -28,6 +28,7 @@ from workers.control.start_messages import CommandStart
 from workers.run.files import RunDir
 
 if TYPE_CHECKING:
+    from launch.commands.verify import Verification
     from pipeline.evaluation.document import EvaluationResults
 
 EVALUATION = "evaluation."
@@ -168,6 +169,46 @@ def select(
     """
     choice = Choice(by, feature, str(block), accuracy)
     return select_runs(_names(runs), choice, None if csv is None else Path(csv))
+
+
+def verify(
+    run: Name,
+    *,
+    first: int | None = None,
+    last: int | None = None,
+    stage: int | None = None,
+    runtime: Literal["serial", "pipelined"] | None = None,
+    close: float | None = None,
+    overrides: Mapping[str, object] | None = None,
+    trust: bool = False,
+    **keywords: object,
+) -> Verification:
+    """Compute steps of a run again from a snapshot, in a process of its own, and compare their bits.
+
+    Args:
+        run: its directory, or a run that has ended.
+        first, last: numbers of steps that are done, from which and to which; by default the last interval from one
+            snapshot to the next, or to the end.
+        stage: compare only this one, counted from 1.
+        runtime: how it is computed; by default in one process, unless a stage had replicas.
+        close: compare no bits, and accept states whose difference has such a share of their norm.
+        overrides: where and how it is computed here, such as `device` and `data.root`.
+        trust: as `--trust`.
+        keywords: keys with two underscores for every dot: `data__root="/data"`.
+
+    Returns:
+        `equal`; `difference`, the first step and stage that differ and in what; `tensors`, by how much;
+        `circumstances`, what may give other bits by right. `str()` is what the command prints.
+
+    Raises:
+        ConfigError, UserError: there is nothing to begin with or to compare, or it cannot be computed here.
+        TrainingError: computing it again failed.
+    """
+    from launch.commands.verify import Question, verify_run
+
+    path = run.path if isinstance(run, Run) else Path(run)
+    question = Question(first, last, stage, runtime, close)
+    return verify_run(path, question, as_text(overrides, keywords), trust)
 
 
 def _names(runs: Sequence[Name]) -> list[str]:

@@ -26,7 +26,7 @@ FLOORS = {
     ),
     "launch": (
         "errors", "failure", "prepare", "plan", "results", "pages", "processes", "hosts", "doctor", "exporting",
-        "commands", "train", "evaluate", "cli",
+        "verifying", "commands", "train", "evaluate", "cli",
     ),
     "onward": (
         "owners", "overrides", "steps", "notebook", "config", "run", "objects", "objects_run", "here",

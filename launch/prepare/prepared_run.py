@@ -130,7 +130,8 @@ def prepare_run(
 
 def _recorded(prepared: PreparedRun, hosts: Sequence[str]) -> list[str]:
     try:
-        return record_start(prepared.config, prepared.run, prepared.start_step, hosts)
+        devices = [device for placement in prepared.placements for device in placement.devices]
+        return record_start(prepared.config, prepared.run, prepared.start_step, hosts, devices)
     except OSError as error:
         problem = f"'{error.filename or prepared.run.path}' cannot be written ({error.strerror})"
         raise ConfigError("run_dir", problem, REMEDY) from None

@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from workers.run.files import RunDir, read_object, write_json, write_parts
 FORMAT = "onward-provenance-1"
 DISTRIBUTIONS = ("onward", "torch", "torchvision", "numpy")
 """Packages whose versions every start records, beside Python's; those of a named package are added."""
+CPU_FACTS, GPU_FACTS = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/gpus")
 MAX_ARGUMENT = 10_000
 """Characters that are kept of one argument of the command."""
 
@@ -61,7 +63,10 @@ class RunStart:
         folder: in which it was given.
         host: that prepared the run, and keeps it.
         hosts: all that train, that one first.
-        system: kernel and processor of `host`.
+        system: kernel and kind of processor of `host`.
+        processor: its name, as the kernel says; empty where it does not.
+        gpus: names of those that the driver shows on `host`.
+        devices: that the stages and their replicas compute on, in order.
         versions: of Python and of packages.
         commits: of the repositories in which Onward, the folder and the user's modules lie.
         modules: the user's own.
@@ -74,6 +79,9 @@ class RunStart:
     host: str
     hosts: list[str]
     system: str
+    processor: str
+    gpus: list[str]
+    devices: list[str]
     versions: dict[str, str]
     commits: list[GitCommit]
     modules: list[ModuleCopy]
@@ -83,7 +91,9 @@ class RunStart:
         return {**asdict(self), "commits": [commit.to_json() for commit in self.commits]}
 
 
-def record_start(config: Config, run: RunDir, step: int = 0, hosts: Sequence[str] = ()) -> list[str]:
+def record_start(
+    config: Config, run: RunDir, step: int = 0, hosts: Sequence[str] = (), devices: Sequence[str] = ()
+) -> list[str]:
     """Add this start to `provenance.json`, and copy the user's modules to `modules/`.
 
     Args:
@@ -91,6 +101,7 @@ def record_start(config: Config, run: RunDir, step: int = 0, hosts: Sequence[str
         run: the directory, which is claimed.
         step: the first step that is trained.
         hosts: that train, if there are several.
+        devices: that the stages compute on.
 
     Returns:
         Sentences for the user: which modules are no longer what the run was started with.
@@ -110,6 +121,9 @@ def record_start(config: Config, run: RunDir, step: int = 0, hosts: Sequence[str
         host=host,
         hosts=list(dict.fromkeys((host, *hosts))),
         system=f"{kernel.sysname} {kernel.release} {kernel.machine}",
+        processor=_processor(),
+        gpus=_gpus(),
+        devices=list(devices),
         versions=_versions(named_modules(config)),
         commits=git_commits(_folders(modules)),
         modules=copies,
@@ -126,6 +140,23 @@ def read_starts(run: RunDir) -> list[dict[str, Any]]:
         return []
     starts = (document or {}).get("starts")
     return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        lines = CPU_FACTS.read_text(encoding="utf-8", errors="replace").splitlines()
+        return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return ""
+
+
+def _gpus() -> list[str]:
+    """In the order of their addresses, with which PyTorch's need not agree."""
+    names = []
+    for path in sorted(GPU_FACTS.glob("*/information")):
+        with suppress(OSError):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            names += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    return names
 
 
 def _command() -> list[str]:

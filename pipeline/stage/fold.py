@@ -51,7 +51,7 @@ class Fold:
         kinds: dict[torch.dtype, list[Tensor]] = {}
         for tensor in tensors:
             if tensor.numel():
-                words = _integers(tensor)
+                words = integers_of(tensor)
                 kinds.setdefault(words.dtype, []).append(words)
         total = torch.zeros(2, dtype=torch.int64, device=self._device)
         for kind in sorted(kinds, key=str):
@@ -106,7 +106,7 @@ def as_text(sums: Sequence[int]) -> str:
     return "".join(f"{number % 2**64:016x}" for number in sums)
 
 
-def _integers(tensor: Tensor) -> Tensor:
+def integers_of(tensor: Tensor) -> Tensor:
     """The bits of a tensor, in the order of its indices."""
     flat = tensor.detach().contiguous().view(-1)
     flat = torch.view_as_real(flat).view(-1) if flat.is_complex() else flat

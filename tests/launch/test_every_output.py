@@ -60,6 +60,7 @@ COMMANDS = {
     "convert": Command(("{at}/run", "{own}.safetensors"), "{own}.safetensors"),
     "report": Command(("{own}",), "{own}/report.html", "run"),
     "compare": Command(("{at}/run", "{at}/other", "--csv", "{own}.csv"), "{own}.csv", first="ascii"),
+    "verify": Command(("{at}/run",), first="closed"),
     "runs": Command(("{at}", "--csv", "{own}.csv"), "{own}.csv", first="closed"),
     "select": Command(("{at}/run", "{at}/other", "--csv", "{own}.csv"), "{own}.csv", first="closed"),
     "bench method": Command(("{at}/config.yaml", "--seeds", "1", "--to", "{own}", *QUICK), "{own}/method.json"),

@@ -1,0 +1,87 @@
+"""Which steps of a run can be computed again: from a snapshot to where something is there to compare.
+
+    0 ------------- 20 ------------- 40 ----- 50       snapshots after 20 and 40 steps, trained for 50
+    |-- an interval --|-- another --|-- and --|
+
+A number is one of steps that are done, as in the names of snapshots; 0 is the beginning, from the run's own seed and
+`init_from`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from pipeline.errors import UserError
+from workers.observing.history_file import first_and_last_step
+from workers.run.files import RunDir, read_report, step_numbers
+from workers.snapshots.manifest import MANIFEST, check_files, read_manifest
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Steps that are computed again in one go.
+
+    Args:
+        first: steps that were done before; there is a snapshot after them, or it is 0.
+        last: steps that are done at its end.
+        state: folder with the state of the stages at its end, one file each; None where the run kept none.
+    """
+
+    first: int
+    last: int
+    state: Path | None
+
+
+def intervals_of(run: RunDir, first: int | None, last: int | None) -> list[Interval]:
+    """From the snapshot at or before `first` to `last`, cut at every snapshot in between.
+
+    Args:
+        run: its directory.
+        first: steps; if not given, those of the last snapshot before `last`, or 0 without one.
+        last: steps; if not given, those of the next snapshot, or of the end, behind `first`; without `first` the last
+            at which the run has kept its state.
+
+    Raises:
+        UserError: the run has not come so far, has no snapshot before it, or one that is damaged.
+    """
+    done = _steps_done(run)
+    states = {n: run.snapshot(n) for n in step_numbers(run) if (run.snapshot(n) / MANIFEST).is_file() and n <= done}
+    snapshots = sorted(states)
+    if (run.stage(1)).is_file() and "final_digest" in (read_report(run) or {}):
+        states.setdefault(done, run.final)
+    if first is not None:
+        start = _start(run, snapshots, first)
+        last = last or next((n for n in sorted(states) if n > first), done)
+    else:
+        last = last or max(states, default=done)
+        start = max((n for n in snapshots if n < last), default=0)
+    if max(last, (first or 0) + 1) > done:
+        raise UserError(f"'{run.path}' has been trained for {done} steps. Give --from and --to up to that")
+    if (first or start) >= last:
+        raise UserError(f"there are no steps from {first} to {last}. Give --from a smaller number than --to")
+    cuts = [start, *(n for n in snapshots if start < n < last), last]
+    for steps in cuts[:-1]:
+        if steps:
+            check_files(run.snapshot(steps), read_manifest(run.snapshot(steps)))
+    return [Interval(one, other, states.get(other)) for one, other in pairwise(cuts)]
+
+
+def _start(run: RunDir, snapshots: list[int], first: int) -> int:
+    """The snapshot from which `first` is reached; raises `UserError` where only the beginning is before it."""
+    before = [n for n in snapshots if n <= first]
+    if before or not first:
+        return max(before, default=0)
+    nearest = " and ".join(map(str, snapshots[:2]))
+    kept = f"the nearest are after {nearest} steps" if len(snapshots) > 1 else f"there is one after {nearest} steps"
+    what = f"no snapshot of its first {first} steps, {kept}" if snapshots else "no snapshots"
+    others = f"--from {snapshots[0]}, or " if snapshots else ""
+    raise UserError(f"'{run.path}' has {what}. Give {others}--from 0, which computes all from its beginning")
+
+
+def _steps_done(run: RunDir) -> int:
+    lines = first_and_last_step(run.metrics)
+    if lines is None:
+        raise UserError(f"'{run.path}' has no step that could be verified. Train it first")
+    return int(lines[1]["step"]) + 1
