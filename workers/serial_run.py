@@ -177,6 +177,8 @@ class _Training:
         self._peaks = [peak_flops(stage.compute) for stage in self.stages]
         self._plain = PlainSteps(self.config, self.feed.steps_per_epoch)
         self._throttle = watch_throttling(self.device)
+        for stage in self.stages:
+            stage.exposed = partial(self.faults.exposed, stage.index)
 
     def run(self) -> None:
         """Train to the last batch, or until the run is asked to stop. Raises `RunFailed`."""

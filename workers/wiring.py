@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from pipeline.config import Config
+from pipeline.stage.bit_flips import Exposed, untouched
 from workers.feed import Feed
 from workers.feed.ahead import ahead_on_device
 from workers.feed.first_stage import numbers_spec, stages_read_images, with_device_augmentation, with_own_feed
@@ -124,16 +125,22 @@ class Wiring:
             size, transports = len(training_processes(self._config)) + 1, self._config.link.rpc_transports
             start_agent(name, rank, size, self._rendezvous.rpc_init, START_SECONDS, transports)
 
-    def receiver(self, process: TrainingProcess, start_step: int, device: torch.device) -> Receiver:
+    def receiver(
+        self, process: TrainingProcess, start_step: int, device: torch.device, exposed: Exposed = untouched
+    ) -> Receiver:
         """Open the link into the stage group of `process`; it returns the batches from `start_step` on.
+
+        Args:
+            process, start_step, device: which one this is, its first step, and where it computes.
+            exposed: is shown every message on its way, see `CheckedReceiver`.
 
         Raises:
             LinkTimeout, LinkClosed, LinkMismatch: a sender did not open its end, or opened it differently.
             UserError: the data set cannot be opened, where this process reads the images itself.
         """
         if process.stage_group:
-            return self._link(process, start_step, device)
-        images = self._link(process, start_step, CPU)  # the coordinator sends from host memory
+            return self._link(process, start_step, device, exposed)
+        images = self._link(process, start_step, CPU, exposed)  # the coordinator sends from host memory
         if stages_read_images(self._config):
             spec = _part_of(link_spec(self._config, 1), process.replicas)
             images, self.feed = with_own_feed(images, self._config, process, start_step, spec)
@@ -176,19 +183,19 @@ class Wiring:
         """Remove the batches that are kept on disk."""
         shutil.rmtree(self._run.replay, ignore_errors=True)
 
-    def _link(self, process: TrainingProcess, start_step: int, device: torch.device) -> Receiver:
+    def _link(self, process: TrainingProcess, start_step: int, device: torch.device, exposed: Exposed) -> Receiver:
         links: list[tuple[RowRange, Receiver]] = []
         for link in self._plan.into(process.stage_group):
             if link.receiver != process.name:
                 continue
-            opening = partial(self._receiver_end, link, device)
+            opening = partial(self._receiver_end, link, device, exposed)
             restarts = self._config.restart == "stage"
             links.append(
                 (link.rows, self._resuming_receiver(opening, start_step) if restarts else opening(START_SECONDS))
             )
         return gather_receiver(links, self._plan.part(process.stage_group, process.replicas), device)
 
-    def _receiver_end(self, link: PlannedLink, device: torch.device, timeout: float) -> Receiver:
+    def _receiver_end(self, link: PlannedLink, device: torch.device, exposed: Exposed, timeout: float) -> Receiver:
         receiver = open_receiver(
             self._kind,
             self._address(link),
@@ -197,6 +204,7 @@ class Wiring:
             device=device,
             codec=link.codec,
             device_to_device=self._config.link.rings,
+            exposed=exposed,
         )
         if receiver.way:
             self._note(receiver.way)
@@ -217,6 +225,7 @@ class Wiring:
                 device,
                 self._config.link.rings,
                 lasting=partial(self._replaying_sender, address, device) if restarts else None,
+                checksum=self._config.link.checksum,
             )
             links.append((link.rows, sender))
         return scatter_sender(links, self._plan.part(stage_group, len(self._plan.ends(stage_group)[0])))

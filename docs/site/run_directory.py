@@ -12,7 +12,7 @@ WRITTEN = (
     "config provenance modules data_index metrics events coordinator logs report initial final backbone exported snapshots "
     "failure elsewhere trace merged_trace"
 )
-HIDDEN = "lock key faults replay"
+HIDDEN = "lock key faults replay repeated"
 MORE = {
     "final/stage_K.safetensors": "Weights of stage K: block, head and optimizer, as `block.*`, `head.*` and `optimizer.*`.",
     "final/probe_K.safetensors": "The online linear probe of stage K (`evaluation.online.linear`); not part of the digest.",

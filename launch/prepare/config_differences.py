@@ -15,7 +15,7 @@ from pipeline.validation.pydantic_errors import shown
 FREE = (
     "run_dir", "runtime", "device", "replicas", "processes", "restart", "max_restarts", "hang_timeout", "faults",
     "signals", "shared_run_dir", "link.kind", "link.depth", "link.timeout",
-    "link.rpc_transports", "link.device_to_device", "network", "metrics", "alarms", "trace",
+    "link.rpc_transports", "link.device_to_device", "link.checksum", "network", "metrics", "alarms", "trace",
     "trackers", "snapshots", "evaluation", "engine.shard_optimizer", "train.max_skipped", "data.workers", "data.root",
     "data.download", "data.feed", "data.in_memory", "data.affinity", "data.on_error", "data.scan_headers",
     "determinism", "digests", "init_from.path",

@@ -20,6 +20,7 @@ from pipeline.errors import ConfigError, UserError
 from workers.observing.amounts import finite
 from workers.observing.goodput import Goodput, write_start
 from workers.observing.history_file import drop_damage, drop_steps
+from workers.observing.repeated_steps import keep_digests
 from workers.run.files import TO_BE_MEASURED, RunDir, final_digest, read_report, relative_to_cwd, step_numbers
 from workers.run.no_kernel import no_promise
 from workers.snapshots.bits import bits_note
@@ -159,6 +160,7 @@ def roll_back(config: Config, run: RunDir, steps: int, *, began: float | None = 
         for later in step_numbers(run):
             if later > steps:
                 shutil.rmtree(run.snapshot(later))
+        keep_digests(run, steps)
         drop_steps(run.metrics, steps, goodput.written)
         drop_damage(run.events, goodput.event)
         goodput.alive(finite(failure.get("time")) or 0.0)

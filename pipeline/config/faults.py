@@ -15,11 +15,17 @@ from pipeline.config.base import PositiveFloat, PositiveInt, Section
 class FaultConfig(Section):
     """One injected fault, at one stage and step."""
 
-    kind: Literal["kill", "raise", "hang", "hold", "slow", "corrupt", "disk_full"]
+    kind: Literal[
+        "kill", "raise", "hang", "hold", "slow", "corrupt", "disk_full",
+        "flip_weight", "flip_message", "flip_gradient", "flip_optimizer",
+    ]  # fmt: skip
     """`kill`: the process kills itself. `raise`: an exception. `hang`: an endless loop. `hold`: one
     in a call that holds the interpreter, so that no other thread of the process runs. `slow`: a pause of `seconds`
     before the update, which ends sooner when the file `until` is there. `corrupt`: a byte of the next
-    snapshot file is flipped once it has been written. `disk_full`: the next snapshot file cannot be written."""
+    snapshot file is flipped once it has been written. `disk_full`: the next snapshot file cannot be written. Those
+    of memory that has gone bad flip one bit, which `draw` chooses. `flip_weight`: of a weight or a buffer of the
+    stage, before its forward pass. `flip_message`: of what the stage is sent, before it reads it; where a link carries
+    it, on its way. `flip_gradient`, `flip_optimizer`: of a gradient, or of the optimizer's state, before it is used."""
     stage: PositiveInt
     """The stage, counted from 1."""
     step: int = Field(ge=0)
@@ -30,3 +36,5 @@ class FaultConfig(Section):
     """Length of the pause of `slow`."""
     until: str | None = None
     """For `slow`: absolute path of a file that ends the pause."""
+    draw: int = Field(default=0, ge=0)
+    """For those that flip a bit: seed of the choice of tensor, element and bit."""

@@ -1,5 +1,7 @@
 """One stage of a run: a block, its head, its loss and its optimizer, without any process.
 
+- `bit_flips.py`: a bit of a stage's memory that is flipped on purpose (`faults`): where in a step that may happen, and
+  which bit
 - `codecs.py`: the codecs that write activations in fewer bytes for the next stage; each loses precision. A new one is
   registered in `build_codec`
 - `digests.py`: digests of a stage's steps: of what came in, the loss, the gradient and the weights, and a chain of all

@@ -5,8 +5,9 @@ Nothing here computes a loss or moves a parameter; `pipeline.stage.stage` does, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Self
 
 import torch
@@ -22,6 +23,7 @@ from pipeline.precision import Compute
 from pipeline.randomness import seeded_forward
 from pipeline.replicas import ReplicaGroup, synchronise_batch_norms
 from pipeline.shapes import block_output, channels_of
+from pipeline.stage.bit_flips import Exposed, untouched
 from pipeline.stage.digests import StepDigests
 from pipeline.stage.inputs import Batch, StageInputs
 from pipeline.stage.noise import StageNoise
@@ -66,6 +68,8 @@ class StageForward(nn.Module):
         """Called with every part of a step, for timing; set by the loop that drives the stage."""
         self.online: OnlineMeasures | None = None
         """Measurements beside the training, set by the loop that drives the stage; never part of its state dict."""
+        self.exposed: Exposed = untouched
+        """Called with what a step has in memory, for faults; set by the loop that drives the stage."""
         self.digests = StepDigests(config.digests.every, team, device)
         self.outputs: list[Tensor] = []
         """Of the last `forward`, one per view; what the loss is computed from. They have a graph unless
@@ -102,6 +106,8 @@ class StageForward(nn.Module):
         self._buffers_kept.keep()
         self._forget_views()
         self.digests.begin(step)
+        self.exposed("weight", step, self.state_dict)
+        self.exposed("message", step, partial(_by_view, batch))
         by_view = self.config.memory.recompute == "views" and torch.is_grad_enabled()
         for number, view in enumerate(self.inputs.views(batch, step), 1):
             self.digests.add_view(view)
@@ -196,3 +202,7 @@ class StageForward(nn.Module):
 
     def _forget_views(self) -> None:
         self.outputs, self.passes, self._target_inputs = [], [], []
+
+
+def _by_view(batch: Batch) -> Mapping[str, Tensor]:
+    return {f"message {n}": view for n, view in enumerate([batch] if isinstance(batch, Tensor) else batch, 1)}

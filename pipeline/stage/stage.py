@@ -22,7 +22,7 @@ from pipeline.optim import build_schedule
 from pipeline.precision import LossScaler
 from pipeline.randomness import seeded_forward
 from pipeline.recompute import RepeatedForward
-from pipeline.replicas import SOLO, ReplicaGroup, gather_rows
+from pipeline.replicas import SOLO, ReplicaGroup, gather_rows, held_by
 from pipeline.stage.digests import DigestName
 from pipeline.stage.forward import StageForward
 from pipeline.stage.phases import Phases
@@ -247,7 +247,19 @@ class Stage(StageForward):
     def prepare_gradients(self, step: int) -> None:
         """Measure the gradients of `step` if that is due, scale them down to `optimizer.clip_norm` if need be, and
         digest them."""
+        self.exposed("gradient", step, self._gradients)
+        self.exposed("optimizer", step, self._optimizer_state)
         self.norms.before_step(step)
         if self.config.optimizer.clip_norm is not None:
             self.engine.clip(self.config.optimizer.clip_norm)
         self.digests.add("gradient", self.engine.gradients())
+
+    def _gradients(self) -> dict[str, Tensor]:
+        return {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
+
+    def _optimizer_state(self) -> dict[str, Tensor]:
+        """What this replica holds; not that of an engine whose optimizer has other tensors than the parameters."""
+        state, held = held_by(self.optimizer).state, dict[str, object]()
+        for name, parameter in self.named_parameters():
+            held |= {f"{key} of {name}": value for key, value in state.get(parameter, {}).items()}
+        return {name: value for name, value in held.items() if isinstance(value, Tensor)}

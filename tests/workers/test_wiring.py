@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipeline.config import Config
+from pipeline.stage.bit_flips import Exposed, untouched
 from tests.pipeline.small import small_config
 from workers import wiring
 from workers.links.base import LinkAddress
@@ -59,8 +60,9 @@ class Openings:
         device_to_device: bool,
         *,
         lasting: Any,
+        checksum: object,
     ) -> Any:
-        assert (limit, device, device_to_device) == (START_SECONDS, CPU, True)
+        assert (limit, device, device_to_device, checksum) == (START_SECONDS, CPU, True, "auto")
         self.at_senders.append((kind, address.name, address.sender, address.receiver, spec, codec))
         return address.name if lasting is None else lasting(lambda: address.name)
 
@@ -74,8 +76,9 @@ class Openings:
         device: torch.device,
         codec: str,
         device_to_device: bool,
+        exposed: Exposed,
     ) -> str:
-        assert (limit, device, device_to_device) == (START_SECONDS, CPU, True)
+        assert (limit, device, device_to_device, exposed) == (START_SECONDS, CPU, True, untouched)
         self.at_receivers.append((kind, address.name, address.sender, address.receiver, spec, codec))
         return OpenedEnd(address.name)
 

@@ -20,6 +20,7 @@ from workers.observing.history_file import read_events
 from workers.observing.live import History, LiveServer
 from workers.observing.metrics import RunMetrics
 from workers.observing.observer import Event, EventKind, Observer, Observers, RunFacts
+from workers.observing.repeated_steps import RepeatedSteps
 from workers.observing.terminal.console import Console
 from workers.observing.terminal.progress import Progress
 from workers.observing.trackers import start_trackers
@@ -59,6 +60,7 @@ class Observation:
         self._server: LiveServer | None = None
         self._state: dict[str, Any] = {}
         self._failed, self._begun = failed, False
+        self._repeated = RepeatedSteps(run, start_step, config.restart == "stage", self._differs)
 
     def __enter__(self) -> Self:
         """Serve metrics and page, and write their address to `coordinator.json`.
@@ -123,6 +125,7 @@ class Observation:
             observers=self.observers,
             goodput=self.goodput,
             line_ends=[period for period in periods if period],
+            digested=self._repeated.reported,
         )
 
     def post(self, kind: EventKind, name: str, text: str, stage: int | None = None, step: int | None = None) -> None:
@@ -131,11 +134,15 @@ class Observation:
 
     def committed(self, steps: int) -> None:
         """A snapshot after `steps` steps is complete; may be called from any thread."""
+        self._repeated.committed(steps)
         self.post("snapshot", "snapshot", f"the snapshot after {steps} steps is complete", step=steps)
 
     def note(self, text: str) -> None:
         """A message that the user should read; may be called from any thread."""
         self.post("note", "note", text)
+
+    def _differs(self, stage: int, step: int, text: str) -> None:
+        self.post("note", "note", text, stage, step)
 
     def tick(self, owed: OldestMissing | None = None) -> None:
         """Called on the main thread regularly: delivers posted events, and checks how long `owed` has been missing."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -49,6 +49,7 @@ class Recorder:
         observers: receive complete steps; metrics and progress are among them.
         goodput: gets the lines that are written.
         line_ends: see `StepLines`.
+        digested: is called with stage, step and digests of every report, also of a step that is repeated.
     """
 
     def __init__(
@@ -62,12 +63,13 @@ class Recorder:
         observers: Observers,
         goodput: Goodput,
         line_ends: Sequence[int] = (1,),
+        digested: Callable[[int, int, Mapping[Any, str]], object] = lambda stage, step, digests: None,
     ) -> None:
         self.metrics, self.progress, self.observers = metrics, progress, observers
         self.backlog = Backlog(start_step, total_steps)
         """What the run is waiting for."""
         self._pace = Throughput(total_steps)
-        self._path, self._start_step = path, start_step
+        self._path, self._start_step, self._digested = path, start_step, digested
         self._goodput = goodput
         self._lines = StepLines(path, line_ends, goodput.written)
         self._waiting: dict[int, dict[int, StepReport]] = {}
@@ -125,6 +127,7 @@ class Recorder:
             added["skipped"] = 0  # counted when the step was done for the first time
         self._spent[report.stage].add(added)
         self.metrics.add(report.stage, added)
+        self._digested(report.stage, report.step, report.digests)
         if repeated:
             return
         if report.step not in self._batches:

@@ -1,5 +1,7 @@
 """Links carry batches from one stage to the next: one file per kind of link, and the parts that they share.
+- `around.py`: ends of a link around another end: what they do not change, the end inside does
 - `base.py`: the interface of a link: its two ends, the address that they share, and their errors
+- `checked.py`: a link whose messages carry a checksum: computed before a message leaves, and again when it has arrived
 - `coded.py`: A link that compresses activations: a codec around the two ends of a link of any kind
 - `connecting.py`: connects the two ends of a framed link, authenticates them and compares their settings
 - `cuda.py`: an NVIDIA GPU as a queue link uses it: CUDA IPC, copies in a stream of its own, and pinned host memory

@@ -40,6 +40,10 @@ class LinkMismatch(TrainingError):
     """The two ends were opened differently, or a message does not fit the link."""
 
 
+class LinkCorrupted(TrainingError):
+    """A message is not what was sent."""
+
+
 @dataclass(frozen=True)
 class LinkAddress:
     """Everything that both ends need to connect and to authenticate.

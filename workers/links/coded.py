@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from pipeline.stage.codecs import Codec
-from workers.links.base import LinkMismatch, Meter, Receiver, Sender
+from workers.links.around import AroundReceiver, AroundSender
+from workers.links.base import LinkMismatch, Receiver, Sender
 from workers.links.messages import Header, Message, TensorSpec
 
 
@@ -14,7 +15,7 @@ def wire_spec(codec: Codec) -> TensorSpec:
     return TensorSpec(codec.wire_shape, codec.wire_dtype)
 
 
-class CodedSender(Sender):
+class CodedSender(AroundSender):
     """Encodes activations and sends them.
 
     A message may be smaller than the link's largest along any axis, if the codec can restore its shape.
@@ -25,17 +26,8 @@ class CodedSender(Sender):
     """
 
     def __init__(self, inner: Sender, codec: Codec) -> None:
-        super().__init__(inner.address, TensorSpec(codec.shape, codec.dtype))
-        self._inner, self._codec, self.way = inner, codec, inner.way
-
-    def measure(self, meter: Meter) -> None:
-        """See `Sender.measure`."""
-        super().measure(meter)
-        self._inner.measure(meter)
-
-    def await_room(self, timeout: float) -> None:
-        """See `Sender.await_room`."""
-        self._inner.await_room(timeout)
+        super().__init__(inner, TensorSpec(codec.shape, codec.dtype))
+        self._codec = codec
 
     def send(self, header: Header, tensor: Tensor, timeout: float) -> None:
         """See `Sender.send`; `bytes_sent` counts encoded bytes."""
@@ -45,19 +37,10 @@ class CodedSender(Sender):
             raise LinkMismatch(f"{self.address}: {found}. With this codec smaller maps must be square")
         encoded = self._codec.encode(tensor.detach())
         self._meter("computing")
-        self._inner.send(header, encoded, timeout)
-        self.bytes_sent = self._inner.bytes_sent
-
-    def peer_gone(self) -> bool:
-        """See `Sender.peer_gone`."""
-        return self._inner.peer_gone()
-
-    def close(self) -> None:
-        """See `Sender.close`."""
-        self._inner.close()
+        self._pass_on(header, encoded, timeout)
 
 
-class CodedReceiver(Receiver):
+class CodedReceiver(AroundReceiver):
     """Receives and decodes what a `CodedSender` sent.
 
     Args:
@@ -66,13 +49,8 @@ class CodedReceiver(Receiver):
     """
 
     def __init__(self, inner: Receiver, codec: Codec) -> None:
-        super().__init__(inner.address, TensorSpec(codec.shape, codec.dtype))
-        self._inner, self._codec, self.way = inner, codec, inner.way
-
-    def measure(self, meter: Meter) -> None:
-        """See `Receiver.measure`."""
-        super().measure(meter)
-        self._inner.measure(meter)
+        super().__init__(inner, TensorSpec(codec.shape, codec.dtype))
+        self._codec = codec
 
     def recv(self, timeout: float) -> Message:
         """See `Receiver.recv`; the tensor has the dtype of the link and memory of its own."""
@@ -80,15 +58,3 @@ class CodedReceiver(Receiver):
         decoded = self._codec.decode(message.tensor)
         self._meter("computing")
         return Message(message.header, decoded)
-
-    def waiting(self) -> int:
-        """See `Receiver.waiting`."""
-        return self._inner.waiting()
-
-    def peer_gone(self) -> bool:
-        """See `Receiver.peer_gone`."""
-        return self._inner.peer_gone()
-
-    def close(self) -> None:
-        """See `Receiver.close`."""
-        self._inner.close()

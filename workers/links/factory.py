@@ -8,8 +8,10 @@ from typing import Literal
 
 import torch
 
+from pipeline.stage.bit_flips import Exposed, untouched
 from pipeline.stage.codecs import build_codec
 from workers.links.base import LinkAddress, LinkBuffers, Receiver, Sender
+from workers.links.checked import CheckedReceiver, CheckedSender
 from workers.links.coded import CodedReceiver, CodedSender, wire_spec
 from workers.links.messages import TensorSpec
 
@@ -27,6 +29,7 @@ def open_sender(
     device_to_device: bool = True,
     *,
     lasting: Callable[[Callable[[], Sender]], Sender] | None = None,
+    checksum: Literal["auto"] | bool = "auto",
 ) -> Sender:
     """Open the sending end; blocks until the receiving end is opened, too.
 
@@ -40,6 +43,7 @@ def open_sender(
             host.
         device_to_device: whether a `queue` may do so; else, as where it cannot, they go through pinned memory.
         lasting: makes of what opens the link, without its codec, an end that can open it again.
+        checksum: whether messages carry one; `auto` if they are sent from a CPU.
 
     Raises:
         LinkTimeout: the other end was not opened in time.
@@ -47,10 +51,12 @@ def open_sender(
         LinkClosed: the other process ended meanwhile.
     """
     coder = build_codec(codec, spec.shape, spec.dtype)
-    spec, codec = (spec, "none") if coder is None else (wire_spec(coder), codec)
-    opening = partial(_open_sender, kind, address, spec, timeout, codec, device, device_to_device)
-    inner = opening() if lasting is None else lasting(opening)
-    return inner if coder is None else CodedSender(inner, coder)
+    carried, codec = (spec, "none") if coder is None else (wire_spec(coder), codec)
+    opening = partial(_open_sender, kind, address, carried, timeout, codec, device, device_to_device)
+    sender = opening() if lasting is None else lasting(opening)
+    if checksum is True or (checksum == "auto" and device.type == "cpu"):
+        sender = CheckedSender(sender)
+    return sender if coder is None else CodedSender(sender, coder)
 
 
 def open_receiver(
@@ -61,18 +67,20 @@ def open_receiver(
     device: torch.device = CPU,
     codec: str = "none",
     device_to_device: bool = True,
+    exposed: Exposed = untouched,
 ) -> Receiver:
-    """Open the receiving end; see `open_sender`.
+    """Open the receiving end, which checks the messages that carry a checksum; see `open_sender`.
 
     Args:
         kind, address, spec, timeout, codec, device_to_device: as `open_sender`.
         device: that received tensors are moved to.
+        exposed: see `CheckedReceiver`.
     """
     coder = build_codec(codec, spec.shape, spec.dtype)
-    if coder is None:
-        return _open_receiver(kind, address, spec, timeout, "none", device, device_to_device)
-    inner = _open_receiver(kind, address, wire_spec(coder), timeout, codec, device, device_to_device)
-    return CodedReceiver(inner, coder)
+    carried, codec = (spec, "none") if coder is None else (wire_spec(coder), codec)
+    inner = _open_receiver(kind, address, carried, timeout, codec, device, device_to_device)
+    receiver = CheckedReceiver(inner, exposed)
+    return receiver if coder is None else CodedReceiver(receiver, coder)
 
 
 def link_buffers(kind: Kind, spec: TensorSpec, depth: int, codec: str = "none", ring: bool = False) -> LinkBuffers:

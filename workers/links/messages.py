@@ -40,6 +40,8 @@ class Header:
         samples: indices of the images in the data set, as 64-bit integers, little-endian; empty unless stage 1
             draws random augmentations for each of them.
         data_set: fingerprint of the data set; empty unless stage 1 reads the images itself.
+        checksum: of this header without it, and of the tensor (`checked`); empty on a link without.
+        origin: name of the host that has computed it.
     """
 
     step: int
@@ -53,6 +55,8 @@ class Header:
     labels: bytes = b""
     samples: bytes = b""
     data_set: str = ""
+    checksum: str = ""
+    origin: str = ""
 
     @property
     def label_tensor(self) -> torch.Tensor | None:
@@ -73,7 +77,7 @@ class Header:
     def to_bytes(self) -> bytes:
         """One line of JSON in UTF-8, then the labels, then the indices of the images."""
         fields = [self.step, self.epoch, self.noise_levels, self.last, self.learner, self.snapshot, self.leave]
-        line = json.dumps([*fields, self.data_set, len(self.labels)])
+        line = json.dumps([*fields, self.data_set, self.checksum, self.origin, len(self.labels)])
         return line.encode() + b"\n" + self.labels + self.samples
 
     @classmethod
@@ -81,7 +85,7 @@ class Header:
         """Raises `TrainingError` if the bytes are not a header."""
         try:
             line, _, rest = data.partition(b"\n")
-            step, epoch, levels, last, learner, snapshot, leave, data_set, size = json.loads(line)
+            step, epoch, levels, last, learner, snapshot, leave, data_set, checksum, origin, size = json.loads(line)
             levels = tuple(float(level) for level in levels)
             learner = None if learner is None else int(learner)
             if not 0 <= size <= len(rest) or size % LABEL_BYTES or (len(rest) - size) % SAMPLE_BYTES:
@@ -102,6 +106,8 @@ class Header:
                 labels=rest[:size],
                 samples=rest[size:],
                 data_set=str(data_set),
+                checksum=str(checksum),
+                origin=str(origin),
             )
         except (ValueError, TypeError, RecursionError, OverflowError) as error:
             raise TrainingError(f"a link delivered bytes that are not a header ({error})") from None

@@ -23,6 +23,7 @@ goes on without it.
 - `memory.py`: memory of a stage's process: resident, and allocated by PyTorch on the GPU
 - `metrics.py`: the Prometheus metrics of a run, made from the catalogue; the coordinator serves them
 - `observer.py`: the observer interface: the start of a run, every finished step, events, the end; isolation of errors
+- `repeated_steps.py`: whether steps that are done again have the digests that they had (`digests.every`)
 - `standard_error.py`: how far an accuracy may be off because it was measured on so many test images and no more
 - `trace.py`: records what a process does as slices of time, in its own part of the run's trace
 - `trace_file.py`: joins all parts into one file in Chrome's trace event format, for Perfetto and chrome://tracing

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from pipeline.config.faults import FaultConfig
 from pipeline.ordinary_files import make_folder, open_to_write, read_whole
+from pipeline.stage.bit_flips import Flippable, flip_bit
 from workers.run.files import RunDir, write_parts
 
 PAUSE_SECONDS = 0.02
 """Interval at which the file that ends a pause is looked for."""
+_log = logging.getLogger(__name__)
 
 
 class InjectedFault(Exception):
-    """Raised by a fault of kind `raise`."""
+    """Raised by a fault of kind `raise`, and by one that finds no bit to flip."""
 
 
 class Faults:
@@ -42,6 +47,17 @@ class Faults:
             action = _ACTIONS.get(fault.kind)
             if action is not None and (fault.stage, fault.step) == (stage, step) and self._claims(number):
                 action(fault)
+
+    def exposed(self, stage: int, what: Flippable, step: int, tensors: Callable[[], Mapping[str, Tensor]]) -> None:
+        """To be called with what `stage` has in memory, as `pipeline.stage.bit_flips` says; raises `InjectedFault`."""
+        for number, fault in self._faults:
+            if (fault.kind, fault.stage, fault.step) == (f"flip_{what}", stage, step) and self._claims(number):
+                found = tensors()
+                if not any(tensor.numel() for tensor in found.values()):
+                    raise InjectedFault(
+                        f"the configuration asks for flip_{what} (faults), and there is nothing to flip"
+                    )
+                _log.warning("step %d: flipped %s (faults)", step, flip_bit(found, fault.draw))
 
     def before_write(self, stage: int, steps: int) -> None:
         """To be called before the snapshot file after `steps` steps is written; raises `OSError` for `disk_full`."""

@@ -133,6 +133,11 @@ class RunDir:
         return self.path / ".faults"
 
     @property
+    def repeated(self) -> Path:
+        """Digests of steps that the run did and does again, to be compared (`digests.every`)."""
+        return self.path / ".repeated.json"
+
+    @property
     def trace(self) -> Path:
         """Trace of each process, one file each (`trace.enabled`)."""
         return self.path / "trace"

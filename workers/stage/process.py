@@ -211,7 +211,7 @@ class _TrainingSession:
         )
         self.stack.callback(writer.abandon)
         self.wiring.join_rpc_group(process.name, process.rank)
-        receiver = self.wiring.receiver(process, start_step, self.device)
+        receiver = self.wiring.receiver(process, start_step, self.device, partial(faults.exposed, process.stages[0]))
         self.stack.callback(receiver.close)
         sender = self.wiring.sender(process, self.device)
         if sender is not None:

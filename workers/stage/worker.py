@@ -153,6 +153,8 @@ class StageWorker:
         self.receiver.measure(partial(self._part_of_link, first, "wait_input"))
         if self.sender is not None:
             self.sender.measure(partial(self._part_of_link, self.stages[-1].index, "wait_output"))
+        for stage in self.stages:
+            stage.exposed = partial(self.faults.exposed, stage.index)
         mark, last = self._clock.start(), False
         while not last:
             message = self._receive()

@@ -15,10 +15,12 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
+from pipeline.stage.bit_flips import Flippable, flip_bit
 from tests.workers.links.fake_gpu import GPUS, FakeGpu
 from workers.links import p2p, queue, rpc
 from workers.links.base import LinkAddress, Receiver, Sender
@@ -76,7 +78,7 @@ def digest(tensor: torch.Tensor) -> dict[str, Any]:
 
 
 def open_end(end: str, kind: Any, address: dict[str, Any], shape: list[int], dtype: str, timeout: float = PATIENCE,
-             key: str = "key", codec: str = "none") -> None:  # fmt: skip
+             key: str = "key", codec: str = "none", flips_at: int | None = None) -> None:  # fmt: skip
     where = LinkAddress(**address, key=key.encode())
     spec = TensorSpec(tuple(shape), getattr(torch, dtype))
     gpu = None
@@ -87,7 +89,12 @@ def open_end(end: str, kind: Any, address: dict[str, Any], shape: list[int], dty
     if end == "sender":
         senders[where.name] = open_sender(kind, where, spec, timeout, codec=codec)
     else:
-        receivers[where.name] = open_receiver(kind, where, spec, timeout, codec=codec)
+
+        def exposed(what: Flippable, step: int, tensors: Callable[[], Mapping[str, torch.Tensor]]) -> None:
+            if step == flips_at:
+                flip_bit(tensors(), step)
+
+        receivers[where.name] = open_receiver(kind, where, spec, timeout, codec=codec, exposed=exposed)
     ends: dict[str, Any] = {"sender": senders, "receiver": receivers}
     parts[end, where.name] = []
     ends[end][where.name].measure(parts[end, where.name].append)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -73,7 +73,9 @@ class Link:
 
 def dies(end: Sender | Receiver) -> None:
     """As the kernel does it for a process that is killed: its sockets are closed, and nothing is said."""
-    inner = getattr(end, "_inner", end)
+    inner: Any = end
+    while hasattr(inner, "_inner"):
+        inner = inner._inner
     inner._connection.close()
 
 

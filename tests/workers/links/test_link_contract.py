@@ -100,9 +100,22 @@ def test_a_blocked_sender_goes_on_when_a_message_is_taken(team: ReplicaGroup, ki
     team.stage1.begin_blocked("send", link=link, step=1, shape=[2, 2])
     team.stage2.call("recv", link=link)
     assert team.stage1.end()["step"] == 1
-    # Nothing of a call is left out: waiting for the other end, then copying.
-    assert team.stage1.call("measured", end="sender", link=link) == ["waiting", "copying"] * 2
-    assert team.stage2.call("measured", end="receiver", link=link) == ["waiting", "copying"]
+    # Nothing of a call is left out: waiting for the other end, then the checksum and the copy.
+    assert team.stage1.call("measured", end="sender", link=link) == ["waiting", "computing", "waiting", "copying"] * 2
+    assert team.stage2.call("measured", end="receiver", link=link) == ["waiting", "copying", "computing"]
+    team.close(link)
+
+
+@pytest.mark.parametrize("codec", ["none", "int8"])
+def test_a_bit_that_is_flipped_on_the_way_is_found(team: ReplicaGroup, kind: str, codec: str) -> None:
+    link = team.link(kind, shape=(2, 4, 3, 2, 2), codec=codec, flips_at=1)
+    sent = [team.stage1.call("send", link=link, step=step, shape=[2, 4, 3, 2, 2]) for step in range(2)]
+    assert team.stage2.call("recv", link=link)["step"] == sent[0]["step"]
+    team.stage2.begin("recv", link=link)
+    error, message = team.stage2.failure()
+    assert error == "LinkCorrupted"
+    assert "the message of step 1 has changed on its way from stage 1 on " in message
+    assert "(link.checksum)" in message
     team.close(link)
 
 
