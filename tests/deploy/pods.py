@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.laboratory.hosts import Host, Laboratory
@@ -29,6 +30,10 @@ from tests.runs import LIMIT, ROOT, Process
 from tests.waiting import wait_until
 
 OVERLAYS = ROOT / "deploy" / "kubernetes"
+CORE, SEVERAL = ("one-pod", "pod-per-gpu"), ("pod-per-gpu", "trainjob")
+"""Overlays that need nothing but Kubernetes; those with several pods."""
+EVERY = ("one-pod", *SEVERAL)
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="overlays are put together by kubectl")
 INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 TRAINER = {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
 """Label of the job that Kubeflow Trainer gives its variables, in its container `node`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,19 +13,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.pods import OVERLAYS, Pods, PodTemplate, rendered
+from tests.deploy.pods import CORE, EVERY, OVERLAYS, SEVERAL, Pods, PodTemplate, needs_kubectl, rendered
 from tests.laboratory.hosts import laboratory, needs_laboratory
 from tests.recovery import faults, pause, undisturbed
 from tests.runs import LIMIT, TINY
 from tests.waiting import wait_until
 
-needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="overlays are put together by kubectl")
 pytestmark = [pytest.mark.processes, needs_kubectl]
 LENGTH = "{epochs: 40, max_steps: 120}"
 CONFIG = TINY.replace("{epochs: 4, max_steps: 6}", LENGTH)
-CORE = ("one-pod", "pod-per-gpu")
-SEVERAL = ("pod-per-gpu", "trainjob")
-EVERY = ("one-pod", *SEVERAL)
 
 
 def steps(overlay: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 from typing import Any
 
@@ -14,16 +13,14 @@ from docs.site.surroundings import VARIABLES
 from launch.prepare.start_commands import PORT
 from launch.processes.slurm import PORTS
 from pipeline.config import Config
-from tests.deploy.pods import TRAINER_PORT, PodTemplate, rendered
+from tests.deploy.pods import EVERY, TRAINER_PORT, PodTemplate, needs_kubectl, rendered
 from tests.runs import ROOT
 from workers.run.signals import PARENT_GONE, stop_signals
 
 DEPLOY = ROOT / "deploy"
 README = (DEPLOY / "README.md").read_text()
 COMPOSE = yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_text())["services"]
-OVERLAYS = ("one-pod", "pod-per-gpu", "trainjob")
 SSHD = 22
-needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="overlays are put together by kubectl")
 
 
 def section(title: str) -> str:
@@ -54,9 +51,9 @@ def test_ports_are_those_of_the_code_and_of_the_files() -> None:
         for each in found["spec"]["ports"]
     }
     assert told == {*published, PORT, *meeting, PORTS[0], PORTS[-1], SSHD}
-    (page,) = published & {int(argument(PodTemplate.of(overlay), "metrics.port")) for overlay in OVERLAYS}
+    (page,) = published & {int(argument(PodTemplate.of(overlay), "metrics.port")) for overlay in EVERY}
     assert f"EXPOSE {page}\n" in (DEPLOY / "docker" / "Dockerfile").read_text()
-    for overlay in OVERLAYS:
+    for overlay in EVERY:
         assert [each["containerPort"] for each in PodTemplate.of(overlay).container["ports"]] == [page]
 
 
@@ -71,7 +68,7 @@ def test_variables_are_those_of_the_code_or_of_the_trainer() -> None:
 
 @pytest.mark.processes
 @needs_kubectl
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", EVERY)
 def test_folders_and_secrets_are_those_of_the_pods(overlay: str) -> None:
     template = PodTemplate.of(overlay)
     places = {each["name"]: each["mountPath"] for each in template.container["volumeMounts"]}
@@ -112,7 +109,7 @@ def test_everybody_waits_for_as_long_as_the_table_says() -> None:
             r"--signal=B:USR1@(\d+)", (DEPLOY / "slurm" / "onward.sbatch").read_text()
         ),
         "`docker stop`": [COMPOSE["train"]["stop_grace_period"].removesuffix("s")],
-        "Kubernetes": [f"{PodTemplate.of(overlay).grace:g}" for overlay in OVERLAYS],
+        "Kubernetes": [f"{PodTemplate.of(overlay).grace:g}" for overlay in EVERY],
     }
     for who, seconds in given.items():
         assert set(seconds) == set(re.findall(r"\d+", rows[who])), who
