@@ -202,14 +202,6 @@ def _no_git(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _this_process_goes_on() -> Iterator[None]:
-    """What a test has done in the place of a process that ends (`remove_temporaries`) holds for that test alone."""
-    yield
-    if (files := sys.modules.get("workers.run.files")) is not None:
-        files._exiting.clear()
-
-
-@pytest.fixture(autouse=True)
 def _environment_stays() -> Iterator[None]:
     """A command that runs in this process settles variables for what it starts; other tests start other things."""
     before = dict(os.environ)

@@ -26,7 +26,7 @@ from launch.prepare.recompute import undecided, with_recompute
 from pipeline.config import Config
 from pipeline.errors import UserError, first_line
 from workers.run.environment import interpreter, process_environment
-from workers.run.json_lines import LineReader, read_line, write_line
+from workers.run.json_lines import last_answer, read_line, write_line
 
 SECONDS = 600.0
 """Limit for the computation, which takes a second or two for each process of the run where nothing else runs."""
@@ -80,10 +80,9 @@ class AccountProcess:
         }
         with suppress(OSError):  # it has ended, which the answer will show
             write_line(self._process.stdin.fileno(), question)
-        reader = LineReader(self._process.stdout.fileno())
-        answer = next(iter(reader.read(SECONDS)), None)
-        if answer is None:
-            why = "its process ended" if reader.closed else f"it takes longer than {SECONDS:g} s"
+        last = last_answer(self._process.stdout.fileno(), SECONDS, self._process.kill, self._process.wait)
+        if (answer := last.message) is None:
+            why = f"it takes longer than {SECONDS:g} s" if last.late else "its process ended"
             raise UserError(f"what the run needs was not computed: {why}")
         if "problem" in answer:
             raise UserError(f"what the run needs cannot be computed: {answer['problem']}")

@@ -25,7 +25,7 @@ from workers.control.failures import FailureReport, raise_interrupted
 from workers.control.start_messages import CoordinatorStart
 from workers.coordinator.coordinator import Coordinator
 from workers.observing.terminal.console import Console
-from workers.run.files import RunDir, remove_temporaries
+from workers.run.files import RunDir, exit_at_once
 from workers.run.json_lines import write_line
 from workers.run.keys import remove_key
 from workers.run.logs import log_to_stderr
@@ -172,8 +172,7 @@ def _orphaned(coordinator: Coordinator, run: RunDir, start: CoordinatorStart) ->
         if not run.failure.exists():
             record_failure(run, FailureReport(parent, None, "died", cause))
         _forget_key(start)
-        remove_temporaries(run)
-        os._exit(1)
+        exit_at_once(run, 1)
 
     timer = threading.Timer(ORPHAN_SECONDS, give_up)
     timer.daemon = True

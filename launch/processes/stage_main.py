@@ -10,7 +10,7 @@ from launch.errors import EXIT_FAILED
 from launch.prepare.run_dir import read_config
 from launch.processes.child import listen_to_parent, read_start
 from workers.control.start_messages import StageStart
-from workers.run.files import RunDir, remove_temporaries
+from workers.run.files import RunDir, exit_at_once
 from workers.run.logs import log_to_stderr
 from workers.topology.processes import training_processes
 
@@ -34,8 +34,7 @@ def main() -> int:
 
 
 def _orphaned(run: RunDir) -> None:
-    remove_temporaries(run)
-    os._exit(1)
+    exit_at_once(run, 1)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from tests.observing.clock import Clock
 from tests.observing.test_history import Told, document, line, stage
 from tests.observing.test_live_page import begin, made_up, made_up_line, serve
 from tests.runs import LIMIT
+from workers.observing.goodput import AttemptStart, Goodput, Spent
 from workers.observing.live import History, LiveServer, page_server
 from workers.observing.live import answers as answering
 from workers.observing.live import document as document_module
@@ -184,3 +185,18 @@ def test_where_the_time_went_is_told_of_the_whole_run_when_it_is_over(tmp_path: 
         sight.wait("document.querySelectorAll('.waits .legend li').length === 4")
         assert " ".join(legend.inner_text().split()) == "computing 40 % input 60 % room 0 % copying 0 %"
         sight.page.close()
+
+
+def test_the_goodput_stands_beside_what_the_rest_was_lost_to(tmp_path: Path, browser: Browser) -> None:
+    spent = Spent(run=200.0, new=150.0, start=46.0, restart=3.75, repeat=0.25)
+    history = Told(goodput=Goodput(AttemptStart(1.0, before=spent)))
+    begin(history, tmp_path, stages=1, total_steps=100, started=1.0)
+    history.step_done(made_up_line(0, 1))
+    with serve(history) as server:
+        for width in (1280, 390):
+            sight = Sight(browser, server.url, width)
+            sight.wait_for_state("running")
+            assert sight.text("[data-figure=goodput] .value") == "75.0 %"
+            assert sight.text("[data-figure=goodput] .below") == "lost: start 46 s, restarts 4 s"
+            assert sight.too_wide <= 0
+            sight.page.close()

@@ -56,6 +56,12 @@ def event(kind: Any, number: int | None) -> Event:
     )
 
 
+def test_the_goodput_is_told_where_more_than_the_start_was_lost() -> None:
+    for lost, told in (({"restart": 0.0, "repeat": 0.0}, ""), ({"restart": 2.0, "repeat": 0.0}, ", goodput 97.5 %")):
+        goodput = {"ratio": 0.975, "lost": {"start": 9.0, **lost}}
+        assert printed(80, goodput=goodput)[-3].startswith(f"{TOTALS}{told}  ·  everything is in ")
+
+
 def test_four_stages_fit_a_screen() -> None:
     rows = printed(80)
     assert sum(-(-len(row) // 80) for row in rows) <= 24

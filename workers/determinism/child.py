@@ -22,7 +22,7 @@ from typing import Any
 
 from pipeline.ordinary_files import open_unnamed_file
 from workers.run.environment import interpreter, module_path
-from workers.run.json_lines import LineReader, read_line, write_line
+from workers.run.json_lines import last_answer, read_line, write_line
 from workers.run.signals import signal_on_parent_death
 
 NOTE_BYTES = 4096
@@ -83,7 +83,12 @@ def run_in_child(work: Callable[[], Any], seconds: float) -> Outcome:
         pid = os.fork()
     if pid == 0:
         _child_main(work, writer)
-    return _outcome(pid, lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), reader, writer, seconds)
+
+    def kill() -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    return _outcome(reader, writer, seconds, kill, lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def run_in_interpreter(module: str, task: Mapping[str, Any], note: Note, seconds: float) -> Outcome:
@@ -105,7 +110,7 @@ def run_in_interpreter(module: str, task: Mapping[str, Any], note: Note, seconds
     assert process.stdin is not None
     with process.stdin, suppress(OSError):  # it has ended, which the outcome will show
         write_line(process.stdin.fileno(), task)
-    return _outcome(process.pid, process.wait, reader, writer, seconds)
+    return _outcome(reader, writer, seconds, process.kill, process.wait)
 
 
 def answer_task(work: Callable[[Mapping[str, Any], Note], Any]) -> None:
@@ -115,22 +120,18 @@ def answer_task(work: Callable[[Mapping[str, Any], Note], Any]) -> None:
     _answer(lambda: work(read_line(0), note), writer)
 
 
-def _outcome(pid: int, wait: Callable[[], int], reader: int, writer: int, seconds: float) -> Outcome:
+def _outcome(reader: int, writer: int, seconds: float, kill: Callable[[], None], wait: Callable[[], int]) -> Outcome:
     """Wait for the answer of a process, end it, and say how it ended; closes both ends of its pipe."""
     os.close(writer)
     try:
-        answers = LineReader(reader)
-        answer = next(iter(answers.read(seconds)), None)
+        answer = last_answer(reader, seconds, kill, wait)
     finally:
         os.close(reader)
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)  # it has answered or is late, or this process is being stopped
-        code = wait()
-    if answer is not None:
-        return Outcome(**answer)
-    if not answers.closed:
+    if answer.message is not None:
+        return Outcome(**answer.message)
+    if answer.late:
         return Outcome(late=True)
-    return Outcome(signal=-code) if code < 0 else Outcome(error="it ended without a word")
+    return Outcome(signal=-answer.code) if answer.code < 0 else Outcome(error="it ended without a word")
 
 
 def _child_main(work: Callable[[], Any], writer: int) -> None:

@@ -5,7 +5,6 @@ A run directory may come from somebody else and contain anything, so its files a
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -23,8 +22,7 @@ from workers.run.json_lines import parse_object
 JSON_BYTES = 256 * 1024 * 1024
 """Largest JSON file that is read; a report has kilobytes, an evaluation with spectra has megabytes."""
 _creating = threading.Lock()
-_exiting = threading.Event()
-"""Set when this process has removed its half-written files: another thread would leave a new one behind."""
+"""Held while a temporary file is created, and by a process from the removal of its own to its exit."""
 
 
 @dataclass(frozen=True)
@@ -229,8 +227,6 @@ def write_parts(
             with suppress(FileNotFoundError):  # left by a process with the same id, perhaps on another host
                 os.unlink(temporary.name, dir_fd=folder)
             with _creating:
-                if _exiting.is_set():
-                    raise OSError(errno.ECANCELED, "this process is about to exit", str(path))
                 file = open_to_write(temporary, root, new=True, mode=mode)
             with file:
                 file.writelines(parts)
@@ -251,19 +247,22 @@ def temporary_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def remove_temporaries(run: RunDir, pid: int | None = None) -> None:
-    """Remove half-written files of process `pid`, which was killed, or of this process, which is about to exit.
+def remove_temporaries(run: RunDir, pid: int) -> None:
+    """Remove half-written files of process `pid`, which was killed, as far as the file system lets them be removed."""
+    with suppress(OSError):
+        for path in run.path.rglob(f".*.{pid}.tmp"):
+            path.unlink(missing_ok=True)
 
-    In this process no thread begins another file from then on.
-    """
-    if pid is None:
-        held = _creating.acquire(timeout=1.0)  # a file system that hangs keeps no process from its end
-        _exiting.set()
+
+def exit_at_once(run: RunDir, code: int) -> None:
+    """End this process without its clean-up, and leave no half-written file, whatever its other threads are writing."""
+    held = _creating.acquire(timeout=1.0)  # a file system that hangs keeps no process from its end
+    try:
+        remove_temporaries(run, os.getpid())
+        os._exit(code)
+    finally:
         if held:
             _creating.release()
-    with suppress(OSError):  # whatever the file system reports, the process must end
-        for path in run.path.rglob(f".*.{pid or os.getpid()}.tmp"):
-            path.unlink(missing_ok=True)
 
 
 TO_BE_MEASURED = "to_be_measured"

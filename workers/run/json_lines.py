@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import TrainingError
@@ -70,6 +71,39 @@ class LineReader:
         *lines, self._rest = self._rest.split(b"\n")
         _bounded(self._rest)
         return [_object(line) for line in lines]
+
+
+@dataclass(frozen=True)
+class LastAnswer:
+    """The one object that a child process was to send.
+
+    Args:
+        message: None if it sent none.
+        late: it sent none in time, and was alive.
+        code: with which it ended; negative: killed by that signal, which after an answer or too late is ours.
+    """
+
+    message: dict[str, Any] | None
+    late: bool
+    code: int
+
+
+def last_answer(descriptor: int, seconds: float, kill: Callable[[], None], wait: Callable[[], int]) -> LastAnswer:
+    """Wait for the one object that a child process sends, and end it; raises `TrainingError` as `read_line`.
+
+    Args:
+        descriptor: of the reading end, which stays the caller's to close.
+        seconds: limit of the wait.
+        kill: ends the process, also if an exception ends the wait; does nothing if it has ended.
+        wait: returns its exit code once it has ended.
+    """
+    lines = LineReader(descriptor)
+    try:
+        message = next(iter(lines.read(seconds)), None)
+    finally:
+        kill()
+        code = wait()
+    return LastAnswer(message, message is None and not lines.closed, code)
 
 
 def _bounded(line: bytes) -> bytes:

@@ -133,8 +133,6 @@ class StageWorker:
     """Shape and dtype of what every stage got last."""
     _done_before: set[tuple[int, bool]] = field(default_factory=set)
     """Kinds of step done in this process: stage, and whether it was updated."""
-    _compiled: set[int] = field(default_factory=set)
-    """Stages that are."""
     _sent: int = 0
     _step: int | None = None
     """The step of what is measured; None before the first batch."""
@@ -147,7 +145,6 @@ class StageWorker:
         """
         self._times = {stage.index: StageTimes() for stage in self.stages}
         self._peaks = {stage.index: peak_flops(stage.compute) for stage in self.stages}
-        self._compiled = {stage.index for stage in self.stages if stage.compute.config.compile}
         device, first = self.stages[0].compute.device, self.stages[0].index
         self._memory, self._clock = ProcessMemory(device), self.clock or DeviceClock.of(device)
         self.receiver.measure(partial(self._part_of_link, first, "wait_input"))
@@ -261,7 +258,8 @@ class StageWorker:
         The first step of a compiled stage is in no sum: it is the compiler's, may take minutes, and says nothing of
         those that follow.
         """
-        compiles = share == "busy" and self.activity.first and stage in self._compiled
+        compiled = self.activity.first and any(one.index == stage and one.compute.config.compile for one in self.stages)
+        compiles = compiled and share == "busy"
         return self._clock.lap(None if compiles else self._times[stage], share, self._booking(stage, share))
 
     def _booking(self, stage: int, share: Share) -> Callable[[float, float], None] | None:

@@ -20,7 +20,7 @@ from pipeline.data.sets.memory import available_bytes
 from pipeline.errors import UserError
 from pipeline.ordinary_files import open_to_read, open_unnamed_file
 from workers.run.environment import interpreter, process_environment
-from workers.run.json_lines import LineReader
+from workers.run.json_lines import last_answer
 
 SECONDS = 3600.0
 """Limit for one file."""
@@ -90,17 +90,14 @@ def _ask(source: int, output: int) -> dict[str, Any]:
     )
     os.close(writer)
     try:
-        lines = LineReader(reader)
-        answer = next(iter(lines.read(SECONDS)), None)
+        answer = last_answer(reader, SECONDS, process.kill, process.wait)
     finally:
         os.close(reader)
-        process.kill()
-        code = process.wait()
-    if answer is not None:
-        return answer
-    if not lines.closed:
+    if answer.message is not None:
+        return answer.message
+    if answer.late:
         return {"problem": f"reading it took more than {SECONDS:g} s"}
-    return {"problem": f"what reads it has ended without an answer ({_ended(code)})"}
+    return {"problem": f"what reads it has ended without an answer ({_ended(answer.code)})"}
 
 
 def _ended(code: int) -> str:

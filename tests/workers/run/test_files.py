@@ -11,16 +11,12 @@ import pytest
 
 from tests.waiting import LIMIT
 from workers.run import files
-from workers.run.files import RunDir, remove_temporaries, temporary_of, write_parts
+from workers.run.files import RunDir, exit_at_once, remove_temporaries, temporary_of, write_parts
 
 
-@pytest.fixture(autouse=True)
-def goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process does not exit, but what comes next would."""
-    monkeypatch.setattr(files, "_exiting", threading.Event())
-
-
-def test_a_thread_that_writes_leaves_nothing_when_its_process_exits(tmp_path: Path) -> None:
+def test_a_thread_that_writes_leaves_nothing_when_its_process_exits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A snapshot that a thread began after the others were removed stayed in the run directory."""
     run, path = RunDir(tmp_path), tmp_path / "snapshots" / "step_4" / "stage_4.safetensors"
     path.parent.mkdir(parents=True)
@@ -42,13 +38,16 @@ def test_a_thread_that_writes_leaves_nothing_when_its_process_exits(tmp_path: Pa
     thread.start()
     assert begun.wait(LIMIT)
     assert temporary_of(path).exists()
-    remove_temporaries(run)
-    assert os.listdir(path.parent) == []
-    with pytest.raises(OSError, match="about to exit"):
-        write_parts(path, (b"another",), tmp_path)
-    assert os.listdir(path.parent) == []
+    ends: list[tuple[int, list[str], bool]] = []
+    monkeypatch.setattr(
+        os, "_exit", lambda code: ends.append((code, os.listdir(path.parent), files._creating.locked()))
+    )
+    exit_at_once(run, 3)
+    assert ends == [(3, [], True)], "nobody may begin another"
     go_on.set()
     thread.join(LIMIT)
+    write_parts(path, (b"another",), tmp_path)
+    assert path.read_bytes() == b"another", "where the process has not ended, as in this test"
     assert [error.filename for error in problems] == [str(path)]
 
 

@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import TrainingError
 from tests.waiting import LIMIT
 from workers.run import json_lines
-from workers.run.json_lines import LineReader, read_line, write_line
+from workers.run.json_lines import LastAnswer, LineReader, last_answer, read_line, write_line
 
 
 @pytest.fixture
@@ -56,3 +56,37 @@ def test_a_line_that_breaks_off_is_an_end(pipe: tuple[int, int]) -> None:
     os.close(pipe[1])
     with pytest.raises(EOFError):
         read_line(pipe[0])
+
+
+@pytest.mark.parametrize(
+    ("sent", "closes", "expected"),
+    [
+        (b'{"a": 1}\n', False, LastAnswer({"a": 1}, False, -9)),
+        (b'{"a": 1}\n', True, LastAnswer({"a": 1}, False, -9)),
+        (b'{"a": 1', True, LastAnswer(None, False, -9)),
+        (b'{"a": 1', False, LastAnswer(None, True, -9)),
+    ],
+    ids=["answered", "answered and ended", "ended", "late"],
+)
+def test_a_child_is_ended_once_it_has_answered_or_will_not(sent: bytes, closes: bool, expected: LastAnswer) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, sent)
+    if closes:
+        os.close(writer)
+    asked: list[str] = []
+    found = last_answer(reader, 0.05, lambda: asked.append("kill"), lambda: asked.append("wait") or -9)
+    assert (found, asked) == (expected, ["kill", "wait"])
+    os.close(reader)
+    if not closes:
+        os.close(writer)
+
+
+def test_a_child_that_sends_no_json_is_ended_too() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"hello\n")
+    asked: list[str] = []
+    with pytest.raises(TrainingError, match="no JSON object"):
+        last_answer(reader, 1.0, lambda: asked.append("kill"), lambda: asked.append("wait") or 0)
+    assert asked == ["kill", "wait"]
+    os.close(reader)
+    os.close(writer)
