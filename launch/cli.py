@@ -38,13 +38,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(bench_app, name="bench")
-app.add_typer(data_app, name="data")
-app.command("export")(export)
-app.command("convert")(convert)
-app.command("runs")(list_folder)
-app.command("targets")(targets)
-app.command("verify")(verify)
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a preset: quickstart.")]
 Overrides = Annotated[
     list[str] | None,
@@ -242,6 +235,16 @@ def select(
 
         chosen = onward.select(*runs, by=by, feature=feature, block=block, accuracy=accuracy, csv=csv)
         chosen.show(command_console())
+
+
+# Last, since --help lists them in this order: who is new looks for train.
+app.command("runs")(list_folder)
+app.command("targets")(targets)
+app.command("verify")(verify)
+app.command("export")(export)
+app.command("convert")(convert)
+app.add_typer(bench_app, name="bench")
+app.add_typer(data_app, name="data")
 
 
 def _print_version(wanted: bool) -> None:
