@@ -28,7 +28,7 @@ from workers.control.start_messages import CommandStart
 from workers.run.files import RunDir
 
 if TYPE_CHECKING:
-    from launch.commands.verify import Verification
+    from launch.verifying.verification import Verification
     from pipeline.evaluation.document import EvaluationResults
 
 EVALUATION = "evaluation."
@@ -191,7 +191,7 @@ def verify(
             snapshot to the next, or to the end.
         stage: compare only this one, counted from 1.
         runtime: how it is computed; by default in one process, unless a stage had replicas.
-        close: compare no bits, and accept states whose difference has such a share of their norm.
+        close: compare no bits: loss and norms of the first step behind each snapshot may differ by such a share.
         overrides: where and how it is computed here, such as `device` and `data.root`.
         trust: as `--trust`.
         keywords: keys with two underscores for every dot: `data__root="/data"`.

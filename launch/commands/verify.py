@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 from pathlib import Path
 
@@ -14,15 +14,16 @@ from launch.results.printing import command_console
 from launch.verifying.circumstances import Circumstances, other_circumstances, other_keys
 from launch.verifying.intervals import Interval, intervals_of
 from launch.verifying.recomputation import Recomputation, Runtime
-from launch.verifying.recorded import Difference, digests_of, first_difference
+from launch.verifying.recorded import Digests, closeness, digests_of, first_difference
 from launch.verifying.tensors import StateDifference, compare_states
+from launch.verifying.verification import Verification
 from pipeline.config import Config
 from pipeline.data.sets.datasets import Splits
 from pipeline.errors import ConfigError, UserError
 from pipeline.validation.loading import LoadOptions, load_config
 from workers.observing.terminal.console import Console
 from workers.observing.terminal.drawing import ProgressLine
-from workers.run.files import RunDir, relative_to_cwd
+from workers.run.files import RunDir
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Question:
         first, last: numbers of steps, from which and to which; see `intervals_of`.
         stage: only this one is compared, from 1; all if None.
         runtime: how it is computed again; if None, in one process where that gives the same bits.
-        close: compare the state at the end of each interval and no bits, and accept this distance: the 2-norm of the
-            difference of all tensors of a stage as a share of their own.
+        close: compare no bits: loss and norms of the first step of every interval, which begins with the weights of
+            the run, may differ by such a share. Later steps come apart by rounding alone.
     """
 
     first: int | None = None
@@ -42,74 +43,6 @@ class Question:
     stage: int | None = None
     runtime: Runtime | None = None
     close: float | None = None
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What was found.
-
-    Args:
-        run: its directory.
-        first, last: numbers of steps, from which and to which it was computed again.
-        stages: that were compared.
-        recorded: steps whose digests were compared.
-        states: numbers of steps after which the state was compared, tensor by tensor.
-        difference: the first digest that differs; None if none does.
-        tensors: how the state of every stage differs, or with `close` how far it is, after `states[-1]` steps.
-        close: the distance that is accepted; None where every bit counts.
-        circumstances: what may give other bits by right.
-        keys: of the configuration that differ from those of the run, here.
-    """
-
-    run: Path
-    first: int
-    last: int
-    stages: tuple[int, ...]
-    _: KW_ONLY
-    recorded: int
-    states: tuple[int, ...]
-    difference: Difference | None
-    tensors: tuple[StateDifference, ...]
-    close: float | None
-    circumstances: tuple[str, ...]
-    keys: tuple[str, ...]
-
-    @property
-    def equal(self) -> bool:
-        """Whether every bit is the same; with `close`, whether every stage is close enough."""
-        return self.difference is None and not any(_is_other(state, self.close) for state in self.tensors)
-
-    def __str__(self) -> str:
-        return "\n".join(self._lines())
-
-    def _lines(self) -> list[str]:
-        name, steps = relative_to_cwd(self.run), f"steps {self.first} to {self.last}"
-        compared = [f"the digests of {self.recorded} step{'s' * (self.recorded != 1)}"] if self.recorded else []
-        if self.states:
-            compared.append(f"every tensor after {' and '.join(map(str, self.states))} steps")
-        if self.close is not None:
-            far = ", ".join(f"stage {state.stage} {state.distance:.1e}" for state in self.tensors)
-            word = "as close as was asked for" if self.equal else "NOT as close as was asked for"
-            line = f"{steps} of {name}, computed again, are {word} (distance {self.close:g}): {far}"
-            return [line] if self.equal else [line, *self._why()]
-        who = "all stages" if len(self.stages) != 1 else f"stage {self.stages[0]}"
-        if self.equal:
-            return [f"{steps} of {name}, computed again, are equal to the bit: {' and '.join(compared)}, {who}"]
-        lines = [f"{steps} of {name}, computed again, DIFFER"]
-        if self.difference is not None:
-            lines.append(f"first at {self.difference}")
-        lines += [f"after {self.states[-1]} steps, {state}" for state in self.tensors if state.differs]
-        return [*lines, *self._why()]
-
-    def _why(self) -> list[str]:
-        lines = [f"not the same here: {'; '.join(self.keys)}"] if self.keys else []
-        if self.circumstances:
-            lines.append(f"other bits may be right, since this differs: {'; '.join(self.circumstances)}")
-            if self.close is None:
-                lines.append("--close 0.001 asks instead whether the weights are as close as rounding leaves them")
-        else:
-            lines.append("versions, processor, devices and modules are those that it was trained with")
-        return lines
 
 
 def verify_run(
@@ -136,11 +69,14 @@ def verify_run(
     config = _config(run_dir, overrides, trusted)
     stages = _stages(config, question.stage)
     intervals = intervals_of(run, question.first, question.last)
-    recorded = {} if question.close is not None else digests_of(run, intervals[0].first, intervals[-1].last)
-    _check_comparable(run, intervals, recorded, question.close)
+    recorded = digests_of(run, intervals[0].first, intervals[-1].last) if question.close is None else {}
+    if question.close is None:
+        _check_comparable(run, intervals[-1], recorded)
     check_data(Splits(config.data), run)
-    replicas = any(config.replicas_of(index) > 1 for index in range(1, config.num_stages + 1))
-    runtime: Runtime = question.runtime or ("pipelined" if replicas else "serial")
+    settings = [config.stage(index) for index in range(1, config.num_stages + 1)]
+    # What replicas sum up they round in another way, and DeepSpeed is never in one process with another stage.
+    apart = any(stage.replicas > 1 or stage.engine.kind != "torch" for stage in settings)
+    runtime: Runtime = question.runtime or ("pipelined" if apart else "serial")
     with ProgressLine(console or command_console(quiet=True)) as line:
         recomputation = Recomputation(
             run,
@@ -149,61 +85,40 @@ def verify_run(
             trusted=trusted,
             progress=lambda done, count: line.show(f"computing steps of {run_dir} again", done, count),
         )
-        return _compared(run, trained, recomputation, intervals, recorded, stages, question.close)
+        found = Verification(run_dir, intervals[0].first, intervals[0].first, stages, close=question.close)
+        for interval in intervals:
+            found = _added(found, trained, recomputation, interval, recorded)
+            if not found.equal:
+                break
+        return found
 
 
-def _compared(
-    run: RunDir,
-    trained: Config,
-    recomputation: Recomputation,
-    intervals: Sequence[Interval],
-    recorded: dict[int, dict[int, dict[str, str]]],
-    stages: tuple[int, ...],
-    close: float | None,
+def _added(
+    found: Verification, trained: Config, recomputation: Recomputation, interval: Interval, recorded: Digests
 ) -> Verification:
-    """Interval after interval, until one differs."""
-    count, states, difference = 0, list[int](), None
-    tensors: tuple[StateDifference, ...] = ()
-    circumstances: list[str] = []
-    for interval in intervals:
-        there = {step: found for step, found in recorded.items() if interval.first <= step < interval.last}
-        every = gcd(*(step + 1 for step in there))
-        with recomputation.computed(interval, every) as again:
-            here = digests_of(again, interval.first, interval.last)
-            difference = first_difference(there, here, stages)
-            count += len(there.keys() & here.keys())
-            if interval.state is not None:
-                tensors = _states(run, interval, again, stages)
-                states.append(interval.last)
-            circumstances = other_circumstances(
-                Circumstances.of(run, interval.first), Circumstances.of(again, interval.first)
-            )
-            keys = other_keys(
-                trained, read_config(again.path).model_copy(update={"train": trained.train, "link": trained.link})
-            )
-        if difference is not None or any(_is_other(state, close) for state in tensors):
-            break
-    return Verification(
-        run.path,
-        intervals[0].first,
-        interval.last,
-        stages,
-        recorded=count,
-        states=tuple(states),
-        difference=difference,
-        tensors=tensors,
-        close=close,
-        circumstances=tuple(circumstances),
-        keys=tuple(keys),
-    )
-
-
-def _is_other(state: StateDifference, close: float | None) -> bool:
-    return state.differs if close is None else state.distance > close
+    """What was found, and what one more interval shows."""
+    run, first, last = recomputation.run, interval.first, interval.last
+    there = {step: digests for step, digests in recorded.items() if first <= step < last}
+    with recomputation.computed(interval, gcd(*(step + 1 for step in there))) as again:
+        here = digests_of(again, first, last)
+        near = None if found.close is None else closeness(run, again, first, found.stages)
+        anew = read_config(again.path).model_copy(update={"train": trained.train})
+        return replace(
+            found,
+            last=last,
+            recorded=found.recorded + len(there.keys() & here.keys()),
+            states=found.states if interval.state is None else (*found.states, last),
+            difference=first_difference(there, here, found.stages),
+            tensors=_states(run, interval, again, found.stages),
+            near=found.near if near is None else (*found.near, near),
+            circumstances=tuple(other_circumstances(Circumstances.of(run, first), Circumstances.of(again, first))),
+            keys=tuple(other_keys(trained, anew)),
+        )
 
 
 def _states(run: RunDir, interval: Interval, again: RunDir, stages: Sequence[int]) -> tuple[StateDifference, ...]:
-    assert interval.state is not None
+    if interval.state is None:
+        return ()
     here = again.snapshot(interval.last)
     found = (compare_states(interval.state, here, stage, run.path, again.path) for stage in stages)
     return tuple(state for state in found if state is not None)
@@ -225,17 +140,10 @@ def _stages(config: Config, stage: int | None) -> tuple[int, ...]:
     return every if stage is None else (stage,)
 
 
-def _check_comparable(
-    run: RunDir, intervals: Sequence[Interval], recorded: Collection[int], close: float | None
-) -> None:
-    """Raises where an interval has neither digests nor a state at its end; only the last one may have none."""
-    last = intervals[-1]
-    if last.state is not None or any(last.first <= step < last.last for step in recorded):
+def _check_comparable(run: RunDir, interval: Interval, recorded: Collection[int]) -> None:
+    """Raises where the last interval has neither digests nor a state at its end; all others end with a snapshot."""
+    if interval.state is not None or any(interval.first <= step < interval.last for step in recorded):
         return
-    what = "--close compares the state of the stages, and the run" if close is not None else f"'{run.path}'"
-    none = "" if close is not None else f"recorded no digests of steps {last.first} to {last.last}, and "
-    kept = f"--to {last.first}" if last.first else "another --to"
-    raise UserError(
-        f"{what} {none}has kept no state after {last.last} steps. Give {kept}, after which there is a snapshot; "
-        "digests.every lets a run record digests"
-    )
+    problem = f"'{run.path}' recorded no digests of steps {interval.first} to {interval.last} (digests.every)"
+    kept = f"Give --to {interval.first}, after which there is a snapshot" if interval.first else "Give another --to"
+    raise UserError(f"{problem}, and has kept no state after {interval.last} steps. {kept}, or --close 0.001")

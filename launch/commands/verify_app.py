@@ -32,7 +32,9 @@ def verify(
     close: Annotated[
         float | None,
         typer.Option(
-            metavar="SHARE", min=0.0, help="Elsewhere: accept states whose difference has such a share of their norm."
+            metavar="SHARE",
+            min=0.0,
+            help="On another machine: accept such a share in loss and norms of the first step.",
         ),
     ] = None,
     trust: Annotated[

@@ -5,4 +5,5 @@
 - `recorded.py`: the digests that a run has recorded, and the first in which two sides differ
 - `recomputation.py`: computes steps of a run again, in a folder that is thrown away
 - `tensors.py`: the tensors of two sides, compared bit by bit: which differ, and by how much
+- `verification.py`: what came out of computing a run again, and its text
 """

@@ -11,19 +11,11 @@ from launch.prepare.provenance import read_starts
 from pipeline.config import Config
 from workers.run.files import RunDir
 
-WATCHED = (
-    "run_dir",
-    "snapshots",
-    "metrics",
-    "alarms",
-    "trace",
-    "trackers",
-    "evaluation",
-    "digests",
-    "restart",
-    "faults",
-)
-"""Keys and sections that are of watching and keeping: they change no bit."""
+NO_BITS = (
+    "run_dir", "runtime", "processes", "link", "network", "shared_run_dir", "snapshots", "metrics", "alarms", "trace",
+    "trackers", "evaluation", "digests", "restart", "faults",
+)  # fmt: skip
+"""Keys and sections that change no bit."""
 LIBRARIES = ("torch", "torchvision", "numpy", "onward", "python")
 
 
@@ -87,8 +79,9 @@ def other_circumstances(there: Circumstances, here: Circumstances) -> list[str]:
 
 
 def other_keys(there: Config, here: Config) -> list[str]:
-    """The keys of two configurations that differ and are not of watching and keeping."""
-    return [*differences(there, here, lambda key: key.split(".")[0] in WATCHED).values()]
+    """The keys of two configurations that differ and may change bits; of `link` the codec does."""
+    unlike = differences(there, here, lambda key: key.split(".")[0] in NO_BITS and key != "link.codec")
+    return [*unlike.values()]
 
 
 def _texts(value: object) -> dict[str, str]:

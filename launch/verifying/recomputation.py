@@ -75,14 +75,17 @@ class Recomputation:
         config = self.config
         # A block that has its turn after another one must begin it at the same step, so that run is stopped instead.
         steps = config.train.max_steps if config.mode == "sequential" else last
+        alone = {k: own.model_copy(update={"replicas": None}) for k, own in config.stages.items()}
+        in_one = {"replicas": 1, "processes": None, "stages": alone} if self.runtime == "serial" else {}
         quiet = config.evaluation.model_copy(update={"linear_probe": False, "online": OnlineConfig()})
         return config.model_copy(
             update={
+                **in_one,
                 "runtime": self.runtime,
                 "train": config.train.model_copy(update={"max_steps": steps}),
                 "snapshots": config.snapshots.model_copy(update={"every": last, "keep_last": 1, "keep_every": None}),
                 "digests": config.digests.model_copy(update={"every": every}),
-                "metrics": config.metrics.model_copy(update={"enabled": False, "every": 1, "norms_every": 0}),
+                "metrics": config.metrics.model_copy(update={"enabled": False, "every": 1}),
                 "link": config.link.model_copy(update={"kind": "auto"}),
                 "evaluation": quiet,
                 "alarms": AlarmsConfig(enabled=False),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
+from workers.observing.amounts import finite
 from workers.observing.history_file import each_step
 from workers.run.files import RunDir
 
@@ -56,6 +57,47 @@ def digests_of(run: RunDir, first: int = 0, last: int | None = None) -> dict[int
 def _digests(value: object) -> dict[str, str]:
     values = value if isinstance(value, dict) else {}
     return {str(k): v for k, v in values.items() if isinstance(v, str) and _FORM.fullmatch(v)}
+
+
+MEASURES = ("loss", "gradient_norm", "update_norm")
+"""Numbers of a stage's step that are near each other where two sides only round in another way."""
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How near the numbers of one step are to each other on two sides, which begin it with the same weights.
+
+    Args:
+        step: counted from 0.
+        gaps: by stage, the largest difference of loss, gradient norm and update norm, as a share of their size.
+    """
+
+    step: int
+    gaps: Mapping[int, float]
+
+
+def closeness(there: RunDir, here: RunDir, first: int, stages: Container[int]) -> Closeness | None:
+    """Of the first step from `first` that both have a line of; None where there is none. Raises as `digests_of`."""
+    lines = ((line["step"], line["stages"]) for line in each_step(there.metrics, []) if line["step"] >= first)
+    again = {line["step"]: line["stages"] for line in each_step(here.metrics, [])}
+    for step, found in lines:
+        if step in again:
+            other = {stage["stage"]: stage for stage in again[step]}
+            gaps = {s["stage"]: _gap(s, other.get(s["stage"], {})) for s in found if s["stage"] in stages}
+            return Closeness(step, gaps)
+    return None
+
+
+def _gap(one: Mapping[str, object], other: Mapping[str, object]) -> float:
+    """A number that one side does not have is as far as can be, but for norms, which not every step measures."""
+    gaps = [0.0]
+    for name in MEASURES:
+        mine, its = finite(one.get(name)), finite(other.get(name))
+        if mine is not None and its is not None:
+            gaps.append(abs(mine - its) / max(abs(mine), abs(its), 1e-30))
+        elif name == "loss" and (mine, its) != (None, None):
+            gaps.append(float("inf"))
+    return max(gaps)
 
 
 def first_difference(there: Digests, here: Digests, stages: Container[int]) -> Difference | None:

@@ -49,8 +49,8 @@ class LinkConfig(Section):
     of them. `ibv`: InfiniBand, where there is any."""
     checksum: Literal["auto"] | bool = "auto"
     """Whether every message carries a checksum, which is compared when it has arrived: one that memory or the network
-    has changed ends the run (or its stage comes back, with `restart: stage`). `auto`: those that are sent from a CPU,
-    where it costs about a copy of the message; a GPU would have to be waited for."""
+    has changed ends the run, or is sent again with `restart: stage`. `auto`: those that are sent from a CPU; a GPU
+    would have to be waited for."""
     codec: Literal["none", "bf16", "fp16", "int8"] = "none"
     """Encoding of activations on the link. All but `none` lose precision, so the run is not bit-identical to one
     without codec; `int8` has one scale per channel and image. Images are sent unchanged."""

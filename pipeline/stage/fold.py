@@ -13,13 +13,14 @@ The weight of position p is the product of one for its row, p div 4096, and one 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 COLUMNS = 4096
-PIECE_ON_CPU, PIECE_ON_GPU = 1 << 15, 1 << 20
-"""Elements whose products exist at once, 16 bytes each: in a cache of the processor; enough for all of a GPU."""
+PIECE_ON_CPU, PIECE_ON_GPU = 1 << 17, 1 << 20
+"""Elements that are integers of 8 bytes at once: in a cache of the processor; enough for all of a GPU."""
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """By the bytes of an element."""
 FIRST_COLUMN, FIRST_ROW, SECOND_SUM = 0, 1 << 40, 1 << 41
@@ -31,17 +32,18 @@ class Fold:
 
     Args:
         device: that they are on.
+        sums: 2, or 1 where half of the digits are enough, in half of the time: the first.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, sums: Literal[1, 2] = 2) -> None:
+        self._device, self._sums = device, sums
         self._piece = PIECE_ON_CPU if device.type == "cpu" else PIECE_ON_GPU
         self._columns = self._weights(FIRST_COLUMN, COLUMNS).t().contiguous()
         self._rows = self._weights(FIRST_ROW, 1)
 
     @torch.no_grad()
     def of(self, tensors: Sequence[Tensor], position: int = 0) -> Tensor:
-        """The two sums, int64 `[2]`; the host waits for nothing.
+        """The sums, int64 `[sums]`; the host waits for nothing.
 
         Args:
             tensors: whose elements follow one another, in the order of their indices whatever their strides. Those
@@ -53,7 +55,7 @@ class Fold:
             if tensor.numel():
                 words = integers_of(tensor)
                 kinds.setdefault(words.dtype, []).append(words)
-        total = torch.zeros(2, dtype=torch.int64, device=self._device)
+        total = torch.zeros(self._sums, dtype=torch.int64, device=self._device)
         for kind in sorted(kinds, key=str):
             for piece in self._pieces(kinds[kind], position):
                 total += self._sum(piece, position)
@@ -89,20 +91,26 @@ class Fold:
             sums.append((words[:rest] * self._columns[:, column : column + rest]).sum(-1) * self._rows[row])
             row += 1
         if count:
-            whole = words[rest : rest + count * COLUMNS].view(count, 1, COLUMNS)
-            sums.append(((whole * self._columns).sum(-1) * self._rows[row : row + count]).sum(0))
+            whole = words[rest : rest + count * COLUMNS].view(count, COLUMNS)
+            sums.append((self._by_row(whole) * self._rows[row : row + count]).sum(0))
         if len(end := words[rest + count * COLUMNS :]):
             sums.append((end * self._columns[:, : len(end)]).sum(-1) * self._rows[row + count])
         return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
 
+    def _by_row(self, whole: Tensor) -> Tensor:
+        """Each row `[count, COLUMNS]` times the weights of its columns, `[count, sums]`."""
+        if whole.device.type == "cpu":
+            return torch.stack([torch.mv(whole, weights) for weights in self._columns], dim=1)
+        return (whole.unsqueeze(1) * self._columns).sum(-1)  # CUDA multiplies no matrix of integers
+
     def _weights(self, first: int, count: int) -> Tensor:
-        """Odd numbers, `[count, 2]`, one for each sum."""
+        """Odd numbers, `[count, sums]`."""
         counters = torch.arange(first, first + count, device=self._device)
-        return torch.stack([_mixed(counters), _mixed(counters + SECOND_SUM)], dim=1) | 1
+        return torch.stack([_mixed(counters + SECOND_SUM * number) for number in range(self._sums)], dim=1) | 1
 
 
 def as_text(sums: Sequence[int]) -> str:
-    """The two sums that were read from the device as 32 hexadecimal digits."""
+    """Sums that were read from the device, as 16 hexadecimal digits each."""
     return "".join(f"{number % 2**64:016x}" for number in sums)
 
 

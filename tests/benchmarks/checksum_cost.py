@@ -1,5 +1,5 @@
-"""What `link.checksum` costs: the checksum of a message beside a copy of it, and those of all messages of a step, at both
-ends of every link, beside the step.
+"""What `link.checksum` costs: the checksum of a message beside a copy of it, and those of all messages of a step, at
+both ends of every link, beside the step.
 
     python tests/benchmarks/checksum_cost.py [--config FILE] [--rounds 7] [--megabytes 1 12] [key=value ...]
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -44,10 +45,8 @@ def main() -> None:
     for mb in given.megabytes:
         tensor = torch.randn(int(mb * 250_000))
         target = torch.empty_like(tensor)
-        rows = [
-            (seconds(lambda: checksums.of(HEADER, tensor)), seconds(lambda: target.copy_(tensor)))
-            for _ in range(given.rounds + 1)
-        ][1:]
+        checked, copied = partial(checksums.of, HEADER, tensor), partial(target.copy_, tensor)
+        rows = [(seconds(checked), seconds(copied)) for _ in range(given.rounds + 1)][1:]
         took, ratio = median(own for own, _ in rows), median(own / copy for own, copy in rows)
         print(f"{mb:g} MB: {1000 * took:.2f} ms, {mb / took / 1000:.1f} GB/s, {ratio:.1f} times a copy")
     specs = [link_spec(config, stage) for stage in range(1, config.num_stages + 1)]

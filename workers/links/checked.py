@@ -2,8 +2,8 @@
 
 What lies between is the memory of both processes, and the network: TCP has a checksum of 16 bits, which an adapter
 may compute over bytes that memory has changed before. This one is around the two ends of a link of any kind, inside a
-codec, so it is of the bytes that travel: the fold of the digests (`pipeline.stage.fold`) over words of eight bytes, and
-CRC-32 of the header. One word that changes is always found; more than one are missed once in some 2^64 times.
+codec, so it is of the bytes that travel: one sum of the fold of the digests (`pipeline.stage.fold`), over words of
+eight bytes, and CRC-32 of the header. One word that changes is always found; several are missed once in some 2^64.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Checksums:
         self._folds: dict[torch.device, Fold] = {}
 
     def of(self, header: Header, tensor: Tensor) -> str:
-        """40 hexadecimal digits. On a GPU the host waits until the tensor is there."""
+        """24 hexadecimal digits. On a GPU the host waits until the tensor is there."""
         if tensor.device not in self._folds:
-            self._folds[tensor.device] = Fold(tensor.device)
+            self._folds[tensor.device] = Fold(tensor.device, sums=1)
         held = tensor.detach().contiguous().view(-1).view(torch.uint8)
         whole = len(held) // WORD.itemsize * WORD.itemsize
         words, rest = held[:whole], held[whole:]

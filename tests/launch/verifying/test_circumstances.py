@@ -59,6 +59,11 @@ def test_a_run_without_a_record_or_with_a_strange_one_says_so(tmp_path: Path) ->
     assert Circumstances.of(run, 0) == nothing
 
 
-def test_keys_of_watching_and_keeping_do_not_count() -> None:
-    here = Config.model_validate({"runtime": "serial", "snapshots": {"every": 5}, "digests": {"every": 2}})
-    assert other_keys(Config(), here) == ["runtime is 'pipelined' there, 'serial' here"]
+def test_keys_that_change_no_bit_do_not_count() -> None:
+    here = {"runtime": "serial", "snapshots": {"every": 5}, "digests": {"every": 2}, "link": {"kind": "p2p"}}
+    assert other_keys(Config(), Config.model_validate(here)) == []
+    changed = Config.model_validate({**here, "threads": 2, "link": {"codec": "int8"}})
+    assert other_keys(Config(), changed) == [
+        "threads is 1 there, 2 here",
+        "link.codec is 'none' there, 'int8' here",
+    ]

@@ -52,6 +52,11 @@ def test_it_is_the_sum_of_its_formula(count: int, position: int) -> None:
     assert digest(values, position=position) == by_hand(values, position)
 
 
+def test_one_sum_is_the_first_of_two() -> None:
+    values = noise(3 * COLUMNS + 100)
+    assert as_text(Fold(CPU, sums=1).of([values], 7).tolist()) == digest(values, position=7)[:16]
+
+
 def test_the_parts_of_a_whole_sum_up_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     values = noise(5 * COLUMNS + 3)
     whole = digest(values)

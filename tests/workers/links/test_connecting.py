@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from pipeline.errors import TrainingError, UserError
+from tests.waiting import LIMIT
+from workers.links import connecting as opening
 from workers.links import queue as queue_link
+from workers.links import wire
 from workers.links.base import LinkAddress, LinkClosed, LinkMismatch, LinkTimeout
 from workers.links.connecting import exchange_hellos
+from workers.links.factory import CPU, open_receiver
 from workers.links.framed import _unframe
 from workers.links.handshake import compare_hellos, hello_bytes, parse_hello
 from workers.links.memory import SEALS, SlotMemory, memory_file
@@ -148,3 +156,30 @@ def test_a_queue_between_two_hosts_is_refused() -> None:
 def test_a_frame_that_was_cut_is_an_error_in_words(frame: bytes) -> None:
     with pytest.raises(TrainingError, match="a link delivered a frame that cannot be read"):
         _unframe(frame)
+
+
+@pytest.mark.parametrize("kind", ["queue", "p2p"])
+def test_a_receiver_that_only_met_strangers_says_so(tmp_path: Path, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time stands still until it has refused one, and is over then."""
+    now, welcome, refused = [0.0], wire.authenticate, []
+
+    def welcomed(*arguments: Any) -> Any:
+        try:
+            return welcome(*arguments)
+        finally:
+            now[0] = LIMIT + 1
+
+    def stranger() -> None:
+        with pytest.raises(AuthenticationError):
+            wire.connect(address.path, b"wrong", LIMIT)
+        refused.append(True)
+
+    monkeypatch.setattr(wire, "authenticate", welcomed)
+    monkeypatch.setattr(opening, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    address = LinkAddress("link1", "stage 1", "stage 2", path=str(tmp_path / "link1"), key=b"key", depth=2)
+    thread = threading.Thread(target=stranger)
+    thread.start()
+    with pytest.raises(LinkTimeout, match=f"within {LIMIT:g} s; connections refused for a wrong key: 1$"):
+        open_receiver(kind, address, TensorSpec((4,), torch.float32), LIMIT, CPU)
+    thread.join(LIMIT)
+    assert refused

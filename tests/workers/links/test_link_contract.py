@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import socket
-import threading
 from collections.abc import Iterator
-from multiprocessing import AuthenticationError
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
-from tests.waiting import LIMIT, wait_until
+from tests.waiting import wait_until
 from tests.workers.links.fake_gpu import GPUS
 from tests.workers.links.link_team import ReplicaGroup, started_team
 from tests.workers.links.processes import named_memory
-from workers.links import connecting as opening
-from workers.links import wire
-from workers.links.base import LinkAddress, LinkTimeout
-from workers.links.factory import CPU, open_receiver
-from workers.links.messages import TensorSpec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
 KINDS = ("queue", "rpc", "p2p")
@@ -273,33 +264,6 @@ def test_a_wrong_key_is_refused_and_the_right_sender_still_gets_in(team: Replica
     assert team.stage2.call("recv", link=link) == sent
     assert not Path(address["path"]).exists()
     team.close(link)
-
-
-@pytest.mark.parametrize("kind", FRAMED)
-def test_a_receiver_that_only_met_strangers_says_so(tmp_path: Path, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its time stands still until it has refused one, and is over then."""
-    now, welcome, refused = [0.0], wire.authenticate, []
-
-    def welcomed(*arguments: Any) -> Any:
-        try:
-            return welcome(*arguments)
-        finally:
-            now[0] = LIMIT + 1
-
-    def stranger() -> None:
-        with pytest.raises(AuthenticationError):
-            wire.connect(address.path, b"wrong", LIMIT)
-        refused.append(True)
-
-    monkeypatch.setattr(wire, "authenticate", welcomed)
-    monkeypatch.setattr(opening, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    address = LinkAddress("link1", "stage 1", "stage 2", path=str(tmp_path / "link1"), key=b"key", depth=2)
-    thread = threading.Thread(target=stranger)
-    thread.start()
-    with pytest.raises(LinkTimeout, match=f"within {LIMIT:g} s; connections refused for a wrong key: 1$"):
-        open_receiver(kind, address, TensorSpec((4,), torch.float32), LIMIT, CPU)
-    thread.join(LIMIT)
-    assert refused
 
 
 def test_nothing_that_a_link_shares_has_a_name_that_could_be_left_behind(team: ReplicaGroup, kind: str) -> None:

@@ -55,7 +55,7 @@ def test_bytes_that_are_no_header_are_refused(data: bytes) -> None:
      (2, "[-0.5]"), (2, "[Infinity]"), (2, "[0.1, 1e400]")],
 )  # fmt: skip
 def test_numbers_that_no_run_has_are_refused(at: int, value: str) -> None:
-    fields = ["3", "1", "[0.5]", "false", "2", "false", "false", '"x"', "0"]
+    fields = ["3", "1", "[0.5]", "false", "2", "false", "false", '"x"', '""', '""', "0"]
     assert Header.from_bytes(f"[{', '.join(fields)}]\n".encode()).step == 3
     fields[at] = value
     with pytest.raises(TrainingError, match="not a header"):
