@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.waiting import wait_until
 
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 # A shell's background job (`make test &`) ignores Ctrl-C, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples everywhere, however slow the machine; `make fuzz` is for new ones.
+settings.register_profile(
+    "suite", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 HELPERS_OF_PYTHON = ("resource_tracker", "forkserver", "torch_shm_manager")

@@ -67,11 +67,16 @@ class _Loader(SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text that `_Loader` would take for a number."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
+        list("-+0123456789."),
+    )
 
 
 @dataclass(frozen=True)
@@ -152,13 +157,16 @@ def _validate(values: dict[str, Any]) -> Config:
 
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML that `load_config` reads back to an equal `Config`."""
-    text: str = yaml.safe_dump(_kinds_first(config.model_dump(mode="json")), sort_keys=False)
-    return text
+    return _dump(config.model_dump(mode="json"))
 
 
 def dump_without_secrets(config: Config) -> str:
     """As `dump_config`, without possible secrets (`pipeline.config.secrets`)."""
-    text: str = yaml.safe_dump(_kinds_first(without_secrets(config)), sort_keys=False)
+    return _dump(without_secrets(config))
+
+
+def _dump(values: dict[str, Any]) -> str:
+    text: str = yaml.dump(_kinds_first(values), Dumper=_Dumper, sort_keys=False)
     return text
 
 

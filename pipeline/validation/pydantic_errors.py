@@ -91,6 +91,7 @@ _PATTERNS = {
     "backbone": "timm/NAME, a name of timm.list_models(), or PACKAGE.MODULE:FUNCTION, such as "
     "torchvision.models:convnext_tiny",
     "kind": "PACKAGE.MODULE:CLASS, such as my_losses:Cosine",
+    "sha256": "64 digits from 0 to f, as sha256sum prints them",
     "tracker": "tensorboard, or PACKAGE.MODULE:CLASS, such as my_trackers:Sheet",
 }
 _NAMED = {"custom": "PACKAGE.MODULE:CLASS"}

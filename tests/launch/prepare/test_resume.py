@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
@@ -207,14 +207,10 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KEYS = st.sampled_from(["format", "steps", "stages", "file", "bytes", "sha256", "counters", "1"])
-at_any_speed = settings(
-    max_examples=100, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
 
 
 @pytest.mark.long
 @given(value=st.dictionaries(KEYS, JSON | st.dictionaries(KEYS, JSON | st.dictionaries(KEYS, JSON)), max_size=5))
-@at_any_speed
 def test_any_json_is_a_manifest_or_refused(value: object, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp() / "step_8"
     folder.mkdir(exist_ok=True)
@@ -224,7 +220,6 @@ def test_any_json_is_a_manifest_or_refused(value: object, tmp_path_factory: pyte
 
 
 @given(data=st.binary(max_size=80))
-@at_any_speed
 def test_any_bytes_are_refused(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp() / "step_8"
     folder.mkdir(exist_ok=True)

@@ -16,7 +16,7 @@ def epoch_of(plan: StepPlan, epoch: int) -> np.ndarray:
     return np.concatenate([plan.batch(step)[1] for step in steps])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(n=st.integers(2, 200), batch=st.integers(2, 60), epochs=st.integers(1, 4), drop=st.booleans())
 def test_every_epoch_sees_every_image_once(n: int, batch: int, epochs: int, drop: bool) -> None:
     if batch > n or (not drop and n % batch == 1):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -135,7 +135,8 @@ def test_blocks_part_the_network_without_loss(backbone: str) -> None:
     cuts=st.sets(st.integers(0, 17), max_size=5),
     std=st.floats(0, 1e6),
 )
-@settings(max_examples=50, deadline=None)
+@example(seed=0, lr=1.0, run_dir="0E0", cuts=set(), std=0.0)
+@settings(max_examples=50)
 def test_what_is_written_is_read_back_equal(
     tmp_path_factory: pytest.TempPathFactory, seed: int, lr: float, run_dir: str | None, cuts: set[int], std: float
 ) -> None:

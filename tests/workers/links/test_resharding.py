@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import TrainingError
@@ -22,10 +22,8 @@ from workers.links.messages import Header, TensorSpec
 from workers.links.resharding import LOOK_AROUND_SECONDS, GatherReceiver, ScatterSender, overlaps, replica_rows
 
 NUMBERS = [(3, 2), (2, 3), (3, 1), (1, 3), (4, 2), (2, 4), (1, 1), (2, 2)]
-at_any_speed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-@at_any_speed
 @given(senders=st.integers(1, 8), receivers=st.integers(1, 8), times=st.integers(1, 4))
 def test_every_row_has_exactly_one_way(senders: int, receivers: int, times: int) -> None:
     batch = senders * receivers * times
@@ -46,7 +44,6 @@ def test_every_row_has_exactly_one_way(senders: int, receivers: int, times: int)
     assert (left == 1).all()
 
 
-@at_any_speed
 @given(senders=st.integers(1, 8), receivers=st.integers(1, 8))
 def test_there_is_no_more_than_what_is_needed(senders: int, receivers: int) -> None:
     found = overlaps(senders, receivers)
