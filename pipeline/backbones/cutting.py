@@ -26,7 +26,7 @@ def cut_network(network: nn.Module, model: ModuleConfig, training: bool) -> list
         ConfigError: a name is no module, the network is not a chain at a cut, or blocks share weights.
     """
     for path, name in points(model):
-        _check_name(network, model, path, name)
+        check_name(network, model, path, name)
     traced = trace(network, model.units(), training, model.FUNCTION, untraced_functions(model))
     ends = [_value(traced, path, name) for path, name in points(model)]
     chain = Chain(network, traced, ends[-1])
@@ -62,7 +62,8 @@ def points(model: ModuleConfig) -> list[tuple[str, str]]:
     return [*(("model.cuts", cut) for cut in model.cuts), ("model.output", model.output)]
 
 
-def _check_name(network: nn.Module, model: ModuleConfig, path: str, name: str) -> None:
+def check_name(network: nn.Module, model: ModuleConfig, path: str, name: str) -> None:
+    """Raises `ConfigError` at the key `path` if the network has no module of this name."""
     names = [other for other, _ in network.named_modules(remove_duplicate=False) if other]
     if name not in names:
         top = ", ".join(child for child, _ in network.named_children()) or "none"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from pipeline.backbones.chain import Chain
-from pipeline.backbones.cutting import state_of
+from pipeline.backbones.cutting import check_name, state_of
 from pipeline.backbones.network import import_network
 from pipeline.backbones.timm_build import untraced_functions
 from pipeline.backbones.tracing import Trace, trace
@@ -54,6 +54,10 @@ def with_found_points(model: TimmConfig, image_size: int) -> TimmConfig:
     network = import_network(model, seed=0)
     seen = features_pass(network, model, image_size)
     output = model.output or seen.output
+    if output not in seen.shapes:
+        check_name(network, model, "model.output", output)
+        problem = f"'{output}' of {model.backbone} does not return one map, or tokens, once"
+        raise ConfigError("model.output", problem, f"Name a module that does, such as {list(seen.shapes)[-1]}")
     found: dict[str, object] = {"output": output}
     if "channels_last" not in model.model_fields_set:
         found["channels_last"] = _keeps_channels_last(seen.shapes.get(output, ()))

@@ -120,6 +120,11 @@ def test_points_are_spread_evenly(points: str, blocks: int, expected: str) -> No
             {"name": "tnt_s_patch16_224", "size": 224, "options": {"depth": 2}},
             r"^model\.num_blocks: .* cannot be cut: nowhere inside does one tensor pass",
         ),
+        ({"name": "test_resnet", "output": "layer9"}, r"^model\.output: 'layer9' is not a module of .*Did you mean"),
+        (
+            {"name": "test_resnet", "output": "fc"},
+            r"^model\.output: 'fc' of .* does not return one map, or tokens, once",
+        ),
         (NEST, r"^model\.output: no module .* Give model\.output=levels, the last that"),
         (
             {"name": "twins_svt_small", "size": 224, "options": {"depths": [1, 1, 1, 1]}},
