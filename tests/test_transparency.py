@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.marks import slow
-from tests.runs import LIMIT, bits, digests, report, start, train
+from tests.runs import LIMIT, bits, digests, onward, report, start, train
 
 pytestmark = pytest.mark.processes
 DIGESTS = "digests.every=2"
@@ -99,6 +99,13 @@ def test_replicas_compute_what_one_does_and_the_same_bits_every_time(serial: Pat
             wanted, found = (torch.cat([whole[name].double().flatten() for name in names]) for whole in (one, many))
             error = (found - wanted).norm() / wanted.norm()
             assert error < limit, f"stage {stage}, {'momentum' if momentum else 'weights'}: {error:.1e}"
+
+
+def test_a_run_without_snapshots_is_verified_from_its_beginning(serial: Path) -> None:
+    result = onward("verify", serial / "run")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "steps 0 to 6 of " in result.stdout
+    assert "are equal to the bit: the digests of 3 steps and every tensor after 6 steps, all stages" in result.stdout
 
 
 def test_the_digest_sees_the_noise_and_the_seed(serial: Path, tmp_path: Path) -> None:

@@ -26,5 +26,8 @@
   accuracy
 - `selection_candidates.py`: the evaluations that `onward select` chooses from, of runs and of snapshots of runs
 - `targets.py`: `onward targets FOLDER FILE`: tells Prometheus where the runs in a folder serve their metrics (file_sd)
+- `verify.py`: `onward verify RUN`: computes steps of a run again from a snapshot, and compares what it has recorded of
+  them
+- `verify_app.py`: `onward verify`, as the command line has it
 - `weights.py`: the arguments of `onward export` and `onward convert`; `export.py` and `convert.py` do the work
 """

@@ -67,9 +67,8 @@ class Fold:
         """The elements of all tensors; pieces end where their number divides the position, and at the end."""
         held, room = list[Tensor](), self._piece - position % self._piece
         for tensor in tensors:
-            for part in (tensor[:room], *torch.split(tensor[room:], self._piece)):
-                if not len(part):
-                    continue
+            fits = len(tensor) <= room
+            for part in (tensor,) if fits else (tensor[:room], *torch.split(tensor[room:], self._piece)):
                 held.append(part)
                 room -= len(part)
                 if not room:
