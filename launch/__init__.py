@@ -11,6 +11,7 @@
   process
 - `processes/`: the processes of a run: who starts them, what each runs first, and how they end
 - `results/`: results for people and for other programs: tables, files and figures of evaluations and comparisons
+- `verifying/`: what shows whether a run was computed as it says: parts of it computed again, and compared
 - `cli.py`: the command line: reads what the user typed, and turns every failure into one line and an exit code
 - `errors.py`: how a command ends: its exit code, and any error as one line for the user: what, where, and what to do
 - `evaluate.py`: evaluates in several processes: `torchrun --nproc-per-node=PROCESSES -m launch.evaluate RUN`

@@ -47,6 +47,7 @@ MAY_OPEN = {
     "launch/processes/waiting_agent.py": "what the kernel says of its parent",
     "launch/plan/fitting.py": "/dev/null",
     "launch/prepare/lock_holders.py": "what the kernel says of locks",
+    "launch/prepare/provenance.py": "what the kernel says of processors and GPUs",
     "launch/processes/rank_coordinator.py": "the key, in the private folder",
     "launch/errors.py": "a new temporary file",
     "onward/owners.py": "the lists of installed files",

@@ -25,5 +25,8 @@
 - `select.py`: `onward select RUN...`: runs ordered by a measure that needs no labels, and how far it agrees with
   accuracy
 - `selection_candidates.py`: the evaluations that `onward select` chooses from, of runs and of snapshots of runs
+- `verify.py`: `onward verify RUN`: computes steps of a run again from a snapshot, and compares what it has recorded of
+  them
+- `verify_app.py`: `onward verify`, as the command line has it
 - `weights.py`: the arguments of `onward export` and `onward convert`; `export.py` and `convert.py` do the work
 """

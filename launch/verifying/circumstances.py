@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from launch.prepare.config_differences import differences
-from launch.prepare.provenance import read_starts
+from launch.prepare.provenance import DISTRIBUTIONS, read_starts
 from pipeline.config import Config
 from workers.run.files import RunDir
 
@@ -16,7 +16,6 @@ NO_BITS = (
     "trackers", "evaluation", "digests", "restart", "faults",
 )  # fmt: skip
 """Keys and sections that change no bit."""
-LIBRARIES = ("torch", "torchvision", "numpy", "onward", "python")
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class Circumstances:
         modules: digests of the user's own modules, by name.
     """
 
+    _: KW_ONLY
     versions: Mapping[str, str]
     system: str
     processor: str
@@ -60,7 +60,7 @@ def other_circumstances(there: Circumstances, here: Circumstances) -> list[str]:
         return ["there is no record of where the run was trained (provenance.json)"]
     said = [
         f"{name} {there.versions.get(name, 'unknown')} there, {here.versions.get(name, 'none')} here"
-        for name in dict.fromkeys((*LIBRARIES, *there.versions))
+        for name in dict.fromkeys((*DISTRIBUTIONS, *there.versions))
         if there.versions.get(name) != here.versions.get(name)
     ]
     if there.devices != here.devices:

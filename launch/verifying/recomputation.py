@@ -33,7 +33,7 @@ POLL_SECONDS, LOOK_SECONDS, KILL_SECONDS = 0.05, 0.5, 20.0
 
 
 @dataclass(frozen=True)
-class Recomputation:
+class RepeatedSteps:
     """How a run is computed again.
 
     Args:
@@ -107,7 +107,7 @@ class Recomputation:
 
     def _train(self, again: RunDir, interval: Interval) -> None:
         flags = ["-q", *(["--trust"] if self.trusted else [])]
-        with (again.path.parent / "output").open("w+b") as out:
+        with tempfile.TemporaryFile() as out:
             child = subprocess.Popen(
                 interpreter("onward", "resume", str(again.path), *flags),
                 env=without_launcher(process_environment(self.config.threads)),

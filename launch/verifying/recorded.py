@@ -10,7 +10,7 @@ from workers.observing.amounts import finite
 from workers.observing.history_file import each_step
 from workers.run.files import RunDir
 
-WHAT = ("input", "loss", "gradient", "weights")
+DIGESTED = ("input", "loss", "gradient", "weights")
 """In the order in which a step computes them; those of `pipeline.stage.digests`, which needs torch."""
 Digests = Mapping[int, Mapping[int, Mapping[str, str]]]
 """By step, stage and name."""
@@ -32,7 +32,7 @@ class Difference:
     what: str
 
     def __str__(self) -> str:
-        before = WHAT[: WHAT.index(self.what)]
+        before = DIGESTED[: DIGESTED.index(self.what)]
         equal = f" ({' and '.join(before)} {'are' if len(before) > 1 else 'is'} equal)" if before else ""
         return f"step {self.step}, stage {self.stage}: {self.what}{equal}"
 
@@ -112,7 +112,7 @@ def first_difference(there: Digests, here: Digests, stages: Container[int]) -> D
             if stage not in stages:
                 continue
             one, other = there[step].get(stage, {}), here[step].get(stage, {})
-            what = next((what for what in WHAT if one.get(what) != other.get(what)), None)
+            what = next((what for what in DIGESTED if one.get(what) != other.get(what)), None)
             if what is not None:
                 return Difference(step, stage, what)
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class StateDifference:
     """
 
     stage: int
+    _: KW_ONLY
     tensors: list[str] = field(default_factory=list)
     elements: int = 0
     of: int = 0

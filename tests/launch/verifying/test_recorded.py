@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from launch.verifying.recorded import WHAT, Difference, digests_of, first_difference
-from pipeline.stage.digests import DIGESTED
+from launch.verifying.recorded import DIGESTED, Difference, digests_of, first_difference
+from pipeline.stage import digests
 from workers.run.files import RunDir
 
 ZERO, ONE = "0" * 32, "1" * 32
@@ -17,7 +17,7 @@ ZERO, ONE = "0" * 32, "1" * 32
 
 def side(steps: int = 3, stages: int = 2, **changed: str) -> dict[int, dict[int, dict[str, str]]]:
     """Digests that are all alike, but for `step_stage_what`: `s2_k1_loss`."""
-    found = {step: {stage: dict.fromkeys(WHAT, ZERO) for stage in range(1, stages + 1)} for step in range(steps)}
+    found = {step: {stage: dict.fromkeys(DIGESTED, ZERO) for stage in range(1, stages + 1)} for step in range(steps)}
     for name, value in changed.items():
         step, stage, what = name.split("_")
         found[int(step[1:])][int(stage[1:])][what] = value
@@ -25,7 +25,7 @@ def side(steps: int = 3, stages: int = 2, **changed: str) -> dict[int, dict[int,
 
 
 def test_the_names_are_those_that_stages_record() -> None:
-    assert WHAT == DIGESTED
+    assert DIGESTED == digests.DIGESTED
 
 
 def test_sides_that_are_equal_do_not_differ_where_only_one_has_recorded() -> None:
