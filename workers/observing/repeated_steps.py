@@ -67,8 +67,8 @@ class RepeatedSteps:
             stage,
             step,
             f"stage {stage} has done step {step} again and got other bits than before: its {other[0]} differs first "
-            "(digests). A machine has gone bad, now or then, or it was another version or device; 'onward verify' "
-            f"computes it once more{more}",
+            "(digests). A machine has gone bad, now or then, or it was another version or device; 'onward verify "
+            f"--from {step}' computes it once more{more}",
         )
 
 
