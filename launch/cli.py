@@ -17,6 +17,7 @@ import typer
 import onward
 from launch.commands.bench_app import bench_app
 from launch.commands.data import data_app
+from launch.commands.replay_app import replay
 from launch.commands.runs_app import list_folder, targets
 from launch.commands.verify_app import verify
 from launch.commands.weights import convert, export
@@ -241,6 +242,7 @@ def select(
 app.command("runs")(list_folder)
 app.command("targets")(targets)
 app.command("verify")(verify)
+app.command("replay")(replay)
 app.command("export")(export)
 app.command("convert")(convert)
 app.add_typer(bench_app, name="bench")
