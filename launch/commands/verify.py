@@ -13,7 +13,7 @@ from launch.prepare.run_dir import read_config
 from launch.results.printing import command_console
 from launch.verifying.circumstances import Circumstances, other_circumstances, other_keys
 from launch.verifying.intervals import Interval, intervals_of
-from launch.verifying.recomputation import RepeatedSteps, Runtime
+from launch.verifying.recomputation import Rerun, Runtime
 from launch.verifying.recorded import Digests, closeness, digests_of, first_difference
 from launch.verifying.tensors import StateDifference, compare_states
 from launch.verifying.verification import Verification
@@ -78,7 +78,7 @@ def verify_run(
     apart = any(stage.replicas > 1 or stage.engine.kind != "torch" for stage in settings)
     runtime: Runtime = question.runtime or ("pipelined" if apart else "serial")
     with ProgressLine(console or command_console(quiet=True)) as line:
-        recomputation = RepeatedSteps(
+        recomputation = Rerun(
             run,
             config,
             runtime=runtime,
@@ -94,7 +94,7 @@ def verify_run(
 
 
 def _added(
-    found: Verification, trained: Config, recomputation: RepeatedSteps, interval: Interval, recorded: Digests
+    found: Verification, trained: Config, recomputation: Rerun, interval: Interval, recorded: Digests
 ) -> Verification:
     """What was found, and what one more interval shows."""
     run, first, last = recomputation.run, interval.first, interval.last

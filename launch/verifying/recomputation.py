@@ -33,7 +33,7 @@ POLL_SECONDS, LOOK_SECONDS, KILL_SECONDS = 0.05, 0.5, 20.0
 
 
 @dataclass(frozen=True)
-class RepeatedSteps:
+class Rerun:
     """How a run is computed again.
 
     Args:

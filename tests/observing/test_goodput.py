@@ -45,7 +45,7 @@ class Scene:
         """Train these steps and stop. `kill`: lines that are held are lost."""
         self.goodput = Goodput.of(self.run)
         self.goodput.run_started(facts(self.run.path, TOTAL))
-        joined = recorder(self.run.path, TOTAL, start=start, every=every, goodput=self.goodput)
+        joined = recorder(self.run.path, TOTAL, start=start, line_ends=(every,), goodput=self.goodput)
         with joined:
             for step in range(start, end):
                 self.step(joined, step, 10.0 if step == start else 2.0)
