@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 COLUMNS = 4096
-PIECE_ON_CPU, PIECE_ON_GPU = 1 << 15, 1 << 20
-"""Elements whose products exist at once, 16 bytes each: in a cache of the processor; enough for all of a GPU."""
+PIECE_ON_CPU, PIECE_ON_GPU = 1 << 16, 1 << 20
+"""Elements that are widened at once: as many as a cache of the processor holds; enough for all of a GPU."""
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """By the bytes of an element."""
 FIRST_COLUMN, FIRST_ROW, SECOND_SUM = 0, 1 << 40, 1 << 41
@@ -88,11 +88,18 @@ class Fold:
             sums.append((words[:rest] * self._columns[:, column : column + rest]).sum(-1) * self._rows[row])
             row += 1
         if count:
-            whole = words[rest : rest + count * COLUMNS].view(count, 1, COLUMNS)
-            sums.append(((whole * self._columns).sum(-1) * self._rows[row : row + count]).sum(0))
+            whole = self._row_sums(words[rest : rest + count * COLUMNS].view(count, COLUMNS))
+            sums.append((whole * self._rows[row : row + count]).sum(0))
         if len(end := words[rest + count * COLUMNS :]):
             sums.append((end * self._columns[:, : len(end)]).sum(-1) * self._rows[row + count])
         return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
+
+    def _row_sums(self, rows: Tensor) -> Tensor:
+        """`[R, 4096]` to `[R, 2]`; the product of a matrix and a vector keeps nothing in between, but CPUs alone have
+        one of integers."""
+        if self._device.type == "cpu":
+            return torch.stack([rows.mv(weights) for weights in self._columns], dim=1)
+        return (rows.unsqueeze(1) * self._columns).sum(-1)
 
     def _weights(self, first: int, count: int) -> Tensor:
         """Odd numbers, `[count, 2]`, one for each sum."""
