@@ -107,3 +107,11 @@ def test_tensors_of_several_widths_each_count() -> None:
     assert len(found) == len(tensors)
     assert digest(*tensors[:-1]) == digest(*tensors)
     assert digest(torch.complex(noise(4), noise(5)[:4])) == digest(torch.stack([noise(4), noise(5)[:4]], dim=1))
+
+
+def test_a_gpu_sums_in_another_way_and_to_the_same() -> None:
+    folded = Fold(CPU)
+    rows = torch.randint(-(2**31), 2**31, (3, COLUMNS), generator=torch.Generator().manual_seed(0))
+    sums = folded._row_sums(rows)
+    folded._device = torch.device("cuda")  # what it has on a GPU works on a CPU, too
+    assert folded._row_sums(rows).equal(sums)
