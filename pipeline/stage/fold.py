@@ -91,16 +91,16 @@ class Fold:
             row += 1
         if count:
             whole = words[rest : rest + count * COLUMNS].view(count, COLUMNS)
-            sums.append((self._by_row(whole) * self._rows[row : row + count]).sum(0))
+            sums.append((self._row_sums(whole) * self._rows[row : row + count]).sum(0))
         if len(end := words[rest + count * COLUMNS :]):
             sums.append((end * self._columns[:, : len(end)]).sum(-1) * self._rows[row + count])
         return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
 
-    def _by_row(self, whole: Tensor) -> Tensor:
-        """Each row `[count, COLUMNS]` times the weights of its columns, `[count, sums]`."""
-        if whole.device.type == "cpu":
-            return torch.stack([torch.mv(whole, weights) for weights in self._columns], dim=1)
-        return (whole.unsqueeze(1) * self._columns).sum(-1)  # CUDA multiplies no matrix of integers
+    def _row_sums(self, rows: Tensor) -> Tensor:
+        """Each row `[R, 4096]` times the weights of its columns, `[R, sums]`."""
+        if self._device.type == "cpu":
+            return torch.stack([torch.mv(rows, weights) for weights in self._columns], dim=1)
+        return (rows.unsqueeze(1) * self._columns).sum(-1)  # CUDA multiplies no matrix of integers
 
     def _weights(self, first: int, count: int) -> Tensor:
         """Odd numbers, `[count, sums]`."""
