@@ -17,6 +17,7 @@ import typer
 import onward
 from launch.commands.bench_app import bench_app
 from launch.commands.data import data_app
+from launch.commands.replay_app import replay
 from launch.commands.runs_app import list_folder
 from launch.commands.verify_app import verify
 from launch.commands.weights import convert, export
@@ -44,6 +45,7 @@ app.command("export")(export)
 app.command("convert")(convert)
 app.command("runs")(list_folder)
 app.command("verify")(verify)
+app.command("replay")(replay)
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a preset: quickstart.")]
 Overrides = Annotated[
     list[str] | None,

@@ -14,7 +14,8 @@ What it offers is imported when it is first asked for, so that `import onward` c
 - `objects_run.py`: a run with Python objects, in this process
 - `overrides.py`: keys of a configuration as Python's keyword arguments
 - `owners.py`: whether `launch`, `pipeline` and `workers` are Onward's, looked at by the first import
-- `results.py`: `check`, `evaluate`, `compare`, `select` and `verify`: what the commands of these names find, as values
+- `results.py`: `check`, `evaluate`, `compare`, `select`, `verify` and `replay`: what the commands of these names find,
+  as values
 - `run.py`: a run that a Python program has started: wait for it, follow it, stop it
 - `steps.py`: the steps of a run as they happen
 - `trained.py`: `onward.load`: what a run has learned, as columns, modules and features
@@ -33,7 +34,7 @@ check_owners()
 
 if TYPE_CHECKING:
     from onward.config import Config
-    from onward.results import check, compare, evaluate, select, verify
+    from onward.results import check, compare, evaluate, replay, select, verify
     from onward.run import Run
     from onward.steps import Step
     from onward.trained import Trained, Transform, load
@@ -62,6 +63,7 @@ __all__ = [
     "compare",
     "evaluate",
     "load",
+    "replay",
     "resume",
     "select",
     "train",
@@ -70,7 +72,7 @@ __all__ = [
 
 _HOMES = {
     "onward.config": ("Config",),
-    "onward.results": ("check", "compare", "evaluate", "select", "verify"),
+    "onward.results": ("check", "compare", "evaluate", "replay", "select", "verify"),
     "onward.run": ("Run",),
     "onward.steps": ("Step",),
     "onward.trained": ("Trained", "Transform", "load"),

@@ -1,4 +1,4 @@
-"""`check`, `evaluate`, `compare`, `select` and `verify`: what the commands of these names find, as values.
+"""`check`, `evaluate`, `compare`, `select`, `verify` and `replay`: what the commands of these names find, as values.
 
 The command line calls them and prints what they return; `str()` of it is the same text, or Markdown.
 """
@@ -28,6 +28,7 @@ from workers.control.start_messages import CommandStart
 from workers.run.files import RunDir
 
 if TYPE_CHECKING:
+    from launch.commands.replay import Replay
     from launch.verifying.verification import Verification
     from pipeline.evaluation.document import EvaluationResults
 
@@ -209,6 +210,43 @@ def verify(
     path = run.path if isinstance(run, Run) else Path(run)
     question = Question(first, last, stage, runtime, close)
     return verify_run(path, question, as_text(overrides, keywords), trust)
+
+
+def replay(
+    run: Name,
+    *,
+    stage: int,
+    step: int,
+    first: int | None = None,
+    dump: str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, object] | None = None,
+    trust: bool = False,
+    **keywords: object,
+) -> Replay:
+    """Compute one step of one stage of a run again, in this process, and watch it; the run stays as it is.
+
+    Args:
+        run: its directory, or a run that has ended.
+        stage: from 1.
+        step: counted from 0, as in `metrics.jsonl` and in messages.
+        first: begin with the snapshot after so many steps or fewer; by default the last one before the step.
+        dump: folder for tensors, numbers and pictures of the images.
+        overrides: where and how it is computed here, such as `device` and `data.root`.
+        trust: as `--trust`.
+        keywords: keys with two underscores for every dot: `data__root="/data"`.
+
+    Returns:
+        `found`: loss, norms by module, images in their order, and where something was not finite first; `equal`,
+        whether its bits are those that the run recorded. `str()` is what the command prints.
+
+    Raises:
+        ConfigError, UserError: there is no such step or stage, no snapshot before it, or the data have changed.
+    """
+    from launch.commands.replay import replay_run
+
+    path, folder = run.path if isinstance(run, Run) else Path(run), None if dump is None else Path(dump)
+    texts = as_text(overrides, keywords)
+    return replay_run(path, stage, step, first=first, dump=folder, overrides=texts, trusted=trust)
 
 
 def _names(runs: Sequence[Name]) -> list[str]:

@@ -22,14 +22,19 @@ from pipeline.stage.stage import Stage
 
 
 def build_stages(
-    config: Config, steps_per_epoch: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+    config: Config,
+    steps_per_epoch: int,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    last: int | None = None,
 ) -> list[Stage]:
-    """Every stage of a run, in order, on one device."""
-    stages = [Stage(config, index, steps_per_epoch, device, dtype) for index in range(1, config.num_stages + 1)]
-    last = stages[-1]
-    if config.mode == "end_to_end" and last.target is not None:  # the target follows the whole network
-        last.follow_with_target(nn.Sequential(*(stage.block for stage in stages)))
-        last.remember_buffers()
+    """The stages of a run, in order, on one device: every one, or those up to stage `last`, which need no other."""
+    count = last or config.num_stages
+    stages = [Stage(config, index, steps_per_epoch, device, dtype) for index in range(1, count + 1)]
+    end = stages[-1]
+    if config.mode == "end_to_end" and end.target is not None:  # the target follows the whole network
+        end.follow_with_target(nn.Sequential(*(stage.block for stage in stages)))
+        end.remember_buffers()
     return stages
 
 

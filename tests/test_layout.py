@@ -22,7 +22,7 @@ FLOORS = {
     ),
     "workers": (
         "run", "links", "control", "topology", "snapshots", "observing", "feed", "evaluating", "wiring", "determinism",
-        "weights", "coordinator", "stage", "serial_run",
+        "weights", "replaying", "coordinator", "stage", "serial_run",
     ),
     "launch": (
         "errors", "failure", "prepare", "plan", "results", "pages", "processes", "hosts", "doctor", "exporting",

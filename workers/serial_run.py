@@ -12,7 +12,6 @@ from types import FrameType
 import torch
 
 from pipeline.config import Config
-from pipeline.data.augment.device_photometrics import Photometrics, photometrics_on_device
 from pipeline.data.to_device import sent_to
 from pipeline.measures.online import Measure, online_measures
 from pipeline.replicas import SOLO
@@ -34,6 +33,7 @@ from workers.determinism.check import check_steps
 from workers.determinism.refusal import in_words
 from workers.feed import Feed, FeedBatch
 from workers.feed.ahead import FeedOnDevice
+from workers.feed.first_stage import device_augmentation
 from workers.observing.memory import ProcessMemory
 from workers.observing.terminal.console import Console
 from workers.observing.trace import FEED, Tracer, trace_of_serial
@@ -169,7 +169,7 @@ class _Training:
     def __post_init__(self) -> None:
         self._noise = NoisePolicy(self.config, self.feed.steps_per_epoch)
         self._one_step = step_function(self.config, self.stages, self.device)
-        self._augmented = _device_augmentation(self.config)
+        self._augmented = device_augmentation(self.config)
         self._times = [StageTimes() for _ in self.stages]
         self._memory = ProcessMemory(self.device)
         self._clock, self._flops = DeviceClock.of(self.device), StepFlops()
@@ -237,14 +237,6 @@ class _Training:
             return None
         with self.trace.span(stage_name(stage.index), "probe"):
             return stage.online.measure(step, labels)
-
-
-def _device_augmentation(config: Config) -> Callable[[torch.Tensor, FeedBatch], torch.Tensor]:
-    """The augmentation that the feed leaves to the device (`data.augment_on: device`)."""
-    if not photometrics_on_device(config.data):
-        return lambda views, batch: views
-    photometrics = Photometrics(config.data, config.num_views, config.seed)
-    return lambda views, batch: photometrics(views, batch.epoch, batch.samples)
 
 
 class StopRequest:

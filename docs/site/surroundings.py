@@ -13,7 +13,7 @@ from workers.topology.rendezvous import START_SECONDS
 CODES = {
     0: "Done. A run that had been trained to its end before ends so too.",
     EXIT_FAILED: "Training failed; one line on stderr names stage, step and cause, and `failure.json` keeps it. "
-    "`onward doctor`: something is wrong. `onward verify`: the bits differ. Any command: its output could not be written.",
+    "`onward doctor`: something is wrong. `onward verify` and `onward replay`: the bits differ. Any command: its output could not be written.",
     EXIT_BAD_INPUT: "Bad input: a key, a file, a device, a port. One line says what is allowed. No training was started.",
     EXIT_INTERRUPTED: "Interrupted by Ctrl-C or a signal, after a snapshot where `snapshots.every` is given.",
 }

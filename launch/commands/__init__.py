@@ -18,6 +18,8 @@
   the broken ones
 - `pack.py`: `onward data pack` and `onward data verify`: a copy of a data set that is quicker to read, and whether it
   is whole
+- `replay.py`: `onward replay RUN --stage K --step N`: one step of one stage again: loss, norms, images, tensors
+- `replay_app.py`: the arguments of `onward replay`; `replay.py` does the work
 - `report.py`: `onward report`: one self-contained page about a run, and the same figures for a paper
 - `runs.py`: `onward runs FOLDER`: all runs in a folder, one line each: state, length, speed, best numbers, and what
   differs

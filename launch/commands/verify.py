@@ -66,7 +66,7 @@ def verify_run(
         TrainingError: computing it again failed.
     """
     trained, run = read_config(run_dir), RunDir(run_dir)
-    config = _config(run_dir, overrides, trusted)
+    config = config_here(run_dir, overrides, trusted)
     stages = _stages(config, question.stage)
     intervals = intervals_of(run, question.first, question.last)
     recorded = digests_of(run, intervals[0].first, intervals[-1].last) if question.close is None else {}
@@ -124,7 +124,8 @@ def _states(run: RunDir, interval: Interval, again: RunDir, stages: Sequence[int
     return tuple(state for state in found if state is not None)
 
 
-def _config(run_dir: Path, overrides: Sequence[str], trusted: bool) -> Config:
+def config_here(run_dir: Path, overrides: Sequence[str], trusted: bool) -> Config:
+    """The configuration of a run with overrides of this machine; raises `ConfigError` for one that decides numbers."""
     for override in overrides:
         key = override.partition("=")[0].strip()
         if not is_free(key):
@@ -134,10 +135,16 @@ def _config(run_dir: Path, overrides: Sequence[str], trusted: bool) -> Config:
 
 
 def _stages(config: Config, stage: int | None) -> tuple[int, ...]:
-    every = tuple(range(1, config.num_stages + 1))
-    if stage is not None and stage not in every:
+    if stage is None:
+        return tuple(range(1, config.num_stages + 1))
+    check_stage(config, stage)
+    return (stage,)
+
+
+def check_stage(config: Config, stage: int) -> None:
+    """Raises `UserError` where the run has no such stage."""
+    if not 1 <= stage <= config.num_stages:
         raise UserError(f"--stage: there is no stage {stage}. Give one from 1 to {config.num_stages}")
-    return every if stage is None else (stage,)
 
 
 def _check_comparable(run: RunDir, interval: Interval, recorded: Collection[int]) -> None:

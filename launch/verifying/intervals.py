@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 
+from launch.failure import read_failure
 from pipeline.errors import UserError
 from workers.observing.history_file import first_and_last_step
 from workers.run.files import RunDir, read_report, step_numbers
@@ -68,15 +70,50 @@ def intervals_of(run: RunDir, first: int | None, last: int | None) -> list[Inter
     return [Interval(one, other, states.get(other)) for one, other in pairwise(cuts)]
 
 
-def _start(run: RunDir, snapshots: list[int], first: int) -> int:
-    """The snapshot from which `first` is reached; raises `UserError` where only the beginning is before it."""
+def start_of_step(run: RunDir, step: int, first: int | None, every: int | None) -> int:
+    """The steps that were done at the snapshot from which `step`, counted from 0, is reached; 0 for the beginning.
+
+    Args:
+        run: its directory.
+        step: it may be one behind the last that ended, at which the run failed.
+        first: that snapshot or one before it; if not given, the last at or before `step`. The beginning then counts
+            only for a run that has removed no snapshot before the step, since it may be far away.
+        every: `snapshots.every`.
+
+    Raises:
+        UserError: the run has not come so far, has no snapshot before the step, or one that is damaged.
+    """
+    lines, failure = first_and_last_step(run.metrics) if run.metrics.is_file() else None, read_failure(run)
+    failed = (failure or {}).get("step")
+    reached = max(-1 if lines is None else int(lines[1]["step"]), failed if isinstance(failed, int) else -1)
+    if step > max(reached, 0):
+        raise UserError(f"'{run.path}' has no step {step}: it came to step {max(reached, 0)}. Give --step up to that")
+    if first is not None and first > step:
+        raise UserError(f"step {step} is before --from {first}. Give --from up to {step}")
+    snapshots = [n for n in step_numbers(run) if (run.snapshot(n) / MANIFEST).is_file()]
+    if first is None and (not snapshots or step < (every or 0)):
+        start = max((n for n in snapshots if n <= step), default=0)
+    else:
+        start = _start(run, snapshots, step if first is None else first, step)
+    if start:
+        check_files(run.snapshot(start), read_manifest(run.snapshot(start)))
+    return start
+
+
+def _start(run: RunDir, snapshots: list[int], first: int, most: float = inf) -> int:
+    """The snapshot from which `first` is reached; raises `UserError` where only the beginning is before it.
+
+    Args:
+        run, snapshots, first: of the run, which there are, and steps.
+        most: a snapshot after more steps is of no use.
+    """
     before = [n for n in snapshots if n <= first]
     if before or not first:
         return max(before, default=0)
     nearest = " and ".join(map(str, snapshots[:2]))
     kept = f"the nearest are after {nearest} steps" if len(snapshots) > 1 else f"there is one after {nearest} steps"
     what = f"no snapshot of its first {first} steps, {kept}" if snapshots else "no snapshots"
-    others = f"--from {snapshots[0]}, or " if snapshots else ""
+    others = f"--from {snapshots[0]}, or " if snapshots and snapshots[0] <= most else ""
     raise UserError(f"'{run.path}' has {what}. Give {others}--from 0, which computes all from its beginning")
 
 

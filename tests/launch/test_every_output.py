@@ -61,6 +61,7 @@ COMMANDS = {
     "report": Command(("{own}",), "{own}/report.html", "run"),
     "compare": Command(("{at}/run", "{at}/other", "--csv", "{own}.csv"), "{own}.csv", first="ascii"),
     "verify": Command(("{at}/run",), first="closed"),
+    "replay": Command(("{at}/run", "--stage", "1", "--step", "0", "--dump", "{own}"), "{own}/step.json", first="ascii"),
     "runs": Command(("{at}", "--csv", "{own}.csv"), "{own}.csv", first="closed"),
     "select": Command(("{at}/run", "{at}/other", "--csv", "{own}.csv"), "{own}.csv", first="closed"),
     "bench method": Command(("{at}/config.yaml", "--seeds", "1", "--to", "{own}", *QUICK), "{own}/method.json"),

@@ -88,7 +88,8 @@ def test_a_loss_that_is_not_finite_is_told_at_once() -> None:
     assert (event.kind, event.name, event.stage, event.step) == ("alarm", "nonfinite", 2, 1)
     assert event.text == (
         "stage 2: the loss is not finite and the step was skipped (after 10 in a row the run ends): lower optimizer.lr "
-        "or warm up longer, for this stage alone with stages.2.optimizer"
+        "or warm up longer, for this stage alone with stages.2.optimizer. onward replay RUN --stage 2 --step 1 shows "
+        "where it began"
     )
     run.news()
     for _ in range(2):

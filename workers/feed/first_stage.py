@@ -6,7 +6,7 @@ stage 1 prepares its rows of each batch ahead of time by the same plan, and comp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
@@ -215,6 +215,14 @@ def with_device_augmentation(receiver: Receiver, config: Config, process: Traini
     if not photometrics_on_device(config.data):
         return receiver
     return AugmentingReceiver(receiver, Photometrics(config.data, config.num_views, config.seed), process)
+
+
+def device_augmentation(config: Config) -> Callable[[torch.Tensor, FeedBatch], torch.Tensor]:
+    """What the feed of a process that trains all stages leaves to its device (`data.augment_on: device`)."""
+    if not photometrics_on_device(config.data):
+        return lambda views, batch: views
+    photometrics = Photometrics(config.data, config.num_views, config.seed)
+    return lambda views, batch: photometrics(views, batch.epoch, batch.samples)
 
 
 class Channel(Protocol):

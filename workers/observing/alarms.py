@@ -8,6 +8,7 @@ raises it, so a value near the limit does not raise it repeatedly (hysteresis).
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from workers.control.step_report import ThrottleReason
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.backlog import OldestMissing
 from workers.observing.observer import Event, EventKind, RunFacts
+from workers.run.files import relative_to_cwd
 from workers.topology.processes import training_processes
 from workers.topology.rendezvous import START_SECONDS
 
@@ -56,6 +58,7 @@ class Alarms:
     _best: dict[int, float] = field(default_factory=dict)
     """Per stage: the collapse level of features that spread evenly."""
     _calm_since: float = 0.0
+    _path: str = "RUN"
 
     def __post_init__(self) -> None:
         self._settings = self.config.alarms
@@ -64,6 +67,7 @@ class Alarms:
 
     def run_started(self, facts: RunFacts) -> None:
         """See `Observer.run_started`."""
+        self._path = shlex.quote(str(relative_to_cwd(facts.path)))
 
     def step_done(self, line: Mapping[str, Any]) -> None:
         """See `Observer.step_done`."""
@@ -125,7 +129,8 @@ class Alarms:
             found = "the loss is" if loss is None else f"for {in_a_row} steps in a row gradients were"
             limit = f"after {self.config.train.max_skipped} in a row the run ends"
             remedy = f"lower optimizer.lr or warm up longer, for this stage alone with stages.{index}.optimizer"
-            text = f"stage {index}: {found} not finite and the step was skipped ({limit}): {remedy}"
+            shows = f"onward replay {self._path} --stage {index} --step {step} shows where it began"
+            text = f"stage {index}: {found} not finite and the step was skipped ({limit}): {remedy}. {shows}"
             self._raise("nonfinite", index, step, text)
         elif since >= self._settings.window_steps:
             self._clear("nonfinite", index, step, f"stage {index}: finite for {since} steps")

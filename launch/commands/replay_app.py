@@ -1,0 +1,43 @@
+"""`onward replay`, as the command line has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launch.errors import EXIT_FAILED, failures_in_words
+from workers.observing.terminal import verbosity
+
+
+def replay(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that 'onward train' wrote.")],
+    stage: Annotated[int, typer.Option(metavar="K", min=1, help="The stage, counted from 1.")],
+    step: Annotated[int, typer.Option(metavar="N", min=0, help="The step, counted from 0, as messages name it.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Override where and how it is computed here: device, data.root."),
+    ] = None,
+    dump: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write tensors, numbers and pictures of the images there.")
+    ] = None,
+    first: Annotated[
+        int | None,
+        typer.Option("--from", metavar="STEPS", min=0, help="Begin with the snapshot after so many steps or fewer."),
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Import and call what the configuration names, though it is another's.")
+    ] = False,
+) -> None:
+    """Compute one step of one stage again: loss, norms, images, and the first module that gave no finite number."""
+    with failures_in_words():
+        from launch.commands.replay import replay_run
+        from launch.results.printing import command_console
+
+        console = command_console()
+        found = replay_run(
+            run, stage, step, first=first, dump=dump, overrides=overrides or [], trusted=trust, console=console
+        )
+        verbosity.say(str(found), important=True)
+        raise typer.Exit(EXIT_FAILED if found.equal is False and not found.found.notes else 0)
