@@ -11,6 +11,7 @@
 - `links/`: links carry batches from one stage to the next: one file per kind of link, and the parts that they share
 - `observing/`: what is seen of a run while it trains: metrics, alarms, the live page, traces, trackers; none of it
   changes a bit
+- `replaying/`: what `onward replay` does: one step of one stage computed again, and everything that can be seen of it
 - `run/`: what every process of a run shares: run directory, threads, signals, environment, private folders
 - `snapshots/`: the state of a run on disk: snapshots (checkpoints) during training, weights at the end
 - `stage/`: A training process: its life cycle, its training loop, and its heartbeat

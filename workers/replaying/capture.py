@@ -55,6 +55,8 @@ class Capture:
         """Its name."""
         self.backward: str | None = None
         """The same of the way back."""
+        self._first_finite = False
+        """Whether a gradient has come out of the loss that is finite."""
         self._active: list[str] = []
         self._handles: list[Any] = []
 
@@ -137,11 +139,17 @@ class Capture:
             self.tensors[key if not number else f"{key}.{number}"] = on_host(tensor)
 
     def _returned(self, numbers: ModuleNumbers, key: str | None, gradient: Tensor) -> None:
-        if self.backward is None and not_finite_in(gradient):
-            self.backward = f"the gradient that came back to the output of {numbers.name} ({numbers.kind})"
+        if not numbers.name.startswith("objective"):
+            self._came_back(gradient, f"the output of {numbers.name} ({numbers.kind})")
         numbers.add_gradient(gradient, self._scale)
         if key is not None:
             self.output_gradients[f"output/{key}"] = on_host(gradient) / self._scale
+
+    def _came_back(self, gradient: Tensor, where: str) -> None:
+        if self.backward is None and not_finite_in(gradient):
+            what = "the gradient that came back to" if self._first_finite else "the loss gave it: its gradient at"
+            self.backward = f"{what} {where}"
+        self._first_finite = True
 
     def _accumulated(self, name: str, parameter: Tensor) -> None:
         if self.backward is None and parameter.grad is not None and not_finite_in(parameter.grad):
@@ -155,8 +163,7 @@ class Capture:
                 view.register_hook(partial(self._embedding_returned, number))
 
     def _embedding_returned(self, number: int, gradient: Tensor) -> None:
-        if self.backward is None and not_finite_in(gradient):
-            self.backward = f"the gradient of the loss at the embeddings of view {number + 1}"
+        self._came_back(gradient, f"the embeddings of view {number + 1}")
         self.embedding_gradients[number] = on_host(gradient) / self._scale
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from math import isfinite
 from typing import Any
 
@@ -29,6 +29,7 @@ class ModuleNumbers:
 
     name: str
     kind: str
+    _: KW_ONLY
     leaf: bool = True
     calls: int = 0
     output: float = 0.0
@@ -69,6 +70,7 @@ class CallNumbers:
     name: str
     kind: str
     call: int
+    _: KW_ONLY
     output: float
     largest: float
     not_finite: int
@@ -78,7 +80,14 @@ class CallNumbers:
         """Of the last call, which has given `tensors`."""
         alone = ModuleNumbers(module.name, module.kind)
         alone.add_output(tensors)
-        return cls(module.name, module.kind, module.calls, alone.output, alone.largest, alone.not_finite)
+        return cls(
+            module.name,
+            module.kind,
+            module.calls,
+            output=alone.output,
+            largest=alone.largest,
+            not_finite=alone.not_finite,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As `ModuleNumbers.to_json`."""

@@ -21,7 +21,7 @@ GAP = 2
 NAME_LETTERS = 60
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SeenImage:
     """One image of the batch.
 
@@ -54,7 +54,7 @@ def ranked(measures: Tensor, broken: Tensor, ties: Tensor) -> list[int]:
         broken: whether the row gave the first number that is not finite, `[B]`.
         ties: decides among equal measures, `[B]`.
     """
-    first, second = (numbers.double().nan_to_num(torch.inf).tolist() for numbers in (measures, ties))
+    first, second = (numbers.double().nan_to_num(torch.inf, torch.inf).tolist() for numbers in (measures, ties))
     wrong = broken.tolist()
     return sorted(range(len(measures)), key=lambda row: (not wrong[row], -first[row], -second[row], row))
 
@@ -74,7 +74,16 @@ def seen_images(
         index = int(samples[row])
         name = images.name_of(index)
         file = f"{rank:0{digits}d}-{file_name(name, index)}.png"
-        seen = SeenImage(rank, row, index, name, images.label(index), float(measures[row]), bool(broken[row]), file)
+        seen = SeenImage(
+            rank=rank,
+            row=row,
+            index=index,
+            name=name,
+            label=images.label(index),
+            measure=float(measures[row]),
+            broken=bool(broken[row]),
+            file=file,
+        )
         found.append(seen)
     return found
 

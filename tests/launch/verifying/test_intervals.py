@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.verifying.intervals import Interval, intervals_of
+from launch.failure import write_failure
+from launch.verifying.intervals import Interval, intervals_of, start_of_step
 from pipeline.errors import UserError
+from workers.control.failures import FailureReport
 from workers.run.files import RunDir
 from workers.run.tensor_files import save_tensors
 from workers.snapshots.manifest import MANIFEST, Manifest, StageFile
@@ -101,3 +103,24 @@ def test_a_damaged_snapshot_is_no_beginning(made: Made) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(UserError, match="is damaged: its digest is not the manifest's"):
         intervals_of(run, 20, None)
+
+
+def test_a_step_is_reached_from_the_last_snapshot_before_it(made: Made) -> None:
+    run = made(50, 10, 20, 40)
+    assert [start_of_step(run, step, None, 10) for step in (9, 10, 39, 40, 49)] == [0, 10, 20, 40, 40]
+    assert [start_of_step(run, 45, first, 10) for first in (0, 15, 40)] == [0, 10, 40]
+    write_failure(run, FailureReport("stage 1", 51, "raised", "the loss is nan"))
+    assert start_of_step(run, 51, None, 10) == 40, "the step at which it failed has no line"
+
+
+def test_a_step_that_cannot_be_reached_is_said(made: Made, tmp_path: Path) -> None:
+    run = made(50, 30, 40)
+    for step, first, problem in (
+        (50, None, "has no step 50: it came to step 49"),
+        (15, None, r"no snapshot of its first 15 steps, the nearest are after 30 and 40 steps\. Give --from 0, which"),
+        (35, 20, r"no snapshot of its first 20 steps, .* Give --from 30, or --from 0"),
+        (35, 36, "step 35 is before --from 36"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            start_of_step(run, step, first, 10)
+    assert start_of_step(RunDir(tmp_path / "empty"), 0, None, None) == 0
