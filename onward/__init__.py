@@ -14,8 +14,7 @@ What it offers is imported when it is first asked for, so that `import onward` c
 - `objects_run.py`: a run with Python objects, in this process
 - `overrides.py`: keys of a configuration as Python's keyword arguments
 - `owners.py`: whether `launch`, `pipeline` and `workers` are Onward's, looked at by the first import
-- `results.py`: `check`, `evaluate`, `compare`, `select`, `verify` and `replay`: what the commands of these names find,
-  as values
+- `results.py`: `check`, `evaluate`, `compare`, `select`, `verify`, `replay`: what these commands find, as values
 - `run.py`: a run that a Python program has started: wait for it, follow it, stop it
 - `steps.py`: the steps of a run as they happen
 - `trained.py`: `onward.load`: what a run has learned, as columns, modules and features

@@ -1,4 +1,4 @@
-"""`onward replay` on real runs: the command that an alarm prints shows where a NaN came from, and the bits are equal."""
+"""`onward replay` on real runs: the command of an alarm shows where a NaN came from, and bits are equal."""
 
 from __future__ import annotations
 
