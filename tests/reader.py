@@ -162,7 +162,7 @@ class Reader:
             return
         if name in ("train", "check"):
             yield from self._train([str(given["config"]), *(given["overrides"] or [])])
-        elif name in ("evaluate", "resume", "report", "export") or (name == "verify" and "run" in given):
+        elif name in ("evaluate", "resume", "report", "export") or (name in ("verify", "replay") and "run" in given):
             yield from self._of_run(name, str(given["run"]), given.get("overrides") or [])
             if (steps := given.get("first")) and not self._runs[str(given["run"])].keeps(steps):
                 yield f"'{given['run']}' keeps no snapshot after {steps} steps"
@@ -203,7 +203,7 @@ class Reader:
                     yield f"'{run}' keeps no snapshot after {steps} steps"
                 trained.last = steps
                 trained.measured |= {steps} - {None}  # type: ignore[arg-type]
-            elif name in ("resume", "verify"):
+            elif name in ("resume", "verify", "replay"):
                 load_config(folder / "config.yaml", self._real(overrides))
         except (ConfigError, UserError) as error:
             yield str(error)
