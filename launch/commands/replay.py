@@ -18,7 +18,7 @@ from launch.prepare.placement import count_gpus, place
 from launch.prepare.run_dir import read_config
 from launch.results.printing import command_console
 from launch.verifying.intervals import start_of_step
-from launch.verifying.recorded import WHAT, digests_of
+from launch.verifying.recorded import DIGESTED, digests_of
 from pipeline.config import Config
 from pipeline.data.sets.datasets import Splits
 from pipeline.errors import UserError
@@ -60,7 +60,7 @@ class Replay:
     def differing(self) -> list[str]:
         """What of the step has other bits than those that the run recorded."""
         here: Mapping[Any, str] = self.found.digests
-        return [what for what in WHAT if self.recorded and self.recorded.get(what) != here.get(what)]
+        return [what for what in DIGESTED if self.recorded and self.recorded.get(what) != here.get(what)]
 
     def __str__(self) -> str:
         return "\n".join([*self._head(), *self._table(), *self._images(), *self._bits()])
@@ -125,7 +125,7 @@ class Replay:
     @property
     def recorded_names(self) -> list[str]:
         """What the run recorded of the step."""
-        return [what for what in WHAT if what in self.recorded]
+        return [what for what in DIGESTED if what in self.recorded]
 
 
 def _size(value: float | None) -> float:
@@ -185,7 +185,7 @@ def replay_run(
             config, run, wanted, device, lambda done, count: line.show("computing the steps before", done, count)
         )
     recorded = digests_of(run, step, step + 1).get(step, {}).get(stage, {}) if run.metrics.is_file() else {}
-    replay = Replay(run.path, found, {k: v for k, v in recorded.items() if k in WHAT}, dump)
+    replay = Replay(run.path, found, {k: v for k, v in recorded.items() if k in DIGESTED}, dump)
     if dump is not None:
         _write(dump, replay, tensors, device)
     return replay
