@@ -16,6 +16,7 @@ import typer
 
 import onward
 from launch.commands.bench_app import bench_app
+from launch.commands.bisect_app import bisect
 from launch.commands.data import data_app
 from launch.commands.replay_app import replay
 from launch.commands.runs_app import list_folder, targets
@@ -243,6 +244,7 @@ app.command("runs")(list_folder)
 app.command("targets")(targets)
 app.command("verify")(verify)
 app.command("replay")(replay)
+app.command("bisect")(bisect)
 app.command("export")(export)
 app.command("convert")(convert)
 app.add_typer(bench_app, name="bench")

@@ -14,7 +14,7 @@ What it offers is imported when it is first asked for, so that `import onward` c
 - `objects_run.py`: a run with Python objects, in this process
 - `overrides.py`: keys of a configuration as Python's keyword arguments
 - `owners.py`: whether `launch`, `pipeline` and `workers` are Onward's, looked at by the first import
-- `results.py`: `check`, `evaluate`, `compare`, `select`, `verify`, `replay`: what these commands find, as values
+- `results.py`: `check`, `evaluate`, `compare`, `select`, `verify`, `bisect`, `replay`: their findings, as values
 - `run.py`: a run that a Python program has started: wait for it, follow it, stop it
 - `steps.py`: the steps of a run as they happen
 - `trained.py`: `onward.load`: what a run has learned, as columns, modules and features
@@ -33,7 +33,7 @@ check_owners()
 
 if TYPE_CHECKING:
     from onward.config import Config
-    from onward.results import check, compare, evaluate, replay, select, verify
+    from onward.results import bisect, check, compare, evaluate, replay, select, verify
     from onward.run import Run
     from onward.steps import Step
     from onward.trained import Trained, Transform, load
@@ -58,6 +58,7 @@ __all__ = [
     "Transform",
     "UserError",
     "__version__",
+    "bisect",
     "check",
     "compare",
     "evaluate",
@@ -71,7 +72,7 @@ __all__ = [
 
 _HOMES = {
     "onward.config": ("Config",),
-    "onward.results": ("check", "compare", "evaluate", "replay", "select", "verify"),
+    "onward.results": ("bisect", "check", "compare", "evaluate", "replay", "select", "verify"),
     "onward.run": ("Run",),
     "onward.steps": ("Step",),
     "onward.trained": ("Trained", "Transform", "load"),

@@ -29,6 +29,7 @@ from workers.run.files import RunDir
 
 if TYPE_CHECKING:
     from launch.commands.replay import Replay
+    from launch.verifying.bisection import Bisection
     from launch.verifying.verification import Verification
     from pipeline.evaluation.document import EvaluationResults
 
@@ -210,6 +211,28 @@ def verify(
     path = run.path if isinstance(run, Run) else Path(run)
     question = Question(first, last, stage, runtime, close)
     return verify_run(path, question, as_text(overrides, keywords), trust)
+
+
+def bisect(one: Name, other: Name, *, recompute: bool = False, trust: bool = False) -> Bisection:
+    """Find the first step and stage where two runs part, by what both have recorded; both stay as they are.
+
+    Args:
+        one, other: their directories, or runs that have ended.
+        recompute: compute the steps between the last place that is equal and the first that differs again, for both.
+        trust: as `--trust`.
+
+    Returns:
+        `parted`; `equal`, the steps until which they are equal; `difference`, the first digest that differs; `why`,
+        what differs between the two. `str()` is what the command prints.
+
+    Raises:
+        ConfigError, UserError: they have other stages, or nothing that both have recorded.
+        TrainingError: computing them again failed.
+    """
+    from launch.commands.bisect import bisect_runs
+
+    first, second = (Path(name) for name in _names((one, other)))
+    return bisect_runs(first, second, recompute, trust)
 
 
 def replay(

@@ -166,6 +166,9 @@ class Reader:
             yield from self._of_run(name, str(given["run"]), given.get("overrides") or [])
             if (steps := given.get("first")) and not self._runs[str(given["run"])].keeps(steps):
                 yield f"'{given['run']}' keeps no snapshot after {steps} steps"
+        elif name == "bisect":
+            for run in (given["one"], given["other"]):
+                yield from self._of_run("verify", str(run), [])
         elif name in ("compare", "select"):
             for run in given["runs"]:
                 yield from self._evaluated(run, probes=name == "compare")

@@ -14,7 +14,7 @@ CODES = {
     0: "Done. A run that had been trained to its end before ends so too.",
     EXIT_FAILED: "Training failed; one line on stderr names stage, step and cause, and `failure.json` keeps it. "
     "Ranks on several hosts have not found each other. `onward doctor`: something is wrong. "
-    "`onward verify` and `onward replay`: the bits differ. Any command: its output could not be written.",
+    "`onward verify`, `onward replay`, `onward bisect`: bits differ. Any command: its output could not be written.",
     EXIT_BAD_INPUT: "Bad input: a key, a file, a device, a port. One line says what is allowed. No training was started.",
     EXIT_INTERRUPTED: "Interrupted by Ctrl-C or a signal, after a snapshot.",
 }

@@ -7,6 +7,8 @@
 - `check.py`: `onward check`: makes every check that `train` makes, and prints what the run amounts to
 - `compare.py`: `onward compare RUN...`: runs side by side; runs that differ only in their seed count as one
 - `convert.py`: `onward convert FILE`: what weights are in a file, and a copy of them under torchvision's names
+- `bisect.py`: `onward bisect RUN_A RUN_B`: where two runs part, and what differs between them
+- `bisect_app.py`: `onward bisect`, as the command line has it
 - `data.py`: the arguments of `onward data pack` and `onward data verify`; `pack.py` does the work
 - `doctor.py`: `onward doctor`: one page about this host, and about the way to another, each line right or with a
   remedy

@@ -16,7 +16,7 @@ from pipeline.data.sets.datasets import Splits
 from pipeline.data.sets.decoding import silence_size_warnings
 from pipeline.data.sets.files import FileImages
 from pipeline.data.sets.headers import scan_headers
-from pipeline.data.sets.index import Index, difference, scan
+from pipeline.data.sets.index import MOST_BYTES, Index, difference, scan
 from pipeline.errors import ConfigError, UserError
 from pipeline.ordinary_files import read_whole
 from workers.run.files import RunDir, write_bytes
@@ -71,18 +71,32 @@ def check_data(splits: Splits, run: RunDir) -> None:
     if not run.data_index.is_file():
         return
     now = scan(splits.train, progress_line())
-    most = INDEX_BYTES + INDEX_TIMES * now.nbytes
-    try:
-        content = read_whole(run.data_index, most, run.path)
-    except OSError as error:
-        raise UserError(f"'{run.data_index}' cannot be read ({error.strerror}). Delete it") from None
-    changed = difference(Index.from_bytes(content, str(run.data_index), most), now)
+    changed = difference(_read(run, INDEX_BYTES + INDEX_TIMES * now.nbytes), now)
     if changed is not None:
         raise ConfigError(
             "data.root",
             f"the training set is not the one that the run in '{run.path}' began with: {changed}",
             "Bring back what it was, or give another run_dir=FOLDER",
         )
+
+
+def data_difference(there: RunDir, here: RunDir) -> str | None:
+    """The first difference of the images that two runs began with; None where there is none, or one kept no index.
+
+    Raises:
+        UserError: an index cannot be read.
+    """
+    if not (there.data_index.is_file() and here.data_index.is_file()):
+        return None
+    return difference(*(_read(run, MOST_BYTES) for run in (there, here)))
+
+
+def _read(run: RunDir, most: int) -> Index:
+    try:
+        content = read_whole(run.data_index, most, run.path)
+    except OSError as error:
+        raise UserError(f"'{run.data_index}' cannot be read ({error.strerror}). Delete it") from None
+    return Index.from_bytes(content, str(run.data_index), most)
 
 
 def progress_line() -> Callable[[int, int], None]:

@@ -13,7 +13,7 @@ from workers.run.files import RunDir
 
 NO_BITS = (
     "run_dir", "runtime", "processes", "link", "network", "shared_run_dir", "snapshots", "metrics", "alarms", "trace",
-    "trackers", "evaluation", "digests", "restart", "faults",
+    "trackers", "evaluation", "digests", "restart",
 )  # fmt: skip
 """Keys and sections that change no bit."""
 

@@ -33,7 +33,8 @@ class Difference:
 
     def __str__(self) -> str:
         before = DIGESTED[: DIGESTED.index(self.what)]
-        equal = f" ({' and '.join(before)} {'are' if len(before) > 1 else 'is'} equal)" if before else ""
+        names = " and ".join(filter(None, (", ".join(before[:-1]), *before[-1:])))
+        equal = f" ({names} {'are' if len(before) > 1 else 'is'} equal)" if before else ""
         return f"step {self.step}, stage {self.stage}: {self.what}{equal}"
 
 

@@ -62,6 +62,7 @@ COMMANDS = {
     "compare": Command(("{at}/run", "{at}/other", "--csv", "{own}.csv"), "{own}.csv", first="ascii"),
     "verify": Command(("{at}/run",), first="closed"),
     "replay": Command(("{at}/run", "--stage", "1", "--step", "0", "--dump", "{own}"), "{own}/step.json", first="ascii"),
+    "bisect": Command(("{at}/run", "{at}/run"), first="closed"),
     "runs": Command(("{at}", "--csv", "{own}.csv"), "{own}.csv", first="closed"),
     "targets": Command(("{at}", "{own}.json", "--once"), "{own}.json"),
     "select": Command(("{at}/run", "{at}/other", "--csv", "{own}.csv"), "{own}.csv", first="closed"),

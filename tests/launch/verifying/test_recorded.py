@@ -61,6 +61,7 @@ def test_it_says_what_was_equal() -> None:
     assert str(Difference(3, 2, "input")) == "step 3, stage 2: input"
     assert str(Difference(3, 2, "loss")) == "step 3, stage 2: loss (input is equal)"
     assert str(Difference(3, 2, "gradient")) == "step 3, stage 2: gradient (input and loss are equal)"
+    assert str(Difference(3, 2, "weights")).endswith("weights (input, loss and gradient are equal)")
 
 
 def test_they_are_read_from_the_lines_of_the_last_attempt(tmp_path: Path) -> None:

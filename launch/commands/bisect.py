@@ -1,0 +1,127 @@
+"""`onward bisect RUN_A RUN_B`: the first step and stage at which two runs part, and what differs between them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from launch.commands.verify import config_here
+from launch.prepare.data_index import data_difference
+from launch.prepare.run_dir import read_config
+from launch.results.printing import command_console
+from launch.verifying.bisection import (
+    Bisection,
+    Place,
+    difference_at,
+    first_that_differs,
+    places_of,
+    same_at,
+    states_at,
+    states_of,
+)
+from launch.verifying.circumstances import Circumstances, other_circumstances, other_keys
+from launch.verifying.intervals import Interval
+from launch.verifying.recomputation import Rerun
+from launch.verifying.recorded import Difference, Digests, digests_of, first_difference
+from pipeline.config import Config
+from pipeline.errors import UserError
+from workers.observing.history_file import first_and_last_step
+from workers.observing.terminal.console import Console
+from workers.observing.terminal.drawing import ProgressLine
+from workers.run.files import RunDir
+
+
+def bisect_runs(
+    one: Path, other: Path, recompute: bool = False, trusted: bool = False, console: Console | None = None
+) -> Bisection:
+    """Find where two runs part, in what they have recorded; both stay as they are.
+
+    Args:
+        one, other: directories that `onward train` wrote.
+        recompute: compute the steps between the last place that is equal and the first that differs again, for both.
+        trusted: then import and call what their configurations name, although they are another user's files.
+        console: for the progress; None for none.
+
+    Raises:
+        UserError: one is no run, they have other stages, or nothing that both have recorded.
+        ConfigError, TrainingError: what is to be computed again cannot be.
+    """
+    configs = read_config(one), read_config(other)
+    runs = RunDir(one), RunDir(other)
+    if configs[0].num_stages != configs[1].num_stages:
+        raise UserError(
+            f"'{one}' has {configs[0].num_stages} stages and '{other}' has {configs[1].num_stages}. Give two runs of "
+            "the same stages"
+        )
+    stages = tuple(range(1, configs[0].num_stages + 1))
+    recorded = tuple(digests_of(run) if run.metrics.is_file() else {} for run in runs)
+    found = _in_records(runs, (recorded[0], recorded[1]), stages, anyway=recompute)
+    found = replace(found, why=_why(runs, configs, found.equal))
+    if not recompute or not found.parted or found.exact:
+        return found
+    return _computed(found, runs, stages, trusted, console or command_console(quiet=True))
+
+
+def _in_records(
+    runs: tuple[RunDir, RunDir], recorded: tuple[Digests, Digests], stages: tuple[int, ...], anyway: bool
+) -> Bisection:
+    paths = runs[0].path, runs[1].path
+    try:
+        places = places_of(runs, recorded)
+    except UserError:
+        if not anyway:
+            raise
+        return Bisection(paths, 0, places=0, differs=Place(min(map(_steps_done, runs)), True))
+    first = first_that_differs(places, same_at(runs, recorded, stages))
+    equal = places[first - 1].steps if first else 0
+    found = Bisection(paths, equal, places=len(places))
+    if first == len(places):
+        return found
+    at = places[first]
+    state = Place(at.steps, True) in places
+    return replace(
+        found,
+        differs=at,
+        difference=None if at.state else difference_at(recorded, at, stages),
+        tensors=tuple(states_at(runs, at.steps, stages)) if state else (),
+    )
+
+
+def _steps_done(run: RunDir) -> int:
+    lines = first_and_last_step(run.metrics) if run.metrics.is_file() else None
+    if lines is None:
+        raise UserError(f"'{run.path}' has no step that could be computed again. Train it first")
+    return int(lines[1]["step"]) + 1
+
+
+def _why(runs: tuple[RunDir, RunDir], configs: tuple[Config, Config], equal: int) -> tuple[str, ...]:
+    data = data_difference(*runs)
+    circumstances = other_circumstances(*(Circumstances.of(run, equal) for run in runs))
+    return (*other_keys(*configs), *circumstances, *([] if data is None else [f"the images: {data}"]))
+
+
+def _computed(
+    found: Bisection, runs: tuple[RunDir, RunDir], stages: tuple[int, ...], trusted: bool, console: Console
+) -> Bisection:
+    """The same, and the first step that differs when both are computed again from a snapshot before it."""
+    assert found.differs is not None
+    last, sides, begun = found.differs.steps, list[Digests](), list[int]()
+    with ExitStack() as stack, ProgressLine(console) as line:
+        for run in runs:
+            first = max(
+                (n for n, state in states_of(run).items() if n <= found.equal and state != run.final), default=0
+            )
+            rerun = Rerun(
+                run,
+                config_here(run.path, (), trusted),
+                runtime="serial",
+                trusted=trusted,
+                progress=lambda done, count, run=run: line.show(f"computing steps of {run.path} again", done, count),  # type: ignore[misc]
+            )
+            again = stack.enter_context(rerun.computed(Interval(first, last, None), 1))
+            sides.append(digests_of(again, first, last))
+            begun.append(first)
+    difference: Difference | None = first_difference(sides[0], sides[1], stages)
+    equal = found.equal if difference is None else difference.step
+    return replace(found, equal=equal, difference=difference, computed=(min(begun), last))
