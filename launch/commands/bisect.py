@@ -12,7 +12,7 @@ from launch.prepare.run_dir import read_config
 from launch.results.printing import command_console
 from launch.verifying.bisection import (
     Bisection,
-    Place,
+    RecordedAt,
     difference_at,
     first_that_differs,
     places_of,
@@ -23,7 +23,7 @@ from launch.verifying.bisection import (
 from launch.verifying.circumstances import Circumstances, other_circumstances, other_keys
 from launch.verifying.intervals import Interval
 from launch.verifying.recomputation import Rerun
-from launch.verifying.recorded import Difference, Digests, digests_of, first_difference
+from launch.verifying.recorded import Digests, digests_of, first_difference
 from pipeline.config import Config
 from pipeline.errors import UserError
 from workers.observing.history_file import first_and_last_step
@@ -72,14 +72,14 @@ def _in_records(
     except UserError:
         if not anyway:
             raise
-        return Bisection(paths, 0, places=0, differs=Place(min(map(_steps_done, runs)), True))
+        return Bisection(paths, 0, places=0, differs=RecordedAt(min(map(_steps_done, runs)), True))
     first = first_that_differs(places, same_at(runs, recorded, stages))
     equal = places[first - 1].steps if first else 0
     found = Bisection(paths, equal, places=len(places))
     if first == len(places):
         return found
     at = places[first]
-    state = Place(at.steps, True) in places
+    state = RecordedAt(at.steps, True) in places
     return replace(
         found,
         differs=at,
@@ -122,6 +122,7 @@ def _computed(
             again = stack.enter_context(rerun.computed(Interval(first, last, None), 1))
             sides.append(digests_of(again, first, last))
             begun.append(first)
-    difference: Difference | None = first_difference(sides[0], sides[1], stages)
-    equal = found.equal if difference is None else difference.step
-    return replace(found, equal=equal, difference=difference, computed=(min(begun), last))
+    difference, computed = first_difference(sides[0], sides[1], stages), (min(begun), last)
+    if difference is None:
+        return replace(found, computed=computed, repeats=False)
+    return replace(found, equal=difference.step, difference=difference, computed=computed)

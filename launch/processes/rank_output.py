@@ -11,8 +11,9 @@ from launch.processes.start_check import StartRefused
 from workers.observing.terminal.verbosity import say
 from workers.topology.torchrun import RanksApart
 
-SPEAK_SECONDS = 1.0
-"""How long a rank waits before it ends, so that the first of its host, which torchrun then ends, has printed why."""
+SPEAK_SECONDS = 10.0
+"""How long a rank waits before it ends, for torchrun then ends all others: the first of its host is to print why before.
+Its own end ends this wait, so that it costs nothing; on a busy machine it may take seconds."""
 
 
 def say_once(sentence: str) -> None:

@@ -24,7 +24,7 @@ from workers.snapshots.manifest import MANIFEST, read_manifest
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class RecordedAt:
     """Something that both runs have recorded.
 
     Args:
@@ -48,6 +48,7 @@ class Bisection:
         difference: the first digest that differs there.
         tensors: how the state differs there, for every stage.
         computed: steps that were computed again to find the step, `first` and `last`; None if none were.
+        repeats: whether they then differed, too.
         why: what differs between the two: keys, versions, processors, devices, images.
     """
 
@@ -55,10 +56,11 @@ class Bisection:
     equal: int
     _: KW_ONLY
     places: int
-    differs: Place | None = None
+    differs: RecordedAt | None = None
     difference: Difference | None = None
     tensors: tuple[StateDifference, ...] = ()
     computed: tuple[int, int] | None = None
+    repeats: bool = True
     why: tuple[str, ...] = ()
 
     @property
@@ -77,7 +79,7 @@ class Bisection:
             return f"{one} and {other} are equal to the bit until {self.equal} steps, the last that both have recorded"
         lines = [self._first(one, other)]
         lines += [f"after {self.differs.steps} steps, {state}" for state in self.tensors if state.differs]
-        if self.computed and self.difference is None:
+        if self.computed and not self.repeats:
             lines.append(
                 f"computed again here, steps {self.computed[0]} to {self.computed[1]} of both are equal: it was the "
                 "machine of one of them, and 'onward verify' of each says which"
@@ -95,18 +97,18 @@ class Bisection:
         return f"{line}; first recorded at {self.difference}" if self.difference else line
 
 
-def places_of(runs: tuple[RunDir, RunDir], recorded: tuple[Digests, Digests]) -> list[Place]:
+def places_of(runs: tuple[RunDir, RunDir], recorded: tuple[Digests, Digests]) -> list[RecordedAt]:
     """All that both have recorded, in order.
 
     Raises:
         UserError: there is nothing.
     """
     states = [set(states_of(run)) for run in runs]
-    found = [Place(step + 1, False) for step in recorded[0].keys() & recorded[1].keys()]
-    found += [Place(steps, True) for steps in states[0] & states[1]]
+    found = [RecordedAt(step + 1, False) for step in recorded[0].keys() & recorded[1].keys()]
+    found += [RecordedAt(steps, True) for steps in states[0] & states[1]]
     if not found:
         one, other = (
-            f"'{run.path}' has {_said(kept, own)}" for run, kept, own in zip(runs, states, recorded, strict=True)
+            f"'{run.path}' has {_kept_by(kept, own)}" for run, kept, own in zip(runs, states, recorded, strict=True)
         )
         raise UserError(
             f"nothing was recorded after as many steps of both: {one}, {other}. With --recompute both are computed "
@@ -115,7 +117,8 @@ def places_of(runs: tuple[RunDir, RunDir], recorded: tuple[Digests, Digests]) ->
     return sorted(found)
 
 
-def _said(states: set[int], recorded: Digests) -> str:
+def _kept_by(states: set[int], recorded: Digests) -> str:
+    """What a run has recorded, in words."""
     kept = f"its state after {', '.join(map(str, sorted(states)[:4]))} steps" if states else "kept no state"
     return f"{kept} and {f'digests of {len(recorded)} steps' if recorded else 'no digests'}"
 
@@ -129,17 +132,17 @@ def states_of(run: RunDir) -> dict[int, Path]:
     return found
 
 
-def first_that_differs(places: list[Place], same: Callable[[Place], bool]) -> int:
+def first_that_differs(places: list[RecordedAt], same: Callable[[RecordedAt], bool]) -> int:
     """The number of the first place that is not the same, by asking at about log2 of them; `len(places)` if none."""
     return bisect_left(places, True, key=lambda place: not same(place))
 
 
 def same_at(
     runs: tuple[RunDir, RunDir], recorded: tuple[Digests, Digests], stages: tuple[int, ...]
-) -> Callable[[Place], bool]:
+) -> Callable[[RecordedAt], bool]:
     """Whether the two are equal at a place: by digests; or by those of the files, and only then by every tensor."""
 
-    def same(place: Place) -> bool:
+    def same(place: RecordedAt) -> bool:
         if place.state:
             return not any(state.differs for state in states_at(runs, place.steps, stages))
         return difference_at(recorded, place, stages) is None
@@ -147,7 +150,7 @@ def same_at(
     return same
 
 
-def difference_at(recorded: tuple[Digests, Digests], place: Place, stages: tuple[int, ...]) -> Difference | None:
+def difference_at(recorded: tuple[Digests, Digests], place: RecordedAt, stages: tuple[int, ...]) -> Difference | None:
     """The first digest that differs at a place of digests."""
     one, other = ({place.steps - 1: own[place.steps - 1]} for own in recorded)
     return first_difference(one, other, stages)

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 import onward as api
-from launch.verifying.bisection import Place
-from launch.verifying.recorded import Difference
+from launch.verifying.bisection import RecordedAt
 from tests.runs import onward, train
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
@@ -37,7 +36,7 @@ def test_a_run_of_the_other_runtime_is_equal_to_its_end(run: Path, tmp_path: Pat
 def test_snapshots_alone_show_between_which_steps_and_computing_again_which(run: Path, tmp_path: Path) -> None:
     other = trained(tmp_path / "other", "objective.lambd=0.006")
     found = api.bisect(run, other)
-    assert (found.equal, found.differs, found.difference) == (0, Place(4, True), None)
+    assert (found.equal, found.differs, found.difference) == (0, RecordedAt(4, True), None)
     assert all(state.differs for state in found.tensors)
     assert "objective.lambd is 0.0051 there, 0.006 here" in found.why
     result = onward("bisect", run, other, "--recompute")
@@ -48,5 +47,7 @@ def test_snapshots_alone_show_between_which_steps_and_computing_again_which(run:
 def test_what_only_happened_once_is_not_found_again(run: Path, tmp_path: Path) -> None:
     other = trained(tmp_path / "flipped", "digests.every=2", "faults=[{kind: flip_weight, stage: 2, step: 5}]")
     found = api.bisect(run, other, recompute=True)
-    assert (found.equal, found.difference, found.computed) == (4, Difference(5, 2, "weights"), (4, 6))
+    assert (found.equal, found.repeats, found.computed) == (4, False, (4, 6))
+    assert found.difference is not None
+    assert (found.difference.step, found.difference.stage) == (5, 2)
     assert any(why.startswith("faults is") for why in found.why)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launch.commands.bisect import bisect_runs
-from launch.verifying.bisection import Place, first_that_differs
+from launch.verifying.bisection import RecordedAt, first_that_differs
 from launch.verifying.recorded import Difference
 from pipeline.errors import UserError
 from pipeline.validation.loading import dump_config
@@ -20,13 +20,13 @@ STEPS = 40
 
 @pytest.mark.parametrize("first", [0, 1, 17, 999, 1000])
 def test_a_thousand_places_are_found_in_a_few_looks(first: int) -> None:
-    looks: list[Place] = []
+    looks: list[RecordedAt] = []
 
-    def same(place: Place) -> bool:
+    def same(place: RecordedAt) -> bool:
         looks.append(place)
         return place.steps < first
 
-    places = [Place(steps, False) for steps in range(1000)]
+    places = [RecordedAt(steps, False) for steps in range(1000)]
     assert first_that_differs(places, same) == first
     assert len(looks) <= 11
 
