@@ -64,10 +64,10 @@ quickstart: $(STAMP) ## Train the small example; ARGS="key=value ..." changes it
 test-quick: $(STAMP) ## While writing: lint, types, and the tests that neither start a process nor compute for seconds.
 	$(call with_checks,not processes and not long and not slow and not gpu)
 
-test: $(STAMP) ## What CI runs, nine to ten minutes: also the real runs that guard the promises.
+test: $(STAMP) ## What CI runs, under ten minutes: also the real runs that guard the promises.
 	$(call with_checks,not slow)
 
-test-all: lint types tools ## Everything, an hour: also Chromium, Prometheus, Slurm, ssh, and a little of `make fuzz`.
+test-all: lint types tools ## Everything, half an hour to an hour: also Chromium, Prometheus, Slurm, ssh, and a little of `make fuzz`.
 	$(BIN)/python -m $(PYTEST) $(ARGS)
 
 test-elsewhere: $(STAMP) ## The tests as on other machines, at the same time: two other processors and one core; three quarters of an hour.

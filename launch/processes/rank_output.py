@@ -12,8 +12,8 @@ from workers.observing.terminal.verbosity import say
 from workers.topology.torchrun import RanksApart
 
 SPEAK_SECONDS = 10.0
-"""How long a rank waits before it ends, for torchrun then ends all others: the first of its host is to print why before.
-Its own end ends this wait, so that it costs nothing; on a busy machine it may take seconds."""
+"""How long a rank waits before it ends, for torchrun then ends all others and the first of its host is to print why
+before. Its own end ends this wait, so that it costs nothing; on a busy machine it may take seconds."""
 
 
 def say_once(sentence: str) -> None:
