@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,13 @@ from launch.results.printing import command_console
 from launch.verifying.bisection import (
     Bisection,
     RecordedAt,
+    Side,
+    Sides,
     difference_at,
     first_that_differs,
     places_of,
     same_at,
     states_at,
-    states_of,
 )
 from launch.verifying.circumstances import Circumstances, other_circumstances, other_keys
 from launch.verifying.intervals import Interval
@@ -26,7 +28,6 @@ from launch.verifying.recomputation import Rerun
 from launch.verifying.recorded import Digests, digests_of, first_difference
 from pipeline.config import Config
 from pipeline.errors import UserError
-from workers.observing.history_file import first_and_last_step
 from workers.observing.terminal.console import Console
 from workers.observing.terminal.drawing import ProgressLine
 from workers.run.files import RunDir
@@ -55,44 +56,36 @@ def bisect_runs(
             "the same stages"
         )
     stages = tuple(range(1, configs[0].num_stages + 1))
-    recorded = tuple(digests_of(run) if run.metrics.is_file() else {} for run in runs)
-    found = _in_records(runs, (recorded[0], recorded[1]), stages, anyway=recompute)
+    sides = Side.of(runs[0]), Side.of(runs[1])
+    found = _in_records(sides, stages, anyway=recompute)
     found = replace(found, why=_why(runs, configs, found.equal))
     if not recompute or not found.parted or found.exact:
         return found
-    return _computed(found, runs, stages, trusted, console or command_console(quiet=True))
+    return _computed(found, sides, stages, trusted, console or command_console(quiet=True))
 
 
-def _in_records(
-    runs: tuple[RunDir, RunDir], recorded: tuple[Digests, Digests], stages: tuple[int, ...], anyway: bool
-) -> Bisection:
-    paths = runs[0].path, runs[1].path
-    try:
-        places = places_of(runs, recorded)
-    except UserError:
-        if not anyway:
-            raise
-        return Bisection(paths, 0, places=0, differs=RecordedAt(min(map(_steps_done, runs)), True))
-    first = first_that_differs(places, same_at(runs, recorded, stages))
+def _in_records(sides: Sides, stages: Sequence[int], anyway: bool) -> Bisection:
+    paths = sides[0].run.path, sides[1].run.path
+    places = places_of(sides)
+    if not places and not anyway:
+        raise UserError(
+            f"nothing was recorded after as many steps of both: {sides[0]}, {sides[1]}. With --recompute both are "
+            "computed again from their beginning"
+        )
+    if not places:
+        return Bisection(paths, 0, places=0, differs=RecordedAt(min(side.done for side in sides), True))
+    first = first_that_differs(places, lambda place: same_at(sides, place, stages))
     equal = places[first - 1].steps if first else 0
     found = Bisection(paths, equal, places=len(places))
     if first == len(places):
         return found
     at = places[first]
-    state = RecordedAt(at.steps, True) in places
     return replace(
         found,
         differs=at,
-        difference=None if at.state else difference_at(recorded, at, stages),
-        tensors=tuple(states_at(runs, at.steps, stages)) if state else (),
+        difference=None if at.state else difference_at(sides, at, stages),
+        tensors=tuple(states_at(sides, at.steps, stages)) if RecordedAt(at.steps, True) in places else (),
     )
-
-
-def _steps_done(run: RunDir) -> int:
-    lines = first_and_last_step(run.metrics) if run.metrics.is_file() else None
-    if lines is None:
-        raise UserError(f"'{run.path}' has no step that could be computed again. Train it first")
-    return int(lines[1]["step"]) + 1
 
 
 def _why(runs: tuple[RunDir, RunDir], configs: tuple[Config, Config], equal: int) -> tuple[str, ...]:
@@ -101,17 +94,14 @@ def _why(runs: tuple[RunDir, RunDir], configs: tuple[Config, Config], equal: int
     return (*other_keys(*configs), *circumstances, *([] if data is None else [f"the images: {data}"]))
 
 
-def _computed(
-    found: Bisection, runs: tuple[RunDir, RunDir], stages: tuple[int, ...], trusted: bool, console: Console
-) -> Bisection:
+def _computed(found: Bisection, sides: Sides, stages: Sequence[int], trusted: bool, console: Console) -> Bisection:
     """The same, and the first step that differs when both are computed again from a snapshot before it."""
     assert found.differs is not None
-    last, sides, begun = found.differs.steps, list[Digests](), list[int]()
+    last, again, begun = found.differs.steps, list[Digests](), list[int]()
     with ExitStack() as stack, ProgressLine(console) as line:
-        for run in runs:
-            first = max(
-                (n for n, state in states_of(run).items() if n <= found.equal and state != run.final), default=0
-            )
+        for side in sides:
+            run = side.run
+            first = max((n for n, state in side.states.items() if n <= found.equal and state != run.final), default=0)
             rerun = Rerun(
                 run,
                 config_here(run.path, (), trusted),
@@ -119,10 +109,10 @@ def _computed(
                 trusted=trusted,
                 progress=lambda done, count, run=run: line.show(f"computing steps of {run.path} again", done, count),  # type: ignore[misc]
             )
-            again = stack.enter_context(rerun.computed(Interval(first, last, None), 1))
-            sides.append(digests_of(again, first, last))
+            folder = stack.enter_context(rerun.computed(Interval(first, last, None), 1))
+            again.append(digests_of(folder, first, last))
             begun.append(first)
-    difference, computed = first_difference(sides[0], sides[1], stages), (min(begun), last)
+    difference, computed = first_difference(again[0], again[1], stages), (min(begun), last)
     if difference is None:
         return replace(found, computed=computed, repeats=False)
     return replace(found, equal=difference.step, difference=difference, computed=computed)

@@ -11,15 +11,14 @@ the trained weights. Digests are chained, so two runs that are equal at one plac
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
-from launch.verifying.recorded import Difference, Digests, first_difference
+from launch.verifying.intervals import states_of, steps_done
+from launch.verifying.recorded import Difference, Digests, digests_of, first_difference
 from launch.verifying.tensors import StateDifference, compare_states
-from pipeline.errors import UserError
-from workers.observing.history_file import first_and_last_step
-from workers.run.files import RunDir, read_report, relative_to_cwd, step_numbers
+from workers.run.files import RunDir, relative_to_cwd
 from workers.snapshots.manifest import MANIFEST, read_manifest
 
 
@@ -97,71 +96,69 @@ class Bisection:
         return f"{line}; first recorded at {self.difference}" if self.difference else line
 
 
-def places_of(runs: tuple[RunDir, RunDir], recorded: tuple[Digests, Digests]) -> list[RecordedAt]:
-    """All that both have recorded, in order.
+@dataclass(frozen=True)
+class Side:
+    """What one of the two runs has recorded.
 
-    Raises:
-        UserError: there is nothing.
+    Args:
+        run: its directory.
+        done: steps that it has done.
+        digests: of its steps.
+        states: by the steps before them, folders with the files of all stages.
     """
-    states = [set(states_of(run)) for run in runs]
-    found = [RecordedAt(step + 1, False) for step in recorded[0].keys() & recorded[1].keys()]
-    found += [RecordedAt(steps, True) for steps in states[0] & states[1]]
-    if not found:
-        one, other = (
-            f"'{run.path}' has {_kept_by(kept, own)}" for run, kept, own in zip(runs, states, recorded, strict=True)
-        )
-        raise UserError(
-            f"nothing was recorded after as many steps of both: {one}, {other}. With --recompute both are computed "
-            "again from their beginning"
-        )
-    return sorted(found)
+
+    run: RunDir
+    done: int
+    digests: Digests
+    states: Mapping[int, Path]
+
+    @classmethod
+    def of(cls, run: RunDir) -> Side:
+        """Read it; raises `UserError` where the run has done no step."""
+        done = steps_done(run)
+        return cls(run, done, digests_of(run), states_of(run, done))
+
+    def __str__(self) -> str:
+        shown = ", ".join(map(str, sorted(self.states)[:4]))
+        kept = f"its state after {shown} steps" if self.states else "kept no state"
+        digests = f"digests of {len(self.digests)} steps" if self.digests else "no digests"
+        return f"'{self.run.path}' has {kept} and {digests}"
 
 
-def _kept_by(states: set[int], recorded: Digests) -> str:
-    """What a run has recorded, in words."""
-    kept = f"its state after {', '.join(map(str, sorted(states)[:4]))} steps" if states else "kept no state"
-    return f"{kept} and {f'digests of {len(recorded)} steps' if recorded else 'no digests'}"
+Sides = tuple[Side, Side]
 
 
-def states_of(run: RunDir) -> dict[int, Path]:
-    """By the steps that were done, the folder with the files of all stages."""
-    found = {n: run.snapshot(n) for n in step_numbers(run) if (run.snapshot(n) / MANIFEST).is_file()}
-    lines = first_and_last_step(run.metrics) if run.metrics.is_file() else None
-    if lines is not None and run.stage(1).is_file() and "final_digest" in (read_report(run) or {}):
-        found.setdefault(int(lines[1]["step"]) + 1, run.final)
-    return found
+def places_of(sides: Sides) -> list[RecordedAt]:
+    """All that both have recorded, in order; empty if there is nothing."""
+    one, other = sides
+    found = [RecordedAt(step + 1, False) for step in one.digests.keys() & other.digests.keys()]
+    return sorted([*found, *(RecordedAt(steps, True) for steps in one.states.keys() & other.states.keys())])
 
 
-def first_that_differs(places: list[RecordedAt], same: Callable[[RecordedAt], bool]) -> int:
+def first_that_differs(places: Sequence[RecordedAt], same: Callable[[RecordedAt], bool]) -> int:
     """The number of the first place that is not the same, by asking at about log2 of them; `len(places)` if none."""
     return bisect_left(places, True, key=lambda place: not same(place))
 
 
-def same_at(
-    runs: tuple[RunDir, RunDir], recorded: tuple[Digests, Digests], stages: tuple[int, ...]
-) -> Callable[[RecordedAt], bool]:
+def same_at(sides: Sides, place: RecordedAt, stages: Sequence[int]) -> bool:
     """Whether the two are equal at a place: by digests; or by those of the files, and only then by every tensor."""
-
-    def same(place: RecordedAt) -> bool:
-        if place.state:
-            return not any(state.differs for state in states_at(runs, place.steps, stages))
-        return difference_at(recorded, place, stages) is None
-
-    return same
+    if place.state:
+        return not any(state.differs for state in states_at(sides, place.steps, stages))
+    return difference_at(sides, place, stages) is None
 
 
-def difference_at(recorded: tuple[Digests, Digests], place: RecordedAt, stages: tuple[int, ...]) -> Difference | None:
+def difference_at(sides: Sides, place: RecordedAt, stages: Sequence[int]) -> Difference | None:
     """The first digest that differs at a place of digests."""
-    one, other = ({place.steps - 1: own[place.steps - 1]} for own in recorded)
+    one, other = ({place.steps - 1: side.digests[place.steps - 1]} for side in sides)
     return first_difference(one, other, stages)
 
 
-def states_at(runs: tuple[RunDir, RunDir], steps: int, stages: tuple[int, ...]) -> list[StateDifference]:
-    """How the states of two runs differ after as many steps; files that are equal are not opened."""
-    one, other = (states_of(run)[steps] for run in runs)
+def states_at(sides: Sides, steps: int, stages: Sequence[int]) -> list[StateDifference]:
+    """How the states of the two differ after as many steps; files that are equal are not opened."""
+    one, other = (side.states[steps] for side in sides)
     digests = [_digests_of_files(folder) for folder in (one, other)]
     unlike = [k for k in stages if digests[0].get(k) is None or digests[0].get(k) != digests[1].get(k)]
-    found = (compare_states(one, other, stage, runs[0].path, runs[1].path) for stage in unlike)
+    found = (compare_states(one, other, stage, sides[0].run.path, sides[1].run.path) for stage in unlike)
     return [state for state in found if state is not None]
 
 

@@ -48,11 +48,9 @@ def intervals_of(run: RunDir, first: int | None, last: int | None) -> list[Inter
     Raises:
         UserError: the run has not come so far, has no snapshot before it, or one that is damaged.
     """
-    done = _steps_done(run)
-    states = {n: run.snapshot(n) for n in step_numbers(run) if (run.snapshot(n) / MANIFEST).is_file() and n <= done}
-    snapshots = sorted(states)
-    if (run.stage(1)).is_file() and "final_digest" in (read_report(run) or {}):
-        states.setdefault(done, run.final)
+    done = steps_done(run)
+    states = states_of(run, done)
+    snapshots = sorted(n for n, state in states.items() if state != run.final)
     if first is not None:
         start = _start(run, snapshots, first)
         last = last or next((n for n in sorted(states) if n > first), done)
@@ -117,7 +115,21 @@ def _start(run: RunDir, snapshots: list[int], first: int, most: float = inf) -> 
     raise UserError(f"'{run.path}' has {what}. Give {others}--from 0, which computes all from its beginning")
 
 
-def _steps_done(run: RunDir) -> int:
+def states_of(run: RunDir, done: int) -> dict[int, Path]:
+    """By the steps until a state that the run has kept, its folder: of the snapshots, and of the end if it came to it.
+
+    Args:
+        run: its directory.
+        done: steps that it has done.
+    """
+    states = {n: run.snapshot(n) for n in step_numbers(run) if (run.snapshot(n) / MANIFEST).is_file() and n <= done}
+    if run.stage(1).is_file() and "final_digest" in (read_report(run) or {}):
+        states.setdefault(done, run.final)
+    return states
+
+
+def steps_done(run: RunDir) -> int:
+    """The steps that a run has done; raises `UserError` if there are none."""
     lines = first_and_last_step(run.metrics)
     if lines is None:
         raise UserError(f"'{run.path}' has no step that could be verified. Train it first")

@@ -75,8 +75,9 @@ def test_a_step_reads_from_its_device_once_for_every_loss(mode: str, objective: 
         assert reads.count == sum(report.loss is not None for report in reports)
 
 
-def test_a_step_that_measures_norms_reads_them_too() -> None:
-    config = small_config(metrics={"norms_every": 2})
+def reads_of_four_steps(**sections: Any) -> list[float]:
+    """How often a stage reads from its device in each of the first four steps."""
+    config = small_config(**sections)
     stages = build_stages(config, STEPS_PER_EPOCH)
     one_step = step_function(config, stages, torch.device("cpu"))
     counts = []
@@ -84,19 +85,15 @@ def test_a_step_that_measures_norms_reads_them_too() -> None:
         with Reads() as reads:
             list(one_step(stages, views(step), step, [0.0] * 4))
         counts.append(reads.count / len(stages))
-    assert counts == [3, 1, 3, 1]
+    return counts
+
+
+def test_a_step_that_measures_norms_reads_them_too() -> None:
+    assert reads_of_four_steps(metrics={"norms_every": 2}) == [3, 1, 3, 1]
 
 
 def test_a_step_whose_digests_are_recorded_reads_them_at_its_end_all_at_once() -> None:
-    config = small_config(metrics={"norms_every": 0}, digests={"every": 2})
-    stages = build_stages(config, STEPS_PER_EPOCH)
-    one_step = step_function(config, stages, torch.device("cpu"))
-    counts = []
-    for step in range(4):
-        with Reads() as reads:
-            list(one_step(stages, views(step), step, [0.0] * 4))
-        counts.append(reads.count / len(stages))
-    assert counts == [1, 2, 1, 2]
+    assert reads_of_four_steps(metrics={"norms_every": 0}, digests={"every": 2}) == [1, 2, 1, 2]
 
 
 def test_numbers_read_together_are_those_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
