@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 import onward
+from launch.commands.arguments import RunFolder
 from launch.commands.bench_app import bench_app
 from launch.commands.bisect_app import bisect
 from launch.commands.data import data_app
@@ -58,7 +59,6 @@ Trust = Annotated[
     bool,
     typer.Option("--trust", help="Import and call what the configuration names, although it is another user's file."),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that 'onward train' wrote.")]
 GivenRuns = Annotated[list[str], typer.Argument(metavar="RUN", help="Folders of runs; RUN@STEPS is a snapshot.")]
 
 

@@ -2,6 +2,7 @@
 
 `launch/cli.py` registers each with its arguments, and has `train` and `resume` itself.
 
+- `arguments.py`: arguments and options that several commands have
 - `bench.py`: `onward bench method`: training methods compared on one budget and several seeds
 - `bench_app.py`: the arguments of `onward bench method`; `bench.py` does the work
 - `check.py`: `onward check`: makes every check that `train` makes, and prints what the run amounts to

@@ -7,28 +7,21 @@ from typing import Annotated
 
 import typer
 
+from launch.commands.arguments import FromSteps, OverridesHere, RunFolder, TrustRun
 from launch.errors import EXIT_FAILED, failures_in_words
 from workers.observing.terminal import verbosity
 
 
 def replay(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that 'onward train' wrote.")],
+    run: RunFolder,
     stage: Annotated[int, typer.Option(metavar="K", min=1, help="The stage, counted from 1.")],
     step: Annotated[int, typer.Option(metavar="N", min=0, help="The step, counted from 0, as messages name it.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Override where and how it is computed here: device, data.root."),
-    ] = None,
+    overrides: OverridesHere = None,
     dump: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write tensors, numbers and pictures of the images there.")
     ] = None,
-    first: Annotated[
-        int | None,
-        typer.Option("--from", metavar="STEPS", min=0, help="Begin with the snapshot after so many steps or fewer."),
-    ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Import and call what the configuration names, though it is another's.")
-    ] = False,
+    first: FromSteps = None,
+    trust: TrustRun = False,
 ) -> None:
     """Compute one step of one stage again: loss, norms, images, and the first module that gave no finite number."""
     with failures_in_words():

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from launch.commands.arguments import FromSteps, OverridesHere, RunFolder, TrustRun
 from launch.errors import EXIT_FAILED, failures_in_words
 from workers.observing.terminal import verbosity
 
 
 def verify(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that 'onward train' wrote.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Override where and how it is computed here: device, data.root."),
-    ] = None,
-    first: Annotated[
-        int | None,
-        typer.Option("--from", metavar="STEPS", min=0, help="Begin with the snapshot after so many steps or fewer."),
-    ] = None,
+    run: RunFolder,
+    overrides: OverridesHere = None,
+    first: FromSteps = None,
     last: Annotated[
         int | None, typer.Option("--to", metavar="STEPS", min=1, help="End when so many steps are done.")
     ] = None,
@@ -37,9 +31,7 @@ def verify(
             help="On another machine: accept such a share in loss and norms of the first step.",
         ),
     ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Import and call what the configuration names, though it is another's.")
-    ] = False,
+    trust: TrustRun = False,
 ) -> None:
     """Compute steps of a run again from a snapshot, and compare bits; by default of its last interval."""
     with failures_in_words():
