@@ -6,6 +6,7 @@
 - `exporting/`: a trained backbone as a folder that another library loads, with a model card
 - `hosts/`: `onward train --hosts`: the processes of a run on several hosts, for those who have nothing but ssh
 - `pages/`: the page that `onward report` writes: what is read of a run, its figures, its tables, and how they look
+- `partition/`: `onward plan`: where to cut a network, and how to use N devices
 - `plan/`: what a run will need, computed before it starts: the memory of every process
 - `prepare/`: from a configuration to a run that may start: everything that is checked and written before its first
   process

@@ -21,11 +21,11 @@ FLOORS = {
         "validation",
     ),
     "workers": (
-        "run", "links", "control", "topology", "snapshots", "observing", "feed", "evaluating", "wiring", "determinism",
+        "run", "links", "control", "topology", "snapshots", "throughput", "observing", "feed", "evaluating", "wiring", "determinism",
         "weights", "replaying", "coordinator", "stage", "serial_run",
     ),
     "launch": (
-        "errors", "failure", "prepare", "plan", "results", "pages", "processes", "hosts", "doctor", "exporting",
+        "errors", "failure", "prepare", "plan", "partition", "results", "pages", "processes", "hosts", "doctor", "exporting",
         "verifying", "commands", "train", "evaluate", "cli",
     ),
     "onward": (

@@ -15,6 +15,7 @@
 - `run/`: what every process of a run shares: run directory, threads, signals, environment, private folders
 - `snapshots/`: the state of a run on disk: snapshots (checkpoints) during training, weights at the end
 - `stage/`: A training process: its life cycle, its training loop, and its heartbeat
+- `throughput/`: how fast a pipeline is, by a model of its protocol
 - `topology/`: which process trains which stages, and how the processes of a run connect
 - `weights/`: weights that come from elsewhere: read, recognised by their names, fitted to the stages of a run
 - `serial_run.py`: A whole run in one process, without links: the same feed, stages, results and files as the pipeline
