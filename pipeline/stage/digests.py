@@ -18,9 +18,10 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pipeline.replicas import ReplicaGroup
-from pipeline.stage.fold import Fold, as_text
+from pipeline.stage.fold import WORD, Fold, as_text, integers_of
 
 Digested = Literal["input", "loss", "gradient", "weights"]
 DIGESTED: tuple[Digested, ...] = get_args(Digested)
@@ -56,9 +57,11 @@ class StepDigests:
         """This replica's rows of the next view of the input, `[B, ...]`."""
         if not self.due or self._fold is None:
             return
-        sums = self._fold.of([view], self._position + self._team.rank * view.numel())
+        rows = _whole_words(view)
+        words = rows.nbytes // WORD
+        sums = self._fold.of([rows], self._position + self._team.rank * words)
         self._sums["input"] = self._sums["input"] + sums if "input" in self._sums else sums
-        self._position += self._team.size * view.numel()
+        self._position += self._team.size * words
 
     def add(self, what: Digested, tensors: Iterable[Tensor] | None) -> None:
         """What all replicas have; None where no replica has the whole."""
@@ -86,3 +89,12 @@ class StepDigests:
         said = f"{self.chain} {step} " + " ".join(found.get(name, "-") for name in DIGESTED)
         self.chain = hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
         return {**found, "chain": self.chain}
+
+
+def _whole_words(view: Tensor) -> Tensor:
+    """The view, or its bits with zeros after each row where a row is no whole number of words: its sum is then that of
+    parts which have some of its rows each."""
+    missing = -(view.nbytes // len(view)) % WORD
+    if not missing:
+        return view
+    return pad(integers_of(view).view(len(view), -1).view(torch.uint8), (0, missing))

@@ -1,8 +1,9 @@
-"""A digest of tensors that costs little: their bits as integers, multiplied by weights of their positions and summed.
+"""A digest of tensors that costs little: their bits as integers of 64 bits, multiplied by weights of their positions
+and summed.
 
-Two sums modulo 2^64, each over all elements: the element at position p, as an integer of its own width, times a weight
-of p that is odd. An odd number has an inverse modulo 2^64, so one element that changes always changes both sums; that
-many changes cancel out in both is as likely as guessing some 64 bits or more. Integers are added in any order with the
+Two sums modulo 2^64, each over all words of eight bytes: the word at position p, as an integer, times a weight of p
+that is odd. An odd number has an inverse modulo 2^64, so one word that changes always changes both sums; that many
+changes cancel out in both is as likely as guessing some 64 bits or more. Integers are added in any order with the
 same result, and the sum of a whole is the sum of its parts, each with its position in the whole: so it is the same on
 every device, and replicas that have a part each need send only their sums.
 
@@ -17,10 +18,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+WORD = 8
+"""Bytes of what is summed."""
 COLUMNS = 4096
-PIECE_ON_CPU, PIECE_ON_GPU = 1 << 17, 1 << 20
-"""Elements that are integers of 8 bytes at once: in a cache of the processor; enough for all of a GPU."""
+PIECE_ON_CPU, PIECE_ON_GPU = 1 << 18, 1 << 20
+"""Words at once: in a cache of the processor; enough for all of a GPU."""
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """By the bytes of an element."""
 FIRST_COLUMN, FIRST_ROW, SECOND_SUM = 0, 1 << 40, 1 << 41
@@ -46,25 +50,18 @@ class Fold:
         """The sums, int64 `[sums]`; the host waits for nothing.
 
         Args:
-            tensors: whose elements follow one another, in the order of their indices whatever their strides. Those
-                whose elements are of another width are put together, each width from the beginning of a row.
-            position: of the first element.
+            tensors: whose elements follow one another, in the order of their indices whatever their strides. Each begins
+                with a word of its own, and zeros fill its last.
+            position: of the first word.
         """
-        kinds: dict[torch.dtype, list[Tensor]] = {}
-        for tensor in tensors:
-            if tensor.numel():
-                words = integers_of(tensor)
-                kinds.setdefault(words.dtype, []).append(words)
         total = torch.zeros(self._sums, dtype=torch.int64, device=self._device)
-        for kind in sorted(kinds, key=str):
-            for piece in self._pieces(kinds[kind], position):
-                total += self._sum(piece, position)
-                position += len(piece)
-            position += -position % COLUMNS
+        for piece in self._pieces([words for tensor in tensors for words in words_of(tensor)], position):
+            total += self._sum(piece, position)
+            position += len(piece)
         return total
 
     def _pieces(self, tensors: list[Tensor], position: int) -> Iterator[Tensor]:
-        """The elements of all tensors; pieces end where their number divides the position, and at the end."""
+        """All words; pieces end where their length divides the position, and at the end."""
         held, room = list[Tensor](), self._piece - position % self._piece
         for tensor in tensors:
             fits = len(tensor) <= room
@@ -82,7 +79,6 @@ class Fold:
         row, column = divmod(position, COLUMNS)
         if (last := (position + len(words)) // COLUMNS + 1) > len(self._rows):
             self._rows = self._weights(FIRST_ROW, 2 * last)
-        words = words.to(torch.int64)
         rest = min(-position % COLUMNS, len(words))
         count = (len(words) - rest) // COLUMNS
         sums = []
@@ -111,6 +107,17 @@ class Fold:
 def as_text(sums: Sequence[int]) -> str:
     """Sums that were read from the device, as 16 hexadecimal digits each."""
     return "".join(f"{number % 2**64:016x}" for number in sums)
+
+
+def words_of(tensor: Tensor) -> Iterator[Tensor]:
+    """The bits of a tensor, in the order of its indices, as int64: its whole words, and one with what is left."""
+    held = integers_of(tensor).view(torch.uint8)
+    whole = len(held) // WORD * WORD
+    if whole:
+        aligned = held.storage_offset() % WORD == 0
+        yield (held[:whole] if aligned else held[:whole].clone()).view(torch.int64)
+    if whole < len(held):
+        yield pad(held[whole:], (0, whole + WORD - len(held))).view(torch.int64)
 
 
 def integers_of(tensor: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 What lies between is the memory of both processes, and the network: TCP has a checksum of 16 bits, which an adapter
 may compute over bytes that memory has changed before. This one is around the two ends of a link of any kind, inside a
-codec, so it is of the bytes that travel: one sum of the fold of the digests (`pipeline.stage.fold`), over words of
-eight bytes, and CRC-32 of the header. One word that changes is always found; several are missed once in some 2^64.
+codec, so it is of the bytes that travel: one sum of the fold of the digests (`pipeline.stage.fold`) and CRC-32 of the
+header. One word that changes is always found; several are missed once in some 2^64.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from workers.links.around import AroundReceiver, AroundSender
 from workers.links.base import LinkCorrupted, Receiver, Sender
 from workers.links.messages import Header, Message
 
-WORD = torch.int64
-
 
 class Checksums:
     """Of messages, on the device of each."""
@@ -34,12 +32,7 @@ class Checksums:
         """24 hexadecimal digits. On a GPU the host waits until the tensor is there."""
         if tensor.device not in self._folds:
             self._folds[tensor.device] = Fold(tensor.device, sums=1)
-        held = tensor.detach().contiguous().view(-1).view(torch.uint8)
-        whole = len(held) // WORD.itemsize * WORD.itemsize
-        words, rest = held[:whole], held[whole:]
-        if words.storage_offset() % WORD.itemsize:
-            words = words.clone()
-        sums = self._folds[tensor.device].of([words.view(WORD), rest])
+        sums = self._folds[tensor.device].of([tensor])
         return f"{as_text(sums.tolist())}{zlib.crc32(replace(header, checksum='').to_bytes()):08x}"
 
 

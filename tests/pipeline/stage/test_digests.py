@@ -152,7 +152,7 @@ class Together(ReplicaGroup):
 
 
 @pytest.mark.parametrize("count", [2, 3])
-@pytest.mark.parametrize("sizes", [None, {"count": 1, "size": 8}])
+@pytest.mark.parametrize("sizes", [None, {"count": 1, "size": 8}, {"count": 1, "size": 9}])
 def test_the_rows_of_replicas_sum_up_to_the_input_of_one(count: int, sizes: dict[str, int] | None) -> None:
     groups = {} if sizes is None else {"views": [{"count": 2}, sizes]}
     config = small_config(digests=EVERY_STEP, data=groups)
