@@ -23,6 +23,8 @@ from torch.nn.functional import pad
 WORD = 8
 """Bytes of what is summed."""
 COLUMNS = 4096
+LARGE = 4 * COLUMNS
+"""Words of a tensor that is worth operations of its own; smaller ones are put together first."""
 PIECE_ON_CPU, PIECE_ON_GPU = 1 << 18, 1 << 20
 """Words at once: in a cache of the processor; enough for all of a GPU."""
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -50,29 +52,20 @@ class Fold:
         """The sums, int64 `[sums]`; the host waits for nothing.
 
         Args:
-            tensors: whose elements follow one another, in the order of their indices whatever their strides. Each begins
-                with a word of its own, and zeros fill its last.
+            tensors: in the order of their indices, whatever their strides. Zeros fill the last word of each. The whole
+                words of those of several rows come first, each from the beginning of a row; all other words follow.
             position: of the first word.
         """
+        held = [words for tensor in tensors for words in words_of(tensor)]
+        large = [words for words in held if len(words) >= LARGE]
+        small = [words for words in held if len(words) < LARGE]
         total = torch.zeros(self._sums, dtype=torch.int64, device=self._device)
-        for piece in self._pieces([words for tensor in tensors for words in words_of(tensor)], position):
-            total += self._sum(piece, position)
-            position += len(piece)
+        for words in [*large, torch.cat(small)] if len(small) > 1 else large + small:
+            for piece in torch.split(words, self._piece):
+                total += self._sum(piece, position)
+                position += len(piece)
+            position += -position % COLUMNS
         return total
-
-    def _pieces(self, tensors: list[Tensor], position: int) -> Iterator[Tensor]:
-        """All words; pieces end where their length divides the position, and at the end."""
-        held, room = list[Tensor](), self._piece - position % self._piece
-        for tensor in tensors:
-            fits = len(tensor) <= room
-            for part in (tensor,) if fits else (tensor[:room], *torch.split(tensor[room:], self._piece)):
-                held.append(part)
-                room -= len(part)
-                if not room:
-                    yield torch.cat(held) if len(held) > 1 else held[0]
-                    held, room = [], self._piece
-        if held:
-            yield torch.cat(held) if len(held) > 1 else held[0]
 
     def _sum(self, words: Tensor, position: int) -> Tensor:
         """Of one piece: the rest of the row that it begins in, whole rows, and the beginning of the last row."""

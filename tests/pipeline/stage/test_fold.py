@@ -47,7 +47,7 @@ def test_the_weights_are_those_of_the_published_generator() -> None:
 
 
 @pytest.mark.parametrize("position", [0, 5, COLUMNS, 3 * COLUMNS - 1, fold.PIECE_ON_CPU - 7])
-@pytest.mark.parametrize("count", [1, 17, 3 * COLUMNS + 100])
+@pytest.mark.parametrize("count", [1, 17, 3 * COLUMNS + 100, 9 * COLUMNS + 2])
 def test_it_is_the_sum_of_its_formula(count: int, position: int) -> None:
     values = noise(count)
     assert digest(values, position=position) == by_hand(values, position)
@@ -67,6 +67,14 @@ def test_the_parts_of_a_whole_sum_up_to_it(monkeypatch: pytest.MonkeyPatch) -> N
         assert digest(values[:cut], values[cut:]) == whole, "as tensors one after the other"
     monkeypatch.setattr(fold, "PIECE_ON_CPU", COLUMNS)
     assert digest(values) == digest(values[:10], values[10:]) == whole, "whatever the size of the pieces"
+
+
+def test_large_tensors_come_first_and_each_begins_a_row() -> None:
+    first, second, small = noise(9 * COLUMNS + 2), noise(10 * COLUMNS), noise(17)
+    folded = Fold(CPU)
+    parts = [folded.of([first]), folded.of([second], 5 * COLUMNS), folded.of([small, small], 10 * COLUMNS)]
+    assert digest(small, first, small, second) == as_text(torch.stack(parts).sum(0).tolist())
+    assert digest(first, second) != digest(second, first)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.uint8])
