@@ -22,7 +22,7 @@ class StageFindings:
         devices: of its replicas, as torch names them, on several hosts with the host's number, `2: cuda:0`.
         recompute: see `memory.recompute`.
         chunk: see `head.chunk`.
-        needs: memory of the device of its first replica, for all that is on it; None where it was not computed.
+        needs: memory of the device of its first replica: for all that is on it, or of a processor for this process.
         has: what there is.
         seconds: computing of one replica for a step.
         end: the part of that which is head, loss and their backward pass.
@@ -35,7 +35,7 @@ class StageFindings:
     devices: tuple[str, ...]
     recompute: Recompute
     chunk: int | None
-    needs: int | None
+    needs: int
     has: int
     seconds: float
     end: float
@@ -44,11 +44,6 @@ class StageFindings:
     wait_output: float
     copying: float
     carried: float
-
-    @property
-    def fits(self) -> bool | None:
-        """Whether its device has as much as it needs; None where that was not computed."""
-        return None if self.needs is None else self.needs <= self.has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +60,9 @@ class SettingFindings:
         fill: until the last stage has done its first step.
         limit: what bounds it.
         limiting: the name of that stage, of the stage behind that link, or "feed".
-        feed: images a second that the feed makes; infinite where that is not known.
+        feed: images a second that the feed makes; None where that is not known.
         unfed: images a second if images were always there.
+        full: what is needed of each device that does not hold it, in words.
     """
 
     config: dict[str, Any]
@@ -78,14 +74,14 @@ class SettingFindings:
     fill: float
     limit: Limit
     limiting: str
-    feed: float
+    feed: float | None
     unfed: float
+    full: tuple[str, ...]
 
     @property
-    def fits(self) -> bool | None:
-        """Whether all devices hold it; None where that was not computed."""
-        of_stages = [stage.fits for stage in self.stages]
-        return None if None in of_stages else all(of_stages)
+    def fits(self) -> bool:
+        """Whether all devices hold it."""
+        return not self.full
 
 
 @dataclass(frozen=True, kw_only=True)

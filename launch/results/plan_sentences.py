@@ -46,7 +46,7 @@ def _how_fast(found: PlanFindings, length: RunLength) -> str:
     rate = f"{digits(plan.images_per_second)} images/s planned"
     hours = length.seconds(plan)
     time = "" if hours is None else f": {length.epochs} epochs in {hours_in_words(hours)}"
-    if now.fits is False:
+    if not now.fits:
         return f"{rate}{time}; as it is the run does not fit"
     times = plan.images_per_second / now.images_per_second
     before = length.seconds(now)

@@ -100,7 +100,7 @@ def recompute_in_words(stage: StageFindings) -> str:
 
 def memory_in_words(stage: StageFindings) -> str:
     """`12.3 / 79.1`, GiB."""
-    return f"{'?' if stage.needs is None else _gib(stage.needs)} / {_gib(stage.has)}"
+    return f"{_gib(stage.needs)} / {_gib(stage.has)}"
 
 
 def _gib(size: int) -> str:
@@ -108,11 +108,8 @@ def _gib(size: int) -> str:
 
 
 def fit_in_words(setting: SettingFindings) -> str:
-    """Whether devices hold it, and which do not."""
-    full = [stage for stage in setting.stages if stage.fits is False]
-    if full:
-        return f"stage {full[0].stage}: {memory_in_words(full[0])} GiB"
-    return "fits" if setting.fits else "not known"
+    """Whether devices hold it."""
+    return "fits" if setting.fits else "does not fit"
 
 
 def limit_in_words(setting: SettingFindings) -> str:
