@@ -68,7 +68,7 @@ def _busy(setting: SettingFindings, index: int) -> str:
 
 
 def units_in_words(units: Sequence[str]) -> str:
-    """`layer1.0 to layer2.1`; of long names the second without what it shares with the first, and without modules."""
+    """`layer1.0 to layer2.1`; of long names without the modules around them, the second without what both share."""
     first, last = units[0], units[-1]
     if first == last:
         return first if len(first) <= LONG else first.rpartition(".")[2]

@@ -17,7 +17,7 @@ from tests.launch.results.planned import findings, setting, stage
         (["encoder.layers.encoder_layer_9"], "encoder_layer_9"),
         (["encoder.layers.encoder_layer_9", "encoder.layers.encoder_layer_11"], "encoder_layer_9 to 11"),
         (["conv_proj", "encoder.layers.encoder_layer_0"], "conv_proj to encoder_layer_0"),
-        (["features.3", "features.12"], "features.3 to features.12"),
+        (["features.3", "features.12"], "features.3 to 12"),
     ],
 )
 def test_units_are_named_by_the_first_and_the_last(units: list[str], text: str) -> None:
