@@ -101,6 +101,7 @@ class Costs:
         summing: of one byte of gradients that replicas sum, beyond what is hidden behind the backward pass.
         feed: of one image, by all workers of the feed together.
         memory: bytes of one device that programs can use.
+        input: bytes of one image as the coordinator sends it to the first stage; 0 where it sends none.
     """
 
     device: str
@@ -113,6 +114,7 @@ class Costs:
     summing: float
     feed: float
     memory: int
+    input: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
