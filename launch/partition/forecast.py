@@ -10,7 +10,7 @@ from pipeline.config import Config
 from pipeline.stage.codecs import build_codec
 from workers.links.coded import wire_spec
 from workers.throughput.model import forecast
-from workers.throughput.modelled import StageWork, Ways, pipeline_of
+from workers.throughput.modelled import LinkSpeeds, StageWork, pipeline_of
 from workers.throughput.records import Forecast, ModelledFeed, ModelledPipeline
 from workers.topology.processes import TrainingProcess, replicas_of, stage_groups, training_processes
 from workers.wiring import LinkPlan, PlannedLink
@@ -66,14 +66,14 @@ def modelled(costs: Costs, config: Config, cuts: Sequence[StageCut], hosts: Sequ
             works.append(
                 StageWork(forward=seconds.forward, update=seconds.update, receiving=receiving, sending=sending)
             )
-    ways = Ways(
+    speeds = LinkSpeeds(
         bandwidth=costs.within.bandwidth,
         latency=costs.within.latency,
         card=costs.across.bandwidth,
         card_latency=costs.across.latency,
     )
     feed = ModelledFeed(seconds=feed_seconds(costs, config), sending=into[0].sending)
-    return pipeline_of(config, works, feed, ways=ways, hosts=hosts)
+    return pipeline_of(config, works, feed, speeds=speeds, hosts=hosts)
 
 
 def feed_seconds(costs: Costs, config: Config) -> float:

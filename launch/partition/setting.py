@@ -15,7 +15,7 @@ from launch.plan.memories import ProcessMemories
 from launch.prepare.link_kind import with_link
 from launch.prepare.placement import place
 from pipeline.config import Config
-from workers.throughput.records import Forecast
+from workers.throughput.records import Forecast, ModelledPipeline
 from workers.topology.processes import TrainingProcess, replicas_of, stage_groups, training_processes
 
 
@@ -49,7 +49,7 @@ class Settings:
         sizes = dict.fromkeys((device for each in placements for device in each.devices), self.costs.memory)
         decided, accounts = decided_run(placed, placements, sizes, self.memories)
         cuts = cuts_of(decided, [unit.unit for unit in self.costs.units])
-        pipeline = modelled(self.costs, decided, cuts, [process.rank // self.per_host for process in processes])
+        pipeline = self._pipeline(decided)
         forecast = forecast_of(pipeline)
         full = [needs_in_words(account) for account in accounts if not account.fits]
         feed = feed_seconds(self.costs, decided)
@@ -67,6 +67,15 @@ class Settings:
             unfed=forecast_of(pipeline, fed=False).images_per_second,
             full=tuple(full),
         )
+
+    def images_per_second(self, config: Config) -> float:
+        """The same number alone, whether or not devices hold it; `memory.recompute` is decided."""
+        return forecast_of(self._pipeline(with_link(config, on_one_host=not self.several_hosts))).images_per_second
+
+    def _pipeline(self, config: Config) -> ModelledPipeline:
+        cuts = cuts_of(config, [unit.unit for unit in self.costs.units])
+        hosts = [process.rank // self.per_host for process in training_processes(config)]
+        return modelled(self.costs, config, cuts, hosts)
 
     def _on_devices(self, config: Config) -> Config:
         """Every process on a device of its own, or all on the processor."""
