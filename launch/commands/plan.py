@@ -252,10 +252,8 @@ def _notes(planned: Planned) -> list[str]:
     notes, cores = [], usable_cores()
     on_cpu = all(device == "cpu" for stage in setting.stages for device in stage.devices)
     if on_cpu and setting.devices * before.threads > cores:
-        notes.append(
-            f"each device is {_counted(before.threads, 'core')} (threads), and this machine has {_counted(cores, 'core')}: "
-            f"here {setting.devices} processes would share them"
-        )
+        each, here = _counted(before.threads, "core"), _counted(cores, "core")
+        notes.append(f"a device is {each} (threads); this machine has {here}, which {setting.devices} would share")
     if after.num_stages != before.num_stages:
         problem = f"{after.num_stages} blocks in place of {before.num_stages} are another method"
         notes.append(f"{problem}, as each block has a loss of its own")

@@ -13,7 +13,7 @@ from launch.plan.devices import CPU, ON_CPU, PROCESS, DeviceAccount
 from launch.plan.fitting import needs_in_words
 from launch.plan.memories import ProcessMemories
 from launch.prepare.link_kind import with_link
-from launch.prepare.placement import place
+from launch.prepare.placement import Placement, place
 from pipeline.config import Config
 from workers.throughput.records import Forecast, ModelledPipeline
 from workers.topology.processes import TrainingProcess, replicas_of, stage_groups, training_processes
@@ -47,7 +47,7 @@ class Settings:
         placed = with_link(self._on_devices(config), on_one_host=not self.several_hosts)
         placements = place(placed, len(processes))
         sizes = dict.fromkeys((device for each in placements for device in each.devices), self.costs.memory)
-        decided, accounts = decided_run(placed, placements, sizes, self.memories)
+        decided, accounts = self._decided(placed, placements, sizes)
         cuts = cuts_of(decided, [unit.unit for unit in self.costs.units])
         pipeline = self._pipeline(decided)
         forecast = forecast_of(pipeline)
@@ -67,6 +67,17 @@ class Settings:
             unfed=forecast_of(pipeline, fed=False).images_per_second,
             full=tuple(full),
         )
+
+    def _decided(
+        self, config: Config, placements: tuple[Placement, ...], sizes: dict[str, int]
+    ) -> tuple[Config, tuple[DeviceAccount, ...]]:
+        """With `auto` decided; the batches between GPUs are on them where that fits, which is asked for first."""
+        if config.link.device_to_device == "auto":
+            ringed = config.model_copy(update={"link": config.link.model_copy(update={"device_to_device": True})})
+            decided, accounts = decided_run(ringed, placements, sizes, self.memories)
+            if not self.on_gpu or all(account.fits for account in accounts):
+                return decided, accounts
+        return decided_run(config, placements, sizes, self.memories)
 
     def images_per_second(self, config: Config) -> float:
         """The same number alone, whether or not devices hold it; `memory.recompute` is decided."""

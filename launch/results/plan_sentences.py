@@ -1,4 +1,4 @@
-"""What `onward plan` has found, as sentences: how fast, what limits it, what would help, what the next device brings."""
+"""What `onward plan` has found, as sentences: how fast, what limits it, what would help, what one device more brings."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class RunLength:
 def plan_sentences(found: PlanFindings, request: PlanRequest, length: RunLength) -> list[str]:
     """All of them but the notes, each a line."""
     plan = found.plan
-    lines = [_how_fast(found, length), *limits(plan), *_would_help(found, request)]
-    lines += _next(found, request)
+    lines = [_how_fast(found, length), *limits(plan), *_would_help(found, request), *_next(found, request)]
+    lines += recomputed(plan)
     lines.append(f"links: {plan.link}, {'on one host' if request.hosts == 1 else f'on {request.hosts} hosts'}")
     return lines
 
@@ -115,6 +115,16 @@ def _width(plan: SettingFindings) -> int:
 
 def _more(images: float, plan: SettingFindings) -> str:
     return f"{_rate(images)} (x {images / plan.images_per_second:.2f})"
+
+
+def recomputed(setting: SettingFindings) -> Iterator[str]:
+    """What stages compute again to save memory, and the slices of their heads."""
+    for value in ("units", "views"):
+        if stages := [str(stage.stage) for stage in setting.stages if stage.recompute == value]:
+            yield f"computed again: {value} of stage{'s' if len(stages) > 1 else ''} {', '.join(stages)}"
+    for chunk in dict.fromkeys(stage.chunk for stage in setting.stages if stage.chunk):
+        stages = [str(stage.stage) for stage in setting.stages if stage.chunk == chunk]
+        yield f"head in slices of {chunk} images: stage{'s' if len(stages) > 1 else ''} {', '.join(stages)}"
 
 
 def _next(found: PlanFindings, request: PlanRequest) -> Iterator[str]:

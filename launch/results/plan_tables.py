@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from launch.partition.findings import PlanFindings, SettingFindings, StageFindings, WhatIfFindings
+from launch.partition.findings import PlanFindings, SettingFindings, WhatIfFindings
 from launch.results.grid import Grid
 
 GIB = 2**30
@@ -14,30 +14,28 @@ LONG = 24
 
 
 def digits(value: float, count: int = 3) -> str:
-    """A number with so many significant digits, and never with an exponent."""
-    return f"{value:,.0f}" if value >= 10 ** (count - 1) else f"{value:#.{count}g}".removesuffix(".")
+    """A number with so many digits, of which those behind the point are at most two."""
+    whole = len(str(int(value)))
+    return f"{value:,.{max(min(count - whole, 2), 0)}f}"
 
 
 def plan_grid(found: PlanFindings, title: str) -> Grid:
-    """The stages of the plan."""
+    """The stages of the plan; what all of them have alike stands in a heading."""
     stages = found.plan.stages
-    heads, cells = zip(*(column for column in _columns(found.plan, stages)), strict=True)
-    return Grid(title, heads, tuple(zip(*cells, strict=True)), keys=2)
-
-
-def _columns(setting: SettingFindings, stages: Sequence[StageFindings]) -> Iterator[tuple[tuple[str, ...], list[str]]]:
-    """The heading and the cells of every column."""
-    yield ("stage",), [str(stage.stage) for stage in stages]
-    yield ("units",), [units_in_words(stage.units) for stage in stages]
-    yield ("repli-", "cas"), [str(len(stage.devices)) for stage in stages]
-    yield ("device",), [devices_in_words(stage.devices) for stage in stages]
-    if any(stage.recompute != "none" or stage.chunk for stage in stages):
-        yield ("recompute",), [recompute_in_words(stage) for stage in stages]
-    yield ("memory,", "GiB of"), [memory_in_words(stage) for stage in stages]
-    yield ("ms", "a step"), [digits(1000 * stage.seconds) for stage in stages]
-    yield ("busy,", "%"), [f"{100 * stage.busy:.0f}" for stage in stages]
-    steps = setting.images_per_second / _batch(setting)
-    yield ("link,", "GB/s"), [digits(stage.carried * steps / 1e9, 2) for stage in stages]
+    on_gpu = any(device != "cpu" for stage in stages for device in stage.devices)
+    steps = found.plan.images_per_second / _batch(found.plan)
+    columns = [
+        (("stage",), [str(stage.stage) for stage in stages]),
+        (("units",), [units_in_words(stage.units) for stage in stages]),
+        (("repli-", "cas"), [str(len(stage.devices)) for stage in stages]),
+        (("GPU",), [devices_in_words(stage.devices) for stage in stages]),
+        (("GiB of", _gib(stages[0].has)), [_gib(stage.needs) for stage in stages]),
+        (("ms a", "step"), [digits(1000 * stage.seconds) for stage in stages]),
+        (("busy", "%"), [f"{100 * stage.busy:.0f}" for stage in stages]),
+        (("GB/s", "in"), [digits(stage.carried * steps / 1e9, 2) for stage in stages]),
+    ]
+    shown = [column for column in columns if column[0] != ("GPU",) or on_gpu]
+    return Grid(title, tuple(head for head, _ in shown), tuple(zip(*(cells for _, cells in shown), strict=True)))
 
 
 def _batch(setting: SettingFindings) -> int:
@@ -81,26 +79,13 @@ def units_in_words(units: Sequence[str]) -> str:
 
 
 def devices_in_words(devices: Sequence[str]) -> str:
-    """`cuda:0`, `cuda:0-3`, `cpu`; on several hosts `2: cuda:0-7`, or `2-4` for many."""
-    names = list(dict.fromkeys(devices))
-    if len(names) == 1:
-        return names[0]
-    hosts = list(dict.fromkeys(name.rpartition(": ")[0] for name in names))
+    """Numbers of GPUs: `0`, `0-3`; on several hosts `2: 0-7`, or `hosts 2-4`; of a processor `cpu`."""
+    hosts, numbers = (
+        list(dict.fromkeys(part)) for part in zip(*(name.rpartition("cuda:")[::2] for name in devices), strict=True)
+    )
     if len(hosts) > 1:
-        return f"hosts {hosts[0]}-{hosts[-1]}"
-    numbers = [name.rpartition(":")[2] for name in names]
-    return f"{names[0]}-{numbers[-1]}"
-
-
-def recompute_in_words(stage: StageFindings) -> str:
-    """What it computes again, and the slices of its head."""
-    chunk = f"chunk {stage.chunk}" if stage.chunk else ""
-    return ", ".join(part for part in (stage.recompute if stage.recompute != "none" else "", chunk) if part) or "-"
-
-
-def memory_in_words(stage: StageFindings) -> str:
-    """`12.3 / 79.1`, GiB."""
-    return f"{_gib(stage.needs)} / {_gib(stage.has)}"
+        return f"hosts {hosts[0].strip(': ')}-{hosts[-1].strip(': ')}"
+    return hosts[0] + (numbers[0] if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}")
 
 
 def _gib(size: int) -> str:

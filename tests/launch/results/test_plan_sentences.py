@@ -90,6 +90,14 @@ def test_other_cuts_and_more_memory_are_named_where_they_bring_something() -> No
     assert "  memory costs time, too: with more than 80 GiB 1,300 images/s (x 1.30)" in lines
 
 
+def test_what_is_computed_again_is_named_by_its_stages() -> None:
+    made = setting(stage(1, recompute="units", chunk=128), stage(2, recompute="views"), stage(3, recompute="units"))
+    lines = plan_sentences(findings(made), PlanRequest(devices=3), UNKNOWN)
+    assert "computed again: units of stages 1, 3" in lines
+    assert "computed again: views of stage 2" in lines
+    assert "head in slices of 128 images: stage 1" in lines
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(30, "30 s"), (600, "10 min"), (12_000, "3 h 20 min"), (7200, "2 h"), (277 * 3600, "11 days 13 h")],

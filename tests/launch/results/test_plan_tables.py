@@ -28,9 +28,10 @@ def test_units_are_named_by_the_first_and_the_last(units: list[str], text: str) 
     ("devices", "text"),
     [
         (["cpu", "cpu"], "cpu"),
-        (["cuda:3"], "cuda:3"),
-        (["cuda:3", "cuda:4", "cuda:5"], "cuda:3-5"),
-        (["2: cuda:0", "2: cuda:1"], "2: cuda:0-1"),
+        (["cuda:3"], "3"),
+        (["cuda:3", "cuda:4", "cuda:5"], "3-5"),
+        (["2: cuda:7"], "2: 7"),
+        (["2: cuda:0", "2: cuda:1"], "2: 0-1"),
         (["2: cuda:7", "3: cuda:0", "4: cuda:0"], "hosts 2-4"),
     ],
 )
@@ -39,24 +40,23 @@ def test_devices_of_replicas_are_named_by_the_first_and_the_last(devices: list[s
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0.00"), (0.0123, "0.0123"), (1.5, "1.50"), (99.94, "99.9"), (12345.6, "12,346")]
+    ("value", "text"), [(0.0, "0.00"), (0.0123, "0.01"), (1.5, "1.50"), (99.94, "99.9"), (12345.6, "12,346")]
 )
-def test_numbers_have_three_digits_or_more(value: float, text: str) -> None:
+def test_numbers_have_three_digits_or_two_behind_the_point(value: float, text: str) -> None:
     assert digits(value) == text
 
 
 def test_a_row_has_what_a_stage_takes_and_the_rate_of_its_link() -> None:
     made = findings(setting(stage(1, devices=("cuda:0", "cuda:1"), busy=0.98), stage(2)))
     grid = plan_grid(made, "title")
-    assert grid.rows[0] == ("1", "layer1.0 to layer1.1", "2", "cuda:0-1", "10.0 / 80.0", "250", "98", "3.9")
-    assert len(grid.head) == len(grid.rows[0])
+    assert grid.head[4] == ("GiB of", "80.0")
+    assert grid.rows[0] == ("1", "layer1.0 to layer1.1", "2", "0-1", "10.0", "250", "98", "3.9")
 
 
-def test_what_is_computed_again_has_a_column_where_there_is_any() -> None:
-    made = findings(setting(stage(1, recompute="views", chunk=128), stage(2)))
-    grid = plan_grid(made, "title")
-    column = grid.head.index(("recompute",))
-    assert [row[column] for row in grid.rows] == ["views, chunk 128", "-"]
+def test_a_processor_has_no_column_for_the_gpus() -> None:
+    grids = [plan_grid(findings(setting(stage(1, devices=(device,)))), "title") for device in ("cpu", "cuda:0")]
+    assert [("GPU",) in grid.head for grid in grids] == [False, True]
+    assert all(len(grid.head) == len(grid.rows[0]) for grid in grids)
 
 
 def test_two_settings_stand_side_by_side_also_with_other_numbers_of_stages() -> None:
