@@ -238,7 +238,8 @@ def _length(config: Config) -> RunLength:
 
 def _title(config: Config, found: PlanFindings, request: PlanRequest) -> str:
     blocks = len(found.plan.stages)
-    where = f"{found.plan.devices} x {found.device}" + (f" on {request.hosts} hosts" if request.hosts > 1 else "")
+    device = _counted(config.threads, "core") if found.device == "cpu" else found.device
+    where = f"{found.plan.devices} x {device}" + (f" on {request.hosts} hosts" if request.hosts > 1 else "")
     named = f"{config.model.backbone} in {blocks} block{'s' if blocks > 1 else ''}"
     return f"{named} on {where}, {_source(found)}"
 

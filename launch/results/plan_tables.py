@@ -32,10 +32,11 @@ def plan_grid(found: PlanFindings, title: str) -> Grid:
         (("GiB of", _gib(stages[0].has)), [_gib(stage.needs) for stage in stages]),
         (("ms a", "step"), [digits(1000 * stage.seconds) for stage in stages]),
         (("busy", "%"), [f"{100 * stage.busy:.0f}" for stage in stages]),
-        (("GB/s", "in"), [digits(stage.carried * steps / 1e9, 2) for stage in stages]),
+        (("GB/s", "in"), [digits(stage.carried * steps / 1e9) for stage in stages]),
     ]
     shown = [column for column in columns if column[0] != ("GPU",) or on_gpu]
-    return Grid(title, tuple(head for head, _ in shown), tuple(zip(*(cells for _, cells in shown), strict=True)))
+    rows = tuple(zip(*(cells for _, cells in shown), strict=True))
+    return Grid(title, tuple(head for head, _ in shown), rows, keys=2, ruled=False)
 
 
 def _batch(setting: SettingFindings) -> int:

@@ -50,7 +50,7 @@ def test_a_row_has_what_a_stage_takes_and_the_rate_of_its_link() -> None:
     made = findings(setting(stage(1, devices=("cuda:0", "cuda:1"), busy=0.98), stage(2)))
     grid = plan_grid(made, "title")
     assert grid.head[4] == ("GiB of", "80.0")
-    assert grid.rows[0] == ("1", "layer1.0 to layer1.1", "2", "0-1", "10.0", "250", "98", "3.9")
+    assert grid.rows[0] == ("1", "layer1.0 to layer1.1", "2", "0-1", "10.0", "250", "98", "3.91")
 
 
 def test_a_processor_has_no_column_for_the_gpus() -> None:
