@@ -7,9 +7,9 @@ The network is cut after every unit, and each unit is a stage with the product's
             for each different override of stages
     loss    alone, on the whole batch, as its time need not be in proportion to it
 
-Units that are alike are timed once. Where the time does not suffice for the batch of the run, half of it is timed, or a
-quarter, ..., and images are taken to cost as much in the whole; the loss of a batch that would take too long is
-on the straight line through those of two smaller ones.
+Units that are alike are timed once. Where the time, or the memory, does not suffice for the batch of the run, half of it
+is timed, or a quarter, ..., and a few images; the batch is on the straight line through both, since a part of the time
+is spent on the weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,14 +35,16 @@ from pipeline.stage.fake import without_engines
 from pipeline.stage.stage import Stage
 from workers.stage.device_clock import DeviceClock
 
-LIGHT_HEAD = {"kind": "gsp", "projector": [16], "projector_norm": False}
+LIGHT_HEAD: Mapping[str, Any] = {"kind": "gsp", "projector": [16], "projector_norm": False}
 """Of a stage whose unit is timed."""
-PROBE_ROWS, IMAGES = 4, 16
-"""Images of the first steps, which show how many there is time for; different images among all that are computed."""
+FEW = 4
+"""Images of the first steps, or a sixteenth of the batch if that is more: they show how many there is time for."""
+IMAGES = 16
+"""Images that are different, among all that are computed."""
 STEPS_PER_EPOCH = 1000
 """So many that no timed step is in the second epoch."""
 LEAST, MOST = 3, 9
-"""Timed steps of each kind, after one that is not timed."""
+"""Timed steps of each kind."""
 NOISE = 1.0
 """Level of the noise; where a stage has none the level has no effect."""
 MANY = 10**6
@@ -66,28 +68,48 @@ class MeasuredUnit:
     output: list[Tensor]
 
 
-class Steps(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class TimedSteps:
     """Timed steps of one kind.
 
     Args:
-        rows: images of a step.
-        plain: steps that measure nothing of themselves.
-        due: one that measures its norms; None where none does.
+        batch: images of a step of the run.
+        rows: images of these.
+        steps: the seconds of their parts; where there are norms to be measured, the first step measured them.
+        norms_every: steps from one of the run that measures its norms to the next; 0 for never.
+        fewer: the same steps of fewer images, where `rows` is less than `batch`.
     """
 
+    batch: int
     rows: int
-    plain: list[Seconds]
-    due: Seconds | None
+    steps: Sequence[Seconds]
+    norms_every: int
+    fewer: TimedSteps | None = None
 
     def of_image(self, *parts: TimedPart) -> float:
-        """Median seconds of these parts together, for one image."""
-        return median(sum(step.get(part, 0.0) for part in parts) for step in self.plain) / self.rows
+        """Seconds of these parts together for one image of a whole batch."""
+        here = self._of_parts(self.steps, parts)
+        if self.fewer is None or self.fewer.rows == self.rows:
+            return here / self.rows
+        slope = (here - self.fewer._of_parts(self.fewer.steps, parts)) / (self.rows - self.fewer.rows)
+        return (here + slope * (self.batch - self.rows)) / self.batch
 
-    def of_step(self, norms_every: int, *parts: TimedPart) -> float:
-        """The same for a step, with its part of the norms that some steps measure."""
-        plain = self.of_image(*parts) * self.rows
-        due = 0.0 if self.due is None else sum(self.due.get(part, 0.0) for part in parts) - plain
-        return plain + max(due, 0.0) / max(norms_every, 1)
+    def of_step(self, *parts: TimedPart) -> float:
+        """Seconds of parts that take as long for any number of images, with their share of the norms."""
+        if not self.norms_every:
+            return self._of_parts(self.steps, parts)
+        plain, due = self._of_parts(self.steps[1:], parts), self._of_parts(self.steps[:1], parts)
+        return plain + max(due - plain, 0.0) / self.norms_every
+
+    def _of_parts(self, steps: Sequence[Seconds], parts: Sequence[TimedPart]) -> float:
+        return median(sum(step.get(part, 0.0) for part in parts) for step in steps)
+
+
+class Kept(NamedTuple):
+    """Bytes that autograd keeps for one image: of the unit, and of the whole stage but its loss."""
+
+    unit: int
+    every: int
 
 
 class UnitMeasurement:
@@ -114,6 +136,7 @@ class UnitMeasurement:
         self._config, self._names = cut_everywhere(config), config.model.units()
         self._device, self._clock, self._deadline, self._tell = device, clock, deadline, tell
         self._batch, self._every = config.data.batch_size, config.metrics.norms_every
+        self._few = min(self._batch, max(FEW, self._batch // 16))
         self._stages = {index: config.stages.get(index, StageOverrides()) for index in stages}
         self._shapes = [block_output(self._config, number) for number in range(1, len(self._names) + 1)]
         self._units: dict[str, MeasuredUnit] = {}
@@ -143,90 +166,96 @@ class UnitMeasurement:
         }
 
     def _unit(self, number: int, views: list[Tensor]) -> MeasuredUnit:
-        own = {} if isinstance(self._config.objective, CustomConfig) else {"head": LIGHT_HEAD}
-        if self._config.objective.kind == "byol":
-            own["objective"] = {"predictor": None}
-        timed = self._timed(number, StageOverrides(**own))
-        kept, rows = self._probe(timed, views, 2 * (LEAST + 1), "unit")
-        beginning, inside = self._steps(timed, views, rows, [False, True] if number else [False])
-        end = min(timed.optimizer_of_end() for _ in range(LEAST))
+        timed = self._stage(number, _light(self._config))
+        kept = self._kept(timed, views)
+        done = self._steps(timed, views, [False, True] if number else [False], kept.every)
+        beginning, inside = done[False], done[bool(number)]
         backward: tuple[TimedPart, ...] = ("backward of the loss", "backward of the end", "backward of the unit")
-        target, block = beginning.of_image("target"), timed.stage.block
-        step = beginning.of_step(self._every, *(("optimizer", "update") if timed.stage.target else ("optimizer",)))
-        saved = inside.of_image(*backward) - beginning.of_image(*backward) - beginning.of_image("images")
+        saved = inside.of_image(*backward) - beginning.of_image(*backward, "images")
+        block, compute = timed.stage.block, timed.stage.compute
+        step = beginning.of_step(*(("optimizer", "update") if timed.stage.target else ("optimizer",)))
         cost = UnitCost(
             unit=self._names[number],
             forward=inside.of_image("unit", *(() if number else ("images",))),
             backward=inside.of_image("backward of the unit", "target"),
             input_gradient=saved if number else 0.0,
-            step=max(step - end, 0.0),
+            step=max(step - min(timed.optimizer_of_end() for _ in range(LEAST)), 0.0),
             parameters=sum(p.nbytes for p in block.parameters() if p.requires_grad),
-            kept=kept,
-            output=sum(x[0].numel() for x in timed.output) * timed.stage.compute.activations.itemsize,
+            kept=kept.unit,
+            output=sum(x[0].numel() for x in timed.output) * compute.activations.itemsize,
         )
-        return MeasuredUnit(cost, target, [x[:IMAGES].to(timed.stage.compute.activations) for x in timed.output])
+        output = [x[:IMAGES].to(compute.activations).contiguous() for x in timed.output]
+        return MeasuredUnit(cost, beginning.of_image("target"), output)
 
     def _end(self, number: int, own: StageOverrides, views: list[Tensor], unit: MeasuredUnit) -> EndCost:
-        timed = self._timed(number, own)
-        kept, rows = self._probe(timed, views, LEAST + 1, "forward", "head")
-        (steps, _) = self._steps(timed, views, rows, [True])
-        target = max(steps.of_image("target") - unit.target, 0.0)
+        timed = self._stage(number, own)
+        kept = self._kept(timed, views)
+        steps = self._steps(timed, views, [True], kept.every)[True]
         parts = (timed.stage.head, timed.stage.objective)
         parameters = [p for part in parts if part is not None for p in part.parameters() if p.requires_grad]
         return EndCost(
-            forward=steps.of_image("forward", "head") + target,
+            forward=steps.of_image("forward", "head") + max(steps.of_image("target") - unit.target, 0.0),
             backward=steps.of_image("backward of the end"),
-            step=max(steps.of_step(self._every, "optimizer", "update") - unit.cost.step, 0.0),
-            loss=self._loss(timed, rows) / self._batch,
+            step=max(steps.of_step("optimizer", "update") - unit.cost.step, 0.0),
+            loss=self._loss(timed, steps.rows) / self._batch,
             parameters=sum(p.nbytes for p in parameters),
-            kept=kept,
+            kept=kept.every - kept.unit,
         )
 
-    def _timed(self, number: int, own: StageOverrides) -> TimedStage:
-        index = number + 1
-        overrides = own.model_copy(update={"frozen": False, "memory": {}, "precision": {}})
-        config = self._config.model_copy(update={"stages": {index: overrides}})
-        return TimedStage(Stage(config, index, STEPS_PER_EPOCH, self._device), self._clock)
+    def _stage(self, number: int, own: StageOverrides) -> TimedStage:
+        overrides = StageOverrides(head=own.head, objective=own.objective, noise=own.noise, optimizer=own.optimizer)
+        config = self._config.model_copy(update={"stages": {number + 1: overrides}})
+        return TimedStage(Stage(config, number + 1, STEPS_PER_EPOCH, self._device), self._clock)
 
-    def _probe(self, timed: TimedStage, views: list[Tensor], steps: int, *parts: TimedPart) -> tuple[int, int]:
-        """Bytes that autograd keeps of these parts for one image, and how many images there is time and room for."""
-        rows = min(self._batch, PROBE_ROWS)
+    def _kept(self, timed: TimedStage, views: list[Tensor]) -> Kept:
+        """From a first step on a few images."""
+        rows = self._few
         with timed.counting_kept(rows) as kept:
             self._step(timed, views, rows, 0, inside=True)
-            mine, every = (sum(map(kept, some)) // rows for some in (parts, ("unit", "forward", "head")))
-        began = time.monotonic()
-        self._step(timed, views, rows, 1, inside=True)
-        seconds = (time.monotonic() - began) / rows
-        possible = self._batch
-        while possible > rows and (possible * seconds * steps > self._slice or possible * every > _room(self._device)):
-            possible = max(possible // 2, rows)
-        return mine, possible
+            return Kept(kept("unit") // rows, sum(map(kept, ("unit", "forward", "head"))) // rows)
 
-    def _steps(self, timed: TimedStage, views: list[Tensor], rows: int, kinds: Sequence[bool]) -> tuple[Steps, Steps]:
-        """Steps without and with the gradient of the input, by turns; both are the same where there is one kind."""
-        done: dict[bool, list[Seconds]] = {inside: [] for inside in kinds}
-        due: dict[bool, Seconds] = {}
-        ends = time.monotonic() + self._slice
-        for turn in range(MOST + 2):
-            if turn > LEAST + 1 and time.monotonic() > ends:
+    def _steps(
+        self, timed: TimedStage, views: list[Tensor], kinds: Sequence[bool], kept: int
+    ) -> dict[bool, TimedSteps]:
+        """Timed steps with (`True`) and without the gradient of the input, of as many images as there is time for."""
+        began, ends = time.monotonic(), time.monotonic() + self._slice
+        self._step(timed, views, self._few, 0, inside=True)
+        of_step = (time.monotonic() - began) * len(kinds) * (LEAST + 1) / self._few
+        rows = self._batch
+        while rows > self._few and (rows * of_step > self._slice or rows * kept > _room(self._device)):
+            rows = max(rows // 2, self._few)
+        less = self._turns(timed, views, kinds, self._few, ends=began) if rows < self._batch else {}
+        more = self._turns(timed, views, kinds, rows, ends)
+        return {
+            kind: TimedSteps(
+                batch=self._batch,
+                rows=rows,
+                steps=more[kind],
+                norms_every=self._every,
+                fewer=TimedSteps(batch=rows, rows=self._few, steps=less[kind], norms_every=0) if less else None,
+            )
+            for kind in kinds
+        }
+
+    def _turns(
+        self, timed: TimedStage, views: list[Tensor], kinds: Sequence[bool], rows: int, ends: float
+    ) -> dict[bool, list[Seconds]]:
+        done: dict[bool, list[Seconds]] = {kind: [] for kind in kinds}
+        self._step(timed, views, rows, 0, inside=kinds[-1])
+        for turn in range(MOST):
+            if turn >= LEAST and time.monotonic() > ends:
                 break
-            for inside in kinds:
-                seconds = self._step(timed, views, rows, turn, inside=inside)
-                if turn == 1 and self._every:
-                    due[inside] = seconds
-                elif turn:
-                    done[inside].append(seconds)
-        every = [Steps(rows, done[inside], due.get(inside)) for inside in kinds]
-        return every[0], every[-1]
+            for kind in kinds:
+                done[kind].append(self._step(timed, views, rows, turn, inside=kind))
+        return done
 
     def _step(self, timed: TimedStage, views: list[Tensor], rows: int, turn: int, *, inside: bool) -> Seconds:
-        # The norms are due in turn 1, but for runs that measure them at every step.
-        number = 0 if turn == 1 else max(self._every, 1) * turn + 1
+        number = max(self._every, 1) * turn + bool(turn)  # the norms are due at the first turn alone
         labels = torch.zeros(rows, dtype=torch.int64, device=self._device) if self._config.uses_labels else None
         batch = [repeated(view.to(self._device), rows) for view in views]
         while True:
             seconds = timed.step(batch, number, NOISE, labels=labels, inside=inside)
-            if not timed.skipped:  # the scale of fp16 is still too large
+            if not timed.skipped:  # else the scale of fp16 is still too large
                 return seconds
 
     def _loss(self, timed: TimedStage, rows: int) -> float:
@@ -264,6 +293,13 @@ def cut_everywhere(config: Config) -> Config:
             "stages": {},
         }
     )
+
+
+def _light(config: Config) -> StageOverrides:
+    """A head that takes little time; a loss of the user's own may need that of the run."""
+    if isinstance(config.objective, CustomConfig):
+        return StageOverrides()
+    return StageOverrides(head=dict(LIGHT_HEAD), objective={"predictor": None} if config.objective.kind == "byol" else {})
 
 
 def _end_settings(own: StageOverrides) -> str:
