@@ -43,7 +43,7 @@ IMAGES = 16
 """Images that are different, among all that are computed."""
 STEPS_PER_EPOCH = 1000
 """So many that no timed step is in the second epoch."""
-LEAST, MOST = 3, 9
+LEAST, MOST = 1, 9
 """Timed steps of each kind."""
 NOISE = 1.0
 """Level of the noise; where a stage has none the level has no effect."""
@@ -89,14 +89,14 @@ class TimedSteps:
     def of_image(self, *parts: TimedPart) -> float:
         """Seconds of these parts together for one image of a whole batch."""
         here = self._of_parts(self.steps, parts)
-        if self.fewer is None or self.fewer.rows == self.rows:
+        if self.fewer is None:
             return here / self.rows
         slope = (here - self.fewer._of_parts(self.fewer.steps, parts)) / (self.rows - self.fewer.rows)
-        return (here + slope * (self.batch - self.rows)) / self.batch
+        return max(here + slope * (self.batch - self.rows), 0.0) / self.batch
 
     def of_step(self, *parts: TimedPart) -> float:
         """Seconds of parts that take as long for any number of images, with their share of the norms."""
-        if not self.norms_every:
+        if not self.norms_every or len(self.steps) == 1:
             return self._of_parts(self.steps, parts)
         plain, due = self._of_parts(self.steps[1:], parts), self._of_parts(self.steps[:1], parts)
         return plain + max(due - plain, 0.0) / self.norms_every
@@ -179,7 +179,7 @@ class UnitMeasurement:
             forward=inside.of_image("unit", *(() if number else ("images",))),
             backward=inside.of_image("backward of the unit", "target"),
             input_gradient=saved if number else 0.0,
-            step=max(step - min(timed.optimizer_of_end() for _ in range(LEAST)), 0.0),
+            step=max(step - min(timed.optimizer_of_end() for _ in range(3)), 0.0),
             parameters=sum(p.nbytes for p in block.parameters() if p.requires_grad),
             kept=kept.unit,
             output=sum(x[0].numel() for x in timed.output) * compute.activations.itemsize,
@@ -218,13 +218,9 @@ class UnitMeasurement:
         self, timed: TimedStage, views: list[Tensor], kinds: Sequence[bool], kept: int
     ) -> dict[bool, TimedSteps]:
         """Timed steps with (`True`) and without the gradient of the input, of as many images as there is time for."""
-        began, ends = time.monotonic(), time.monotonic() + self._slice
-        self._step(timed, views, self._few, 0, inside=True)
-        of_step = (time.monotonic() - began) * len(kinds) * (LEAST + 1) / self._few
-        rows = self._batch
-        while rows > self._few and (rows * of_step > self._slice or rows * kept > _room(self._device)):
-            rows = max(rows // 2, self._few)
-        less = self._turns(timed, views, kinds, self._few, ends=began) if rows < self._batch else {}
+        ends = time.monotonic() + self._slice
+        rows = self._rows(timed, views, len(kinds), kept)
+        less = self._turns(timed, views, kinds, self._few, ends=0.0) if self._few < rows < self._batch else {}
         more = self._turns(timed, views, kinds, rows, ends)
         return {
             kind: TimedSteps(
@@ -237,11 +233,26 @@ class UnitMeasurement:
             for kind in kinds
         }
 
+    def _rows(self, timed: TimedStage, views: list[Tensor], kinds: int, kept: int) -> int:
+        """Images of a step of which there is room for one and time for `LEAST` of every kind; the last one computed."""
+
+        def seconds(rows: int) -> float:
+            began = time.monotonic()
+            self._step(timed, views, rows, 0, inside=True)
+            return time.monotonic() - began
+
+        of_image, rows = seconds(self._few) / self._few, self._batch  # more than of many
+        steps = 1 + LEAST * kinds
+        while rows > self._few and (steps * rows * of_image > self._slice or rows * kept > _room(self._device)):
+            rows = max(rows // 2, self._few)
+        while rows > self._few and LEAST * kinds * seconds(rows) > self._slice:
+            rows = max(rows // 2, self._few)
+        return rows
+
     def _turns(
         self, timed: TimedStage, views: list[Tensor], kinds: Sequence[bool], rows: int, ends: float
     ) -> dict[bool, list[Seconds]]:
         done: dict[bool, list[Seconds]] = {kind: [] for kind in kinds}
-        self._step(timed, views, rows, 0, inside=kinds[-1])
         for turn in range(MOST):
             if turn >= LEAST and time.monotonic() > ends:
                 break
@@ -296,10 +307,12 @@ def cut_everywhere(config: Config) -> Config:
 
 
 def _light(config: Config) -> StageOverrides:
-    """A head that takes little time; a loss of the user's own may need that of the run."""
+    """No noise, and a head that takes little time, but for a loss of the user's own, which may need that of the run."""
+    noise = {"kind": "none"}
     if isinstance(config.objective, CustomConfig):
-        return StageOverrides()
-    return StageOverrides(head=dict(LIGHT_HEAD), objective={"predictor": None} if config.objective.kind == "byol" else {})
+        return StageOverrides(noise=noise)
+    objective = {"predictor": None} if config.objective.kind == "byol" else {}
+    return StageOverrides(head=dict(LIGHT_HEAD), objective=objective, noise=noise)
 
 
 def _end_settings(own: StageOverrides) -> str:
