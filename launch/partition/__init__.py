@@ -4,8 +4,17 @@
 - `counted_units.py`: one unit of the backbone, counted without computing it
 - `counting.py`: every unit of a network, and every end that a stage can have, counted; those that are alike once
 - `costs.py`: what the parts of a network cost, as records, and the time of any stage, which follows from them
+<<<<<<< HEAD
 - `device_table.py`: how fast devices and links are, by their makers, and the shares of it that training reaches
 - `estimating.py`: what the parts of a network cost on a device that nobody has measured: from operations and bytes
 - `finest.py`: a run cut after every unit, as which its parts are counted
 - `kernel_calls.py`: the calls of kernels of a piece of a step, each with what it computes, reads and writes
+=======
+- `constraints.py`: what a plan may do: devices, hosts, numbers of stages and replicas, cuts
+- `traffic.py`: what the links of a stage take of its processes, of the ways and of the hosts' network cards
+- `objective.py`: what a plan is, and what it is worth
+- `process_tables.py`: the time of every process that a plan could have, as far as its memory is known
+- `prefixes.py`: bounds of the first stages of all plans, by dynamic programming
+- `search.py`: the best plan for every number of devices
+>>>>>>> search
 """

@@ -103,6 +103,7 @@ class Costs:
         memory: bytes of one device that programs can use.
         of_stages: the units as stages have them whose precision, optimizer or target network is not that of `units`,
             by number.
+        input: bytes of one image as the coordinator sends it to the first stage; 0 where it sends none.
     """
 
     device: str
@@ -115,6 +116,7 @@ class Costs:
     summing: float
     feed: float
     memory: int
+    input: int = 0
     of_stages: Mapping[int, tuple[UnitCost, ...]] = field(default_factory=dict)
 
     def units_of(self, stage: int) -> tuple[UnitCost, ...]:
