@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 from launch.partition.costs import LinkCost
-from launch.partition.measuring_units import cut_everywhere
+from launch.partition.finest import cut_everywhere
 from pipeline.config import Config
 from pipeline.errors import UserError
 from workers.links.factory import Kind
@@ -70,7 +70,9 @@ def measured_pair(config: Config, kinds: Sequence[Kind], devices: Sequence[str],
             "seconds": seconds / (2 * len(kinds) + sums),
             "limit": START_SECONDS + seconds,
         }
-        sender, receiver = _answers([{**common, "rank": rank, "device": devices[rank]} for rank in range(2)], config.threads)
+        sender, receiver = _answers(
+            [{**common, "rank": rank, "device": devices[rank]} for rank in range(2)], config.threads
+        )
     both = zip(kinds, sender["links"], receiver["links"], strict=True)
     links = {kind: _cost(kind, sent, received) for kind, sent, received in both}
     summed = sender.get("summing")
@@ -99,7 +101,10 @@ def _cost(kind: Kind, sent: Sequence[Mapping[str, Any]], received: Sequence[Mapp
 def _shapes(config: Config) -> list[list[int]]:
     """Of a message of one image, and of one of a batch, at a cut of medium size."""
     every = cut_everywhere(config)
-    specs = sorted((link_spec(every, stage) for stage in range(min(2, every.num_stages), every.num_stages + 1)), key=lambda spec: spec.nbytes)
+    specs = sorted(
+        (link_spec(every, stage) for stage in range(min(2, every.num_stages), every.num_stages + 1)),
+        key=lambda spec: spec.nbytes,
+    )
     spec = specs[len(specs) // 2]
     views, batch, *rest = spec.shape
     rows = max(min(batch, batch * LARGEST // spec.nbytes), 2)

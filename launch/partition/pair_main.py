@@ -102,7 +102,12 @@ def answer(question: Mapping[str, Any]) -> Answer:
 
 
 def _send(
-    config: Config, kind: Kind, address: LinkAddress, spec: TensorSpec, device: torch.device, limit: float,
+    config: Config,
+    kind: Kind,
+    address: LinkAddress,
+    spec: TensorSpec,
+    device: torch.device,
+    limit: float,
     most: float,
 ) -> Answer:
     """Send messages for `most` seconds; what each cost this process, and when it was sent."""

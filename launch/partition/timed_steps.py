@@ -154,7 +154,8 @@ class TimedStage:
         What every image has a row of counts, and weights do not. Of the unit, its output counts, and its input does
         not, if that is the output of another.
         """
-        self._kept = kept = defaultdict(dict)
+        kept: dict[TimedPart, dict[int, Tensor]] = defaultdict(dict)
+        self._kept = kept
         self._others = {p.untyped_storage().data_ptr() for p in self.stage.parameters()}
 
         def note(tensor: Tensor) -> Tensor:
@@ -178,7 +179,7 @@ class TimedStage:
             self._others.add(x.untyped_storage().data_ptr())
         if self._inside:
             x = x.detach().requires_grad_()
-            x.register_hook(self._entering("backward of the end"))
+            self._enter_at_gradient(x, "backward of the end")
         self._clock.enter("forward")
         return x
 
@@ -189,20 +190,20 @@ class TimedStage:
         yield
         self._clock.enter(before)
 
-    def _entering(self, part: TimedPart) -> Callable[[Tensor], None]:
-        return lambda gradient: self._clock.enter(part)
+    def _enter_at_gradient(self, tensor: Tensor, part: TimedPart) -> None:
+        tensor.register_hook(lambda gradient: self._clock.enter(part))  # type: ignore[no-untyped-call]
 
     def _after_block(self, block: nn.Module, inputs: Any, output: Tensor) -> None:
         self.output.append(output.detach())
         self._keep("unit", output)
         if output.requires_grad:
-            output.register_hook(self._entering("backward of the unit"))
+            self._enter_at_gradient(output, "backward of the unit")
 
     def _before_objective(self, objective: nn.Module, inputs: tuple[Embeddings]) -> None:
         self._embeddings = embeddings = inputs[0]
         for z in (*embeddings.views, *(() if embeddings.patch is None else (embeddings.patch,))):
             if z.requires_grad:
-                z.register_hook(self._entering("backward of the end"))
+                self._enter_at_gradient(z, "backward of the end")
 
 
 def repeated(tensor: Tensor, rows: int) -> Tensor:

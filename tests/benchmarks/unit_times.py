@@ -1,4 +1,4 @@
-"""How well the times of units and ends add up: stages of several units, timed whole, beside what `launch.partition` says.
+"""How well the times of units and ends add up: stages of several units, timed whole, beside what a plan takes them for.
 
     python tests/benchmarks/unit_times.py [--config FILE] [--cuts layer1,layer2 --cuts layer3 ...] [--steps 5]
         [--seconds 60] [KEY=VALUE ...]
@@ -24,8 +24,8 @@ from common.runs import ROOT, machine
 from launch.partition.costs import Costs, StageCut, seconds_of
 from launch.partition.measuring import measured_costs
 from pipeline.config import Config
-from pipeline.shapes import view_shapes
 from pipeline.data.augment.view_kinds import view_kinds
+from pipeline.shapes import view_shapes
 from pipeline.stage.stage import Stage
 from pipeline.validation.loading import load_config
 from workers.run.compute import set_up_compute
@@ -65,8 +65,8 @@ def report(config: Config, costs: Costs, steps: int) -> None:
         last = first + len(units) - 1
         predicted = seconds_of(costs, StageCut(stage=index, first=first, last=last)).compute
         title = f"{names[first]} to {names[last]}"
-        print(f"{index:5}  {title:32}{1e3 * predicted:14.1f}{1e3 * seconds:14.1f}{100 * (predicted / seconds - 1):+7.1f}%",
-              flush=True)  # fmt: skip
+        error = f"{100 * (predicted / seconds - 1):+7.1f}%"
+        print(f"{index:5}  {title:32}{1e3 * predicted:14.1f}{1e3 * seconds:14.1f}{error}", flush=True)
         first = last + 1
 
 
