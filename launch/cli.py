@@ -19,6 +19,7 @@ from launch.commands.arguments import RunFolder
 from launch.commands.bench_app import bench_app
 from launch.commands.bisect_app import bisect
 from launch.commands.data import data_app
+from launch.commands.plan_app import plan
 from launch.commands.replay_app import replay
 from launch.commands.runs_app import list_folder, targets
 from launch.commands.verify_app import verify
@@ -242,6 +243,7 @@ def select(
 # Last, since --help lists them in this order: who is new looks for train.
 app.command("runs")(list_folder)
 app.command("targets")(targets)
+app.command("plan")(plan)
 app.command("verify")(verify)
 app.command("replay")(replay)
 app.command("bisect")(bisect)

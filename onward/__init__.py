@@ -14,6 +14,7 @@ What it offers is imported when it is first asked for, so that `import onward` c
 - `objects_run.py`: a run with Python objects, in this process
 - `overrides.py`: keys of a configuration as Python's keyword arguments
 - `owners.py`: whether `launch`, `pipeline` and `workers` are Onward's, looked at by the first import
+- `planning.py`: `plan`: the best cuts and replicas for so many GPUs, as values
 - `results.py`: `check`, `evaluate`, `compare`, `select`, `verify`, `bisect`, `replay`: their findings, as values
 - `run.py`: a run that a Python program has started: wait for it, follow it, stop it
 - `steps.py`: the steps of a run as they happen
@@ -33,6 +34,7 @@ check_owners()
 
 if TYPE_CHECKING:
     from onward.config import Config
+    from onward.planning import plan
     from onward.results import bisect, check, compare, evaluate, replay, select, verify
     from onward.run import Run
     from onward.steps import Step
@@ -63,6 +65,7 @@ __all__ = [
     "compare",
     "evaluate",
     "load",
+    "plan",
     "replay",
     "resume",
     "select",
@@ -72,6 +75,7 @@ __all__ = [
 
 _HOMES = {
     "onward.config": ("Config",),
+    "onward.planning": ("plan",),
     "onward.results": ("bisect", "check", "compare", "evaluate", "replay", "select", "verify"),
     "onward.run": ("Run",),
     "onward.steps": ("Step",),

@@ -10,6 +10,7 @@ from typing import Any
 from launch.prepare.presets import configuration_file
 from onward.overrides import as_text
 from pipeline import config as settings
+from pipeline.validation.combinations import check_combinations
 from pipeline.validation.loading import LoadOptions, apply_override, dump_config, load_for_start, parse_config
 from pipeline.validation.paths import with_absolute_paths
 
@@ -82,6 +83,26 @@ def read(
     path = configuration_file(os.fspath(config))
     loaded, notes = load_for_start(path, as_text(overrides, keywords), LoadOptions(build=False))
     return loaded, Path(path).stem, notes
+
+
+def read_checked(
+    config: settings.Config | str | os.PathLike[str], texts: Sequence[str], trust: bool
+) -> tuple[settings.Config, list[str]]:
+    """As `read`, with overrides of the command line's form; what it names is imported, and all of it is checked.
+
+    Args:
+        config: a configuration, the path of a file, or the name of a preset.
+        texts: `KEY=VALUE`.
+        trust: import what it names although it is another user's file.
+
+    Raises:
+        UserError, ConfigError: as `Config.load`.
+    """
+    if not isinstance(config, settings.Config):
+        return load_for_start(configuration_file(os.fspath(config)), texts, LoadOptions(trusted=trust))
+    checked = changed(config, None, {}, texts)
+    check_combinations(checked)
+    return checked, []
 
 
 def changed(

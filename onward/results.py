@@ -15,15 +15,13 @@ from launch.commands.compare import Comparison, Outputs, compare_runs
 from launch.commands.select import Choice, Selection, select_runs
 from launch.hosts.start_plan import start_plan
 from launch.plan.gpus import parse_gpu
-from launch.prepare.presets import configuration_file
 from launch.prepare.run_dir import read_config
-from onward.config import changed
+from onward.config import read_checked
 from onward.overrides import as_text
 from onward.run import Run
 from onward.training import do, shown
 from pipeline import config as settings
-from pipeline.validation.combinations import check_combinations
-from pipeline.validation.loading import LoadOptions, load_config, load_for_start
+from pipeline.validation.loading import LoadOptions, load_config
 from workers.control.start_messages import CommandStart
 from workers.run.files import RunDir
 
@@ -73,12 +71,7 @@ def check(
     """
     texts = list(overrides) if isinstance(overrides, Sequence) else as_text(overrides, {})
     texts += as_text(None, keywords)
-    if isinstance(config, settings.Config):
-        read, notes = changed(config, None, {}, texts), list[str]()
-        check_combinations(read)
-    else:
-        options = LoadOptions(trusted=trust)
-        read, notes = load_for_start(configuration_file(os.fspath(config)), texts, options)
+    read, notes = read_checked(config, texts, trust)
     gpus = None if gpu is None else parse_gpu(gpu)
     start = None if hosts is None else start_plan(read, hosts, [str(config), *texts])
     if memory:

@@ -30,7 +30,7 @@ FLOORS = {
     ),
     "onward": (
         "owners", "overrides", "steps", "notebook", "config", "run", "objects", "objects_run", "here",
-        "command_process", "training", "results", "trained", "__main__",
+        "command_process", "training", "results", "planning", "trained", "__main__",
     ),
 }  # fmt: skip
 """Rooms of each package, the lowest first: what a file imports of its own package lies in its room or below."""

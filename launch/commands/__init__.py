@@ -21,6 +21,9 @@
   the broken ones
 - `pack.py`: `onward data pack` and `onward data verify`: a copy of a data set that is quicker to read, and whether it
   is whole
+- `plan.py`: `onward plan CONFIG --gpus N`: the best cuts and replicas for N devices; `--what-if`: two settings side by
+  side
+- `plan_app.py`: `onward plan`, as the command line has it
 - `replay.py`: `onward replay RUN --stage K --step N`: one step of one stage again: loss, norms, images, tensors
 - `replay_app.py`: the arguments of `onward replay`; `replay.py` does the work
 - `report.py`: `onward report`: one self-contained page about a run, and the same figures for a paper

@@ -23,5 +23,6 @@
 - `data_facts.py`: what is known of the data set
 - `account.py`: all of that as records, which load no torch
 - `compute.py`: computes them
+- `answer_process.py`: a process that answers one question, with a limit of time
 - `child.py`: the same in a process of its own, with a limit of time
 """

@@ -9,24 +9,19 @@ One line of JSON goes in, and one comes out:
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from launch.plan.account import DataFacts, RunAccount
+from launch.plan.answer_process import AnswerProcess, answer_one
 from launch.plan.devices import DeviceAccount
 from launch.prepare.placement import Placement
 from launch.prepare.recompute import undecided, with_recompute
 from pipeline.config import Config
 from pipeline.errors import UserError, first_line
-from workers.run.environment import interpreter, process_environment
-from workers.run.json_lines import last_answer, read_line, write_line
 
 SECONDS = 600.0
 """Limit for the computation, which takes a second or two for each process of the run where nothing else runs."""
@@ -35,28 +30,11 @@ _PLACEMENTS = TypeAdapter(tuple[Placement, ...])
 _DATA = TypeAdapter(DataFacts)
 
 
-class AccountProcess:
+class AccountProcess(AnswerProcess):
     """Starts the process at once, so that it loads while others work; a context manager, which ends it."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            interpreter("launch.plan.child"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=process_environment(threads=1),
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._process.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
-        self._process.wait()
+        super().__init__("launch.plan.child")
 
     def account(
         self,
@@ -70,20 +48,13 @@ class AccountProcess:
         Raises:
             UserError: it cannot be computed, or not in `SECONDS`.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         question = {
             "config": config.model_dump_json(),
             "placements": _PLACEMENTS.dump_python(tuple(placements), mode="json"),
             "data": asdict(data),
             "sizes": None if sizes is None else dict(sizes),
         }
-        with suppress(OSError):  # it has ended, which the answer will show
-            write_line(self._process.stdin.fileno(), question)
-        last = last_answer(self._process.stdout.fileno(), SECONDS, self._process.kill, self._process.wait)
-        if (answer := last.message) is None:
-            why = f"it takes longer than {SECONDS:g} s" if last.late else "its process ended"
-            raise UserError(f"what the run needs was not computed: {why}")
+        answer = self.ask(question, "what the run needs", SECONDS)
         if "problem" in answer:
             raise UserError(f"what the run needs cannot be computed: {answer['problem']}")
         decided = with_recompute(config, {int(index): value for index, value in answer["recompute"].items()})
@@ -107,13 +78,10 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer the one question on the standard input; what code of the user's prints goes nowhere."""
+    """Answer the one question on the standard input."""
     import launch.plan.compute  # noqa: F401  # loads while the parent is busy
 
-    answers = os.dup(1)
-    os.dup2(2, 1)
-    with suppress(EOFError, OSError):  # the parent needs no answer any more
-        write_line(answers, _answer(read_line(sys.stdin.fileno())))
+    answer_one(_answer)
 
 
 if __name__ == "__main__":

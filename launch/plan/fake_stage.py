@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim import Optimizer
 
 from launch.plan.live_bytes import LiveBytes
 from pipeline.config import Config
@@ -45,10 +46,8 @@ class FakeStage(StageWithoutMemory):
         self.kept, self._after_forward = 0, 0
         super().__init__(fake, config, index, STEPS_PER_EPOCH, team=group)
         self.span = self._span
-        for settings in self.optimizer.param_groups if cuda else ():
-            settings.update(foreach=True) if "foreach" in settings else None
-        if cuda and hasattr(self.optimizer, "piece_bytes"):
-            self.optimizer.piece_bytes = PIECE_BYTES
+        if cuda:
+            work_as_on_cuda(self.optimizer)
 
     def forward(self, batch: Tensor | Sequence[Tensor], step: int, noise_level: float) -> Tensor:
         """As `Stage.forward`."""
@@ -78,6 +77,14 @@ class FakeStage(StageWithoutMemory):
             self.kept += self._live.now - self._after_forward
         yield
         self._live.moment = before
+
+
+def work_as_on_cuda(optimizer: Optimizer) -> None:
+    """Let an optimizer of parameters on a CPU work on as many of them at once as it does on a GPU."""
+    for settings in optimizer.param_groups:
+        settings.update(foreach=True) if "foreach" in settings else None
+    if hasattr(optimizer, "piece_bytes"):
+        optimizer.piece_bytes = PIECE_BYTES
 
 
 def fake_stages(

@@ -15,6 +15,8 @@
 - `listed_run.py`: what a list of many runs says of each: read from its small files and two lines of `metrics.jsonl`
 - `measure_names.py`: how measures are called and how their numbers are written: one place for tables, files and figures
 - `memory_table.py`: `onward check --memory`: what the tensors of every process take, as lines of text
+- `plan_sentences.py`: `onward plan`: how fast, what limits it, what would help, what the next device brings
+- `plan_tables.py`: `onward plan`: a row for each stage; a column for each of two settings
 - `printing.py`: how commands print: one console, lines that are printed as they are, and tables cut to its width
 - `result_files.py`: an evaluation as files for other programs and for papers: CSV with every digit, Markdown with the
   tables

@@ -14,12 +14,14 @@ class Grid:
         head: of every column, the lines of its heading.
         rows: the cells, as many in every row as there are columns.
         keys: how many columns, from the left, say what a row is about.
+        ruled: whether lines part what rows are about, where several columns say it.
     """
 
     title: str
     head: tuple[tuple[str, ...], ...]
     rows: tuple[tuple[str, ...], ...]
     keys: int = 1
+    ruled: bool = True
 
 
 def markdown_of(grid: Grid) -> str:

@@ -39,7 +39,7 @@ def print_grid(console: Console, grid: Grid) -> None:
             justify: Literal["left", "right"] = "left" if text else "right"
             table.add_column(Text("\n".join(grid.head[column])), justify=justify, no_wrap=True, vertical="bottom")
         for index, row in enumerate(grid.rows):
-            if index and grid.keys > 1 and row[0]:
+            if index and grid.ruled and grid.keys > 1 and row[0]:
                 table.add_section()
             table.add_row(*(Text(row[column]) for column in columns))
         console.show(table)

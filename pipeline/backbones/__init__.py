@@ -8,6 +8,7 @@
 - `heads.py`: the head of a block: computes the embedding that the loss reads; discarded after training
 - `module.py`: blocks of any torch module, cut at named points, and the shapes between them
 - `network.py`: the network that the user names, uncut
+- `possible_cuts.py`: all points at which a network of the user's own can be cut
 - `repeated_weights.py`: weights that a network of the user's own uses more than once in one pass, found in the graph of
   a pass with no data
 - `resnet.py`: blocks of a torchvision ResNet, Wide ResNet or ResNeXt, under torchvision's own parameter names

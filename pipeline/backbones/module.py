@@ -110,14 +110,21 @@ def build_traced_block(
     Raises:
         ConfigError: the network cannot be imported, built, traced or cut at these points, or refuses the images.
     """
-    facts = measure(model, image_size)[index - 1]
-    block = _build_all(model, seed)[index - 1]
-    if facts.overwrites_input:
-        block.copy_input()
+    block = build_traced_blocks(model, image_size, seed)[index - 1]
     if in_units:
         shape = measure(model, image_size)[index - 2].output if index > 1 else (3, image_size, image_size)
         block.join(_overwriting_units(deepcopy(block), shape))
     return block
+
+
+def build_traced_blocks(model: ModuleConfig, image_size: int, seed: int) -> list[TracedBlock]:
+    """All blocks; arguments and errors as `build_traced_block`."""
+    properties = measure(model, image_size)
+    blocks = _build_all(model, seed)
+    for block, facts in zip(blocks, properties, strict=True):
+        if facts.overwrites_input:
+            block.copy_input()
+    return blocks
 
 
 def _overwriting_units(block: TracedBlock, shape: tuple[int, ...]) -> set[int]:

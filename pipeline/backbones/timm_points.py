@@ -19,7 +19,7 @@ from pipeline.backbones.cutting import check_name, state_of
 from pipeline.backbones.network import import_network
 from pipeline.backbones.timm_build import untraced_functions
 from pipeline.backbones.tracing import Trace, trace
-from pipeline.config.model import TimmConfig
+from pipeline.config.model import ModuleConfig, TimmConfig
 from pipeline.errors import ConfigError, first_line
 from pipeline.randomness import seeded_initialisation
 
@@ -75,7 +75,7 @@ def size_remedy(model: TimmConfig, image_size: int) -> str:
     own = getattr(import_network(model, seed=0), "default_cfg", {}).get("input_size", (3, 224, 224))[-1]
     other = model.model_copy(update={"options": {**model.options, "img_size": image_size}})
     try:
-        _run(import_network(other, seed=0), other, image_size)
+        run_once(import_network(other, seed=0), other, image_size)
     except Exception:
         return f"Give {own}, which is its own size"
     return f"Give {own}, which is its own size, or model.options.img_size={image_size}"
@@ -88,7 +88,7 @@ def features_pass(network: nn.Module, model: TimmConfig, image_size: int) -> Pas
         ConfigError: it fails, or no module returns its result and `model.output` names none.
     """
     try:
-        seen = _run(network, model, image_size)
+        seen = run_once(network, model, image_size)
     except ConfigError:
         raise
     except Exception as error:
@@ -103,15 +103,16 @@ def features_pass(network: nn.Module, model: TimmConfig, image_size: int) -> Pas
     return seen
 
 
-def _run(network: nn.Module, model: TimmConfig, image_size: int) -> Pass:
+def run_once(network: nn.Module, model: ModuleConfig, image_size: int) -> Pass:
+    """What a pass shows, on the meta device, or else on the CPU; `network` is spoilt, and may raise anything."""
     with seeded_initialisation("probe"), torch.no_grad():
         try:
-            return _run_on("meta", network, image_size)
+            return _run_on("meta", network, model.FUNCTION, image_size)
         except Exception:  # makes tensors or decisions of its own
-            return _run_on("cpu", import_network(model, seed=0), image_size)
+            return _run_on("cpu", import_network(model, seed=0), model.FUNCTION, image_size)
 
 
-def _run_on(device: str, network: nn.Module, image_size: int) -> Pass:
+def _run_on(device: str, network: nn.Module, function: str, image_size: int) -> Pass:
     results: dict[str, list[object]] = {}
 
     def note(name: str, result: object) -> None:
@@ -124,7 +125,7 @@ def _run_on(device: str, network: nn.Module, image_size: int) -> Pass:
         if name
     ]
     try:
-        forward: Any = network.forward_features
+        forward: Any = getattr(network, function)
         features = forward(torch.zeros(BATCH, 3, image_size, image_size, device=device))
     finally:
         for handle in handles:
@@ -152,7 +153,7 @@ def _cuts(network: nn.Module, model: TimmConfig, seen: Pass, output: str) -> tup
     if not wanted:
         return ()
     for names in _candidates(network, seen):
-        alike = [name for name in names if _alike(seen.shapes[name], seen.shapes[output])]
+        alike = [name for name in names if laid_out_alike(seen.shapes[name], seen.shapes[output])]
         try:
             points = possible_points(network, model, alike, output)
         except ConfigError as error:
@@ -180,14 +181,14 @@ def _candidates(network: nn.Module, seen: Pass) -> Iterator[list[str]]:
         yield [name for name in seen.shapes if name.count(".") < depth]
 
 
-def _alike(shape: tuple[int, ...], output: tuple[int, ...]) -> bool:
+def laid_out_alike(shape: tuple[int, ...], output: tuple[int, ...]) -> bool:
     """Whether a value is laid out as the output is: what goes from block to block is read in one way."""
     if not _keeps_channels_last(output):
         return not _keeps_channels_last(shape)
     return len(shape) == 4 and not (shape[2] == shape[3] != shape[1])
 
 
-def possible_points(network: nn.Module, model: TimmConfig, names: Collection[str], output: str) -> list[str]:
+def possible_points(network: nn.Module, model: ModuleConfig, names: Collection[str], output: str) -> list[str]:
     """Those of `names` after which one value passes, in order, with weights before, between and behind them.
 
     Args:

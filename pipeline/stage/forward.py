@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.backbones import build_block
+from pipeline.backbones.block import Block
 from pipeline.backbones.heads import Head, build_head
 from pipeline.config import Config
 from pipeline.config.model import ModuleConfig
@@ -46,6 +47,7 @@ class StageForward(nn.Module):
         device: torch.device,
         dtype: torch.dtype,
         team: ReplicaGroup,
+        block: Block | None = None,
     ) -> None:
         super().__init__()
         self.index, self.config, self.team = index, config.stage(index), team
@@ -53,7 +55,7 @@ class StageForward(nn.Module):
         self.compute = Compute(self.config.precision, device, dtype)
         self.inputs = StageInputs(config, index, steps_per_epoch, self.compute)
         self.noise = StageNoise(self.config.noise, config.seed, index, team)
-        self.block = build_block(config, index)
+        self.block = build_block(config, index) if block is None else block
         self.head: Head | None = None
         self.frozen = self.config.frozen
         """Whether the block keeps its weights: it always runs in evaluation mode, and has neither head nor loss."""

@@ -14,6 +14,7 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
+from pipeline.backbones.block import Block
 from pipeline.config import Config
 from pipeline.config.objectives import BarlowTwinsConfig, BYOLConfig, CustomConfig
 from pipeline.engines import build_engine, idle_engine
@@ -42,6 +43,7 @@ class Stage(StageForward):
         device, dtype: where and in what precision it computes.
         team: the replicas that share its batch. Each is given its own rows of every view, and all of them together
             compute what one would of the whole batch; every method then waits for the others to call it too.
+        block: of `build_block`, where it is built already.
     """
 
     def __init__(
@@ -53,9 +55,10 @@ class Stage(StageForward):
         dtype: torch.dtype = torch.float32,
         *,
         team: ReplicaGroup = SOLO,
+        block: Block | None = None,
     ) -> None:
         device = device or torch.device("cpu")
-        super().__init__(config, index, steps_per_epoch, device=device, dtype=dtype, team=team)
+        super().__init__(config, index, steps_per_epoch, device=device, dtype=dtype, team=team, block=block)
         stage = self.config
         self._has_patch = config.has_patch
         self.phases = Phases.of(config, steps_per_epoch)

@@ -60,6 +60,7 @@ COMMANDS = {
     "convert": Command(("{at}/run", "{own}.safetensors"), "{own}.safetensors"),
     "report": Command(("{own}",), "{own}/report.html", "run"),
     "compare": Command(("{at}/run", "{at}/other", "--csv", "{own}.csv"), "{own}.csv", first="ascii"),
+    "plan": Command(("{at}/config.yaml", "--gpus", "2", "--write", "{own}.yaml"), "{own}.yaml", first="ascii"),
     "verify": Command(("{at}/run",), first="closed"),
     "replay": Command(("{at}/run", "--stage", "1", "--step", "0", "--dump", "{own}"), "{own}/step.json", first="ascii"),
     "bisect": Command(("{at}/run", "{at}/run"), first="closed"),

@@ -42,7 +42,7 @@ class VerifiedSteps:
         custom = any(":" in name for name in (config.model.backbone, *kinds))
         self._folder = None if custom else _folder()  # a user's own code may change without its name
         sections = config.model_dump(mode="json", include=set(DECIDE))
-        self._key = {"config": sections, "level": config.determinism.level, "machine": _machine(device)}
+        self._key = {"config": sections, "level": config.determinism.level, "machine": machine_facts(device)}
 
     def has(self, trial: Trial) -> bool:
         """Whether the step of `trial` was found deterministic before."""
@@ -65,7 +65,8 @@ def _folder() -> Path | None:
     return folder if is_own(folder) else None
 
 
-def _machine(device: torch.device) -> dict[str, object]:
+def machine_facts(device: torch.device) -> dict[str, object]:
+    """All of this machine and its packages that decides which kernels compute on `device`."""
     facts: dict[str, object] = {
         "packages": {name: version(name) for name in PACKAGES},
         "torch": torch.__config__.show(),

@@ -40,7 +40,7 @@ Corrupted = Iterator[tuple[CorruptionLevel, Tensor, Mapping[Place, Tensor]]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class CorruptionPlan:
     """The corruptions that are to be measured, after all checks.
 
     Args:
@@ -60,7 +60,7 @@ class Plan:
         return [(name, severity) for name in self.names for severity in self.severities]
 
 
-def plan_corruptions(context: Context) -> Plan:
+def plan_corruptions(context: Context) -> CorruptionPlan:
     """Check everything that can be wrong, before anything is measured.
 
     Raises:
@@ -70,16 +70,16 @@ def plan_corruptions(context: Context) -> Plan:
     settings = context.settings.corruptions
     names, severities = resolve(settings.names), tuple(sorted(set(settings.severities)))
     if not names:
-        return Plan((), severities, None, None)
+        return CorruptionPlan((), severities, None, None)
     if not severities:
         raise ConfigError("evaluation.corruptions.severities", "no severity is given", "Give some of 1 to 5")
     sets = None
     if settings.folder is not None:
         sets = CorruptedSets(settings.folder, names, severities, context.test_images)
-    plan = Plan(names, severities, sets, None)
+    plan = CorruptionPlan(names, severities, sets, None)
     if settings.baseline is None:
         return plan
-    return Plan(names, severities, sets, _baseline(Path(settings.baseline).expanduser(), context, plan))
+    return CorruptionPlan(names, severities, sets, _baseline(Path(settings.baseline).expanduser(), context, plan))
 
 
 def measure_corruptions(context: Context) -> list[Record]:
@@ -110,7 +110,7 @@ def measure_corruptions(context: Context) -> list[Record]:
     ]
 
 
-def _describe(context: Context, plan: Plan) -> None:
+def _describe(context: Context, plan: CorruptionPlan) -> None:
     settings = context.settings.corruptions
     context.corruptions.update(
         names=list(plan.names),
@@ -123,7 +123,7 @@ def _describe(context: Context, plan: Plan) -> None:
         context.note(f"no errors relative to '{settings.baseline}' for {', '.join(alone)}: it was not measured there")
 
 
-def _baseline(run: Path, context: Context, plan: Plan) -> Baseline:
+def _baseline(run: Path, context: Context, plan: CorruptionPlan) -> Baseline:
     path = run / DOCUMENT
     document = EvaluationResults.read(path)
     measured = errors_of(document.results, context.data_name)
@@ -170,7 +170,7 @@ def _wrong(classifier: LinearClassifier, features: Tensor, labels: Tensor, devic
 
 
 def _errors(
-    context: Context, plan: Plan, classifiers: Mapping[Place, LinearClassifier]
+    context: Context, plan: CorruptionPlan, classifiers: Mapping[Place, LinearClassifier]
 ) -> dict[CorruptionLevel, dict[Place, float]]:
     wrong = {pair: dict.fromkeys(classifiers, 0) for pair in plan.pairs}
     images = dict.fromkeys(plan.pairs, 0)

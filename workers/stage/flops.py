@@ -133,10 +133,16 @@ def peak_flops(compute: Compute) -> float | None:
 
 def peak_of(card: str, half: bool, tf32: bool) -> float | None:
     """FLOP/s of a card by its name, as PyTorch gives it; None for one that `PEAKS` lacks, or a part of a card."""
+    name = name_in_peaks(card)
+    return None if name is None else TERA * PEAKS[name][0 if half else 1 if tf32 else 2]
+
+
+def name_in_peaks(card: str) -> str | None:
+    """The name in `PEAKS` of a card by its name, as PyTorch gives it; None for any other, or a part of a card."""
     words = card.replace("-", " ").split()
     if OTHER_CARDS & set(words):
         return None
     for name in sorted(PEAKS, key=len, reverse=True):
         if set(name.split()) <= set(words):
-            return TERA * PEAKS[name][0 if half else 1 if tf32 else 2]
+            return name
     return None

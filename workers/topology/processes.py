@@ -61,7 +61,11 @@ def stage_name(index: int) -> str:
 
 def stage_groups(config: Config) -> list[tuple[int, ...]]:
     """The stages of every stage group, in order."""
-    count, stages = config.processes or config.num_stages, config.num_stages
+    return even_groups(config.num_stages, config.processes or config.num_stages)
+
+
+def even_groups(stages: int, count: int) -> list[tuple[int, ...]]:
+    """So many stages, counted from 1, as `count` groups of neighbours."""
     bounds = [number * stages // count for number in range(count + 1)]
     return [tuple(range(bounds[n] + 1, bounds[n + 1] + 1)) for n in range(count)]
 

@@ -95,7 +95,7 @@ class FakeGpu:
         self._outcomes = outcomes
         monkeypatch.setattr(trial, "run_in_interpreter", self.run)
         monkeypatch.setattr(os, "fork", lambda: pytest.fail("a forked process cannot use CUDA"))
-        monkeypatch.setattr(verified, "_machine", lambda device: {"gpu": str(device)})
+        monkeypatch.setattr(verified, "machine_facts", lambda device: {"gpu": str(device)})
 
     def run(self, module: str, task: Mapping[str, Any], note: Note, seconds: float) -> Outcome:
         self.tasks.append(task)

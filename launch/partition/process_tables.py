@@ -1,0 +1,208 @@
+"""The time of every process that a plan could have, by its first and last unit; as what is known of its memory allows.
+
+A table begins with times that no process undercuts. What a search would use is then asked for: a process that does not
+fit its device is struck out, and one that has to compute again gets the time that it really takes. So a search that is
+repeated until all that it would use has been asked for is exact, and most processes are never asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from heapq import heappop, heappush
+from itertools import pairwise
+from math import inf
+
+import numpy as np
+
+from launch.partition.constraints import Constraints
+from launch.partition.costs import Costs, StageCut, seconds_of
+from launch.partition.traffic import Floats
+from workers.topology.processes import even_groups
+
+Fits = Callable[[tuple[StageCut, ...]], tuple[StageCut, ...] | None]
+"""The stages of one process, with the recompute and the chunk with which a device holds them; None if none does."""
+
+ROUNDING = 1 - 1e-12
+"""Makes of a sum one that none undercuts which adds up the same numbers in another order."""
+
+
+class StageTable:
+    """Of plans with a process for every replica of a stage.
+
+    Args:
+        costs: of the network.
+        constraints: of the plans.
+        fits: asks a device.
+        optimistic: the same at once, and with less recompute than may be needed: it may not refuse what fits.
+    """
+
+    processes: int | None = None
+
+    def __init__(self, costs: Costs, constraints: Constraints, fits: Fits, optimistic: Fits) -> None:
+        self._costs, self._fits, self._optimistic = costs, fits, optimistic
+        self.replicas, self.goals = constraints.replicas, constraints.stages
+        self._asked: dict[tuple[int, int, int, int], tuple[StageCut, ...] | None] = {}
+        shape = (len(costs.units), len(costs.units), len(self.replicas))
+        self.seconds = [np.full(shape, inf) for _ in range(max(self.goals))]
+        """By level, which is the stage less one: of the first unit, the last, and the number in `replicas`."""
+        alike: dict[object, float] = {}
+        for level, first, last in _allowed(costs, constraints):
+            for number, replicas in enumerate(self.replicas):
+                key = (costs.ends[level + 1, last], first, last, replicas)
+                if key not in alike:
+                    alike[key] = self._lower_bound(level, first, last, replicas)
+                self.seconds[level][first, last, number] = alike[key]
+
+    def cuts(self, level: int, first: int, last: int, replicas: int) -> tuple[StageCut, ...]:
+        """The stages of a process that was asked for and fits."""
+        answer = self._asked.get((level, first, last, replicas))
+        return answer or (StageCut(stage=level + 1, first=first, last=last, replicas=replicas),)
+
+    def ask(self, level: int, first: int, last: int, replicas: int) -> bool:
+        """Ask for a process that is to be used; whether its time has changed."""
+        key, number = (level, first, last, replicas), self.replicas.index(replicas)
+        if key in self._asked:
+            return False
+        answer = self._asked[key] = self._fits(self.cuts(*key))
+        before = self.seconds[level][first, last, number]
+        now = max(before, _compute(self._costs, answer))
+        self.seconds[level][first, last, number] = now
+        return bool(now > before)
+
+    def _lower_bound(self, level: int, first: int, last: int, replicas: int) -> float:
+        return _compute(self._costs, self._optimistic(self.cuts(level, first, last, replicas)))
+
+
+class GroupTable:
+    """Of plans in which processes train several neighbouring stages; their units are divided as is best.
+
+    Args:
+        table: the time of each stage alone; of its numbers of replicas the first is 1.
+        count: how many stages there are.
+        processes: that share them.
+        costs, fits: see `StageTable`.
+    """
+
+    def __init__(self, table: StageTable, count: int, processes: int, costs: Costs, fits: Fits) -> None:
+        self._costs, self._fits = costs, fits
+        self.processes, self.replicas, self.goals = processes, (1,), (processes,)
+        groups = even_groups(count, processes)
+        self._orders = [_Order(group[0], [table.seconds[stage - 1][:, :, 0] for stage in group]) for group in groups]
+        self.seconds = [order.least * ROUNDING for order in self._orders]
+        self._divided: dict[tuple[int, int, int], _Divided] = {}
+
+    def cuts(self, level: int, first: int, last: int, replicas: int) -> tuple[StageCut, ...]:
+        """See `StageTable`."""
+        return self._division(level, first, last).now
+
+    def ask(self, level: int, first: int, last: int, replicas: int) -> bool:
+        """See `StageTable`."""
+        division, before = self._division(level, first, last), self.seconds[level][first, last, 0]
+        while division.ask(self._fits) and division.seconds <= before:
+            pass
+        self.seconds[level][first, last, 0] = max(before, division.seconds)
+        return bool(division.seconds > before)
+
+    def _division(self, level: int, first: int, last: int) -> _Divided:
+        key = (level, first, last)
+        if key not in self._divided:
+            self._divided[key] = _Divided(self._costs, self._orders[level].divisions(first, last))
+        return self._divided[key]
+
+
+class _Divided:
+    """The ways to divide the units of one process among its stages, the fastest first, as far as they were asked for.
+
+    Args:
+        costs: of the network.
+        in_order: all of them, the fastest first.
+    """
+
+    def __init__(self, costs: Costs, in_order: Iterator[tuple[StageCut, ...]]) -> None:
+        self._costs, self._in_order = costs, in_order
+        self._best: tuple[float, tuple[StageCut, ...]] | None = None
+        self._next: tuple[float, tuple[StageCut, ...]] | None = None
+        self._advance()
+
+    @property
+    def seconds(self) -> float:
+        """That none undercuts."""
+        return min((one[0] for one in (self._best, self._next) if one is not None), default=inf)
+
+    @property
+    def now(self) -> tuple[StageCut, ...]:
+        """The fastest as far as is known; one that was asked for, if it is as fast as any other."""
+        return min((one for one in (self._best, self._next) if one is not None), key=lambda one: one[0])[1]
+
+    def ask(self, fits: Fits) -> bool:
+        """Ask for the fastest; False if it was asked for, or none is left."""
+        if self._next is None or (self._best is not None and self._best[0] <= self._next[0]):
+            return False
+        answer = fits(self._next[1])
+        seconds = _compute(self._costs, answer)
+        if answer is not None and (self._best is None or seconds < self._best[0]):
+            self._best = (seconds, answer)
+        self._advance()
+        return True
+
+    def _advance(self) -> None:
+        cuts = next(self._in_order, None)
+        self._next = None if cuts is None else (_compute(self._costs, cuts), cuts)
+
+
+class _Order:
+    """The ways to divide units among neighbouring stages of one replica each, by the sum of their times.
+
+    Args:
+        stage: the first.
+        alone: of each: the time by first and last unit.
+    """
+
+    def __init__(self, stage: int, alone: Sequence[Floats]) -> None:
+        self._stage, self._alone = stage, alone
+        self._rest = [alone[-1]]
+        """Of each stage and all after it: the least time by first unit of it and last of all."""
+        for seconds in reversed(alone[:-1]):
+            after = self._rest[0][1:]
+            self._rest.insert(0, np.array([(row[:-1, None] + after).min(axis=0, initial=inf) for row in seconds]))
+
+    @property
+    def least(self) -> Floats:
+        """The least time of all together, by first and last unit and number of replicas, which is 1."""
+        return self._rest[0][:, :, None]
+
+    def divisions(self, first: int, last: int) -> Iterator[tuple[StageCut, ...]]:
+        """All for these units, the fastest first: a best-first search, which knows what the rest will take."""
+        heap: list[tuple[float, float, tuple[int, ...]]] = [(float(self._rest[0][first, last]), 0.0, (first,))]
+        while heap:
+            _, spent, firsts = heappop(heap)
+            number = len(firsts) - 1
+            if number == len(self._alone):
+                spans = pairwise(firsts)
+                yield tuple(StageCut(stage=self._stage + k, first=a, last=b - 1) for k, (a, b) in enumerate(spans))
+                continue
+            is_last = number == len(self._alone) - 1
+            for end in [last] if is_last else range(firsts[-1], last):
+                taken = spent + float(self._alone[number][firsts[-1], end])
+                left = 0.0 if is_last else float(self._rest[number + 1][end + 1, last])
+                if taken + left < inf:
+                    heappush(heap, (taken + left, taken, (*firsts, end + 1)))
+
+
+def _allowed(costs: Costs, constraints: Constraints) -> Iterator[tuple[int, int, int]]:
+    """Level, first and last unit of every stage that a plan may have."""
+    end, kept = len(costs.units) - 1, constraints.cuts
+    for level in range(max(constraints.stages)):
+        for first in range(level, end + 1):
+            if kept is not None and first != (kept[level - 1] + 1 if level else 0):
+                continue
+            for last in range(first, end + 1):
+                if (level + 1, last) not in costs.ends:
+                    continue
+                inner = last < end and costs.units[last].output > 0 and (kept is None or (*kept, end)[level] == last)
+                if inner or (last == end and level + 1 in constraints.stages):
+                    yield level, first, last
+
+
+def _compute(costs: Costs, cuts: tuple[StageCut, ...] | None) -> float:
+    return inf if cuts is None else sum(seconds_of(costs, cut).compute for cut in cuts)

@@ -1,0 +1,103 @@
+"""What `onward plan` has found, as tables: a row for each stage, or a column for each of two settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from launch.partition.findings import PlanFindings, SettingFindings, WhatIfFindings
+from launch.results.grid import Grid
+
+GIB = 2**30
+LONG = 24
+"""Signs of two names of units, beyond which what they share is left out of the second."""
+
+
+def digits(value: float, count: int = 3) -> str:
+    """A number with so many digits, of which those behind the point are at most two."""
+    whole = len(str(int(value)))
+    return f"{value:,.{max(min(count - whole, 2), 0)}f}"
+
+
+def plan_grid(found: PlanFindings, title: str) -> Grid:
+    """The stages of the plan; what all of them have alike stands in a heading."""
+    stages = found.plan.stages
+    on_gpu = any(device != "cpu" for stage in stages for device in stage.devices)
+    steps = found.plan.images_per_second / _batch(found.plan)
+    columns = [
+        (("stage",), [str(stage.stage) for stage in stages]),
+        (("units",), [units_in_words(stage.units) for stage in stages]),
+        (("repli-", "cas"), [str(len(stage.devices)) for stage in stages]),
+        (("GPU",), [devices_in_words(stage.devices) for stage in stages]),
+        (("GiB of", _gib(stages[0].has)), [_gib(stage.needs) for stage in stages]),
+        (("ms a", "step"), [digits(1000 * stage.seconds) for stage in stages]),
+        (("busy", "%"), [f"{100 * stage.busy:.0f}" for stage in stages]),
+        (("GB/s", "in"), [digits(stage.carried * steps / 1e9) for stage in stages]),
+    ]
+    shown = [column for column in columns if column[0] != ("GPU",) or on_gpu]
+    rows = tuple(zip(*(cells for _, cells in shown), strict=True))
+    return Grid(title, tuple(head for head, _ in shown), rows, keys=2, ruled=False)
+
+
+def _batch(setting: SettingFindings) -> int:
+    size: int = setting.config["data"]["batch_size"]
+    return size
+
+
+def what_if_grid(found: WhatIfFindings, changes: Sequence[str]) -> Grid:
+    """Both settings, a row for each number."""
+    given, changed = found.given, found.changed
+    rows = [
+        ("images/s", *(digits(each.images_per_second) for each in (given, changed))),
+        ("bound of the slowest stage", *(digits(each.bound) for each in (given, changed))),
+        ("limit", *(limit_in_words(each) for each in (given, changed))),
+        ("devices", *(str(each.devices) for each in (given, changed))),
+        ("links", *(each.link for each in (given, changed))),
+        *(
+            (f"busy, stage {index + 1}, %", *(_busy(each, index) for each in (given, changed)))
+            for index in range(max(len(given.stages), len(changed.stages)))
+        ),
+        ("memory", *(fit_in_words(each) for each in (given, changed))),
+    ]
+    return Grid("as it is, and what if", (("",), ("as it is",), tuple(changes)), tuple(rows))
+
+
+def _busy(setting: SettingFindings, index: int) -> str:
+    return f"{100 * setting.stages[index].busy:.0f}" if index < len(setting.stages) else "-"
+
+
+def units_in_words(units: Sequence[str]) -> str:
+    """`layer1.0 to layer2.1`; of long names without the modules around them, the second without what both share."""
+    first, last = units[0], units[-1]
+    if first == last:
+        return first if len(first) <= LONG else first.rpartition(".")[2]
+    text = f"{first} to {last}"
+    if len(text) <= LONG:
+        return text
+    first, last = (name if name.count(".") < 2 else name.rpartition(".")[2] for name in (first, last))
+    stems = [re.sub(r"\d+$", "", name) for name in (first, last)]
+    return f"{first} to {last[len(stems[1]) :] if stems[0] == stems[1] and last != stems[1] else last}"
+
+
+def devices_in_words(devices: Sequence[str]) -> str:
+    """Numbers of GPUs: `0`, `0-3`; on several hosts `2: 0-7`, or `hosts 2-4`; of a processor `cpu`."""
+    hosts, numbers = (
+        list(dict.fromkeys(part)) for part in zip(*(name.rpartition("cuda:")[::2] for name in devices), strict=True)
+    )
+    if len(hosts) > 1:
+        return f"hosts {hosts[0].strip(': ')}-{hosts[-1].strip(': ')}"
+    return hosts[0] + (numbers[0] if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}")
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f}"
+
+
+def fit_in_words(setting: SettingFindings) -> str:
+    """Whether devices hold it."""
+    return "fits" if setting.fits else "does not fit"
+
+
+def limit_in_words(setting: SettingFindings) -> str:
+    """`stage 2`, `link into stage 3`, `feed`."""
+    return f"link into {setting.limiting}" if setting.limit == "link" else setting.limiting
