@@ -99,7 +99,7 @@ def stages() -> Row:
         lines("Bubble", "Share of the time that stages wait for input or for room, mean over all of them.",
               run("run:onward_bubble:share1m"), width=6).unit("percentunit").min(0).max(1),
         lines("Work over the others",
-              "Time a stage computes or copies over the mean of the others; above 2 it is the bottleneck.",
+              "Time a stage computes or copies over the mean of the others that learn; above 2 it is the bottleneck.",
               stage("stage:onward_work:over_others"), width=6).min(0),
         lines("Behind", "Steps that a stage is behind the furthest; full queues before it make it larger.",
               stage("stage:onward_behind:steps"), width=6).min(0),

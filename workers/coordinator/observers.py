@@ -60,7 +60,7 @@ class Observation:
         self._server: LiveServer | None = None
         self._state: dict[str, Any] = {}
         self._failed, self._begun = failed, False
-        self._repeated = RepeatedSteps(run, start_step, config.restart == "stage", self._differs)
+        self._repeated = RepeatedSteps(run, start_step, config.restart == "stage", self.alarms.mismatch)
 
     def __enter__(self) -> Self:
         """Serve metrics and page, and write their address to `coordinator.json`.
@@ -140,9 +140,6 @@ class Observation:
     def note(self, text: str) -> None:
         """A message that the user should read; may be called from any thread."""
         self.post("note", "note", text)
-
-    def _differs(self, stage: int, step: int, text: str) -> None:
-        self.post("note", "note", text, stage, step)
 
     def tick(self, owed: OldestMissing | None = None) -> None:
         """Called on the main thread regularly: delivers posted events, and checks how long `owed` has been missing."""

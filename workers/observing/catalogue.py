@@ -248,8 +248,8 @@ Written by `python -m workers.observing.catalogue > deploy/metrics.md`; a test c
 
 A run serves these at `http://metrics.host:metrics.port/metrics`; the address is printed at the start, and stands in
 `coordinator.json`. `stage` counts from 1. `replica` is always 0: the first replica speaks for its stage. `alarm` is one
-of `collapse`, `nonfinite`, `starved`, `bottleneck`, `silent` and `throttled`. What a run does not measure is not
-exported: no features without `evaluation.online`, no `cuda` memory and no peak without a GPU, no throttling without the
+of `collapse`, `nonfinite`, `starved`, `bottleneck`, `silent`, `throttled` and `mismatch`. What a run does not measure is
+not exported: no features without `evaluation.online`, no `cuda` memory and no peak without a GPU, no throttling without the
 package `nvidia-ml-py`, no norms with
 `metrics.norms_every=0`, no links in a run of one process, no loss of a stage that has none, and in mode `sequential`
 nothing of a stage before its turn; after it, its last loss and norms stay. A value that is not finite is not shown

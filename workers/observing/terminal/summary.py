@@ -33,7 +33,9 @@ MOST_LINES = 4
 """Maximum number of lines about alarms and restarts."""
 UNBOUNDED = 1000
 """Rows of a file: no limit."""
-RANKS = ("nonfinite", "collapse", "silent", "restart", "bottleneck", "throttled", "starved", "tracker")
+RANKS = (
+    "nonfinite", "mismatch", "collapse", "silent", "restart", "bottleneck", "throttled", "starved", "tracker",
+)  # fmt: skip
 """Names of events by importance."""
 KINDS = ("alarm", "restart", "note")
 
