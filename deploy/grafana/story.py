@@ -71,6 +71,8 @@ def throughput() -> Row:
               "step too, and that the feed has made, which may be ahead by the batches that wait.",
               run("run:onward_samples:rate1m", "through all stages, 1 min"),
               run("onward_images_per_second", "at the last step, 20 s"),
+              run("onward_bound_images_per_second", "bound: if the slowest process only computed, 20 s"),
+              run("onward_predicted_images_per_second", "predicted by the throughput model, 20 s"),
               run("run:onward_feed_images:rate1m", "made by the feed, 1 min"), width=12).min(0),
         lines("Goodput, over time", "Share of the time in which new steps were made.",
               run("onward_goodput_ratio", "since the run first began"),

@@ -10,6 +10,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from workers.observing.headroom import headroom_in_words
 from workers.observing.observer import Event
 from workers.observing.standard_error import MARK, error_range, may_be_chance, tested_on
 from workers.observing.terminal.console import Console
@@ -76,8 +77,9 @@ def print_report(
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:
-    """The legend of the table, how exact its accuracies are, and skipped steps."""
-    return ["busy: computing; starved: waiting for input; blocked: for room; rest: copying", *_exactness(report)] + [
+    """The legend of the table, how far the run is from its limit, how exact accuracies are, and skipped steps."""
+    legend = "busy: computing; starved: waiting for input; blocked: for room; rest: copying"
+    return [legend, *headroom_in_words(report), *_exactness(report)] + [
         f"stage {shares['stage']} skipped {shares['skipped']} steps: loss or gradient not finite"
         for shares in report["stages"]
         if shares["skipped"]
