@@ -107,7 +107,7 @@ class Forecast:
     Args:
         images_per_second: once it is full.
         bound: images a second that the computing of the slowest stage alone would allow.
-        fill: seconds from the first batch until the last stage has done its first step.
+        fill: seconds from when the feed begins with the first batch until the last stage has done its first step.
         limit: what bounds it.
         limiting: the name of that stage, of the stage behind that link, or "feed".
         stages: in order.
