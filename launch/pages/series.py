@@ -71,8 +71,8 @@ class RunSeries:
     Args:
         count: number of steps.
         every: steps per row, 1 unless there are very many.
-        step, epoch, time, images, rate, bound, predicted, eta: of every row, `[T]`; `rate`, its bound and its prediction
-            in images a second, `eta` in seconds.
+        step, epoch, time, images, rate, bound, predicted, eta: of every row, `[T]`; `rate` and what is possible and
+            predicted in images a second, `eta` in seconds.
         stages: by number.
     """
 

@@ -9,13 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.config import Config
-from workers.observing.headroom import Headroom, headroom_of, predicted_rate
+from workers.observing.headroom import Headroom
+from workers.observing.headroom_model import headroom_of, predicted_rate
 from workers.observing.step_sums import Phase, StepSums
 
 EVERY_SECONDS = 2.0
 """Shortest interval between two updates."""
 MOST_SHARE = 0.005
 """Of the time that updates may take: that of a pipeline of many stages takes longer, and comes less often."""
+LEAST_STEPS = 5
+"""Before an update while the run trains: one of few steps would say what these happened to take."""
 _log = logging.getLogger(__name__)
 
 
@@ -31,7 +34,7 @@ class HeadroomWatch:
         self._config, self._sums = config, StepSums(window)
         self.latest: Headroom | None = None
         """Replaced and never modified, because other threads read it."""
-        self._next, self._failed = 0.0, False
+        self._steps, self._next, self._failed = 0, 0.0, False
 
     def step_done(self, line: Mapping[str, Any], feed: Mapping[str, float], now: float) -> dict[str, float]:
         """Add a step.
@@ -43,7 +46,8 @@ class HeadroomWatch:
             What belongs into the line; nothing before anything is known.
         """
         self._sums.add(line, feed, now)
-        if now >= self._next and line["images_per_second"]:
+        self._steps += 1
+        if self._steps > LEAST_STEPS and now >= self._next:
             began = time.perf_counter()
             self._update(self._sums.recent(), line["images_per_second"])
             self._next = now + max(EVERY_SECONDS, (time.perf_counter() - began) / MOST_SHARE)

@@ -75,7 +75,7 @@ class StepSums:
                 phase.setdefault(stage["stage"], Sums()).add({name: added.get(name, 0.0) for name in OF_STAGE})
         if not self._points or now - self._points[-1][0] >= LEAST_SECONDS:
             self._points.append((now, {phase: dict(map(_copied, sums.items())) for phase, sums in self._sums.items()}))
-        while len(self._points) > 1 and now - self._points[1][0] >= self._window:
+        while len(self._points) > 2 and now - self._points[0][0] > self._window:
             self._points.popleft()
 
     def whole(self) -> list[Phase]:
@@ -83,7 +83,7 @@ class StepSums:
         return _phases(self._sums)
 
     def recent(self) -> list[Phase]:
-        """Over the last seconds: of the window, or since the second step if that is less."""
+        """Over the last seconds: of the window, or since the first step if that is less, but at least of one step."""
         before = self._points[0][1] if self._points else {}
         return _phases(
             {
