@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import count
+from math import inf, lcm
 from typing import get_args
 
 from workers.control.shares import Share
@@ -39,12 +40,12 @@ SHARES: tuple[Share, ...] = get_args(Share)
 def forecast(pipeline: ModelledPipeline, steps: int = 64) -> Forecast:
     """What a run of this pipeline would measure.
 
-    Rates and shares are those of the last half of `steps`, with a feed that never ends, so that neither the filling of
-    the pipeline nor its end is among them.
+    Rates and shares are those of the last half of the steps or nearly, with a feed that never ends: so neither the
+    filling of the pipeline nor its end is among them.
 
     Args:
         pipeline: the times of its parts; what its last stage may have for `sending` is left out.
-        steps: that the last stage does, at least 2. Where links are deep and two parts nearly as fast as each other,
+        steps: that every stage does, at least 2. Where links are deep and two parts nearly as fast as each other,
             it takes many until the links between them are full, and as long the faster one waits less for room.
 
     Raises:
@@ -55,16 +56,22 @@ def forecast(pipeline: ModelledPipeline, steps: int = 64) -> Forecast:
     pipeline = replace(pipeline, stages=(*others, replace(final, sending=0.0)))
     run = _Run(pipeline)
     done = run.until(steps)
-    half = steps // 2
-    last, compute = done[-1], max(stage.compute for stage in pipeline.stages)
-    elapsed = last[steps - 1].time - last[half - 1].time
-    bound = pipeline.batch / compute if compute else float("inf")
-    rate = (steps - half) * pipeline.batch / elapsed if elapsed else float("inf")
+    # What a link with latency lets through may repeat itself only after `depth` steps: so, whole repetitions.
+    repeats = lcm(*(link.depth for link in pipeline.links))
+    window = steps // 2 // repeats * repeats or steps // 2
+    first, last = steps - 1 - window, steps - 1
+    elapsed, compute = done[-1][last].time - done[-1][first].time, max(stage.compute for stage in pipeline.stages)
+    bound = pipeline.batch / compute if compute else inf
     limit, limiting = _slowest(pipeline, run.pairs)
-    shares = tuple(_shares(times[half - 1], times[steps - 1]) for times in done)
-    # Sums of times are rounded, so that the rate may come out above the bound by the last bits.
-    return Forecast(images_per_second=min(rate, bound), bound=bound, fill=last[0].time, limit=limit, limiting=limiting,
-                    stages=shares)  # fmt: skip
+    return Forecast(
+        # Sums of times are rounded, so that the rate may come out above the bound by the last bits.
+        images_per_second=min(window * pipeline.batch / elapsed if elapsed else inf, bound),
+        bound=bound,
+        fill=done[-1][0].time,
+        limit=limit,
+        limiting=limiting,
+        stages=tuple(_shares(times[first], times[last]) for times in done),
+    )
 
 
 @dataclass
@@ -85,10 +92,11 @@ class _Pair:
         link: into the stage group of the receiver.
         part: of the batch that it carries.
         hosts: of sender and receiver.
+        copied: when the sender has copied its message, in seconds after there was room for those of all its links.
     """
 
-    def __init__(self, link: ModelledLink, part: Fraction, hosts: tuple[int, int]) -> None:
-        self.part, self.depth, self.bytes = part, link.depth, link.bytes * float(part)
+    def __init__(self, link: ModelledLink, part: Fraction, hosts: tuple[int, int], copied: float) -> None:
+        self.depth, self.bytes, self.copied = link.depth, link.bytes * float(part), copied
         across = hosts[0] != hosts[1]
         self.latency = link.card_latency if across else link.latency
         self.seconds = self.bytes / (link.card if across else link.bandwidth)
@@ -111,7 +119,7 @@ class _Run:
         self._done: list[list[_Times]] = [[] for _ in pipeline.stages]
 
     def until(self, steps: int) -> list[list[_Times]]:
-        """For each stage, what its first replica has spent after each step, until the last stage has done `steps`."""
+        """For each stage, what its first replica has spent after each step, of `steps` at least."""
         made, sent = EventCount(), EventCount()
         self._clock.start(self._make(made, sent))
         self._clock.start(self._feed(made, sent))
@@ -120,7 +128,14 @@ class _Run:
             for replica in range(stage.replicas):
                 done = self._done[number] if replica == 0 else []
                 self._clock.start(self._train(number, replica, started, done))
-        self._clock.run(lambda: len(self._done[-1]) == steps)
+        behind = list(self._done)
+
+        def over() -> bool:
+            while behind and len(behind[-1]) >= steps:
+                behind.pop()
+            return not behind
+
+        self._clock.run(over)
         return self._done
 
     def _make(self, made: EventCount, sent: EventCount) -> Process:
@@ -134,7 +149,7 @@ class _Run:
         for step in count():
             yield made, step + 1
             yield from self._room(links, step)
-            yield from self._send(links, self._pipeline.feed.sending)
+            yield from self._send(links)
             self._clock.advance(sent)
 
     def _train(self, number: int, replica: int, started: EventCount, done: list[_Times]) -> Process:
@@ -152,7 +167,7 @@ class _Run:
             begun = clock.now
             yield from self._room(out, step)
             spent.wait_output += clock.now - begun
-            yield from self._send(out, stage.sending)
+            yield from self._send(out)
             begun = clock.now
             clock.advance(started)
             yield started, (step + 1) * stage.replicas
@@ -165,10 +180,11 @@ class _Run:
         for pair in pairs:
             yield pair.taken, step - pair.depth + 1
 
-    def _send(self, pairs: Sequence[_Pair], copying: float) -> Process:
-        whole = sum(pair.part for pair in pairs)
+    def _send(self, pairs: Sequence[_Pair]) -> Process:
+        copied = 0.0
         for pair in pairs:
-            yield copying * float(pair.part / whole)
+            yield pair.copied - copied
+            copied = pair.copied
             arrives = partial(self._clock.after, pair.latency, partial(self._clock.advance, pair.arrived))
             if pair.shared:
                 self._cards.send(pair.connection, pair.bytes, arrives)
@@ -179,17 +195,20 @@ class _Run:
 
 def _pairs(pipeline: ModelledPipeline) -> list[dict[tuple[int, int], _Pair]]:
     """For each stage, and after the last, the links into it by the numbers of sender and receiver, from 0."""
-    senders = _hosts(pipeline.stages[0])[:1]  # the coordinator is beside the first process
+    senders, copying = _hosts(pipeline.stages[0])[:1], pipeline.feed.sending  # the coordinator is beside that process
     found: list[dict[tuple[int, int], _Pair]] = []
     for link, stage in zip(pipeline.links, pipeline.stages, strict=True):
-        receivers = _hosts(stage)
-        parts = _parts(len(senders), len(receivers))
-        found.append({(i, j): _Pair(link, part, (senders[i], receivers[j])) for (i, j), part in parts.items()})
-        senders = receivers
+        receivers, into = _hosts(stage), {}
+        copied = [Fraction(0)] * len(senders)  # parts of the batch, by each of them
+        for (i, j), part in parts_of_batch(len(senders), len(receivers)).items():
+            copied[i] += part
+            into[i, j] = _Pair(link, part, (senders[i], receivers[j]), copying * float(copied[i] * len(senders)))
+        found.append(into)
+        senders, copying = receivers, stage.sending
     return [*found, {}]
 
 
-def _parts(senders: int, receivers: int) -> dict[tuple[int, int], Fraction]:
+def parts_of_batch(senders: int, receivers: int) -> dict[tuple[int, int], Fraction]:
     """The part of a batch that each sender has for each receiver, where that is some."""
     parts = {}
     for i in range(senders):
@@ -219,12 +238,14 @@ def _slowest(pipeline: ModelledPipeline, pairs: Sequence[dict[tuple[int, int], _
     needed: list[tuple[float, Limit, str]] = [
         (stage.compute + stage.receiving + stage.sending, "stage", stage.name) for stage in pipeline.stages
     ]
-    needed.append((max(pipeline.feed.seconds, pipeline.feed.sending), "feed", "feed"))
+    feed = pipeline.feed
+    in_turn = (feed.seconds + feed.sending) / (feed.ahead + 1)  # each batch is made when one before it was sent
+    needed.append((max(feed.seconds, feed.sending, in_turn), "feed", "feed"))
     loads: dict[tuple[str, int], dict[str, float]] = {}
     for stage, into in zip(pipeline.stages, pairs, strict=False):
         for pair in into.values():
             # With all of `depth` on the way, the next one goes when the first has been taken.
-            there_and_back = (pair.seconds + 2 * pair.latency) / pair.depth
+            there_and_back = (pair.copied + pair.seconds + 2 * pair.latency) / pair.depth
             needed.append((max(pair.seconds, there_and_back), "link", stage.name))
             for end in pair.connection.ends if pair.shared else ():
                 load = loads.setdefault(end, {})
