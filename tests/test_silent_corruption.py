@@ -47,7 +47,8 @@ def test_a_run_that_goes_on_says_which_step_had_other_bits(tmp_path: Path) -> No
     assert (stage, step) == ("2", "5")
     assert what in ("loss", "gradient", "weights")
     events = map(json.loads, (tmp_path / "run" / "events.jsonl").read_text().splitlines())
-    assert [(e["stage"], e["step"]) for e in events if OTHER_BITS.match(e["text"])] == [(2, 5)]
+    told = [(e["kind"], e["name"], e["stage"], e["step"]) for e in events if OTHER_BITS.match(e["text"])]
+    assert told == [("alarm", "mismatch", 2, 5)]
     assert digests(tmp_path) == undisturbed_bits(EVERY)[1], "the second life is the right one"
 
 

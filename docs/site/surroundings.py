@@ -65,6 +65,9 @@ ALARMS = {
                   "power brake. It needs the package `nvidia-ml-py` (the extra `nvml`), which asks NVIDIA's driver every "
                   f"{EVERY_SECONDS:.0f} seconds; without it, or where the driver does not say, there is no such alarm. It was tried with a "
                   "library of the tests' own, not on a GPU.", ""),
+    "mismatch": ("A step that was done again, by a run that goes on or a stage that comes back, has other bits than it had. It needs "
+                 "`digests.every`, stays until the run is started again, and cannot be switched off. "
+                 "[Has a machine gone bad?](../concepts/exactness.md#has-a-machine-gone-bad)", ""),
 }  # fmt: skip
 """When each alarm is raised, and the key of its limit."""
 

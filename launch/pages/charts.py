@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from launch.pages.colours import BLOCKED, BUSY, CARD, COPYING, INK, STARVED, stage_colour
+from launch.pages.colours import BLOCKED, BUSY, CARD, COPYING, INK, QUIET, STARVED, stage_colour
 from launch.pages.series import POINTS, Numbers, RunSeries, StageSeries, curve
 from launch.results.figure_style import MARKERS, label_outer, legend_below, named_blocks, panels
 from workers.observing.observer import TIMES
@@ -77,12 +77,22 @@ def _throughput(series: RunSeries) -> Picture | None:
     figure, (axes,) = panels([""], 1)
     axes.plot(points.x, points.y, color=INK.light, marker="o" if points.x.size == 1 else None)
     axes.fill_between(points.x, points.low, points.high, color=INK.light, alpha=0.15, linewidth=0)
-    axes.set_ylim(0, 1.08 * max(float(points.high.max()), 1e-9))
+    highest, handles, labels = float(points.high.max()), [Line2D([], [], color=INK.light)], ["measured"]
+    for name, values, dashes in (("predicted", series.predicted, ":"), ("bound", series.bound, "--")):
+        limit = curve(series.step, values)
+        if limit.x.size:
+            handles += axes.plot(limit.x, limit.y, color=QUIET.light, linestyle=dashes)
+            labels.append(name)
+            highest = max(highest, float(limit.y.max()))
+    if handles[1:]:
+        legend_below(figure, handles, labels)
+    axes.set_ylim(0, 1.08 * max(highest, 1e-9))
     _steps([axes])
     axes.set_ylabel("images a second")
-    return Picture(
-        "throughput", "Throughput", "Images that all stages have finished, over the last 20 seconds.", figure
-    )
+    caption = "Images that all stages have finished, over the last 20 seconds."
+    if handles[1:]:
+        caption += " Bound: if the slowest process only computed. Predicted: by a model of the pipeline."
+    return Picture("throughput", "Throughput", caption, figure)
 
 
 def _losses(drawing: _Drawing) -> Picture | None:

@@ -25,6 +25,7 @@ from launch.results.measure_names import clean
 from pipeline.config import Config
 from pipeline.validation.loading import dump_without_secrets
 from workers.observing.goodput import LOST
+from workers.observing.headroom import headroom_in_words
 
 
 def page(record: RunRecord, pictures: Sequence[Picture], folder: str = "report") -> str:
@@ -46,6 +47,7 @@ def page(record: RunRecord, pictures: Sequence[Picture], folder: str = "report")
             about=_about(record.config),
             began=date_of(_first(record.series.time)),
             tiles=[*_tiles(record), *_stage_tiles(record)],
+            headroom=headroom_in_words(record.report),
             notes=record.notes,
             figures=[inline(picture, colours) for picture in pictures],
             traced=bool(record.parts),
@@ -100,6 +102,7 @@ def _tiles(record: RunRecord) -> list[tuple[str, str]]:
     spent = last_known(series.time) - _first(series.time) - pauses
     tiles = [
         (plain(rate), "images a second"),
+        *_limits(record),
         (f"{series.count:,}", f"steps, {_epoch(record)}"),
         (f"{images:,.0f}" if math.isfinite(images) else NOTHING, "images"),
         (duration(spent), "from the first step to the last" + (", without pauses" if pauses else "")),
@@ -110,6 +113,18 @@ def _tiles(record: RunRecord) -> list[tuple[str, str]]:
     if record.outcome.word == "running" and math.isfinite(left := last_known(series.eta)):
         tiles.append((duration(left), "left, after the last step"))
     return tiles
+
+
+def _limits(record: RunRecord) -> list[tuple[str, str]]:
+    """The bound and the prediction, of the whole run where it has ended, else of its last seconds."""
+    found = []
+    for name, words in (("predicted", "predicted"), ("bound", "if the slowest process only computed")):
+        told = record.report.get(name)
+        rate = number(told.get("images_per_second")) if isinstance(told, dict) else math.nan
+        rate = rate if record.report else last_known(getattr(record.series, name))
+        if math.isfinite(rate):
+            found.append((plain(rate), f"images a second {words}"))
+    return found
 
 
 def _stage_tiles(record: RunRecord) -> list[tuple[str, str]]:

@@ -71,7 +71,8 @@ class RunSeries:
     Args:
         count: number of steps.
         every: steps per row, 1 unless there are very many.
-        step, epoch, time, images, rate, eta: of every row, `[T]`; `rate` in images a second, `eta` in seconds.
+        step, epoch, time, images, rate, bound, predicted, eta: of every row, `[T]`; `rate` and what is possible and
+            predicted in images a second, `eta` in seconds.
         stages: by number.
     """
 
@@ -82,6 +83,8 @@ class RunSeries:
     time: Numbers
     images: Numbers
     rate: Numbers
+    bound: Numbers
+    predicted: Numbers
     eta: Numbers
     stages: dict[int, StageSeries]
 
@@ -146,6 +149,7 @@ class _Gathering:
     def series(self) -> RunSeries:
         rows = self._table.rows()
         names = {"epoch": "epoch", "images": "images", "rate": "images_per_second", "eta": "eta_seconds"}
+        names |= {name: f"{name}_images_per_second" for name in ("bound", "predicted")}
         stages = sorted(k for (k, name), counts in rows.counts.items() if k and name == _LINES and counts.any())
         return RunSeries(
             count=int(np.nansum(rows.column((RUN, _LINES), sums=True))),

@@ -29,10 +29,10 @@ class MetricsConfig(Section):
 
 
 class AlarmsConfig(Section):
-    """Thresholds of the alarms. The alarm for a loss that is not finite is always on."""
+    """Thresholds of the alarms. Those for values that are not finite and for repeated steps are always on."""
 
     enabled: bool = True
-    """False switches all alarms off but the one for values that are not finite."""
+    """False switches all alarms off but `nonfinite` and `mismatch`."""
     collapse_below: Probability = 0.1
     """Collapse level of a stage's features, 0 to 1 (`evaluation.online`), below which they count as collapsed."""
     starved_above: Probability = 0.5

@@ -15,6 +15,7 @@ from workers.control.step_report import StepReport
 from workers.coordinator.recorder import Recorder
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.goodput import AttemptStart, Goodput
+from workers.observing.headroom_watch import HeadroomWatch
 from workers.observing.history_file import each_step
 from workers.observing.metrics import RunMetrics
 from workers.observing.observer import Event, Observers, RunFacts
@@ -61,7 +62,7 @@ def recorder(
         progress=progress,
         observers=told,
         goodput=goodput,
-        **options,
+        **{"headroom": HeadroomWatch(small_config(), 20.0), **options},
     )
 
 

@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.pipeline.small import small_config
+from workers.observing.active_alarms import ActiveAlarms
+from workers.observing.alarms import Alarms
+from workers.observing.observer import Event
 from workers.observing.repeated_steps import RepeatedSteps, keep_digests
 from workers.run.files import RunDir
 
@@ -98,3 +102,19 @@ def test_a_stage_that_comes_back_is_compared_with_itself_since_the_snapshot(run:
     for changed in ("one", "other"):
         forgetful.reported(1, 0, digests(0, loss=changed))
     assert none == []
+
+
+def test_other_bits_are_one_alarm_whatever_alarms_are_off(run: RunDir) -> None:
+    active, said = ActiveAlarms(), list[Event]()
+
+    def tell(event: Event) -> None:
+        active.event(event)
+        said.append(event)
+
+    alarms = Alarms(small_config(alarms={"enabled": False}), tell, active)
+    for _ in range(2):
+        keep_digests(run, 2)
+        RepeatedSteps(run, 2, False, alarms.mismatch).reported(2, 3, digests(3, loss="other"))
+    (event,) = said
+    assert (event.kind, event.name, event.stage, event.step) == ("alarm", "mismatch", 2, 3)
+    assert "its loss differs first" in event.text

@@ -11,11 +11,13 @@ from pipeline.config import Config
 from pipeline.config.secrets import without_secrets
 from workers.control.failures import Interrupted, RunFailed
 from workers.coordinator.recorder import Recorder
+from workers.coordinator.throughput import WINDOW_SECONDS
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.alarms import Alarms
 from workers.observing.backlog import OldestMissing
 from workers.observing.event_log import EventLog
 from workers.observing.goodput import Goodput
+from workers.observing.headroom_watch import HeadroomWatch
 from workers.observing.history_file import read_events
 from workers.observing.live import History, LiveServer
 from workers.observing.metrics import RunMetrics
@@ -51,7 +53,8 @@ class Observation:
         self._active = ActiveAlarms()
         self.goodput = Goodput.of(run, began=time.time())
         self.metrics, self.progress = RunMetrics(self._active, self.goodput), Progress(terminal, self._active)
-        self.history = History(self._active, self.goodput)
+        self._headroom = HeadroomWatch(config, WINDOW_SECONDS)
+        self.history = History(self._active, self.goodput, self._headroom)
         # The history reads the events of earlier attempts, so it comes before the log that appends new ones; an event
         # counts as a sign of life once it is written.
         members: list[Observer] = [self.history, EventLog(run.events), self.goodput, self.metrics, self.progress]
@@ -60,7 +63,7 @@ class Observation:
         self._server: LiveServer | None = None
         self._state: dict[str, Any] = {}
         self._failed, self._begun = failed, False
-        self._repeated = RepeatedSteps(run, start_step, config.restart == "stage", self._differs)
+        self._repeated = RepeatedSteps(run, start_step, config.restart == "stage", self.alarms.mismatch)
 
     def __enter__(self) -> Self:
         """Serve metrics and page, and write their address to `coordinator.json`.
@@ -124,6 +127,7 @@ class Observation:
             progress=self.progress,
             observers=self.observers,
             goodput=self.goodput,
+            headroom=self._headroom,
             line_ends=[period for period in periods if period],
             digested=self._repeated.reported,
         )
@@ -140,9 +144,6 @@ class Observation:
     def note(self, text: str) -> None:
         """A message that the user should read; may be called from any thread."""
         self.post("note", "note", text)
-
-    def _differs(self, stage: int, step: int, text: str) -> None:
-        self.post("note", "note", text, stage, step)
 
     def tick(self, owed: OldestMissing | None = None) -> None:
         """Called on the main thread regularly: delivers posted events, and checks how long `owed` has been missing."""

@@ -23,6 +23,7 @@ from workers.coordinator.throughput import Throughput
 from workers.observing.amounts import RUN, STAGE_TOTALS, Growth, Sums, amounts, finite_of, written
 from workers.observing.backlog import Backlog
 from workers.observing.goodput import Goodput
+from workers.observing.headroom_watch import HeadroomWatch
 from workers.observing.history_file import each_step
 from workers.observing.metrics import RunMetrics
 from workers.observing.observer import TIMES, Observers
@@ -48,6 +49,7 @@ class Recorder:
         progress: stopped after the last step, because the summary is printed then.
         observers: receive complete steps; metrics and progress are among them.
         goodput: gets the lines that are written.
+        headroom: gets every step, and adds the bound and the prediction to its line.
         line_ends: see `StepLines`.
         digested: is called with stage, step and digests of every report, also of a step that is repeated.
     """
@@ -62,6 +64,7 @@ class Recorder:
         progress: Progress,
         observers: Observers,
         goodput: Goodput,
+        headroom: HeadroomWatch,
         line_ends: Sequence[int] = (1,),
         digested: Callable[[int, int, Mapping[Any, str]], object] = lambda stage, step, digests: None,
     ) -> None:
@@ -70,7 +73,7 @@ class Recorder:
         """What the run is waiting for."""
         self._pace = Throughput(total_steps)
         self._path, self._start_step, self._digested = path, start_step, digested
-        self._goodput = goodput
+        self._goodput, self._headroom = goodput, headroom
         self._lines = StepLines(path, line_ends, goodput.written)
         self._waiting: dict[int, dict[int, StepReport]] = {}
         self._batches: dict[int, tuple[int, int, int]] = {}
@@ -162,7 +165,8 @@ class Recorder:
         epoch, images, _ = self._batches.pop(step)
         self.backlog.step_done(step)
         now = time.monotonic()
-        added = {"feed_wait_seconds": self._feed_added()}
+        feed = self._feed_added()
+        added = {"feed_wait_seconds": feed["wait_seconds"]}
         if self.steps and not self._replaced:
             added["seconds"] = now - self._last_time
         elif self._repeating_since is not None:
@@ -182,16 +186,17 @@ class Recorder:
             "added": written(added),
             "stages": [self._line(report) for report in reports],
         }
+        line |= self._headroom.step_done(line, feed, now)
         self._lines.add(line)
         self.observers.step_done(line)
 
-    def _feed_added(self) -> float:
-        """Add up the totals of the feed; returns the seconds that the run waited for it since the last call."""
+    def _feed_added(self) -> dict[str, float]:
+        """Add up the totals of the feed; returns what was added since the last call."""
         feed = self.feed
         added, _ = self._growth.of(RUN, _totals_of(feed))
         self._spent[RUN].add(added)
         self.metrics.feed_measured(feed, added)
-        return added["wait_seconds"]
+        return added
 
     def _line(self, report: StepReport) -> dict[str, Any]:
         """A stage's report as it is written, without the feed's, which is part of `report.json`."""
@@ -226,6 +231,7 @@ class Recorder:
             "images": self.images + int(run.get("images", 0)),
             "images_per_second": self.images_per_second,
             "seconds": self.progress.seconds + run.get("seconds", 0.0),
+            **({} if (found := self._headroom.at_end(self.images_per_second)) is None else found.to_json()),
             "goodput": self._goodput.spent.to_json(),
             "stages": [{**_shares(stage, stages[stage]), **self._utilisation(stage)} for stage in sorted(stages)],
             "feed": self.feed_report(),
@@ -268,7 +274,8 @@ class Recorder:
         notes, feed = [], self._whole_feed()
         if feed.skipped:
             notes.append(f"{feed.skipped} times another image stood in for one that cannot be decoded; see the log")
-        if self.steps >= ADVICE_STEPS and self.feed_wait_share > ADVICE_SHARE:
+        told = self._headroom.latest is not None and self._headroom.latest.cause == "feed"
+        if self.steps >= ADVICE_STEPS and self.feed_wait_share > ADVICE_SHARE and not told:
             share, workers = f"{100 * self.feed_wait_share:.0f} %", feed.workers
             notes.append(f"the run waited for images {share} of the time: raise data.workers (it is {workers})")
         return notes

@@ -8,7 +8,7 @@ goes on without it.
   quickly
 - `trackers/`: further outputs for the measurements of a run: TensorBoard, or a class of the user's own
 - `active_alarms.py`: which alarms are on: kept once per run, read by everything that raises or shows them
-- `alarms.py`: detects five problems of a run; each is reported once when it begins and once when it ends
+- `alarms.py`: detects seven problems of a run; each is reported once when it begins and once when it ends
 - `amounts.py`: what one step added to the totals of a run: derived here, once, and written into each line as `added`
 - `backlog.py`: which stage the run is waiting for, and for how long: the first one that has not reported the
   oldest unfinished batch
@@ -16,6 +16,9 @@ goes on without it.
 - `downsampler.py`: a table that never grows beyond a fixed number of rows, however many steps a run has
 - `event_log.py`: writes `events.jsonl`: alarms, restarts, snapshots and notes, one line each
 - `goodput.py`: the share of a run's wall time in which new steps were made, and what the rest of it went to
+- `headroom.py`: how far a run is from its limit, and why: images/s as measured, as predicted, and the bound
+- `headroom_model.py`: computes that from what the steps have come to, with the throughput model
+- `headroom_watch.py`: keeps it up to date: every few seconds while a run trains, and once for its report
 - `history_file.py`: the one reader of a run's `metrics.jsonl` and `events.jsonl`, while it trains, after it, or after a
   crash
 - `line_numbers.py`: a line of `metrics.jsonl` as plain numbers by stage and name: what was measured, and what the step
@@ -25,10 +28,12 @@ goes on without it.
 - `observer.py`: the observer interface: the start of a run, every finished step, events, the end; isolation of errors
 - `repeated_steps.py`: whether steps that are done again have the digests that they had (`digests.every`)
 - `standard_error.py`: how far an accuracy may be off because it was measured on so many test images and no more
+- `step_sums.py`: what steps have come to: images, and the time of every stage, by the last stage that had work
 - `trace.py`: records what a process does as slices of time, in its own part of the run's trace
 - `trace_file.py`: joins all parts into one file in Chrome's trace event format, for Perfetto and chrome://tracing
 - `trace_flows.py`: the arrows of a trace, which follow every batch through the pipeline; derived from recorded slices
 - `trace_part.py`: the part of a trace that one process writes: its format, writing and reading
+- `wait_reasons.py`: why the slowest process of a run does not compute all the time
 """
 
 from workers.observing.observer import Event, Observer, Observers, RunFacts

@@ -1,9 +1,10 @@
-"""Detects six problems of a run; each is reported once when it begins and once when it ends.
+"""Detects seven problems of a run; each is reported once when it begins and once when it ends.
 
 `collapse`: the features of a stage have become one direction. `nonfinite`: a loss or gradient is not finite. `starved`:
 the pipeline waits for images. `bottleneck`: one process is much busier than the others. `silent`: a stage reports
-nothing. `throttled`: a GPU runs slower than it could. The limit at which an alarm ends is apart from the one that
-raises it, so a value near the limit does not raise it repeatedly (hysteresis).
+nothing. `throttled`: a GPU runs slower than it could. `mismatch`: a step that was done again got other bits, which
+`RepeatedSteps` finds; it ends when the run is started again. The limit at which an alarm ends is apart from the one
+that raises it, so a value near the limit does not raise it repeatedly (hysteresis).
 """
 
 from __future__ import annotations
@@ -109,6 +110,10 @@ class Alarms:
             for stage in self.active.stages("silent"):
                 over = "images come again" if stage is None else f"stage {stage} reports again"
                 self._clear("silent", stage, None, over)
+
+    def mismatch(self, stage: int, step: int, text: str) -> None:
+        """A step that was done again got other bits than before."""
+        self._raise("mismatch", stage, step, text)
 
     def _silence(self, owed: OldestMissing) -> str:
         since = f"for {owed.seconds:.0f} s"

@@ -75,10 +75,11 @@ _RUN = (
         unit="images/s",
     ),
     Metric(
-        "onward_eta_seconds",
-        "gauge",
-        "Time until the end of the last step, at that rate; NaN before there is one",
-        unit="seconds",
+        "onward_bound_images_per_second", "gauge", "If the slowest process did nothing but compute", unit="images/s"
+    ),
+    Metric("onward_predicted_images_per_second", "gauge", "That the throughput model predicts", unit="images/s"),
+    Metric(
+        "onward_eta_seconds", "gauge", "Time until the end of the last step, at that rate; NaN at first", unit="seconds"
     ),
     Metric("onward_alarm", "gauge", "1 while this alarm is raised, at whichever stage", ("alarm",)),
     Metric("onward_alarms_total", "counter", "Times that this alarm was raised, at all stages together", ("alarm",)),
@@ -200,10 +201,7 @@ _FEED = (
     ),
     Metric("onward_feed_restarts_total", "counter", "Feed workers that died and were replaced"),
     Metric(
-        "onward_feed_skipped_total",
-        "counter",
-        "Images that could not be decoded, others in their place",
-        unit="images",
+        "onward_feed_skipped_total", "counter", "Images that could not be decoded, others in their place", unit="images"
     ),
     Metric("onward_feed_memory_bytes", "gauge", "Memory that batches are made in", unit="bytes"),
 )
@@ -248,12 +246,12 @@ Written by `python -m workers.observing.catalogue > deploy/metrics.md`; a test c
 
 A run serves these at `http://metrics.host:metrics.port/metrics`; the address is printed at the start, and stands in
 `coordinator.json`. `stage` counts from 1. `replica` is always 0: the first replica speaks for its stage. `alarm` is one
-of `collapse`, `nonfinite`, `starved`, `bottleneck`, `silent` and `throttled`. What a run does not measure is not
-exported: no features without `evaluation.online`, no `cuda` memory and no peak without a GPU, no throttling without the
-package `nvidia-ml-py`, no norms with
-`metrics.norms_every=0`, no links in a run of one process, no loss of a stage that has none, and in mode `sequential`
-nothing of a stage before its turn; after it, its last loss and norms stay. A value that is not finite is not shown
-either: the one before stays.
+of `collapse`, `nonfinite`, `starved`, `bottleneck`, `silent`, `throttled` and `mismatch`. What a run does not measure
+is not exported: no features without `evaluation.online`, no `cuda` memory and no peak without a GPU, no throttling
+without the package `nvidia-ml-py`, no norms with `metrics.norms_every=0`, no links in a run of one process, no loss of
+a stage that has none, and in mode `sequential` nothing of a stage before its turn; after it, its last loss and norms
+stay. A value that is not finite is not shown either: the one before stays. [Bound and
+prediction](../docs/concepts/processes.md#how-far-from-the-limit) are NaN in the first seconds.
 
 A counter goes on when a stage is restarted; when the whole run is started again its counters begin at 0, as Prometheus
 expects of a new process. Those of [goodput](../docs/concepts/processes.md#goodput) go on with it; they are up to the

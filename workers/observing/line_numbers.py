@@ -14,7 +14,9 @@ STAGE_LEVELS = (
 )  # fmt: skip
 STAGE_GROUPS = {"terms": "term:", "online": "online:"}
 """Prefix of the names of each group of numbers."""
-RUN_LEVELS = ("epoch", "images", "images_per_second", "eta_seconds")
+RUN_LEVELS = (
+    "epoch", "images", "images_per_second", "bound_images_per_second", "predicted_images_per_second", "eta_seconds",
+)  # fmt: skip
 MAX_NAMES = 64
 """Maximum number of names per group and stage."""
 MAX_LENGTH = 80

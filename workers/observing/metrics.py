@@ -76,7 +76,8 @@ class RunMetrics:
         for name in ALARMS:
             self._set("onward_alarm", 0, name)
             self._grow("onward_alarms_total", 0, name)
-        self._set("onward_eta_seconds", nan)  # 0 would mean that the run is over
+        for name in ("onward_eta_seconds", "onward_bound_images_per_second", "onward_predicted_images_per_second"):
+            self._set(name, nan)  # 0 would mean that the run is over, or that it stands still
 
     def run_started(self, facts: RunFacts) -> None:
         """See `Observer.run_started`."""
@@ -161,6 +162,8 @@ class RunMetrics:
         self._grow("onward_samples_total", line["images"])
         self._set("onward_epoch", line["epoch"])
         self._set("onward_images_per_second", line["images_per_second"])
+        self._set("onward_bound_images_per_second", line.get("bound_images_per_second"))
+        self._set("onward_predicted_images_per_second", line.get("predicted_images_per_second"))
         self._set("onward_eta_seconds", line["eta_seconds"])
 
     def event(self, event: Event) -> None:

@@ -18,7 +18,7 @@ from workers.control.shares import Share
 from workers.control.validation import Count, Index, read_message
 
 EventKind = Literal["alarm", "cleared", "restart", "snapshot", "note"]
-ALARMS = ("collapse", "nonfinite", "starved", "bottleneck", "silent", "throttled")
+ALARMS = ("collapse", "nonfinite", "starved", "bottleneck", "silent", "throttled", "mismatch")
 """Names of all alarms."""
 TIMES: tuple[Share, ...] = get_args(Share)
 """How a stage spends its time, in seconds: totals of the process that reports them."""

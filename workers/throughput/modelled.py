@@ -79,7 +79,7 @@ def pipeline_of(
 
     Args:
         config: of the run.
-        stages: every stage, in order, as it would be alone in its process.
+        stages: in order, up to the last one that batches reach, each as it would be alone in its process.
         feed: of the whole batch; `ahead` is decided by the configuration.
         speeds: between its processes.
         hosts: of every training process, by rank; all are on one if not given.
@@ -87,7 +87,7 @@ def pipeline_of(
     """
     groups, links = [], []
     for replicas in _stage_groups(config):
-        reached = [index for index in replicas[0].stages if learner is None or index <= learner]
+        reached = [index for index in replicas[0].stages if index <= (learner or len(stages))]
         if reached:
             works = [_in_phase(stages[index - 1], index, learner) for index in reached]
             groups.append(_group(replicas, works, hosts))
@@ -111,7 +111,7 @@ def pipeline_measured(
 
     Args:
         config: of the run.
-        measured: every stage, in any order.
+        measured: every stage that batches reach, in any order.
         feed_seconds: for the views of a batch, by all workers of the feed together; None where nobody knows.
         speeds, hosts: as `pipeline_of`; a run measures neither.
         forward_share: part of `busy` that lies before a stage sends, which a run does not report. It decides how long

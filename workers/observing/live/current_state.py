@@ -20,7 +20,8 @@ MAX_WINDOW = 128
 """Maximum number of steps in the window; with very short steps it covers fewer seconds."""
 SUMMED = (*TIMES, "link_bytes", "flops", "feed_wait_seconds", "step_seconds")
 MOMENTARY = (
-    "images_per_second", "eta_seconds", "queue_depth", "memory_bytes", "cuda_bytes", "cuda_peak_bytes", "peak_flops",
+    "images_per_second", "bound_images_per_second", "predicted_images_per_second", "eta_seconds", "queue_depth",
+    "memory_bytes", "cuda_bytes", "cuda_peak_bytes", "peak_flops",
 )  # fmt: skip
 """Values that a new attempt does not inherit."""
 

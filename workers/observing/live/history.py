@@ -17,6 +17,7 @@ from typing import Any
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.downsampler import MAX_ROWS, Downsampler
 from workers.observing.goodput import Goodput
+from workers.observing.headroom_watch import HeadroomWatch
 from workers.observing.history_file import last_events, sampled_steps
 from workers.observing.line_numbers import numbers_of
 from workers.observing.live.current_state import CurrentState
@@ -34,6 +35,7 @@ class History:
     Args:
         active: which alarms are on.
         goodput: of the run; None where nobody adds it up.
+        headroom: of the run; None where nobody computes it.
         max_rows: maximum number of points per curve.
         max_events: maximum number of events.
     """
@@ -42,10 +44,11 @@ class History:
         self,
         active: ActiveAlarms,
         goodput: Goodput | None = None,
+        headroom: HeadroomWatch | None = None,
         max_rows: int = MAX_ROWS,
         max_events: int = MAX_EVENTS,
     ) -> None:
-        self._goodput = goodput
+        self._goodput, self._headroom = goodput, headroom
         self._lock = threading.Lock()
         self._name = secrets.token_hex(4)
         """Distinguishes this history from that of another process at the same address."""
@@ -155,7 +158,9 @@ class History:
         """Computed once per version."""
         if self._summed != self._version:
             goodput = None if self._goodput is None else self._goodput.spent.to_json()
-            self._summed, self._sum = self._version, {**self._now.summary(), "goodput": goodput}
+            latest = None if self._headroom is None else self._headroom.latest
+            headroom = None if latest is None else {"measured": latest.measured, **latest.to_json()}
+            self._summed, self._sum = self._version, {**self._now.summary(), "goodput": goodput, "headroom": headroom}
         return self._sum
 
     def _take(self, line: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from workers.observing.headroom import headroom_in_words
 from workers.observing.observer import Event
 from workers.observing.standard_error import MARK, error_range, may_be_chance, tested_on
 from workers.observing.terminal.console import Console
@@ -33,7 +34,9 @@ MOST_LINES = 4
 """Maximum number of lines about alarms and restarts."""
 UNBOUNDED = 1000
 """Rows of a file: no limit."""
-RANKS = ("nonfinite", "collapse", "silent", "restart", "bottleneck", "throttled", "starved", "tracker")
+RANKS = (
+    "nonfinite", "mismatch", "collapse", "silent", "restart", "bottleneck", "throttled", "starved", "tracker",
+)  # fmt: skip
 """Names of events by importance."""
 KINDS = ("alarm", "restart", "note")
 
@@ -74,8 +77,9 @@ def print_report(
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:
-    """The legend of the table, how exact its accuracies are, and skipped steps."""
-    return ["busy: computing; starved: waiting for input; blocked: for room; rest: copying", *_exactness(report)] + [
+    """The legend of the table, how far the run is from its limit, how exact accuracies are, and skipped steps."""
+    legend = "busy: computing; starved: waiting for input; blocked: for room; rest: copying"
+    return [legend, *headroom_in_words(report), *_exactness(report)] + [
         f"stage {shares['stage']} skipped {shares['skipped']} steps: loss or gradient not finite"
         for shares in report["stages"]
         if shares["skipped"]

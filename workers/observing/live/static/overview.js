@@ -68,7 +68,11 @@ export class Overview {
     const standing = over ? this.find("state-text").textContent : part;
     document.title = `${standing} · ${facts.name} · Onward`;
     const epochs = Math.ceil(facts.total_steps / Math.max(facts.steps_per_epoch, 1));
-    this.set("rate", now.images_per_second ? number(now.images_per_second) : "–", this.batch(model));
+    const headroom = now.headroom ?? null;
+    // In the last seconds the pipeline has drained; the bound is of the whole run by then.
+    const rate = over && headroom ? headroom.measured : now.images_per_second;
+    this.set("rate", rate ? number(rate) : "–", headroom ? limits(headroom) : this.batch(model));
+    this.drawHeadroom(headroom);
     if (over) {
       this.figures.left.name.textContent = "Ran for";
       this.set("left", duration(model.ended - facts.started), `ended ${clock(model.ended)}`);
@@ -94,6 +98,17 @@ export class Overview {
     const bar = this.find("progress");
     setAttribute(bar, "aria-valuenow", Math.round(100 * share));
     bar.firstElementChild.style.width = `${Math.min(100 * share, 100)}%`;
+  }
+
+  /** How much of the bound is reached, and what the largest part of the rest goes to. */
+  drawHeadroom(headroom) {
+    const line = this.find("headroom");
+    line.hidden = headroom === null;
+    if (headroom === null) return;
+    const { share, stages, reason } = headroom.bound;
+    const many = stages.length > 1 ? "stages" : "stage";
+    const alone = stages.length ? `${many} ${[stages[0], stages.at(-1)].slice(-stages.length).join("-")}` : "computing";
+    setText(line, `${percent(share)} of what ${alone} alone would allow${reason ? `: ${reason}` : ""}`);
   }
 
   batch(model) {
@@ -151,6 +166,13 @@ export class Overview {
       ),
     );
   }
+}
+
+/** What it could be at most, and what a model of the pipeline says. */
+function limits(headroom) {
+  const predicted = headroom.predicted?.images_per_second;
+  const bound = `bound ${number(headroom.bound.images_per_second)}`;
+  return predicted === undefined ? bound : `${bound} · predicted ${number(predicted)}`;
 }
 
 /** What the rest of the time went to, where it is half a second or more. */

@@ -29,9 +29,16 @@ function together(model, name) {
 }
 
 /** The series of the run as a whole. */
-function ofRun(model, label, values) {
-  return values?.some((value) => value !== null) ? [{ label, short: "", colour: colour("accent"), values }] : [];
+function ofRun(model, label, values, shade = "accent") {
+  return values?.some((value) => value !== null) ? [{ label, short: "", colour: colour(shade), values }] : [];
 }
+
+/** Measured, predicted, and what the slowest stage alone would allow. */
+const rates = (model) => [
+  ...ofRun(model, "images/s", model.column(0, "images_per_second")),
+  ...ofRun(model, "predicted", model.column(0, "predicted_images_per_second"), "good"),
+  ...ofRun(model, "bound", model.column(0, "bound_images_per_second"), "quiet"),
+];
 
 /** `amounts` by the time they took, over the last seconds before every point: steps that are reported in one breath
  * would look as if they had taken none. Null where it is not known. */
@@ -114,9 +121,7 @@ const PANELS = [
   {
     title: "Throughput",
     views: () => [
-      view("rate", "images", "images/s", (model) => ofRun(model, "images/s", model.column(0, "images_per_second")), {
-        range: upward,
-      }),
+      view("rate", "images", "images/s", rates, { range: upward }),
       view(
         "feed",
         "waiting for images",
