@@ -203,7 +203,7 @@ def _solvers(costs: Costs, constraints: Constraints, fits: Fits, optimistic: Fit
     traffic, table = Traffic(costs, constraints), StageTable(costs, constraints, fits, optimistic)
     tables: list[StageTable | GroupTable] = [table]
     tables += [
-        GroupTable(table, stages, processes, costs, fits)
+        GroupTable(table, stages, processes, constraints.preferred)
         for stages in constraints.stages
         for processes in range(1, min(stages, constraints.devices + 2))
         if constraints.processes
