@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from launch.partition.findings import PlanFindings, SettingFindings, WhatIfFindings
+from launch.plan.memories import ENCODER_LAYER
 from launch.results.grid import Grid
 
 GIB = 2**30
@@ -68,15 +69,21 @@ def _busy(setting: SettingFindings, index: int) -> str:
 
 def units_in_words(units: Sequence[str]) -> str:
     """`layer1.0 to layer2.1`; of long names without the modules around them, the second without what both share."""
-    first, last = units[0], units[-1]
-    if first == last:
-        return first if len(first) <= LONG else first.rpartition(".")[2]
-    text = f"{first} to {last}"
+    first, last = (name.replace(ENCODER_LAYER, "layer_") for name in (units[0], units[-1]))
+    text = first if first == last else f"{first} to {last}"
     if len(text) <= LONG:
         return text
-    first, last = (name if name.count(".") < 2 else name.rpartition(".")[2] for name in (first, last))
-    stems = [re.sub(r"\d+$", "", name) for name in (first, last)]
-    return f"{first} to {last[len(stems[1]) :] if stems[0] == stems[1] and last != stems[1] else last}"
+    first, last = map(_short_name, (first, last))
+    if first == last:
+        return first
+    number = last.removeprefix(re.sub(r"\d+$", "", first))
+    return f"{first} to {number if number.isdecimal() else last}"
+
+
+def _short_name(name: str) -> str:
+    """The last module of a path, with the one before where it is a number."""
+    *_, before, last = ("", *name.split("."))
+    return f"{before}.{last}" if last.isdecimal() and before else last
 
 
 def devices_in_words(devices: Sequence[str]) -> str:
