@@ -6,7 +6,7 @@ It loads torch, so it runs in a process of its own (`plan_child.py`).
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -24,7 +24,7 @@ from launch.partition.planned_config import config_with
 from launch.partition.request import PlanRequest, constraints_of
 from launch.partition.search import search
 from launch.partition.setting import Settings
-from launch.plan.gpus import smallest_gpu
+from launch.plan.gpus import GIB, smallest_gpu
 from launch.prepare.link_kind import with_link
 from launch.prepare.placement import count_gpus
 from pipeline.config import Config
@@ -132,7 +132,18 @@ class _Planner:
     @cached_property
     def plans(self) -> dict[int, Plan]:
         """The best by the number of devices."""
-        return search(self.costs, self._constraints(self.request), self.fit, self.fit.optimistic)
+        constraints = self._constraints(self.request)
+        self._check_cuts(min(constraints.stages))
+        return search(self.costs, constraints, self.fit, self.fit.optimistic)
+
+    def _check_cuts(self, stages: int) -> None:
+        points = [unit.unit for unit in self.costs.units[:-1] if unit.output]
+        if len(points) < stages - 1:
+            where = f"one tensor passes after {', '.join(points)} alone" if points else "nowhere does one tensor pass"
+            raise UserError(
+                f"--stages: got {stages}, and {self.config.model.backbone} can be cut into {len(points) + 1} at most: "
+                f"{where}. Give --stages {len(points) + 1} or fewer"
+            )
 
     def without_keeping_cuts(self) -> float | None:
         """Images a second of the best plan with other cuts; None unless they were kept."""
@@ -153,8 +164,26 @@ class _Planner:
         return None if plan is None else self.settings.images_per_second(config_with(self.config, plan))
 
     def why_nothing_fits(self) -> str:
-        """What is needed of a device, and what would need less."""
-        return ""
+        """What no device holds, and what would need less."""
+        devices, has = self.request.devices, f"{self.costs.memory / GIB:.1f} GiB"
+        remedy = "Give a smaller data.batch_size, head.projector or head.width, or a GPU with more memory"
+        for number, unit in enumerate(self.costs.units):
+            if not any(self.fit((cut,)) for cut in self._alone(number)):
+                return (
+                    f"{unit.unit}, with the head behind it, needs more than the {has} of {self.costs.device}, whatever "
+                    f"is computed again and on as many as {devices} replicas. {remedy}"
+                )
+        return (
+            f"no plan for {devices} {'device' if devices == 1 else 'devices'} fits {self.costs.device}, which has "
+            f"{has}, whatever is computed again. Give more --gpus. {remedy}"
+        )
+
+    def _alone(self, unit: int) -> Iterator[StageCut]:
+        """A unit as a stage of its own, of any number and with any number of replicas, the most first."""
+        for replicas in reversed(self._constraints(self.request).replicas):
+            for stage, last in self.costs.ends:
+                if last == unit:
+                    yield StageCut(stage=stage, first=unit, last=unit, replicas=replicas)
 
 
 def _any(cuts: tuple[StageCut, ...]) -> tuple[StageCut, ...]:

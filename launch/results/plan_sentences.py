@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 
 from launch.partition.findings import PlanFindings, SettingFindings, StageFindings
 from launch.partition.request import PlanRequest
@@ -91,7 +92,8 @@ def _rate(images: float) -> str:
 def _would_help(found: PlanFindings, request: PlanRequest) -> Iterator[str]:
     plan = found.plan
     if plan.limit == "feed":
-        yield f"  would help: more data.workers, packed copies; with images at hand it makes {_rate(plan.unfed)}"
+        workers = ceil(max(plan.config["data"]["workers"], 1) * plan.unfed / plan.images_per_second)
+        yield f"  would help: data.workers={workers}, or packed copies; with images at hand it makes {_rate(plan.unfed)}"
     if plan.limit == "link":
         codec = plan.config["link"]["codec"]
         ways = ["link.codec=bf16 (loses precision)"] if codec == "none" and _width(plan) == 4 else []
