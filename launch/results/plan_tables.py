@@ -88,9 +88,8 @@ def _short_name(name: str) -> str:
 
 def devices_in_words(devices: Sequence[str]) -> str:
     """Numbers of GPUs: `0`, `0-3`; on several hosts `2: 0-7`, or `hosts 2-4`; of a processor `cpu`."""
-    hosts, numbers = (
-        list(dict.fromkeys(part)) for part in zip(*(name.rpartition("cuda:")[::2] for name in devices), strict=True)
-    )
+    parts = [name.rpartition("cuda:") for name in devices]
+    hosts, numbers = (list(dict.fromkeys(part[at] for part in parts)) for at in (0, 2))
     if len(hosts) > 1:
         return f"hosts {hosts[0].strip(': ')}-{hosts[-1].strip(': ')}"
     return hosts[0] + (numbers[0] if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}")
