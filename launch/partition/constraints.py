@@ -61,7 +61,7 @@ class Constraints:
         Args:
             config: of the run.
             devices: how many there are on all hosts together.
-            hosts: which have equally many.
+            hosts: which have equally many; the last one what is left.
             keep_cuts: keep the cuts of the configuration.
             stages: allowed numbers of stages; that of the configuration if not given.
             units: names of the units that plans cut between, in order; those of the configuration if not given.
@@ -77,7 +77,7 @@ class Constraints:
         ends = tuple(names.index(block[-1]) for block in config.model.blocks()[:-1])
         return cls(
             devices=devices,
-            per_host=devices // hosts,
+            per_host=-(-devices // hosts),
             stages=numbers,
             cuts=ends if keep_cuts else None,
             replicas=tuple(count for count in range(1, devices + 2) if count == 1 or _may_replicate(config, count)),

@@ -13,7 +13,7 @@ torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.config.memory import Recompute
 
@@ -101,6 +101,8 @@ class Costs:
         summing: of one byte of gradients that replicas sum, beyond what is hidden behind the backward pass.
         feed: of one image, by all workers of the feed together.
         memory: bytes of one device that programs can use.
+        of_stages: the units as stages have them whose precision, optimizer or target network is not that of `units`,
+            by number.
         input: bytes of one image as the coordinator sends it to the first stage; 0 where it sends none.
     """
 
@@ -114,7 +116,12 @@ class Costs:
     summing: float
     feed: float
     memory: int
+    of_stages: Mapping[int, tuple[UnitCost, ...]] = field(default_factory=dict)
     input: int = 0
+
+    def units_of(self, stage: int) -> tuple[UnitCost, ...]:
+        """All units of the network, with the settings of a stage, counted from 1."""
+        return self.of_stages.get(stage, self.units)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +167,7 @@ def seconds_of(costs: Costs, cut: StageCut) -> StageSeconds:
 
     Recomputing units runs the forward pass of all units again; recomputing views that of the end, too.
     """
-    units, end = costs.units[cut.first : cut.last + 1], costs.ends[cut.stage, cut.last]
+    units, end = costs.units_of(cut.stage)[cut.first : cut.last + 1], costs.ends[cut.stage, cut.last]
     images = costs.batch / cut.replicas
     forward = images * sum(unit.forward for unit in units)
     backward = sum(unit.backward for unit in units) - units[0].input_gradient
