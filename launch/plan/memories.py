@@ -42,7 +42,7 @@ def _what_decides(config: Config, stages: Sequence[int]) -> tuple[Any, ...]:
     """All that the account of these stages depends on; what enters the first follows from its units."""
     of_stages = [config.stage(index) for index in stages]
     own = tuple(stage.model_dump_json(exclude=OF_PLACE) for stage in of_stages)
-    units = tuple(tuple(map(_kind_of_unit, stage.units)) for stage in of_stages)
+    units = tuple(tuple(map(kind_of_unit, stage.units)) for stage in of_stages)
     users = isinstance(config.model, ModuleConfig) or any(isinstance(s.objective, CustomConfig) for s in of_stages)
     place = tuple(stages) if users else (stages[0] == 1, stages[-1] == config.num_stages)
     before = config.stage(max(stages[0] - 1, 1)).precision.model_dump_json()
@@ -50,7 +50,7 @@ def _what_decides(config: Config, stages: Sequence[int]) -> tuple[Any, ...]:
     return own, units, place, before, common, config.num_views, config.uses_labels
 
 
-def _kind_of_unit(unit: str) -> str:
+def kind_of_unit(unit: str) -> str:
     """The same for units of a network that are built alike: layers of an encoder, and those after a layer's first."""
     layer, _, number = unit.partition(".")
     if unit.startswith(ENCODER_LAYER):
