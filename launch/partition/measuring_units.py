@@ -32,7 +32,7 @@ from launch.plan.memories import kind_of_unit
 from pipeline.backbones.block import Block
 from pipeline.backbones.module import build_traced_blocks
 from pipeline.config import Config, StageOverrides
-from pipeline.config.model import ModuleConfig
+from pipeline.config.model import ModuleConfig, ViTConfig
 from pipeline.config.objectives import BYOLConfig, CustomConfig
 from pipeline.data.augment.view_kinds import view_kinds
 from pipeline.stage.stage import Stage
@@ -198,8 +198,9 @@ class UnitMeasurement:
     def _unit_key(self, stage: int, number: int) -> Hashable:
         settings, known = self._runs[stage].stage(1), not isinstance(self._finest.model, ModuleConfig)
         kind = kind_of_unit(self._names[number]) if known else number
+        normed = isinstance(self._finest.model, ViTConfig) and number == len(self._names) - 1  # at the network's end
         byol = isinstance(settings.objective, BYOLConfig)
-        return settings.model_dump_json(include=OF_UNITS), byol, kind
+        return settings.model_dump_json(include=OF_UNITS), byol, kind, normed
 
     def _end_key(self, stage: int, number: int) -> Hashable:
         run = self._runs[stage]
