@@ -21,7 +21,6 @@ from statistics import median
 from typing import Any
 
 from launch.partition.costs import LinkCost
-from launch.partition.finest import cut_everywhere
 from pipeline.config import Config
 from pipeline.errors import UserError
 from workers.links.factory import Kind
@@ -49,11 +48,11 @@ class PairCosts:
     summing: float
 
 
-def measured_pair(config: Config, kinds: Sequence[Kind], devices: Sequence[str], seconds: float) -> PairCosts:
+def measured_pair(finest: Config, kinds: Sequence[Kind], devices: Sequence[str], seconds: float) -> PairCosts:
     """Time links, and the sum of gradients over two replicas.
 
     Args:
-        config: of the run; the network is cut after every unit, and a cut of medium size is taken.
+        finest: of `cut_everywhere`; a cut of medium size is taken.
         kinds: of the links.
         devices: of the two processes, as torch names them. On GPUs, sums are timed only if there are two: over
             NCCL they are hidden behind the backward pass but for the last bucket, and `summing` is 0 without them.
@@ -65,16 +64,16 @@ def measured_pair(config: Config, kinds: Sequence[Kind], devices: Sequence[str],
     sums = devices[0] == "cpu" or devices[0] != devices[1]
     with tempfile.TemporaryDirectory(prefix="onward_") as folder:
         common = {
-            "config": config.model_dump_json(),
+            "config": finest.model_dump_json(),
             "folder": folder,
             "key": os.urandom(32).hex(),
-            "links": [(kind, _shapes(config)) for kind in kinds],
+            "links": [(kind, _shapes(finest)) for kind in kinds],
             "sums": sums,
             "seconds": seconds / (2 * len(kinds) + sums),
             "limit": START_SECONDS + seconds,
         }
         sender, receiver = _answers(
-            [{**common, "rank": rank, "device": devices[rank]} for rank in range(2)], config.threads
+            [{**common, "rank": rank, "device": devices[rank]} for rank in range(2)], finest.threads
         )
     both = zip(kinds, sender["links"], receiver["links"], strict=True)
     links = {kind: _cost(kind, sent, received) for kind, sent, received in both}
@@ -101,11 +100,10 @@ def _cost(kind: Kind, sent: Sequence[Mapping[str, Any]], received: Sequence[Mapp
     )
 
 
-def _shapes(config: Config) -> list[list[int]]:
+def _shapes(finest: Config) -> list[list[int]]:
     """Of a message of one image, and of one of a batch, at a cut of medium size."""
-    every = cut_everywhere(config)
     specs = sorted(
-        (link_spec(every, stage) for stage in range(min(2, every.num_stages), every.num_stages + 1)),
+        (link_spec(finest, stage) for stage in range(min(2, finest.num_stages), finest.num_stages + 1)),
         key=lambda spec: spec.nbytes,
     )
     spec = specs[len(specs) // 2]

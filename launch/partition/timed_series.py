@@ -177,5 +177,7 @@ class StepSeries:
 
 def _room(device: torch.device) -> int:
     """Bytes that what autograd keeps may take: a third of what there is, as gradients and workspaces come to it."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
-    return int(free) // 3
+    if device.type != "cuda":
+        return available_memory() // 3
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by the allocator
+    return int(torch.cuda.mem_get_info(device)[0] + unused) // 3

@@ -16,6 +16,7 @@ from launch.partition.cost_cache import from_message, to_message
 from launch.partition.costs import Costs, EndCost, LinkCost, UnitCost
 from launch.partition.measuring import measured_costs
 from launch.partition.measuring_feed import measured_feed
+from pipeline.config import Config
 from pipeline.errors import UserError
 from tests.launch.partition.small_runs import small_run
 
@@ -43,9 +44,9 @@ def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Takes the place of measuring; how long each unit took, every time that something was measured."""
     measured: list[float] = []
 
-    def measure(config: Any, units: int, *_: object) -> Costs:
+    def measure(config: Config, finest: Config, *_: object) -> Costs:
         measured.append(float(len(measured) + 1))
-        return costs_of(config.model.units(), measured[-1])
+        return costs_of(finest.model.units(), measured[-1])
 
     monkeypatch.setattr(measuring, "_measured", measure)
     return measured
@@ -64,6 +65,7 @@ def test_the_second_time_nothing_is_measured(times: list[float], tmp_path: Path)
     [
         ({"model": {"cuts": ["layer1.0"]}}, False),
         ({"train": {"epochs": 7}}, False),
+        ({"mode": "sequential"}, False),
         ({"model": {"width": 16}}, True),
         ({"data": {"batch_size": 16}}, True),
         ({"threads": 2}, True),

@@ -6,6 +6,7 @@ from math import inf, isfinite
 
 import pytest
 
+from launch.partition.finest import cut_everywhere
 from launch.partition.measuring_pair import _cost, measured_pair
 from pipeline.errors import UserError
 from tests.launch.partition.small_runs import small_run
@@ -31,7 +32,7 @@ def test_a_link_is_on_the_line_through_two_messages() -> None:
 @pytest.mark.processes
 @pytest.mark.parametrize("kind", ["queue", "p2p", "rpc"])
 def test_two_processes_measure_a_link_and_a_sum(kind: str) -> None:
-    pair = measured_pair(small_run(link={"kind": kind}), [kind], ["cpu", "cpu"], 1.0)  # type: ignore[list-item]
+    pair = measured_pair(cut_everywhere(small_run(link={"kind": kind})), [kind], ["cpu", "cpu"], 1.0)  # type: ignore[list-item]
     (link,) = pair.links.values()
     assert pair.links.keys() == {kind}
     assert link.message > 0
@@ -45,4 +46,4 @@ def test_two_processes_measure_a_link_and_a_sum(kind: str) -> None:
 @pytest.mark.processes
 def test_a_process_that_cannot_measure_says_why() -> None:
     with pytest.raises(UserError, match=r"links between two processes of this machine cannot be measured: .*parrot"):
-        measured_pair(small_run(), ["queue"], ["cpu", "parrot"], 1.0)
+        measured_pair(cut_everywhere(small_run()), ["queue"], ["cpu", "parrot"], 1.0)

@@ -10,6 +10,7 @@ import torch
 
 from launch.partition.costs import EndCost, UnitCost
 from launch.partition.counting import count
+from launch.partition.finest import cut_everywhere
 from launch.partition.measuring_units import UnitMeasurement
 from pipeline.config import Config
 from tests.launch.partition.small_runs import small_run, ticking
@@ -20,7 +21,7 @@ Measured = tuple[dict[int, tuple[UnitCost, ...]], dict[tuple[int, int], EndCost]
 def measured(config: Config, *stages: int, told: list[str] | None = None) -> Measured:
     """In no time: a few images of each."""
     return UnitMeasurement(
-        config,
+        cut_everywhere(config),
         stages,
         torch.device("cpu"),
         deadline=time.monotonic(),
@@ -65,6 +66,7 @@ def test_times_are_for_an_image_with_all_of_its_views() -> None:
                    "mlp_dim": 48, "stem": None, "width": None}},
     ],
 )  # fmt: skip
+@pytest.mark.long
 def test_sizes_are_those_that_are_counted_without_computing(changes: dict[str, Any]) -> None:
     config = small_run(**changes)
     (units, ends), counted = measured(config, 1), count(config, [1], cuda=False)
