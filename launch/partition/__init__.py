@@ -22,6 +22,10 @@
 - `process_tables.py`: the time of every process that a plan could have, as far as its memory is known
 - `prefixes.py`: bounds of the first stages of all plans, by dynamic programming
 - `search.py`: the best plan for every number of devices
+- `planned_config.py`: the configuration of a run as a plan has it
+- `memory_bounds.py`: what a stage needs of a device at the least, at once and from its costs
+- `memory_fit.py`: whether a device holds a process, by the account of memory, and what has to be computed again
+- `memory_shortage.py`: why no plan fits, and what would need less
 - `forecast.py`: how fast a configuration is, by the throughput model, from what its parts cost
 - `request.py`: what `onward plan` is asked, and what it refuses at once
 - `findings.py`: what it has found, as records

@@ -22,7 +22,7 @@ def changed_keys(before: Config, after: Config) -> dict[str, Any]:
     for key in old.keys() - new.keys():
         if key.startswith(OF_STAGE) and old[key] is not None and (value := _in_force(after, key)) != old[key]:
             values[key] = value
-    nested: dict[str, Any] = {}
+    nested: dict[Any, Any] = {}
     for key, value in values.items():
         *parents, leaf = [int(name) if name.isdecimal() else name for name in key.split(".")]
         section = nested
@@ -35,7 +35,7 @@ def changed_keys(before: Config, after: Config) -> dict[str, Any]:
 def _given(config: Config) -> dict[str, Any]:
     """All keys, but of stages only those that have a value."""
     values = config.model_dump(mode="json")
-    plain = (None, False, {})
+    plain: tuple[Any, ...] = (None, False, {})
     values["stages"] = {
         index: {key: value for key, value in own.items() if value not in plain}
         for index, own in values["stages"].items()

@@ -61,9 +61,10 @@ class Constraints:
         Args:
             config: of the run.
             devices: how many there are on all hosts together.
-            hosts: which have equally many.
+            hosts: which have equally many; the last one what is left.
             keep_cuts: keep the cuts of the configuration.
-            stages: allowed numbers of stages; that of the configuration if not given.
+            stages: allowed numbers of stages, of which those are left out that have no stage for settings of its own
+                (`stages.K`); that of the configuration if not given.
             units: names of the units that plans cut between, in order; those of the configuration if not given.
 
         Raises:
@@ -71,19 +72,24 @@ class Constraints:
             UserError: a number is not possible, or there are more devices than can be used.
         """
         _check_mode(config)
-        names, numbers = list(units or config.model.units()), tuple(sorted(set(stages or {config.num_stages})))
+        names, numbers = list(units or config.model.units()), sorted(set(stages or {config.num_stages}))
         _check_numbers(config, devices, hosts, keep_cuts, numbers, len(names))
         _check_usable(config, devices, max(numbers))
-        ends = tuple(names.index(block[-1]) for block in config.model.blocks()[:-1])
+        ends = cut_units(config, names)
         return cls(
             devices=devices,
-            per_host=devices // hosts,
-            stages=numbers,
+            per_host=-(-devices // hosts),
+            stages=tuple(count for count in numbers if count >= max(config.stages, default=0)),
             cuts=ends if keep_cuts else None,
             replicas=tuple(count for count in range(1, devices + 2) if count == 1 or _may_replicate(config, count)),
             processes=not _uses_deepspeed(config),
             preferred=ends,
         )
+
+
+def cut_units(config: Config, units: Sequence[str]) -> tuple[int, ...]:
+    """The last units of all stages but the last, as numbers from 0, among all units of the network."""
+    return tuple(units.index(block[-1]) for block in config.model.blocks()[:-1])
 
 
 def _check_mode(config: Config) -> None:
@@ -101,14 +107,13 @@ def _check_numbers(
 ) -> None:
     if devices < 1:
         raise UserError(f"got {devices} GPUs to plan for. Give 1 or more")
-    if hosts < 1 or devices % hosts:
-        near = sorted(
-            {max(devices // max(hosts, 1), 1) * max(hosts, 1), (devices // max(hosts, 1) + 1) * max(hosts, 1)}
-        )
-        numbers = " or ".join(map(str, near))
-        raise UserError(f"got {devices} GPUs on {hosts} hosts, and every host has as many. Give {numbers} GPUs")
+    if not 1 <= hosts <= devices:
+        raise UserError(f"got {devices} GPUs on {hosts} hosts. Give 1 to {devices} hosts")
     if wrong := [count for count in stages if not 1 <= count <= units]:
         raise UserError(f"got {wrong[0]} stages, and the network has {units} units. Give 1 to {units} stages")
+    if (most := max(config.stages, default=0)) > max(stages):
+        problem = f"has settings of its own, and with {max(stages)} stages there is no such stage"
+        raise ConfigError(f"stages.{most}", problem, f"Leave it out, or give {most} stages or more")
     if keep_cuts and tuple(stages) != (config.num_stages,):
         problem = f"got {', '.join(map(str, stages))} stages, and the cuts that are kept make {config.num_stages}"
         raise UserError(f"{problem}. Leave out either the cuts or the stages")

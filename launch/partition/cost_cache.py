@@ -23,11 +23,11 @@ from workers.run.environment import ALLOCATOR, PACKAGES_FOLDER
 from workers.run.files import write_text
 from workers.run.private import home_cache, is_own
 
-DECIDE = (
-    "threads", "model", "data", "head", "objective", "noise", "optimizer", "precision", "stages", "link", "evaluation",
-    "metrics", "determinism", "device",
-)  # fmt: skip
-"""Sections of a configuration that what is measured depends on."""
+DECIDE = {
+    "threads", "model", "data", "head", "objective", "noise", "optimizer", "precision", "link", "determinism",
+}  # fmt: skip
+OF_STAGES = {"frozen", "head", "objective", "noise", "optimizer", "precision"}
+"""Sections of a configuration, and of a stage of it, that what is measured depends on."""
 MOST_BYTES = 2**26
 """Of a file, and of a source file; far more than there can be in one."""
 _COSTS = TypeAdapter(Costs)
@@ -49,8 +49,14 @@ class CostCache:
         folder = folder or home_cache() / "onward" / "costs"
         kinds = [config.stage(index).objective.kind for index in range(1, config.num_stages + 1)]
         custom = any(":" in name for name in (config.model.backbone, config.data.name, *kinds))
+        of_stages = {
+            index: own.model_dump(mode="json", include=OF_STAGES, exclude_defaults=True)
+            for index, own in config.stages.items()
+        }
         key = {
-            "config": config.model_dump(mode="json", include=set(DECIDE)),
+            "config": config.model_dump(mode="json", include=DECIDE),
+            "stages": {index: settings for index, settings in of_stages.items() if settings},
+            "more": [config.uses_labels, config.metrics.norms_every, str(device)],
             "machine": machine_facts(device),
             "cores": usable_cores(),
             "allocator": {name: os.environ.get(name) for name in ALLOCATOR},

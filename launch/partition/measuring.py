@@ -69,7 +69,7 @@ def measured_costs(
     if costs is None:
         with settings_kept():
             set_up_compute(config)
-            costs = _measured(config, len(finest.model.units()), device, time.monotonic() + seconds, tell)
+            costs = _measured(config, finest, device, time.monotonic() + seconds, tell)
         kept.write(costs)
     wanted = sorted(stages or {stage for stage, _ in costs.ends})
     common = costs.units_of(wanted[0])
@@ -82,17 +82,17 @@ def measured_costs(
     )
 
 
-def _measured(config: Config, units: int, device: torch.device, deadline: float, tell: Tell) -> Costs:
+def _measured(config: Config, finest: Config, device: torch.device, deadline: float, tell: Tell) -> Costs:
     seconds = deadline - time.monotonic()
-    tell("links", 0, 1)
-    pair, kind = _pair(config, device, PAIR_SHARE * seconds), config.link.resolved_kind
     tell("feed", 0, 1)
     feed = measured_feed(config, FEED_SHARE * seconds)
+    tell("links", 0, 1)
+    pair, kind = _pair(finest, device, PAIR_SHARE * seconds), config.link.resolved_kind
     measurement = UnitMeasurement(
-        config, range(1, units + 1), device, deadline=deadline, clock=clock_of(config, device), tell=tell
+        finest, range(1, finest.num_stages + 1), device, deadline=deadline, clock=clock_of(config, device), tell=tell
     )
     of_stages, ends = measurement.run()
-    common = of_stages[units]
+    common = of_stages[finest.num_stages]
     card = REACHED_BANDWIDTH * (GPU_HOST_CARD if device.type == "cuda" else CPU_HOST_CARD)
     sizes = sizes_of([str(device)])
     return Costs(
@@ -110,11 +110,11 @@ def _measured(config: Config, units: int, device: torch.device, deadline: float,
     )
 
 
-def _pair(config: Config, device: torch.device, seconds: float) -> PairCosts:
-    kind, devices = config.link.resolved_kind, [str(device)] * 2
+def _pair(finest: Config, device: torch.device, seconds: float) -> PairCosts:
+    kind, devices = finest.link.resolved_kind, [str(device)] * 2
     if device.type == "cuda" and count_gpus() > 1:
         devices[1] = f"cuda:{(device.index or 0) + 1 if (device.index or 0) + 1 < count_gpus() else 0}"
-    return measured_pair(config, [kind, "p2p"] if kind == "queue" else [kind], devices, seconds)
+    return measured_pair(finest, [kind, "p2p"] if kind == "queue" else [kind], devices, seconds)
 
 
 def clock_of(config: Config, device: torch.device) -> DeviceClock:

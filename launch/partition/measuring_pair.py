@@ -3,7 +3,8 @@
     process 0    send | wait until it is taken            send | ...
     process 1              receive, and check it                 receive | ...
 
-Messages of two sizes are timed, an image and a batch: from both follows what a message costs, and what a byte costs.
+Messages of two sizes are timed, an image and a batch: from both follows what a message costs, and what a byte costs, as
+it travels: with `link.codec`, of what is encoded.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -19,12 +21,12 @@ from statistics import median
 from typing import Any
 
 from launch.partition.costs import LinkCost
-from launch.partition.finest import cut_everywhere
 from pipeline.config import Config
 from pipeline.errors import UserError
 from workers.links.factory import Kind
 from workers.run.environment import interpreter, process_environment
-from workers.run.json_lines import LineReader, write_line
+from workers.run.json_lines import read_line, write_line
+from workers.run.polling import readable
 from workers.topology.rendezvous import link_spec
 
 LARGEST = 2**26
@@ -46,11 +48,11 @@ class PairCosts:
     summing: float
 
 
-def measured_pair(config: Config, kinds: Sequence[Kind], devices: Sequence[str], seconds: float) -> PairCosts:
+def measured_pair(finest: Config, kinds: Sequence[Kind], devices: Sequence[str], seconds: float) -> PairCosts:
     """Time links, and the sum of gradients over two replicas.
 
     Args:
-        config: of the run; the network is cut after every unit, and a cut of medium size is taken.
+        finest: of `cut_everywhere`; a cut of medium size is taken.
         kinds: of the links.
         devices: of the two processes, as torch names them. On GPUs, sums are timed only if there are two: over
             NCCL they are hidden behind the backward pass but for the last bucket, and `summing` is 0 without them.
@@ -62,16 +64,16 @@ def measured_pair(config: Config, kinds: Sequence[Kind], devices: Sequence[str],
     sums = devices[0] == "cpu" or devices[0] != devices[1]
     with tempfile.TemporaryDirectory(prefix="onward_") as folder:
         common = {
-            "config": config.model_dump_json(),
+            "config": finest.model_dump_json(),
             "folder": folder,
             "key": os.urandom(32).hex(),
-            "links": [(kind, _shapes(config)) for kind in kinds],
+            "links": [(kind, _shapes(finest)) for kind in kinds],
             "sums": sums,
             "seconds": seconds / (2 * len(kinds) + sums),
             "limit": START_SECONDS + seconds,
         }
         sender, receiver = _answers(
-            [{**common, "rank": rank, "device": devices[rank]} for rank in range(2)], config.threads
+            [{**common, "rank": rank, "device": devices[rank]} for rank in range(2)], finest.threads
         )
     both = zip(kinds, sender["links"], receiver["links"], strict=True)
     links = {kind: _cost(kind, sent, received) for kind, sent, received in both}
@@ -98,11 +100,10 @@ def _cost(kind: Kind, sent: Sequence[Mapping[str, Any]], received: Sequence[Mapp
     )
 
 
-def _shapes(config: Config) -> list[list[int]]:
+def _shapes(finest: Config) -> list[list[int]]:
     """Of a message of one image, and of one of a batch, at a cut of medium size."""
-    every = cut_everywhere(config)
     specs = sorted(
-        (link_spec(every, stage) for stage in range(min(2, every.num_stages), every.num_stages + 1)),
+        (link_spec(finest, stage) for stage in range(min(2, finest.num_stages), finest.num_stages + 1)),
         key=lambda spec: spec.nbytes,
     )
     spec = specs[len(specs) // 2]
@@ -117,9 +118,8 @@ def _answers(questions: Sequence[Mapping[str, Any]], threads: int) -> list[dict[
     Raises:
         UserError: one of them reports a problem, or does not answer.
     """
-    environment = process_environment(threads, len(questions))
+    environment, processes = process_environment(threads, len(questions)), []
     with ExitStack() as stack:
-        processes = []
         for question in questions:
             process = subprocess.Popen(
                 interpreter("launch.partition.pair_main"),
@@ -133,15 +133,27 @@ def _answers(questions: Sequence[Mapping[str, Any]], threads: int) -> list[dict[
             assert process.stdin is not None
             with suppress(OSError):  # it has ended, which the missing answer will show
                 write_line(process.stdin.fileno(), question)
-        return [_answer(process, question["limit"]) for process, question in zip(processes, questions, strict=True)]
+        pipes = [process.stdout.fileno() for process in processes if process.stdout is not None]
+        return _read(pipes, questions[0]["limit"])
 
 
-def _answer(process: subprocess.Popen[bytes], limit: float) -> dict[str, Any]:
-    assert process.stdout is not None
-    found = next(iter(LineReader(process.stdout.fileno()).read(limit)), {"problem": "one of their processes ended"})
-    if "problem" in found:
-        raise UserError(f"links between two processes of this machine cannot be measured: {found['problem']}")
-    return found
+def _read(pipes: Sequence[int], limit: float) -> list[dict[str, Any]]:
+    """The answer from each pipe; the first problem ends the wait, as others wait for the process that has it."""
+    answers: dict[int, dict[str, Any]] = {}
+    deadline = time.monotonic() + limit
+    while len(answers) < len(pipes):
+        ready = readable([pipe for pipe in pipes if pipe not in answers], max(deadline - time.monotonic(), 0.0))
+        problem = "" if ready else f"they take longer than {limit:g} s"
+        for pipe in ready:
+            try:
+                answers[pipe] = read_line(pipe)
+            except EOFError:
+                answers[pipe] = {"problem": "one of their processes ended"}
+            problem = problem or answers[pipe].get("problem", "")
+        if problem:
+            remedy = "Plan without --measure, or give another link.kind"
+            raise UserError(f"links between two processes of this machine cannot be measured: {problem}. {remedy}")
+    return [answers[pipe] for pipe in pipes]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

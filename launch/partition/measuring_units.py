@@ -25,14 +25,14 @@ from torch import Tensor
 
 from launch.partition.costs import EndCost, UnitCost
 from launch.partition.counting import OF_ENDS, OF_UNITS
-from launch.partition.finest import FinestRun, cut_everywhere
+from launch.partition.finest import FinestRun
 from launch.partition.timed_series import StepSeries
 from launch.partition.timed_steps import TimedPart, TimedStage
 from launch.plan.memories import kind_of_unit
 from pipeline.backbones.block import Block
 from pipeline.backbones.module import build_traced_blocks
 from pipeline.config import Config, StageOverrides
-from pipeline.config.model import ModuleConfig
+from pipeline.config.model import ModuleConfig, ViTConfig
 from pipeline.config.objectives import BYOLConfig, CustomConfig
 from pipeline.data.augment.view_kinds import view_kinds
 from pipeline.stage.stage import Stage
@@ -69,20 +69,17 @@ class UnitMeasurement:
     """Measures the units and the ends of a run.
 
     Args:
-        config: of the run; its own cuts and replicas do not matter.
+        finest: of `cut_everywhere`; replicas do not matter.
         stages: numbers of the stages that a plan may have, counted from 1.
         device: that computes.
         deadline: of all of it, by `time.monotonic`.
         clock: of the device.
         tell: is told of the progress.
-
-    Raises:
-        ConfigError: the network cannot be built, or cut as the run says.
     """
 
     def __init__(
         self,
-        config: Config,
+        finest: Config,
         stages: Sequence[int],
         device: torch.device,
         *,
@@ -90,7 +87,7 @@ class UnitMeasurement:
         clock: DeviceClock,
         tell: Tell = lambda text, done, total: None,
     ) -> None:
-        self._finest, self._stages = cut_everywhere(config), tuple(stages)
+        self._finest, self._stages = finest, tuple(stages)
         self._device, self._clock, self._deadline, self._tell = device, clock, deadline, tell
         self._names = self._finest.model.units()
         self._runs = {stage: FinestRun(self._finest, stage) for stage in stages}
@@ -198,8 +195,9 @@ class UnitMeasurement:
     def _unit_key(self, stage: int, number: int) -> Hashable:
         settings, known = self._runs[stage].stage(1), not isinstance(self._finest.model, ModuleConfig)
         kind = kind_of_unit(self._names[number]) if known else number
+        normed = isinstance(self._finest.model, ViTConfig) and number == len(self._names) - 1  # at the network's end
         byol = isinstance(settings.objective, BYOLConfig)
-        return settings.model_dump_json(include=OF_UNITS), byol, kind
+        return settings.model_dump_json(include=OF_UNITS), byol, kind, normed
 
     def _end_key(self, stage: int, number: int) -> Hashable:
         run = self._runs[stage]

@@ -55,7 +55,8 @@ def group_seconds(costs: Costs, traffic: Traffic, stages: Sequence[StageCut], pr
         after = groups[number + 1][0].replicas if number + 1 < len(groups) else None
         load = traffic.stage(start, before, group[0].replicas, after)
         compute = sum(seconds_of(costs, cut).compute for cut in group)
-        enters, leaves = traffic.entering[group[0].first], traffic.leaving[group[-1].last]
+        enters = traffic.entering(group[0].stage)[group[0].first]
+        leaves = traffic.leaving(group[-1].stage)[group[-1].last]
         found.append(float(load.seconds(compute, enters, leaves)))
         start += group[0].replicas
     return found

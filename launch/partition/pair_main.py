@@ -132,7 +132,8 @@ def _send(
                 seconds.append(own.stop())
             if last:
                 break
-    return {"seconds": seconds[WARM:], "at": sent[WARM:], "bytes": spec.nbytes}
+        carried = link.bytes_sent // len(sent)
+    return {"seconds": seconds[WARM:], "at": sent[WARM:], "bytes": carried}
 
 
 def _receive(
@@ -148,7 +149,7 @@ def _receive(
             seconds.append(own.stop())
             arrived.append(time.monotonic())
             last = message.header.last
-    return {"seconds": seconds[WARM:], "at": arrived[WARM:], "bytes": spec.nbytes}
+    return {"seconds": seconds[WARM:], "at": arrived[WARM:]}
 
 
 def _seconds_of_sum(rank: int, folder: str, device: torch.device, limit: float) -> Answer:

@@ -6,7 +6,7 @@ It loads torch, so it runs in a process of its own (`plan_child.py`).
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -19,6 +19,7 @@ from launch.partition.estimating import estimated_costs
 from launch.partition.findings import PlanFindings, WhatIfFindings
 from launch.partition.measuring import measured_costs
 from launch.partition.memory_fit import MemoryFit
+from launch.partition.memory_shortage import why_nothing_fits
 from launch.partition.objective import Plan
 from launch.partition.planned_config import config_with
 from launch.partition.request import PlanRequest, constraints_of
@@ -46,16 +47,15 @@ def plan_for(config: Config, request: PlanRequest) -> PlanFindings:
     plans = planner.plans
     plan = plans.get(request.devices)
     if plan is None:
-        raise UserError(planner.why_nothing_fits())
+        raise UserError(why_nothing_fits(planner.fit, request.devices))
     settings = planner.settings
-    best = settings.of(config_with(config, plan))
-    more = plans.get(request.devices + 1)
+    best = settings.of(planner.config_of(plan))
     return PlanFindings(
         device=planner.costs.device,
         estimated=planner.costs.estimated,
         plan=best,
         now=settings.of(config),
-        more=None if more is None else settings.images_per_second(config_with(config, more)),
+        more=planner.rate(plans.get(request.devices + 1)),
         free=planner.without_keeping_cuts(),
         roomy=planner.without_limit_of_memory(plan),
         seconds=time.monotonic() - begun,
@@ -105,7 +105,7 @@ class _Planner:
         sent = config.data.feed == "coordinator"
         return replace(costs, input=prod(boundary_shapes(config)[0]) // costs.batch if sent else 0)
 
-    def _stages(self) -> Collection[int]:
+    def _stages(self) -> Sequence[int]:
         if self.request.stages == "any":
             return range(1, self.request.devices + 2)
         return range(1, (self.request.stages or self.config.num_stages) + 1)
@@ -121,40 +121,56 @@ class _Planner:
             several_hosts=hosts > 1,
         )
 
-    def _constraints(self, request: PlanRequest) -> Constraints:
-        return constraints_of(self.config, request, [unit.unit for unit in self.costs.units])
+    @cached_property
+    def units(self) -> list[str]:
+        """Names of all units of the network, in order."""
+        return [unit.unit for unit in self.costs.units]
 
     @cached_property
     def fit(self) -> MemoryFit:
         """What devices hold."""
-        return MemoryFit(self.config, self.costs, self.device != CPU, self.settings.memories)
+        return self._fit_within(constraints_of(self.config, self.request, self.units))
+
+    def _fit_within(self, constraints: Constraints) -> MemoryFit:
+        return MemoryFit(
+            self.config, self.costs, constraints, on_gpu=self.device != CPU, memories=self.settings.memories
+        )
 
     @cached_property
     def plans(self) -> dict[int, Plan]:
         """The best by the number of devices."""
-        return search(self.costs, self._constraints(self.request), self.fit, self.fit.optimistic)
+        self._check_cuts(min(self.fit.constraints.stages))
+        return search(self.costs, self.fit.constraints, self.fit, self.fit.optimistic)
+
+    def config_of(self, plan: Plan) -> Config:
+        """The run as a plan has it."""
+        return config_with(self.config, plan, self.units)
+
+    def _check_cuts(self, stages: int) -> None:
+        points = [unit.unit for unit in self.costs.units[:-1] if unit.output]
+        if len(points) < stages - 1:
+            where = f"one tensor passes after {', '.join(points)} alone" if points else "nowhere does one tensor pass"
+            raise UserError(
+                f"--stages: got {stages}, and {self.config.model.backbone} can be cut into {len(points) + 1} at most: "
+                f"{where}. Give --stages {len(points) + 1} or fewer"
+            )
 
     def without_keeping_cuts(self) -> float | None:
         """Images a second of the best plan with other cuts; None unless they were kept."""
         if not self.request.keep_cuts:
             return None
-        free = search(
-            self.costs, self._constraints(replace(self.request, keep_cuts=False)), self.fit, self.fit.optimistic
-        )
-        return self._rate(free.get(self.request.devices))
+        fit = self._fit_within(constraints_of(self.config, replace(self.request, keep_cuts=False), self.units))
+        return self.rate(search(self.costs, fit.constraints, fit, fit.optimistic).get(self.request.devices))
 
     def without_limit_of_memory(self, plan: Plan) -> float | None:
         """Images a second of the best plan if memory were no matter; None where it is none."""
         if all(stage.recompute == "none" and stage.chunk is None for stage in plan.stages):
             return None
-        return self._rate(search(self.costs, self._constraints(self.request), _any).get(self.request.devices))
+        return self.rate(search(self.costs, self.fit.constraints, _any).get(self.request.devices))
 
-    def _rate(self, plan: Plan | None) -> float | None:
-        return None if plan is None else self.settings.images_per_second(config_with(self.config, plan))
-
-    def why_nothing_fits(self) -> str:
-        """What is needed of a device, and what would need less."""
-        return ""
+    def rate(self, plan: Plan | None) -> float | None:
+        """Images a second of a plan, if there is one."""
+        return None if plan is None else self.settings.images_per_second(self.config_of(plan))
 
 
 def _any(cuts: tuple[StageCut, ...]) -> tuple[StageCut, ...]:

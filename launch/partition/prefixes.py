@@ -95,13 +95,15 @@ class Prefixes:
                 sides = start, 0 if level else None, replicas
                 loads = self._traffic.stage(*sides, 0), self._traffic.stage(*sides, None)
                 if loads not in known:
-                    known[loads] = self._seconds(self._table.seconds[level][:, :, number], *loads)
+                    known[loads] = self._seconds(level, number, *loads)
                 yield start, number, known[loads]
 
-    def _seconds(self, compute: Floats, inner: StageLoad, end: StageLoad) -> Floats:
-        entering = self._traffic.entering[:, None]
-        seconds = inner.seconds(compute, entering, self._traffic.leaving[None, :])
-        seconds[:, -1:] = end.seconds(compute[:, -1:], entering, self._traffic.leaving[None, -1:])
+    def _seconds(self, level: int, number: int, inner: StageLoad, end: StageLoad) -> Floats:
+        """By first and last unit; the load of a level that ends with the last of all is `end`."""
+        compute, stages = self._table.seconds[level][:, :, number], self._table.stages(level)
+        entering = self._traffic.entering(stages[0])[:, None]
+        seconds = inner.seconds(compute, entering, self._traffic.leaving(stages[-1])[None, :])
+        seconds[:, -1:] = end.seconds(compute[:, -1:], entering, 0.0)
         return seconds
 
 

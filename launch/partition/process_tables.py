@@ -52,10 +52,14 @@ class StageTable:
         alike: dict[object, float] = {}
         for level, first, last in _allowed(costs, constraints):
             for number, replicas in enumerate(self.replicas):
-                key = (costs.ends[level + 1, last], first, last, replicas)
+                key = (id(costs.units_of(level + 1)), costs.ends[level + 1, last], first, last, replicas)
                 if key not in alike:
                     alike[key] = self._lower_bound(level, first, last, replicas)
                 self.seconds[level][first, last, number] = alike[key]
+
+    def stages(self, level: int) -> tuple[int, ...]:
+        """That a process of a level trains, counted from 1."""
+        return (level + 1,)
 
     def cuts(self, level: int, first: int, last: int, replicas: int) -> tuple[StageCut, ...]:
         """The stages of a process that was asked for and fits."""
@@ -90,12 +94,17 @@ class GroupTable:
     def __init__(self, table: StageTable, count: int, processes: int, preferred: Sequence[int]) -> None:
         self._costs, self._fits = table.costs, table.fits
         self.processes, self.replicas, self.goals = processes, (1,), (processes,)
+        self._groups = even_groups(count, processes)
         self._orders = [
             _Order(group[0], [table.seconds[stage - 1][:, :, 0] for stage in group], preferred[group[0] - 1 :])
-            for group in even_groups(count, processes)
+            for group in self._groups
         ]
         self.seconds = [order.least * ROUNDING for order in self._orders]
         self._divided: dict[tuple[int, int, int], _Divided] = {}
+
+    def stages(self, level: int) -> tuple[int, ...]:
+        """See `StageTable`."""
+        return self._groups[level]
 
     def cuts(self, level: int, first: int, last: int, replicas: int) -> tuple[StageCut, ...]:
         """See `StageTable`."""
@@ -213,7 +222,11 @@ def _allowed(costs: Costs, constraints: Constraints) -> Iterator[tuple[int, int,
             for last in range(first, end + 1):
                 if (level + 1, last) not in costs.ends:
                     continue
-                inner = last < end and costs.units[last].output > 0 and (kept is None or (*kept, end)[level] == last)
+                inner = (
+                    last < end
+                    and costs.units_of(level + 1)[last].output > 0
+                    and (kept is None or (*kept, end)[level] == last)
+                )
                 if inner or (last == end and level + 1 in constraints.stages):
                     yield level, first, last
 

@@ -99,23 +99,23 @@ class Solver:
         """The boundaries before the level that ends here, each with the bottleneck that it promises."""
         replicas = self._table.replicas[end.number]
         start, compute = end.rank - replicas, self._table.seconds[end.level][: end.last + 1, end.last, end.number]
-        leaving = self._traffic.leaving[end.last]
+        stages = self._table.stages(end.level)
+        entering, leaving = self._traffic.entering(stages[0]), self._traffic.leaving(stages[-1])[end.last]
         if end.level == 0:
             load = self._traffic.stage(start, None, replicas, end.after)
-            bottleneck = max(end.bottleneck, float(load.seconds(compute[0], self._traffic.entering[0], leaving)))
+            bottleneck = max(end.bottleneck, float(load.seconds(compute[0], entering[0], leaving)))
             if start == 0 and bottleneck < below:
                 yield (
                     bottleneck,
                     replace(end, level=-1, last=-1, rank=0, after=replicas, bottleneck=bottleneck, further=end),
                 )
             return
-        entering = self._traffic.entering[1 : end.last + 1]
         for number, before in enumerate(self._table.replicas):
             bounds = self._prefixes.bounds[end.level - 1][start, number, : end.last]
             if not bounds.size or bounds.min() >= below:
                 continue
             load = self._traffic.stage(start, before, replicas, end.after)
-            bottlenecks = np.maximum(load.seconds(compute[1:], entering, leaving), end.bottleneck)
+            bottlenecks = np.maximum(load.seconds(compute[1:], entering[1 : end.last + 1], leaving), end.bottleneck)
             promised = np.maximum(bottlenecks, bounds)
             for last in np.flatnonzero(promised < below).tolist():
                 bottleneck = float(bottlenecks[last])

@@ -91,12 +91,15 @@ class StepSeries:
         self._device, self._labelled, self._seconds = timed.stage.compute.device, labelled, seconds
         self._ends = time.monotonic() + seconds
         self.few = min(batch, max(FEW, batch // 16))
-        with timed.counting_kept(self.few) as kept:
-            self._step(self.few, 0, inside=True)
-            self.kept_of_unit = kept("unit") // self.few
-            """Bytes that autograd keeps of the unit for one image, its output included."""
-            self.kept_of_end = (kept("forward") + kept("head")) // self.few
-            """The same of what follows it, but the loss."""
+        few, many = self._kept(self.few), self._kept(2 * self.few)  # what they have in common is of no image
+        self.kept_of_unit, self.kept_of_end = ((more - less) // self.few for less, more in zip(few, many, strict=True))
+        """Bytes that autograd keeps for one image of the unit, its output included, and of what follows it but the
+        loss."""
+
+    def _kept(self, rows: int) -> tuple[int, int]:
+        with self.timed.counting_kept() as kept:
+            self._step(rows, 0, inside=True)
+            return kept("unit"), kept("forward") + kept("head")
 
     def run(self, *kinds: bool) -> tuple[TimedSteps, ...]:
         """Steps with (`True`) and without the gradient of the input, by turns."""
@@ -174,5 +177,7 @@ class StepSeries:
 
 def _room(device: torch.device) -> int:
     """Bytes that what autograd keeps may take: a third of what there is, as gradients and workspaces come to it."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
-    return int(free) // 3
+    if device.type != "cuda":
+        return available_memory() // 3
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by the allocator
+    return int(torch.cuda.mem_get_info(device)[0] + unused) // 3

@@ -118,6 +118,8 @@ class TimedStage:
         self.output, self._inside = [], inside
         self._clock.start()
         self.stage(list(views), number, noise)
+        for output in self.stage.outputs:
+            self._keep("forward", output)
         self.skipped = self.stage.update(number, labels).skipped
         return self._clock.stop()
 
@@ -148,19 +150,17 @@ class TimedStage:
         return sum(self._clock.stop().values())
 
     @contextmanager
-    def counting_kept(self, rows: int) -> Iterator[Callable[[TimedPart], int]]:
-        """Within it, count what autograd keeps of a step of `rows` images; gives the bytes of a part.
+    def counting_kept(self) -> Iterator[Callable[[TimedPart], int]]:
+        """Within it, count what autograd keeps of a step, weights left out; gives the bytes of a part.
 
-        What every image has a row of counts, and weights do not. Of the unit, its output counts, and its input does
-        not, if that is the output of another.
+        Of the unit, its output counts, and its input does not, if that is the output of another.
         """
         kept: dict[TimedPart, dict[int, Tensor]] = defaultdict(dict)
         self._kept = kept
         self._others = {p.untyped_storage().data_ptr() for p in self.stage.parameters()}
 
         def note(tensor: Tensor) -> Tensor:
-            if tensor.shape[:1] == (rows,):
-                self._keep(self._clock.now, tensor)
+            self._keep(self._clock.now, tensor)
             return tensor
 
         with saved_tensors_hooks(note, lambda tensor: tensor):

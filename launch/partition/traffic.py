@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,13 +77,9 @@ class Traffic:
 
     def __init__(self, costs: Costs, constraints: Constraints) -> None:
         self._costs, self._constraints = costs, constraints
-        outputs = [unit.output for unit in costs.units[:-1]]
-        self.entering: Floats = np.array([costs.input, *outputs], dtype=np.float64) * costs.batch
-        """Bytes of a batch as it enters a stage, by its first unit."""
-        self.leaving: Floats = np.array([*outputs, 0], dtype=np.float64) * costs.batch
-        """Bytes of a batch as it leaves a stage, by its last unit."""
-        self._boundary = lru_cache(maxsize=None)(self._load_of_boundary)
-        self._stage = lru_cache(maxsize=None)(self._load_of_stage)
+        self.leaving = cache(self._outputs)
+        self._boundary = cache(self._load_of_boundary)
+        self._stage = cache(self._load_of_stage)
 
     def stage(self, start: int, before: int | None, replicas: int, after: int | None) -> StageLoad:
         """Of the stage on the ranks from `start`.
@@ -96,6 +92,17 @@ class Traffic:
             after: of the next stage; 0 for one that is not known; None for none.
         """
         return self._stage(start if self._constraints.hosts > 1 else 0, before, replicas, after)
+
+    def entering(self, stage: int) -> Floats:
+        """Bytes of a batch as it enters a stage, counted from 1, by the number of its first unit."""
+        before: Floats = np.roll(self.leaving(max(stage - 1, 1)), 1)
+        before[0] = self._costs.input * self._costs.batch
+        return before
+
+    def _outputs(self, stage: int) -> Floats:
+        """Bytes of a batch as it leaves a stage, counted from 1, by the number of its last unit; 0 after all units."""
+        outputs = [unit.output for unit in self._costs.units_of(stage)[:-1]]
+        return np.array([*outputs, 0], dtype=np.float64) * self._costs.batch
 
     def _load_of_stage(self, start: int, before: int | None, replicas: int, after: int | None) -> StageLoad:
         into = self._boundary(start, 1 if before is None else before, replicas)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,11 @@ from pipeline.config import Config
 from pipeline.config.model import ModuleConfig
 from pipeline.config.objectives import CustomConfig
 
-COMMON = {"data", "model", "link", "mode", "runtime", "train", "evaluation"}
-"""Sections that all stages share."""
+COMMON: Mapping[str, Any] = {
+    **dict.fromkeys(("data", "model", "mode", "runtime", "train", "evaluation"), True),
+    "link": {"codec"},
+}
+"""What all stages share: sections, and of links how activations are rounded."""
 OF_PLACE = {"index", "device", "units"}
 """What a stage is called and where it is, which its tensors do not depend on."""
 ENCODER_LAYER = "encoder.layers.encoder_layer_"
@@ -46,7 +49,8 @@ def _what_decides(config: Config, stages: Sequence[int]) -> tuple[Any, ...]:
     users = isinstance(config.model, ModuleConfig) or any(isinstance(s.objective, CustomConfig) for s in of_stages)
     place = tuple(stages) if users else (stages[0] == 1, stages[-1] == config.num_stages)
     before = config.stage(max(stages[0] - 1, 1)).precision.model_dump_json()
-    common = config.model_dump_json(include=COMMON)
+    elsewhere = {} if users else {"model": {"cuts"}}  # what a unit of a user's network begins with depends on them
+    common = config.model_dump_json(include=dict(COMMON), exclude=elsewhere)
     return own, units, place, before, common, config.num_views, config.uses_labels
 
 

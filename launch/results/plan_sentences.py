@@ -1,9 +1,10 @@
-"""What `onward plan` has found, as sentences: how fast, what limits it, what would help, what one device more brings."""
+"""What `onward plan` has found, in sentences: how fast, what limits it, what would help, what a device more brings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 
 from launch.partition.findings import PlanFindings, SettingFindings, StageFindings
 from launch.partition.request import PlanRequest
@@ -72,7 +73,8 @@ def limits(setting: SettingFindings) -> Iterator[str]:
     """What bounds the images/s."""
     if setting.limit == "stage":
         stage = limiting_stage(setting)
-        yield f"limit: {setting.limiting}, {100 * stage.busy:.0f} % busy; its computing alone allows {_rate(setting.bound)}"
+        busy = f"{100 * stage.busy:.0f} % busy"
+        yield f"limit: {setting.limiting}, {busy}; its computing alone allows {_rate(setting.bound)}"
         return
     why = "makes no more" if setting.limit == "feed" else "carries no more"
     yield f"limit: the {limit_in_words(setting)} {why}; the slowest stage alone would allow {_rate(setting.bound)}"
@@ -91,7 +93,8 @@ def _rate(images: float) -> str:
 def _would_help(found: PlanFindings, request: PlanRequest) -> Iterator[str]:
     plan = found.plan
     if plan.limit == "feed":
-        yield f"  would help: more data.workers, packed copies; with images at hand it makes {_rate(plan.unfed)}"
+        workers = ceil(max(plan.config["data"]["workers"], 1) * plan.unfed / plan.images_per_second)
+        yield f"  would help: data.workers={workers}, or packed copies; with images at hand {_rate(plan.unfed)}"
     if plan.limit == "link":
         codec = plan.config["link"]["codec"]
         ways = ["link.codec=bf16 (loses precision)"] if codec == "none" and _width(plan) == 4 else []

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from launch.partition.findings import PlanFindings, SettingFindings, WhatIfFindings
+from launch.plan.memories import ENCODER_LAYER
 from launch.results.grid import Grid
 
 GIB = 2**30
@@ -68,22 +69,27 @@ def _busy(setting: SettingFindings, index: int) -> str:
 
 def units_in_words(units: Sequence[str]) -> str:
     """`layer1.0 to layer2.1`; of long names without the modules around them, the second without what both share."""
-    first, last = units[0], units[-1]
-    if first == last:
-        return first if len(first) <= LONG else first.rpartition(".")[2]
-    text = f"{first} to {last}"
+    first, last = (name.replace(ENCODER_LAYER, "layer_") for name in (units[0], units[-1]))
+    text = first if first == last else f"{first} to {last}"
     if len(text) <= LONG:
         return text
-    first, last = (name if name.count(".") < 2 else name.rpartition(".")[2] for name in (first, last))
-    stems = [re.sub(r"\d+$", "", name) for name in (first, last)]
-    return f"{first} to {last[len(stems[1]) :] if stems[0] == stems[1] and last != stems[1] else last}"
+    first, last = map(_short_name, (first, last))
+    if first == last:
+        return first
+    number = last.removeprefix(re.sub(r"\d+$", "", first))
+    return f"{first} to {number if number.isdecimal() else last}"
+
+
+def _short_name(name: str) -> str:
+    """The last module of a path, with the one before where it is a number."""
+    *_, before, last = ("", *name.split("."))
+    return f"{before}.{last}" if last.isdecimal() and before else last
 
 
 def devices_in_words(devices: Sequence[str]) -> str:
     """Numbers of GPUs: `0`, `0-3`; on several hosts `2: 0-7`, or `hosts 2-4`; of a processor `cpu`."""
-    hosts, numbers = (
-        list(dict.fromkeys(part)) for part in zip(*(name.rpartition("cuda:")[::2] for name in devices), strict=True)
-    )
+    parts = [name.rpartition("cuda:") for name in devices]
+    hosts, numbers = (list(dict.fromkeys(part[at] for part in parts)) for at in (0, 2))
     if len(hosts) > 1:
         return f"hosts {hosts[0].strip(': ')}-{hosts[-1].strip(': ')}"
     return hosts[0] + (numbers[0] if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}")

@@ -3,9 +3,10 @@
     python tests/benchmarks/unit_times.py [--config FILE] [--cuts layer1,layer2 --cuts layer3 ...] [--steps 5]
         [--seconds 60] [KEY=VALUE ...]
 
-Every cut of the network (`--cuts` may be given several times; that of the configuration if not given) makes stages.
-Each is built as in a run and timed alone, on the activations of the stage before. Both are times of the processor where
-`threads` is 1, so that other processes disturb them little. The error is that of the prediction.
+Every cut of the network (`--cuts` may be given several times, `--cuts every` stands for all single cuts; that of the
+configuration if not given) makes stages. Each is built as in a run and timed alone, on the activations of the stage
+before. Both are times of the processor where `threads` is 1, so that other processes disturb them little. The error is
+that of the prediction. The last line compares the order of the cuts by their slowest stage.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from launch.partition.costs import Costs, StageCut, seconds_of
 from launch.partition.measuring import measured_costs
 from pipeline.config import Config
 from pipeline.data.augment.view_kinds import view_kinds
+from pipeline.measures.rank_correlation import rank_correlation
 from pipeline.shapes import view_shapes
 from pipeline.stage.stage import Stage
 from pipeline.validation.loading import load_config
@@ -49,25 +51,35 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], process_environment(config.threads))
     print(machine())
     set_up_compute(config)
-    every = [tuple(filter(None, cuts.split(","))) for cuts in given.cuts or [",".join(config.model.cuts)]]
+    names, every = config.model.units(), list[tuple[str, ...]]()
+    for cuts in given.cuts or [",".join(config.model.cuts)]:
+        every += [(name,) for name in names[:-1]] if cuts == "every" else [tuple(filter(None, cuts.split(",")))]
     began = time.monotonic()
     costs = measured_costs(config, seconds=given.seconds, stages=range(1, max(map(len, every)) + 2), fresh=True)
     print(f"units and ends measured in {time.monotonic() - began:.1f} s")
     print(f"{'stage':>5}  {'units':32}{'predicted ms':>14}{'measured ms':>14}{'error':>8}")
-    for cuts in every:
+    slowest = [
         report(config.model_copy(update={"model": config.model.model_copy(update={"cuts": cuts})}), costs, given.steps)
+        for cuts in every
+    ]
+    order = rank_correlation(*zip(*slowest, strict=True)) if len(slowest) > 2 else None
+    if order is not None:
+        print(f"rank correlation (Spearman) of the slowest stages: {order.spearman:.3f}")
 
 
-def report(config: Config, costs: Costs, steps: int) -> None:
-    """A line for every stage of one cut."""
-    first, names = 0, config.model.units()
+def report(config: Config, costs: Costs, steps: int) -> tuple[float, float]:
+    """A line for every stage of one cut; the slowest one's time as predicted, and as measured."""
+    first, names, both = 0, config.model.units(), []
     for index, (units, seconds) in enumerate(zip(config.model.blocks(), measured(config, steps), strict=True), 1):
         last = first + len(units) - 1
         predicted = seconds_of(costs, StageCut(stage=index, first=first, last=last)).compute
         title = f"{names[first]} to {names[last]}"
         error = f"{100 * (predicted / seconds - 1):+7.1f}%"
         print(f"{index:5}  {title:32}{1e3 * predicted:14.1f}{1e3 * seconds:14.1f}{error}", flush=True)
+        both.append((predicted, seconds))
         first = last + 1
+    slowest = [max(times) for times in zip(*both, strict=True)]
+    return slowest[0], slowest[1]
 
 
 def measured(config: Config, steps: int) -> Iterator[float]:

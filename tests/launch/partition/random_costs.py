@@ -33,14 +33,17 @@ def random_costs(
     def number(scale: float) -> float:
         return scale * draw.random()
 
-    made = [
-        UnitCost(
-            unit=f"unit{index}", forward=number(1), backward=(back := number(2)), input_gradient=back * draw.random(),
-            step=number(0.5), parameters=draw.randrange(1000), kept=draw.randrange(1000),
-            output=0 if index in uncuttable else draw.randrange(1, 1000),
-        )
-        for index in range(units)
-    ]  # fmt: skip
+    def made() -> tuple[UnitCost, ...]:
+        return tuple(
+            UnitCost(
+                unit=f"unit{index}", forward=number(1), backward=(back := number(2)),
+                input_gradient=back * draw.random(), step=number(0.5), parameters=draw.randrange(1000),
+                kept=draw.randrange(1000), output=0 if index in uncuttable else draw.randrange(1, 1000),
+            )
+            for index in range(units)
+        )  # fmt: skip
+
+    own = {stage: made() for stage in range(1, stages + 1) if draw.random() < 0.15}
     ends = {
         (stage, last): EndCost(
             forward=number(0.2), backward=number(0.4), step=number(0.1), loss=number(0.02),
@@ -51,8 +54,8 @@ def random_costs(
         if draw.random() >= missing
     }  # fmt: skip
     return Costs(
-        device="dice", estimated=True, batch=batch, units=tuple(made), ends=ends,
+        device="dice", estimated=True, batch=batch, units=made(), ends=ends,
         within=random_link(draw, 10 ** draw.uniform(1.5, 4)), across=random_link(draw, 10 ** draw.uniform(1.5, 4)),
         summing=draw.choice([0.0, number(0.001)]), feed=number(draw.choice([0.1, 1.0])), memory=2**40,
-        input=draw.choice([0, 100]),
+        of_stages=own, input=draw.choice([0, 100]),
     )  # fmt: skip

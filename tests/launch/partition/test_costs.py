@@ -41,3 +41,10 @@ def test_what_is_computed_again_is_added_to_the_update(recompute: str, again: fl
     less = seconds_of(COSTS, StageCut(stage=1, first=0, last=1, recompute=recompute))  # type: ignore[arg-type]
     assert less.forward == kept.forward
     assert less.update - kept.update == again
+
+
+def test_a_stage_with_settings_of_its_own_has_costs_of_its_own() -> None:
+    slow = replace(COSTS, of_stages={2: (UNIT, replace(UNIT, forward=3.0))}, ends={**COSTS.ends, (2, 1): END})
+    assert slow.units_of(1) == COSTS.units
+    usual, own = (seconds_of(slow, StageCut(stage=stage, first=1, last=1)) for stage in (1, 2))
+    assert (usual.forward, own.forward) == (4 * 1.0, 4 * 3.0)

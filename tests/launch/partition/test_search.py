@@ -42,7 +42,8 @@ def all_divisions(costs: Costs, constraints: Constraints) -> Iterator[Stages]:
     for count in constraints.stages:
         for cuts in combinations(range(last), count - 1):
             ends = (*cuts, last)
-            allowed = all(costs.units[cut].output for cut in cuts) and constraints.cuts in (None, cuts)
+            sizes = [costs.units_of(stage)[cut].output for stage, cut in enumerate(cuts, 1)]
+            allowed = all(sizes) and constraints.cuts in (None, cuts)
             if allowed and all((stage, end) in costs.ends for stage, end in enumerate(ends, 1)):
                 firsts = (0, *(cut + 1 for cut in cuts))
                 spans = enumerate(zip(firsts, ends, strict=True), 1)

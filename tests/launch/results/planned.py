@@ -34,7 +34,7 @@ def stage(number: int, **others: Any) -> StageFindings:
 def setting(*stages: StageFindings, **others: Any) -> SettingFindings:
     """On a GPU for each stage, of which the first bounds it."""
     first = SettingFindings(
-        config={"data": {"batch_size": 512}, "link": {"codec": "none"}, "precision": {"dtype": "fp32"}},
+        config={"data": {"batch_size": 512, "workers": 4}, "link": {"codec": "none"}, "precision": {"dtype": "fp32"}},
         devices=len(stages),
         link="queue",
         stages=stages,

@@ -61,7 +61,7 @@ def test_a_link_or_the_feed_that_is_the_limit() -> None:
     fed = replace(TWO, limit="feed", limiting="feed", unfed=3000.0)
     lines = plan_sentences(findings(fed), ASKED, UNKNOWN)
     assert said(lines, "limit").startswith("limit: the feed makes no more")
-    assert "more data.workers" in said(lines, "would help")
+    assert "data.workers=12" in said(lines, "would help")
     assert "3,000 images/s" in said(lines, "would help")
 
 

@@ -14,10 +14,11 @@ from tests.launch.results.planned import findings, setting, stage
     [
         (["stem"], "stem"),
         (["stem", "layer1.0", "layer1.1"], "stem to layer1.1"),
-        (["encoder.layers.encoder_layer_9"], "encoder_layer_9"),
-        (["encoder.layers.encoder_layer_9", "encoder.layers.encoder_layer_11"], "encoder_layer_9 to 11"),
-        (["conv_proj", "encoder.layers.encoder_layer_0"], "conv_proj to encoder_layer_0"),
+        (["encoder.layers.encoder_layer_9"], "layer_9"),
+        (["conv_proj", "encoder.layers.encoder_layer_11"], "conv_proj to layer_11"),
         (["features.3", "features.12"], "features.3 to 12"),
+        (["network.stages.1.blocks.0", "network.stages.1.blocks.11"], "blocks.0 to 11"),
+        (["backbone.encoder.block_3", "backbone.encoder.block_12"], "block_3 to 12"),
     ],
 )
 def test_units_are_named_by_the_first_and_the_last(units: list[str], text: str) -> None:
