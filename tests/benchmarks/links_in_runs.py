@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import common.hosts
 from common.runs import ROOT, machine, train
 
 sys.path.insert(0, str(ROOT))
@@ -59,15 +60,7 @@ def train_on_hosts(config: Path, hosts: int, overrides: list[str]) -> tuple[floa
     if rest:
         raise SystemExit(f"error: the processes of {config} cannot be spread evenly over {hosts} hosts")
     with laboratory(hosts) as lab:
-        meet = ["--rdzv-backend=c10d", "--rdzv-id=links", f"--rdzv-endpoint={lab[1].name}:29400"]
-        torchrun = ["-m", "torch.distributed.run", f"--nnodes={hosts}", f"--nproc-per-node={each}", *meet]
-        run = lab.shared / "run"
-        training = ["-m", "launch.train", str(config.resolve()), f"run_dir={run}", *overrides]
-        started = [host.start([sys.executable, *torchrun, *training], {"OMP_NUM_THREADS": "1"}) for host in lab.hosts]
-        for process in started:
-            _, error = process.communicate(timeout=3600)
-            if process.returncode:
-                raise SystemExit(error)
+        run = common.hosts.train_on_hosts(lab, each, config, overrides)
         return measured(run, json.loads((run / "report.json").read_text()))
 
 

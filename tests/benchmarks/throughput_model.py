@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -52,12 +53,14 @@ class Case:
         pauses: milliseconds before each update of every stage.
         overrides: of the tiny network.
         megabits: of the card of each of two hosts, in a second; one host if 0.
+        spread: milliseconds that each pause may be shorter or longer, at random.
     """
 
     name: str
     pauses: tuple[int, ...]
     overrides: tuple[str, ...] = ()
     megabits: float = 0.0
+    spread: int = 0
 
 
 CASES = [
@@ -79,8 +82,10 @@ CASES = [
     Case("2 hosts, slow card, depth 1", (60, 60), (EARLY, "link.depth=1"), megabits=4.0),
     Case("2 hosts, slow card, depth 4, rpc", (60, 60), (EARLY, "link.depth=4", "link.kind=rpc"), megabits=4.0),
     Case("2 hosts, slow card, codec int8", (60, 60), (EARLY, "link.codec=int8"), megabits=4.0),
-    Case("2 hosts, two links on a card", (60, 60), (EARLY, "replicas=2", FEW), megabits=4.0),
-    Case("2 hosts, a card of replicas 1-2-1", (60, 60, 60), ("stages.2.replicas=2", FEW), megabits=3.0),
+    Case("2 hosts, two links on a card", (60, 60), (EARLY, "replicas=2", FEW), megabits=1.0),
+    Case("2 hosts, a card of replicas 1-2-1", (60, 60, 60), ("stages.2.replicas=2", FEW), megabits=1.0),
+    Case("three stages that vary", (100, 100, 100), spread=80),
+    Case("three stages that vary, depth 1", (100, 100, 100), ("link.depth=1",), spread=80),
     Case("wide first, nothing sleeps", (0, 0), ("data.batch_size=256", "model.width=16", "model.cuts=[layer3]")),
     Case("wide last, nothing sleeps", (0, 0), ("data.batch_size=256", "model.width=16", "model.cuts=[layer1]")),
     Case("4 stages on 2 cores, nothing sleeps", (0,) * 4, ("data.batch_size=256", "model.width=16")),
@@ -106,12 +111,14 @@ def write_config(case: Case, count: int, folder: Path) -> Path:
     tiny = folder / "tiny.yaml"
     tiny.write_text(TINY)
     config = load_config(tiny, overrides)
+    draw = random.Random(0)
     pauses = [
-        {"kind": "slow", "stage": stage, "step": step, "replica": replica + 1, "seconds": pause / 1e3}
+        {"kind": "slow", "stage": stage, "step": step, "replica": replica + 1,
+         "seconds": (pause + draw.uniform(-case.spread, case.spread)) / 1e3}
         for stage, pause in enumerate(case.pauses, 1)
         for replica in range(config.replicas_of(stage))
         for step in range(count if pause else 0)
-    ]
+    ]  # fmt: skip
     (folder / "overrides.json").write_text(json.dumps(overrides))
     tiny.write_text(f"{TINY}faults: {json.dumps(pauses)}\n")
     return tiny
@@ -172,6 +179,7 @@ def main() -> None:
     parser.add_argument("--details", action="store_true", help="what was measured and predicted of each stage")
     options = parser.parse_args()
     print(machine())
+    print("images/s; ratio: predicted / measured; busy: largest difference of a stage's share")
     print(f"{'':36} {'measured':>9} {'predicted':>9} {'ratio':>6} {'bound':>8} {'busy':>6}  limited by")
     for case in CASES:
         if options.only not in case.name:

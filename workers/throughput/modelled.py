@@ -126,7 +126,13 @@ def pipeline_measured(
             forward=forward, update=one.busy - forward, receiving=one.copying - sending, sending=sending
         )
     feed = ModelledFeed(seconds=feed_seconds or 0.0)
-    return pipeline_of(config, [works[stage] for stage in sorted(works)], feed, speeds=speeds, hosts=hosts)
+    planned = pipeline_of(config, [works[stage] for stage in sorted(works)], feed, speeds=speeds, hosts=hosts)
+    sent = [one.link_bytes for one in sorted(measured, key=lambda one: one.stage) if one.link_bytes]
+    if len(sent) != len(planned.links) - 1:
+        return planned
+    carried = [planned.links[0].bytes, *(b * one.replicas for b, one in zip(sent, planned.stages, strict=False))]
+    links = (replace(link, bytes=size) for link, size in zip(planned.links, carried, strict=True))
+    return replace(planned, links=tuple(links))
 
 
 def _stage_groups(config: Config) -> list[list[TrainingProcess]]:
