@@ -11,6 +11,7 @@ from tests.pipeline.small import small_config
 from workers.observing.headroom import Headroom, headroom_in_words
 from workers.observing.headroom_model import headroom_of, predicted_rate
 
+UNIT = "images/s"
 UNEVEN = [{"busy": 0.25}, {"busy": 0.5}, {"busy": 0.125}, {"busy": 0.125}]
 
 
@@ -88,20 +89,21 @@ def test_near_the_bound_there_is_nothing_to_explain() -> None:
     assert of([phase(*waits)], measured=15.1).cause == "feed"
 
 
+def report(measured: float, bound: float, *stages: int, **more: Any) -> dict[str, Any]:
+    return {"images_per_second": measured, "bound": {"images_per_second": bound, "stages": [*stages]}, **more}
+
+
 def test_the_words_of_a_report() -> None:
-    bound = {"images_per_second": 1466.2, "share": 0.969, "stages": [1]}
-    report = {"images_per_second": 1420.4, "bound": bound, "predicted": {"images_per_second": 1440.0}}
-    assert headroom_in_words(report) == [
-        "measured 1,420 images/s, predicted 1,440; stage 1 alone would allow 1,466 (97 %)"
+    found = report(1420.4, 1466.2, 1, predicted={"images_per_second": 1440.0})
+    (sentence,) = headroom_in_words(found)
+    assert sentence == f"measured 1,420 {UNIT}, predicted 1,440; stage 1 alone would allow 1,466 (97 %)"
+    found = report(1420.4, 2840.8, 1, 2)
+    found["bound"]["reason"] = "they wait"
+    assert headroom_in_words(found) == [
+        f"measured 1,420 {UNIT}; stages 1-2 alone would allow 2,841 (50 %)",
+        "they wait",
     ]
-    del report["predicted"]
-    bound |= {"images_per_second": 2840.8, "stages": [1, 2], "reason": "stages 1-2 wait"}
-    assert headroom_in_words(report) == [
-        "measured 1,420 images/s; stages 1-2 alone would allow 2,841 (50 %)",
-        "stages 1-2 wait",
-    ]
-    report |= {"images_per_second": 0.5, "bound": {"images_per_second": 2.0, "share": 0.25, "stages": []}}
-    assert headroom_in_words(report) == ["measured 0.5 images/s; computing alone would allow 2 (25 %)"]
+    assert headroom_in_words(report(0.5, 2.0)) == [f"measured 0.5 {UNIT}; computing alone would allow 2 (25 %)"]
 
 
 @pytest.mark.parametrize(
@@ -115,9 +117,9 @@ def test_a_report_without_has_no_words(report: dict[str, Any]) -> None:
 
 def test_what_is_written_is_read() -> None:
     found = Headroom(measured=8.0, predicted=9.0, bound=16.0, stages=(2,), cause="feed", reason="it waits")
-    assert found.to_json() == {
-        "bound": {"images_per_second": 16.0, "share": 0.5, "stages": [2], "cause": "feed", "reason": "it waits"},
-        "predicted": {"images_per_second": 9.0},
-    }
-    words = headroom_in_words({"images_per_second": found.measured, **found.to_json()})
-    assert words == ["measured 8 images/s, predicted 9; stage 2 alone would allow 16 (50 %)", "it waits"]
+    values = found.to_json()
+    assert (values["bound"]["share"], values["bound"]["cause"]) == (0.5, "feed")
+    words = headroom_in_words({"images_per_second": found.measured, **values})
+    assert words == [f"measured 8 {UNIT}, predicted 9; stage 2 alone would allow 16 (50 %)", "it waits"]
+    nothing = Headroom(measured=8.0, predicted=None, bound=8.0, stages=(2,), cause=None, reason="").to_json()
+    assert (list(nothing), sorted(nothing["bound"])) == (["bound"], sorted({*values["bound"]} - {"cause", "reason"}))

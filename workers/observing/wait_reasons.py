@@ -18,7 +18,7 @@ Cause = Literal["feed", "link", "stage", "restart", "fill", "snapshots"]
 have work, and (where one process trains all stages) snapshots and reports."""
 LINK = "see link.kind and link.codec"
 LEAST_PART = 0.25
-"""Of the time without computing: what is less explains nothing, nor does a window that is not quite that of the rate."""
+"""Of the time without computing: what is less explains little, as a window is not quite that of the rate."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,8 @@ ENDED = {
     "predicted": {"images_per_second": 600.0},
 }  # fmt: skip
 
+SENTENCE = "measured 556 images/s, predicted 600; stage 2 alone would allow 1,111 (50 %)"
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
@@ -40,7 +42,7 @@ def test_a_run_that_has_ended_says_what_it_reached_and_why_not_more(run: RunDir)
     said = text(run, ENDED)
     assert "600 images a second predicted" in said
     assert "1,111 images a second if the slowest process only computed" in said
-    assert "measured 556 images/s, predicted 600; stage 2 alone would allow 1,111 (50 %)" in said
+    assert SENTENCE in said
     assert "it waits for <images>" in said, "as text"
 
 
