@@ -13,12 +13,14 @@ import pytest
 
 from docs.site import run_directory
 from launch.failure import write_failure
+from tests.pipeline.small import small_config
 from tests.runs import onward, train
 from tests.sources import REPOSITORY, text_of
 from tests.workers.evaluating.evaluating_runs import image_folder
 from workers.control.failures import KINDS, FailureReport
 from workers.observing.active_alarms import ActiveAlarms
 from workers.observing.goodput import Goodput
+from workers.observing.headroom_watch import HeadroomWatch
 from workers.observing.history_file import each_step, read_events
 from workers.observing.live.history import History
 from workers.observing.observer import RunFacts
@@ -84,8 +86,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 def history(run: RunDir) -> Any:
     """What the live page would have served: its own history, of the lines that the run has written."""
-    goodput = Goodput.of(run)
-    kept = History(ActiveAlarms(), goodput)
+    goodput, headroom = Goodput.of(run), HeadroomWatch(small_config(), 20.0)
+    kept = History(ActiveAlarms(), goodput, headroom)
     state = json.loads(run.coordinator.read_text())
     total, per_epoch, stages = (state[name] for name in ("total_steps", "steps_per_epoch", "stages"))
     facts = RunFacts(name="run", path=Path("nowhere"), config={"seed": 1}, stages=stages, total_steps=total,
@@ -93,6 +95,8 @@ def history(run: RunDir) -> Any:
     kept.run_started(facts)
     for line in each_step(run.metrics, []):
         kept.step_done(line)
+        headroom.step_done(line, {}, line["time"])
+    headroom.at_end(1.0)
     for event in read_events(run.events)[0]:
         kept.event(event)
     return json.loads(kept.whole().text)

@@ -79,10 +79,14 @@ def throughput() -> Row:
               run("run:onward_goodput:share10m", "10 min"), width=6).unit("percentunit").min(0).max(1),
         lines("Time lost", "In which no new steps were made, since the run first began, by what it went to.",
               by("cause", "onward_lost_seconds_total"), width=6).unit("s").min(0),
-        lines("Time left, over time", "A straight way down is a steady run.", run("onward_eta_seconds")).unit("dthms"),
+        lines("Reached of the bound", "Images a second, of those that there would be if the slowest process only "
+              "computed. The end of a run says what the rest went to.", run("run:onward_bound:share"), width=6)
+        .unit("percentunit").min(0).max(1),
+        lines("Time left, over time", "A straight way down is a steady run.", run("onward_eta_seconds"), width=6)
+        .unit("dthms"),
         lines("Step", "Last step of every stage, counted from 0, and how many are planned.",
-              stage("onward_step"), run("onward_run_steps", "planned")),
-        lines("Epoch", "Of the last step of all stages, counted from 0.", run("onward_epoch", "epoch")),
+              stage("onward_step"), run("onward_run_steps", "planned"), width=6),
+        lines("Epoch", "Of the last step of all stages, counted from 0.", run("onward_epoch", "epoch"), width=6),
     ]  # fmt: skip
 
 

@@ -121,6 +121,16 @@ def test_everything_a_run_reports_is_served(tmp_path: Path) -> None:
     assert (info["objective"], info["backbone"]) == ("barlow_twins", "resnet18")
 
 
+def test_bound_and_prediction_are_no_number_until_they_are_known() -> None:
+    metrics = RunMetrics(ActiveAlarms())
+    names = ("onward_bound_images_per_second", "onward_predicted_images_per_second")
+    metrics.step_done(line(0))
+    assert all(isnan(held(metrics)[name, ()]) for name in names)
+    metrics.step_done({**line(1), "bound_images_per_second": 64.0, "predicted_images_per_second": 32.0})
+    metrics.step_done({**line(2), "bound_images_per_second": 64.0})
+    assert [held(metrics)[name, ()] for name in names] == [64.0, 32.0]
+
+
 def test_memory_of_a_gpu_stands_beside_that_of_the_process() -> None:
     """No other test of a whole run can have any, where there is no GPU."""
     metrics = RunMetrics(ActiveAlarms())

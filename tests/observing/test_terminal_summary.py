@@ -62,6 +62,18 @@ def test_the_goodput_is_told_where_more_than_the_start_was_lost() -> None:
         assert printed(80, goodput=goodput)[-3].startswith(f"{TOTALS}{told}  ·  everything is in ")
 
 
+WHY = "stage 1 waits for images 41 % of the time: raise data.workers (it is 2)"
+BOUND = {"images_per_second": 1466.0, "share": 0.4722, "stages": [1], "cause": "feed", "reason": WHY}
+LIMITS: dict[str, Any] = {"bound": BOUND, "predicted": {"images_per_second": 700.2}}
+
+
+def test_the_bound_and_the_prediction_stand_beside_what_was_measured() -> None:
+    said = printed(80, **LIMITS)
+    at = said.index("measured 692 images/s, predicted 700; stage 1 alone would allow 1,466 (47 %)")
+    assert said[at + 1] == WHY
+    assert not any("allow" in row for row in printed(80)), "an earlier version"
+
+
 def test_four_stages_fit_a_screen() -> None:
     rows = printed(80)
     assert sum(-(-len(row) // 80) for row in rows) <= 24
@@ -98,11 +110,13 @@ def test_a_wide_terminal_shows_the_time_for_copying_and_a_narrow_one_names_it() 
         assert "busy: computing; starved: waiting for input; blocked: for room; rest: copying" in rows
 
 
-@pytest.mark.parametrize("stages", [1, 4, 10, 12])
-def test_more_stages_fit_a_screen_too(stages: int) -> None:
+@pytest.mark.parametrize(
+    ("stages", "limits"), [(1, {}), (4, {}), (10, {}), (12, {}), (1, LIMITS), (4, LIMITS), (11, LIMITS)]
+)
+def test_more_stages_fit_a_screen_too(stages: int, limits: dict[str, Any]) -> None:
     many = [alarm(number, 5) for number in range(1, 10)]
     console = RichConsole(file=io.StringIO(), width=80, height=24, force_terminal=True, color_system=None)
-    print_summary(Console(console), RUN, report(stages), many, ["a note"])
+    print_summary(Console(console), RUN, report(stages, **limits), many, ["a note"])
     rows = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert sum(-(-len(row) // 80) for row in rows) <= 23, "and the prompt below"
     assert len([row for row in rows if "64.1 → 76.7 +12.6" in row]) == stages

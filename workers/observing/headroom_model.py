@@ -14,13 +14,14 @@ from workers.throughput.modelled import StageMeasured, pipeline_measured
 from workers.topology.processes import stage_groups
 
 
-def headroom_of(config: Config, phases: Sequence[Phase], measured: float) -> Headroom | None:
+def headroom_of(config: Config, phases: Sequence[Phase], measured: float, ended: bool) -> Headroom | None:
     """Of the steps of some phases; None where nothing has been computed or no rate is known.
 
     Args:
         config: of the run.
         phases: what its steps have come to.
         measured: images a second over the same time.
+        ended: they are those of the whole run.
     """
     images = sum(phase.run["images"] for phase in phases)
     found = [_processes(config, phase) for phase in phases]
@@ -33,7 +34,8 @@ def headroom_of(config: Config, phases: Sequence[Phase], measured: float) -> Hea
     processes, place, bound = found[longest], slowest[longest], images / sum(least)
     lost = phases[longest].run["lost"]
     seconds = images / measured if len(phases) == 1 else processes[place].whole
-    reason = reason_of(config, processes, place, seconds, lost) if measured < NEAR * bound else None
+    near = measured >= NEAR * bound
+    reason = None if near else reason_of(config, processes, place, seconds, lost, ended)
     return Headroom(
         measured=measured,
         predicted=None,

@@ -49,7 +49,7 @@ class HeadroomWatch:
         self._steps += 1
         if self._steps > LEAST_STEPS and now >= self._next:
             began = time.perf_counter()
-            self._update(self._sums.recent(), line["images_per_second"])
+            self._update(self._sums.recent(), line["images_per_second"], ended=False)
             self._next = now + max(EVERY_SECONDS, (time.perf_counter() - began) / MOST_SHARE)
         if (latest := self.latest) is None:
             return {}
@@ -58,14 +58,14 @@ class HeadroomWatch:
 
     def at_end(self, images_per_second: float) -> Headroom | None:
         """Of all steps since the second; what it returns is the latest from now on."""
-        self._update(self._sums.whole(), images_per_second)
+        self._update(self._sums.whole(), images_per_second, ended=True)
         return self.latest
 
-    def _update(self, phases: list[Phase], measured: float) -> None:
+    def _update(self, phases: list[Phase], measured: float, ended: bool) -> None:
         """What goes wrong here ends no run: it is logged once, and nothing is known."""
         found = None
         try:
-            found = headroom_of(self._config, phases, measured)
+            found = headroom_of(self._config, phases, measured, ended)
             if found is not None:
                 found = replace(found, predicted=predicted_rate(self._config, phases))
         except Exception:

@@ -14,9 +14,11 @@ from pipeline.config import Config
 from workers.topology.processes import stage_name
 
 Cause = Literal["feed", "link", "stage", "restart", "fill", "snapshots"]
-"""What time is lost to: images, copying, another stage, processes that were replaced, the first steps until all stages
-had work, and (where one process trains all stages) snapshots and reports."""
+"""What time is lost to: images, copying, another stage, processes that were replaced, the start until all stages
+have work, and (where one process trains all stages) snapshots and reports."""
 LINK = "see link.kind and link.codec"
+LEAST_PART = 0.25
+"""Of the time without computing: what is less explains little, as a window is not quite that of the rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,10 @@ class ProcessTime:
         """All of it."""
         return self.busy + self.wait_input + self.wait_output + self.copying
 
+    def does(self, one: str, several: str) -> str:
+        """Its name and a verb."""
+        return f"{named(self.stages)} {one if len(self.stages) == 1 else several}"
+
 
 @dataclass(frozen=True)
 class Reason:
@@ -54,9 +60,9 @@ def named(stages: tuple[int, ...]) -> str:
 
 
 def reason_of(
-    config: Config, processes: Sequence[ProcessTime], slowest: int, seconds: float, lost: float
+    config: Config, processes: Sequence[ProcessTime], slowest: int, seconds: float, lost: float, ended: bool
 ) -> Reason | None:
-    """The largest part of the time in which the slowest process does not compute.
+    """The largest part of the time in which the slowest process does not compute; None if no part is large.
 
     Args:
         config: of the run.
@@ -64,11 +70,12 @@ def reason_of(
         slowest: which of them.
         seconds: that all this took.
         lost: of these, until processes that were replaced had caught up; others have waited meanwhile.
+        ended: this is the whole run, and not a window, which does not begin and end with a step of every process.
     """
     it = processes[slowest]
-    idle, rest = seconds - it.busy, max(seconds - it.whole, 0.0)
+    idle, rest = seconds - it.busy, seconds - it.whole
     largest = max(it.wait_input, it.wait_output, it.copying, rest)
-    if largest <= 0 or seconds <= 0:
+    if largest <= 0 or largest < LEAST_PART * idle:
         return None
     if lost > idle / 2:
         return Reason(
@@ -79,11 +86,13 @@ def reason_of(
     if largest == it.wait_output:
         return _output(processes, slowest, seconds)
     if largest == it.copying:
-        who = "the run" if config.in_one_process else named(it.stages)
         remedy = "" if config.in_one_process else f": {LINK}"
-        return Reason("link", f"{who} copies {_percent(it.copying, seconds)} of its time{remedy}")
+        who = "the run copies" if config.in_one_process else it.does("copies", "copy")
+        return Reason("link", f"{who} {_percent(it.copying, seconds)} of the time{remedy}")
     if config.in_one_process:
         return Reason("snapshots", f"snapshots and reports take {_percent(rest, seconds)} of the time")
+    if not ended:
+        return None
     return Reason("fill", f"{_percent(rest, seconds)} of the time went by until all stages had work: a short run")
 
 
@@ -94,11 +103,11 @@ def _input(config: Config, processes: Sequence[ProcessTime], slowest: int, secon
     while place >= 0 and processes[place].wait_input >= it.wait_input / 2:
         place -= 1
     share = _percent(it.wait_input, seconds)
+    waits = "the run waits" if config.in_one_process else it.does("waits", "wait")
     if place < 0:
-        who = "the run" if config.in_one_process else named(it.stages)
         remedy = f"raise data.workers (it is {config.data.workers})"
-        return Reason("feed", f"{who} waits for images {share} of its time: {remedy}")
-    return _other(f"{named(it.stages)} waits {share} of its time for", processes[place], seconds)
+        return Reason("feed", f"{waits} for images {share} of the time: {remedy}")
+    return _other(f"{waits} {share} of the time for", processes[place], seconds)
 
 
 def _output(processes: Sequence[ProcessTime], slowest: int, seconds: float) -> Reason:
@@ -107,15 +116,17 @@ def _output(processes: Sequence[ProcessTime], slowest: int, seconds: float) -> R
     place = slowest + 1
     while place < len(processes) - 1 and processes[place].wait_output >= it.wait_output / 2:
         place += 1
-    share = _percent(it.wait_output, seconds)
-    return _other(f"{named(it.stages)} waits {share} of its time for room at", processes[place], seconds)
+    waits = f"{it.does('waits', 'wait')} {_percent(it.wait_output, seconds)} of the time for room at"
+    return _other(waits, processes[place], seconds)
 
 
 def _other(waits: str, other: ProcessTime, seconds: float) -> Reason:
-    who = f"{waits} {named(other.stages)}"
-    if other.copying > other.wait_input + other.wait_output:
-        return Reason("link", f"{who}, which copies {_percent(other.copying, seconds)} of it: {LINK}")
-    return Reason("stage", f"{who}, which computes {_percent(other.busy, seconds)} of it")
+    many, copies = len(other.stages) > 1, other.copying > other.wait_input + other.wait_output
+    if copies:
+        does = f"{'copy' if many else 'copies'} {_percent(other.copying, seconds)} of it: {LINK}"
+    else:
+        does = f"{'compute' if many else 'computes'} {_percent(other.busy, seconds)} of it"
+    return Reason("link" if copies else "stage", f"{waits} {named(other.stages)}, which {does}")
 
 
 def _percent(part: float, seconds: float) -> str:

@@ -40,6 +40,20 @@ def test_the_shares_of_a_stage_lie_side_by_side_and_fill_its_bar() -> None:
         assert ends[4] == pytest.approx(100.0)
 
 
+def test_the_bound_and_the_prediction_are_drawn_where_they_are_known() -> None:
+    limits = {"bound_images_per_second": 900.0, "predicted_images_per_second": 800.0}
+    with styled():
+        found = charts(read_series(line(step, **(limits if step > 4 else {})) for step in range(12)), 4, 2)
+        (axes,) = next(picture for picture in found if picture.key == "throughput").figure.axes
+    measured, predicted, bound = axes.lines
+    assert measured.get_ydata()[-1] == 511.0  # type: ignore[index]
+    assert [[*curve.get_xdata()] for curve in (predicted, bound)] == [list(range(5, 12))] * 2  # type: ignore[misc]
+    assert [{*curve.get_ydata()} for curve in (predicted, bound)] == [{800.0}, {900.0}]  # type: ignore[misc]
+    assert axes.get_ylim()[1] > 900.0
+    (alone,) = pictures(12)["throughput"].figure.axes
+    assert len(alone.lines) == 1
+
+
 def test_the_share_of_a_step_is_that_of_computing() -> None:
     (axes,) = pictures(12)["busy"].figure.axes
     for stage, drawn in enumerate(axes.lines[:4], 1):

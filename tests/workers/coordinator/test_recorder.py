@@ -12,7 +12,7 @@ from tests.observing.clock import Clock
 from tests.observing.recorders import read_steps, recorder, report
 from workers.control.feed_report import FeedMeasures
 from workers.coordinator import recorder as recorder_module
-from workers.coordinator.recorder import Recorder
+from workers.coordinator.recorder import ADVICE_SHARE, Recorder
 
 
 @pytest.fixture
@@ -147,3 +147,44 @@ def test_a_clock_that_is_set_back_changes_no_length_of_a_step(tmp_path: Path, cl
         clock.time = lambda: 5.0  # type: ignore[method-assign]
         take(joined, clock, 1, busy=2.0)
     assert read_steps(tmp_path / "metrics.jsonl")[0][1]["added"]["seconds"] == 0.5
+
+
+def test_the_report_has_the_bound_and_what_the_rest_of_the_time_went_to(tmp_path: Path, clock: Clock) -> None:
+    """Steps of half a second, of which stage 1 computes a quarter: 64 images in 0.125 s would be 512 a second."""
+    with recorder(tmp_path, 9) as joined:
+        for step in range(9):
+            take(joined, clock, step, busy=0.125 * (step + 1), wait_input=0.375 * (step + 1))
+        found = joined.report()
+    bound, predicted = found["bound"], found["predicted"]
+    most, rates = bound.pop("images_per_second"), ("bound_images_per_second", "predicted_images_per_second")
+    reached, reason = found["images_per_second"] / most, bound.pop("reason")
+    assert [most, *predicted.values()] == pytest.approx([512.0, 512.0]), "the feed says nothing of its time"
+    assert bound == {"share": pytest.approx(reached), "stages": [1], "cause": "feed"}
+    assert reason.startswith("stage 1 waits for images ")
+    lines, _ = read_steps(tmp_path / "metrics.jsonl")
+    told = [[line.get(name) for name in rates] for line in lines]
+    assert [told[0], told[-1]] == [[None, None], [512.0, 512.0]]
+
+
+def test_what_is_said_of_the_feed_is_said_once(tmp_path: Path, clock: Clock) -> None:
+    with recorder(tmp_path, 25) as joined:
+        for step in range(25):
+            joined.feed = FeedMeasures(wait_seconds=0.25 * step, images=64 * step)
+            take(joined, clock, step, busy=0.125 * (step + 1), wait_input=0.375 * (step + 1))
+        reason = joined.report()["bound"]["reason"]
+        assert joined.feed_wait_share > ADVICE_SHARE
+        assert joined.notes() == []
+    assert "raise data.workers (it is 0)" in reason
+
+
+def test_a_replaced_process_costs_images_and_not_the_bound(tmp_path: Path, clock: Clock) -> None:
+    with recorder(tmp_path, 9) as joined:
+        for step in range(5):
+            take(joined, clock, step, busy=0.5 * (step + 1))
+        joined.restarted([1])
+        clock.now += 10.0
+        for step in range(3, 9):
+            take(joined, clock, step, busy=0.5 * (step - 2))
+        found = joined.report()["bound"]
+    most = found["images_per_second"]
+    assert (most, found["cause"]) == (pytest.approx(128.0), "restart")

@@ -171,8 +171,8 @@ export class Overview {
 /** What it could be at most, and what a model of the pipeline says. */
 function limits(headroom) {
   const predicted = headroom.predicted?.images_per_second;
-  const bound = `bound ${number(headroom.bound.images_per_second)}`;
-  return predicted === undefined ? bound : `${bound} · predicted ${number(predicted)}`;
+  const bound = `bound\u00a0${number(headroom.bound.images_per_second)}`;
+  return predicted === undefined ? bound : `${bound} · predicted\u00a0${number(predicted)}`;
 }
 
 /** What the rest of the time went to, where it is half a second or more. */
