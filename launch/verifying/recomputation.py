@@ -29,7 +29,16 @@ from workers.run.environment import interpreter, process_environment, without_la
 from workers.run.files import RunDir
 
 Runtime = Literal["serial", "pipelined"]
+
 POLL_SECONDS, LOOK_SECONDS, KILL_SECONDS = 0.05, 0.5, 20.0
+
+
+def runtime_of(config: Config) -> Runtime:
+    """How a run is computed again with the same bits: in one process, unless that would round in another way."""
+    settings = [config.stage(index) for index in range(1, config.num_stages + 1)]
+    # What replicas sum up they round in another way, and DeepSpeed is never in one process with another stage.
+    apart = any(stage.replicas > 1 or stage.engine.kind != "torch" for stage in settings)
+    return "pipelined" if apart else "serial"
 
 
 @dataclass(frozen=True)
