@@ -208,7 +208,7 @@ def replay_run(
     if images is not None and dump is None:
         raise UserError("--images is the number of pictures in the folder of --dump. Give --dump FOLDER with it")
     start = start_of_step(run, step, first, config.snapshots.every)
-    check_data(Splits(config.data), run)
+    check_data(Splits(config.data), run, "say where that is with data.root=FOLDER")
     wanted = Wanted(stage=stage, step=step, start=start, keep=dump is not None)
     device = torch.device(_device(config))
     with settings_kept(), ProgressLine(console or command_console(quiet=True)) as line:

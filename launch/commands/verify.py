@@ -78,7 +78,7 @@ def verify_run(
     for interval in intervals:
         if interval.state is not None:
             check_parts(interval.state, stages)
-    check_data(Splits(config.data), run)
+    check_data(Splits(config.data), run, "say where that is with data.root=FOLDER")
     with ProgressLine(console or command_console(quiet=True)) as line:
         recomputation = Rerun(
             run,

@@ -14,6 +14,7 @@ from typing import Any
 
 from launch.prepare.config_differences import changes_no_bit, flatten
 from pipeline.config import Config
+from pipeline.config.run import StageOverrides
 from pipeline.config.secrets import values_without_secrets
 from pipeline.ordinary_files import read_whole
 from pipeline.validation.loading import MAX_BYTES, dump_config, parse_values
@@ -22,6 +23,8 @@ from workers.run.files import RunDir
 
 SHOWN = 5
 """Keys that a sentence names."""
+_NOTHING = StageOverrides().model_dump(mode="json")
+_UNKNOWN = object()
 
 
 def recorded_values(config: Config, starts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -69,4 +72,10 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 def _deciding(text: str) -> dict[str, Any]:
     values = flatten(values_without_secrets(parse_values(text)))
-    return {key: value for key, value in values.items() if not changes_no_bit(key)}
+    return {key: value for key, value in values.items() if not (changes_no_bit(key) or _overrides_nothing(key, value))}
+
+
+def _overrides_nothing(key: str, value: Any) -> bool:
+    """Whether a key of one stage says what it would be without a section of that stage."""
+    section, _, rest = key.partition(".")
+    return section == "stages" and value == _NOTHING.get(rest.partition(".")[2], _UNKNOWN)

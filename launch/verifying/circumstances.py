@@ -91,7 +91,11 @@ def edited(run: RunDir) -> str:
 
 
 def other_keys(there: Config, here: Config) -> list[str]:
-    """The keys of two configurations that differ and may change bits."""
+    """The keys of two configurations that differ and may change bits; of `faults` those that flip one do."""
+    there, here = (
+        config.model_copy(update={"faults": tuple(f for f in config.faults if f.kind.startswith("flip_"))})
+        for config in (there, here)
+    )
     return [*differences(there, here, changes_no_bit).values()]
 
 

@@ -13,6 +13,7 @@ from launch.prepare.provenance import read_starts, record_start
 from launch.prepare.run_dir import write_config
 from launch.verifying.circumstances import Circumstances, edited, given_otherwise, other_circumstances, other_keys
 from pipeline.config import Config
+from pipeline.config.run import StageOverrides
 from pipeline.errors import UserError
 from workers.run.files import RunDir
 
@@ -77,6 +78,13 @@ def test_keys_that_change_no_bit_do_not_count() -> None:
     ]
 
 
+def test_faults_that_flip_no_bit_do_not_count() -> None:
+    kill, flip = ({"faults": [{"kind": kind, "stage": 1, "step": 3}]} for kind in ("kill", "flip_weight"))
+    killed, flipped = (Config.model_validate_json(json.dumps(values)) for values in (kill, flip))
+    assert other_keys(killed, Config()) == []
+    assert other_keys(killed, flipped) == other_keys(Config(), flipped) != []
+
+
 def started(run: RunDir, config: Config, step: int = 0) -> None:
     """As a start does: the configuration, and the record of it."""
     write_config(run, config)
@@ -116,8 +124,8 @@ def test_a_start_that_went_on_with_other_values_is_named_for_the_steps_before(tm
     run = RunDir(tmp_path)
     started(run, Config())
     started(run, Config(), 4)
-    started(run, Config(replicas=2), 8)
+    started(run, Config(stages={1: StageOverrides(replicas=2)}), 8)
     assert [("config" in start) for start in read_starts(run)] == [True, False, True]
-    assert given_otherwise(run, 5) == ["when they were trained, replicas was 1, is 2 since"]
+    assert given_otherwise(run, 5) == ["when they were trained, stages.1.replicas was null, is 2 since"]
     assert given_otherwise(run, 8) == []
     assert edited(run) == "", "the run wrote that itself"
