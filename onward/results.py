@@ -174,6 +174,7 @@ def verify(
     stage: int | None = None,
     runtime: Literal["serial", "pipelined"] | None = None,
     close: float | None = None,
+    whole: bool = False,
     overrides: Mapping[str, object] | None = None,
     trust: bool = False,
     **keywords: object,
@@ -187,6 +188,7 @@ def verify(
         stage: compare only this one, counted from 1.
         runtime: how it is computed; by default in one process, unless a stage had replicas.
         close: compare no bits: loss and norms of the first step behind each snapshot may differ by such a share.
+        whole: as `--all`: from the beginning to the last step that can be compared.
         overrides: where and how it is computed here, such as `device` and `data.root`.
         trust: as `--trust`.
         keywords: keys with two underscores for every dot: `data__root="/data"`.
@@ -202,7 +204,7 @@ def verify(
     from launch.commands.verify import Question, verify_run
 
     path = run.path if isinstance(run, Run) else Path(run)
-    question = Question(first, last, stage, runtime, close)
+    question = Question(first, last, stage, runtime, close, whole=whole)
     return verify_run(path, question, as_text(overrides, keywords), trust)
 
 
@@ -235,6 +237,7 @@ def replay(
     step: int,
     first: int | None = None,
     dump: str | os.PathLike[str] | None = None,
+    images: int | None = None,
     overrides: Mapping[str, object] | None = None,
     trust: bool = False,
     **keywords: object,
@@ -247,6 +250,7 @@ def replay(
         step: counted from 0, as in `metrics.jsonl` and in messages.
         first: begin with the snapshot after so many steps or fewer; by default the last one before the step.
         dump: folder for tensors, numbers and pictures of the images.
+        images: how many pictures, those that matter most; 32 if not given.
         overrides: where and how it is computed here, such as `device` and `data.root`.
         trust: as `--trust`.
         keywords: keys with two underscores for every dot: `data__root="/data"`.
@@ -262,7 +266,7 @@ def replay(
 
     path, folder = run.path if isinstance(run, Run) else Path(run), None if dump is None else Path(dump)
     texts = as_text(overrides, keywords)
-    return replay_run(path, stage, step, first=first, dump=folder, overrides=texts, trusted=trust)
+    return replay_run(path, stage, step, first=first, dump=folder, images=images, overrides=texts, trusted=trust)
 
 
 def _names(runs: Sequence[Name]) -> list[str]:

@@ -82,6 +82,31 @@ def test_a_pipelined_run_is_struck_as_a_serial_one(tmp_path: Path, kind: str) ->
     assert step == 5 or (kind == "flip_optimizer" and step > 5)
 
 
+SHARED = {
+    "shared": ("engine.shard_optimizer=true",),
+    "zero 1": ("stages.2.engine={kind: deepspeed, zero_stage: 1}", "stages.2.optimizer.kind=sgd"),
+    "zero 2": ("stages.2.engine={kind: deepspeed, zero_stage: 2}", "stages.2.optimizer.kind=sgd"),
+}
+"""Engines that spread the state of an optimizer over the replicas."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", SHARED.values(), ids=SHARED)
+def test_the_state_that_a_replica_holds_a_part_of_is_struck(tmp_path: Path, engine: tuple[str, ...]) -> None:
+    found = []
+    for name, strike in (("whole", "faults=[]"), ("struck", faults(fault("flip_optimizer", 2, 3, draw=2, replica=2)))):
+        (folder := tmp_path / name).mkdir()
+        result = train(folder, *STEPS, EVERY, "stages.2.replicas=2", *engine, strike)
+        assert result.returncode == 0, result.stderr
+        found.append(digests(folder))
+    whole, struck = found
+    differing = [
+        (step, stage) for step, stages in struck.items() for stage in stages if stages[stage] != whole[step][stage]
+    ]
+    assert differing[0][0] >= 3
+    assert differing[0][1] == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("link", ["queue", "p2p", "rpc"])
 def test_a_message_that_changes_on_its_way_ends_the_run_or_is_sent_again(tmp_path: Path, link: str) -> None:

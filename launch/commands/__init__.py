@@ -27,6 +27,7 @@
 - `replay.py`: `onward replay RUN --stage K --step N`: one step of one stage again: loss, norms, images, tensors
 - `replay_app.py`: the arguments of `onward replay`; `replay.py` does the work
 - `report.py`: `onward report`: one self-contained page about a run, and the same figures for a paper
+- `run_groups.py`: runs that differ only in their seed count as one, in `compare`
 - `runs.py`: `onward runs FOLDER`: all runs in a folder, one line each: state, length, speed, best numbers, and what
   differs
 - `runs_app.py`: the arguments of `onward runs` and `onward targets`; `runs.py` and `targets.py` do the work

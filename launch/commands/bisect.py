@@ -22,9 +22,9 @@ from launch.verifying.bisection import (
     same_at,
     states_at,
 )
-from launch.verifying.circumstances import Circumstances, other_circumstances, other_keys
+from launch.verifying.circumstances import Circumstances, edited, other_circumstances, other_keys
 from launch.verifying.intervals import Interval
-from launch.verifying.recomputation import Rerun
+from launch.verifying.recomputation import Rerun, runtime_of
 from launch.verifying.recorded import Digests, digests_of, first_difference
 from pipeline.config import Config
 from pipeline.errors import UserError
@@ -91,7 +91,8 @@ def _in_records(sides: Sides, stages: Sequence[int], anyway: bool) -> Bisection:
 def _why(runs: tuple[RunDir, RunDir], configs: tuple[Config, Config], equal: int) -> tuple[str, ...]:
     data = data_difference(*runs)
     circumstances = other_circumstances(*(Circumstances.of(run, equal) for run in runs))
-    return (*other_keys(*configs), *circumstances, *([] if data is None else [f"the images: {data}"]))
+    images = [] if data is None else [f"the images: {data}"]
+    return (*other_keys(*configs), *circumstances, *images, *filter(None, map(edited, runs)))
 
 
 def _computed(found: Bisection, sides: Sides, stages: Sequence[int], trusted: bool, console: Console) -> Bisection:
@@ -102,10 +103,11 @@ def _computed(found: Bisection, sides: Sides, stages: Sequence[int], trusted: bo
         for side in sides:
             run = side.run
             first = max((n for n, state in side.states.items() if n <= found.equal and state != run.final), default=0)
+            config = config_here(run.path, (), trusted)
             rerun = Rerun(
                 run,
-                config_here(run.path, (), trusted),
-                runtime="serial",
+                config,
+                runtime=runtime_of(config),
                 trusted=trusted,
                 progress=lambda done, count, run=run: line.show(f"computing steps of {run.path} again", done, count),  # type: ignore[misc]
             )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from launch.commands.evaluation_reader import EvaluatedRun, read_evaluations
-from launch.prepare.config_differences import deciding_differences, differing_keys, flatten
+from launch.commands.run_groups import Group, changes, group_runs, samples
+from launch.prepare.config_differences import differing_keys
 from launch.results.comparison_tables import CSV_COLUMNS, Row, compare_documents, csv_rows, grids, is_wanted
 from launch.results.evaluation_settings import other_settings
 from launch.results.grid import Grid, markdown_of
@@ -16,8 +16,6 @@ from launch.results.listed_run import as_text
 from launch.results.measure_names import CORRUPTION, clean, quantity
 from launch.results.printing import print_grid, print_lines
 from launch.results.result_files import write_file, write_rows
-from pipeline.config import Config
-from pipeline.config.secrets import without_secrets
 from pipeline.errors import UserError, allowed_names
 from pipeline.evaluation.document import EvaluationResults
 from pipeline.validation.pydantic_errors import shown
@@ -30,24 +28,6 @@ _SHOWN = 8
 """Differences between two configurations that are written out."""
 _SECOND = ("top5", "alpha_r2")
 """Metrics that a short table leaves out."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that differ only in their seed, under a letter."""
-
-    label: str
-    runs: tuple[EvaluatedRun, ...]
-
-    @property
-    def documents(self) -> list[EvaluationResults]:
-        """Their evaluations."""
-        return [run.document for run in self.runs]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The configuration of its first run, flat, without secrets."""
-        return flatten(without_secrets(self.runs[0].config))
 
 
 @dataclass(frozen=True)
@@ -152,35 +132,6 @@ def compare_runs(names: Sequence[str], wanted: Sequence[str] = (), outputs: Outp
     return comparison
 
 
-def group_runs(runs: Sequence[EvaluatedRun], measures: Collection[str]) -> list[Group]:
-    """Group the runs whose configurations differ only in the seed, and that were measured with the same settings.
-
-    A seed is in a group once: another run of the same seed is no new sample, so it gets a group of its own.
-
-    Args:
-        runs: in the order of the groups.
-        measures: that are compared, and must have been measured with the same settings and after as many steps.
-    """
-    groups: list[list[EvaluatedRun]] = []
-    for run in runs:
-        for group in groups:
-            first = group[0].document
-            alike = first.checkpoint == run.document.checkpoint
-            alike = alike and not any(other_settings(first, run.document, measures))
-            same_seed = any(other.config.seed == run.config.seed for other in group)
-            if alike and not same_seed and not differences(group[0].config, run.config):
-                group.append(run)
-                break
-        else:
-            groups.append([run])
-    return [Group(_letters(index), tuple(group)) for index, group in enumerate(groups)]
-
-
-def differences(earlier: Config, config: Config) -> list[str]:
-    """The differences that decide the numbers, but for the seed, each as `KEY is X there, Y here`."""
-    return [*deciding_differences(earlier, config.model_copy(update={"seed": earlier.seed})).values()]
-
-
 def warnings(runs: Sequence[EvaluatedRun], measures: Collection[str]) -> list[str]:
     """A warning for each run that was evaluated with other settings than the first, where they change a measure."""
     first = runs[0]
@@ -225,24 +176,12 @@ def _legend(groups: Sequence[Group]) -> list[str]:
         lines.append(f"{group.label}  {', '.join(clean(run.name) for run in group.runs)} (seed{several} {seeds})")
     first = groups[0]
     for group in groups[1:]:
-        changed = _changes(first, group)
+        changed = changes(first, group)
         if changed:
             lines.append(f"{group.label} differs from {first.label}: {clean(_some(changed))}")
-        elif _samples(group) & _samples(first):
+        elif samples(group) & samples(first):
             lines.append(f"{group.label} has the configuration and a seed of {first.label}: it is no other sample")
     return lines
-
-
-def _changes(first: Group, other: Group) -> list[str]:
-    """The differences between two groups, without keys of sections of another kind, which that kind stands for."""
-    here = other.runs[0].config.model_copy(update={"seed": first.runs[0].config.seed})
-    changed, kept = deciding_differences(first.runs[0].config, here), differing_keys([first.settings, other.settings])
-    return [text for key, text in changed.items() if key in kept] or [*changed.values()]
-
-
-def _samples(group: Group) -> set[tuple[int, int | None]]:
-    """Seed and number of steps of every run."""
-    return {(run.config.seed, run.document.checkpoint) for run in group.runs}
 
 
 def _headings(groups: Sequence[Group], keys: Sequence[str]) -> list[tuple[str, ...]]:
@@ -292,9 +231,3 @@ def _short_name(group: Group) -> str:
 
 def _seeds(group: Group) -> str:
     return f" ({len(group.runs)} seeds)" if len(group.runs) > 1 else ""
-
-
-def _letters(index: int) -> str:
-    """A, B, ..., Z, AA, AB, ..."""
-    letter = chr(ord("A") + index % 26)
-    return letter if index < 26 else _letters(index // 26 - 1) + letter

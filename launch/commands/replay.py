@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
@@ -17,14 +17,16 @@ from launch.prepare.data_index import check_data
 from launch.prepare.placement import count_gpus, place
 from launch.prepare.run_dir import read_config
 from launch.results.printing import command_console
+from launch.verifying.circumstances import edited
 from launch.verifying.intervals import start_of_step
-from launch.verifying.recorded import DIGESTED, digests_of
+from launch.verifying.recorded import DIGESTED, digests_of, loss_of
 from pipeline.config import Config
 from pipeline.data.sets.datasets import Splits
 from pipeline.errors import UserError
 from workers.observing.terminal.console import Console
 from workers.observing.terminal.drawing import ProgressLine
 from workers.replaying.modules import CallNumbers, ModuleNumbers
+from workers.replaying.pictures import with_pictures
 from workers.replaying.record import ReplayedStep, StepTensors, write_dump
 from workers.replaying.replay import Wanted, replay_step
 from workers.run.compute import settings_kept
@@ -33,6 +35,8 @@ from workers.run.files import RunDir, relative_to_cwd
 SHOWN = 5
 """Modules in a list of the largest."""
 IMAGES_NAMED = 5
+PICTURES = 32
+"""Written by default."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +48,25 @@ class Replay:
         found: the step, as it was computed here.
         recorded: the digests that the run recorded of it; empty where it did not.
         dump: the folder that was written; None without one.
+        recorded_loss: that the run recorded of it; None where there is none that is finite.
+        edited: a sentence if `config.yaml` is not what the run was started with; empty otherwise.
     """
 
     run: Path
     found: ReplayedStep
     recorded: Mapping[str, str]
     dump: Path | None
+    _: KW_ONLY
+    recorded_loss: float | None = None
+    edited: str = ""
 
     @property
     def equal(self) -> bool | None:
-        """Whether every bit that the run recorded of the step is the same; None where it recorded nothing."""
-        return not self.differing if self.recorded else None
+        """Whether every bit that the run recorded of the step is the same: digests, or without them the loss; None
+        where it recorded neither."""
+        if self.recorded:
+            return not self.differing
+        return None if self.recorded_loss is None else self.recorded_loss == self.found.loss
 
     @property
     def differing(self) -> list[str]:
@@ -108,19 +120,34 @@ class Replay:
         if (broken := sum(image.broken for image in self.found.images)) and broken < len(self.found.images):
             lines.append(f"  {broken} of {len(self.found.images)} had a number there that is not finite")
         if self.dump is not None:
-            lines.append(f"tensors, numbers and pictures of all {len(self.found.images)} are in {self.dump}")
+            lines.append(self._dumped(self.dump))
         return lines
 
+    def _dumped(self, dump: Path) -> str:
+        count = len(self.found.images)
+        shown = sum(image.file is not None for image in self.found.images)
+        if shown == count:
+            return f"tensors, numbers and pictures of all {count} are in {dump}"
+        which = f"the first {shown}, not of the other {count - shown} (--images {count} writes all)"
+        return f"tensors and numbers of all {count} are in {dump}, with pictures of {which}"
+
     def _bits(self) -> list[str]:
-        lines = [""]
-        if self.equal is None:
-            lines.append("the run recorded no digests of this step (digests.every), so nothing was compared")
-        elif self.equal:
-            lines.append(f"equal to the bit to what the run recorded: {', '.join(self.recorded_names)}")
-        else:
-            lines.append(f"NOT the bits that the run recorded: {', '.join(self.differing)} differ")
+        lines = ["", *([self.edited] if self.edited else []), *self._compared()]
+        if self.equal is False:
             lines.append(f"onward verify {relative_to_cwd(self.run)} --from {self.found.start} says where that begins")
         return [*lines, *(f"other bits may be right: {note}" for note in self.found.notes)]
+
+    def _compared(self) -> list[str]:
+        if self.recorded and self.equal:
+            return [f"equal to the bit to what the run recorded: {', '.join(self.recorded_names)}"]
+        if self.recorded:
+            return [f"NOT the bits that the run recorded: {', '.join(self.differing)} differ"]
+        without = "the run recorded no digests of this step (digests.every)"
+        if self.equal is None:
+            return [f"{without} and no loss, so nothing was compared"]
+        if self.equal:
+            return [f"{without}; its loss, {self.recorded_loss}, is equal to the bit, and is all that can be compared"]
+        return [f"NOT the loss that the run recorded: {self.recorded_loss} there, {self.found.loss} here; {without}"]
 
     @property
     def recorded_names(self) -> list[str]:
@@ -152,6 +179,7 @@ def replay_run(
     *,
     first: int | None = None,
     dump: Path | None = None,
+    images: int | None = None,
     overrides: Sequence[str] = (),
     trusted: bool = False,
     console: Console | None = None,
@@ -164,6 +192,7 @@ def replay_run(
         step: counted from 0, as in `metrics.jsonl` and in messages.
         first: begin with the snapshot after so many steps or fewer; by default the last one before the step.
         dump: folder for tensors, numbers and pictures; None for none.
+        images: how many pictures are written; None: `PICTURES`.
         overrides: `KEY=VALUE` of where and how it is computed here, such as `device` or `data.root`.
         trusted: import and call what its configuration names, although it is another user's file.
         console: for the progress; None for none.
@@ -176,16 +205,27 @@ def replay_run(
     check_stage(config, stage)
     if dump is not None and dump.exists() and not dump.is_dir():
         raise UserError(f"'{dump}' is not a folder. Give --dump another one")
+    if images is not None and dump is None:
+        raise UserError("--images is the number of pictures in the folder of --dump. Give --dump FOLDER with it")
     start = start_of_step(run, step, first, config.snapshots.every)
-    check_data(Splits(config.data), run)
+    check_data(Splits(config.data), run, "say where that is with data.root=FOLDER")
     wanted = Wanted(stage=stage, step=step, start=start, keep=dump is not None)
     device = torch.device(_device(config))
     with settings_kept(), ProgressLine(console or command_console(quiet=True)) as line:
         found, tensors = replay_step(
             config, run, wanted, device, lambda done, count: line.show("computing the steps before", done, count)
         )
-    recorded = digests_of(run, step, step + 1).get(step, {}).get(stage, {}) if run.metrics.is_file() else {}
-    replay = Replay(run.path, found, {k: v for k, v in recorded.items() if k in DIGESTED}, dump)
+    found = replace(found, images=with_pictures(found.images, PICTURES if images is None else images))
+    with_loss = config.num_stages if config.mode == "end_to_end" else stage
+    recorded = digests_of(run, step, step + 1).get(step, {}).get(stage, {})
+    replay = Replay(
+        run.path,
+        found,
+        {name: digest for name, digest in recorded.items() if name in DIGESTED},
+        dump,
+        recorded_loss=loss_of(run, step, with_loss),
+        edited=edited(run),
+    )
     if dump is not None:
         _write(dump, replay, tensors, device)
     return replay
@@ -203,6 +243,7 @@ def _write(dump: Path, replay: Replay, tensors: StepTensors, device: torch.devic
         "device": str(device),
         "versions": versions,
         "recorded": dict(replay.recorded),
+        "recorded_loss": replay.recorded_loss,
         "equal": replay.equal,
     }
     try:

@@ -20,6 +20,9 @@ def replay(
     dump: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write tensors, numbers and pictures of the images there.")
     ] = None,
+    images: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Write so many pictures, those that matter most; 32.")
+    ] = None,
     first: FromSteps = None,
     trust: TrustRun = False,
 ) -> None:
@@ -28,9 +31,16 @@ def replay(
         from launch.commands.replay import replay_run
         from launch.results.printing import command_console
 
-        console = command_console()
         found = replay_run(
-            run, stage, step, first=first, dump=dump, overrides=overrides or [], trusted=trust, console=console
+            run,
+            stage,
+            step,
+            first=first,
+            dump=dump,
+            images=images,
+            overrides=overrides or [],
+            trusted=trust,
+            console=command_console(),
         )
         verbosity.say(str(found), important=True)
         raise typer.Exit(EXIT_FAILED if found.equal is False and not found.found.notes else 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from math import gcd
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from launch.prepare.config_differences import is_free
 from launch.prepare.data_index import check_data
 from launch.prepare.run_dir import read_config
 from launch.results.printing import command_console
-from launch.verifying.circumstances import Circumstances, other_circumstances, other_keys
-from launch.verifying.intervals import Interval, intervals_of
-from launch.verifying.recomputation import Rerun, Runtime
-from launch.verifying.recorded import Digests, closeness, digests_of, first_difference
-from launch.verifying.tensors import StateDifference, compare_states
+from launch.verifying.circumstances import Circumstances, edited, given_otherwise, other_circumstances, other_keys
+from launch.verifying.intervals import Interval, intervals_of, states_of, steps_done
+from launch.verifying.recomputation import Rerun, Runtime, runtime_of
+from launch.verifying.recorded import Closeness, Digests, closeness, digests_of, first_difference
+from launch.verifying.tensors import StateDifference, check_parts, compare_states
 from launch.verifying.verification import Verification
 from pipeline.config import Config
 from pipeline.data.sets.datasets import Splits
@@ -34,6 +34,7 @@ class Question:
         first, last: numbers of steps, from which and to which; see `intervals_of`.
         stage: only this one is compared, from 1; all if None.
         runtime: how it is computed again; if None, in one process where that gives the same bits.
+        whole: from the beginning to the last step that can be compared, instead of `first` and `last`.
         close: compare no bits: loss and norms of the first step of every interval, which begins with the weights of
             the run, may differ by such a share. Later steps come apart by rounding alone.
     """
@@ -43,6 +44,8 @@ class Question:
     stage: int | None = None
     runtime: Runtime | None = None
     close: float | None = None
+    _: KW_ONLY
+    whole: bool = False
 
 
 def verify_run(
@@ -68,24 +71,24 @@ def verify_run(
     trained, run = read_config(run_dir), RunDir(run_dir)
     config = config_here(run_dir, overrides, trusted)
     stages = _stages(config, question.stage)
-    intervals = intervals_of(run, question.first, question.last)
+    intervals = intervals_of(run, *_ends(run, question))
     recorded = digests_of(run, intervals[0].first, intervals[-1].last) if question.close is None else {}
     if question.close is None:
         _check_comparable(run, intervals[-1], recorded)
-    check_data(Splits(config.data), run)
-    settings = [config.stage(index) for index in range(1, config.num_stages + 1)]
-    # What replicas sum up they round in another way, and DeepSpeed is never in one process with another stage.
-    apart = any(stage.replicas > 1 or stage.engine.kind != "torch" for stage in settings)
-    runtime: Runtime = question.runtime or ("pipelined" if apart else "serial")
+    for interval in intervals:
+        if interval.state is not None:
+            check_parts(interval.state, stages)
+    check_data(Splits(config.data), run, "say where that is with data.root=FOLDER")
     with ProgressLine(console or command_console(quiet=True)) as line:
         recomputation = Rerun(
             run,
             config,
-            runtime=runtime,
+            runtime=question.runtime or runtime_of(config),
             trusted=trusted,
             progress=lambda done, count: line.show(f"computing steps of {run_dir} again", done, count),
         )
-        found = Verification(run_dir, intervals[0].first, intervals[0].first, stages, close=question.close)
+        begin, done = intervals[0].first, steps_done(run)
+        found = Verification(run_dir, begin, begin, stages, close=question.close, edited=edited(run), done=done)
         for interval in intervals:
             found = _added(found, trained, recomputation, interval, recorded)
             if not found.equal:
@@ -101,7 +104,8 @@ def _added(
     there = {step: digests for step, digests in recorded.items() if first <= step < last}
     with recomputation.computed(interval, gcd(*(step + 1 for step in there))) as again:
         here = digests_of(again, first, last)
-        near = None if found.close is None else closeness(run, again, first, found.stages)
+        near = None if found.close is None else _near(run, again, interval, found.stages)
+        changed = given_otherwise(run, first)
         anew = read_config(again.path).model_copy(update={"train": trained.train})
         return replace(
             found,
@@ -111,9 +115,32 @@ def _added(
             difference=first_difference(there, here, found.stages),
             tensors=_states(run, interval, again, found.stages),
             near=found.near if near is None else (*found.near, near),
-            circumstances=tuple(other_circumstances(Circumstances.of(run, first), Circumstances.of(again, first))),
+            circumstances=(
+                *changed,
+                *other_circumstances(Circumstances.of(run, first), Circumstances.of(again, first)),
+            ),
             keys=tuple(other_keys(trained, anew)),
         )
+
+
+def _ends(run: RunDir, question: Question) -> tuple[int | None, int | None]:
+    """From which steps to which; see `intervals_of`."""
+    if not question.whole:
+        return question.first, question.last
+    if question.first is not None or question.last is not None:
+        raise UserError("--all is from the beginning to the end: give it without --from and --to")
+    recorded = [step + 1 for step in digests_of(run)] if question.close is None else [steps_done(run)]
+    return 0, max([*states_of(run), *recorded], default=None)
+
+
+def _near(run: RunDir, again: RunDir, interval: Interval, stages: Sequence[int]) -> Closeness:
+    found = closeness(run, again, interval.first, stages)
+    if found is None:
+        raise UserError(
+            f"'{run.metrics}' has no line of steps {interval.first} to {interval.last}, with which --close could "
+            "compare. Give other steps with --from and --to, or go without --close"
+        )
+    return found
 
 
 def _states(run: RunDir, interval: Interval, again: RunDir, stages: Sequence[int]) -> tuple[StateDifference, ...]:

@@ -18,6 +18,9 @@ def verify(
     last: Annotated[
         int | None, typer.Option("--to", metavar="STEPS", min=1, help="End when so many steps are done.")
     ] = None,
+    whole: Annotated[
+        bool, typer.Option("--all", help="Compute all, from the beginning to the last step that can be compared.")
+    ] = False,
     stage: Annotated[int | None, typer.Option(metavar="K", min=1, help="Compare only this stage.")] = None,
     runtime: Annotated[
         Literal["serial", "pipelined"] | None,
@@ -38,7 +41,7 @@ def verify(
         from launch.commands.verify import Question, verify_run
         from launch.results.printing import command_console
 
-        question = Question(first, last, stage, runtime, close)
+        question = Question(first, last, stage, runtime, close, whole=whole)
         found = verify_run(run, question, overrides or [], trust, command_console())
         verbosity.say(str(found), important=True)
         raise typer.Exit(0 if found.equal else EXIT_FAILED)

@@ -1,6 +1,7 @@
 """From a configuration to a run that may start: everything that is checked and written before its first process.
 
 - `config_differences.py`: how two configurations differ, and whether they are of one run
+- `config_record.py`: which values every start of a run was given, so that an edit of `config.yaml` is seen later
 - `data_index.py`: checks that a resumed run still has the data that it began with, by an index of them
   in the run directory
 - `git_commit.py`: which commit a folder is checked out at, as git says; nothing where git is missing or slow

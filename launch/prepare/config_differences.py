@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline.config import Config
+from pipeline.config.run import StageOverrides
 from pipeline.config.secrets import without_secrets
 from pipeline.validation.pydantic_errors import shown
 
@@ -21,6 +22,11 @@ FREE = (
     "determinism", "digests", "init_from.path",
 )  # fmt: skip
 """Keys and sections that may differ from the run that is continued."""
+NO_BITS = (
+    "run_dir", "runtime", "processes", "link", "network", "shared_run_dir", "snapshots", "metrics", "alarms", "trace",
+    "trackers", "evaluation", "digests", "restart", "max_restarts", "hang_timeout", "signals",
+)  # fmt: skip
+"""Keys and sections that change no bit."""
 FREE_OF_STAGES = (["device"], ["replicas"], ["engine", "shard_optimizer"], ["init_from", "path"])
 """The same of the keys of one stage. Weights may lie elsewhere: their digest decides."""
 
@@ -33,16 +39,27 @@ def is_free(key: str) -> bool:
     return any(key == free or key.startswith(free + ".") for free in FREE)
 
 
+def changes_no_bit(key: str) -> bool:
+    """Whether the bits of a run are the same for every value of a key; of `link` the codec changes them."""
+    return key.split(".")[0] in NO_BITS and key != "link.codec"
+
+
 def differences(
     there: Config, here: Config, may_differ: Callable[[str], bool] = lambda key: key == "run_dir"
 ) -> dict[str, str]:
     """The differences between two configurations, by key: `key is A there, B here`; without keys that `may_differ`."""
+    there, here = _with_stages_of(there, here), _with_stages_of(here, there)
     before, after = (flatten(config.model_dump(mode="json")) for config in (there, here))
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and not may_differ(key)]
     if not keys:
         return {}
     shown_before, shown_after = (flatten(without_secrets(config)) for config in (there, here))
     return {key: f"{key} is {shown(shown_before.get(key))} there, {shown(shown_after.get(key))} here" for key in keys}
+
+
+def _with_stages_of(config: Config, other: Config) -> Config:
+    """The same with a section for every stage that only the other has one for; it overrides nothing."""
+    return config.model_copy(update={"stages": {**dict.fromkeys(other.stages, StageOverrides()), **config.stages}})
 
 
 def deciding_differences(there: Config, here: Config) -> dict[str, str]:

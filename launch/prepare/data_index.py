@@ -61,8 +61,13 @@ def keep_index(index: Index, run: RunDir) -> None:
         ) from None
 
 
-def check_data(splits: Splits, run: RunDir) -> None:
+def check_data(splits: Splits, run: RunDir, otherwise: str = "give another run_dir=FOLDER") -> None:
     """Compare the training set with the index of the run; a run without one is not checked.
+
+    Args:
+        splits: the data.
+        run: that goes on.
+        otherwise: what can be done where they cannot be brought back.
 
     Raises:
         ConfigError: other images, or other labels.
@@ -76,7 +81,7 @@ def check_data(splits: Splits, run: RunDir) -> None:
         raise ConfigError(
             "data.root",
             f"the training set is not the one that the run in '{run.path}' began with: {changed}",
-            "Bring back what it was, or give another run_dir=FOLDER",
+            f"Bring back what it was, or {otherwise}",
         )
 
 

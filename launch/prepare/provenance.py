@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from launch.prepare.config_record import recorded_values
 from launch.prepare.git_commit import GitCommit, git_commits
 from launch.prepare.user_modules import INSTALLED, UserModule, named_modules, user_modules
 from pipeline.config import Config
@@ -70,6 +71,7 @@ class RunStart:
         versions: of Python and of packages.
         commits: of the repositories in which Onward, the folder and the user's modules lie.
         modules: the user's own.
+        config: the values that decide bits; None where they are those of the start before.
     """
 
     time: str
@@ -85,10 +87,12 @@ class RunStart:
     versions: dict[str, str]
     commits: list[GitCommit]
     modules: list[ModuleCopy]
+    config: dict[str, Any] | None
 
     def to_json(self) -> dict[str, Any]:
         """As a plain dictionary."""
-        return {**asdict(self), "commits": [commit.to_json() for commit in self.commits]}
+        plain = {**asdict(self), "commits": [commit.to_json() for commit in self.commits]}
+        return {name: value for name, value in plain.items() if name != "config" or value is not None}
 
 
 def record_start(
@@ -127,6 +131,7 @@ def record_start(
         versions=_versions(named_modules(config)),
         commits=git_commits(_folders(modules)),
         modules=copies,
+        config=recorded_values(config, earlier),
     )
     write_json(run.provenance, {"format": FORMAT, "starts": [*earlier, start.to_json()]}, run.path)
     return _changed(earlier, copies)

@@ -115,8 +115,7 @@ class Side:
     @classmethod
     def of(cls, run: RunDir) -> Side:
         """Read it; raises `UserError` where the run has done no step."""
-        done = steps_done(run)
-        return cls(run, done, digests_of(run), states_of(run, done))
+        return cls(run, steps_done(run), digests_of(run), states_of(run))
 
     def __str__(self) -> str:
         shown = ", ".join(map(str, sorted(self.states)[:4]))

@@ -6,16 +6,12 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from launch.prepare.config_differences import differences
+from launch.prepare.config_differences import changes_no_bit, differences
+from launch.prepare.config_record import edits, since, trains
 from launch.prepare.provenance import DISTRIBUTIONS, read_starts
 from pipeline.config import Config
-from workers.run.files import RunDir
-
-NO_BITS = (
-    "run_dir", "runtime", "processes", "link", "network", "shared_run_dir", "snapshots", "metrics", "alarms", "trace",
-    "trackers", "evaluation", "digests", "restart",
-)  # fmt: skip
-"""Keys and sections that change no bit."""
+from pipeline.errors import UserError
+from workers.run.files import RunDir, relative_to_cwd
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class Circumstances:
     @classmethod
     def of(cls, run: RunDir, step: int) -> Circumstances:
         """Of the start that trained `step`, counted from 0; all empty where there is no record of it."""
-        starts = [start for start in read_starts(run) if isinstance(s := start.get("step"), int) and s <= step]
+        starts = [start for start in read_starts(run) if trains(start, step)]
         start: dict[str, Any] = starts[-1] if starts else {}
         modules = start.get("modules") if isinstance(start.get("modules"), list) else []
         return cls(
@@ -78,10 +74,29 @@ def other_circumstances(there: Circumstances, here: Circumstances) -> list[str]:
     return said
 
 
+def given_otherwise(run: RunDir, step: int) -> list[str]:
+    """A sentence where a later start of the run was given other values than the one that trained `step`."""
+    found = since(read_starts(run), step)
+    return [f"when they were trained, {'; '.join(found)} since"] if found else []
+
+
+def edited(run: RunDir) -> str:
+    """A sentence if `config.yaml` is not what the last start wrote; empty if it is, or nobody knows."""
+    try:
+        found = edits(run, read_starts(run))
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{run.config}' cannot be read ({error})") from None
+    name = relative_to_cwd(run.config)
+    return f"{name} was edited after the run was started: {'; '.join(found)}" if found else ""
+
+
 def other_keys(there: Config, here: Config) -> list[str]:
-    """The keys of two configurations that differ and may change bits; of `link` the codec does."""
-    unlike = differences(there, here, lambda key: key.split(".")[0] in NO_BITS and key != "link.codec")
-    return [*unlike.values()]
+    """The keys of two configurations that differ and may change bits; of `faults` those that flip one do."""
+    there, here = (
+        config.model_copy(update={"faults": tuple(f for f in config.faults if f.kind.startswith("flip_"))})
+        for config in (there, here)
+    )
+    return [*differences(there, here, changes_no_bit).values()]
 
 
 def _texts(value: object) -> dict[str, str]:

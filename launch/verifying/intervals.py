@@ -9,6 +9,8 @@ A number is one of steps that are done, as in the names of snapshots; 0 is the b
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
@@ -17,7 +19,7 @@ from pathlib import Path
 from launch.failure import read_failure
 from pipeline.errors import UserError
 from workers.observing.history_file import first_and_last_step
-from workers.run.files import RunDir, read_report, step_numbers
+from workers.run.files import RunDir, read_object, read_report, step_numbers
 from workers.snapshots.manifest import MANIFEST, check_files, read_manifest
 
 
@@ -48,9 +50,8 @@ def intervals_of(run: RunDir, first: int | None, last: int | None) -> list[Inter
     Raises:
         UserError: the run has not come so far, has no snapshot before it, or one that is damaged.
     """
-    done = steps_done(run)
-    states = states_of(run, done)
-    snapshots = sorted(n for n, state in states.items() if state != run.final)
+    done, states = steps_done(run), states_of(run)
+    snapshots = _snapshots(run, states)
     if first is not None:
         start = _start(run, snapshots, first)
         last = last or next((n for n in sorted(states) if n > first), done)
@@ -63,8 +64,7 @@ def intervals_of(run: RunDir, first: int | None, last: int | None) -> list[Inter
         raise UserError(f"there are no steps from {first} to {last}. Give --from a smaller number than --to")
     cuts = [start, *(n for n in snapshots if start < n < last), last]
     for steps in cuts[:-1]:
-        if steps:
-            check_files(run.snapshot(steps), read_manifest(run.snapshot(steps)))
+        _check_beginning(run, snapshots, steps)
     return [Interval(one, other, states.get(other)) for one, other in pairwise(cuts)]
 
 
@@ -81,21 +81,36 @@ def start_of_step(run: RunDir, step: int, first: int | None, every: int | None) 
     Raises:
         UserError: the run has not come so far, has no snapshot before the step, or one that is damaged.
     """
-    lines, failure = first_and_last_step(run.metrics) if run.metrics.is_file() else None, read_failure(run)
-    failed = (failure or {}).get("step")
-    reached = max(-1 if lines is None else int(lines[1]["step"]), failed if isinstance(failed, int) else -1)
-    if step > max(reached, 0):
-        raise UserError(f"'{run.path}' has no step {step}: it came to step {max(reached, 0)}. Give --step up to that")
+    failed = (read_failure(run) or {}).get("step")
+    reached = max(_done(run) - 1, failed if isinstance(failed, int) else 0)
+    if step > reached:
+        raise UserError(f"'{run.path}' has no step {step}: it came to step {reached}. Give --step up to that")
     if first is not None and first > step:
         raise UserError(f"step {step} is before --from {first}. Give --from up to {step}")
-    snapshots = [n for n in step_numbers(run) if (run.snapshot(n) / MANIFEST).is_file()]
+    snapshots = _snapshots(run, states_of(run))
     if first is None and (not snapshots or step < (every or 0)):
         start = max((n for n in snapshots if n <= step), default=0)
     else:
         start = _start(run, snapshots, step if first is None else first, step)
-    if start:
-        check_files(run.snapshot(start), read_manifest(run.snapshot(start)))
+    _check_beginning(run, snapshots, start)
     return start
+
+
+def _snapshots(run: RunDir, states: Mapping[int, Path]) -> list[int]:
+    """After how many steps there is a snapshot, ascending: a state that one can begin with."""
+    return sorted(n for n, state in states.items() if state != run.final)
+
+
+def _check_beginning(run: RunDir, snapshots: Sequence[int], steps: int) -> None:
+    """Raises `UserError` where the snapshot that is begun with is not whole."""
+    if not steps:
+        return
+    try:
+        check_files(run.snapshot(steps), read_manifest(run.snapshot(steps)))
+    except UserError as error:
+        before = max((n for n in snapshots if n < steps), default=0)
+        remedy = f"Give --from {before}, or move '{run.snapshot(steps)}' out of the run to go without it"
+        raise UserError(f"{error}. {remedy}") from None
 
 
 def _start(run: RunDir, snapshots: list[int], first: int, most: float = inf) -> int:
@@ -115,22 +130,37 @@ def _start(run: RunDir, snapshots: list[int], first: int, most: float = inf) -> 
     raise UserError(f"'{run.path}' has {what}. Give {others}--from 0, which computes all from its beginning")
 
 
-def states_of(run: RunDir, done: int) -> dict[int, Path]:
-    """By the steps until a state that the run has kept, its folder: of the snapshots, and of the end if it came to it.
-
-    Args:
-        run: its directory.
-        done: steps that it has done.
-    """
-    states = {n: run.snapshot(n) for n in step_numbers(run) if (run.snapshot(n) / MANIFEST).is_file() and n <= done}
-    if run.stage(1).is_file() and "final_digest" in (read_report(run) or {}):
-        states.setdefault(done, run.final)
+def states_of(run: RunDir) -> dict[int, Path]:
+    """The folders of all states that a run has kept, by the steps until them: of its snapshots, and of its end."""
+    states = {n: run.snapshot(n) for n in step_numbers(run) if (run.snapshot(n) / MANIFEST).is_file()}
+    if ends := _ended_after(run):
+        states.setdefault(ends, run.final)
     return states
 
 
 def steps_done(run: RunDir) -> int:
     """The steps that a run has done; raises `UserError` if there are none."""
-    lines = first_and_last_step(run.metrics)
-    if lines is None:
+    if not (done := _done(run)):
         raise UserError(f"'{run.path}' has no step that could be verified. Train it first")
-    return int(lines[1]["step"]) + 1
+    return done
+
+
+def _done(run: RunDir) -> int:
+    """By what is there of its lines, which a run that was killed may not have written, its snapshots and its end."""
+    return max(_lines(run), *states_of(run), 0)
+
+
+def _lines(run: RunDir) -> int:
+    lines = first_and_last_step(run.metrics)
+    return 0 if lines is None else int(lines[1]["step"]) + 1
+
+
+def _ended_after(run: RunDir) -> int:
+    """The steps of a run that has been trained to its end; 0 for any other."""
+    if not (run.stage(1).is_file() and "final_digest" in (read_report(run) or {})):
+        return 0
+    with suppress(OSError):
+        total = (read_object(run.coordinator) or {}).get("total_steps")
+        if isinstance(total, int) and total > 0:
+            return total
+    return _lines(run)  # of a version that wrote no total

@@ -29,7 +29,16 @@ from workers.run.environment import interpreter, process_environment, without_la
 from workers.run.files import RunDir
 
 Runtime = Literal["serial", "pipelined"]
+
 POLL_SECONDS, LOOK_SECONDS, KILL_SECONDS = 0.05, 0.5, 20.0
+
+
+def runtime_of(config: Config) -> Runtime:
+    """How a run is computed again with the same bits: in one process, unless that would round in another way."""
+    settings = [config.stage(index) for index in range(1, config.num_stages + 1)]
+    # What replicas sum up they round in another way, and DeepSpeed is never in one process with another stage.
+    apart = any(stage.replicas > 1 or stage.engine.kind != "torch" for stage in settings)
+    return "pipelined" if apart else "serial"
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,8 @@ class Rerun:
     def configured(self, last: int, every: int) -> Config:
         """The configuration with which steps until `last` are computed."""
         config = self.config
-        # A block that has its turn after another one must begin it at the same step, so that run is stopped instead.
+        # A block that has its turn after another one must begin it at the same step, so that run is stopped instead; it
+        # may have come further by then, to snapshots that must not replace the one that is compared.
         steps = config.train.max_steps if config.mode == "sequential" else last
         alone = {k: own.model_copy(update={"replicas": None}) for k, own in config.stages.items()}
         in_one = {"replicas": 1, "processes": None, "stages": alone} if self.runtime == "serial" else {}
@@ -83,7 +93,7 @@ class Rerun:
                 **in_one,
                 "runtime": self.runtime,
                 "train": config.train.model_copy(update={"max_steps": steps}),
-                "snapshots": config.snapshots.model_copy(update={"every": last, "keep_last": 1, "keep_every": None}),
+                "snapshots": config.snapshots.model_copy(update={"every": last, "keep_last": 1, "keep_every": last}),
                 "digests": config.digests.model_copy(update={"every": every}),
                 "metrics": config.metrics.model_copy(update={"enabled": False, "every": 1}),
                 "link": config.link.model_copy(update={"kind": "auto"}),

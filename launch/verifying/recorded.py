@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from workers.observing.amounts import finite
 from workers.observing.history_file import each_step
@@ -42,10 +43,10 @@ def digests_of(run: RunDir, first: int = 0, last: int | None = None) -> dict[int
     """Those of the steps from `first`, counted from 0, to the one before `last`; of the last attempt at each.
 
     Raises:
-        UserError: `metrics.jsonl` is missing or damaged.
+        UserError: `metrics.jsonl` is damaged; where it is missing there are none.
     """
     found: dict[int, dict[int, dict[str, str]]] = {}
-    for line in each_step(run.metrics, []):
+    for line in _lines(run):
         step = line["step"]
         if step < first or (last is not None and step >= last):
             continue
@@ -53,6 +54,16 @@ def digests_of(run: RunDir, first: int = 0, last: int | None = None) -> dict[int
         if any(stages.values()):
             found[step] = {stage: digests for stage, digests in stages.items() if digests}
     return found
+
+
+def loss_of(run: RunDir, step: int, stage: int) -> float | None:
+    """The loss of a step that a run has recorded; None where it has none that is finite. Raises as `digests_of`."""
+    found = [s for line in _lines(run) if line["step"] == step for s in line["stages"] if s["stage"] == stage]
+    return finite(found[-1].get("loss")) if found else None
+
+
+def _lines(run: RunDir) -> Iterator[dict[str, Any]]:
+    return each_step(run.metrics, []) if run.metrics.is_file() else iter(())
 
 
 def _digests(value: object) -> dict[str, str]:
@@ -79,8 +90,8 @@ class Closeness:
 
 def closeness(there: RunDir, here: RunDir, first: int, stages: Container[int]) -> Closeness | None:
     """Of the first step from `first` that both have a line of; None where there is none. Raises as `digests_of`."""
-    lines = ((line["step"], line["stages"]) for line in each_step(there.metrics, []) if line["step"] >= first)
-    again = {line["step"]: line["stages"] for line in each_step(here.metrics, [])}
+    lines = ((line["step"], line["stages"]) for line in _lines(there) if line["step"] >= first)
+    again = {line["step"]: line["stages"] for line in _lines(here)}
     for step, found in lines:
         if step in again:
             other = {stage["stage"]: stage for stage in again[step]}

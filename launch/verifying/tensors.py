@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.stage.fold import integers_of
 from pipeline.stage.state import ONLINE
 from workers.run.tensor_files import facts_of, open_tensors
+from workers.snapshots.manifest import MANIFEST, read_manifest
 
 
 @dataclass
@@ -80,7 +82,7 @@ class StateDifference:
 
 
 def compare_states(there: Path, here: Path, stage: int, run: Path, again: Path) -> StateDifference | None:
-    """The state of a stage in two files, one tensor at a time; None where one side has no file of that stage.
+    """The state of a stage in two files, one tensor at a time; None where the stage has not been updated by then.
 
     Args:
         there, here: folders with a file for each stage.
@@ -88,9 +90,11 @@ def compare_states(there: Path, here: Path, stage: int, run: Path, again: Path) 
         run, again: the run directories that they are in.
 
     Raises:
-        UserError: a file cannot be read.
+        UserError: a file is missing or cannot be read.
     """
     name = f"stage_{stage}.safetensors"
+    check_parts(there, (stage,))
+    check_parts(here, (stage,))
     if not ((there / name).is_file() and (here / name).is_file()):
         return None
     found = StateDifference(stage)
@@ -102,6 +106,15 @@ def compare_states(there: Path, here: Path, stage: int, run: Path, again: Path) 
     except (SafetensorError, OSError) as error:
         raise UserError(f"'{there / name}' cannot be compared ({error})") from None
     return found
+
+
+def check_parts(state: Path, stages: Iterable[int]) -> None:
+    """Raises `UserError` where a file of these stages is missing; a snapshot has those that its manifest names."""
+    named = read_manifest(state).stages if (state / MANIFEST).is_file() else None
+    for stage in stages:
+        path = state / f"stage_{stage}.safetensors"
+        if (named is None or stage in named) and not path.is_file():
+            raise UserError(f"'{path}' is missing. Bring it back, or move '{state}' out of the run to go without it")
 
 
 def _names(file: Any) -> list[str]:

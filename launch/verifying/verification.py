@@ -26,6 +26,8 @@ class Verification:
         near: with `close`, how near the numbers of the first step of every interval are.
         circumstances: what may give other bits by right.
         keys: of the configuration that are not those of the run here, and may change bits.
+        edited: a sentence if `config.yaml` is not what the run was started with; empty otherwise.
+        done: steps of the run.
     """
 
     run: Path
@@ -41,6 +43,8 @@ class Verification:
     near: tuple[Closeness, ...] = ()
     circumstances: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+    edited: str = ""
+    done: int = 0
 
     @property
     def equal(self) -> bool:
@@ -50,7 +54,18 @@ class Verification:
         return self.difference is None and not any(state.differs for state in self.tensors)
 
     def __str__(self) -> str:
-        return "\n".join(self._lines() if self.close is None else self._near(self.close))
+        lines = self._lines() if self.close is None else self._near(self.close)
+        return "\n".join([*lines, *([self.edited] if self.edited else []), self._share()])
+
+    def _share(self) -> str:
+        """Which part of the run that is."""
+        steps = self.last - self.first
+        if self.close is not None:
+            return f"that is {len(self.near)} of the {self.done} steps of the run"
+        if steps == self.done:
+            return f"that is all {self.done} steps of the run"
+        share = f"that is {steps} of the {self.done} steps of the run ({100 * steps / self.done:.3g} %)"
+        return f"{share}; --all computes every step again" if self.equal else share
 
     def _lines(self) -> list[str]:
         name = f"steps {self.first} to {self.last} of {relative_to_cwd(self.run)}, computed again,"

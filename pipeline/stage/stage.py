@@ -261,8 +261,10 @@ class Stage(StageForward):
         return {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
 
     def _optimizer_state(self) -> dict[str, Tensor]:
-        """What this replica holds; not that of an engine whose optimizer has other tensors than the parameters."""
-        state, held = held_by(self.optimizer).state, dict[str, object]()
-        for name, parameter in self.named_parameters():
-            held |= {f"{key} of {name}": value for key, value in state.get(parameter, {}).items()}
+        """What this replica holds, as it is; DeepSpeed's optimizers have it of masters, or of pieces of a group."""
+        state, held = dict(held_by(self.optimizer).state), dict[str, object]()
+        owners = [(name, state.pop(parameter, {})) for name, parameter in self.named_parameters()]
+        owners += [(f"piece {number}", values) for number, values in enumerate(state.values(), 1)]
+        for name, values in owners:
+            held |= {f"{key} of {name}": value for key, value in values.items()}
         return {name: value for name, value in held.items() if isinstance(value, Tensor)}

@@ -106,6 +106,22 @@ def _check_faults(config: Config) -> None:
         if fault.replica > replicas:
             problem = f"stage {fault.stage} has no replica {fault.replica}"
             raise ConfigError(f"faults.{number}.replica", problem, f"Replicas are 1 to {replicas}")
+        _check_gradient_flip(config, number)
+
+
+def _check_gradient_flip(config: Config, number: int) -> None:
+    fault = config.faults[number]
+    stage = config.stage(fault.stage)
+    if fault.kind != "flip_gradient" or not isinstance(stage.engine, DeepSpeedEngineConfig):
+        return
+    zero, half = stage.engine.zero_stage, stage.precision.dtype == "bf16"
+    if zero or half:
+        why = f"engine.zero_stage={zero}" if zero else "precision.dtype=bf16"
+        problem = (
+            f"got 'flip_gradient' for stage {fault.stage}, whose gradients DeepSpeed keeps in its own form ({why})"
+        )
+        remedy = "Give flip_weight, flip_message or flip_optimizer, or engine.kind=torch"
+        raise ConfigError(f"faults.{number}.kind", problem, remedy)
 
 
 def _check_engine(config: Config, stage: StageConfig) -> None:

@@ -11,12 +11,11 @@ good.)
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
-from statistics import median
 
 import torch
-from common.runs import ROOT, machine
+from common.runs import ROOT
+from common.turns import computes_on, in_turn, lines_of, now
 
 from pipeline.config import Config
 from pipeline.stage.stage import Stage
@@ -38,21 +37,12 @@ def main() -> None:
     given = parser.parse_args()
     device = torch.device(given.device)
     configs = {level: load_config(given.config, [*given.overrides, f"determinism.level={level}"]) for level in LEVELS}
-    print(machine() if device.type == "cpu" else torch.cuda.get_device_name(device))
+    print(computes_on(device))
     print(f"stage {given.stage} of {given.config.name}, {given.rounds} rounds of {given.steps} steps with each level")
-    seconds: dict[str, list[float]] = {level: [] for level in LEVELS}
-    for number in range(-1, given.rounds):  # the first is not counted: libraries load, and choose
-        shift = number % len(LEVELS)
-        for level in LEVELS[shift:] + LEVELS[:shift]:
-            took = seconds_of_a_step(configs[level], given.stage, given.steps, device)
-            if number >= 0:
-                seconds[level].append(took)
-    for level, values in seconds.items():
-        ratios = [own / base for own, base in zip(values, seconds["off"], strict=True)]
-        print(
-            f"{level:6}  {1000 * median(values):9.2f} ms  {median(ratios):.3f} times `off` "
-            f"[{min(ratios):.3f}, {max(ratios):.3f}]"
-        )
+    seconds = in_turn(
+        LEVELS, given.rounds, lambda level: seconds_of_a_step(configs[level], given.stage, given.steps, device)
+    )
+    print("\n".join(lines_of(seconds, "off", lambda level: f"{level:6} ", "`off`")))
 
 
 def seconds_of_a_step(config: Config, index: int, steps: int, device: torch.device) -> float:
@@ -67,14 +57,6 @@ def seconds_of_a_step(config: Config, index: int, steps: int, device: torch.devi
         stage(batch, step, 0.0)
         stage.update(step, labels)
     return (now(device) - before) / steps
-
-
-def now(device: torch.device) -> float:
-    """Seconds."""
-    if device.type == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 if __name__ == "__main__":

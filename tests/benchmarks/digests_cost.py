@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from statistics import median
 
 import torch
-from common.runs import ROOT, machine
-from determinism_cost import now
+from common.runs import ROOT
+from common.turns import computes_on, in_turn, lines_of, now
 
 from pipeline.config import Config
 from pipeline.serial import build_stages, step_function
@@ -64,21 +63,10 @@ def main() -> None:
     configs = {n: load_config(given.config, [*given.overrides, f"digests.every={n}"]) for n in EVERY}
     set_up_compute(configs[0])
     runs = {n: Run(config, device) for n, config in configs.items()}
-    print(machine() if device.type == "cpu" else torch.cuda.get_device_name(device))
+    print(computes_on(device))
     print(f"{given.config.name} {' '.join(given.overrides)}, {given.rounds} rounds of {STEPS} steps each")
-    seconds: dict[int, list[float]] = {n: [] for n in EVERY}
-    for number in range(-1, given.rounds):  # the first is not counted: libraries load, and choose
-        shift = number % len(EVERY)
-        for n in EVERY[shift:] + EVERY[:shift]:
-            took = runs[n].turn()
-            if number >= 0:
-                seconds[n].append(took / STEPS)
-    for n, values in seconds.items():
-        ratios = [own / base for own, base in zip(values, seconds[0], strict=True)]
-        print(
-            f"digests.every={n:<3} {1000 * median(values):9.2f} ms  {median(ratios):.4f} times that without "
-            f"[{min(ratios):.4f}, {max(ratios):.4f}]"
-        )
+    seconds = in_turn(EVERY, given.rounds, lambda n: runs[n].turn() / STEPS)
+    print("\n".join(lines_of(seconds, 0, lambda n: f"digests.every={n:<3}", "that without")))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ class SeenImage:
         label: its class; -1 for none.
         measure: see `ranked`.
         broken: whether it gave the first number that is not finite.
-        file: name of its picture.
+        file: name of its picture; None where none is written.
     """
 
     rank: int
@@ -43,7 +43,7 @@ class SeenImage:
     label: int
     measure: float
     broken: bool
-    file: str
+    file: str | None
 
 
 def ranked(measures: Tensor, broken: Tensor, ties: Tensor) -> list[int]:
@@ -88,6 +88,11 @@ def seen_images(
     return found
 
 
+def with_pictures(seen: Sequence[SeenImage], count: int) -> tuple[SeenImage, ...]:
+    """The same images, of which the first `count` have a picture."""
+    return tuple(image if image.rank <= count else replace(image, file=None) for image in seen)
+
+
 def file_name(name: str, index: int) -> str:
     """What a picture is called after its image: the last two parts of a path, or the number in the data set."""
     if name.endswith(f"[{index}]"):
@@ -97,7 +102,7 @@ def file_name(name: str, index: int) -> str:
 
 
 def write_pictures(folder: Path, seen: Sequence[SeenImage], views: Sequence[Tensor]) -> None:
-    """One PNG for each image: its views from left to right, in their own size.
+    """One PNG for each image that has a name for it: its views from left to right, in their own size.
 
     Args:
         folder: is made.
@@ -111,6 +116,8 @@ def write_pictures(folder: Path, seen: Sequence[SeenImage], views: Sequence[Tens
     pixels = [view.cpu().numpy() for view in views]
     height, width = max(v.shape[1] for v in pixels), sum(v.shape[2] for v in pixels) + GAP * (len(pixels) - 1)
     for image in seen:
+        if image.file is None:
+            continue
         canvas = np.full((height, width, 3), 255, np.uint8)
         left = 0
         for view in pixels:

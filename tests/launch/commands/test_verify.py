@@ -153,6 +153,7 @@ def test_blocks_that_have_their_turns_are_computed_at_the_same_steps(tmp_path: P
     assert result.returncode == 0, result.stderr
     found = api.verify(tmp_path / "run", first=first, last=last)
     assert (found.equal, found.recorded, found.states) == (True, 3, (last,))
+    assert [state.stage for state in found.tensors] == list(range(1, last // 3 + 1)), "those that had their turn"
 
 
 def test_what_decides_the_numbers_cannot_be_changed_and_a_failure_is_told(run: RunDir) -> None:

@@ -15,6 +15,7 @@ from safetensors.numpy import save
 
 from launch.prepare.resume import earlier_run, find_resume_point, roll_back
 from pipeline.config import AlarmsConfig, Config, MetricsConfig, TraceConfig, TrackerConfig
+from pipeline.config.run import StageOverrides
 from pipeline.errors import ConfigError, UserError
 from pipeline.validation.loading import dump_config, parse_config
 from workers.observing.observer import Event
@@ -146,6 +147,12 @@ def test_how_it_is_computed_may_change(run: Path) -> None:
     link = CONFIG.link.model_copy(update={"kind": "rpc", "depth": 5})
     data = CONFIG.data.model_copy(update={"workers": 3})
     assert earlier_run(changed(runtime="serial", device="cpu", link=link, data=data), RunDir(run)) == CONFIG
+
+
+def test_a_stage_may_get_replicas_though_nothing_of_it_was_set(run: Path) -> None:
+    assert earlier_run(changed(stages={1: StageOverrides(replicas=2)}), RunDir(run)) == CONFIG
+    with pytest.raises(ConfigError, match=r"another configuration: stages\.1\.frozen is false there, true here\. "):
+        earlier_run(changed(stages={1: StageOverrides(frozen=True)}), RunDir(run))
 
 
 def test_who_looks_may_change(run: Path) -> None:

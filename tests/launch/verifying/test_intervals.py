@@ -101,8 +101,27 @@ def test_a_damaged_snapshot_is_no_beginning(made: Made) -> None:
     run = made(50, 20, 40)
     path = run.snapshot(20) / "stage_1.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(UserError, match="is damaged: its digest is not the manifest's"):
-        intervals_of(run, 20, None)
+    for first, last in ((20, None), (0, 40)):
+        with pytest.raises(UserError, match=r"digest is not the manifest's\. Give --from 0, or move '\S+step_20' out"):
+            intervals_of(run, first, last)
+    (run.snapshot(40) / "stage_1.safetensors").unlink()
+    with pytest.raises(UserError, match=r"cannot be read \(No such file or directory\)\. Give --from 20, or move"):
+        start_of_step(run, 45, None, 20)
+
+
+def test_lines_that_are_gone_are_not_the_end_of_the_run(made: Made) -> None:
+    run = made(50, 20, 40, ended=True)
+    run.coordinator.write_text(json.dumps({"total_steps": 50}))
+    lines = run.metrics.read_text().splitlines(keepends=True)
+    run.metrics.write_text("".join(lines[:25]))
+    assert found(run) == [(40, 50, "final")], "the weights after 50 steps are not those after 25"
+    run.metrics.unlink()
+    assert found(run, 20) == [(20, 40, "step_40")]
+    assert start_of_step(run, 45, None, 20) == 40
+    with pytest.raises(UserError, match="has no step 50: it came to step 49"):
+        start_of_step(run, 50, None, 20)
+    run.coordinator.unlink()
+    assert found(run) == [(20, 40, "step_40")], "of an earlier version, whose end nobody knows without its lines"
 
 
 def test_a_step_is_reached_from_the_last_snapshot_before_it(made: Made) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from launch.verifying.recorded import DIGESTED, Difference, digests_of, first_difference
+from launch.verifying.recorded import DIGESTED, Difference, digests_of, first_difference, loss_of
 from pipeline.stage import digests
 from workers.run.files import RunDir
 
@@ -82,3 +82,13 @@ def test_they_are_read_from_the_lines_of_the_last_attempt(tmp_path: Path) -> Non
     assert digests_of(run) == {1: {1: {"loss": ZERO}}, 3: {1: {"loss": ONE}}}
     assert list(digests_of(run, 2)) == [3]
     assert list(digests_of(run, 0, 3)) == [1]
+
+
+def test_the_loss_is_that_of_the_last_attempt_and_of_the_last_step_of_a_line(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    assert (digests_of(run), loss_of(run, 0, 1)) == ({}, None), "there is no file"
+    losses: list[tuple[int, Any]] = [(3, 0.1), (3, 0.30000001192092896), (7, None)]
+    lines = [{"step": n, "time": 1.0, "stages": [{"stage": 1, "loss": loss}, {"stage": 2}]} for n, loss in losses]
+    run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert loss_of(run, 3, 1) == 0.30000001192092896
+    assert [loss_of(run, *place) for place in ((2, 1), (3, 2), (7, 1))] == [None, None, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 
 from launch.verifying.tensors import StateDifference, compare_states
+from pipeline.errors import UserError
 from workers.run.tensor_files import save_tensors
+from workers.snapshots.manifest import MANIFEST, Manifest, StageFile
 
 
 def compared(folder: Path, one: dict[str, Tensor], other: dict[str, Tensor]) -> StateDifference:
@@ -71,6 +74,19 @@ def test_other_shapes_and_names_are_named_and_online_measures_left_out(tmp_path:
     assert not compared(tmp_path, state(**{"online.probe": torch.ones(1)}), state()).differs
 
 
-def test_a_stage_that_one_side_does_not_have_is_not_compared(tmp_path: Path) -> None:
+def test_a_stage_that_has_not_been_updated_by_then_is_not_compared(tmp_path: Path) -> None:
+    for side in ("one", "other"):
+        manifest = Manifest(4, {1: StageFile("stage_1.safetensors", 1, "0" * 64, {})})
+        folder = tmp_path / side / "step_4"
+        folder.mkdir(parents=True)
+        (folder / MANIFEST).write_text(json.dumps(manifest.to_json()))
+    one, other = (tmp_path / side / "step_4" for side in ("one", "other"))
+    assert compare_states(one, other, 2, tmp_path, tmp_path) is None
+    with pytest.raises(UserError, match=r"one/step_4/stage_1\.safetensors' is missing\. Bring it back, or move"):
+        compare_states(one, other, 1, tmp_path, tmp_path)
+
+
+def test_a_file_of_the_end_that_is_missing_is_no_state_that_is_equal(tmp_path: Path) -> None:
     save_tensors(tmp_path / "one" / "stage_2.safetensors", state())
-    assert compare_states(tmp_path / "one", tmp_path / "other", 2, tmp_path, tmp_path) is None
+    with pytest.raises(UserError, match=r"other/stage_2\.safetensors' is missing"):
+        compare_states(tmp_path / "one", tmp_path / "other", 2, tmp_path, tmp_path)

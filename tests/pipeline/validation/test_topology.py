@@ -12,6 +12,7 @@ from tests.pipeline.small import small_config
 TWO = {"model": {"cuts": ["layer2"]}}
 DEEPSPEED = {"kind": "deepspeed"}
 ADAMW = {"kind": "adamw", "warmup_epochs": 1}
+FLIP = {"kind": "flip_gradient", "stage": 2, "step": 1}
 SNAPSHOTS = {"snapshots": {"every": 2}}
 
 
@@ -48,6 +49,23 @@ SNAPSHOTS = {"snapshots": {"every": 2}}
             "restart",
             "cannot take a process back",
             "queue or p2p, or restart=job",
+        ),
+        (
+            {"faults": [FLIP], "engine": DEEPSPEED, "optimizer": ADAMW},
+            "faults.0.kind",
+            "in its own form (engine.zero_stage=1)",
+            "flip_message or flip_optimizer, or engine.kind=torch",
+        ),
+        (
+            {
+                "faults": [FLIP],
+                "engine": {**DEEPSPEED, "zero_stage": 0},
+                "optimizer": ADAMW,
+                "precision": {"dtype": "bf16"},
+            },
+            "faults.0.kind",
+            "in its own form (precision.dtype=bf16)",
+            "flip_message or flip_optimizer, or engine.kind=torch",
         ),
         (
             {"faults": [{"stage": 3, "step": 1, "kind": "raise"}]},

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.config.faults import FaultConfig
 from pipeline.stage.stage import Stage
@@ -34,3 +35,15 @@ def test_where_there_is_no_bit_the_run_ends(tmp_path: Path) -> None:
     stage(views(0), 0, 0.0)
     with pytest.raises(InjectedFault, match=r"flip_optimizer .*there is nothing to flip"):
         stage.update(0)
+
+
+def test_the_state_of_an_optimizer_of_other_tensors_than_the_parameters_is_shown_too(tmp_path: Path) -> None:
+    """DeepSpeed's are of one vector for each group, and of masters in fp32."""
+    stage = Stage(small_config(), 1, STEPS_PER_EPOCH)
+    seen: list[dict[str, torch.Tensor]] = []
+    stage.exposed = lambda what, step, tensors: seen.append(dict(tensors())) if what == "optimizer" else None
+    state, piece, moment = stage.optimizer.state, torch.zeros(7), torch.ones(7)
+    state[piece] = {"exp_avg": moment, "step": 3}
+    stage.prepare_gradients(1)
+    assert list(seen[0]) == ["exp_avg of piece 1"]
+    assert seen[0]["exp_avg of piece 1"] is moment, "as it is, not a copy"
