@@ -1,6 +1,6 @@
 """Every way to cut ResNet-18 and ResNet-50 into two blocks, as `onward plan --measure` predicts it and as it runs.
 
-    python tests/benchmarks/plan_cuts.py [--networks resnet18 resnet50] [--turns 3] [--steps 14] [--to FILE] [key=value ...]
+    python tests/benchmarks/plan_cuts.py [--networks NAME ...] [--turns 3] [--steps 14] [--to FILE] [KEY=VALUE ...]
 
 Two devices of one core each, images of 96 pixels. The costs are measured first, as the command does. Then each turn
 trains every cut for some steps, in an order that changes, and takes the images a second of the last half of them. What
