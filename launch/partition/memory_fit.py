@@ -126,6 +126,9 @@ class MemoryFit:
     def _ask(self, cuts: Stages) -> Stages | None:
         if self.optimistic(cuts) is None or (run := self.run_of(cuts)) is None:
             return None
+        process = DeviceProcess("", run.stages, run.device)
+        if surely_fits(run.config, [process], {run.device: self.costs.memory}):
+            return tuple(replace(cut, recompute=self.bounds.given(cut.stage)) for cut in cuts)
         decided = resolve_recompute(
             run.config, run.stages, {run.device: self.costs.memory}, lambda tried: peaks([self.account(run, tried)])
         )
