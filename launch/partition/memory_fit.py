@@ -15,7 +15,7 @@ from launch.partition.costs import Costs, StageCut
 from launch.partition.memory_bounds import MemoryBounds
 from launch.partition.objective import Plan
 from launch.partition.planned_config import config_with
-from launch.plan.devices import CPU, DeviceAccount, DeviceProcess, each_account, peaks
+from launch.plan.devices import CPU, DeviceAccount, DeviceProcess, Memory, each_account, peaks
 from launch.plan.fitting import surely_fits
 from launch.plan.memories import ProcessMemories, kind_of_unit
 from launch.prepare.link_kind import with_link
