@@ -64,10 +64,11 @@ WITHOUT_PEERS = "GeForce"
 """Cards that do not reach each other's memory: what they send goes through pinned memory of the host."""
 PINNED = PCIE_4
 
-CORE_FLOPS, CORE_HALF_FLOPS, CORE_BANDWIDTH = 60 * GIGA, 200 * GIGA, 6 * GIGA
-"""What PyTorch reaches on a core of a Sapphire Rapids class Xeon (virtual), best of 60 calls with one thread while
-other programs ran, torch 2.14.1, 2026-12-01: products and convolutions in fp32 56 to 70 GFLOP/s, convolutions in bf16
-196 and more, copies and sums of 64 MiB 5 to 10 GB/s. Another processor differs by several times: measure."""
+CORE_FLOPS, CORE_HALF_FLOPS, CORE_BANDWIDTH = 140 * GIGA, 400 * GIGA, 15 * GIGA
+"""What training reaches on a core of a Sapphire Rapids class Xeon (virtual), one thread, torch 2.14.1, 2026-12-01, by
+hand while other programs ran. These figures fit the processor time of steps best: ResNet-18 and ResNet-50 of 28 to 96
+pixels and a small ViT took 0.91 to 1.37 of what they give, stage by stage, and ResNet-18 in bf16 0.72 to 1.6. Another
+processor differs by several times, and most have no such speed in bf16: measure."""
 CORE_CALL = 5e-6
 CORE_COPY, CORE_CHECKSUM, CORE_SOCKET = 11 * GIGA, 10.5 * GIGA, 3 * GIGA
 """Bytes a second of a copy into shared memory, of a checksum, and of a message through the loopback device, both ends

@@ -12,9 +12,13 @@ from pipeline.backbones.module import build_traced_blocks
 from pipeline.backbones.possible_cuts import with_every_cut
 from pipeline.config import Config, MemoryConfig, StageConfig, StageOverrides
 from pipeline.config.model import ModuleConfig
+from pipeline.config.objectives import BYOLConfig
 from pipeline.data.augment.view_kinds import view_kinds
 from pipeline.shapes import view_shapes
 from pipeline.stage.fake import Undrawn, without_engines
+
+OF_UNITS = {"precision", "optimizer", "frozen"}
+"""Settings of a stage."""
 
 
 def cut_everywhere(config: Config) -> Config:
@@ -56,6 +60,17 @@ class FinestRun:
     def stage(self, index: int) -> StageConfig:
         """The settings at unit `index`, counted from 1."""
         return self.config.stage(index)
+
+    @cached_property
+    def of_units(self) -> tuple[str, bool]:
+        """What decides how a unit is counted, beside the unit."""
+        settings = self.stage(1)
+        return settings.model_dump_json(include=OF_UNITS), isinstance(settings.objective, BYOLConfig)
+
+    @cached_property
+    def of_ends(self) -> str:
+        """What decides how an end is counted, beside the shape of what enters it."""
+        return self.stage(1).model_dump_json(include={*OF_UNITS, "head", "objective", "noise"})
 
     def shapes(self, index: int) -> list[tuple[int, ...]]:
         """What enters unit `index` of every view of one image; see `view_shapes`."""
