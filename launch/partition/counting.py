@@ -65,11 +65,11 @@ def count(config: Config, stages: Sequence[int], *, cuda: bool) -> Counted:
 
 
 def _two_batches(batch: int) -> tuple[int, int]:
-    """The run's own, and one of half as many images, from which follows what does not depend on their number.
+    """The run's own, and that of one of four replicas, from which follows what does not depend on the images.
 
     Batch norm needs two images.
     """
-    return batch, batch // 2 if batch >= 4 else 2 * batch
+    return batch, batch // 4 if batch >= 8 else 2 * batch
 
 
 class _Counter:

@@ -114,22 +114,26 @@ class DeviceSpeed:
         return max(call.flops / flops, call.bytes / self.bandwidth, self.call)
 
 
-def device_speed(name: str, *, peers: bool = True) -> DeviceSpeed:
+def device_speed(name: str, *, peers: bool = True, threads: int = 1) -> DeviceSpeed:
     """The device of a name.
 
     Args:
         name: `cpu`, one of `GPUS`, or that of a card as PyTorch gives it.
         peers: whether cards may write into each other's memory (`link.device_to_device`).
+        threads: cores of a stage on a CPU; so many are as many times as fast.
 
     Raises:
         UserError: it is not known how fast it is.
     """
     if name == "cpu":
-        return _core()
-    short = name.strip().lower()
+        return _core(threads)
+    try:
+        short = parse_gpu(name).name
+    except UserError:
+        short = ""
     card = SHORT_NAMES.get(short) or name_in_peaks(name)
     if card is None:
-        raise UserError(_unknown(name))
+        raise UserError(_unknown(name, is_size=bool(short)))
     memory = int(GPUS[short] * GIB) if short in GPUS else None
     half, tf32, full = (REACHED_FLOPS * TERA * peak for peak in PEAKS[name_in_peaks(card) or card])
     bandwidth, way = (REACHED_BANDWIDTH * GIGA * each for each in BANDWIDTHS[card])
@@ -148,18 +152,14 @@ def device_speed(name: str, *, peers: bool = True) -> DeviceSpeed:
     )
 
 
-def _unknown(name: str) -> str:
+def _unknown(name: str, is_size: bool) -> str:
     allowed = f"{', '.join(SHORT_NAMES)}, or cpu"
-    try:
-        size = parse_gpu(name).name
-    except UserError:
+    if is_size:
         return (
-            f"it is not known how fast '{name}' is. Allowed: {allowed}. Or measure on a machine that has one: --measure"
+            f"'{name}' says how much memory a GPU has, and not how fast it is. Name the GPU: {allowed}. "
+            "Or measure on a machine that has one: --measure"
         )
-    return (
-        f"'{size}' says how much memory a GPU has, and not how fast it is. Name it: {allowed}. "
-        "Or measure on a machine that has one: --measure"
-    )
+    return f"it is not known how fast '{name}' is. Allowed: {allowed}. Or measure on a machine that has one: --measure"
 
 
 def _link(*, sending: float = 0.0, receiving: float = 0.0, bandwidth: float = float("inf")) -> LinkCost:
@@ -177,15 +177,15 @@ def _pinned() -> LinkCost:
     return _link(sending=1 / way, receiving=1 / way)
 
 
-def _core() -> DeviceSpeed:
+def _core(threads: int) -> DeviceSpeed:
     checked = 1 / CORE_CHECKSUM
     socket = 1 / (2 * CORE_SOCKET) + checked
     return DeviceSpeed(
         name="cpu",
-        half=CORE_HALF_FLOPS,
-        tf32=CORE_FLOPS,
-        full=CORE_FLOPS,
-        bandwidth=CORE_BANDWIDTH,
+        half=threads * CORE_HALF_FLOPS,
+        tf32=threads * CORE_FLOPS,
+        full=threads * CORE_FLOPS,
+        bandwidth=threads * CORE_BANDWIDTH,
         call=CORE_CALL,
         memory=available_memory(),
         within=_link(sending=1 / CORE_COPY + checked, receiving=checked),

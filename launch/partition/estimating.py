@@ -1,7 +1,9 @@
 """What the parts of a network cost on a device that nobody has measured: from operations and bytes, by a roofline.
 
 An operation takes as long as its computing or its memory traffic, whichever is longer, and no less than a call. Where
-that is not in proportion to the images, what a step of no images would take is counted to the step.
+that is not in proportion to the images, the line through the times of a whole batch and of a fourth says what an image
+takes, and what a step of none would. Operations are those of the code as it is written: what `precision.compile` makes
+of them, and engines other than PyTorch's, are not known.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ def estimated_costs(
 
 def known_device(config: Config, device: str, memory: int | None = None) -> DeviceSpeed:
     """The speed and the memory of a device for a run; arguments and errors as `estimated_costs`."""
-    speed = device_speed(device, peers=config.link.rings)
+    speed = device_speed(device, peers=config.link.rings, threads=config.threads)
     if memory is None and speed.memory is None:
         known = ", ".join(SHORT_NAMES)
         raise UserError(f"it is not known how much memory '{device}' has. Give one of: {known}; or measure: --measure")

@@ -30,7 +30,7 @@ def test_every_gpu_that_can_be_named_has_a_speed_and_its_memory() -> None:
 def test_every_card_with_a_peak_has_a_bandwidth() -> None:
     assert PEAKS.keys() <= BANDWIDTHS.keys()
     assert device_speed("NVIDIA A10").memory is None
-    assert device_speed("NVIDIA H200").half == device_speed("h200").half
+    assert device_speed("NVIDIA H200").half == device_speed("h200").half == device_speed("4xH200").half
 
 
 def test_an_operation_takes_what_bounds_it() -> None:
@@ -59,11 +59,12 @@ def test_a_core_has_a_speed_too() -> None:
     core = device_speed("cpu")
     assert 0 < core.full < device_speed("l4").full
     assert core.memory
+    assert device_speed("cpu", threads=2).full == 2 * core.full
     assert all(getattr(core.across, field.name) >= 0 for field in fields(LinkCost))
 
 
 def test_a_size_says_nothing_of_speed() -> None:
-    with pytest.raises(UserError, match=r"'24gib' says how much memory a GPU has.*h100.*--measure"):
+    with pytest.raises(UserError, match=r"'24GiB' says how much memory a GPU has.*h100.*--measure"):
         device_speed("24GiB")
 
 

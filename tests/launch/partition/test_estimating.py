@@ -106,6 +106,23 @@ def test_half_the_images_take_more_than_half_the_time() -> None:
     assert whole / 2 < half < whole
 
 
+def both_sums() -> list[float]:
+    """Seconds of a step of stage 1: from the costs, and of all its calls one after the other."""
+    config = small_config(**SMALL)
+    speed, counted = known_device(config, "l4"), count(config, [1], cuda=True)
+    stage = seconds_of(costs_of(config, speed, counted), StageCut(stage=1, first=0, last=2))
+    units, end = [each[0] for each in counted.units[1][:3]], counted.ends[1, 2][0]
+    calls = [each for unit in units for each in (unit.forward, unit.backward, unit.step)]
+    calls += [end.forward, end.backward, end.loss, end.step]
+    return [stage.compute, sum(speed.seconds(each, tf32=False) for each in calls)]
+
+
+@pytest.mark.processes
+def test_a_step_of_the_whole_batch_takes_what_its_calls_take() -> None:
+    from_costs, from_calls = in_child(both_sums)
+    assert from_costs == pytest.approx(from_calls)
+
+
 def own_settings() -> dict[str, Any]:
     stages = {2: {"precision": {"dtype": "bf16"}, "head": {"projector": [64, 64]}}}
     costs = estimated_costs(small_config(**SMALL, stages=stages), "l4", stages=[1, 2, 3])
