@@ -39,7 +39,7 @@ def cut_everywhere(config: Config) -> Config:
 class FinestRun:
     """A run cut after every unit, with the settings of one stage everywhere.
 
-    Nothing is computed again in the backward pass, on one replica, without engines.
+    On one replica, without engines; nothing is computed again in the backward pass, and no norms are measured.
 
     Args:
         config: of the run, of `cut_everywhere`.
@@ -54,7 +54,8 @@ class FinestRun:
         """As which it is counted."""
         own = self.of.stages.get(self.number, StageOverrides()).model_copy(update={"replicas": None, "memory": {}})
         stages = dict.fromkeys(range(1, self.of.num_stages + 1), own)
-        plain = {"stages": stages, "replicas": 1, "memory": MemoryConfig(), "link": self.of.link}
+        metrics = self.of.metrics.model_copy(update={"norms_every": 0})
+        plain = {"stages": stages, "replicas": 1, "memory": MemoryConfig(), "metrics": metrics}
         return without_engines(self.of.model_copy(update=plain))
 
     def stage(self, index: int) -> StageConfig:
