@@ -123,6 +123,32 @@ def test_a_step_of_the_whole_batch_takes_what_its_calls_take() -> None:
     assert from_costs == pytest.approx(from_calls)
 
 
+PUBLISHED = {("a100-80", "bf16"): 2470, ("a100-80", "fp32"): 938, ("Tesla V100", "bf16"): 1178}
+"""Images a second of ResNet-50, with TF32 in fp32; see `device_table`."""
+
+
+def of_published() -> list[float]:
+    shares = []
+    for (device, dtype), published in PUBLISHED.items():
+        config = small_config(
+            model={"backbone": "resnet50", "cuts": []},
+            data={"batch_size": 128, "image_size": 224},
+            precision={"dtype": dtype, "tf32": dtype == "fp32"},
+        )
+        counted = count(config, [1], cuda=True)
+        costs = costs_of(config, known_device(config, device, MEMORY), counted)
+        step = sum(costs.batch * (unit.forward + unit.backward) + unit.step for unit in costs.units)
+        shares.append(2 * costs.batch / step / published)
+    return shares
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_estimates_are_of_the_size_of_what_the_maker_publishes() -> None:
+    shares = in_child(of_published)
+    assert all(2 / 3 < share < 3 / 2 for share in shares), shares
+
+
 def own_settings() -> dict[str, Any]:
     stages = {2: {"precision": {"dtype": "bf16"}, "head": {"projector": [64, 64]}}}
     costs = estimated_costs(small_config(**SMALL, stages=stages), "l4", stages=[1, 2, 3])
