@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from launch.partition.costs import EndCost, UnitCost
-from launch.partition.counting import OF_ENDS, OF_UNITS
 from launch.partition.finest import FinestRun
 from launch.partition.timed_series import StepSeries
 from launch.partition.timed_steps import TimedPart, TimedStage
@@ -200,15 +199,14 @@ class UnitMeasurement:
         return build_traced_blocks(model, self._finest.data.image_size, self._finest.seed)
 
     def _unit_key(self, stage: int, number: int) -> Hashable:
-        settings, known = self._runs[stage].stage(1), not isinstance(self._finest.model, ModuleConfig)
+        known = not isinstance(self._finest.model, ModuleConfig)
         kind = kind_of_unit(self._names[number]) if known else number
         normed = isinstance(self._finest.model, ViTConfig) and number == len(self._names) - 1  # at the network's end
-        byol = isinstance(settings.objective, BYOLConfig)
-        return settings.model_dump_json(include=OF_UNITS), byol, kind, normed
+        return *self._runs[stage].of_units, kind, normed
 
     def _end_key(self, stage: int, number: int) -> Hashable:
         run = self._runs[stage]
-        return run.stage(1).model_dump_json(include=OF_ENDS), *run.shapes(number + 2)
+        return run.of_ends, *run.shapes(number + 2)
 
     def _slice(self, text: str) -> float:
         """The time for the next part: what is left, shared evenly."""

@@ -138,9 +138,12 @@ class _Planner:
 
     @cached_property
     def plans(self) -> dict[int, Plan]:
-        """The best by the number of devices."""
+        """The best for the devices that there are, and for one more."""
         self._check_cuts(min(self.fit.constraints.stages))
-        return search(self.costs, self.fit.constraints, self.fit, self.fit.optimistic)
+        return self._searched(self.fit, (self.request.devices, self.request.devices + 1))
+
+    def _searched(self, fit: MemoryFit, numbers: tuple[int, ...]) -> dict[int, Plan]:
+        return search(self.costs, fit.constraints, fit, fit.optimistic, numbers)
 
     def config_of(self, plan: Plan) -> Config:
         """The run as a plan has it."""
@@ -160,13 +163,14 @@ class _Planner:
         if not self.request.keep_cuts:
             return None
         fit = self._fit_within(constraints_of(self.config, replace(self.request, keep_cuts=False), self.units))
-        return self.rate(search(self.costs, fit.constraints, fit, fit.optimistic).get(self.request.devices))
+        return self.rate(self._searched(fit, (self.request.devices,)).get(self.request.devices))
 
     def without_limit_of_memory(self, plan: Plan) -> float | None:
         """Images a second of the best plan if memory were no matter; None where it is none."""
         if all(stage.recompute == "none" and stage.chunk is None for stage in plan.stages):
             return None
-        return self.rate(search(self.costs, self.fit.constraints, _any).get(self.request.devices))
+        devices = self.request.devices
+        return self.rate(search(self.costs, self.fit.constraints, _any, numbers=(devices,)).get(devices))
 
     def rate(self, plan: Plan | None) -> float | None:
         """Images a second of a plan, if there is one."""
