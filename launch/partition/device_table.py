@@ -6,7 +6,7 @@ Bandwidths of memory, and those of NVLink and PCI Express, are of NVIDIA's data 
 reached of them, the time of a call and all that concerns messages are assumptions, the same for all cards: none was
 measured here. One comparison speaks for the first two. The units of ResNet-50, 512 images of 224 pixels a step, come
 out at 2562 images/s in bf16 and 1312 in TF32 for an A100, 1102 and, in fp32, 245 for a V100; NVIDIA trained the network
-on one card at 2470 and 938, 1156 to 1200 and 356 to 367 (github.com/NVIDIA/DeepLearningExamples, PyTorch, ResNet50 v1.5).
+on one card at 2470 and 938, 1156 to 1200 and 356 to 367 (github.com/NVIDIA/DeepLearningExamples, ResNet50 v1.5).
 """
 
 from __future__ import annotations
