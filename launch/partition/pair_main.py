@@ -47,7 +47,7 @@ class OwnTime:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._clock = DeviceClock.of(device) if device.type == "cuda" else None
+        self._device, self._clock = device, DeviceClock.of(device) if device.type == "cuda" else None
         self._began, self._parts = time.process_time(), 0.0
 
     def start(self) -> None:
@@ -65,7 +65,7 @@ class OwnTime:
         """Seconds since `start`."""
         if self._clock is None:
             return time.process_time() - self._began
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(self._device)
         self._clock.settle()
         return self._parts
 
