@@ -239,7 +239,13 @@ def _length(config: Config) -> RunLength:
 def _title(config: Config, found: PlanFindings, request: PlanRequest) -> str:
     blocks = len(found.plan.stages)
     device = _counted(config.threads, "core") if found.device == "cpu" else found.device
-    where = f"{found.plan.devices} x {device}" + (f" on {request.hosts} hosts" if request.hosts > 1 else "")
+    used = len({name.rpartition("cuda:")[0] for stage in found.plan.stages for name in stage.devices})
+    hosts = (
+        f" on {request.hosts if used == request.hosts else f'{used} of {request.hosts}'} hosts"
+        if request.hosts > 1
+        else ""
+    )
+    where = f"{found.plan.devices} x {device}{hosts}"
     named = f"{config.model.backbone} in {blocks} block{'s' if blocks > 1 else ''}"
     return f"{named} on {where}, {_source(found)}"
 

@@ -116,12 +116,7 @@ class Costs:
     summing: float
     feed: float
     memory: int
-    of_stages: Mapping[int, tuple[UnitCost, ...]] = field(default_factory=dict)
     input: int = 0
-
-    def units_of(self, stage: int) -> tuple[UnitCost, ...]:
-        """All units of the network, with the settings of a stage, counted from 1."""
-        return self.of_stages.get(stage, self.units)
 
 
 @dataclass(frozen=True, kw_only=True)

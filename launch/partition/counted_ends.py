@@ -73,7 +73,7 @@ class _StageEnd(FakeStage):
     """A stage whose block has been left out; the backward pass stops at the embeddings, and goes on when asked to."""
 
     def __init__(self, record: CallRecorder, fake: FakeTensorMode, run: FinestRun, index: int, cuda: bool) -> None:
-        self._made: list[Tensor] = []
+        self._embedded: list[tuple[Tensor, Tensor]] = []
         super().__init__(record, fake, run.config, index, SOLO, cuda=cuda)
         self._record, self._finest = record, run
         self._has_patch = run.of.has_patch
@@ -103,15 +103,16 @@ class _StageEnd(FakeStage):
         record.moment = "update"
         self.backward(step, labels)
         record.moment = "backward of the head"
-        embeddings, self._made = self._made, []
-        gradients = [leaf.grad for leaf in self._leaves]
-        read = [number for number, gradient in enumerate(gradients) if gradient is not None]
-        torch.autograd.backward([embeddings[n] for n in read], [gradients[n] for n in read])
+        pairs = [(embedding, leaf.grad) for embedding, leaf in self._embedded if leaf.grad is not None]
+        self._embedded = []
+        embeddings, gradients = zip(*pairs, strict=True)
+        torch.autograd.backward(embeddings, gradients)
         record.moment = "step"
         self.finish(step)
         return self.kept
 
     def _embeddings(self) -> tuple[list[RepeatedForward], list[Tensor]]:
-        heads, self._made = super()._embeddings()
-        self._leaves = [embedding.detach().requires_grad_() for embedding in self._made]
-        return heads, list(self._leaves)
+        heads, embeddings = super()._embeddings()
+        leaves = [embedding.detach().requires_grad_() for embedding in embeddings]
+        self._embedded = list(zip(embeddings, leaves, strict=True))
+        return heads, leaves

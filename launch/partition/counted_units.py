@@ -16,7 +16,7 @@ from launch.partition.kernel_calls import CallRecorder, KernelCalls
 from launch.plan.autocast_of_cuda import autocast_of_cuda
 from launch.plan.fake_stage import STEPS_PER_EPOCH, work_as_on_cuda
 from pipeline.config.objectives import BYOLConfig
-from pipeline.engines import build_engine
+from pipeline.engines import build_engine, idle_engine
 from pipeline.precision import DTYPES, Compute, LossScaler
 from pipeline.replicas import SOLO
 from pipeline.stage.fake import make_fake
@@ -93,11 +93,13 @@ class _UnitSteps:
         self._block.train(not stage.frozen).requires_grad_(not stage.frozen)
         self._learns = any(parameter.requires_grad for parameter in self._block.parameters())
         self._frozen, self._clip = stage.frozen, stage.optimizer.clip_norm
-        self._engine = build_engine(stage, nn.ModuleDict({"block": self._block}), SOLO, CPU)
+        trained = nn.ModuleDict({"block": self._block})
+        self._engine = build_engine(stage, trained, SOLO, CPU) if self._learns else idle_engine()
         if cuda:
             work_as_on_cuda(self._engine.optimizer)
         scaled = stage.precision.dtype == "fp16" and self._learns
         self._scaler = LossScaler(CPU, [self._engine.optimizer]) if scaled else None
+        self._of_step, self._state, self._stepped = KernelCalls(), 0, False
 
     def count(self, rows: int) -> UnitCalls:
         record = CallRecorder(casts=not self._cuda)
@@ -105,27 +107,25 @@ class _UnitSteps:
         with recorded(record, self._fake, self._cuda):
             images = self._images(rows)
             record.adopt(images)
-            if self._frozen:
-                with torch.no_grad():
-                    self._forward(record, images, "forward")
-                return UnitCalls(forward=record.calls["forward"], output=self._output(rows))
-            kept = self._pass(record, images, "", inner=True)
+            with torch.set_grad_enabled(not self._frozen):
+                kept = self._pass(record, images)
             if self._target is not None:
                 record.moment = "target"
                 with self._compute.autocast():
                     self._target([self._inputs.prepared(image) for image in images[:2]])
-            self._pass(record, images, "first ", inner=False)  # and with the optimizer's state of the first
-            state = self._engine.tensors().values()
+            if self._learns and not self._stepped:
+                self._step(record)
+        calls, parameters = record.calls, self._block.parameters()
         return UnitCalls(
-            forward=record.calls["forward"],
-            backward=record.calls["backward"],
-            first_backward=record.calls["first backward"],
-            target=record.calls["target"],
-            step=record.calls["first step"],
-            parameters=sum(p.grad.nbytes for p in self._block.parameters() if p.grad is not None),
+            forward=calls["forward"],
+            backward=calls["backward"],
+            first_backward=calls["first backward"],
+            target=calls["target"],
+            step=self._of_step,
+            parameters=sum(p.grad.nbytes for p in parameters if p.grad is not None),
             kept=kept,
             output=self._output(rows),
-            state=sum(tensor.nbytes for tensor in state),
+            state=self._state,
         )
 
     def _images(self, rows: int) -> list[Tensor]:
@@ -138,37 +138,41 @@ class _UnitSteps:
             return 0
         return rows * self._compute.activations.itemsize * sum(map(prod, self._run.shapes(self._index + 1)))
 
-    def _forward(self, record: CallRecorder, images: Sequence[Tensor], moment: str) -> list[Tensor]:
-        record.moment, outputs = moment, []
-        for image in images:
-            x = self._inputs.prepared(image)
-            with self._compute.autocast():
-                output: Tensor = self._block(x)
-            outputs.append(output.to(self._compute.activations))
-        return outputs
-
-    def _pass(self, record: CallRecorder, images: Sequence[Tensor], of: str, inner: bool) -> int:
-        """A step under `of` and "forward", "backward", "step"; what is kept for its backward pass."""
-        inner = inner and self._index > 1
-        images = [image.detach().requires_grad_() if inner else image for image in images]
-        before = record.now
-        outputs = self._forward(record, images, f"{of}forward")
+    def _pass(self, record: CallRecorder, images: Sequence[Tensor]) -> int:
+        """Forward and backward; what is kept in between. The second backward pass is that of a stage's first unit."""
+        if self._index > 1 and not self._frozen:
+            images = [image.detach().requires_grad_() for image in images]
+        before, record.moment = record.now, "forward"
+        outputs = [self._through(image) for image in images]
         kept = record.now - before
         gradients = [torch.empty_like(output) for output in outputs]
+        parameters = [parameter for parameter in self._block.parameters() if parameter.requires_grad]
         if outputs[0].requires_grad:
-            record.moment = f"{of}backward"
-            self._engine.zero_grad()
-            torch.autograd.backward(outputs, gradients)
-        record.moment = f"{of}step"
+            record.moment = "backward"
+            torch.autograd.backward(outputs, gradients, retain_graph=True)
         if self._learns:
-            self._step()
-        return kept
+            record.moment = "first backward"
+            self._engine.zero_grad()
+            torch.autograd.backward(outputs, gradients, inputs=parameters)
+        return kept if outputs[0].requires_grad else 0
 
-    def _step(self) -> None:
-        if self._scaler:
-            self._scaler.unscale()
-        if self._clip is not None:
-            self._engine.clip(self._clip)
-        _ = self._scaler.step() if self._scaler else self._engine.step()
-        if self._target is not None:
-            self._target.move_towards(self._block, nn.Identity(), 0.5)
+    def _through(self, image: Tensor) -> Tensor:
+        x = self._inputs.prepared(image)
+        with self._compute.autocast():
+            output: Tensor = self._block(x)
+        return output.to(self._compute.activations)
+
+    def _step(self, record: CallRecorder) -> None:
+        """Two steps of the optimizer: the first makes its state, the second is like all that follow."""
+        for moment in ("first step", "step"):
+            record.moment = moment
+            if self._scaler:
+                self._scaler.scale(torch.zeros(()))  # which makes the scale, by the first loss in a stage
+                self._scaler.unscale()
+            if self._clip is not None:
+                self._engine.clip(self._clip)
+            _ = self._scaler.step() if self._scaler else self._engine.step()
+            if self._target is not None:
+                self._target.move_towards(self._block, nn.Identity(), 0.5)
+        self._of_step, self._stepped = record.calls["step"], True
+        self._state = sum(tensor.nbytes for tensor in self._engine.tensors().values())

@@ -19,12 +19,7 @@ from launch.plan.memories import kind_of_unit
 from pipeline.config import Config, OptimizerConfig, StageOverrides
 from pipeline.config.kinds import merge
 from pipeline.config.model import ModuleConfig
-from pipeline.config.objectives import BYOLConfig
 from pipeline.optim import build_optimizer
-
-OF_UNITS = {"precision", "optimizer", "frozen"}
-"""Settings of a stage that decide what its units do."""
-OF_ENDS = {*OF_UNITS, "head", "objective", "noise"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +65,11 @@ def count(config: Config, stages: Sequence[int], *, cuda: bool) -> Counted:
 
 
 def _two_batches(batch: int) -> tuple[int, int]:
-    """The run's own, and one of half as many images, from which follows what does not depend on their number.
+    """The run's own, and that of one of four replicas, from which follows what does not depend on the images.
 
     Batch norm needs two images.
     """
-    return batch, batch // 2 if batch >= 4 else 2 * batch
+    return batch, batch // 4 if batch >= 8 else 2 * batch
 
 
 class _Counter:
@@ -89,15 +84,14 @@ class _Counter:
     def __init__(self, finest: Config, batches: tuple[int, int], cuda: bool) -> None:
         self.finest, self.batches, self._cuda = finest, batches, cuda
         self._runs: dict[int, FinestRun] = {}
+        self._outputs = [self._run(1).shapes(index + 2) for index in range(finest.num_stages)]
         self._units: dict[tuple[Any, ...], list[UnitCalls]] = {}
         self._ends: dict[tuple[Any, ...], list[EndCalls]] = {}
 
     def unit(self, stage: int, index: int) -> list[UnitCalls]:
         """Unit `index`, from 0, with the settings of a stage."""
         run = self._run(stage)
-        settings = run.stage(1)
-        byol = isinstance(settings.objective, BYOLConfig)
-        key = (settings.model_dump_json(include=OF_UNITS), byol, *self._kind(index))
+        key = (*run.of_units, *self._kind(index))
         if key not in self._units:
             self._units[key] = count_unit(run, index + 1, self.batches, self._cuda)
         return self._units[key]
@@ -106,7 +100,7 @@ class _Counter:
         """The end of a stage after unit `index`, from 0; it depends on the shapes of the output, not on the unit."""
         run = self._run(stage)
         has_head = self.finest.mode != "end_to_end" or index + 1 == self.finest.num_stages
-        key = (run.stage(1).model_dump_json(include=OF_ENDS), *run.shapes(index + 2), has_head)
+        key = (run.of_ends, *self._outputs[index], has_head)
         if key not in self._ends:
             self._ends[key] = count_end(run, index + 1, self.batches, self._cuda)
         return self._ends[key]

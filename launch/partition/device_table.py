@@ -2,8 +2,11 @@
 reaches of them.
 
 Bandwidths of memory, and those of NVLink and PCI Express, are of NVIDIA's data sheets and white papers, as the peaks in
-`workers/stage/flops.py`: nvidia.com/en-us/data-center/ and the card. A bare name is that of the SXM card. The shares,
-the time of a call and all that concerns messages are assumptions, the same for all cards: none was measured on a GPU.
+`workers/stage/flops.py`: nvidia.com/en-us/data-center/ and the card. A bare name is that of the SXM card. What is
+reached of them, the time of a call and all that concerns messages are assumptions, the same for all cards: none was
+measured here. One comparison speaks for the first two. The units of ResNet-50, 512 images of 224 pixels a step, come
+out at 2562 images/s in bf16 and 1312 in TF32 for an A100, 1102 and, in fp32, 245 for a V100; NVIDIA trained the network
+on one card at 2470 and 938, 1156 to 1200 and 356 to 367 (github.com/NVIDIA/DeepLearningExamples, ResNet50 v1.5).
 """
 
 from __future__ import annotations
@@ -64,10 +67,11 @@ WITHOUT_PEERS = "GeForce"
 """Cards that do not reach each other's memory: what they send goes through pinned memory of the host."""
 PINNED = PCIE_4
 
-CORE_FLOPS, CORE_HALF_FLOPS, CORE_BANDWIDTH = 60 * GIGA, 200 * GIGA, 6 * GIGA
-"""What PyTorch reaches on a core of a Sapphire Rapids class Xeon (virtual), best of 60 calls with one thread while
-other programs ran, torch 2.14.1, 2026-12-01: products and convolutions in fp32 56 to 70 GFLOP/s, convolutions in bf16
-196 and more, copies and sums of 64 MiB 5 to 10 GB/s. Another processor differs by several times: measure."""
+CORE_FLOPS, CORE_HALF_FLOPS, CORE_BANDWIDTH = 140 * GIGA, 400 * GIGA, 15 * GIGA
+"""What training reaches on a core of a Sapphire Rapids class Xeon (virtual), one thread, torch 2.14.1, 2026-12-01, by
+hand while other programs ran. These figures fit the processor time of steps best: ResNet-18 and ResNet-50 of 28 to 96
+pixels and a small ViT took 0.91 to 1.37 of what they give, stage by stage, and ResNet-18 in bf16 0.72 to 1.6. Another
+processor differs by several times, and most have no such speed in bf16: measure."""
 CORE_CALL = 5e-6
 CORE_COPY, CORE_CHECKSUM, CORE_SOCKET = 11 * GIGA, 10.5 * GIGA, 3 * GIGA
 """Bytes a second of a copy into shared memory, of a checksum, and of a message through the loopback device, both ends
@@ -113,22 +117,26 @@ class DeviceSpeed:
         return max(call.flops / flops, call.bytes / self.bandwidth, self.call)
 
 
-def device_speed(name: str, *, peers: bool = True) -> DeviceSpeed:
+def device_speed(name: str, *, peers: bool = True, threads: int = 1) -> DeviceSpeed:
     """The device of a name.
 
     Args:
         name: `cpu`, one of `GPUS`, or that of a card as PyTorch gives it.
         peers: whether cards may write into each other's memory (`link.device_to_device`).
+        threads: cores of a stage on a CPU; so many are as many times as fast.
 
     Raises:
         UserError: it is not known how fast it is.
     """
     if name == "cpu":
-        return _core()
-    short = name.strip().lower()
+        return _core(threads)
+    try:
+        short = parse_gpu(name).name
+    except UserError:
+        short = ""
     card = SHORT_NAMES.get(short) or name_in_peaks(name)
     if card is None:
-        raise UserError(_unknown(name))
+        raise UserError(_unknown(name, is_size=bool(short)))
     memory = int(GPUS[short] * GIB) if short in GPUS else None
     half, tf32, full = (REACHED_FLOPS * TERA * peak for peak in PEAKS[name_in_peaks(card) or card])
     bandwidth, way = (REACHED_BANDWIDTH * GIGA * each for each in BANDWIDTHS[card])
@@ -147,18 +155,14 @@ def device_speed(name: str, *, peers: bool = True) -> DeviceSpeed:
     )
 
 
-def _unknown(name: str) -> str:
+def _unknown(name: str, is_size: bool) -> str:
     allowed = f"{', '.join(SHORT_NAMES)}, or cpu"
-    try:
-        size = parse_gpu(name).name
-    except UserError:
+    if is_size:
         return (
-            f"it is not known how fast '{name}' is. Allowed: {allowed}. Or measure on a machine that has one: --measure"
+            f"'{name}' says how much memory a GPU has, and not how fast it is. Name the GPU: {allowed}. "
+            "Or measure on a machine that has one: --measure"
         )
-    return (
-        f"'{size}' says how much memory a GPU has, and not how fast it is. Name it: {allowed}. "
-        "Or measure on a machine that has one: --measure"
-    )
+    return f"it is not known how fast '{name}' is. Allowed: {allowed}. Or measure on a machine that has one: --measure"
 
 
 def _link(*, sending: float = 0.0, receiving: float = 0.0, bandwidth: float = float("inf")) -> LinkCost:
@@ -176,15 +180,15 @@ def _pinned() -> LinkCost:
     return _link(sending=1 / way, receiving=1 / way)
 
 
-def _core() -> DeviceSpeed:
+def _core(threads: int) -> DeviceSpeed:
     checked = 1 / CORE_CHECKSUM
     socket = 1 / (2 * CORE_SOCKET) + checked
     return DeviceSpeed(
         name="cpu",
-        half=CORE_HALF_FLOPS,
-        tf32=CORE_FLOPS,
-        full=CORE_FLOPS,
-        bandwidth=CORE_BANDWIDTH,
+        half=threads * CORE_HALF_FLOPS,
+        tf32=threads * CORE_FLOPS,
+        full=threads * CORE_FLOPS,
+        bandwidth=threads * CORE_BANDWIDTH,
         call=CORE_CALL,
         memory=available_memory(),
         within=_link(sending=1 / CORE_COPY + checked, receiving=checked),

@@ -1,19 +1,22 @@
 """What the parts of a network cost on a device that nobody has measured: from operations and bytes, by a roofline.
 
 An operation takes as long as its computing or its memory traffic, whichever is longer, and no less than a call. Where
-that is not in proportion to the images, what a step of no images would take is counted to the step.
+that is not in proportion to the images, the line through the times of a whole batch and of a fourth says what an image
+takes, and what a step of none would. Operations are those of the code as it is written: what `precision.compile` makes
+of them, and engines other than PyTorch's, are not known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from launch.partition.costs import Costs, EndCost, UnitCost
 from launch.partition.counted_ends import EndCalls
 from launch.partition.counted_units import UnitCalls
 from launch.partition.counting import Counted, count
-from launch.partition.device_table import DeviceSpeed, device_speed
+from launch.partition.device_table import SHORT_NAMES, DeviceSpeed, device_speed
 from launch.partition.kernel_calls import KernelCalls
 from pipeline.config import Config
 from pipeline.data.augment.device_photometrics import photometrics_on_device
@@ -45,26 +48,43 @@ def estimated_costs(
         ConfigError: the network cannot be built, or cut as the run says.
         RuntimeError: an operation of the user's own network, or loss, has no fake form.
     """
-    speed = device_speed(device, peers=config.link.rings)
-    memory = memory or speed.memory
-    if memory is None:
-        raise UserError(f"it is not known how much memory '{device}' has. Give a name of `--gpu` that says it")
-    stages = tuple(stages or range(1, config.num_stages + 1))
-    counted = count(config, stages, cuda=device != "cpu")
+    speed = known_device(config, device, memory)
+    counted = count(config, stages or range(1, config.num_stages + 1), cuda=device != "cpu")
+    return costs_of(config, speed, counted)
+
+
+def known_device(config: Config, device: str, memory: int | None = None) -> DeviceSpeed:
+    """The speed and the memory of a device for a run; arguments and errors as `estimated_costs`."""
+    speed = device_speed(device, peers=config.link.rings, threads=config.threads)
+    if memory is None and speed.memory is None:
+        known = ", ".join(SHORT_NAMES)
+        raise UserError(f"it is not known how much memory '{device}' has. Give one of: {known}; or measure: --measure")
+    return replace(speed, memory=memory or speed.memory)
+
+
+def costs_of(config: Config, speed: DeviceSpeed, counted: Counted) -> Costs:
+    """The costs of what was counted on one device; on another only `speed` differs.
+
+    Args:
+        config: of the run.
+        speed: of `known_device`.
+        counted: on a GPU or on a CPU, as the device is.
+    """
+    assert speed.memory is not None
     costs = _CostsOfCalls(config, speed, counted)
-    by_stage = {stage: costs.units(stage) for stage in stages}
-    common = by_stage[stages[0]]
+    by_stage = {stage: costs.units(stage) for stage in counted.units}
+    common = next(iter(by_stage.values()))
     return Costs(
-        device=device,
+        device=speed.name,
         estimated=True,
         batch=config.data.batch_size,
         units=common,
-        ends={place: costs.end(place[0], *each) for place, each in counted.ends.items()},
+        ends={place: costs.end(*each) for place, each in counted.ends.items()},
         within=speed.within,
         across=speed.across,
         summing=speed.summing,
         feed=feed_seconds(config),
-        memory=memory,
+        memory=speed.memory,
         of_stages={stage: units for stage, units in by_stage.items() if units != common},
     )
 
@@ -115,7 +135,7 @@ class _CostsOfCalls:
             output=whole.output // images,
         )
 
-    def end(self, stage: int, whole: EndCalls, other: EndCalls) -> EndCost:
+    def end(self, whole: EndCalls, other: EndCalls) -> EndCost:
         """One end of a stage."""
         forward, forward_step = self._line(whole, other, lambda each: each.forward)
         backward, backward_step = self._line(whole, other, lambda each: each.backward)

@@ -61,7 +61,6 @@ class SettingFindings:
         limit: what bounds it.
         limiting: the name of that stage, of the stage behind that link, or "feed".
         feed: images a second that the feed makes; None where that is not known.
-        unfed: images a second if images were always there.
         full: what is needed of each device that does not hold it, in words.
     """
 
@@ -75,13 +74,25 @@ class SettingFindings:
     limit: Limit
     limiting: str
     feed: float | None
-    unfed: float
     full: tuple[str, ...]
 
     @property
     def fits(self) -> bool:
         """Whether all devices hold it."""
         return not self.full
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedPlan:
+    """A plan for a feed that is fast enough.
+
+    Args:
+        devices: that it uses.
+        images_per_second: that it makes.
+    """
+
+    devices: int
+    images_per_second: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +107,7 @@ class PlanFindings:
         more: images a second of the best plan with one device more; None where that cannot be used.
         free: images a second of the best plan with other cuts; None unless the cuts were kept.
         roomy: images a second of the best plan if memory were no matter; None where it is none.
+        fed: the best plan if images were always there; None unless the feed is the limit.
         seconds: that the answer took.
     """
 
@@ -106,6 +118,7 @@ class PlanFindings:
     more: float | None
     free: float | None
     roomy: float | None
+    fed: FedPlan | None
     seconds: float
 
 

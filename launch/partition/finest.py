@@ -12,9 +12,13 @@ from pipeline.backbones.module import build_traced_blocks
 from pipeline.backbones.possible_cuts import with_every_cut
 from pipeline.config import Config, MemoryConfig, StageConfig, StageOverrides
 from pipeline.config.model import ModuleConfig
+from pipeline.config.objectives import BYOLConfig
 from pipeline.data.augment.view_kinds import view_kinds
 from pipeline.shapes import view_shapes
 from pipeline.stage.fake import Undrawn, without_engines
+
+OF_UNITS = {"precision", "optimizer", "frozen"}
+"""Settings of a stage."""
 
 
 def cut_everywhere(config: Config) -> Config:
@@ -35,7 +39,7 @@ def cut_everywhere(config: Config) -> Config:
 class FinestRun:
     """A run cut after every unit, with the settings of one stage everywhere.
 
-    Nothing is computed again in the backward pass, on one replica, without engines.
+    On one replica, without engines; nothing is computed again in the backward pass, and no norms are measured.
 
     Args:
         config: of the run, of `cut_everywhere`.
@@ -50,12 +54,24 @@ class FinestRun:
         """As which it is counted."""
         own = self.of.stages.get(self.number, StageOverrides()).model_copy(update={"replicas": None, "memory": {}})
         stages = dict.fromkeys(range(1, self.of.num_stages + 1), own)
-        plain = {"stages": stages, "replicas": 1, "memory": MemoryConfig(), "link": self.of.link}
+        metrics = self.of.metrics.model_copy(update={"norms_every": 0})
+        plain = {"stages": stages, "replicas": 1, "memory": MemoryConfig(), "metrics": metrics}
         return without_engines(self.of.model_copy(update=plain))
 
     def stage(self, index: int) -> StageConfig:
         """The settings at unit `index`, counted from 1."""
         return self.config.stage(index)
+
+    @cached_property
+    def of_units(self) -> tuple[str, bool]:
+        """What decides how a unit is counted, beside the unit."""
+        settings = self.stage(1)
+        return settings.model_dump_json(include=OF_UNITS), isinstance(settings.objective, BYOLConfig)
+
+    @cached_property
+    def of_ends(self) -> str:
+        """What decides how an end is counted, beside the shape of what enters it."""
+        return self.stage(1).model_dump_json(include={*OF_UNITS, "head", "objective", "noise"})
 
     def shapes(self, index: int) -> list[tuple[int, ...]]:
         """What enters unit `index` of every view of one image; see `view_shapes`."""

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from launch.partition.costs import EndCost, UnitCost
-from launch.partition.counting import OF_ENDS, OF_UNITS
 from launch.partition.finest import FinestRun
 from launch.partition.timed_series import StepSeries
 from launch.partition.timed_steps import TimedPart, TimedStage
@@ -56,12 +55,12 @@ class MeasuredUnit:
 
     Args:
         cost: of it.
-        target: seconds of one image in the target network (BYOL), which are in `cost.backward` too.
+        backward: as in `cost`, without the target network (BYOL).
         output: of a few images, every view.
     """
 
     cost: UnitCost
-    target: float
+    backward: float
     output: list[Tensor]
 
 
@@ -109,12 +108,15 @@ class UnitMeasurement:
         }
 
     def _of_stage(self, stage: int) -> Iterator[UnitCost]:
-        views = _images(self._finest)
+        views, ends = _images(self._finest), dict[Hashable, int]()
+        for number in range(stage - 1, len(self._names)):
+            key = self._end_key(stage, number)
+            ends[key] = ends.get(key) or number  # not after the first unit, whose input has no gradient, if possible
         for number, name in enumerate(self._names):
             key, end = self._unit_key(stage, number), self._end_key(stage, number)
             if key not in self._units:
                 self._units[key] = self._unit(stage, number, views, self._slice(name))
-            if end not in self._ends and number >= stage - 1:
+            if end not in self._ends and ends.get(end) == number:
                 seconds = self._slice(f"head and loss after {name}")
                 self._ends[end] = self._end(stage, number, views, self._units[key], seconds)
             views = self._units[key].output
@@ -128,10 +130,11 @@ class UnitMeasurement:
         beginning, inside = series.run(False, True) if inner else 2 * series.run(False)
         compute, target = timed.stage.compute, timed.stage.target is not None
         step = beginning.of_step(*(("optimizer", "update") if target else ("optimizer",)))
+        backward = inside.of_image("backward of the unit")
         cost = UnitCost(
             unit=self._names[number],
             forward=inside.of_image("unit") if inner else inside.of_image("unit", "images"),
-            backward=inside.of_image("backward of the unit", "target"),
+            backward=backward + inside.of_image("target"),
             input_gradient=inside.of_image(*BACKWARD) - beginning.of_image(*BACKWARD, "images") if inner else 0.0,
             step=max(step - min(timed.optimizer_of_end() for _ in range(3)), 0.0),
             parameters=sum(p.nbytes for p in timed.stage.block.parameters() if p.requires_grad),
@@ -144,22 +147,25 @@ class UnitMeasurement:
                 kept=0, output=cost.output,
             )  # fmt: skip
         output = [x[:IMAGES].to(compute.activations).contiguous() for x in timed.output]
-        return MeasuredUnit(cost, beginning.of_image("target"), output)
+        return MeasuredUnit(cost, backward, output)
 
     def _end(self, stage: int, number: int, views: list[Tensor], unit: MeasuredUnit, seconds: float) -> EndCost:
         run = self._runs[stage]
-        series = self._series(run, number, StageOverrides(), views, seconds)
+        series = self._series(run, number, None, views, seconds)
         timed = series.timed
         (steps,) = series.run(True)
         if run.stage(1).frozen:
             return EndCost(
                 forward=steps.of_image("forward"), backward=0.0, step=0.0, loss=0.0, parameters=0, kept=0
             )  # fmt: skip
+        # The gradient that a head makes of a map is not channels-last: a unit takes longer with it than inside.
+        laid_out = timed.stage.compute.config.channels_last and number > 0
+        own = steps.of_image("backward of the unit") - unit.backward if laid_out else 0.0
         parts = (timed.stage.head, timed.stage.objective)
         parameters = [p for part in parts if part is not None for p in part.parameters() if p.requires_grad]
         return EndCost(
-            forward=steps.of_image("forward", "head") + max(steps.of_image("target") - unit.target, 0.0),
-            backward=steps.of_image("backward of the end"),
+            forward=steps.of_image("forward", "head"),
+            backward=steps.of_image("backward of the end") + max(own, 0.0),
             step=max(steps.of_step("optimizer", "update") - unit.cost.step, 0.0),
             loss=series.loss(steps.rows) / self._finest.data.batch_size,
             parameters=sum(p.nbytes for p in parameters),
@@ -167,17 +173,17 @@ class UnitMeasurement:
         )
 
     def _series(
-        self, run: FinestRun, number: int, changed: StageOverrides, views: list[Tensor], seconds: float
+        self, run: FinestRun, number: int, changed: StageOverrides | None, views: list[Tensor], seconds: float
     ) -> StepSeries:
-        """Steps of unit `number` as a stage, with some settings changed."""
-        index = number + 1
-        own = run.config.stages[index].model_copy(update={**changed.model_dump(exclude_defaults=True), "frozen": False})
+        """Steps of unit `number` as a stage, or as a part of one that begins with it, whose settings are changed."""
+        index, last, changes = number + 1, changed is None, changed.model_dump(exclude_defaults=True) if changed else {}
+        own = run.config.stages[index].model_copy(update={**changes, "frozen": False})
         train = run.config.train.model_copy(update={"max_skipped": MANY})
         config = run.config.model_copy(update={"stages": {index: own}, "train": train, "mode": "simultaneous"})
         block = self._blocks[number] if isinstance(config.model, ModuleConfig) else None
         stage = Stage(config, index, STEPS_PER_EPOCH, self._device, block=deepcopy(block))
         return StepSeries(
-            TimedStage(stage, self._clock),
+            TimedStage(stage, self._clock, last=last),
             views,
             batch=config.data.batch_size,
             norms_every=config.metrics.norms_every,
@@ -193,15 +199,14 @@ class UnitMeasurement:
         return build_traced_blocks(model, self._finest.data.image_size, self._finest.seed)
 
     def _unit_key(self, stage: int, number: int) -> Hashable:
-        settings, known = self._runs[stage].stage(1), not isinstance(self._finest.model, ModuleConfig)
+        known = not isinstance(self._finest.model, ModuleConfig)
         kind = kind_of_unit(self._names[number]) if known else number
         normed = isinstance(self._finest.model, ViTConfig) and number == len(self._names) - 1  # at the network's end
-        byol = isinstance(settings.objective, BYOLConfig)
-        return settings.model_dump_json(include=OF_UNITS), byol, kind, normed
+        return *self._runs[stage].of_units, kind, normed
 
     def _end_key(self, stage: int, number: int) -> Hashable:
         run = self._runs[stage]
-        return run.stage(1).model_dump_json(include=OF_ENDS), *run.shapes(number + 2)
+        return run.of_ends, *run.shapes(number + 2)
 
     def _slice(self, text: str) -> float:
         """The time for the next part: what is left, shared evenly."""

@@ -15,11 +15,12 @@ from launch.partition.costs import Costs, StageCut
 from launch.partition.memory_bounds import MemoryBounds
 from launch.partition.objective import Plan
 from launch.partition.planned_config import config_with
-from launch.plan.devices import CPU, DeviceAccount, Memory, each_account, peaks
+from launch.plan.devices import CPU, DeviceAccount, DeviceProcess, Memory, each_account
+from launch.plan.fitting import surely_fits
 from launch.plan.memories import ProcessMemories, kind_of_unit
 from launch.prepare.link_kind import with_link
 from launch.prepare.placement import Placement, place
-from launch.prepare.recompute import BY_COST, resolve_recompute
+from launch.prepare.recompute import BY_COST
 from pipeline.config import Config
 from pipeline.config.heads import ExpansionConfig
 from pipeline.config.memory import Recompute
@@ -124,16 +125,20 @@ class MemoryFit:
                 yield run
 
     def _ask(self, cuts: Stages) -> Stages | None:
-        if self.optimistic(cuts) is None or (run := self.run_of(cuts)) is None:
+        """With the least recompute that may do, and more of it in the stage whose step needs most, until it fits."""
+        tried = self.optimistic(cuts)
+        if tried is None:
             return None
-        decided = resolve_recompute(
-            run.config, run.stages, {run.device: self.costs.memory}, lambda tried: peaks([self.account(run, tried)])
-        )
-        found = []
-        for cut in cuts:
-            least, given = decided.stage(cut.stage).memory.recompute, self.bounds.given(cut.stage)
-            found.append(replace(cut, recompute=max(least, given, key=BY_COST.index)))
-        return tuple(found) if self._fits(tuple(found)) else self._in_slices(cuts)
+        while tried is not None and (run := self.run_of(tried)) is not None:
+            if self._holds(run):
+                return tried
+            tried = _with_more_recompute(tried, self.account(run))
+        return self._in_slices(cuts)
+
+    def _holds(self, run: RunOfProcess) -> bool:
+        """Whether the device does; where more than it will need fits, no account is made."""
+        process, sizes = DeviceProcess("", run.stages, run.device), {run.device: self.costs.memory}
+        return surely_fits(run.config, [process], sizes) or self.account(run).fits
 
     def _in_slices(self, cuts: Stages) -> Stages | None:
         """With the largest chunks that do, and the least recompute beside them; the smallest are asked for first."""
@@ -150,7 +155,7 @@ class MemoryFit:
 
     def _fits(self, cuts: Stages) -> bool:
         run = self.run_of(cuts)
-        return run is not None and self.account(run).fits
+        return run is not None and self._holds(run)
 
     def _modes(self, cuts: Stages) -> tuple[Recompute, ...]:
         """That all stages of a process may take, which is no less than what they are given."""
@@ -202,6 +207,15 @@ class MemoryFit:
         if self._config.stages or isinstance(self._config.model, ModuleConfig):
             return (cut.stage, cut.first, cut.last, cut.replicas)
         return (tuple(map(kind_of_unit, self._names[cut.first : cut.last + 1])), cut.replicas, *place_of)
+
+
+def _with_more_recompute(cuts: Stages, account: DeviceAccount) -> Stages | None:
+    """The same in the stage whose step is the largest part of what is needed, or else in another; None if all is."""
+    left = {cut.stage: BY_COST[BY_COST.index(cut.recompute) + 1 :] for cut in cuts}
+    stage = next((index for index in (account.stage, *account.others) if left.get(index)), None)
+    if stage is None:
+        return None
+    return tuple(replace(cut, recompute=left[stage][0]) if cut.stage == stage else cut for cut in cuts)
 
 
 def _movable(config: Config, hosts: int, on_gpu: bool) -> Config:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
 from torch import nn
 
+from launch.plan.answer_process import answer_one
 from pipeline.config import Config
 from pipeline.errors import first_line
 from pipeline.precision import DTYPES
@@ -22,7 +21,6 @@ from workers.links.factory import Kind, open_receiver, open_sender
 from workers.links.messages import Header, TensorSpec
 from workers.links.rpc_agent import start_agent, stop_agent
 from workers.run.compute import set_up_compute
-from workers.run.json_lines import read_line, write_line
 from workers.run.signals import signal_on_parent_death
 from workers.stage.device_clock import DeviceClock
 from workers.topology.replica_group import join_replica_group, leave_replica_group
@@ -49,7 +47,7 @@ class OwnTime:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._clock = DeviceClock.of(device) if device.type == "cuda" else None
+        self._device, self._clock = device, DeviceClock.of(device) if device.type == "cuda" else None
         self._began, self._parts = time.process_time(), 0.0
 
     def start(self) -> None:
@@ -67,7 +65,7 @@ class OwnTime:
         """Seconds since `start`."""
         if self._clock is None:
             return time.process_time() - self._began
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(self._device)
         self._clock.settle()
         return self._parts
 
@@ -195,17 +193,17 @@ def _agent(kind: Kind, rank: int, folder: str, limit: float, config: Config) -> 
         stop_agent(graceful=True, timeout=limit)
 
 
-def main(measure: Callable[[Mapping[str, Any]], Answer] = answer) -> None:
+def _answer(question: dict[str, Any]) -> Answer:
+    try:
+        return answer(question)
+    except Exception as error:  # whatever a link or a library raises
+        return {"problem": first_line(error)[:300]}
+
+
+def main() -> None:
     """Answer the one question on the standard input."""
     signal_on_parent_death(signal.SIGKILL)
-    answers = os.dup(1)
-    os.dup2(2, 1)
-    with suppress(EOFError, OSError):  # nobody needs the answer any more
-        try:
-            found = measure(read_line(sys.stdin.fileno()))
-        except Exception as error:
-            found = {"problem": first_line(error)[:300]}
-        write_line(answers, found)
+    answer_one(_answer)
 
 
 if __name__ == "__main__":

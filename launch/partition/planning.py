@@ -16,7 +16,7 @@ import torch
 from launch.partition.constraints import Constraints
 from launch.partition.costs import Costs, StageCut
 from launch.partition.estimating import estimated_costs
-from launch.partition.findings import PlanFindings, WhatIfFindings
+from launch.partition.findings import FedPlan, PlanFindings, WhatIfFindings
 from launch.partition.measuring import measured_costs
 from launch.partition.memory_fit import MemoryFit
 from launch.partition.memory_shortage import why_nothing_fits
@@ -58,6 +58,7 @@ def plan_for(config: Config, request: PlanRequest) -> PlanFindings:
         more=planner.rate(plans.get(request.devices + 1)),
         free=planner.without_keeping_cuts(),
         roomy=planner.without_limit_of_memory(plan),
+        fed=planner.with_images_at_hand() if best.limit == "feed" else None,
         seconds=time.monotonic() - begun,
     )
 
@@ -81,6 +82,21 @@ class _Planner:
 
     config: Config
     request: PlanRequest
+
+    @cached_property
+    def opened(self) -> Config:
+        """The run with `memory.recompute` left to the plan: any gives the same bits, and it was chosen for other cuts.
+
+        Compiled code rounds differently when it is computed again, so that stays as it is.
+        """
+        if any(self.config.stage(index).precision.compile for index in range(1, self.config.num_stages + 1)):
+            return self.config
+        stages = {
+            index: own.model_copy(update={"memory": {k: v for k, v in own.memory.items() if k != "recompute"}})
+            for index, own in self.config.stages.items()
+        }
+        memory = self.config.memory.model_copy(update={"recompute": "auto"})
+        return self.config.model_copy(update={"memory": memory, "stages": stages})
 
     @cached_property
     def device(self) -> str:
@@ -133,18 +149,21 @@ class _Planner:
 
     def _fit_within(self, constraints: Constraints) -> MemoryFit:
         return MemoryFit(
-            self.config, self.costs, constraints, on_gpu=self.device != CPU, memories=self.settings.memories
+            self.opened, self.costs, constraints, on_gpu=self.device != CPU, memories=self.settings.memories
         )
 
     @cached_property
     def plans(self) -> dict[int, Plan]:
-        """The best by the number of devices."""
+        """The best for the devices that there are, and for one more."""
         self._check_cuts(min(self.fit.constraints.stages))
-        return search(self.costs, self.fit.constraints, self.fit, self.fit.optimistic)
+        return self._searched(self.fit, (self.request.devices, self.request.devices + 1))
+
+    def _searched(self, fit: MemoryFit, numbers: tuple[int, ...]) -> dict[int, Plan]:
+        return search(self.costs, fit.constraints, fit, fit.optimistic, numbers)
 
     def config_of(self, plan: Plan) -> Config:
         """The run as a plan has it."""
-        return config_with(self.config, plan, self.units)
+        return config_with(self.opened, plan, self.units)
 
     def _check_cuts(self, stages: int) -> None:
         points = [unit.unit for unit in self.costs.units[:-1] if unit.output]
@@ -160,13 +179,25 @@ class _Planner:
         if not self.request.keep_cuts:
             return None
         fit = self._fit_within(constraints_of(self.config, replace(self.request, keep_cuts=False), self.units))
-        return self.rate(search(self.costs, fit.constraints, fit, fit.optimistic).get(self.request.devices))
+        return self.rate(self._searched(fit, (self.request.devices,)).get(self.request.devices))
 
     def without_limit_of_memory(self, plan: Plan) -> float | None:
         """Images a second of the best plan if memory were no matter; None where it is none."""
         if all(stage.recompute == "none" and stage.chunk is None for stage in plan.stages):
             return None
-        return self.rate(search(self.costs, self.fit.constraints, _any).get(self.request.devices))
+        devices = self.request.devices
+        return self.rate(search(self.costs, self.fit.constraints, _any, numbers=(devices,)).get(devices))
+
+    def with_images_at_hand(self) -> FedPlan | None:
+        """The best plan if the feed took no time."""
+        devices, fit = self.request.devices, self.fit
+        costs = replace(self.costs, feed=0.0)
+        plan = search(costs, fit.constraints, fit, fit.optimistic, (devices,)).get(devices)
+        if plan is None:
+            return None
+        return FedPlan(
+            devices=plan.devices, images_per_second=self.settings.images_per_second(self.config_of(plan), fed=False)
+        )
 
     def rate(self, plan: Plan | None) -> float | None:
         """Images a second of a plan, if there is one."""

@@ -14,7 +14,7 @@ Memory is asked for as late as possible: see `process_tables`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import count
@@ -44,29 +44,36 @@ class Solver:
         self, costs: Costs, constraints: Constraints, table: StageTable | GroupTable, traffic: Traffic
     ) -> None:
         self._costs, self._constraints, self._table, self._traffic = costs, constraints, table, traffic
-        self._prefixes = Prefixes(table, traffic, constraints.devices + 1)
+        self._prefixes, self._feed = Prefixes(table, traffic, constraints.devices + 1), costs.batch * costs.feed
+        self.version = 0
+        """Of what is known of the processes."""
 
     def can_use(self, devices: int) -> bool:
         """Whether there are plans with exactly so many devices."""
         return self._table.processes in (None, devices)
 
+    def bound(self, devices: int) -> float:
+        """Seconds of a step that no plan with exactly so many devices undercuts."""
+        ends = [self._prefixes.bounds[goal - 1][devices, :, -1].min() for goal in self._table.goals]
+        return max(self._feed, float(min(ends)))
+
     def plan(self, levels: Sequence[Level]) -> Plan:
         """As others read it."""
         stages = tuple(cut for level in levels for cut in self._table.cuts(*level))
         slowest = max(group_seconds(self._costs, self._traffic, stages, self._table.processes))
-        bottleneck = max(slowest, self._costs.batch * self._costs.feed)
-        return Plan(stages=stages, processes=self._table.processes, bottleneck=bottleneck)
+        return Plan(stages=stages, processes=self._table.processes, bottleneck=max(slowest, self._feed))
 
     def confirm(self, levels: Sequence[Level]) -> bool:
         """Ask whether the processes fit; False if that has changed what is known of their times."""
         changed = [level[0] for level in levels if self._table.ask(*level)]
         if changed:
             self._prefixes.update(min(changed))
+            self.version += 1
         return not changed
 
-    def best(self, devices: int, below: float) -> tuple[Level, ...] | None:
-        """The levels of the best plan with exactly so many devices; None if none has a bottleneck below."""
-        levels = self._fastest(devices, below)
+    def best(self, devices: int) -> tuple[Level, ...] | None:
+        """The levels of the best plan with exactly so many devices; None if there is none."""
+        levels = self._fastest(devices)
         if levels is None:
             return None
         most, preferred = self.plan(levels).bottleneck, self._constraints.preferred
@@ -74,28 +81,27 @@ class Solver:
         evened = self._prefixes.evened(len(levels), devices, most / ROUNDING, own)
         return tuple(evened) if evened and self.plan(evened).bottleneck <= most else levels
 
-    def _fastest(self, devices: int, below: float) -> tuple[Level, ...] | None:
+    def _fastest(self, devices: int) -> tuple[Level, ...] | None:
         """The same, of those that are as fast any one: best-first from the last device to the first."""
         heap: list[tuple[float, int, int, _Boundary]] = []
         numbers, closed = count(), set()
-        promised = max(self._costs.batch * self._costs.feed, 0.0)
         for level in (goal - 1 for goal in self._table.goals):
             for number, bound in enumerate(self._prefixes.bounds[level][devices, :, -1].tolist()):
-                if max(bound, promised) < below:
+                if bound < inf:
                     last = len(self._costs.units) - 1
-                    end = _Boundary(level=level, last=last, rank=devices, number=number, bottleneck=promised)
-                    heappush(heap, (max(bound, promised), level, next(numbers), end))
+                    end = _Boundary(level=level, last=last, rank=devices, number=number, bottleneck=self._feed)
+                    heappush(heap, (max(bound, self._feed), level, next(numbers), end))
         while heap:
             _, level, _, boundary = heappop(heap)
             if level < 0:
                 return boundary.levels()
             if boundary.key not in closed:
                 closed.add(boundary.key)
-                for priority, further in self._extended(boundary, below):
+                for priority, further in self._extended(boundary):
                     heappush(heap, (priority, further.level, next(numbers), further))
         return None
 
-    def _extended(self, end: _Boundary, below: float) -> Iterator[tuple[float, _Boundary]]:
+    def _extended(self, end: _Boundary) -> Iterator[tuple[float, _Boundary]]:
         """The boundaries before the level that ends here, each with the bottleneck that it promises."""
         replicas = self._table.replicas[end.number]
         start, compute = end.rank - replicas, self._table.seconds[end.level][: end.last + 1, end.last, end.number]
@@ -104,7 +110,7 @@ class Solver:
         if end.level == 0:
             load = self._traffic.stage(start, None, replicas, end.after)
             bottleneck = max(end.bottleneck, float(load.seconds(compute[0], entering[0], leaving)))
-            if start == 0 and bottleneck < below:
+            if start == 0 and bottleneck < inf:
                 yield (
                     bottleneck,
                     replace(end, level=-1, last=-1, rank=0, after=replicas, bottleneck=bottleneck, further=end),
@@ -112,12 +118,12 @@ class Solver:
             return
         for number, before in enumerate(self._table.replicas):
             bounds = self._prefixes.bounds[end.level - 1][start, number, : end.last]
-            if not bounds.size or bounds.min() >= below:
+            if bounds.min(initial=inf) == inf:
                 continue
             load = self._traffic.stage(start, before, replicas, end.after)
             bottlenecks = np.maximum(load.seconds(compute[1:], entering[1 : end.last + 1], leaving), end.bottleneck)
             promised = np.maximum(bottlenecks, bounds)
-            for last in np.flatnonzero(promised < below).tolist():
+            for last in np.flatnonzero(promised < inf).tolist():
                 bottleneck = float(bottlenecks[last])
                 further = _Boundary(
                     level=end.level - 1, last=last, rank=start, number=number, after=replicas, bottleneck=bottleneck,
@@ -164,8 +170,29 @@ class _Boundary:
         return tuple(found)
 
 
-def search(costs: Costs, constraints: Constraints, fits: Fits, optimistic: Fits = lambda cuts: cuts) -> dict[int, Plan]:
-    """The best plan by the number of devices that it may use, for 1 to one more than there are.
+@dataclass(frozen=True)
+class _Candidate:
+    """The best plan of one solver with exactly so many devices, as far as is known.
+
+    Args:
+        bottleneck: of it, or a bound that it does not undercut.
+        levels: of it; None if it was not looked for.
+        version: of what was known of the processes; then it still holds as a bound.
+    """
+
+    bottleneck: float
+    levels: tuple[Level, ...] | None
+    version: int
+
+
+def search(
+    costs: Costs,
+    constraints: Constraints,
+    fits: Fits,
+    optimistic: Fits = lambda cuts: cuts,
+    numbers: Collection[int] | None = None,
+) -> dict[int, Plan]:
+    """The best plan by the number of devices that it may use.
 
     Of plans with the same bottleneck the one with fewest devices is taken, and of these the one whose processes are
     busy most evenly, which is known but for the pieces between different numbers of replicas.
@@ -175,27 +202,36 @@ def search(costs: Costs, constraints: Constraints, fits: Fits, optimistic: Fits 
         constraints: of the plans.
         fits: asked for the stages of every process that a plan is to have; it may take long.
         optimistic: the same at once, for a stage alone, of the recompute that it needs at the least.
+        numbers: of devices; 1 to one more than there are if not given. The fewer, the less is asked for.
 
     Returns:
         No plan for a number of devices with which nothing fits.
     """
     solvers = _solvers(costs, constraints, fits, optimistic)
-    plans: dict[int, Plan] = {}
-    best: Plan | None = None
-    for devices in range(1, constraints.devices + 2):
-        below = best.bottleneck if best else inf
-        able = [solver for solver in solvers if solver.can_use(devices)]
-        found = {solver: levels for solver in able if (levels := solver.best(devices, below))}
-        while found:
-            solver = min(found, key=lambda one: one.plan(found[one]).bottleneck)
-            if solver.confirm(found[solver]):
-                best = solver.plan(found[solver])
-                break
-            levels = solver.best(devices, below)
-            found = {**found, solver: levels} if levels else {one: found[one] for one in found if one is not solver}
-        if best is not None:
-            plans[devices] = best
-    return plans
+    candidates = {
+        (solver, devices): _Candidate(solver.bound(devices), None, -1)
+        for devices in range(1, constraints.devices + 2)
+        for solver in solvers
+        if solver.can_use(devices)
+    }
+    wanted = range(1, constraints.devices + 2) if numbers is None else sorted(numbers)
+    found = {devices: _best_of(candidates, devices) for devices in wanted}
+    return {devices: plan for devices, plan in found.items() if plan is not None}
+
+
+def _best_of(candidates: dict[tuple[Solver, int], _Candidate], most: int) -> Plan | None:
+    """Of all candidates with at most so many devices; what is found on the way is kept for the next time."""
+    while True:
+        able = [key for key, candidate in candidates.items() if key[1] <= most and candidate.bottleneck < inf]
+        if not able:
+            return None
+        solver, devices = key = min(able, key=lambda key: (candidates[key].bottleneck, key[1]))
+        if candidates[key].version < solver.version:
+            levels = solver.best(devices)
+            bottleneck = inf if levels is None else solver.plan(levels).bottleneck
+            candidates[key] = _Candidate(bottleneck, levels, solver.version)
+        elif solver.confirm(levels := candidates[key].levels or ()):
+            return solver.plan(levels)
 
 
 def _solvers(costs: Costs, constraints: Constraints, fits: Fits, optimistic: Fits) -> list[Solver]:

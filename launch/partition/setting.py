@@ -64,7 +64,6 @@ class Settings:
             limit=forecast.limit,
             limiting=forecast.limiting,
             feed=self.costs.batch / feed if feed else None,
-            unfed=forecast_of(pipeline, fed=False).images_per_second,
             full=tuple(full),
         )
 
@@ -79,9 +78,15 @@ class Settings:
                 return decided, accounts
         return decided_run(config, placements, sizes, self.memories)
 
-    def images_per_second(self, config: Config) -> float:
-        """The same number alone, whether or not devices hold it; `memory.recompute` is decided."""
-        return forecast_of(self._pipeline(with_link(config, on_one_host=not self.several_hosts))).images_per_second
+    def images_per_second(self, config: Config, fed: bool = True) -> float:
+        """The same number alone, whether or not devices hold it; `memory.recompute` is decided.
+
+        Args:
+            config: of the run.
+            fed: by its own feed; otherwise images are always there.
+        """
+        pipeline = self._pipeline(with_link(config, on_one_host=not self.several_hosts))
+        return forecast_of(pipeline, fed).images_per_second
 
     def _pipeline(self, config: Config) -> ModelledPipeline:
         cuts = cuts_of(config, [unit.unit for unit in self.costs.units])

@@ -1,8 +1,10 @@
 """Timed steps of a stage of one unit, as many as there is time for, and what follows for a step of the whole batch.
 
 Where time or memory do not suffice for the batch of the run, steps of half of it are timed, or of a quarter, ..., and
-steps of a few images: the whole is on the straight line through both, because a part of the time is spent on weights,
-for however many images.
+steps of a few images. The whole is halfway between the straight line through both, as a part of the time is spent on
+weights, for however many images, and the power of the images through both, as kernels reach more of the processor with
+more of them: for a ResNet-50 of 96 pixels in batches of 32, the first is up to 25 % too much and the second up to 10 %
+too little, by hand from 4 and 8 images.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import exp, log
 from statistics import median
 
 import torch
@@ -48,10 +51,13 @@ class TimedSteps:
     def of_image(self, *parts: TimedPart) -> float:
         """Seconds of these parts together for one image of a whole batch."""
         here = self._of_parts(self.steps, parts)
-        if self.fewer is None:
+        less = 0.0 if self.fewer is None else self._of_parts(self.fewer.steps, parts)
+        if self.fewer is None or not 0 < less < here:  # or what is measured is lost in what it varies by
             return here / self.rows
-        slope = (here - self._of_parts(self.fewer.steps, parts)) / (self.rows - self.fewer.rows)
-        return max(here + slope * (self.batch - self.rows), 0.0) / self.batch
+        line = here + (here - less) / (self.rows - self.fewer.rows) * (self.batch - self.rows)
+        exponent = min(log(here / less) / log(self.rows / self.fewer.rows), 1.0)
+        power = here * exp(exponent * log(self.batch / self.rows))
+        return (line + power) / 2 / self.batch
 
     def of_step(self, *parts: TimedPart) -> float:
         """Seconds of parts that take as long for any number of images, with their share of the norms."""

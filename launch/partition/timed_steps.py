@@ -27,7 +27,8 @@ TimedPart = Literal[
     "forward", "images", "unit", "update", "target", "head", "loss", "backward of the loss", "backward of the end",
     "backward of the unit", "optimizer",
 ]  # fmt: skip
-"""`images` is what a stage does to its input first; `forward` and `update` are what is left of both calls."""
+"""`images` is what a stage does to its input first, `target` the block in the target network (BYOL), whose head is in
+`head`; `forward` and `update` are what is left of both calls."""
 SPANS: dict[str, TimedPart] = {
     "update": "update",
     "head": "head",
@@ -78,9 +79,12 @@ class TimedStage:
     Args:
         stage: is given spans and hooks.
         clock: of its device.
+        last: whether the gradient of the block's output is as the head makes it; else it is laid out in memory as the
+            next unit of a stage would do it.
     """
 
-    def __init__(self, stage: Stage, clock: DeviceClock) -> None:
+    def __init__(self, stage: Stage, clock: DeviceClock, *, last: bool = True) -> None:
+        self._last = last
         self.stage, self._clock = stage, PartClock(clock)
         self.output: list[Tensor] = []
         """Of the last step: what the block made of every view, as the next unit of a stage would get it."""
@@ -95,8 +99,9 @@ class TimedStage:
         assert stage.objective is not None
         stage.objective.register_forward_pre_hook(self._before_objective)
         if stage.target is not None:
-            stage.target.register_forward_pre_hook(lambda *_: self._clock.enter("target"))
-            stage.target.register_forward_hook(lambda *_: self._clock.enter("update"))
+            for module, part in ((stage.target.block, "target"), (stage.target.head, "head")):
+                module.register_forward_pre_hook(lambda *_, part=part: self._clock.enter(part))
+                module.register_forward_hook(lambda *_: self._clock.enter("update"))
         self._prepared = stage.inputs.prepared
         setattr(stage.inputs, "prepared", self._prepare)  # noqa: B010  # a method, which mypy lets nobody assign
 
@@ -197,7 +202,14 @@ class TimedStage:
         self.output.append(output.detach())
         self._keep("unit", output)
         if output.requires_grad:
-            self._enter_at_gradient(output, "backward of the unit")
+            output.register_hook(self._at_gradient_of_block)  # type: ignore[no-untyped-call]
+
+    def _at_gradient_of_block(self, gradient: Tensor) -> Tensor:
+        if not self._last:
+            x = self.stage.compute.in_memory_format(gradient)
+            gradient = x.contiguous() if x is gradient and not x.is_contiguous() else x
+        self._clock.enter("backward of the unit")
+        return gradient
 
     def _before_objective(self, objective: nn.Module, inputs: tuple[Embeddings]) -> None:
         self._embeddings = embeddings = inputs[0]

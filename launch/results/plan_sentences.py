@@ -38,7 +38,7 @@ def plan_sentences(found: PlanFindings, request: PlanRequest, length: RunLength)
     plan = found.plan
     lines = [_how_fast(found, length), *limits(plan), *_would_help(found, request), *_next(found, request)]
     lines += recomputed(plan)
-    lines.append(f"links: {plan.link}, {'on one host' if request.hosts == 1 else f'on {request.hosts} hosts'}")
+    lines.append(f"links: {plan.link}, as {'on one host' if request.hosts == 1 else 'on several hosts'}")
     return lines
 
 
@@ -92,9 +92,12 @@ def _rate(images: float) -> str:
 
 def _would_help(found: PlanFindings, request: PlanRequest) -> Iterator[str]:
     plan = found.plan
-    if plan.limit == "feed":
-        workers = ceil(max(plan.config["data"]["workers"], 1) * plan.unfed / plan.images_per_second)
-        yield f"  would help: data.workers={workers}, or packed copies; with images at hand {_rate(plan.unfed)}"
+    if found.fed is not None:
+        times = found.fed.images_per_second / plan.images_per_second
+        workers = ceil(max(plan.config["data"]["workers"], 1) * times)
+        on = "" if found.fed.devices == plan.devices else f" on {found.fed.devices} devices"
+        more = _more(found.fed.images_per_second, plan)
+        yield f"  would help: data.workers={workers}, or packed copies; with images at hand {more}{on}"
     if plan.limit == "link":
         codec = plan.config["link"]["codec"]
         ways = ["link.codec=bf16 (loses precision)"] if codec == "none" and _width(plan) == 4 else []
@@ -133,7 +136,7 @@ def recomputed(setting: SettingFindings) -> Iterator[str]:
 def _next(found: PlanFindings, request: PlanRequest) -> Iterator[str]:
     plan = found.plan
     if plan.devices < request.devices:
-        yield f"{plan.devices} of the {request.devices} devices do it: more bring nothing"
+        yield f"{plan.devices} of the {request.devices} devices do it; the others bring nothing"
     elif found.more is None:
         yield "one device more cannot be used"
     elif found.more > (1 + MATTERS) * plan.images_per_second:

@@ -14,10 +14,12 @@ A message is on its way while its sender computes, as over `p2p` and `rpc`: betw
 no way, for the sender itself copies into memory that both see: `sending`, or `receiving` on a GPU.
 
 Not modelled, or only as part of the times that are given: what replicas send each other (a part of `update`), codecs
-and checksums (`forward`), snapshots, a core that several processes share. Where the first stage reads the images itself
-(`data.feed=stages`), or one process trains all stages (`runtime=serial`), nothing lies between feed and stage:
-`ahead=0` and a link of depth 1 without bytes make as many batches ahead. In mode `sequential` each phase is a pipeline
-of its own, to the stage that learns, in which those before it only run forward. `modelled.py` makes all of these.
+and checksums (`forward`), snapshots, a core that several processes share, the batch that a first stage on a GPU takes
+ahead. Every step takes as long as the others: where times vary, stages wait more than this says. Where the first stage
+reads the images itself (`data.feed=stages`), or one process trains all stages (`runtime=serial`), nothing lies between
+feed and stage: `ahead=0` and a link of depth 1 without bytes make as many batches ahead. In mode `sequential` each
+phase is a pipeline of its own, to the stage that learns, in which those before it only run forward. `modelled.py` makes
+all of these.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ def _link_into(stage: int, config: Config, speeds: LinkSpeeds) -> ModelledLink:
 def _bytes_into(stage: int, config: Config) -> int:
     """Of a whole batch, as it is encoded; images are not."""
     spec = link_spec(config, stage)
-    coder = None if stage == 1 else build_codec(config.link.codec, spec.shape, spec.dtype)
+    coder = build_codec(config.link.codec, spec.shape, spec.dtype)
     return spec.nbytes if coder is None else wire_spec(coder).nbytes
 
 

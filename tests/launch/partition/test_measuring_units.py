@@ -39,7 +39,7 @@ def test_alike_units_and_ends_are_measured_once() -> None:
     kinds = ["stem", *(f"layer{layer}.{unit}" for layer in (1, 2, 3, 4) for unit in (0, 1))]
     texts = [text.rpartition(" ")[0] for text in told]
     assert [text for text in texts if not text.startswith("head")] == kinds
-    heads = ["stem", "layer2.0", "layer3.0", "layer4.0"]  # the stem's maps are those of layer1
+    heads = ["layer1.0", "layer2.0", "layer3.0", "layer4.0"]  # the stem's maps are those of layer1
     assert [text for text in texts if text.startswith("head")] == [f"head and loss after {name}" for name in heads]
     assert [text.rpartition(" ")[2] for text in told] == [f"{done}/{len(told)}" for done in range(len(told))]
     assert ends.keys() == {(stage, last) for stage in (1, 2) for last in range(stage - 1, len(names))}

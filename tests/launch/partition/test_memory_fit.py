@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from launch.partition import memory_fit
 from launch.partition.constraints import Constraints
 from launch.partition.costs import Costs, EndCost, LinkCost, StageCut, UnitCost
 from launch.partition.memory_fit import MemoryFit
@@ -37,6 +38,12 @@ def costs_of(config: Config, room: float, heavy: str = "") -> Costs:
         ends={(stage, last): end for stage in range(1, 5) for last in range(stage - 1, len(names))},
         within=LINK, across=LINK, summing=0.0, feed=0.0, memory=int((1.05 * room + 0.65) * GIB),
     )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _account_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of these networks, which are so small that any device holds them."""
+    monkeypatch.setattr(memory_fit, "surely_fits", lambda config, everyone, sizes: False)
 
 
 class Memories:
@@ -139,13 +146,23 @@ def test_the_optimistic_answer_refuses_nothing_that_fits_and_asks_for_no_more() 
                 assert order.index(quick[0].recompute) <= order.index(answer[0].recompute)
 
 
+def test_where_a_generous_bound_fits_no_account_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    fit, memories = fit_of(6.5)
+    assert fit((StageCut(stage=2, first=1, last=4),)) == (StageCut(stage=2, first=1, last=4),)
+    assert not memories.asked
+
+
 def test_a_search_finds_the_plan_that_fits() -> None:
     fit, memories = fit_of(3.5)
     plans = search(fit.costs, fit.constraints, fit, fit.optimistic)
     every = [fit((cut,)) == (cut,) for cut in plans[4].stages]
     assert all(every)
     assert plans[4].bottleneck >= search(fit.costs, fit.constraints, lambda cuts: cuts)[4].bottleneck
-    assert len({units for units, _, _ in memories.asked}) < 40
+    for_all = len(memories.asked)
+    few, asked = fit_of(3.5)
+    assert search(few.costs, few.constraints, few, few.optimistic, [4]) == {4: plans[4]}
+    assert len(asked.asked) < for_all
 
 
 def test_a_unit_that_is_too_large_is_named_with_what_makes_it_smaller() -> None:

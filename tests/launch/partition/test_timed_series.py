@@ -20,17 +20,24 @@ def series(seconds: float) -> StepSeries:
     )  # fmt: skip
 
 
-def test_a_whole_batch_is_on_the_line_through_two_smaller_ones() -> None:
+def test_a_whole_batch_is_between_a_line_and_a_power() -> None:
     fewer = TimedSteps(batch=16, rows=8, steps=[{"unit": 6.0, "head": 1.0}])
     steps = TimedSteps(batch=32, rows=16, steps=[{"unit": 10.0, "head": 2.0}], fewer=fewer)
-    assert steps.of_image("unit") == (10 + 16 * 4 / 8) / 32
-    assert steps.of_image("unit", "head") == (12 + 16 * 5 / 8) / 32
+    line, power = 10 + 16 * 4 / 8, 10 * 10 / 6  # twice the images, twice
+    assert steps.of_image("unit") == pytest.approx((line + power) / 2 / 32)
+    assert steps.of_image("head") == pytest.approx(2 / 16), "in proportion, so both are the same"
     assert steps.of_image("loss") == 0
 
 
-def test_a_line_that_leads_below_zero_ends_there() -> None:
+def test_what_takes_more_than_in_proportion_is_no_power() -> None:
+    fewer = TimedSteps(batch=16, rows=8, steps=[{"unit": 4.0}])
+    steps = TimedSteps(batch=32, rows=16, steps=[{"unit": 10.0}], fewer=fewer)
+    assert steps.of_image("unit") == pytest.approx(((10 + 16 * 6 / 8) + 20) / 2 / 32)
+
+
+def test_what_takes_less_with_more_images_is_taken_as_it_is() -> None:
     fewer = TimedSteps(batch=16, rows=8, steps=[{"unit": 9.0}])
-    assert TimedSteps(batch=64, rows=16, steps=[{"unit": 1.0}], fewer=fewer).of_image("unit") == 0
+    assert TimedSteps(batch=64, rows=16, steps=[{"unit": 1.0}], fewer=fewer).of_image("unit") == 1 / 16
 
 
 def test_of_several_steps_the_middle_one_counts() -> None:

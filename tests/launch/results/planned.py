@@ -44,7 +44,6 @@ def setting(*stages: StageFindings, **others: Any) -> SettingFindings:
         limit="stage",
         limiting="stage 1",
         feed=4000.0,
-        unfed=1000.0,
         full=(),
     )
     return replace(first, **others)
@@ -60,6 +59,7 @@ def findings(plan: SettingFindings, now: SettingFindings | None = None, **others
         more=None,
         free=None,
         roomy=None,
+        fed=None,
         seconds=3.0,
     )
     return replace(first, **others)

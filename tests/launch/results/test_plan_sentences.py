@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from launch.partition.findings import FedPlan
 from launch.partition.request import PlanRequest
 from launch.results.plan_sentences import RunLength, hours_in_words, plan_sentences
 from tests.launch.results.planned import findings, setting, stage
@@ -58,11 +59,11 @@ def test_a_link_or_the_feed_that_is_the_limit() -> None:
     assert said(lines, "limit").startswith("limit: the link into stage 2 carries no more")
     assert "link.codec=bf16" in said(lines, "would help")
     assert "fewer hosts" in said(lines, "would help")
-    fed = replace(TWO, limit="feed", limiting="feed", unfed=3000.0)
-    lines = plan_sentences(findings(fed), ASKED, UNKNOWN)
+    fed = findings(replace(TWO, limit="feed", limiting="feed"), fed=FedPlan(devices=4, images_per_second=3000.0))
+    lines = plan_sentences(fed, ASKED, UNKNOWN)
     assert said(lines, "limit").startswith("limit: the feed makes no more")
     assert "data.workers=12" in said(lines, "would help")
-    assert "3,000 images/s" in said(lines, "would help")
+    assert "3,000 images/s (x 3.00) on 4 devices" in said(lines, "would help")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_what_the_next_device_brings(more: float | None, expected: str) -> None:
 
 def test_devices_that_a_plan_leaves_idle_are_counted() -> None:
     lines = plan_sentences(findings(TWO, more=1000.0), PlanRequest(devices=5), UNKNOWN)
-    assert "2 of the 5 devices do it: more bring nothing" in lines
+    assert "2 of the 5 devices do it; the others bring nothing" in lines
 
 
 def test_other_cuts_and_more_memory_are_named_where_they_bring_something() -> None:

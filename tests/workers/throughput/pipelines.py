@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from workers.throughput.records import ModelledFeed, ModelledLink, ModelledPipeline, ModelledStage
+from workers.throughput.records import Forecast, ModelledFeed, ModelledLink, ModelledPipeline, ModelledStage
 
 BATCH = 64
 
@@ -35,6 +35,11 @@ def pipeline(
         stages=stages,
         links=tuple((links or {}).get(number, link()) for number in range(1, len(stages) + 1)),
     )
+
+
+def step_seconds(says: Forecast) -> float:
+    """What a step takes once the pipeline is full: not on some machine, but by the model."""
+    return BATCH / says.images_per_second
 
 
 def drawn(seed: int, unit: float = 1.0) -> ModelledPipeline:

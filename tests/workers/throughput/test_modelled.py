@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config import Config
 from tests.pipeline.small import small_config
+from tests.workers.throughput.pipelines import step_seconds
 from workers.links.factory import link_buffers
 from workers.throughput.model import forecast
 from workers.throughput.modelled import LinkSpeeds, StageMeasured, StageWork, pipeline_measured, pipeline_of
@@ -131,4 +132,4 @@ def test_what_is_measured_before_a_stage_sends_changes_the_fill_and_not_the_rate
         forecast(pipeline_measured(small_config(), measured, 0.5, forward_share=share)) for share in (0.25, 0.75)
     )
     assert early.fill < late.fill
-    assert (early.images_per_second, early.limiting) == (late.images_per_second, late.limiting)
+    assert (step_seconds(early), early.limiting) == (step_seconds(late), late.limiting)
