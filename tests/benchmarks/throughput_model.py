@@ -42,6 +42,8 @@ TIMES = ("busy", "wait_input", "wait_output", "copying")
 EARLY = "model.cuts=[layer1]"
 FEW = "data.drop_last=true"
 IMAGES = "data.name=tests.benchmarks.common.slow_images:SlowImages"
+SPLIT = "data.image_size=32", "data.batch_size=32"
+"""Batches large enough for the feed to split them between its workers."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ CASES = [
     Case("p2p", (80, 140, 80), ("link.kind=p2p",)),
     Case("rpc", (80, 140, 80), ("link.kind=rpc",)),
     Case("slow feed", (40, 50), (IMAGES,)),
-    Case("slow feed, two workers", (40, 50), (IMAGES, "data.workers=2")),
+    Case("slow feed, a batch by two workers", (10, 10), (IMAGES, *SPLIT, "data.workers=2")),
+    Case("slow feed, a batch by each of two", (20, 30), (IMAGES, "data.workers=2")),
     Case("slow feed of the first stage", (40, 50), (IMAGES, "data.feed=stages")),
     Case("one process", (60, 60), ("runtime=serial",)),
     Case("2 hosts, slow card", (60, 60), (EARLY,), megabits=4.0),
@@ -83,7 +86,12 @@ CASES = [
     Case("2 hosts, slow card, depth 4, rpc", (60, 60), (EARLY, "link.depth=4", "link.kind=rpc"), megabits=4.0),
     Case("2 hosts, slow card, codec int8", (60, 60), (EARLY, "link.codec=int8"), megabits=4.0),
     Case("2 hosts, two links on a card", (60, 60), (EARLY, "replicas=2", FEW), megabits=1.0),
-    Case("2 hosts, a card of replicas 1-2-1", (60, 60, 60), ("stages.2.replicas=2", FEW), megabits=1.0),
+    Case(
+        "2 hosts, replicas 1-2-1",
+        (60, 60, 60),
+        ("stages.2.replicas=2", FEW, "data.batch_size=64"),
+        megabits=4.0,
+    ),
     Case("three stages that vary", (100, 100, 100), spread=80),
     Case("three stages that vary, depth 1", (100, 100, 100), ("link.depth=1",), spread=80),
     Case("wide first, nothing sleeps", (0, 0), ("data.batch_size=256", "model.width=16", "model.cuts=[layer3]")),
