@@ -59,6 +59,7 @@ def test_in_mode_sequential_each_phase_has_a_slowest_stage_of_its_own() -> None:
     found = of([first, second], measured=8.0, mode="sequential")
     assert found.bound == pytest.approx(10 * 8 / (6 * 1.0 + 4 * 0.5))
     assert found.stages == (1,), "that of the longest phase"
+    assert of([first, second], measured=0.9 * found.bound, mode="sequential").cause == "fill"
     assert predicted_rate(small_config(mode="sequential"), [first, second]) == pytest.approx(found.bound)
 
 

@@ -33,7 +33,7 @@ def headroom_of(config: Config, phases: Sequence[Phase], measured: float, ended:
     longest = max(range(len(phases)), key=lambda phase: least[phase])
     processes, place, bound = found[longest], slowest[longest], images / sum(least)
     lost = phases[longest].run["lost"]
-    seconds = images / measured if len(phases) == 1 else processes[place].whole
+    seconds = least[longest] * bound / measured  # as if every phase had reached the same share of its bound
     near = measured >= NEAR * bound
     reason = None if near else reason_of(config, processes, place, seconds, lost, ended)
     return Headroom(
