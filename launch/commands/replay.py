@@ -203,10 +203,10 @@ def replay_run(
     read_config(run_dir)
     run, config = RunDir(run_dir), config_here(run_dir, overrides, trusted)
     check_stage(config, stage)
-    if dump is not None and dump.exists() and not dump.is_dir():
-        raise UserError(f"'{dump}' is not a folder. Give --dump another one")
     if images is not None and dump is None:
         raise UserError("--images is the number of pictures in the folder of --dump. Give --dump FOLDER with it")
+    if dump is not None:
+        _check_place(dump, run)
     start = start_of_step(run, step, first, config.snapshots.every)
     check_data(Splits(config.data), run, "say where that is with data.root=FOLDER")
     wanted = Wanted(stage=stage, step=step, start=start, keep=dump is not None)
@@ -229,6 +229,15 @@ def replay_run(
     if dump is not None:
         _write(dump, replay, tensors, device)
     return replay
+
+
+def _check_place(dump: Path, run: RunDir) -> None:
+    """Raises `UserError` where a dump would lie among the files of the run, which stays as it is."""
+    if dump.exists() and not dump.is_dir():
+        raise UserError(f"'{dump}' is not a folder. Give --dump another one")
+    place = dump.resolve()
+    if place == run.path.resolve() or any(place.is_relative_to(folder.resolve()) for folder in run.folders):
+        raise UserError(f"'{dump}' has the files of the run itself, which stays as it is. Give --dump another folder")
 
 
 def _device(config: Config) -> str:

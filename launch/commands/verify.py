@@ -11,7 +11,14 @@ from launch.prepare.config_differences import is_free
 from launch.prepare.data_index import check_data
 from launch.prepare.run_dir import read_config
 from launch.results.printing import command_console
-from launch.verifying.circumstances import Circumstances, edited, given_otherwise, other_circumstances, other_keys
+from launch.verifying.circumstances import (
+    Circumstances,
+    edited,
+    given_otherwise,
+    other_circumstances,
+    other_keys,
+    other_version,
+)  # fmt: skip
 from launch.verifying.intervals import Interval, intervals_of, states_of, steps_done
 from launch.verifying.recomputation import Rerun, Runtime, runtime_of
 from launch.verifying.recorded import Closeness, Digests, closeness, digests_of, first_difference
@@ -105,7 +112,7 @@ def _added(
     with recomputation.computed(interval, gcd(*(step + 1 for step in there))) as again:
         here = digests_of(again, first, last)
         near = None if found.close is None else _near(run, again, interval, found.stages)
-        changed = given_otherwise(run, first)
+        snapshots = (run.snapshot(first), *filter(None, [interval.state]))
         anew = read_config(again.path).model_copy(update={"train": trained.train})
         return replace(
             found,
@@ -116,7 +123,8 @@ def _added(
             tensors=_states(run, interval, again, found.stages),
             near=found.near if near is None else (*found.near, near),
             circumstances=(
-                *changed,
+                *other_version(trained, snapshots),
+                *given_otherwise(run, first),
                 *other_circumstances(Circumstances.of(run, first), Circumstances.of(again, first)),
             ),
             keys=tuple(other_keys(trained, anew)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import Any
 
 from launch.prepare.config_differences import changes_no_bit, differences
@@ -12,6 +13,8 @@ from launch.prepare.provenance import DISTRIBUTIONS, read_starts
 from pipeline.config import Config
 from pipeline.errors import UserError
 from workers.run.files import RunDir, relative_to_cwd
+from workers.snapshots.bits import bits_note
+from workers.snapshots.manifest import MANIFEST, read_manifest
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,13 @@ def given_otherwise(run: RunDir, step: int) -> list[str]:
     """A sentence where a later start of the run was given other values than the one that trained `step`."""
     found = since(read_starts(run), step)
     return [f"when they were trained, {'; '.join(found)} since"] if found else []
+
+
+def other_version(config: Config, states: Iterable[Path]) -> list[str]:
+    """A sentence where one of these snapshots is of a version that computed other bits of such a run."""
+    written = [read_manifest(state).bits for state in states if (state / MANIFEST).is_file()]
+    note = bits_note(config, min(written)) if written else None
+    return [] if note is None else [note]
 
 
 def edited(run: RunDir) -> str:

@@ -29,7 +29,6 @@ from workers.run.environment import interpreter, process_environment, without_la
 from workers.run.files import RunDir
 
 Runtime = Literal["serial", "pipelined"]
-
 POLL_SECONDS, LOOK_SECONDS, KILL_SECONDS = 0.05, 0.5, 20.0
 
 

@@ -82,7 +82,7 @@ class StateDifference:
 
 
 def compare_states(there: Path, here: Path, stage: int, run: Path, again: Path) -> StateDifference | None:
-    """The state of a stage in two files, one tensor at a time; None where the stage has not been updated by then.
+    """The state of a stage in two files, one tensor at a time; None where no batch has reached the stage by then.
 
     Args:
         there, here: folders with a file for each stage.
@@ -95,9 +95,12 @@ def compare_states(there: Path, here: Path, stage: int, run: Path, again: Path) 
     name = f"stage_{stage}.safetensors"
     check_parts(there, (stage,))
     check_parts(here, (stage,))
-    if not ((there / name).is_file() and (here / name).is_file()):
-        return None
     found = StateDifference(stage)
+    sides = [(folder / name).is_file() for folder in (there, here)]
+    if not all(sides):
+        of_snapshots = all((folder / MANIFEST).is_file() for folder in (there, here))  # the end has all stages
+        found.problem = "it has been reached on one side only" if any(sides) and of_snapshots else ""
+        return found if found.problem else None
     try:
         with open_tensors(there / name, run) as one, open_tensors(here / name, again) as other:
             found.problem = _misfit(one, other)

@@ -139,6 +139,7 @@ def odd_values() -> list[object]:
     return list({repr(value): value for value in drawn}.values())
 
 
+@pytest.mark.long
 def test_any_value_at_any_key(odd_values: list[object]) -> None:
     wrong = []
     for path, beside in LEAVES:

@@ -57,7 +57,7 @@ def exported(path: Path, stages: int, most: bool, steps: int = 3) -> int:
 
 
 @pytest.mark.parametrize("most", [False, True], ids=["like quickstart", "with everything"])
-@pytest.mark.parametrize("stages", [2, *SIZES])
+@pytest.mark.parametrize("stages", [2, *(pytest.param(n, marks=pytest.mark.long) if n > 16 else n for n in SIZES)])
 def test_a_run_exports_as_many_as_the_catalogue_counts(tmp_path: Path, stages: int, most: bool) -> None:
     assert exported(tmp_path / "run", stages, most) == series(stages, most)
     assert exported(tmp_path / "run", stages, most, steps=5) == series(stages, most), "steps add none"

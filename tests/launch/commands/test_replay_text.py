@@ -78,5 +78,8 @@ def test_a_folder_that_cannot_be_written_is_said(run: RunDir, tmp_path: Path) ->
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match=r"is not a folder\. Give --dump another one"):
         replay_run(run.path, 1, 0, dump=tmp_path / "file")
+    for place in (run.path, run.final, run.final / "more", run.path / "logs" / ".." / "snapshots"):
+        with pytest.raises(UserError, match=r"has the files of the run itself, .* Give --dump another folder"):
+            replay_run(run.path, 1, 0, dump=place)
     with pytest.raises(UserError, match="cannot be written"):
         replay_run(run.path, 1, 0, dump=Path("/proc/none"))

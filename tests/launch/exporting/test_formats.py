@@ -66,6 +66,7 @@ def by_the_card(folder: Path, images: torch.Tensor) -> torch.Tensor:
     return features
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["torchvision", "timm", "hf", "torch-export"])
 @pytest.mark.parametrize(("family", "block"), [("resnet", 2), ("resnet", 4), ("vit", 1), ("vit", 2)])
 def test_the_library_computes_the_same(

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from launch.commands.bisect import bisect_runs
+from launch.prepare.provenance import record_start
+from launch.prepare.run_dir import read_config
 from launch.verifying.bisection import RecordedAt, first_that_differs
 from launch.verifying.recorded import Difference
 from pipeline.errors import UserError
@@ -65,6 +67,17 @@ def test_runs_that_are_equal_say_until_when(tmp_path: Path) -> None:
     found = bisect_runs(recorded(tmp_path / "a"), recorded(tmp_path / "b", every=3))
     assert not found.parted
     assert str(found).endswith("are equal to the bit until 39 steps, the last that both have recorded")
+
+
+def test_an_edit_of_one_side_is_told_with_what_differs(tmp_path: Path) -> None:
+    runs = recorded(tmp_path / "a"), recorded(tmp_path / "b", parts_at=23)
+    for run in runs:
+        record_start(read_config(run), RunDir(run))
+    text = (runs[1] / "config.yaml").read_text()
+    (runs[1] / "config.yaml").write_text(text.replace("lambd: 0.0051", "lambd: 0.006"))
+    why = bisect_runs(*runs).why
+    assert why[0] == "objective.lambd is 0.0051 there, 0.006 here"
+    assert why[-1].endswith("b/config.yaml was edited after the run was started: objective.lambd was 0.0051, is 0.006")
 
 
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:

@@ -11,11 +11,19 @@ import pytest
 from launch.prepare.config_record import SHOWN
 from launch.prepare.provenance import read_starts, record_start
 from launch.prepare.run_dir import write_config
-from launch.verifying.circumstances import Circumstances, edited, given_otherwise, other_circumstances, other_keys
+from launch.verifying.circumstances import (
+    Circumstances,
+    edited,
+    given_otherwise,
+    other_circumstances,
+    other_keys,
+    other_version,
+)  # fmt: skip
 from pipeline.config import Config
 from pipeline.config.run import StageOverrides
 from pipeline.errors import UserError
 from workers.run.files import RunDir
+from workers.snapshots.manifest import MANIFEST, Manifest, StageFile
 
 
 def test_a_start_on_this_machine_has_nothing_that_differs(tmp_path: Path) -> None:
@@ -83,6 +91,16 @@ def test_faults_that_flip_no_bit_do_not_count() -> None:
     killed, flipped = (Config.model_validate_json(json.dumps(values)) for values in (kill, flip))
     assert other_keys(killed, Config()) == []
     assert other_keys(killed, flipped) == other_keys(Config(), flipped) != []
+
+
+def test_a_snapshot_of_a_version_with_other_bits_is_named(tmp_path: Path) -> None:
+    half = Config.model_validate({"precision": {"dtype": "bf16"}})
+    (folder := tmp_path / "step_4").mkdir()
+    manifest = Manifest(4, {1: StageFile("stage_1.safetensors", 1, "0" * 64, {})}, bits=1)
+    (folder / MANIFEST).write_text(json.dumps(manifest.to_json()))
+    (sentence,) = other_version(half, [tmp_path / "step_0", folder])
+    assert sentence.startswith("the snapshot is of an earlier version (bits 1, here ")
+    assert other_version(Config(), [folder]) == other_version(half, [tmp_path / "final"]) == []
 
 
 def started(run: RunDir, config: Config, step: int = 0) -> None:

@@ -74,14 +74,17 @@ def test_other_shapes_and_names_are_named_and_online_measures_left_out(tmp_path:
     assert not compared(tmp_path, state(**{"online.probe": torch.ones(1)}), state()).differs
 
 
-def test_a_stage_that_has_not_been_updated_by_then_is_not_compared(tmp_path: Path) -> None:
-    for side in ("one", "other"):
-        manifest = Manifest(4, {1: StageFile("stage_1.safetensors", 1, "0" * 64, {})})
+def test_a_stage_that_no_batch_has_reached_by_then_is_not_compared(tmp_path: Path) -> None:
+    for side, stages in (("one", (1,)), ("other", (1, 3))):
+        manifest = Manifest(4, {k: StageFile(f"stage_{k}.safetensors", 1, "0" * 64, {}) for k in stages})
         folder = tmp_path / side / "step_4"
         folder.mkdir(parents=True)
         (folder / MANIFEST).write_text(json.dumps(manifest.to_json()))
     one, other = (tmp_path / side / "step_4" for side in ("one", "other"))
     assert compare_states(one, other, 2, tmp_path, tmp_path) is None
+    save_tensors(other / "stage_3.safetensors", state())
+    alone = compare_states(one, other, 3, tmp_path, tmp_path)
+    assert str(alone) == "stage 3: it has been reached on one side only"
     with pytest.raises(UserError, match=r"one/step_4/stage_1\.safetensors' is missing\. Bring it back, or move"):
         compare_states(one, other, 1, tmp_path, tmp_path)
 

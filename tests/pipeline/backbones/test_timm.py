@@ -189,6 +189,7 @@ def test_a_pipeline_of_timms_blocks_equals_the_serial_run(tmp_path: Path) -> Non
     assert digests[0] == digests[1]
 
 
+@pytest.mark.long
 def test_the_table_of_the_documents_is_that_of_the_networks_here() -> None:
     """A few of them; `tests/benchmarks/timm_families.py` prints all."""
     table = (REPOSITORY / "docs" / "reference" / "timm.md").read_text().splitlines()

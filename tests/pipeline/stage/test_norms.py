@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline.serial import build_stages
+from tests.marks import named
 from tests.pipeline.replicas.replica_cases import ONE_BLOCK
 from tests.pipeline.replicas.replica_team import Replicas
 from tests.pipeline.small import STEPS_PER_EPOCH, batch_of, same, small_config, state, train
@@ -26,7 +27,7 @@ def measuring(every: int, sections: dict[str, Any]) -> Any:
     return small_config(**{**sections, "metrics": {"norms_every": every}})
 
 
-@pytest.mark.parametrize("sections", WAYS.values(), ids=list(WAYS))
+@pytest.mark.parametrize("sections", named(WAYS, long=["fp16"]))
 def test_measuring_changes_no_bit(sections: dict[str, Any]) -> None:
     trained = []
     for every in (0, 1):

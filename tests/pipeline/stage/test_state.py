@@ -10,6 +10,7 @@ import torch
 from pipeline.precision import LossScaler
 from pipeline.stage.stage import Stage
 from pipeline.stage.state import restore_stage, stage_counters, stage_tensors
+from tests.marks import named
 from tests.pipeline.small import STEPS_PER_EPOCH, same, small_config, state, views
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -29,7 +30,7 @@ def steps(stage: Stage, first: int, last: int) -> None:
         stage.update(step)
 
 
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=list(SETTINGS))
+@pytest.mark.parametrize("settings", named(SETTINGS, long=["fp16"]))
 def test_a_restored_stage_goes_on_to_the_bit(settings: dict[str, Any]) -> None:
     config = small_config(**{"model": {"cuts": []}, "noise": {"kind": "all"}, **settings})
     stage = Stage(config, 1, STEPS_PER_EPOCH)

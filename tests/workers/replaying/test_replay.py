@@ -54,6 +54,7 @@ def trained(config: Config, step: int) -> tuple[list[Any], list[Stage]]:
     raise AssertionError(step)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "sections",
     [

@@ -110,6 +110,7 @@ def test_a_compiled_stage_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> Non
 AS_WRITTEN = [("barlow_twins", 1, True), ("barlow_twins", 2, False), ("byol", 2, True), ("vit", 1, True)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "index", "learns"), AS_WRITTEN)
 def test_of_a_compiled_stage_the_step_as_it_is_written_is_counted(kind: str, index: int, learns: bool) -> None:
     """Without computing it: the operations are those of the stage that is not compiled."""
@@ -128,6 +129,7 @@ def test_of_a_compiled_stage_the_step_as_it_is_written_is_counted(kind: str, ind
     assert torch.equal(torch.random.get_rng_state(), before), "random numbers of the run are its own"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["sequential", "end_to_end"])
 def test_the_steps_of_a_run_in_one_process_too(mode: str) -> None:
     config = small_config(mode=mode, objective={"kind": "byol"})
