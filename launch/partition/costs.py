@@ -117,6 +117,11 @@ class Costs:
     feed: float
     memory: int
     input: int = 0
+    of_stages: Mapping[int, tuple[UnitCost, ...]] = field(default_factory=dict)
+
+    def units_of(self, stage: int) -> tuple[UnitCost, ...]:
+        """All units of the network, with the settings of a stage, counted from 1."""
+        return self.of_stages.get(stage, self.units)
 
 
 @dataclass(frozen=True, kw_only=True)
