@@ -94,7 +94,7 @@ SHARED = {
 @pytest.mark.parametrize("engine", SHARED.values(), ids=SHARED)
 def test_the_state_that_a_replica_holds_a_part_of_is_struck(tmp_path: Path, engine: tuple[str, ...]) -> None:
     found = []
-    for name, strike in (("whole", "faults=[]"), ("struck", faults(fault("flip_optimizer", 2, 3, draw=2, replica=2)))):
+    for name, strike in (("whole", "faults=[]"), ("struck", faults(fault("flip_optimizer", 2, 3, draw=1, replica=2)))):
         (folder := tmp_path / name).mkdir()
         result = train(folder, *STEPS, EVERY, "stages.2.replicas=2", *engine, strike)
         assert result.returncode == 0, result.stderr

@@ -34,8 +34,9 @@ def test_a_step_is_equal_to_what_the_run_recorded(tmp_path: Path, mode: tuple[st
         assert ended.stdout.splitlines()[0].endswith(", from the snapshot after 4 steps, and 1 step from there")
         assert SAME in ended.stdout
     unknown = api.replay(run, stage=4, step=4, dump=tmp_path / "dump")
-    assert (unknown.equal, unknown.found.start) == (None, 4)
-    assert json.loads((tmp_path / "dump" / "step.json").read_text())["equal"] is None
+    assert (unknown.recorded, unknown.equal, unknown.found.start) == ({}, True, 4), "the loss is all that was recorded"
+    written = json.loads((tmp_path / "dump" / "step.json").read_text())
+    assert written["recorded_loss"] == written["loss"] == unknown.recorded_loss
     assert api.replay(run, stage=2, step=8, first=0).equal is True
 
 
