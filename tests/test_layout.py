@@ -21,12 +21,12 @@ FLOORS = {
         "validation",
     ),
     "workers": (
-        "run", "links", "control", "topology", "snapshots", "throughput", "observing", "feed", "evaluating", "wiring", "determinism",
-        "weights", "replaying", "coordinator", "stage", "serial_run",
+        "run", "links", "control", "topology", "snapshots", "throughput", "observing", "feed", "evaluating", "wiring",
+        "determinism", "weights", "replaying", "coordinator", "stage", "serial_run",
     ),
     "launch": (
-        "errors", "failure", "prepare", "plan", "partition", "results", "pages", "processes", "hosts", "doctor", "exporting",
-        "verifying", "commands", "train", "evaluate", "cli",
+        "errors", "failure", "prepare", "plan", "partition", "results", "pages", "processes", "hosts", "doctor",
+        "exporting", "verifying", "commands", "train", "evaluate", "cli",
     ),
     "onward": (
         "owners", "overrides", "steps", "notebook", "config", "run", "objects", "objects_run", "here",
