@@ -14,7 +14,7 @@ from onward.overrides import as_text
 from pipeline import config as settings
 
 if TYPE_CHECKING:
-    from launch.commands.plan import Planned, WhatIf
+    from launch.commands.plan_answers import Planned, WhatIf
 
 
 def plan(

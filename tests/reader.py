@@ -20,7 +20,6 @@ from typer.main import get_command
 
 from launch.cli import app
 from launch.commands.evaluate import evaluation_config
-from launch.partition.request import asked, check_plannable, what_if_overrides
 from launch.prepare.prepared_run import dry_run
 from launch.prepare.presets import configuration_file
 from pipeline.config import Config
@@ -29,6 +28,7 @@ from pipeline.errors import ConfigError, UserError
 from pipeline.validation.loading import dump_config, load_config, load_for_start
 from tests.documents import Paragraph
 from tests.named_keys import exists, names_a_key, overrides, overrides_and_keys
+from tests.plans import wrong_question
 from tests.sources import REPOSITORY
 from workers.topology.processes import training_processes
 
@@ -171,7 +171,7 @@ class Reader:
             for run in (given["one"], given["other"]):
                 yield from self._of_run("verify", str(run), [])
         elif name == "plan":
-            yield from self._plan(given)
+            yield from wrong_question(given, self._real, self._place)
         elif name in ("compare", "select"):
             for run in given["runs"]:
                 yield from self._evaluated(run, probes=name == "compare")
@@ -192,21 +192,6 @@ class Reader:
         config = load_config(configuration_file(file), given)
         if config.run_dir is not None:
             self._runs[config.run_dir] = Trained(config)
-
-    def _plan(self, given: dict[str, Any]) -> Wrong:
-        """What is wrong with a question; a file that is to be written is there afterwards."""
-        file, *overrides = self._real([str(given["config"]), *(given["overrides"] or [])])
-        changes = given["what_if"] and what_if_overrides(given["what_if"])
-        try:
-            config, _ = load_for_start(configuration_file(file), [*overrides, *(changes or [])])
-            check_plannable(config)
-            names = ("gpus", "hosts", "gpus_per_host", "stages", "gpu", "measure", "keep_cuts")
-            asked(**{name: given[name] for name in names}, otherwise=1 if changes else None)
-        except (ConfigError, UserError) as error:
-            yield str(error)
-            return
-        if given["write"] is not None:
-            (self._place / given["write"]).write_text(dump_config(config))
 
     def _of_run(self, name: str, run: str, overrides: Sequence[str]) -> Wrong:
         trained = self._find(run)

@@ -23,6 +23,7 @@
   is whole
 - `plan.py`: `onward plan CONFIG --gpus N`: the best cuts and replicas for N devices; `--what-if`: two settings side by
   side
+- `plan_answers.py`: what it has found, as text for people and as a document for programs
 - `plan_app.py`: `onward plan`, as the command line has it
 - `replay.py`: `onward replay RUN --stage K --step N`: one step of one stage again: loss, norms, images, tensors
 - `replay_app.py`: the arguments of `onward replay`; `replay.py` does the work

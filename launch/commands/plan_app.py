@@ -16,7 +16,14 @@ from pipeline.validation.loading import load_for_start
 from workers.observing.terminal import verbosity
 
 if TYPE_CHECKING:
-    from launch.commands.plan import Planned, WhatIf
+    from launch.commands.plan_answers import Planned, WhatIf
+
+Gpus = Annotated[int | None, typer.Option(metavar="N", help="How many GPUs there are, on all hosts together.")]
+Hosts = Annotated[int | None, typer.Option(metavar="H", help="How many hosts have them; 1 if not given.")]
+GpusPerHost = Annotated[int | None, typer.Option(metavar="G", help="In place of --gpus: those of each host.")]
+GpuName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Which GPU, such as h100; that of this machine, or its processor.")
+]
 
 
 def plan(
@@ -24,17 +31,10 @@ def plan(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Override keys, for example data.batch_size=1024.")
     ] = None,
-    gpus: Annotated[
-        int | None, typer.Option(metavar="N", help="How many GPUs there are, on all hosts together.")
-    ] = None,
-    hosts: Annotated[int | None, typer.Option(metavar="H", help="How many hosts have them; 1 if not given.")] = None,
-    gpus_per_host: Annotated[
-        int | None, typer.Option(metavar="G", help="In place of --gpus: those of each host.")
-    ] = None,
-    gpu: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Which GPU, such as h100; that of this machine, or its processor."),
-    ] = None,
+    gpus: Gpus = None,
+    hosts: Hosts = None,
+    gpus_per_host: GpusPerHost = None,
+    gpu: GpuName = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Time the network's parts on this machine, for a minute; else estimate.")
     ] = False,

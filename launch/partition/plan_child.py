@@ -33,13 +33,13 @@ class PlanProcess(AnswerProcess):
         Raises:
             UserError: no plan can be made, or not in `SECONDS`.
         """
-        return _PLAN.validate_python(self._found(config, request, None))
+        return _PLAN.validate_python(self._answer_to(config, request, None))
 
     def what_if(self, config: Config, changed: Config, request: PlanRequest) -> WhatIfFindings:
         """As `launch.partition.planning.what_if`; raises as `plan`."""
-        return _WHAT_IF.validate_python(self._found(config, request, changed))
+        return _WHAT_IF.validate_python(self._answer_to(config, request, changed))
 
-    def _found(self, config: Config, request: PlanRequest, changed: Config | None) -> Any:
+    def _answer_to(self, config: Config, request: PlanRequest, changed: Config | None) -> Any:
         question = {
             "config": config.model_dump_json(),
             "request": asdict(request),

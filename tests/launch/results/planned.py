@@ -8,6 +8,8 @@ from typing import Any
 from launch.partition.findings import PlanFindings, SettingFindings, StageFindings
 
 GIB = 2**30
+RATE = "images/s"
+"""Of a model: no clock is read for it."""
 
 
 def stage(number: int, **others: Any) -> StageFindings:

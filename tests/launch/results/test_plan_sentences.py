@@ -9,7 +9,7 @@ import pytest
 from launch.partition.findings import FedPlan
 from launch.partition.request import PlanRequest
 from launch.results.plan_sentences import RunLength, hours_in_words, plan_sentences
-from tests.launch.results.planned import findings, setting, stage
+from tests.launch.results.planned import RATE, findings, setting, stage
 
 UNKNOWN = RunLength(epochs=10, images=None)
 TWO = setting(stage(1), stage(2))
@@ -18,17 +18,17 @@ ASKED = PlanRequest(devices=2)
 
 def test_how_fast_it_is_beside_the_run_as_it_is_and_how_long_it_takes() -> None:
     lines = plan_sentences(findings(TWO), ASKED, RunLength(epochs=10, images=36_000_000))
-    assert lines[0] == "1,000 images/s planned, 500 as it is (x 2.00): 10 epochs in 10 h, not 20 h"
+    assert lines[0] == f"1,000 {RATE} planned, 500 as it is (x 2.00): 10 epochs in 10 h, not 20 h"
 
 
 def test_nothing_is_said_of_the_time_of_images_that_nobody_has_counted() -> None:
-    assert plan_sentences(findings(TWO), ASKED, UNKNOWN)[0] == "1,000 images/s planned, 500 as it is (x 2.00)"
+    assert plan_sentences(findings(TWO), ASKED, UNKNOWN)[0] == f"1,000 {RATE} planned, 500 as it is (x 2.00)"
 
 
 def test_a_run_that_does_not_fit_as_it_is_has_no_speed() -> None:
     now = replace(TWO, full=("stage 1 needs 100 GiB",))
     assert plan_sentences(findings(TWO, now), ASKED, UNKNOWN)[0] == (
-        "1,000 images/s planned; as it is the run does not fit"
+        f"1,000 {RATE} planned; as it is the run does not fit"
     )
 
 
@@ -38,7 +38,7 @@ def said(found: list[str], start: str) -> str:
 
 def test_a_stage_that_is_the_limit_is_named_with_what_would_help() -> None:
     lines = plan_sentences(findings(TWO), ASKED, UNKNOWN)
-    assert said(lines, "limit") == "limit: stage 1, 50 % busy; its computing alone allows 1,024 images/s"
+    assert said(lines, "limit") == f"limit: stage 1, 50 % busy; its computing alone allows 1,024 {RATE}"
     assert "head" not in " ".join(lines)
     headed = setting(stage(1, end=0.2), stage(2))
     assert said(plan_sentences(findings(headed), ASKED, UNKNOWN), "its head") == (
@@ -63,13 +63,13 @@ def test_a_link_or_the_feed_that_is_the_limit() -> None:
     lines = plan_sentences(fed, ASKED, UNKNOWN)
     assert said(lines, "limit").startswith("limit: the feed makes no more")
     assert "data.workers=12" in said(lines, "would help")
-    assert "3,000 images/s (x 3.00) on 4 devices" in said(lines, "would help")
+    assert f"3,000 {RATE} (x 3.00) on 4 devices" in said(lines, "would help")
 
 
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        (1500.0, "with one device more: 1,500 images/s (x 1.50)"),
+        (1500.0, f"with one device more: 1,500 {RATE} (x 1.50)"),
         (1000.0, "one device more would bring nothing"),
         (None, "one device more cannot be used"),
     ],
@@ -85,10 +85,10 @@ def test_devices_that_a_plan_leaves_idle_are_counted() -> None:
 
 def test_other_cuts_and_more_memory_are_named_where_they_bring_something() -> None:
     lines = plan_sentences(findings(TWO, free=1300.0, roomy=1001.0), ASKED, UNKNOWN)
-    assert "  other cuts (without --keep-cuts): 1,300 images/s (x 1.30)" in lines
+    assert f"  other cuts (without --keep-cuts): 1,300 {RATE} (x 1.30)" in lines
     assert "memory" not in " ".join(lines)
     lines = plan_sentences(findings(TWO, roomy=1300.0), ASKED, UNKNOWN)
-    assert "  memory costs time, too: with more than 80 GiB 1,300 images/s (x 1.30)" in lines
+    assert f"  memory costs time, too: with more than 80 GiB 1,300 {RATE} (x 1.30)" in lines
 
 
 def test_what_is_computed_again_is_named_by_its_stages() -> None:
