@@ -2,9 +2,9 @@
 
     python tests/benchmarks/plan_cuts.py [--networks NAME ...] [--turns 3] [--steps 14] [--to FILE] [KEY=VALUE ...]
 
-Two devices of one core each, images of 96 pixels. The costs are measured first, as the command does. Then each turn
-trains every cut for some steps, in an order that changes, and takes the images a second of the last half of them. What
-was measured is kept in FILE, so that a benchmark that was interrupted goes on.
+Two devices of one core each, images of 96 pixels. Each turn measures the costs, as the command does, and trains every
+cut for some steps, in an order that changes, of which it takes the images a second of the last half. The table has the
+medians of the turns. What was measured is kept in FILE, so that a benchmark that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -70,11 +70,10 @@ def spearman(one: list[float], other: list[float]) -> float:
 
 def report(network: str, found: dict[str, Any]) -> None:
     """Print the table of one network."""
-    rates, plan = found["predicted"], found["plan"]
-    measured = {unit: median(found["measured"][unit]) for unit in rates}
-    best = max(measured, key=lambda unit: measured[unit])
-    print(f"\n{network}: the plan cuts after {plan}, the best that was measured is {best}: "
-          f"{measured[plan] / measured[best]:.3f} of it; rank correlation (Spearman) "
+    rates, measured = ({unit: median(turns) for unit, turns in found[key].items()} for key in ("predicted", "measured"))
+    plan, best = (max(values, key=lambda unit: values[unit]) for values in (rates, measured))
+    print(f"\n{network}: the plan cuts after {plan} (by turn: {', '.join(found['plans'])}), the best that was measured "
+          f"is {best}: {measured[plan] / measured[best]:.3f} of it; rank correlation (Spearman) "
           f"{spearman(list(rates.values()), list(measured.values())):.3f}")  # fmt: skip
     print(f"{'cut after':<12}{'predicted':>10}{'measured':>10}{'ratio':>8}   turns")
     for unit, rate in rates.items():
@@ -97,19 +96,21 @@ def main() -> None:
         if given.to:
             write_json(given.to, results)
 
-    for network in given.networks:
-        if network not in results:
-            rates, plan = predicted(network, given.overrides)
-            results[network] = {"predicted": rates, "plan": plan, "measured": {unit: [] for unit in rates}}
-            keep()
     for turn in range(given.turns):
         for network in given.networks:
-            measured: dict[str, list[float]] = results[network]["measured"]
-            units = list(measured)
+            found = results.setdefault(network, {"plans": [], "predicted": {}, "measured": {}})
+            if len(found["plans"]) <= turn:
+                rates, plan = predicted(network, given.overrides)
+                found["plans"].append(plan)
+                for unit, rate in rates.items():
+                    found["predicted"].setdefault(unit, []).append(rate)
+                    found["measured"].setdefault(unit, [])
+                keep()
+            units = list(found["measured"])
             shift = turn * len(units) // given.turns
             for unit in units[shift:] + units[:shift]:
-                if len(measured[unit]) <= turn:
-                    measured[unit].append(rate_of(network, unit, given.steps, given.overrides))
+                if len(found["measured"][unit]) <= turn:
+                    found["measured"][unit].append(rate_of(network, unit, given.steps, given.overrides))
                     keep()
     for network in given.networks:
         report(network, results[network])
