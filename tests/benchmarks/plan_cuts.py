@@ -64,8 +64,8 @@ def _stages(costs: Costs, last: int) -> tuple[StageCut, ...]:
 
 def spearman(one: list[float], other: list[float]) -> float:
     """Correlation of the ranks of two lists without ties."""
-    ranks = [np.argsort(np.argsort(values)) for values in (one, other)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    ranks, others = (np.argsort(np.argsort(values)) for values in (one, other))
+    return float(np.corrcoef(ranks, others)[0, 1])
 
 
 def report(network: str, found: dict[str, Any]) -> None:
