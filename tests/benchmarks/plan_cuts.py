@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -25,6 +27,7 @@ from launch.partition.measuring import measured_costs
 from launch.partition.objective import value_of
 from launch.partition.search import search
 from pipeline.validation.loading import load_config
+from workers.run.environment import process_environment
 from workers.run.files import write_json
 
 SETTINGS = (
@@ -45,7 +48,16 @@ def rate_of(network: str, unit: str, count: int, overrides: list[str]) -> float:
 
 
 def predicted(network: str, overrides: list[str]) -> tuple[dict[str, float], str]:
-    """Images a second of every cut, and the cut of the plan."""
+    """Images a second of every cut, and the cut of the plan; with the allocator that the processes of a run have."""
+    command = [sys.executable, __file__, "--networks", network, "--predict", *overrides]
+    environment = process_environment(threads=1)
+    answer = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=600, env=environment).stdout
+    rates, plan = json.loads(answer)
+    return rates, plan
+
+
+def predict(network: str, overrides: list[str]) -> tuple[dict[str, float], str]:
+    """The same in this process."""
     given = [*SETTINGS, f"model.backbone={network}", "model.cuts=[layer2]", *overrides]
     config = load_config(ROOT / "configs" / "quickstart.yaml", given)
     costs = measured_costs(config, fresh=True)
@@ -87,8 +99,12 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--steps", type=int, default=14)
     parser.add_argument("--to", type=Path)
+    parser.add_argument("--predict", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*")
     given = parser.parse_args()
+    if given.predict:
+        print(json.dumps(predict(given.networks[0], given.overrides)))
+        return
     results: dict[str, Any] = json.loads(given.to.read_text()) if given.to and given.to.exists() else {}
     print(machine())
 
