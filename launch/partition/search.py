@@ -18,7 +18,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import count
-from math import inf
+from math import inf, nextafter
+from sys import float_info
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from launch.partition.objective import Plan, group_seconds
 from launch.partition.prefixes import Level, Prefixes
 from launch.partition.process_tables import ROUNDING, Fits, GroupTable, StageTable
 from launch.partition.traffic import Traffic
+
+MOST = float_info.max
+"""Seconds of a step: less than infinite, which stands for what is not possible."""
 
 
 class Solver:
@@ -71,9 +75,9 @@ class Solver:
             self.version += 1
         return not changed
 
-    def best(self, devices: int) -> tuple[Level, ...] | None:
-        """The levels of the best plan with exactly so many devices; None if there is none."""
-        levels = self._fastest(devices)
+    def best(self, devices: int, most: float) -> tuple[Level, ...] | None:
+        """The levels of the best plan with exactly so many devices; None if the bottleneck of all is above `most`."""
+        levels = self._fastest(devices, most)
         if levels is None:
             return None
         most, preferred = self.plan(levels).bottleneck, self._constraints.preferred
@@ -81,13 +85,13 @@ class Solver:
         evened = self._prefixes.evened(len(levels), devices, most / ROUNDING, own)
         return tuple(evened) if evened and self.plan(evened).bottleneck <= most else levels
 
-    def _fastest(self, devices: int) -> tuple[Level, ...] | None:
+    def _fastest(self, devices: int, most: float) -> tuple[Level, ...] | None:
         """The same, of those that are as fast any one: best-first from the last device to the first."""
         heap: list[tuple[float, int, int, _Boundary]] = []
         numbers, closed = count(), set()
         for level in (goal - 1 for goal in self._table.goals):
             for number, bound in enumerate(self._prefixes.bounds[level][devices, :, -1].tolist()):
-                if bound < inf:
+                if bound <= most:
                     last = len(self._costs.units) - 1
                     end = _Boundary(level=level, last=last, rank=devices, number=number, bottleneck=self._feed)
                     heappush(heap, (max(bound, self._feed), level, next(numbers), end))
@@ -97,11 +101,11 @@ class Solver:
                 return boundary.levels()
             if boundary.key not in closed:
                 closed.add(boundary.key)
-                for priority, further in self._extended(boundary):
+                for priority, further in self._extended(boundary, most):
                     heappush(heap, (priority, further.level, next(numbers), further))
         return None
 
-    def _extended(self, end: _Boundary) -> Iterator[tuple[float, _Boundary]]:
+    def _extended(self, end: _Boundary, most: float) -> Iterator[tuple[float, _Boundary]]:
         """The boundaries before the level that ends here, each with the bottleneck that it promises."""
         replicas = self._table.replicas[end.number]
         start, compute = end.rank - replicas, self._table.seconds[end.level][: end.last + 1, end.last, end.number]
@@ -110,7 +114,7 @@ class Solver:
         if end.level == 0:
             load = self._traffic.stage(start, None, replicas, end.after)
             bottleneck = max(end.bottleneck, float(load.seconds(compute[0], entering[0], leaving)))
-            if start == 0 and bottleneck < inf:
+            if start == 0 and bottleneck <= most:
                 yield (
                     bottleneck,
                     replace(end, level=-1, last=-1, rank=0, after=replicas, bottleneck=bottleneck, further=end),
@@ -118,12 +122,12 @@ class Solver:
             return
         for number, before in enumerate(self._table.replicas):
             bounds = self._prefixes.bounds[end.level - 1][start, number, : end.last]
-            if bounds.min(initial=inf) == inf:
+            if not bounds.min(initial=inf) <= most:
                 continue
             load = self._traffic.stage(start, before, replicas, end.after)
             bottlenecks = np.maximum(load.seconds(compute[1:], entering[1 : end.last + 1], leaving), end.bottleneck)
             promised = np.maximum(bottlenecks, bounds)
-            for last in np.flatnonzero(promised < inf).tolist():
+            for last in np.flatnonzero(promised <= most).tolist():
                 bottleneck = float(bottlenecks[last])
                 further = _Boundary(
                     level=end.level - 1, last=last, rank=start, number=number, after=replicas, bottleneck=bottleneck,
@@ -176,7 +180,7 @@ class _Candidate:
 
     Args:
         bottleneck: of it, or a bound that it does not undercut.
-        levels: of it; None if it was not looked for.
+        levels: of it; None if it was not looked for, or not for one as slow.
         version: of what was known of the processes; then it still holds as a bound.
     """
 
@@ -226,11 +230,14 @@ def _best_of(candidates: dict[tuple[Solver, int], _Candidate], most: int) -> Pla
         if not able:
             return None
         solver, devices = key = min(able, key=lambda key: (candidates[key].bottleneck, key[1]))
-        if candidates[key].version < solver.version:
-            levels = solver.best(devices)
-            bottleneck = inf if levels is None else solver.plan(levels).bottleneck
+        levels = candidates[key].levels
+        if levels is None or candidates[key].version < solver.version:
+            now = (one for one in able if candidates[one].levels and candidates[one].version == one[0].version)
+            rival = min((candidates[one].bottleneck for one in now), default=MOST)
+            levels = solver.best(devices, rival)
+            bottleneck = nextafter(rival, inf) if levels is None else solver.plan(levels).bottleneck
             candidates[key] = _Candidate(bottleneck, levels, solver.version)
-        elif solver.confirm(levels := candidates[key].levels or ()):
+        elif solver.confirm(levels):
             return solver.plan(levels)
 
 
