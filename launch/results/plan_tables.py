@@ -73,10 +73,10 @@ def units_in_words(units: Sequence[str]) -> str:
     text = first if first == last else f"{first} to {last}"
     if len(text) <= LONG:
         return text
-    words, numbers = zip(*map(_word_and_number, (first, last)), strict=True)
+    (word, number), (last_word, last_number) = map(_word_and_number, (first, last))
     if first == last:
-        return words[0] + numbers[0]
-    return f"{words[0]}{numbers[0]} to {'' if words[0] == words[1] and numbers[1] else words[1]}{numbers[1]}"
+        return word + number
+    return f"{word}{number} to {'' if word == last_word and last_number else last_word}{last_number}"
 
 
 def _word_and_number(name: str) -> tuple[str, str]:
