@@ -58,9 +58,9 @@ def _how_fast(found: PlanFindings, length: RunLength) -> str:
 
 def hours_in_words(seconds: float) -> str:
     """`2 min`, `3 h 20 min`, `12 days 5 h`; two units at most."""
-    minutes = round(seconds / 60)
-    if minutes < 2:
+    if seconds < 120:
         return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
     if minutes < 120:
         return f"{minutes} min"
     hours, rest = divmod(minutes, 60)

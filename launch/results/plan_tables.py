@@ -73,17 +73,16 @@ def units_in_words(units: Sequence[str]) -> str:
     text = first if first == last else f"{first} to {last}"
     if len(text) <= LONG:
         return text
-    first, last = map(_short_name, (first, last))
+    (word, number), (last_word, last_number) = map(_word_and_number, (first, last))
     if first == last:
-        return first
-    number = last.removeprefix(re.sub(r"\d+$", "", first))
-    return f"{first} to {number if number.isdecimal() else last}"
+        return word + number
+    return f"{word}{number} to {'' if word == last_word and last_number else last_word}{last_number}"
 
 
-def _short_name(name: str) -> str:
-    """The last module of a path, with the one before where it is a number."""
-    *_, before, last = ("", *name.split("."))
-    return f"{before}.{last}" if last.isdecimal() and before else last
+def _word_and_number(name: str) -> tuple[str, str]:
+    """The last module of a path that has a name, and the numbers behind it: `block_` and `3`, `features.` and `5.1`."""
+    word = re.sub(r"\d+(\.\d+)*$", "", name)
+    return word.rstrip(".").rpartition(".")[2] + "." * word.endswith("."), name.removeprefix(word)
 
 
 def devices_in_words(devices: Sequence[str]) -> str:

@@ -17,6 +17,8 @@ from tests.launch.results.planned import findings, setting, stage
         (["encoder.layers.encoder_layer_9"], "layer_9"),
         (["conv_proj", "encoder.layers.encoder_layer_11"], "conv_proj to layer_11"),
         (["features.3", "features.12"], "features.3 to 12"),
+        (["features.5.3", "features.7.1"], "features.5.3 to 7.1"),
+        (["features.5.8", "backbone.features"], "features.5.8 to features"),
         (["network.stages.1.blocks.0", "network.stages.1.blocks.11"], "blocks.0 to 11"),
         (["backbone.encoder.block_3", "backbone.encoder.block_12"], "block_3 to 12"),
     ],
