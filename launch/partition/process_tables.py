@@ -96,7 +96,7 @@ class GroupTable:
         self.processes, self.replicas, self.goals = processes, (1,), (processes,)
         self._groups = even_groups(count, processes)
         self._orders = [
-            _Order(group[0], [table.seconds[stage - 1][:, :, 0] for stage in group], preferred[group[0] - 1 :])
+            _Order(group[0], [table.seconds[stage - 1][:, :, 0].copy() for stage in group], preferred[group[0] - 1 :])
             for group in self._groups
         ]
         self.seconds = [order.least * ROUNDING for order in self._orders]

@@ -14,7 +14,7 @@ def random_link(draw: random.Random, speed: float) -> LinkCost:
     return LinkCost(
         sending=draw.choice([0.0, draw.random() / speed]),
         receiving=draw.choice([0.0, draw.random() / speed]),
-        message=draw.choice([0.0, 0.1 * draw.random()]),
+        message=draw.choice([0.0, 0.1, 3.0]) * draw.random(),
         bandwidth=draw.choice([inf, speed * (0.5 + draw.random())]),
         latency=draw.random(),
     )

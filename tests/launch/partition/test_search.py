@@ -114,3 +114,64 @@ def assert_valid(plan: Plan, costs: Costs, constraints: Constraints, fits: Fits)
     for group in even_groups(len(plan.stages), plan.processes or len(plan.stages)):
         cuts = tuple(plan.stages[stage - 1] for stage in group)
         assert fits(tuple(replace(cut, recompute="none") for cut in cuts)) == cuts
+
+
+def test_only_wanted_numbers_of_devices_are_answered_and_as_if_all_were() -> None:
+    for seed in range(40):
+        costs, constraints, fits = random_case(seed)
+        every, last = search(costs, constraints, fits), constraints.devices
+        found = search(costs, constraints, fits, numbers=[last])
+        assert found == {number: plan for number, plan in every.items() if number == last}, seed
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("units", "stages"), [(51, (4,)), (25, tuple(range(1, 17)))])
+@pytest.mark.parametrize("per_host", [8, 64])
+def test_large_networks_on_64_devices(units: int, stages: tuple[int, ...], per_host: int) -> None:
+    costs = random_costs(random.Random(units), units, max(stages), batch=256)
+    constraints = Constraints(
+        devices=64, per_host=per_host, stages=stages, cuts=None, replicas=(1, 2, 4, 8, 16, 32, 64), processes=True
+    )
+    numbers = [1, 3, 8, 32, 64, 65]
+    plans = search(costs, constraints, everything, numbers=numbers)
+    assert list(plans) == numbers
+    for plan in plans.values():
+        assert_valid(plan, costs, constraints, everything)
+    values = [plan.bottleneck for plan in plans.values()]
+    assert values == sorted(values, reverse=True)
+    kept = replace(constraints, stages=stages[-1:], cuts=tuple(range(stages[-1] - 1)))
+    assert [cut.last for cut in search(costs, kept, everything, numbers=[64])[64].stages[:-1]] == list(kept.cuts or ())
+
+
+def uniform(units: int, stages: int) -> Costs:
+    """Of units that are all alike, with free links, so that many plans are as good."""
+    costs = random_costs(random.Random(0), units, stages)
+    link = replace(costs.within, sending=0.0, receiving=0.0, message=0.0, bandwidth=float("inf"))
+    end = replace(costs.ends[1, 0], step=0.0)
+    one = replace(costs.units[0], step=0.0, input_gradient=0.0)
+    return replace(
+        costs, units=tuple(replace(one, unit=f"unit{index}") for index in range(units)), of_stages={},
+        ends=dict.fromkeys(costs.ends, end), within=link, across=link, feed=0.0,
+    )  # fmt: skip
+
+
+def test_of_plans_that_are_as_good_the_cuts_of_the_configuration_win() -> None:
+    costs = uniform(24, 4)
+    for cuts in ((5, 11, 17), (4, 10, 17), (7, 11, 15)):
+        constraints = Constraints(
+            devices=4, per_host=4, stages=(4,), cuts=None, replicas=(1,), processes=True, preferred=cuts
+        )
+        one = search(costs, constraints, everything)[1]
+        assert one.processes == 1
+        assert tuple(cut.last for cut in one.stages[:-1]) == cuts
+    even = search(costs, constraints, everything)[4]
+    assert tuple(cut.last for cut in even.stages[:-1]) == (5, 11, 17)
+
+
+def test_work_that_no_device_can_take_off_the_slowest_is_shared_evenly() -> None:
+    costs = uniform(10, 4)
+    heavy = replace(costs.units[0], forward=100.0)
+    costs = replace(costs, units=(heavy, *costs.units[1:]))
+    constraints = Constraints(devices=4, per_host=4, stages=(4,), cuts=None, replicas=(1,), processes=False)
+    plan = search(costs, constraints, everything)[4]
+    assert [cut.last - cut.first + 1 for cut in plan.stages] == [1, 3, 3, 3]
