@@ -87,7 +87,7 @@ def _word_and_number(name: str) -> tuple[str, str]:
 
 
 def devices_in_words(devices: Sequence[str]) -> str:
-    """Numbers of GPUs: `0`, `0-3`; with that of their host `2: 0-7`, or of several hosts `2-4:`; of a processor `cpu`."""
+    """Numbers of GPUs: `0`, `0-3`; with their host `2: 0-7`, or of several hosts `2-4:`; of a processor `cpu`."""
     parts = [name.rpartition("cuda:") for name in devices]
     hosts, numbers = (list(dict.fromkeys(part[at] for part in parts)) for at in (0, 2))
     if len(hosts) > 1:
