@@ -22,6 +22,7 @@ from launch.partition.memory_fit import MemoryFit
 from launch.partition.memory_shortage import why_nothing_fits
 from launch.partition.objective import Plan
 from launch.partition.planned_config import config_with
+from launch.partition.process_tables import Fits
 from launch.partition.request import PlanRequest, constraints_of
 from launch.partition.search import search
 from launch.partition.setting import Settings
@@ -33,6 +34,13 @@ from pipeline.errors import UserError
 from pipeline.shapes import boundary_shapes
 
 CPU = "cpu"
+PATIENCE = 45.0
+"""Seconds of the processor in which no process of a plan was found to fit, one after the other, before it is given up:
+each takes a second or several, and there may be thousands."""
+
+
+class OutOfPatience(Exception):
+    """Nothing was found to fit for long."""
 
 
 def plan_for(config: Config, request: PlanRequest) -> PlanFindings:
@@ -44,7 +52,10 @@ def plan_for(config: Config, request: PlanRequest) -> PlanFindings:
     """
     begun = time.monotonic()
     planner = _Planner(config, request)
-    plans = planner.plans
+    try:
+        plans = planner.plans
+    except OutOfPatience:
+        plans = {}
     plan = plans.get(request.devices)
     if plan is None:
         raise UserError(why_nothing_fits(planner.fit, request.devices))
@@ -156,10 +167,15 @@ class _Planner:
     def plans(self) -> dict[int, Plan]:
         """The best for the devices that there are, and for one more."""
         self._check_cuts(min(self.fit.constraints.stages))
-        return self._searched(self.fit, (self.request.devices, self.request.devices + 1))
+        fit, devices = self.fit, self.request.devices
+        return search(self.costs, fit.constraints, patient(fit), fit.optimistic, (devices, devices + 1))
 
-    def _searched(self, fit: MemoryFit, numbers: tuple[int, ...]) -> dict[int, Plan]:
-        return search(self.costs, fit.constraints, fit, fit.optimistic, numbers)
+    def _best(self, costs: Costs, fit: MemoryFit) -> Plan | None:
+        devices = self.request.devices
+        try:
+            return search(costs, fit.constraints, patient(fit), fit.optimistic, (devices,)).get(devices)
+        except OutOfPatience:
+            return None
 
     def config_of(self, plan: Plan) -> Config:
         """The run as a plan has it."""
@@ -179,7 +195,7 @@ class _Planner:
         if not self.request.keep_cuts:
             return None
         fit = self._fit_within(constraints_of(self.config, replace(self.request, keep_cuts=False), self.units))
-        return self.rate(self._searched(fit, (self.request.devices,)).get(self.request.devices))
+        return self.rate(self._best(self.costs, fit))
 
     def without_limit_of_memory(self, plan: Plan) -> float | None:
         """Images a second of the best plan if memory were no matter; None where it is none."""
@@ -190,9 +206,7 @@ class _Planner:
 
     def with_images_at_hand(self) -> FedPlan | None:
         """The best plan if the feed took no time."""
-        devices, fit = self.request.devices, self.fit
-        costs = replace(self.costs, feed=0.0)
-        plan = search(costs, fit.constraints, fit, fit.optimistic, (devices,)).get(devices)
+        plan = self._best(replace(self.costs, feed=0.0), self.fit)
         if plan is None:
             return None
         return FedPlan(
@@ -202,6 +216,22 @@ class _Planner:
     def rate(self, plan: Plan | None) -> float | None:
         """Images a second of a plan, if there is one."""
         return None if plan is None else self.settings.images_per_second(self.config_of(plan))
+
+
+def patient(fit: Fits) -> Fits:
+    """The same, until it has said no for so long that nothing can be expected to fit."""
+    refused = 0.0
+
+    def fits(cuts: tuple[StageCut, ...]) -> tuple[StageCut, ...] | None:
+        nonlocal refused
+        begun = time.process_time()
+        answer = fit(cuts)
+        refused += time.process_time() - begun if answer is None else -refused
+        if refused > PATIENCE:
+            raise OutOfPatience
+        return answer
+
+    return fits
 
 
 def _any(cuts: tuple[StageCut, ...]) -> tuple[StageCut, ...]:

@@ -24,18 +24,19 @@ def plan_grid(found: PlanFindings, title: str) -> Grid:
     """The stages of the plan; what all of them have alike stands in a heading."""
     stages = found.plan.stages
     on_gpu = any(device != "cpu" for stage in stages for device in stage.devices)
+    several = any(": " in device for stage in stages for device in stage.devices)
     steps = found.plan.images_per_second / _batch(found.plan)
     columns = [
         (("stage",), [str(stage.stage) for stage in stages]),
         (("units",), [units_in_words(stage.units) for stage in stages]),
         (("repli-", "cas"), [str(len(stage.devices)) for stage in stages]),
-        (("GPU",), [devices_in_words(stage.devices) for stage in stages]),
+        (("host:", "GPU") if several else ("GPU",), [devices_in_words(stage.devices) for stage in stages]),
         (("GiB of", _gib(stages[0].has)), [_gib(stage.needs) for stage in stages]),
         (("ms a", "step"), [digits(1000 * stage.seconds) for stage in stages]),
         (("busy", "%"), [f"{100 * stage.busy:.0f}" for stage in stages]),
         (("GB/s", "in"), [digits(stage.carried * steps / 1e9) for stage in stages]),
     ]
-    shown = [column for column in columns if column[0] != ("GPU",) or on_gpu]
+    shown = [column for column in columns if column[0][-1] != "GPU" or on_gpu]
     rows = tuple(zip(*(cells for _, cells in shown), strict=True))
     return Grid(title, tuple(head for head, _ in shown), rows, keys=2, ruled=False)
 
@@ -86,11 +87,11 @@ def _word_and_number(name: str) -> tuple[str, str]:
 
 
 def devices_in_words(devices: Sequence[str]) -> str:
-    """Numbers of GPUs: `0`, `0-3`; on several hosts `2: 0-7`, or `hosts 2-4`; of a processor `cpu`."""
+    """Numbers of GPUs: `0`, `0-3`; with their host `2: 0-7`, or of several hosts `2-4:`; of a processor `cpu`."""
     parts = [name.rpartition("cuda:") for name in devices]
     hosts, numbers = (list(dict.fromkeys(part[at] for part in parts)) for at in (0, 2))
     if len(hosts) > 1:
-        return f"hosts {hosts[0].strip(': ')}-{hosts[-1].strip(': ')}"
+        return f"{hosts[0].strip(': ')}-{hosts[-1].strip(': ')}:"
     return hosts[0] + (numbers[0] if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}")
 
 

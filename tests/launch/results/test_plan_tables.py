@@ -35,7 +35,7 @@ def test_units_are_named_by_the_first_and_the_last(units: list[str], text: str) 
         (["cuda:3", "cuda:4", "cuda:5"], "3-5"),
         (["2: cuda:7"], "2: 7"),
         (["2: cuda:0", "2: cuda:1"], "2: 0-1"),
-        (["2: cuda:7", "3: cuda:0", "4: cuda:0"], "hosts 2-4"),
+        (["2: cuda:7", "3: cuda:0", "4: cuda:0"], "2-4:"),
     ],
 )
 def test_devices_of_replicas_are_named_by_the_first_and_the_last(devices: list[str], text: str) -> None:
@@ -59,6 +59,7 @@ def test_a_row_has_what_a_stage_takes_and_the_rate_of_its_link() -> None:
 def test_a_processor_has_no_column_for_the_gpus() -> None:
     grids = [plan_grid(findings(setting(stage(1, devices=(device,)))), "title") for device in ("cpu", "cuda:0")]
     assert [("GPU",) in grid.head for grid in grids] == [False, True]
+    assert ("host:", "GPU") in plan_grid(findings(setting(stage(1, devices=("1: cuda:0",)))), "title").head
     assert all(len(grid.head) == len(grid.rows[0]) for grid in grids)
 
 
