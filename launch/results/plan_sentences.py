@@ -45,19 +45,20 @@ def plan_sentences(found: PlanFindings, request: PlanRequest, length: RunLength)
 def _how_fast(found: PlanFindings, length: RunLength) -> str:
     plan, now = found.plan, found.now
     rate = f"{digits(plan.images_per_second)} images/s planned"
-    hours = length.seconds(plan)
-    time = "" if hours is None else f": {length.epochs} epochs in {hours_in_words(hours)}"
+    lasts, lasted = (hours_in_words(length.seconds(setting)) for setting in (plan, now))
+    time = f": {length.epochs} epochs in {lasts}" if lasts else ""
     if not now.fits:
         return f"{rate}{time}; as it is the run does not fit"
     times = plan.images_per_second / now.images_per_second
-    before = length.seconds(now)
-    instead = "" if before is None else f", not {hours_in_words(before)}"
+    instead = f", not {lasted}" if lasted != lasts else ""
     on = "" if now.devices == plan.devices else f" on {now.devices} device{'s' if now.devices > 1 else ''}"
     return f"{rate}, {digits(now.images_per_second)} as it is{on} (x {times:.2f}){time}{instead}"
 
 
-def hours_in_words(seconds: float) -> str:
-    """`2 min`, `3 h 20 min`, `12 days 5 h`; two units at most."""
+def hours_in_words(seconds: float | None) -> str:
+    """`2 min`, `3 h 20 min`, `12 days 5 h`; two units at most. Empty for a time that is not known."""
+    if seconds is None:
+        return ""
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -21,6 +21,11 @@ def test_how_fast_it_is_beside_the_run_as_it_is_and_how_long_it_takes() -> None:
     assert lines[0] == f"1,000 {RATE} planned, 500 as it is (x 2.00): 10 epochs in 10 h, not 20 h"
 
 
+def test_the_same_time_is_said_once() -> None:
+    lines = plan_sentences(findings(TWO, TWO), ASKED, RunLength(epochs=10, images=36_000_000))
+    assert lines[0] == f"1,000 {RATE} planned, 1,000 as it is (x 1.00): 10 epochs in 10 h"
+
+
 def test_nothing_is_said_of_the_time_of_images_that_nobody_has_counted() -> None:
     assert plan_sentences(findings(TWO), ASKED, UNKNOWN)[0] == f"1,000 {RATE} planned, 500 as it is (x 2.00)"
 
@@ -101,7 +106,7 @@ def test_what_is_computed_again_is_named_by_its_stages() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(30, "30 s"), (600, "10 min"), (12_000, "3 h 20 min"), (7200, "2 h"), (277 * 3600, "11 days 13 h")],
+    [(30, "30 s"), (600, "10 min"), (12_000, "3 h 20 min"), (7200, "2 h"), (277 * 3600, "11 days 13 h"), (None, "")],
 )
-def test_hours_in_words(seconds: float, text: str) -> None:
+def test_hours_in_words(seconds: float | None, text: str) -> None:
     assert hours_in_words(seconds) == text
