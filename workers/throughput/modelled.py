@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.config import Config
-from pipeline.stage.codecs import build_codec
-from workers.links.coded import wire_spec
 from workers.throughput.records import ModelledFeed, ModelledLink, ModelledPipeline, ModelledStage
 from workers.topology.processes import TrainingProcess, replicas_of, stage_name, training_processes
-from workers.topology.rendezvous import link_spec
 
 FORWARD_SHARE = 1 / 3
 """Of what a stage computes in a step, where it is not known: a backward pass takes about two forward passes."""
@@ -176,6 +173,10 @@ def _link_into(stage: int, config: Config, speeds: LinkSpeeds) -> ModelledLink:
 
 def _bytes_into(stage: int, config: Config) -> int:
     """Of a whole batch, as it is encoded; images are not."""
+    from pipeline.stage.codecs import build_codec  # these load torch
+    from workers.links.coded import wire_spec
+    from workers.topology.rendezvous import link_spec
+
     spec = link_spec(config, stage)
     coder = build_codec(config.link.codec, spec.shape, spec.dtype)
     return spec.nbytes if coder is None else wire_spec(coder).nbytes

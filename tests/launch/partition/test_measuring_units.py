@@ -70,14 +70,15 @@ def test_times_are_for_an_image_with_all_of_its_views() -> None:
 def test_sizes_are_those_that_are_counted_without_computing(changes: dict[str, Any]) -> None:
     config = small_run(**changes)
     (units, ends), counted = measured(config, 1), count(config, [1], cuda=False)
+    more = counted.batches[0] - counted.batches[1]
     for unit, calls in zip(units[1], counted.units[1], strict=True):
         assert (unit.parameters, 8 * unit.output) == (calls[0].parameters, calls[0].output)
-        kept = (calls[0].kept - calls[1].kept) / 4  # statistics of batch norm are of no image
+        kept = (calls[0].kept - calls[1].kept) / more  # statistics of batch norm are of no image
         assert unit.kept == pytest.approx(kept, rel=0.01)  # a few bytes may be rounded up
     for place, end in ends.items():
-        whole, half = counted.ends[place]
+        whole, fewer = counted.ends[place]
         assert end.parameters == whole.parameters
-        with_loss = (whole.kept - half.kept) / 4
+        with_loss = (whole.kept - fewer.kept) / more
         assert end.kept <= with_loss <= end.kept + 2000, "a loss of embeddings of 16 or 24 numbers keeps little"
 
 
