@@ -71,7 +71,8 @@ def agrees(folder: Path) -> None:
     for line in lines(folder / "run" / "metrics.jsonl"):
         for name, value in flatten(line).items():
             expected.setdefault(name, []).append((line["step"], value))
-    assert set(written.Tags()["scalars"]) == set(expected)
+    # What was written after the snapshot that the run goes on from is dropped, and leaves a name without numbers.
+    assert {name for name in written.Tags()["scalars"] if written.Scalars(name)} == set(expected)
     for name, points in expected.items():
         found = written.Scalars(name)
         assert [point.step for point in found] == [step for step, _ in points], name
