@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 from launch.partition.costs import Costs, StageCut, seconds_of
 from pipeline.config import Config
-from pipeline.stage.codecs import build_codec
-from workers.links.coded import wire_spec
+from workers.links.coded import encoded_spec
 from workers.throughput.model import forecast
 from workers.throughput.modelled import LinkSpeeds, StageWork, pipeline_of
 from workers.throughput.records import Forecast, ModelledFeed, ModelledPipeline
@@ -111,5 +110,4 @@ def carried_bytes(config: Config, group: int) -> int:
 
 
 def _message_bytes(link: PlannedLink) -> int:
-    coder = build_codec(link.codec, link.spec.shape, link.spec.dtype)
-    return link.spec.nbytes if coder is None else wire_spec(coder).nbytes
+    return encoded_spec(link.codec, link.spec).nbytes

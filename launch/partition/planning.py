@@ -26,6 +26,7 @@ from launch.partition.process_tables import Fits
 from launch.partition.request import PlanRequest, constraints_of
 from launch.partition.search import search
 from launch.partition.setting import Settings
+from launch.plan.devices import CPU
 from launch.plan.gpus import smallest_gpu
 from launch.prepare.link_kind import with_link
 from launch.prepare.placement import count_gpus
@@ -33,7 +34,6 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.shapes import boundary_shapes
 
-CPU = "cpu"
 PATIENCE = 45.0
 """Seconds of the processor in which no process of a plan was found to fit, one after the other, before it is given up:
 each takes a second or several, and there may be thousands."""

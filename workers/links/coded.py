@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pipeline.stage.codecs import Codec
+from pipeline.stage.codecs import Codec, build_codec
 from workers.links.around import AroundReceiver, AroundSender
 from workers.links.base import LinkMismatch, Receiver, Sender
 from workers.links.messages import Header, Message, TensorSpec
@@ -13,6 +13,12 @@ from workers.links.messages import Header, Message, TensorSpec
 def wire_spec(codec: Codec) -> TensorSpec:
     """Specification of the inner link, which carries the encoded tensors."""
     return TensorSpec(codec.wire_shape, codec.wire_dtype)
+
+
+def encoded_spec(codec: str, spec: TensorSpec) -> TensorSpec:
+    """Of what a link for `spec` carries: encoded tensors, or the tensors themselves where there is no codec."""
+    coder = build_codec(codec, spec.shape, spec.dtype)
+    return spec if coder is None else wire_spec(coder)
 
 
 class CodedSender(AroundSender):

@@ -12,7 +12,7 @@ from pipeline.stage.bit_flips import Exposed, untouched
 from pipeline.stage.codecs import build_codec
 from workers.links.base import LinkAddress, LinkBuffers, Receiver, Sender
 from workers.links.checked import CheckedReceiver, CheckedSender
-from workers.links.coded import CodedReceiver, CodedSender, wire_spec
+from workers.links.coded import CodedReceiver, CodedSender, encoded_spec, wire_spec
 from workers.links.messages import TensorSpec
 
 Kind = Literal["queue", "rpc", "p2p"]
@@ -89,8 +89,7 @@ def link_buffers(kind: Kind, spec: TensorSpec, depth: int, codec: str = "none", 
     Args:
         ring: the slots of a `queue` are on the receiver's GPU.
     """
-    coder = build_codec(codec, spec.shape, spec.dtype)
-    spec = spec if coder is None else wire_spec(coder)
+    spec = encoded_spec(codec, spec)
     if kind == "rpc":
         from workers.links.rpc import rpc_buffers
 

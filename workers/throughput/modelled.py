@@ -173,13 +173,10 @@ def _link_into(stage: int, config: Config, speeds: LinkSpeeds) -> ModelledLink:
 
 def _bytes_into(stage: int, config: Config) -> int:
     """Of a whole batch, as it is encoded; images are not."""
-    from pipeline.stage.codecs import build_codec  # these load torch
-    from workers.links.coded import wire_spec
+    from workers.links.coded import encoded_spec  # these load torch
     from workers.topology.rendezvous import link_spec
 
-    spec = link_spec(config, stage)
-    coder = build_codec(config.link.codec, spec.shape, spec.dtype)
-    return spec.nbytes if coder is None else wire_spec(coder).nbytes
+    return encoded_spec(config.link.codec, link_spec(config, stage)).nbytes
 
 
 def _feeds_itself(config: Config) -> bool:
